@@ -1,0 +1,102 @@
+"""Every way in which the overlay fails, as one hierarchy.
+
+What libp2p, trio and the codecs raise is mapped to these at the overlay's edge; nothing above it sees a foreign exception.
+"""
+
+from __future__ import annotations
+
+
+class OverlayError(Exception):
+    """Base of everything that the overlay raises for what the network, a peer or a file did."""
+
+
+class PeerIdError(OverlayError, ValueError):
+    """A string that should be a base58 peer id with an inlined Ed25519 key isn't one."""
+
+
+class AddressError(OverlayError, ValueError):
+    """A string that should be a multiaddr that this peer can listen on or dial isn't one."""
+
+
+class IdentityError(OverlayError):
+    """The identity file can't be used; the text names the path and the remedy."""
+
+
+class StreamBroken(OverlayError):  # noqa: N818 - the state of the stream is the name of the error
+    """The stream was reset, or its connection ended, while bytes were under way."""
+
+
+class CallFailed(OverlayError):  # noqa: N818 - its subclasses read as what happened
+    """A call, or the dialling that it needed, failed.
+
+    `peer_id` is the remote peer (base58; for `connect`, what the address claims); `method` the called method,
+    or the protocol id where no method was called yet.
+    """
+
+    def __init__(self, peer_id: str, method: str, reason: str = "") -> None:
+        self.peer_id = peer_id
+        self.method = method
+        self.reason = reason or self.default_reason
+        super().__init__(f"{method} on {peer_id}: {self.reason}")
+
+    default_reason = "failed"
+
+
+class Unreachable(CallFailed):
+    """The peer isn't connected and can't be dialled, or the connection ended before the answer came."""
+
+    default_reason = "unreachable"
+
+
+class CallTimeout(CallFailed):
+    """The deadline passed before the answer came."""
+
+    default_reason = "timeout exceeded"
+
+
+class Overloaded(CallFailed):
+    """The remote peer, or our own queue to it, is full; later may work."""
+
+    default_reason = "overloaded"
+
+
+class NoSuchMethod(CallFailed):
+    """The remote peer serves no such method."""
+
+    default_reason = "no such method"
+
+
+class ProtocolNotSupported(CallFailed):
+    """The remote peer doesn't speak the protocol; `method` is the protocol id."""
+
+    default_reason = "protocol not supported"
+
+
+class ProtocolError(CallFailed):
+    """The remote peer broke the rules of the protocol; the link to it was closed."""
+
+    default_reason = "broke the protocol"
+
+
+class BadFrame(ProtocolError):
+    """A frame was too large, wasn't CBOR, or had no known form."""
+
+    default_reason = "bad frame"
+
+
+class CallRefused(CallFailed):
+    """The remote handler refused: `code` is for programs, `message` for people."""
+
+    def __init__(self, peer_id: str, method: str, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(peer_id, method, f"{code}: {message}")
+
+
+class Refusal(OverlayError):  # noqa: N818 - an answer, raised by a handler
+    """Raised by a handler to answer a call with an error; the caller gets it as `CallRefused`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"{code}: {message}")
