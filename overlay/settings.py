@@ -1,0 +1,106 @@
+"""What an operator can set on a peer, with units, defaults and what raising each one costs."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on what one peer can make this one hold, and deadlines of a link.
+
+    The memory that one hostile peer can take is about `max_frame * (2 + max_in_flight) + max_write_buffer`.
+    """
+
+    max_frame: int = 1024 * 1024
+    """Bytes of one frame, either way. The other side refuses larger ones, so it has to be the same on all peers."""
+
+    max_in_flight: int = 64
+    """Requests of one peer that are served at the same time. More favours few busy peers over many."""
+
+    max_queued: int = 256
+    """Requests of one peer that wait for being served; beyond it they are answered with `Overloaded`."""
+
+    max_pending: int = 1024
+    """Own requests to one peer that wait for an answer; beyond it a call raises `Overloaded` at once."""
+
+    max_write_buffer: int = 4 * 1024 * 1024
+    """Bytes that wait for being written to one peer; beyond it calls raise `Overloaded`."""
+
+    hello_timeout: float = 5.0
+    """Seconds for the first frame of a new link."""
+
+    write_timeout: float = 5.0
+    """Seconds that a write may stall before the link is given up (yamux itself resets a stalled stream after 5 s)."""
+
+    ping_interval: float = 5.0
+    """Seconds of silence after which a link is asked for a sign of life."""
+
+    ping_timeout: float = 5.0
+    """Seconds for that sign of life. Lower notices frozen peers earlier and loses slow ones more often."""
+
+
+class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one peer listens, joins, looks up and calls."""
+
+    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    """Multiaddrs to listen on, `/ip4/../tcp/N` or `/ip4/../tcp/N/ws`; empty: dials only."""
+
+    announce: tuple[str, ...] = ()
+    """Multiaddrs that others are told instead of the ones listened on (behind NAT or a proxy)."""
+
+    bootstrap: tuple[str, ...] = ()
+    """Multiaddrs with `/p2p/<peer id>` through which to join; one that isn't up yet is tried again for ever."""
+
+    member: bool = True
+    """False: a light client, which dials, never listens, and is in nobody's neighbourhood."""
+
+    neighbourhood_size: int = 20
+    """Members that are responsible for a resource (k). The same on all peers."""
+
+    calls: CallLimits = CallLimits()
+    """Bounds and deadlines of the links to other peers."""
+
+    dial_timeout: float = 5.0
+    """Seconds for connecting and securing a connection."""
+
+    call_timeout: float = 6.0
+    """Seconds for a call that names no deadline of its own (the original's DEFAULT_TIMEOUT)."""
+
+    lookup_timeout: float = 3.0
+    """Seconds for a whole iterative lookup; what is known by then is its result."""
+
+    lookup_parallelism: int = 3
+    """Peers asked at the same time in a lookup (Kademlia's alpha)."""
+
+    failed_peer_age: float = 60.0
+    """Seconds for which a peer that couldn't be reached is left out of neighbourhoods, unless it comes by itself."""
+
+    lookup_freshness: float = 600.0
+    """Seconds for which a completed lookup of a region lets it be answered from memory."""
+
+    retry_delay: float = 0.25
+    """Seconds before the first retry of a bootstrap address; doubles, with jitter, up to `retry_delay_limit`."""
+
+    retry_delay_limit: float = 15.0
+    """Longest wait between retries in seconds. Raising it spares dead addresses and delays rejoining."""
+
+    max_known_peers: int = 4096
+    """Peers whose addresses are remembered; the longest unused unconnected ones are forgotten beyond it."""
+
+    max_addresses_per_peer: int = 16
+    """Addresses remembered per peer, so that none can fill memory with them."""
+
+    health_interval: float = 5.0
+    """Seconds between libp2p's own checks of a connection; a peer that fails them is disconnected."""
+
+    health_timeout: float = 5.0
+    """Seconds for the answer to such a check."""
+
+    shutdown_timeout: float = 2.0
+    """Seconds for saying goodbye to connected peers before sockets are just closed."""
+
+    protocol_id: str = "/aqua-registry/calls/1"
+    """Protocol of the links; its last part is their version."""
+
+    kad_protocol_id: str = "/aqua-registry/kad/1.0.0"
+    """Protocol of the Kad-DHT, our own, so that this network and the public one stay apart."""
