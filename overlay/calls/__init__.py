@@ -1,0 +1,1 @@
+"""Calls between peers: one long-lived stream per pair, many requests in flight, both directions."""
