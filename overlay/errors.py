@@ -1,6 +1,6 @@
 """Every way in which the overlay fails, as one hierarchy.
 
-What libp2p, trio and the codecs raise is mapped to these at the overlay's edge; nothing above it sees a foreign exception.
+What libp2p, trio and the codecs raise is mapped to these at the edge; nothing above sees a foreign exception.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ProtocolError(CallFailed):
     default_reason = "broke the protocol"
 
 
-class BadFrame(ProtocolError):
+class BadFrame(ProtocolError):  # noqa: N818 - the frame is what is bad
     """A frame was too large, wasn't CBOR, or had no known form."""
 
     default_reason = "bad frame"
