@@ -1,0 +1,80 @@
+"""How states of a resource become one: the join of a semilattice, so order and repetition don't matter.
+
+A slot's states are totally ordered by (timestamp_issued, tombstone over record, timestamp_created, digest), keys by
+(timestamp_created, digest); the greatest wins (fault 11). Everything here is pure and works on verified values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Self
+
+import msgspec
+
+from registry.settings import RegistrySettings
+from registry.values import Key, Record, Slot, State, Tombstone, digest_of
+from registry.verification import is_expired
+
+
+class ResourceState(msgspec.Struct, frozen=True):
+    """All that a replica knows of one resource: its key and, per slot, the winning state."""
+
+    key: Key | None = None
+    slots: Mapping[Slot, State] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def of(cls, key: Key | None, states: Iterable[State]) -> Self:
+        """The merge of a key and any states, in any order."""
+        slots: dict[Slot, State] = {}
+        for state in states:
+            slots[state.slot] = greater(slots.get(state.slot), state)
+        return cls(key=key, slots=MappingProxyType(slots))
+
+    def records(self, now: int, settings: RegistrySettings) -> list[Record]:
+        """The live records, in an order that every replica agrees on."""
+        live = [
+            state
+            for state in self.slots.values()
+            if isinstance(state, Record) and is_served(state, now, settings)
+        ]
+        return sorted(live, key=lambda record: record.slot)
+
+    def tombstones(self) -> list[Tombstone]:
+        """The tombstones, in an order that every replica agrees on."""
+        stones = [state for state in self.slots.values() if isinstance(state, Tombstone)]
+        return sorted(stones, key=lambda tombstone: tombstone.slot)
+
+    def digest(self) -> bytes:
+        """Equal exactly when two replicas know the same. 32 bytes."""
+        summary = sha256()
+        if self.key is not None:
+            summary.update(digest_of(self.key))
+        for slot in sorted(self.slots):
+            summary.update(digest_of(self.slots[slot]))
+        return summary.digest()
+
+
+def greater(known: State | None, other: State) -> State:
+    """The winner of two states of one slot."""
+    return other if known is None or other.order() > known.order() else known
+
+
+def greater_key(known: Key | None, other: Key | None) -> Key | None:
+    """The winner of two keys of one id."""
+    if known is None or other is None:
+        return known or other
+    return other if other.order() > known.order() else known
+
+
+def merged(a: ResourceState, b: ResourceState) -> ResourceState:
+    """The join of what two replicas know of one resource."""
+    return ResourceState.of(greater_key(a.key, b.key), [*a.slots.values(), *b.slots.values()])
+
+
+def is_served(record: Record, now: int, settings: RegistrySettings) -> bool:
+    """Whether a stored record is still given to readers: neither its host's nor its issuer's signature is too old."""
+    return not is_expired(record.timestamp_created, settings.expired_age, now) and not is_expired(
+        record.timestamp_issued, settings.record_lifetime, now
+    )

@@ -1,0 +1,74 @@
+"""Every setting of the registry and of a node, with unit, default and reason."""
+
+from __future__ import annotations
+
+import msgspec
+
+from overlay.settings import OverlaySettings
+
+DAY = 86_400
+
+
+class HostingPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which records of others a peer signs as their host, and how much of it.
+
+    Hosting costs a signature, a row on this peer's disk and its renewing for as long as the issuer's signature is
+    good, so strangers get a quota.
+    """
+
+    allow: str = "anyone"
+    """`anyone`, `listed` (only peers of `issuers`) or `nobody`."""
+    issuers: tuple[str, ...] = ()
+    """Peer ids that may always ask, whatever `allow` says; the quotas below don't bind them."""
+    max_records: int = 10_000
+    """Records hosted for strangers, all together."""
+    max_bytes: int = 64 * 2**20
+    """Bytes of those records in deterministic CBOR, all together."""
+    max_records_per_issuer: int = 1_000
+    """One stranger can't take the whole quota."""
+    rate: float = 50.0
+    """Requests per second and asking peer, on average; an honest issuer's bursts fit into `burst`."""
+    burst: int = 200
+    """Requests that one peer may make at once."""
+
+
+class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rules of the network. All nodes of a network should have the same lifetimes."""
+
+    expired_age: int = DAY
+    """Seconds after a host's signature at which a record is expired (age >= expired_age), as in the original."""
+    stale_age: int = 3_600
+    """Seconds after its last publishing at which a key is due for replication, as in the original."""
+    clock_skew: int = 30
+    """Seconds that another peer's clock may be ahead of ours; 0 is the original's rule."""
+    record_lifetime: int = 90 * DAY
+    """Seconds for which an issuer's signature on a record is good; running issuers re-issue before that."""
+    key_lifetime: int = 365 * DAY
+    """Seconds for which an owner's signature on a key is good."""
+    records_per_key: int = 256
+    """Records of other hosts that a node stores under one key (original: 32)."""
+    records_per_issuer: int = 32
+    """Of those, records by one issuer."""
+    max_value: int = 65_536
+    """Bytes of a record's value."""
+    max_label: int = 4_096
+    """Bytes of a key's label."""
+    neighbourhood_size: int = 20
+    """Replicas of a resource (the original's k)."""
+    responsibility_margin: int = 8
+    """A node stores what it is among the k + this many closest for: views of the network differ a little."""
+    hosting: HostingPolicy = HostingPolicy()
+
+    @property
+    def tombstone_lifetime(self) -> int:
+        """Seconds for which a tombstone is kept: nothing that it killed can be good for longer."""
+        return self.record_lifetime + 2 * self.clock_skew
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One node: its place in the network, its rules, and whom it trusts more than a stranger."""
+
+    overlay: OverlaySettings = OverlaySettings()
+    registry: RegistrySettings = RegistrySettings()
+    weights: dict[str, int] = msgspec.field(default_factory=dict)
+    """Peer id to weight; strangers weigh 0. Of records beyond the limit of a key, the heavier stay."""

@@ -1,0 +1,261 @@
+"""What the network keeps: keys (resources), records and tombstones.
+
+Immutable, and valid in form once they exist: whoever holds one need not check its fields again. A valid form says
+nothing of signatures and times; those are judged by `registry.verification`.
+
+On the wire and on disk a value is the CBOR array of its fields, tagged with its type; its *digest* is sha256 of that
+array in deterministic encoding, signatures included (DESIGN: state and merging).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, NamedTuple, cast
+
+import cbor2
+import msgspec
+
+from overlay.errors import PeerIdError
+from overlay.identity import public_key_of
+from registry.errors import InvalidValue
+from registry.signing import key_digest, key_id_of, metadata_digest, record_digest, tombstone_digest
+
+U63_MAX = 2**63 - 1  # SQLite's largest integer; the original's u64 above it are refused
+MAX_LABEL = 4096  # bytes of UTF-8, like every limit here
+MAX_VALUE = 65_536
+MAX_PROOF = 4096  # challenge and solution
+MAX_NAME = 1024  # challenge type, relay id, service id
+SIGNATURE_BYTES = 64
+
+
+class Slot(NamedTuple):
+    """Where a state lives: at most one record or tombstone per key, issuer and hosting peer."""
+
+    key_id: str
+    issued_by: str
+    peer_id: str
+
+
+class Key(msgspec.Struct, frozen=True, array_like=True, tag="key"):
+    """A resource: a label under its owner's peer id (original: `Key`).
+
+    `timestamp_created` is in whole seconds since 1970; `signature` is the owner's, over `signed_bytes`.
+    """
+
+    label: str
+    owner_peer_id: str
+    timestamp_created: int
+    challenge: bytes
+    challenge_type: str
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_text("label", self.label, MAX_LABEL)
+        _check_peer_id("owner_peer_id", self.owner_peer_id)
+        _check_timestamp("timestamp_created", self.timestamp_created)
+        _check_bytes("challenge", self.challenge, MAX_PROOF)
+        _check_text("challenge_type", self.challenge_type, MAX_NAME)
+        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+
+    @property
+    def id(self) -> str:
+        """The resource id, a function of label and owner."""
+        return _cached_key_id(self.label, self.owner_peer_id)
+
+    def signed_bytes(self) -> bytes:
+        return key_digest(
+            self.label, self.owner_peer_id, self.timestamp_created, self.challenge, self.challenge_type
+        )
+
+    def order(self) -> tuple[int, bytes]:
+        """Greater wins (DESIGN: state and merging)."""
+        return (self.timestamp_created, digest_of(self))
+
+
+class RecordMetadata(msgspec.Struct, frozen=True, array_like=True, tag="metadata"):
+    """What an issuer says of a service: it runs on `peer_id`, with a value (original: `RecordMetadata`).
+
+    `relay_id` and `service_id` hold no or one string; `issuer_signature` is over `signed_bytes`.
+    """
+
+    key_id: str
+    issued_by: str
+    peer_id: str
+    timestamp_issued: int
+    solution: bytes
+    value: str
+    relay_id: tuple[str, ...]
+    service_id: tuple[str, ...]
+    issuer_signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_slot(self)
+        _check_text("value", self.value, MAX_VALUE)
+        _check_option("relay_id", self.relay_id)
+        _check_option("service_id", self.service_id)
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.key_id, self.issued_by, self.peer_id)
+
+    def signed_bytes(self) -> bytes:
+        return metadata_digest(
+            self.key_id,
+            self.issued_by,
+            self.peer_id,
+            self.timestamp_issued,
+            self.solution,
+            self.value,
+            self.relay_id,
+            self.service_id,
+        )
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, tag="record"):
+    """A live service: metadata, counter-signed by the hosting peer at `timestamp_created` (original: `Record`)."""
+
+    metadata: RecordMetadata
+    timestamp_created: int
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_timestamp("timestamp_created", self.timestamp_created)
+        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+
+    @property
+    def slot(self) -> Slot:
+        return self.metadata.slot
+
+    @property
+    def key_id(self) -> str:
+        return self.metadata.key_id
+
+    @property
+    def timestamp_issued(self) -> int:
+        return self.metadata.timestamp_issued
+
+    def signed_bytes(self) -> bytes:
+        return record_digest(self.metadata.signed_bytes(), self.metadata.issuer_signature, self.timestamp_created)
+
+    def order(self) -> tuple[int, int, int, bytes]:
+        """Greater wins within a slot (DESIGN: state and merging)."""
+        return (self.metadata.timestamp_issued, 0, self.timestamp_created, digest_of(self))
+
+
+class Tombstone(msgspec.Struct, frozen=True, array_like=True, tag="tombstone"):
+    """What an issuer says of a service that ended; beats every record of its slot up to its second."""
+
+    key_id: str
+    issued_by: str
+    peer_id: str
+    timestamp_issued: int
+    solution: bytes
+    issuer_signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_slot(self)
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.key_id, self.issued_by, self.peer_id)
+
+    def signed_bytes(self) -> bytes:
+        return tombstone_digest(self.key_id, self.issued_by, self.peer_id, self.timestamp_issued, self.solution)
+
+    def order(self) -> tuple[int, int, int, bytes]:
+        """Greater wins within a slot (DESIGN: state and merging)."""
+        return (self.timestamp_issued, 1, 0, digest_of(self))
+
+
+State = Record | Tombstone
+Value = Key | Record | Tombstone | RecordMetadata
+
+
+@lru_cache(maxsize=8192)
+def encode(value: Value) -> bytes:
+    """The deterministic CBOR of a value."""
+    return cbor2.dumps(as_builtins(value), canonical=True)
+
+
+@lru_cache(maxsize=16384)
+def digest_of(value: Key | State) -> bytes:
+    """sha256 of the whole value, signatures included: the identity of a state. 32 bytes."""
+    return sha256(encode(value)).digest()
+
+
+def as_builtins(value: Value) -> list[Any]:
+    """The value as nested lists for the CBOR encoder, bytes kept."""
+    return cast("list[Any]", msgspec.to_builtins(value, builtin_types=(bytes,)))
+
+
+def parse_key(raw: object) -> Key:
+    """A key out of decoded CBOR. Raises InvalidValue."""
+    return _parse(raw, Key)
+
+
+def parse_state(raw: object) -> State:
+    """A record or tombstone out of decoded CBOR. Raises InvalidValue."""
+    return _parse(raw, _STATE)
+
+
+def parse_metadata(raw: object) -> RecordMetadata:
+    """The metadata of a record out of decoded CBOR. Raises InvalidValue."""
+    return _parse(raw, RecordMetadata)
+
+
+_STATE: Any = State
+
+
+def _parse(raw: object, form: type[Any]) -> Any:  # noqa: ANN401
+    try:
+        return msgspec.convert(raw, form, strict=True)
+    except msgspec.ValidationError as error:
+        raise InvalidValue(str(error)) from error
+
+
+@lru_cache(maxsize=8192)
+def _cached_key_id(label: str, owner_peer_id: str) -> str:
+    return key_id_of(label, owner_peer_id)
+
+
+def _check_slot(value: RecordMetadata | Tombstone) -> None:
+    _check_text("key_id", value.key_id, MAX_NAME)
+    _check_peer_id("issued_by", value.issued_by)
+    _check_peer_id("peer_id", value.peer_id)
+    _check_timestamp("timestamp_issued", value.timestamp_issued)
+    _check_bytes("solution", value.solution, MAX_PROOF)
+    _check_bytes("issuer_signature", value.issuer_signature, SIGNATURE_BYTES)
+
+
+def _check_text(field: str, text: str, limit: int) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:  # lone surrogates
+        raise InvalidValue(f"{field} isn't valid UTF-8: {error.reason}") from error
+    if size > limit:
+        raise InvalidValue(f"{field} has {size} bytes, more than {limit}")
+
+
+def _check_bytes(field: str, content: bytes, limit: int) -> None:
+    if len(content) > limit:
+        raise InvalidValue(f"{field} has {len(content)} bytes, more than {limit}")
+
+
+def _check_option(field: str, option: tuple[str, ...]) -> None:
+    if len(option) > 1:
+        raise InvalidValue(f"{field} holds {len(option)} strings, more than one")
+    for text in option:
+        _check_text(field, text, MAX_NAME)
+
+
+def _check_timestamp(field: str, timestamp: int) -> None:
+    if not 0 <= timestamp <= U63_MAX:
+        raise InvalidValue(f"{field} is {timestamp}, not within 0 and {U63_MAX} seconds")
+
+
+def _check_peer_id(field: str, peer_id: str) -> None:
+    try:
+        public_key_of(peer_id)
+    except PeerIdError as error:
+        raise InvalidValue(f"{field}: {error}") from error
