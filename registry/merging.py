@@ -34,11 +34,7 @@ class ResourceState(msgspec.Struct, frozen=True):
 
     def records(self, now: int, settings: RegistrySettings) -> list[Record]:
         """The live records, in an order that every replica agrees on."""
-        live = [
-            state
-            for state in self.slots.values()
-            if isinstance(state, Record) and is_served(state, now, settings)
-        ]
+        live = [state for state in self.slots.values() if isinstance(state, Record) and is_served(state, now, settings)]
         return sorted(live, key=lambda record: record.slot)
 
     def tombstones(self) -> list[Tombstone]:

@@ -24,9 +24,7 @@ def key_id_of(label: str, owner_peer_id: str) -> str:
     return base58.b58encode(sha256((label + owner_peer_id).encode()).digest()).decode()
 
 
-def key_digest(
-    label: str, owner_peer_id: str, timestamp_created: int, challenge: bytes, challenge_type: str
-) -> bytes:
+def key_digest(label: str, owner_peer_id: str, timestamp_created: int, challenge: bytes, challenge_type: str) -> bytes:
     """What the owner of a key signs (original: `get_key_bytes`). 32 bytes."""
     return _digest(
         b"registry/v2/key:",
@@ -72,8 +70,6 @@ def tombstone_digest(key_id: str, issued_by: str, peer_id: str, timestamp_issued
     return _digest(
         b"registry/v2/tombstone:", (key_id.encode(), issued_by.encode(), peer_id.encode(), timestamp_issued, solution)
     )
-
-
 
 
 def _digest(long_prefix: bytes, fields: tuple[Field, ...]) -> bytes:

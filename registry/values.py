@@ -64,9 +64,7 @@ class Key(msgspec.Struct, frozen=True, array_like=True, tag="key"):
         return _cached_key_id(self.label, self.owner_peer_id)
 
     def signed_bytes(self) -> bytes:
-        return key_digest(
-            self.label, self.owner_peer_id, self.timestamp_created, self.challenge, self.challenge_type
-        )
+        return key_digest(self.label, self.owner_peer_id, self.timestamp_created, self.challenge, self.challenge_type)
 
     def order(self) -> tuple[int, bytes]:
         """Greater wins (DESIGN: state and merging)."""
@@ -207,7 +205,7 @@ def parse_metadata(raw: object) -> RecordMetadata:
 _STATE: Any = State
 
 
-def _parse(raw: object, form: type[Any]) -> Any:  # noqa: ANN401
+def _parse(raw: object, form: type[Any]) -> Any:
     try:
         return msgspec.convert(raw, form, strict=True)
     except msgspec.ValidationError as error:

@@ -1,0 +1,419 @@
+"""The 23 functions of the service `registry`, names, argument names, order and results as in the original.
+
+A function refuses in the original's order of checks (reference: order of checks) and never raises for what it is given:
+results carry `success` and `error`. Where the service ran with call parameters, `RegistryService.on_behalf_of` says who
+calls (the original's `init_peer_id`); arguments of the wrong type or form give an error result as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+
+from registry.errors import (
+    InternalError,
+    InvalidValue,
+    InvalidWeightPeerId,
+    KeyNotExists,
+    KeysArgumentEmpty,
+    MissingRecordWeight,
+    NewerRecordOrTombstoneExists,
+    NotPermitted,
+    RecordsPublishingError,
+    RegistryError,
+    ServiceError,
+    TombstonesPublishingError,
+    ValuesLimitExceeded,
+)
+from registry.merging import ResourceState, greater_key
+from registry.results import (
+    ClearExpiredResult,
+    EvictStaleResult,
+    GetKeyMetadataResult,
+    GetRecordsResult,
+    GetTombstonesResult,
+    MergeKeysResult,
+    MergeResult,
+    RegisterKeyResult,
+    RegistryResult,
+    RepublishRecordsResult,
+    WeightResult,
+)
+from registry.service import decisions
+from registry.settings import RegistrySettings
+from registry.signing import key_digest, key_id_of, metadata_digest
+from registry.storage import Store, Transaction
+from registry.values import Key, Record, RecordMetadata, State, Tombstone
+from registry.verification import (
+    check_field_limits,
+    check_key,
+    check_record,
+    check_tombstone,
+    key_is_genuine,
+    record_is_genuine,
+)
+
+FUNCTIONS: Final = (
+    "add_tombstone", "clear_expired", "create_record_metadata", "evict_stale", "get_key_bytes", "get_key_id",
+    "get_key_metadata", "get_record_bytes", "get_record_metadata_bytes", "get_records", "get_stale_local_records",
+    "get_tombstone_bytes", "get_tombstones", "merge", "merge_keys", "merge_two", "put_record", "register_key",
+    "republish_key", "republish_records", "republish_tombstones", "set_expired_timeout", "set_stale_timeout",
+)  # fmt: skip
+
+Result = TypeVar("Result", bound=msgspec.Struct)
+
+
+class _Shared:
+    """What all callers' views have in common: the lifetimes can be changed while the node runs."""
+
+    def __init__(self, store: Store, host_peer_id: str, settings: RegistrySettings) -> None:
+        self.store = store
+        self.host_peer_id = host_peer_id
+        self.settings = settings
+
+
+class RegistryService:
+    """The service on one node, seen by one caller (at first: the node itself, its operator)."""
+
+    def __init__(self, store: Store, host_peer_id: str, settings: RegistrySettings) -> None:
+        self._shared = _Shared(store, host_peer_id, settings)
+        self._caller = host_peer_id
+
+    def on_behalf_of(self, caller: str) -> Self:
+        """The same service, called by the peer `caller`."""
+        view = object.__new__(type(self))
+        view._shared = self._shared
+        view._caller = caller
+        return view
+
+    @property
+    def settings(self) -> RegistrySettings:
+        """The settings in force, with what `set_*_timeout` changed."""
+        return self._shared.settings
+
+    # Bytes to sign
+
+    async def get_key_bytes(
+        self, label: str, owner_peer_id: Sequence[str], timestamp_created: int, challenge: bytes, challenge_type: str
+    ) -> bytes:
+        """What the owner signs. The owner is the first of `owner_peer_id` (fault 17), else the caller."""
+        return key_digest(label, self._owner(owner_peer_id), timestamp_created, challenge, challenge_type)
+
+    async def get_key_id(self, label: str, peer_id: str) -> str:
+        """The id of the key with this label and owner; the caller's for an empty `peer_id`."""
+        return key_id_of(label, peer_id or self._caller)
+
+    async def get_record_metadata_bytes(
+        self,
+        key_id: str,
+        issued_by: str,
+        timestamp_issued: int,
+        value: str,
+        peer_id: str,
+        relay_id: Sequence[str],
+        service_id: Sequence[str],
+        solution: bytes,
+    ) -> bytes:
+        """What the issuer signs."""
+        return metadata_digest(
+            key_id, issued_by, peer_id, timestamp_issued, solution, value, tuple(relay_id), tuple(service_id)
+        )
+
+    async def create_record_metadata(
+        self,
+        key_id: str,
+        issued_by: str,
+        timestamp_issued: int,
+        value: str,
+        peer_id: str,
+        relay_id: Sequence[str],
+        service_id: Sequence[str],
+        solution: bytes,
+        signature: bytes,
+    ) -> RecordMetadata:
+        """The value of these fields. Raises InvalidValue, as it has no result type to tell."""
+        return RecordMetadata(
+            key_id=key_id,
+            issued_by=issued_by,
+            peer_id=peer_id,
+            timestamp_issued=timestamp_issued,
+            solution=solution,
+            value=value,
+            relay_id=tuple(relay_id),
+            service_id=tuple(service_id),
+            issuer_signature=signature,
+        )
+
+    async def get_record_bytes(self, metadata: RecordMetadata, timestamp_created: int) -> bytes:
+        """What the hosting peer signs."""
+        return Record(metadata=metadata, timestamp_created=timestamp_created, signature=b"").signed_bytes()
+
+    async def get_tombstone_bytes(
+        self, key_id: str, issued_by: str, peer_id: str, timestamp_issued: int, solution: bytes
+    ) -> bytes:
+        """What the issuer of a tombstone signs."""
+        return Tombstone(key_id, issued_by, peer_id, timestamp_issued, solution, b"").signed_bytes()
+
+    # Keys
+
+    async def register_key(
+        self,
+        label: str,
+        owner_peer_id: Sequence[str],
+        timestamp_created: int,
+        challenge: bytes,
+        challenge_type: str,
+        signature: bytes,
+        weight: WeightResult,
+        current_timestamp_sec: int,
+    ) -> RegisterKeyResult:
+        """Stores a key that its owner (the caller, unless named) signed."""
+        try:
+            owner = self._owner(owner_peer_id)
+            key = Key(label, owner, timestamp_created, challenge, challenge_type, signature)
+            self._check_key(key, weight, current_timestamp_sec)
+            await self._write(
+                lambda transaction: decisions.register_key(transaction, key, weight.weight, current_timestamp_sec)
+            )
+        except RegistryError as error:
+            return RegisterKeyResult(success=False, error=_text(error))
+        return RegisterKeyResult(success=True, key_id=key.id)
+
+    async def republish_key(self, key: Key, weight: WeightResult, current_timestamp_sec: int) -> RegistryResult:
+        """Stores a key that somebody passes on; an older one than the stored is a success that changes nothing."""
+        try:
+            self._check_key(key, weight, current_timestamp_sec)
+            await self._write(
+                lambda transaction: decisions.republish_key(transaction, key, weight.weight, current_timestamp_sec)
+            )
+        except RegistryError as error:
+            return RegistryResult(success=False, error=_text(error))
+        return RegistryResult(success=True)
+
+    async def get_key_metadata(self, key_id: str) -> GetKeyMetadataResult:
+        """The stored key."""
+        try:
+            stored = await self._resource(key_id)
+        except RegistryError as error:
+            return GetKeyMetadataResult(success=False, error=_text(error))
+        return GetKeyMetadataResult(success=True, key=stored.key)
+
+    async def merge_keys(self, keys: Sequence[Key]) -> MergeKeysResult:
+        """The greatest of the genuine ones among `keys` (faults 11, 13)."""
+        winner: Key | None = None
+        for key in keys:
+            if key_is_genuine(key):
+                winner = greater_key(winner, key)
+        if winner is None:
+            return MergeKeysResult(success=False, error=str(KeysArgumentEmpty()))
+        return MergeKeysResult(success=True, key=winner)
+
+    # Records and tombstones
+
+    async def put_record(
+        self,
+        metadata: RecordMetadata,
+        timestamp_created: int,
+        signature: bytes,
+        weight: WeightResult,
+        current_timestamp_sec: int,
+    ) -> RegistryResult:
+        """Stores a record under a stored key. `weight` is the issuer's (fault 6)."""
+        try:
+            record = Record(metadata=metadata, timestamp_created=timestamp_created, signature=signature)
+            _check_weight(metadata.issued_by, weight)
+            check_field_limits(metadata, self.settings)
+            check_record(record, current_timestamp_sec, self.settings)
+            await self._put_state(record, weight.weight)
+        except RegistryError as error:
+            return RegistryResult(success=False, error=_text(error))
+        return RegistryResult(success=True)
+
+    async def add_tombstone(
+        self,
+        key_id: str,
+        issued_by: str,
+        peer_id: str,
+        timestamp_issued: int,
+        solution: bytes,
+        signature: bytes,
+        current_timestamp_sec: int,
+    ) -> RegistryResult:
+        """Ends what `issued_by` said of a service on `peer_id`."""
+        try:
+            tombstone = Tombstone(key_id, issued_by, peer_id, timestamp_issued, solution, signature)
+            check_tombstone(tombstone, current_timestamp_sec, self.settings)
+            await self._put_state(tombstone, 0)
+        except RegistryError as error:
+            return RegistryResult(success=False, error=_text(error))
+        return RegistryResult(success=True)
+
+    async def get_records(self, key_id: str, current_timestamp_sec: int) -> GetRecordsResult:
+        """The live records under a stored key."""
+        try:
+            stored = await self._resource(key_id)
+        except RegistryError as error:
+            return GetRecordsResult(success=False, error=_text(error))
+        return GetRecordsResult(success=True, result=tuple(stored.records(current_timestamp_sec, self.settings)))
+
+    async def get_tombstones(self, key_id: str, current_timestamp_sec: int) -> GetTombstonesResult:
+        """The tombstones under a stored key that still have something to kill."""
+        try:
+            stored = await self._resource(key_id)
+        except RegistryError as error:
+            return GetTombstonesResult(success=False, error=_text(error))
+        oldest = current_timestamp_sec - self.settings.tombstone_lifetime
+        kept = [tombstone for tombstone in stored.tombstones() if tombstone.timestamp_issued > oldest]
+        return GetTombstonesResult(success=True, result=tuple(kept))
+
+    async def republish_records(
+        self, records: Sequence[Record], weights: Sequence[WeightResult], current_timestamp_sec: int
+    ) -> RepublishRecordsResult:
+        """Stores records of one key that somebody passes on, in one transaction; stale ones are skipped (fault 12)."""
+        try:
+            for number, record in enumerate(records):
+                check_record(record, current_timestamp_sec, self.settings)
+                if number >= len(weights):
+                    raise MissingRecordWeight(record.metadata.peer_id, record.metadata.issued_by)
+                _check_weight(record.metadata.issued_by, weights[number])
+                if record.key_id != records[0].key_id:
+                    raise RecordsPublishingError
+            updated = await self._republish(
+                [(record, weight.weight) for record, weight in zip(records, weights, strict=False)]
+            )
+        except RegistryError as error:
+            return RepublishRecordsResult(success=False, error=_text(error))
+        return RepublishRecordsResult(success=True, updated=updated)
+
+    async def republish_tombstones(self, tombstones: Sequence[Tombstone], current_timestamp_sec: int) -> RegistryResult:
+        """Stores tombstones of one key that somebody passes on, in one transaction; stale ones are skipped."""
+        try:
+            for tombstone in tombstones:
+                check_tombstone(tombstone, current_timestamp_sec, self.settings)
+                if tombstone.key_id != tombstones[0].key_id:
+                    raise TombstonesPublishingError
+            await self._republish([(tombstone, 0) for tombstone in tombstones])
+        except RegistryError as error:
+            return RegistryResult(success=False, error=_text(error))
+        return RegistryResult(success=True)
+
+    async def merge(self, records: Sequence[Sequence[Record]]) -> MergeResult:
+        """The winners of several replicas' records: genuine (fault 13), by the one total order (fault 11), less what
+        this node's own storage knows to be superseded (reference: edge rules)."""
+        genuine = [record for group in records for record in group if record_is_genuine(record)]
+        winners = ResourceState.of(None, genuine)
+        kept: list[Record] = []
+        try:
+            for slot in sorted(winners.slots):
+                known = (await self._shared.store.resource(slot.key_id)).slots.get(slot)
+                winner = winners.slots[slot]
+                if isinstance(winner, Record) and (known is None or winner.order() >= known.order()):
+                    kept.append(winner)
+        except RegistryError as error:
+            return MergeResult(success=False, error=_text(error))
+        return MergeResult(success=True, result=tuple(kept))
+
+    async def merge_two(self, a: Sequence[Record], b: Sequence[Record]) -> MergeResult:
+        """`merge` of two."""
+        return await self.merge((a, b))
+
+    # Upkeep
+
+    async def get_stale_local_records(self, current_timestamp_sec: int) -> GetRecordsResult:
+        """Records that this host serves and should renew."""
+        try:
+            due = await self._shared.store.read(
+                lambda transaction: decisions.stale_local_records(
+                    transaction, current_timestamp_sec, self._shared.host_peer_id, self.settings
+                )
+            )
+        except RegistryError as error:
+            return GetRecordsResult(success=False, error=_text(error))
+        return GetRecordsResult(success=True, result=tuple(due))
+
+    async def clear_expired(self, current_timestamp_sec: int) -> ClearExpiredResult:
+        """Deletes what is expired; only the operator's clock counts."""
+        try:
+            self._operator_only("clear_expired")
+            return await self._write(
+                lambda transaction: decisions.clear_expired(transaction, current_timestamp_sec, self.settings)
+            )
+        except RegistryError as error:
+            return ClearExpiredResult(success=False, error=_text(error))
+
+    async def evict_stale(self, current_timestamp_sec: int) -> EvictStaleResult:
+        """Hands out stale keys with all under them, and deletes those that this host has no part in."""
+        try:
+            self._operator_only("evict_stale")
+            items = await self._write(
+                lambda transaction: decisions.evict_stale(
+                    transaction, current_timestamp_sec, self._shared.host_peer_id, self.settings
+                )
+            )
+        except RegistryError as error:
+            return EvictStaleResult(success=False, error=_text(error))
+        return EvictStaleResult(success=True, results=tuple(items))
+
+    async def set_expired_timeout(self, timeout_sec: int) -> None:
+        """Changes the expired age (seconds) until the node ends. Raises NotPermitted (fault 19)."""
+        self._operator_only("set_expired_timeout")
+        self._shared.settings = msgspec.structs.replace(self.settings, expired_age=timeout_sec)
+
+    async def set_stale_timeout(self, timeout_sec: int) -> None:
+        """Changes the stale age (seconds) until the node ends. Raises NotPermitted (fault 19)."""
+        self._operator_only("set_stale_timeout")
+        self._shared.settings = msgspec.structs.replace(self.settings, stale_age=timeout_sec)
+
+    # Inside
+
+    def _owner(self, owner_peer_id: Sequence[str]) -> str:
+        return owner_peer_id[0] if owner_peer_id else self._caller
+
+    def _operator_only(self, function: str) -> None:
+        if self._caller != self._shared.host_peer_id:
+            raise NotPermitted(function)
+
+    def _check_key(self, key: Key, weight: WeightResult, now: int) -> None:
+        _check_weight(key.owner_peer_id, weight)
+        check_field_limits(key, self.settings)
+        check_key(key, now, self.settings)
+
+    async def _resource(self, key_id: str) -> ResourceState:
+        stored = await self._shared.store.resource(key_id)
+        if stored.key is None:
+            raise KeyNotExists(key_id)
+        return stored
+
+    async def _put_state(self, state: State, weight: int) -> bool:
+        shared = self._shared
+        return await self._write(
+            lambda transaction: decisions.put_state(transaction, state, weight, shared.host_peer_id, shared.settings)
+        )
+
+    async def _republish(self, states: Sequence[tuple[State, int]]) -> int:
+        shared = self._shared
+
+        def decide(transaction: Transaction) -> int:
+            updated = 0
+            for state, weight in states:
+                try:
+                    updated += decisions.put_state(transaction, state, weight, shared.host_peer_id, shared.settings)
+                except (NewerRecordOrTombstoneExists, ValuesLimitExceeded):
+                    continue
+            return updated
+
+        return await self._write(decide)
+
+    async def _write(self, decide: Callable[[Transaction], Any]) -> Any:
+        return await self._shared.store.write(decide)
+
+
+def _check_weight(peer_id: str, weight: WeightResult) -> None:
+    if not weight.success or weight.peer_id != peer_id:
+        raise InvalidWeightPeerId(peer_id, weight.peer_id)
+
+
+def _text(error: RegistryError) -> str:
+    return str(error if isinstance(error, ServiceError | InvalidValue) else InternalError(error))

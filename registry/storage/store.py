@@ -1,0 +1,195 @@
+"""The node's storage: writes in group commits, reads of whole resources from a bounded cache.
+
+A write is a function of a `Transaction`, run on a worker thread. All writes that wait while one commit is under way
+form the next, so that many share one fsync; each is answered when that transaction is on disk. A write that refuses
+(raises ServiceError) or fails leaves no trace and doesn't touch its companions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+import outcome
+import structlog
+import trio
+
+from registry.errors import ServiceError, StorageError
+from registry.merging import ResourceState
+from registry.storage.database import open_database
+from registry.storage.transaction import Transaction
+
+Result = TypeVar("Result")
+
+MAX_QUEUED: Final = 4096  # writes; beyond it writers wait for the disk
+MAX_COMMIT: Final = 512  # writes in one transaction: a bound on what one failure or one fsync delays
+CACHED_RESOURCES: Final = 1024
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class _Write:
+    __slots__ = ("decide", "done", "outcome")
+
+    def __init__(self, decide: Callable[[Transaction], Any]) -> None:
+        self.decide = decide
+        self.done = trio.Event()
+        self.outcome: outcome.Outcome[Any] | None = None
+
+
+class Store:
+    """Use `open_store`. All methods belong to the Trio thread; only `decide` functions run on the worker thread."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._send, self._receive = trio.open_memory_channel[_Write](MAX_QUEUED)
+        self._disk = trio.Lock()  # one thread at a time uses the connection
+        self._cache: OrderedDict[str, ResourceState] = OrderedDict()
+        self.commits = 0
+        self.writes = 0
+
+    async def write(self, decide: Callable[[Transaction], Result]) -> Result:
+        """Runs `decide` in the next transaction; returns its result when that is on disk.
+
+        Raises what `decide` raised, having written nothing of it; StorageError when the disk failed. When cancelled
+        the write may or may not happen.
+        """
+        write = _Write(decide)
+        try:
+            await self._send.send(write)
+        except trio.BrokenResourceError as error:
+            raise StorageError(f"the database {self._path} is closed") from error
+        await write.done.wait()
+        assert write.outcome is not None
+        result: Result = write.outcome.unwrap()
+        return result
+
+    async def resource(self, key_id: str) -> ResourceState:
+        """Everything that is stored under a key id, as of the last commit."""
+        cached = self._cache.get(key_id)
+        if cached is not None:
+            self._cache.move_to_end(key_id)
+            return cached
+        return await self.read(lambda transaction: self._load(transaction, key_id))
+
+    def cached_resource(self, key_id: str) -> ResourceState | None:
+        """`resource`, when that needs no disk."""
+        return self._cache.get(key_id)
+
+    async def read(self, query: Callable[[Transaction], Result]) -> Result:
+        """Runs `query`, which mustn't write, between two commits."""
+        async with self._disk:
+            return await trio.to_thread.run_sync(query, Transaction(self._connection))
+
+    def _load(self, transaction: Transaction, key_id: str) -> ResourceState:
+        state = transaction.resource(key_id)
+        # Called under `_disk`: no commit is under way, so this is what the last one left.
+        trio.from_thread.run_sync(self._remember, key_id, state)
+        return state
+
+    def _remember(self, key_id: str, state: ResourceState) -> None:
+        self._cache[key_id] = state
+        self._cache.move_to_end(key_id)
+        if len(self._cache) > CACHED_RESOURCES:
+            self._cache.popitem(last=False)
+
+    async def run(self) -> None:
+        """Commits until cancelled or closed; what was queued by then is committed."""
+        async with self._receive:
+            async for first in self._receive:
+                batch = [first]
+                while len(batch) < MAX_COMMIT:
+                    try:
+                        batch.append(self._receive.receive_nowait())
+                    except (trio.WouldBlock, trio.EndOfChannel):
+                        break
+                with trio.CancelScope(shield=True):
+                    await self._commit(batch)
+
+    async def _commit(self, batch: list[_Write]) -> None:
+        async with self._disk:
+            try:
+                transactions = await trio.to_thread.run_sync(self._commit_on_disk, batch)
+            except sqlite3.Error as error:
+                _log.exception("commit failed", database=str(self._path), writes=len(batch))
+                failure = StorageError(f"the disk refused a write to {self._path}: {error}")
+                for write in batch:
+                    write.outcome = outcome.Error(failure)
+            else:
+                for transaction in transactions:
+                    self._refresh(transaction)
+                self.commits += 1
+                self.writes += len(batch)
+        for write in batch:
+            write.done.set()
+
+    def _commit_on_disk(self, batch: list[_Write]) -> list[Transaction]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            transactions = [transaction for write in batch if (transaction := self._run_one(write))]
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        return transactions
+
+    def _run_one(self, write: _Write) -> Transaction | None:
+        """The transaction with what `write` changed; None when it refused."""
+        transaction = Transaction(self._connection)
+        self._connection.execute("SAVEPOINT one_write")
+        write.outcome = outcome.capture(write.decide, transaction)
+        refused = isinstance(write.outcome, outcome.Error)
+        if isinstance(write.outcome, outcome.Error):
+            if isinstance(write.outcome.error, sqlite3.Error):
+                raise write.outcome.error
+            self._connection.execute("ROLLBACK TO one_write")
+            if not isinstance(write.outcome.error, ServiceError):
+                _log.error("a write failed", error=repr(write.outcome.error))
+        self._connection.execute("RELEASE one_write")
+        return None if refused else transaction
+
+    def _refresh(self, transaction: Transaction) -> None:
+        """Brings the cache to what was committed."""
+        for key_id in transaction.changes.keys() & self._cache.keys():
+            change, known = transaction.changes[key_id], self._cache[key_id]
+            slots = dict(known.slots)
+            for slot, state in change.slots.items():
+                if state is None:
+                    slots.pop(slot, None)
+                else:
+                    slots[slot] = state
+            key = change.key if change.key_changed else known.key
+            self._cache[key_id] = ResourceState(key=key, slots=MappingProxyType(slots))
+
+    def close(self) -> None:
+        """No writes after this; `run` ends when the queue is empty."""
+        self._send.close()
+
+
+@asynccontextmanager
+async def open_store(path: Path) -> AsyncIterator[Store]:
+    """The storage in the file `path`, created when missing. Leaving commits what was queued. Raises StorageError."""
+    connection = await trio.to_thread.run_sync(open_database, path)
+    store = Store(connection, path)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_run_shielded, store)
+            try:
+                yield store
+            finally:
+                store.close()
+    finally:
+        connection.close()
+
+
+async def _run_shielded(store: Store) -> None:
+    # Cancellation ends the writers; `close` then ends this task, after it has committed what they had queued.
+    with trio.CancelScope(shield=True):
+        await store.run()

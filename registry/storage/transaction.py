@@ -1,0 +1,204 @@
+"""What one write may read and change: rows as typed values, inside one SQLite transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import cast
+
+import cbor2
+import msgspec
+
+from registry.merging import ResourceState
+from registry.values import Key, Record, Slot, State, encode, parse_key, parse_state
+
+
+class StoredKey(msgspec.Struct, frozen=True):
+    """A key with what only this node knows of it: when it was last published here (seconds), its owner's weight."""
+
+    key: Key
+    timestamp_published: int
+    weight: int
+
+
+class StoredState(msgspec.Struct, frozen=True):
+    """A record or tombstone with the weight that its issuer had when it came."""
+
+    state: State
+    weight: int
+
+
+class Change:
+    """What one write changed under one key id; None where something was removed."""
+
+    __slots__ = ("key", "key_changed", "slots")
+
+    def __init__(self) -> None:
+        self.key: Key | None = None
+        self.key_changed = False
+        self.slots: dict[Slot, State | None] = {}
+
+
+class Transaction:
+    """Reads see the writes before them. Values are verified before they come here: what is read is trusted.
+
+    `changes` collects, per key id, what this write changed.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.changes: defaultdict[str, Change] = defaultdict(Change)
+
+    def key(self, key_id: str) -> StoredKey | None:
+        row = self._connection.execute(
+            "SELECT body, timestamp_published, weight FROM keys WHERE key_id = ?", (key_id,)
+        ).fetchone()
+        return _stored_key(row) if row else None
+
+    def has_key(self, key_id: str) -> bool:
+        return self._connection.execute("SELECT 1 FROM keys WHERE key_id = ?", (key_id,)).fetchone() is not None
+
+    def put_key(self, key: Key, timestamp_published: int, weight: int) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
+            (key.id, key.owner_peer_id, key.timestamp_created, timestamp_published, weight, encode(key)),
+        )
+        self._key_changed(key.id, key)
+
+    def remove_key(self, key_id: str) -> None:
+        self._connection.execute("DELETE FROM keys WHERE key_id = ?", (key_id,))
+        self._key_changed(key_id, None)
+
+    def _key_changed(self, key_id: str, key: Key | None) -> None:
+        change = self.changes[key_id]
+        change.key, change.key_changed = key, True
+
+    def stale_keys(self, published_until: int) -> list[StoredKey]:
+        """Keys last published at `published_until` (seconds) or before."""
+        return [
+            _stored_key(row)
+            for row in self._connection.execute(
+                "SELECT body, timestamp_published, weight FROM keys WHERE timestamp_published <= ?", (published_until,)
+            )
+        ]
+
+    def empty_keys(self, created_until: int) -> list[str]:
+        """Ids of keys created at `created_until` (seconds) or before that nothing lives under."""
+        return [
+            key_id
+            for (key_id,) in self._connection.execute(
+                "SELECT key_id FROM keys WHERE timestamp_created <= ?"
+                " AND NOT EXISTS (SELECT 1 FROM states WHERE states.key_id = keys.key_id)",
+                (created_until,),
+            )
+        ]
+
+    def state(self, slot: Slot) -> StoredState | None:
+        row = self._connection.execute(
+            "SELECT body, weight FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot
+        ).fetchone()
+        return _stored_state(row) if row else None
+
+    def states(self, key_id: str) -> Iterator[StoredState]:
+        for row in self._connection.execute("SELECT body, weight FROM states WHERE key_id = ?", (key_id,)):
+            yield _stored_state(row)
+
+    def resource(self, key_id: str) -> ResourceState:
+        """Everything under one key id."""
+        stored = self.key(key_id)
+        return ResourceState.of(stored.key if stored else None, (item.state for item in self.states(key_id)))
+
+    def put_state(self, state: State, weight: int) -> None:
+        """Puts `state` into its slot, over whatever is there."""
+        is_record = isinstance(state, Record)
+        created = state.timestamp_created if isinstance(state, Record) else 0
+        self._connection.execute(
+            "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*state.slot, int(not is_record), state.timestamp_issued, created, weight, encode(state)),
+        )
+        self.changes[state.slot.key_id].slots[state.slot] = state
+
+    def remove_state(self, slot: Slot) -> None:
+        self._connection.execute("DELETE FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot)
+        self.changes[slot.key_id].slots[slot] = None
+
+    def foreign_records(self, key_id: str, host_peer_id: str) -> list[tuple[int, int, Slot]]:
+        """(weight, timestamp_issued, slot) of the records under a key that other peers host, lightest and oldest first."""
+        return [
+            (weight, issued, Slot(key_id, issued_by, peer_id))
+            for weight, issued, issued_by, peer_id in self._connection.execute(
+                "SELECT weight, timestamp_issued, issued_by, peer_id FROM states"
+                " WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?"
+                " ORDER BY weight, timestamp_issued, issued_by, peer_id",
+                (key_id, host_peer_id),
+            )
+        ]
+
+    def hosted_records(self, host_peer_id: str, created_until: int) -> list[Record]:
+        """Records that `host_peer_id` signed as their host at `created_until` (seconds) or before."""
+        rows = self._connection.execute(
+            "SELECT body, weight FROM states WHERE peer_id = ? AND is_tombstone = 0 AND timestamp_created <= ?",
+            (host_peer_id, created_until),
+        )
+        return [cast("Record", _stored_state(row).state) for row in rows]
+
+    def hosting(self, host_peer_id: str, issuer: str) -> tuple[int, int, int]:
+        """What a host holds for others: (records, their bytes, records by `issuer`)."""
+        row = self._connection.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0), coalesce(sum(issued_by = ?), 0) FROM states"
+            " WHERE peer_id = ? AND is_tombstone = 0 AND issued_by != ?",
+            (issuer, host_peer_id, host_peer_id),
+        ).fetchone()
+        return cast("tuple[int, int, int]", row)
+
+    def expired_slots(self, created_until: int, records_issued_until: int) -> list[Slot]:
+        """Slots of records whose host or issuer signed no later than these (seconds)."""
+        rows = self._connection.execute(
+            "SELECT key_id, issued_by, peer_id FROM states WHERE is_tombstone = 0"
+            " AND (timestamp_created <= ? OR timestamp_issued <= ?)",
+            (created_until, records_issued_until),
+        )
+        return [Slot(*row) for row in rows]
+
+    def expired_tombstones(self, issued_until: int) -> list[Slot]:
+        """Slots of tombstones issued no later than this (seconds)."""
+        rows = self._connection.execute(
+            "SELECT key_id, issued_by, peer_id FROM states WHERE is_tombstone = 1 AND timestamp_issued <= ?",
+            (issued_until,),
+        )
+        return [Slot(*row) for row in rows]
+
+    def last_issued(self, key_id: str, peer_id: str) -> int:
+        """The last timestamp_issued that this node's identity gave to a slot; -1 for none."""
+        row = self._connection.execute(
+            "SELECT timestamp_issued FROM issued WHERE key_id = ? AND peer_id = ?", (key_id, peer_id)
+        ).fetchone()
+        return row[0] if row else -1
+
+    def record_issued(self, key_id: str, peer_id: str, timestamp_issued: int) -> None:
+        self._connection.execute(
+            "INSERT INTO issued VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET timestamp_issued = max(timestamp_issued, excluded.timestamp_issued)",
+            (key_id, peer_id, timestamp_issued),
+        )
+
+    def forget_issued(self, issued_until: int) -> None:
+        """Drops what no replica can hold any more."""
+        self._connection.execute("DELETE FROM issued WHERE timestamp_issued <= ?", (issued_until,))
+
+    def counts(self) -> tuple[int, int, int]:
+        """(keys, records, tombstones)."""
+        (keys,) = self._connection.execute("SELECT count(*) FROM keys").fetchone()
+        records, tombstones = self._connection.execute(
+            "SELECT coalesce(sum(is_tombstone = 0), 0), coalesce(sum(is_tombstone = 1), 0) FROM states"
+        ).fetchone()
+        return keys, records, tombstones
+
+
+def _stored_key(row: tuple[bytes, int, int]) -> StoredKey:
+    return StoredKey(key=parse_key(cbor2.loads(row[0])), timestamp_published=row[1], weight=row[2])
+
+
+def _stored_state(row: tuple[bytes, int]) -> StoredState:
+    return StoredState(state=parse_state(cbor2.loads(row[0])), weight=row[1])
