@@ -25,7 +25,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
 
 if TYPE_CHECKING:
-    from trio import TaskStatus
+    from trio_typing import TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -1,0 +1,361 @@
+"""The only place where this network touches py-libp2p's host: connections and streams, with every remedy applied.
+
+It listens, dials by addresses of its own book, authenticates peers, and hands out byte streams; who opens which
+stream, and what travels on it, is decided above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+import trio
+from libp2p import new_host
+from libp2p.abc import IHost, INetConn, INetStream, INetwork, INotifee
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
+from libp2p.utils.address_validation import expand_wildcard_address
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+from overlay.addresses import AddressBook, parse_dialable, parse_peer_address
+from overlay.calls.stream import ByteStream, StreamHandler
+from overlay.errors import AddressError, OverlayError, ProtocolNotSupported, StreamBroken, Unreachable
+from overlay.identity import Identity
+from overlay.libp2p_workarounds.authenticated_transports import muxer_options, security_options
+from overlay.libp2p_workarounds.connection_limits import connection_config, stop_dialling_by_itself, swarm_of
+from overlay.libp2p_workarounds.guarded_pubsub import GuardedPubsub, guarded_pubsub, run_gossip
+from overlay.libp2p_workarounds.guarded_streams import guard_streams
+from overlay.libp2p_workarounds.lasting_peerstore import LastingPeerStore
+from overlay.libp2p_workarounds.quiet_loggers import quieten_libp2p
+from overlay.settings import OverlaySettings
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_ADDRESSES_TRIED = 8
+_NEXT_ADDRESS_AFTER = 0.25  # seconds of head start of an address over the next (happy eyeballs, RFC 8305)
+
+
+class _Stream:
+    """One libp2p stream as a `ByteStream`. Whatever libp2p raises on it becomes `StreamBroken`."""
+
+    def __init__(self, stream: INetStream) -> None:
+        self._stream = stream
+
+    async def read_some(self, max_bytes: int) -> bytes:
+        try:
+            return await self._stream.read(max_bytes)
+        except StreamEOF:
+            return b""
+        except Exception as error:
+            raise StreamBroken(f"reading failed: {error!r}"[:200]) from error
+
+    async def write(self, payload: bytes) -> None:
+        try:
+            await self._stream.write(payload)
+        except Exception as error:
+            raise StreamBroken(f"writing failed: {error!r}"[:200]) from error
+
+    async def close(self) -> None:
+        try:
+            await self._stream.close()
+        except Exception as error:
+            log.debug("closing a stream failed", error=repr(error)[:200])
+
+    async def reset(self) -> None:
+        try:
+            await self._stream.reset()
+        except Exception as error:
+            log.debug("resetting a stream failed", error=repr(error)[:200])
+
+
+class _ConnectionNotes(INotifee):
+    """Tells the host of connections that come and go."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        """Nothing: a peer matters once it has opened a link."""
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
+        self._host.note_disconnected(str(conn.muxed_conn.peer_id))
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing."""
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing."""
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing."""
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing."""
+
+
+class Host:
+    """A listening and dialling end of the network; satisfies `overlay.calls.stream.Dialler`. Made by `open_host`."""
+
+    def __init__(self, identity: Identity, settings: OverlaySettings) -> None:
+        key_pair = create_new_key_pair(identity.seed)
+        self._settings = settings
+        self._peer_id = identity.peer_id
+        self._book = AddressBook(
+            max_peers=settings.max_known_peers, max_addresses_per_peer=settings.max_addresses_per_peer
+        )
+        self._dials: dict[str, trio.Lock] = {}
+        self.dial_failures = 0
+        listen = tuple(Multiaddr(address) for address in settings.listen)
+        shares_port = any(f"{address}/ws" in settings.listen and "/tcp/0" not in address for address in settings.listen)
+        self._listen = listen
+        self.libp2p: IHost = new_host(
+            key_pair=key_pair,
+            peerstore_opt=LastingPeerStore(key_pair, settings.max_known_peers),
+            sec_opt=security_options(key_pair),
+            muxer_opt=muxer_options(),
+            connection_config=connection_config(settings),
+            # Both transports, always: a node that listens on one of them dials the other too. libp2p looks at
+            # addresses given here only for the one thing that the switches can't say: both on one port.
+            listen_addrs=listen if shares_port else None,
+            enable_tcp=True,
+            enable_websocket=True,
+            addrs_factory=partial(_announced, tuple(Multiaddr(address) for address in settings.announce)),
+            disable_identify_address_discovery=True,
+        )
+        self.pubsub: GuardedPubsub = guarded_pubsub(self.libp2p)
+        self._swarm = swarm_of(self.libp2p)
+        guard_streams(self._swarm)
+        self._swarm.register_notifee(_ConnectionNotes(self))
+
+    @property
+    def peer_id(self) -> str:
+        """Our own peer id (base58)."""
+        return self._peer_id
+
+    def listen_addresses(self) -> list[str]:
+        """Multiaddrs at which others reach this peer, each ending in `/p2p/<own id>`."""
+        return [str(address) for address in self.libp2p.get_addrs()]
+
+    def connected_peers(self) -> list[str]:
+        """Peers with an open connection, members or not."""
+        return [str(peer) for peer, connections in self._swarm.connections.items() if connections]
+
+    def set_stream_handler(self, protocol_id: str, handler: StreamHandler) -> None:
+        """Have `handler` called for every inbound stream of `protocol_id`, with the authenticated remote peer id."""
+
+        async def adapted(stream: INetStream) -> None:
+            wrapped = _Stream(stream)
+            try:
+                await handler(str(stream.muxed_conn.peer_id), wrapped)
+            except BaseException:
+                with trio.CancelScope(shield=True), trio.move_on_after(0.5):
+                    await wrapped.reset()
+                raise
+
+        self.libp2p.set_stream_handler(TProtocol(protocol_id), adapted)
+
+    async def open_stream(self, peer_id: str, protocol_id: str) -> ByteStream:
+        """A new stream to `peer_id`, over a connection that is made when there is none.
+
+        Raises `Unreachable`, or `ProtocolNotSupported`; takes at most `dial_timeout` for each of both steps.
+        """
+        await self.ensure_connected(peer_id)
+        stream: INetStream | None = None
+        reason = "opening a stream took too long"
+        with trio.move_on_after(self._settings.dial_timeout):
+            try:
+                stream = await self.libp2p.new_stream(_libp2p_id(peer_id), [TProtocol(protocol_id)])
+            except Exception as error:
+                if isinstance(error.__cause__, MultiselectClientError) and "not supported" in str(error.__cause__):
+                    raise ProtocolNotSupported(peer_id, protocol_id) from error
+                reason = f"can't open a stream: {error!r}"[:200]
+        if stream is None:
+            raise Unreachable(peer_id, protocol_id, reason)
+        return _Stream(stream)
+
+    def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
+        """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently."""
+        if peer_id == self._peer_id:
+            return
+        good = self._book.add(peer_id, addresses, in_use=set(self.connected_peers()))
+        if good:
+            self.libp2p.get_peerstore().add_addrs(_libp2p_id(peer_id), [Multiaddr(text) for text in good], 7200)
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        """Multiaddrs known of a peer: those of the book, then what the peer itself told by identify."""
+        known = dict.fromkeys(self._book.of(peer_id))
+        for text in self._identified_addresses(peer_id):
+            known.setdefault(text)
+        return list(known)[: self._settings.max_addresses_per_peer]
+
+    def is_connected(self, peer_id: str) -> bool:
+        """Whether a connection to the peer is open, with or without a link on it."""
+        return any(not connection.is_closed for connection in self._swarm.get_connections(_libp2p_id(peer_id)))
+
+    async def disconnect(self, peer_id: str) -> None:
+        """Close every connection to the peer."""
+        with trio.move_on_after(self._settings.shutdown_timeout):
+            await self._swarm.close_peer(_libp2p_id(peer_id))
+
+    async def connect(self, multiaddr: str, *, timeout: float) -> str:
+        """Connect to the peer that `multiaddr` names and return its id. Raises `Unreachable` or `AddressError`."""
+        address, peer_id = parse_peer_address(multiaddr)
+        if peer_id == self._peer_id:
+            raise Unreachable(peer_id, "connect", "the address is this peer's own")
+        self.add_addresses(peer_id, [address])
+        await self.ensure_connected(peer_id, timeout=timeout, addresses=[address])
+        return peer_id
+
+    async def ensure_connected(
+        self, peer_id: str, *, timeout: float | None = None, addresses: Sequence[str] = ()
+    ) -> None:
+        """Connect unless connected, trying `addresses`, then the known ones. Raises `Unreachable`.
+
+        Callers at the same time share one attempt after the other.
+        """
+        if self.is_connected(peer_id):
+            return
+        lock = self._dials.setdefault(peer_id, trio.Lock())
+        reason = "timeout exceeded"
+        try:
+            with trio.move_on_after(self._settings.dial_timeout if timeout is None else timeout):
+                async with lock:
+                    if self.is_connected(peer_id):
+                        return
+                    tried = list(dict.fromkeys((*addresses, *self.addresses_of(peer_id))))[:_ADDRESSES_TRIED]
+                    reason = "no address known" if not tried else f"no answer at {', '.join(tried)}"
+                    address = await self._dial_any(_libp2p_id(peer_id), tried)
+                    if address is not None:
+                        self._book.used(peer_id, address)
+                        return
+        finally:
+            if not lock.locked():
+                self._dials.pop(peer_id, None)
+        self.dial_failures += 1
+        raise Unreachable(peer_id, "connect", reason)
+
+    async def _dial_any(self, peer: ID, addresses: Sequence[str]) -> str | None:
+        """The address that connected first, each given a head start over the next, or None."""
+        winner: str | None = None
+
+        async def dial(address: str, failed: trio.Event) -> None:
+            nonlocal winner
+            try:
+                await self._swarm.dial_addr(Multiaddr(address), peer)
+            except Exception as error:
+                log.debug("dialling failed", address=address, error=repr(error)[:200])
+                failed.set()
+            else:
+                winner = winner or address
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(dial, address, failed)
+                with trio.move_on_after(_NEXT_ADDRESS_AFTER):
+                    await failed.wait()
+        return winner
+
+    def note_disconnected(self, peer_id: str) -> None:
+        """Keep a departed peer's addresses in the book; libp2p forgets peers without any."""
+        if self.is_connected(peer_id):
+            return
+        addresses = self._identified_addresses(peer_id)
+        if addresses:
+            self._book.add(peer_id, addresses)
+        elif self.libp2p.get_peerstore().has_peer(_libp2p_id(peer_id)) and not self._book.of(peer_id):
+            self.libp2p.get_peerstore().clear_peerdata(_libp2p_id(peer_id))
+
+    def _identified_addresses(self, peer_id: str) -> list[str]:
+        good: list[str] = []
+        try:
+            addresses = self.libp2p.get_peerstore().addrs(_libp2p_id(peer_id))
+        except PeerStoreError:
+            return good
+        for address in addresses[: self._settings.max_addresses_per_peer]:
+            try:
+                transport, named = parse_dialable(str(address))
+            except AddressError:
+                continue
+            if named in (None, peer_id):
+                good.append(transport)
+        return good
+
+    async def run(self) -> AsyncIterator[None]:
+        """Serve until closed; a generator for `open_host`."""
+        async with self.libp2p.run(self._listen), trio.open_nursery() as nursery:
+            try:
+                await stop_dialling_by_itself(self._swarm)
+                missing = [str(address) for address in self._listen if str(address) not in self._swarm.listeners]
+                if missing:
+                    raise OverlayError(f"can't listen on {', '.join(missing)}; is the port taken, or not yours to use?")
+                await nursery.start(run_gossip, self.pubsub)
+                yield
+            finally:
+                # Without an explicit close, leaving run() leaks sockets and tasks (`BasicHost.close`).
+                with trio.CancelScope(shield=True):
+                    with trio.move_on_after(self._settings.shutdown_timeout):
+                        await self._close_connections()
+                    nursery.cancel_scope.cancel()
+                    with trio.move_on_after(self._settings.shutdown_timeout):
+                        await self.libp2p.close()
+
+    async def _close_connections(self) -> None:
+        """Close all at once: `Swarm.close` takes 0.1 s for one after the other."""
+        async with trio.open_nursery() as nursery:
+            for connection in self._swarm.get_connections():
+                nursery.start_soon(_close_connection, connection)
+
+
+async def _close_connection(connection: INetConn) -> None:
+    try:
+        await connection.close()
+    except Exception as error:
+        log.debug("closing a connection failed", error=repr(error)[:200])
+
+
+def _announced(announce: Sequence[Multiaddr], candidates: list[Multiaddr]) -> list[Multiaddr]:
+    """The addresses to tell others: those configured, or those listened on with wildcards spelled out."""
+    if announce:
+        return list(announce)
+    return list(dict.fromkeys(concrete for candidate in candidates for concrete in _spelled_out(candidate)))
+
+
+def _spelled_out(candidate: Multiaddr) -> list[Multiaddr]:
+    text = str(candidate)
+    if not text.startswith(("/ip4/0.0.0.0/", "/ip6/::/")):
+        return [candidate]  # libp2p's function drops /ws, of these too
+    ending = "/ws" if text.endswith("/ws") else ""
+    return [Multiaddr(str(concrete).removesuffix("/ws") + ending) for concrete in expand_wildcard_address(candidate)]
+
+
+def _libp2p_id(peer_id: str) -> ID:
+    return ID.from_base58(peer_id)
+
+
+@asynccontextmanager
+async def open_host(identity: Identity, settings: OverlaySettings) -> AsyncIterator[Host]:
+    """A host that listens and dials until the block ends; then its sockets and tasks are gone within seconds.
+
+    Raises `AddressError` for addresses that it can't listen on or announce, `OverlayError` when a port is taken.
+    """
+    for address in (*settings.listen, *settings.announce):
+        parse_dialable(address)
+    quieten_libp2p()
+    host = Host(identity, settings)
+    failure: Exception | None = None
+    async with asynccontextmanager(host.run)():
+        try:
+            yield host
+        except Exception as error:
+            # Raised again outside: libp2p's nurseries would wrap what the block raises in six groups.
+            failure = error
+    if failure is not None:
+        raise failure
