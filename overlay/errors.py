@@ -22,11 +22,11 @@ class IdentityError(OverlayError):
     """The identity file can't be used; the text names the path and the remedy."""
 
 
-class StreamBroken(OverlayError):  # noqa: N818 - the state of the stream is the name of the error
+class StreamBroken(OverlayError):
     """The stream was reset, or its connection ended, while bytes were under way."""
 
 
-class CallFailed(OverlayError):  # noqa: N818 - its subclasses read as what happened
+class CallFailed(OverlayError):
     """A call, or the dialling that it needed, failed.
 
     `peer_id` is the remote peer (base58; for `connect`, what the address claims); `method` the called method,
@@ -78,7 +78,7 @@ class ProtocolError(CallFailed):
     default_reason = "broke the protocol"
 
 
-class BadFrame(ProtocolError):  # noqa: N818 - the frame is what is bad
+class BadFrame(ProtocolError):
     """A frame was too large, wasn't CBOR, or had no known form."""
 
     default_reason = "bad frame"
@@ -93,7 +93,7 @@ class CallRefused(CallFailed):
         super().__init__(peer_id, method, f"{code}: {message}")
 
 
-class Refusal(OverlayError):  # noqa: N818 - an answer, raised by a handler
+class Refusal(OverlayError):
     """Raised by a handler to answer a call with an error; the caller gets it as `CallRefused`."""
 
     def __init__(self, code: str, message: str) -> None:

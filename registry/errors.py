@@ -15,11 +15,11 @@ class StorageError(RegistryError):
     """The data folder can't be used or its disk failed; the text names the path and the remedy."""
 
 
-class InvalidValue(RegistryError, ValueError):  # noqa: N818 - reads as what happened
+class InvalidValue(RegistryError, ValueError):
     """A key, record or tombstone whose form is wrong: it never becomes a value."""
 
 
-class DoorClosed(RegistryError):  # noqa: N818 - reads as what happened
+class DoorClosed(RegistryError):
     """The node acted through can't be reached, or refuses because it has no neighbours."""
 
 

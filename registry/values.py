@@ -189,17 +189,17 @@ def as_builtins(value: Value) -> list[Any]:
 
 def parse_key(raw: object) -> Key:
     """A key out of decoded CBOR. Raises InvalidValue."""
-    return _parse(raw, Key)
+    return cast("Key", _parse(raw, Key))
 
 
 def parse_state(raw: object) -> State:
     """A record or tombstone out of decoded CBOR. Raises InvalidValue."""
-    return _parse(raw, _STATE)
+    return cast("State", _parse(raw, _STATE))
 
 
 def parse_metadata(raw: object) -> RecordMetadata:
     """The metadata of a record out of decoded CBOR. Raises InvalidValue."""
-    return _parse(raw, RecordMetadata)
+    return cast("RecordMetadata", _parse(raw, RecordMetadata))
 
 
 _STATE: Any = State

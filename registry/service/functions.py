@@ -8,7 +8,7 @@ calls (the original's `init_peer_id`); arguments of the wrong type or form give 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import msgspec
 
@@ -62,7 +62,7 @@ FUNCTIONS: Final = (
     "republish_key", "republish_records", "republish_tombstones", "set_expired_timeout", "set_stale_timeout",
 )  # fmt: skip
 
-Result = TypeVar("Result", bound=msgspec.Struct)
+Result = TypeVar("Result")
 
 
 class _Shared:

@@ -124,7 +124,7 @@ class Transaction:
         self.changes[slot.key_id].slots[slot] = None
 
     def foreign_records(self, key_id: str, host_peer_id: str) -> list[tuple[int, int, Slot]]:
-        """(weight, timestamp_issued, slot) of the records under a key that other peers host, lightest and oldest first."""
+        """(weight, timestamp_issued, slot) of a key's records that other peers host, lightest and oldest first."""
         return [
             (weight, issued, Slot(key_id, issued_by, peer_id))
             for weight, issued, issued_by, peer_id in self._connection.execute(
