@@ -406,7 +406,7 @@ class RegistryService:
 
         return await self._write(decide)
 
-    async def _write(self, decide: Callable[[Transaction], Any]) -> Any:
+    async def _write(self, decide: Callable[[Transaction], Result]) -> Result:
         return await self._shared.store.write(decide)
 
 
