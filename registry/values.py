@@ -27,6 +27,8 @@ MAX_VALUE = 65_536
 MAX_PROOF = 4096  # challenge and solution
 MAX_NAME = 1024  # challenge type, relay id, service id
 SIGNATURE_BYTES = 64
+CACHED_BYTES = 2048  # values up to this size are kept in the caches of encodings and verdicts
+MAX_BLOB = 128 * 1024  # bytes of one value in CBOR
 
 
 class Slot(NamedTuple):
@@ -170,15 +172,38 @@ State = Record | Tombstone
 Value = Key | Record | Tombstone | RecordMetadata
 
 
-@lru_cache(maxsize=8192)
 def encode(value: Value) -> bytes:
     """The deterministic CBOR of a value."""
+    return _encode_cached(value) if is_small(value) else _encode(value)
+
+
+def digest_of(value: Key | State) -> bytes:
+    """sha256 of the whole value, signatures included: the identity of a state. 32 bytes."""
+    return _digest_cached(value) if is_small(value) else sha256(_encode(value)).digest()
+
+
+def is_small(value: Value) -> bool:
+    """Whether a value may be kept in caches: their memory is bounded by count, so large values stay out."""
+    if isinstance(value, Record):
+        return is_small(value.metadata)
+    if isinstance(value, RecordMetadata):
+        return len(value.value) + len(value.solution) <= CACHED_BYTES
+    if isinstance(value, Key):
+        return len(value.label) + len(value.challenge) <= CACHED_BYTES
+    return len(value.solution) <= CACHED_BYTES
+
+
+@lru_cache(maxsize=8192)
+def _encode_cached(value: Value) -> bytes:
+    return _encode(value)
+
+
+def _encode(value: Value) -> bytes:
     return cbor2.dumps(as_builtins(value), canonical=True)
 
 
-@lru_cache(maxsize=16384)
-def digest_of(value: Key | State) -> bytes:
-    """sha256 of the whole value, signatures included: the identity of a state. 32 bytes."""
+@lru_cache(maxsize=8192)
+def _digest_cached(value: Key | State) -> bytes:
     return sha256(encode(value)).digest()
 
 
@@ -197,12 +222,42 @@ def parse_state(raw: object) -> State:
     return cast("State", _parse(raw, _STATE))
 
 
+def decode_key(blob: bytes) -> Key:
+    """A key out of its CBOR. Raises InvalidValue."""
+    return cast("Key", _decode_cached(blob, Key) if len(blob) <= CACHED_BYTES else _decode(blob, Key))
+
+
+def decode_state(blob: bytes) -> State:
+    """A record or tombstone out of its CBOR. Raises InvalidValue."""
+    return cast("State", _decode_cached(blob, _STATE) if len(blob) <= CACHED_BYTES else _decode(blob, _STATE))
+
+
+def decode_metadata(blob: bytes) -> RecordMetadata:
+    """The metadata of a record out of its CBOR. Raises InvalidValue."""
+    return cast("RecordMetadata", _decode(blob, RecordMetadata))
+
+
 def parse_metadata(raw: object) -> RecordMetadata:
     """The metadata of a record out of decoded CBOR. Raises InvalidValue."""
     return cast("RecordMetadata", _parse(raw, RecordMetadata))
 
 
 _STATE: Any = State
+
+
+@lru_cache(maxsize=4096)
+def _decode_cached(blob: bytes, form: Any) -> Any:
+    return _decode(blob, form)
+
+
+def _decode(blob: bytes, form: Any) -> Any:
+    if len(blob) > MAX_BLOB:
+        raise InvalidValue(f"a value of {len(blob)} bytes, more than {MAX_BLOB}")
+    try:
+        raw = cbor2.loads(blob)
+    except (cbor2.CBORDecodeError, RecursionError, ValueError, OverflowError, TypeError) as error:
+        raise InvalidValue(f"not CBOR: {error}") from error
+    return _parse(raw, form)
 
 
 def _parse(raw: object, form: type[Any]) -> Any:

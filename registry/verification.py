@@ -25,7 +25,7 @@ from registry.errors import (
     TombstoneAlreadyExpired,
 )
 from registry.settings import RegistrySettings
-from registry.values import Key, Record, RecordMetadata, State, Tombstone
+from registry.values import Key, Record, RecordMetadata, State, Tombstone, Value, is_small
 
 _REASON = "signature doesn't match"
 
@@ -114,24 +114,41 @@ def key_is_good(key: Key, now: int, settings: RegistrySettings) -> bool:
     return True
 
 
-@lru_cache(maxsize=8192)
 def key_is_genuine(key: Key) -> bool:
-    return verify(key.owner_peer_id, key.signed_bytes(), key.signature)
+    """Signed by its owner."""
+    return _is_genuine(key)
 
 
-@lru_cache(maxsize=8192)
 def metadata_is_genuine(metadata: RecordMetadata) -> bool:
-    return verify(metadata.issued_by, metadata.signed_bytes(), metadata.issuer_signature)
+    """Signed by its issuer."""
+    return _is_genuine(metadata)
 
 
-@lru_cache(maxsize=8192)
 def record_is_genuine(record: Record) -> bool:
-    """Signed by the issuer and by the host."""
-    return metadata_is_genuine(record.metadata) and verify(
-        record.metadata.peer_id, record.signed_bytes(), record.signature
-    )
+    """Signed by its issuer and its host."""
+    return _is_genuine(record.metadata) and _is_genuine(record)
+
+
+def tombstone_is_genuine(tombstone: Tombstone) -> bool:
+    """Signed by its issuer."""
+    return _is_genuine(tombstone)
+
+
+def _is_genuine(value: Value) -> bool:
+    return _verdict_cached(value) if is_small(value) else _verdict(value)
 
 
 @lru_cache(maxsize=8192)
-def tombstone_is_genuine(tombstone: Tombstone) -> bool:
-    return verify(tombstone.issued_by, tombstone.signed_bytes(), tombstone.issuer_signature)
+def _verdict_cached(value: Value) -> bool:
+    return _verdict(value)
+
+
+def _verdict(value: Value) -> bool:
+    """Whether the value's own signature is its signer's; a record's metadata is another value."""
+    if isinstance(value, Key):
+        signer, signature = value.owner_peer_id, value.signature
+    elif isinstance(value, Record):
+        signer, signature = value.metadata.peer_id, value.signature
+    else:
+        signer, signature = value.issued_by, value.issuer_signature
+    return verify(signer, value.signed_bytes(), signature)

@@ -1,0 +1,177 @@
+"""The bodies of the registry's calls, parsed and bounded at the edge.
+
+Values travel as the byte strings of their deterministic CBOR, so that what was signed, stored and compared is sent as
+it is. Method names: `registry.*` between members, `door.*` from a client to the node that it acts through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Final, TypeVar, cast
+
+import msgspec
+
+from registry.errors import InvalidValue
+from registry.merging import ResourceState
+from registry.values import Key, Slot, State, decode_key, decode_state, encode
+
+PUT: Final = "registry.put"
+READ: Final = "registry.read"
+HOST: Final = "registry.host"
+DOOR_WRITE: Final = "door.write"
+DOOR_READ: Final = "door.read"
+DOOR_HOST: Final = "door.host"
+DOOR_NEIGHBOURS: Final = "door.neighbours"
+DOOR_STATUS: Final = "door.status"
+DOOR_SERVICE: Final = "door.service"
+DOOR_PROGRESS: Final = "door.progress"
+
+MAX_ITEMS: Final = 512  # of one put
+MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB
+MAX_ERRORS: Final = 64
+
+Blob = Annotated[bytes, msgspec.Meta(max_length=128 * 1024)]
+Name = Annotated[str, msgspec.Meta(max_length=1024)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+Count = Annotated[int, msgspec.Meta(ge=-(2**15), lt=2**15)]
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One write: a key, and under it a state or nothing."""
+
+    key: Key
+    state: State | None = None
+
+    def size(self) -> int:
+        """Bytes on the wire, about."""
+        return len(encode(self.key)) + (len(encode(self.state)) if self.state else 0) + 16
+
+
+class PutBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.put`: [key, state or empty] each. The answer is a list of error texts, empty ones for success."""
+
+    items: Annotated[tuple[tuple[Blob, Blob], ...], msgspec.Meta(max_length=MAX_ITEMS)]
+
+    @classmethod
+    def of(cls, items: Iterable[Item]) -> PutBody:
+        return cls(tuple((encode(item.key), encode(item.state) if item.state else b"") for item in items))
+
+
+class PutAnswer(msgspec.Struct, frozen=True, array_like=True):
+    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ITEMS)]
+
+
+class ReadBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.read`: what do you know of this resource, beyond this slot? `digest`: what the asker knows already."""
+
+    key_id: Name
+    digest: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    after: tuple[Name, Name, Name] | None = None
+
+
+class StatePage(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a resource's state: `more` says that there are slots after the last one here."""
+
+    holds_key: bool
+    same: bool
+    key: Blob
+    states: Annotated[tuple[Blob, ...], msgspec.Meta(max_length=4096)]
+    more: bool
+
+    @classmethod
+    def of(cls, resource: ResourceState, after: tuple[str, str, str] | None) -> StatePage:
+        """The page that follows the slot `after`."""
+        blobs: list[bytes] = []
+        size = 0
+        slots = sorted(slot for slot in resource.slots if after is None or tuple(slot) > after)
+        for slot in slots:
+            blob = encode(resource.slots[slot])
+            size += len(blob)
+            if blobs and (size > MAX_PAGE or len(blobs) == 4096):
+                break
+            blobs.append(blob)
+        return cls(
+            holds_key=resource.key is not None,
+            same=False,
+            key=encode(resource.key) if resource.key else b"",
+            states=tuple(blobs),
+            more=len(blobs) < len(slots),
+        )
+
+    def decoded(self) -> tuple[Key | None, list[State]]:
+        """Raises InvalidValue. Not verified yet."""
+        return decode_key(self.key) if self.key else None, [decode_state(blob) for blob in self.states]
+
+
+class HostBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.host`: sign this record as its host, please. The answer is the record."""
+
+    key: Blob
+    metadata: Blob
+
+
+class DoorWriteBody(msgspec.Struct, frozen=True, array_like=True):
+    key: Blob
+    state: Blob
+    factor: Count
+    timeout: Seconds
+
+
+class DoorReadBody(msgspec.Struct, frozen=True, array_like=True):
+    key_id: Name
+    ack: Count
+    timeout: Seconds
+    after: tuple[Name, Name, Name] | None = None
+
+
+class DoorHostBody(msgspec.Struct, frozen=True, array_like=True):
+    key: Blob
+    metadata: Blob
+    timeout: Seconds
+
+
+class DoorServiceBody(msgspec.Struct, frozen=True, array_like=True):
+    """A function of the service `registry`, by name, with its arguments; the host fills in its time and weights."""
+
+    function: Name
+    arguments: Annotated[tuple[Any, ...], msgspec.Meta(max_length=16)]
+
+
+class WriteOutcome(msgspec.Struct, frozen=True, array_like=True):
+    """How a write went: replicas that have it on disk, replicas asked, errors with their peers."""
+
+    stored: int
+    targets: int
+    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
+    timed_out: bool = False
+    write_id: str = ""
+
+
+class ReadAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """How a read went: replicas that answered for the key, what they know together, errors with their peers."""
+
+    answered: int
+    page: StatePage
+    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
+    timed_out: bool = False
+
+
+Form = TypeVar("Form")
+
+
+def parse(body: object, form: type[Form]) -> Form:
+    """A typed body out of decoded CBOR. Raises InvalidValue."""
+    try:
+        return msgspec.convert(body, form, strict=True)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidValue(f"malformed {form.__name__}: {error}") from error
+
+
+def build(body: msgspec.Struct) -> list[Any]:
+    """The body as CBOR-able values."""
+    return cast("list[Any]", msgspec.to_builtins(body, builtin_types=(bytes,)))
+
+
+def last_slot(states: Sequence[State]) -> Slot | None:
+    """Where the next page begins."""
+    return states[-1].slot if states else None

@@ -1,0 +1,38 @@
+"""What the registry needs of the network: satisfied by `overlay.OverlayPeer`, and by a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+Handler = Callable[[str, object], Awaitable[object]]
+"""(peer id of the caller, authenticated; body) -> body. Bodies are CBOR-able Python values."""
+
+Clock = Callable[[], float]
+"""Seconds since 1970."""
+
+
+class Network(Protocol):
+    """Peers, addressed by id, and who is near to a resource."""
+
+    peer_id: str
+
+    async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
+        """The `count` nearest live members, nearest first, this one included when it is a member."""
+        ...
+
+    def is_responsible(self, resource_id: str, count: int) -> bool:
+        """Whether this member is among the `count` nearest that it knows of; asks nobody."""
+        ...
+
+    def is_isolated(self) -> bool:
+        """Whether this peer should have company and has none."""
+        ...
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Raises `overlay.errors.CallFailed`."""
+        ...
+
+    def serve(self, method: str, handler: Handler) -> None:
+        """Answers calls of `method`; the handler may raise `overlay.errors.Refusal`."""
+        ...
