@@ -74,3 +74,10 @@ def is_served(record: Record, now: int, settings: RegistrySettings) -> bool:
     return not is_expired(record.timestamp_created, settings.expired_age, now) and not is_expired(
         record.timestamp_issued, settings.record_lifetime, now
     )
+
+
+def is_spent(state: State, now: int, settings: RegistrySettings) -> bool:
+    """Whether nobody would accept a state any more, so that it isn't served either."""
+    if isinstance(state, Record):
+        return not is_served(state, now, settings)
+    return is_expired(state.timestamp_issued, settings.tombstone_lifetime, now)

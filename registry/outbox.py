@@ -1,0 +1,98 @@
+"""Puts on their way to other replicas: those to one peer are coalesced into one frame, there one commit.
+
+A put that nobody waits for lingers a little, so that the puts of the next moments share its frame.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from overlay.errors import CallFailed, Refusal
+from registry.errors import InvalidValue
+from registry.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, build, parse
+from registry.network import Network
+
+MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
+LINGER: Final = 0.015  # seconds that a put which nobody waits for stays for company
+SEND_TIMEOUT: Final = 6.0  # seconds for one frame
+
+Report = Callable[[str, str], None]
+"""(peer id, error text; empty when it is on that peer's disk)."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Outbox:
+    """One queue and at most one frame under way per peer. `run` owns the sending tasks."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._waiting: dict[str, deque[tuple[Item, Report]]] = {}
+        self._urgent: dict[str, trio.Event] = {}
+        self._nursery: trio.Nursery | None = None
+        self.frames = 0
+        self.items = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sends until cancelled; what isn't sent by then is left to replication."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool) -> None:
+        """Queues one put; `report` is called once, later, from the sending task."""
+        assert self._nursery is not None, "run() first"
+        waiting = self._waiting.get(peer_id)
+        if waiting is None:
+            waiting = self._waiting[peer_id] = deque()
+            self._urgent[peer_id] = trio.Event()
+            self._nursery.start_soon(self._send_all, peer_id)
+        if len(waiting) >= MAX_WAITING:
+            report(peer_id, "too many puts are waiting for this peer")
+            return
+        waiting.append((item, report))
+        if urgent:
+            self._urgent[peer_id].set()
+
+    async def _send_all(self, peer_id: str) -> None:
+        waiting = self._waiting[peer_id]
+        try:
+            while waiting:
+                with trio.move_on_after(LINGER):
+                    await self._urgent[peer_id].wait()
+                self._urgent[peer_id] = trio.Event()
+                await self._send(peer_id, self._next_batch(waiting))
+        finally:
+            del self._waiting[peer_id]
+            del self._urgent[peer_id]
+
+    def _next_batch(self, waiting: deque[tuple[Item, Report]]) -> list[tuple[Item, Report]]:
+        batch: list[tuple[Item, Report]] = []
+        size = 0
+        while waiting and len(batch) < MAX_ITEMS:
+            size += waiting[0][0].size()
+            if batch and size > MAX_PAGE:
+                break
+            batch.append(waiting.popleft())
+        return batch
+
+    async def _send(self, peer_id: str, batch: list[tuple[Item, Report]]) -> None:
+        body = build(PutBody.of(item for item, _ in batch))
+        self.frames += 1
+        self.items += len(batch)
+        try:
+            answer = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer)
+            if len(answer.errors) != len(batch):
+                raise InvalidValue(f"{len(answer.errors)} answers to {len(batch)} puts")
+            errors = answer.errors
+        except (CallFailed, Refusal, InvalidValue) as error:
+            _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))
+            errors = (getattr(error, "reason", "") or str(error),) * len(batch)
+        for (_, report), error_text in zip(batch, errors, strict=True):
+            report(peer_id, error_text)

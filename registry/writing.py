@@ -1,0 +1,112 @@
+"""Writing to a neighbourhood: all replicas at once, success when enough of them have it on disk."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import sha256
+from typing import Final
+
+import trio
+
+from registry.errors import StorageError
+from registry.messages import MAX_ERRORS, Item, WriteOutcome
+from registry.network import Network
+from registry.outbox import Outbox
+from registry.replica import Replica
+from registry.values import digest_of
+
+REMEMBERED_WRITES: Final = 1024
+NOT_CONNECTED: Final = "not connected: no live member of the network is known; check the bootstrap addresses"
+
+
+class _Progress:
+    """A write under way: which replicas have it, which refused."""
+
+    def __init__(self, targets: int, factor: int) -> None:
+        self.targets = targets
+        self.factor = factor
+        self.stored = 0
+        self.errors: list[str] = []
+        self.settled = trio.Event()
+
+    def report(self, peer_id: str, error: str) -> None:
+        if error:
+            self.errors.append(f"{error} on {peer_id}")
+        else:
+            self.stored += 1
+        answered = self.stored + len(self.errors)
+        # Once the others can't make up for it any more, waiting longer can't help either.
+        if self.stored >= self.factor or self.stored + self.targets - answered < self.factor:
+            self.settled.set()
+
+    def outcome(self, write_id: str, *, timed_out: bool = False) -> WriteOutcome:
+        return WriteOutcome(
+            stored=self.stored,
+            targets=self.targets,
+            errors=tuple(self.errors[:MAX_ERRORS]),
+            timed_out=timed_out,
+            write_id=write_id,
+        )
+
+
+class Writer:
+    """Writes keys with one state to the replicas of a resource. `run` owns what goes on after success."""
+
+    def __init__(self, network: Network, replica: Replica, outbox: Outbox) -> None:
+        self._network = network
+        self._replica = replica
+        self._outbox = outbox
+        self._nursery: trio.Nursery | None = None
+        self._recent: OrderedDict[str, _Progress] = OrderedDict()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Owns writes to the own disk until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
+        """Sends `item` to the whole neighbourhood (and a record to its host); returns when `factor` replicas have it on
+        disk, when that has become impossible, or after `timeout` seconds. The rest goes on: see `progress`."""
+        assert self._nursery is not None, "run() first"
+        if self._network.is_isolated():
+            return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,))
+        targets: list[str] = []
+        with trio.move_on_after(timeout) as lookup:
+            targets = await self._network.neighbourhood(item.key.id, self._replica.settings.neighbourhood_size)
+        if lookup.cancelled_caught or not targets:
+            return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,), timed_out=lookup.cancelled_caught)
+        here = self._network.peer_id in targets
+        progress = _Progress(len(targets), factor)
+        write_id = self._remember(item, progress)
+        if here:
+            self._nursery.start_soon(self._store_here, item, progress)
+        # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
+        urgent = factor > 1 or not here
+        for peer_id in targets:
+            if peer_id != self._network.peer_id:
+                self._outbox.put(peer_id, item, progress.report, urgent=urgent)
+        with trio.move_on_after(timeout) as waiting:
+            await progress.settled.wait()
+        return progress.outcome(write_id, timed_out=waiting.cancelled_caught)
+
+    def progress(self, write_id: str) -> WriteOutcome | None:
+        """How far a recent write has come; None when it is forgotten."""
+        progress = self._recent.get(write_id)
+        return progress.outcome(write_id) if progress else None
+
+    def _remember(self, item: Item, progress: _Progress) -> str:
+        write_id = sha256(digest_of(item.key) + (digest_of(item.state) if item.state else b"")).hexdigest()[:32]
+        self._recent[write_id] = progress
+        self._recent.move_to_end(write_id)
+        if len(self._recent) > REMEMBERED_WRITES:
+            self._recent.popitem(last=False)
+        return write_id
+
+    async def _store_here(self, item: Item, progress: _Progress) -> None:
+        try:
+            [error] = await self._replica.store([item])
+        except StorageError as failure:
+            error = str(failure)
+        progress.report(self._network.peer_id, error)
