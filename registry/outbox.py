@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
-from overlay.errors import CallFailed, Refusal
+from overlay.errors import CallFailed
 from registry.errors import InvalidValue
 from registry.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, build, parse
 from registry.network import Network
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
 LINGER: Final = 0.015  # seconds that a put which nobody waits for stays for company
@@ -38,7 +41,7 @@ class Outbox:
         self.frames = 0
         self.items = 0
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends until cancelled; what isn't sent by then is left to replication."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -87,12 +90,9 @@ class Outbox:
         self.frames += 1
         self.items += len(batch)
         try:
-            answer = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer)
-            if len(answer.errors) != len(batch):
-                raise InvalidValue(f"{len(answer.errors)} answers to {len(batch)} puts")
-            errors = answer.errors
-        except (CallFailed, Refusal, InvalidValue) as error:
+            errors = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer).errors
+        except (CallFailed, InvalidValue) as error:
             _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))
             errors = (getattr(error, "reason", "") or str(error),) * len(batch)
-        for (_, report), error_text in zip(batch, errors, strict=True):
-            report(peer_id, error_text)
+        for position, (_, report) in enumerate(batch):
+            report(peer_id, errors[position] if position < len(errors) else "malformed answer to a put")

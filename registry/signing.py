@@ -18,6 +18,8 @@ import base58
 
 Field = bytes | int | tuple[bytes, ...]
 
+_LONG = b"registry/v2/"  # what every prefix of the long layout begins with
+
 
 def key_id_of(label: str, owner_peer_id: str) -> str:
     """The id of the key (resource) that `owner_peer_id` gave `label`: base58 of 32 bytes (original: `get_key_id`)."""
@@ -75,7 +77,11 @@ def tombstone_digest(key_id: str, issued_by: str, peer_id: str, timestamp_issued
 def _digest(long_prefix: bytes, fields: tuple[Field, ...]) -> bytes:
     longest = max((len(part) for field in fields if not isinstance(field, int) for part in _parts(field)), default=0)
     if longest <= 255:
-        return sha256(b"".join(_laid_out(field, 1) for field in fields)).digest()
+        short = b"".join(_laid_out(field, 1) for field in fields)
+        if not short.startswith(
+            _LONG
+        ):  # a field of 114 bytes that begins "egistry/v2/" would look like the long layout
+            return sha256(short).digest()
     return sha256(long_prefix + b"".join(_laid_out(field, 4) for field in fields)).digest()
 
 

@@ -120,6 +120,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag="record"):
     signature: bytes
 
     def __post_init__(self) -> None:
+        if type(self.metadata) is not RecordMetadata:
+            raise InvalidValue(f"metadata is {type(self.metadata).__name__}, not RecordMetadata")
         _check_timestamp("timestamp_created", self.timestamp_created)
         _check_bytes("signature", self.signature, SIGNATURE_BYTES)
 
@@ -262,7 +264,8 @@ def _decode(blob: bytes, form: Any) -> Any:
 
 def _parse(raw: object, form: type[Any]) -> Any:
     try:
-        return msgspec.convert(raw, form, strict=True)
+        # Without `builtin_types` text would pass as bytes in base64: one value, two forms.
+        return msgspec.convert(raw, form, strict=True, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise InvalidValue(str(error)) from error
 
@@ -281,7 +284,12 @@ def _check_slot(value: RecordMetadata | Tombstone) -> None:
     _check_bytes("issuer_signature", value.issuer_signature, SIGNATURE_BYTES)
 
 
-def _check_text(field: str, text: str, limit: int) -> None:
+# These check types too: values are also made straight from a caller's arguments, and are keys of caches.
+
+
+def _check_text(field: str, text: object, limit: int) -> None:
+    if type(text) is not str:
+        raise InvalidValue(f"{field} is {type(text).__name__}, not text")
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:  # lone surrogates
@@ -290,24 +298,32 @@ def _check_text(field: str, text: str, limit: int) -> None:
         raise InvalidValue(f"{field} has {size} bytes, more than {limit}")
 
 
-def _check_bytes(field: str, content: bytes, limit: int) -> None:
+def _check_bytes(field: str, content: object, limit: int) -> None:
+    if type(content) is not bytes:
+        raise InvalidValue(f"{field} is {type(content).__name__}, not bytes")
     if len(content) > limit:
         raise InvalidValue(f"{field} has {len(content)} bytes, more than {limit}")
 
 
-def _check_option(field: str, option: tuple[str, ...]) -> None:
+def _check_option(field: str, option: object) -> None:
+    if type(option) is not tuple:
+        raise InvalidValue(f"{field} is {type(option).__name__}, not a tuple of no or one string")
     if len(option) > 1:
         raise InvalidValue(f"{field} holds {len(option)} strings, more than one")
     for text in option:
         _check_text(field, text, MAX_NAME)
 
 
-def _check_timestamp(field: str, timestamp: int) -> None:
+def _check_timestamp(field: str, timestamp: object) -> None:
+    if type(timestamp) is not int:  # nor a bool
+        raise InvalidValue(f"{field} is {type(timestamp).__name__}, not whole seconds")
     if not 0 <= timestamp <= U63_MAX:
         raise InvalidValue(f"{field} is {timestamp}, not within 0 and {U63_MAX} seconds")
 
 
-def _check_peer_id(field: str, peer_id: str) -> None:
+def _check_peer_id(field: str, peer_id: object) -> None:
+    if type(peer_id) is not str:
+        raise InvalidValue(f"{field} is {type(peer_id).__name__}, not a peer id")
     try:
         public_key_of(peer_id)
     except PeerIdError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from hashlib import sha256
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -14,6 +14,9 @@ from registry.network import Network
 from registry.outbox import Outbox
 from registry.replica import Replica
 from registry.values import digest_of
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
 
 REMEMBERED_WRITES: Final = 1024
 NOT_CONNECTED: Final = "not connected: no live member of the network is known; check the bootstrap addresses"
@@ -59,7 +62,7 @@ class Writer:
         self._nursery: trio.Nursery | None = None
         self._recent: OrderedDict[str, _Progress] = OrderedDict()
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Owns writes to the own disk until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -87,6 +90,9 @@ class Writer:
         for peer_id in targets:
             if peer_id != self._network.peer_id:
                 self._outbox.put(peer_id, item, progress.report, urgent=urgent)
+        if item.state is not None and item.state.slot.peer_id not in (*targets, self._network.peer_id):
+            # The host renews what it serves, so it has to know; it isn't a replica and doesn't count.
+            self._outbox.put(item.state.slot.peer_id, item, _ignore, urgent=False)
         with trio.move_on_after(timeout) as waiting:
             await progress.settled.wait()
         return progress.outcome(write_id, timed_out=waiting.cancelled_caught)
@@ -110,3 +116,7 @@ class Writer:
         except StorageError as failure:
             error = str(failure)
         progress.report(self._network.peer_id, error)
+
+
+def _ignore(peer_id: str, error: str) -> None:
+    """A report that nobody waits for."""

@@ -1,0 +1,127 @@
+"""The door: what a user of the registry needs of the node that it acts through.
+
+On a full node the door is the node itself (`LocalDoor`); a light client knocks at remote ones (`registry.light`).
+Writes are signed before they come here: a door can withhold, but never forge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from overlay.errors import CallFailed
+from registry.errors import HostingRefused, InvalidValue
+from registry.hosting import Host
+from registry.messages import HOST, HostBody, Item, WriteOutcome, build
+from registry.network import Network
+from registry.reading import Reader, ReadOutcome
+from registry.service.invocation import Invocation
+from registry.status import NodeStatus, StatusSource
+from registry.values import Key, Record, RecordMetadata, decode_state, encode
+from registry.verification import record_is_genuine
+from registry.writing import Writer
+
+
+class Door(Protocol):
+    """One node, or several of which one answers. Everything raises DoorClosed when none does; times in seconds."""
+
+    @property
+    def peer_id(self) -> str:
+        """The node acted through; of a light client, the one that answered last."""
+        ...
+
+    async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
+        """Sends a signed write to the neighbourhood; see `Writer.write`."""
+        ...
+
+    async def read(self, key_id: str, *, ack: int, timeout: float) -> ReadOutcome:
+        """Reads a resource from the neighbourhood; see `Reader.read`."""
+        ...
+
+    async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
+        """Has `metadata.peer_id` sign a record as its host. Raises HostingRefused, with the true cause (fault 20)."""
+        ...
+
+    async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
+        """The peers that keep a resource, nearest first."""
+        ...
+
+    async def service(self, function: str, arguments: Sequence[Any], *, timeout: float) -> Any:
+        """A function of the node's service `registry`; see `Invocation.call`."""
+        ...
+
+    async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:
+        """How far a recent write has come."""
+        ...
+
+    async def status(self, *, timeout: float) -> NodeStatus:
+        """What the node says of itself."""
+        ...
+
+
+class LocalDoor:
+    """A node's own door."""
+
+    def __init__(
+        self,
+        network: Network,
+        writer: Writer,
+        reader: Reader,
+        host: Host,
+        invocation: Invocation,
+        neighbourhood_size: int,
+        status: StatusSource,
+    ) -> None:
+        self.peer_id = network.peer_id
+        self._network = network
+        self._writer = writer
+        self._reader = reader
+        self._host = host
+        self._invocation = invocation
+        self._neighbourhood_size = neighbourhood_size
+        self._status = status
+
+    async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
+        return await self._writer.write(item, factor=factor, timeout=timeout)
+
+    async def read(self, key_id: str, *, ack: int, timeout: float) -> ReadOutcome:
+        return await self._reader.read(key_id, ack=ack, timeout=timeout)
+
+    async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
+        if metadata.peer_id == self.peer_id:
+            return await self._host.host(key, metadata)
+        return await ask_host(self._network, key, metadata, timeout=timeout)
+
+    async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
+        return await self._network.neighbourhood(resource_id, self._neighbourhood_size)
+
+    async def service(
+        self,
+        function: str,
+        arguments: Sequence[Any],
+        *,
+        timeout: float,  # noqa: ARG002 - the disk answers when it does
+        caller: str | None = None,
+    ) -> Any:
+        return await self._invocation.call(caller or self.peer_id, function, arguments)
+
+    async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:  # noqa: ARG002 - at once
+        return self._writer.progress(write_id)
+
+    async def status(self, *, timeout: float) -> NodeStatus:  # noqa: ARG002 - at once
+        return await self._status()
+
+
+async def ask_host(network: Network, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
+    """Has a remote peer sign a record as its host. Raises HostingRefused."""
+    body = HostBody(key=encode(key), metadata=encode(metadata))
+    try:
+        answer = await network.call(metadata.peer_id, HOST, build(body), timeout=timeout)
+        record = decode_state(answer) if isinstance(answer, bytes) else None
+    except CallFailed as error:
+        raise HostingRefused(f"{error.reason} on {metadata.peer_id}") from error
+    except InvalidValue as error:
+        raise HostingRefused(f"{error} on {metadata.peer_id}") from error
+    if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
+        raise HostingRefused(f"the answer isn't the record that was asked for, on {metadata.peer_id}")
+    return record

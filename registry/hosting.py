@@ -1,0 +1,138 @@
+"""Signing as a host: which records of others this peer vouches for, within its operator's policy.
+
+What is signed is only the digest of a record that names this peer as host, for metadata with a genuine and timely
+issuer's signature, at this peer's own time (DESIGN: trust and permission).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, Protocol
+
+from overlay.errors import Refusal
+from overlay.identity import Identity
+from registry.errors import HostingRefused, InvalidValue, RegistryError
+from registry.merging import is_served
+from registry.messages import HOST, HostBody, Item, parse
+from registry.network import Clock, Network
+from registry.settings import HostingPolicy, RegistrySettings
+from registry.signing import record_digest
+from registry.values import Key, Record, RecordMetadata, Slot, State, decode_key, decode_metadata, encode
+from registry.verification import check_field_limits, check_key, check_metadata
+
+TRACKED_ISSUERS: Final = 4096
+
+
+class Shelf(Protocol):
+    """Where a host keeps what it vouched for."""
+
+    async def state(self, slot: Slot) -> State | None:
+        """What is known of a slot."""
+        ...
+
+    async def occupancy(self, issuer: str) -> tuple[int, int, int]:
+        """What is hosted for others: (records, their bytes, records by `issuer`)."""
+        ...
+
+    async def keep(self, item: Item) -> str:
+        """Stores a record under its key; an error text, empty when it is on disk."""
+        ...
+
+
+def sign_record(identity: Identity, metadata: RecordMetadata, now: int) -> Record:
+    """A record by its host. `now` in seconds."""
+    digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, now)
+    return Record(metadata=metadata, timestamp_created=now, signature=identity.sign(digest))
+
+
+class Host:
+    """Serves `registry.host`, and the same to this process."""
+
+    def __init__(
+        self,
+        network: Network,
+        identity: Identity,
+        shelf: Shelf,
+        settings: RegistrySettings,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._shelf = shelf
+        self._settings = settings
+        self._clock = clock
+        self._rates: OrderedDict[str, _Bucket] = OrderedDict()
+        network.serve(HOST, self._serve_host)
+
+    async def host(self, key: Key, metadata: RecordMetadata) -> Record:
+        """Vouches for a record that names this peer, and keeps it. Raises RegistryError, with the cause."""
+        now = int(self._clock())
+        if metadata.peer_id != self._identity.peer_id:
+            raise HostingRefused(f"the record names {metadata.peer_id} as its host, this is {self._identity.peer_id}")
+        if metadata.key_id != key.id:
+            raise InvalidValue(f"the metadata is of key {metadata.key_id}, sent with key {key.id}")
+        check_field_limits(key, self._settings)
+        check_field_limits(metadata, self._settings)
+        check_key(key, now, self._settings)
+        check_metadata(metadata, now, self._settings)
+        known = await self._shelf.state(metadata.slot)
+        if isinstance(known, Record) and known.metadata == metadata and is_served(known, now, self._settings):
+            return known  # asked again, for instance after an answer was lost: costs no quota
+        if metadata.issued_by != self._identity.peer_id:
+            await self._check_policy(metadata, is_update=isinstance(known, Record))
+        record = sign_record(self._identity, metadata, now)
+        error = await self._shelf.keep(Item(key=key, state=record))
+        if error:
+            raise HostingRefused(error)
+        return record
+
+    async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
+        policy, issuer = self._settings.hosting, metadata.issued_by
+        if issuer in policy.issuers:
+            return
+        if policy.allow != "anyone":
+            raise HostingRefused(f"this peer hosts no records issued by {issuer}")
+        if not self._bucket(issuer).take(self._clock(), policy):
+            raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
+        records, size, by_issuer = await self._shelf.occupancy(issuer)
+        if is_update:
+            return
+        if by_issuer >= policy.max_records_per_issuer:
+            raise HostingRefused(f"this peer already hosts {by_issuer} records issued by {issuer}")
+        if records >= policy.max_records or size + len(encode(metadata)) > policy.max_bytes:
+            raise HostingRefused("this peer's quota for records of others is used up")
+
+    def _bucket(self, issuer: str) -> _Bucket:
+        bucket = self._rates.setdefault(issuer, _Bucket())
+        self._rates.move_to_end(issuer)
+        if len(self._rates) > TRACKED_ISSUERS:
+            self._rates.popitem(last=False)
+        return bucket
+
+    async def _serve_host(self, caller: str, body: object) -> object:  # noqa: ARG002 - the issuer's signature counts
+        try:
+            request = parse(body, HostBody)
+            record = await self.host(decode_key(request.key), decode_metadata(request.metadata))
+        except RegistryError as error:
+            raise Refusal("hosting", str(error)) from error
+        return encode(record)
+
+
+class _Bucket:
+    """A token bucket: `rate` per second, `burst` at once."""
+
+    __slots__ = ("_last", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens: float | None = None
+        self._last = 0.0
+
+    def take(self, now: float, policy: HostingPolicy) -> bool:
+        if self._tokens is None:
+            self._tokens = float(policy.burst)
+        else:
+            self._tokens = min(self._tokens + max(now - self._last, 0.0) * policy.rate, policy.burst)
+        self._last = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

@@ -1,0 +1,212 @@
+"""The registry as its users see it: one identity, acting through one door.
+
+Nothing here raises for what the network does: every result carries its errors, in the original's texts where it has one
+(reference: error texts, Resources API).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import trio
+
+from overlay.errors import CallFailed
+from overlay.identity import Identity
+from registry.door import Door
+from registry.errors import InvalidValue, NewerRecordOrTombstoneExists, RegistryError
+from registry.hosting import Host
+from registry.issuing import IssueLog
+from registry.messages import Item, WriteOutcome
+from registry.network import Clock
+from registry.reading import ReadOutcome
+from registry.settings import RegistrySettings
+from registry.signing import key_digest, key_id_of, metadata_digest, tombstone_digest
+from registry.status import NodeStatus
+from registry.values import Key, Record, RecordMetadata, Slot, State, Tombstone
+
+DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
+ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
+
+NOT_CREATED: Final = "resource wasn't created: timeout exceeded"
+NOT_REGISTERED: Final = "service hasn't registered: timeout exceeded"
+NOT_UNREGISTERED: Final = "unregisterService failed: timeout exceeded"
+NOT_FOUND: Final = "resource not found: timeout exceeded"
+TIMEOUT: Final = "timeout exceeded"
+
+
+class Created(NamedTuple):
+    resource_id: str | None
+    errors: tuple[str, ...]
+
+
+class Found(NamedTuple):
+    key: Key | None
+    errors: tuple[str, ...]
+
+
+class Done(NamedTuple):
+    success: bool
+    errors: tuple[str, ...]
+
+
+class Resolved(NamedTuple):
+    records: tuple[Record, ...] | None
+    errors: tuple[str, ...]
+
+
+class Registry:
+    """Use `open_node` or `open_light_client`. Times in seconds."""
+
+    def __init__(
+        self, identity: Identity, door: Door, host: Host, issued: IssueLog, settings: RegistrySettings, clock: Clock
+    ) -> None:
+        self.identity = identity
+        self._door = door
+        self._host = host
+        self._issued = issued
+        self._settings = settings
+        self._clock = clock
+
+    @property
+    def host_peer_id(self) -> str:
+        """The node acted through: this one on a full node."""
+        return self._door.peer_id
+
+    async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
+        """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
+        now = int(self._clock())
+        digest = key_digest(label, self.identity.peer_id, now, b"", "")
+        try:
+            key = Key(label, self.identity.peer_id, now, b"", "", self.identity.sign(digest))
+        except InvalidValue as error:
+            return Created(None, (str(error),))
+        done = await self._write(Item(key=key), factor, timeout, NOT_CREATED)
+        return Created(key.id if done.success else None, done.errors)
+
+    async def get_resource(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Found:
+        """The key of a resource (original: getResource)."""
+        try:
+            outcome = await self._read(resource_id, 1, timeout)
+        except RegistryError as error:
+            return Found(None, (str(error), NOT_FOUND))
+        errors = tuple(outcome.errors)
+        return Found(outcome.resource.key, errors if outcome.resource.key else (*errors, NOT_FOUND))
+
+    async def register_service(
+        self,
+        resource_id: str,
+        value: str,
+        peer_id: str,
+        service_id: str | None,
+        *,
+        factor: int = 1,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Done:
+        """Says that a service runs on `peer_id`, which signs the record too (original: registerService)."""
+        is_own = peer_id == self.identity.peer_id
+        relay = (self._door.peer_id,) if is_own and self._door.peer_id != self.identity.peer_id else ()
+
+        async def state(key: Key, timestamp: int, remaining: float) -> Record:
+            fields = (key.id, self.identity.peer_id, peer_id, timestamp, b"", value, relay, _option(service_id))
+            metadata = RecordMetadata(*fields, issuer_signature=self.identity.sign(metadata_digest(*fields)))
+            if is_own:
+                return await self._host.host(key, metadata)
+            return await self._door.host(key, metadata, timeout=remaining)
+
+        return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_REGISTERED)
+
+    async def unregister_service(
+        self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
+    ) -> Done:
+        """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
+
+        async def state(key: Key, timestamp: int, remaining: float) -> Tombstone:  # noqa: ARG001 - needs nobody
+            fields = (key.id, self.identity.peer_id, peer_id, timestamp, b"")
+            return Tombstone(*fields, issuer_signature=self.identity.sign(tombstone_digest(*fields)))
+
+        return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_UNREGISTERED)
+
+    async def resolve_resource(self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT) -> Resolved:
+        """The live records of a resource, once `ack` replicas have answered (original: resolveResource)."""
+        try:
+            outcome = await self._read(resource_id, ack, timeout)
+        except RegistryError as error:
+            return Resolved(None, (str(error), TIMEOUT))
+        if outcome.answered < max(ack, 1):
+            return Resolved(None, (*outcome.errors, TIMEOUT))
+        records = outcome.resource.records(int(self._clock()), self._settings)
+        return Resolved(tuple(records), tuple(outcome.errors))
+
+    def resource_id(self, label: str, peer_id: str) -> str:
+        """The id of a resource by its label and owner (original: getResourceId)."""
+        return key_id_of(label, peer_id)
+
+    async def neighbours(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[str]:
+        """The peers that keep a resource, nearest first. Raises RegistryError."""
+        return await self._door.neighbours(resource_id, timeout=timeout)
+
+    async def status(self, *, timeout: float = DEFAULT_TIMEOUT) -> NodeStatus:
+        """What the node acted through says of itself. Raises RegistryError."""
+        return await self._door.status(timeout=timeout)
+
+    async def on_host(self, function: str, *arguments: Any, timeout: float = DEFAULT_TIMEOUT) -> Any:
+        """A function of the service `registry` on the node acted through, called by this identity.
+
+        `current_timestamp_sec` and weights given as None are the host's. Raises RegistryError.
+        """
+        return await self._door.service(function, arguments, timeout=timeout)
+
+    async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
+        return await self._door.read(resource_id, ack=ack, timeout=timeout)
+
+    async def _issue(
+        self,
+        resource_id: str,
+        peer_id: str,
+        make: Callable[[Key, int, float], Any],
+        factor: int,
+        timeout: float,
+        failure: str,
+    ) -> Done:
+        """Reads the slot, makes its next state with `make`, writes it; again when somebody was faster."""
+        deadline = trio.current_time() + timeout
+        done = Done(False, (failure,))
+        with trio.move_on_at(deadline):
+            for _ in range(ATTEMPTS):
+                try:
+                    outcome = await self._read(resource_id, 1, deadline - trio.current_time())
+                    key = outcome.resource.key
+                    if key is None:
+                        return Done(False, (*outcome.errors, NOT_FOUND))
+                    timestamp = await self._next_timestamp(Slot(key.id, self.identity.peer_id, peer_id), outcome)
+                    state: State = await make(key, timestamp, deadline - trio.current_time())
+                except (RegistryError, CallFailed) as error:
+                    return Done(False, (str(error),))
+                done = await self._write(Item(key=key, state=state), factor, deadline - trio.current_time(), failure)
+                newer = str(NewerRecordOrTombstoneExists(*state.slot))
+                if done.success or not any(newer in error for error in done.errors):
+                    break
+        return done
+
+    async def _next_timestamp(self, slot: Slot, outcome: ReadOutcome) -> int:
+        """Later than every state of the slot that this identity is known to have issued; the wall clock otherwise."""
+        known = outcome.resource.slots.get(slot)
+        timestamp = await self._issued.reserve(slot, known.timestamp_issued if known else -1, int(self._clock()))
+        lead = timestamp - self._clock() - self._settings.clock_skew / 2
+        if lead > 0:  # others wouldn't accept it yet
+            await trio.sleep(lead)
+        return timestamp
+
+    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> Done:
+        try:
+            outcome: WriteOutcome = await self._door.write(item, factor=factor, timeout=timeout)
+        except RegistryError as error:
+            return Done(False, (str(error), failure))
+        if outcome.stored >= factor and outcome.stored > 0:
+            return Done(True, outcome.errors)
+        return Done(False, (*outcome.errors, failure))
+
+
+def _option(text: str | None) -> tuple[str, ...]:
+    return () if text is None else (text,)

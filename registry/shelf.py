@@ -1,0 +1,27 @@
+"""The shelf of a hosting peer: what it vouched for lies in its own storage."""
+
+from __future__ import annotations
+
+from registry.messages import Item
+from registry.replica import Replica
+from registry.storage import Store
+from registry.values import Slot, State
+
+
+class StoreShelf:
+    """A `hosting.Shelf` over the peer's storage."""
+
+    def __init__(self, store: Store, replica: Replica, peer_id: str) -> None:
+        self._store = store
+        self._replica = replica
+        self._peer_id = peer_id
+
+    async def state(self, slot: Slot) -> State | None:
+        return (await self._store.resource(slot.key_id)).slots.get(slot)
+
+    async def occupancy(self, issuer: str) -> tuple[int, int, int]:
+        return await self._store.read(lambda transaction: transaction.hosting(self._peer_id, issuer))
+
+    async def keep(self, item: Item) -> str:
+        [error] = await self._replica.store([item])
+        return error
