@@ -5,7 +5,8 @@ Rules (reference: the original's `key.rs`, `record.rs`, `tombstone.rs`; vectors 
 - every digest is sha256 over the fields in a fixed order; each string or byte field after its length, timestamps as
   8 bytes little endian; the 32 bytes of the digest are what Ed25519 signs;
 - a length is one byte, as long as every field of the value has at most 255 bytes. When one is longer, all lengths are
-  4 bytes little endian and a prefix names the type, so that no two values sign alike (fault 2);
+  4 bytes little endian and a prefix names the type, so that no two values sign alike (fault 2). The same holds for a
+  value whose short layout would begin like that prefix;
 - a record's digest covers its metadata, the issuer's signature and the host's timestamp (fault 1).
 """
 
@@ -18,7 +19,7 @@ import base58
 
 Field = bytes | int | tuple[bytes, ...]
 
-_LONG = b"registry/v2/"  # what every prefix of the long layout begins with
+_LONG = b"registry/v2/"  # how every prefix of the long layout begins
 
 
 def key_id_of(label: str, owner_peer_id: str) -> str:
