@@ -1,0 +1,1 @@
+"""The command `aqua-registry`. Results go to stdout, logs and errors to stderr."""

@@ -1,0 +1,125 @@
+"""A node's settings out of flags, environment, file and defaults, in that order of precedence.
+
+The TOML file mirrors `registry.settings.NodeSettings` one to one: `[overlay]`, `[overlay.calls]`, `[registry]`,
+`[registry.hosting]`, `[weights]`. Every single setting also has an environment variable: its path in upper case after
+`AQUA_REGISTRY_`, so `overlay.calls.max_frame` is AQUA_REGISTRY_OVERLAY_CALLS_MAX_FRAME; several values in one are
+separated by commas or spaces.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+from aqua_compat.cli.failures import Misuse
+from registry.settings import NodeSettings
+
+PREFIX = "AQUA_REGISTRY_"
+# Variables that are no settings of a node: options of commands.
+_OPTIONS = frozenset(
+    PREFIX + name for name in ("RELAY", "KEY", "TIMEOUT", "CONFIG", "DATA_DIR", "LOG_LEVEL", "LOG_FORMAT")
+)
+
+Nested = dict[str, Any]
+SettingPath = tuple[str, ...]
+
+
+def load_settings(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[SettingPath, object]
+) -> NodeSettings:
+    """The settings of a node. Raises Misuse that names the file, variable or flag with the fault."""
+    merged: Nested = {}
+    if file is not None:
+        merged = _read(file)
+        _convert(merged, str(file))
+    for path, value in _from_environment(environment):
+        _place(merged, path, value)
+    for path, value in flags.items():
+        _place(merged, path, value)
+    return _convert(merged, "the settings")
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like ours and set nothing: worth a warning, but others (Kubernetes) make such names too."""
+    known = {variable_of(path) for path, _ in leaves(NodeSettings)} | _OPTIONS
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+
+
+def variable_of(path: SettingPath) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + "_".join(path).upper()
+
+
+def leaves(form: type[msgspec.Struct], prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+    """Path and type of every single setting."""
+    hints = get_type_hints(form)
+    for name in form.__struct_fields__:
+        hint = hints[name]
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield from leaves(hint, (*prefix, name))
+        else:
+            yield (*prefix, name), hint
+
+
+def _read(file: Path) -> Nested:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misuse(f"can't read the configuration {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misuse(f"the configuration {file} isn't TOML: {error}") from None
+    _refuse_unknown(content, NodeSettings, (), file)
+    return content
+
+
+def _refuse_unknown(content: Nested, form: type[msgspec.Struct], prefix: SettingPath, file: Path) -> None:
+    hints = get_type_hints(form)
+    for name, value in content.items():
+        full = ".".join((*prefix, name))
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, 1)
+            hint = f"did you mean {'.'.join((*prefix, near[0]))}?" if near else f"known here: {', '.join(hints)}"
+            raise Misuse(f"{file} has an unknown setting {full}; {hint}")
+        part = hints[name]
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            if not isinstance(value, dict):
+                raise Misuse(f"{file}: {full} must be a table, as in [{full}]")
+            _refuse_unknown(value, part, (*prefix, name), file)
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[SettingPath, object]]:
+    for path, hint in leaves(NodeSettings):
+        text = environment.get(variable_of(path))
+        if text is None:
+            continue
+        try:
+            yield path, _parse(text, hint)
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise Misuse(f"{variable_of(path)} is {text!r}: {error}") from None
+
+
+def _parse(text: str, hint: Any) -> object:
+    if hint == tuple[str, ...]:
+        return tuple(text.replace(",", " ").split())
+    if hint == dict[str, int]:
+        return msgspec.json.decode(text, type=dict[str, int])
+    parsed: object = msgspec.convert(text, hint, strict=False)
+    return parsed
+
+
+def _place(merged: Nested, path: SettingPath, value: object) -> None:
+    for name in path[:-1]:
+        merged = merged.setdefault(name, {})
+    merged[path[-1]] = value
+
+
+def _convert(merged: Nested, source: str) -> NodeSettings:
+    try:
+        return msgspec.convert(merged, NodeSettings, strict=True)
+    except msgspec.ValidationError as error:
+        raise Misuse(f"{source}: {str(error).replace('`$.', '`')}") from None

@@ -1,0 +1,119 @@
+"""`aqua-registry demo`: a network of five node processes, walked through before your eyes."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aqua_compat.cli.failures import Failure, reasons, root_of
+from aqua_compat.cli.logs import configure_logs, logging_options
+from aqua_compat.cli.resources import describe
+
+if TYPE_CHECKING:
+    from aqua_compat.cli.demo_display import Display
+    from aqua_compat.node_process import NodeProcess
+    from registry.values import Record
+
+# Commands import what they need when they run: `--help` is to answer at once.
+# ruff: noqa: PLC0415
+
+NODES = 5
+MAJORITY = 3
+
+
+@click.command()
+@logging_options("error")
+def demo(log_level: str, log_format: str) -> None:
+    """Start five nodes, and register, resolve, kill and unregister on them.
+
+    Everything runs on this machine, on free ports and in a temporary folder that is removed at the end.
+    """
+    import trio
+
+    configure_logs(log_level, log_format)
+    with tempfile.TemporaryDirectory(prefix="aqua-registry-demo-") as folder:
+        try:
+            trio.run(_demo, Path(folder))
+        except Exception as error:  # told apart below; what isn't known goes on
+            raise _explained(root_of(error)) from error
+
+
+async def _demo(folder: Path) -> None:
+    from aqua_compat.cli.demo_display import open_display
+    from aqua_compat.node_process import NodeProcess, start_network, stop_network
+
+    nodes = [NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log") for number in range(1, NODES + 1)]
+    with open_display(nodes) as display:
+        try:
+            with display.step(f"Start {NODES} nodes; the others join through the first"):
+                await start_network(nodes)
+            async with AsyncExitStack() as clients:
+                await _walk(nodes, display, clients)
+        finally:
+            with display.step("Stop everything"):
+                await stop_network(nodes)
+        display.ends()
+
+
+async def _walk(nodes: list[NodeProcess], display: Display, clients: AsyncExitStack) -> None:
+    from aqua_compat.connections import connect
+    from aqua_compat.constants import Constants
+
+    first, second, third, fourth, fifth = nodes
+    # Writes that a majority has on disk, so that every reader who asks a majority sees them at once.
+    majority = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
+    with display.step("Connect to node 1 with a new key of ours"):
+        owner = await clients.enter_async_context(connect(first.address, constants=majority))
+    with display.step("Create the resource 'echo'") as step:
+        resource_id, errors = await owner.createResource("echo")
+        if resource_id is None:
+            raise Failure(f"the resource wasn't created: {reasons(errors)}")
+        step.says(f"its id is {resource_id}")
+    for number, provider in ((2, second), (3, third)):
+        with display.step(f"Register an echo service on node {number}") as step:
+            value = f"tcp://10.0.0.{number}:7"
+            done, errors = await owner.registerService(resource_id, value, provider.peer_id, "echo")
+            _require(done, f"the service on node {number} wasn't registered", errors)
+            step.says(f"node {number} signed its record; {MAJORITY} of {NODES} replicas have it on disk")
+    with display.step("Resolve through node 4, with a majority's answers") as step:
+        step.says(*map(describe, await _resolve(fourth, resource_id)))
+    with display.step("Kill node 2, which a service runs on, with kill -9") as step:
+        await second.kill()
+        step.says("its record stays with the other replicas until it expires, a day after node 2 signed it last")
+    with display.step("Resolve through node 5: nothing is lost, node 2's service is still listed") as step:
+        step.says(*map(describe, await _resolve(fifth, resource_id)))
+    with display.step("Unregister the service on the dead node; whoever issued a record can end it") as step:
+        done, errors = await owner.unregisterService(resource_id, second.peer_id)
+        _require(done, "the service wasn't unregistered", errors)
+        step.says("a signed tombstone replaces the record")
+    with display.step("Resolve through node 4 again") as step:
+        step.says(*map(describe, await _resolve(fourth, resource_id)))
+
+
+async def _resolve(through: NodeProcess, resource_id: str) -> list[Record]:
+    from aqua_compat.connections import connect
+
+    async with connect(through.address) as reader:
+        records, errors = await reader.resolveResource(resource_id, MAJORITY)
+    if records is None:
+        raise Failure(f"the resource wasn't resolved: {reasons(errors)}")
+    return records
+
+
+def _require(done: bool, otherwise: str, errors: list[str]) -> None:
+    if not done:
+        raise Failure(f"{otherwise}: {reasons(errors)}")
+
+
+def _explained(error: BaseException) -> BaseException:
+    from aqua_compat.node_process import NodeFailed
+    from overlay.errors import OverlayError
+    from registry.errors import RegistryError
+
+    if isinstance(error, (NodeFailed, OverlayError, RegistryError, OSError)):
+        return Failure(f"the demo didn't get through: {error}")
+    return error

@@ -1,0 +1,48 @@
+"""How the command line says what went wrong: one line on stderr, and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+
+class Failure(click.ClickException):
+    """The operation failed (exit code 1). The message says what happened, to what, and what to do."""
+
+    exit_code = 1
+
+
+class Misuse(click.UsageError):
+    """The command was given wrongly (exit code 2)."""
+
+
+def tell(error: click.ClickException) -> None:
+    """The one line."""
+    context = getattr(error, "ctx", None)
+    hint = f" (see {context.command_path} --help)" if context is not None else ""
+    click.echo(f"error: {one_line(error.format_message())}{hint}", err=True)
+
+
+def root_of(error: BaseException) -> BaseException:
+    """What happened, out of the groups that Trio makes: of several errors the first, but ours before others."""
+    found = list(_leaves(error))
+    return next((leaf for leaf in found if isinstance(leaf, click.ClickException)), found[0])
+
+
+def _leaves(error: BaseException) -> Iterable[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+def one_line(text: str) -> str:
+    """Texts of peers and of the system on one line, without control characters that could play with a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text).strip()
+
+
+def reasons(errors: Iterable[str]) -> str:
+    """The errors of one function as one text, each once, at most five."""
+    distinct = list(dict.fromkeys(errors))
+    shown = "; ".join(distinct[:5]) or "no reason was given"
+    return shown if len(distinct) <= 5 else f"{shown}; and {len(distinct) - 5} more"

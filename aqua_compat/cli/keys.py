@@ -1,0 +1,87 @@
+"""The user's own named keys: which identity a command acts as. One file each, mode 0600, in the user's data folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aqua_compat.cli.failures import Failure, Misuse
+
+if TYPE_CHECKING:
+    from overlay.identity import Identity
+
+# Commands import what they need when they run: `--help` and the key commands are to answer at once.
+# ruff: noqa: PLC0415
+
+DEFAULT_KEY = "default"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def user_data_folder() -> Path:
+    """Where this user's keys and nodes are kept, by the platform's rules."""
+    from platformdirs import user_data_path
+
+    return user_data_path("aqua-registry", appauthor=False)
+
+
+def key_path(name: str) -> Path:
+    """The file of a named key. Raises Misuse for a name that could be a path or is too long."""
+    if not _NAME.fullmatch(name):
+        raise Misuse(f"{name!r} can't name a key: use up to 64 letters, digits, '.', '_' and '-'")
+    return user_data_folder() / "keys" / f"{name}.json"
+
+
+def named_key(name: str) -> Identity:
+    """The identity of that name, made on its first use."""
+    from overlay.errors import IdentityError
+    from overlay.identity import load_or_create_identity
+
+    try:
+        return load_or_create_identity(key_path(name))
+    except IdentityError as error:
+        raise Failure(str(error)) from None
+
+
+@click.group()
+def key() -> None:
+    """Make and show the keys that commands act as.
+
+    A key is an Ed25519 key pair; its peer id is who you are in the network. It is kept in your data folder, readable
+    only by you. Whoever has the file can act as you; without it nobody can change what you registered.
+    """
+
+
+@key.command("new")
+@click.argument("name", default=DEFAULT_KEY)
+def new_key(name: str) -> None:
+    """Make the key NAME and print its peer id.
+
+    Other commands make a key when they first use its name; this one insists on a new one.
+    """
+    path = key_path(name)
+    if path.exists():
+        raise Failure(f"the key {name!r} exists already, in {path}; choose another name, or move that file away")
+    click.echo(named_key(name).peer_id)
+
+
+@key.command("show")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_keys(name: str | None, as_json: bool) -> None:
+    """Print the peer id and file of the key NAME, or of all keys. Never prints the secret."""
+    paths = [key_path(name)] if name else sorted((user_data_folder() / "keys").glob("*.json"))
+    if name and not paths[0].exists():
+        raise Failure(f"there is no key {name!r} ({paths[0]}); make it with: aqua-registry key new {name}")
+    shown = [{"name": path.stem, "peer_id": named_key(path.stem).peer_id, "file": str(path)} for path in paths]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(shown[0] if name else shown))
+        return
+    if not shown:
+        click.echo("no keys yet; make one with: aqua-registry key new", err=True)
+    for entry in shown:
+        click.echo(f"{entry['name']}\t{entry['peer_id']}\t{entry['file']}")

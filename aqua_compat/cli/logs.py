@@ -1,0 +1,65 @@
+"""Logs of the command line: to stderr, for people or as JSON lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def logging_options(default_level: str) -> Callable[[Command], Command]:
+    """The options `--log-level` and `--log-format`, which arrive as `log_level` and `log_format`."""
+
+    def add(command: Command) -> Command:
+        command = click.option(
+            "--log-format",
+            type=click.Choice(["human", "json"]),
+            default="human",
+            show_default=True,
+            envvar="AQUA_REGISTRY_LOG_FORMAT",
+            help="How log lines look on stderr.",
+        )(command)
+        return click.option(
+            "--log-level",
+            type=click.Choice(LEVELS),
+            default=default_level,
+            show_default=True,
+            envvar="AQUA_REGISTRY_LOG_LEVEL",
+            help="The least severe log lines to show on stderr.",
+        )(command)
+
+    return add
+
+
+def configure_logs(level: str, form: str) -> None:
+    """Let structlog write to stderr from `level` on, as `human` or `json` lines."""
+    import structlog  # noqa: PLC0415 - 0.2 s that `--help` needn't pay
+
+    number = getattr(logging, level.upper())
+    if form == "json":
+        last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        plain = structlog.dev.plain_traceback
+        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain, pad_event_to=0)]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # libp2p logs through the standard library; its loggers are noisy about what peers do, so only when debugging.
+    logging.basicConfig(stream=sys.stderr, level=number, format="%(asctime)s [%(levelname)s] %(name)s: %(message)s")
+    if number > logging.DEBUG:
+        logging.getLogger("libp2p").setLevel(logging.CRITICAL)

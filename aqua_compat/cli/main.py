@@ -1,0 +1,50 @@
+"""The command `aqua-registry` and its subcommands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+
+import click
+
+from aqua_compat.cli.demo import demo
+from aqua_compat.cli.failures import root_of, tell
+from aqua_compat.cli.keys import key
+from aqua_compat.cli.node import node
+from aqua_compat.cli.resources import peers, resolve, resource, service
+from aqua_compat.cli.run import run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(version("aqua-registry"), prog_name="aqua-registry")
+def cli() -> None:
+    """Find services without a server: run a node, register services, resolve them.
+
+    Try it:  aqua-registry demo
+    """
+
+
+for command in (demo, node, resource, service, resolve, peers, run, key):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; exit code 0 on success only, 1 when the operation failed, 2 for wrong usage."""
+    try:
+        code = cli.main(prog_name="aqua-registry", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        tell(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # as in `... | head`: nobody reads on, and closing stdout must not complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort, BaseExceptionGroup) as error:
+        if not isinstance(root_of(error), (KeyboardInterrupt, click.Abort)):
+            raise
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,140 @@
+"""`aqua-registry node`: runs a node until it is told to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aqua_compat.cli.failures import Failure, Misuse, root_of
+from aqua_compat.cli.keys import user_data_folder
+from aqua_compat.cli.logs import configure_logs, logging_options
+
+if TYPE_CHECKING:
+    from registry.node import Node
+    from registry.settings import NodeSettings
+
+# Commands import what they need when they run: `--help` is to answer at once.
+# ruff: noqa: PLC0415
+
+
+@click.command()
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="MULTIADDR",
+    help="Address to listen on, TCP or WebSocket; repeatable.  [default: /ip4/127.0.0.1/tcp/0]",
+)
+@click.option("--announce", multiple=True, metavar="MULTIADDR", help="Address to tell others instead; repeatable.")
+@click.option(
+    "--bootstrap",
+    multiple=True,
+    metavar="MULTIADDR",
+    help="A node (.../p2p/ID) to join through; repeatable. It may start later.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="AQUA_REGISTRY_DATA_DIR",
+    help="Folder of the node's key and database.  [default: your data folder]",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="AQUA_REGISTRY_CONFIG",
+    help="TOML file with settings; flags and environment variables win over it.",
+)
+@logging_options("info")
+def node(
+    listen: tuple[str, ...],
+    announce: tuple[str, ...],
+    bootstrap: tuple[str, ...],
+    data_dir: Path | None,
+    config: Path | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run a node of the network.
+
+    Prints each of its full addresses on a line, then `ready` when it has joined and takes writes. Ends with exit code
+    0 on SIGINT or SIGTERM.
+
+    \b
+    Start a network:  aqua-registry node --listen /ip4/127.0.0.1/tcp/7000
+    Join it:          aqua-registry node --data-dir ./second --bootstrap ADDRESS
+    """
+    import trio
+
+    from aqua_compat.cli.config import load_settings, unknown_variables
+
+    configure_logs(log_level, log_format)
+    flags: dict[tuple[str, ...], object] = {
+        ("overlay", name): value
+        for name, value in (("listen", listen), ("announce", announce), ("bootstrap", bootstrap))
+        if value
+    }
+    settings = load_settings(config, os.environ, flags)
+    if unknown := unknown_variables(os.environ):
+        import structlog
+
+        structlog.get_logger(__name__).warning("environment variables that set nothing", names=unknown)
+    trio.run(_run, settings, data_dir or user_data_folder() / "node")
+
+
+async def _run(settings: NodeSettings, data_dir: Path) -> None:
+    import trio
+
+    try:
+        async with trio.open_nursery() as nursery:
+            # Before anything else, so that a signal during the start ends it cleanly too.
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                nursery.start_soon(_serve, settings, data_dir)
+                await anext(signals)
+                nursery.cancel_scope.cancel()
+    except Exception as error:  # told apart below; what isn't known goes on
+        raise _explained(root_of(error), data_dir) from error
+
+
+async def _serve(settings: NodeSettings, data_dir: Path) -> None:
+    import trio
+
+    from aqua_compat.connections import IDENTITY_FILE
+    from overlay.identity import load_or_create_identity
+    from registry.node import open_node
+
+    identity = load_or_create_identity(data_dir / IDENTITY_FILE)
+    async with open_node(identity, settings, data_dir) as running:
+        await _announce(running)
+        await trio.sleep_forever()
+
+
+def _explained(error: BaseException, data_dir: Path) -> BaseException:
+    from overlay.errors import AddressError, IdentityError, OverlayError
+    from registry.errors import RegistryError, StorageError
+
+    if isinstance(error, AddressError):
+        return Misuse(str(error))
+    if isinstance(error, (IdentityError, StorageError)):
+        return Failure(str(error))
+    if isinstance(error, (OverlayError, RegistryError, OSError)):
+        return Failure(f"the node with data folder {data_dir} can't run: {error}")
+    return error
+
+
+async def _announce(running: Node) -> None:
+    for address in running.peer.addresses():
+        _print(address)
+    await running.peer.wait_joined()
+    _print("ready")
+
+
+def _print(line: str) -> None:
+    try:
+        click.echo(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever started the node doesn't listen any more; it runs on
+        pass

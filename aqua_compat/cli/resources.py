@@ -1,0 +1,215 @@
+"""`resource`, `service`, `resolve` and `peers`: the API's functions for people and their scripts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
+from aqua_compat.cli.keys import DEFAULT_KEY, named_key
+from aqua_compat.cli.session import Session, json_option, network_options, print_json, warn
+
+if TYPE_CHECKING:
+    from registry.values import Record
+
+# Commands import what they need when they run: `--help` is to answer at once.
+# ruff: noqa: PLC0415
+
+
+@click.group()
+def resource() -> None:
+    """Create and look at resources: labels under which services are found."""
+
+
+@resource.command("create")
+@click.argument("label")
+@json_option
+@network_options(writes=True)
+def create_resource(session: Session, label: str, as_json: bool) -> None:
+    """Create the resource LABEL, owned by your key, and print its id."""
+    resource_id, errors = session.run(lambda client: client.createResource(label))
+    if resource_id is None:
+        raise Failure(f"the resource {label!r} wasn't created: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json({"resource_id": resource_id})
+    else:
+        click.echo(resource_id)
+
+
+@resource.command("show")
+@click.argument("resource_id")
+@json_option
+@network_options()
+def show_resource(session: Session, resource_id: str, as_json: bool) -> None:
+    """Print whose resource RESOURCE_ID is, its label and when it was created."""
+    key, errors = session.run(lambda client: client.getResource(resource_id))
+    if key is None:
+        raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json(key)
+        return
+    for name, text in (
+        ("id", key.id),
+        ("label", key.label),
+        ("owner", key.owner_peer_id),
+        ("created", _moment(key.timestamp_created)),
+    ):
+        click.echo(f"{name:8} {one_line(text)}")
+
+
+@resource.command("id")
+@click.argument("label")
+@click.option("--owner", metavar="PEER_ID", help="Peer id of its owner.  [default: your key's]")
+@click.option(
+    "-k",
+    "--key",
+    default=DEFAULT_KEY,
+    show_default=True,
+    metavar="KEYNAME",
+    envvar="AQUA_REGISTRY_KEY",
+    help="Your key, when --owner isn't given.",
+)
+@json_option
+def resource_id(label: str, owner: str | None, key: str, as_json: bool) -> None:
+    """Print the id that the resource LABEL has, whether it exists or not. Needs no network."""
+    from aqua_compat.arguments import check_peer_id, check_string
+    from registry.signing import key_id_of
+
+    try:
+        found = key_id_of(check_string("label", label), check_peer_id("owner", owner or named_key(key).peer_id))
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    if as_json:
+        print_json({"resource_id": found})
+    else:
+        click.echo(found)
+
+
+@click.group()
+def service() -> None:
+    """Register services on resources, and end that."""
+
+
+@service.command("register")
+@click.argument("resource_id")
+@click.option("--value", default="", help="What users of the service are told, such as its address.")
+@click.option(
+    "--peer", metavar="PEER_ID", help="Peer that the service runs on and that hosts the record.  [default: your key's]"
+)
+@click.option("--service-id", metavar="ID", help="Id of the service on that peer.")
+@json_option
+@network_options(writes=True)
+def register_service(
+    session: Session, resource_id: str, value: str, peer: str | None, service_id: str | None, as_json: bool
+) -> None:
+    """Register on RESOURCE_ID that a service runs on a peer.
+
+    A record lives for a day after its hosting peer signed it. A node renews what it hosts; for a record on your own
+    key, as by default, run this command again before the day is over.
+    """
+
+    success, errors = session.run(
+        lambda client: client.registerService(resource_id, value, peer or client.peer_id, service_id)
+    )
+    if not success:
+        raise Failure(f"the service wasn't registered on {resource_id}: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json({"success": True})
+    else:
+        click.echo(f"registered {peer or named_key(session.key_name).peer_id} on {resource_id}")
+
+
+@service.command("unregister")
+@click.argument("resource_id")
+@click.option("--peer", metavar="PEER_ID", help="Peer that the record names.  [default: your key's]")
+@json_option
+@network_options(writes=True)
+def unregister_service(session: Session, resource_id: str, peer: str | None, as_json: bool) -> None:
+    """End the record that your key registered for a peer on RESOURCE_ID."""
+    success, errors = session.run(lambda client: client.unregisterService(resource_id, peer or client.peer_id))
+    if not success:
+        raise Failure(f"the service wasn't unregistered from {resource_id}: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json({"success": True})
+    else:
+        click.echo(f"unregistered {peer or named_key(session.key_name).peer_id} from {resource_id}")
+
+
+@click.command()
+@click.argument("resource_id")
+@click.option(
+    "--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must have answered."
+)
+@json_option
+@network_options()
+def resolve(session: Session, resource_id: str, ack: int, as_json: bool) -> None:
+    """Print the live services of RESOURCE_ID."""
+    records, errors = session.run(lambda client: client.resolveResource(resource_id, ack))
+    if records is None:
+        raise Failure(f"{resource_id} wasn't resolved: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json(records)
+        return
+    if not records:
+        click.echo("no services")
+    for record in records:
+        click.echo(describe(record))
+
+
+@click.command()
+@click.argument("resource_id", required=False)
+@json_option
+@network_options()
+def peers(session: Session, resource_id: str | None, as_json: bool) -> None:
+    """Print the node acted through and the members that it is linked to.
+
+    With RESOURCE_ID: the members that are responsible for that resource, nearest first.
+    """
+    if resource_id is not None:
+        found = session.run(lambda client: client.registry.neighbours(resource_id))
+        if as_json:
+            print_json(list(found))
+        else:
+            for peer_id in found:
+                click.echo(peer_id)
+        return
+    status = session.run(lambda client: client.registry.status(timeout=session.timeout))
+    if as_json:
+        print_json(status)
+        return
+    click.echo(f"node     {status.peer_id} ({'ready' if status.ready else 'not connected'})")
+    click.echo(f"stored   {status.keys} resources, {status.records} records, {status.tombstones} tombstones")
+    for address in status.addresses:
+        click.echo(f"address  {one_line(address)}")
+    for peer_id in status.members:
+        click.echo(f"member   {one_line(peer_id)}")
+
+
+def describe(record: Record) -> str:
+    """A record on one line for people."""
+    metadata = record.metadata
+    parts = [metadata.peer_id]
+    if metadata.service_id:
+        parts.append(f"service {one_line(metadata.service_id[0])}")
+    if metadata.value:
+        parts.append(f"value {one_line(metadata.value)}")
+    if metadata.relay_id:
+        parts.append(f"via {one_line(metadata.relay_id[0])}")
+    parts.append(f"since {_moment(metadata.timestamp_issued)}")
+    if metadata.issued_by != metadata.peer_id:
+        parts.append(f"issued by {metadata.issued_by}")
+    return "  ".join(parts)
+
+
+def _moment(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"second {seconds}"

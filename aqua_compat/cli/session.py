@@ -1,0 +1,143 @@
+"""What the client commands share: options, connecting through a node, and how results are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
+from aqua_compat.cli.keys import DEFAULT_KEY, named_key, user_data_folder
+from aqua_compat.cli.logs import configure_logs, logging_options
+
+if TYPE_CHECKING:
+    from aqua_compat.api import AquaClient
+
+# Commands import what they need when they run: `--help` is to answer at once.
+# ruff: noqa: PLC0415
+
+Outcome = TypeVar("Outcome")
+Action = Callable[["AquaClient"], Awaitable[Outcome]]
+
+
+class Session:
+    """How one command reaches the network: through which nodes, as whom, and with which patience."""
+
+    def __init__(self, relays: tuple[str, ...], key_name: str, timeout: float, factor: int | None) -> None:
+        self.relays = relays
+        self.key_name = key_name
+        self.timeout = timeout
+        self.factor = factor
+
+    def run(self, action: Action[Outcome]) -> Outcome:
+        """Connect, act and disconnect. Raises Failure when no node can be reached, Misuse for a wrong argument."""
+        import trio
+
+        if not self.relays:
+            raise Misuse("no node to act through: give --relay MULTIADDR, or set AQUA_REGISTRY_RELAY")
+        outcomes: list[Outcome] = []
+        trio.run(self._run, action, outcomes)
+        return outcomes[0]
+
+    async def _run(self, action: Action[Outcome], outcomes: list[Outcome]) -> None:
+        from aqua_compat.connections import connect
+        from aqua_compat.constants import Constants
+
+        constants = Constants(
+            INITIAL_REPLICATION_FACTOR=self.factor or 1, DEFAULT_TIMEOUT=max(1, round(self.timeout * 1000))
+        )
+        identity = named_key(self.key_name)
+        try:
+            async with connect(
+                self.relays,
+                identity=identity,
+                constants=constants,
+                data_dir=user_data_folder() / "clients" / self.key_name,
+            ) as client:
+                outcomes.append(await action(client))
+        except Exception as error:  # told apart below; what isn't known goes on
+            raise self._explained(root_of(error)) from error
+
+    def _explained(self, error: BaseException) -> BaseException:
+        from overlay.errors import AddressError, IdentityError, OverlayError, PeerIdError
+        from registry.errors import InvalidValue, RegistryError, StorageError
+
+        if isinstance(error, (AddressError, PeerIdError, InvalidValue, TypeError, ValueError)):
+            return Misuse(str(error))
+        if isinstance(error, (IdentityError, StorageError)):
+            return Failure(str(error))
+        if isinstance(error, (OverlayError, RegistryError, OSError)):
+            return Failure(f"can't act through {' or '.join(self.relays)}: {error}; is a node running there?")
+        return error
+
+
+def network_options(*, writes: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options of every command that uses the network; the command gets a Session as its first argument."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def run(
+            *arguments: Any,
+            relay: tuple[str, ...],
+            key: str,
+            timeout: float,
+            log_level: str,
+            log_format: str,
+            factor: int | None = None,
+            **options: Any,
+        ) -> Any:
+            configure_logs(log_level, log_format)
+            return command(Session(relay, key, timeout, factor), *arguments, **options)
+
+        decorated: Callable[..., Any] = logging_options("error")(run)
+        if writes:
+            decorated = click.option(
+                "--factor",
+                type=click.IntRange(1),
+                help="Replicas that must have it on disk before it counts as done.  [default: 1]",
+            )(decorated)
+        decorated = click.option(
+            "--timeout",
+            type=click.FloatRange(0.001, 3600),
+            default=6.0,
+            show_default=True,
+            envvar="AQUA_REGISTRY_TIMEOUT",
+            help="Seconds for the whole operation.",
+        )(decorated)
+        decorated = click.option(
+            "-k",
+            "--key",
+            default=DEFAULT_KEY,
+            show_default=True,
+            metavar="KEYNAME",
+            envvar="AQUA_REGISTRY_KEY",
+            help="Name of your key to act as; made on first use.",
+        )(decorated)
+        return click.option(
+            "--relay",
+            multiple=True,
+            metavar="MULTIADDR",
+            envvar="AQUA_REGISTRY_RELAY",
+            help="Node to act through (.../p2p/ID); repeat it for nodes to fail over to.",
+        )(decorated)
+
+    return add
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def print_json(value: object) -> None:
+    """One JSON value on one line, as the API's JSON shapes have it."""
+    from aqua_compat.json_shapes import to_json
+
+    click.echo(json.dumps(to_json(value), ensure_ascii=False))
+
+
+def warn(errors: list[str]) -> None:
+    """Errors of an operation that succeeded all the same, as lines on stderr."""
+    for error in dict.fromkeys(errors):
+        click.echo(f"warning: {one_line(error)}", err=True)

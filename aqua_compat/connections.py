@@ -1,0 +1,70 @@
+"""The two ways in from Python: through nodes that run elsewhere, or as a node of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aqua_compat.api import AquaClient
+from aqua_compat.constants import Constants
+from overlay.identity import Identity
+
+if TYPE_CHECKING:
+    from overlay.settings import OverlaySettings
+    from registry.settings import NodeSettings
+
+# registry.light and registry.node bring libp2p, whose import takes 0.8 s: only who connects should pay for it.
+# ruff: noqa: PLC0415
+
+
+@asynccontextmanager
+async def connect(
+    addresses: str | Sequence[str],
+    *,
+    identity: Identity | None = None,
+    constants: Constants | None = None,
+    settings: OverlaySettings | None = None,
+    data_dir: Path | None = None,
+) -> AsyncIterator[AquaClient]:
+    """A light client: acts through one of the nodes at `addresses` and fails over between them.
+
+    `addresses` are multiaddrs with `/p2p/<peer id>`. `identity` is who acts, a new one for each connection by default;
+    it signs here, so the node never can in its name. `data_dir` keeps the times of its own writes across restarts.
+    Raises `registry.errors.DoorClosed` or `overlay.errors.OverlayError` when no node can be reached at the start.
+    """
+    from registry.light import open_light_client
+
+    given = [addresses] if isinstance(addresses, str) else list(addresses)
+    if not given:
+        raise ValueError("addresses holds no multiaddr of a node")
+    who = identity or Identity.generate()
+    async with open_light_client(who, given, settings=settings, data_dir=data_dir) as client:
+        yield AquaClient(client.registry, constants)
+
+
+@asynccontextmanager
+async def node(
+    data_dir: Path,
+    *,
+    identity: Identity | None = None,
+    constants: Constants | None = None,
+    settings: NodeSettings | None = None,
+) -> AsyncIterator[AquaClient]:
+    """A full node in this process, with its state in the folder `data_dir`; acts through itself.
+
+    `identity` is by default the one in `data_dir`, made on the first start.
+    Raises `overlay.errors.OverlayError` or `registry.errors.StorageError` when it can't listen or use its folder.
+    """
+    from overlay.identity import load_or_create_identity
+    from registry.node import open_node
+    from registry.settings import NodeSettings
+
+    who = identity or load_or_create_identity(data_dir / IDENTITY_FILE)
+    async with open_node(who, settings or NodeSettings(), data_dir) as running:
+        yield AquaClient(running.registry, constants)
+
+
+IDENTITY_FILE = "identity.json"
+"""Name of a node's key file in its data folder."""

@@ -1,0 +1,119 @@
+"""A node in a process of its own, started through the command line: for the demo and for tests."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import trio
+
+READY = "ready"
+
+
+class NodeFailed(Exception):
+    """The process ended, or took too long, before it was ready. The text ends with its last log lines."""
+
+
+class NodeProcess:
+    """A running `aqua-registry node`. `addresses` and `peer_id` are known once `start` has returned."""
+
+    def __init__(self, data_dir: Path, log_file: Path) -> None:
+        self.data_dir = data_dir
+        self.log_file = log_file
+        self.addresses: list[str] = []
+        self._process: trio.Process | None = None
+
+    @property
+    def address(self) -> str:
+        """The first of its full multiaddrs."""
+        return self.addresses[0]
+
+    @property
+    def peer_id(self) -> str:
+        """Its peer id, as in its addresses."""
+        return self.address.rpartition("/p2p/")[2]
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the last process that was started."""
+        return self._process.pid if self._process else None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self, *flags: str, timeout: float = 20.0) -> None:
+        """Start the process and wait for `ready`. Raises NodeFailed, and leaves no process then."""
+        command = [sys.executable, "-m", "aqua_compat", "node", "--data-dir", str(self.data_dir), *flags]
+        with self.log_file.open("ab") as log:
+            self._process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            )
+        lines: list[str] = []
+        try:
+            with trio.fail_after(timeout):
+                lines = await self._lines_until_ready(self._process)
+        except trio.TooSlowError:
+            raise NodeFailed(f"no {READY!r} within {timeout:g} s{self._last_log_lines()}") from None
+        finally:
+            if READY not in lines:
+                with trio.CancelScope(shield=True):
+                    await self.kill()
+        self.addresses = lines[:-1]
+
+    async def kill(self) -> None:
+        """End it as a crash would (SIGKILL) and wait until it is gone."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self, timeout: float = 6.0) -> int:
+        """End it as an operator would (SIGTERM), with SIGKILL after `timeout` seconds; its exit code."""
+        with trio.move_on_after(timeout):
+            return await self._end(signal.SIGTERM)
+        return await self._end(signal.SIGKILL)
+
+    async def _end(self, how: signal.Signals) -> int:
+        process = self._process
+        if process is None:
+            return 0
+        if process.poll() is None:
+            process.send_signal(how)
+        code = await process.wait()
+        if process.stdout is not None:
+            await process.stdout.aclose()
+        return code
+
+    async def _lines_until_ready(self, process: trio.Process) -> list[str]:
+        received = b""
+        assert process.stdout is not None
+        while True:
+            lines = received.decode(errors="replace").splitlines()
+            if received.endswith(b"\n") and lines[-1] == READY:
+                return lines
+            piece = await process.stdout.receive_some(4096)
+            if not piece:
+                raise NodeFailed(f"it ended with exit code {await process.wait()}{self._last_log_lines()}")
+            received += piece
+
+    def _last_log_lines(self) -> str:
+        lines = self.log_file.read_text(errors="replace").splitlines()[-10:]
+        return "; its log ends with:\n" + "\n".join(lines) if lines else "; its log is empty"
+
+
+async def start_network(nodes: Sequence[NodeProcess], *flags: str, timeout: float = 20.0) -> None:
+    """Start the first node, then the others at once, each bootstrapping from the first."""
+    await nodes[0].start(*flags, timeout=timeout)
+    async with trio.open_nursery() as nursery:
+        for process in nodes[1:]:
+            nursery.start_soon(partial(process.start, "--bootstrap", nodes[0].address, *flags, timeout=timeout))
+
+
+async def stop_network(nodes: Sequence[NodeProcess]) -> None:
+    """Stop all at once, whatever happens meanwhile: a cancelled caller's too."""
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            for process in nodes:
+                nursery.start_soon(process.stop)
