@@ -8,52 +8,48 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import structlog
 import trio
 from overlay.peer import OverlayPeer, open_peer
 
 from overlay.identity import Identity
+from registry.assembly import assembled
 from registry.data_folder import claimed
-from registry.door import LocalDoor
-from registry.doorway import open_doorway
-from registry.hosting import Host
-from registry.issuing import IssueLog
 from registry.network import Clock
-from registry.outbox import Outbox
 from registry.reading import Reader
 from registry.registry import Registry
-from registry.replica import Replica
 from registry.service import RegistryService
-from registry.service.invocation import Invocation
 from registry.settings import NodeSettings
-from registry.shelf import StoreShelf
 from registry.status import NodeStatus
 from registry.storage import Store, open_store
-from registry.weights import Weights
-from registry.writing import Writer
 
 DATABASE: Final = "registry.sqlite"
 CATCH_UP: Final = 2.0  # seconds after joining at which a node's own state answers alone
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Node:
     """Use `open_node`."""
 
-    def __init__(
-        self, peer: OverlayPeer, registry: Registry, service: RegistryService, store: Store, clock: Clock
-    ) -> None:
+    def __init__(self, peer: OverlayPeer, store: Store) -> None:
         self.peer = peer
-        self.registry = registry
-        self.service = service
+        self.registry: Registry
+        self.service: RegistryService
         self._store = store
-        self._clock = clock
         self._started = trio.current_time()
 
     async def status(self) -> NodeStatus:
-        """A snapshot of this node."""
-        return await node_status(self.peer, self._store, self._started)
+        """A snapshot of this node. Raises StorageError."""
+        keys, records, tombstones = await self._store.read(lambda transaction: transaction.counts())
+        return NodeStatus(
+            peer_id=self.peer.peer_id,
+            addresses=tuple(self.peer.addresses()),
+            members=tuple(self.peer.members()),
+            keys=keys,
+            records=records,
+            tombstones=tombstones,
+            uptime=round(trio.current_time() - self._started, 3),
+            ready=self.peer.ready,
+            overlay=self.peer.statistics(),
+        )
 
 
 @asynccontextmanager
@@ -64,50 +60,17 @@ async def open_node(
 
     Raises StorageError for a folder that can't be used, overlay.errors.OverlayError for addresses that can't.
     """
-    started = trio.current_time()
     with claimed(data_dir):
-        async with (
-            open_store(data_dir / DATABASE) as store,
-            open_peer(identity, settings.overlay) as peer,
-            trio.open_nursery() as nursery,
-        ):
-            service = RegistryService(store, identity.peer_id, settings.registry)
-            weights = Weights(settings.weights)
-            replica = Replica(peer, store, service, weights, clock)
-            outbox = Outbox(peer)
-            writer = Writer(peer, replica, outbox)
-            reader = Reader(peer, replica, clock)
-            shelf = StoreShelf(store, replica, identity.peer_id)
-            host = Host(peer, identity, shelf, settings.registry, clock)
-            invocation = Invocation(service, identity.peer_id, weights, clock, replica.is_responsible)
-
-            async def status() -> NodeStatus:
-                return await node_status(peer, store, started)
-
-            door = LocalDoor(peer, writer, reader, host, invocation, settings.registry.neighbourhood_size, status)
-            open_doorway(peer, door)
-            await nursery.start(outbox.run)
-            await nursery.start(writer.run)
-            nursery.start_soon(_catch_up, peer, reader, settings)
-            registry = Registry(identity, door, host, IssueLog(store), settings.registry, clock)
-            yield Node(peer, registry, service, store, clock)
-            nursery.cancel_scope.cancel()
-
-
-async def node_status(peer: OverlayPeer, store: Store, started: float) -> NodeStatus:
-    """What a node tells of itself."""
-    keys, records, tombstones = await store.read(lambda transaction: transaction.counts())
-    return NodeStatus(
-        peer_id=peer.peer_id,
-        addresses=tuple(peer.addresses()),
-        members=tuple(peer.members()),
-        keys=keys,
-        records=records,
-        tombstones=tombstones,
-        uptime=round(trio.current_time() - started, 3),
-        ready=peer.ready,
-        overlay=peer.statistics(),
-    )
+        async with open_store(data_dir / DATABASE) as store, open_peer(identity, settings.overlay) as peer:
+            node = Node(peer, store)
+            async with (
+                assembled(peer, identity, store, settings, node.status, clock) as parts,
+                trio.open_nursery() as own,
+            ):
+                node.registry, node.service = parts.registry, parts.service
+                own.start_soon(_catch_up, peer, parts.reader, settings)
+                yield node
+                own.cancel_scope.cancel()
 
 
 async def _catch_up(peer: OverlayPeer, reader: Reader, settings: NodeSettings) -> None:

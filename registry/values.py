@@ -318,7 +318,9 @@ def _check_timestamp(field: str, timestamp: object) -> None:
     if type(timestamp) is not int:  # nor a bool
         raise InvalidValue(f"{field} is {type(timestamp).__name__}, not whole seconds")
     if not 0 <= timestamp <= U63_MAX:
-        raise InvalidValue(f"{field} is {timestamp}, not within 0 and {U63_MAX} seconds")
+        # A number of any length may come; printing one of more than 4,300 digits is an error.
+        shown = timestamp if abs(timestamp) < 2**128 else "a larger number"
+        raise InvalidValue(f"{field} is {shown}, not within 0 and {U63_MAX} seconds")
 
 
 def _check_peer_id(field: str, peer_id: object) -> None:
