@@ -78,6 +78,12 @@ class ProtocolError(CallFailed):
     default_reason = "broke the protocol"
 
 
+class BodyTooLarge(CallFailed):
+    """The request, or its answer, doesn't fit into a frame; a too large request wasn't sent."""
+
+    default_reason = "too large for a frame"
+
+
 class BadFrame(ProtocolError):
     """A frame was too large, wasn't CBOR, or had no known form."""
 

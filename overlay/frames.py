@@ -1,8 +1,8 @@
 """Frames: a 4-byte big-endian length, then one CBOR item. Bytes in, items out; no I/O.
 
 What comes from a peer is bounded before it is built: the declared length first, then nesting; and what we don't use of
-CBOR is refused: tags (which can share, recurse or expand), indefinite lengths, duplicate keys, and keys that are neither
-text nor bytes.
+CBOR is refused: tags (which can share, recurse or expand), indefinite lengths, duplicate keys, and keys that are
+neither text nor bytes.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import msgspec
 class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on what one peer can make this one hold, and deadlines of a link.
 
-    The memory that one hostile peer can take is about `max_frame * (2 + max_in_flight) + max_write_buffer`.
+    The memory that one hostile peer can take is about `max_queued_bytes + max_write_buffer + 70 * max_served_bytes`.
     """
 
     max_frame: int = 1024 * 1024
@@ -20,11 +20,18 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_queued: int = 256
     """Requests of one peer that wait for being served; beyond it they are answered with `Overloaded`."""
 
+    max_served_bytes: int = 4 * 1024 * 1024
+    """Bytes of requests of one peer that are served at the same time (one always is). Decoded, hostile CBOR takes up
+    to 70 times as much."""
+
+    max_queued_bytes: int = 16 * 1024 * 1024
+    """Bytes of requests of one peer that wait for being served; beyond it they are answered with `Overloaded`."""
+
     max_pending: int = 1024
     """Own requests to one peer that wait for an answer; beyond it a call raises `Overloaded` at once."""
 
     max_write_buffer: int = 4 * 1024 * 1024
-    """Bytes that wait for being written to one peer; beyond it calls raise `Overloaded`."""
+    """Bytes that wait for being written to one peer; beyond it calls and answers wait, until `write_timeout`."""
 
     hello_timeout: float = 5.0
     """Seconds for the first frame of a new link."""
