@@ -14,7 +14,7 @@ from typing import Self
 import msgspec
 
 from registry.settings import RegistrySettings
-from registry.values import Key, Record, Slot, State, Tombstone, digest_of
+from registry.values import Key, Record, Slot, State, Tombstone, digest_of, encode
 from registry.verification import is_expired
 
 
@@ -41,6 +41,11 @@ class ResourceState(msgspec.Struct, frozen=True):
         """The tombstones, in an order that every replica agrees on."""
         stones = [state for state in self.slots.values() if isinstance(state, Tombstone)]
         return sorted(stones, key=lambda tombstone: tombstone.slot)
+
+    def size(self) -> int:
+        """Bytes in CBOR."""
+        states = sum(len(encode(state)) for state in self.slots.values())
+        return states + (len(encode(self.key)) if self.key else 0)
 
     def digest(self) -> bytes:
         """Equal exactly when two replicas know the same. 32 bytes."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from overlay.peer import OverlayPeer, open_peer
 
 from overlay.identity import Identity
+from overlay.peer import OverlayPeer, open_peer
 from registry.assembly import assembled
 from registry.data_folder import claimed
 from registry.network import Clock
@@ -68,9 +68,10 @@ async def open_node(
                 trio.open_nursery() as own,
             ):
                 node.registry, node.service = parts.registry, parts.service
-                own.start_soon(_catch_up, peer, parts.reader, settings)
-                yield node
-                own.cancel_scope.cancel()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_catch_up, peer, parts.reader, settings)
+                    yield node
+                    nursery.cancel_scope.cancel()
 
 
 async def _catch_up(peer: OverlayPeer, reader: Reader, settings: NodeSettings) -> None:

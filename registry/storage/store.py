@@ -28,7 +28,8 @@ Result = TypeVar("Result")
 
 MAX_QUEUED: Final = 4096  # writes; beyond it writers wait for the disk
 MAX_COMMIT: Final = 512  # writes in one transaction: a bound on what one failure or one fsync delays
-CACHED_RESOURCES: Final = 1024
+CACHED_RESOURCES: Final = 4096
+CACHED_BYTES: Final = 64 * 2**20  # of cached resources in CBOR, so that few huge ones can't fill memory
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -45,12 +46,14 @@ class _Write:
 class Store:
     """Use `open_store`. All methods belong to the Trio thread; only `decide` functions run on the worker thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, inline: bool = False) -> None:
         self._connection = connection
         self._path = path
+        self._inline = inline
         self._send, self._receive = trio.open_memory_channel[_Write](MAX_QUEUED)
         self._disk = trio.Lock()  # one thread at a time uses the connection
         self._cache: OrderedDict[str, ResourceState] = OrderedDict()
+        self._cache_bytes = 0
         self.commits = 0
         self.writes = 0
 
@@ -76,7 +79,10 @@ class Store:
         if cached is not None:
             self._cache.move_to_end(key_id)
             return cached
-        return await self.read(lambda transaction: self._load(transaction, key_id))
+        async with self._disk:  # no commit is under way, so what is read is what the last one left
+            state = await self._in_thread(Transaction(self._connection).resource, key_id)
+            self._remember(key_id, state)
+        return state
 
     def cached_resource(self, key_id: str) -> ResourceState | None:
         """`resource`, when that needs no disk."""
@@ -85,19 +91,25 @@ class Store:
     async def read(self, query: Callable[[Transaction], Result]) -> Result:
         """Runs `query`, which mustn't write, between two commits."""
         async with self._disk:
-            return await trio.to_thread.run_sync(query, Transaction(self._connection))
+            return await self._in_thread(query, Transaction(self._connection))
 
-    def _load(self, transaction: Transaction, key_id: str) -> ResourceState:
-        state = transaction.resource(key_id)
-        # Called under `_disk`: no commit is under way, so this is what the last one left.
-        trio.from_thread.run_sync(self._remember, key_id, state)
-        return state
+    async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        if self._inline:
+            await trio.lowlevel.checkpoint()
+            return function(*arguments)
+        return await trio.to_thread.run_sync(function, *arguments)
 
     def _remember(self, key_id: str, state: ResourceState) -> None:
+        self._forget(key_id)
         self._cache[key_id] = state
-        self._cache.move_to_end(key_id)
-        if len(self._cache) > CACHED_RESOURCES:
-            self._cache.popitem(last=False)
+        self._cache_bytes += state.size()
+        while len(self._cache) > CACHED_RESOURCES or self._cache_bytes > CACHED_BYTES:
+            self._forget(next(iter(self._cache)))
+
+    def _forget(self, key_id: str) -> None:
+        known = self._cache.pop(key_id, None)
+        if known is not None:
+            self._cache_bytes -= known.size()
 
     async def run(self) -> None:
         """Commits until cancelled or closed; what was queued by then is committed."""
@@ -115,7 +127,7 @@ class Store:
     async def _commit(self, batch: list[_Write]) -> None:
         async with self._disk:
             try:
-                transactions = await trio.to_thread.run_sync(self._commit_on_disk, batch)
+                transactions = await self._in_thread(self._commit_on_disk, batch)
             except sqlite3.Error as error:
                 _log.exception("commit failed", database=str(self._path), writes=len(batch))
                 failure = StorageError(f"the disk refused a write to {self._path}: {error}")
@@ -166,7 +178,7 @@ class Store:
                 else:
                     slots[slot] = state
             key = change.key if change.key_changed else known.key
-            self._cache[key_id] = ResourceState(key=key, slots=MappingProxyType(slots))
+            self._remember(key_id, ResourceState(key=key, slots=MappingProxyType(slots)))
 
     def close(self) -> None:
         """No writes after this; `run` ends when the queue is empty."""
@@ -174,10 +186,13 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(path: Path) -> AsyncIterator[Store]:
-    """The storage in the file `path`, created when missing. Leaving commits what was queued. Raises StorageError."""
-    connection = await trio.to_thread.run_sync(open_database, path)
-    store = Store(connection, path)
+async def open_store(path: Path, *, inline: bool = False) -> AsyncIterator[Store]:
+    """The storage in the file `path`, created when missing. Leaving commits what was queued. Raises StorageError.
+
+    `inline` runs SQLite in the Trio thread: for virtual time, which doesn't wait for threads.
+    """
+    connection = open_database(path) if inline else await trio.to_thread.run_sync(open_database, path)
+    store = Store(connection, path, inline=inline)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_run_shielded, store)

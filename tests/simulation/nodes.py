@@ -1,0 +1,57 @@
+"""Whole nodes over the simulated network, with real storage in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from overlay.identity import Identity
+from registry.assembly import Parts, assembled
+from registry.registry import Registry
+from registry.settings import NodeSettings
+from registry.status import NodeStatus
+from registry.storage import Store, open_store
+from tests.simulation.simulated_network import SimulatedNetwork, SimulatedPeer
+
+
+class SimulatedNode(NamedTuple):
+    identity: Identity
+    peer: SimulatedPeer
+    store: Store
+    parts: Parts
+
+    @property
+    def peer_id(self) -> str:
+        return self.identity.peer_id
+
+    @property
+    def registry(self) -> Registry:
+        return self.parts.registry
+
+
+async def _no_status() -> NodeStatus:
+    raise NotImplementedError("simulated nodes have no addresses to tell of")
+
+
+@asynccontextmanager
+async def simulated_nodes(
+    count: int,
+    settings: NodeSettings | None = None,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[tuple[SimulatedNetwork, list[SimulatedNode]]]:
+    """`count` nodes that all know each other, with the identities of seeds 1, 2, ..."""
+    network = SimulatedNetwork()
+    nodes: list[SimulatedNode] = []
+    async with AsyncExitStack() as stack:
+        for number in range(1, count + 1):
+            identity = Identity.from_seed(number.to_bytes(32, "big"))
+            peer = network.add(identity.peer_id)
+            store = await stack.enter_async_context(open_store(Path(":memory:"), inline=True))
+            parts = await stack.enter_async_context(
+                assembled(peer, identity, store, settings or NodeSettings(), _no_status, clock)
+            )
+            nodes.append(SimulatedNode(identity, peer, store, parts))
+        yield network, nodes
