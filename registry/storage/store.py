@@ -31,6 +31,9 @@ MAX_COMMIT: Final = 512  # writes in one transaction: a bound on what one failur
 CACHED_RESOURCES: Final = 4096
 CACHED_BYTES: Final = 64 * 2**20  # of cached resources in CBOR, so that few huge ones can't fill memory
 
+_OWN_FAULTS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""What one write's own values provoke. Any other error of SQLite's is the disk's, and all in the transaction fail."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -66,7 +69,7 @@ class Store:
         write = _Write(decide)
         try:
             await self._send.send(write)
-        except trio.BrokenResourceError as error:
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise StorageError(f"the database {self._path} is closed") from error
         await write.done.wait()
         assert write.outcome is not None
@@ -74,13 +77,13 @@ class Store:
         return result
 
     async def resource(self, key_id: str) -> ResourceState:
-        """Everything that is stored under a key id, as of the last commit."""
+        """Everything that is stored under a key id, as of the last commit. Raises StorageError."""
         cached = self._cache.get(key_id)
         if cached is not None:
             self._cache.move_to_end(key_id)
             return cached
         async with self._disk:  # no commit is under way, so what is read is what the last one left
-            state = await self._in_thread(Transaction(self._connection).resource, key_id)
+            state = await self._query(lambda transaction: transaction.resource(key_id))
             self._remember(key_id, state)
         return state
 
@@ -89,9 +92,15 @@ class Store:
         return self._cache.get(key_id)
 
     async def read(self, query: Callable[[Transaction], Result]) -> Result:
-        """Runs `query`, which mustn't write, between two commits."""
+        """Runs `query`, which mustn't write, between two commits. Raises StorageError."""
         async with self._disk:
+            return await self._query(query)
+
+    async def _query(self, query: Callable[[Transaction], Result]) -> Result:
+        try:
             return await self._in_thread(query, Transaction(self._connection))
+        except sqlite3.Error as error:
+            raise StorageError(f"the database {self._path} can't be read: {error}") from error
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         if self._inline:
@@ -130,9 +139,8 @@ class Store:
                 transactions = await self._in_thread(self._commit_on_disk, batch)
             except sqlite3.Error as error:
                 _log.exception("commit failed", database=str(self._path), writes=len(batch))
-                failure = StorageError(f"the disk refused a write to {self._path}: {error}")
                 for write in batch:
-                    write.outcome = outcome.Error(failure)
+                    write.outcome = outcome.Error(StorageError(f"the disk refused a write to {self._path}: {error}"))
             else:
                 for transaction in transactions:
                     self._refresh(transaction)
@@ -159,11 +167,14 @@ class Store:
         write.outcome = outcome.capture(write.decide, transaction)
         refused = isinstance(write.outcome, outcome.Error)
         if isinstance(write.outcome, outcome.Error):
-            if isinstance(write.outcome.error, sqlite3.Error):
-                raise write.outcome.error
+            error = write.outcome.error
+            if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_FAULTS):
+                raise error
             self._connection.execute("ROLLBACK TO one_write")
-            if not isinstance(write.outcome.error, ServiceError):
-                _log.error("a write failed", error=repr(write.outcome.error))
+            if isinstance(error, sqlite3.Error):
+                write.outcome = outcome.Error(StorageError(f"the database {self._path} can't hold this: {error}"))
+            if not isinstance(error, ServiceError):
+                _log.error("a write failed", error=repr(error))
         self._connection.execute("RELEASE one_write")
         return None if refused else transaction
 

@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import cast
 
-import cbor2
 import msgspec
 
+from registry.errors import InvalidValue, StorageError
 from registry.merging import ResourceState
-from registry.values import Key, Record, Slot, State, encode, parse_key, parse_state
+from registry.values import Key, Record, Slot, State, decode_key, decode_state, encode
+
+_REMEDY = "restore a copy, or move it away to start empty"
 
 
 class StoredKey(msgspec.Struct, frozen=True):
@@ -197,8 +199,14 @@ class Transaction:
 
 
 def _stored_key(row: tuple[bytes, int, int]) -> StoredKey:
-    return StoredKey(key=parse_key(cbor2.loads(row[0])), timestamp_published=row[1], weight=row[2])
+    try:
+        return StoredKey(key=decode_key(row[0]), timestamp_published=row[1], weight=row[2])
+    except InvalidValue as error:
+        raise StorageError(f"the database holds a damaged key: {error}; {_REMEDY}") from error
 
 
 def _stored_state(row: tuple[bytes, int]) -> StoredState:
-    return StoredState(state=parse_state(cbor2.loads(row[0])), weight=row[1])
+    try:
+        return StoredState(state=decode_state(row[0]), weight=row[1])
+    except InvalidValue as error:
+        raise StorageError(f"the database holds a damaged record or tombstone: {error}; {_REMEDY}") from error

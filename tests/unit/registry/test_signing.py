@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from builders import HOST, ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from overlay.identity import Identity, verify
 from registry.signing import key_digest, key_id_of, metadata_digest, record_digest, tombstone_digest
 from registry.values import Key, Record, RecordMetadata, Tombstone
 from registry.verification import key_is_genuine, record_is_genuine, tombstone_is_genuine
+from tests.unit.registry.builders import HOST, ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "signing-vectors.json").read_text())
 PEERS = st.sampled_from([OWNER.peer_id, ISSUER.peer_id, HOST.peer_id])

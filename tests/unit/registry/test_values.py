@@ -10,7 +10,6 @@ import base58
 import cbor2
 import msgspec
 import pytest
-from builders import HOST, ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +36,7 @@ from registry.values import (
     parse_metadata,
     parse_state,
 )
+from tests.unit.registry.builders import HOST, ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone
 
 PEERS = st.sampled_from([OWNER.peer_id, ISSUER.peer_id, HOST.peer_id])
 SECONDS = st.integers(0, U63_MAX)
