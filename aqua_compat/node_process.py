@@ -71,9 +71,9 @@ class NodeProcess:
 
     async def stop(self, timeout: float = 6.0) -> int:
         """End it as an operator would (SIGTERM), with SIGKILL after `timeout` seconds; its exit code."""
-        with trio.move_on_after(timeout):
-            return await self._end(signal.SIGTERM)
-        return await self._end(signal.SIGKILL)
+        with trio.move_on_after(timeout) as patience:
+            code = await self._end(signal.SIGTERM)
+        return await self._end(signal.SIGKILL) if patience.cancelled_caught else code
 
     async def _end(self, how: signal.Signals) -> int:
         process = self._process

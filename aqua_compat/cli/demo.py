@@ -25,7 +25,7 @@ NODES = 5
 MAJORITY = 3
 
 
-@click.command()
+@click.command(short_help="See a network of five nodes at work.")
 @logging_options("error")
 def demo(log_level: str, log_format: str) -> None:
     """Start five nodes, and register, resolve, kill and unregister on them.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 
 import click
 
@@ -17,7 +16,7 @@ from aqua_compat.cli.run import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(version("aqua-registry"), prog_name="aqua-registry")
+@click.version_option(package_name="aqua-registry")
 def cli() -> None:
     """Find services without a server: run a node, register services, resolve them.
 

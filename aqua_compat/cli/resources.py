@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 
-@click.group()
+@click.group(short_help="Create and look at resources.")
 def resource() -> None:
     """Create and look at resources: labels under which services are found."""
 
@@ -39,7 +39,7 @@ def create_resource(session: Session, label: str, as_json: bool) -> None:
         click.echo(resource_id)
 
 
-@resource.command("show")
+@resource.command("show", short_help="Print whose resource it is.")
 @click.argument("resource_id")
 @json_option
 @network_options()
@@ -61,7 +61,7 @@ def show_resource(session: Session, resource_id: str, as_json: bool) -> None:
         click.echo(f"{name:8} {one_line(text)}")
 
 
-@resource.command("id")
+@resource.command("id", short_help="Print the id of a label, existing or not.")
 @click.argument("label")
 @click.option("--owner", metavar="PEER_ID", help="Peer id of its owner.  [default: your key's]")
 @click.option(
@@ -108,8 +108,7 @@ def register_service(
 ) -> None:
     """Register on RESOURCE_ID that a service runs on a peer.
 
-    A record lives for a day after its hosting peer signed it. A node renews what it hosts; for a record on your own
-    key, as by default, run this command again before the day is over.
+    A record lives for a day after its hosting peer signed it: run this command again before that.
     """
 
     success, errors = session.run(
@@ -163,7 +162,7 @@ def resolve(session: Session, resource_id: str, ack: int, as_json: bool) -> None
         click.echo(describe(record))
 
 
-@click.command()
+@click.command(short_help="Print the members of the network that a node knows.")
 @click.argument("resource_id", required=False)
 @json_option
 @network_options()

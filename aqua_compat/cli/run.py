@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 
-@click.command()
+@click.command(short_help="Call a function of the original's API, print JSON.")
 @click.option("-f", "--func", required=True, metavar="CALL", help="The call, such as 'resolveResource(id, 1)'.")
 @click.option("--data", default="{}", metavar="JSON", help="Object with the values of names in the call.")
 @network_options(writes=True)

@@ -97,11 +97,13 @@ def network_options(*, writes: bool = False) -> Callable[[Callable[..., Any]], C
             decorated = click.option(
                 "--factor",
                 type=click.IntRange(1),
+                metavar="N",
                 help="Replicas that must have it on disk before it counts as done.  [default: 1]",
             )(decorated)
         decorated = click.option(
             "--timeout",
             type=click.FloatRange(0.001, 3600),
+            metavar="SECONDS",
             default=6.0,
             show_default=True,
             envvar="AQUA_REGISTRY_TIMEOUT",

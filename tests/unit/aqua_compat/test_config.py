@@ -1,0 +1,113 @@
+"""A node's settings out of flags, environment, file and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aqua_compat.cli.config import leaves, load_settings, unknown_variables, variable_of
+from aqua_compat.cli.failures import Misuse
+from registry.settings import NodeSettings
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "node.toml"
+    path.write_text(text)
+    return path
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert load_settings(None, {}, {}) == NodeSettings()
+
+
+def test_file_mirrors_the_settings_one_to_one(tmp_path: Path) -> None:
+    file = _file(
+        tmp_path,
+        """
+        [overlay]
+        listen = ["/ip4/127.0.0.1/tcp/7000", "/ip4/127.0.0.1/tcp/7001/ws"]
+        dial_timeout = 2
+        [overlay.calls]
+        max_frame = 2048
+        [registry]
+        clock_skew = 0
+        [registry.hosting]
+        allow = "nobody"
+        [weights]
+        12D3KooWEXRyij7ASfeN5jcSCUoVhGcPEY4sXofJhNJctmEnjFxG = 3
+        """,
+    )
+    settings = load_settings(file, {}, {})
+    assert settings.overlay.listen == ("/ip4/127.0.0.1/tcp/7000", "/ip4/127.0.0.1/tcp/7001/ws")
+    assert settings.overlay.dial_timeout == 2.0
+    assert settings.overlay.calls.max_frame == 2048
+    assert settings.registry.clock_skew == 0
+    assert settings.registry.hosting.allow == "nobody"
+    assert list(settings.weights.values()) == [3]
+
+
+def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
+    file = _file(tmp_path, '[overlay]\nlisten = ["file"]\nannounce = ["file"]\nbootstrap = ["file"]')
+    environment = {"AQUA_REGISTRY_OVERLAY_LISTEN": "env", "AQUA_REGISTRY_OVERLAY_ANNOUNCE": "env, env2"}
+    overlay = load_settings(file, environment, {("overlay", "listen"): ("flag",)}).overlay
+    assert (overlay.listen, overlay.announce, overlay.bootstrap) == (("flag",), ("env", "env2"), ("file",))
+
+
+def test_every_setting_has_a_variable_of_its_own() -> None:
+    variables = [variable_of(path) for path, _ in leaves(NodeSettings)]
+    assert len(variables) == len(set(variables))
+    assert "AQUA_REGISTRY_OVERLAY_CALLS_MAX_FRAME" in variables
+
+
+def test_variables_are_parsed_by_the_settings_type() -> None:
+    settings = load_settings(
+        None,
+        {
+            "AQUA_REGISTRY_OVERLAY_MEMBER": "false",
+            "AQUA_REGISTRY_OVERLAY_CALL_TIMEOUT": "1.5",
+            "AQUA_REGISTRY_REGISTRY_EXPIRED_AGE": "60",
+            "AQUA_REGISTRY_WEIGHTS": '{"p": 2}',
+        },
+        {},
+    )
+    assert settings.overlay.member is False
+    assert settings.overlay.call_timeout == 1.5
+    assert settings.registry.expired_age == 60
+    assert settings.weights == {"p": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("[overlay]\nlisen = []", r"unknown setting overlay.lisen; did you mean overlay.listen\?"),
+        ("[overlay.calls]\nmax_fram = 1", "did you mean overlay.calls.max_frame"),
+        ("xyz = 1", "unknown setting xyz; known here: overlay, registry, weights"),
+        ("overlay = 1", r"overlay must be a table, as in \[overlay\]"),
+        ('[overlay]\nlisten = "/ip4/127.0.0.1/tcp/0"', "Expected `array`, got `str` - at `overlay.listen`"),
+        ('[registry]\nclock_skew = "30"', "Expected `int`, got `str` - at `registry.clock_skew`"),
+        ("[overlay", "isn't TOML"),
+    ],
+)
+def test_fault_in_the_file_is_told_with_file_and_setting(tmp_path: Path, text: str, error: str) -> None:
+    file = _file(tmp_path, text)
+    with pytest.raises(Misuse, match=error) as caught:
+        load_settings(file, {}, {})
+    assert str(file) in caught.value.message
+
+
+def test_missing_file_and_bad_variable_are_told(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match=r"can't read the configuration .*none\.toml: No such file"):
+        load_settings(tmp_path / "none.toml", {}, {})
+    with pytest.raises(Misuse, match="AQUA_REGISTRY_REGISTRY_CLOCK_SKEW is 'soon'"):
+        load_settings(None, {"AQUA_REGISTRY_REGISTRY_CLOCK_SKEW": "soon"}, {})
+
+
+def test_variables_that_set_nothing_are_found() -> None:
+    environment = {
+        "AQUA_REGISTRY_OVERLAY_LISTEN": "",
+        "AQUA_REGISTRY_RELAY": "",
+        "AQUA_REGISTRY_LISTEN": "",
+        "HOME": "",
+    }
+    assert unknown_variables(environment) == ["AQUA_REGISTRY_LISTEN"]
