@@ -1,0 +1,312 @@
+"""A peer of the network, assembled: host, links, routing table, surroundings and joining, with one owner of all tasks.
+
+open_peer ── host          libp2p: listening, connections, gossip
+          ├─ links         calls to and from every peer
+          ├─ joining       bootstrap, rejoining, looking around
+          └─ bookkeeping   newcomers and losses: routing table, addresses, one more dial before a member is given up
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+import trio
+
+from overlay.addresses import parse_peer_address
+from overlay.calls.links import Links
+from overlay.calls.serving import Handler
+from overlay.errors import CallFailed
+from overlay.host import Host, open_host
+from overlay.identity import Identity
+from overlay.joining import Joining, validate_bootstrap
+from overlay.keyspace import resource_position
+from overlay.routing import Routing
+from overlay.settings import OverlaySettings
+from overlay.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_ADDRESSES_METHOD = "overlay/addresses"
+_ADDRESSES_TIMEOUT = 5.0
+_MAX_REMEMBERED = 256
+_SECOND_DIALS = (0.0, 0.5, 1.5)  # seconds before each dial of a member that went, until it counts as gone
+
+
+class OverlayStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a peer is doing: `connections` to `known_peers` now, the rest counted since its start."""
+
+    connections: int
+    """Open connections, with or without a link."""
+    links: int
+    """Open links, to members and light clients."""
+    members: int
+    """Live members, this peer not counted."""
+    routing_table: int
+    """Peers in the Kad table."""
+    calls_made: int
+    calls_failed: int
+    calls_served: int
+    refused: int
+    internal_errors: int
+    overloaded: int
+    malformed: int
+    """Frames that broke the protocol."""
+    stalled: int
+    """Links given up because nothing came or went."""
+    bytes_received: int
+    bytes_sent: int
+    dial_failures: int
+
+
+class OverlayPeer:
+    """One peer of the network. Made by `open_peer`, which owns its tasks."""
+
+    def __init__(self, host: Host, settings: OverlaySettings) -> None:
+        self.host = host
+        self._settings = settings
+        self._links = Links(host, settings, settings.member)
+        self._routing = Routing(host, settings, serve=settings.member)
+        self._surroundings = Surroundings(host, self._links, settings)
+        self._joining = Joining(self, settings)
+        self._joins_through_others = any(
+            parse_peer_address(address)[1] != host.peer_id for address in settings.bootstrap
+        )
+        self._joined = trio.Event()
+        self._remembered: dict[str, None] = {}
+        self._live: set[str] = set()
+        self._came: set[str] = set()
+        self._went: set[str] = set()
+        self._book_soon = trio.Event()
+        self._membership_callbacks: list[Callable[[], None]] = []
+        self._links.on_up(self._note_up)
+        self._links.on_down(self._note_down)
+        self._links.serve(_ADDRESSES_METHOD, self._answer_addresses)
+        if not self._joins_through_others:
+            self._joined.set()
+
+    @property
+    def peer_id(self) -> str:
+        """Our own peer id (base58)."""
+        return self.host.peer_id
+
+    def addresses(self) -> list[str]:
+        """Multiaddrs at which others reach this peer, each ending in `/p2p/<own id>`; empty for one that only dials."""
+        return self.host.listen_addresses()
+
+    def serve(self, method: str, handler: Handler) -> None:
+        """Answer calls of `method` with `await handler(caller's peer id, body)`; bodies are what CBOR can carry.
+
+        A handler refuses by raising `Refusal`; anything else that it raises is answered as code "internal".
+        Raises ValueError when the method is served already.
+        """
+        self._links.serve(method, handler)
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Call `method` of a peer and return the answer's body; `timeout` in seconds is for all of it.
+
+        Dials, at the addresses known, when there is no link. Raises subclasses of `CallFailed`; the remote handler is
+        cancelled when this is.
+        """
+        return await self._links.call(peer_id, method, body, timeout=timeout)
+
+    async def connect(self, multiaddr: str, *, timeout: float) -> str:
+        """Connect and link to the peer at a multiaddr that ends in `/p2p/<peer id>`; returns that id.
+
+        Raises `Unreachable` and other kinds of `CallFailed`, and `AddressError` for what isn't such an address.
+        """
+        deadline = trio.current_time() + timeout
+        peer_id = await self.host.connect(multiaddr, timeout=timeout)
+        await self._links.ensure_link(peer_id, timeout=max(deadline - trio.current_time(), 0.0))
+        return peer_id
+
+    async def disconnect(self, peer_id: str) -> None:
+        """Close every connection to a peer. Members may come back at once."""
+        await self.host.disconnect(peer_id)
+
+    def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
+        """Remember where a peer may be reached; bounded, and bad addresses are dropped silently."""
+        self.host.add_addresses(peer_id, addresses)
+
+    async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
+        """The `count` live members nearest to a resource, nearest first, this peer among them when it is one.
+
+        Fewer when the network has fewer, or when the lookup took longer than `lookup_timeout`; empty for a light client
+        without a node. Never raises for what peers do.
+        """
+        return await self._surroundings.nearest(resource_position(resource_id), count)
+
+    def is_responsible(self, resource_id: str, count: int) -> bool:
+        """Whether this peer is among the `count` members nearest to a resource, as far as it knows; asks nobody."""
+        return self.peer_id in self._surroundings.known_nearest(resource_position(resource_id), count)
+
+    def members(self) -> list[str]:
+        """Members with an open link, without this peer."""
+        return self._surroundings.members()
+
+    def is_linked(self, peer_id: str) -> bool:
+        """Whether a link to the peer is open, so that a call needs no dialling."""
+        return self._links.is_linked(peer_id)
+
+    @property
+    def ready(self) -> bool:
+        """Whether writes make sense: not isolated."""
+        return not self.is_isolated()
+
+    def is_isolated(self) -> bool:
+        """Whether this peer should be in a network and knows no live member of it."""
+        return self._joins_through_others and not self.members()
+
+    async def wait_joined(self) -> None:
+        """Wait for the first member; returns at once for a peer that was started without bootstrap addresses."""
+        await self._joined.wait()
+
+    def on_membership_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback()` called, synchronously, whenever a member came or went; it must be cheap and not raise."""
+        self._membership_callbacks.append(callback)
+
+    def statistics(self) -> OverlayStatistics:
+        """Counts as of now."""
+        links = self._links.statistics()
+        return OverlayStatistics(
+            connections=len(self.host.connected_peers()),
+            links=links.links,
+            members=links.members,
+            routing_table=len(self._routing),
+            calls_made=links.calls_made,
+            calls_failed=links.calls_failed,
+            calls_served=links.calls_served,
+            refused=links.refused,
+            internal_errors=links.internal_errors,
+            overloaded=links.overloaded,
+            malformed=links.malformed,
+            stalled=links.stalled,
+            bytes_received=links.bytes_received,
+            bytes_sent=links.bytes_sent,
+            dial_failures=self.host.dial_failures,
+        )
+
+    # What joining needs (`overlay.joining.Joinable`).
+
+    def remembered_members(self) -> list[str]:
+        """Peers that were members, the latest of them."""
+        return list(self._remembered)
+
+    async def link_through(self, multiaddr: str) -> None:
+        """Connect and link, within `dial_timeout`."""
+        await self.connect(multiaddr, timeout=self._settings.dial_timeout)
+
+    async def link(self, peer_id: str) -> None:
+        """Link to a peer whose addresses are known, within `dial_timeout`."""
+        await self._links.ensure_link(peer_id, timeout=self._settings.dial_timeout)
+
+    async def look_around(self) -> None:
+        """Look our own position up, so that everyone near knows us and is known; members only."""
+        if self._settings.member:
+            await self._surroundings.look_around()
+
+    # Tasks, owned by `open_peer`.
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Link, join and keep books until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._links.run)
+            nursery.start_soon(self._joining.run)
+            nursery.start_soon(self._keep_books)
+            task_status.started()
+
+    def _note_up(self, peer_id: str, member: bool) -> None:
+        if member:
+            self._remembered.pop(peer_id, None)
+            self._remembered[peer_id] = None
+            if len(self._remembered) > _MAX_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+            self._live.add(peer_id)
+            self._joined.set()
+            self._came.add(peer_id)
+            self._went.discard(peer_id)
+        self._note_change(member)
+
+    def _note_down(self, peer_id: str) -> None:
+        member = peer_id in self._live
+        if member:
+            self._live.discard(peer_id)
+            self._went.add(peer_id)
+            self._came.discard(peer_id)
+        if self.is_isolated():
+            self._surroundings.forget_regions()
+        self._note_change(member)
+
+    def _note_change(self, member: bool) -> None:
+        self._joining.note_change()
+        self._book_soon.set()
+        if member:
+            for callback in self._membership_callbacks:
+                callback()
+
+    async def _keep_books(self) -> None:
+        """Enter newcomers into the routing table; dial once more who went, and strike out who is gone."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._book_soon.wait()
+                self._book_soon = trio.Event()
+                came, self._came = self._came, set()
+                went, self._went = self._went, set()
+                for peer_id in came:
+                    nursery.start_soon(self._welcome, peer_id)
+                for peer_id in went:
+                    nursery.start_soon(self._try_again, peer_id)
+
+    async def _welcome(self, peer_id: str) -> None:
+        """Learn where a new member can be reached, from itself, and tell others from now on."""
+        try:
+            answer = await self._links.call(peer_id, _ADDRESSES_METHOD, None, timeout=_ADDRESSES_TIMEOUT)
+            self.host.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
+        except (CallFailed, msgspec.ValidationError) as error:
+            log.debug("a member didn't tell its addresses", peer_id=peer_id, error=str(error))
+        await self._routing.add(peer_id)
+
+    async def _try_again(self, peer_id: str) -> None:
+        """A link was lost: the peer may live all the same."""
+        reason = "no address known"
+        for delay in _SECOND_DIALS if self.host.addresses_of(peer_id) else ():
+            await trio.sleep(delay)
+            try:
+                await self.link(peer_id)
+            except CallFailed as error:
+                reason = error.reason
+            else:
+                return
+        log.info("a member is gone", peer_id=peer_id, reason=reason)
+        self._routing.remove(peer_id)
+
+    async def _answer_addresses(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
+        await trio.lowlevel.checkpoint()
+        return self.addresses()
+
+
+@asynccontextmanager
+async def open_peer(identity: Identity, settings: OverlaySettings) -> AsyncIterator[OverlayPeer]:
+    """A peer that listens, joins and serves until the block ends; then its sockets and tasks are gone within seconds.
+
+    Raises `AddressError` for settings with a bad address and `OverlayError` when it can't listen.
+    """
+    validate_bootstrap(settings.bootstrap)
+    failure: Exception | None = None
+    async with open_host(identity, settings) as host, trio.open_nursery() as nursery:
+        peer = OverlayPeer(host, settings)
+        await nursery.start(peer.run)
+        try:
+            yield peer
+        except Exception as error:
+            # Raised again outside, so that it comes out as it is and not in a group.
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
