@@ -63,10 +63,7 @@ async def open_node(
     with claimed(data_dir):
         async with open_store(data_dir / DATABASE) as store, open_peer(identity, settings.overlay) as peer:
             node = Node(peer, store)
-            async with (
-                assembled(peer, identity, store, settings, node.status, clock) as parts,
-                trio.open_nursery() as own,
-            ):
+            async with assembled(peer, identity, store, settings, node.status, clock) as parts:
                 node.registry, node.service = parts.registry, parts.service
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_catch_up, peer, parts.reader, settings)

@@ -14,14 +14,14 @@ import trio
 from overlay.errors import CallFailed
 from overlay.identity import Identity
 from registry.door import Door
-from registry.errors import InvalidValue, NewerRecordOrTombstoneExists, RegistryError
+from registry.errors import HostingRefused, InvalidValue, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError
 from registry.hosting import Host
 from registry.issuing import IssueLog
 from registry.messages import Item, WriteOutcome
 from registry.network import Clock
 from registry.reading import ReadOutcome
 from registry.settings import RegistrySettings
-from registry.signing import key_digest, key_id_of, metadata_digest, tombstone_digest
+from registry.signing import key_digest, key_id_of, metadata_digest, record_digest, tombstone_digest
 from registry.status import NodeStatus
 from registry.values import Key, Record, RecordMetadata, Slot, State, Tombstone
 
@@ -156,6 +156,24 @@ class Registry:
         `current_timestamp_sec` and weights given as None are the host's. Raises RegistryError.
         """
         return await self._door.service(function, arguments, timeout=timeout)
+
+    async def host_signature(
+        self, metadata: RecordMetadata, timestamp_created: int, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> bytes:
+        """The signature of the peer that `metadata` names as host (original: getRecordSignature). Raises RegistryError.
+
+        Another peer signs by its policy, at its own time, and keeps the record.
+        """
+        if metadata.peer_id == self.identity.peer_id:
+            digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, timestamp_created)
+            return self.identity.sign(digest)
+        key = (await self._read(metadata.key_id, 1, timeout)).resource.key
+        if key is None:
+            raise KeyNotExists(metadata.key_id)
+        record = await self._door.host(key, metadata, timeout=timeout)
+        if record.timestamp_created != timestamp_created:
+            raise HostingRefused(f"{metadata.peer_id} signs at its own time, which is {record.timestamp_created}")
+        return record.signature
 
     async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
         return await self._door.read(resource_id, ack=ack, timeout=timeout)

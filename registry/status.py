@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from overlay.statistics import OverlayStatistics
+from overlay.peer import OverlayStatistics
 
 
 class NodeStatus(msgspec.Struct, frozen=True):

@@ -138,7 +138,7 @@ class Store:
             try:
                 transactions = await self._in_thread(self._commit_on_disk, batch)
             except sqlite3.Error as error:
-                _log.exception("commit failed", database=str(self._path), writes=len(batch))
+                _log.error("commit failed", database=str(self._path), writes=len(batch), error=repr(error))
                 for write in batch:
                     write.outcome = outcome.Error(StorageError(f"the disk refused a write to {self._path}: {error}"))
             else:
@@ -181,7 +181,10 @@ class Store:
     def _refresh(self, transaction: Transaction) -> None:
         """Brings the cache to what was committed."""
         for key_id in transaction.changes.keys() & self._cache.keys():
-            change, known = transaction.changes[key_id], self._cache[key_id]
+            known = self._cache.get(key_id)
+            if known is None:  # pushed out by the one before
+                continue
+            change = transaction.changes[key_id]
             slots = dict(known.slots)
             for slot, state in change.slots.items():
                 if state is None:
