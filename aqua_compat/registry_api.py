@@ -77,11 +77,14 @@ class RegistryApi:
         )
 
     async def getRecordSignature(self, metadata: RecordMetadata, timestamp_created: int) -> SignResult:
-        """The signature of the peer that the metadata names as host; by its policy when that is another one."""
+        """The signature of the peer that the metadata names as host.
+
+        When that is another peer, it signs by its policy, only at its own present time, and keeps the record.
+        """
         metadata = check_instance("metadata", metadata, RecordMetadata)
         timestamp = check_u64("timestamp_created", timestamp_created)
         try:
-            signature = await self._registry.sign_as_host(metadata, timestamp, timeout=self.constants.timeout)
+            signature = await self._registry.host_signature(metadata, timestamp, timeout=self.constants.timeout)
         except (OverlayError, RegistryError) as error:
             return SignResult(False, str(error))
         return SignResult(True, None, signature)

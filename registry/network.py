@@ -15,7 +15,10 @@ Clock = Callable[[], float]
 class Network(Protocol):
     """Peers, addressed by id, and who is near to a resource."""
 
-    peer_id: str
+    @property
+    def peer_id(self) -> str:
+        """Our own peer id (base58)."""
+        ...
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
         """The `count` nearest live members, nearest first, this one included when it is a member."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -26,11 +29,14 @@ Action = Callable[["AquaClient"], Awaitable[Outcome]]
 class Session:
     """How one command reaches the network: through which nodes, as whom, and with which patience."""
 
-    def __init__(self, relays: tuple[str, ...], key_name: str, timeout: float, factor: int | None) -> None:
+    def __init__(
+        self, relays: tuple[str, ...], key_name: str, timeout: float, factor: int | None, *, writes: bool
+    ) -> None:
         self.relays = relays
         self.key_name = key_name
         self.timeout = timeout
         self.factor = factor
+        self.writes = writes
 
     def run(self, action: Action[Outcome]) -> Outcome:
         """Connect, act and disconnect. Raises Failure when no node can be reached, Misuse for a wrong argument."""
@@ -51,15 +57,30 @@ class Session:
         )
         identity = named_key(self.key_name)
         try:
-            async with connect(
-                self.relays,
-                identity=identity,
-                constants=constants,
-                data_dir=user_data_folder() / "clients" / self.key_name,
-            ) as client:
+            async with AsyncExitStack() as stack:
+                data_dir = await stack.enter_async_context(self._own_folder()) if self.writes else None
+                client = await stack.enter_async_context(
+                    connect(self.relays, identity=identity, constants=constants, data_dir=data_dir)
+                )
                 outcomes.append(await action(client))
         except Exception as error:  # told apart below; what isn't known goes on
             raise self._explained(root_of(error)) from error
+
+    @asynccontextmanager
+    async def _own_folder(self) -> AsyncIterator[Path]:
+        """Where the key's writes are remembered: one command at a time uses it, the next waits for its turn."""
+        import trio
+
+        folder = user_data_folder() / "clients" / self.key_name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (folder / "turn").open("w") as turn:
+            with trio.move_on_after(self.timeout) as patience:
+                await trio.to_thread.run_sync(fcntl.flock, turn, fcntl.LOCK_EX, abandon_on_cancel=True)
+            if patience.cancelled_caught:
+                raise Failure(
+                    f"another command acts as the key {self.key_name!r} for too long; try again when it ended"
+                )
+            yield folder
 
     def _explained(self, error: BaseException) -> BaseException:
         from overlay.errors import AddressError, IdentityError, OverlayError, PeerIdError
@@ -90,7 +111,7 @@ def network_options(*, writes: bool = False) -> Callable[[Callable[..., Any]], C
             **options: Any,
         ) -> Any:
             configure_logs(log_level, log_format)
-            return command(Session(relay, key, timeout, factor), *arguments, **options)
+            return command(Session(relay, key, timeout, factor, writes=writes), *arguments, **options)
 
         decorated: Callable[..., Any] = logging_options("error")(run)
         if writes:
