@@ -75,7 +75,12 @@ class Session:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (folder / "turn").open("w") as turn:
             with trio.move_on_after(self.timeout) as patience:
-                await trio.to_thread.run_sync(fcntl.flock, turn, fcntl.LOCK_EX, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(
+                    fcntl.flock,
+                    turn,
+                    fcntl.LOCK_EX,
+                    abandon_on_cancel=True,  # type: ignore[call-arg] # as in resources_api
+                )
             if patience.cancelled_caught:
                 raise Failure(
                     f"another command acts as the key {self.key_name!r} for too long; try again when it ended"
