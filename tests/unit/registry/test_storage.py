@@ -20,7 +20,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import NewerRecordOrTombstoneExists, ServiceError, StorageError
+from registry.errors import ServiceError, StorageError
 from registry.merging import ResourceState
 from registry.service import decisions
 from registry.settings import RegistrySettings
@@ -180,12 +180,18 @@ async def test_a_write_with_a_fault_of_its_own_does_not_touch_its_companions(pat
         assert (await store.resource(OTHER.id)).key is None
 
 
-async def test_later_writes_of_a_commit_see_earlier_ones(path: Path) -> None:
-    record, tombstone = a_record(KEY.id), a_tombstone(KEY.id)
+async def test_each_write_of_a_commit_sees_those_before_it(path: Path) -> None:
+    def counts_then_puts(number: int) -> Decide:
+        def decide(transaction: Transaction) -> int:
+            present = len(transaction.resource(KEY.id).slots)
+            puts(a_record(KEY.id, issuer=identity(number)))(transaction)
+            return present
+
+        return decide
+
     async with open_store(path) as store:
-        outcomes = await in_one_commit(store, [puts(tombstone), puts(record)])
-        assert isinstance(outcomes[1].error, NewerRecordOrTombstoneExists)
-        assert (await store.resource(KEY.id)).slots == {tombstone.slot: tombstone}
+        outcomes = await in_one_commit(store, [counts_then_puts(number) for number in range(10, 20)])
+        assert sorted(each.unwrap() for each in outcomes) == list(range(10))
 
 
 def lock(store: Store, path: Path) -> Callable[[], None]:
