@@ -29,6 +29,7 @@ from overlay.errors import AddressError, OverlayError, ProtocolNotSupported, Str
 from overlay.identity import Identity
 from overlay.libp2p_workarounds.authenticated_transports import muxer_options, security_options
 from overlay.libp2p_workarounds.connection_limits import connection_config, stop_dialling_by_itself, swarm_of
+from overlay.libp2p_workarounds.exclusive_ports import taken_ports
 from overlay.libp2p_workarounds.guarded_pubsub import GuardedPubsub, guarded_pubsub, run_gossip
 from overlay.libp2p_workarounds.guarded_streams import guard_streams
 from overlay.libp2p_workarounds.lasting_peerstore import LastingPeerStore
@@ -290,12 +291,17 @@ class Host:
 
     async def run(self) -> AsyncIterator[None]:
         """Serve until closed; a generator for `open_host`."""
+        taken = taken_ports(self._listen)
+        if taken:
+            raise OverlayError(f"can't listen on {', '.join(taken)}: another process does")
         async with self.libp2p.run(self._listen), trio.open_nursery() as nursery:
             try:
                 await stop_dialling_by_itself(self._swarm)
                 missing = [str(address) for address in self._listen if str(address) not in self._swarm.listeners]
                 if missing:
-                    raise OverlayError(f"can't listen on {', '.join(missing)}; is the port taken, or not yours to use?")
+                    raise OverlayError(
+                        f"can't listen on {', '.join(missing)}; is it of this machine, and may you use the port?"
+                    )
                 await nursery.start(run_gossip, self.pubsub)
                 yield
             finally:

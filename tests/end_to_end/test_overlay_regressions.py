@@ -20,7 +20,6 @@ from libp2p.kad_dht.pb.kademlia_pb2 import Message, Record
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
-from libp2p_strangers import LOOPBACK, SECURITY, dial, forged_key_pair, stranger
 from multiaddr import Multiaddr
 
 from overlay.calls.stream import ByteStream
@@ -31,6 +30,7 @@ from overlay.libp2p_workarounds.connection_limits import swarm_of
 from overlay.libp2p_workarounds.guarded_pubsub import GOSSIP_PROTOCOLS
 from overlay.routing import Routing
 from overlay.settings import OverlaySettings
+from tests.end_to_end.libp2p_strangers import LOOPBACK, SECURITY, dial, forged_key_pair, stranger
 
 ECHO = "/test/echo/1"
 SETTINGS = OverlaySettings()
