@@ -26,6 +26,7 @@ class MemoryStream:
         self.may_write.set()
         self.other: MemoryStream | None = None
         self.was_reset = False
+        self.was_closed = False
         self.writes: list[bytes] = []
 
     def stall(self) -> None:
@@ -49,12 +50,13 @@ class MemoryStream:
         self.writes.append(payload)
 
     async def close(self) -> None:
+        self.was_closed = True
         self.outgoing.close()
 
     async def reset(self) -> None:
         for end in (self, self.other):
             if end is not None:
-                end.was_reset = True
+                end.was_reset = end.was_closed = True
                 end.outgoing.close()
                 end.incoming.close()
 
