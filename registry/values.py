@@ -18,7 +18,7 @@ import msgspec
 
 from overlay.errors import PeerIdError
 from overlay.identity import public_key_of
-from registry.errors import InvalidValue
+from registry.errors import InvalidValue, PeerIdParseError
 from registry.signing import key_digest, key_id_of, metadata_digest, record_digest, tombstone_digest
 
 U63_MAX = 2**63 - 1  # SQLite's largest integer; the original's u64 above it are refused
@@ -329,4 +329,4 @@ def _check_peer_id(field: str, peer_id: object) -> None:
     try:
         public_key_of(peer_id)
     except PeerIdError as error:
-        raise InvalidValue(f"{field}: {error}") from error
+        raise InvalidValue(str(PeerIdParseError(f"{field}: {error}"))) from error

@@ -86,14 +86,14 @@ def clear_expired(transaction: Transaction, now: int, settings: RegistrySettings
     A record or tombstone goes when nobody would accept it any more (one boundary, fault 10; no underflow, fault 9;
     tombstones by timestamp_issued, fault 3); a key when it is expired and empty (fault 15).
     """
-    records = transaction.expired_slots(now - settings.expired_age, now - settings.record_lifetime)
-    tombstones = transaction.expired_tombstones(now - settings.tombstone_lifetime)
+    records = transaction.expired_slots(_before(now, settings.expired_age), _before(now, settings.record_lifetime))
+    tombstones = transaction.expired_tombstones(_before(now, settings.tombstone_lifetime))
     for slot in (*records, *tombstones):
         transaction.remove_state(slot)
-    keys = transaction.empty_keys(now - settings.expired_age)
+    keys = transaction.empty_keys(_before(now, settings.expired_age))
     for key_id in keys:
         transaction.remove_key(key_id)
-    transaction.forget_issued(now - settings.tombstone_lifetime)
+    transaction.forget_issued(_before(now, settings.tombstone_lifetime))
     return ClearExpiredResult(
         success=True, count_keys=len(keys), count_records=len(records), count_tombstones=len(tombstones)
     )
@@ -105,7 +105,7 @@ def evict_stale(
     """Everything under keys that weren't published for the stale age; what this host neither owns nor serves is
     deleted, as the original does: whoever calls this offers it to the neighbourhood next."""
     items: list[EvictStaleItem] = []
-    for stored in transaction.stale_keys(now - settings.stale_age):
+    for stored in transaction.stale_keys(_before(now, settings.stale_age)):
         state = transaction.resource(stored.key.id)
         items.append(
             EvictStaleItem(
@@ -131,10 +131,15 @@ def stale_local_records(
 
     Left out are those that can't be renewed: expired, or with an issuer's signature that is too old.
     """
-    due = transaction.hosted_records(host_peer_id, now - settings.expired_age // 2)
+    due = transaction.hosted_records(host_peer_id, _before(now, settings.expired_age // 2))
     return [
         record
         for record in due
         if not is_expired(record.timestamp_created, settings.expired_age, now)
         and not is_expired(record.timestamp_issued, settings.record_lifetime, now)
     ]
+
+
+def _before(now: int, age: int) -> int:
+    """The time that is `age` seconds old at `now`; before all times where there is none (fault 9)."""
+    return max(now - age, -1)

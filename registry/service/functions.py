@@ -43,9 +43,9 @@ from registry.results import (
 )
 from registry.service import decisions
 from registry.settings import RegistrySettings
-from registry.signing import key_digest, key_id_of, metadata_digest
+from registry.signing import key_id_of
 from registry.storage import Store, Transaction
-from registry.values import Key, Record, RecordMetadata, State, Tombstone
+from registry.values import U63_MAX, Key, Record, RecordMetadata, State, Tombstone
 from registry.verification import (
     check_field_limits,
     check_key,
@@ -61,6 +61,8 @@ FUNCTIONS: Final = (
     "get_tombstone_bytes", "get_tombstones", "merge", "merge_keys", "merge_two", "put_record", "register_key",
     "republish_key", "republish_records", "republish_tombstones", "set_expired_timeout", "set_stale_timeout",
 )  # fmt: skip
+
+MAX_WEIGHT: Final = 2**32 - 1
 
 Result = TypeVar("Result")
 
@@ -98,8 +100,11 @@ class RegistryService:
     async def get_key_bytes(
         self, label: str, owner_peer_id: Sequence[str], timestamp_created: int, challenge: bytes, challenge_type: str
     ) -> bytes:
-        """What the owner signs. The owner is the first of `owner_peer_id` (fault 17), else the caller."""
-        return key_digest(label, self._owner(owner_peer_id), timestamp_created, challenge, challenge_type)
+        """What the owner signs. The owner is the first of `owner_peer_id` (fault 17), else the caller.
+
+        Raises InvalidValue, like the other functions that have no result type to tell.
+        """
+        return Key(label, self._owner(owner_peer_id), timestamp_created, challenge, challenge_type, b"").signed_bytes()
 
     async def get_key_id(self, label: str, peer_id: str) -> str:
         """The id of the key with this label and owner; the caller's for an empty `peer_id`."""
@@ -116,10 +121,11 @@ class RegistryService:
         service_id: Sequence[str],
         solution: bytes,
     ) -> bytes:
-        """What the issuer signs."""
-        return metadata_digest(
-            key_id, issued_by, peer_id, timestamp_issued, solution, value, tuple(relay_id), tuple(service_id)
+        """What the issuer signs. Raises InvalidValue."""
+        metadata = await self.create_record_metadata(
+            key_id, issued_by, timestamp_issued, value, peer_id, relay_id, service_id, solution, b""
         )
+        return metadata.signed_bytes()
 
     async def create_record_metadata(
         self,
@@ -133,7 +139,7 @@ class RegistryService:
         solution: bytes,
         signature: bytes,
     ) -> RecordMetadata:
-        """The value of these fields. Raises InvalidValue, as it has no result type to tell."""
+        """The value of these fields. Raises InvalidValue."""
         return RecordMetadata(
             key_id=key_id,
             issued_by=issued_by,
@@ -147,13 +153,13 @@ class RegistryService:
         )
 
     async def get_record_bytes(self, metadata: RecordMetadata, timestamp_created: int) -> bytes:
-        """What the hosting peer signs."""
+        """What the hosting peer signs. Raises InvalidValue."""
         return Record(metadata=metadata, timestamp_created=timestamp_created, signature=b"").signed_bytes()
 
     async def get_tombstone_bytes(
         self, key_id: str, issued_by: str, peer_id: str, timestamp_issued: int, solution: bytes
     ) -> bytes:
-        """What the issuer of a tombstone signs."""
+        """What the issuer of a tombstone signs. Raises InvalidValue."""
         return Tombstone(key_id, issued_by, peer_id, timestamp_issued, solution, b"").signed_bytes()
 
     # Keys
@@ -222,6 +228,7 @@ class RegistryService:
     ) -> RegistryResult:
         """Stores a record under a stored key. `weight` is the issuer's (fault 6)."""
         try:
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             record = Record(metadata=metadata, timestamp_created=timestamp_created, signature=signature)
             _check_weight(metadata.issued_by, weight)
             check_field_limits(metadata, self.settings)
@@ -243,6 +250,7 @@ class RegistryService:
     ) -> RegistryResult:
         """Ends what `issued_by` said of a service on `peer_id`."""
         try:
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             tombstone = Tombstone(key_id, issued_by, peer_id, timestamp_issued, solution, signature)
             check_tombstone(tombstone, current_timestamp_sec, self.settings)
             await self._put_state(tombstone, 0)
@@ -253,6 +261,7 @@ class RegistryService:
     async def get_records(self, key_id: str, current_timestamp_sec: int) -> GetRecordsResult:
         """The live records under a stored key."""
         try:
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             stored = await self._resource(key_id)
         except RegistryError as error:
             return GetRecordsResult(success=False, error=_text(error))
@@ -261,6 +270,7 @@ class RegistryService:
     async def get_tombstones(self, key_id: str, current_timestamp_sec: int) -> GetTombstonesResult:
         """The tombstones under a stored key that still have something to kill."""
         try:
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             stored = await self._resource(key_id)
         except RegistryError as error:
             return GetTombstonesResult(success=False, error=_text(error))
@@ -273,11 +283,13 @@ class RegistryService:
     ) -> RepublishRecordsResult:
         """Stores records of one key that somebody passes on, in one transaction; stale ones are skipped (fault 12)."""
         try:
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             for number, record in enumerate(records):
                 check_record(record, current_timestamp_sec, self.settings)
                 if number >= len(weights):
                     raise MissingRecordWeight(record.metadata.peer_id, record.metadata.issued_by)
                 _check_weight(record.metadata.issued_by, weights[number])
+                check_field_limits(record, self.settings)
                 if record.key_id != records[0].key_id:
                     raise RecordsPublishingError
             updated = await self._republish(
@@ -290,6 +302,7 @@ class RegistryService:
     async def republish_tombstones(self, tombstones: Sequence[Tombstone], current_timestamp_sec: int) -> RegistryResult:
         """Stores tombstones of one key that somebody passes on, in one transaction; stale ones are skipped."""
         try:
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             for tombstone in tombstones:
                 check_tombstone(tombstone, current_timestamp_sec, self.settings)
                 if tombstone.key_id != tombstones[0].key_id:
@@ -324,6 +337,7 @@ class RegistryService:
     async def get_stale_local_records(self, current_timestamp_sec: int) -> GetRecordsResult:
         """Records that this host serves and should renew."""
         try:
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             due = await self._shared.store.read(
                 lambda transaction: decisions.stale_local_records(
                     transaction, current_timestamp_sec, self._shared.host_peer_id, self.settings
@@ -337,6 +351,7 @@ class RegistryService:
         """Deletes what is expired; only the operator's clock counts."""
         try:
             self._operator_only("clear_expired")
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             return await self._write(
                 lambda transaction: decisions.clear_expired(transaction, current_timestamp_sec, self.settings)
             )
@@ -347,6 +362,7 @@ class RegistryService:
         """Hands out stale keys with all under them, and deletes those that this host has no part in."""
         try:
             self._operator_only("evict_stale")
+            _check_seconds("current_timestamp_sec", current_timestamp_sec)
             items = await self._write(
                 lambda transaction: decisions.evict_stale(
                     transaction, current_timestamp_sec, self._shared.host_peer_id, self.settings
@@ -357,13 +373,15 @@ class RegistryService:
         return EvictStaleResult(success=True, results=tuple(items))
 
     async def set_expired_timeout(self, timeout_sec: int) -> None:
-        """Changes the expired age (seconds) until the node ends. Raises NotPermitted (fault 19)."""
+        """Changes the expired age (seconds) until the node ends. Raises NotPermitted (fault 19), InvalidValue."""
         self._operator_only("set_expired_timeout")
+        _check_seconds("timeout_sec", timeout_sec)
         self._shared.settings = msgspec.structs.replace(self.settings, expired_age=timeout_sec)
 
     async def set_stale_timeout(self, timeout_sec: int) -> None:
-        """Changes the stale age (seconds) until the node ends. Raises NotPermitted (fault 19)."""
+        """Changes the stale age (seconds) until the node ends. Raises NotPermitted (fault 19), InvalidValue."""
         self._operator_only("set_stale_timeout")
+        _check_seconds("timeout_sec", timeout_sec)
         self._shared.settings = msgspec.structs.replace(self.settings, stale_age=timeout_sec)
 
     # Inside
@@ -376,6 +394,7 @@ class RegistryService:
             raise NotPermitted(function)
 
     def _check_key(self, key: Key, weight: WeightResult, now: int) -> None:
+        _check_seconds("current_timestamp_sec", now)
         _check_weight(key.owner_peer_id, weight)
         check_field_limits(key, self.settings)
         check_key(key, now, self.settings)
@@ -413,6 +432,13 @@ class RegistryService:
 def _check_weight(peer_id: str, weight: WeightResult) -> None:
     if not weight.success or weight.peer_id != peer_id:
         raise InvalidWeightPeerId(peer_id, weight.peer_id)
+    if type(weight.weight) is not int or not 0 <= weight.weight <= MAX_WEIGHT:
+        raise InvalidValue(f"the weight of {peer_id} isn't within 0 and {MAX_WEIGHT}")
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    if type(seconds) is not int or not 0 <= seconds <= U63_MAX:
+        raise InvalidValue(f"{name} isn't whole seconds within 0 and {U63_MAX}")
 
 
 def _text(error: RegistryError) -> str:

@@ -1,13 +1,19 @@
-"""Small builders of signed values. Pure: what they make is a function of their arguments."""
+"""Small builders of signed values, functions of their arguments alone, and the service that they are given to."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import lru_cache
+from pathlib import Path
 
 import msgspec
 
 from overlay.identity import Identity
-from registry.results import WeightResult
+from registry.results import RegisterKeyResult, RegistryResult, WeightResult
+from registry.service import RegistryService
+from registry.settings import RegistrySettings
+from registry.storage import open_store
 from registry.values import Key, Record, RecordMetadata, Tombstone
 
 NOW = 1_700_000_000
@@ -74,3 +80,37 @@ def a_tombstone(
 def weight_of(who: Identity, weight: int = 0) -> WeightResult:
     """What the weight function says of `who`."""
     return WeightResult(success=True, weight=weight, peer_id=who.peer_id)
+
+
+@asynccontextmanager
+async def open_service(path: Path, rules: RegistrySettings | None = None) -> AsyncIterator[RegistryService]:
+    """The service of NODE over the database in the folder `path`, called by its operator."""
+    async with open_store(path / "registry.sqlite", inline=True) as store:
+        yield RegistryService(store, NODE.peer_id, rules or RegistrySettings())
+
+
+async def register(service: RegistryService, key: Key, weight: int = 0, now: int = NOW) -> RegisterKeyResult:
+    """`register_key` with the fields of `key`."""
+    return await service.register_key(
+        key.label,
+        (key.owner_peer_id,),
+        key.timestamp_created,
+        key.challenge,
+        key.challenge_type,
+        key.signature,
+        WeightResult(success=True, weight=weight, peer_id=key.owner_peer_id),
+        now,
+    )
+
+
+async def put(service: RegistryService, record: Record, weight: int = 0, now: int = NOW) -> RegistryResult:
+    """`put_record` with the fields of `record`."""
+    weighed = WeightResult(success=True, weight=weight, peer_id=record.metadata.issued_by)
+    return await service.put_record(record.metadata, record.timestamp_created, record.signature, weighed, now)
+
+
+async def bury(service: RegistryService, tombstone: Tombstone, now: int = NOW) -> RegistryResult:
+    """`add_tombstone` with the fields of `tombstone`."""
+    return await service.add_tombstone(
+        *tombstone.slot, tombstone.timestamp_issued, tombstone.solution, tombstone.issuer_signature, now
+    )
