@@ -34,7 +34,7 @@ class Door(Protocol):
         """Sends a signed write to the neighbourhood; see `Writer.write`."""
         ...
 
-    async def read(self, key_id: str, *, ack: int, timeout: float) -> ReadOutcome:
+    async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """Reads a resource from the neighbourhood; see `Reader.read`."""
         ...
 
@@ -84,8 +84,8 @@ class LocalDoor:
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         return await self._writer.write(item, factor=factor, timeout=timeout)
 
-    async def read(self, key_id: str, *, ack: int, timeout: float) -> ReadOutcome:
-        return await self._reader.read(key_id, ack=ack, timeout=timeout)
+    async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
+        return await self._reader.read(key_id, ack=ack, timeout=timeout, key_suffices=key_suffices)
 
     async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
         if metadata.peer_id == self.peer_id:

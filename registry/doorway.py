@@ -45,7 +45,9 @@ def open_doorway(network: Network, door: LocalDoor) -> None:
 
     async def read(caller: str, body: object) -> object:  # noqa: ARG001 - anyone may read
         request = parse(body, DoorReadBody)
-        outcome = await door.read(request.key_id, ack=request.ack, timeout=request.timeout)
+        outcome = await door.read(
+            request.key_id, ack=request.ack, timeout=request.timeout, key_suffices=request.key_suffices
+        )
         answer = ReadAnswer(
             answered=outcome.answered,
             page=StatePage.of(outcome.resource, request.after),

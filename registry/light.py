@@ -87,7 +87,7 @@ class RemoteDoor:
 
         return parse(await self._call(DOOR_WRITE, body, timeout), WriteOutcome)
 
-    async def read(self, key_id: str, *, ack: int, timeout: float) -> ReadOutcome:
+    async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         outcome = ReadOutcome()
         states: list[State] = []
         key: Key | None = None
@@ -95,7 +95,7 @@ class RemoteDoor:
         for _ in range(MAX_PAGES):
 
             def body(budget: float, after: Any = after) -> Any:
-                return build(DoorReadBody(key_id=key_id, ack=ack, timeout=budget, after=after))
+                return build(DoorReadBody(key_id, ack, budget, after, key_suffices))
 
             answer = parse(await self._call(DOOR_READ, body, timeout), ReadAnswer)
             outcome.answered, outcome.errors = answer.answered, list(answer.errors)

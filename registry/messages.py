@@ -122,6 +122,7 @@ class DoorReadBody(msgspec.Struct, frozen=True, array_like=True):
     ack: Count
     timeout: Seconds
     after: tuple[Name, Name, Name] | None = None
+    key_suffices: bool = False
 
 
 class DoorHostBody(msgspec.Struct, frozen=True, array_like=True):

@@ -51,17 +51,19 @@ class Reader:
         self.is_caught_up = False
         """Whether this node's own state may answer alone; not just after a start, when it may have missed writes."""
 
-    async def read(self, key_id: str, *, ack: int, timeout: float) -> ReadOutcome:
+    async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """The merged state of a resource once `ack` replicas that hold its key have answered, or all did, or after
-        `timeout` seconds."""
+        `timeout` seconds. With `key_suffices` the key is what is asked for: no records aren't looked into further."""
         outcome = ReadOutcome()
         if ack <= 1 and self.is_caught_up:
             mine = self._replica.resource_at_hand(key_id) or await self._replica.resource(key_id)
-            if mine.key is not None and self._has_records(mine):
+            if mine.key is not None and (key_suffices or self._has_records(mine)):
                 outcome.resource, outcome.answered = mine, 1
                 return outcome
         with trio.move_on_after(timeout) as deadline:
-            await _Reading(self._network, self._replica, self._clock, key_id, ack, outcome).run()
+            reading = _Reading(self._network, self._replica, self._clock, key_id, ack, outcome)
+            reading.key_suffices = key_suffices
+            await reading.run()
         outcome.timed_out = deadline.cancelled_caught
         del outcome.errors[MAX_ERRORS:]
         return outcome
@@ -88,6 +90,7 @@ class _Reading:
         self._open = 0
         self._replied = 0
         self._progress = trio.Event()
+        self.key_suffices = False
 
     async def run(self) -> None:
         self._replicas = await self._network.neighbourhood(self._key_id, self._replica.settings.neighbourhood_size)
@@ -112,14 +115,14 @@ class _Reading:
             nursery.cancel_scope.cancel()
 
     def _wanted(self) -> int:
-        """How many replicas should be under way or have answered by now: those needed, and one in reserve."""
+        """How many replicas should be under way or have answered by now; more are asked when one is slow."""
         if not self._has_ack():
             missing = self._ack - self._outcome.answered
         elif not self._has_records():
             missing = self._majority() - self._replied
         else:
             missing = 0
-        return self._asked + (max(missing + 1 - self._open, 0) if missing > 0 else 0)
+        return self._asked + max(missing - self._open, 0)
 
     def _patience(self) -> float:
         return EMPTY_PATIENCE if self._has_ack() else HEDGE
@@ -131,6 +134,8 @@ class _Reading:
         return self._outcome.answered >= self._ack
 
     def _has_records(self) -> bool:
+        if self.key_suffices and self._outcome.resource.key is not None:
+            return True
         return bool(self._outcome.resource.records(int(self._clock()), self._replica.settings))
 
     def _is_enough(self) -> bool:

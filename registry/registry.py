@@ -87,7 +87,7 @@ class Registry:
     async def get_resource(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Found:
         """The key of a resource (original: getResource)."""
         try:
-            outcome = await self._read(resource_id, 1, timeout)
+            outcome = await self._door.read(resource_id, ack=1, timeout=timeout, key_suffices=True)
         except RegistryError as error:
             return Found(None, (str(error), NOT_FOUND))
         errors = tuple(outcome.errors)
@@ -191,9 +191,12 @@ class Registry:
         deadline = trio.current_time() + timeout
         done = Done(False, (failure,))
         with trio.move_on_at(deadline):
-            for _ in range(ATTEMPTS):
+            for attempt in range(ATTEMPTS):
                 try:
-                    outcome = await self._read(resource_id, 1, deadline - trio.current_time())
+                    # What a majority knows of the slot matters only where somebody else issued with this key.
+                    outcome = await self._door.read(
+                        resource_id, ack=1, timeout=deadline - trio.current_time(), key_suffices=attempt == 0
+                    )
                     key = outcome.resource.key
                     if key is None:
                         return Done(False, (*outcome.errors, NOT_FOUND))

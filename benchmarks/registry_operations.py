@@ -1,0 +1,165 @@
+"""Registering and resolving over eight node processes, beside py-libp2p's own KadDHT on the same machine and run.
+
+    python -m benchmarks.registry_operations [--count N] [--no-kad]
+
+Every process is real, every acknowledged registration is on disk; figures are of one run on a machine that does
+nothing else. All eight nodes are replicas of everything, and this process is a light client of one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from aqua_compat.node_process import NodeProcess, stop_network
+from benchmarks.timing import Timing, timed
+from overlay.identity import Identity
+from overlay.settings import OverlaySettings
+from registry.light import open_light_client
+from registry.node import open_node
+from registry.registry import Registry
+from registry.settings import NodeSettings
+
+NODES = 8
+IDLE_TIME = 10.0  # seconds over which idle CPU is measured
+
+
+@asynccontextmanager
+async def network(folder: Path) -> AsyncIterator[list[NodeProcess]]:
+    """Eight nodes; prints how long each takes from its start to `ready`."""
+    nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(NODES)]
+    try:
+        times: list[float] = []
+        for number, node in enumerate(nodes):
+            before = time.perf_counter()
+            flags = ("--bootstrap", nodes[0].address) if number else ()
+            await node.start("--listen", "/ip4/127.0.0.1/tcp/0", *flags)
+            times.append(time.perf_counter() - before)
+        print(f"start to ready          median {sorted(times)[NODES // 2]:.2f} s  slowest {max(times):.2f} s")
+        yield nodes
+    finally:
+        await stop_network(nodes)
+
+
+def cpu_seconds(process_id: int) -> float:
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def resident_megabytes(process_id: int) -> float:
+    for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+async def idle(nodes: list[NodeProcess], when: str) -> None:
+    process_ids = [node.process_id for node in nodes if node.process_id]
+    before = [cpu_seconds(process_id) for process_id in process_ids]
+    await trio.sleep(IDLE_TIME)
+    used = [(cpu_seconds(p) - b) / IDLE_TIME * 100 for p, b in zip(process_ids, before, strict=True)]
+    memory = [resident_megabytes(process_id) for process_id in process_ids]
+    print(
+        f"idle, {when:17} CPU mean {sum(used) / len(used):.2f} %  highest {max(used):.2f} %"
+        f"   memory mean {sum(memory) / len(memory):.0f} MB  highest {max(memory):.0f} MB"
+    )
+
+
+def report(what: str, timing: Timing, reference: Timing | None = None) -> None:
+    ratio = f"  {reference.p50 / timing.p50:5.0f} x KadDHT" if reference else ""
+    print(f"{what:44} {timing}{ratio}")
+
+
+async def prepared(registry: Registry, count: int, label: str) -> list[str]:
+    """Ids of `count` new resources that every node has."""
+    ids: list[str] = []
+
+    async def create(number: int) -> bool:
+        created = await registry.create_resource(f"{label} {number}", factor=NODES)
+        if created.resource_id is not None:
+            ids.append(created.resource_id)
+        return created.resource_id is not None
+
+    timing = await timed(create, count, 16)
+    assert not timing.failed, timing
+    return ids
+
+
+async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple[Timing, Timing] | None) -> None:
+    put, get = kad or (None, None)
+    identity = Identity.generate()
+    async with open_light_client(identity, [nodes[1].address]) as client:
+        registry = client.registry
+
+        async def register(ids: list[str], factor: int, number: int) -> bool:
+            done = await registry.register_service(ids[number], "v", identity.peer_id, "echo", factor=factor)
+            return done.success
+
+        async def resolve(ids: list[str], ack: int, number: int) -> bool:
+            return len((await registry.resolve_resource(ids[number % len(ids)], ack)).records or ()) == 1
+
+        ids: list[str] = []
+        for factor, name in ((1, "by one replica"), (NODES, "by all")):
+            for in_flight in (1, 32):
+                number = count * 3 if in_flight > 1 else count
+                ids = await prepared(registry, number, f"{name} {in_flight}")
+                await trio.sleep(1)  # what goes on in the background isn't what is measured next
+                timing = await timed(partial(register, ids, factor), number, in_flight)
+                report(f"register, {name}, {in_flight} in flight", timing, put if in_flight == 1 else None)
+        await trio.sleep(2)
+        for ack in (1, 3):
+            for in_flight in (1, 32):
+                number = count * 10 if in_flight > 1 else count * 2
+                timing = await timed(partial(resolve, ids, ack), number, in_flight)
+                report(
+                    f"resolve, light client, ack {ack}, {in_flight} in flight", timing, get if in_flight == 1 else None
+                )
+    settings = NodeSettings(overlay=OverlaySettings(bootstrap=(nodes[0].address,)))
+    async with open_node(Identity.generate(), settings, folder / "replica") as replica:
+        await replica.peer.wait_joined()
+        own = [f"own {number}" for number in range(100)]
+        own_ids = [(await replica.registry.create_resource(label, factor=NODES + 1)).resource_id or "" for label in own]
+        for resource_id in own_ids:
+            assert (await replica.registry.register_service(resource_id, "v", replica.peer.peer_id, "echo")).success
+        await trio.sleep(3)  # until its own state may answer alone
+
+        async def resolve_here(number: int) -> bool:
+            resolved = await replica.registry.resolve_resource(own_ids[number % len(own_ids)], 1)
+            return len(resolved.records or ()) == 1
+
+        for in_flight in (1, 32):
+            timing = await timed(resolve_here, count * 20, in_flight)
+            report(f"resolve, on a replica, {in_flight} in flight", timing, get if in_flight == 1 else None)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--count", type=int, default=200, help="registrations per figure; resolves are more")
+    parser.add_argument("--no-kad", action="store_true", help="leave the KadDHT reference out")
+    arguments = parser.parse_args()
+    print(f"Python {platform.python_version()}, {NODES} node processes")
+    kad: tuple[Timing, Timing] | None = None
+    if not arguments.no_kad:
+        from benchmarks import kad_reference
+
+        kad = await kad_reference.measure(NODES, 30)
+        report("reference: KadDHT.put_value, 1 in flight", kad[0])
+        report("reference: KadDHT.get_value, 1 in flight", kad[1])
+    with tempfile.TemporaryDirectory() as folder:
+        async with network(Path(folder)) as nodes:
+            await trio.sleep(3)
+            await idle(nodes, "nothing stored")
+            await measure(nodes, Path(folder), arguments.count, kad)
+            await idle(nodes, "after the above")
+
+
+if __name__ == "__main__":
+    trio.run(main)
