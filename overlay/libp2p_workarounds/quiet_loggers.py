@@ -18,8 +18,11 @@ def quieten_libp2p() -> None:
     """
     if os.environ.get("AQUA_DEBUG_LIBP2P"):
         return
-    for name in ("libp2p", "async_service", "libp2p.anyio_service"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+    for name, logger in logging.root.manager.loggerDict.items():
+        # Some modules set a level of their own, so that of their parent doesn't reach them.
+        if name.startswith("libp2p.") and isinstance(logger, logging.Logger) and logger.level != logging.NOTSET:
+            logger.setLevel(logging.CRITICAL)
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.NullHandler())

@@ -5,8 +5,10 @@ Usage: python overlay_node.py LISTEN [BOOTSTRAP ...]
 
 from __future__ import annotations
 
+import logging
 import sys
 
+import structlog
 import trio
 
 from overlay import Identity, OverlayPeer, OverlaySettings, open_peer
@@ -34,6 +36,10 @@ def serve_views(peer: OverlayPeer) -> None:
 
 
 async def main() -> None:
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     listen, *bootstrap = sys.argv[1:]
     settings = OverlaySettings(listen=(listen,), bootstrap=tuple(bootstrap))
     async with open_peer(Identity.generate(), settings) as peer:

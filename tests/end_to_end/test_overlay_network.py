@@ -104,6 +104,19 @@ async def test_six_peers_join_in_any_order_and_agree(bootstraps_start: str) -> N
         assert all(peer.statistics().routing_table == 5 for peer in peers)
 
 
+async def test_lookups_find_the_nearest_when_peers_know_only_those_near_them() -> None:
+    async with AsyncExitStack() as stack:
+        boot = await stack.enter_async_context(serving_peer(OverlaySettings(neighbourhood_size=3)))
+        settings = OverlaySettings(neighbourhood_size=3, bootstrap=(boot.addresses()[0],))
+        peers = [boot, *[await stack.enter_async_context(serving_peer(settings)) for _ in range(11)]]
+        await until(peers, lambda: all(peer.members() for peer in peers))
+        members = [peer.peer_id for peer in peers]
+        for number in range(6):
+            expected = nearest(resource_position(f"resource {number}"), members, 3)
+            for peer in peers:
+                assert await peer.neighbourhood(f"resource {number}", 3) == expected
+
+
 @pytest.mark.parametrize("transport", ["", "/ws"])
 async def test_a_light_client_sees_neighbourhoods_and_is_in_none(transport: str) -> None:
     listen = f"/ip4/127.0.0.1/tcp/0{transport}"
@@ -130,26 +143,38 @@ async def test_a_light_client_sees_neighbourhoods_and_is_in_none(transport: str)
 
 
 @asynccontextmanager
-async def node_process(*arguments: str) -> AsyncIterator[tuple[trio.Process, str]]:
-    """A node as a process; yields it and its address."""
-    process = await trio.lowlevel.open_process([sys.executable, str(NODE), *arguments], stdout=subprocess.PIPE)
-    assert process.stdout is not None
+async def node_processes(count: int, *arguments: str) -> AsyncIterator[list[tuple[trio.Process, str]]]:
+    """Nodes as processes, started at once; yields each with its address."""
+    command = [sys.executable, str(NODE), *arguments]
+    processes = [await trio.lowlevel.open_process(command, stdout=subprocess.PIPE) for _ in range(count)]
     try:
-        with trio.fail_after(30):
-            address = (await process.stdout.receive_some(4096)).decode().strip()
-        yield process, address
+        nodes: list[tuple[trio.Process, str]] = []
+        with trio.fail_after(60):
+            for process in processes:
+                assert process.stdout is not None
+                nodes.append((process, (await process.stdout.receive_some(4096)).decode().strip()))
+        yield nodes
     finally:
-        process.kill()
         with trio.CancelScope(shield=True):
-            await process.wait()
-            await process.stdout.aclose()
+            for process in processes:
+                process.kill()
+            for process in processes:
+                await process.wait()
+                if process.stdout is not None:
+                    await process.stdout.aclose()
+
+
+@asynccontextmanager
+async def node_process(*arguments: str) -> AsyncIterator[tuple[trio.Process, str]]:
+    async with node_processes(1, *arguments) as nodes:
+        yield nodes[0]
 
 
 async def test_processes_agree_and_a_killed_one_leaves_the_neighbourhoods() -> None:
     listen = "/ip4/127.0.0.1/tcp/0"
     async with AsyncExitStack() as stack:
         _, boot = await stack.enter_async_context(node_process(listen))
-        nodes = [await stack.enter_async_context(node_process(listen, boot)) for _ in range(4)]
+        nodes = await stack.enter_async_context(node_processes(4, listen, boot))
         observer = await stack.enter_async_context(serving_peer(OverlaySettings(bootstrap=(boot,))))
         await until([observer], lambda: len(observer.members()) == 5, timeout=30)
         ids = [address.rpartition("/")[2] for address in (boot, *(address for _, address in nodes))]
