@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -43,6 +44,25 @@ def demo(log_level: str, log_format: str) -> None:
 
 
 async def _demo(folder: Path) -> None:
+    import trio
+
+    stopped = False
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+
+            async def run() -> None:
+                await _show(folder)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(run)
+            await anext(signals)
+            stopped = True
+            nursery.cancel_scope.cancel()
+    if stopped:
+        raise click.Abort
+
+
+async def _show(folder: Path) -> None:
     from aqua_compat.cli.demo_display import open_display
     from aqua_compat.node_process import NodeProcess, start_network, stop_network
 

@@ -36,9 +36,13 @@ def _leaves(error: BaseException) -> Iterable[BaseException]:
     return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
 
 
+LONGEST_LINE = 2000  # characters
+
+
 def one_line(text: str) -> str:
     """Texts of peers and of the system on one line, without control characters that could play with a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text).strip()
+    shown = "".join(character if character.isprintable() else " " for character in text[: LONGEST_LINE + 1]).strip()
+    return shown if len(text) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]}..."
 
 
 def reasons(errors: Iterable[str]) -> str:

@@ -59,7 +59,5 @@ def configure_logs(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # libp2p logs through the standard library; its loggers are noisy about what peers do, so only when debugging.
-    logging.basicConfig(stream=sys.stderr, level=number, format="%(asctime)s [%(levelname)s] %(name)s: %(message)s")
-    if number > logging.DEBUG:
-        logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+    # libp2p and its parts log through the standard library, root logger included: hundreds of lines per connection.
+    logging.basicConfig(stream=sys.stderr, level=logging.CRITICAL)

@@ -15,6 +15,8 @@ from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.logs import configure_logs, logging_options
 
 if TYPE_CHECKING:
+    import structlog
+
     from registry.node import Node
     from registry.settings import NodeSettings
 
@@ -79,9 +81,7 @@ def node(
     }
     settings = load_settings(config, os.environ, flags)
     if unknown := unknown_variables(os.environ):
-        import structlog
-
-        structlog.get_logger(__name__).warning("environment variables that set nothing", names=unknown)
+        _log().warning("environment variables that set nothing", names=unknown)
     trio.run(_run, settings, data_dir or user_data_folder() / "node")
 
 
@@ -93,7 +93,8 @@ async def _run(settings: NodeSettings, data_dir: Path) -> None:
             # Before anything else, so that a signal during the start ends it cleanly too.
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 nursery.start_soon(_serve, settings, data_dir)
-                await anext(signals)
+                number = await anext(signals)
+                _log().info("stopping", signal=signal.Signals(number).name)
                 nursery.cancel_scope.cancel()
     except Exception as error:  # told apart below; what isn't known goes on
         raise _explained(root_of(error), data_dir) from error
@@ -108,7 +109,7 @@ async def _serve(settings: NodeSettings, data_dir: Path) -> None:
 
     identity = load_or_create_identity(data_dir / IDENTITY_FILE)
     async with open_node(identity, settings, data_dir) as running:
-        await _announce(running)
+        await _announce(running, data_dir)
         await trio.sleep_forever()
 
 
@@ -125,11 +126,21 @@ def _explained(error: BaseException, data_dir: Path) -> BaseException:
     return error
 
 
-async def _announce(running: Node) -> None:
-    for address in running.peer.addresses():
+async def _announce(running: Node, data_dir: Path) -> None:
+    addresses = running.peer.addresses()
+    _log().info("listening", addresses=addresses, data_dir=str(data_dir))
+    for address in addresses:
         _print(address)
     await running.peer.wait_joined()
+    _log().info("ready", members=len(running.peer.members()))
     _print("ready")
+
+
+def _log() -> structlog.stdlib.BoundLogger:
+    import structlog
+
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+    return logger
 
 
 def _print(line: str) -> None:

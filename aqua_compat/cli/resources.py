@@ -31,7 +31,7 @@ def create_resource(session: Session, label: str, as_json: bool) -> None:
     """Create the resource LABEL, owned by your key, and print its id."""
     resource_id, errors = session.run(lambda client: client.createResource(label))
     if resource_id is None:
-        raise Failure(f"the resource {label!r} wasn't created: {reasons(errors)}")
+        raise Failure(f"the resource {label[:80]!r} wasn't created: {reasons(errors)}")
     warn(errors)
     if as_json:
         print_json({"resource_id": resource_id})

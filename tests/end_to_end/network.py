@@ -1,0 +1,139 @@
+"""A network of node processes, started through the command line, and commands run against it."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import trio
+
+from aqua_compat.node_process import NodeProcess, start_network, stop_network
+
+NODES = 6
+MAJORITY = 4
+POLL = 0.05  # seconds between two looks at what other processes do
+
+T = TypeVar("T")
+
+
+class Network:
+    """Six nodes; the others join through the first. `relay()` is a random one of those that run."""
+
+    def __init__(self, folder: Path, count: int = NODES) -> None:
+        self.nodes = [NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log") for number in range(count)]
+
+    async def start(self) -> None:
+        try:
+            await start_network(self.nodes, "--log-level", "debug", timeout=60)
+            await self.settled()
+        except BaseException:
+            await stop_network(self.nodes)
+            raise
+
+    async def stop(self) -> None:
+        await stop_network(self.nodes)
+
+    async def restart(self, nodes: Sequence[NodeProcess]) -> None:
+        """Start stopped nodes again on the addresses that they had, with all others' for bootstrap."""
+        everyone = [node.address for node in self.nodes]
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                flags = ["--listen", node.address.partition("/p2p/")[0], "--log-level", "debug"]
+                for address in everyone:
+                    if address != node.address:
+                        flags += ["--bootstrap", address]
+                nursery.start_soon(partial(node.start, *flags, timeout=60))
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Every running node has links to all the others."""
+        from aqua_compat import connect
+
+        running = [node for node in self.nodes if node.alive]
+        for node in running:
+            async with connect(node.address) as client:
+                await eventually(client.registry.status, lambda status: len(status.members) >= len(running) - 1)
+
+    def relay(self) -> str:
+        """The address of a random node."""
+        address = random.choice([node for node in self.nodes if node.alive]).address
+        print(f"relay: {address}")  # noqa: T201 - shown beside a failure
+        return address
+
+    def logs(self) -> str:
+        """The last lines of every node's log, for a failed test."""
+        return "\n".join(
+            f"--- {node.log_file.name} ({'running' if node.alive else 'stopped'})\n"
+            + "\n".join(node.log_file.read_text(errors="replace").splitlines()[-15:])
+            for node in self.nodes
+            if node.log_file.exists()
+        )
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], satisfied: Callable[[T], bool], timeout: float = 6.0) -> T:
+    """Ask until the answer satisfies; the last answer is in the failure."""
+    answer: T | None = None
+    with trio.move_on_after(timeout):
+        while True:
+            answer = await ask()
+            if satisfied(answer):
+                return answer
+            await trio.sleep(POLL)  # other processes tell nobody when they are done
+    raise AssertionError(f"not satisfied within {timeout:g} s; the last answer was {answer!r}")
+
+
+class Finished(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+async def command(*arguments: str, home: Path, **environment: str) -> Finished:
+    """Run `aqua-registry` with arguments; keys and data are under `home`."""
+    done = await trio.run_process(
+        [sys.executable, "-m", "aqua_compat", *arguments],
+        env=environment_of(home, **environment),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    finished = Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+    print(f"$ aqua-registry {' '.join(arguments)}\n{finished.out}{finished.err}-> {finished.code}")  # noqa: T201
+    return finished
+
+
+def environment_of(home: Path, **more: str) -> dict[str, str]:
+    """This process's environment with a data folder of the test's own and none of our settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AQUA_REGISTRY_")}
+    return {**kept, "XDG_DATA_HOME": str(home), "NO_COLOR": "1", **more}
+
+
+async def first_line(process: trio.Process, timeout: float = 60.0) -> str:
+    """The first line that a process prints."""
+    assert process.stdout is not None
+    received = b""
+    with trio.fail_after(timeout):
+        while b"\n" not in received:
+            piece = await process.stdout.receive_some(1)
+            assert piece, "the process ended without a line"
+            received += piece
+    return received.decode().strip()
+
+
+async def launched(*command_line: str, home: Path, log: Path) -> trio.Process:
+    """A process with its stdout in a pipe and its stderr in `log`."""
+    with log.open("ab") as stderr:
+        return await trio.lowlevel.open_process(
+            list(command_line),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment_of(home),
+            start_new_session=True,
+        )
