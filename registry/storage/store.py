@@ -8,11 +8,9 @@ form the next, so that many share one fsync; each is answered when that transact
 from __future__ import annotations
 
 import sqlite3
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import outcome
@@ -21,6 +19,7 @@ import trio
 
 from registry.errors import ServiceError, StorageError
 from registry.merging import ResourceState
+from registry.storage.cache import ResourceCache
 from registry.storage.database import open_database
 from registry.storage.transaction import Transaction
 
@@ -28,8 +27,6 @@ Result = TypeVar("Result")
 
 MAX_QUEUED: Final = 4096  # writes; beyond it writers wait for the disk
 MAX_COMMIT: Final = 512  # writes in one transaction: a bound on what one failure or one fsync delays
-CACHED_RESOURCES: Final = 4096
-CACHED_BYTES: Final = 64 * 2**20  # of cached resources in CBOR, so that few huge ones can't fill memory
 
 _OWN_FAULTS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """What one write's own values provoke. Any other error of SQLite's is the disk's, and all in the transaction fail."""
@@ -55,8 +52,7 @@ class Store:
         self._inline = inline
         self._send, self._receive = trio.open_memory_channel[_Write](MAX_QUEUED)
         self._disk = trio.Lock()  # one thread at a time uses the connection
-        self._cache: OrderedDict[str, ResourceState] = OrderedDict()
-        self._cache_bytes = 0
+        self._cache = ResourceCache()
         self.commits = 0
         self.writes = 0
 
@@ -80,11 +76,10 @@ class Store:
         """Everything that is stored under a key id, as of the last commit. Raises StorageError."""
         cached = self._cache.get(key_id)
         if cached is not None:
-            self._cache.move_to_end(key_id)
             return cached
         async with self._disk:  # no commit is under way, so what is read is what the last one left
             state = await self._query(lambda transaction: transaction.resource(key_id))
-            self._remember(key_id, state)
+            self._cache.remember(key_id, state)
         return state
 
     def cached_resource(self, key_id: str) -> ResourceState | None:
@@ -107,18 +102,6 @@ class Store:
             await trio.lowlevel.checkpoint()
             return function(*arguments)
         return await trio.to_thread.run_sync(function, *arguments)
-
-    def _remember(self, key_id: str, state: ResourceState) -> None:
-        self._forget(key_id)
-        self._cache[key_id] = state
-        self._cache_bytes += state.size()
-        while len(self._cache) > CACHED_RESOURCES or self._cache_bytes > CACHED_BYTES:
-            self._forget(next(iter(self._cache)))
-
-    def _forget(self, key_id: str) -> None:
-        known = self._cache.pop(key_id, None)
-        if known is not None:
-            self._cache_bytes -= known.size()
 
     async def run(self) -> None:
         """Commits until cancelled or closed; what was queued by then is committed."""
@@ -143,7 +126,8 @@ class Store:
                     write.outcome = outcome.Error(StorageError(f"the disk refused a write to {self._path}: {error}"))
             else:
                 for transaction in transactions:
-                    self._refresh(transaction)
+                    for key_id, change in transaction.changes.items():
+                        self._cache.apply(key_id, change)
                 self.commits += 1
                 self.writes += len(batch)
         for write in batch:
@@ -177,22 +161,6 @@ class Store:
                 _log.error("a write failed", error=repr(error))
         self._connection.execute("RELEASE one_write")
         return None if refused else transaction
-
-    def _refresh(self, transaction: Transaction) -> None:
-        """Brings the cache to what was committed."""
-        for key_id in transaction.changes.keys() & self._cache.keys():
-            known = self._cache.get(key_id)
-            if known is None:  # pushed out by the one before
-                continue
-            change = transaction.changes[key_id]
-            slots = dict(known.slots)
-            for slot, state in change.slots.items():
-                if state is None:
-                    slots.pop(slot, None)
-                else:
-                    slots[slot] = state
-            key = change.key if change.key_changed else known.key
-            self._remember(key_id, ResourceState(key=key, slots=MappingProxyType(slots)))
 
     def close(self) -> None:
         """No writes after this; `run` ends when the queue is empty."""

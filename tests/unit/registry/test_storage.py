@@ -24,7 +24,7 @@ from registry.errors import ServiceError, StorageError
 from registry.merging import ResourceState
 from registry.service import decisions
 from registry.settings import RegistrySettings
-from registry.storage import Store, StoredKey, Transaction, database, open_store, store
+from registry.storage import Store, StoredKey, Transaction, cache, database, open_store, store
 from registry.storage.database import open_database
 from registry.values import State, encode
 from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, OWNER, a_key, a_record, a_tombstone, identity
@@ -319,22 +319,23 @@ def test_the_cache_equals_the_disk_after_any_writes(steps: list[Decide | None]) 
                     await outcome_of(store, step)
                 cached = store.cached_resource(KEY.id)
                 assert cached is None or cached == await store.read(lambda transaction: transaction.resource(KEY.id))
+                assert store._cache.bytes == (cached.size() if cached else 0)
 
     with TemporaryDirectory() as folder:
         trio.run(run, Path(folder) / "registry.sqlite")
 
 
 async def test_the_cache_is_bounded_in_resources_and_in_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "CACHED_RESOURCES", 3)
-    monkeypatch.setattr(store, "CACHED_BYTES", 50_000)
+    monkeypatch.setattr(cache, "CACHED_RESOURCES", 3)
+    monkeypatch.setattr(cache, "CACHED_BYTES", 50_000)
     async with open_store(path) as opened:
         for number in range(10):
             await opened.resource(f"unknown {number}")
         assert len(opened._cache) == 3
         await opened.write(puts(a_record(KEY.id, value="x" * 60_000)))
         assert len((await opened.resource(KEY.id)).slots) == 1
-        assert opened._cache_bytes <= 50_000
-        assert opened._cache_bytes == sum(state.size() for state in opened._cache.values())
+        assert opened.cached_resource(KEY.id) is None
+        assert opened._cache.bytes <= 50_000
 
 
 # Opening: migrations and damage
