@@ -18,8 +18,8 @@ from registry.errors import (
 )
 from registry.results import ClearExpiredResult, EvictStaleItem
 from registry.settings import RegistrySettings
-from registry.storage.transaction import StoredState, Transaction
-from registry.values import Key, Record, State, digest_of
+from registry.storage.transaction import Transaction
+from registry.values import Key, Record, Slot, State, digest_of
 from registry.verification import is_expired
 
 
@@ -60,24 +60,27 @@ def put_state(
     if stored is not None and stored.state.order() > state.order():
         raise NewerRecordOrTombstoneExists(*slot)
     if evicted is not None:
-        transaction.remove_state(evicted.state.slot)
+        transaction.remove_state(evicted)
     transaction.put_state(state, weight)
     return True
 
 
 def _room_for(
     transaction: Transaction, state: State, weight: int, host_peer_id: str, settings: RegistrySettings
-) -> StoredState | None:
-    """The record that must go for `state` to come; None when there is room. Raises ValuesLimitExceeded."""
-    present = transaction.foreign_records(state.slot.key_id, host_peer_id)
-    if sum(slot.issued_by == state.slot.issued_by for _, _, slot in present) >= settings.records_per_issuer:
-        raise ValuesLimitExceeded(state.slot.key_id)
-    if len(present) < settings.records_per_key:
+) -> Slot | None:
+    """The slot of the record that must go for `state` to come; None when there is room. Raises ValuesLimitExceeded."""
+    key_id, issuer, _ = state.slot
+    present, by_issuer = transaction.foreign_records(key_id, host_peer_id, issuer)
+    if by_issuer >= settings.records_per_issuer:
+        raise ValuesLimitExceeded(key_id)
+    if present < settings.records_per_key:
         return None
-    lightest_weight, _, lightest = present[0]
+    if present == 0:  # an operator's limit of none
+        raise ValuesLimitExceeded(key_id)
+    lightest_weight, lightest = transaction.lightest_foreign_record(key_id, host_peer_id)
     if lightest_weight >= weight:
-        raise ValuesLimitExceeded(state.slot.key_id)
-    return transaction.state(lightest)
+        raise ValuesLimitExceeded(key_id)
+    return lightest
 
 
 def clear_expired(transaction: Transaction, now: int, settings: RegistrySettings) -> ClearExpiredResult:

@@ -125,17 +125,24 @@ class Transaction:
         self._connection.execute("DELETE FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot)
         self.changes[slot.key_id].slots[slot] = None
 
-    def foreign_records(self, key_id: str, host_peer_id: str) -> list[tuple[int, int, Slot]]:
-        """(weight, timestamp_issued, slot) of a key's records that other peers host, lightest and oldest first."""
-        return [
-            (weight, issued, Slot(key_id, issued_by, peer_id))
-            for weight, issued, issued_by, peer_id in self._connection.execute(
-                "SELECT weight, timestamp_issued, issued_by, peer_id FROM states"
-                " WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?"
-                " ORDER BY weight, timestamp_issued, issued_by, peer_id",
-                (key_id, host_peer_id),
-            )
-        ]
+    def foreign_records(self, key_id: str, host_peer_id: str, issuer: str) -> tuple[int, int]:
+        """Of a key's records that other peers host: (all, those by `issuer`)."""
+        row = self._connection.execute(
+            "SELECT count(*), coalesce(sum(issued_by = ?), 0) FROM states"
+            " WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?",
+            (issuer, key_id, host_peer_id),
+        ).fetchone()
+        return cast("tuple[int, int]", row)
+
+    def lightest_foreign_record(self, key_id: str, host_peer_id: str) -> tuple[int, Slot]:
+        """(weight, slot) of the lightest, among equals the oldest, of a key's records that other peers host; there is one."""
+        weight, *slot = self._connection.execute(
+            "SELECT weight, key_id, issued_by, peer_id FROM states"
+            " WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?"
+            " ORDER BY weight, timestamp_issued, issued_by, peer_id LIMIT 1",
+            (key_id, host_peer_id),
+        ).fetchone()
+        return weight, Slot(*slot)
 
     def hosted_records(self, host_peer_id: str, created_until: int) -> list[Record]:
         """Records that `host_peer_id` signed as their host at `created_until` (seconds) or before."""

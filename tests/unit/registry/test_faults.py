@@ -155,6 +155,12 @@ async def test_fault_4_a_tombstone_frees_its_place_and_needs_none(tmp_path: Path
         assert revived.error == LIMIT_EXCEEDED
 
 
+async def test_fault_4_a_limit_of_none_refuses_every_record_of_other_hosts(tmp_path: Path) -> None:
+    async with open_service(tmp_path, limited(0)) as service:
+        await registered(service, a_record(KEY.id, host=NODE))
+        assert (await put(service, a_record(KEY.id), 9)).error == LIMIT_EXCEEDED
+
+
 def test_fault_4_defaults_are_256_per_key_and_32_per_issuer() -> None:
     assert (RULES.records_per_key, RULES.records_per_issuer) == (256, 32)
 
