@@ -135,7 +135,10 @@ class Transaction:
         return cast("tuple[int, int]", row)
 
     def lightest_foreign_record(self, key_id: str, host_peer_id: str) -> tuple[int, Slot]:
-        """(weight, slot) of the lightest, among equals the oldest, of a key's records that other peers host; there is one."""
+        """(weight, slot) of the lightest of a key's records that other peers host, the oldest among equals.
+
+        There must be one.
+        """
         weight, *slot = self._connection.execute(
             "SELECT weight, key_id, issued_by, peer_id FROM states"
             " WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?"
