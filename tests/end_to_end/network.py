@@ -6,7 +6,8 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -126,14 +127,23 @@ async def first_line(process: trio.Process, timeout: float = 60.0) -> str:
     return received.decode().strip()
 
 
-async def launched(*command_line: str, home: Path, log: Path) -> trio.Process:
-    """A process with its stdout in a pipe and its stderr in `log`."""
+@asynccontextmanager
+async def launched(*command_line: str, home: Path, log: Path, **environment: str) -> AsyncIterator[trio.Process]:
+    """A process with its stdout in a pipe and its stderr in `log`; killed at the end if it still runs."""
     with log.open("ab") as stderr:
-        return await trio.lowlevel.open_process(
+        process = await trio.lowlevel.open_process(
             list(command_line),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment_of(home),
+            env=environment_of(home, **environment),
             start_new_session=True,
         )
+    try:
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+            assert process.stdout is not None
+            await process.stdout.aclose()

@@ -20,15 +20,23 @@ from tests.end_to_end.network import MAJORITY, Network, command, eventually
 
 ORIGINAL = Constants()
 MAJORITIES = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
+PATIENCE = (
+    60.0  # seconds of polling by commands, each of which is a process that takes seconds to start on a busy machine
+)
 EITHER = pytest.mark.parametrize("constants", [ORIGINAL, MAJORITIES], ids=["original constants", "majorities"])
 
 
-async def _read(constants: Constants, ask: Callable[[], Awaitable[Any]], satisfied: Callable[[Any], bool]) -> Any:
+async def _read(
+    constants: Constants,
+    ask: Callable[[], Awaitable[Any]],
+    satisfied: Callable[[Any], bool],
+    timeout: float | None = None,
+) -> Any:
     if constants is MAJORITIES:
         answer = await ask()
         assert satisfied(answer), answer
         return answer
-    return await eventually(ask, satisfied, constants.timeout)
+    return await eventually(ask, satisfied, timeout or constants.timeout)
 
 
 def _ack(constants: Constants, original: int) -> int:
@@ -104,7 +112,7 @@ async def test_scenarios_through_the_command_line(network: Network, constants: C
     assert await run("getResourceId(label, me)", label="scenarios", me=me) == resource_id
 
     resource, _ = await _read(
-        constants, lambda: run("getResource(id)", id=resource_id), lambda answer: answer[0] is not None
+        constants, lambda: run("getResource(id)", id=resource_id), lambda answer: answer[0] is not None, PATIENCE
     )
     assert list(resource) == [
         "id", "label", "owner_peer_id", "timestamp_created", "challenge", "challenge_type", "signature",
@@ -114,13 +122,17 @@ async def test_scenarios_through_the_command_line(network: Network, constants: C
     for peer_id, ack in ((me, 1), (random.choice(network.nodes).peer_id, 2)):
         given = {"id": resource_id, "peer": peer_id}
         registered = await _read(
-            constants, lambda given=given: run('registerService(id, "v", peer, nil)', **given), lambda answer: answer[0]
+            constants,
+            lambda given=given: run('registerService(id, "v", peer, nil)', **given),
+            lambda answer: answer[0],
+            PATIENCE,
         )
         assert registered == [True, []]
         records, _ = await _read(
             constants,
             lambda ack=ack: run("resolveResource(id, ack)", id=resource_id, ack=_ack(constants, ack)),
             lambda answer: bool(answer[0]),
+            PATIENCE,
         )
         assert [record["metadata"]["peer_id"] for record in records] == [peer_id]
         assert records[0]["metadata"]["service_id"] == []
@@ -129,4 +141,5 @@ async def test_scenarios_through_the_command_line(network: Network, constants: C
             constants,
             lambda: run("resolveResource(id, ack)", id=resource_id, ack=_ack(constants, 2)),
             lambda answer: answer[0] == [],
+            PATIENCE,
         )

@@ -1,0 +1,136 @@
+"""The commands for people and their scripts, against six running nodes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from overlay.identity import Identity
+from tests.end_to_end.network import MAJORITY, Network, command, first_line, launched
+
+FACTOR = ("--factor", str(MAJORITY))
+ACK = ("--ack", str(MAJORITY))
+
+
+async def test_people_create_register_resolve_and_unregister(network: Network, tmp_path: Path) -> None:
+    dead = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
+    created = await command(
+        "resource", "create", "echo", "--relay", dead, "--relay", network.relay(), *FACTOR, home=tmp_path
+    )
+    assert (created.code, created.err) == (0, "")
+    resource_id = created.out.strip()
+    assert (await command("resource", "id", "echo", home=tmp_path)).out.strip() == resource_id
+
+    relay = {"AQUA_REGISTRY_RELAY": f"{dead} {network.relay()}"}
+    shown = await command("resource", "show", resource_id, home=tmp_path, **relay)
+    assert shown.code == 0
+    assert "label    echo" in shown.out
+
+    host = network.nodes[3].peer_id
+    given = ("service", "register", resource_id, "--value", "tcp://[::1]:7", "--peer", host, "--service-id", "e")
+    registered = await command(*given, *FACTOR, home=tmp_path, **relay)
+    assert registered.code == 0
+    assert registered.out == f"registered {host} on {resource_id}\n"
+
+    resolved = await command("resolve", resource_id, *ACK, home=tmp_path, **relay)
+    assert resolved.code == 0
+    assert resolved.out.startswith(f"{host}  service e  value tcp://[::1]:7  since ")
+    records = json.loads((await command("resolve", resource_id, *ACK, "--json", home=tmp_path, **relay)).out)
+    assert [record["metadata"]["value"] for record in records] == ["tcp://[::1]:7"]
+
+    # One's own record is another's only by another key.
+    other = await command(
+        "service", "unregister", resource_id, "--peer", host, "-k", "other", *FACTOR, home=tmp_path, **relay
+    )
+    assert other.code == 0
+    assert json.loads((await command("resolve", resource_id, *ACK, "--json", home=tmp_path, **relay)).out) == records
+    ended = await command("service", "unregister", resource_id, "--peer", host, *FACTOR, home=tmp_path, **relay)
+    assert ended.code == 0
+    assert (await command("resolve", resource_id, *ACK, home=tmp_path, **relay)).out == "no services\n"
+
+
+async def test_two_commands_of_one_key_at_once_both_succeed(network: Network, tmp_path: Path) -> None:
+    codes: list[int] = []
+
+    async def create(label: str) -> None:
+        arguments = ("resource", "create", label, "--relay", network.relay(), "--timeout", "60")
+        codes.append((await command(*arguments, home=tmp_path)).code)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(create, "one")
+        nursery.start_soon(create, "two")
+    assert codes == [0, 0]
+
+
+async def test_peers_tells_the_members_of_the_network(network: Network, tmp_path: Path) -> None:
+    told = await command("peers", "--relay", network.nodes[0].address, "--json", home=tmp_path)
+    status = json.loads(told.out)
+    assert status["peer_id"] == network.nodes[0].peer_id
+    assert set(status["members"]) == {node.peer_id for node in network.nodes[1:]}
+    near = await command("peers", "some id", "--relay", network.relay(), home=tmp_path)
+    assert set(near.out.split()) == {node.peer_id for node in network.nodes}
+
+
+async def test_keys_are_private_and_made_once(tmp_path: Path) -> None:
+    made = await command("key", "new", "me", home=tmp_path)
+    assert made.code == 0
+    file = tmp_path / "aqua-registry" / "keys" / "me.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (await command("key", "new", "me", home=tmp_path)).code == 1
+    shown = await command("key", "show", home=tmp_path)
+    assert shown.out == f"me\t{made.out.strip()}\t{file}\n"
+    secret = json.loads(file.read_text())["ed25519_seed"]
+    assert secret not in shown.out + shown.err + made.out + made.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("resolve", "id"), "no node to act through: give --relay MULTIADDR"),
+        (("resolve", "id", "--relay", "nonsense"), "not a multiaddr: 'nonsense'"),
+        (("run", "-f", "resolveResource(id"), "expected ',' or ')' at character 19"),
+        (("run", "-f", "resolveResource(id, 1)"), "id has no value; give one, as in --data"),
+        (("run", "-f", 'resolveResource("id", 70000)'), "ack is 70000, not within 0 and 32767"),
+        (("run", "-f", "resolveResource()"), "takes 2 arguments (resource_id: ResourceId, ack: i16), not 0"),
+        (("run", "-f", "evict()"), "there is no function evict"),
+        (("run", "-f", 'executeOnResource("id", 1, nil)'), "which JSON can't express"),
+        (("run", "-f", "getResource(1)", "--data", "["), "--data isn't JSON"),
+        (("node", "--listen", "nonsense"), "nonsense"),
+        (("node", "--config", "none.toml"), "can't read the configuration none.toml"),
+        (("key", "new", "../me"), "can't name a key"),
+    ],
+)
+async def test_wrong_usage_is_told_on_one_line_with_exit_code_2(
+    arguments: tuple[str, ...], text: str, tmp_path: Path
+) -> None:
+    finished = await command(*arguments, home=tmp_path)
+    assert (finished.code, finished.out) == (2, "")
+    assert finished.err.startswith("error: ")
+    assert text in finished.err
+    assert finished.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_node_logs_json_prints_addresses_and_ends_with_0(how: signal.Signals, tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text('[overlay]\nlisten = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"]\n')
+    flags = ("--data-dir", str(tmp_path / "data"), "--config", str(config), "--log-format", "json")
+    async with launched(
+        sys.executable, "-m", "aqua_compat", "node", *flags, home=tmp_path, log=tmp_path / "log"
+    ) as process:
+        lines = [await first_line(process) for _ in range(3)]
+        assert lines[2] == "ready"
+        assert all("/p2p/12D3KooW" in line for line in lines[:2])
+        assert "/ws/p2p/" in lines[1]
+        process.send_signal(how)
+        with trio.fail_after(5):
+            assert await process.wait() == 0
+    events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert events[0] == "listening"
+    assert events[-1] == "stopping"
