@@ -94,7 +94,7 @@ async def test_keys_are_private_and_made_once(tmp_path: Path) -> None:
     [
         (("resolve", "id"), "no node to act through: give --relay MULTIADDR"),
         (("resolve", "id", "--relay", "nonsense"), "not a multiaddr: 'nonsense'"),
-        (("run", "-f", "resolveResource(id"), "expected ',' or ')' at character 19"),
+        (("run", "-f", "resolveResource(1"), "expected ',' or ')' at character 18"),
         (("run", "-f", "resolveResource(id, 1)"), "id has no value; give one, as in --data"),
         (("run", "-f", 'resolveResource("id", 70000)'), "ack is 70000, not within 0 and 32767"),
         (("run", "-f", "resolveResource()"), "takes 2 arguments (resource_id: ResourceId, ack: i16), not 0"),
