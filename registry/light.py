@@ -14,10 +14,10 @@ from typing import Any, Final, get_type_hints
 import msgspec
 import structlog
 import trio
-from overlay.peer import OverlayPeer, open_peer
 
 from overlay.errors import CallFailed, CallRefused, CallTimeout, OverlayError, Overloaded, Unreachable
 from overlay.identity import Identity
+from overlay.peer import OverlayPeer, open_peer
 from overlay.settings import OverlaySettings
 from registry.data_folder import claimed
 from registry.errors import DoorClosed, HostingRefused, InvalidValue, RegistryError, ServiceError

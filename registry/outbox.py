@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
-LINGER: Final = 0.015  # seconds that a put which nobody waits for stays for company
+LINGER: Final = 0.05  # seconds that a put which nobody waits for stays for company
 SEND_TIMEOUT: Final = 6.0  # seconds for one frame
 
 Report = Callable[[str, str], None]

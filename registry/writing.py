@@ -13,7 +13,7 @@ from registry.messages import MAX_ERRORS, Item, WriteOutcome
 from registry.network import Network
 from registry.outbox import Outbox
 from registry.replica import Replica
-from registry.values import digest_of
+from registry.values import Tombstone, digest_of
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -90,9 +90,9 @@ class Writer:
         for peer_id in targets:
             if peer_id != self._network.peer_id:
                 self._outbox.put(peer_id, item, progress.report, urgent=urgent)
-        if item.state is not None and item.state.slot.peer_id not in (*targets, self._network.peer_id):
-            # The host renews what it serves, so it has to know; it isn't a replica and doesn't count.
-            self._outbox.put(item.state.slot.peer_id, item, _ignore, urgent=False)
+        if isinstance(item.state, Tombstone) and item.state.peer_id not in (*targets, self._network.peer_id):
+            # The host renews what it signed, so it has to know when that ended; it isn't a replica and doesn't count.
+            self._outbox.put(item.state.peer_id, item, _ignore, urgent=False)
         with trio.move_on_after(timeout) as waiting:
             await progress.settled.wait()
         return progress.outcome(write_id, timed_out=waiting.cancelled_caught)

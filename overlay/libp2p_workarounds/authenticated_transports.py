@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ssl
 
-from libp2p import create_yamux_muxer_option
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TMuxerOptions, TProtocol, TSecurityOptions
@@ -23,6 +22,8 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS_PROTOCOL_ID
 from libp2p.security.tls.transport import TLSTransport
+
+from overlay.libp2p_workarounds.thrifty_yamux import thrifty_yamux_option
 
 
 class TlsTransport(TLSTransport):
@@ -55,7 +56,7 @@ def security_options(key_pair: KeyPair) -> TSecurityOptions:
 
 def muxer_options() -> TMuxerOptions:
     """Yamux; nothing else."""
-    return create_yamux_muxer_option()
+    return thrifty_yamux_option()
 
 
 OFFERED_SECURITY: tuple[TProtocol, ...] = (TLS_PROTOCOL_ID, NOISE_PROTOCOL_ID)
