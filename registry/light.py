@@ -218,7 +218,7 @@ async def open_light_client(
         path = Path(":memory:")
         if data_dir is not None:
             path = stack.enter_context(claimed(data_dir)) / DATABASE
-        store = await stack.enter_async_context(open_store(path))
+        store = await stack.enter_async_context(open_store(path, inline=data_dir is None))
         try:
             peer = await stack.enter_async_context(open_peer(identity, overlay))
         except OverlayError as error:

@@ -171,7 +171,8 @@ class Store:
 async def open_store(path: Path, *, inline: bool = False) -> AsyncIterator[Store]:
     """The storage in the file `path`, created when missing. Leaving commits what was queued. Raises StorageError.
 
-    `inline` runs SQLite in the Trio thread: for virtual time, which doesn't wait for threads.
+    `inline` runs SQLite in the Trio thread: for a database in memory, which never waits for a disk, and for virtual
+    time, which doesn't wait for threads.
     """
     connection = open_database(path) if inline else await trio.to_thread.run_sync(open_database, path)
     store = Store(connection, path, inline=inline)
