@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import structlog
 
 from aqua_compat.api import AquaClient
 from aqua_compat.constants import Constants
@@ -36,6 +40,7 @@ async def connect(
     """
     from registry.light import open_light_client
 
+    _quiet_unless_configured()
     given = [addresses] if isinstance(addresses, str) else list(addresses)
     if not given:
         raise ValueError("addresses holds no multiaddr of a node")
@@ -61,6 +66,7 @@ async def node(
     from registry.node import open_node
     from registry.settings import NodeSettings
 
+    _quiet_unless_configured()
     who = identity or load_or_create_identity(data_dir / IDENTITY_FILE)
     async with open_node(who, settings or NodeSettings(), data_dir) as running:
         yield AquaClient(running.registry, constants)
@@ -68,3 +74,12 @@ async def node(
 
 IDENTITY_FILE = "identity.json"
 """Name of a node's key file in its data folder."""
+
+
+def _quiet_unless_configured() -> None:
+    """Warnings to stderr, where structlog by itself would print every debug line on the application's stdout."""
+    if not structlog.is_configured():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        )
