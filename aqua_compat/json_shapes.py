@@ -73,9 +73,9 @@ _EMPTY_KEY: dict[str, Json] = {
 
 
 def to_json(value: object) -> Json:
-    """What a function of the API returns, ready for a JSON encoder; several results are one array.
+    """What a function or a command returns, ready for a JSON encoder; several results are one array.
 
-    Raises TypeError for what no function returns.
+    Raises TypeError for what none returns.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -83,6 +83,8 @@ def to_json(value: object) -> Json:
         return list(value)
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): to_json(item) for name, item in value.items()}
     if isinstance(value, GetKeyMetadataResult) and value.key is None:
         return {"success": value.success, "error": value.error, "key": dict(_EMPTY_KEY)}
     if isinstance(value, msgspec.Struct):

@@ -55,6 +55,24 @@ async def test_people_create_register_resolve_and_unregister(network: Network, t
     assert (await command("resolve", resource_id, *ACK, home=tmp_path, **relay)).out == "no services\n"
 
 
+async def test_every_command_for_people_prints_json_for_scripts_on_demand(network: Network, tmp_path: Path) -> None:
+    async def json_of(*arguments: str) -> object:
+        ended = await command(*arguments, "--json", home=tmp_path, AQUA_REGISTRY_RELAY=network.relay())
+        assert (ended.code, ended.err) == (0, "")
+        return json.loads(ended.out)
+
+    created = await json_of("resource", "create", "scripted", *FACTOR)
+    resource_id = (await command("resource", "id", "scripted", home=tmp_path)).out.strip()
+    assert created == await json_of_id(tmp_path) == {"resource_id": resource_id}
+    assert await json_of("service", "register", resource_id, "--value", "v", *FACTOR) == {"success": True}
+    assert await json_of("service", "unregister", resource_id, *FACTOR) == {"success": True}
+    assert await json_of("resolve", resource_id, *ACK) == []
+
+
+async def json_of_id(home: Path) -> object:
+    return json.loads((await command("resource", "id", "scripted", "--json", home=home)).out)
+
+
 async def test_two_commands_of_one_key_at_once_both_succeed(network: Network, tmp_path: Path) -> None:
     codes: list[int] = []
 
