@@ -65,7 +65,7 @@ def _changed(**changes: object) -> dict[str, object]:
         (_changed(solution=[1, 256]), r"metadata.solution\[1\] is 256"),
         (_changed(solution="AQ=="), "metadata.solution must be an array of numbers"),
         (_changed(relay_id=["a", "b"]), "metadata: relay_id holds 2"),
-        (_changed(peer_id="nobody"), "metadata: peer_id"),
+        (_changed(peer_id="nobody"), "metadata: peer id parse error: peer_id"),
         ([], "metadata must be an object"),
     ],
 )
