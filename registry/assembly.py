@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
-import trio
 
 from overlay.identity import Identity
+from registry.background import background
 from registry.door import LocalDoor
 from registry.doorway import open_doorway
 from registry.hosting import Host
@@ -61,8 +61,7 @@ async def assembled(
     door = LocalDoor(network, writer, reader, host, invocation, rules.neighbourhood_size, status)
     open_doorway(network, door)
     registry = Registry(identity, door, host, IssueLog(store), rules, clock)
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         await nursery.start(outbox.run)
         await nursery.start(writer.run)
         yield Parts(registry, service, reader, replica, writer, outbox)
-        nursery.cancel_scope.cancel()

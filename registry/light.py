@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 import msgspec
+import outcome
 import structlog
 import trio
 
-from overlay.errors import CallFailed, CallRefused, CallTimeout, OverlayError, Overloaded, Unreachable
+from overlay.addresses import parse_peer_address
+from overlay.errors import AddressError, CallFailed, CallRefused, OverlayError, Unreachable
+from overlay.frames import FrameError
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from overlay.settings import OverlaySettings
+from registry.background import background
 from registry.data_folder import claimed
 from registry.errors import DoorClosed, HostingRefused, InvalidValue, RegistryError, ServiceError
 from registry.hosting import Host
@@ -44,7 +48,7 @@ from registry.messages import (
     parse,
 )
 from registry.network import Clock
-from registry.reading import MAX_PAGES, ReadOutcome
+from registry.reading import MAX_PAGES, ReadOutcome, good_states
 from registry.registry import Registry
 from registry.replica import Replica
 from registry.service import RegistryService
@@ -53,11 +57,12 @@ from registry.shelf import StoreShelf
 from registry.status import NodeStatus
 from registry.storage import open_store
 from registry.values import Key, Record, RecordMetadata, State, decode_state, encode
-from registry.verification import is_good, key_is_good, record_is_genuine
+from registry.verification import key_is_good, record_is_genuine
 from registry.weights import Weights
 
 DATABASE: Final = "client.sqlite"
 GRACE: Final = 0.25  # seconds that a node's answer may take beyond the deadline that it was given
+LONGEST_BUDGET: Final = 3600.0  # seconds; what a node accepts
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -67,14 +72,15 @@ class RemoteDoor:
 
     def __init__(self, peer: OverlayPeer, addresses: Sequence[str], settings: RegistrySettings, clock: Clock) -> None:
         self._peer = peer
-        self._addresses = list(addresses)
-        self._peer_ids: dict[str, str] = {}  # address -> peer id, of those that were reached
+        """Raises AddressError for what is no multiaddr with a peer id."""
+        self._addresses = list(dict.fromkeys(addresses))  # the one that answered last comes first
+        self._peer_ids = {address: parse_peer_address(address)[1] for address in addresses}
         self._settings = settings
         self._clock = clock
 
     @property
     def peer_id(self) -> str:
-        return self._peer_ids.get(self._addresses[0], "")
+        return self._peer_ids[self._addresses[0]]
 
     async def open(self, *, timeout: float) -> None:
         """Connects to the first node that can be reached. Raises DoorClosed."""
@@ -88,27 +94,32 @@ class RemoteDoor:
         return parse(await self._call(DOOR_WRITE, body, timeout), WriteOutcome)
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
-        outcome = ReadOutcome()
+        result = ReadOutcome()
         states: list[State] = []
         key: Key | None = None
         after = None
+        deadline = trio.current_time() + timeout
         for _ in range(MAX_PAGES):
 
             def body(budget: float, after: Any = after) -> Any:
                 return build(DoorReadBody(key_id, ack, budget, after, key_suffices))
 
-            answer = parse(await self._call(DOOR_READ, body, timeout), ReadAnswer)
-            outcome.answered, outcome.errors = answer.answered, list(answer.errors)
-            outcome.timed_out = answer.timed_out
+            raw = await self._call(DOOR_READ, body, max(deadline - trio.current_time(), 0.0))
+            answer = parse(raw, ReadAnswer)
+            result.answered, result.errors = answer.answered, list(answer.errors)
+            result.timed_out = answer.timed_out
             page_key, page = answer.page.decoded()
             key = key or page_key
-            states.extend(page)
+            states.extend(await self._good(key_id, page))
             following = last_slot(page)
             if not answer.page.more or following is None or (after is not None and following <= after):
                 break
             after = following
-        outcome.resource = self._verified(key_id, key, states)
-        return outcome
+        if key is not None and (key.id != key_id or not key_is_good(key, int(self._clock()), self._settings)):
+            _log.warning("the node served a key that doesn't verify", node=self.peer_id, key_id=key_id)
+            key = None
+        result.resource = ResourceState.of(key, states)
+        return result
 
     async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
         def body(budget: float) -> Any:
@@ -137,52 +148,88 @@ class RemoteDoor:
         )
         return parse(answer, get_type_hints(getattr(RegistryService, function))["return"])
 
-    def _verified(self, key_id: str, key: Key | None, states: list[State]) -> ResourceState:
-        now = int(self._clock())
-        if key is not None and (key.id != key_id or not key_is_good(key, now, self._settings)):
-            _log.warning("the node served a key that doesn't verify", node=self.peer_id, key_id=key_id)
-            key = None
-        good = [s for s in states if s.slot.key_id == key_id and is_good(s, now, self._settings)]
-        if len(good) < len(states):
-            _log.warning("the node served states that don't verify", node=self.peer_id, count=len(states) - len(good))
-        return ResourceState.of(key, good)
+    async def _good(self, key_id: str, page: list[State]) -> list[State]:
+        good = await good_states(page, key_id, int(self._clock()), self._settings)
+        if len(good) < len(page):
+            _log.warning("the node served states that don't verify", node=self.peer_id, count=len(page) - len(good))
+        return good
 
     async def _call(self, method: str, body: Any, timeout: float) -> Any:
-        """Calls the preferred node, then the others, within `timeout` seconds. `body` makes the body out of the
-        seconds that the node has. Raises DoorClosed; RegistryError for what a node refused."""
-        deadline = trio.current_time() + timeout
-        causes: list[str] = []
-        for untried in range(len(self._addresses), 0, -1):
-            address = self._addresses[0]
-            remaining = deadline - trio.current_time()
-            if remaining <= 0:
-                break
-            # A node that stalls mustn't use up the time of those behind it.
-            budget = remaining if untried == 1 else remaining / 2
-            try:
-                return await self._call_one(address, method, body, budget)
-            except CallRefused as error:
-                raise _refusal(error) from error
-            except (Unreachable, CallTimeout, Overloaded) as error:
-                causes.append(f"{address}: {error.reason}")
-            except CallFailed as error:
-                causes.append(f"{address}: {error}")
-            self._addresses.append(self._addresses.pop(0))
-        raise DoorClosed("no node could be reached: " + "; ".join(causes or ["timeout exceeded"]))
+        """Calls the preferred node, within `timeout` seconds; the next one as soon as that failed, or when it used up
+        half of the time: then the first answer counts. `body` makes the body out of the seconds that the node has.
 
-    async def _call_one(self, address: str, method: str, body: Any, budget: float) -> Any:
-        until = trio.current_time() + budget
-        peer_id = self._peer_ids.get(address)
-        if peer_id is None:
-            peer_id = self._peer_ids[address] = await self._peer.connect(address, timeout=budget)
-        left = max(until - trio.current_time(), 0.001)
+        What a door is asked for may be done twice. Raises DoorClosed; RegistryError for what a node refused.
+        """
+        deadline = trio.current_time() + timeout
+        attempt = _Attempt()
+        async with background() as nursery:
+            addresses = tuple(self._addresses)  # other calls may change the order meanwhile
+            for behind, address in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):
+                remaining = deadline - trio.current_time()
+                if remaining <= 0:
+                    break
+                nursery.start_soon(self._try, address, method, body, deadline, attempt)
+                attempt.under_way += 1
+                # A node that stalls mustn't use up the time of those behind it.
+                with trio.move_on_after(remaining / 2 if behind else remaining):
+                    await attempt.settled.wait()
+                if attempt.answer is not None:
+                    break
+                attempt.settled = trio.Event()
+        if attempt.answer is None:
+            raise DoorClosed("no node could be reached: " + "; ".join(attempt.causes or ["timeout exceeded"]))
+        return attempt.answer.unwrap()
+
+    async def _try(self, address: str, method: str, body: Any, deadline: float, attempt: _Attempt) -> None:
         try:
-            return await self._peer.call(
-                peer_id, method, body(max(left - GRACE, left / 2)) if body else None, timeout=left
-            )
-        except Unreachable:
-            self._peer_ids.pop(address, None)  # dialled anew, by this address, when its turn comes
-            raise
+            answer: outcome.Outcome[Any] = outcome.Value(await self._call_one(address, method, body, deadline))
+        except CallRefused as error:
+            answer = outcome.Error(_refusal(error))
+        except FrameError as error:
+            answer = outcome.Error(InvalidValue(f"can't be sent: {error}"))
+        except CallFailed as error:
+            attempt.failed(f"{address}: {error.reason}")
+            return
+        if attempt.answer is None:
+            attempt.answered(answer)
+            self._addresses.remove(address)
+            self._addresses.insert(0, address)
+
+    async def _call_one(self, address: str, method: str, body: Any, deadline: float) -> Any:
+        peer_id = self._peer_ids[address]
+        if self._peer.is_linked(peer_id):
+            try:
+                return await self._ask(peer_id, method, body, deadline)
+            except Unreachable:
+                pass  # the link was lost just now; perhaps the node was started anew
+        await self._peer.connect(address, timeout=max(deadline - trio.current_time(), 0.0))
+        return await self._ask(peer_id, method, body, deadline)
+
+    async def _ask(self, peer_id: str, method: str, body: Any, deadline: float) -> Any:
+        left = max(deadline - trio.current_time(), 0.0)
+        budget = min(max(left - GRACE, left / 2), LONGEST_BUDGET)
+        return await self._peer.call(peer_id, method, body(budget) if body else None, timeout=left)
+
+
+class _Attempt:
+    """One call under way at one or more nodes."""
+
+    def __init__(self) -> None:
+        self.answer: outcome.Outcome[Any] | None = None
+        self.causes: list[str] = []
+        self.under_way = 0
+        self.settled = trio.Event()
+        """An answer is here, or none is to come from those that were asked."""
+
+    def answered(self, answer: outcome.Outcome[Any]) -> None:
+        self.answer = answer
+        self.settled.set()
+
+    def failed(self, cause: str) -> None:
+        self.causes.append(cause)
+        self.under_way -= 1
+        if not self.under_way:
+            self.settled.set()
 
 
 class LightClient:
@@ -207,7 +254,7 @@ async def open_light_client(
     """Acts for `identity` through the nodes at `addresses` (multiaddrs with /p2p/), while the context is open.
 
     With `data_dir` it remembers what it issued and hosts; one process at a time may use that. Raises DoorClosed when no
-    node can be reached within `timeout` seconds, InvalidValue without addresses.
+    node can be reached within `timeout` seconds, InvalidValue without addresses or for what is none.
     """
     if not addresses:
         raise InvalidValue("a light client needs the address of a node at least")
@@ -221,12 +268,14 @@ async def open_light_client(
         store = await stack.enter_async_context(open_store(path, inline=data_dir is None))
         try:
             peer = await stack.enter_async_context(open_peer(identity, overlay))
+            door = RemoteDoor(peer, addresses, rules, clock)
+        except AddressError as error:
+            raise InvalidValue(str(error)) from error
         except OverlayError as error:
             raise DoorClosed(str(error)) from error
         service = RegistryService(store, identity.peer_id, rules)
         replica = Replica(peer, store, service, Weights({}), clock)  # takes and gives only what this client hosts
         host = Host(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
-        door = RemoteDoor(peer, addresses, rules, clock)
         await door.open(timeout=timeout)
         yield LightClient(peer, Registry(identity, door, host, IssueLog(store), rules, clock))
 

@@ -13,6 +13,7 @@ import trio
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from registry.assembly import assembled
+from registry.background import background
 from registry.data_folder import claimed
 from registry.network import Clock
 from registry.reading import Reader
@@ -65,10 +66,9 @@ async def open_node(
             node = Node(peer, store)
             async with assembled(peer, identity, store, settings, node.status, clock) as parts:
                 node.registry, node.service = parts.registry, parts.service
-                async with trio.open_nursery() as nursery:
+                async with background() as nursery:
                     nursery.start_soon(_catch_up, peer, parts.reader, settings)
                     yield node
-                    nursery.cancel_scope.cancel()
 
 
 async def _catch_up(peer: OverlayPeer, reader: Reader, settings: NodeSettings) -> None:

@@ -6,6 +6,7 @@ replicas or 300 ms more (DESIGN: writing and reading).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -17,6 +18,7 @@ from registry.merging import ResourceState, merged
 from registry.messages import MAX_ERRORS, READ, ReadBody, StatePage, build, last_slot, parse
 from registry.network import Clock, Network
 from registry.replica import Replica
+from registry.settings import RegistrySettings
 from registry.values import Key, State
 from registry.verification import is_good, key_is_good
 from registry.writing import NOT_CONNECTED
@@ -24,6 +26,7 @@ from registry.writing import NOT_CONNECTED
 HEDGE: Final = 0.05  # seconds after which more replicas are asked than are needed
 EMPTY_PATIENCE: Final = 0.3  # seconds that an empty result waits for a majority
 LONGEST_READ: Final = 60.0  # seconds; the deadline of the whole read is nearer
+VERIFIED_AT_ONCE: Final = 32  # states; a page of thousands, each with two signatures, would stop the loop for 300 ms
 MAX_PAGES: Final = 64  # of one replica's answer; a liar could go on for ever
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -55,9 +58,9 @@ class Reader:
         """The merged state of a resource once `ack` replicas that hold its key have answered, or all did, or after
         `timeout` seconds. With `key_suffices` the key is what is asked for: no records aren't looked into further."""
         outcome = ReadOutcome()
-        if ack <= 1 and self.is_caught_up:
-            mine = self._replica.resource_at_hand(key_id) or await self._replica.resource(key_id)
-            if mine.key is not None and (key_suffices or self._has_records(mine)):
+        if ack <= 1 and self.is_caught_up and self._replica.is_among_nearest(key_id):
+            mine = self._replica.resource_at_hand(key_id) or await self._mine(key_id)
+            if mine is not None and mine.key is not None and (key_suffices or self._has_records(mine)):
                 outcome.resource, outcome.answered = mine, 1
                 return outcome
         with trio.move_on_after(timeout) as deadline:
@@ -67,6 +70,13 @@ class Reader:
         outcome.timed_out = deadline.cancelled_caught
         del outcome.errors[MAX_ERRORS:]
         return outcome
+
+    async def _mine(self, key_id: str) -> ResourceState | None:
+        try:
+            return await self._replica.resource(key_id)
+        except StorageError as error:
+            _log.error("the own state can't be read", key_id=key_id, error=str(error))
+            return None  # others know it too
 
     def _has_records(self, resource: ResourceState) -> bool:
         return bool(resource.records(int(self._clock()), self._replica.settings))
@@ -85,31 +95,31 @@ class _Reading:
         self._ack = max(ack, 1)
         self._outcome = outcome
         self._replicas: list[str] = []  # the others, nearest first
-        self._total = 0
+        self._majority = 1
         self._asked = 0
         self._open = 0
-        self._replied = 0
+        self._replied = 0  # with an answer, be it that they don't hold the key
+        self._patient_until: float | None = None
         self._progress = trio.Event()
         self.key_suffices = False
 
     async def run(self) -> None:
         self._replicas = await self._network.neighbourhood(self._key_id, self._replica.settings.neighbourhood_size)
         here = self._network.peer_id
-        self._total = len(self._replicas)
+        self._majority = len(self._replicas) // 2 + 1
         if here in self._replicas:
             await self._ask_here()
             self._replicas.remove(here)
-            self._replied = 1
         if not self._replicas and self._network.is_isolated():
             self._outcome.errors.append(NOT_CONNECTED)
         async with trio.open_nursery() as nursery:
             self._ask_more(nursery, self._wanted())
             while not self._is_enough() and self._open:
-                patience = trio.CancelScope(deadline=trio.current_time() + self._patience())
+                patience = trio.CancelScope(deadline=self._patience())
                 with patience:
                     await self._progress.wait()
                 self._progress = trio.Event()
-                if patience.cancelled_caught and self._has_ack():
+                if patience.cancelled_caught and self._patient_until is not None:
                     break
                 self._ask_more(nursery, len(self._replicas) if patience.cancelled_caught else self._wanted())
             nursery.cancel_scope.cancel()
@@ -119,16 +129,22 @@ class _Reading:
         if not self._has_ack():
             missing = self._ack - self._outcome.answered
         elif not self._has_records():
-            missing = self._majority() - self._replied
+            missing = self._majority - self._replied
         else:
             missing = 0
         return self._asked + max(missing - self._open, 0)
 
     def _patience(self) -> float:
-        return EMPTY_PATIENCE if self._has_ack() else HEDGE
-
-    def _majority(self) -> int:
-        return self._total // 2 + 1
+        """Until when to wait for the next answer. What may be nothing gets 300 ms more, once, however answers trickle
+        in: an empty result, and a key that a majority doesn't hold."""
+        now = trio.current_time()
+        if self._patient_until is None and (
+            self._has_ack() or (self._outcome.answered == 0 and self._replied >= self._majority)
+        ):
+            self._patient_until = now + EMPTY_PATIENCE
+        elif self._patient_until is not None and not self._has_ack() and self._outcome.answered:
+            self._patient_until = None  # somebody does hold the key
+        return now + HEDGE if self._patient_until is None else self._patient_until
 
     def _has_ack(self) -> bool:
         return self._outcome.answered >= self._ack
@@ -139,7 +155,7 @@ class _Reading:
         return bool(self._outcome.resource.records(int(self._clock()), self._replica.settings))
 
     def _is_enough(self) -> bool:
-        return self._has_ack() and (self._has_records() or self._replied >= self._majority())
+        return self._has_ack() and (self._has_records() or self._replied >= self._majority)
 
     def _ask_more(self, nursery: trio.Nursery, until: int) -> None:
         while self._asked < min(until, len(self._replicas)):
@@ -162,10 +178,10 @@ class _Reading:
             self._outcome.errors.append(f"{getattr(error, 'reason', error)} on {peer_id}")
         finally:
             self._open -= 1
-            self._replied += 1
             self._progress.set()
 
     def _take(self, peer_id: str, theirs: ResourceState) -> None:
+        self._replied += 1
         if theirs.key is None:
             self._outcome.errors.append(f"{KeyNotExists(self._key_id)} on {peer_id}")
             return
@@ -180,27 +196,38 @@ class _Reading:
         after = None
         for _ in range(MAX_PAGES):
             body = ReadBody(key_id=self._key_id, digest=known.digest() if known.key else b"", after=after)
-            raw = await self._network.call(
-                peer_id, READ, build(body), timeout=60.0
-            )  # the read's own deadline is nearer
+            raw = await self._network.call(peer_id, READ, build(body), timeout=LONGEST_READ)
             page = parse(raw, StatePage)
             if page.same and known.key is not None:
                 return known
             page_key, page_states = page.decoded()
-            key = key or page_key
-            states.extend(page_states)
+            key = key or self._good_key(peer_id, page_key)
+            states.extend(await self._good(peer_id, page_states))
             following = last_slot(page_states)
             if not page.more or following is None or (after is not None and following <= after):
                 break
             after = following
-        return self._verified(peer_id, key, states)
+        return ResourceState.of(key, states)
 
-    def _verified(self, peer_id: str, key: Key | None, states: list[State]) -> ResourceState:
-        now, settings = int(self._clock()), self._replica.settings
-        if key is not None and (key.id != self._key_id or not key_is_good(key, now, settings)):
-            _log.warning("dropped a key that doesn't verify", peer=peer_id, key_id=self._key_id)
-            key = None
-        good = [s for s in states if s.slot.key_id == self._key_id and is_good(s, now, settings)]
+    def _good_key(self, peer_id: str, key: Key | None) -> Key | None:
+        if key is None or (key.id == self._key_id and key_is_good(key, int(self._clock()), self._replica.settings)):
+            return key
+        _log.warning("dropped a key that doesn't verify", peer=peer_id, key_id=self._key_id)
+        return None
+
+    async def _good(self, peer_id: str, states: list[State]) -> list[State]:
+        good = await good_states(states, self._key_id, int(self._clock()), self._replica.settings)
         if len(good) < len(states):
             _log.warning("dropped states that don't verify", peer=peer_id, count=len(states) - len(good))
-        return ResourceState.of(key, good)
+        return good
+
+
+async def good_states(states: Sequence[State], key_id: str, now: int, settings: RegistrySettings) -> list[State]:
+    """Those of `states` that are of this resource and verify; lets other tasks run in between."""
+    good: list[State] = []
+    for number, state in enumerate(states, start=1):
+        if state.slot.key_id == key_id and is_good(state, now, settings):
+            good.append(state)
+        if number % VERIFIED_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    return good

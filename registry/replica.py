@@ -48,6 +48,10 @@ class Replica:
             key_id, self.settings.neighbourhood_size + self.settings.responsibility_margin
         )
 
+    def is_among_nearest(self, key_id: str) -> bool:
+        """Whether writes of a resource are sent to this member; one beyond may hold a part only, as a host does."""
+        return self._network.is_responsible(key_id, self.settings.neighbourhood_size)
+
     async def store(self, items: Sequence[Item]) -> list[str]:
         """Verifies and stores each item in one commit; per item an error text, empty when it is on disk."""
         now = int(self._clock())

@@ -17,6 +17,7 @@ import outcome
 import structlog
 import trio
 
+from registry.background import background
 from registry.errors import ServiceError, StorageError
 from registry.merging import ResourceState
 from registry.storage.cache import ResourceCache
@@ -177,7 +178,7 @@ async def open_store(path: Path, *, inline: bool = False) -> AsyncIterator[Store
     connection = open_database(path) if inline else await trio.to_thread.run_sync(open_database, path)
     store = Store(connection, path, inline=inline)
     try:
-        async with trio.open_nursery() as nursery:
+        async with background() as nursery:
             nursery.start_soon(_run_shielded, store)
             try:
                 yield store
