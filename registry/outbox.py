@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
 LINGER: Final = 0.05  # seconds that a put which nobody waits for stays for company
+MAX_BYTES: Final = 64 * 2**20  # of items to all peers; likewise
+MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is to be told
 SEND_TIMEOUT: Final = 6.0  # seconds for one frame
 
 Report = Callable[[str, str], None]
@@ -38,6 +40,7 @@ class Outbox:
         self._waiting: dict[str, deque[tuple[Item, Report]]] = {}
         self._urgent: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
+        self._bytes = 0
         self.frames = 0
         self.items = 0
 
@@ -46,12 +49,21 @@ class Outbox:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool) -> None:
         """Queues one put; `report` is called once, later, from the sending task."""
-        assert self._nursery is not None, "run() first"
+        if self._nursery is None:
+            report(peer_id, "this node is stopping")
+            return
+        size = item.size()
         waiting = self._waiting.get(peer_id)
+        if self._bytes + size > MAX_BYTES or (waiting is None and len(self._waiting) >= MAX_PEERS):
+            report(peer_id, "too many puts are waiting")
+            return
         if waiting is None:
             waiting = self._waiting[peer_id] = deque()
             self._urgent[peer_id] = trio.Event()
@@ -60,6 +72,7 @@ class Outbox:
             report(peer_id, "too many puts are waiting for this peer")
             return
         waiting.append((item, report))
+        self._bytes += size
         if urgent:
             self._urgent[peer_id].set()
 
@@ -83,6 +96,7 @@ class Outbox:
             if batch and size > MAX_PAGE:
                 break
             batch.append(waiting.popleft())
+            self._bytes -= batch[-1][0].size()
         return batch
 
     async def _send(self, peer_id: str, batch: list[tuple[Item, Report]]) -> None:
@@ -94,5 +108,8 @@ class Outbox:
         except (CallFailed, InvalidValue) as error:
             _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))
             errors = (getattr(error, "reason", "") or str(error),) * len(batch)
+        except Exception:  # of one frame; raised on, it would end the node
+            _log.exception("a put failed", peer=peer_id)
+            errors = ("internal error",) * len(batch)
         for position, (_, report) in enumerate(batch):
             report(peer_id, errors[position] if position < len(errors) else "malformed answer to a put")

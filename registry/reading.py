@@ -20,13 +20,12 @@ from registry.network import Clock, Network
 from registry.replica import Replica
 from registry.settings import RegistrySettings
 from registry.values import Key, State
-from registry.verification import is_good, key_is_good
+from registry.verification import VERIFIED_AT_ONCE, is_good, key_is_good
 from registry.writing import NOT_CONNECTED
 
 HEDGE: Final = 0.05  # seconds after which more replicas are asked than are needed
 EMPTY_PATIENCE: Final = 0.3  # seconds that an empty result waits for a majority
 LONGEST_READ: Final = 60.0  # seconds; the deadline of the whole read is nearer
-VERIFIED_AT_ONCE: Final = 32  # states; a page of thousands, each with two signatures, would stop the loop for 300 ms
 MAX_PAGES: Final = 64  # of one replica's answer; a liar could go on for ever
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import structlog
+import trio
 
 from overlay.errors import Refusal
-from registry.errors import InvalidValue, NotResponsible, RegistryError, ServiceError
+from registry.errors import InvalidValue, NotResponsible, RegistryError, ServiceError, StorageError
 from registry.merging import ResourceState, is_spent
 from registry.messages import PUT, READ, Item, PutAnswer, PutBody, ReadBody, StatePage, build, parse
 from registry.network import Clock, Network
@@ -18,7 +19,7 @@ from registry.service import RegistryService, decisions
 from registry.settings import RegistrySettings
 from registry.storage import Store, Transaction
 from registry.values import Slot, decode_key, decode_state
-from registry.verification import check_field_limits, check_key, check_state, is_expired
+from registry.verification import VERIFIED_AT_ONCE, check_field_limits, check_key, check_state, is_expired
 from registry.weights import Weights
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -55,7 +56,11 @@ class Replica:
     async def store(self, items: Sequence[Item]) -> list[str]:
         """Verifies and stores each item in one commit; per item an error text, empty when it is on disk."""
         now = int(self._clock())
-        errors = [self._refusal(item, now) for item in items]
+        errors: list[str] = []
+        for number, item in enumerate(items, start=1):
+            errors.append(self._refusal(item, now))
+            if number % VERIFIED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
         def decide(transaction: Transaction) -> list[str]:
             return [error or self._store_one(transaction, item, now) for item, error in zip(items, errors, strict=True)]
@@ -83,13 +88,20 @@ class Replica:
             return stored
         return ResourceState.of(key, kept)
 
+    def fault_of(self, item: Item) -> str:
+        """Why no replica would take this write, be it responsible or not; empty when it verifies."""
+        return self._fault(item, int(self._clock()))
+
     def _refusal(self, item: Item, now: int) -> str:
+        hosts_it = item.state is not None and item.state.slot.peer_id == self._network.peer_id
+        if not hosts_it and not self.is_responsible(item.key.id):
+            return str(NotResponsible(item.key.id))
+        return self._fault(item, now)
+
+    def _fault(self, item: Item, now: int) -> str:
         try:
             if item.state is not None and item.state.slot.key_id != item.key.id:
                 raise InvalidValue(f"the state is of key {item.state.slot.key_id}, sent with key {item.key.id}")
-            hosts_it = item.state is not None and item.state.slot.peer_id == self._network.peer_id
-            if not hosts_it and not self.is_responsible(item.key.id):
-                raise NotResponsible(item.key.id)
             check_field_limits(item.key, self.settings)
             check_key(item.key, now, self.settings)
             if item.state is not None:
@@ -131,18 +143,27 @@ class Replica:
                 positions.append(position)
             except InvalidValue as error:
                 errors[position] = str(error)
-        for position, error_text in zip(positions, await self.store(items), strict=True):
+        try:
+            stored = await self.store(items)
+        except StorageError as error:  # its text names this node's files: for the log, not for peers
+            _log.error("a put couldn't be stored", caller=caller, items=len(items), error=str(error))
+            raise Refusal("storage", "the disk refused") from error
+        for position, error_text in zip(positions, stored, strict=True):
             errors[position] = error_text
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(raw))
         return build(PutAnswer(tuple(errors)))
 
-    async def _serve_read(self, caller: str, body: object) -> object:  # noqa: ARG002 - anyone may read
+    async def _serve_read(self, caller: str, body: object) -> object:
         try:
             request = parse(body, ReadBody)
         except InvalidValue as error:
             raise Refusal("invalid", str(error)) from error
-        resource = await self.resource(request.key_id)
+        try:
+            resource = await self.resource(request.key_id)
+        except StorageError as error:
+            _log.error("a read failed", caller=caller, error=str(error))
+            raise Refusal("storage", "the disk refused") from error
         if request.digest and resource.key is not None and request.digest == resource.digest():
             return build(StatePage(holds_key=True, same=True, key=b"", states=(), more=False))
         after = Slot(*request.after) if request.after else None

@@ -7,6 +7,7 @@ each time. Order of the checks and the errors: the original's (reference: order 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 from overlay.identity import verify
 from registry.errors import (
@@ -26,6 +27,9 @@ from registry.errors import (
 )
 from registry.settings import RegistrySettings
 from registry.values import Key, Record, RecordMetadata, State, Tombstone, Value, is_small
+
+VERIFIED_AT_ONCE: Final = 32
+"""Values after which other tasks get their turn: a frame can hold thousands, each with two signatures."""
 
 _REASON = "signature doesn't match"
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+import structlog
 import trio
 
 from registry.errors import StorageError
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 REMEMBERED_WRITES: Final = 1024
+MAX_UNDER_WAY: Final = 4096  # writes to the own disk; a disk that stalls makes them pile up
+LONGEST_ERROR: Final = 1024  # characters of what a peer says, which are remembered with the write
+STOPPING: Final = "this node is stopping"
 NOT_CONNECTED: Final = "not connected: no live member of the network is known; check the bootstrap addresses"
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class _Progress:
@@ -27,14 +33,14 @@ class _Progress:
 
     def __init__(self, targets: int, factor: int) -> None:
         self.targets = targets
-        self.factor = factor
+        self.factor = max(factor, 1)
         self.stored = 0
         self.errors: list[str] = []
         self.settled = trio.Event()
 
     def report(self, peer_id: str, error: str) -> None:
         if error:
-            self.errors.append(f"{error} on {peer_id}")
+            self.errors.append(f"{error[:LONGEST_ERROR]} on {peer_id}")
         else:
             self.stored += 1
         answered = self.stored + len(self.errors)
@@ -67,23 +73,33 @@ class Writer:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         """Sends `item` to the whole neighbourhood (and a record to its host); returns when `factor` replicas have it on
         disk, when that has become impossible, or after `timeout` seconds. The rest goes on: see `progress`."""
-        assert self._nursery is not None, "run() first"
         if self._network.is_isolated():
             return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,))
+        fault = self._replica.fault_of(item)
+        if fault:  # nothing that fails verification is forwarded
+            return WriteOutcome(stored=0, targets=0, errors=(f"{fault} on {self._network.peer_id}",))
+        deadline = trio.current_time() + max(timeout, 0.0)
         targets: list[str] = []
-        with trio.move_on_after(timeout) as lookup:
+        with trio.move_on_at(deadline) as lookup:
             targets = await self._network.neighbourhood(item.key.id, self._replica.settings.neighbourhood_size)
         if lookup.cancelled_caught or not targets:
             return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,), timed_out=lookup.cancelled_caught)
+        if self._nursery is None:
+            return WriteOutcome(stored=0, targets=0, errors=(STOPPING,))
         here = self._network.peer_id in targets
         progress = _Progress(len(targets), factor)
         write_id = self._remember(item, progress)
-        if here:
+        if here and len(self._nursery.child_tasks) >= MAX_UNDER_WAY:
+            progress.report(self._network.peer_id, "too many writes are under way")
+        elif here:
             self._nursery.start_soon(self._store_here, item, progress)
         # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
         urgent = factor > 1 or not here
@@ -93,7 +109,7 @@ class Writer:
         if isinstance(item.state, Tombstone) and item.state.peer_id not in (*targets, self._network.peer_id):
             # The host renews what it signed, so it has to know when that ended; it isn't a replica and doesn't count.
             self._outbox.put(item.state.peer_id, item, _ignore, urgent=False)
-        with trio.move_on_after(timeout) as waiting:
+        with trio.move_on_at(deadline) as waiting:
             await progress.settled.wait()
         return progress.outcome(write_id, timed_out=waiting.cancelled_caught)
 
@@ -115,6 +131,9 @@ class Writer:
             [error] = await self._replica.store([item])
         except StorageError as failure:
             error = str(failure)
+        except Exception:  # of one write; raised on, it would end the node
+            _log.exception("a write failed", key_id=item.key.id)
+            error = "internal error"
         progress.report(self._network.peer_id, error)
 
 
