@@ -103,7 +103,7 @@ class LocalDoor:
         timeout: float,  # noqa: ARG002 - the disk answers when it does
         caller: str | None = None,
     ) -> Any:
-        return await self._invocation.call(caller or self.peer_id, function, arguments)
+        return await self._invocation.call(self.peer_id if caller is None else caller, function, arguments)
 
     async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:  # noqa: ARG002 - at once
         return self._writer.progress(write_id)

@@ -163,7 +163,7 @@ Form = TypeVar("Form")
 def parse(body: object, form: type[Form]) -> Form:
     """A typed body out of decoded CBOR. Raises InvalidValue."""
     try:
-        return msgspec.convert(body, form, strict=True)
+        return msgspec.convert(body, form, strict=True, builtin_types=(bytes,))
     except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidValue(f"malformed {form.__name__}: {error}") from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import trio
 
 from overlay.errors import CallFailed
@@ -21,7 +22,7 @@ from registry.messages import Item, WriteOutcome
 from registry.network import Clock
 from registry.reading import ReadOutcome
 from registry.settings import RegistrySettings
-from registry.signing import key_digest, key_id_of, metadata_digest, record_digest, tombstone_digest
+from registry.signing import key_id_of, record_digest
 from registry.status import NodeStatus
 from registry.values import Key, Record, RecordMetadata, Slot, State, Tombstone
 
@@ -76,9 +77,9 @@ class Registry:
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         now = int(self._clock())
-        digest = key_digest(label, self.identity.peer_id, now, b"", "")
         try:
-            key = Key(label, self.identity.peer_id, now, b"", "", self.identity.sign(digest))
+            unsigned = Key(label, self.identity.peer_id, now, b"", "", b"")  # checks the label before it is hashed
+            key = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
         except InvalidValue as error:
             return Created(None, (str(error),))
         done = await self._write(Item(key=key), factor, timeout, NOT_CREATED)
@@ -105,11 +106,13 @@ class Registry:
     ) -> Done:
         """Says that a service runs on `peer_id`, which signs the record too (original: registerService)."""
         is_own = peer_id == self.identity.peer_id
-        relay = (self._door.peer_id,) if is_own and self._door.peer_id != self.identity.peer_id else ()
 
         async def state(key: Key, timestamp: int, remaining: float) -> Record:
+            # The node acted through may have changed since the call began.
+            relay = (self._door.peer_id,) if is_own and self._door.peer_id != self.identity.peer_id else ()
             fields = (key.id, self.identity.peer_id, peer_id, timestamp, b"", value, relay, _option(service_id))
-            metadata = RecordMetadata(*fields, issuer_signature=self.identity.sign(metadata_digest(*fields)))
+            unsigned = RecordMetadata(*fields, issuer_signature=b"")
+            metadata = msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
             if is_own:
                 return await self._host.host(key, metadata)
             return await self._door.host(key, metadata, timeout=remaining)
@@ -122,8 +125,8 @@ class Registry:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
 
         async def state(key: Key, timestamp: int, remaining: float) -> Tombstone:  # noqa: ARG001 - needs nobody
-            fields = (key.id, self.identity.peer_id, peer_id, timestamp, b"")
-            return Tombstone(*fields, issuer_signature=self.identity.sign(tombstone_digest(*fields)))
+            unsigned = Tombstone(key.id, self.identity.peer_id, peer_id, timestamp, b"", issuer_signature=b"")
+            return msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
 
         return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_UNREGISTERED)
 
@@ -195,16 +198,16 @@ class Registry:
                 try:
                     # What a majority knows of the slot matters only where somebody else issued with this key.
                     outcome = await self._door.read(
-                        resource_id, ack=1, timeout=deadline - trio.current_time(), key_suffices=attempt == 0
+                        resource_id, ack=1, timeout=_until(deadline), key_suffices=attempt == 0
                     )
                     key = outcome.resource.key
                     if key is None:
                         return Done(False, (*outcome.errors, NOT_FOUND))
                     timestamp = await self._next_timestamp(Slot(key.id, self.identity.peer_id, peer_id), outcome)
-                    state: State = await make(key, timestamp, deadline - trio.current_time())
+                    state: State = await make(key, timestamp, _until(deadline))
                 except (RegistryError, CallFailed) as error:
                     return Done(False, (str(error),))
-                done = await self._write(Item(key=key, state=state), factor, deadline - trio.current_time(), failure)
+                done = await self._write(Item(key=key, state=state), factor, _until(deadline), failure)
                 newer = str(NewerRecordOrTombstoneExists(*state.slot))
                 if done.success or not any(newer in error for error in done.errors):
                     break
@@ -227,6 +230,10 @@ class Registry:
         if outcome.stored >= factor and outcome.stored > 0:
             return Done(True, outcome.errors)
         return Done(False, (*outcome.errors, failure))
+
+
+def _until(deadline: float) -> float:
+    return max(deadline - trio.current_time(), 0.0)
 
 
 def _option(text: str | None) -> tuple[str, ...]:

@@ -67,7 +67,10 @@ class Invocation:
             values["weight"] = self._weights.get_weight(_weighed_peer(values, caller))
         if not is_operator and function in STORING and not self._is_responsible(_key_id(values, caller)):
             raise NotResponsible(_key_id(values, caller))
-        return await method(**values)
+        try:
+            return await method(**values)
+        except (UnicodeEncodeError, OverflowError) as error:  # lone surrogates, numbers beyond SQLite's
+            raise InvalidValue(f"{function}: {error}") from error
 
     def _typed(
         self, method: Callable[..., Any], function: str, arguments: Sequence[Any], *, is_operator: bool
@@ -84,8 +87,8 @@ class Invocation:
                 values[name] = int(self._clock())
             else:
                 try:
-                    values[name] = msgspec.convert(argument, form, strict=True)
-                except msgspec.ValidationError as error:
+                    values[name] = msgspec.convert(argument, form, strict=True, builtin_types=(bytes,))
+                except (msgspec.ValidationError, RecursionError) as error:
                     raise InvalidValue(f"{function}: {name}: {error}") from error
         return values
 

@@ -313,3 +313,25 @@ async def test_tombstones_reach_the_host_so_that_it_stops_renewing(autojump_cloc
                     break
                 await trio.sleep(0.01)
         assert decode_state(encode(state)) == state
+
+
+async def test_text_that_is_no_utf8_gives_an_error_result(autojump_clock) -> None:
+    async with simulated_nodes(2, clock=clock) as (_, nodes):
+        resource_id = await make_resource(nodes[0], factor=2)
+        assert (await nodes[0].registry.create_resource("\ud800")).resource_id is None
+        done = await nodes[0].registry.register_service(resource_id, "\ud800", nodes[0].peer_id, None)
+        assert not done.success
+        assert "UTF-8" in done.errors[0]
+
+
+async def test_a_forged_write_is_not_sent_on(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (network, nodes):
+        from registry.messages import Item
+        from tests.unit.registry.builders import a_key
+
+        forged = msgspec.structs.replace(a_key(created=int(clock())), signature=b"x" * 64)
+        network.calls.clear()
+        outcome = await nodes[0].parts.writer.write(Item(key=forged), factor=1, timeout=5)
+        assert outcome.stored == 0
+        assert "Invalid signature" in outcome.errors[0]
+        assert network.calls == []
