@@ -64,7 +64,7 @@ class SimulatedPeer:
         with trio.move_on_after(timeout):
             if peer_id in network.stalled:
                 await trio.sleep_forever()
-            handler = network.peers[peer_id]._handlers.get(method)  # noqa: SLF001 - the network's own part
+            handler = network.peers[peer_id]._handlers.get(method)  # the network's own part
             if handler is None:
                 raise NoSuchMethod(peer_id, method)
             try:

@@ -212,7 +212,7 @@ async def test_puts_of_one_moment_to_one_peer_share_a_frame(autojump_clock) -> N
             for resource_id in ids:
                 nursery.start_soon(nodes[0].registry.register_service, resource_id, "v", nodes[0].peer_id, None)
         with trio.fail_after(5):
-            while len(set(await copies(nodes, ids[-1]))) > 1:
+            while len(set(await copies(nodes, ids[-1]))) > 1:  # noqa: ASYNC110 - replicas tell nobody
                 await trio.sleep(0.01)
         assert len([call for call in network.calls if call[2] == PUT]) <= 2
 
@@ -335,3 +335,24 @@ async def test_a_forged_write_is_not_sent_on(autojump_clock) -> None:
         assert outcome.stored == 0
         assert "Invalid signature" in outcome.errors[0]
         assert network.calls == []
+
+
+async def test_expired_records_that_are_not_collected_yet_take_nobodys_place(autojump_clock) -> None:
+    full = settings(expired_age=100, records_per_key=2, records_per_issuer=1)
+    async with simulated_nodes(1, full, clock) as (_, nodes):
+        from registry.messages import Item
+        from tests.unit.registry.builders import a_record, identity
+
+        resource_id = await make_resource(nodes[0], factor=1)
+        key = (await nodes[0].store.resource(resource_id)).key
+        assert key is not None
+
+        async def put(number: int) -> str:
+            record = a_record(resource_id, identity(number), identity(number + 100), int(clock()))
+            [error] = await nodes[0].parts.replica.store([Item(key=key, state=record)])
+            return error
+
+        assert [await put(1), await put(2)] == ["", ""]
+        assert "is exceeded" in await put(3)
+        await trio.sleep(100)
+        assert await put(3) == ""
