@@ -12,7 +12,7 @@ import trio
 from libp2p import new_host
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.peer.peerinfo import info_from_p2p_addr
-from libp2p.tools.async_service import background_trio_service
+from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 logging.disable(logging.CRITICAL)
