@@ -49,9 +49,11 @@ class ResourcesApi:
         return created.resource_id, list(created.errors)
 
     async def getResource(self, resource_id: ResourceId) -> tuple[Resource | None, list[Error]]:
-        """The key of a resource, the newest of those that its neighbourhood has; None when nobody has it."""
+        """The key of a resource, the newest that CONSISTENCY_LEVEL of its replicas know; None when too few have it."""
         resource_id = check_string("resource_id", resource_id)
-        found = await self._registry.get_resource(resource_id, timeout=self.constants.timeout)
+        found = await self._registry.get_resource(
+            resource_id, ack=self.constants.CONSISTENCY_LEVEL, timeout=self.constants.timeout
+        )
         return found.key, list(found.errors)
 
     async def getResourceId(self, label: str, peer_id: PeerId) -> ResourceId:

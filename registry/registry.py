@@ -85,14 +85,15 @@ class Registry:
         done = await self._write(Item(key=key), factor, timeout, NOT_CREATED)
         return Created(key.id if done.success else None, done.errors)
 
-    async def get_resource(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Found:
-        """The key of a resource (original: getResource)."""
+    async def get_resource(self, resource_id: str, *, ack: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Found:
+        """The key of a resource, once `ack` replicas that hold it have answered (original: getResource)."""
         try:
-            outcome = await self._door.read(resource_id, ack=1, timeout=timeout, key_suffices=True)
+            outcome = await self._door.read(resource_id, ack=ack, timeout=timeout, key_suffices=True)
         except RegistryError as error:
             return Found(None, (str(error), NOT_FOUND))
-        errors = tuple(outcome.errors)
-        return Found(outcome.resource.key, errors if outcome.resource.key else (*errors, NOT_FOUND))
+        if outcome.resource.key is None or outcome.answered < ack:
+            return Found(None, (*outcome.errors, NOT_FOUND))
+        return Found(outcome.resource.key, tuple(outcome.errors))
 
     async def register_service(
         self,

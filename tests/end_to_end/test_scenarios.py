@@ -19,7 +19,7 @@ from overlay.identity import Identity
 from tests.end_to_end.network import MAJORITY, Network, command, eventually
 
 ORIGINAL = Constants()
-MAJORITIES = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
+MAJORITIES = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY, CONSISTENCY_LEVEL=MAJORITY)
 PATIENCE = (
     60.0  # seconds of polling by commands, each of which is a process that takes seconds to start on a busy machine
 )
@@ -53,7 +53,10 @@ async def test_created_resource_has_the_id_of_its_label_and_owner(network: Netwo
 
 @EITHER
 async def test_created_resource_is_found_through_another_relay(network: Network, constants: Constants) -> None:
-    async with connect(network.relay(), constants=constants) as aqua, connect(network.relay()) as reader:
+    async with (
+        connect(network.relay(), constants=constants) as aqua,
+        connect(network.relay(), constants=constants) as reader,
+    ):
         resource_id, _ = await aqua.createResource("scenario 2")
         assert resource_id is not None
         resource, _ = await _read(

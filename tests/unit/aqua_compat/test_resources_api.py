@@ -28,6 +28,12 @@ async def test_constants_of_the_client_go_with_each_function() -> None:
     ]
 
 
+async def test_consistency_level_is_how_many_replicas_must_know_a_resource() -> None:
+    registry = ScriptedRegistry(get_resource=SimpleNamespace(key=None, errors=()))
+    await acting(registry, Constants(CONSISTENCY_LEVEL=3)).getResource("id")
+    assert registry.asked == [("get_resource", ("id",), {"ack": 3, "timeout": 6.0})]
+
+
 async def test_resource_id_is_found_without_the_network() -> None:
     registry = ScriptedRegistry()
     assert await acting(registry).getResourceId("a", OWNER.peer_id) == key_id_of("a", OWNER.peer_id)
