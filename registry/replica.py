@@ -124,6 +124,7 @@ class Replica:
                     self._weights.of(item.state.slot.issued_by),
                     self._network.peer_id,
                     self.settings,
+                    now,
                 )
         except ServiceError as error:
             return str(error)

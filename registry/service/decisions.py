@@ -41,7 +41,7 @@ def republish_key(transaction: Transaction, key: Key, weight: int, now: int) -> 
 
 
 def put_state(
-    transaction: Transaction, state: State, weight: int, host_peer_id: str, settings: RegistrySettings
+    transaction: Transaction, state: State, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
 ) -> bool:
     """Stores a record or tombstone; False when it is there already.
 
@@ -56,7 +56,7 @@ def put_state(
     adds_record = isinstance(state, Record) and not (stored is not None and isinstance(stored.state, Record))
     evicted = None
     if adds_record and slot.peer_id != host_peer_id:
-        evicted = _room_for(transaction, state, weight, host_peer_id, settings)
+        evicted = _room_for(transaction, state, weight, host_peer_id, settings, now)
     if stored is not None and stored.state.order() > state.order():
         raise NewerRecordOrTombstoneExists(*slot)
     if evicted is not None:
@@ -66,11 +66,18 @@ def put_state(
 
 
 def _room_for(
-    transaction: Transaction, state: State, weight: int, host_peer_id: str, settings: RegistrySettings
+    transaction: Transaction, state: State, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
 ) -> Slot | None:
     """The slot of the record that must go for `state` to come; None when there is room. Raises ValuesLimitExceeded."""
     key_id, issuer, _ = state.slot
     present, by_issuer = transaction.foreign_records(key_id, host_peer_id, issuer)
+    if by_issuer >= settings.records_per_issuer or present >= settings.records_per_key:
+        # What is expired but not collected yet takes nobody's place.
+        for slot in transaction.expired_foreign_slots(
+            key_id, host_peer_id, _before(now, settings.expired_age), _before(now, settings.record_lifetime)
+        ):
+            transaction.remove_state(slot)
+        present, by_issuer = transaction.foreign_records(key_id, host_peer_id, issuer)
     if by_issuer >= settings.records_per_issuer:
         raise ValuesLimitExceeded(key_id)
     if present < settings.records_per_key:

@@ -51,6 +51,7 @@ from registry.verification import (
     check_key,
     check_record,
     check_tombstone,
+    is_expired,
     key_is_genuine,
     record_is_genuine,
 )
@@ -233,7 +234,7 @@ class RegistryService:
             _check_weight(metadata.issued_by, weight)
             check_field_limits(metadata, self.settings)
             check_record(record, current_timestamp_sec, self.settings)
-            await self._put_state(record, weight.weight)
+            await self._put_state(record, weight.weight, current_timestamp_sec)
         except RegistryError as error:
             return RegistryResult(success=False, error=_text(error))
         return RegistryResult(success=True)
@@ -253,7 +254,7 @@ class RegistryService:
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
             tombstone = Tombstone(key_id, issued_by, peer_id, timestamp_issued, solution, signature)
             check_tombstone(tombstone, current_timestamp_sec, self.settings)
-            await self._put_state(tombstone, 0)
+            await self._put_state(tombstone, 0, current_timestamp_sec)
         except RegistryError as error:
             return RegistryResult(success=False, error=_text(error))
         return RegistryResult(success=True)
@@ -262,7 +263,7 @@ class RegistryService:
         """The live records under a stored key."""
         try:
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
-            stored = await self._resource(key_id)
+            stored = await self._resource(key_id, current_timestamp_sec)
         except RegistryError as error:
             return GetRecordsResult(success=False, error=_text(error))
         return GetRecordsResult(success=True, result=tuple(stored.records(current_timestamp_sec, self.settings)))
@@ -271,7 +272,7 @@ class RegistryService:
         """The tombstones under a stored key that still have something to kill."""
         try:
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
-            stored = await self._resource(key_id)
+            stored = await self._resource(key_id, current_timestamp_sec)
         except RegistryError as error:
             return GetTombstonesResult(success=False, error=_text(error))
         oldest = current_timestamp_sec - self.settings.tombstone_lifetime
@@ -293,7 +294,8 @@ class RegistryService:
                 if record.key_id != records[0].key_id:
                     raise RecordsPublishingError
             updated = await self._republish(
-                [(record, weight.weight) for record, weight in zip(records, weights, strict=False)]
+                [(record, weight.weight) for record, weight in zip(records, weights, strict=False)],
+                current_timestamp_sec,
             )
         except RegistryError as error:
             return RepublishRecordsResult(success=False, error=_text(error))
@@ -307,7 +309,7 @@ class RegistryService:
                 check_tombstone(tombstone, current_timestamp_sec, self.settings)
                 if tombstone.key_id != tombstones[0].key_id:
                     raise TombstonesPublishingError
-            await self._republish([(tombstone, 0) for tombstone in tombstones])
+            await self._republish([(tombstone, 0) for tombstone in tombstones], current_timestamp_sec)
         except RegistryError as error:
             return RegistryResult(success=False, error=_text(error))
         return RegistryResult(success=True)
@@ -399,26 +401,32 @@ class RegistryService:
         check_field_limits(key, self.settings)
         check_key(key, now, self.settings)
 
-    async def _resource(self, key_id: str) -> ResourceState:
+    async def _resource(self, key_id: str, now: int | None = None) -> ResourceState:
         stored = await self._shared.store.resource(key_id)
-        if stored.key is None:
+        if stored.key is None or (
+            now is not None and is_expired(stored.key.timestamp_created, self.settings.key_lifetime, now)
+        ):
             raise KeyNotExists(key_id)
         return stored
 
-    async def _put_state(self, state: State, weight: int) -> bool:
+    async def _put_state(self, state: State, weight: int, now: int) -> bool:
         shared = self._shared
         return await self._write(
-            lambda transaction: decisions.put_state(transaction, state, weight, shared.host_peer_id, shared.settings)
+            lambda transaction: decisions.put_state(
+                transaction, state, weight, shared.host_peer_id, shared.settings, now
+            )
         )
 
-    async def _republish(self, states: Sequence[tuple[State, int]]) -> int:
+    async def _republish(self, states: Sequence[tuple[State, int]], now: int) -> int:
         shared = self._shared
 
         def decide(transaction: Transaction) -> int:
             updated = 0
             for state, weight in states:
                 try:
-                    updated += decisions.put_state(transaction, state, weight, shared.host_peer_id, shared.settings)
+                    updated += decisions.put_state(
+                        transaction, state, weight, shared.host_peer_id, shared.settings, now
+                    )
                 except (NewerRecordOrTombstoneExists, ValuesLimitExceeded):
                     continue
             return updated

@@ -173,6 +173,17 @@ class Transaction:
         )
         return [Slot(*row) for row in rows]
 
+    def expired_foreign_slots(
+        self, key_id: str, host_peer_id: str, created_until: int, issued_until: int
+    ) -> list[Slot]:
+        """Of a key's records that other peers host, those signed by host or issuer no later than these (seconds)."""
+        rows = self._connection.execute(
+            "SELECT key_id, issued_by, peer_id FROM states WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?"
+            " AND (timestamp_created <= ? OR timestamp_issued <= ?)",
+            (key_id, host_peer_id, created_until, issued_until),
+        )
+        return [Slot(*row) for row in rows.fetchall()]
+
     def expired_tombstones(self, issued_until: int) -> list[Slot]:
         """Slots of tombstones issued no later than this (seconds)."""
         rows = self._connection.execute(

@@ -156,7 +156,7 @@ def put_all(connection: Connection, batches: Sequence[Sequence[State]], rules: R
         connection.execute("BEGIN")
         for state in batch:
             try:
-                decisions.put_state(transaction, state, 0, NODE.peer_id, rules)
+                decisions.put_state(transaction, state, 0, NODE.peer_id, rules, NOW)
             except NewerRecordOrTombstoneExists:
                 continue
         connection.execute("COMMIT")
@@ -208,6 +208,6 @@ def test_at_the_limit_the_newcomer_is_refused_so_order_decides_which_stay(tmp_pa
 
 def with_limit(transaction: Transaction, state: State, rules: RegistrySettings) -> None:
     try:
-        decisions.put_state(transaction, state, 0, NODE.peer_id, rules)
+        decisions.put_state(transaction, state, 0, NODE.peer_id, rules, NOW)
     except decisions.ValuesLimitExceeded:
         return

@@ -46,7 +46,7 @@ def puts(*states: State) -> Decide:
 
     def decide(transaction: Transaction) -> list[bool]:
         decisions.republish_key(transaction, KEY, 0, NOW)
-        return [decisions.put_state(transaction, state, 0, NODE.peer_id, RULES) for state in states]
+        return [decisions.put_state(transaction, state, 0, NODE.peer_id, RULES, NOW) for state in states]
 
     return decide
 
@@ -451,7 +451,7 @@ async def main(path):
         await store.write(lambda transaction: decisions.republish_key(transaction, key, 0, NOW))
         for number in range(200):
             record = a_record(key.id, issuer=identity(1000 + number))
-            await store.write(lambda t: decisions.put_state(t, record, 0, NODE.peer_id, RegistrySettings()))
+            await store.write(lambda t: decisions.put_state(t, record, 0, NODE.peer_id, RegistrySettings(), NOW))
             print(number, flush=True)
 
 trio.run(main, Path(sys.argv[1]))
