@@ -39,8 +39,9 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout: float = 5.0
     """Seconds that a write may stall before the link is given up (yamux itself resets a stalled stream after 5 s)."""
 
-    ping_interval: float = 5.0
-    """Seconds of silence after which a link is asked for a sign of life."""
+    ping_interval: float = 8.0
+    """Seconds of silence after which a link is asked for a sign of life, by the side that opened it; the other side
+    waits a quarter longer, so that one asks and both know. Lower notices frozen peers earlier and costs idle nodes."""
 
     ping_timeout: float = 5.0
     """Seconds for that sign of life. Lower notices frozen peers earlier and loses slow ones more often."""
@@ -97,8 +98,10 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     max_addresses_per_peer: int = 16
     """Addresses remembered per peer, so that none can fill memory with them."""
 
-    health_interval: float = 5.0
-    """Seconds between libp2p's own checks of a connection; a peer that fails them is disconnected."""
+    health_interval: float = 60.0
+    """Seconds between libp2p's own checks of a connection; a peer that fails them is disconnected. They are for
+    connections without a link, whose silence nothing else notices; each costs a stream (see `CallLimits.ping_interval`
+    for the others)."""
 
     health_timeout: float = 5.0
     """Seconds for the answer to such a check."""

@@ -33,6 +33,7 @@ from overlay.settings import CallLimits
 _READ_BYTES = 64 * 1024
 _LONGEST_TIMEOUT = 3600.0
 _CLOSING_TIMEOUT = 1.0
+_SECOND_TO_ASK = 1.25  # ping intervals after which the side that didn't open the link asks
 
 
 class NotSent(Exception):
@@ -63,6 +64,8 @@ class Link:
         """Why the link ended; empty while it lives."""
         self.broke_protocol = False
         """Whether it ended because the peer broke the rules."""
+        self.fell_silent = False
+        """Whether it ended because the peer, once met, gave no sign of life any more."""
         self._stream = stream
         self._own_hello = hello
         self._limits = limits
@@ -236,16 +239,19 @@ class Link:
         if self.remote is None:
             self._traffic.stalled += 1
             self.end(f"the peer said no hello within {self._limits.hello_timeout:g} s")
-        longest = self._limits.ping_interval + self._limits.ping_timeout
+        # One side's ping is the other's sign of life, so one side asks, unless it's the one that is silent.
+        interval = self._limits.ping_interval * (_SECOND_TO_ASK if self.opened_by == self.peer_id else 1.0)
+        longest = interval + self._limits.ping_timeout
         while not self.loss:
-            asked_at = self._heard_at + self._limits.ping_interval
+            asked_at = self._heard_at + interval
             await trio.sleep_until(asked_at)
-            if self._heard_at + self._limits.ping_interval > asked_at:
+            if self._heard_at + interval > asked_at:
                 continue
             self._put(Ping())
             await trio.sleep_until(self._heard_at + longest)
             if trio.current_time() >= self._heard_at + longest:
                 self._traffic.stalled += 1
+                self.fell_silent = True
                 self.end(f"the peer was silent for {longest:g} s")
 
     def _put(self, frame: Frame) -> None:

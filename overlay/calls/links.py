@@ -250,6 +250,9 @@ class Links:
         finally:
             link.end("the link failed")
             self._forget(link)
+            if link.fell_silent and not self._streams.get(link.peer_id) and self._nursery is not None:
+                # Nothing comes through the connection any more; over it, every attempt to link again would time out.
+                self._nursery.start_soon(self._dialler.disconnect, link.peer_id)
             if dial is not None and link.remote is None:
                 kind = ProtocolError if link.broke_protocol else Unreachable
                 self._dialled(link.peer_id, dial, (kind, link.loss))

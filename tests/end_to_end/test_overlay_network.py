@@ -17,6 +17,7 @@ import trio.testing
 
 from overlay import (
     AddressError,
+    CallLimits,
     Identity,
     OverlayError,
     OverlayPeer,
@@ -215,7 +216,7 @@ async def test_processes_agree_and_a_killed_one_leaves_the_neighbourhoods() -> N
 
 async def test_a_frozen_member_leaves_the_neighbourhoods() -> None:
     async with node_process("/ip4/127.0.0.1/tcp/0") as (process, address):
-        settings = OverlaySettings(bootstrap=(address,), health_interval=0.3, health_timeout=0.5)
+        settings = OverlaySettings(bootstrap=(address,), calls=CallLimits(ping_interval=0.3, ping_timeout=0.5))
         async with serving_peer(settings) as observer:
             await until([observer], lambda: len(observer.members()) == 1)
             process.send_signal(signal.SIGSTOP)

@@ -459,7 +459,7 @@ def test_no_garbage_raises_past_the_link(garbage: list[bytes], cbor: bool) -> No
 async def test_silent_peer_is_asked_and_then_given_up(autojump_clock: MockClock) -> None:
     async with linked() as pair:
         await pair.link.wait_ended()
-        assert trio.current_time() == pytest.approx(10)
+        assert trio.current_time() == pytest.approx(13)
         assert pair.traffic.stalled == 1
         assert [parse(item) for item in FrameDecoder(KIB).feed(pair.stream.writes[-1])] == [Ping()]
 
