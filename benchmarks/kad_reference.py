@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import trio
 from libp2p import new_host
@@ -19,7 +21,7 @@ PATIENCE = 30.0  # seconds
 
 
 async def measure(peers: int, count: int) -> tuple[Timing, Timing]:
-    """Timings of `put_value` and `get_value` by a peer that joins `peers` - 1 others."""
+    """Timings of `put_value` and `get_value` by a server and a client that join `peers` - 1 others."""
     logging.disable(logging.CRITICAL)
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -48,27 +50,33 @@ async def measure(peers: int, count: int) -> tuple[Timing, Timing]:
 
 
 async def _measure(addresses: list[str], count: int) -> tuple[Timing, Timing]:
+    # Values are kept by every server, so only a client's `get_value` asks the network.
+    async with _joined(addresses, DHTMode.SERVER) as putter, _joined(addresses, DHTMode.CLIENT) as getter:
+
+        async def put(number: int) -> bool:
+            with trio.move_on_after(PATIENCE):
+                await putter.put_value(f"key-{number}", b"x" * 300)
+                return True
+            return False
+
+        async def get(number: int) -> bool:
+            with trio.move_on_after(PATIENCE):
+                return await getter.get_value(f"key-{number}") == b"x" * 300
+            return False
+
+        return await timed(put, count, 1), await timed(get, count, 1)
+
+
+@asynccontextmanager
+async def _joined(addresses: list[str], mode: DHTMode) -> AsyncIterator[KadDHT]:
     host = new_host()
     async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
-        dht = KadDHT(host, DHTMode.SERVER)
+        dht = KadDHT(host, mode)
         async with background_trio_service(dht):
             for address in addresses:
                 info = info_from_p2p_addr(Multiaddr(address))
                 await host.connect(info)
                 await dht.add_peer(info.peer_id)
             await dht.refresh_routing_table()
-
-            async def put(number: int) -> bool:
-                with trio.move_on_after(PATIENCE):
-                    await dht.put_value(f"key-{number}", b"x" * 300)
-                    return True
-                return False
-
-            async def get(number: int) -> bool:
-                with trio.move_on_after(PATIENCE):
-                    return await dht.get_value(f"key-{number}") == b"x" * 300
-                return False
-
-            timings = await timed(put, count, 1), await timed(get, count, 1)
+            yield dht
             await host.close()
-    return timings

@@ -9,6 +9,7 @@ nothing else. All eight nodes are replicas of everything, and this process is a 
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
 import tempfile
 import time
@@ -17,6 +18,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import structlog
 import trio
 
 from aqua_compat.node_process import NodeProcess, stop_network
@@ -145,6 +147,7 @@ async def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="registrations per figure; resolves are more")
     parser.add_argument("--no-kad", action="store_true", help="leave the KadDHT reference out")
     arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     print(f"Python {platform.python_version()}, {NODES} node processes")
     kad: tuple[Timing, Timing] | None = None
     if not arguments.no_kad:
