@@ -34,6 +34,7 @@ from overlay.libp2p_workarounds.guarded_pubsub import GuardedPubsub, guarded_pub
 from overlay.libp2p_workarounds.guarded_streams import guard_streams
 from overlay.libp2p_workarounds.lasting_peerstore import LastingPeerStore
 from overlay.libp2p_workarounds.quiet_loggers import quieten_libp2p
+from overlay.libp2p_workarounds.thrifty_yamux import hold_window_updates_back
 from overlay.settings import OverlaySettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -131,6 +132,7 @@ class Host:
         )
         self.pubsub: GuardedPubsub = guarded_pubsub(self.libp2p)
         self._swarm = swarm_of(self.libp2p)
+        hold_window_updates_back(self._swarm)
         guard_streams(self._swarm)
         self._swarm.register_notifee(_ConnectionNotes(self))
 

@@ -4,15 +4,25 @@ peer: half of the system calls of a link whose frames are small.
 Here the credit that reads give back waits for the next frame that is sent anyway, or until a quarter of the smallest
 window has gathered; the sender, who has the rest of the window, isn't held up by that.
 
+A second fault keeps a subclass from being configured: libp2p makes a plain `Yamux` for its protocol id, whatever class
+the muxer options name. So the upgrader of a host gets muxers of ours, before it connects to anybody.
+
 Remove when libp2p's yamux holds updates back itself, as go-yamux does (half a window).
 """
 
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 from libp2p.custom_types import TMuxerOptions, TProtocol
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
+
+if TYPE_CHECKING:
+    from libp2p.abc import IMuxedConn, ISecureConn
+    from libp2p.network.swarm import Swarm
+    from libp2p.peer.id import ID
 
 _HEADER = struct.Struct("!BBHII")
 _WINDOW_UPDATE = 1
@@ -44,6 +54,20 @@ class ThriftyYamux(Yamux):
             await super()._write_frame(data)
 
 
+class _ThriftyMuxers(MuxerMultistream):
+    """Negotiates yamux, and makes it a thrifty one."""
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
+        return self._annotate_connection(ThriftyYamux(conn, peer_id), conn, protocol)
+
+
 def thrifty_yamux_option() -> TMuxerOptions:
-    """Yamux, in its thrifty form, and nothing else."""
+    """Yamux, and nothing else."""
     return {TProtocol(PROTOCOL_ID): ThriftyYamux}
+
+
+def hold_window_updates_back(swarm: Swarm) -> None:
+    """Make every connection of `swarm` a thrifty one. To be called before it listens or dials."""
+    upgrader = swarm.upgrader
+    upgrader.muxer_multistream = _ThriftyMuxers(thrifty_yamux_option(), upgrader.muxer_multistream.negotiate_timeout)
