@@ -1,0 +1,49 @@
+"""A light client acts through one of the nodes that it was given, and goes on through another when that one fails."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+
+import trio
+
+from aqua_compat import Constants, connect
+from tests.end_to_end.network import MAJORITY, Network
+
+LONGEST = 12.0  # seconds within which a call has to find another node
+OF_MOST = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
+
+
+async def test_calls_go_on_when_the_nodes_that_serve_them_are_killed_one_by_one(network: Network) -> None:
+    victims = random.sample(network.nodes, 2)
+    left = next(node for node in network.nodes if node not in victims)
+    addresses = [node.address for node in (*victims, left)]
+    async with connect(addresses, constants=OF_MOST) as aqua:
+        resource_id, errors = await aqua.createResource("failing over")
+        assert resource_id is not None, errors
+        for victim in victims:
+            value = victim.peer_id
+            await victim.kill()
+            with trio.fail_after(LONGEST):
+                assert await aqua.registerService(resource_id, value, aqua.peer_id, None) == (True, [])
+                records, errors = await aqua.resolveResource(resource_id, 3)
+            assert records is not None, errors
+            assert [record.metadata.value for record in records] == [value]
+    await network.restart(victims)
+
+
+async def test_calls_go_on_when_the_node_that_serves_them_is_frozen(network: Network) -> None:
+    frozen, awake = random.sample(network.nodes, 2)
+    async with connect([frozen.address, awake.address], constants=OF_MOST) as aqua:
+        resource_id, errors = await aqua.createResource("frozen")
+        assert resource_id is not None, errors
+        assert frozen.process_id is not None
+        os.kill(frozen.process_id, signal.SIGSTOP)
+        try:
+            with trio.fail_after(LONGEST):
+                found, errors = await aqua.getResource(resource_id)
+            assert found is not None, errors
+            assert found.id == resource_id
+        finally:
+            os.kill(frozen.process_id, signal.SIGCONT)
