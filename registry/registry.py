@@ -18,9 +18,11 @@ from registry.door import Door
 from registry.errors import HostingRefused, InvalidValue, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError
 from registry.hosting import Host
 from registry.issuing import IssueLog
+from registry.merging import ResourceState
 from registry.messages import Item, WriteOutcome
 from registry.network import Clock
 from registry.reading import ReadOutcome
+from registry.recent_keys import RecentKeys
 from registry.settings import RegistrySettings
 from registry.signing import key_id_of, record_digest
 from registry.status import NodeStatus
@@ -68,6 +70,7 @@ class Registry:
         self._issued = issued
         self._settings = settings
         self._clock = clock
+        self._keys = RecentKeys()
 
     @property
     def host_peer_id(self) -> str:
@@ -83,6 +86,8 @@ class Registry:
         except InvalidValue as error:
             return Created(None, (str(error),))
         done = await self._write(Item(key=key), factor, timeout, NOT_CREATED)
+        if done.success:
+            self._keys.remember(key)
         return Created(key.id if done.success else None, done.errors)
 
     async def get_resource(self, resource_id: str, *, ack: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Found:
@@ -197,10 +202,7 @@ class Registry:
         with trio.move_on_at(deadline):
             for attempt in range(ATTEMPTS):
                 try:
-                    # What a majority knows of the slot matters only where somebody else issued with this key.
-                    outcome = await self._door.read(
-                        resource_id, ack=1, timeout=_until(deadline), key_suffices=attempt == 0
-                    )
+                    outcome = await self._key_or_all(resource_id, _until(deadline), key_suffices=attempt == 0)
                     key = outcome.resource.key
                     if key is None:
                         return Done(False, (*outcome.errors, NOT_FOUND))
@@ -209,10 +211,24 @@ class Registry:
                 except (RegistryError, CallFailed) as error:
                     return Done(False, (str(error),))
                 done = await self._write(Item(key=key, state=state), factor, _until(deadline), failure)
+                if done.success:
+                    self._keys.remember(key)
+                else:
+                    self._keys.forget(resource_id)
                 newer = str(NewerRecordOrTombstoneExists(*state.slot))
                 if done.success or not any(newer in error for error in done.errors):
                     break
         return done
+
+    async def _key_or_all(self, resource_id: str, timeout: float, *, key_suffices: bool) -> ReadOutcome:
+        """The key alone if it suffices: what a majority knows of a slot matters only where somebody else issued with
+        this identity."""
+        key = self._keys.get(resource_id) if key_suffices else None
+        if key is not None:
+            outcome = ReadOutcome()
+            outcome.resource = ResourceState(key=key)
+            return outcome
+        return await self._door.read(resource_id, ack=1, timeout=timeout, key_suffices=key_suffices)
 
     async def _next_timestamp(self, slot: Slot, outcome: ReadOutcome) -> int:
         """Later than every state of the slot that this identity is known to have issued; the wall clock otherwise."""
