@@ -28,6 +28,7 @@ from overlay.calls.stream import ByteStream, StreamHandler
 from overlay.errors import AddressError, OverlayError, ProtocolNotSupported, StreamBroken, Unreachable
 from overlay.identity import Identity
 from overlay.libp2p_workarounds.authenticated_transports import muxer_options, security_options
+from overlay.libp2p_workarounds.closed_websockets import websockets_closed_at_last
 from overlay.libp2p_workarounds.connection_limits import connection_config, stop_dialling_by_itself, swarm_of
 from overlay.libp2p_workarounds.exclusive_ports import taken_ports
 from overlay.libp2p_workarounds.guarded_pubsub import GuardedPubsub, guarded_pubsub, run_gossip
@@ -296,7 +297,11 @@ class Host:
         taken = taken_ports(self._listen)
         if taken:
             raise OverlayError(f"can't listen on {', '.join(taken)}: another process does")
-        async with self.libp2p.run(self._listen), trio.open_nursery() as nursery:
+        async with (
+            websockets_closed_at_last(self._swarm),
+            self.libp2p.run(self._listen),
+            trio.open_nursery() as nursery,
+        ):
             try:
                 await stop_dialling_by_itself(self._swarm)
                 missing = [str(address) for address in self._listen if str(address) not in self._swarm.listeners]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -174,9 +176,8 @@ async def test_a_stream_handler_that_raises_ends_nothing() -> None:
     async with echoing_host() as host, stranger() as caller:
         host.set_stream_handler("/test/raises/1", raises)
         target = await dial(caller, host.listen_addresses()[0])
-        stream = await caller.new_stream(target, [TProtocol("/test/raises/1")])
         with pytest.raises(Exception):  # noqa: B017, PT011 - however libp2p calls the reset of a stream
-            await stream.read(1)
+            await (await caller.new_stream(target, [TProtocol("/test/raises/1")])).read(1)
         await assert_serves(host)
 
 
@@ -302,6 +303,35 @@ async def test_leaving_closes_all_sockets_and_tasks() -> None:
     await trio.testing.wait_all_tasks_blocked()
     assert trio.lowlevel.current_statistics().tasks_living <= before
     assert len(os.listdir("/proc/self/fd")) <= files_before
+
+
+async def test_a_websocket_that_its_listener_keeps_half_closed_is_closed_when_the_dialler_leaves() -> None:
+    """A proxy keeps the end of the listener's TCP connection to itself, after it let the closing frame through."""
+
+    ended = trio.Event()
+
+    async def forward(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in source:
+                await sink.send_all(data)
+
+    async def proxy(port: int, client: trio.SocketStream) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as server, trio.open_nursery() as both:
+            both.start_soon(forward, server, client)
+            await forward(client, server)
+        ended.set()
+        await trio.sleep_forever()
+
+    listener = OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0/ws",))
+    async with trio.open_nursery() as nursery:
+        async with open_host(Identity.generate(), DIALS_ONLY) as dialler, echoing_host(listener) as host:
+            port = Multiaddr(host.listen_addresses()[0]).value_for_protocol("tcp")
+            proxies = await nursery.start(partial(trio.serve_tcp, partial(proxy, int(port)), 0, host="127.0.0.1"))
+            proxied = host.listen_addresses()[0].replace(port, str(proxies[0].socket.getsockname()[1]))
+            await dialler.connect(proxied, timeout=5)
+        with trio.fail_after(5):
+            await ended.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def test_both_transports_serve_and_a_tcp_listener_dials_websocket() -> None:
