@@ -39,7 +39,7 @@ class Slot(NamedTuple):
     peer_id: str
 
 
-class Key(msgspec.Struct, frozen=True, array_like=True, tag="key"):
+class Key(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="key"):
     """A resource: a label under its owner's peer id (original: `Key`).
 
     `timestamp_created` is in whole seconds since 1970; `signature` is the owner's, over `signed_bytes`.
@@ -73,7 +73,7 @@ class Key(msgspec.Struct, frozen=True, array_like=True, tag="key"):
         return (self.timestamp_created, digest_of(self))
 
 
-class RecordMetadata(msgspec.Struct, frozen=True, array_like=True, tag="metadata"):
+class RecordMetadata(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="metadata"):
     """What an issuer says of a service: it runs on `peer_id`, with a value (original: `RecordMetadata`).
 
     `relay_id` and `service_id` hold no or one string; `issuer_signature` is over `signed_bytes`.
@@ -112,7 +112,7 @@ class RecordMetadata(msgspec.Struct, frozen=True, array_like=True, tag="metadata
         )
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, tag="record"):
+class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="record"):
     """A live service: metadata, counter-signed by the hosting peer at `timestamp_created` (original: `Record`)."""
 
     metadata: RecordMetadata
@@ -145,7 +145,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag="record"):
         return (self.metadata.timestamp_issued, 0, self.timestamp_created, digest_of(self))
 
 
-class Tombstone(msgspec.Struct, frozen=True, array_like=True, tag="tombstone"):
+class Tombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="tombstone"):
     """What an issuer says of a service that ended; beats every record of its slot up to its second."""
 
     key_id: str

@@ -320,3 +320,14 @@ def test_key_id_depends_on_label_and_owner_alone() -> None:
     assert a_key(created=NOW).id == a_key(created=NOW + 1, challenge=b"c").id
     assert a_key("one").id != a_key("other").id
     assert a_key(owner=OWNER).id != a_key(owner=ISSUER).id
+
+
+@given(state=RECORDS | TOMBSTONES)
+def test_elements_beyond_a_values_fields_are_refused(state: Record | Tombstone) -> None:
+    raw = as_builtins(state)
+    with pytest.raises(InvalidValue, match="at most length"):
+        parse_state([*raw, 0])
+    if isinstance(state, Record):
+        metadata = [*as_builtins(state.metadata), b""]
+        with pytest.raises(InvalidValue, match="at most length"):
+            parse_state([raw[0], metadata, *raw[2:]])
