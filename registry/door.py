@@ -6,11 +6,12 @@ Writes are signed before they come here: a door can withhold, but never forge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from overlay.errors import CallFailed
 from registry.errors import HostingRefused, InvalidValue
+from registry.history import Event
 from registry.hosting import Host
 from registry.messages import HOST, HostBody, Item, WriteOutcome, build
 from registry.network import Network
@@ -20,6 +21,8 @@ from registry.status import NodeStatus, StatusSource
 from registry.values import Key, Record, RecordMetadata, decode_state, encode
 from registry.verification import record_is_genuine
 from registry.writing import Writer
+
+HistorySource = Callable[[str], Awaitable[list[Event]]]
 
 
 class Door(Protocol):
@@ -58,6 +61,10 @@ class Door(Protocol):
         """What the node says of itself."""
         ...
 
+    async def explain(self, key_id: str, *, timeout: float) -> list[Event]:
+        """What happened on the node to a resource and why, oldest first, as far as it remembers."""
+        ...
+
 
 class LocalDoor:
     """A node's own door."""
@@ -71,6 +78,7 @@ class LocalDoor:
         invocation: Invocation,
         neighbourhood_size: int,
         status: StatusSource,
+        history: HistorySource,
     ) -> None:
         self.peer_id = network.peer_id
         self._network = network
@@ -80,6 +88,7 @@ class LocalDoor:
         self._invocation = invocation
         self._neighbourhood_size = neighbourhood_size
         self._status = status
+        self._history = history
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         return await self._writer.write(item, factor=factor, timeout=timeout)
@@ -110,6 +119,9 @@ class LocalDoor:
 
     async def status(self, *, timeout: float) -> NodeStatus:  # noqa: ARG002 - at once
         return await self._status()
+
+    async def explain(self, key_id: str, *, timeout: float) -> list[Event]:  # noqa: ARG002 - the disk answers when it does
+        return await self._history(key_id)
 
 
 async def ask_host(network: Network, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:

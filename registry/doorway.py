@@ -11,6 +11,7 @@ from overlay.errors import Refusal
 from registry.door import LocalDoor
 from registry.errors import InvalidValue, RegistryError
 from registry.messages import (
+    DOOR_EXPLAIN,
     DOOR_HOST,
     DOOR_NEIGHBOURS,
     DOOR_PROGRESS,
@@ -30,7 +31,7 @@ from registry.messages import (
     parse,
 )
 from registry.network import Network
-from registry.values import decode_key, decode_metadata, decode_state, encode
+from registry.values import decode_anchor, decode_key, decode_metadata, decode_state, encode
 
 Serve = Callable[[str, object], Awaitable[object]]
 
@@ -40,7 +41,7 @@ def open_doorway(network: Network, door: LocalDoor) -> None:
 
     async def write(caller: str, body: object) -> object:  # noqa: ARG001 - the signatures count
         request = parse(body, DoorWriteBody)
-        item = Item(key=decode_key(request.key), state=decode_state(request.state) if request.state else None)
+        item = Item(decode_anchor(request.anchor), decode_state(request.state) if request.state else None)
         return build(await door.write(item, factor=request.factor, timeout=request.timeout))
 
     async def read(caller: str, body: object) -> object:  # noqa: ARG001 - anyone may read
@@ -71,6 +72,9 @@ def open_doorway(network: Network, door: LocalDoor) -> None:
     async def status(caller: str, body: object) -> object:  # noqa: ARG001
         return _builtins(await door.status(timeout=0))
 
+    async def explain(caller: str, body: object) -> object:  # noqa: ARG001
+        return [build(event) for event in await door.explain(parse(body, Name), timeout=0)]
+
     async def service(caller: str, body: object) -> object:
         request = parse(body, DoorServiceBody)
         return _builtins(await door.service(request.function, request.arguments, timeout=0, caller=caller))
@@ -83,6 +87,7 @@ def open_doorway(network: Network, door: LocalDoor) -> None:
         (DOOR_PROGRESS, progress),
         (DOOR_STATUS, status),
         (DOOR_SERVICE, service),
+        (DOOR_EXPLAIN, explain),
     ):
         network.serve(method, _refusing(serve))
 

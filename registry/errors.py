@@ -37,6 +37,18 @@ class KeyNotExists(ServiceError):
         super().__init__(f"Requested key {key_id} does not exist")
 
 
+class KeyRemoved(ServiceError):
+    """Ours: the owner ended the resource, or this state is from before that."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"Key {key_id} was removed by its owner")
+
+
+class InvalidKeyTombstoneSignature(ServiceError):
+    def __init__(self, key_id: str, reason: str) -> None:
+        super().__init__(f"Invalid key tombstone signature for key_id {key_id}: {reason}")
+
+
 class KeyAlreadyExistsNewerTimestamp(ServiceError):
     def __init__(self, label: str, owner_peer_id: str) -> None:
         super().__init__(f"Key {label} for {owner_peer_id} peer_id already exists with newer timestamp")
@@ -45,6 +57,13 @@ class KeyAlreadyExistsNewerTimestamp(ServiceError):
 class ValuesLimitExceeded(ServiceError):
     def __init__(self, key_id: str) -> None:
         super().__init__(f"Values limit for key_d {key_id} is exceeded")  # sic: the original's text
+
+
+class QuotaExceeded(ServiceError):
+    """Ours: what strangers may make a node keep is bounded; what it acknowledged before stays."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"quota exceeded: {reason}")
 
 
 class InvalidWeightPeerId(ServiceError):

@@ -6,21 +6,26 @@ issuer's signature, at this peer's own time (DESIGN: trust and permission).
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Final, Protocol
+from typing import Protocol
 
 from overlay.errors import Refusal
 from overlay.identity import Identity
-from registry.errors import HostingRefused, InvalidValue, RegistryError
+from registry.errors import (
+    HostingRefused,
+    InvalidValue,
+    KeyAlreadyExistsNewerTimestamp,
+    KeyRemoved,
+    RegistryError,
+    ServiceError,
+)
 from registry.merging import is_served
 from registry.messages import HOST, HostBody, Item, parse
 from registry.network import Clock, Network
-from registry.settings import HostingPolicy, RegistrySettings
+from registry.rates import Rates
+from registry.settings import RegistrySettings
 from registry.signing import record_digest
 from registry.values import Key, Record, RecordMetadata, Slot, State, decode_key, decode_metadata, encode
 from registry.verification import check_field_limits, check_key, check_metadata
-
-TRACKED_ISSUERS: Final = 4096
 
 
 class Shelf(Protocol):
@@ -60,7 +65,7 @@ class Host:
         self._shelf = shelf
         self._settings = settings
         self._clock = clock
-        self._rates: OrderedDict[str, _Bucket] = OrderedDict()
+        self._rates = Rates()
         network.serve(HOST, self._serve_host)
 
     async def host(self, key: Key, metadata: RecordMetadata) -> Record:
@@ -80,10 +85,24 @@ class Host:
         if metadata.issued_by != self._identity.peer_id:
             await self._check_policy(metadata, is_update=isinstance(known, Record))
         record = sign_record(self._identity, metadata, now)
-        error = await self._shelf.keep(Item(key=key, state=record))
+        error = await self._shelf.keep(Item(key, record))
         if error:
             raise HostingRefused(error)
         return record
+
+    async def keep_key(self, key: Key) -> None:
+        """Keeps a key of this peer's own, which it renews. Raises KeyRemoved and other kinds of RegistryError."""
+        error = await self._shelf.keep(Item(key))
+        if error == str(KeyRemoved(key.id)):
+            raise KeyRemoved(key.id)
+        if error and error != str(KeyAlreadyExistsNewerTimestamp(key.label, key.owner_peer_id)):
+            raise ServiceError(error)
+
+    async def keep(self, item: Item) -> None:
+        """Keeps anything else that this peer has a part in: what it renews, or must not renew. Raises ServiceError."""
+        error = await self._shelf.keep(item)
+        if error:
+            raise ServiceError(error)
 
     async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
         policy, issuer = self._settings.hosting, metadata.issued_by
@@ -91,7 +110,7 @@ class Host:
             return
         if policy.allow != "anyone":
             raise HostingRefused(f"this peer hosts no records issued by {issuer}")
-        if not self._bucket(issuer).take(self._clock(), policy):
+        if not self._rates.take(issuer, self._clock(), rate=policy.rate, burst=policy.burst):
             raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
         records, size, by_issuer = await self._shelf.occupancy(issuer)
         if is_update:
@@ -101,13 +120,6 @@ class Host:
         if records >= policy.max_records or size + len(encode(metadata)) > policy.max_bytes:
             raise HostingRefused("this peer's quota for records of others is used up")
 
-    def _bucket(self, issuer: str) -> _Bucket:
-        bucket = self._rates.setdefault(issuer, _Bucket())
-        self._rates.move_to_end(issuer)
-        if len(self._rates) > TRACKED_ISSUERS:
-            self._rates.popitem(last=False)
-        return bucket
-
     async def _serve_host(self, caller: str, body: object) -> object:  # noqa: ARG002 - the issuer's signature counts
         try:
             request = parse(body, HostBody)
@@ -115,24 +127,3 @@ class Host:
         except RegistryError as error:
             raise Refusal("hosting", str(error)) from error
         return encode(record)
-
-
-class _Bucket:
-    """A token bucket: `rate` per second, `burst` at once."""
-
-    __slots__ = ("_last", "_tokens")
-
-    def __init__(self) -> None:
-        self._tokens: float | None = None
-        self._last = 0.0
-
-    def take(self, now: float, policy: HostingPolicy) -> bool:
-        if self._tokens is None:
-            self._tokens = float(policy.burst)
-        else:
-            self._tokens = min(self._tokens + max(now - self._last, 0.0) * policy.rate, policy.burst)
-        self._last = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True

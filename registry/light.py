@@ -25,10 +25,13 @@ from overlay.settings import OverlaySettings
 from registry.background import background
 from registry.data_folder import claimed
 from registry.errors import DoorClosed, HostingRefused, InvalidValue, RegistryError, ServiceError
+from registry.history import Event
 from registry.hosting import Host
+from registry.intake import Intake
 from registry.issuing import IssueLog
 from registry.merging import ResourceState
 from registry.messages import (
+    DOOR_EXPLAIN,
     DOOR_HOST,
     DOOR_NEIGHBOURS,
     DOOR_PROGRESS,
@@ -48,6 +51,7 @@ from registry.messages import (
     parse,
 )
 from registry.network import Clock
+from registry.readiness import Readiness
 from registry.reading import MAX_PAGES, ReadOutcome, good_states
 from registry.registry import Registry
 from registry.replica import Replica
@@ -56,8 +60,8 @@ from registry.settings import RegistrySettings
 from registry.shelf import StoreShelf
 from registry.status import NodeStatus
 from registry.storage import open_store
-from registry.values import Key, Record, RecordMetadata, State, decode_state, encode
-from registry.verification import key_is_good, record_is_genuine
+from registry.values import Key, KeyTombstone, Record, RecordMetadata, State, decode_state, encode
+from registry.verification import key_is_good, record_is_genuine, removal_is_good
 from registry.weights import Weights
 
 DATABASE: Final = "client.sqlite"
@@ -89,7 +93,7 @@ class RemoteDoor:
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         def body(budget: float) -> Any:
             state = encode(item.state) if item.state else b""
-            return build(DoorWriteBody(key=encode(item.key), state=state, factor=factor, timeout=budget))
+            return build(DoorWriteBody(anchor=encode(item.anchor), state=state, factor=factor, timeout=budget))
 
         return parse(await self._call(DOOR_WRITE, body, timeout), WriteOutcome)
 
@@ -97,6 +101,7 @@ class RemoteDoor:
         result = ReadOutcome()
         states: list[State] = []
         key: Key | None = None
+        removal: KeyTombstone | None = None
         after = None
         deadline = trio.current_time() + timeout
         for _ in range(MAX_PAGES):
@@ -108,8 +113,8 @@ class RemoteDoor:
             answer = parse(raw, ReadAnswer)
             result.answered, result.errors = answer.answered, list(answer.errors)
             result.timed_out = answer.timed_out
-            page_key, page = answer.page.decoded()
-            key = key or page_key
+            page_key, page_removal, page = answer.page.decoded()
+            key, removal = key or page_key, removal or page_removal
             states.extend(await self._good(key_id, page))
             following = last_slot(page)
             if not answer.page.more or following is None or (after is not None and following <= after):
@@ -118,7 +123,12 @@ class RemoteDoor:
         if key is not None and (key.id != key_id or not key_is_good(key, int(self._clock()), self._settings)):
             _log.warning("the node served a key that doesn't verify", node=self.peer_id, key_id=key_id)
             key = None
-        result.resource = ResourceState.of(key, states)
+        if removal is not None and (
+            removal.id != key_id or not removal_is_good(removal, int(self._clock()), self._settings)
+        ):
+            _log.warning("the node served a key tombstone that doesn't verify", node=self.peer_id, key_id=key_id)
+            removal = None
+        result.resource = ResourceState.of(key, states, removal)
         return result
 
     async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
@@ -133,6 +143,9 @@ class RemoteDoor:
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
         return parse(await self._call(DOOR_NEIGHBOURS, lambda _: resource_id, timeout), list[str])
+
+    async def explain(self, key_id: str, *, timeout: float) -> list[Event]:
+        return parse(await self._call(DOOR_EXPLAIN, lambda _: key_id, timeout), list[Event])
 
     async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:
         answer = await self._call(DOOR_PROGRESS, lambda _: write_id, timeout)
@@ -274,7 +287,8 @@ async def open_light_client(
         except OverlayError as error:
             raise DoorClosed(str(error)) from error
         service = RegistryService(store, identity.peer_id, rules)
-        replica = Replica(peer, store, service, Weights({}), clock)  # takes and gives only what this client hosts
+        intake = Intake(peer, store, service, Weights({}), clock)  # takes only what this client owns or hosts
+        replica = Replica(peer, store, intake, Readiness.always(), clock)
         host = Host(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
         await door.open(timeout=timeout)
         yield LightClient(peer, Registry(identity, door, host, IssueLog(store), rules, clock))

@@ -1,7 +1,10 @@
 """How states of a resource become one: the join of a semilattice, so order and repetition don't matter.
 
 A slot's states are totally ordered by (timestamp_issued, tombstone over record, timestamp_created, digest), keys by
-(timestamp_created, digest); the greatest wins (fault 11). Everything here is pure and works on verified values.
+(timestamp_created, digest); the greatest wins (fault 11). A key tombstone beats keys and states up to its second, which
+includes those that come later. States above it stay, with or without a key: a key may follow.
+
+Everything here is pure and works on verified values.
 """
 
 from __future__ import annotations
@@ -14,23 +17,27 @@ from typing import Self
 import msgspec
 
 from registry.settings import RegistrySettings
-from registry.values import Key, Record, Slot, State, Tombstone, digest_of, encode
+from registry.values import Key, KeyTombstone, Record, Slot, State, Tombstone, digest_of, encode
 from registry.verification import is_expired
 
 
 class ResourceState(msgspec.Struct, frozen=True):
-    """All that a replica knows of one resource: its key and, per slot, the winning state."""
+    """All that a replica knows of one resource: its key and, per slot, the winning state, less what was removed."""
 
     key: Key | None = None
     slots: Mapping[Slot, State] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    removal: KeyTombstone | None = None
 
     @classmethod
-    def of(cls, key: Key | None, states: Iterable[State]) -> Self:
-        """The merge of a key and any states, in any order."""
+    def of(cls, key: Key | None, states: Iterable[State], removal: KeyTombstone | None = None) -> Self:
+        """The merge of a key, a removal and any states, in any order."""
         slots: dict[Slot, State] = {}
         for state in states:
-            slots[state.slot] = greater(slots.get(state.slot), state)
-        return cls(key=key, slots=MappingProxyType(slots))
+            if removal is None or not removal.kills(state):
+                slots[state.slot] = greater(slots.get(state.slot), state)
+        if key is not None and removal is not None and removal.kills_key(key):
+            key = None
+        return cls(key=key, slots=MappingProxyType(slots), removal=removal)
 
     def records(self, now: int, settings: RegistrySettings) -> list[Record]:
         """The live records, in an order that every replica agrees on."""
@@ -45,13 +52,18 @@ class ResourceState(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Bytes in CBOR."""
         states = sum(len(encode(state)) for state in self.slots.values())
-        return states + (len(encode(self.key)) if self.key else 0)
+        return states + sum(len(encode(anchor)) for anchor in (self.key, self.removal) if anchor)
+
+    def is_empty(self) -> bool:
+        return self.key is None and self.removal is None and not self.slots
 
     def digest(self) -> bytes:
         """Equal exactly when two replicas know the same. 32 bytes."""
         summary = sha256()
         if self.key is not None:
             summary.update(digest_of(self.key))
+        if self.removal is not None:
+            summary.update(digest_of(self.removal))
         for slot in sorted(self.slots):
             summary.update(digest_of(self.slots[slot]))
         return summary.digest()
@@ -69,9 +81,17 @@ def greater_key(known: Key | None, other: Key | None) -> Key | None:
     return other if other.order() > known.order() else known
 
 
+def greater_removal(known: KeyTombstone | None, other: KeyTombstone | None) -> KeyTombstone | None:
+    """The winner of two removals of one key id."""
+    if known is None or other is None:
+        return known or other
+    return other if other.order() > known.order() else known
+
+
 def merged(a: ResourceState, b: ResourceState) -> ResourceState:
     """The join of what two replicas know of one resource."""
-    return ResourceState.of(greater_key(a.key, b.key), [*a.slots.values(), *b.slots.values()])
+    removal = greater_removal(a.removal, b.removal)
+    return ResourceState.of(greater_key(a.key, b.key), [*a.slots.values(), *b.slots.values()], removal)
 
 
 def is_served(record: Record, now: int, settings: RegistrySettings) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 
 from registry.errors import InvalidValue
 from registry.merging import ResourceState
-from registry.values import Key, Slot, State, decode_key, decode_state, encode
+from registry.values import Anchor, Key, KeyTombstone, Slot, State, decode_key, decode_removal, decode_state, encode
 
 PUT: Final = "registry.put"
 READ: Final = "registry.read"
@@ -25,6 +25,7 @@ DOOR_NEIGHBOURS: Final = "door.neighbours"
 DOOR_STATUS: Final = "door.status"
 DOOR_SERVICE: Final = "door.service"
 DOOR_PROGRESS: Final = "door.progress"
+DOOR_EXPLAIN: Final = "door.explain"
 
 MAX_ITEMS: Final = 512  # of one put
 MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB
@@ -37,24 +38,40 @@ Count = Annotated[int, msgspec.Meta(ge=-(2**15), lt=2**15)]
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One write: a key, and under it a state or nothing."""
+    """One write: a key and under it a state or nothing; or a key tombstone.
 
-    key: Key
+    Between replicas a state may also come with the key tombstone that it survived.
+    """
+
+    anchor: Anchor
     state: State | None = None
+
+    @property
+    def key_id(self) -> str:
+        return self.anchor.id
 
     def size(self) -> int:
         """Bytes on the wire, about."""
-        return len(encode(self.key)) + (len(encode(self.state)) if self.state else 0) + 16
+        return len(encode(self.anchor)) + (len(encode(self.state)) if self.state else 0) + 16
 
 
 class PutBody(msgspec.Struct, frozen=True, array_like=True):
-    """`registry.put`: [key, state or empty] each. The answer is a list of error texts, empty ones for success."""
+    """`registry.put`: [key or key tombstone, state or empty] each; an empty first one repeats the last.
+
+    The answer is a list of error texts, empty ones for success.
+    """
 
     items: Annotated[tuple[tuple[Blob, Blob], ...], msgspec.Meta(max_length=MAX_ITEMS)]
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> PutBody:
-        return cls(tuple((encode(item.key), encode(item.state) if item.state else b"") for item in items))
+        pairs: list[tuple[bytes, bytes]] = []
+        last: Anchor | None = None
+        for item in items:
+            anchor = b"" if item.anchor is last else encode(item.anchor)
+            pairs.append((anchor, encode(item.state) if item.state else b""))
+            last = item.anchor
+        return cls(tuple(pairs))
 
 
 class PutAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -70,16 +87,21 @@ class ReadBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StatePage(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a resource's state: `more` says that there are slots after the last one here."""
+    """A part of a resource's state: `more` says that there are slots after the last one here.
+
+    Of a replica that hasn't caught up since it was away (`caught_up` false), what it lacks proves nothing.
+    """
 
     holds_key: bool
     same: bool
     key: Blob
     states: Annotated[tuple[Blob, ...], msgspec.Meta(max_length=4096)]
     more: bool
+    removal: Blob = b""
+    caught_up: bool = True
 
     @classmethod
-    def of(cls, resource: ResourceState, after: tuple[str, str, str] | None) -> StatePage:
+    def of(cls, resource: ResourceState, after: tuple[str, str, str] | None, *, caught_up: bool = True) -> StatePage:
         """The page that follows the slot `after`."""
         blobs: list[bytes] = []
         size = 0
@@ -96,11 +118,17 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
             key=encode(resource.key) if resource.key else b"",
             states=tuple(blobs),
             more=len(blobs) < len(slots),
+            removal=encode(resource.removal) if resource.removal else b"",
+            caught_up=caught_up,
         )
 
-    def decoded(self) -> tuple[Key | None, list[State]]:
+    def decoded(self) -> tuple[Key | None, KeyTombstone | None, list[State]]:
         """Raises InvalidValue. Not verified yet."""
-        return decode_key(self.key) if self.key else None, [decode_state(blob) for blob in self.states]
+        return (
+            decode_key(self.key) if self.key else None,
+            decode_removal(self.removal) if self.removal else None,
+            [decode_state(blob) for blob in self.states],
+        )
 
 
 class HostBody(msgspec.Struct, frozen=True, array_like=True):
@@ -111,7 +139,7 @@ class HostBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DoorWriteBody(msgspec.Struct, frozen=True, array_like=True):
-    key: Blob
+    anchor: Blob
     state: Blob
     factor: Count
     timeout: Seconds

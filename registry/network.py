@@ -28,6 +28,14 @@ class Network(Protocol):
         """Whether this member is among the `count` nearest that it knows of; asks nobody."""
         ...
 
+    def members(self) -> list[str]:
+        """The other members that this one is linked to."""
+        ...
+
+    def on_membership_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback()` called whenever a member came or went."""
+        ...
+
     def is_isolated(self) -> bool:
         """Whether this peer should have company and has none."""
         ...

@@ -12,19 +12,17 @@ import trio
 
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
-from registry.assembly import assembled
-from registry.background import background
+from registry.assembly import Parts, assembled
 from registry.data_folder import claimed
 from registry.network import Clock
-from registry.reading import Reader
 from registry.registry import Registry
 from registry.service import RegistryService
 from registry.settings import NodeSettings
 from registry.status import NodeStatus
 from registry.storage import Store, open_store
+from registry.upkeep.upkeep import Upkeep
 
 DATABASE: Final = "registry.sqlite"
-CATCH_UP: Final = 2.0  # seconds after joining at which a node's own state answers alone
 
 
 class Node:
@@ -34,6 +32,8 @@ class Node:
         self.peer = peer
         self.registry: Registry
         self.service: RegistryService
+        self.upkeep: Upkeep
+        self.parts: Parts
         self._store = store
         self._started = trio.current_time()
 
@@ -50,6 +50,9 @@ class Node:
             uptime=round(trio.current_time() - self._started, 3),
             ready=self.peer.ready,
             overlay=self.peer.statistics(),
+            caught_up=self.parts.replica.readiness.is_caught_up,
+            replication=self.parts.replication.status(),
+            schedules=self.upkeep.status(),
         )
 
 
@@ -64,16 +67,10 @@ async def open_node(
     with claimed(data_dir):
         async with open_store(data_dir / DATABASE) as store, open_peer(identity, settings.overlay) as peer:
             node = Node(peer, store)
-            async with assembled(peer, identity, store, settings, node.status, clock) as parts:
-                node.registry, node.service = parts.registry, parts.service
-                async with background() as nursery:
-                    nursery.start_soon(_catch_up, peer, parts.reader, settings)
-                    yield node
-
-
-async def _catch_up(peer: OverlayPeer, reader: Reader, settings: NodeSettings) -> None:
-    """A node that was away may have missed writes: its own state doesn't answer alone at once."""
-    await peer.wait_joined()
-    if settings.overlay.bootstrap:
-        await trio.sleep(CATCH_UP)
-    reader.is_caught_up = True
+            starts_network = not settings.overlay.bootstrap
+            async with assembled(
+                peer, identity, store, settings, node.status, clock, starts_network=starts_network
+            ) as parts:
+                node.registry, node.service, node.upkeep = parts.registry, parts.service, parts.upkeep
+                node.parts = parts
+                yield node

@@ -6,14 +6,14 @@ A put that nobody waits for lingers a little, so that the puts of the next momen
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
 from overlay.errors import CallFailed
-from registry.errors import InvalidValue
+from registry.errors import InvalidValue, StorageError
 from registry.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, build, parse
 from registry.network import Network
 
@@ -28,6 +28,10 @@ SEND_TIMEOUT: Final = 6.0  # seconds for one frame
 
 Report = Callable[[str, str], None]
 """(peer id, error text; empty when it is on that peer's disk)."""
+StoreHere = Callable[[Sequence[Item]], Awaitable[list[str]]]
+"""Stores on the own disk; per item an error text."""
+NoteFailure = Callable[[str, set[str]], None]
+"""(peer id, key ids whose puts didn't reach it)."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -35,8 +39,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Outbox:
     """One queue and at most one frame under way per peer. `run` owns the sending tasks."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, store_here: StoreHere, note_failure: NoteFailure) -> None:
         self._network = network
+        self._store_here = store_here
+        self._note_failure = note_failure
         self._waiting: dict[str, deque[tuple[Item, Report]]] = {}
         self._urgent: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
@@ -104,10 +110,14 @@ class Outbox:
         self.frames += 1
         self.items += len(batch)
         try:
-            errors = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer).errors
-        except (CallFailed, InvalidValue) as error:
+            if peer_id == self._network.peer_id:
+                errors = tuple(await self._store_here([item for item, _ in batch]))
+            else:
+                errors = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer).errors
+        except (CallFailed, InvalidValue, StorageError) as error:
             _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))
             errors = (getattr(error, "reason", "") or str(error),) * len(batch)
+            self._note_failure(peer_id, {item.key_id for item, _ in batch})
         except Exception:  # of one frame; raised on, it would end the node
             _log.exception("a put failed", peer=peer_id)
             errors = ("internal error",) * len(batch)

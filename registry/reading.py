@@ -13,14 +13,15 @@ import structlog
 import trio
 
 from overlay.errors import CallFailed
-from registry.errors import InvalidValue, KeyNotExists, StorageError
+from registry.errors import InvalidValue, KeyNotExists, KeyRemoved, StorageError
 from registry.merging import ResourceState, merged
 from registry.messages import MAX_ERRORS, READ, ReadBody, StatePage, build, last_slot, parse
 from registry.network import Clock, Network
+from registry.repair import Repair
 from registry.replica import Replica
 from registry.settings import RegistrySettings
-from registry.values import Key, State
-from registry.verification import VERIFIED_AT_ONCE, is_good, key_is_good
+from registry.values import Key, KeyTombstone, State
+from registry.verification import VERIFIED_AT_ONCE, is_good, key_is_good, removal_is_good
 from registry.writing import NOT_CONNECTED
 
 HEDGE: Final = 0.05  # seconds after which more replicas are asked than are needed
@@ -46,27 +47,30 @@ class ReadOutcome:
 class Reader:
     """Reads resources for this node and for the clients that act through it."""
 
-    def __init__(self, network: Network, replica: Replica, clock: Clock) -> None:
+    def __init__(self, network: Network, replica: Replica, repair: Repair, clock: Clock) -> None:
         self._network = network
         self._replica = replica
+        self._repair = repair
         self._clock = clock
-        self.is_caught_up = False
-        """Whether this node's own state may answer alone; not just after a start, when it may have missed writes."""
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """The merged state of a resource once `ack` replicas that hold its key have answered, or all did, or after
         `timeout` seconds. With `key_suffices` the key is what is asked for: no records aren't looked into further."""
         outcome = ReadOutcome()
-        if ack <= 1 and self.is_caught_up and self._replica.is_among_nearest(key_id):
+        if ack <= 1 and self._replica.readiness.is_caught_up and self._replica.is_among_nearest(key_id):
             mine = self._replica.resource_at_hand(key_id) or await self._mine(key_id)
             if mine is not None and mine.key is not None and (key_suffices or self._has_records(mine)):
                 outcome.resource, outcome.answered = mine, 1
                 return outcome
+        reading = _Reading(self._network, self._replica, self._clock, key_id, ack, outcome)
+        reading.key_suffices = key_suffices
         with trio.move_on_after(timeout) as deadline:
-            reading = _Reading(self._network, self._replica, self._clock, key_id, ack, outcome)
-            reading.key_suffices = key_suffices
             await reading.run()
         outcome.timed_out = deadline.cancelled_caught
+        self._repair.after_read(outcome.resource, reading.known)
+        if outcome.resource.key is None and outcome.resource.removal is not None:
+            outcome.answered = 0  # whoever still served the key is behind
+            outcome.errors.append(str(KeyRemoved(key_id)))
         del outcome.errors[MAX_ERRORS:]
         return outcome
 
@@ -101,13 +105,16 @@ class _Reading:
         self._patient_until: float | None = None
         self._progress = trio.Event()
         self.key_suffices = False
+        self.known: dict[str, ResourceState] = {}
+        """What each replica knew."""
 
     async def run(self) -> None:
         self._replicas = await self._network.neighbourhood(self._key_id, self._replica.settings.neighbourhood_size)
         here = self._network.peer_id
         self._majority = len(self._replicas) // 2 + 1
-        if here in self._replicas:
-            await self._ask_here()
+        if here in self._replicas and self._replica.readiness.is_caught_up:
+            self._open += 1
+            await self._ask(here)
             self._replicas.remove(here)
         if not self._replicas and self._network.is_isolated():
             self._outcome.errors.append(NOT_CONNECTED)
@@ -162,51 +169,65 @@ class _Reading:
             self._asked += 1
             self._open += 1
 
-    async def _ask_here(self) -> None:
-        try:
-            mine = await self._replica.resource(self._key_id)
-        except StorageError as error:
-            self._outcome.errors.append(f"{error} on {self._network.peer_id}")
-            return
-        self._take(self._network.peer_id, mine)
-
     async def _ask(self, peer_id: str) -> None:
         try:
-            self._take(peer_id, await self._fetch(peer_id))
-        except (CallFailed, InvalidValue) as error:
+            if peer_id == self._network.peer_id:
+                caught_up = await self._replica.readiness.wait()
+                self._take(peer_id, await self._replica.resource(self._key_id), caught_up=caught_up)
+            else:
+                theirs, caught_up = await self._fetch(peer_id)
+                self._take(peer_id, theirs, caught_up=caught_up)
+        except (CallFailed, InvalidValue, StorageError) as error:
             self._outcome.errors.append(f"{getattr(error, 'reason', error)} on {peer_id}")
         finally:
             self._open -= 1
             self._progress.set()
 
-    def _take(self, peer_id: str, theirs: ResourceState) -> None:
+    def _take(self, peer_id: str, theirs: ResourceState, *, caught_up: bool) -> None:
+        self.known[peer_id] = theirs
+        if not theirs.is_empty():  # a key tombstone counts even where it left no key
+            self._outcome.resource = merged(self._outcome.resource, theirs)
+        if not caught_up:
+            self._outcome.errors.append(f"the replica is catching up on {peer_id}")
+            return
         self._replied += 1
         if theirs.key is None:
             self._outcome.errors.append(f"{KeyNotExists(self._key_id)} on {peer_id}")
             return
-        self._outcome.resource = merged(self._outcome.resource, theirs)
         self._outcome.answered += 1
 
-    async def _fetch(self, peer_id: str) -> ResourceState:
+    async def _fetch(self, peer_id: str) -> tuple[ResourceState, bool]:
         """What a replica knows, page by page, of it only what verifies (fault 13)."""
         known = self._outcome.resource
         key: Key | None = None
+        removal: KeyTombstone | None = None
         states: list[State] = []
+        caught_up = True
         after = None
         for _ in range(MAX_PAGES):
-            body = ReadBody(key_id=self._key_id, digest=known.digest() if known.key else b"", after=after)
+            body = ReadBody(key_id=self._key_id, digest=b"" if known.is_empty() else known.digest(), after=after)
             raw = await self._network.call(peer_id, READ, build(body), timeout=LONGEST_READ)
             page = parse(raw, StatePage)
-            if page.same and known.key is not None:
-                return known
-            page_key, page_states = page.decoded()
+            caught_up = caught_up and page.caught_up
+            if page.same and not known.is_empty():
+                return known, caught_up
+            page_key, page_removal, page_states = page.decoded()
             key = key or self._good_key(peer_id, page_key)
+            removal = removal or self._good_removal(peer_id, page_removal)
             states.extend(await self._good(peer_id, page_states))
             following = last_slot(page_states)
             if not page.more or following is None or (after is not None and following <= after):
                 break
             after = following
-        return ResourceState.of(key, states)
+        return ResourceState.of(key, states, removal), caught_up
+
+    def _good_removal(self, peer_id: str, removal: KeyTombstone | None) -> KeyTombstone | None:
+        if removal is None or (
+            removal.id == self._key_id and removal_is_good(removal, int(self._clock()), self._replica.settings)
+        ):
+            return removal
+        _log.warning("dropped a key tombstone that doesn't verify", peer=peer_id, key_id=self._key_id)
+        return None
 
     def _good_key(self, peer_id: str, key: Key | None) -> Key | None:
         if key is None or (key.id == self._key_id and key_is_good(key, int(self._clock()), self._replica.settings)):

@@ -15,7 +15,14 @@ import trio
 from overlay.errors import CallFailed
 from overlay.identity import Identity
 from registry.door import Door
-from registry.errors import HostingRefused, InvalidValue, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError
+from registry.errors import (
+    HostingRefused,
+    KeyNotExists,
+    KeyRemoved,
+    NewerRecordOrTombstoneExists,
+    RegistryError,
+)
+from registry.history import Event
 from registry.hosting import Host
 from registry.issuing import IssueLog
 from registry.merging import ResourceState
@@ -26,7 +33,7 @@ from registry.recent_keys import RecentKeys
 from registry.settings import RegistrySettings
 from registry.signing import key_id_of, record_digest
 from registry.status import NodeStatus
-from registry.values import Key, Record, RecordMetadata, Slot, State, Tombstone
+from registry.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
 
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
 ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
@@ -34,6 +41,7 @@ ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each aft
 NOT_CREATED: Final = "resource wasn't created: timeout exceeded"
 NOT_REGISTERED: Final = "service hasn't registered: timeout exceeded"
 NOT_UNREGISTERED: Final = "unregisterService failed: timeout exceeded"
+NOT_REMOVED: Final = "resource wasn't removed: timeout exceeded"
 NOT_FOUND: Final = "resource not found: timeout exceeded"
 TIMEOUT: Final = "timeout exceeded"
 
@@ -79,16 +87,55 @@ class Registry:
 
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
-        now = int(self._clock())
+        deadline = trio.current_time() + timeout
+        done = Done(False, (NOT_CREATED,))
+        timestamp = int(self._clock())
+        with trio.move_on_at(deadline):
+            for _ in range(ATTEMPTS):
+                try:
+                    # The value checks the label before it is hashed.
+                    unsigned = Key(label, self.identity.peer_id, timestamp, b"", "", b"")
+                    key = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
+                    await self._host.keep_key(key)
+                except KeyRemoved as error:
+                    done = Done(False, (str(error), NOT_CREATED))
+                except RegistryError as error:
+                    return Created(None, (str(error),))
+                else:
+                    done = await self._write(Item(key), factor, _until(deadline), NOT_CREATED)
+                if done.success:
+                    self._keys.remember(key)
+                    return Created(key.id, done.errors)
+                if not any(str(KeyRemoved(unsigned.id)) in error for error in done.errors):
+                    break
+                timestamp = await self._after_removal(unsigned.id, _until(deadline))
+        return Created(None, done.errors)
+
+    async def remove_resource(self, resource_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Done:
+        """Ends a resource of this identity's, and with it everything registered on it so far (ours: the original
+        promised this). Creating it again begins anew."""
+        deadline = trio.current_time() + timeout
         try:
-            unsigned = Key(label, self.identity.peer_id, now, b"", "", b"")  # checks the label before it is hashed
-            key = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
-        except InvalidValue as error:
-            return Created(None, (str(error),))
-        done = await self._write(Item(key=key), factor, timeout, NOT_CREATED)
-        if done.success:
-            self._keys.remember(key)
-        return Created(key.id if done.success else None, done.errors)
+            outcome = await self._read(resource_id, 1, timeout)
+            key = outcome.resource.key
+            if key is None:
+                return Done(False, (*outcome.errors, NOT_FOUND))
+            if key.owner_peer_id != self.identity.peer_id:
+                return Done(False, (f"only its owner {key.owner_peer_id} may remove resource {resource_id}",))
+            # Later than all that it should end, some of which may be from a clock ahead of ours.
+            latest = max((state.timestamp_issued for state in outcome.resource.slots.values()), default=0)
+            timestamp = max(int(self._clock()), key.timestamp_created, latest)
+            unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"")
+            removal = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
+            await self._host.keep(Item(removal))
+        except RegistryError as error:
+            return Done(False, (str(error),))
+        self._keys.forget(resource_id)
+        return await self._write(Item(removal), factor, _until(deadline), NOT_REMOVED)
+
+    async def explain(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[Event]:
+        """What happened to a resource on the node acted through and why, oldest first. Raises RegistryError."""
+        return await self._door.explain(resource_id, timeout=timeout)
 
     async def get_resource(self, resource_id: str, *, ack: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Found:
         """The key of a resource, once `ack` replicas that hold it have answered (original: getResource)."""
@@ -210,7 +257,7 @@ class Registry:
                     state: State = await make(key, timestamp, _until(deadline))
                 except (RegistryError, CallFailed) as error:
                     return Done(False, (str(error),))
-                done = await self._write(Item(key=key, state=state), factor, _until(deadline), failure)
+                done = await self._write(Item(key, state), factor, _until(deadline), failure)
                 if done.success:
                     self._keys.remember(key)
                 else:
@@ -234,10 +281,20 @@ class Registry:
         """Later than every state of the slot that this identity is known to have issued; the wall clock otherwise."""
         known = outcome.resource.slots.get(slot)
         timestamp = await self._issued.reserve(slot, known.timestamp_issued if known else -1, int(self._clock()))
+        await self._wait_until_accepted(timestamp)
+        return timestamp
+
+    async def _after_removal(self, resource_id: str, timeout: float) -> int:
+        """A time at which a removed resource can begin anew."""
+        removal = (await self._read(resource_id, 1, timeout)).resource.removal
+        timestamp = max(int(self._clock()), removal.timestamp_issued + 1 if removal else 0)
+        await self._wait_until_accepted(timestamp)
+        return timestamp
+
+    async def _wait_until_accepted(self, timestamp: int) -> None:
         lead = timestamp - self._clock() - self._settings.clock_skew / 2
         if lead > 0:  # others wouldn't accept it yet
             await trio.sleep(lead)
-        return timestamp
 
     async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> Done:
         try:

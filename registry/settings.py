@@ -49,6 +49,16 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Records of other hosts that a node stores under one key (original: 32)."""
     records_per_issuer: int = 32
     """Of those, records by one issuer."""
+    keys_per_owner: int = 1_000
+    """Keys and key tombstones of one owner that a node stores; its own are exempt."""
+    tombstones_per_key: int = 1_024
+    """Tombstones under one key, beyond which those for unknown slots are refused; one that ends a record never is."""
+    tombstone_rate: float = 100.0
+    """Tombstones for unknown slots per second and sending peer, on average."""
+    tombstone_burst: int = 10_000
+    """Such tombstones at once: what a neighbour has for a peer that was away."""
+    max_disk_bytes: int = 2**30
+    """Bytes of the database, beyond which a node refuses what is new to it; updates still get in."""
     max_value: int = 65_536
     """Bytes of a record's value."""
     max_label: int = 4_096
@@ -64,11 +74,35 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         """Seconds for which a tombstone is kept: nothing that it killed can be good for longer."""
         return self.record_lifetime + 2 * self.clock_skew
 
+    @property
+    def removal_lifetime(self) -> int:
+        """Seconds for which a key tombstone is kept, by the same rule."""
+        return max(self.key_lifetime, self.record_lifetime) + 2 * self.clock_skew
+
+
+class UpkeepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a node keeps the network's state, its schedules as the original's."""
+
+    clear_expired: float = 86_400.0
+    """Seconds between collections of what expired."""
+    replicate: float = 3_600.0
+    """Seconds between comparisons of everything with everyone; churn is followed at once."""
+    renew: float = 43_200.0
+    """Seconds between renewals; no more than half of the expired age, lest records expire in between."""
+    jitter: float = 0.1
+    """Part of a period by which each run may come earlier, so that nodes don't act at once."""
+    join_delay: float = 0.2
+    """Seconds until a newcomer is compared with, so that those who come together are looked at together."""
+    departure_grace: float = 3.0
+    """Seconds in which a lost peer may come back before others take over; more of it spares traffic at restarts, less
+    restores the number of replicas earlier."""
+
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One node: its place in the network, its rules, and whom it trusts more than a stranger."""
 
     overlay: OverlaySettings = OverlaySettings()
     registry: RegistrySettings = RegistrySettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
     weights: dict[str, int] = msgspec.field(default_factory=dict)
     """Peer id to weight; strangers weigh 0. Of records beyond the limit of a key, the heavier stay."""

@@ -23,5 +23,5 @@ class StoreShelf:
         return await self._store.read(lambda transaction: transaction.hosting(self._peer_id, issuer))
 
     async def keep(self, item: Item) -> str:
-        [error] = await self._replica.store([item])
+        [error] = await self._replica.intake.store([item], self._peer_id)
         return error

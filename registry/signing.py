@@ -75,6 +75,12 @@ def tombstone_digest(key_id: str, issued_by: str, peer_id: str, timestamp_issued
     )
 
 
+def key_tombstone_digest(key_id: str, label: str, owner_peer_id: str, timestamp_issued: int) -> bytes:
+    """What an owner signs to remove a resource (ours; DESIGN: state and merging). 32 bytes; always the long layout."""
+    fields: tuple[Field, ...] = (key_id.encode(), label.encode(), owner_peer_id.encode(), timestamp_issued)
+    return sha256(b"registry/key-tombstone:" + b"".join(_laid_out(field, 4) for field in fields)).digest()
+
+
 def _digest(long_prefix: bytes, fields: tuple[Field, ...]) -> bytes:
     longest = max((len(part) for field in fields if not isinstance(field, int) for part in _parts(field)), default=0)
     if longest <= 255:

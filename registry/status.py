@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from overlay.peer import OverlayStatistics
+from registry.replication import ReplicationStatus
+from registry.upkeep.schedule import ScheduleStatus
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -21,6 +23,10 @@ class NodeStatus(msgspec.Struct, frozen=True):
     uptime: float
     ready: bool
     overlay: OverlayStatistics | None = None
+    caught_up: bool = True
+    """Whether this node's answers count yet."""
+    replication: ReplicationStatus | None = None
+    schedules: tuple[ScheduleStatus, ...] = ()
 
 
 StatusSource = Callable[[], Awaitable[NodeStatus]]

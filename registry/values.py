@@ -1,4 +1,4 @@
-"""What the network keeps: keys (resources), records and tombstones.
+"""What the network keeps: keys (resources), records, tombstones, and key tombstones (removals).
 
 Immutable, and valid in form once they exist: whoever holds one need not check its fields again. A valid form says
 nothing of signatures and times; those are judged by `registry.verification`.
@@ -19,7 +19,14 @@ import msgspec
 from overlay.errors import PeerIdError
 from overlay.identity import public_key_of
 from registry.errors import InvalidValue, PeerIdParseError
-from registry.signing import key_digest, key_id_of, metadata_digest, record_digest, tombstone_digest
+from registry.signing import (
+    key_digest,
+    key_id_of,
+    key_tombstone_digest,
+    metadata_digest,
+    record_digest,
+    tombstone_digest,
+)
 
 U63_MAX = 2**63 - 1  # SQLite's largest integer; the original's u64 above it are refused
 MAX_LABEL = 4096  # bytes of UTF-8, like every limit here
@@ -170,8 +177,50 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         return (self.timestamp_issued, 1, 0, digest_of(self))
 
 
+class KeyTombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="key-tombstone"):
+    """What an owner says of a resource that ended; beats its keys and all states under them up to its second.
+
+    Ours: the original promised removal and never had it (DESIGN: state and merging).
+    """
+
+    key_id: str
+    label: str
+    owner_peer_id: str
+    timestamp_issued: int
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_text("key_id", self.key_id, MAX_NAME)
+        _check_text("label", self.label, MAX_LABEL)
+        _check_peer_id("owner_peer_id", self.owner_peer_id)
+        _check_timestamp("timestamp_issued", self.timestamp_issued)
+        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+        if self.key_id != _cached_key_id(self.label, self.owner_peer_id):
+            raise InvalidValue(f"key_id {self.key_id} isn't that of this label and owner")
+
+    @property
+    def id(self) -> str:
+        """The resource id, as a key's."""
+        return self.key_id
+
+    def signed_bytes(self) -> bytes:
+        return key_tombstone_digest(self.key_id, self.label, self.owner_peer_id, self.timestamp_issued)
+
+    def order(self) -> tuple[int, bytes]:
+        """Greater wins."""
+        return (self.timestamp_issued, digest_of(self))
+
+    def kills_key(self, key: Key) -> bool:
+        return key.timestamp_created <= self.timestamp_issued
+
+    def kills(self, state: Record | Tombstone) -> bool:
+        return state.timestamp_issued <= self.timestamp_issued
+
+
 State = Record | Tombstone
-Value = Key | Record | Tombstone | RecordMetadata
+Anchor = Key | KeyTombstone
+"""What a resource hangs on: the key under which states live, or the tombstone that ended it."""
+Value = Key | Record | Tombstone | RecordMetadata | KeyTombstone
 
 
 def encode(value: Value) -> bytes:
@@ -179,7 +228,7 @@ def encode(value: Value) -> bytes:
     return _encode_cached(value) if is_small(value) else _encode(value)
 
 
-def digest_of(value: Key | State) -> bytes:
+def digest_of(value: Anchor | State) -> bytes:
     """sha256 of the whole value, signatures included: the identity of a state. 32 bytes."""
     return _digest_cached(value) if is_small(value) else sha256(_encode(value)).digest()
 
@@ -192,6 +241,8 @@ def is_small(value: Value) -> bool:
         return len(value.value) + len(value.solution) <= CACHED_BYTES
     if isinstance(value, Key):
         return len(value.label) + len(value.challenge) <= CACHED_BYTES
+    if isinstance(value, KeyTombstone):
+        return len(value.label) <= CACHED_BYTES
     return len(value.solution) <= CACHED_BYTES
 
 
@@ -205,7 +256,7 @@ def _encode(value: Value) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _digest_cached(value: Key | State) -> bytes:
+def _digest_cached(value: Anchor | State) -> bytes:
     return sha256(encode(value)).digest()
 
 
@@ -229,6 +280,16 @@ def decode_key(blob: bytes) -> Key:
     return cast("Key", _decode_cached(blob, Key) if len(blob) <= CACHED_BYTES else _decode(blob, Key))
 
 
+def decode_anchor(blob: bytes) -> Anchor:
+    """A key or key tombstone out of its CBOR. Raises InvalidValue."""
+    return cast("Anchor", _decode_cached(blob, _ANCHOR) if len(blob) <= CACHED_BYTES else _decode(blob, _ANCHOR))
+
+
+def decode_removal(blob: bytes) -> KeyTombstone:
+    """A key tombstone out of its CBOR. Raises InvalidValue."""
+    return cast("KeyTombstone", _decode(blob, KeyTombstone))
+
+
 def decode_state(blob: bytes) -> State:
     """A record or tombstone out of its CBOR. Raises InvalidValue."""
     return cast("State", _decode_cached(blob, _STATE) if len(blob) <= CACHED_BYTES else _decode(blob, _STATE))
@@ -245,6 +306,7 @@ def parse_metadata(raw: object) -> RecordMetadata:
 
 
 _STATE: Any = State
+_ANCHOR: Any = Anchor
 
 
 @lru_cache(maxsize=4096)

@@ -13,6 +13,7 @@ from overlay.identity import verify
 from registry.errors import (
     InvalidKeySignature,
     InvalidKeyTimestamp,
+    InvalidKeyTombstoneSignature,
     InvalidRecordMetadataSignature,
     InvalidRecordMetadataTimestamp,
     InvalidRecordSignature,
@@ -26,7 +27,7 @@ from registry.errors import (
     TombstoneAlreadyExpired,
 )
 from registry.settings import RegistrySettings
-from registry.values import Key, Record, RecordMetadata, State, Tombstone, Value, is_small
+from registry.values import Anchor, Key, KeyTombstone, Record, RecordMetadata, State, Tombstone, Value, is_small
 
 VERIFIED_AT_ONCE: Final = 32
 """Values after which other tasks get their turn: a frame can hold thousands, each with two signatures."""
@@ -81,6 +82,24 @@ def check_tombstone(tombstone: Tombstone, now: int, settings: RegistrySettings) 
         raise InvalidTombstoneSignature(tombstone.key_id, tombstone.issued_by, _REASON)
 
 
+def check_removal(removal: KeyTombstone, now: int, settings: RegistrySettings) -> None:
+    """Raises ServiceError: from the future, older than anything it could kill, or not the owner's."""
+    if removal.timestamp_issued > now + settings.clock_skew:
+        raise InvalidTombstoneTimestamp
+    if is_expired(removal.timestamp_issued, settings.removal_lifetime, now):
+        raise TombstoneAlreadyExpired
+    if not removal_is_genuine(removal):
+        raise InvalidKeyTombstoneSignature(removal.key_id, _REASON)
+
+
+def check_anchor(anchor: Anchor, now: int, settings: RegistrySettings) -> None:
+    """`check_key` or `check_removal`."""
+    if isinstance(anchor, Key):
+        check_key(anchor, now, settings)
+    else:
+        check_removal(anchor, now, settings)
+
+
 def check_state(state: State, now: int, settings: RegistrySettings) -> None:
     """`check_record` or `check_tombstone`."""
     if isinstance(state, Record):
@@ -89,9 +108,9 @@ def check_state(state: State, now: int, settings: RegistrySettings) -> None:
         check_tombstone(state, now, settings)
 
 
-def check_field_limits(value: Key | RecordMetadata | State, settings: RegistrySettings) -> None:
+def check_field_limits(value: Anchor | RecordMetadata | State, settings: RegistrySettings) -> None:
     """Raises InvalidValue where the operator's limits are tighter than the form's."""
-    if isinstance(value, Key):
+    if isinstance(value, Key | KeyTombstone):
         if len(value.label.encode()) > settings.max_label:
             raise InvalidValue(f"label has {len(value.label.encode())} bytes, more than {settings.max_label}")
     elif not isinstance(value, Tombstone):
@@ -116,6 +135,20 @@ def key_is_good(key: Key, now: int, settings: RegistrySettings) -> bool:
     except ServiceError:
         return False
     return True
+
+
+def removal_is_good(removal: KeyTombstone, now: int, settings: RegistrySettings) -> bool:
+    """Whether a key tombstone may be merged, stored and served now."""
+    try:
+        check_removal(removal, now, settings)
+    except ServiceError:
+        return False
+    return True
+
+
+def removal_is_genuine(removal: KeyTombstone) -> bool:
+    """Signed by the resource's owner."""
+    return _is_genuine(removal)
 
 
 def key_is_genuine(key: Key) -> bool:
@@ -149,7 +182,7 @@ def _verdict_cached(value: Value) -> bool:
 
 def _verdict(value: Value) -> bool:
     """Whether the value's own signature is its signer's; a record's metadata is another value."""
-    if isinstance(value, Key):
+    if isinstance(value, Key | KeyTombstone):
         signer, signature = value.owner_peer_id, value.signature
     elif isinstance(value, Record):
         signer, signature = value.metadata.peer_id, value.signature

@@ -83,13 +83,13 @@ class Writer:
         disk, when that has become impossible, or after `timeout` seconds. The rest goes on: see `progress`."""
         if self._network.is_isolated():
             return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,))
-        fault = self._replica.fault_of(item)
+        fault = self._replica.intake.fault_of(item)
         if fault:  # nothing that fails verification is forwarded
             return WriteOutcome(stored=0, targets=0, errors=(f"{fault} on {self._network.peer_id}",))
         deadline = trio.current_time() + max(timeout, 0.0)
         targets: list[str] = []
         with trio.move_on_at(deadline) as lookup:
-            targets = await self._network.neighbourhood(item.key.id, self._replica.settings.neighbourhood_size)
+            targets = await self._network.neighbourhood(item.key_id, self._replica.settings.neighbourhood_size)
         if lookup.cancelled_caught or not targets:
             return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,), timed_out=lookup.cancelled_caught)
         if self._nursery is None:
@@ -99,8 +99,8 @@ class Writer:
         write_id = self._remember(item, progress)
         if here and len(self._nursery.child_tasks) >= MAX_UNDER_WAY:
             progress.report(self._network.peer_id, "too many writes are under way")
-        elif here:
-            self._nursery.start_soon(self._store_here, item, progress)
+        elif here or self._replica.intake.has_part_in(item):
+            self._nursery.start_soon(self._store_here, item, progress if here else None)
         # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
         urgent = factor > 1 or not here
         for peer_id in targets:
@@ -119,22 +119,23 @@ class Writer:
         return progress.outcome(write_id) if progress else None
 
     def _remember(self, item: Item, progress: _Progress) -> str:
-        write_id = sha256(digest_of(item.key) + (digest_of(item.state) if item.state else b"")).hexdigest()[:32]
+        write_id = sha256(digest_of(item.anchor) + (digest_of(item.state) if item.state else b"")).hexdigest()[:32]
         self._recent[write_id] = progress
         self._recent.move_to_end(write_id)
         if len(self._recent) > REMEMBERED_WRITES:
             self._recent.popitem(last=False)
         return write_id
 
-    async def _store_here(self, item: Item, progress: _Progress) -> None:
+    async def _store_here(self, item: Item, progress: _Progress | None) -> None:
         try:
-            [error] = await self._replica.store([item])
+            [error] = await self._replica.intake.store([item], self._network.peer_id)
         except StorageError as failure:
             error = str(failure)
         except Exception:  # of one write; raised on, it would end the node
-            _log.exception("a write failed", key_id=item.key.id)
+            _log.exception("a write failed", key_id=item.key_id)
             error = "internal error"
-        progress.report(self._network.peer_id, error)
+        if progress is not None:  # an owner and a host keep what is theirs; only replicas count
+            progress.report(self._network.peer_id, error)
 
 
 def _ignore(peer_id: str, error: str) -> None:

@@ -5,64 +5,158 @@ or applies its write. Rules (DESIGN: state and merging; reference: order of chec
 
 - a key replaces an older one; a state replaces a smaller one of its slot; an identical one is a success;
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
-- at the limit, only a greater weight evicts the lightest record.
+- at the limit, only a greater weight evicts the lightest record;
+- a key tombstone ends keys and states up to its second, those that come later too;
+- quotas bind what is new to this node: an update of what it stores, and a tombstone that ends a stored record, get in.
 """
 
 from __future__ import annotations
 
+from registry import history
 from registry.errors import (
     KeyAlreadyExistsNewerTimestamp,
     KeyNotExists,
+    KeyRemoved,
     NewerRecordOrTombstoneExists,
+    QuotaExceeded,
     ValuesLimitExceeded,
 )
 from registry.results import ClearExpiredResult, EvictStaleItem
 from registry.settings import RegistrySettings
 from registry.storage.transaction import Transaction
-from registry.values import Key, Record, Slot, State, digest_of
+from registry.values import Key, KeyTombstone, Record, Slot, State, Tombstone, digest_of
 from registry.verification import is_expired
 
 
-def register_key(transaction: Transaction, key: Key, weight: int, now: int) -> bool:
-    """Stores a key; False when it is there already. Raises KeyAlreadyExistsNewerTimestamp."""
+def register_key(
+    transaction: Transaction, key: Key, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
+) -> bool:
+    """Stores a key; False when it is there already.
+
+    Raises KeyAlreadyExistsNewerTimestamp, KeyRemoved, QuotaExceeded.
+    """
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() > key.order():
         raise KeyAlreadyExistsNewerTimestamp(key.label, key.owner_peer_id)
-    return republish_key(transaction, key, weight, now)
+    removal = transaction.removal(key.id)
+    if removal is not None and removal.kills_key(key):
+        raise KeyRemoved(key.id)
+    return republish_key(transaction, key, weight, host_peer_id, settings, now)
 
 
-def republish_key(transaction: Transaction, key: Key, weight: int, now: int) -> bool:
-    """Stores a key unless a greater or the same one is there; whether it did. Weights are kept (fault 5)."""
+def republish_key(
+    transaction: Transaction, key: Key, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
+) -> bool:
+    """Stores a key unless a greater or the same one is there, or it was removed; whether it did.
+
+    Weights are kept (fault 5). Raises QuotaExceeded.
+    """
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() >= key.order():
         return False
+    removal = transaction.removal(key.id)
+    if removal is not None and removal.kills_key(key):
+        return False
+    if stored is None and removal is None:
+        _check_owner_quota(transaction, key.owner_peer_id, host_peer_id, settings)
+        _check_space(transaction, settings)
     transaction.put_key(key, now, weight)
+    transaction.note(history.of_key(key, history.RENEWED if stored else history.STORED, now))
+    return True
+
+
+def remove_key(
+    transaction: Transaction, removal: KeyTombstone, host_peer_id: str, settings: RegistrySettings, now: int
+) -> bool:
+    """Stores a key tombstone, and deletes what it kills; False when that has been done. Raises QuotaExceeded."""
+    key_id = removal.key_id
+    known = transaction.removal(key_id)
+    if known is not None and known.order() >= removal.order():
+        return False
+    stored = transaction.key(key_id)
+    if stored is None and known is None:
+        _check_owner_quota(transaction, removal.owner_peer_id, host_peer_id, settings)
+        _check_space(transaction, settings)
+    transaction.put_removal(removal)
+    if stored is not None and removal.kills_key(stored.key):
+        transaction.remove_key(key_id)
+        transaction.note(history.of_key(stored.key, history.REMOVED, now, f"by its owner {removal.owner_peer_id}"))
+    for state in [item.state for item in transaction.states(key_id)]:
+        if removal.kills(state):
+            transaction.remove_state(state.slot)
+            if isinstance(state, Record):
+                transaction.note(history.of_slot(state.slot, history.REMOVED, now, "with its resource, by the owner"))
     return True
 
 
 def put_state(
-    transaction: Transaction, state: State, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
+    transaction: Transaction,
+    state: State,
+    weight: int,
+    host_peer_id: str,
+    settings: RegistrySettings,
+    now: int,
+    *,
+    keyless: bool = False,
 ) -> bool:
     """Stores a record or tombstone; False when it is there already.
 
-    Raises KeyNotExists, ValuesLimitExceeded, NewerRecordOrTombstoneExists, in that order.
+    `keyless` lets a state in whose key was removed before the state was issued: replicas keep those alike, a new key
+    may follow. Raises KeyNotExists, KeyRemoved, ValuesLimitExceeded, NewerRecordOrTombstoneExists, QuotaExceeded, in
+    that order.
     """
     slot = state.slot
-    if not transaction.has_key(slot.key_id):
-        raise KeyNotExists(slot.key_id)
+    removal = transaction.removal(slot.key_id)
+    if not transaction.has_key(slot.key_id) and not (keyless and removal is not None):
+        raise KeyNotExists(slot.key_id) if removal is None else KeyRemoved(slot.key_id)
+    if removal is not None and removal.kills(state):
+        raise KeyRemoved(slot.key_id)
     stored = transaction.state(slot)
-    if stored is not None and digest_of(stored.state) == digest_of(state):
+    known = stored.state if stored is not None else None
+    if known is not None and digest_of(known) == digest_of(state):
         return False
-    adds_record = isinstance(state, Record) and not (stored is not None and isinstance(stored.state, Record))
     evicted = None
-    if adds_record and slot.peer_id != host_peer_id:
+    if isinstance(state, Record) and not isinstance(known, Record) and slot.peer_id != host_peer_id:
         evicted = _room_for(transaction, state, weight, host_peer_id, settings, now)
-    if stored is not None and stored.state.order() > state.order():
+    if known is not None and known.order() > state.order():
         raise NewerRecordOrTombstoneExists(*slot)
+    if known is None:
+        if isinstance(state, Tombstone):
+            _check_tombstone_quota(transaction, slot.key_id, settings)
+        _check_space(transaction, settings)
     if evicted is not None:
         transaction.remove_state(evicted)
+        transaction.note(
+            history.of_slot(evicted, history.PUSHED_OUT, now, f"by a heavier one issued by {slot.issued_by}")
+        )
     transaction.put_state(state, weight)
+    _note_change(transaction, known, state, now)
     return True
+
+
+def _note_change(transaction: Transaction, known: State | None, state: State, now: int) -> None:
+    what = history.change_of(known, state)
+    if what != history.TOMBSTONED:
+        transaction.note(history.of_slot(state.slot, what, now))
+    elif isinstance(known, Record):
+        transaction.note(history.of_slot(state.slot, what, now, f"by its issuer {state.slot.issued_by}"))
+
+
+def _check_owner_quota(
+    transaction: Transaction, owner_peer_id: str, host_peer_id: str, settings: RegistrySettings
+) -> None:
+    if owner_peer_id != host_peer_id and transaction.anchors_of(owner_peer_id) >= settings.keys_per_owner:
+        raise QuotaExceeded(f"{settings.keys_per_owner} keys of the owner {owner_peer_id} are stored here already")
+
+
+def _check_tombstone_quota(transaction: Transaction, key_id: str, settings: RegistrySettings) -> None:
+    if transaction.tombstones_under(key_id) >= settings.tombstones_per_key:
+        raise QuotaExceeded(f"{settings.tombstones_per_key} tombstones are stored under key {key_id} already")
+
+
+def _check_space(transaction: Transaction, settings: RegistrySettings) -> None:
+    if transaction.used_bytes() >= settings.max_disk_bytes:
+        raise QuotaExceeded(f"this peer stores {settings.max_disk_bytes} bytes already and takes nothing new")
 
 
 def _room_for(
@@ -77,6 +171,7 @@ def _room_for(
             key_id, host_peer_id, _before(now, settings.expired_age), _before(now, settings.record_lifetime)
         ):
             transaction.remove_state(slot)
+            transaction.note(history.of_slot(slot, history.EXPIRED, now, "to make room"))
         present, by_issuer = transaction.foreign_records(key_id, host_peer_id, issuer)
     if by_issuer >= settings.records_per_issuer:
         raise ValuesLimitExceeded(key_id)
@@ -98,14 +193,21 @@ def clear_expired(transaction: Transaction, now: int, settings: RegistrySettings
     """
     records = transaction.expired_slots(_before(now, settings.expired_age), _before(now, settings.record_lifetime))
     tombstones = transaction.expired_tombstones(_before(now, settings.tombstone_lifetime))
-    for slot in (*records, *tombstones):
-        transaction.remove_state(slot)
+    for what, slots in ((history.EXPIRED, records), (history.FORGOTTEN, tombstones)):
+        for slot in slots:
+            transaction.remove_state(slot)
+            transaction.note(history.of_slot(slot, what, now, "by age"))
     keys = transaction.empty_keys(_before(now, settings.expired_age))
     for key_id in keys:
         transaction.remove_key(key_id)
+        transaction.note(history.Event(now, key_id, "", "", history.EXPIRED, "by age, with nothing under it"))
+    tombstones_of_keys = transaction.forget_removals(_before(now, settings.removal_lifetime))
     transaction.forget_issued(_before(now, settings.tombstone_lifetime))
     return ClearExpiredResult(
-        success=True, count_keys=len(keys), count_records=len(records), count_tombstones=len(tombstones)
+        success=True,
+        count_keys=len(keys),
+        count_records=len(records),
+        count_tombstones=len(tombstones) + tombstones_of_keys,
     )
 
 
@@ -131,6 +233,7 @@ def evict_stale(
             for slot in state.slots:
                 transaction.remove_state(slot)
             transaction.remove_key(stored.key.id)
+            transaction.note(history.of_key(stored.key, history.HANDED_OVER, now, "evicted by the operator"))
     return items
 
 

@@ -17,10 +17,12 @@ from registry.errors import (
     InvalidValue,
     InvalidWeightPeerId,
     KeyNotExists,
+    KeyRemoved,
     KeysArgumentEmpty,
     MissingRecordWeight,
     NewerRecordOrTombstoneExists,
     NotPermitted,
+    QuotaExceeded,
     RecordsPublishingError,
     RegistryError,
     ServiceError,
@@ -182,7 +184,14 @@ class RegistryService:
             key = Key(label, owner, timestamp_created, challenge, challenge_type, signature)
             self._check_key(key, weight, current_timestamp_sec)
             await self._write(
-                lambda transaction: decisions.register_key(transaction, key, weight.weight, current_timestamp_sec)
+                lambda transaction: decisions.register_key(
+                    transaction,
+                    key,
+                    weight.weight,
+                    self._shared.host_peer_id,
+                    self.settings,
+                    current_timestamp_sec,
+                )
             )
         except RegistryError as error:
             return RegisterKeyResult(success=False, error=_text(error))
@@ -193,7 +202,14 @@ class RegistryService:
         try:
             self._check_key(key, weight, current_timestamp_sec)
             await self._write(
-                lambda transaction: decisions.republish_key(transaction, key, weight.weight, current_timestamp_sec)
+                lambda transaction: decisions.republish_key(
+                    transaction,
+                    key,
+                    weight.weight,
+                    self._shared.host_peer_id,
+                    self.settings,
+                    current_timestamp_sec,
+                )
             )
         except RegistryError as error:
             return RegistryResult(success=False, error=_text(error))
@@ -427,7 +443,7 @@ class RegistryService:
                     updated += decisions.put_state(
                         transaction, state, weight, shared.host_peer_id, shared.settings, now
                     )
-                except (NewerRecordOrTombstoneExists, ValuesLimitExceeded):
+                except (NewerRecordOrTombstoneExists, ValuesLimitExceeded, QuotaExceeded, KeyRemoved):
                     continue
             return updated
 

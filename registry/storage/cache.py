@@ -8,7 +8,7 @@ from typing import Final
 
 from registry.merging import ResourceState
 from registry.storage.transaction import Change
-from registry.values import Key, State, encode
+from registry.values import Anchor, State, encode
 
 CACHED_RESOURCES: Final = 4096
 CACHED_BYTES: Final = 64 * 2**20  # of cached resources in CBOR, so that few huge ones can't fill memory
@@ -41,14 +41,15 @@ class ResourceCache:
             return
         known, size = entry
         key = change.key if change.key_changed else known.key
-        size += _size(key) - _size(known.key)
+        removal = change.removal if change.removal_changed else known.removal
+        size += _size(key) - _size(known.key) + _size(removal) - _size(known.removal)
         slots = dict(known.slots)
         for slot, state in change.slots.items():
             # The size is kept up by differences: adding a whole resource up costs a millisecond per write.
             size += _size(state) - _size(slots.pop(slot, None))
             if state is not None:
                 slots[slot] = state
-        self._put(key_id, ResourceState(key=key, slots=MappingProxyType(slots)), size)
+        self._put(key_id, ResourceState(key=key, slots=MappingProxyType(slots), removal=removal), size)
 
     def _put(self, key_id: str, resource: ResourceState, size: int) -> None:
         self._forget(key_id)
@@ -62,5 +63,5 @@ class ResourceCache:
         self.bytes -= size
 
 
-def _size(value: Key | State | None) -> int:
+def _size(value: Anchor | State | None) -> int:
     return len(encode(value)) if value is not None else 0

@@ -43,10 +43,33 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         PRIMARY KEY (key_id, peer_id)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE removals (
+        key_id TEXT PRIMARY KEY,
+        owner_peer_id TEXT NOT NULL,
+        timestamp_issued INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX removals_by_owner ON removals (owner_peer_id);
+    CREATE INDEX removals_by_age ON removals (timestamp_issued);
+    CREATE INDEX keys_by_owner ON keys (owner_peer_id);
+    CREATE TABLE history (
+        number INTEGER PRIMARY KEY,
+        time INTEGER NOT NULL,
+        key_id TEXT NOT NULL,
+        issued_by TEXT NOT NULL,
+        peer_id TEXT NOT NULL,
+        what TEXT NOT NULL,
+        detail TEXT NOT NULL
+    );
+    CREATE INDEX history_by_key ON history (key_id, number);
+    """,
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (fault 16).
-`issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice."""
+`issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
+`removals` holds key tombstones, `history` the last events (`registry.history`)."""
 
+_INCREMENTAL: Final = 2  # SQLite's number of that mode of auto_vacuum
 BUSY_TIMEOUT: Final = 5.0  # seconds that a second process may hold the file, e.g. a backup
 
 
@@ -57,6 +80,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise StorageError(f"can't open the database {path}: {error}; is the folder writable?") from error
     try:
+        _return_space(connection)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -71,6 +95,14 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _return_space(connection: sqlite3.Connection) -> None:
+    """Lets collection give pages back to the file system; a file that was made without that is written anew, once."""
+    (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+    if mode != _INCREMENTAL:
+        connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
+        connection.execute("VACUUM")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -7,6 +7,7 @@ form the next, so that many share one fsync; each is answered when that transact
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ import trio
 
 from registry.background import background
 from registry.errors import ServiceError, StorageError
+from registry.history import GONE, Event
 from registry.merging import ResourceState
 from registry.storage.cache import ResourceCache
 from registry.storage.database import open_database
@@ -92,6 +94,11 @@ class Store:
         async with self._disk:
             return await self._query(query)
 
+    async def vacuum(self) -> int:
+        """Gives what deletions freed back to the file system; how many bytes. Raises StorageError."""
+        async with self._disk:
+            return await self._query(lambda transaction: transaction.vacuum())
+
     async def _query(self, query: Callable[[Transaction], Result]) -> Result:
         try:
             return await self._in_thread(query, Transaction(self._connection))
@@ -129,6 +136,8 @@ class Store:
                 for transaction in transactions:
                     for key_id, change in transaction.changes.items():
                         self._cache.apply(key_id, change)
+                    for event in transaction.events:
+                        _log_event(event)
                 self.commits += 1
                 self.writes += len(batch)
         for write in batch:
@@ -166,6 +175,19 @@ class Store:
     def close(self) -> None:
         """No writes after this; `run` ends when the queue is empty."""
         self._send.close()
+
+
+def _log_event(event: Event) -> None:
+    """Once per event, after its commit; that something came or was renewed is everyday."""
+    level = logging.INFO if event.what in GONE else logging.DEBUG
+    _log.log(
+        level,
+        event.what,
+        key_id=event.key_id,
+        issued_by=event.issued_by,
+        peer_id=event.peer_id,
+        why=event.detail,
+    )
 
 
 @asynccontextmanager

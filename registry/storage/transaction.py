@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import msgspec
 
 from registry.errors import InvalidValue, StorageError
+from registry.history import MAX_EVENTS, Event
 from registry.merging import ResourceState
-from registry.values import Key, Record, Slot, State, decode_key, decode_state, encode
+from registry.values import Key, KeyTombstone, Record, Slot, State, decode_key, decode_removal, decode_state, encode
 
+_HISTORY_PRUNED_EVERY = 1024  # events
 _REMEDY = "restore a copy, or move it away to start empty"
 
 
@@ -34,23 +36,27 @@ class StoredState(msgspec.Struct, frozen=True):
 class Change:
     """What one write changed under one key id; None where something was removed."""
 
-    __slots__ = ("key", "key_changed", "slots")
+    __slots__ = ("key", "key_changed", "removal", "removal_changed", "slots")
 
     def __init__(self) -> None:
         self.key: Key | None = None
         self.key_changed = False
+        self.removal: KeyTombstone | None = None
+        self.removal_changed = False
         self.slots: dict[Slot, State | None] = {}
 
 
 class Transaction:
     """Reads see the writes before them. Values are verified before they come here: what is read is trusted.
 
-    `changes` collects, per key id, what this write changed.
+    `changes` collects, per key id, what this write changed; `events` why. `source` tells where the write came from.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.changes: defaultdict[str, Change] = defaultdict(Change)
+        self.events: list[Event] = []
+        self.source = ""
 
     def key(self, key_id: str) -> StoredKey | None:
         row = self._connection.execute(
@@ -75,6 +81,101 @@ class Transaction:
     def _key_changed(self, key_id: str, key: Key | None) -> None:
         change = self.changes[key_id]
         change.key, change.key_changed = key, True
+
+    def removal(self, key_id: str) -> KeyTombstone | None:
+        """The tombstone of a key, if its owner removed it."""
+        row = self._connection.execute("SELECT body FROM removals WHERE key_id = ?", (key_id,)).fetchone()
+        return _stored_removal(row[0]) if row else None
+
+    def put_removal(self, removal: KeyTombstone) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO removals VALUES (?, ?, ?, ?)",
+            (removal.key_id, removal.owner_peer_id, removal.timestamp_issued, encode(removal)),
+        )
+        self._removal_changed(removal.key_id, removal)
+
+    def forget_removals(self, issued_until: int) -> int:
+        """Drops key tombstones issued no later than this (seconds); how many."""
+        rows = self._connection.execute("SELECT key_id FROM removals WHERE timestamp_issued <= ?", (issued_until,))
+        key_ids = [key_id for (key_id,) in rows.fetchall()]
+        for key_id in key_ids:
+            self._connection.execute("DELETE FROM removals WHERE key_id = ?", (key_id,))
+            self._removal_changed(key_id, None)
+        return len(key_ids)
+
+    def _removal_changed(self, key_id: str, removal: KeyTombstone | None) -> None:
+        change = self.changes[key_id]
+        change.removal, change.removal_changed = removal, True
+
+    def anchors_of(self, owner_peer_id: str) -> int:
+        """How many keys and key tombstones of an owner's there are."""
+        (count,) = self._connection.execute(
+            "SELECT (SELECT count(*) FROM keys WHERE owner_peer_id = :owner)"
+            " + (SELECT count(*) FROM removals WHERE owner_peer_id = :owner)",
+            {"owner": owner_peer_id},
+        ).fetchone()
+        return int(count)
+
+    def owned_keys(self, owner_peer_id: str, created_until: int) -> list[Key]:
+        """An owner's keys, as far as they are here, created at `created_until` (seconds) or before."""
+        rows = self._connection.execute(
+            "SELECT body, timestamp_published, weight FROM keys WHERE owner_peer_id = ? AND timestamp_created <= ?",
+            (owner_peer_id, created_until),
+        )
+        return [_stored_key(row).key for row in rows]
+
+    def key_ids(self, after: str, count: int) -> list[str]:
+        """The next `count` resources of which anything is here, in order of their ids."""
+        rows = self._connection.execute(
+            "SELECT key_id FROM keys WHERE key_id > :after UNION SELECT key_id FROM removals WHERE key_id > :after"
+            " UNION SELECT key_id FROM states WHERE key_id > :after ORDER BY key_id LIMIT :count",
+            {"after": after, "count": count},
+        )
+        return [key_id for (key_id,) in rows]
+
+    def published(self, key_ids: Iterable[str], time: int) -> None:
+        """Notes that keys were offered to their neighbourhood at `time` (seconds)."""
+        self._connection.executemany(
+            "UPDATE keys SET timestamp_published = ? WHERE key_id = ?", [(time, key_id) for key_id in key_ids]
+        )
+
+    def note(self, event: Event) -> None:
+        """Writes down what happened and why, with this change."""
+        if self.source and not event.detail:
+            event = msgspec.structs.replace(event, detail=self.source)
+        self.events.append(event)
+        number = self._connection.execute(
+            "INSERT INTO history (time, key_id, issued_by, peer_id, what, detail) VALUES (?, ?, ?, ?, ?, ?)",
+            msgspec.structs.astuple(event),
+        ).lastrowid
+        if number is not None and number % _HISTORY_PRUNED_EVERY == 0:
+            self._connection.execute("DELETE FROM history WHERE number <= ?", (number - MAX_EVENTS,))
+
+    def history(self, key_id: str, count: int) -> list[Event]:
+        """The last `count` events of a resource, oldest first."""
+        rows = self._connection.execute(
+            "SELECT time, key_id, issued_by, peer_id, what, detail FROM history WHERE key_id = ?"
+            " ORDER BY number DESC LIMIT ?",
+            (key_id, count),
+        )
+        return [Event(*row) for row in reversed(rows.fetchall())]
+
+    def vacuum(self) -> int:
+        """Shrinks the file by what is free in it; bytes. Not within a write."""
+        (free,), (size,) = (
+            self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size")
+        )
+        self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return int(free * size)
+
+    def used_bytes(self) -> int:
+        """Bytes of the database that hold something."""
+        pages, free, size = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
 
     def stale_keys(self, published_until: int) -> list[StoredKey]:
         """Keys last published at `published_until` (seconds) or before."""
@@ -109,7 +210,8 @@ class Transaction:
     def resource(self, key_id: str) -> ResourceState:
         """Everything under one key id."""
         stored = self.key(key_id)
-        return ResourceState.of(stored.key if stored else None, (item.state for item in self.states(key_id)))
+        states = (item.state for item in self.states(key_id))
+        return ResourceState.of(stored.key if stored else None, states, self.removal(key_id))
 
     def put_state(self, state: State, weight: int) -> None:
         """Puts `state` into its slot, over whatever is there."""
@@ -124,6 +226,13 @@ class Transaction:
     def remove_state(self, slot: Slot) -> None:
         self._connection.execute("DELETE FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot)
         self.changes[slot.key_id].slots[slot] = None
+
+    def tombstones_under(self, key_id: str) -> int:
+        """How many tombstones lie under a key id."""
+        (count,) = self._connection.execute(
+            "SELECT count(*) FROM states WHERE key_id = ? AND is_tombstone = 1", (key_id,)
+        ).fetchone()
+        return int(count)
 
     def foreign_records(self, key_id: str, host_peer_id: str, issuer: str) -> tuple[int, int]:
         """Of a key's records that other peers host: (all, those by `issuer`)."""
@@ -199,6 +308,12 @@ class Transaction:
         ).fetchone()
         return row[0] if row else -1
 
+    def issued_slots(self, issued_until: int) -> list[tuple[str, str]]:
+        """(key id, hosting peer) of what this node's identity issued at `issued_until` (seconds) or before."""
+        return self._connection.execute(
+            "SELECT key_id, peer_id FROM issued WHERE timestamp_issued <= ?", (issued_until,)
+        ).fetchall()
+
     def record_issued(self, key_id: str, peer_id: str, timestamp_issued: int) -> None:
         self._connection.execute(
             "INSERT INTO issued VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
@@ -224,6 +339,13 @@ def _stored_key(row: tuple[bytes, int, int]) -> StoredKey:
         return StoredKey(key=decode_key(row[0]), timestamp_published=row[1], weight=row[2])
     except InvalidValue as error:
         raise StorageError(f"the database holds a damaged key: {error}; {_REMEDY}") from error
+
+
+def _stored_removal(blob: bytes) -> KeyTombstone:
+    try:
+        return decode_removal(blob)
+    except InvalidValue as error:
+        raise StorageError(f"the database holds a damaged key tombstone: {error}; {_REMEDY}") from error
 
 
 def _stored_state(row: tuple[bytes, int]) -> StoredState:

@@ -51,7 +51,7 @@ async def simulated_nodes(
             peer = network.add(identity.peer_id)
             store = await stack.enter_async_context(open_store(Path(":memory:"), inline=True))
             parts = await stack.enter_async_context(
-                assembled(peer, identity, store, settings or NodeSettings(), _no_status, clock)
+                assembled(peer, identity, store, settings or NodeSettings(), _no_status, clock, starts_network=True)
             )
             nodes.append(SimulatedNode(identity, peer, store, parts))
         yield network, nodes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cbor2
 import trio
 
@@ -35,6 +37,7 @@ class SimulatedPeer:
         self._network = network
         self._handlers: dict[str, Handler] = {}
         self.isolated = False
+        self._callbacks: list[Callable[[], None]] = []
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
         await trio.lowlevel.checkpoint()
@@ -42,6 +45,12 @@ class SimulatedPeer:
 
     def is_responsible(self, resource_id: str, count: int) -> bool:
         return self.peer_id in nearest_to(resource_id, self._network.alive(), count)
+
+    def members(self) -> list[str]:
+        return [peer_id for peer_id in self._network.alive() if peer_id != self.peer_id]
+
+    def on_membership_change(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
 
     def is_isolated(self) -> bool:
         return self.isolated
@@ -59,7 +68,7 @@ class SimulatedPeer:
         network = self._network
         network.calls.append((self.peer_id, peer_id, method))
         await trio.lowlevel.checkpoint()
-        if peer_id in network.down or peer_id not in network.peers:
+        if peer_id not in network.peers or network.down & {self.peer_id, peer_id}:
             raise Unreachable(peer_id, method)
         with trio.move_on_after(timeout):
             if peer_id in network.stalled:

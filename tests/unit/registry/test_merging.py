@@ -186,7 +186,7 @@ def test_storage_keeps_the_greatest_key_in_whatever_order_keys_come(keys: list[K
         try:
             transaction = Transaction(connection)
             for key in keys:
-                decisions.republish_key(transaction, key, 0, NOW)
+                decisions.republish_key(transaction, key, 0, NODE.peer_id, RegistrySettings(), NOW)
             stored = transaction.key(KEY.id)
             assert stored is not None
             assert stored.key == max(keys, key=Key.order)

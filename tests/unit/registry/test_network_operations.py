@@ -258,22 +258,24 @@ async def test_a_large_resource_travels_in_pages(autojump_clock) -> None:
 
         for identity in identities:
             record = a_record(resource_id, identity, identity, NOW, int(clock()), value="x" * 60_000)
-            assert await nodes[1].parts.replica.store([Item(key=key, state=record)]) == [""]
+            assert await nodes[1].parts.replica.intake.store([Item(key, record)], "a test") == [""]
         records, errors = await nodes[0].registry.resolve_resource(resource_id, 3)
         assert errors == ()
         assert len(records or ()) == len(identities)
 
 
 async def test_expired_states_are_neither_served_nor_taken(autojump_clock) -> None:
-    async with simulated_nodes(2, settings(expired_age=100), clock) as (_, nodes):
+    async with simulated_nodes(2, settings(expired_age=100), clock) as (network, nodes):
         resource_id = await make_resource(nodes[0], factor=2)
         await nodes[0].registry.register_service(resource_id, "v", nodes[0].peer_id, None, factor=2)
         [record] = (await nodes[0].store.resource(resource_id)).slots.values()
         assert isinstance(record, Record)
+        network.down.add(nodes[0].peer_id)  # its host can't renew it
         await trio.sleep(99)
-        assert len((await nodes[1].registry.resolve_resource(resource_id, 2)).records or ()) == 1
+        assert len((await nodes[1].registry.resolve_resource(resource_id, 1)).records or ()) == 1
         await trio.sleep(1)
-        assert (await nodes[1].registry.resolve_resource(resource_id, 2)).records == ()
+        assert (await nodes[1].registry.resolve_resource(resource_id, 1)).records == ()
+        network.down.clear()
         key = (await nodes[0].store.resource(resource_id)).key
         assert key is not None
         answer = await nodes[0].peer.call(nodes[1].peer_id, PUT, [[[encode(key), encode(record)]]], timeout=5)
@@ -287,7 +289,7 @@ async def test_the_progress_of_a_write_can_be_asked_after_it_was_acknowledged(au
 
         key = (await nodes[0].store.resource(resource_id)).key
         assert key is not None
-        outcome = await nodes[0].parts.writer.write(Item(key=key), factor=1, timeout=5)
+        outcome = await nodes[0].parts.writer.write(Item(key), factor=1, timeout=5)
         assert outcome.stored >= 1
         with trio.fail_after(5):
             while True:
@@ -331,7 +333,7 @@ async def test_a_forged_write_is_not_sent_on(autojump_clock) -> None:
 
         forged = msgspec.structs.replace(a_key(created=int(clock())), signature=b"x" * 64)
         network.calls.clear()
-        outcome = await nodes[0].parts.writer.write(Item(key=forged), factor=1, timeout=5)
+        outcome = await nodes[0].parts.writer.write(Item(forged), factor=1, timeout=5)
         assert outcome.stored == 0
         assert "Invalid signature" in outcome.errors[0]
         assert network.calls == []
@@ -349,7 +351,7 @@ async def test_expired_records_that_are_not_collected_yet_take_nobodys_place(aut
 
         async def put(number: int) -> str:
             record = a_record(resource_id, identity(number), identity(number + 100), int(clock()))
-            [error] = await nodes[0].parts.replica.store([Item(key=key, state=record)])
+            [error] = await nodes[0].parts.replica.intake.store([Item(key, record)], "a test")
             return error
 
         assert [await put(1), await put(2)] == ["", ""]

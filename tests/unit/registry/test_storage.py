@@ -45,7 +45,7 @@ def puts(*states: State) -> Decide:
     """A write that puts the key and the states."""
 
     def decide(transaction: Transaction) -> list[bool]:
-        decisions.republish_key(transaction, KEY, 0, NOW)
+        decisions.republish_key(transaction, KEY, 0, NODE.peer_id, RegistrySettings(), NOW)
         return [decisions.put_state(transaction, state, 0, NODE.peer_id, RULES, NOW) for state in states]
 
     return decide
@@ -448,10 +448,11 @@ from tests.unit.registry.builders import NODE, NOW, a_key, a_record, identity
 async def main(path):
     key = a_key()
     async with open_store(path) as store:
-        await store.write(lambda transaction: decisions.republish_key(transaction, key, 0, NOW))
+        rules = RegistrySettings()
+        await store.write(lambda t: decisions.republish_key(t, key, 0, NODE.peer_id, rules, NOW))
         for number in range(200):
             record = a_record(key.id, issuer=identity(1000 + number))
-            await store.write(lambda t: decisions.put_state(t, record, 0, NODE.peer_id, RegistrySettings(), NOW))
+            await store.write(lambda t: decisions.put_state(t, record, 0, NODE.peer_id, rules, NOW))
             print(number, flush=True)
 
 trio.run(main, Path(sys.argv[1]))
@@ -466,7 +467,7 @@ def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
     ) as writer:
         assert writer.stdout is not None
         for line in writer.stdout:
-            if int(line) == acknowledged:
+            if line.strip() == str(acknowledged):  # among lines of the log
                 writer.kill()
                 break
         assert writer.wait(10) == -signal.SIGKILL

@@ -1,0 +1,130 @@
+"""What this node takes into its storage: what verifies, what it is responsible for or has a part in, within quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from registry.errors import InvalidValue, NotResponsible, QuotaExceeded, RegistryError, ServiceError
+from registry.messages import Item
+from registry.network import Clock, Network
+from registry.rates import Rates
+from registry.service import RegistryService, decisions
+from registry.settings import RegistrySettings
+from registry.storage import Store, Transaction
+from registry.values import KeyTombstone, State, Tombstone
+from registry.verification import VERIFIED_AT_ONCE, check_anchor, check_field_limits, check_state
+from registry.weights import Weights
+
+
+class Intake:
+    """Verifies and stores writes, whoever brings them."""
+
+    def __init__(
+        self, network: Network, store: Store, service: RegistryService, weights: Weights, clock: Clock
+    ) -> None:
+        self._network = network
+        self._store = store
+        self._service = service
+        self._weights = weights
+        self._clock = clock
+        self._tombstones = Rates()
+
+    @property
+    def settings(self) -> RegistrySettings:
+        return self._service.settings
+
+    def is_responsible(self, key_id: str) -> bool:
+        """Whether this member stores a resource for the network."""
+        return self._network.is_responsible(
+            key_id, self.settings.neighbourhood_size + self.settings.responsibility_margin
+        )
+
+    def has_part_in(self, item: Item) -> bool:
+        """Whether this node owns or hosts what is written, and so keeps it, however far away."""
+        if item.anchor.owner_peer_id == self._network.peer_id:
+            return True
+        return item.state is not None and item.state.slot.peer_id == self._network.peer_id
+
+    async def store(self, items: Sequence[Item], source: str, *, keyless: bool = False) -> list[str]:
+        """Verifies and stores each item in one commit; per item an error text, empty when it is on disk.
+
+        `source` is the peer that brought them. With `keyless`, as between replicas, a state may outlive its key.
+        """
+        now = int(self._clock())
+        errors: list[str] = []
+        for number, item in enumerate(items, start=1):
+            errors.append(self._refusal(item, now))
+            if number % VERIFIED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+        def decide(transaction: Transaction) -> list[str]:
+            transaction.source = f"from {source}"
+            return [
+                error or self._store_one(transaction, item, source, now, keyless=keyless)
+                for item, error in zip(items, errors, strict=True)
+            ]
+
+        if all(errors):
+            return errors
+        return await self._store.write(decide)
+
+    def fault_of(self, item: Item) -> str:
+        """Why no replica would take this write, be it responsible or not; empty when it verifies."""
+        return self._fault(item, int(self._clock()))
+
+    def _refusal(self, item: Item, now: int) -> str:
+        if not self.has_part_in(item) and not self.is_responsible(item.key_id):
+            return str(NotResponsible(item.key_id))
+        return self._fault(item, now)
+
+    def _fault(self, item: Item, now: int) -> str:
+        try:
+            if item.state is not None and item.state.slot.key_id != item.key_id:
+                raise InvalidValue(f"the state is of key {item.state.slot.key_id}, sent with key {item.key_id}")
+            check_field_limits(item.anchor, self.settings)
+            check_anchor(item.anchor, now, self.settings)
+            if item.state is not None:
+                check_field_limits(item.state, self.settings)
+                check_state(item.state, now, self.settings)
+        except RegistryError as error:
+            return str(error)
+        return ""
+
+    def _store_one(self, transaction: Transaction, item: Item, source: str, now: int, *, keyless: bool) -> str:
+        try:
+            self._store_anchor(transaction, item, now)
+            if item.state is not None:
+                self._check_tombstone_rate(transaction, item.state, source)
+                decisions.put_state(
+                    transaction,
+                    item.state,
+                    self._weights.of(item.state.slot.issued_by),
+                    self._network.peer_id,
+                    self.settings,
+                    now,
+                    keyless=keyless,
+                )
+        except ServiceError as error:
+            return str(error)
+        return ""
+
+    def _store_anchor(self, transaction: Transaction, item: Item, now: int) -> None:
+        anchor, here = item.anchor, self._network.peer_id
+        if isinstance(anchor, KeyTombstone):
+            decisions.remove_key(transaction, anchor, here, self.settings, now)
+            return
+        weight = self._weights.of(anchor.owner_peer_id)
+        store = decisions.republish_key if item.state is not None else decisions.register_key
+        store(transaction, anchor, weight, here, self.settings, now)
+
+    def _check_tombstone_rate(self, transaction: Transaction, state: State, source: str) -> None:
+        """Tombstones for slots of which nothing is known are cheap to make up."""
+        if not isinstance(state, Tombstone) or source == self._network.peer_id:
+            return
+        if transaction.state(state.slot) is not None:
+            return
+        rules = self.settings
+        if not self._tombstones.take(source, self._clock(), rate=rules.tombstone_rate, burst=rules.tombstone_burst):
+            raise QuotaExceeded(f"too many tombstones for unknown records by {source}; try again in a moment")

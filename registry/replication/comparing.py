@@ -1,0 +1,196 @@
+"""One comparison with one peer: both ends of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from overlay.errors import Refusal
+from registry.errors import InvalidValue, StorageError
+from registry.merging import ResourceState
+from registry.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
+from registry.network import Clock, Network
+from registry.offers import Offers
+from registry.replica import Replica
+from registry.replication.cutoffs import Cutoffs
+from registry.replication.messages import (
+    COMPARE,
+    MAX_ENTRIES,
+    MAX_SUMMARIES,
+    REPLICATE,
+    CompareAnswer,
+    CompareBody,
+    ReplicateBody,
+    Summary,
+    size_of,
+)
+from registry.storage import Store
+from registry.values import State
+
+CALL_TIMEOUT: Final = 10.0  # seconds for one body
+YIELD_AFTER: Final = 16  # resources after which other tasks get their turn
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Traffic:
+    """What comparing cost this node, since its start."""
+
+    __slots__ = ("bytes", "messages", "repaired", "resources")
+
+    def __init__(self) -> None:
+        self.resources = 0
+        self.repaired = 0
+        self.messages = 0
+        self.bytes = 0
+
+
+class Comparing:
+    """Serves `registry.compare` and `registry.replicate`; `with_peer` is the asking end."""
+
+    def __init__(self, network: Network, store: Store, replica: Replica, clock: Clock) -> None:
+        self._network = network
+        self._store = store
+        self._replica = replica
+        self._clock = clock
+        self._refused = Offers()
+        self.traffic = Traffic()
+        network.serve(COMPARE, self._serve_compare)
+        network.serve(REPLICATE, self._serve_replicate)
+
+    async def with_peer(self, peer_id: str, key_ids: Sequence[str], *, last: bool) -> None:
+        """Compares these resources with a peer's and sends what it lacks. `last` says that this is all for now.
+
+        Raises CallFailed, InvalidValue for a malformed answer, StorageError.
+        """
+        left = list(key_ids)
+        while left:
+            batch = left[:MAX_ENTRIES]
+            items, compared = await self._missing(peer_id, batch)
+            del left[:compared]
+            await self._send(peer_id, items, last=last and not left)
+        if last and not key_ids:
+            await self._send(peer_id, [], last=True)
+
+    async def _missing(self, peer_id: str, key_ids: Sequence[str]) -> tuple[list[Item], int]:
+        """(what the peer lacks of the first so many resources, how many these are)."""
+        now = int(self._clock())
+        cutoffs = Cutoffs.at(now, self._replica.settings)
+        entries = []
+        for number, key_id in enumerate(key_ids, start=1):
+            entries.append((key_id, cutoffs.alive(await self._store.resource(key_id)).digest()))
+            if number % YIELD_AFTER == 0:
+                await trio.lowlevel.checkpoint()
+        answer = parse(
+            await self._call(peer_id, COMPARE, build(CompareBody(now, cutoffs, tuple(entries)))), CompareAnswer
+        )
+        compared = min(answer.compared, len(key_ids))
+        if compared < 1:
+            raise InvalidValue("the answer to a comparison compares nothing")
+        self.traffic.resources += compared
+        items: list[Item] = []
+        for summary in answer.summaries:
+            if not summary.wanted or not 0 <= summary.number < compared:
+                continue
+            mine = cutoffs.stricter(answer.cutoffs).alive(await self._store.resource(key_ids[summary.number]))
+            if mine.digest() != summary.digest:
+                items.extend(item for item in beyond(mine, summary) if not self._refused.knows(peer_id, item))
+            await trio.lowlevel.checkpoint()
+        return items, compared
+
+    async def _send(self, peer_id: str, items: Sequence[Item], *, last: bool) -> None:
+        start = 0
+        while start < len(items) or (last and start == 0 and not items):
+            end, size = start, 0
+            while end < len(items) and end - start < MAX_ITEMS:
+                size += items[end].size()
+                if end > start and size > MAX_PAGE:
+                    break
+                end += 1
+            batch = items[start:end]
+            body = ReplicateBody(PutBody.of(batch).items, last=last and end == len(items))
+            errors = parse(await self._call(peer_id, REPLICATE, build(body)), PutAnswer).errors
+            for item, error in zip(batch, errors, strict=False):
+                if error:
+                    self._refused.remember(peer_id, item)
+                    _log.debug("a replica refused a repair", peer=peer_id, key_id=item.key_id, error=error[:200])
+                else:
+                    self.traffic.repaired += 1
+            if not items:
+                return
+            start = end
+
+    async def _call(self, peer_id: str, method: str, body: object) -> object:
+        answer = await self._network.call(peer_id, method, body, timeout=CALL_TIMEOUT)
+        self.traffic.messages += 2
+        self.traffic.bytes += size_of(body) + size_of(answer)
+        return answer
+
+    async def _serve_compare(self, caller: str, body: object) -> object:
+        try:
+            request = parse(body, CompareBody)
+        except InvalidValue as error:
+            raise Refusal("invalid", str(error)) from error
+        now, settings = int(self._clock()), self._replica.settings
+        if abs(request.now - now) > 2 * max(settings.clock_skew, 1):
+            _log.warning("a peer's clock differs too much to compare with it", peer=caller, seconds=request.now - now)
+            raise Refusal("clock", f"this peer's clock says {now}, yours {request.now}")
+        cutoffs = request.cutoffs.stricter(Cutoffs.at(now, settings))
+        summaries: list[Summary] = []
+        slots = compared = 0
+        for number, (key_id, digest) in enumerate(request.entries):
+            if slots >= MAX_SUMMARIES:
+                break
+            compared += 1
+            if not self._replica.intake.is_responsible(key_id):
+                summaries.append(Summary(number, wanted=False))
+                continue
+            resource = cutoffs.alive(await self._known(key_id))
+            if resource.digest() != digest:
+                summaries.append(Summary.of(number, resource))
+                slots += len(resource.slots) + 1
+            if number % YIELD_AFTER == 0:
+                await trio.lowlevel.checkpoint()
+        return build(CompareAnswer(cutoffs, compared, tuple(summaries)))
+
+    async def _known(self, key_id: str) -> ResourceState:
+        try:
+            return await self._store.resource(key_id)
+        except StorageError as error:
+            _log.error("a comparison failed", key_id=key_id, error=str(error))
+            raise Refusal("storage", "the disk refused") from error
+
+    async def _serve_replicate(self, caller: str, body: object) -> object:
+        try:
+            request = parse(body, ReplicateBody)
+        except InvalidValue as error:
+            raise Refusal("invalid", str(error)) from error
+        answer: object = build(PutAnswer(()))
+        if request.items:
+            answer = await self._replica.take(caller, PutBody(request.items), keyless=True)
+        if request.last and caller in self._network.members():
+            self._replica.readiness.note_compared()
+        return answer
+
+
+def beyond(mine: ResourceState, theirs: Summary) -> list[Item]:
+    """The writes that bring a replica that knows `theirs` to `mine`, or beyond. Pure."""
+    items: list[Item] = []
+    if mine.removal is not None and (theirs.removal is None or theirs.removal.order() < mine.removal.order()):
+        items.append(Item(mine.removal))
+    anchor = mine.key or mine.removal
+    if anchor is None:  # states whose key and key tombstone have gone: nobody takes them
+        return items
+    known = {(slot.issued_by, slot.peer_id): slot.order() for slot in theirs.slots}
+    states: list[State] = []
+    for slot in sorted(mine.slots):
+        order = known.get((slot.issued_by, slot.peer_id))
+        if order is None or order < mine.slots[slot].order():
+            states.append(mine.slots[slot])
+    if mine.key is not None and not states and (theirs.key is None or theirs.key.order() < mine.key.order()):
+        items.append(Item(mine.key))
+    items.extend(Item(anchor, state) for state in states)
+    return items

@@ -1,0 +1,110 @@
+"""The bodies of the calls with which replicas compare and repair each other."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+
+from registry.merging import ResourceState
+from registry.messages import MAX_ITEMS, Blob, Name
+from registry.replication.cutoffs import Cutoffs
+from registry.values import Record, digest_of
+
+COMPARE: Final = "registry.compare"
+REPLICATE: Final = "registry.replicate"
+MAX_ENTRIES: Final = 512  # resources of one comparison
+MAX_SUMMARIES: Final = 2048  # slots told of in one answer, unless one resource has more
+
+Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
+Seconds = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+
+
+class SlotSummary(msgspec.Struct, frozen=True, array_like=True):
+    """A state's slot and order, without the state."""
+
+    issued_by: Name
+    peer_id: Name
+    timestamp_issued: Seconds
+    is_tombstone: bool
+    timestamp_created: Seconds
+    digest: Digest
+
+    def order(self) -> tuple[int, int, int, bytes]:
+        return (self.timestamp_issued, int(self.is_tombstone), self.timestamp_created, self.digest)
+
+
+class AnchorSummary(msgspec.Struct, frozen=True, array_like=True):
+    """The order of a key or key tombstone."""
+
+    time: Seconds
+    digest: Digest
+
+    def order(self) -> tuple[int, bytes]:
+        return (self.time, self.digest)
+
+
+class Summary(msgspec.Struct, frozen=True, array_like=True):
+    """What a replica knows of a resource whose digest differs. `number`: of the entry that it answers."""
+
+    number: int
+    wanted: bool
+    """False when it isn't responsible for the resource."""
+    digest: Digest = b""
+    key: AnchorSummary | None = None
+    removal: AnchorSummary | None = None
+    slots: Annotated[tuple[SlotSummary, ...], msgspec.Meta(max_length=8192)] = ()
+
+    @classmethod
+    def of(cls, number: int, resource: ResourceState) -> Self:
+        key, removal = resource.key, resource.removal
+        return cls(
+            number=number,
+            wanted=True,
+            digest=resource.digest(),
+            key=AnchorSummary(key.timestamp_created, digest_of(key)) if key else None,
+            removal=AnchorSummary(removal.timestamp_issued, digest_of(removal)) if removal else None,
+            slots=tuple(
+                SlotSummary(
+                    slot.issued_by,
+                    slot.peer_id,
+                    state.timestamp_issued,
+                    not isinstance(state, Record),
+                    state.timestamp_created if isinstance(state, Record) else 0,
+                    digest_of(state),
+                )
+                for slot, state in resource.slots.items()
+            ),
+        )
+
+
+class CompareBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.compare`: [key id, digest of what the sender knows under its cut-offs] each."""
+
+    now: Seconds
+    cutoffs: Cutoffs
+    entries: Annotated[tuple[tuple[Name, Digest], ...], msgspec.Meta(max_length=MAX_ENTRIES)]
+
+
+class CompareAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """The first `compared` entries were looked at, under `cutoffs`; `summaries` tell of those that differ."""
+
+    cutoffs: Cutoffs
+    compared: int
+    summaries: Annotated[tuple[Summary, ...], msgspec.Meta(max_length=MAX_ENTRIES)]
+
+
+class ReplicateBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.replicate`: as `registry.put`, for states that may outlive their key. `last`: of this comparison."""
+
+    items: Annotated[tuple[tuple[Blob, Blob], ...], msgspec.Meta(max_length=MAX_ITEMS)]
+    last: bool
+
+
+def size_of(body: Any) -> int:
+    """Bytes of the values in a body, about."""
+    if isinstance(body, bytes | str):
+        return len(body) + 2
+    if isinstance(body, list | tuple):
+        return 1 + sum(map(size_of, body))
+    return 5
