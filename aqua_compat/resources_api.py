@@ -98,6 +98,18 @@ class ResourcesApi:
         )
         return None if resolved.records is None else list(resolved.records), list(resolved.errors)
 
+    async def removeResource(self, resource_id: ResourceId) -> tuple[bool, list[Error]]:
+        """End a resource that this identity owns, and all that was registered on it. Ours: the original promised it.
+
+        Done when INITIAL_REPLICATION_FACTOR replicas have it on disk; `createResource` begins anew under the same id.
+        """
+        done = await self._registry.remove_resource(
+            check_string("resource_id", resource_id),
+            factor=self.constants.INITIAL_REPLICATION_FACTOR,
+            timeout=self.constants.timeout,
+        )
+        return done.success, list(done.errors)
+
     async def executeOnResource(self, resource_id: ResourceId, ack: int, call: RecordCall) -> tuple[bool, list[Error]]:
         """Resolve, then run `call` for every record at once, each within DEFAULT_TIMEOUT.
 

@@ -280,7 +280,9 @@ class Registry:
     async def _next_timestamp(self, slot: Slot, outcome: ReadOutcome) -> int:
         """Later than every state of the slot that this identity is known to have issued; the wall clock otherwise."""
         known = outcome.resource.slots.get(slot)
-        timestamp = await self._issued.reserve(slot, known.timestamp_issued if known else -1, int(self._clock()))
+        # A key may be from a clock ahead of ours; what is older than the key may have been removed with its forerunner.
+        now = max(int(self._clock()), outcome.resource.key.timestamp_created if outcome.resource.key else 0)
+        timestamp = await self._issued.reserve(slot, known.timestamp_issued if known else -1, now)
         await self._wait_until_accepted(timestamp)
         return timestamp
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key
 from aqua_compat.cli.session import Session, json_option, network_options, print_json, warn
 
 if TYPE_CHECKING:
+    from registry.status import NodeStatus
     from registry.values import Record
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -37,6 +40,39 @@ def create_resource(session: Session, label: str, as_json: bool) -> None:
         print_json({"resource_id": resource_id})
     else:
         click.echo(resource_id)
+
+
+@resource.command("remove")
+@click.argument("resource_id")
+@json_option
+@network_options(writes=True)
+def remove_resource(session: Session, resource_id: str, as_json: bool) -> None:
+    """End RESOURCE_ID, which your key owns, and with it all that is registered on it. Its label can be used anew."""
+    success, errors = session.run(lambda client: client.removeResource(resource_id))
+    if not success:
+        raise Failure(f"the resource {resource_id} wasn't removed: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json({"removed": resource_id})
+    else:
+        click.echo(f"removed {resource_id}")
+
+
+@resource.command("explain", short_help="Print what happened to it on a node, and why.")
+@click.argument("resource_id")
+@json_option
+@network_options()
+def explain_resource(session: Session, resource_id: str, as_json: bool) -> None:
+    """Print what the node remembers of RESOURCE_ID: what came, was renewed and went there, when and why."""
+    events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
+    if as_json:
+        click.echo(json.dumps([msgspec.structs.asdict(event) for event in events], ensure_ascii=False))
+        return
+    if not events:
+        click.echo("the node remembers nothing of it; `aqua-registry peers RESOURCE_ID` tells who keeps it", err=True)
+    for event in events:
+        subject = f"record of {event.issued_by} on {event.peer_id}" if event.peer_id else "resource"
+        click.echo(f"{_moment(event.time)}  {event.what:11} {subject}  {one_line(event.detail)}")
 
 
 @resource.command("show", short_help="Print whose resource it is.")
@@ -185,10 +221,24 @@ def peers(session: Session, resource_id: str | None, as_json: bool) -> None:
         return
     click.echo(f"node     {status.peer_id} ({'ready' if status.ready else 'not connected'})")
     click.echo(f"stored   {status.keys} resources, {status.records} records, {status.tombstones} tombstones")
+    for line in _upkeep(status):
+        click.echo(line)
     for address in status.addresses:
         click.echo(f"address  {one_line(address)}")
     for peer_id in status.members:
         click.echo(f"member   {one_line(peer_id)}")
+
+
+def _upkeep(status: NodeStatus) -> list[str]:
+    """How replication goes and what the schedules did last, in lines."""
+    lines: list[str] = []
+    if status.replication is not None:
+        now = "settled" if status.replication.settled else f"{status.replication.pending} comparisons due"
+        lines.append(f"copies   {now}; repaired {status.replication.repaired} since its start")
+    for schedule in status.schedules:
+        last = f"last {_moment(schedule.last_run)}: {one_line(schedule.did)}" if schedule.runs else "not run yet"
+        lines.append(f"schedule {one_line(schedule.name)}, {last}")
+    return lines
 
 
 def describe(record: Record) -> str:

@@ -17,7 +17,7 @@ MAX_ENTRIES: Final = 512  # resources of one comparison
 MAX_SUMMARIES: Final = 2048  # slots told of in one answer, unless one resource has more
 
 Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
-Seconds = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class SlotSummary(msgspec.Struct, frozen=True, array_like=True):

@@ -18,6 +18,7 @@ class SimulatedNetwork:
     def __init__(self) -> None:
         self.peers: dict[str, SimulatedPeer] = {}
         self.down: set[str] = set()
+        self.muted: set[str] = set()  # whose own calls don't get through
         self.stalled: set[str] = set()
         self.calls: list[tuple[str, str, str]] = []
 
@@ -68,7 +69,7 @@ class SimulatedPeer:
         network = self._network
         network.calls.append((self.peer_id, peer_id, method))
         await trio.lowlevel.checkpoint()
-        if peer_id not in network.peers or network.down & {self.peer_id, peer_id}:
+        if peer_id in network.down or peer_id not in network.peers or self.peer_id in network.muted:
             raise Unreachable(peer_id, method)
         with trio.move_on_after(timeout):
             if peer_id in network.stalled:

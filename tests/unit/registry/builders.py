@@ -13,8 +13,9 @@ from overlay.identity import Identity
 from registry.results import RegisterKeyResult, RegistryResult, WeightResult
 from registry.service import RegistryService
 from registry.settings import RegistrySettings
+from registry.signing import key_id_of
 from registry.storage import open_store
-from registry.values import Key, Record, RecordMetadata, Tombstone
+from registry.values import Key, KeyTombstone, Record, RecordMetadata, Tombstone
 
 NOW = 1_700_000_000
 
@@ -75,6 +76,12 @@ def a_tombstone(
     """A tombstone signed by its issuer."""
     unsigned = Tombstone(key_id, issuer.peer_id, host.peer_id, issued, solution, b"")
     return msgspec.structs.replace(unsigned, issuer_signature=issuer.sign(unsigned.signed_bytes()))
+
+
+def a_removal(label: str = "sample", owner: Identity = OWNER, issued: int = NOW) -> KeyTombstone:
+    """A key tombstone signed by the owner."""
+    unsigned = KeyTombstone(key_id_of(label, owner.peer_id), label, owner.peer_id, issued, b"")
+    return msgspec.structs.replace(unsigned, signature=owner.sign(unsigned.signed_bytes()))
 
 
 def weight_of(who: Identity, weight: int = 0) -> WeightResult:

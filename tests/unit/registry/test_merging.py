@@ -20,7 +20,19 @@ from registry.settings import RegistrySettings
 from registry.storage.database import open_database
 from registry.storage.transaction import Transaction
 from registry.values import Key, State, digest_of
-from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, OWNER, a_key, a_record, a_tombstone, hosted, identity
+from tests.unit.registry.builders import (
+    HOST,
+    ISSUER,
+    NODE,
+    NOW,
+    OWNER,
+    a_key,
+    a_record,
+    a_removal,
+    a_tombstone,
+    hosted,
+    identity,
+)
 
 RULES = RegistrySettings()
 KEY = a_key()
@@ -40,9 +52,11 @@ STATES: list[State] = [
     )
 ]
 """Four slots, each with rivals of the same second."""
+REMOVALS = [a_removal(issued=NOW + second) for second in (-1, 0, 1)]
 SOME_KEY = st.none() | st.sampled_from(KEYS)
+SOME_REMOVAL = st.none() | st.sampled_from(REMOVALS)
 SOME_STATES = st.lists(st.sampled_from(STATES), max_size=15)
-RESOURCES = st.builds(ResourceState.of, SOME_KEY, SOME_STATES)
+RESOURCES = st.builds(ResourceState.of, SOME_KEY, SOME_STATES, SOME_REMOVAL)
 
 
 @given(a=RESOURCES, b=RESOURCES)

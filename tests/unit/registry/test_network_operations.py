@@ -270,12 +270,14 @@ async def test_expired_states_are_neither_served_nor_taken(autojump_clock) -> No
         await nodes[0].registry.register_service(resource_id, "v", nodes[0].peer_id, None, factor=2)
         [record] = (await nodes[0].store.resource(resource_id)).slots.values()
         assert isinstance(record, Record)
-        network.down.add(nodes[0].peer_id)  # its host can't renew it
+        network.down.add(nodes[0].peer_id)
+        network.muted.add(nodes[0].peer_id)  # its host can't renew it
         await trio.sleep(99)
         assert len((await nodes[1].registry.resolve_resource(resource_id, 1)).records or ()) == 1
         await trio.sleep(1)
         assert (await nodes[1].registry.resolve_resource(resource_id, 1)).records == ()
         network.down.clear()
+        network.muted.clear()
         key = (await nodes[0].store.resource(resource_id)).key
         assert key is not None
         answer = await nodes[0].peer.call(nodes[1].peer_id, PUT, [[[encode(key), encode(record)]]], timeout=5)
