@@ -168,7 +168,7 @@ class Replication:
         except StorageError as error:
             _log.error("can't see what to replicate", error=str(error))
         self._scanning = False
-        for peer_id in came:
+        for peer_id in sorted(came):
             if peer_id in self._network.members():
                 self._members.add(peer_id)
                 self._due.setdefault(peer_id, set())  # be it only to say that this is all

@@ -1,33 +1,58 @@
-"""A network in one process that satisfies `registry.network.Network`: real neighbourhoods, simulated calls."""
+"""A network in one process that satisfies `registry.network.Network`: real neighbourhoods, simulated calls.
+
+Faults: peers that are down or muted, messages that are lost or late, partitions. Everything random comes from one
+source, so a scenario can be repeated exactly.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import cbor2
 import trio
 
 from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unreachable
-from overlay.keyspace import nearest
+from overlay.keyspace import nearest, resource_position
 from registry.network import Handler
 
 
 class SimulatedNetwork:
     """All peers of one simulation. Bodies pass through CBOR, as on the wire."""
 
-    def __init__(self) -> None:
+    def __init__(self, randomness: random.Random | None = None) -> None:
         self.peers: dict[str, SimulatedPeer] = {}
         self.down: set[str] = set()
         self.muted: set[str] = set()  # whose own calls don't get through
         self.stalled: set[str] = set()
         self.calls: list[tuple[str, str, str]] = []
+        self.random = randomness or random.Random(0)
+        self.loss = 0.0  # of requests and of answers, each
+        self.delay = 0.0  # seconds at most, each way
+        self.sides: dict[str, int] = {}  # of a partition; peers on different sides don't reach each other
+        self.isolates = False  # whether a peer without others counts as isolated
+        self.note: Callable[[str], None] = lambda event: None
 
     def add(self, peer_id: str) -> SimulatedPeer:
+        """A peer that is new, or back."""
         peer = self.peers[peer_id] = SimulatedPeer(self, peer_id)
         return peer
 
+    def remove(self, peer_id: str) -> None:
+        """A peer that crashed."""
+        del self.peers[peer_id]
+
     def alive(self) -> list[str]:
         return [peer_id for peer_id in self.peers if peer_id not in self.down]
+
+    def connected(self, one: str, other: str) -> bool:
+        return self.sides.get(one, 0) == self.sides.get(other, 0)
+
+    def membership_changed(self) -> None:
+        """Everybody notices."""
+        for peer in list(self.peers.values()):
+            for callback in peer.callbacks:
+                callback()
 
 
 class SimulatedPeer:
@@ -38,23 +63,23 @@ class SimulatedPeer:
         self._network = network
         self._handlers: dict[str, Handler] = {}
         self.isolated = False
-        self._callbacks: list[Callable[[], None]] = []
+        self.callbacks: list[Callable[[], None]] = []
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
         await trio.lowlevel.checkpoint()
-        return nearest_to(resource_id, self._network.alive(), count)
+        return nearest(resource_position(resource_id), self._seen(), count)
 
     def is_responsible(self, resource_id: str, count: int) -> bool:
-        return self.peer_id in nearest_to(resource_id, self._network.alive(), count)
+        return self.peer_id in nearest(resource_position(resource_id), self._seen(), count)
 
     def members(self) -> list[str]:
-        return [peer_id for peer_id in self._network.alive() if peer_id != self.peer_id]
+        return [peer_id for peer_id in self._seen() if peer_id != self.peer_id]
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:
-        self._callbacks.append(callback)
+        self.callbacks.append(callback)
 
     def is_isolated(self) -> bool:
-        return self.isolated
+        return self.isolated or (self._network.isolates and not self.members())
 
     def serve(self, method: str, handler: Handler) -> None:
         self._handlers[method] = handler
@@ -68,24 +93,45 @@ class SimulatedPeer:
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
         network = self._network
         network.calls.append((self.peer_id, peer_id, method))
-        await trio.lowlevel.checkpoint()
-        if peer_id in network.down or peer_id not in network.peers or self.peer_id in network.muted:
-            raise Unreachable(peer_id, method)
         with trio.move_on_after(timeout):
-            if peer_id in network.stalled:
-                await trio.sleep_forever()
-            handler = network.peers[peer_id]._handlers.get(method)  # the network's own part
-            if handler is None:
-                raise NoSuchMethod(peer_id, method)
-            try:
-                answer = await handler(self.peer_id, cbor2.loads(cbor2.dumps(body)))
-            except Refusal as refusal:
-                raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal
-            return cbor2.loads(cbor2.dumps(answer))
+            answer = await self._call(peer_id, method, cbor2.loads(cbor2.dumps(body)))
+            network.note(f"{self.peer_id} {peer_id} {method} answered")
+            return answer
+        network.note(f"{self.peer_id} {peer_id} {method} timed out")
         raise CallTimeout(peer_id, method)
 
+    async def _call(self, peer_id: str, method: str, body: object) -> object:
+        network = self._network
+        await self._travel()
+        target = network.peers.get(peer_id)
+        if target is None or peer_id in network.down or self.peer_id in network.muted:
+            raise Unreachable(peer_id, method)
+        if not network.connected(self.peer_id, peer_id):
+            raise Unreachable(peer_id, method)
+        if peer_id in network.stalled:
+            await trio.sleep_forever()
+        handler = target._handlers.get(method)  # the network's own part
+        if handler is None:
+            raise NoSuchMethod(peer_id, method)
+        try:
+            answer = cbor2.loads(cbor2.dumps(await handler(self.peer_id, body)))
+        except Refusal as refusal:
+            if network.peers.get(peer_id) is target:
+                raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal
+        if network.peers.get(peer_id) is not target:  # it crashed meanwhile, whatever it had to say
+            raise Unreachable(peer_id, method)
+        await self._travel()
+        return answer
 
-def nearest_to(resource_id: str, peer_ids: list[str], count: int) -> list[str]:
-    from overlay.keyspace import resource_position
+    async def _travel(self) -> None:
+        network = self._network
+        if network.loss and network.random.random() < network.loss:
+            await trio.sleep_forever()
+        if network.delay:
+            await trio.sleep(network.random.uniform(0, network.delay))
+        else:
+            await trio.lowlevel.checkpoint()
 
-    return nearest(resource_position(resource_id), peer_ids, count)
+    def _seen(self) -> list[str]:
+        network = self._network
+        return [peer_id for peer_id in network.alive() if network.connected(self.peer_id, peer_id)]

@@ -1,0 +1,98 @@
+"""A member that lies: it acknowledges what it doesn't keep, forges, and replays what is outdated."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import trio
+
+from overlay.errors import CallFailed, Refusal
+from overlay.identity import Identity
+from registry.errors import InvalidValue
+from registry.messages import PUT, READ, PutAnswer, PutBody, StatePage, build, parse
+from registry.replication.cutoffs import Cutoffs
+from registry.replication.messages import COMPARE, REPLICATE, CompareAnswer, CompareBody, ReplicateBody, Summary
+from registry.values import Key, Record, Tombstone, decode_anchor, decode_state, encode
+from tests.simulation.simulated_network import SimulatedNetwork
+
+KEPT = 500
+
+
+class Liar:
+    """Use `run`."""
+
+    def __init__(self, network: SimulatedNetwork, identity: Identity, randomness: random.Random) -> None:
+        self.peer_id = identity.peer_id
+        self._network = network
+        self._random = randomness
+        self._seen: list[tuple[bytes, bytes]] = []
+        self._peer = network.add(identity.peer_id)
+        for method, handler in (
+            (PUT, self._put),
+            (REPLICATE, self._replicate),
+            (READ, self._read),
+            (COMPARE, self._compare),
+        ):
+            self._peer.serve(method, handler)
+
+    async def run(self) -> None:
+        """Pushes forgeries and replays to others."""
+        while True:
+            await trio.sleep(self._random.uniform(1, 10))
+            others = self._peer.members()
+            if not self._seen or not others:
+                continue
+            anchor, state = self._random.choice(self._seen)
+            items = ((anchor, state), (anchor, self._forged(state)))
+            method = self._random.choice((PUT, REPLICATE))
+            body = PutBody(items) if method == PUT else ReplicateBody(items, last=True)
+            try:
+                await self._peer.call(self._random.choice(sorted(others)), method, build(body), timeout=5)
+            except CallFailed:
+                continue
+
+    async def _put(self, caller: str, body: object) -> object:
+        return self._pretend(parse(body, PutBody).items)
+
+    async def _replicate(self, caller: str, body: object) -> object:
+        return self._pretend(parse(body, ReplicateBody).items)
+
+    def _pretend(self, items: tuple[tuple[bytes, bytes], ...]) -> object:
+        anchor = b""
+        for new_anchor, state in items:
+            anchor = new_anchor or anchor
+            if state and len(self._seen) < KEPT:
+                self._seen.append((anchor, state))
+        return build(PutAnswer(("",) * len(items)))
+
+    async def _read(self, caller: str, body: object) -> object:
+        if self._random.random() < 0.2:
+            raise Refusal("internal", "not today")
+        if not self._seen:
+            return build(StatePage(holds_key=False, same=False, key=b"", states=(), more=False))
+        anchor, state = self._random.choice(self._seen)
+        key = anchor if isinstance(decode_anchor(anchor), Key) else b""
+        return build(StatePage(True, same=False, key=key, states=(state, self._forged(state)), more=False))
+
+    async def _compare(self, caller: str, body: object) -> object:
+        try:
+            request = parse(body, CompareBody)
+        except InvalidValue as error:
+            raise Refusal("invalid", str(error)) from error
+        cutoffs = self._random.choice((request.cutoffs, Cutoffs(2**60, 2**60, 2**60, 2**60, 2**60)))
+        summaries = tuple(Summary(number, wanted=True, digest=b"x" * 32) for number in range(len(request.entries)))
+        return build(CompareAnswer(cutoffs, len(request.entries), summaries))
+
+    def _forged(self, blob: bytes) -> bytes:
+        state = decode_state(blob) if blob else None
+        if isinstance(state, Record):
+            later = state.metadata.timestamp_issued + 1
+            return encode(
+                msgspec.structs.replace(
+                    state, metadata=msgspec.structs.replace(state.metadata, timestamp_issued=later, value="forged")
+                )
+            )
+        if isinstance(state, Tombstone):
+            return encode(msgspec.structs.replace(state, timestamp_issued=state.timestamp_issued + 1))
+        return blob

@@ -1,0 +1,119 @@
+"""What must always hold, after everything went wrong (DESIGN: what must always hold)."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from overlay.keyspace import nearest, resource_position
+from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
+from registry.values import Record
+from tests.simulation.scenario import Attempt, _possible, run
+from tests.simulation.world import World
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults(seed: int) -> None:
+    report = run(seed)
+    assert report.acknowledged > 100, "hardly anything was written"
+    assert report.crashes > 10, "hardly anything went wrong"
+
+
+def test_the_same_holds_in_a_larger_network() -> None:
+    assert run(1000, nodes=60).acknowledged > 100
+
+
+def test_a_seed_gives_the_same_trace_in_any_process() -> None:
+    traces = {_trace(7, hash_seed) for hash_seed in ("1", "2")}
+    assert len(traces) == 1
+    assert _trace(8, "1") not in traces
+
+
+def test_what_may_be_found_is_the_last_acknowledged_write_or_a_later_attempt() -> None:
+    attempts = [Attempt("a", True), Attempt("b", True), Attempt("c", False), Attempt(None, False)]
+    assert _possible(attempts) == {"b", "c", None}
+    assert _possible([Attempt("a", True), Attempt(None, True)]) == {None}
+    assert _possible([]) == {None}
+
+
+def test_at_the_limit_of_records_replicas_settle_and_keep_what_they_acknowledged(tmp_path: Path) -> None:
+    """They may keep different ones, since the newcomer is refused; but they don't offer the rest for ever."""
+    trio.run(_limit, tmp_path, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+LIMIT = 4
+PERIOD = 100.0
+
+
+async def _limit(folder: Path) -> None:
+    settings = NodeSettings(
+        registry=RegistrySettings(neighbourhood_size=5, responsibility_margin=3, records_per_key=LIMIT),
+        upkeep=UpkeepSettings(replicate=PERIOD),
+    )
+    async with trio.open_nursery() as nursery:
+        world = World(nursery, random.Random(1), settings, folder, lambda event: None)
+        for _ in range(15):
+            await world.add()
+        world.network.delay = 0.1
+        await trio.sleep(5)
+        first = world.nodes[0].parts
+        assert first is not None
+        created = await first.registry.create_resource("crowded", factor=3)
+        resource_id = created.resource_id
+        assert resource_id is not None, created.errors
+        world.split({node.peer_id: node.number % 2 for node in world.nodes})
+        await trio.sleep(10)
+        kept: list[str] = []
+        for node in world.nodes:
+            assert node.parts is not None
+            done = await node.parts.registry.register_service(resource_id, "v", node.peer_id, None, factor=3)
+            if done.success:
+                kept.append(node.peer_id)
+            else:
+                assert any("Values limit" in error for error in done.errors), done.errors
+        assert LIMIT <= len(kept) < 15
+        world.split({})
+        await trio.sleep(3 * PERIOD)
+        held: set[str] = set()
+        keepers = nearest(resource_position(resource_id), world.network.alive(), 5)
+        for node in world.nodes:
+            if node.peer_id in keepers:
+                assert node.store is not None
+                slots = (await node.store.resource(resource_id)).slots
+                foreign = [state for slot, state in slots.items() if slot.peer_id != node.peer_id]
+                assert len(foreign) == LIMIT, f"node {node.number} keeps {len(foreign)} records"
+                assert all(isinstance(state, Record) for state in foreign)
+                held |= {slot.peer_id for slot in slots}
+        repaired = _repaired(world)
+        resolved = await first.registry.resolve_resource(resource_id, 5)
+        assert {record.metadata.peer_id for record in resolved.records or ()} == held
+        await trio.sleep(2 * PERIOD)
+        assert _repaired(world) == repaired, "replicas go on offering what was refused"
+        nursery.cancel_scope.cancel()
+
+
+def _repaired(world: World) -> int:
+    return sum(node.parts.replication.status().repaired for node in world.up() if node.parts)
+
+
+def _trace(seed: int, hash_seed: str) -> str:
+    """Of a process of its own, in which sets have another order."""
+    program = f"from tests.simulation.scenario import run; print('trace', run({seed}).trace)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return ran.stdout.splitlines()[-1].removeprefix("trace ")

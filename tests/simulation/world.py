@@ -1,0 +1,131 @@
+"""Nodes that crash and come back, clocks that differ: what a scenario happens in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from overlay.identity import Identity
+from registry.assembly import Parts, assembled
+from registry.network import Clock
+from registry.settings import NodeSettings
+from registry.status import NodeStatus
+from registry.storage import Store, open_store
+from tests.simulation.simulated_network import SimulatedNetwork
+
+START = 1_700_000_000
+
+
+class WorldNode:
+    """One node through its lives. `image` is its disk while it is down."""
+
+    def __init__(self, number: int, skew: float) -> None:
+        self.number = number
+        self.identity = Identity.from_seed(number.to_bytes(32, "big"))
+        self.skew = skew
+        self.image: bytes | None = None
+        self.parts: Parts | None = None
+        self.store: Store | None = None
+        self.scope: trio.CancelScope | None = None
+        self.ended = trio.Event()
+
+    @property
+    def peer_id(self) -> str:
+        return self.identity.peer_id
+
+    @property
+    def is_up(self) -> bool:
+        return self.parts is not None
+
+    def clock(self) -> float:
+        """Its own idea of the time."""
+        return START + trio.current_time() + self.skew
+
+
+async def _no_status() -> NodeStatus:
+    raise NotImplementedError("simulated nodes have no addresses to tell of")
+
+
+class World:
+    """All nodes of a scenario, their network and the one source of randomness."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        randomness: random.Random,
+        settings: NodeSettings,
+        folder: Path,
+        note: Callable[[str], None],
+    ) -> None:
+        self.random = randomness
+        self.network = SimulatedNetwork(randomness)
+        self.network.isolates = True
+        self.network.note = note
+        self.nodes: list[WorldNode] = []
+        self._nursery = nursery
+        self._settings = settings
+        self._folder = folder
+        self._lives = 0
+        self._note = note
+
+    def up(self) -> list[WorldNode]:
+        return [node for node in self.nodes if node.is_up]
+
+    async def add(self, skew: float = 0.0) -> WorldNode:
+        """A new node, running."""
+        node = WorldNode(len(self.nodes) + 1, skew)
+        self.nodes.append(node)
+        await self.start(node)
+        return node
+
+    async def start(self, node: WorldNode) -> None:
+        """A node's first or next life, from what its last commit left."""
+        await self._nursery.start(self._live, node)
+        self._note(f"{node.peer_id} started")
+        self.network.membership_changed()
+
+    async def crash(self, node: WorldNode) -> None:
+        """kill -9: whatever wasn't committed is lost, nobody is told anything any more."""
+        assert node.store is not None
+        assert node.scope is not None
+        self._note(f"{node.peer_id} crashed")
+        node.image = node.store._connection.serialize()
+        self.network.remove(node.peer_id)
+        node.parts = None
+        node.scope.cancel()
+        self.network.membership_changed()
+        await node.ended.wait()
+
+    async def wipe(self, node: WorldNode) -> None:
+        """A node that crashes and loses its disk."""
+        await self.crash(node)
+        node.image = None
+
+    def split(self, sides: dict[str, int]) -> None:
+        """Peers on different sides don't reach each other; {} heals."""
+        self.network.sides = sides
+        self._note(f"split {sorted(sides.items())}")
+        self.network.membership_changed()
+
+    async def _live(self, node: WorldNode, *, task_status: trio.TaskStatus[None]) -> None:
+        self._lives += 1
+        path = self._folder / f"{self._lives}.sqlite"
+        if node.image is not None:
+            path.write_bytes(node.image)
+        node.ended = trio.Event()
+        clock: Clock = node.clock
+        with trio.CancelScope() as node.scope:
+            async with open_store(path, inline=True) as store:
+                peer = self.network.add(node.peer_id)
+                randomness = random.Random(self.random.random())
+                async with assembled(
+                    peer, node.identity, store, self._settings, _no_status, clock, randomness=randomness
+                ) as parts:
+                    node.store, node.parts = store, parts
+                    task_status.started()
+                    await trio.sleep_forever()
+        node.parts = node.store = None
+        node.ended.set()
