@@ -94,12 +94,15 @@ async def assembled(
     async def history(key_id: str) -> list[Event]:
         return await store.read(lambda transaction: transaction.history(key_id, EVENTS_TOLD))
 
-    door = LocalDoor(network, writer, reader, host, invocation, rules.neighbourhood_size, status, history)
+    door = LocalDoor(
+        network, writer, reader, host, invocation, rules.neighbourhood_size, status, history, settings.operators
+    )
     open_doorway(network, door)
 
     registry = Registry(identity, door, host, IssueLog(store), rules, clock)
     renewal = Renewal(identity, door, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Upkeep(service, store, replication, renewal, settings.upkeep, clock, randomness)
+    door.run_by_hand = upkeep.run_now
     async with background() as nursery:
         await nursery.start(outbox.run)
         await nursery.start(writer.run)

@@ -6,11 +6,11 @@ Writes are signed before they come here: a door can withhold, but never forge.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from overlay.errors import CallFailed
-from registry.errors import HostingRefused, InvalidValue
+from registry.errors import HostingRefused, InvalidValue, NotPermitted
 from registry.history import Event
 from registry.hosting import Host
 from registry.messages import HOST, HostBody, Item, WriteOutcome, build
@@ -18,10 +18,12 @@ from registry.network import Network
 from registry.reading import Reader, ReadOutcome
 from registry.service.invocation import Invocation
 from registry.status import NodeStatus, StatusSource
+from registry.upkeep.schedule import ScheduleStatus
 from registry.values import Key, Record, RecordMetadata, decode_state, encode
 from registry.verification import record_is_genuine
 from registry.writing import Writer
 
+RunByHand = Callable[[str], Awaitable[ScheduleStatus]]
 HistorySource = Callable[[str], Awaitable[list[Event]]]
 
 
@@ -61,6 +63,10 @@ class Door(Protocol):
         """What the node says of itself."""
         ...
 
+    async def run_schedule(self, name: str, *, timeout: float) -> ScheduleStatus:
+        """Runs one of the node's schedules now, for its operator. Raises NotPermitted, InvalidValue."""
+        ...
+
     async def explain(self, key_id: str, *, timeout: float) -> list[Event]:
         """What happened on the node to a resource and why, oldest first, as far as it remembers."""
         ...
@@ -79,6 +85,7 @@ class LocalDoor:
         neighbourhood_size: int,
         status: StatusSource,
         history: HistorySource,
+        operators: Collection[str] = (),
     ) -> None:
         self.peer_id = network.peer_id
         self._network = network
@@ -89,6 +96,8 @@ class LocalDoor:
         self._neighbourhood_size = neighbourhood_size
         self._status = status
         self._history = history
+        self._operators = frozenset((*operators, network.peer_id))
+        self.run_by_hand: RunByHand | None = None
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         return await self._writer.write(item, factor=factor, timeout=timeout)
@@ -119,6 +128,19 @@ class LocalDoor:
 
     async def status(self, *, timeout: float) -> NodeStatus:  # noqa: ARG002 - at once
         return await self._status()
+
+    async def run_schedule(
+        self,
+        name: str,
+        *,
+        timeout: float,  # noqa: ARG002 - it takes the time that it takes
+        caller: str | None = None,
+    ) -> ScheduleStatus:
+        if caller is not None and caller not in self._operators:
+            raise NotPermitted(f"the schedule {name[:64]}")
+        if self.run_by_hand is None:
+            raise InvalidValue("this node keeps no schedules")
+        return await self.run_by_hand(name)
 
     async def explain(self, key_id: str, *, timeout: float) -> list[Event]:  # noqa: ARG002 - the disk answers when it does
         return await self._history(key_id)

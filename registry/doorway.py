@@ -18,6 +18,7 @@ from registry.messages import (
     DOOR_READ,
     DOOR_SERVICE,
     DOOR_STATUS,
+    DOOR_UPKEEP,
     DOOR_WRITE,
     DoorHostBody,
     DoorReadBody,
@@ -75,6 +76,9 @@ def open_doorway(network: Network, door: LocalDoor) -> None:
     async def explain(caller: str, body: object) -> object:  # noqa: ARG001
         return [build(event) for event in await door.explain(parse(body, Name), timeout=0)]
 
+    async def upkeep(caller: str, body: object) -> object:
+        return _builtins(await door.run_schedule(parse(body, Name), timeout=0, caller=caller))
+
     async def service(caller: str, body: object) -> object:
         request = parse(body, DoorServiceBody)
         return _builtins(await door.service(request.function, request.arguments, timeout=0, caller=caller))
@@ -88,6 +92,7 @@ def open_doorway(network: Network, door: LocalDoor) -> None:
         (DOOR_STATUS, status),
         (DOOR_SERVICE, service),
         (DOOR_EXPLAIN, explain),
+        (DOOR_UPKEEP, upkeep),
     ):
         network.serve(method, _refusing(serve))
 

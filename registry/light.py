@@ -38,6 +38,7 @@ from registry.messages import (
     DOOR_READ,
     DOOR_SERVICE,
     DOOR_STATUS,
+    DOOR_UPKEEP,
     DOOR_WRITE,
     DoorHostBody,
     DoorReadBody,
@@ -60,6 +61,7 @@ from registry.settings import RegistrySettings
 from registry.shelf import StoreShelf
 from registry.status import NodeStatus
 from registry.storage import open_store
+from registry.upkeep.schedule import ScheduleStatus
 from registry.values import Key, KeyTombstone, Record, RecordMetadata, State, decode_state, encode
 from registry.verification import key_is_good, record_is_genuine, removal_is_good
 from registry.weights import Weights
@@ -143,6 +145,9 @@ class RemoteDoor:
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
         return parse(await self._call(DOOR_NEIGHBOURS, lambda _: resource_id, timeout), list[str])
+
+    async def run_schedule(self, name: str, *, timeout: float) -> ScheduleStatus:
+        return parse(await self._call(DOOR_UPKEEP, lambda _: name, timeout), ScheduleStatus)
 
     async def explain(self, key_id: str, *, timeout: float) -> list[Event]:
         return parse(await self._call(DOOR_EXPLAIN, lambda _: key_id, timeout), list[Event])

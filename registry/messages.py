@@ -26,6 +26,7 @@ DOOR_STATUS: Final = "door.status"
 DOOR_SERVICE: Final = "door.service"
 DOOR_PROGRESS: Final = "door.progress"
 DOOR_EXPLAIN: Final = "door.explain"
+DOOR_UPKEEP: Final = "door.upkeep"
 
 MAX_ITEMS: Final = 512  # of one put
 MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB

@@ -33,6 +33,7 @@ from registry.recent_keys import RecentKeys
 from registry.settings import RegistrySettings
 from registry.signing import key_id_of, record_digest
 from registry.status import NodeStatus
+from registry.upkeep.schedule import ScheduleStatus
 from registry.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
 
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
@@ -132,6 +133,13 @@ class Registry:
             return Done(False, (str(error),))
         self._keys.forget(resource_id)
         return await self._write(Item(removal), factor, _until(deadline), NOT_REMOVED)
+
+    async def run_schedule(self, name: str, *, timeout: float = 600.0) -> ScheduleStatus:
+        """Runs a schedule of the node acted through by hand: `clearExpired_86400`, `replicate_3600` or `renew_43200`.
+
+        The node's operators may. Raises RegistryError.
+        """
+        return await self._door.run_schedule(name, timeout=timeout)
 
     async def explain(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[Event]:
         """What happened to a resource on the node acted through and why, oldest first. Raises RegistryError."""

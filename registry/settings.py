@@ -93,6 +93,8 @@ class UpkeepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Part of a period by which each run may come earlier, so that nodes don't act at once."""
     join_delay: float = 0.2
     """Seconds until a newcomer is compared with, so that those who come together are looked at together."""
+    turn: float = 2.0
+    """Seconds by which the other replicas let the nearest bring a newcomer up to date; less costs repeated sending."""
     departure_grace: float = 3.0
     """Seconds in which a lost peer may come back before others take over; more of it spares traffic at restarts, less
     restores the number of replicas earlier."""
@@ -104,5 +106,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     overlay: OverlaySettings = OverlaySettings()
     registry: RegistrySettings = RegistrySettings()
     upkeep: UpkeepSettings = UpkeepSettings()
+    operators: tuple[str, ...] = ()
+    """Peer ids that may run this node's schedules by hand from elsewhere; the node's own identity always may."""
     weights: dict[str, int] = msgspec.field(default_factory=dict)
     """Peer id to weight; strangers weigh 0. Of records beyond the limit of a key, the heavier stay."""

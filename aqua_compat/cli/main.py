@@ -11,7 +11,7 @@ from aqua_compat.cli.demo import demo
 from aqua_compat.cli.failures import root_of, tell
 from aqua_compat.cli.keys import key
 from aqua_compat.cli.node import node
-from aqua_compat.cli.resources import peers, resolve, resource, service
+from aqua_compat.cli.resources import peers, resolve, resource, service, upkeep
 from aqua_compat.cli.run import run
 
 
@@ -24,7 +24,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, node, resource, service, resolve, peers, run, key):
+for command in (demo, node, resource, service, resolve, peers, upkeep, run, key):
     cli.add_command(command)
 
 

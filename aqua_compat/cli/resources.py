@@ -198,6 +198,22 @@ def resolve(session: Session, resource_id: str, ack: int, as_json: bool) -> None
         click.echo(describe(record))
 
 
+@click.command(short_help="Run one of a node's schedules now.")
+@click.argument("schedule")
+@json_option
+@network_options()
+def upkeep(session: Session, schedule: str, as_json: bool) -> None:
+    """Run SCHEDULE of the node now: clearExpired_86400, replicate_3600 or renew_43200.
+
+    Your key must be among the node's `operators`; `aqua-registry key show` prints its peer id.
+    """
+    done = session.run(lambda client: client.registry.run_schedule(schedule, timeout=session.timeout))
+    if as_json:
+        click.echo(json.dumps(msgspec.structs.asdict(done)))
+    else:
+        click.echo(f"{one_line(done.name)}: {one_line(done.did)} in {done.duration:g} s")
+
+
 @click.command(short_help="Print the members of the network that a node knows.")
 @click.argument("resource_id", required=False)
 @json_option

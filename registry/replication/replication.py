@@ -7,7 +7,8 @@ Rules (DESIGN: replication):
    peer gets some seconds to come back first.
 3. A peer that a write didn't reach is compared with for that resource, later and later.
 4. A node that isn't responsible any more compares like the others: so it hands its surplus over.
-5. This is background work: two comparisons at a time, with a pause after each that is as long as it took.
+5. Of the replicas of a resource the nearest acts first, the others some seconds later: mostly they find nothing to do.
+6. This is background work: two comparisons at a time, with a pause after each that is as long as it took.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class Replication:
         self._members: set[str] = set()  # those that the pending comparisons are for
         self._departing: dict[str, float] = {}  # gone since
         self._due: dict[str, set[str]] = {}
+        self._later: dict[str, set[str]] = {}
+        self._wait_my_turn = trio.Event()
         self._retries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._under_way: set[str] = set()
@@ -85,7 +88,8 @@ class Replication:
 
     def status(self) -> ReplicationStatus:
         """As of now."""
-        pending = sum(map(len, self._due.values())) + len(self._under_way)
+        pending = sum(len(key_ids) for due in (self._due, self._later) for key_ids in due.values())
+        pending += len(self._under_way)
         settled = not pending and not self._scanning and self._members == set(self._network.members())
         traffic = self._comparing.traffic
         return ReplicationStatus(settled, pending, traffic.resources, traffic.repaired, traffic.messages, traffic.bytes)
@@ -104,6 +108,7 @@ class Replication:
         self._network.on_membership_change(self._note_change)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
+            nursery.start_soon(self._take_turns)
             for _ in range(AT_ONCE):
                 nursery.start_soon(self._compare)
             task_status.started()
@@ -174,19 +179,21 @@ class Replication:
                 self._due.setdefault(peer_id, set())  # be it only to say that this is all
             else:
                 self._changed.set()
+        self._wait_my_turn.set()
         _log.info("neighbours changed", came=len(came), went=len(went), due=sum(map(len, self._due.values())))
         self._wake()
 
     async def _make_due_after(self, key_id: str, came: set[str], went: set[str]) -> None:
         keepers = await self._network.neighbourhood(key_id, self._size)
-        for peer_id in keepers:
-            if peer_id in came:
-                self._make_due(peer_id, key_id)
+        behind = came.intersection(keepers)
         if went:
-            before = nearest(resource_position(key_id), sorted({*keepers, *went}), self._size)
-            for peer_id in keepers:
-                if peer_id not in before:
-                    self._make_due(peer_id, key_id)
+            behind |= set(keepers).difference(nearest(resource_position(key_id), [*keepers, *sorted(went)], self._size))
+        first = next((peer_id for peer_id in keepers if peer_id not in behind), None)
+        for peer_id in sorted(behind):
+            if first == self._network.peer_id:
+                self._make_due(peer_id, key_id)
+            elif peer_id != self._network.peer_id:
+                self._later.setdefault(peer_id, set()).add(key_id)
 
     async def _page(self, after: str) -> tuple[list[str], str | None]:
         """Some resources, and where the next begin; None after the last."""
@@ -203,8 +210,20 @@ class Replication:
         self._wake()
         return 1
 
+    async def _take_turns(self) -> None:
+        """Rule 5."""
+        while True:
+            await self._wait_my_turn.wait()
+            self._wait_my_turn = trio.Event()
+            await trio.sleep(self._settings.turn * self._random.uniform(0.75, 1.25))
+            later, self._later = self._later, {}
+            for peer_id, key_ids in later.items():
+                if peer_id in self._network.members():
+                    self._due.setdefault(peer_id, set()).update(key_ids)
+            self._wake()
+
     def _forget(self, peer_id: str) -> None:
-        for of_peer in (self._due, self._retries, self._not_before):
+        for of_peer in (self._due, self._later, self._retries, self._not_before):
             of_peer.pop(peer_id, None)
 
     def _wake(self) -> None:
@@ -223,7 +242,7 @@ class Replication:
         return None
 
     async def _compare(self) -> None:
-        """Rule 5, for one of several comparisons at a time."""
+        """Rule 6, for one of several comparisons at a time."""
         while True:
             peer_id = self._next_peer()
             if peer_id is None:

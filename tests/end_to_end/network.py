@@ -24,14 +24,15 @@ T = TypeVar("T")
 
 
 class Network:
-    """Six nodes; the others join through the first. `relay()` is a random one of those that run."""
+    """Six nodes, or more; the others join through the first. `relay()` is a random one of those that run."""
 
-    def __init__(self, folder: Path, count: int = NODES) -> None:
+    def __init__(self, folder: Path, count: int = NODES, *flags: str) -> None:
+        self.flags = ("--log-level", "debug", *flags)
         self.nodes = [NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log") for number in range(count)]
 
     async def start(self) -> None:
         try:
-            await start_network(self.nodes, "--log-level", "debug", timeout=60)
+            await start_network(self.nodes, *self.flags, timeout=60)
             await self.settled()
         except BaseException:
             await stop_network(self.nodes)
@@ -45,7 +46,7 @@ class Network:
         everyone = [node.address for node in self.nodes]
         async with trio.open_nursery() as nursery:
             for node in nodes:
-                flags = ["--listen", node.address.partition("/p2p/")[0], "--log-level", "debug"]
+                flags = ["--listen", node.address.partition("/p2p/")[0], *self.flags]
                 for address in everyone:
                     if address != node.address:
                         flags += ["--bootstrap", address]
@@ -60,6 +61,28 @@ class Network:
         for node in running:
             async with connect(node.address) as client:
                 await eventually(client.registry.status, lambda status: len(status.members) >= len(running) - 1)
+
+    @property
+    def running(self) -> list[NodeProcess]:
+        return [node for node in self.nodes if node.alive]
+
+    async def replicated(self, timeout: float = 40.0) -> None:
+        """Every running node knows all the others and says that its neighbours have what it has."""
+        from aqua_compat import connect
+
+        others = len(self.running) - 1
+        for node in self.running:
+            async with connect(node.address) as client:
+                await eventually(
+                    client.registry.status,
+                    lambda status: (
+                        len(status.members) == others
+                        and status.caught_up
+                        and status.replication is not None
+                        and status.replication.settled
+                    ),
+                    timeout,
+                )
 
     def relay(self) -> str:
         """The address of a random node."""
