@@ -140,25 +140,30 @@ async def idle(folder: Path, records: int, flags: tuple[str, ...]) -> None:
             disk = sum(file.stat().st_size for file in nodes[1].data_dir.iterdir())
             print(f"{records} records on a node: {(full - empty) * 1e6 / records:.0f} bytes of memory per record")
             print(f"  ({empty:.0f} MB before, {full:.0f} after), {disk / records:.0f} bytes of disk per record")
-            cpu = [cpu_seconds(process_id(node)) for node in nodes]
+            cold = await replicated_once(client, nodes)
             [before] = await replication_of([nodes[0]])
-            await client.registry.run_schedule(REPLICATE)
-            await until_settled(nodes)
+            spent = await replicated_once(client, nodes)
             [after] = await replication_of([nodes[0]])
-            spent = [cpu_seconds(process_id(node)) - start for node, start in zip(nodes, cpu, strict=True)]
         assert after.repaired == before.repaired, "the network wasn't converged"
         sent = after.bytes - before.bytes
         # A node asks every neighbour once an hour, and is asked as often: here by two, in a network by k - 1.
-        pair = sum(spent) / 2
-        print(f"replication of {records} converged records with two neighbours: {sum(spent):.2f} s of CPU")
-        print(f"  an hour per 1,000 records and neighbour: {pair * 1000 / records:.4f} s of CPU,", end=" ")
-        print(f"{sent / 2 * 1000 / records:.0f} bytes")
-        share = 100 * pair * 19 / 3600
-        print(f"  with 19 neighbours that is {share:.2f} % of a core for {records} records")
+        for name, cpu in (("just filled, no digest known", cold), ("an hour later, nothing changed", spent)):
+            pair = cpu / 2
+            print(f"replication of {records} converged records with two neighbours, {name}: {cpu:.2f} s of CPU")
+            print(f"  per 1,000 records and neighbour {pair * 1000 / records:.4f} s of CPU,", end=" ")
+            print(f"{sent / 2 * 1000 / records:.0f} bytes;", end=" ")
+            print(f"hourly with 19 neighbours that is {100 * pair * 19 / 3600:.2f} % of a core")
         everything = 2 * sum(item.size() for item in batch)
         print(f"  reference: sending them all takes {everything} bytes, {everything / max(sent, 1):.0f} times as many")
     finally:
         await stop_network(nodes)
+
+
+async def replicated_once(client: LightClient, nodes: list[NodeProcess]) -> float:
+    """Seconds of CPU that all nodes spend while the first compares everything with everyone."""
+    before = sum(cpu_seconds(process_id(node)) for node in nodes)
+    await client.registry.run_schedule(REPLICATE)
+    return sum(cpu_seconds(process_id(node)) for node in nodes) - before
 
 
 def process_id(node: NodeProcess) -> int:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Sequence
+from typing import Final, TypeVar
 
 import structlog
 import trio
 
 from overlay.errors import Refusal
+from registry.cutoffs import Cutoffs
 from registry.errors import InvalidValue, StorageError
 from registry.merging import ResourceState
 from registry.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.network import Clock, Network
 from registry.offers import Offers
 from registry.replica import Replica
-from registry.replication.cutoffs import Cutoffs
 from registry.replication.messages import (
     COMPARE,
     MAX_ENTRIES,
@@ -34,6 +34,9 @@ CALL_TIMEOUT: Final = 10.0  # seconds for one body
 YIELD_AFTER: Final = 16  # resources after which other tasks get their turn
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+Known = TypeVar("Known")
 
 
 class Traffic:
@@ -81,7 +84,7 @@ class Comparing:
         cutoffs = Cutoffs.at(now, self._replica.settings)
         entries = []
         for number, key_id in enumerate(key_ids, start=1):
-            entries.append((key_id, cutoffs.alive(await self._store.resource(key_id)).digest()))
+            entries.append((key_id, await self._store.digest(key_id, cutoffs)))
             if number % YIELD_AFTER == 0:
                 await trio.lowlevel.checkpoint()
         answer = parse(
@@ -148,19 +151,19 @@ class Comparing:
             if not self._replica.intake.is_responsible(key_id):
                 summaries.append(Summary(number, wanted=False))
                 continue
-            resource = cutoffs.alive(await self._known(key_id))
-            if resource.digest() != digest:
+            if await self._known(self._store.digest(key_id, cutoffs)) != digest:
+                resource = cutoffs.alive(await self._known(self._store.resource(key_id)))
                 summaries.append(Summary.of(number, resource))
                 slots += len(resource.slots) + 1
             if number % YIELD_AFTER == 0:
                 await trio.lowlevel.checkpoint()
         return build(CompareAnswer(cutoffs, compared, tuple(summaries)))
 
-    async def _known(self, key_id: str) -> ResourceState:
+    async def _known(self, query: Awaitable[Known]) -> Known:
         try:
-            return await self._store.resource(key_id)
+            return await query
         except StorageError as error:
-            _log.error("a comparison failed", key_id=key_id, error=str(error))
+            _log.error("a comparison failed", error=str(error))
             raise Refusal("storage", "the disk refused") from error
 
     async def _serve_replicate(self, caller: str, body: object) -> object:

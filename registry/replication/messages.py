@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, Self
 
 import msgspec
 
+from registry.cutoffs import Cutoffs
 from registry.merging import ResourceState
 from registry.messages import MAX_ITEMS, Blob, Name
-from registry.replication.cutoffs import Cutoffs
 from registry.values import Record, digest_of
 
 COMPARE: Final = "registry.compare"

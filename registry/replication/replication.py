@@ -123,6 +123,7 @@ class Replication:
             for key_id in page:
                 for peer_id in await self._network.neighbourhood(key_id, self._size):
                     made_due += self._make_due(peer_id, key_id)
+            self._wake()
             while any(self._due.values()) and self._has_work():  # a page at a time: what is due takes memory
                 await self._done.wait()
         return made_due
@@ -207,7 +208,6 @@ class Replication:
         if key_id in due:
             return 0
         due.add(key_id)
-        self._wake()
         return 1
 
     async def _take_turns(self) -> None:

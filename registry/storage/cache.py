@@ -11,7 +11,7 @@ from registry.storage.transaction import Change
 from registry.values import Anchor, State, encode
 
 CACHED_RESOURCES: Final = 4096
-CACHED_BYTES: Final = 64 * 2**20  # of cached resources in CBOR, so that few huge ones can't fill memory
+CACHED_BYTES: Final = 2 * 2**20  # of cached resources in CBOR; as objects they take five times as much
 
 
 class ResourceCache:

@@ -19,11 +19,13 @@ import structlog
 import trio
 
 from registry.background import background
+from registry.cutoffs import Cutoffs
 from registry.errors import ServiceError, StorageError
 from registry.history import GONE, Event
 from registry.merging import ResourceState
 from registry.storage.cache import ResourceCache
 from registry.storage.database import open_database
+from registry.storage.digests import DigestCache
 from registry.storage.transaction import Transaction
 
 Result = TypeVar("Result")
@@ -56,6 +58,7 @@ class Store:
         self._send, self._receive = trio.open_memory_channel[_Write](MAX_QUEUED)
         self._disk = trio.Lock()  # one thread at a time uses the connection
         self._cache = ResourceCache()
+        self._digests = DigestCache()
         self.commits = 0
         self.writes = 0
 
@@ -84,6 +87,15 @@ class Store:
             state = await self._query(lambda transaction: transaction.resource(key_id))
             self._cache.remember(key_id, state)
         return state
+
+    async def digest(self, key_id: str, cutoffs: Cutoffs) -> bytes:
+        """The digest of what lives under a key id, as of the last commit. Raises StorageError."""
+        known = self._digests.get(key_id, cutoffs)
+        if known is not None:
+            return known
+        resource = await self.resource(key_id)
+        alive = cutoffs.alive(resource)
+        return self._digests.remember(key_id, resource) if alive is resource else alive.digest()
 
     def cached_resource(self, key_id: str) -> ResourceState | None:
         """`resource`, when that needs no disk."""
@@ -136,6 +148,7 @@ class Store:
                 for transaction in transactions:
                     for key_id, change in transaction.changes.items():
                         self._cache.apply(key_id, change)
+                        self._digests.forget(key_id)
                     for event in transaction.events:
                         _log_event(event)
                 self.commits += 1

@@ -9,9 +9,9 @@ import trio
 
 from overlay.errors import CallFailed, Refusal
 from overlay.identity import Identity
+from registry.cutoffs import Cutoffs
 from registry.errors import InvalidValue
 from registry.messages import PUT, READ, PutAnswer, PutBody, StatePage, build, parse
-from registry.replication.cutoffs import Cutoffs
 from registry.replication.messages import COMPARE, REPLICATE, CompareAnswer, CompareBody, ReplicateBody, Summary
 from registry.values import Key, Record, Tombstone, decode_anchor, decode_state, encode
 from tests.simulation.simulated_network import SimulatedNetwork

@@ -21,9 +21,9 @@ from trio._core import _run as trio_scheduler
 
 from overlay.identity import Identity
 from overlay.keyspace import nearest, resource_position
+from registry.cutoffs import Cutoffs
 from registry.errors import RegistryError
 from registry.merging import ResourceState
-from registry.replication.cutoffs import Cutoffs
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from registry.values import Record
 from registry.verification import key_is_genuine, record_is_genuine, removal_is_genuine, tombstone_is_genuine

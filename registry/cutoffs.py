@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
@@ -11,6 +11,7 @@ from registry.settings import RegistrySettings
 from registry.values import Record, State
 
 Time = int
+_NEVER: Final = 2**63
 
 
 class Cutoffs(msgspec.Struct, frozen=True, array_like=True):
@@ -39,6 +40,11 @@ class Cutoffs(msgspec.Struct, frozen=True, array_like=True):
         mine, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
         return Cutoffs(*(max(pair) for pair in zip(mine, theirs, strict=True)))
 
+    def all_after(self, other: Cutoffs) -> bool:
+        """Whether each time is later than that of `other`."""
+        mine, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
+        return all(one > another for one, another in zip(mine, theirs, strict=True))
+
     def alive(self, resource: ResourceState) -> ResourceState:
         """The part of a resource that isn't too old."""
         key, removal = resource.key, resource.removal
@@ -55,3 +61,20 @@ class Cutoffs(msgspec.Struct, frozen=True, array_like=True):
         if isinstance(state, Record):
             return state.timestamp_created > self.hosted and state.timestamp_issued > self.issued
         return state.timestamp_issued > self.ended
+
+
+def oldest_of(resource: ResourceState) -> Cutoffs:
+    """The oldest signature of each kind in a resource: while these live, everything in it does."""
+    hosted = issued = ended = _NEVER
+    for state in resource.slots.values():
+        if isinstance(state, Record):
+            hosted, issued = min(hosted, state.timestamp_created), min(issued, state.timestamp_issued)
+        else:
+            ended = min(ended, state.timestamp_issued)
+    return Cutoffs(
+        hosted,
+        issued,
+        ended,
+        resource.key.timestamp_created if resource.key else _NEVER,
+        resource.removal.timestamp_issued if resource.removal else _NEVER,
+    )
