@@ -246,7 +246,7 @@ def is_small(value: Value) -> bool:
     return len(value.solution) <= CACHED_BYTES
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def _encode_cached(value: Value) -> bytes:
     return _encode(value)
 
@@ -255,7 +255,7 @@ def _encode(value: Value) -> bytes:
     return cbor2.dumps(as_builtins(value), canonical=True)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _digest_cached(value: Anchor | State) -> bytes:
     return sha256(encode(value)).digest()
 
@@ -309,7 +309,7 @@ _STATE: Any = State
 _ANCHOR: Any = Anchor
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _decode_cached(blob: bytes, form: Any) -> Any:
     return _decode(blob, form)
 

@@ -175,7 +175,7 @@ def _is_genuine(value: Value) -> bool:
     return _verdict_cached(value) if is_small(value) else _verdict(value)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _verdict_cached(value: Value) -> bool:
     return _verdict(value)
 
