@@ -55,7 +55,7 @@ class Intake:
         now = int(self._clock())
         errors: list[str] = []
         for number, item in enumerate(items, start=1):
-            errors.append(self._refusal(item, now))
+            errors.append(self._refusal(item, source, now))
             if number % VERIFIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -74,8 +74,10 @@ class Intake:
         """Why no replica would take this write, be it responsible or not; empty when it verifies."""
         return self._fault(item, int(self._clock()))
 
-    def _refusal(self, item: Item, now: int) -> str:
-        if not self.has_part_in(item) and not self.is_responsible(item.key_id):
+    def _refusal(self, item: Item, source: str, now: int) -> str:
+        # What this node itself learns, such as the end of what it hosts, it keeps.
+        brought_by_itself = source == self._network.peer_id
+        if not (brought_by_itself or self.has_part_in(item) or self.is_responsible(item.key_id)):
             return str(NotResponsible(item.key_id))
         return self._fault(item, now)
 

@@ -5,6 +5,7 @@ It signs and verifies by itself: its node looks up, fans out and can withhold, b
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -57,11 +58,13 @@ from registry.reading import MAX_PAGES, ReadOutcome, good_states
 from registry.registry import Registry
 from registry.replica import Replica
 from registry.service import RegistryService
-from registry.settings import RegistrySettings
+from registry.settings import RegistrySettings, UpkeepSettings
 from registry.shelf import StoreShelf
 from registry.status import NodeStatus
-from registry.storage import open_store
-from registry.upkeep.schedule import ScheduleStatus
+from registry.storage import Store, open_store
+from registry.upkeep.renewal import Renewal
+from registry.upkeep.schedule import Schedule, ScheduleStatus
+from registry.upkeep.upkeep import FIRST_AFTER, RENEW
 from registry.values import Key, KeyTombstone, Record, RecordMetadata, State, decode_state, encode
 from registry.verification import key_is_good, record_is_genuine, removal_is_good
 from registry.weights import Weights
@@ -296,7 +299,37 @@ async def open_light_client(
         replica = Replica(peer, store, intake, Readiness.always(), clock)
         host = Host(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
         await door.open(timeout=timeout)
-        yield LightClient(peer, Registry(identity, door, host, IssueLog(store), rules, clock))
+        registry = Registry(identity, door, host, IssueLog(store), rules, clock)
+        nursery = await stack.enter_async_context(background())
+        nursery.start_soon(_renewal(identity, door, host, registry, store, rules, clock).run)
+        yield LightClient(peer, registry)
+
+
+def _renewal(
+    identity: Identity,
+    door: RemoteDoor,
+    host: Host,
+    registry: Registry,
+    store: Store,
+    settings: RegistrySettings,
+    clock: Clock,
+) -> Schedule:
+    """A light client renews what it hosts and owns while it runs; what it did before, if it has a data folder."""
+    upkeep = UpkeepSettings()
+    renewal = Renewal(identity, door, host, registry, store, settings, upkeep.renew, clock)
+
+    async def renew() -> str:
+        return str(await renewal.run())
+
+    return Schedule(
+        RENEW,
+        renew,
+        delay=FIRST_AFTER,
+        period=upkeep.renew,
+        jitter=upkeep.jitter,
+        clock=clock,
+        randomness=random.Random(),  # noqa: S311 - jitter, not secrets
+    )
 
 
 def _refusal(error: CallRefused) -> RegistryError:

@@ -70,7 +70,7 @@ class Reader:
         self._repair.after_read(outcome.resource, reading.known)
         if outcome.resource.key is None and outcome.resource.removal is not None:
             outcome.answered = 0  # whoever still served the key is behind
-            outcome.errors.append(str(KeyRemoved(key_id)))
+            outcome.errors.insert(0, str(KeyRemoved(key_id)))
         del outcome.errors[MAX_ERRORS:]
         return outcome
 

@@ -89,11 +89,11 @@ class Session:
 
     def _explained(self, error: BaseException) -> BaseException:
         from overlay.errors import AddressError, IdentityError, OverlayError, PeerIdError
-        from registry.errors import InvalidValue, RegistryError, StorageError
+        from registry.errors import InvalidValue, RegistryError, ServiceError, StorageError
 
         if isinstance(error, (AddressError, PeerIdError, InvalidValue, TypeError, ValueError)):
             return Misuse(str(error))
-        if isinstance(error, (IdentityError, StorageError)):
+        if isinstance(error, (IdentityError, ServiceError, StorageError)):
             return Failure(str(error))
         if isinstance(error, (OverlayError, RegistryError, OSError)):
             return Failure(f"can't act through {' or '.join(self.relays)}: {error}; is a node running there?")

@@ -193,14 +193,8 @@ class Store:
 def _log_event(event: Event) -> None:
     """Once per event, after its commit; that something came or was renewed is everyday."""
     level = logging.INFO if event.what in GONE else logging.DEBUG
-    _log.log(
-        level,
-        event.what,
-        key_id=event.key_id,
-        issued_by=event.issued_by,
-        peer_id=event.peer_id,
-        why=event.detail,
-    )
+    told = {"key_id": event.key_id, "issued_by": event.issued_by, "peer_id": event.peer_id, "why": event.detail}
+    _log.log(level, event.what, **{name: text for name, text in told.items() if text})
 
 
 @asynccontextmanager

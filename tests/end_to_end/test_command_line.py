@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from aqua_compat.node_process import NodeProcess
 from overlay.identity import Identity
-from tests.end_to_end.network import MAJORITY, Network, command, first_line, launched
+from tests.end_to_end.network import MAJORITY, NODES, Network, command, first_line, launched
 
 FACTOR = ("--factor", str(MAJORITY))
 ACK = ("--ack", str(MAJORITY))
@@ -151,3 +152,40 @@ async def test_node_logs_json_prints_addresses_and_ends_with_0(how: signal.Signa
     events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
     assert events[0] == "listening"
     assert events[-1] == "stopping"
+
+
+async def test_an_owner_removes_a_resource_and_others_cant(network: Network, tmp_path: Path) -> None:
+    relay = ("--relay", network.relay())
+    created = await command("resource", "create", "removed", *relay, "--factor", str(NODES), home=tmp_path)
+    resource_id = created.out.strip()
+    assert (await command("service", "register", resource_id, *relay, "--factor", str(NODES), home=tmp_path)).code == 0
+    other = await command("resource", "remove", resource_id, *relay, "-k", "other", home=tmp_path)
+    assert (other.code, "only its owner" in other.err) == (1, True)
+    removed = await command("resource", "remove", resource_id, *relay, "--factor", str(NODES), home=tmp_path)
+    assert (removed.code, removed.out) == (0, f"removed {resource_id}\n")
+    resolved = await command("resolve", resource_id, "--relay", network.relay(), home=tmp_path)
+    assert (resolved.code, "was removed by its owner" in resolved.err) == (1, True)
+    explained = await command("resource", "explain", resource_id, "--json", *relay, home=tmp_path)
+    assert [event["what"] for event in json.loads(explained.out)] == ["stored", "stored", "removed", "removed"]
+
+
+async def test_only_operators_run_a_nodes_schedules(network: Network, tmp_path: Path) -> None:
+    refused = await command("upkeep", "replicate_3600", "--relay", network.relay(), home=tmp_path)
+    assert (refused.code, refused.err) == (
+        1,
+        "error: the schedule replicate_3600: only the node's operator may call this\n",
+    )
+    await command("key", "new", "operator", home=tmp_path)
+    key = await command("key", "show", "operator", "--json", home=tmp_path)
+    peer_id = json.loads(key.out)["peer_id"]
+    node = NodeProcess(tmp_path / "node", tmp_path / "log")
+    configuration = tmp_path / "node.toml"
+    configuration.write_text(f'operators = ["{peer_id}"]\n')
+    await node.start("--config", str(configuration), "--bootstrap", network.relay(), timeout=60)
+    try:
+        ran = await command("upkeep", "clearExpired_86400", "--relay", node.address, "-k", "operator", home=tmp_path)
+        assert (ran.code, ran.out.startswith("clearExpired_86400: keys 0, records 0")) == (0, True)
+        unknown = await command("upkeep", "nope", "--relay", node.address, "-k", "operator", home=tmp_path)
+        assert (unknown.code, "no schedule nope; there are clearExpired_86400" in unknown.err) == (1, True)
+    finally:
+        await node.stop()
