@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -14,7 +15,8 @@ from registry.values import Record, digest_of
 COMPARE: Final = "registry.compare"
 REPLICATE: Final = "registry.replicate"
 MAX_ENTRIES: Final = 512  # resources of one comparison
-MAX_SUMMARIES: Final = 2048  # slots told of in one answer, unless one resource has more
+MAX_SUMMARIES: Final = 1024  # slots told of in one answer, unless one resource has more
+MAX_SLOTS: Final = 4096  # told of one resource; what lies beyond is sent whether it is lacking or not
 
 Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -53,7 +55,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     digest: Digest = b""
     key: AnchorSummary | None = None
     removal: AnchorSummary | None = None
-    slots: Annotated[tuple[SlotSummary, ...], msgspec.Meta(max_length=8192)] = ()
+    slots: Annotated[tuple[SlotSummary, ...], msgspec.Meta(max_length=MAX_SLOTS)] = ()
 
     @classmethod
     def of(cls, number: int, resource: ResourceState) -> Self:
@@ -73,7 +75,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
                     state.timestamp_created if isinstance(state, Record) else 0,
                     digest_of(state),
                 )
-                for slot, state in resource.slots.items()
+                for slot, state in islice(resource.slots.items(), MAX_SLOTS)
             ),
         )
 

@@ -12,6 +12,8 @@ or applies its write. Rules (DESIGN: state and merging; reference: order of chec
 
 from __future__ import annotations
 
+from typing import Final
+
 from registry import history
 from registry.errors import (
     KeyAlreadyExistsNewerTimestamp,
@@ -26,6 +28,8 @@ from registry.settings import RegistrySettings
 from registry.storage.transaction import Transaction
 from registry.values import Key, KeyTombstone, Record, Slot, State, Tombstone, digest_of
 from registry.verification import is_expired
+
+MAX_SLOTS: Final = 4096  # under one key, ended ones included, of which there is one per record that ever was
 
 
 def register_key(
@@ -173,7 +177,7 @@ def _room_for(
             transaction.remove_state(slot)
             transaction.note(history.of_slot(slot, history.EXPIRED, now, "to make room"))
         present, by_issuer = transaction.foreign_records(key_id, host_peer_id, issuer)
-    if by_issuer >= settings.records_per_issuer:
+    if by_issuer >= settings.records_per_issuer or transaction.slots_under(key_id) >= MAX_SLOTS:
         raise ValuesLimitExceeded(key_id)
     if present < settings.records_per_key:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import cast
 
 import msgspec
@@ -15,6 +15,12 @@ from registry.merging import ResourceState
 from registry.values import Key, KeyTombstone, Record, Slot, State, decode_key, decode_removal, decode_state, encode
 
 _HISTORY_PRUNED_EVERY = 1024  # events
+_KEY_IDS = """
+    SELECT key_id FROM (SELECT key_id FROM keys WHERE key_id > :after ORDER BY key_id LIMIT :count)
+    UNION SELECT key_id FROM (SELECT key_id FROM removals WHERE key_id > :after ORDER BY key_id LIMIT :count)
+    UNION SELECT key_id FROM (SELECT DISTINCT key_id FROM states WHERE key_id > :after ORDER BY key_id LIMIT :count)
+    ORDER BY key_id LIMIT :count
+"""  # each part has a limit of its own, so that SQLite reads no more of an index than it must
 _REMEDY = "restore a copy, or move it away to start empty"
 
 
@@ -126,18 +132,8 @@ class Transaction:
 
     def key_ids(self, after: str, count: int) -> list[str]:
         """The next `count` resources of which anything is here, in order of their ids."""
-        rows = self._connection.execute(
-            "SELECT key_id FROM keys WHERE key_id > :after UNION SELECT key_id FROM removals WHERE key_id > :after"
-            " UNION SELECT key_id FROM states WHERE key_id > :after ORDER BY key_id LIMIT :count",
-            {"after": after, "count": count},
-        )
+        rows = self._connection.execute(_KEY_IDS, {"after": after, "count": count})
         return [key_id for (key_id,) in rows]
-
-    def published(self, key_ids: Iterable[str], time: int) -> None:
-        """Notes that keys were offered to their neighbourhood at `time` (seconds)."""
-        self._connection.executemany(
-            "UPDATE keys SET timestamp_published = ? WHERE key_id = ?", [(time, key_id) for key_id in key_ids]
-        )
 
     def note(self, event: Event) -> None:
         """Writes down what happened and why, with this change."""
@@ -226,6 +222,11 @@ class Transaction:
     def remove_state(self, slot: Slot) -> None:
         self._connection.execute("DELETE FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot)
         self.changes[slot.key_id].slots[slot] = None
+
+    def slots_under(self, key_id: str) -> int:
+        """How many records and tombstones lie under a key id."""
+        (count,) = self._connection.execute("SELECT count(*) FROM states WHERE key_id = ?", (key_id,)).fetchone()
+        return int(count)
 
     def tombstones_under(self, key_id: str) -> int:
         """How many tombstones lie under a key id."""

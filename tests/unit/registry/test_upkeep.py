@@ -218,3 +218,31 @@ async def test_why_a_record_is_there_and_why_it_went_can_be_asked(autojump_clock
         ]
         assert events[1].detail == f"from {nodes[0].peer_id}"
         assert events[2].detail == f"by its issuer {nodes[0].peer_id}"
+
+
+async def test_records_that_are_ended_at_once_dont_fill_a_resource_for_ever(autojump_clock, monkeypatch) -> None:
+    monkeypatch.setattr("registry.service.decisions.MAX_SLOTS", 6)
+    async with simulated_nodes(1, settings(), clock) as (_, [node]):
+        intake, key = node.parts.replica.intake, a_key(created=START)
+        taken = 0
+        for number in range(10, 20):
+            record = Item(key, a_record(key.id, identity(number), identity(51), START))
+            ended = Item(key, a_tombstone(key.id, identity(number), identity(51), START + 1))
+            taken += (await intake.store([record], "a test")) == [""]
+            assert (await intake.store([ended], "a test")) in ([""], ["Values limit"]) or taken == 6
+        assert taken == 6
+
+
+async def test_resources_are_listed_in_pages_by_their_ids(autojump_clock) -> None:
+    async with simulated_nodes(1, settings(), clock) as (_, [node]):
+        intake = node.parts.replica.intake
+        keys = [a_key(f"{number}", created=START) for number in range(20)]
+        await intake.store([Item(key) for key in keys], "a test")
+        await intake.store([Item(a_removal("removed", issued=START)), Item(a_removal("0", issued=START))], "a test")
+        pages = [await node.store.read(lambda transaction: transaction.key_ids("", 7))]
+        while pages[-1]:
+            last = pages[-1][-1]
+            pages.append(await node.store.read(lambda transaction, last=last: transaction.key_ids(last, 7)))
+        assert [len(page) for page in pages] == [7, 7, 7, 0]
+        listed = [key_id for page in pages for key_id in page]
+        assert listed == sorted([*(key.id for key in keys), a_key("removed").id])
