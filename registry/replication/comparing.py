@@ -64,21 +64,24 @@ class Comparing:
         network.serve(COMPARE, self._serve_compare)
         network.serve(REPLICATE, self._serve_replicate)
 
-    async def with_peer(self, peer_id: str, key_ids: Sequence[str], *, last: bool) -> None:
+    async def with_peer(self, peer_id: str, key_ids: Sequence[str], *, last: bool) -> list[str]:
         """Compares these resources with a peer's and sends what it lacks. `last` says that this is all for now.
 
-        Raises CallFailed, InvalidValue for a malformed answer, StorageError.
+        Returns those that the peer doesn't feel responsible for: its view of the network may be older than ours, or
+        newer. Raises CallFailed, InvalidValue for a malformed answer, StorageError.
         """
         left = list(key_ids)
+        unwanted: list[str] = []
         while left:
             batch = left[:MAX_ENTRIES]
-            items, compared = await self._missing(peer_id, batch)
+            items, compared = await self._missing(peer_id, batch, unwanted)
             del left[:compared]
             await self._send(peer_id, items, last=last and not left)
         if last and not key_ids:
             await self._send(peer_id, [], last=True)
+        return unwanted
 
-    async def _missing(self, peer_id: str, key_ids: Sequence[str]) -> tuple[list[Item], int]:
+    async def _missing(self, peer_id: str, key_ids: Sequence[str], unwanted: list[str]) -> tuple[list[Item], int]:
         """(what the peer lacks of the first so many resources, how many these are)."""
         now = int(self._clock())
         cutoffs = Cutoffs.at(now, self._replica.settings)
@@ -96,7 +99,10 @@ class Comparing:
         self.traffic.resources += compared
         items: list[Item] = []
         for summary in answer.summaries:
-            if not summary.wanted or not 0 <= summary.number < compared:
+            if not 0 <= summary.number < compared:
+                continue
+            if not summary.wanted:
+                unwanted.append(key_ids[summary.number])
                 continue
             mine = cutoffs.stricter(answer.cutoffs).alive(await self._store.resource(key_ids[summary.number]))
             if mine.digest() != summary.digest:
@@ -117,8 +123,9 @@ class Comparing:
             body = ReplicateBody(PutBody.of(batch).items, last=last and end == len(items))
             errors = parse(await self._call(peer_id, REPLICATE, build(body)), PutAnswer).errors
             for item, error in zip(batch, errors, strict=False):
-                if error:
+                if error and not error.startswith("Peer is not responsible"):
                     self._refused.remember(peer_id, item)
+                if error:
                     _log.debug("a replica refused a repair", peer=peer_id, key_id=item.key_id, error=error[:200])
                 else:
                     self.traffic.repaired += 1

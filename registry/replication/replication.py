@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -37,6 +37,7 @@ SCANNED_AT_ONCE: Final = 256  # resources
 AT_ONCE: Final = 2  # comparisons
 COMPARED_AT_ONCE: Final = 512  # resources of one turn of a peer
 LONGEST_PAUSE: Final = 1.0  # seconds
+UNWANTED_RETRIES: Final = 5  # then the hourly comparison will do
 RETRY_LIMIT: Final = 300.0  # seconds
 MAX_FAILED: Final = 10_000  # resources remembered for a peer that writes didn't reach; beyond it, it gets all
 
@@ -90,7 +91,8 @@ class Replication:
         """As of now."""
         pending = sum(len(key_ids) for due in (self._due, self._later) for key_ids in due.values())
         pending += len(self._under_way)
-        settled = not pending and not self._scanning and self._members == set(self._network.members())
+        settled = not (pending or self._scanning or self._departing or self._changed.is_set())
+        settled = settled and self._members == set(self._network.members())
         traffic = self._comparing.traffic
         return ReplicationStatus(settled, pending, traffic.resources, traffic.repaired, traffic.messages, traffic.bytes)
 
@@ -268,7 +270,7 @@ class Replication:
         if rest:
             self._due[peer_id] = rest
         try:
-            await self._comparing.with_peer(peer_id, batch, last=not rest)
+            unwanted = await self._comparing.with_peer(peer_id, batch, last=not rest)
         except (CallFailed, InvalidValue, StorageError) as error:
             if peer_id in self._network.members():
                 _log.info("a comparison failed", peer=peer_id, error=str(error))
@@ -276,6 +278,15 @@ class Replication:
                 self._postpone(peer_id)
         except Exception:  # of one comparison; raised on, it would end the node
             _log.exception("a comparison failed", peer=peer_id)
+        else:
+            await self._try_unwanted_again(peer_id, unwanted)
+
+    async def _try_unwanted_again(self, peer_id: str, unwanted: Sequence[str]) -> None:
+        """Who is near is seen differently for some seconds after a change."""
+        kept = [key_id for key_id in unwanted if peer_id in await self._network.neighbourhood(key_id, self._size)]
+        if kept and self._retries.get(peer_id, 0) < UNWANTED_RETRIES:
+            self._due.setdefault(peer_id, set()).update(kept)
+            self._postpone(peer_id)
         else:
             self._retries.pop(peer_id, None)
 
