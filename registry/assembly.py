@@ -15,6 +15,7 @@ from registry.door import LocalDoor
 from registry.doorway import open_doorway
 from registry.history import Event
 from registry.hosting import Host
+from registry.inheritance import Inheritance
 from registry.intake import Intake
 from registry.issuing import IssueLog
 from registry.messages import Item
@@ -78,7 +79,8 @@ async def assembled(
     readiness = Readiness()
     if starts_network and not any(await store.read(lambda transaction: transaction.counts())):
         readiness.set()
-    replica = Replica(network, store, intake, readiness, clock)
+    inheritance = Inheritance(network, rules.neighbourhood_size)
+    replica = Replica(network, store, intake, readiness, inheritance, clock)
     comparing = Comparing(network, store, replica, clock)
     replication = Replication(network, store, comparing, settings.upkeep, rules.neighbourhood_size, randomness)
 

@@ -28,6 +28,7 @@ from registry.data_folder import claimed
 from registry.errors import DoorClosed, HostingRefused, InvalidValue, RegistryError, ServiceError
 from registry.history import Event
 from registry.hosting import Host
+from registry.inheritance import Inheritance
 from registry.intake import Intake
 from registry.issuing import IssueLog
 from registry.merging import ResourceState
@@ -296,7 +297,8 @@ async def open_light_client(
             raise DoorClosed(str(error)) from error
         service = RegistryService(store, identity.peer_id, rules)
         intake = Intake(peer, store, service, Weights({}), clock)  # takes only what this client owns or hosts
-        replica = Replica(peer, store, intake, Readiness.always(), clock)
+        inheritance = Inheritance(peer, rules.neighbourhood_size)
+        replica = Replica(peer, store, intake, Readiness.always(), inheritance, clock)
         host = Host(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
         await door.open(timeout=timeout)
         registry = Registry(identity, door, host, IssueLog(store), rules, clock)

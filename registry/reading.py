@@ -57,7 +57,7 @@ class Reader:
         """The merged state of a resource once `ack` replicas that hold its key have answered, or all did, or after
         `timeout` seconds. With `key_suffices` the key is what is asked for: no records aren't looked into further."""
         outcome = ReadOutcome()
-        if ack <= 1 and self._replica.readiness.is_caught_up and self._replica.is_among_nearest(key_id):
+        if ack <= 1 and self._replica.is_among_nearest(key_id) and self._replica.counts_for(key_id):
             mine = self._replica.resource_at_hand(key_id) or await self._mine(key_id)
             if mine is not None and mine.key is not None and (key_suffices or self._has_records(mine)):
                 outcome.resource, outcome.answered = mine, 1
@@ -112,7 +112,7 @@ class _Reading:
         self._replicas = await self._network.neighbourhood(self._key_id, self._replica.settings.neighbourhood_size)
         here = self._network.peer_id
         self._majority = len(self._replicas) // 2 + 1
-        if here in self._replicas and self._replica.readiness.is_caught_up:
+        if here in self._replicas and self._replica.counts_for(self._key_id):
             self._open += 1
             await self._ask(here)
             self._replicas.remove(here)
@@ -172,7 +172,7 @@ class _Reading:
     async def _ask(self, peer_id: str) -> None:
         try:
             if peer_id == self._network.peer_id:
-                caught_up = await self._replica.readiness.wait()
+                caught_up = await self._replica.wait_until_it_counts(self._key_id)
                 self._take(peer_id, await self._replica.resource(self._key_id), caught_up=caught_up)
             else:
                 theirs, caught_up = await self._fetch(peer_id)

@@ -6,6 +6,7 @@ import structlog
 
 from overlay.errors import Refusal
 from registry.errors import InvalidValue, StorageError
+from registry.inheritance import Inheritance
 from registry.intake import Intake
 from registry.merging import ResourceState, is_spent
 from registry.messages import PUT, READ, Form, Item, PutAnswer, PutBody, ReadBody, StatePage, build, parse
@@ -22,12 +23,21 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Replica:
     """Serves `registry.put` and `registry.read` over `network`, out of `store`."""
 
-    def __init__(self, network: Network, store: Store, intake: Intake, readiness: Readiness, clock: Clock) -> None:
+    def __init__(
+        self,
+        network: Network,
+        store: Store,
+        intake: Intake,
+        readiness: Readiness,
+        inheritance: Inheritance,
+        clock: Clock,
+    ) -> None:
         self._network = network
         self._store = store
         self._clock = clock
         self.intake = intake
         self.readiness = readiness
+        self.inheritance = inheritance
         network.serve(PUT, self._serve_put)
         network.serve(READ, self._serve_read)
 
@@ -38,6 +48,14 @@ class Replica:
     def is_among_nearest(self, key_id: str) -> bool:
         """Whether writes of a resource are sent to this member; one beyond may hold a part only, as a host does."""
         return self._network.is_responsible(key_id, self.settings.neighbourhood_size)
+
+    def counts_for(self, key_id: str) -> bool:
+        """Whether what is here of a resource is as good as another replica's, now."""
+        return self.readiness.is_caught_up and not self.inheritance.is_new_to(key_id)
+
+    async def wait_until_it_counts(self, key_id: str) -> bool:
+        """`counts_for`, after waiting for it for a while."""
+        return await self.readiness.wait() and await self.inheritance.wait(key_id)
 
     async def resource(self, key_id: str) -> ResourceState:
         """What this replica serves of a resource now: neither expired records nor spent tombstones or keys."""
@@ -90,7 +108,7 @@ class Replica:
 
     async def _serve_read(self, caller: str, body: object) -> object:
         request = _parsed(body, ReadBody)
-        caught_up = await self.readiness.wait()
+        caught_up = await self.wait_until_it_counts(request.key_id)
         try:
             resource = await self.resource(request.key_id)
         except StorageError as error:

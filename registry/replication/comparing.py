@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -31,6 +31,8 @@ from registry.storage import Store
 from registry.values import State
 
 CALL_TIMEOUT: Final = 10.0  # seconds for one body
+MAX_AWAITED: Final = 10_000  # resources of one caller that differed
+MAX_CALLERS: Final = 256
 YIELD_AFTER: Final = 16  # resources after which other tasks get their turn
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -60,6 +62,7 @@ class Comparing:
         self._replica = replica
         self._clock = clock
         self._refused = Offers()
+        self._awaited: dict[str, set[str]] = {}
         self.traffic = Traffic()
         network.serve(COMPARE, self._serve_compare)
         network.serve(REPLICATE, self._serve_replicate)
@@ -158,10 +161,13 @@ class Comparing:
             if not self._replica.intake.is_responsible(key_id):
                 summaries.append(Summary(number, wanted=False))
                 continue
-            if await self._known(self._store.digest(key_id, cutoffs)) != digest:
+            if await self._known(self._store.digest(key_id, cutoffs)) == digest:
+                self._note_compared(caller, [key_id])
+            else:
                 resource = cutoffs.alive(await self._known(self._store.resource(key_id)))
                 summaries.append(Summary.of(number, resource))
                 slots += len(resource.slots) + 1
+                self._await_items(caller, key_id)
             if number % YIELD_AFTER == 0:
                 await trio.lowlevel.checkpoint()
         return build(CompareAnswer(cutoffs, compared, tuple(summaries)))
@@ -181,9 +187,24 @@ class Comparing:
         answer: object = build(PutAnswer(()))
         if request.items:
             answer = await self._replica.take(caller, PutBody(request.items), keyless=True)
-        if request.last and caller in self._network.members():
-            self._replica.readiness.note_compared()
+        if request.last:
+            self._note_compared(caller, self._awaited.pop(caller, set()))
+            if caller in self._network.members():
+                self._replica.readiness.note_compared()
         return answer
+
+    def _await_items(self, caller: str, key_id: str) -> None:
+        """What differs was compared once the caller has sent what is lacking here, if anything."""
+        awaited = self._awaited.setdefault(caller, set())
+        if len(awaited) < MAX_AWAITED:
+            awaited.add(key_id)
+        if len(self._awaited) > MAX_CALLERS:
+            del self._awaited[next(iter(self._awaited))]
+
+    def _note_compared(self, caller: str, key_ids: Iterable[str]) -> None:
+        if caller in self._network.members():
+            for key_id in key_ids:
+                self._replica.inheritance.note_compared(key_id)
 
 
 def beyond(mine: ResourceState, theirs: Summary) -> list[Item]:

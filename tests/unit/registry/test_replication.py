@@ -218,3 +218,28 @@ async def test_forged_states_arent_stored_by_replication_either(autojump_clock, 
 )
 def test_what_is_sent_is_what_the_other_lacks(mine: ResourceState, theirs: ResourceState, sent: list[Item]) -> None:
     assert beyond(mine, Summary.of(0, theirs)) == sent
+
+
+async def test_an_old_surplus_copy_doesnt_bring_back_what_was_ended_meanwhile(autojump_clock, tmp_path: Path) -> None:
+    """A replica is pushed out by newcomers, misses an unregistration, and moves up again when they die."""
+    async with world(tmp_path, 3) as made:
+        resource_id = await registered(made, made.nodes[0])
+        while sum(node in keepers(made, resource_id) for node in made.nodes[:3]) > 1:
+            await made.add()
+            await trio.sleep(10)
+        stays = next(node for node in keepers(made, resource_id) if node in made.nodes[:3])
+        outside = [node for node in made.nodes[:3] if node is not stays]
+        host = made.nodes[0].parts
+        assert host is not None
+        done = await host.registry.unregister_service(resource_id, made.nodes[0].peer_id, factor=3)
+        assert done.success, done.errors
+        stale = next(node for node in outside if node is not made.nodes[0])
+        assert len((await known(stale, resource_id)).records(int(stale.clock()), SETTINGS.registry)) == 1
+        for node in keepers(made, resource_id):
+            if node is not stays:
+                await made.crash(node)
+        assert stale.parts is not None
+        resolved = await stale.parts.registry.resolve_resource(resource_id, 1)
+        assert resolved.records == (), resolved.errors
+        await trio.sleep(20)
+        assert (await known(stale, resource_id)).records(int(stale.clock()), SETTINGS.registry) == []
