@@ -49,7 +49,7 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Records of other hosts that a node stores under one key (original: 32)."""
     records_per_issuer: int = 32
     """Of those, records by one issuer."""
-    keys_per_owner: int = 1_000
+    keys_per_owner: int = 10_000
     """Keys and key tombstones of one owner that a node stores; its own are exempt."""
     tombstones_per_key: int = 1_024
     """Tombstones under one key, beyond which those for unknown slots are refused; one that ends a record never is."""
