@@ -37,10 +37,12 @@ from overlay.libp2p_workarounds.lasting_peerstore import LastingPeerStore
 from overlay.libp2p_workarounds.quiet_loggers import quieten_libp2p
 from overlay.libp2p_workarounds.thrifty_yamux import hold_window_updates_back
 from overlay.settings import OverlaySettings
+from overlay.topics import Topics, message_id
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _ADDRESSES_TRIED = 8
+_MAX_BANNED = 4096
 _NEXT_ADDRESS_AFTER = 0.25  # seconds of head start of an address over the next (happy eyeballs, RFC 8305)
 
 
@@ -83,8 +85,11 @@ class _ConnectionNotes(INotifee):
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def connected(self, network: INetwork, conn: INetConn) -> None:
-        """Nothing: a peer matters once it has opened a link."""
+    async def connected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
+        """Banned peers are sent away; any other matters once it has opened a link."""
+        peer_id = str(conn.muxed_conn.peer_id)
+        if self._host.is_banned(peer_id):
+            await self._host.disconnect(peer_id)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         self._host.note_disconnected(str(conn.muxed_conn.peer_id))
@@ -131,7 +136,9 @@ class Host:
             addrs_factory=partial(_announced, tuple(Multiaddr(address) for address in settings.announce)),
             disable_identify_address_discovery=True,
         )
-        self.pubsub: GuardedPubsub = guarded_pubsub(self.libp2p)
+        self._banned: dict[str, float] = {}
+        self.pubsub: GuardedPubsub = guarded_pubsub(self.libp2p, message_id)
+        self.topics = Topics(self.pubsub, settings.topics, self.ban)
         self._swarm = swarm_of(self.libp2p)
         hold_window_updates_back(self._swarm)
         guard_streams(self._swarm)
@@ -207,6 +214,18 @@ class Host:
         with trio.move_on_after(self._settings.shutdown_timeout):
             await self._swarm.close_peer(_libp2p_id(peer_id))
 
+    async def ban(self, peer_id: str, seconds: float) -> None:
+        """Close every connection to the peer and have none with it for so long."""
+        now = trio.current_time()
+        self._banned = {banned: until for banned, until in self._banned.items() if until > now}
+        if len(self._banned) < _MAX_BANNED:
+            self._banned[peer_id] = now + seconds
+        await self.disconnect(peer_id)
+
+    def is_banned(self, peer_id: str) -> bool:
+        """Whether connections with the peer are refused now."""
+        return self._banned.get(peer_id, 0.0) > trio.current_time()
+
     async def connect(self, multiaddr: str, *, timeout: float) -> str:
         """Connect to the peer that `multiaddr` names and return its id. Raises `Unreachable` or `AddressError`."""
         address, peer_id = parse_peer_address(multiaddr)
@@ -225,6 +244,8 @@ class Host:
         """
         if self.is_connected(peer_id):
             return
+        if self.is_banned(peer_id):
+            raise Unreachable(peer_id, "connect", "banned: it sent invalid announcements")
         lock = self._dials.setdefault(peer_id, trio.Lock())
         reason = "timeout exceeded"
         try:
@@ -310,6 +331,7 @@ class Host:
                         f"can't listen on {', '.join(missing)}; is it of this machine, and may you use the port?"
                     )
                 await nursery.start(run_gossip, self.pubsub)
+                await nursery.start(self.topics.run)
                 yield
             finally:
                 # Without an explicit close, leaving run() leaks sockets and tasks (`BasicHost.close`).

@@ -27,6 +27,7 @@ from overlay.keyspace import resource_position
 from overlay.routing import Routing
 from overlay.settings import OverlaySettings
 from overlay.surroundings import Surroundings
+from overlay.topics import Topics
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -191,6 +192,15 @@ class OverlayPeer:
             bytes_sent=links.bytes_sent,
             dial_failures=self.host.dial_failures,
         )
+
+    @property
+    def topics(self) -> Topics:
+        """Announcements to everybody who joined a topic."""
+        return self.host.topics
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        """Multiaddrs at which a peer may be reached, as far as known, without `/p2p/`."""
+        return self.host.addresses_of(peer_id)
 
     # What joining needs (`overlay.joining.Joinable`).
 

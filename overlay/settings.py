@@ -47,6 +47,35 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for that sign of life. Lower notices frozen peers earlier and loses slow ones more often."""
 
 
+class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on announcements: how many topics, and what one peer may send."""
+
+    max_topics: int = 64
+    """Topics that this peer is in at the same time. Each costs about 0.05 % of a core idle; beyond it announcements
+    travel by calls."""
+
+    linger: float = 20.0
+    """Seconds for which a topic that isn't used any more is kept, so that who comes back needn't wait."""
+
+    join_timeout: float = 2.0
+    """Seconds for joining a topic."""
+
+    rate: float = 250.0
+    """Messages per second that are read of one peer, on average, whatever they are: about a tenth of a core."""
+
+    burst: float = 1000.0
+    """Messages of one peer that are read at once."""
+
+    invalid_rate: float = 0.1
+    """Invalid messages per second that are forgiven a peer, on average."""
+
+    invalid_burst: float = 10.0
+    """Invalid messages at once; one more, and the peer is banned."""
+
+    ban: float = 60.0
+    """Seconds for which a banned peer isn't connected to."""
+
+
 class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one peer listens, joins, looks up and calls."""
 
@@ -67,6 +96,9 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     calls: CallLimits = CallLimits()
     """Bounds and deadlines of the links to other peers."""
+
+    topics: TopicLimits = TopicLimits()
+    """Bounds on announcements."""
 
     dial_timeout: float = 5.0
     """Seconds for connecting and securing a connection."""

@@ -1,22 +1,33 @@
-"""Faults of gossip in libp2p, of which each stops it or loses messages, and the configuration that avoids them.
+"""Faults of gossip in libp2p, of which each stops it, loses messages or takes memory, and what avoids them.
 
 - A message with a bad key, or a validator that raises, ends Pubsub, and with it the host (`validators.py:62`).
 - More than 10 messages a second per (neighbour, topic) are dropped silently, own ones too.
 - The 1 s heartbeat turns into 30 to 60 s when peers join (adaptive gossip).
 - Scoring with all weights zero grafts and prunes without end; so does the protection from eclipses.
 - What is published is queued for peers that don't subscribe to it.
-- More than 100 topics of a peer are ignored by the others.
+- More than 100 topics of a peer are ignored by the others, and topics of any length are remembered.
+- Verdicts aren't told to anybody: a sender of bad messages isn't found out (`Pubsub.push_msg`). So admission is a
+  function given from outside; nothing is validated, cached or handed to subscriptions here.
+- The ids of seen messages, and the times of deliveries per topic, are kept without a bound
+  (`GossipSub.recent_message_deliveries`).
+- Sequence numbers begin at the time in seconds: a restarted peer that had sent more than one message a second repeats
+  some, which others drop as equivocation.
+- Each message carries its sender's signed addresses, which each receiver verifies again; we tell them otherwise.
+- A task per message, and no way to slow a sender down: reading is paced here.
 
 Remove each with its fix upstream.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 import trio
-from libp2p.abc import IHost
+from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
@@ -30,34 +41,119 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 GOSSIP_PROTOCOLS = (TProtocol("/meshsub/1.1.0"), TProtocol("/meshsub/1.0.0"))
-_TOPICS_PER_PEER = 100_000
+MAX_TOPIC: Final = 128  # characters of a topic's name
+TOPICS_PER_PEER: Final = 4096  # subscriptions of one peer that are remembered
+SEEN: Final = 16_384  # ids of messages
+
+Admit = Callable[[str, rpc_pb2.Message], Awaitable[bool]]
+"""Whether a message by this forwarder (base58) is new and good, so that it goes on to others."""
+
+Pause = Callable[[str], float]
+"""Seconds to wait before more is read of a peer (base58)."""
+
+
+class SeenMessages:
+    """The ids of the last messages, in place of libp2p's cache, which has no bound."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[bytes, None] = OrderedDict()
+
+    def has(self, message_id: bytes) -> bool:
+        return message_id in self._ids
+
+    def add(self, message_id: bytes) -> None:
+        self._ids[message_id] = None
+        if len(self._ids) > SEEN:
+            self._ids.popitem(last=False)
+
+
+class _PacedStream:
+    """A stream that waits before each read as long as its peer's pause says."""
+
+    def __init__(self, stream: INetStream, pause: Callable[[], float]) -> None:
+        self._stream = stream
+        self._pause = pause
+
+    async def read(self, n: int | None = None) -> bytes:
+        await trio.sleep(self._pause())
+        return await self._stream.read(n)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _NoTimes:
+    """In place of lists of times per topic, which nothing reads in our configuration and nothing shortens."""
+
+    def __getitem__(self, topic: str) -> list[float]:
+        return []
+
+
+class GuardedRouter(GossipSub):
+    """A router that sends messages without their sender's addresses, and forgets topics that it left."""
+
+    async def leave(self, topic: str) -> None:
+        await super().leave(topic)
+        self.time_since_last_publish.pop(topic, None)
+
+    def send_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC, priority: bool = False) -> None:
+        rpc.ClearField("senderRecord")
+        super().send_rpc(peer_id, rpc, priority)
 
 
 class GuardedPubsub(Pubsub):
-    """A Pubsub that a message can't end."""
+    """A Pubsub that a message can't end, and that lets others judge messages."""
+
+    def __init__(self, host: IHost, router: GuardedRouter, message_id: Callable[[rpc_pb2.Message], bytes]) -> None:
+        super().__init__(
+            host, router, msg_id_constructor=message_id, max_subscriptions_per_peer=TOPICS_PER_PEER, strict_signing=True
+        )
+        self.seen_messages = cast("Any", SeenMessages())
+        self.counter = time.time_ns()
+        self.admit: Admit | None = None
+        self.pause: Pause | None = None
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         try:
-            await super().push_msg(msg_forwarder, msg)
-        except Exception as error:  # whatever a message or a validator raises is the fault under remedy
+            message_id = self.get_message_id(msg)
+            if msg_forwarder != self.my_id and not (self.admit and await self.admit(str(msg_forwarder), msg)):
+                return
+            if self.seen_messages.has(message_id):
+                return  # this peer announced the same itself while it was judged
+            self.seen_messages.add(message_id)
+            await self.router.publish(msg_forwarder, msg)
+        except Exception as error:  # whatever a message raises is the fault under remedy
             log.info("a gossip message was dropped", forwarder=str(msg_forwarder), error=repr(error)[:200])
 
+    async def continuously_read_stream(self, stream: INetStream) -> None:
+        peer_id = str(stream.muxed_conn.peer_id)
+        paced = _PacedStream(stream, lambda: self.pause(peer_id) if self.pause else 0.0)
+        await super().continuously_read_stream(cast("INetStream", paced))
 
-def guarded_pubsub(host: IHost) -> GuardedPubsub:
+    def handle_subscription(self, origin_id: ID, sub_message: rpc_pb2.RPC.SubOpts) -> None:
+        if len(sub_message.topicid) <= MAX_TOPIC:
+            super().handle_subscription(origin_id, sub_message)
+
+
+def guarded_pubsub(host: IHost, message_id: Callable[[rpc_pb2.Message], bytes]) -> GuardedPubsub:
     """Gossip on `host`, subscribed to nothing; it runs once `run_gossip` does."""
-    router = GossipSub(
+    router = GuardedRouter(
         protocols=GOSSIP_PROTOCOLS,
         degree=4,
         degree_low=3,
-        degree_high=8,
+        # A topic is a star around the replicas that lead it: who is cut off one hears of changes a heartbeat late.
+        degree_high=128,
         heartbeat_interval=1,
+        prune_back_off=2,
+        unsubscribe_back_off=1,
         spam_protection_enabled=False,
         adaptive_gossip_enabled=False,
         eclipse_protection_enabled=False,
         pending_messages_ttl=0.0,
     )
     router.scorer = None
-    return GuardedPubsub(host, router, max_subscriptions_per_peer=_TOPICS_PER_PEER)
+    router.recent_message_deliveries = cast("Any", _NoTimes())
+    return GuardedPubsub(host, router, message_id)
 
 
 async def run_gossip(pubsub: GuardedPubsub, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
