@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aqua_compat.arguments import check_string
 from aqua_compat.constants import Constants
 from aqua_compat.registry_api import RegistryApi
 from aqua_compat.resources_api import ResourcesApi
 
 if TYPE_CHECKING:
     from registry.registry import Registry
+    from registry.watching.watch import Watch
 
 
 class AquaClient(ResourcesApi, RegistryApi):
@@ -26,6 +28,14 @@ class AquaClient(ResourcesApi, RegistryApi):
     def registry(self) -> Registry:
         """The Pythonic form of the same functions, one layer below."""
         return self._registry
+
+    def watch(self, resource_id: str) -> Watch:
+        """A snapshot of a resource, then each change, at once; ours, the original had to ask again and again.
+
+        `async with client.watch(id) as events: async for event in events: ...`. Nothing that the network does ends it.
+        Raises ValueError or TypeError for what is no resource id.
+        """
+        return self._registry.watch(check_string("resource_id", resource_id))
 
     @property
     def peer_id(self) -> str:

@@ -161,6 +161,7 @@ async def main() -> None:
             await trio.sleep(3)
             await idle(nodes, "nothing stored")
             await measure(nodes, Path(folder), arguments.count, kad)
+            await trio.sleep(10)  # until the others have made up for the node that just left
             await idle(nodes, "after the above")
 
 

@@ -199,7 +199,9 @@ class OverlayPeer:
         return self.host.topics
 
     def addresses_of(self, peer_id: str) -> list[str]:
-        """Multiaddrs at which a peer may be reached, as far as known, without `/p2p/`."""
+        """Multiaddrs at which a peer may be reached, as far as known; of this peer, what it tells others."""
+        if peer_id == self.peer_id:
+            return self.addresses()
         return self.host.addresses_of(peer_id)
 
     # What joining needs (`overlay.joining.Joinable`).

@@ -10,6 +10,8 @@ from typing import Final
 import msgspec
 
 from overlay.identity import Identity
+from registry.announcing.judging import Judging
+from registry.announcing.leases import Leases
 from registry.background import background
 from registry.door import LocalDoor
 from registry.doorway import open_doorway
@@ -36,6 +38,7 @@ from registry.status import StatusSource
 from registry.storage import Store
 from registry.upkeep.renewal import Renewal
 from registry.upkeep.upkeep import Upkeep
+from registry.watching.watches import Watches, bound_read
 from registry.weights import Weights
 from registry.writing import Writer
 
@@ -53,6 +56,8 @@ class Parts(msgspec.Struct, frozen=True):
     outbox: Outbox
     replication: Replication
     upkeep: Upkeep
+    leases: Leases
+    watches: Watches
 
 
 @asynccontextmanager
@@ -101,7 +106,16 @@ async def assembled(
     )
     open_doorway(network, door)
 
-    registry = Registry(identity, door, host, IssueLog(store), rules, clock)
+    judging = Judging(rules, clock)
+    judging.add(replica.take_announced)
+    leases = Leases(network, store, replica)
+
+    async def neighbours(key_id: str) -> list[str]:
+        return await network.neighbourhood(key_id, rules.neighbourhood_size)
+
+    watches = Watches(network, neighbours, bound_read(reader.read), replica.own, judging, rules, clock)
+    store.on_commit(watches.note_commit)
+    registry = Registry(identity, door, host, IssueLog(store), watches, rules, clock)
     renewal = Renewal(identity, door, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Upkeep(service, store, replication, renewal, settings.upkeep, clock, randomness)
     door.run_by_hand = upkeep.run_now
@@ -111,4 +125,6 @@ async def assembled(
         nursery.start_soon(readiness.run, network)
         await nursery.start(replication.run)
         await nursery.start(upkeep.run)
-        yield Parts(registry, service, reader, replica, writer, outbox, replication, upkeep)
+        await nursery.start(leases.run)
+        await nursery.start(watches.run)
+        yield Parts(registry, service, reader, replica, writer, outbox, replication, upkeep, leases, watches)

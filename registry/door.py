@@ -13,7 +13,7 @@ from overlay.errors import CallFailed
 from registry.errors import HostingRefused, InvalidValue, NotPermitted
 from registry.history import Event
 from registry.hosting import Host
-from registry.messages import HOST, HostBody, Item, WriteOutcome, build
+from registry.messages import HOST, HostBody, Item, MeetingPoint, WriteOutcome, build
 from registry.network import Network
 from registry.reading import Reader, ReadOutcome
 from registry.service.invocation import Invocation
@@ -49,6 +49,10 @@ class Door(Protocol):
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
         """The peers that keep a resource, nearest first."""
+        ...
+
+    async def meeting_points(self, resource_id: str, *, timeout: float) -> list[MeetingPoint]:
+        """The peers that keep a resource, nearest first, with their addresses."""
         ...
 
     async def service(self, function: str, arguments: Sequence[Any], *, timeout: float) -> Any:
@@ -112,6 +116,10 @@ class LocalDoor:
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
         return await self._network.neighbourhood(resource_id, self._neighbourhood_size)
+
+    async def meeting_points(self, resource_id: str, *, timeout: float) -> list[MeetingPoint]:
+        peers = await self.neighbours(resource_id, timeout=timeout)
+        return [MeetingPoint(peer_id, tuple(self._network.addresses_of(peer_id)[:16])) for peer_id in peers]
 
     async def service(
         self,

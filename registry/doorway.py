@@ -13,6 +13,7 @@ from registry.errors import InvalidValue, RegistryError
 from registry.messages import (
     DOOR_EXPLAIN,
     DOOR_HOST,
+    DOOR_MEETING,
     DOOR_NEIGHBOURS,
     DOOR_PROGRESS,
     DOOR_READ,
@@ -66,6 +67,9 @@ def open_doorway(network: Network, door: LocalDoor) -> None:
     async def neighbours(caller: str, body: object) -> object:  # noqa: ARG001
         return await door.neighbours(parse(body, Name), timeout=0)
 
+    async def meeting(caller: str, body: object) -> object:  # noqa: ARG001
+        return [build(point) for point in await door.meeting_points(parse(body, Name), timeout=0)]
+
     async def progress(caller: str, body: object) -> object:  # noqa: ARG001
         outcome = await door.progress(parse(body, Name), timeout=0)
         return build(outcome) if outcome else None
@@ -88,6 +92,7 @@ def open_doorway(network: Network, door: LocalDoor) -> None:
         (DOOR_READ, read),
         (DOOR_HOST, host),
         (DOOR_NEIGHBOURS, neighbours),
+        (DOOR_MEETING, meeting),
         (DOOR_PROGRESS, progress),
         (DOOR_STATUS, status),
         (DOOR_SERVICE, service),

@@ -23,9 +23,11 @@ from overlay.frames import FrameError
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from overlay.settings import OverlaySettings
+from registry.announcing.judging import Judging
 from registry.background import background
 from registry.data_folder import claimed
 from registry.errors import DoorClosed, HostingRefused, InvalidValue, RegistryError, ServiceError
+from registry.fetching import MAX_PAGES, good_states
 from registry.history import Event
 from registry.hosting import Host
 from registry.inheritance import Inheritance
@@ -35,6 +37,7 @@ from registry.merging import ResourceState
 from registry.messages import (
     DOOR_EXPLAIN,
     DOOR_HOST,
+    DOOR_MEETING,
     DOOR_NEIGHBOURS,
     DOOR_PROGRESS,
     DOOR_READ,
@@ -47,6 +50,7 @@ from registry.messages import (
     DoorServiceBody,
     DoorWriteBody,
     Item,
+    MeetingPoint,
     ReadAnswer,
     WriteOutcome,
     build,
@@ -55,7 +59,7 @@ from registry.messages import (
 )
 from registry.network import Clock
 from registry.readiness import Readiness
-from registry.reading import MAX_PAGES, ReadOutcome, good_states
+from registry.reading import ReadOutcome
 from registry.registry import Registry
 from registry.replica import Replica
 from registry.service import RegistryService
@@ -68,6 +72,8 @@ from registry.upkeep.schedule import Schedule, ScheduleStatus
 from registry.upkeep.upkeep import FIRST_AFTER, RENEW
 from registry.values import Key, KeyTombstone, Record, RecordMetadata, State, decode_state, encode
 from registry.verification import key_is_good, record_is_genuine, removal_is_good
+from registry.watching.watched import TIMEOUT
+from registry.watching.watches import Watches, bound_read, keeps_nothing
 from registry.weights import Weights
 
 DATABASE: Final = "client.sqlite"
@@ -149,6 +155,9 @@ class RemoteDoor:
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
         return parse(await self._call(DOOR_NEIGHBOURS, lambda _: resource_id, timeout), list[str])
+
+    async def meeting_points(self, resource_id: str, *, timeout: float) -> list[MeetingPoint]:
+        return parse(await self._call(DOOR_MEETING, lambda _: resource_id, timeout), list[MeetingPoint])
 
     async def run_schedule(self, name: str, *, timeout: float) -> ScheduleStatus:
         return parse(await self._call(DOOR_UPKEEP, lambda _: name, timeout), ScheduleStatus)
@@ -301,8 +310,22 @@ async def open_light_client(
         replica = Replica(peer, store, intake, Readiness.always(), inheritance, clock)
         host = Host(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
         await door.open(timeout=timeout)
-        registry = Registry(identity, door, host, IssueLog(store), rules, clock)
+
+        async def neighbours(key_id: str) -> list[str]:
+            try:
+                points = await door.meeting_points(key_id, timeout=TIMEOUT)
+            except RegistryError as error:
+                _log.debug("the node doesn't tell who keeps a resource", key_id=key_id, error=str(error))
+                return []
+            for point in points:
+                peer.add_addresses(point.peer_id, list(point.addresses))
+            return [point.peer_id for point in points]
+
+        judging = Judging(rules, clock)
+        watches = Watches(peer, neighbours, bound_read(door.read), keeps_nothing, judging, rules, clock)
+        registry = Registry(identity, door, host, IssueLog(store), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
+        await nursery.start(watches.run)
         nursery.start_soon(_renewal(identity, door, host, registry, store, rules, clock).run)
         yield LightClient(peer, registry)
 

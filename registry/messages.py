@@ -22,6 +22,7 @@ DOOR_WRITE: Final = "door.write"
 DOOR_READ: Final = "door.read"
 DOOR_HOST: Final = "door.host"
 DOOR_NEIGHBOURS: Final = "door.neighbours"
+DOOR_MEETING: Final = "door.meeting"
 DOOR_STATUS: Final = "door.status"
 DOOR_SERVICE: Final = "door.service"
 DOOR_PROGRESS: Final = "door.progress"
@@ -50,6 +51,13 @@ class Item(msgspec.Struct, frozen=True):
     @property
     def key_id(self) -> str:
         return self.anchor.id
+
+    def as_resource(self) -> ResourceState:
+        """All that somebody knows who knows but this."""
+        states = [self.state] if self.state else []
+        if isinstance(self.anchor, KeyTombstone):
+            return ResourceState.of(None, states, self.anchor)
+        return ResourceState.of(self.anchor, states)
 
     def size(self) -> int:
         """Bytes on the wire, about."""
@@ -165,6 +173,13 @@ class DoorServiceBody(msgspec.Struct, frozen=True, array_like=True):
 
     function: Name
     arguments: Annotated[tuple[Any, ...], msgspec.Meta(max_length=16)]
+
+
+class MeetingPoint(msgspec.Struct, frozen=True, array_like=True):
+    """A replica of a resource, and where it may be reached."""
+
+    peer_id: Name
+    addresses: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)]
 
 
 class WriteOutcome(msgspec.Struct, frozen=True, array_like=True):

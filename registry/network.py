@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from overlay.topics import Judge
+
 Handler = Callable[[str, object], Awaitable[object]]
 """(peer id of the caller, authenticated; body) -> body. Bodies are CBOR-able Python values."""
 
@@ -12,8 +14,33 @@ Clock = Callable[[], float]
 """Seconds since 1970."""
 
 
+class Topics(Protocol):
+    """Announcements to whoever joined a topic: satisfied by `overlay.topics.Topics`."""
+
+    def judge_with(self, judge: Judge) -> None:
+        """Has `judge` decide what becomes of what others announce."""
+        ...
+
+    async def join(self, topic: str) -> bool:
+        """One use of a topic more; False when this peer can't be in it."""
+        ...
+
+    def leave(self, topic: str) -> None:
+        """One use of a topic less."""
+        ...
+
+    async def announce(self, topic: str, payload: bytes) -> None:
+        """Tells everybody in a topic."""
+        ...
+
+
 class Network(Protocol):
     """Peers, addressed by id, and who is near to a resource."""
+
+    @property
+    def topics(self) -> Topics:
+        """Announcements."""
+        ...
 
     @property
     def peer_id(self) -> str:
@@ -30,6 +57,14 @@ class Network(Protocol):
 
     def members(self) -> list[str]:
         """The other members that this one is linked to."""
+        ...
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        """Where a peer may be reached, as far as known (multiaddrs); what this one tells others of itself."""
+        ...
+
+    def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
+        """Where a peer may be reached, as somebody says."""
         ...
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:

@@ -53,6 +53,9 @@ class Node:
             caught_up=self.parts.replica.readiness.is_caught_up,
             replication=self.parts.replication.status(),
             schedules=self.upkeep.status(),
+            topics=self.peer.topics.statistics(),
+            leases=self.parts.leases.count(),
+            watched=self.parts.watches.statistics()["watched"],
         )
 
 

@@ -6,7 +6,6 @@ replicas or 300 ms more (DESIGN: writing and reading).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -14,20 +13,17 @@ import trio
 
 from overlay.errors import CallFailed
 from registry.errors import InvalidValue, KeyNotExists, KeyRemoved, StorageError
+from registry.fetching import Fetching
 from registry.merging import ResourceState, merged
-from registry.messages import MAX_ERRORS, READ, ReadBody, StatePage, build, last_slot, parse
+from registry.messages import MAX_ERRORS
 from registry.network import Clock, Network
 from registry.repair import Repair
 from registry.replica import Replica
-from registry.settings import RegistrySettings
-from registry.values import Key, KeyTombstone, State
-from registry.verification import VERIFIED_AT_ONCE, is_good, key_is_good, removal_is_good
 from registry.writing import NOT_CONNECTED
 
 HEDGE: Final = 0.05  # seconds after which more replicas are asked than are needed
 EMPTY_PATIENCE: Final = 0.3  # seconds that an empty result waits for a majority
 LONGEST_READ: Final = 60.0  # seconds; the deadline of the whole read is nearer
-MAX_PAGES: Final = 64  # of one replica's answer; a liar could go on for ever
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -58,7 +54,7 @@ class Reader:
         `timeout` seconds. With `key_suffices` the key is what is asked for: no records aren't looked into further."""
         outcome = ReadOutcome()
         if ack <= 1 and self._replica.is_among_nearest(key_id) and self._replica.counts_for(key_id):
-            mine = self._replica.resource_at_hand(key_id) or await self._mine(key_id)
+            mine = self._replica.resource_at_hand(key_id) or await self._replica.own(key_id)
             if mine is not None and mine.key is not None and (key_suffices or self._has_records(mine)):
                 outcome.resource, outcome.answered = mine, 1
                 return outcome
@@ -73,13 +69,6 @@ class Reader:
             outcome.errors.insert(0, str(KeyRemoved(key_id)))
         del outcome.errors[MAX_ERRORS:]
         return outcome
-
-    async def _mine(self, key_id: str) -> ResourceState | None:
-        try:
-            return await self._replica.resource(key_id)
-        except StorageError as error:
-            _log.error("the own state can't be read", key_id=key_id, error=str(error))
-            return None  # others know it too
 
     def _has_records(self, resource: ResourceState) -> bool:
         return bool(resource.records(int(self._clock()), self._replica.settings))
@@ -97,6 +86,7 @@ class _Reading:
         self._key_id = key_id
         self._ack = max(ack, 1)
         self._outcome = outcome
+        self._fetching = Fetching(network, replica.settings, clock)
         self._replicas: list[str] = []  # the others, nearest first
         self._majority = 1
         self._asked = 0
@@ -175,7 +165,9 @@ class _Reading:
                 caught_up = await self._replica.wait_until_it_counts(self._key_id)
                 self._take(peer_id, await self._replica.resource(self._key_id), caught_up=caught_up)
             else:
-                theirs, caught_up = await self._fetch(peer_id)
+                theirs, caught_up = await self._fetching.fetch(
+                    peer_id, self._key_id, self._outcome.resource, timeout=LONGEST_READ
+                )
                 self._take(peer_id, theirs, caught_up=caught_up)
         except (CallFailed, InvalidValue, StorageError) as error:
             self._outcome.errors.append(f"{getattr(error, 'reason', error)} on {peer_id}")
@@ -195,59 +187,3 @@ class _Reading:
             self._outcome.errors.append(f"{KeyNotExists(self._key_id)} on {peer_id}")
             return
         self._outcome.answered += 1
-
-    async def _fetch(self, peer_id: str) -> tuple[ResourceState, bool]:
-        """What a replica knows, page by page, of it only what verifies (fault 13)."""
-        known = self._outcome.resource
-        key: Key | None = None
-        removal: KeyTombstone | None = None
-        states: list[State] = []
-        caught_up = True
-        after = None
-        for _ in range(MAX_PAGES):
-            body = ReadBody(key_id=self._key_id, digest=b"" if known.is_empty() else known.digest(), after=after)
-            raw = await self._network.call(peer_id, READ, build(body), timeout=LONGEST_READ)
-            page = parse(raw, StatePage)
-            caught_up = caught_up and page.caught_up
-            if page.same and not known.is_empty():
-                return known, caught_up
-            page_key, page_removal, page_states = page.decoded()
-            key = key or self._good_key(peer_id, page_key)
-            removal = removal or self._good_removal(peer_id, page_removal)
-            states.extend(await self._good(peer_id, page_states))
-            following = last_slot(page_states)
-            if not page.more or following is None or (after is not None and following <= after):
-                break
-            after = following
-        return ResourceState.of(key, states, removal), caught_up
-
-    def _good_removal(self, peer_id: str, removal: KeyTombstone | None) -> KeyTombstone | None:
-        if removal is None or (
-            removal.id == self._key_id and removal_is_good(removal, int(self._clock()), self._replica.settings)
-        ):
-            return removal
-        _log.warning("dropped a key tombstone that doesn't verify", peer=peer_id, key_id=self._key_id)
-        return None
-
-    def _good_key(self, peer_id: str, key: Key | None) -> Key | None:
-        if key is None or (key.id == self._key_id and key_is_good(key, int(self._clock()), self._replica.settings)):
-            return key
-        _log.warning("dropped a key that doesn't verify", peer=peer_id, key_id=self._key_id)
-        return None
-
-    async def _good(self, peer_id: str, states: list[State]) -> list[State]:
-        good = await good_states(states, self._key_id, int(self._clock()), self._replica.settings)
-        if len(good) < len(states):
-            _log.warning("dropped states that don't verify", peer=peer_id, count=len(states) - len(good))
-        return good
-
-
-async def good_states(states: Sequence[State], key_id: str, now: int, settings: RegistrySettings) -> list[State]:
-    """Those of `states` that are of this resource and verify; lets other tasks run in between."""
-    good: list[State] = []
-    for number, state in enumerate(states, start=1):
-        if state.slot.key_id == key_id and is_good(state, now, settings):
-            good.append(state)
-        if number % VERIFIED_AT_ONCE == 0:
-            await trio.lowlevel.checkpoint()
-    return good

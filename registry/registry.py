@@ -35,6 +35,8 @@ from registry.signing import key_id_of, record_digest
 from registry.status import NodeStatus
 from registry.upkeep.schedule import ScheduleStatus
 from registry.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
+from registry.watching.watch import Watch
+from registry.watching.watches import Watches
 
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
 ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
@@ -71,12 +73,20 @@ class Registry:
     """Use `open_node` or `open_light_client`. Times in seconds."""
 
     def __init__(
-        self, identity: Identity, door: Door, host: Host, issued: IssueLog, settings: RegistrySettings, clock: Clock
+        self,
+        identity: Identity,
+        door: Door,
+        host: Host,
+        issued: IssueLog,
+        watches: Watches,
+        settings: RegistrySettings,
+        clock: Clock,
     ) -> None:
         self.identity = identity
         self._door = door
         self._host = host
         self._issued = issued
+        self._watches = watches
         self._settings = settings
         self._clock = clock
         self._keys = RecentKeys()
@@ -192,7 +202,12 @@ class Registry:
         return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_UNREGISTERED)
 
     async def resolve_resource(self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT) -> Resolved:
-        """The live records of a resource, once `ack` replicas have answered (original: resolveResource)."""
+        """The live records of a resource, once `ack` replicas have answered (original: resolveResource).
+
+        With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
+        """
+        if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
+            return Resolved(tuple(known.records(int(self._clock()), self._settings)), ())
         try:
             outcome = await self._read(resource_id, ack, timeout)
         except RegistryError as error:
@@ -201,6 +216,13 @@ class Registry:
             return Resolved(None, (*outcome.errors, TIMEOUT))
         records = outcome.resource.records(int(self._clock()), self._settings)
         return Resolved(tuple(records), tuple(outcome.errors))
+
+    def watch(self, resource_id: str) -> Watch:
+        """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
+
+        Nothing that the network does ends it: it looks for other replicas, and goes on where it was.
+        """
+        return self._watches.watch(resource_id)
 
     def resource_id(self, label: str, peer_id: str) -> str:
         """The id of a resource by its label and owner (original: getResourceId)."""
@@ -311,6 +333,8 @@ class Registry:
             outcome: WriteOutcome = await self._door.write(item, factor=factor, timeout=timeout)
         except RegistryError as error:
             return Done(False, (str(error), failure))
+        if outcome.stored > 0:
+            self._watches.note_own(item)
         if outcome.stored >= factor and outcome.stored > 0:
             return Done(True, outcome.errors)
         return Done(False, (*outcome.errors, failure))

@@ -61,6 +61,32 @@ class Replica:
         """What this replica serves of a resource now: neither expired records nor spent tombstones or keys."""
         return self._served(await self._store.resource(key_id))
 
+    async def own(self, key_id: str) -> ResourceState | None:
+        """`resource`, if this is one of the nearest replicas and its answers count."""
+        if not (self.is_among_nearest(key_id) and self.counts_for(key_id)):
+            return None
+        try:
+            return await self.resource(key_id)
+        except StorageError as error:
+            _log.error("the own state can't be read", key_id=key_id, error=str(error))
+            return None  # others know it too
+
+    async def take_announced(self, item: Item, source: str) -> bool:
+        """Stores a verified update that a peer announced, by the same rules as one that it put; whether it was news."""
+        if not self.intake.is_responsible(item.key_id):
+            return False
+        try:
+            known = await self._store.resource(item.key_id)
+            if item.state is not None:
+                stored = known.slots.get(item.state.slot)
+                stale = stored is not None and stored.order() >= item.state.order()
+            else:
+                stale = known.removal is not None and known.removal == item.anchor
+            return not stale and await self.intake.store([item], source) == [""]
+        except StorageError as error:
+            _log.error("an announcement couldn't be stored", key_id=item.key_id, error=str(error))
+            return False
+
     def resource_at_hand(self, key_id: str) -> ResourceState | None:
         """`resource`, when it is in memory."""
         stored = self._store.cached_resource(key_id)

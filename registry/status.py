@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from overlay.peer import OverlayStatistics
+from overlay.topics import TopicStatistics
 from registry.replication import ReplicationStatus
 from registry.upkeep.schedule import ScheduleStatus
 
@@ -27,6 +28,11 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """Whether this node's answers count yet."""
     replication: ReplicationStatus | None = None
     schedules: tuple[ScheduleStatus, ...] = ()
+    topics: TopicStatistics | None = None
+    leases: int = 0
+    """Pairs of a watcher and a resource that this node announces to."""
+    watched: int = 0
+    """Resources that this node watches itself."""
 
 
 StatusSource = Callable[[], Awaitable[NodeStatus]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,7 +26,7 @@ from registry.merging import ResourceState
 from registry.storage.cache import ResourceCache
 from registry.storage.database import open_database
 from registry.storage.digests import DigestCache
-from registry.storage.transaction import Transaction
+from registry.storage.transaction import Change, Transaction
 
 Result = TypeVar("Result")
 
@@ -59,8 +59,13 @@ class Store:
         self._disk = trio.Lock()  # one thread at a time uses the connection
         self._cache = ResourceCache()
         self._digests = DigestCache()
+        self._callbacks: list[Callable[[Mapping[str, Change]], None]] = []
         self.commits = 0
         self.writes = 0
+
+    def on_commit(self, callback: Callable[[Mapping[str, Change]], None]) -> None:
+        """Has `callback` called, synchronously, with what each write changed, by key id, once that is on disk."""
+        self._callbacks.append(callback)
 
     async def write(self, decide: Callable[[Transaction], Result]) -> Result:
         """Runs `decide` in the next transaction; returns its result when that is on disk.
@@ -149,6 +154,9 @@ class Store:
                     for key_id, change in transaction.changes.items():
                         self._cache.apply(key_id, change)
                         self._digests.forget(key_id)
+                    if transaction.changes:
+                        for callback in self._callbacks:
+                            callback(transaction.changes)
                     for event in transaction.events:
                         _log_event(event)
                 self.commits += 1

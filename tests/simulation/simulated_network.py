@@ -55,6 +55,23 @@ class SimulatedNetwork:
                 callback()
 
 
+class NoTopics:
+    """Nobody can be in a topic here: announcements travel by calls."""
+
+    def judge_with(self, judge: object) -> None:
+        pass
+
+    async def join(self, topic: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return False
+
+    def leave(self, topic: str) -> None:
+        pass
+
+    async def announce(self, topic: str, payload: bytes) -> None:
+        raise AssertionError(f"{topic} was announced to, {len(payload)} bytes, and never joined")
+
+
 class SimulatedPeer:
     """One peer's view of the simulated network."""
 
@@ -63,6 +80,7 @@ class SimulatedPeer:
         self._network = network
         self._handlers: dict[str, Handler] = {}
         self.isolated = False
+        self.topics = NoTopics()
         self.callbacks: list[Callable[[], None]] = []
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
@@ -74,6 +92,12 @@ class SimulatedPeer:
 
     def members(self) -> list[str]:
         return [peer_id for peer_id in self._seen() if peer_id != self.peer_id]
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        return []
+
+    def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
+        pass
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:
         self.callbacks.append(callback)
