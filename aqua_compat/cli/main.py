@@ -13,6 +13,7 @@ from aqua_compat.cli.keys import key
 from aqua_compat.cli.node import node
 from aqua_compat.cli.resources import peers, resolve, resource, service, upkeep
 from aqua_compat.cli.run import run
+from aqua_compat.cli.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -24,7 +25,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, node, resource, service, resolve, peers, upkeep, run, key):
+for command in (demo, node, resource, service, resolve, watch, peers, upkeep, run, key):
     cli.add_command(command)
 
 

@@ -53,7 +53,7 @@ RESULT_FORMS: dict[str, object] = {
 }
 
 
-OURS = {"removeResource"}
+OURS = {"removeResource", "watch"}
 """What the original promised and never had."""
 
 

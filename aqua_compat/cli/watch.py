@@ -1,0 +1,65 @@
+"""`watch`: what happens to a resource, line by line, as it happens."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from aqua_compat.cli.resources import describe
+from aqua_compat.cli.session import Session, json_option, network_options
+
+if TYPE_CHECKING:
+    from aqua_compat.api import AquaClient
+    from registry.watching.event import WatchEvent
+
+
+@click.command(short_help="Print every change of a resource's services at once.")
+@click.argument("resource_id")
+@click.option("-n", "--events", type=click.IntRange(1), metavar="N", help="End after N events.  [default: go on]")
+@json_option
+@network_options()
+def watch(session: Session, resource_id: str, events: int | None, as_json: bool) -> None:
+    """Print the live services of RESOURCE_ID, then each that is added, updated, removed or expires.
+
+    It goes on, through other nodes, when those that it listened to are gone. End it with Ctrl-C.
+    """
+
+    async def follow(client: AquaClient) -> None:
+        count = 0
+        async with client.watch(resource_id) as watched:
+            async for event in watched:
+                click.echo(as_json_line(event) if as_json else as_lines(event))
+                count += 1
+                if count == events:
+                    return
+
+    try:
+        session.run(follow)
+    except* KeyboardInterrupt:
+        pass  # that is how it is ended
+
+
+def as_json_line(event: WatchEvent) -> str:
+    """One object: `event`, then `records` of a snapshot, or `record` and how many changes of it were left out."""
+    from aqua_compat.json_shapes import to_json  # noqa: PLC0415 - `--help` is to answer at once
+
+    told: dict[str, object] = {"event": event.kind.value}
+    if event.record is None:
+        told["records"] = to_json(list(event.records))
+    else:
+        told |= {"record": to_json(event.record), "coalesced": event.coalesced}
+    return json.dumps(told, ensure_ascii=False)
+
+
+def as_lines(event: WatchEvent) -> str:
+    """For people: the time here, what happened, and the record on one line; of a snapshot a line per record."""
+    now = datetime.now().astimezone().strftime("%H:%M:%S")
+    if event.record is not None:
+        missed = f"  (after {event.coalesced} more changes)" if event.coalesced else ""
+        return f"{now}  {event.kind.value:8}  {describe(event.record)}{missed}"
+    if not event.records:
+        return f"{now}  {event.kind.value:8}  no services"
+    return "\n".join(f"{now}  {event.kind.value:8}  {describe(record)}" for record in event.records)

@@ -1,0 +1,214 @@
+"""Watching over real processes: at once, complete, and in spite of whoever dies, drops or lies."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from aqua_compat import AquaClient, connect
+from registry.values import Record, Slot
+from registry.watching.event import EventKind, WatchEvent, same_content
+from tests.end_to_end.network import Network, command, environment_of, eventually
+
+ISSUERS, CHANGES = 8, 25
+LONGEST = 20.0  # seconds until a watcher has seen the last change, after whatever happened
+
+
+class Watcher:
+    """Follows a resource, and checks that no event repeats or goes back."""
+
+    def __init__(self, client: AquaClient, resource_id: str) -> None:
+        self.client = client
+        self.resource_id = resource_id
+        self.seen: dict[Slot, Record] = {}
+        self.events: list[WatchEvent] = []
+        self.newest: dict[Slot, tuple[int, int]] = {}
+        self.started = trio.Event()
+
+    async def run(self) -> None:
+        async with self.client.watch(self.resource_id) as events:
+            async for event in events:
+                self.note(event)
+                self.started.set()
+
+    def note(self, event: WatchEvent) -> None:
+        self.events.append(event)
+        if event.record is None:
+            assert len(self.events) == 1
+            self.seen = {record.slot: record for record in event.records}
+            return
+        slot = event.record.slot
+        before = self.seen.get(slot)
+        if event.kind in (EventKind.REMOVED, EventKind.EXPIRED):
+            assert before is not None, "what went was there"
+            del self.seen[slot]
+        else:
+            assert (event.kind is EventKind.ADDED) == (before is None)
+            assert before is None or not same_content(before, event.record), "no event twice"
+            moment = (event.record.timestamp_issued, event.record.timestamp_created)
+            assert moment >= self.newest.get(slot, (0, 0)), "never back"
+            self.newest[slot] = moment
+            self.seen[slot] = event.record
+
+    def values(self) -> list[str]:
+        return sorted(record.metadata.value for record in self.seen.values())
+
+
+@asynccontextmanager
+async def watching(*watchers: Watcher) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        for watcher in watchers:
+            nursery.start_soon(watcher.run)
+        with trio.fail_after(LONGEST):
+            for watcher in watchers:
+                await watcher.started.wait()
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def resolved(client: AquaClient, resource_id: str) -> list[str]:
+    """From a majority, over the network."""
+    records, errors = await client.resolveResource(resource_id, 4)
+    assert records is not None, errors
+    return sorted(record.metadata.value for record in records)
+
+
+async def test_each_change_is_told_once_in_order_and_soon(network: Network) -> None:
+    async with connect(network.relay()) as issuer, connect(network.relay()) as other:
+        resource_id, errors = await issuer.createResource("watched")
+        assert resource_id is not None, errors
+        watcher = Watcher(other, resource_id)
+        async with watching(watcher):
+            assert [event.kind for event in watcher.events] == [EventKind.SNAPSHOT]
+            for value in ("1", "2"):
+                assert await issuer.registerService(resource_id, value, issuer.peer_id, "s") == (True, [])
+                await eventually(trio.lowlevel.checkpoint, lambda _, v=value: watcher.values() == [v], 2)
+            assert await issuer.unregisterService(resource_id, issuer.peer_id) == (True, [])
+            await eventually(trio.lowlevel.checkpoint, lambda _: watcher.values() == [], 2)
+        assert [event.kind for event in watcher.events[1:]] == [EventKind.ADDED, EventKind.UPDATED, EventKind.REMOVED]
+
+
+async def test_a_resource_that_does_not_exist_yet_can_be_watched_and_its_removal_is_told(network: Network) -> None:
+    async with connect(network.relay()) as issuer, connect(network.relay()) as other:
+        resource_id = await issuer.getResourceId("later", issuer.peer_id)
+        watcher = Watcher(other, resource_id)
+        async with watching(watcher):
+            assert watcher.events == [WatchEvent(EventKind.SNAPSHOT)]
+            assert (await issuer.createResource("later"))[0] == resource_id
+            assert await issuer.registerService(resource_id, "here", issuer.peer_id, "s") == (True, [])
+            await eventually(trio.lowlevel.checkpoint, lambda _: watcher.values() == ["here"], LONGEST)
+            assert (await issuer.removeResource(resource_id))[0]
+            await eventually(trio.lowlevel.checkpoint, lambda _: watcher.values() == [], LONGEST)
+        assert watcher.events[-1].kind is EventKind.REMOVED
+
+
+async def test_a_slow_consumer_gets_the_latest_state_and_is_told_what_it_missed(network: Network) -> None:
+    async with connect(network.relay()) as issuer, connect(network.relay()) as other:
+        resource_id, _ = await issuer.createResource("too fast")
+        assert resource_id is not None
+        async with other.watch(resource_id) as events:
+            assert (await anext(events)).kind is EventKind.SNAPSHOT
+            for number in range(5):
+                value = str(number)
+                assert await issuer.registerService(resource_id, value, issuer.peer_id, "s") == (True, [])
+                await eventually(
+                    trio.lowlevel.checkpoint, lambda _, v=value: [r.metadata.value for r in events.records] == [v], 5
+                )
+            event = await anext(events)
+            assert event.kind is EventKind.ADDED
+            assert event.record is not None
+            assert event.record.metadata.value == "4"
+            assert event.coalesced == 4
+
+
+async def test_a_watched_resource_is_resolved_without_the_network(network: Network) -> None:
+    async with connect(network.relay()) as issuer, connect(network.relay()) as other:
+        resource_id, _ = await issuer.createResource("at hand")
+        assert resource_id is not None
+        assert await issuer.registerService(resource_id, "v", issuer.peer_id, "s") == (True, [])
+        watcher = Watcher(other, resource_id)
+        async with watching(watcher):
+            await eventually(trio.lowlevel.checkpoint, lambda _: watcher.values() == ["v"], LONGEST)
+            for _ in range(100):
+                with trio.fail_after(0.05):
+                    records, errors = await other.resolveResource(resource_id, 1)
+                assert errors == []
+                assert records is not None
+                assert [record.metadata.value for record in records] == ["v"]
+
+
+async def test_the_command_prints_events_as_lines_and_as_json(network: Network, tmp_path: Path) -> None:
+    async with connect(network.relay()) as issuer:
+        resource_id, _ = await issuer.createResource("on the screen")
+        assert resource_id is not None
+        assert await issuer.registerService(resource_id, "v", issuer.peer_id, "s") == (True, [])
+        flags = ("--relay", network.relay(), "-n", "1")
+        people = await command("watch", resource_id, *flags, home=tmp_path)
+        assert people.code == 0, people.err
+        assert "snapshot" in people.out
+        assert issuer.peer_id in people.out
+        scripts = await command("watch", resource_id, *flags, "--json", home=tmp_path)
+        told = json.loads(scripts.out)
+        assert told["event"] == "snapshot"
+        assert [record["metadata"]["value"] for record in told["records"]] == ["v"]
+        assert environment_of(tmp_path)
+
+
+@pytest.mark.timeout(300)
+async def test_watchers_see_everything_while_nodes_are_killed_and_restarted(tmp_path: Path) -> None:
+    network = Network(tmp_path, 10, "--config", str(_config(tmp_path)))
+    await network.start()
+    randomness = random.Random(4)
+    try:
+        doors = network.nodes[:4]
+        addresses = [node.address for node in doors]
+        async with connect(addresses) as owner, connect(addresses[::-1]) as one, connect(addresses[1:]) as two:
+            resource_id, errors = await owner.createResource(
+                "busy",
+            )
+            assert resource_id is not None, errors
+            watchers = [Watcher(client, resource_id) for client in (owner, one, two)]
+            async with watching(*watchers):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_churn, network, randomness)
+                    async with trio.open_nursery() as issuers:
+                        for number in range(ISSUERS):
+                            issuers.start_soon(_issue, addresses[number % 4 :] + addresses, resource_id, number)
+                    nursery.cancel_scope.cancel()
+                await network.restart([node for node in network.nodes if not node.alive])
+                expected = [f"{number} {CHANGES - 1}" for number in range(ISSUERS)]
+                for watcher in watchers:
+                    await eventually(trio.lowlevel.checkpoint, lambda _, w=watcher: w.values() == expected, LONGEST)
+                assert await resolved(owner, resource_id) == expected
+            for watcher in watchers:
+                print(f"{len(watcher.events)} events, {sum(e.coalesced for e in watcher.events)} coalesced")  # noqa: T201
+    finally:
+        await network.stop()
+
+
+def _config(folder: Path) -> Path:
+    path = folder / "config.toml"
+    path.write_text("[registry]\nneighbourhood_size = 5\nresponsibility_margin = 2\n")
+    return path
+
+
+async def _issue(addresses: list[str], resource_id: str, number: int) -> None:
+    async with connect(list(dict.fromkeys(addresses))) as issuer:
+        for change in range(CHANGES):
+            done = False
+            while not done:
+                done, _ = await issuer.registerService(resource_id, f"{number} {change}", issuer.peer_id, "s")
+
+
+async def _churn(network: Network, randomness: random.Random) -> None:
+    while True:
+        victim = randomness.choice(network.nodes[4:])
+        await victim.kill()
+        await trio.sleep(1)  # for as long the network does without it
+        await network.restart([victim])
