@@ -1,0 +1,133 @@
+"""From the acknowledgement of a registration to the watcher's event, and what watching costs.
+
+    python -m benchmarks.watching
+
+Eight node processes; this process registers through one light client and watches through another, on sixty resources,
+at several rates. A change counts as told when the watcher got an event with its value: states of one record that follow
+each other faster than they travel may be left out. The reference is asking again: a resolve over the same network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from aqua_compat.node_process import NodeProcess
+from benchmarks.registry_operations import NODES, cpu_seconds, idle, network, prepared
+from benchmarks.timing import timed
+from overlay.identity import Identity
+from registry.light import LightClient, open_light_client
+from registry.watching.watch import Watch
+
+SLOTS = 60
+SETTLED = 3.0  # seconds after which a new watch's topics are formed
+
+
+class Told:
+    """When each value was acknowledged, and when its event came."""
+
+    def __init__(self) -> None:
+        self.acknowledged: dict[str, float] = {}
+        self.told: dict[str, float] = {}
+        self.failed = 0
+
+    async def follow(self, watch: Watch) -> None:
+        async for event in watch:
+            if event.record is not None:
+                self.told.setdefault(event.record.metadata.value, trio.current_time())
+
+    def summary(self, name: str, cpu: float) -> str:
+        delays = sorted(
+            max(self.told[value] - when, 0.0) * 1000 for value, when in self.acknowledged.items() if value in self.told
+        )
+        lost = sum(value not in self.told for value in self.acknowledged)
+        p50, p99 = delays[len(delays) // 2], delays[min(int(len(delays) * 0.99), len(delays) - 1)]
+        count = len(self.acknowledged)
+        return (
+            f"{name:44} p50 {p50:8.2f} ms  p99 {p99:8.2f} ms  {count} changes, {lost} not told, {self.failed} failed,"
+            f" {cpu / max(count, 1) * 1000:.1f} ms CPU of all nodes per change"
+        )
+
+
+async def changes(issuer: LightClient, ids: list[str], told: Told, rate: int, seconds: float, label: str) -> None:
+    async def change(number: int) -> None:
+        value = f"{label} {number}"
+        done = await issuer.registry.register_service(
+            ids[number % len(ids)], value, issuer.registry.identity.peer_id, "s"
+        )
+        if done.success:
+            told.acknowledged[value] = trio.current_time()
+        else:
+            told.failed += 1
+
+    async with trio.open_nursery() as nursery:
+        began = trio.current_time()
+        for number in range(int(rate * seconds)):
+            await trio.sleep_until(began + number / rate)
+            nursery.start_soon(change, number)
+
+
+async def delays(nodes: list[NodeProcess], ids: list[str], issuer: LightClient, seconds: float) -> None:
+    process_ids = [node.process_id for node in nodes if node.process_id]
+    async with open_light_client(Identity.generate(), [nodes[2].address]) as watcher:
+
+        async def ask(number: int) -> bool:
+            return (await watcher.registry.resolve_resource(ids[number % len(ids)], 1)).records is not None
+
+        print(f"{'reference: asking again (resolve, ack 1)':44} {await timed(ask, 200, 1)}")
+        for rate in (1, 10, 50):
+            told = Told()
+            async with trio.open_nursery() as nursery:
+                watches = [watcher.registry.watch(resource_id) for resource_id in ids]
+                for watch in watches:
+                    nursery.start_soon(told.follow, watch)
+                await trio.sleep(SETTLED)
+                before = sum(map(cpu_seconds, process_ids))
+                await changes(issuer, ids, told, rate, max(seconds, 20 / rate), f"at {rate}")
+                with trio.move_on_after(5):
+                    while told.acknowledged.keys() - told.told.keys():  # noqa: ASYNC110 - a benchmark's patience
+                        await trio.sleep(0.05)
+                cpu = sum(map(cpu_seconds, process_ids)) - before
+                for watch in watches:
+                    watch.close()
+            print(told.summary(f"acknowledged to told, {rate} changes per second", cpu))
+
+
+async def idling(nodes: list[NodeProcess], ids: list[str], stored: str, counts: list[int]) -> None:
+    async with open_light_client(Identity.generate(), [nodes[3].address]) as watcher:
+        for count in counts:
+            watches = [watcher.registry.watch(resource_id) for resource_id in ids[:count]]
+            for watch in watches:
+                await anext(watch)
+            await trio.sleep(SETTLED + 22)  # and until topics that nobody watches any more were left
+            await idle(nodes, f"{stored} stored, {count} watched")
+            for watch in watches:
+                watch.close()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=15, help="seconds of changes per rate")
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    print(f"Python {platform.python_version()}, {NODES} node processes")
+    with tempfile.TemporaryDirectory() as folder:
+        async with network(Path(folder)) as nodes:
+            async with open_light_client(Identity.generate(), [nodes[1].address]) as issuer:
+                few = await prepared(issuer.registry, 20, "few")
+                await idling(nodes, few, "20", [0, 20])
+                ids = few + await prepared(issuer.registry, SLOTS - 20, "slot")
+                await delays(nodes, ids, issuer, arguments.seconds)
+                ids += await prepared(issuer.registry, 1000 - SLOTS, "many")
+                await idling(nodes, ids, "1,000", [0, 20, 200])
+
+
+if __name__ == "__main__":
+    trio.run(partial(main))

@@ -1,0 +1,182 @@
+"""Announcements among node processes: what is lost is repaired, and who floods a topic harms nobody for long."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from aqua_compat import AquaClient, connect
+from aqua_compat.node_process import NodeProcess
+from benchmarks.registry_operations import cpu_seconds
+from overlay.errors import OverlayError
+from overlay.host import Host, open_host
+from overlay.identity import Identity
+from overlay.settings import OverlaySettings, TopicLimits
+from overlay.topics import Verdict
+from registry.light import open_light_client
+from registry.watching.event import EventKind
+from tests.end_to_end.network import Network, eventually
+from tests.end_to_end.test_watch import LONGEST, Watcher, watching
+
+UNBOUND = TopicLimits(rate=1e6, burst=1e6)  # an attacker doesn't keep to ours
+RENEWED = 20.0  # seconds by which every lease was renewed
+
+
+@asynccontextmanager
+async def stranger_in(
+    node: NodeProcess, topic: str, judge: Callable[[str, bytes, str], Awaitable[Verdict]]
+) -> AsyncIterator[Host]:
+    """A peer of nobody's, in the topic that the node is in too."""
+    settings = OverlaySettings(listen=(), member=False, topics=UNBOUND)
+    async with open_host(Identity.generate(), settings) as host:
+        host.topics.judge_with(judge)
+        await host.connect(node.address, timeout=5)
+        assert await host.topics.join(topic)
+        await eventually(
+            trio.lowlevel.checkpoint,
+            lambda _: bool(host.pubsub.router.mesh.get(topic)),  # type: ignore[attr-defined]
+        )
+        yield host
+
+
+async def ignoring(topic: str, payload: bytes, forwarder: str) -> Verdict:
+    await trio.lowlevel.checkpoint()
+    return Verdict.IGNORE
+
+
+async def announcer(network: Network, aqua: AquaClient, resource_id: str) -> NodeProcess:
+    """The node that watchers of a resource turn to first."""
+    nearest = (await aqua.registry.neighbours(resource_id))[0]
+    return next(node for node in network.running if node.peer_id == nearest)
+
+
+async def leases_in(network: Network) -> int:
+    leases = 0
+    for node in network.running:
+        async with connect(node.address) as aqua:
+            status = await aqua.registry.status()
+            assert status.topics is not None
+            assert status.topics.topics <= 64
+            leases += status.leases
+    return leases
+
+
+async def changed(issuer: AquaClient, resource_id: str, watcher: Watcher, values: range) -> list[float]:
+    """Registers one value after the other; the seconds until the watcher had each, after its acknowledgement."""
+    delays: list[float] = []
+    for value in map(str, values):
+        assert await issuer.registerService(resource_id, value, issuer.peer_id, "s") == (True, [])
+        acknowledged = trio.current_time()
+        await eventually(trio.lowlevel.checkpoint, lambda _, v=value: v in watcher.values(), 2)
+        delays.append(trio.current_time() - acknowledged)
+    return delays
+
+
+async def test_announcements_that_got_lost_are_made_up_for_at_the_next_renewal(network: Network) -> None:
+    async with (
+        connect(network.relay()) as issuer,
+        open_light_client(Identity.generate(), [network.relay()]) as deaf,
+    ):
+        resource_id, errors = await issuer.createResource("lost")
+        assert resource_id is not None, errors
+        async with deaf.registry.watch(resource_id) as events:
+            assert (await anext(events)).kind is EventKind.SNAPSHOT
+            deaf.peer.topics.judge_with(ignoring)
+            assert await issuer.registerService(resource_id, "v", issuer.peer_id, "s") == (True, [])
+            with trio.fail_after(RENEWED):
+                event = await anext(events)
+            assert event.kind is EventKind.ADDED
+
+
+async def test_a_flood_of_invalid_announcements_ends_within_a_second_and_the_others_go_on(network: Network) -> None:
+    async with connect(network.relay()) as issuer, connect(network.relay()) as other:
+        resource_id, errors = await issuer.createResource("flooded")
+        assert resource_id is not None, errors
+        watcher = Watcher(other, resource_id)
+        async with watching(watcher):
+            await changed(issuer, resource_id, watcher, range(3))
+            victim = await announcer(network, issuer, resource_id)
+            async with stranger_in(victim, resource_id, ignoring) as attacker:
+                with trio.fail_after(1):
+                    for number in itertools.count():
+                        if not attacker.is_connected(victim.peer_id):
+                            break
+                        await attacker.topics.announce(resource_id, b"garbage %d" % number)
+                try:
+                    with trio.move_on_after(2):
+                        await attacker.connect(victim.address, timeout=1)
+                except OverlayError:
+                    pass
+                await eventually(
+                    trio.lowlevel.checkpoint, lambda _: not attacker.is_connected(victim.peer_id), 2
+                )  # it isn't let in again
+            await changed(issuer, resource_id, watcher, range(3, 13))
+        async with connect(victim.address) as aqua:
+            topics = (await aqua.registry.status()).topics
+        assert topics is not None
+        assert topics.banned == 1
+        assert topics.invalid >= 10
+
+
+async def test_a_flood_of_valid_replays_takes_a_bounded_share_of_cpu_and_blames_nobody(network: Network) -> None:
+    heard: list[bytes] = []
+
+    async def listening(topic: str, payload: bytes, forwarder: str) -> Verdict:
+        await trio.lowlevel.checkpoint()
+        heard.append(payload)
+        return Verdict.IGNORE
+
+    async with connect(network.relay()) as issuer, connect(network.relay()) as other:
+        resource_id, errors = await issuer.createResource("replayed")
+        assert resource_id is not None, errors
+        watcher = Watcher(other, resource_id)
+        async with watching(watcher):
+            await changed(issuer, resource_id, watcher, range(2))
+            victim = await announcer(network, issuer, resource_id)
+            async with stranger_in(victim, resource_id, listening) as attacker:
+                await changed(issuer, resource_id, watcher, range(2, 6))
+                await eventually(trio.lowlevel.checkpoint, lambda _: len(heard) >= 4)
+                assert victim.process_id is not None
+                before, began = cpu_seconds(victim.process_id), trio.current_time()
+                sent = 0
+                with trio.move_on_after(6):
+                    for payload in itertools.cycle(heard[:4]):
+                        # Under another sequence number each time, as a replaying peer would to get past caches.
+                        attacker.pubsub.seen_messages.__init__()  # type: ignore[misc]
+                        await attacker.topics.announce(resource_id, payload)
+                        sent += 1
+                share = (cpu_seconds(victim.process_id) - before) / (trio.current_time() - began)
+                print(f"{sent} replays, {share:.0%} of a core")  # noqa: T201
+                assert attacker.is_connected(victim.peer_id)
+                assert share < 0.6
+                await changed(issuer, resource_id, watcher, range(6, 10))
+
+
+async def test_of_a_thousand_resources_only_the_watched_ones_are_announced(network: Network) -> None:
+    async with connect(network.relay()) as issuer, connect(network.relay()) as other:
+        ids: dict[int, str] = {}
+
+        async def create(numbers: range) -> None:
+            for number in numbers:
+                resource_id, errors = await issuer.createResource(f"of many {number}")
+                assert resource_id is not None, errors
+                ids[number] = resource_id
+
+        async with trio.open_nursery() as nursery:
+            for start in range(20):
+                nursery.start_soon(create, range(start * 50, start * 50 + 50))
+        before = await leases_in(network)  # of watchers that have just gone
+        watchers = [Watcher(other, ids[number]) for number in range(50)]
+        async with watching(*watchers):
+            for number in range(100):
+                done = await issuer.registerService(ids[number], f"value {number}", issuer.peer_id, "s")
+                assert done == (True, [])
+            for number, watcher in enumerate(watchers):
+                await eventually(
+                    trio.lowlevel.checkpoint, lambda _, w=watcher, n=number: w.values() == [f"value {n}"], LONGEST
+                )
+            assert 2 * len(watchers) <= await leases_in(network) <= 2 * len(watchers) + before
+        assert all(len(watcher.events) == 2 for watcher in watchers)
