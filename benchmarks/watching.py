@@ -120,6 +120,7 @@ async def main() -> None:
     print(f"Python {platform.python_version()}, {NODES} node processes")
     with tempfile.TemporaryDirectory() as folder:
         async with network(Path(folder)) as nodes:
+            await trio.sleep(3)  # until all know each other
             async with open_light_client(Identity.generate(), [nodes[1].address]) as issuer:
                 few = await prepared(issuer.registry, 20, "few")
                 await idling(nodes, few, "20", [0, 20])

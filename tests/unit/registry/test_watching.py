@@ -1,0 +1,240 @@
+"""Watching in virtual time: what is told, in which order, and from whom after some are gone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.announcing.announcement import announced, announcement_of
+from registry.errors import InvalidValue
+from registry.merging import ResourceState
+from registry.messages import Item
+from registry.settings import NodeSettings, RegistrySettings
+from registry.values import Key, Record, State, Tombstone
+from registry.watching.event import EventKind, WatchEvent
+from registry.watching.watch import Watch
+from registry.watching.watched import RENEW, Watched
+from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.simulation.simulated_network import SimulatedNetwork
+from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_record, a_removal, a_tombstone
+
+KEY = a_key()
+SETTINGS = NodeSettings(registry=RegistrySettings(neighbourhood_size=3))
+
+
+class Around:
+    """Of a watched resource that is fed by hand."""
+
+    settings = RegistrySettings()
+    peer_id = HOST.peer_id
+    phase = 0.0
+
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def watched_by_hand() -> tuple[Watched, Around]:
+    around = Around()
+    watched = Watched(KEY.id, around)  # type: ignore[arg-type]
+    watched.merge(ResourceState(key=KEY))
+    watched.is_ready = True
+    return watched, around
+
+
+def pending(watch: Watch) -> Iterator[WatchEvent]:
+    while (event := watch._next()) is not None:
+        yield event
+
+
+async def test_a_renewal_is_no_event() -> None:
+    watched, _ = watched_by_hand()
+    watched.take(Item(KEY, a_record(KEY.id)))
+    watch = Watch(watched, lambda _: None)
+    assert [event.kind for event in pending(watch)] == [EventKind.SNAPSHOT]
+    renewed = a_record(KEY.id, created=NOW + 5)
+    assert watched.take(Item(KEY, renewed))
+    assert list(pending(watch)) == []
+    assert watch.records == (renewed,)
+
+
+async def test_what_expires_is_told_as_expired_and_what_was_ended_as_removed() -> None:
+    watched, around = watched_by_hand()
+    record = a_record(KEY.id)
+    watched.take(Item(KEY, record))
+    watch = Watch(watched, lambda _: None)
+    assert next(pending(watch)).records == (record,)
+    around.now += around.settings.expired_age
+    watched.refresh()
+    assert list(pending(watch)) == [WatchEvent(EventKind.EXPIRED, record)]
+    later = a_record(KEY.id, issued=int(around.now), created=int(around.now))
+    watched.take(Item(KEY, later))
+    assert list(pending(watch)) == [WatchEvent(EventKind.ADDED, later)]
+    watched.take(Item(KEY, a_tombstone(KEY.id, issued=int(around.now) + 1)))
+    assert list(pending(watch)) == [WatchEvent(EventKind.REMOVED, later)]
+
+
+async def test_removing_the_resource_removes_its_records() -> None:
+    watched, _ = watched_by_hand()
+    record = a_record(KEY.id)
+    watched.take(Item(KEY, record))
+    watch = Watch(watched, lambda _: None)
+    assert len(list(pending(watch))) == 1
+    watched.take(Item(a_removal(issued=NOW + 1)))
+    assert list(pending(watch)) == [WatchEvent(EventKind.REMOVED, record)]
+
+
+STATES = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 6), st.booleans(), st.booleans()).map(
+        lambda parts: (parts[0], parts[1], parts[2], parts[3])
+    ),
+    max_size=25,
+)
+
+
+@given(STATES)
+def test_whatever_the_order_events_lead_to_the_state_without_repeating_or_going_back(
+    updates: list[tuple[int, int, bool, bool]],
+) -> None:
+    watched, _ = watched_by_hand()
+    watch = Watch(watched, lambda _: None)
+    seen = {record.slot: record for event in pending(watch) for record in event.records}
+    for slot, age, ended, listens in updates:
+        value = f"value {age}"
+        issuer = (OWNER, HOST)[slot % 2]
+        state: State = (
+            a_tombstone(KEY.id, issuer=issuer, issued=NOW + age)
+            if ended
+            else a_record(KEY.id, issuer=issuer, issued=NOW + age, value=value)
+        )
+        watched.take(Item(KEY, state))
+        if listens:
+            for event in pending(watch):
+                follow(seen, event)
+    for event in pending(watch):
+        follow(seen, event)
+    assert seen == watched.visible
+
+
+def follow(seen: dict[object, Record], event: WatchEvent) -> None:
+    assert event.record is not None
+    slot = event.record.slot
+    before = seen.get(slot)
+    if event.kind is EventKind.REMOVED:
+        assert seen.pop(slot) == event.record
+        return
+    assert (before is None) == (event.kind is EventKind.ADDED)
+    if before is not None:
+        assert before.timestamp_issued < event.record.timestamp_issued
+        assert before.metadata.value != event.record.metadata.value
+    seen[slot] = event.record
+
+
+@pytest.mark.parametrize("state", [a_record(KEY.id), a_tombstone(KEY.id)])
+def test_an_announcement_is_read_as_it_was_written(state: State) -> None:
+    assert announced(KEY.id, announcement_of(Item(KEY, state))) == Item(KEY, state)
+    removal = Item(a_removal())
+    assert announced(removal.key_id, announcement_of(removal)) == removal
+
+
+def forged(value: Key | Record | Tombstone) -> Key | Record | Tombstone:
+    field = "issuer_signature" if isinstance(value, Tombstone) else "signature"
+    return msgspec.structs.replace(value, **{field: bytes(64)})
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"garbage",
+        announcement_of(Item(KEY)),  # a key alone is no news
+        announcement_of(Item(forged(KEY), a_record(KEY.id))),  # type: ignore[arg-type]
+        announcement_of(Item(KEY, forged(a_record(KEY.id)))),  # type: ignore[arg-type]
+        announcement_of(Item(KEY, forged(a_tombstone(KEY.id)))),  # type: ignore[arg-type]
+        announcement_of(Item(KEY, a_record("another key"))),
+        announcement_of(Item(a_key("another"), a_record(KEY.id))),
+        announcement_of(Item(KEY, a_record(KEY.id))) + b"\x00",
+        announcement_of(Item(a_removal(), a_record(KEY.id))),
+    ],
+)
+def test_what_no_honest_peer_announces_is_invalid(payload: bytes) -> None:
+    with pytest.raises(InvalidValue):
+        announced(KEY.id, payload)
+
+
+@asynccontextmanager
+async def watching_network() -> AsyncIterator[tuple[SimulatedNetwork, list[SimulatedNode], str]]:
+    async with simulated_nodes(6, SETTINGS) as (network, nodes):
+        created = await nodes[0].registry.create_resource("watched", factor=3)
+        assert created.resource_id is not None, created.errors
+        yield network, nodes, created.resource_id
+
+
+async def test_lost_sources_are_replaced_at_once_and_what_was_missed_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with watching_network() as (network, nodes, resource_id):
+        keepers = await nodes[0].registry.neighbours(resource_id)
+        outside = next(node for node in nodes if node.peer_id not in keepers)
+        issuer = next(node for node in nodes if node.peer_id != outside.peer_id and node.peer_id not in keepers)
+        async with outside.registry.watch(resource_id) as watch:
+            assert (await anext(watch)).kind is EventKind.SNAPSHOT
+            await trio.sleep(2)
+            [watched] = outside.parts.watches._watched.values()
+            assert sorted(watched.sources) == sorted(keepers[:2])
+            network.down.add(keepers[0])
+            network.membership_changed()
+            began = trio.current_time()
+            await trio.sleep(1)
+            assert keepers[0] not in watched.sources
+            assert len(watched.sources) == 2
+            done = await issuer.registry.register_service(resource_id, "v", issuer.peer_id, None, factor=2)
+            assert done.success, done.errors
+            event = await anext(watch)
+            assert event.kind is EventKind.ADDED
+            assert trio.current_time() - began < RENEW / 2
+
+
+async def test_what_is_lost_on_the_way_is_told_after_the_next_renewal(autojump_clock: trio.testing.MockClock) -> None:
+    async with watching_network() as (_, nodes, resource_id):
+        keepers = await nodes[0].registry.neighbours(resource_id)
+        outside = next(node for node in nodes if node.peer_id not in keepers)
+
+        async def lost(caller: str, body: object) -> object:
+            await trio.lowlevel.checkpoint()
+            return None
+
+        outside.peer.intercept("registry.announce", lost)
+        async with outside.registry.watch(resource_id) as watch:
+            await anext(watch)
+            await trio.sleep(2)
+            done = await nodes[0].registry.register_service(resource_id, "v", nodes[0].peer_id, None, factor=3)
+            assert done.success, done.errors
+            began = trio.current_time()
+            assert (await anext(watch)).kind is EventKind.ADDED
+            assert 0.5 < trio.current_time() - began <= RENEW + 1
+
+
+async def test_a_lease_ends_with_its_watch_or_when_it_is_not_renewed(autojump_clock: trio.testing.MockClock) -> None:
+    async with watching_network() as (network, nodes, resource_id):
+        keepers = await nodes[0].registry.neighbours(resource_id)
+        outside = [node for node in nodes if node.peer_id not in keepers]
+        for node in outside[:2]:
+            watch = node.registry.watch(resource_id)
+            await anext(watch)
+            await trio.sleep(2)
+            assert sum(each.parts.leases.count() for each in nodes) == 2
+            if node is outside[1]:
+                network.muted.add(node.peer_id)
+            else:
+                watch.close()
+            await trio.sleep(100)
+            assert sum(each.parts.leases.count() for each in nodes) == 0
