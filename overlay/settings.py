@@ -63,7 +63,7 @@ class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 250.0
     """Messages per second that are read of one peer, on average, whatever they are: about a tenth of a core."""
 
-    burst: float = 1000.0
+    burst: float = 500.0
     """Messages of one peer that are read at once."""
 
     invalid_rate: float = 0.1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -124,6 +124,10 @@ class Topics:
             del self._uses[topic]
             self._unused_since[topic] = trio.current_time()
             self._changed.set()
+
+    def peers_in(self, topic: str) -> Collection[str]:
+        """The connected peers that are known to be in a topic, be this one in it or not."""
+        return {str(peer) for peer in self._pubsub.peer_topics.get(topic, ())}
 
     async def announce(self, topic: str, payload: bytes) -> None:
         """Send to everybody in a topic. Who doesn't take it in time goes without."""

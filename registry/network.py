@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from overlay.topics import Judge
@@ -27,6 +27,10 @@ class Topics(Protocol):
 
     def leave(self, topic: str) -> None:
         """One use of a topic less."""
+        ...
+
+    def peers_in(self, topic: str) -> Collection[str]:
+        """The connected peers that are known to be in a topic."""
         ...
 
     async def announce(self, topic: str, payload: bytes) -> None:

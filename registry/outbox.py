@@ -1,6 +1,6 @@
 """Puts on their way to other replicas: those to one peer are coalesced into one frame, there one commit.
 
-A put that nobody waits for lingers a little, so that the puts of the next moments share its frame.
+A put that nobody waits for lingers a little after the one before, so that those that follow each other share a frame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
-LINGER: Final = 0.05  # seconds that a put which nobody waits for stays for company
+LINGER: Final = 0.05  # seconds between frames of puts which nobody waits for
 MAX_BYTES: Final = 64 * 2**20  # of items to all peers; likewise
 MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is to be told
 SEND_TIMEOUT: Final = 6.0  # seconds for one frame
@@ -46,6 +46,7 @@ class Outbox:
         self._waiting: dict[str, deque[tuple[Item, Report]]] = {}
         self._urgent: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
+        self._sent: dict[str, float] = {}
         self._bytes = 0
         self.frames = 0
         self.items = 0
@@ -86,8 +87,11 @@ class Outbox:
         waiting = self._waiting[peer_id]
         try:
             while waiting:
-                with trio.move_on_after(LINGER):
+                with trio.move_on_at(self._sent.get(peer_id, -LINGER) + LINGER):
                     await self._urgent[peer_id].wait()
+                if len(self._sent) >= MAX_PEERS:
+                    self._sent.clear()
+                self._sent[peer_id] = trio.current_time()
                 self._urgent[peer_id] = trio.Event()
                 await self._send(peer_id, self._next_batch(waiting))
         finally:

@@ -103,9 +103,11 @@ class Writer:
             self._nursery.start_soon(self._store_here, item, progress if here else None)
         # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
         urgent = factor > 1 or not here
+        announcers = self._network.topics.peers_in(item.key_id)
         for peer_id in targets:
             if peer_id != self._network.peer_id:
-                self._outbox.put(peer_id, item, progress.report, urgent=urgent)
+                # Who watches hears of it from the replicas that are in the topic.
+                self._outbox.put(peer_id, item, progress.report, urgent=urgent or peer_id in announcers)
         if isinstance(item.state, Tombstone) and item.state.peer_id not in (*targets, self._network.peer_id):
             # The host renews what it signed, so it has to know when that ended; it isn't a replica and doesn't count.
             self._outbox.put(item.state.peer_id, item, _ignore, urgent=False)

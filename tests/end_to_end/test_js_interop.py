@@ -103,7 +103,7 @@ async def test_a_js_peer_hears_of_a_registration_and_its_garbage_is_refused(netw
                 assert await issuer.registerService(resource_id, "heard", issuer.peer_id, "s") == (True, [])
                 told = (await js.said("topic"))[0]
                 assert told["topic"] == resource_id
-                assert told["key"][0] == "in another language"
+                assert "in another language" in told["key"]
                 assert any("heard" in json.dumps(field) for field in told["state"])
                 for number in range(12):
                     await js.publish(f"garbage {number}")

@@ -68,6 +68,9 @@ class NoTopics:
     def leave(self, topic: str) -> None:
         pass
 
+    def peers_in(self, topic: str) -> list[str]:
+        return []
+
     async def announce(self, topic: str, payload: bytes) -> None:
         raise AssertionError(f"{topic} was announced to, {len(payload)} bytes, and never joined")
 
