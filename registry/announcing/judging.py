@@ -45,12 +45,13 @@ class Judging:
         except InvalidValue as error:
             _log.debug("an invalid announcement", forwarder=forwarder, topic=topic, error=str(error)[:200])
             return Verdict.INVALID
-        if not self._is_acceptable(item) or not self._is_within_rate(item):
+        if not self._is_acceptable(item):
             return Verdict.IGNORE
         news = False
         for taker in self._takers:
             news = await taker(item, forwarder) or news
-        return Verdict.FORWARD if news else Verdict.IGNORE
+        # Only news uses the rate up: else replays of old states would keep the next one from travelling.
+        return Verdict.FORWARD if news and self._is_within_rate(item) else Verdict.IGNORE
 
     def _is_acceptable(self, item: Item) -> bool:
         """As for what comes by calls: within limits, neither from the future nor too old."""

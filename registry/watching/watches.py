@@ -217,7 +217,7 @@ class Watches:
             raise Refusal("invalid", str(error)) from error
         for key_id, payload in items:
             watched = self._watched.get(key_id)
-            if watched is None:
+            if watched is None or caller not in watched.sources:
                 continue
             if await self._judging.judge(key_id, payload, caller) is Verdict.INVALID:
                 watched.distrust(caller)

@@ -11,7 +11,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.topics import Verdict
 from registry.announcing.announcement import announced, announcement_of
+from registry.announcing.judging import SLOT_BURST, Judging
 from registry.errors import InvalidValue
 from registry.merging import ResourceState
 from registry.messages import Item
@@ -238,3 +240,46 @@ async def test_a_lease_ends_with_its_watch_or_when_it_is_not_renewed(autojump_cl
                 watch.close()
             await trio.sleep(100)
             assert sum(each.parts.leases.count() for each in nodes) == 0
+
+
+async def judging_of(takes: bool) -> tuple[Judging, list[Item]]:
+    taken: list[Item] = []
+
+    async def take(item: Item, source: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        taken.append(item)
+        return takes
+
+    judging = Judging(RegistrySettings(), lambda: float(NOW))
+    judging.add(take)
+    return judging, taken
+
+
+async def test_old_but_true_announcements_do_not_use_up_the_rate_of_the_next_one() -> None:
+    news = [False] * 100 + [True]
+
+    async def take(item: Item, source: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return news.pop(0)
+
+    judging = Judging(RegistrySettings(), lambda: float(NOW))
+    judging.add(take)
+    payload = announcement_of(Item(KEY, a_record(KEY.id)))
+    verdicts = [await judging.judge(KEY.id, payload, "peer") for _ in range(101)]
+    assert verdicts == [Verdict.IGNORE] * 100 + [Verdict.FORWARD]
+
+
+async def test_news_of_one_record_is_forwarded_within_a_rate() -> None:
+    judging, taken = await judging_of(takes=True)
+    payload = announcement_of(Item(KEY, a_record(KEY.id)))
+    verdicts = [await judging.judge(KEY.id, payload, "peer") for _ in range(100)]
+    assert verdicts.count(Verdict.FORWARD) == SLOT_BURST
+    assert len(taken) == 100
+
+
+@pytest.mark.parametrize("created", [NOW + 3600, NOW - 86_400])
+async def test_what_is_from_the_future_or_too_old_is_ignored_without_blame(created: int) -> None:
+    judging, taken = await judging_of(takes=True)
+    payload = announcement_of(Item(KEY, a_record(KEY.id, created=created)))
+    assert await judging.judge(KEY.id, payload, "peer") is Verdict.IGNORE
+    assert taken == []
