@@ -201,7 +201,7 @@ def resolve(session: Session, resource_id: str, ack: int, as_json: bool) -> None
 @click.command(short_help="Run one of a node's schedules now.")
 @click.argument("schedule")
 @json_option
-@network_options()
+@network_options(acts=True)
 def upkeep(session: Session, schedule: str, as_json: bool) -> None:
     """Run SCHEDULE of the node now: clearExpired_86400, replicate_3600 or renew_43200.
 

@@ -30,10 +30,19 @@ class Session:
     """How one command reaches the network: through which nodes, as whom, and with which patience."""
 
     def __init__(
-        self, relays: tuple[str, ...], key_name: str, timeout: float, factor: int | None, *, writes: bool
+        self,
+        relays: tuple[str, ...],
+        key_name: str | None,
+        timeout: float,
+        factor: int | None,
+        *,
+        writes: bool,
+        acts: bool,
     ) -> None:
+        """Without `key_name`: as the default key if the command `acts` in its name, else as nobody in particular."""
         self.relays = relays
-        self.key_name = key_name
+        self.key_name = key_name or DEFAULT_KEY
+        self.is_nobody = key_name is None and not acts
         self.timeout = timeout
         self.factor = factor
         self.writes = writes
@@ -51,11 +60,14 @@ class Session:
     async def _run(self, action: Action[Outcome], outcomes: list[Outcome]) -> None:
         from aqua_compat.connections import connect
         from aqua_compat.constants import Constants
+        from overlay.identity import Identity
 
         constants = Constants(
             INITIAL_REPLICATION_FACTOR=self.factor or 1, DEFAULT_TIMEOUT=max(1, round(self.timeout * 1000))
         )
-        identity = named_key(self.key_name)
+        # A peer id has one connection to a node: two commands that run at the same time under one would end each
+        # other's.
+        identity = Identity.generate() if self.is_nobody else named_key(self.key_name)
         try:
             async with AsyncExitStack() as stack:
                 data_dir = await stack.enter_async_context(self._own_folder()) if self.writes else None
@@ -100,15 +112,18 @@ class Session:
         return error
 
 
-def network_options(*, writes: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options of every command that uses the network; the command gets a Session as its first argument."""
+def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options of every command that uses the network; the command gets a Session as its first argument.
+
+    `acts`: the command does something in the key's name; all that write do.
+    """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def run(
             *arguments: Any,
             relay: tuple[str, ...],
-            key: str,
+            key: str | None,
             timeout: float,
             log_level: str,
             log_format: str,
@@ -116,7 +131,9 @@ def network_options(*, writes: bool = False) -> Callable[[Callable[..., Any]], C
             **options: Any,
         ) -> Any:
             configure_logs(log_level, log_format)
-            return command(Session(relay, key, timeout, factor, writes=writes), *arguments, **options)
+            return command(
+                Session(relay, key, timeout, factor, writes=writes, acts=acts or writes), *arguments, **options
+            )
 
         decorated: Callable[..., Any] = logging_options("error")(run)
         if writes:
@@ -138,11 +155,10 @@ def network_options(*, writes: bool = False) -> Callable[[Callable[..., Any]], C
         decorated = click.option(
             "-k",
             "--key",
-            default=DEFAULT_KEY,
-            show_default=True,
             metavar="KEYNAME",
             envvar="AQUA_REGISTRY_KEY",
-            help="Name of your key to act as; made on first use.",
+            help="Name of your key to act as; made on first use."
+            + (f"  [default: {DEFAULT_KEY}]" if acts or writes else "  [default: a new one, for this command only]"),
         )(decorated)
         return click.option(
             "--relay",

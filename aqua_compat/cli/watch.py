@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.resources import describe
 from aqua_compat.cli.session import Session, json_option, network_options
 
@@ -33,6 +34,8 @@ def watch(session: Session, resource_id: str, events: int | None, as_json: bool)
             async for event in watched:
                 click.echo(as_json_line(event) if as_json else as_lines(event))
                 count += 1
+                if count == 1 and not watched.exists:
+                    click.echo(f"note: no resource {one_line(resource_id)} is known yet; watching for it", err=True)
                 if count == events:
                     return
 

@@ -31,6 +31,11 @@ class Watch:
         return self._watched.key_id
 
     @property
+    def exists(self) -> bool:
+        """Whether the resource is known: it was created, and not removed since."""
+        return self._watched.state.key is not None
+
+    @property
     def records(self) -> tuple[Record, ...]:
         """The live records as known now, told or not, in an order that every peer agrees on."""
         return tuple(self._watched.visible[slot] for slot in sorted(self._watched.visible))

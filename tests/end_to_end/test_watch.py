@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -157,7 +160,35 @@ async def test_the_command_prints_events_as_lines_and_as_json(network: Network, 
         told = json.loads(scripts.out)
         assert told["event"] == "snapshot"
         assert [record["metadata"]["value"] for record in told["records"]] == ["v"]
-        assert environment_of(tmp_path)
+        unknown = await command("watch", "nothing", *flags, home=tmp_path)
+        assert unknown.code == 0
+        assert "no services" in unknown.out
+        assert "no resource nothing is known yet" in unknown.err
+
+
+async def test_the_command_goes_on_while_others_act_as_the_same_user_and_ends_with_ctrl_c(
+    network: Network, tmp_path: Path
+) -> None:
+    flags = ("--relay", network.relay())
+    created = await command("resource", "create", "at the same time", *flags, home=tmp_path)
+    resource_id = created.out.strip()
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "aqua_compat", "watch", resource_id, "--json", *flags],
+        env=environment_of(tmp_path),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        with trio.fail_after(20):
+            assert b"snapshot" in await process.stdout.receive_some()
+            done = await command("service", "register", resource_id, "--value", "v", *flags, home=tmp_path)
+            assert done.code == 0, done.err
+            assert b"added" in await process.stdout.receive_some()
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @pytest.mark.timeout(300)
