@@ -140,7 +140,7 @@ class Host:
         self.pubsub: GuardedPubsub = guarded_pubsub(self.libp2p, message_id)
         self.topics = Topics(self.pubsub, settings.topics, self.ban)
         self._swarm = swarm_of(self.libp2p)
-        hold_window_updates_back(self._swarm)
+        hold_window_updates_back(self._swarm, self.topics.pause)
         guard_streams(self._swarm)
         self._swarm.register_notifee(_ConnectionNotes(self))
 

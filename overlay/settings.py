@@ -61,7 +61,7 @@ class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for joining a topic."""
 
     rate: float = 250.0
-    """Messages per second that are read of one peer, on average, whatever they are: about a tenth of a core."""
+    """Messages per second that are read of one peer, on average, whatever they are; then the connection waits."""
 
     burst: float = 500.0
     """Messages of one peer that are read at once."""

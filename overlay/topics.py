@@ -95,7 +95,11 @@ class Topics:
         self._slow: set[str] = set()
         self._published = self._forwarded = self._ignored = self._invalid = self._over_rate = self._banned = 0
         pubsub.admit = self._admit
-        pubsub.pause = self._received.debt
+        pubsub.charge = self._received.take
+
+    def pause(self, peer_id: str) -> float:
+        """Seconds for which nothing more should be read of a peer that sent more than it may."""
+        return self._received.debt(peer_id)
 
     def judge_with(self, judge: Judge) -> None:
         """Have `judge` decide on messages of topics joined here."""
@@ -132,6 +136,7 @@ class Topics:
     async def announce(self, topic: str, payload: bytes) -> None:
         """Send to everybody in a topic. Who doesn't take it in time goes without."""
         self._published += 1
+        await trio.lowlevel.checkpoint()  # libp2p has none on this way, and whoever announces much would block the loop
         await self._wait_for_room(topic)
         await self._pubsub.publish(topic, payload)
 

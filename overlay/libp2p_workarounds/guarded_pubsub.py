@@ -13,7 +13,7 @@
 - Sequence numbers begin at the time in seconds: a restarted peer that had sent more than one message a second repeats
   some, which others drop as equivocation.
 - Each message carries its sender's signed addresses, which each receiver verifies again; we tell them otherwise.
-- A task per message, and no way to slow a sender down: reading is paced here.
+- Neither messages nor subscriptions nor control messages are counted, except for some: all are here.
 
 Remove each with its fix upstream.
 """
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 import trio
-from libp2p.abc import IHost, INetStream
+from libp2p.abc import IHost
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
@@ -48,8 +48,8 @@ SEEN: Final = 16_384  # ids of messages
 Admit = Callable[[str, rpc_pb2.Message], Awaitable[bool]]
 """Whether a message by this forwarder (base58) is new and good, so that it goes on to others."""
 
-Pause = Callable[[str], float]
-"""Seconds to wait before more is read of a peer (base58)."""
+Charge = Callable[[str], bool]
+"""Counts one thing that a peer (base58) has sent against what it may; False when it was too much."""
 
 
 class SeenMessages:
@@ -67,21 +67,6 @@ class SeenMessages:
             self._ids.popitem(last=False)
 
 
-class _PacedStream:
-    """A stream that waits before each read as long as its peer's pause says."""
-
-    def __init__(self, stream: INetStream, pause: Callable[[], float]) -> None:
-        self._stream = stream
-        self._pause = pause
-
-    async def read(self, n: int | None = None) -> bytes:
-        await trio.sleep(self._pause())
-        return await self._stream.read(n)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 class _NoTimes:
     """In place of lists of times per topic, which nothing reads in our configuration and nothing shortens."""
 
@@ -95,6 +80,10 @@ class GuardedRouter(GossipSub):
     async def leave(self, topic: str) -> None:
         await super().leave(topic)
         self.time_since_last_publish.pop(topic, None)
+
+    async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
+        if cast("GuardedPubsub", self.pubsub).charge(str(sender_peer_id)):
+            await super().handle_rpc(rpc, sender_peer_id)
 
     def send_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC, priority: bool = False) -> None:
         rpc.ClearField("senderRecord")
@@ -111,7 +100,7 @@ class GuardedPubsub(Pubsub):
         self.seen_messages = cast("Any", SeenMessages())
         self.counter = time.time_ns()
         self.admit: Admit | None = None
-        self.pause: Pause | None = None
+        self.charge: Charge = lambda _: True
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         try:
@@ -125,13 +114,8 @@ class GuardedPubsub(Pubsub):
         except Exception as error:  # whatever a message raises is the fault under remedy
             log.info("a gossip message was dropped", forwarder=str(msg_forwarder), error=repr(error)[:200])
 
-    async def continuously_read_stream(self, stream: INetStream) -> None:
-        peer_id = str(stream.muxed_conn.peer_id)
-        paced = _PacedStream(stream, lambda: self.pause(peer_id) if self.pause else 0.0)
-        await super().continuously_read_stream(cast("INetStream", paced))
-
     def handle_subscription(self, origin_id: ID, sub_message: rpc_pb2.RPC.SubOpts) -> None:
-        if len(sub_message.topicid) <= MAX_TOPIC:
+        if len(sub_message.topicid) <= MAX_TOPIC and self.charge(str(origin_id)):
             super().handle_subscription(origin_id, sub_message)
 
 

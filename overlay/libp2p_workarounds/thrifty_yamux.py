@@ -13,11 +13,13 @@ Remove when libp2p's yamux holds updates back itself, as go-yamux does (half a w
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from libp2p.custom_types import TMuxerOptions, TProtocol
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
+
+from overlay.libp2p_workarounds.paced_connections import PacedConnection, Pause
 
 if TYPE_CHECKING:
     from libp2p.abc import IMuxedConn, ISecureConn
@@ -55,11 +57,14 @@ class ThriftyYamux(Yamux):
 
 
 class _ThriftyMuxers(MuxerMultistream):
-    """Negotiates yamux, and makes it a thrifty one."""
+    """Negotiates yamux, and makes it a thrifty one, over a paced connection."""
+
+    pause: Pause
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        return self._annotate_connection(ThriftyYamux(conn, peer_id), conn, protocol)
+        paced = cast("ISecureConn", PacedConnection(conn, str(peer_id), self.pause))
+        return self._annotate_connection(ThriftyYamux(paced, peer_id), conn, protocol)
 
 
 def thrifty_yamux_option() -> TMuxerOptions:
@@ -67,7 +72,9 @@ def thrifty_yamux_option() -> TMuxerOptions:
     return {TProtocol(PROTOCOL_ID): ThriftyYamux}
 
 
-def hold_window_updates_back(swarm: Swarm) -> None:
-    """Make every connection of `swarm` a thrifty one. To be called before it listens or dials."""
+def hold_window_updates_back(swarm: Swarm, pause: Pause) -> None:
+    """Make every connection of `swarm` a thrifty and paced one. To be called before it listens or dials."""
     upgrader = swarm.upgrader
-    upgrader.muxer_multistream = _ThriftyMuxers(thrifty_yamux_option(), upgrader.muxer_multistream.negotiate_timeout)
+    muxers = _ThriftyMuxers(thrifty_yamux_option(), upgrader.muxer_multistream.negotiate_timeout)
+    muxers.pause = pause
+    upgrader.muxer_multistream = muxers

@@ -151,7 +151,7 @@ async def test_a_flood_of_valid_replays_takes_a_bounded_share_of_cpu_and_blames_
                 share = (cpu_seconds(victim.process_id) - before) / (trio.current_time() - began)
                 print(f"{sent} replays, {share:.0%} of a core")  # noqa: T201
                 assert attacker.is_connected(victim.peer_id)
-                assert share < 0.6
+                assert share < 0.5
                 await changed(issuer, resource_id, watcher, range(6, 10))
 
 
