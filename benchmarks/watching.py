@@ -22,7 +22,9 @@ import trio
 from aqua_compat.node_process import NodeProcess
 from benchmarks.registry_operations import NODES, cpu_seconds, idle, network, prepared
 from benchmarks.timing import timed
+from overlay.host import open_host
 from overlay.identity import Identity
+from overlay.settings import OverlaySettings
 from registry.light import LightClient, open_light_client
 from registry.watching.watch import Watch
 
@@ -82,22 +84,41 @@ async def delays(nodes: list[NodeProcess], ids: list[str], issuer: LightClient, 
             return (await watcher.registry.resolve_resource(ids[number % len(ids)], 1)).records is not None
 
         print(f"{'reference: asking again (resolve, ack 1)':44} {await timed(ask, 200, 1)}")
-        for rate in (1, 10, 50):
+        for rate, after in ((1, ""), (10, ""), (50, ""), (10, ", after a flood")):
             told = Told()
             async with trio.open_nursery() as nursery:
                 watches = [watcher.registry.watch(resource_id) for resource_id in ids]
                 for watch in watches:
                     nursery.start_soon(told.follow, watch)
                 await trio.sleep(SETTLED)
+                if after:
+                    await flood(nodes, ids[0], issuer)
                 before = sum(map(cpu_seconds, process_ids))
-                await changes(issuer, ids, told, rate, max(seconds, 20 / rate), f"at {rate}")
+                await changes(issuer, ids, told, rate, max(seconds, 20 / rate), f"at {rate}{after}")
                 with trio.move_on_after(5):
                     while told.acknowledged.keys() - told.told.keys():  # noqa: ASYNC110 - a benchmark's patience
                         await trio.sleep(0.05)
                 cpu = sum(map(cpu_seconds, process_ids)) - before
                 for watch in watches:
                     watch.close()
-            print(told.summary(f"acknowledged to told, {rate} changes per second", cpu))
+            print(told.summary(f"acknowledged to told, {rate} changes per second{after}", cpu))
+
+
+async def flood(nodes: list[NodeProcess], resource_id: str, issuer: LightClient) -> None:
+    """A stranger sends garbage into a topic, a thousand messages a second, until it is thrown out."""
+    nearest = (await issuer.registry.neighbours(resource_id))[0]
+    address = next(node.address for node in nodes if node.peer_id == nearest)
+    settings = OverlaySettings(listen=(), member=False)
+    async with open_host(Identity.generate(), settings) as stranger:
+        await stranger.connect(address, timeout=5)
+        await stranger.topics.join(resource_id)
+        await trio.sleep(1)  # until it is in the topic's mesh
+        began, sent = trio.current_time(), 0
+        while stranger.is_connected(nearest) and sent < 5000:
+            await stranger.topics.announce(resource_id, b"garbage %d" % sent)
+            sent += 1
+            await trio.sleep_until(began + sent / 1000)
+        print(f"{'a flood of garbage':44} ended after {trio.current_time() - began:.2f} s and {sent} messages")
 
 
 async def idling(nodes: list[NodeProcess], ids: list[str], stored: str, counts: list[int]) -> None:

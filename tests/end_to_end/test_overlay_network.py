@@ -111,6 +111,8 @@ async def test_lookups_find_the_nearest_when_peers_know_only_those_near_them() -
         settings = OverlaySettings(neighbourhood_size=3, bootstrap=(boot.addresses()[0],))
         peers = [boot, *[await stack.enter_async_context(serving_peer(settings)) for _ in range(11)]]
         await until(peers, lambda: all(peer.members() for peer in peers))
+        for peer in peers:
+            await peer.look_around()  # the first of them did so when the others weren't there yet
         members = [peer.peer_id for peer in peers]
         for number in range(6):
             expected = nearest(resource_position(f"resource {number}"), members, 3)
