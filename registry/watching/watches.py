@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 LINGER: Final = 5.0  # seconds that a resource is watched on after its last watch ended
 
+MAX_ID: Final = 1024  # characters, as in every call
+
 Neighbours = Callable[[str], Awaitable[list[str]]]
 Read = Callable[[str], Awaitable[ReadOutcome]]
 Own = Callable[[str], Awaitable[ResourceState | None]]
@@ -85,7 +87,11 @@ class Watches:
         network.on_membership_change(self._note_change)
 
     def watch(self, resource_id: str) -> Watch:
-        """Watches a resource from now on, existing or not. Raises RuntimeError when this peer has been closed."""
+        """Watches a resource from now on, existing or not.
+
+        Raises InvalidValue for what no resource has as its id, RuntimeError when this peer has been closed.
+        """
+        _check_id(resource_id)
         if self._nursery is None:
             raise RuntimeError("this peer isn't open (any more)")
         watched = self._watched.get(resource_id)
@@ -227,6 +233,15 @@ class Watches:
     def _note_change(self) -> None:
         for watched in list(self._watched.values()):
             watched.poke()
+
+
+def _check_id(resource_id: str) -> None:
+    if not 0 < len(resource_id) <= MAX_ID:
+        raise InvalidValue(f"a resource id has 1 to {MAX_ID} characters, not {len(resource_id)}")
+    try:
+        resource_id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidValue(f"a resource id is text: {error}") from error
 
 
 class _Wish:
