@@ -220,8 +220,8 @@ class Registry:
     def watch(self, resource_id: str) -> Watch:
         """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
 
-        Nothing that the network does ends it: it looks for other replicas, and goes on where it was. Raises InvalidValue
-        for what is no resource id.
+        Nothing that the network does ends it: it looks for other replicas, and goes on where it was.
+        Raises InvalidValue for what is no resource id.
         """
         return self._watches.watch(resource_id)
 
