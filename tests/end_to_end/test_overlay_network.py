@@ -105,6 +105,25 @@ async def test_six_peers_join_in_any_order_and_agree(bootstraps_start: str) -> N
         assert all(peer.statistics().routing_table == 5 for peer in peers)
 
 
+async def quiet(peers: Sequence[OverlayPeer], seconds: float = 1.0) -> None:
+    """Until nobody has come or gone for a while: two peers that dial each other at the same time part for a moment."""
+    changed = trio.Event()
+
+    def note() -> None:
+        nonlocal changed
+        changed.set()
+        changed = trio.Event()
+
+    for peer in peers:
+        peer.on_membership_change(note)
+    with trio.fail_after(30):
+        while True:
+            with trio.move_on_after(seconds) as patience:
+                await changed.wait()
+            if patience.cancelled_caught:
+                return
+
+
 async def test_lookups_find_the_nearest_when_peers_know_only_those_near_them() -> None:
     async with AsyncExitStack() as stack:
         boot = await stack.enter_async_context(serving_peer(OverlaySettings(neighbourhood_size=3)))
@@ -113,6 +132,7 @@ async def test_lookups_find_the_nearest_when_peers_know_only_those_near_them() -
         await until(peers, lambda: all(peer.members() for peer in peers))
         for peer in peers:
             await peer.look_around()  # the first of them did so when the others weren't there yet
+        await quiet(peers)
         members = [peer.peer_id for peer in peers]
         for number in range(6):
             expected = nearest(resource_position(f"resource {number}"), members, 3)
