@@ -9,12 +9,15 @@ if TYPE_CHECKING:
     from aqua_compat.api import AquaClient
     from aqua_compat.connections import connect, node
     from aqua_compat.constants import Constants
+    from aqua_compat.services.serving import ServiceLimits, caller
 
-__all__ = ["AquaClient", "Constants", "connect", "node"]
+__all__ = ["AquaClient", "Constants", "ServiceLimits", "caller", "connect", "node"]
 
 _HOMES = {
     "AquaClient": "aqua_compat.api",
     "Constants": "aqua_compat.constants",
+    "ServiceLimits": "aqua_compat.services.serving",
+    "caller": "aqua_compat.services.serving",
     "connect": "aqua_compat.connections",
     "node": "aqua_compat.connections",
 }

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 
-from aqua_compat.arguments import check_string
+from aqua_compat.arguments import check_peer_id, check_string
 from aqua_compat.constants import Constants
 from aqua_compat.registry_api import RegistryApi
 from aqua_compat.resources_api import ResourcesApi
 
 if TYPE_CHECKING:
+    from aqua_compat.services.calling import OnPeer
+    from aqua_compat.services.picking import Strategy
+    from aqua_compat.services.services import Called, Services
+    from aqua_compat.services.serving import ServiceLimits
     from registry.registry import Registry
     from registry.watching.watch import Watch
 
@@ -21,8 +27,100 @@ class AquaClient(ResourcesApi, RegistryApi):
     `constants` overrides the original's for this client only.
     """
 
-    def __init__(self, registry: Registry, constants: Constants | None = None) -> None:
+    def __init__(
+        self, registry: Registry, constants: Constants | None = None, services: Services | None = None
+    ) -> None:
         super().__init__(registry, constants or Constants())
+        self._given_services = services
+
+    def serve(self, service_id: str, service: object, *, limits: ServiceLimits | None = None) -> None:
+        """Answer calls of an object's public methods, or of a mapping's functions, async or sync (in threads).
+
+        Arguments are checked by annotations; `aqua_compat.caller()` tells within a function who calls. Raises
+        ValueError for an id in use, TypeError for what can't be served.
+        """
+        self._services.serving.add(service_id, service, limits)
+
+    def provide(
+        self,
+        resource_id: str,
+        service_id: str,
+        service: object,
+        *,
+        value: str = "",
+        limits: ServiceLimits | None = None,
+    ) -> AbstractAsyncContextManager[None]:
+        """Serve and stay registered on a resource while the block runs; `async with client.provide(...)`.
+
+        The record is renewed, and issued anew when the relay changes. Raises NotRegistered, ValueError, TypeError.
+        """
+        return self._services.provide(
+            check_string("resource_id", resource_id), service_id, service, check_string("value", value), limits
+        )
+
+    def on(self, peer_id: str, *, via: str | Sequence[str] = (), timeout: float | None = None) -> OnPeer:
+        """A peer to call, reached through `via` where it can't be dialled (Aqua: `on peer via relay`).
+
+        `await client.on(peer, via=relay).call("echo", "echo", "hi")`. `timeout`: of calls that give none, in seconds.
+        """
+        relays = (via,) if isinstance(via, str) else tuple(via)
+        checked = [check_peer_id("via", relay) for relay in relays]
+        seconds = self.constants.timeout if timeout is None else timeout
+        return self._services.on(check_peer_id("peer_id", peer_id), checked, seconds)
+
+    async def call_all(
+        self,
+        resource_id: str,
+        function: str,
+        *arguments: object,
+        service_id: str = "",
+        ack: int = 1,
+        timeout: float | None = None,
+    ) -> list[Called]:
+        """Call a function of every provider on a resource at once; what each came to, in the order of answers.
+
+        The Pythonic form of `executeOnResource`. `service_id`: of records that name none. Raises NoProvider when the
+        resource can't be resolved.
+        """
+        return await self._services.call_all(
+            check_string("resource_id", resource_id), function, arguments, service_id, ack, self._seconds(timeout)
+        )
+
+    async def call_any(
+        self,
+        resource_id: str,
+        function: str,
+        *arguments: object,
+        strategy: Strategy = "random",
+        idempotent: bool = False,
+        service_id: str = "",
+        ack: int = 1,
+        timeout: float | None = None,
+    ) -> Any:
+        """Call a function of one provider on a resource, and of the next when that one can't be called.
+
+        A call that may have reached its service is repeated elsewhere only if `idempotent`. Peers that failed come last
+        for 30 seconds. Raises NoProvider, and the ServiceError of the provider that was called.
+        """
+        return await self._services.call_any(
+            check_string("resource_id", resource_id),
+            function,
+            arguments,
+            strategy=strategy,
+            idempotent=idempotent,
+            service_id=service_id,
+            ack=ack,
+            timeout=self._seconds(timeout),
+        )
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self.constants.timeout if timeout is None else timeout
+
+    @property
+    def _services(self) -> Services:
+        if self._given_services is None:
+            raise RuntimeError("this client was made without a network; use aqua_compat.connect or aqua_compat.node")
+        return self._given_services
 
     @property
     def registry(self) -> Registry:

@@ -38,6 +38,7 @@ async def connect(
     it signs here, so the node never can in its name. `data_dir` keeps the times of its own writes across restarts.
     Raises `registry.errors.DoorClosed` or `overlay.errors.OverlayError` when no node can be reached at the start.
     """
+    from aqua_compat.services.services import Services
     from registry.light import open_light_client
 
     _quiet_unless_configured()
@@ -46,7 +47,7 @@ async def connect(
         raise ValueError("addresses holds no multiaddr of a node")
     who = identity or Identity.generate()
     async with open_light_client(who, given, settings=settings, data_dir=data_dir) as client:
-        yield AquaClient(client.registry, constants)
+        yield AquaClient(client.registry, constants, Services(client.peer, client.registry))
 
 
 @asynccontextmanager
@@ -62,6 +63,7 @@ async def node(
     `identity` is by default the one in `data_dir`, made on the first start.
     Raises `overlay.errors.OverlayError` or `registry.errors.StorageError` when it can't listen or use its folder.
     """
+    from aqua_compat.services.services import Services
     from overlay.identity import load_or_create_identity
     from registry.node import open_node
     from registry.settings import NodeSettings
@@ -69,7 +71,7 @@ async def node(
     _quiet_unless_configured()
     who = identity or load_or_create_identity(data_dir / IDENTITY_FILE)
     async with open_node(who, settings or NodeSettings(), data_dir) as running:
-        yield AquaClient(running.registry, constants)
+        yield AquaClient(running.registry, constants, Services(running.peer, running.registry))
 
 
 IDENTITY_FILE = "identity.json"

@@ -48,6 +48,12 @@ class Unreachable(CallFailed):
     default_reason = "unreachable"
 
 
+class ConnectionLost(Unreachable):
+    """The connection ended before the answer came: the peer may have served the call."""
+
+    default_reason = "the connection was lost"
+
+
 class CallTimeout(CallFailed):
     """The deadline passed before the answer came."""
 

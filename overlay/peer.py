@@ -8,7 +8,7 @@ open_peer ── host          libp2p: listening, connections, gossip
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,12 @@ import trio
 from overlay.addresses import parse_peer_address
 from overlay.calls.links import Links
 from overlay.calls.serving import Handler
-from overlay.errors import CallFailed
+from overlay.errors import CallFailed, PeerIdError, Refusal
 from overlay.host import Host, open_host
 from overlay.identity import Identity
 from overlay.joining import Joining, validate_bootstrap
-from overlay.keyspace import resource_position
+from overlay.keyspace import peer_position, resource_position
+from overlay.relaying import Relaying
 from overlay.routing import Routing
 from overlay.settings import OverlaySettings
 from overlay.surroundings import Surroundings
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _ADDRESSES_METHOD = "overlay/addresses"
+_FIND_METHOD = "overlay/find"
 _ADDRESSES_TIMEOUT = 5.0
 _MAX_REMEMBERED = 256
 _SECOND_DIALS = (0.0, 0.5, 1.5)  # seconds before each dial of a member that went, until it counts as gone
@@ -69,10 +71,11 @@ class OverlayStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class OverlayPeer:
     """One peer of the network. Made by `open_peer`, which owns its tasks."""
 
-    def __init__(self, host: Host, settings: OverlaySettings) -> None:
+    def __init__(self, host: Host, identity: Identity, settings: OverlaySettings) -> None:
         self.host = host
         self._settings = settings
         self._links = Links(host, settings, settings.member)
+        self._relaying = Relaying(identity, self._links, settings.relaying, relays=settings.member)
         self._routing = Routing(host, settings, serve=settings.member)
         self._surroundings = Surroundings(host, self._links, settings)
         self._joining = Joining(self, settings)
@@ -89,6 +92,8 @@ class OverlayPeer:
         self._links.on_up(self._note_up)
         self._links.on_down(self._note_down)
         self._links.serve(_ADDRESSES_METHOD, self._answer_addresses)
+        if settings.member:
+            self._links.serve(_FIND_METHOD, self._answer_find)
         if not self._joins_through_others:
             self._joined.set()
 
@@ -101,13 +106,15 @@ class OverlayPeer:
         """Multiaddrs at which others reach this peer, each ending in `/p2p/<own id>`; empty for one that only dials."""
         return self.host.listen_addresses()
 
-    def serve(self, method: str, handler: Handler) -> None:
+    def serve(self, method: str, handler: Handler, *, relayed: bool = False) -> None:
         """Answer calls of `method` with `await handler(caller's peer id, body)`; bodies are what CBOR can carry.
 
         A handler refuses by raising `Refusal`; anything else that it raises is answered as code "internal".
-        Raises ValueError when the method is served already.
+        `relayed`: also answer calls that come through relays. Raises ValueError when the method is served already.
         """
         self._links.serve(method, handler)
+        if relayed:
+            self._relaying.serve(method, handler)
 
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
         """Call `method` of a peer and return the answer's body; `timeout` in seconds is for all of it.
@@ -116,6 +123,33 @@ class OverlayPeer:
         cancelled when this is.
         """
         return await self._links.call(peer_id, method, body, timeout=timeout)
+
+    async def call_via(
+        self, relays: Sequence[str], peer_id: str, method: str, body: object, *, timeout: float
+    ) -> object:
+        """Call `method` of a peer through one relay, or through two that are connected to each other, nearest first.
+
+        The peer learns from a signature who calls. Raises subclasses of `CallFailed`, as `call`.
+        """
+        return await self._relaying.call(peer_id, relays, method, body, timeout=timeout)
+
+    async def find(self, peer_id: str, *, timeout: float) -> list[str]:
+        """Multiaddrs of a peer: those known, else those that the peers nearest to it tell, or this one's node.
+
+        Remembers them. Empty when nobody knows any.
+        """
+        with trio.move_on_after(timeout):
+            if not self.addresses_of(peer_id) and self._settings.member:
+                await self._surroundings.nearest(peer_position(peer_id), 1)
+            for member in self.members() if not self.addresses_of(peer_id) else ():
+                try:
+                    answer = await self._links.call(member, _FIND_METHOD, peer_id, timeout=timeout)
+                    self.host.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
+                except (CallFailed, msgspec.ValidationError) as error:
+                    log.debug("a member didn't tell where a peer is", peer_id=peer_id, error=str(error))
+                if self.addresses_of(peer_id):
+                    break
+        return self.addresses_of(peer_id)
 
     async def connect(self, multiaddr: str, *, timeout: float) -> str:
         """Connect and link to the peer at a multiaddr that ends in `/p2p/<peer id>`; returns that id.
@@ -298,6 +332,17 @@ class OverlayPeer:
         log.info("a member is gone", peer_id=peer_id, reason=reason)
         self._routing.remove(peer_id)
 
+    async def _answer_find(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
+        """Where a peer is, as far as this one knows; asks others only by a lookup, so no question runs in circles."""
+        try:
+            position = peer_position(msgspec.convert(body, str))
+        except (msgspec.ValidationError, PeerIdError) as error:
+            raise Refusal("malformed", "not a peer id") from error
+        peer_id = str(body)
+        if not self.addresses_of(peer_id):
+            await self._surroundings.nearest(position, 1)
+        return self.addresses_of(peer_id)
+
     async def _answer_addresses(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
         await trio.lowlevel.checkpoint()
         return self.addresses()
@@ -312,7 +357,7 @@ async def open_peer(identity: Identity, settings: OverlaySettings) -> AsyncItera
     validate_bootstrap(settings.bootstrap)
     failure: Exception | None = None
     async with open_host(identity, settings) as host, trio.open_nursery() as nursery:
-        peer = OverlayPeer(host, settings)
+        peer = OverlayPeer(host, identity, settings)
         await nursery.start(peer.run)
         try:
             yield peer

@@ -76,6 +76,22 @@ class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which a banned peer isn't connected to."""
 
 
+class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on calls that this peer passes on for others, and on those that come to it that way."""
+
+    max_by_caller: int = 64
+    """Calls of one peer that are being passed on."""
+
+    max_to_target: int = 32
+    """Calls that are being passed on to one peer; its link serves twice as many."""
+
+    max_bytes: int = 512 * 1024
+    """Of one request."""
+
+    max_remembered: int = 65536
+    """Requests that came through relays and are remembered until they expire, so that none is served twice."""
+
+
 class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one peer listens, joins, looks up and calls."""
 
@@ -99,6 +115,9 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     topics: TopicLimits = TopicLimits()
     """Bounds on announcements."""
+
+    relaying: RelayLimits = RelayLimits()
+    """Bounds on relayed calls."""
 
     dial_timeout: float = 5.0
     """Seconds for connecting and securing a connection."""

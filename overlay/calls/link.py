@@ -26,7 +26,7 @@ from overlay.calls.protocol import (
 from overlay.calls.serving import Handler, Serving
 from overlay.calls.stream import ByteStream
 from overlay.calls.traffic import Traffic
-from overlay.errors import BodyTooLarge, Overloaded, ProtocolError, StreamBroken, Unreachable
+from overlay.errors import BodyTooLarge, ConnectionLost, Overloaded, ProtocolError, StreamBroken
 from overlay.frames import HEADER_BYTES, FrameDecoder, FrameError, decode_item
 from overlay.settings import CallLimits
 
@@ -151,7 +151,7 @@ class Link:
         except OutboxClosed:
             raise NotSent from None
         except LinkLost:
-            raise Unreachable(self.peer_id, method, self.loss) from None
+            raise ConnectionLost(self.peer_id, method, self.loss) from None
         finally:
             if self._pending.give_up(call_id) and in_outbox:
                 self._put(Cancel(call_id))

@@ -1,0 +1,1 @@
+"""Services on peers: serving them, calling them, choosing among those registered on a resource."""

@@ -1,0 +1,98 @@
+"""Every way in which calling a service fails, as one hierarchy."""
+
+from __future__ import annotations
+
+from overlay.errors import (
+    BodyTooLarge,
+    CallFailed,
+    CallRefused,
+    CallTimeout,
+    ConnectionLost,
+    NoSuchMethod,
+    Overloaded,
+    ProtocolNotSupported,
+    Unreachable,
+)
+
+
+class ServiceError(Exception):
+    """Base of all. `peer_id` is the called peer."""
+
+    def __init__(self, peer_id: str, service_id: str, function: str, reason: str) -> None:
+        self.peer_id = peer_id
+        self.service_id = service_id
+        self.function = function
+        self.reason = reason
+        super().__init__(f"{service_id}.{function} on {peer_id}: {reason}")
+
+
+class PeerUnreachable(ServiceError):
+    """Neither directly nor through its relays; the call never reached it."""
+
+
+class CallInterrupted(PeerUnreachable):
+    """The connection was lost before the answer came: the service may have done its work."""
+
+
+class NoSuchService(ServiceError):
+    """The peer serves nothing of that id."""
+
+
+class NoSuchFunction(ServiceError):
+    """The service has no such function."""
+
+
+class BadArguments(ServiceError):
+    """Too many, too few, of a wrong type, or not to be sent."""
+
+
+class RaisedByService(ServiceError):
+    """The function raised; `reason` is what it said."""
+
+
+class TooSlow(ServiceError):
+    """The deadline passed, the caller's or the service's own; the function was cancelled."""
+
+
+class PeerOverloaded(ServiceError):
+    """Turned away before anything was done: too many calls are under way."""
+
+
+class BadAnswer(ServiceError):
+    """The answer broke the protocol, or isn't of the type that was asked for."""
+
+
+class NoProvider(Exception):
+    """Nobody on a resource could be called; the text tells why each failed."""
+
+
+class NotRegistered(Exception):
+    """A service couldn't be registered; the text tells why."""
+
+
+CODES: dict[str, type[ServiceError]] = {
+    "no-service": NoSuchService,
+    "no-function": NoSuchFunction,
+    "bad-arguments": BadArguments,
+    "raised": RaisedByService,
+    "too-slow": TooSlow,
+    "overloaded": PeerOverloaded,
+}
+
+_KINDS: tuple[tuple[type[CallFailed], type[ServiceError]], ...] = (
+    (ConnectionLost, CallInterrupted),
+    (Unreachable, PeerUnreachable),
+    (CallTimeout, TooSlow),
+    (Overloaded, PeerOverloaded),
+    (BodyTooLarge, BadArguments),
+    (NoSuchMethod, NoSuchService),
+    (ProtocolNotSupported, NoSuchService),
+)
+
+
+def service_error(error: CallFailed, peer_id: str, service_id: str, function: str) -> ServiceError:
+    """What a failed call is for who called a service."""
+    if isinstance(error, CallRefused):
+        return CODES.get(error.code, BadAnswer)(peer_id, service_id, function, error.message)
+    kind = next((ours for theirs, ours in _KINDS if isinstance(error, theirs)), BadAnswer)
+    return kind(peer_id, service_id, function, error.reason)

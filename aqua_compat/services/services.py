@@ -1,0 +1,130 @@
+"""Everything about services that an `AquaClient` offers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+
+from aqua_compat.services.calling import OnPeer
+from aqua_compat.services.errors import (
+    CallInterrupted,
+    NoProvider,
+    NoSuchService,
+    PeerOverloaded,
+    PeerUnreachable,
+    ServiceError,
+    TooSlow,
+)
+from aqua_compat.services.picking import Picking, Strategy
+from aqua_compat.services.providing import provided
+from aqua_compat.services.serving import ServiceLimits, Serving
+from overlay.peer import OverlayPeer
+from registry.values import Record
+
+if TYPE_CHECKING:
+    from registry.registry import Registry
+
+
+class Called(NamedTuple):
+    """What calling one provider came to: `error` is None when `result` is one."""
+
+    record: Record
+    result: Any
+    error: ServiceError | None
+
+
+class Services:
+    """Serves and calls as one peer."""
+
+    def __init__(self, peer: OverlayPeer, registry: Registry) -> None:
+        self._peer = peer
+        self._registry = registry
+        self.serving = Serving(peer)
+        self._picking = Picking()
+
+    def on(self, peer_id: str, via: Sequence[str], timeout: float) -> OnPeer:
+        return OnPeer(self._peer, self.serving, lambda: self._registry.host_peer_id, peer_id, via, timeout)
+
+    @asynccontextmanager
+    async def provide(
+        self, resource_id: str, service_id: str, service: object, value: str, limits: ServiceLimits | None
+    ) -> AsyncIterator[None]:
+        self.serving.add(service_id, service, limits)
+        async with provided(self._peer, self._registry, self.serving, resource_id, service_id, value):
+            yield
+
+    async def call_all(
+        self, resource_id: str, function: str, arguments: Sequence[object], service_id: str, ack: int, timeout: float
+    ) -> list[Called]:
+        """Raises NoProvider when the resource can't be resolved."""
+        called: list[Called] = []
+
+        async def call(record: Record, timeout: float) -> None:
+            try:
+                result = await self._call(record, service_id, function, arguments, timeout)
+            except ServiceError as error:
+                called.append(Called(record, None, error))
+            else:
+                called.append(Called(record, result, None))
+
+        deadline = trio.current_time() + timeout
+        records = await self._providers(resource_id, ack, timeout)
+        async with trio.open_nursery() as nursery:
+            for record in records:
+                nursery.start_soon(call, record, max(deadline - trio.current_time(), 0.0))
+        return called
+
+    async def call_any(
+        self,
+        resource_id: str,
+        function: str,
+        arguments: Sequence[object],
+        *,
+        strategy: Strategy,
+        idempotent: bool,
+        service_id: str,
+        ack: int,
+        timeout: float,
+    ) -> Any:
+        """Raises NoProvider when nobody could be called, and the ServiceError of the one that was."""
+        deadline = trio.current_time() + timeout
+        providers = await self._providers(resource_id, ack, timeout)
+        causes: list[str] = []
+        ordered = self._picking.order(resource_id, providers, strategy)
+        for behind, record in zip(range(len(ordered) - 1, -1, -1), ordered, strict=True):
+            left = max(deadline - trio.current_time(), 0.0)
+            peer_id, began = record.metadata.peer_id, trio.current_time()
+            try:
+                # Who may be asked twice mustn't lose all the time to one that stalls.
+                share = left / 2 if idempotent and behind else left
+                result = await self._call(record, service_id, function, arguments, share)
+            except (CallInterrupted, TooSlow) as error:
+                self._picking.failed(peer_id)
+                if not idempotent or not behind:
+                    raise
+                causes.append(str(error))
+            except (PeerUnreachable, PeerOverloaded, NoSuchService) as error:
+                self._picking.failed(peer_id)
+                causes.append(str(error))
+            else:
+                self._picking.answered(peer_id, trio.current_time() - began)
+                return result
+        raise NoProvider(f"no provider on {resource_id}: {'; '.join(causes) or 'nobody is registered'}")
+
+    async def _providers(self, resource_id: str, ack: int, timeout: float) -> list[Record]:
+        resolved = await self._registry.resolve_resource(resource_id, ack, timeout=timeout)
+        if resolved.records is None:
+            raise NoProvider(f"{resource_id} wasn't resolved: {'; '.join(resolved.errors)}")
+        return list(resolved.records)
+
+    async def _call(
+        self, record: Record, service_id: str, function: str, arguments: Sequence[object], timeout: float
+    ) -> Any:
+        metadata = record.metadata
+        service = metadata.service_id[0] if metadata.service_id else service_id
+        if not service:
+            raise NoSuchService(metadata.peer_id, "", function, "its record names no service")
+        return await self.on(metadata.peer_id, metadata.relay_id, timeout).call(service, function, *arguments)

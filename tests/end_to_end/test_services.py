@@ -1,0 +1,201 @@
+"""Services served by light clients and nodes, called through real node processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+
+from aqua_compat import AquaClient, ServiceLimits, caller, connect
+from aqua_compat.services.errors import (
+    BadArguments,
+    NoProvider,
+    NoSuchFunction,
+    NoSuchService,
+    PeerOverloaded,
+    PeerUnreachable,
+    RaisedByService,
+    TooSlow,
+)
+from overlay.errors import CallRefused
+from overlay.identity import Identity
+from tests.end_to_end.network import Network
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: int
+
+
+class Echo:
+    def __init__(self) -> None:
+        self.started = trio.Event()
+        self.cancelled = trio.Event()
+
+    async def echo(self, text: str) -> str:
+        return text
+
+    def shout(self, text: str) -> str:
+        return text.upper()
+
+    async def who(self) -> str:
+        return caller()
+
+    def blocking_who(self) -> str:
+        return caller()
+
+    async def swap(self, point: Point) -> Point:
+        return Point(point.y, point.x)
+
+    async def fail(self) -> None:
+        raise ValueError("no such luck")
+
+    async def never(self) -> None:
+        self.started.set()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+
+    def _hidden(self) -> None:
+        raise AssertionError
+
+
+@asynccontextmanager
+async def resource(network: Network, label: str) -> AsyncIterator[tuple[AquaClient, str]]:
+    """A client behind the first node that owns a new resource."""
+    async with connect(network.nodes[0].address) as owner:
+        resource_id, errors = await owner.createResource(label)
+        assert resource_id is not None, errors
+        yield owner, resource_id
+
+
+async def test_a_light_client_serves_and_is_called_through_its_relay_or_the_callers_node(network: Network) -> None:
+    async with resource(network, "relayed") as (provider, resource_id), connect(network.nodes[1].address) as user:
+        async with provider.provide(resource_id, "echo", Echo(), value="v"):
+            [record] = (await user.resolveResource(resource_id, 1))[0] or []
+            assert list(record.metadata.relay_id) == [network.nodes[0].peer_id]
+            there = user.on(provider.peer_id, via=network.nodes[0].peer_id)
+            assert await there.call("echo", "echo", "hi") == "hi"
+            assert await there.call("echo", "shout", "hi") == "HI"
+            assert await there.call("echo", "who") == user.peer_id
+            assert await there.call("echo", "blocking_who") == user.peer_id
+            assert await there.call("echo", "swap", Point(1, 2), returns=Point) == Point(2, 1)
+            assert await there.service("echo").echo("by proxy") == "by proxy"
+            assert sorted(await there.services()) == ["echo"]
+            [called] = await user.call_all(resource_id, "echo", "all")
+            assert (called.result, called.error) == ("all", None)
+            assert await user.call_any(resource_id, "echo", "any") == "any"
+        assert (await user.resolveResource(resource_id, 6))[0] == []
+        with pytest.raises(NoSuchService):
+            await there.call("echo", "echo", "hi")
+
+
+async def test_each_kind_of_failure_is_told_apart(network: Network) -> None:
+    async with resource(network, "failures") as (provider, _), connect(network.nodes[1].address) as user:
+        provider.serve("echo", Echo())
+        provider.serve("slow", Echo(), limits=ServiceLimits(timeout=0.2))
+        there = user.on(provider.peer_id, via=network.nodes[0].peer_id)
+        with pytest.raises(NoSuchService):
+            await there.call("nothing", "echo", "hi")
+        with pytest.raises(NoSuchFunction, match="echo"):
+            await there.call("echo", "_hidden")
+        for wrong in ((), ("a", "b"), (5,), (object(),)):
+            with pytest.raises(BadArguments):
+                await there.call("echo", "echo", *wrong)
+        with pytest.raises(RaisedByService, match="ValueError: no such luck") as raised:
+            await there.call("echo", "fail")
+        assert "Traceback" not in str(raised.value)
+        with pytest.raises(TooSlow):
+            await there.call("slow", "never")
+        with pytest.raises(TooSlow):
+            await there.call("echo", "never", timeout=0.3)
+        with pytest.raises(PeerUnreachable):
+            await user.on(Identity.generate().peer_id, via=network.nodes[0].peer_id).call("echo", "echo", "hi")
+
+
+async def test_cancelling_a_call_cancels_the_function_behind_the_relay(network: Network) -> None:
+    async with resource(network, "cancelled") as (provider, _), connect(network.nodes[1].address) as user:
+        echo = Echo()
+        provider.serve("echo", echo)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                there = user.on(provider.peer_id, via=network.nodes[0].peer_id)
+                nursery.start_soon(there.call, "echo", "never")
+                await echo.started.wait()
+                nursery.cancel_scope.cancel()
+            await echo.cancelled.wait()
+
+
+async def test_calls_beyond_a_services_limits_are_turned_away(network: Network) -> None:
+    async with resource(network, "full") as (provider, _), connect(network.nodes[1].address) as user:
+        echo = Echo()
+        provider.serve("echo", echo, limits=ServiceLimits(concurrency=1, queue=0))
+        there = user.on(provider.peer_id, via=network.nodes[0].peer_id)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(there.call, "echo", "never")
+            await echo.started.wait()
+            nursery.start_soon(_turned_away, there, nursery)
+
+
+async def _turned_away(there: object, nursery: trio.Nursery) -> None:
+    with pytest.raises(PeerOverloaded):
+        await there.call("echo", "never")  # type: ignore[attr-defined]
+    nursery.cancel_scope.cancel()
+
+
+async def test_calls_go_on_while_a_provider_is_left(network: Network) -> None:
+    async with resource(network, "available") as (first, resource_id), connect(network.nodes[2].address) as user:
+        async with connect(network.nodes[1].address) as second:
+            assert (await second.registerService(resource_id, "", second.peer_id, "echo"))[0]
+            second.serve("echo", {"name": lambda: "second"})
+            async with first.provide(resource_id, "echo", {"name": lambda: "first"}):
+                names = {await user.call_any(resource_id, "name", strategy="round robin", ack=4) for _ in range(4)}
+                assert names == {"first", "second"}
+        # The second is gone without a word; its record isn't.
+        async with first.provide(resource_id, "again", {"name": lambda: "first"}):
+            for _ in range(6):
+                assert await user.call_any(resource_id, "name", ack=4) == "first"
+        with pytest.raises(NoProvider):
+            await user.call_any(resource_id, "name", ack=4)
+
+
+async def test_a_provider_whose_relay_dies_is_registered_with_another_one(network: Network) -> None:
+    addresses = [network.nodes[1].address, network.nodes[0].address]
+    async with resource(network, "moved") as (_, resource_id), connect(network.nodes[0].address) as user:
+        async with connect(addresses) as provider:
+            async with provider.provide(resource_id, "echo", Echo()), user.watch(resource_id) as events:
+                await anext(events)
+                await network.nodes[1].kill()
+                with trio.fail_after(20):
+                    async for _ in events:
+                        records = (await user.resolveResource(resource_id, 1))[0] or []
+                        if [list(record.metadata.relay_id) for record in records] == [[network.nodes[0].peer_id]]:
+                            break
+                    assert await user.call_any(resource_id, "echo", "still here") == "still here"
+            await network.restart([network.nodes[1]])
+
+
+async def test_a_relay_refuses_what_is_too_large_or_no_request(network: Network) -> None:
+    async with connect(network.nodes[0].address) as user:
+        peer = user._services._peer
+        for body in (None, [], ["x"], [user.peer_id, [], [b"", bytes(64)], -1.0], [user.peer_id, [], [b"", b""], 1.0]):
+            with pytest.raises(CallRefused):
+                await peer.call(network.nodes[0].peer_id, "overlay/relay", body, timeout=5)
+        large = [user.peer_id, [], [bytes(600_000), bytes(64)], 1.0]
+        with pytest.raises(CallRefused, match="bytes are relayed"):
+            await peer.call(network.nodes[0].peer_id, "overlay/relay", large, timeout=5)
+        began = time.monotonic()
+        with pytest.raises(CallRefused):
+            await peer.call(
+                network.nodes[0].peer_id,
+                "overlay/relay",
+                [Identity.generate().peer_id, [], [b"", bytes(64)], 1.0],
+                timeout=5,
+            )
+        assert time.monotonic() - began < 4
