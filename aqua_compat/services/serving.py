@@ -97,7 +97,8 @@ class Serving:
             arguments = function.arguments(call.arguments)
         except BadCall as error:
             raise Refusal("bad-arguments", str(error)) from error
-        if service.running.statistics().tasks_waiting >= service.limits.queue:
+        under_way = service.running.statistics()
+        if under_way.borrowed_tokens + under_way.tasks_waiting >= service.limits.concurrency + service.limits.queue:
             raise Refusal("overloaded", "too many calls of the service are under way")
         _caller.set(caller)  # of this call's own context: each handler runs in one task
         result: object = None

@@ -167,7 +167,7 @@ async def test_calls_go_on_while_a_provider_is_left(network: Network) -> None:
 
 async def test_a_provider_whose_relay_dies_is_registered_with_another_one(network: Network) -> None:
     addresses = [network.nodes[1].address, network.nodes[0].address]
-    async with resource(network, "moved") as (_, resource_id), connect(network.nodes[0].address) as user:
+    async with resource(network, "moved") as (_, resource_id), connect(network.nodes[0].address) as user:  # noqa: SIM117
         async with connect(addresses) as provider:
             async with provider.provide(resource_id, "echo", Echo()), user.watch(resource_id) as events:
                 await anext(events)
