@@ -67,11 +67,14 @@ async def node(
     from overlay.identity import load_or_create_identity
     from registry.node import open_node
     from registry.settings import NodeSettings
+    from registry.weights import Weights
 
     _quiet_unless_configured()
     who = identity or load_or_create_identity(data_dir / IDENTITY_FILE)
-    async with open_node(who, settings or NodeSettings(), data_dir) as running:
-        yield AquaClient(running.registry, constants, Services(running.peer, running.registry))
+    chosen = settings or NodeSettings()
+    async with open_node(who, chosen, data_dir) as running:
+        services = Services(running.peer, running.registry, Weights(chosen.weights))
+        yield AquaClient(running.registry, constants, services)
 
 
 IDENTITY_FILE = "identity.json"

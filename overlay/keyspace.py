@@ -24,8 +24,17 @@ _LONGEST_PEER_ID = 128
 @lru_cache(maxsize=4096)
 def resource_position(resource_id: str) -> int:
     """Position of a resource, 0 <= position < 2**256."""
-    name = resource_id.encode()
-    return int.from_bytes(sha256(bytes([_SHA2_256_MULTICODEC]) + _varint(len(name)) + name).digest(), "big")
+    return wrapped_position(resource_id.encode())
+
+
+def wrapped_position(name: bytes) -> int:
+    """Position of any bytes: they are wrapped as if they were a SHA2-256 digest, not hashed first (as the original)."""
+    return multihash_position(bytes([_SHA2_256_MULTICODEC]) + _varint(len(name)) + name)
+
+
+def multihash_position(multihash: bytes) -> int:
+    """Position of a multihash, 0 <= position < 2**256."""
+    return int.from_bytes(sha256(multihash).digest(), "big")
 
 
 @lru_cache(maxsize=16384)

@@ -175,7 +175,11 @@ class OverlayPeer:
         Fewer when the network has fewer, or when the lookup took longer than `lookup_timeout`; empty for a light client
         without a node. Never raises for what peers do.
         """
-        return await self._surroundings.nearest(resource_position(resource_id), count)
+        return await self.nearest_to(resource_position(resource_id), count)
+
+    async def nearest_to(self, position: int, count: int) -> list[str]:
+        """The same for any position of the keyspace (`overlay.keyspace`)."""
+        return await self._surroundings.nearest(position, count)
 
     def is_responsible(self, resource_id: str, count: int) -> bool:
         """Whether this peer is among the `count` members nearest to a resource, as far as it knows; asks nobody."""

@@ -104,11 +104,14 @@ async def _serve(settings: NodeSettings, data_dir: Path) -> None:
     import trio
 
     from aqua_compat.connections import IDENTITY_FILE
+    from aqua_compat.services.services import Services
     from overlay.identity import load_or_create_identity
     from registry.node import open_node
+    from registry.weights import Weights
 
     identity = load_or_create_identity(data_dir / IDENTITY_FILE)
     async with open_node(identity, settings, data_dir) as running:
+        Services(running.peer, running.registry, Weights(settings.weights))  # the builtins, to whoever calls
         await _announce(running, data_dir)
         await trio.sleep_forever()
 

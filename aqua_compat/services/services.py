@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
+from aqua_compat.builtins.served import builtins_of
 from aqua_compat.services.calling import OnPeer
 from aqua_compat.services.errors import (
     CallInterrupted,
@@ -23,9 +24,12 @@ from aqua_compat.services.providing import provided
 from aqua_compat.services.serving import ServiceLimits, Serving
 from overlay.peer import OverlayPeer
 from registry.values import Record
+from registry.weights import Weights
 
 if TYPE_CHECKING:
     from registry.registry import Registry
+
+BUILTIN_LIMITS = ServiceLimits(concurrency=256, timeout=65.0)
 
 
 class Called(NamedTuple):
@@ -39,10 +43,13 @@ class Called(NamedTuple):
 class Services:
     """Serves and calls as one peer."""
 
-    def __init__(self, peer: OverlayPeer, registry: Registry) -> None:
+    def __init__(self, peer: OverlayPeer, registry: Registry, weights: Weights | None = None) -> None:
+        """`weights`: what `trust-graph` tells; by default everybody weighs 0."""
         self._peer = peer
         self._registry = registry
         self.serving = Serving(peer)
+        for service_id, service in builtins_of(peer, registry.identity, weights or Weights({})).items():
+            self.serving.add(service_id, service, BUILTIN_LIMITS)
         self._picking = Picking()
 
     def on(self, peer_id: str, via: Sequence[str], timeout: float) -> OnPeer:

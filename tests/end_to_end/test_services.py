@@ -87,7 +87,7 @@ async def test_a_light_client_serves_and_is_called_through_its_relay_or_the_call
             assert await there.call("echo", "blocking_who") == user.peer_id
             assert await there.call("echo", "swap", Point(1, 2), returns=Point) == Point(2, 1)
             assert await there.service("echo").echo("by proxy") == "by proxy"
-            assert sorted(await there.services()) == ["echo"]
+            assert sorted(await there.services()) == ["echo", "kad", "op", "peer", "sig", "trust-graph"]
             [called] = await user.call_all(resource_id, "echo", "all")
             assert (called.result, called.error) == ("all", None)
             assert await user.call_any(resource_id, "echo", "any") == "any"
@@ -179,6 +179,31 @@ async def test_a_provider_whose_relay_dies_is_registered_with_another_one(networ
                             break
                     assert await user.call_any(resource_id, "echo", "still here") == "still here"
             await network.restart([network.nodes[1]])
+
+
+async def test_the_originals_builtins_answer_on_any_peer(network: Network) -> None:
+    node, members = network.nodes[3], {node.peer_id for node in network.nodes}
+    async with connect(network.nodes[1].address) as user:
+        there = user.on(node.peer_id)
+        assert await there.call("op", "concat", [1], [2, 3]) == [1, 2, 3]
+        assert await there.call("op", "string_from_b58", await there.call("op", "string_to_b58", "grün")) == "grün"
+        assert abs(await there.call("peer", "timestamp_sec") - time.time()) < 5
+        assert await there.call("peer", "timeout", 10, "later") == "later"
+        assert (await there.call("peer", "identify"))["external_addresses"] == node.addresses
+        assert await there.call("peer", "is_connected", network.nodes[0].peer_id) is True
+        assert await there.call("peer", "connect", Identity.generate().peer_id, ["/ip4/127.0.0.1/tcp/1"]) is False
+        key = await there.call("op", "string_to_b58", "some resource")
+        near = await there.call("kad", "neighborhood", key, [], [])
+        assert set(near) == members - {node.peer_id}
+        assert await there.call("kad", "merge", key, near[3:], near[:4], [4]) == near[:4]
+        assert await there.call("sig", "get_peer_id") == node.peer_id
+        assert (await there.call("sig", "sign", b"I owe you"))["success"] is False
+        own = user.on(user.peer_id)
+        signed = await own.call("sig", "sign", b"mine")
+        assert await own.call("sig", "verify", signed["signature"][0], b"mine") is True
+        assert await there.call("sig", "verify", signed["signature"][0], b"mine") is False
+        weight = await there.call("trust-graph", "get_weight", user.peer_id, 0)
+        assert weight == {"success": True, "weight": 0, "peer_id": user.peer_id, "error": ""}
 
 
 async def test_a_relay_refuses_what_is_too_large_or_no_request(network: Network) -> None:

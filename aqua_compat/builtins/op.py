@@ -1,0 +1,69 @@
+"""`op`: pure functions on values."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import base58
+
+_SHA2_256 = b"\x12\x20"  # multihash: its code and the length of the digest
+_LONGEST = 4096  # bytes; base58 takes time that grows with the square of the length
+
+
+class Op:
+    """As in the original; base58 of at most 4,096 bytes."""
+
+    async def noop(self) -> None:
+        """Nothing."""
+
+    async def identity(self, value: object = None) -> object:
+        """What it got."""
+        return value
+
+    async def array(self, *values: object) -> list[object]:
+        """Its arguments as an array."""
+        return list(values)
+
+    async def array_length(self, values: list[object]) -> int:
+        """How many there are."""
+        return len(values)
+
+    async def concat(self, *arrays: list[object]) -> list[object]:
+        """Arrays, one after the other."""
+        return [value for array in arrays for value in array]
+
+    async def concat_strings(self, *texts: str) -> str:
+        """Texts, one after the other."""
+        return "".join(texts)
+
+    async def string_to_b58(self, text: str) -> str:
+        """Base58 of the text's UTF-8."""
+        return _b58(text.encode())
+
+    async def string_from_b58(self, text: str) -> str:
+        """The text whose base58 it is."""
+        return _raw(text).decode()
+
+    async def bytes_to_b58(self, given: list[int] | bytes) -> str:
+        """Base58 of bytes, or of an array of numbers."""
+        return _b58(bytes(given))
+
+    async def bytes_from_b58(self, text: str) -> list[int]:
+        """The bytes, as an array of numbers."""
+        return list(_raw(text))
+
+    async def sha256_string(self, text: str) -> str:
+        """Base58 of the SHA2-256 multihash of the text's UTF-8."""
+        return _b58(_SHA2_256 + sha256(text.encode()).digest())
+
+
+def _b58(raw: bytes) -> str:
+    if len(raw) > _LONGEST:
+        raise ValueError(f"{len(raw)} bytes; at most {_LONGEST} are encoded")
+    return base58.b58encode(raw).decode()
+
+
+def _raw(text: str) -> bytes:
+    if len(text) > 2 * _LONGEST:
+        raise ValueError(f"{len(text)} letters; at most {2 * _LONGEST} are decoded")
+    return base58.b58decode(text)

@@ -1,0 +1,78 @@
+"""`peer`: what a peer knows of time, of itself and of others."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from typing import Annotated
+
+import trio
+from msgspec import Meta, Struct
+
+from aqua_compat.services.serving import caller
+from overlay.errors import CallFailed
+from overlay.identity import public_key_of
+from overlay.peer import OverlayPeer
+
+_LONGEST_TIMEOUT = 60_000  # milliseconds
+_CONNECTING = 5.0  # seconds
+
+
+class Contact(Struct, frozen=True):
+    peer_id: str
+    addresses: list[str]
+
+
+class Info(Struct, frozen=True):
+    """`air_version` is that of the interpreter in the original; ours runs no scripts of others: empty."""
+
+    external_addresses: list[str]
+    node_version: str
+    air_version: str = ""
+
+
+class Peer:
+    """As in the original, but dials given addresses only for the peer itself: else it would scan for anyone."""
+
+    def __init__(self, peer: OverlayPeer) -> None:
+        self._peer = peer
+
+    async def identify(self) -> Info:
+        """Where it listens, and its version."""
+        return Info(self._peer.addresses(), version("aqua-registry"))
+
+    async def timestamp_ms(self) -> int:
+        """Its clock, in milliseconds since 1970."""
+        return int(time.time() * 1000)
+
+    async def timestamp_sec(self) -> int:
+        """Its clock, in seconds since 1970."""
+        return int(time.time())
+
+    async def timeout(self, duration_ms: Annotated[int, Meta(ge=0, le=_LONGEST_TIMEOUT)], message: str) -> str:
+        """`message`, after that time; a minute at most."""
+        await trio.sleep(duration_ms / 1000)
+        return message
+
+    async def is_connected(self, peer_id: str) -> bool:
+        """Whether it is connected with a peer, or is it."""
+        public_key_of(peer_id)
+        return peer_id == self._peer.peer_id or self._peer.host.is_connected(peer_id)
+
+    async def connect(self, peer_id: str, addresses: list[str] | None = None) -> bool:
+        """Connects with a peer; whether it is connected now."""
+        public_key_of(peer_id)
+        if addresses and caller() == self._peer.peer_id:
+            self._peer.add_addresses(peer_id, addresses)
+        with trio.move_on_after(_CONNECTING):
+            try:
+                await self._peer.find(peer_id, timeout=_CONNECTING)
+                await self._peer.link(peer_id)
+            except CallFailed:
+                pass
+        return await self.is_connected(peer_id)
+
+    async def get_contact(self, peer_id: str) -> Contact:
+        """Where a peer can be reached, as far as is known here."""
+        public_key_of(peer_id)
+        return Contact(peer_id, self._peer.addresses_of(peer_id))

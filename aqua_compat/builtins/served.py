@@ -1,0 +1,17 @@
+"""All builtins, by service id."""
+
+from __future__ import annotations
+
+from aqua_compat.builtins.kad import Kad
+from aqua_compat.builtins.op import Op
+from aqua_compat.builtins.peer import Peer
+from aqua_compat.builtins.sig import Sig
+from aqua_compat.builtins.trust_graph import TrustGraph
+from overlay.identity import Identity
+from overlay.peer import OverlayPeer
+from registry.weights import Weights
+
+
+def builtins_of(peer: OverlayPeer, identity: Identity, weights: Weights) -> dict[str, object]:
+    """The builtin services of one peer."""
+    return {"op": Op(), "peer": Peer(peer), "kad": Kad(peer), "sig": Sig(identity), "trust-graph": TrustGraph(weights)}

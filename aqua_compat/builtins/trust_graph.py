@@ -1,0 +1,17 @@
+"""`trust-graph`: how much peers weigh on this one."""
+
+from __future__ import annotations
+
+from registry.results import WeightResult
+from registry.weights import Weights
+
+
+class TrustGraph:
+    """The operator's weights; strangers weigh 0."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    async def get_weight(self, peer_id: str, timestamp_sec: int) -> WeightResult:  # noqa: ARG002 - weights don't age
+        """A peer's weight."""
+        return self._weights.get_weight(peer_id)
