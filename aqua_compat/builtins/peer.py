@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import trio
@@ -39,7 +39,11 @@ class Peer:
 
     async def identify(self) -> Info:
         """Where it listens, and its version."""
-        return Info(self._peer.addresses(), version("aqua-registry"))
+        try:
+            own_version = version("aqua-registry")
+        except PackageNotFoundError:  # run from its sources
+            own_version = ""
+        return Info(self._peer.addresses(), own_version)
 
     async def timestamp_ms(self) -> int:
         """Its clock, in milliseconds since 1970."""
