@@ -53,7 +53,7 @@ RESULT_FORMS: dict[str, object] = {
 }
 
 
-OURS = {"removeResource", "watch"}
+OURS = {"removeResource", "watch", "serve", "provide", "on", "call_all", "call_any"}
 """What the original promised and never had."""
 
 

@@ -36,12 +36,12 @@ from overlay.errors import (
     CallFailed,
     CallRefused,
     CallTimeout,
+    ConnectionLost,
     NoSuchMethod,
     Overloaded,
     ProtocolError,
     Refusal,
     StreamBroken,
-    Unreachable,
 )
 from overlay.frames import FrameDecoder, encode_frame, encode_item
 from overlay.settings import CallLimits
@@ -243,7 +243,7 @@ async def test_lost_link_fails_all_calls_at_once() -> None:
         await wait_all_tasks_blocked()
         await pair.remote.stream.reset()
         await wait_all_tasks_blocked()
-        assert [type(error) for error in pair.outcomes] == [Unreachable] * 3
+        assert [type(error) for error in pair.outcomes] == [ConnectionLost] * 3
 
 
 async def test_too_large_a_request_is_refused_before_anything_is_sent() -> None:
@@ -436,7 +436,7 @@ async def test_breaking_the_protocol_ends_the_link(garbage: bytes) -> None:
         assert pair.link.broke_protocol
         assert pair.stream.was_reset
         assert pair.traffic.malformed == 1
-        assert [type(error) for error in pair.outcomes] == [Unreachable]
+        assert [type(error) for error in pair.outcomes] == [ConnectionLost]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -495,7 +495,7 @@ async def test_peer_that_does_not_read_holds_callers_back_and_is_given_up(autoju
         await wait_all_tasks_blocked(0.01)
         assert trio.current_time() == pytest.approx(5, abs=0.1)
         kinds = [type(error) for error in pair.outcomes]
-        assert sorted(kinds, key=str) == [NotSent] * 15 + [Unreachable] * 5, "what never left may take another link"
+        assert sorted(kinds, key=str) == [NotSent] * 15 + [ConnectionLost] * 5, "what never left may take another link"
 
 
 async def test_held_back_callers_go_on_when_the_peer_reads_again() -> None:

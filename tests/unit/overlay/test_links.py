@@ -14,6 +14,7 @@ from overlay.errors import (
     BodyTooLarge,
     CallFailed,
     CallTimeout,
+    ConnectionLost,
     ProtocolError,
     ProtocolNotSupported,
     Unreachable,
@@ -299,7 +300,7 @@ async def test_lost_link_fails_its_calls_and_they_are_not_repeated() -> None:
                 nursery.start_soon(outcomes.call, a, LARGER, "hang", number)
             await wait_all_tasks_blocked()
             await network.diallers[SMALLER].disconnect(LARGER)
-        assert [type(outcome) for outcome in outcomes.all] == [Unreachable] * 5
+        assert [type(outcome) for outcome in outcomes.all] == [ConnectionLost] * 5
         assert sorted(map(str, served)) == ["0", "1", "2", "3", "4"]
 
 
