@@ -28,7 +28,7 @@ from overlay.calls.stream import ByteStream, StreamHandler
 from overlay.errors import AddressError, OverlayError, ProtocolNotSupported, StreamBroken, Unreachable
 from overlay.identity import Identity
 from overlay.libp2p_workarounds.authenticated_transports import muxer_options, security_options
-from overlay.libp2p_workarounds.closed_websockets import websockets_closed_at_last
+from overlay.libp2p_workarounds.closed_connections import connections_closed_at_last
 from overlay.libp2p_workarounds.connection_limits import connection_config, stop_dialling_by_itself, swarm_of
 from overlay.libp2p_workarounds.exclusive_ports import taken_ports
 from overlay.libp2p_workarounds.guarded_pubsub import GuardedPubsub, guarded_pubsub, run_gossip
@@ -319,7 +319,7 @@ class Host:
         if taken:
             raise OverlayError(f"can't listen on {', '.join(taken)}: another process does")
         async with (
-            websockets_closed_at_last(self._swarm),
+            connections_closed_at_last(self._swarm),
             self.libp2p.run(self._listen),
             trio.open_nursery() as nursery,
         ):

@@ -12,7 +12,7 @@ import trio
 from aqua_compat.blocking import BlockingClient
 from aqua_compat.services.errors import NoSuchService
 from registry.errors import DoorClosed
-from tests.end_to_end.network import Network
+from tests.end_to_end.network import MAJORITY, Network
 
 
 async def test_threads_create_provide_resolve_call_and_watch(network: Network) -> None:
@@ -28,11 +28,11 @@ def _use(provider_relay: str, user_relay: str) -> None:
             assert next(events).kind.name == "SNAPSHOT"
             events.close()
             with ThreadPoolExecutor(4) as pool:
-                names = list(pool.map(lambda _: user.call_any(resource_id, "name"), range(8)))
+                names = list(pool.map(lambda _: user.call_any(resource_id, "name", ack=MAJORITY), range(8)))
             assert names == [threading.current_thread().name] * 8
             relay = provider.run(_host)
             assert user.call(provider.peer_id, "thread", "name", via=relay) == names[0]
-            assert asyncio.run(asyncio.to_thread(user.call_any, resource_id, "name")) == names[0]
+            assert asyncio.run(asyncio.to_thread(user.call_any, resource_id, "name", ack=MAJORITY)) == names[0]
         with pytest.raises(NoSuchService):
             user.call(provider.peer_id, "thread", "name", via=relay)
     with pytest.raises(RuntimeError, match="closed"):

@@ -33,6 +33,7 @@ from overlay.libp2p_workarounds.guarded_pubsub import GOSSIP_PROTOCOLS
 from overlay.routing import Routing
 from overlay.settings import OverlaySettings
 from tests.end_to_end.libp2p_strangers import LOOPBACK, SECURITY, dial, forged_key_pair, stranger
+from tests.end_to_end.network import eventually
 
 ECHO = "/test/echo/1"
 SETTINGS = OverlaySettings()
@@ -332,6 +333,28 @@ async def test_a_websocket_that_its_listener_keeps_half_closed_is_closed_when_th
         with trio.fail_after(5):
             await ended.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_whose_closing_was_cancelled_is_closed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overlay.libp2p_workarounds.closed_connections._BEING_MADE", 0.0)
+    async with (
+        open_host(Identity.generate(), DIALS_ONLY) as dialler,
+        echoing_host() as host,
+        echoing_host() as another,
+    ):
+        await dialler.connect(host.listen_addresses()[0], timeout=5)
+        with trio.CancelScope() as cancelled:
+            cancelled.cancel()
+            await dialler.disconnect(host.peer_id)
+        assert not dialler.is_connected(host.peer_id)
+        await eventually(partial(_connected, host, dialler.peer_id), lambda connected: connected)
+        await dialler.connect(another.listen_addresses()[0], timeout=5)
+        await eventually(partial(_connected, host, dialler.peer_id), lambda connected: not connected)
+
+
+async def _connected(host: Host, peer_id: str) -> bool:
+    await trio.lowlevel.checkpoint()
+    return host.is_connected(peer_id)
 
 
 async def test_both_transports_serve_and_a_tcp_listener_dials_websocket() -> None:
