@@ -39,7 +39,7 @@ class AquaClient(ResourcesApi, RegistryApi):
         Arguments are checked by annotations; `aqua_compat.caller()` tells within a function who calls. Raises
         ValueError for an id in use, TypeError for what can't be served.
         """
-        self._services.serving.add(service_id, service, limits)
+        self._services.serve(service_id, service, limits)
 
     def provide(
         self,

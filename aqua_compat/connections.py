@@ -47,7 +47,8 @@ async def connect(
         raise ValueError("addresses holds no multiaddr of a node")
     who = identity or Identity.generate()
     async with open_light_client(who, given, settings=settings, data_dir=data_dir) as client:
-        yield AquaClient(client.registry, constants, Services(client.peer, client.registry))
+        services = Services(client.peer, client.registry, when_serving=client.relay.serve)
+        yield AquaClient(client.registry, constants, services)
 
 
 @asynccontextmanager
@@ -73,7 +74,7 @@ async def node(
     who = identity or load_or_create_identity(data_dir / IDENTITY_FILE)
     chosen = settings or NodeSettings()
     async with open_node(who, chosen, data_dir) as running:
-        services = Services(running.peer, running.registry, Weights(chosen.weights))
+        services = Services(running.peer, running.registry, weights=Weights(chosen.weights))
         yield AquaClient(running.registry, constants, services)
 
 

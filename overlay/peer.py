@@ -19,6 +19,8 @@ import trio
 from overlay.addresses import parse_peer_address
 from overlay.calls.links import Links
 from overlay.calls.serving import Handler
+from overlay.contact_record import Contact, signed_contact
+from overlay.contacts import Contacts
 from overlay.errors import CallFailed, PeerIdError, Refusal
 from overlay.host import Host, open_host
 from overlay.identity import Identity
@@ -78,6 +80,10 @@ class OverlayPeer:
         self._relaying = Relaying(identity, self._links, settings.relaying, relays=settings.member)
         self._routing = Routing(host, settings, serve=settings.member)
         self._surroundings = Surroundings(host, self._links, settings)
+        self._identity = identity
+        self._contacts = Contacts(
+            self._links, self._surroundings, settings.contacts, member=settings.member, own=self._own_contact
+        )
         self._joining = Joining(self, settings)
         self._joins_through_others = any(
             parse_peer_address(address)[1] != host.peer_id for address in settings.bootstrap
@@ -150,6 +156,20 @@ class OverlayPeer:
                 if self.addresses_of(peer_id):
                     break
         return self.addresses_of(peer_id)
+
+    def want_to_be_found(self) -> None:
+        """Tell the network from now on through which members this peer can be called; members do anyway."""
+        self._contacts.want_to_be_found()
+
+    async def find_contact(self, peer_id: str, *, timeout: float) -> Contact | None:
+        """Where a peer said lately that it can be reached, and through whom; remembers the addresses."""
+        contact = await self._contacts.find(peer_id, timeout=timeout)
+        if contact is not None:
+            self.host.add_addresses(peer_id, contact.addresses)
+            for relay, address in contact.relay_addresses:
+                if not self.addresses_of(relay):  # what a stranger says of others pushes nothing out
+                    self.host.add_addresses(relay, [address])
+        return contact
 
     async def connect(self, multiaddr: str, *, timeout: float) -> str:
         """Connect and link to the peer at a multiaddr that ends in `/p2p/<peer id>`; returns that id.
@@ -269,6 +289,7 @@ class OverlayPeer:
             await nursery.start(self._links.run)
             nursery.start_soon(self._joining.run)
             nursery.start_soon(self._keep_books)
+            nursery.start_soon(self._contacts.run)
             task_status.started()
 
     def _note_up(self, peer_id: str, member: bool) -> None:
@@ -297,6 +318,7 @@ class OverlayPeer:
         self._joining.note_change()
         self._book_soon.set()
         if member:
+            self._contacts.note_change()
             for callback in self._membership_callbacks:
                 callback()
 
@@ -312,6 +334,10 @@ class OverlayPeer:
                     nursery.start_soon(self._welcome, peer_id)
                 for peer_id in went:
                     nursery.start_soon(self._try_again, peer_id)
+
+    def _own_contact(self, now: float) -> Contact:
+        relays = [(member, self.addresses_of(member)) for member in self.members()]
+        return signed_contact(self._identity, self.addresses(), relays, now)
 
     async def _welcome(self, peer_id: str) -> None:
         """Learn where a new member can be reached, from itself, and tell others from now on."""

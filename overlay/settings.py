@@ -92,6 +92,31 @@ class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that came through relays and are remembered until they expire, so that none is served twice."""
 
 
+class ContactSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a peer is found again whose relays changed."""
+
+    interval: float = 300.0
+    """Seconds between two tellings of this peer's own contact, when nothing changed."""
+
+    retry: float = 2.0
+    """Seconds until the next try when nobody took it."""
+
+    lifetime: float = 900.0
+    """Seconds for which a contact is believed. Raising it forgives missed tellings and misleads callers longer."""
+
+    skew: float = 30.0
+    """Seconds by which the clocks of peers may differ."""
+
+    max_kept: int = 16384
+    """Contacts of others that are kept, about 1 kB each; beyond it new ones are refused."""
+
+    rate: float = 0.2
+    """Contacts per second that one peer may have sent on, on average."""
+
+    burst: float = 20.0
+    """The same at once."""
+
+
 class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one peer listens, joins, looks up and calls."""
 
@@ -118,6 +143,9 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     relaying: RelayLimits = RelayLimits()
     """Bounds on relayed calls."""
+
+    contacts: ContactSettings = ContactSettings()
+    """How it is found again when its relays change."""
 
     dial_timeout: float = 5.0
     """Seconds for connecting and securing a connection."""

@@ -90,6 +90,11 @@ class Host:
             raise HostingRefused(error)
         return record
 
+    async def vouches_for(self, metadata: RecordMetadata) -> bool:
+        """Whether the record with this metadata is what this peer hosts in its slot now."""
+        known = await self._shelf.state(metadata.slot)
+        return isinstance(known, Record) and known.metadata == metadata
+
     async def keep_key(self, key: Key) -> None:
         """Keeps a key of this peer's own, which it renews. Raises KeyRemoved and other kinds of RegistryError."""
         error = await self._shelf.keep(Item(key))

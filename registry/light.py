@@ -61,6 +61,7 @@ from registry.network import Clock
 from registry.readiness import Readiness
 from registry.reading import ReadOutcome
 from registry.registry import Registry
+from registry.relay_keeping import RelayKeeping
 from registry.replica import Replica
 from registry.service import RegistryService
 from registry.settings import RegistrySettings, UpkeepSettings
@@ -266,9 +267,10 @@ class _Attempt:
 class LightClient:
     """Use `open_light_client`."""
 
-    def __init__(self, peer: OverlayPeer, registry: Registry) -> None:
+    def __init__(self, peer: OverlayPeer, registry: Registry, relay: RelayKeeping) -> None:
         self.peer = peer
         self.registry = registry
+        self.relay = relay
 
 
 @asynccontextmanager
@@ -327,7 +329,9 @@ async def open_light_client(
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
         nursery.start_soon(_renewal(identity, door, host, registry, store, rules, clock).run)
-        yield LightClient(peer, registry)
+        relay = RelayKeeping(peer, door, registry, store, rules, clock)
+        nursery.start_soon(relay.run)
+        yield LightClient(peer, registry, relay)
 
 
 def _renewal(

@@ -7,6 +7,7 @@ Nothing here raises for what the network does: every result carries its errors, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from registry.errors import (
     KeyRemoved,
     NewerRecordOrTombstoneExists,
     RegistryError,
+    ServiceError,
 )
 from registry.history import Event
 from registry.hosting import Host
@@ -32,6 +34,7 @@ from registry.reading import ReadOutcome
 from registry.recent_keys import RecentKeys
 from registry.settings import RegistrySettings
 from registry.signing import key_id_of, record_digest
+from registry.slot_locks import SlotLocks
 from registry.status import NodeStatus
 from registry.upkeep.schedule import ScheduleStatus
 from registry.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
@@ -90,6 +93,7 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._keys = RecentKeys()
+        self._slots = SlotLocks()
 
     @property
     def host_peer_id(self) -> str:
@@ -176,9 +180,31 @@ class Registry:
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Done:
         """Says that a service runs on `peer_id`, which signs the record too (original: registerService)."""
+        return await self._register(resource_id, value, peer_id, service_id, None, factor, timeout)
+
+    async def reissue(self, record: Record, *, timeout: float = DEFAULT_TIMEOUT) -> Done:
+        """Says anew, with the relay of now, what this identity said of a service on itself, unless it ended it."""
+        metadata = record.metadata
+        service_id = metadata.service_id[0] if metadata.service_id else None
+        return await self._register(
+            metadata.key_id, metadata.value, metadata.peer_id, service_id, record.metadata, 1, timeout
+        )
+
+    async def _register(
+        self,
+        resource_id: str,
+        value: str,
+        peer_id: str,
+        service_id: str | None,
+        instead_of: RecordMetadata | None,
+        factor: int,
+        timeout: float,
+    ) -> Done:
         is_own = peer_id == self.identity.peer_id
 
         async def state(key: Key, timestamp: int, remaining: float) -> Record:
+            if instead_of is not None and not await self._host.vouches_for(instead_of):
+                raise NewerRecordOrTombstoneExists(*instead_of.slot)
             # The node acted through may have changed since the call began.
             relay = (self._door.peer_id,) if is_own and self._door.peer_id != self.identity.peer_id else ()
             fields = (key.id, self.identity.peer_id, peer_id, timestamp, b"", value, relay, _option(service_id))
@@ -197,7 +223,11 @@ class Registry:
 
         async def state(key: Key, timestamp: int, remaining: float) -> Tombstone:  # noqa: ARG001 - needs nobody
             unsigned = Tombstone(key.id, self.identity.peer_id, peer_id, timestamp, b"", issuer_signature=b"")
-            return msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
+            tombstone = msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
+            if peer_id == self.identity.peer_id:  # so that it isn't renewed or issued anew meanwhile
+                with suppress(ServiceError):  # whether it counts, the replicas decide
+                    await self._host.keep(Item(key, tombstone))
+            return tombstone
 
         return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_UNREGISTERED)
 
@@ -284,8 +314,10 @@ class Registry:
                     key = outcome.resource.key
                     if key is None:
                         return Done(False, (*outcome.errors, NOT_FOUND))
-                    timestamp = await self._next_timestamp(Slot(key.id, self.identity.peer_id, peer_id), outcome)
-                    state: State = await make(key, timestamp, _until(deadline))
+                    slot = Slot(key.id, self.identity.peer_id, peer_id)
+                    async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
+                        timestamp = await self._next_timestamp(slot, outcome)
+                        state: State = await make(key, timestamp, _until(deadline))
                 except (RegistryError, CallFailed) as error:
                     return Done(False, (str(error),))
                 done = await self._write(Item(key, state), factor, _until(deadline), failure)

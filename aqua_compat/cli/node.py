@@ -111,7 +111,7 @@ async def _serve(settings: NodeSettings, data_dir: Path) -> None:
 
     identity = load_or_create_identity(data_dir / IDENTITY_FILE)
     async with open_node(identity, settings, data_dir) as running:
-        Services(running.peer, running.registry, Weights(settings.weights))  # the builtins, to whoever calls
+        Services(running.peer, running.registry, weights=Weights(settings.weights))  # the builtins, to whoever calls
         await _announce(running, data_dir)
         await trio.sleep_forever()
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar, overload
 
 import msgspec
 import trio
 
-from aqua_compat.services.errors import BadAnswer, BadArguments, TooSlow, service_error
-from aqua_compat.services.serving import CALL_METHOD, LIST_METHOD, Serving
-from overlay.errors import CallFailed, CallRefused, CallTimeout, ConnectionLost, Refusal, Unreachable
+from aqua_compat.services.errors import BadAnswer, BadArguments, PeerOverloaded, ServiceError, TooSlow, service_error
+from aqua_compat.services.proxy import Proxy, typed
+from aqua_compat.services.serving import CALL_METHOD, LIST_METHOD, STREAM_METHOD, ServiceCall, Serving
+from aqua_compat.services.streams import LONGEST, Arrivals, Arriving, TooManyStreams
+from aqua_compat.services.ways import Way, Ways
+from overlay.errors import CallFailed, CallRefused, CallTimeout, Refusal
 from overlay.frames import FrameError, decode_item, encode_item
 from overlay.peer import OverlayPeer
-
-FIND_TIMEOUT: Final = 2.0
+from registry.background import background
 
 T = TypeVar("T")
 
@@ -26,6 +29,7 @@ class OnPeer:
         self,
         peer: OverlayPeer,
         serving: Serving,
+        arrivals: Arrivals,
         host_peer_id: Callable[[], str],
         peer_id: str,
         via: Sequence[str],
@@ -36,7 +40,8 @@ class OnPeer:
         self.via = tuple(via)
         self._peer = peer
         self._serving = serving
-        self._host_peer_id = host_peer_id
+        self._arrivals = arrivals
+        self._ways = Ways(peer, host_peer_id, peer_id, via)
         self._timeout = timeout
 
     @overload
@@ -59,85 +64,124 @@ class OnPeer:
 
         The function is cancelled at the deadline and when this is cancelled. Raises subclasses of `ServiceError`.
         """
+        seconds = self._timeout if timeout is None else timeout
+        body = [service_id, function, self._given(service_id, function, arguments)]
+        try:
+            if self.peer_id == self._peer.peer_id:
+                answer = await self._here(CALL_METHOD, body, seconds)
+            else:
+                answer = await self._ways.call(CALL_METHOD, lambda _: body, seconds)
+        except (CallFailed, trio.TooSlowError) as error:
+            raise self._told(error, service_id, function, seconds) from error
+        return self._converted(answer, returns, service_id, function)
+
+    @overload
+    def stream(
+        self, service_id: str, function: str, *arguments: object, timeout: float = LONGEST
+    ) -> AbstractAsyncContextManager[AsyncIterator[Any]]: ...
+
+    @overload
+    def stream(
+        self, service_id: str, function: str, *arguments: object, timeout: float = LONGEST, returns: type[T]
+    ) -> AbstractAsyncContextManager[AsyncIterator[T]]: ...
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        service_id: str,
+        function: str,
+        *arguments: object,
+        timeout: float = LONGEST,
+        returns: Any = Any,
+    ) -> AsyncIterator[AsyncIterator[Any]]:
+        """The results of a generator function, each as soon as it is there, converted to `returns`.
+
+        `async with on.stream("logs", "follow") as results: async for result in results: ...`. A slow reader slows the
+        function down; leaving the block ends it. `timeout` in seconds, an hour at most, is for all of it. Reading
+        raises subclasses of `ServiceError`, after the results that came before the failure.
+        """
+        given = self._given(service_id, function, arguments)
+        try:
+            arriving = self._arrivals.open(self.peer_id)
+        except TooManyStreams as error:
+            raise PeerOverloaded(self.peer_id, service_id, function, str(error)) from error
+        try:
+            async with background() as nursery:
+                nursery.start_soon(self._arrive, arriving, service_id, function, given, min(timeout, LONGEST))
+                yield Results(arriving, lambda result: self._converted(result, returns, service_id, function))
+        finally:
+            self._arrivals.close(arriving)
+
+    async def services(self, *, timeout: float | None = None) -> dict[str, list[str]]:
+        """What the peer serves: the signatures of the functions of each service. Raises `ServiceError`."""
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            if self.peer_id == self._peer.peer_id:
+                answer = await self._here(LIST_METHOD, None, seconds)
+            else:
+                answer = await self._ways.call(LIST_METHOD, lambda _: None, seconds)
+        except (CallFailed, trio.TooSlowError) as error:
+            raise self._told(error, "srv", "list", seconds) from error
+        listed: dict[str, list[str]] = self._converted(answer, dict[str, list[str]], "srv", "list")
+        return listed
+
+    @overload
+    def service(self, service_id: str) -> Proxy: ...
+
+    @overload
+    def service(self, service_id: str, interface: type[T]) -> T: ...
+
+    def service(self, service_id: str, interface: type[T] | None = None) -> Proxy | T:
+        """The service as an object: `await on.service("echo").echo("hi")`.
+
+        With an `interface`, such as a Protocol with async functions, it has that type: its functions only, whose
+        results are converted to what their annotations say. Raises TypeError for an interface without annotations.
+        """
+        return Proxy(self.call, service_id) if interface is None else typed(self.call, service_id, interface)
+
+    def _given(self, service_id: str, function: str, arguments: Sequence[object]) -> Any:
         try:
             given = msgspec.to_builtins(list(arguments), builtin_types=(bytes,))
             encode_item(given)
         except (TypeError, FrameError) as error:
             raise BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}") from error
-        seconds = self._timeout if timeout is None else timeout
+        return given
+
+    def _told(
+        self, error: CallFailed | trio.TooSlowError, service_id: str, function: str, timeout: float
+    ) -> ServiceError:
+        if isinstance(error, CallFailed):
+            return service_error(error, self.peer_id, service_id, function)
+        return TooSlow(self.peer_id, service_id, function, f"no answer within {timeout:g} s")
+
+    def _converted(self, answer: object, form: Any, service_id: str, function: str) -> Any:
         try:
-            answer = await self._send(CALL_METHOD, [service_id, function, given], seconds)
-        except CallFailed as error:
-            raise service_error(error, self.peer_id, service_id, function) from error
-        except trio.TooSlowError as error:
-            raise TooSlow(self.peer_id, service_id, function, f"no answer within {seconds:g} s") from error
-        try:
-            return msgspec.convert(answer, returns, builtin_types=(bytes,))
+            return msgspec.convert(answer, form, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
             raise BadAnswer(self.peer_id, service_id, function, str(error)) from error
 
-    async def services(self, *, timeout: float | None = None) -> dict[str, list[str]]:
-        """What the peer serves: the signatures of the functions of each service. Raises `ServiceError`."""
+    async def _arrive(self, arriving: Arriving, service_id: str, function: str, given: Any, timeout: float) -> None:
+        """Make the call that the stream lasts as long as."""
+
+        def body(way: Way) -> object:
+            return [service_id, function, given, arriving.token, way]
+
+        failure: ServiceError | None = None
         try:
-            answer = await self._send(LIST_METHOD, None, self._timeout if timeout is None else timeout)
-            return msgspec.convert(answer, dict[str, list[str]])
-        except CallFailed as error:
-            raise service_error(error, self.peer_id, "srv", "list") from error
-        except trio.TooSlowError as error:
-            raise TooSlow(self.peer_id, "srv", "list", "no answer in time") from error
-        except msgspec.ValidationError as error:
-            raise BadAnswer(self.peer_id, "srv", "list", str(error)) from error
+            if self.peer_id == self._peer.peer_id:
+                await self._stream_here(arriving, ServiceCall(service_id, function, given), timeout)
+            else:
+                await self._ways.call(STREAM_METHOD, body, timeout)
+        except (CallFailed, trio.TooSlowError) as error:
+            failure = self._told(error, service_id, function, timeout)
+        arriving.end(failure)
 
-    def service(self, service_id: str) -> Proxy:
-        """The service as an object: `await on.service("echo").echo("hi")`."""
-        return Proxy(self, service_id)
-
-    async def _send(self, method: str, body: object, timeout: float) -> object:
-        """Over the first way that leads there: a link, the given relays, a dial, the own node as a relay.
-
-        The next way is tried only after one on which the call surely didn't arrive. Raises CallFailed, TooSlowError.
-        """
-        if self.peer_id == self._peer.peer_id:
-            return await self._here(method, body, timeout)
-        failure: Unreachable | None = None
-        with trio.fail_after(timeout) as scope:
-            for way in self._ways():
-                try:
-                    return await way(method, body, scope.deadline)
-                except ConnectionLost:
-                    raise
-                except Unreachable as error:
-                    failure = failure or error
-        raise failure or Unreachable(self.peer_id, method)
-
-    def _ways(self) -> list[Callable[[str, object, float], Awaitable[object]]]:
-        me, node = self._peer.peer_id, self._host_peer_id()
-        relays = [relay for relay in self.via if relay not in (me, self.peer_id)]
-        ways = [self._through(relay) for relay in relays]
-        if self._peer.is_linked(self.peer_id) or not relays:
-            ways.insert(0, self._directly)
-        else:
-            ways.append(self._directly)
-        if node not in (me, self.peer_id, *relays):
-            ways.append(self._through(node))
-        return ways
-
-    async def _directly(self, method: str, body: object, deadline: float) -> object:
-        await self._locate(self.peer_id)
-        left = max(deadline - trio.current_time(), 0.0)
-        return await self._peer.call(self.peer_id, method, body, timeout=left)
-
-    def _through(self, relay: str) -> Callable[[str, object, float], Awaitable[object]]:
-        async def through(method: str, body: object, deadline: float) -> object:
-            await self._locate(relay)
-            left = max(deadline - trio.current_time(), 0.0)
-            return await self._peer.call_via([relay], self.peer_id, method, body, timeout=left)
-
-        return through
-
-    async def _locate(self, peer_id: str) -> None:
-        if not self._peer.is_linked(peer_id) and not self._peer.addresses_of(peer_id):
-            await self._peer.find(peer_id, timeout=FIND_TIMEOUT)
+    async def _stream_here(self, arriving: Arriving, call: ServiceCall, timeout: float) -> None:
+        with trio.fail_after(timeout):
+            try:
+                await self._serving.stream(self.peer_id, call, arriving.put)
+            except Refusal as refusal:
+                raise CallRefused(self.peer_id, STREAM_METHOD, refusal.code, refusal.message) from refusal
 
     async def _here(self, method: str, body: object, timeout: float) -> object:
         handler = self._serving.handle if method == CALL_METHOD else self._serving.listed
@@ -149,18 +193,15 @@ class OnPeer:
         raise CallTimeout(self.peer_id, method)
 
 
-class Proxy:
-    """A service of a peer, whose attributes are its functions."""
+class Results(AsyncIterator[T]):
+    """Results of one function, in order."""
 
-    def __init__(self, on: OnPeer, service_id: str) -> None:
-        self._on = on
-        self._service_id = service_id
+    def __init__(self, arriving: Arriving, convert: Callable[[object], T]) -> None:
+        self._arriving = arriving
+        self._convert = convert
 
-    def __getattr__(self, function: str) -> Callable[..., Awaitable[Any]]:
-        if function.startswith("_"):
-            raise AttributeError(function)
+    def __aiter__(self) -> Results[T]:
+        return self
 
-        async def call(*arguments: object, timeout: float | None = None) -> Any:
-            return await self._on.call(self._service_id, function, *arguments, timeout=timeout)
-
-        return call
+    async def __anext__(self) -> T:
+        return self._convert(await self._arriving.get())

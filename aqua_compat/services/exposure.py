@@ -20,14 +20,13 @@ class Function:
         """Raises TypeError for what can't be called by position."""
         self.name = name
         self.call = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self._signature = inspect.signature(function)
         hints = get_type_hints(function)
         for parameter in self._signature.parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
                 raise TypeError(f"{name}: {parameter.name} can't be given by position")
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise TypeError(f"{name}: generators can't be served; return a list")
         self._hints = {name: hint for name, hint in hints.items() if name != "return"}
 
     def arguments(self, given: list[object]) -> list[object]:

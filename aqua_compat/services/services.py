@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,8 +20,9 @@ from aqua_compat.services.errors import (
     TooSlow,
 )
 from aqua_compat.services.picking import Picking, Strategy
-from aqua_compat.services.providing import provided
+from aqua_compat.services.providing import registered
 from aqua_compat.services.serving import ServiceLimits, Serving
+from aqua_compat.services.streams import Arrivals
 from overlay.peer import OverlayPeer
 from registry.values import Record
 from registry.weights import Weights
@@ -43,25 +44,45 @@ class Called(NamedTuple):
 class Services:
     """Serves and calls as one peer."""
 
-    def __init__(self, peer: OverlayPeer, registry: Registry, weights: Weights | None = None) -> None:
-        """`weights`: what `trust-graph` tells; by default everybody weighs 0."""
+    def __init__(
+        self,
+        peer: OverlayPeer,
+        registry: Registry,
+        *,
+        weights: Weights | None = None,
+        when_serving: Callable[[], None] | None = None,
+    ) -> None:
+        """`weights`: what `trust-graph` tells; by default everybody weighs 0. `when_serving` is called when this peer
+        serves more than the builtins, so that it wants to be reached."""
         self._peer = peer
         self._registry = registry
-        self.serving = Serving(peer)
+        self._when_serving = when_serving
+        self._serving = Serving(peer)
+        self._arrivals = Arrivals(peer)
         for service_id, service in builtins_of(peer, registry.identity, weights or Weights({})).items():
-            self.serving.add(service_id, service, BUILTIN_LIMITS)
+            self._serving.add(service_id, service, BUILTIN_LIMITS)
         self._picking = Picking()
 
     def on(self, peer_id: str, via: Sequence[str], timeout: float) -> OnPeer:
-        return OnPeer(self._peer, self.serving, lambda: self._registry.host_peer_id, peer_id, via, timeout)
+        return OnPeer(
+            self._peer, self._serving, self._arrivals, lambda: self._registry.host_peer_id, peer_id, via, timeout
+        )
+
+    def serve(self, service_id: str, service: object, limits: ServiceLimits | None) -> None:
+        self._serving.add(service_id, service, limits)
+        if self._when_serving is not None:
+            self._when_serving()
 
     @asynccontextmanager
     async def provide(
         self, resource_id: str, service_id: str, service: object, value: str, limits: ServiceLimits | None
     ) -> AsyncIterator[None]:
-        self.serving.add(service_id, service, limits)
-        async with provided(self._peer, self._registry, self.serving, resource_id, service_id, value):
-            yield
+        self.serve(service_id, service, limits)
+        try:
+            async with registered(self._registry, resource_id, service_id, value):
+                yield
+        finally:
+            self._serving.remove(service_id)
 
     async def call_all(
         self, resource_id: str, function: str, arguments: Sequence[object], service_id: str, ack: int, timeout: float

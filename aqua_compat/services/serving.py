@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
-from inspect import isawaitable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -13,17 +13,23 @@ import trio
 from msgspec import Meta, Struct
 
 from aqua_compat.services.exposure import BadCall, Function, functions_of
-from overlay.errors import Refusal
+from aqua_compat.services.running import NO_MORE, next_of, result_of, results_of
+from aqua_compat.services.streams import BATCH_BYTES, Deliver, Departing, Token, delivering
+from overlay.errors import CallFailed, Refusal
 from overlay.frames import FrameError, encode_item
 from overlay.peer import OverlayPeer
 
 CALL_METHOD: Final = "service/call"
+STREAM_METHOD: Final = "service/stream"
 LIST_METHOD: Final = "service/list"
+
+MOST_COLLECTED: Final = 4 * BATCH_BYTES  # bytes of a generator's results that a plain call is answered with
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _caller: ContextVar[str] = ContextVar("caller")
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Called = TypeVar("Called", bound="ServiceCall")
 
 
 class ServiceCall(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -32,15 +38,22 @@ class ServiceCall(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     arguments: list[Any]
 
 
+class StreamCall(ServiceCall, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`way`: the relay that the call came through, and results go back through; empty when there is none."""
+
+    token: Token
+    way: Annotated[str, Meta(max_length=64)]
+
+
 class ServiceLimits(Struct, frozen=True, kw_only=True):
     """Of one service."""
 
     concurrency: int = 16
-    """Calls that run at the same time; of sync functions, each in a thread."""
+    """Calls that run at the same time; of sync functions, each in a thread. A stream is a call while it lasts."""
     queue: int = 64
     """Calls that wait; beyond it they are turned away, and callers may go to another provider."""
     timeout: float = 60.0
-    """Seconds after which a call is ended, whatever its caller's deadline is."""
+    """Seconds after which a call is ended, whatever its caller's deadline is; of a stream, for each result."""
 
 
 class _Service:
@@ -50,17 +63,25 @@ class _Service:
         self.running = trio.CapacityLimiter(limits.concurrency)
 
 
+class _Admitted(NamedTuple):
+    service: _Service
+    function: Function
+    arguments: list[object]
+
+
 def caller() -> str:
     """Within a served function: the verified peer id of who calls it. Raises LookupError elsewhere."""
     return _caller.get()
 
 
 class Serving:
-    """Answers `service/call` and `service/list`."""
+    """Answers `service/call`, `service/stream` and `service/list`."""
 
     def __init__(self, peer: OverlayPeer) -> None:
+        self._peer = peer
         self._services: dict[str, _Service] = {}
         peer.serve(CALL_METHOD, self.handle, relayed=True)
+        peer.serve(STREAM_METHOD, self.handle_stream, relayed=True)
         peer.serve(LIST_METHOD, self.listed, relayed=True)
 
     def add(self, service_id: str, service: object, limits: ServiceLimits | None = None) -> None:
@@ -83,10 +104,57 @@ class Serving:
 
     async def handle(self, caller: str, body: object) -> object:
         """One call. Raises Refusal with one of the codes of `aqua_compat.services.errors.CODES`."""
-        try:
-            call = msgspec.convert(body, ServiceCall, builtin_types=(bytes,))
-        except msgspec.ValidationError as error:
-            raise Refusal("bad-arguments", str(error)) from error
+        call = _parsed(body, ServiceCall)
+        service, function, arguments = self._admit(call)
+        _caller.set(caller)  # of this call's own context: each handler runs in one task
+        with _told_as_refusal(call):
+            if function.is_generator:
+                return await _collected(service, function, arguments)
+            with _in_time(service):
+                result = await result_of(function, arguments, service.running)
+            encode_item(result)
+            return result
+
+    async def handle_stream(self, caller: str, body: object) -> object:
+        """One call whose results are sent while it runs; how many there were. Raises Refusal, as `handle`."""
+        call = _parsed(body, StreamCall)
+        if call.way and not self._peer.is_linked(call.way):
+            raise Refusal("bad-arguments", "results can't be sent through a relay that this peer isn't connected to")
+        return await self.stream(caller, call, delivering(self._peer, caller, call.way, call.token))
+
+    async def stream(self, caller: str, call: ServiceCall, deliver: Deliver) -> int:
+        """Call a function and deliver its results; how many there were. Raises Refusal, as `handle`."""
+        service, function, arguments = self._admit(call)
+        _caller.set(caller)
+        departing = Departing(deliver)
+        count = 0
+        failure: Refusal | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                nonlocal failure
+                try:
+                    await departing.run()
+                except (CallFailed, Refusal) as error:
+                    failure = Refusal("no-stream", f"nobody reads its results: {error}")
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(send)
+            try:
+                with _told_as_refusal(call):
+                    async with results_of(function, arguments, service.running) as results:
+                        while (result := await _next(results, service)) is not NO_MORE:
+                            await departing.put(result)
+                            count += 1
+            except Refusal as refusal:  # told after the results that came before it
+                failure = refusal
+            departing.complete()
+        if failure is not None:
+            raise failure
+        return count
+
+    def _admit(self, call: ServiceCall) -> _Admitted:
+        """Raises Refusal."""
         service = self._services.get(call.service_id)
         if service is None:
             raise Refusal("no-service", "the peer serves no such service")
@@ -100,31 +168,50 @@ class Serving:
         under_way = service.running.statistics()
         if under_way.borrowed_tokens + under_way.tasks_waiting >= service.limits.concurrency + service.limits.queue:
             raise Refusal("overloaded", "too many calls of the service are under way")
-        _caller.set(caller)  # of this call's own context: each handler runs in one task
-        result: object = None
-        with trio.move_on_after(service.limits.timeout) as deadline:
-            result = await _run(service, function, arguments, call)
-        if deadline.cancelled_caught:
-            raise Refusal("too-slow", f"the service allows {service.limits.timeout:g} s")
-        return result
+        return _Admitted(service, function, arguments)
 
 
-async def _run(service: _Service, function: Function, arguments: list[object], call: ServiceCall) -> object:
+def _parsed(body: object, form: type[Called]) -> Called:
     try:
-        if function.is_async:
-            async with service.running:
-                result = await function.call(*arguments)
-        else:
-            # Abandoned at the deadline: its thread ends when it ends, and counts until then.
-            result = await trio.to_thread.run_sync(
-                function.call, *arguments, abandon_on_cancel=True, limiter=service.running
-            )  # type: ignore[call-arg]  # newer than the stubs that libp2p brings
-            if isawaitable(result):
-                result = await result
-        built = msgspec.to_builtins(result, builtin_types=(bytes,))
-        encode_item(built)
+        return msgspec.convert(body, form, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise Refusal("bad-arguments", str(error)) from error
+
+
+@contextmanager
+def _told_as_refusal(call: ServiceCall) -> Iterator[None]:
+    """Whatever a function raises becomes a Refusal, without its traceback."""
+    try:
+        yield
+    except Refusal:
+        raise
     except Exception as error:
         log.info("a service raised", service=call.service_id, function=call.function, exc_info=True)
         text = f"can't be sent: {error}" if isinstance(error, FrameError) else f"{type(error).__name__}: {error}"
         raise Refusal("raised", text[:1000]) from error
-    return built
+
+
+@contextmanager
+def _in_time(service: _Service) -> Iterator[None]:
+    with trio.move_on_after(service.limits.timeout) as deadline:
+        yield
+    if deadline.cancelled_caught:
+        raise Refusal("too-slow", f"the service allows {service.limits.timeout:g} s")
+
+
+async def _next(results: AsyncIterator[object], service: _Service) -> object:
+    with _in_time(service):
+        return await next_of(results)
+
+
+async def _collected(service: _Service, function: Function, arguments: list[object]) -> list[object]:
+    """A generator's results as a list, for who calls it plainly."""
+    collected: list[object] = []
+    size = 0
+    async with results_of(function, arguments, service.running) as results:
+        while (result := await _next(results, service)) is not NO_MORE:
+            collected.append(result)
+            size += len(encode_item(result))
+            if size > MOST_COLLECTED:
+                raise Refusal("raised", f"its results are more than {MOST_COLLECTED} bytes; call it as a stream")
+    return collected

@@ -1,0 +1,101 @@
+"""The ways to a peer: which one a call takes, and which next when the peer isn't there.
+
+1. A link that is open.
+2. The relays that the caller gave, such as a record's `relay_id`.
+3. A dial, at addresses known or found.
+4. The node acted through, as a relay: it may be linked to the peer.
+5. What the peer itself said lately of where it can be reached: a record that names a relay may be older than that.
+
+The next way is tried only after one on which the call surely didn't arrive. Reaching the peer, or a relay, takes at
+most half of the time that is left, so that one that doesn't answer doesn't use up that of those behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Final
+
+import trio
+
+from overlay.errors import ConnectionLost, Unreachable
+from overlay.peer import OverlayPeer
+
+FIND_TIMEOUT: Final = 2.0
+REACH_TIMEOUT: Final = 3.0
+
+Way = str
+"""The id of a relay, or empty for a link of one's own."""
+
+Body = Callable[[Way], object]
+"""Makes the body of a call for the way that it takes."""
+
+
+class Ways:
+    """Calls one peer on the first way that leads there."""
+
+    def __init__(self, peer: OverlayPeer, host_peer_id: Callable[[], str], peer_id: str, via: Sequence[str]) -> None:
+        """`host_peer_id`: the node acted through."""
+        self._peer = peer
+        self._host_peer_id = host_peer_id
+        self._peer_id = peer_id
+        self._via = [relay for relay in dict.fromkeys(via) if relay not in (peer.peer_id, peer_id)]
+
+    async def call(self, method: str, body: Body, timeout: float) -> object:
+        """Raises `overlay.errors.CallFailed` of the first way that failed, and TooSlowError."""
+        failure: Unreachable | None = None
+        with trio.fail_after(timeout) as scope:
+            async with aclosing(self._all(scope)) as ways:
+                async for way in ways:
+                    try:
+                        return await self._on(way, method, body(way), scope)
+                    except ConnectionLost:
+                        raise
+                    except Unreachable as error:
+                        failure = failure or error
+        raise failure or Unreachable(self._peer_id, method)
+
+    async def _all(self, scope: trio.CancelScope) -> AsyncGenerator[Way, None]:
+        tried: set[str] = {self._peer.peer_id, self._peer_id}
+        if self._peer.is_linked(self._peer_id):
+            yield ""
+        for relay in self._via:
+            tried.add(relay)
+            yield relay
+        if not self._peer.addresses_of(self._peer_id):
+            await self._peer.find(self._peer_id, timeout=min(FIND_TIMEOUT, _left(scope) / 2))
+        known = set(self._peer.addresses_of(self._peer_id))
+        if known:
+            yield ""
+        node = self._host_peer_id()
+        if node not in tried:
+            tried.add(node)
+            yield node
+        contact = await self._peer.find_contact(self._peer_id, timeout=min(FIND_TIMEOUT, _left(scope) / 2))
+        if contact is None:
+            return
+        for relay in contact.relays:
+            if relay not in tried:
+                yield relay
+        if set(contact.addresses) - known:
+            yield ""
+
+    async def _on(self, way: Way, method: str, body: object, scope: trio.CancelScope) -> object:
+        first = way or self._peer_id
+        if not self._peer.is_linked(first):
+            await self._reach(first, method, min(REACH_TIMEOUT, _left(scope) / 2))
+        if way:
+            return await self._peer.call_via([way], self._peer_id, method, body, timeout=_left(scope))
+        return await self._peer.call(self._peer_id, method, body, timeout=_left(scope))
+
+    async def _reach(self, peer_id: str, method: str, timeout: float) -> None:
+        with trio.move_on_after(timeout):
+            if not self._peer.addresses_of(peer_id):
+                await self._peer.find(peer_id, timeout=timeout)
+            await self._peer.link(peer_id)
+            return
+        raise Unreachable(peer_id, method, f"no link within {timeout:.1f} s")
+
+
+def _left(scope: trio.CancelScope) -> float:
+    return max(scope.deadline - trio.current_time(), 0.0)

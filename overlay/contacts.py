@@ -1,0 +1,237 @@
+"""Finding peers that moved: each peer's signed contact lies with the members nearest to it.
+
+Rules:
+1. A contact is soft state, in memory: its peer says it anew when its relays change and from time to time; it is
+   believed for `lifetime` seconds after its peer's own time.
+2. It is kept by the members nearest to the peer's position. Only its own peer may have a member send it on to them, so
+   light clients needn't look up; whoever is sent one verifies it and keeps it only if near.
+3. The greatest sequence wins. A member that is full refuses what is new until something expires.
+4. Whoever finds one verifies it too: those asked can withhold, or tell what was true lately, but not invent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import structlog
+import trio
+from msgspec import Meta, Struct
+
+from overlay.allowance import Allowances
+from overlay.calls.links import Links
+from overlay.contact_record import MAX_BYTES, BadContact, Contact, opened_contact
+from overlay.errors import CallFailed, PeerIdError, Refusal
+from overlay.keyspace import peer_position
+from overlay.settings import ContactSettings
+from overlay.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+PUT_METHOD: Final = "overlay/contact-put"
+GET_METHOD: Final = "overlay/contact-get"
+
+_KEPT_BY: Final = 8  # members nearest to a peer, each of which is told its contact
+_SPARE: Final = 8  # who is near is seen differently after a change
+_SETTLING: Final = 0.5  # seconds after a change before it is told, since changes come in groups
+_ASK_TIMEOUT: Final = 2.0
+_NODES_ASKED: Final = 3
+
+
+class _Put(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`send_on`: to those near to its peer."""
+
+    sealed: Annotated[bytes, Meta(max_length=MAX_BYTES)]
+    send_on: bool
+
+
+class _Get(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`look_up`: ask those near to the peer."""
+
+    peer_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    look_up: bool
+
+
+class Contacts:
+    """One peer's part: tells its own contact, keeps those of its surroundings, finds any."""
+
+    def __init__(
+        self,
+        links: Links,
+        surroundings: Surroundings,
+        settings: ContactSettings,
+        *,
+        member: bool,
+        own: Callable[[float], Contact],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`own(now)`: this peer's contact as of now, signed."""
+        self._links = links
+        self._surroundings = surroundings
+        self._settings = settings
+        self._member = member
+        self._own = own
+        self._clock = clock
+        self._kept: dict[str, Contact] = {}
+        self._sent_on = Allowances(settings.rate, settings.burst)
+        self._received = Allowances(settings.rate * _KEPT_BY * 16, settings.burst * _KEPT_BY * 16)
+        self._wanted = trio.Event()
+        self._changed = trio.Event()
+        if member:
+            links.serve(PUT_METHOD, self._answer_put)
+            links.serve(GET_METHOD, self._answer_get)
+            self._wanted.set()
+
+    def want_to_be_found(self) -> None:
+        """Tell this peer's contact from now on; members do anyway."""
+        self._wanted.set()
+
+    def note_change(self) -> None:
+        """To be called when the relays or the addresses of this peer may have changed."""
+        self._changed.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tell this peer's contact when it changed, and before it is forgotten, until cancelled."""
+        task_status.started()
+        await self._wanted.wait()
+        told: Contact | None = None
+        while True:
+            self._changed = trio.Event()
+            contact = self._own(self._clock())
+            if told is None or not self._says(told, contact):
+                told = contact if await self._tell(contact) else None
+            wait = self._settings.retry
+            if told is not None or not self._surroundings.members():
+                wait = self._settings.interval
+            with trio.move_on_after(wait):
+                await self._changed.wait()
+            await trio.sleep(_SETTLING)
+
+    def _says(self, told: Contact, now: Contact) -> bool:
+        """Whether what was told says the same, and lately."""
+        age = (now.sequence - told.sequence) / 1_000_000
+        return (told.addresses, told.relays) == (now.addresses, now.relays) and age < self._settings.interval
+
+    async def find(self, peer_id: str, *, timeout: float) -> Contact | None:
+        """The newest contact of a peer that those near to it know, within `timeout` seconds."""
+        found: list[Contact] = []
+        with trio.move_on_after(timeout):
+            if self._member:
+                await self._look_up(peer_id, found)
+            else:
+                for node in self._surroundings.members()[:_NODES_ASKED]:
+                    await self._ask(node, _Get(peer_id, look_up=True), found)
+                    if found:
+                        break
+        return max(found, key=lambda contact: contact.sequence, default=None)
+
+    def _is_fresh(self, contact: Contact) -> bool:
+        age = self._clock() - contact.sequence / 1_000_000
+        return -self._settings.skew <= age <= self._settings.lifetime
+
+    async def _tell(self, contact: Contact) -> bool:
+        """Whether anybody took it."""
+        takers: list[str] = []
+        if self._member:
+            await self._send_on(contact, takers)
+        else:
+            for node in self._surroundings.members()[:_NODES_ASKED]:
+                await self._put(node, _Put(contact.sealed, send_on=True), takers)
+                if takers:
+                    break
+        return bool(takers)
+
+    async def _send_on(self, contact: Contact, takers: list[str]) -> None:
+        near = await self._surroundings.nearest(peer_position(contact.peer_id), _KEPT_BY)
+        async with trio.open_nursery() as nursery:
+            for member in near:
+                if member == self._links.peer_id:
+                    self._keep(contact)
+                elif member != contact.peer_id:
+                    nursery.start_soon(self._put, member, _Put(contact.sealed, send_on=False), takers)
+
+    async def _put(self, member: str, put: _Put, takers: list[str]) -> None:
+        try:
+            await self._links.call(member, PUT_METHOD, [put.sealed, put.send_on], timeout=_ASK_TIMEOUT)
+        except CallFailed as error:
+            log.debug("a member didn't take a contact", member=member, error=str(error))
+        else:
+            takers.append(member)
+
+    async def _look_up(self, peer_id: str, found: list[Contact]) -> None:
+        own = self._known(peer_id)
+        if own is not None:
+            found.append(own)
+        near = await self._surroundings.nearest(peer_position(peer_id), _KEPT_BY)
+        async with trio.open_nursery() as nursery:
+            for member in near:
+                if member not in (self._links.peer_id, peer_id):
+                    nursery.start_soon(self._ask, member, _Get(peer_id, look_up=False), found)
+
+    async def _ask(self, member: str, get: _Get, found: list[Contact]) -> None:
+        try:
+            answer = await self._links.call(member, GET_METHOD, [get.peer_id, get.look_up], timeout=_ASK_TIMEOUT)
+            if answer is None:
+                return
+            contact = opened_contact(msgspec.convert(answer, bytes, builtin_types=(bytes,)))
+        except (CallFailed, msgspec.ValidationError, BadContact) as error:
+            log.debug("a member told no contact", member=member, error=str(error))
+            return
+        if contact.peer_id == get.peer_id and self._is_fresh(contact):
+            found.append(contact)
+
+    def _known(self, peer_id: str) -> Contact | None:
+        contact = self._kept.get(peer_id)
+        return contact if contact is not None and self._is_fresh(contact) else None
+
+    def _keep(self, contact: Contact) -> None:
+        """Raises Refusal."""
+        before = self._known(contact.peer_id)
+        if before is not None and before.sequence >= contact.sequence:
+            return
+        if contact.peer_id not in self._kept and len(self._kept) >= self._settings.max_kept:
+            self._kept = {peer_id: kept for peer_id, kept in self._kept.items() if self._is_fresh(kept)}
+            if len(self._kept) >= self._settings.max_kept:
+                raise Refusal("overloaded", "too many contacts are kept here")
+        self._kept[contact.peer_id] = contact
+
+    async def _answer_put(self, caller: str, body: object) -> object:
+        try:
+            put = msgspec.convert(body, _Put, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise Refusal("malformed", str(error)) from error
+        if not self._received.take(caller) or (put.send_on and not self._sent_on.take(caller)):
+            raise Refusal("overloaded", "too many contacts from this peer")
+        try:
+            contact = opened_contact(put.sealed)
+        except BadContact as error:
+            raise Refusal("malformed", str(error)) from error
+        if not self._is_fresh(contact):
+            raise Refusal("stale", "the contact is old, or the clocks differ too much")
+        near = self._surroundings.known_nearest(peer_position(contact.peer_id), _KEPT_BY + _SPARE)
+        if put.send_on:
+            if caller != contact.peer_id:
+                raise Refusal("malformed", "only its own peer may have a contact sent on")
+            takers: list[str] = []
+            await self._send_on(contact, takers)
+        elif self._links.peer_id not in near:
+            raise Refusal("not-responsible", "others are nearer to the peer")
+        if put.send_on or self._links.peer_id in near:
+            self._keep(contact)
+        return None
+
+    async def _answer_get(self, caller: str, body: object) -> object:  # noqa: ARG002 - anyone may ask
+        try:
+            get = msgspec.convert(body, _Get)
+            peer_position(get.peer_id)
+        except (msgspec.ValidationError, PeerIdError) as error:
+            raise Refusal("malformed", "not a peer id") from error
+        contact = self._known(get.peer_id)
+        if get.look_up:
+            contact = await self.find(get.peer_id, timeout=_ASK_TIMEOUT)
+        return None if contact is None else contact.sealed

@@ -1,0 +1,119 @@
+"""A light client is reached through the node that it is linked to: it always has one, and its records name it.
+
+Rules:
+1. While this client serves or hosts anything, it looks for another node as soon as its own is gone.
+2. When the node acted through is another one, records that this client issued itself are issued anew, with the new
+   `relay_id`. For records that others issued, callers find this client's own signed contact (`overlay.contacts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from registry.door import Door
+from registry.errors import RegistryError
+from registry.merging import is_served
+from registry.network import Clock
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.storage import Store
+from registry.values import Record
+
+LOOKED_AFTER: Final = 15.0  # seconds between two looks at whether all is well, when nothing happens
+RETRIED_AFTER: Final = 1.0
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Findable(Protocol):
+    """What keeping a relay needs of the network: satisfied by `overlay.OverlayPeer`."""
+
+    @property
+    def peer_id(self) -> str:
+        """Our own id."""
+        ...
+
+    def members(self) -> list[str]:
+        """The members that this peer is linked to."""
+        ...
+
+    def on_membership_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback()` called whenever a member came or went."""
+        ...
+
+    def want_to_be_found(self) -> None:
+        """Has the network told through which members this peer can be called."""
+        ...
+
+
+class RelayKeeping:
+    """Keeps one light client reachable."""
+
+    def __init__(
+        self, network: Findable, door: Door, registry: Registry, store: Store, settings: RegistrySettings, clock: Clock
+    ) -> None:
+        self._network = network
+        self._door = door
+        self._registry = registry
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._serves = False
+        self._changed = trio.Event()
+        network.on_membership_change(self._note_change)
+
+    def serve(self) -> None:
+        """This client serves something from now on."""
+        self._serves = True
+        self._note_change()
+
+    async def run(self) -> None:
+        """Keeps to the rules until cancelled."""
+        while True:
+            self._changed = trio.Event()
+            delay = LOOKED_AFTER if await self._look() else RETRIED_AFTER
+            with trio.move_on_after(delay):
+                await self._changed.wait()
+
+    async def _look(self) -> bool:
+        """Whether all is as it should be."""
+        try:
+            hosted = await self._hosted()
+            if not hosted and not self._serves:
+                return True
+            self._network.want_to_be_found()
+            if self._door.peer_id not in self._network.members():
+                await self._registry.status()  # turns to the next node
+            relay = self._door.peer_id
+            moved = [record for record in hosted if self._is_own(record) and list(record.metadata.relay_id) != [relay]]
+            failed = [record for record in moved if not await self._issue_anew(record, relay)]
+        except RegistryError as error:
+            _log.warning("no node to be reached through", error=str(error))
+            return False
+        return not failed
+
+    async def _hosted(self) -> list[Record]:
+        now = int(self._clock())
+        records = await self._store.read(lambda transaction: transaction.hosted_records(self._network.peer_id, now))
+        return [record for record in records if is_served(record, now, self._settings)]
+
+    def _is_own(self, record: Record) -> bool:
+        return record.metadata.issued_by == self._network.peer_id
+
+    async def _issue_anew(self, record: Record, relay: str) -> bool:
+        done = await self._registry.reissue(record)
+        if done.success:
+            _log.info("issued anew for a new relay", key_id=record.metadata.key_id, relay=relay)
+            return True
+        hosted = await self._hosted()
+        if record not in hosted:  # ended meanwhile
+            return True
+        _log.warning("not issued anew for a new relay", key_id=record.metadata.key_id, errors=done.errors)
+        return False
+
+    def _note_change(self) -> None:
+        self._changed.set()
