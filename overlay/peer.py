@@ -21,7 +21,7 @@ from overlay.calls.links import Links
 from overlay.calls.serving import Handler
 from overlay.contact_record import Contact, signed_contact
 from overlay.contacts import Contacts
-from overlay.errors import CallFailed, PeerIdError, Refusal
+from overlay.errors import CallFailed, CallTimeout, PeerIdError, Refusal
 from overlay.host import Host, open_host
 from overlay.identity import Identity
 from overlay.joining import Joining, validate_bootstrap
@@ -31,6 +31,7 @@ from overlay.routing import Routing
 from overlay.settings import OverlaySettings
 from overlay.surroundings import Surroundings
 from overlay.topics import Topics
+from overlay.ways import Ways
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -41,6 +42,7 @@ _ADDRESSES_METHOD = "overlay/addresses"
 _FIND_METHOD = "overlay/find"
 _ADDRESSES_TIMEOUT = 5.0
 _MAX_REMEMBERED = 256
+_NODES = 2
 _SECOND_DIALS = (0.0, 0.5, 1.5)  # seconds before each dial of a member that went, until it counts as gone
 
 
@@ -139,6 +141,16 @@ class OverlayPeer:
         """
         return await self._relaying.call(peer_id, relays, method, body, timeout=timeout)
 
+    async def call_anywhere(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Call `method` of a peer wherever it is, also behind relays that have to be found first.
+
+        For methods served with `relayed`. Raises subclasses of `CallFailed`, as `call`.
+        """
+        try:
+            return await Ways(self, peer_id).call(method, lambda _: body, timeout)
+        except trio.TooSlowError:
+            raise CallTimeout(peer_id, method) from None
+
     async def find(self, peer_id: str, *, timeout: float) -> list[str]:
         """Multiaddrs of a peer: those known, else those that the peers nearest to it tell, or this one's node.
 
@@ -208,6 +220,10 @@ class OverlayPeer:
     def members(self) -> list[str]:
         """Members with an open link, without this peer."""
         return self._surroundings.members()
+
+    def nodes(self) -> list[str]:
+        """The nodes that a light client acts through, the one it was linked to first at the beginning; else none."""
+        return [] if self._settings.member else self.members()[:_NODES]
 
     def is_linked(self, peer_id: str) -> bool:
         """Whether a link to the peer is open, so that a call needs no dialling."""

@@ -158,7 +158,7 @@ async def ask_host(network: Network, key: Key, metadata: RecordMetadata, *, time
     """Has a remote peer sign a record as its host. Raises HostingRefused."""
     body = HostBody(key=encode(key), metadata=encode(metadata))
     try:
-        answer = await network.call(metadata.peer_id, HOST, build(body), timeout=timeout)
+        answer = await network.call_anywhere(metadata.peer_id, HOST, build(body), timeout=timeout)
         record = decode_state(answer) if isinstance(answer, bytes) else None
     except CallFailed as error:
         raise HostingRefused(f"{error.reason} on {metadata.peer_id}") from error

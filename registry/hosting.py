@@ -66,7 +66,7 @@ class Host:
         self._settings = settings
         self._clock = clock
         self._rates = Rates()
-        network.serve(HOST, self._serve_host)
+        network.serve(HOST, self._serve_host, relayed=True)
 
     async def host(self, key: Key, metadata: RecordMetadata) -> Record:
         """Vouches for a record that names this peer, and keeps it. Raises RegistryError, with the cause."""

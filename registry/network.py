@@ -83,6 +83,10 @@ class Network(Protocol):
         """Raises `overlay.errors.CallFailed`."""
         ...
 
-    def serve(self, method: str, handler: Handler) -> None:
-        """Answers calls of `method`; the handler may raise `overlay.errors.Refusal`."""
+    async def call_anywhere(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """The same for peers that can't be dialled, and methods served with `relayed`."""
+        ...
+
+    def serve(self, method: str, handler: Handler, *, relayed: bool = False) -> None:
+        """Answers calls of `method`; the handler may raise `overlay.errors.Refusal`. `relayed`: also through relays."""
         ...

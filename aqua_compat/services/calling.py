@@ -13,10 +13,10 @@ from aqua_compat.services.errors import BadAnswer, BadArguments, PeerOverloaded,
 from aqua_compat.services.proxy import Proxy, typed
 from aqua_compat.services.serving import CALL_METHOD, LIST_METHOD, STREAM_METHOD, ServiceCall, Serving
 from aqua_compat.services.streams import LONGEST, Arrivals, Arriving, TooManyStreams
-from aqua_compat.services.ways import Way, Ways
 from overlay.errors import CallFailed, CallRefused, CallTimeout, Refusal
 from overlay.frames import FrameError, decode_item, encode_item
 from overlay.peer import OverlayPeer
+from overlay.ways import Way, Ways
 from registry.background import background
 
 T = TypeVar("T")
@@ -30,18 +30,16 @@ class OnPeer:
         peer: OverlayPeer,
         serving: Serving,
         arrivals: Arrivals,
-        host_peer_id: Callable[[], str],
         peer_id: str,
         via: Sequence[str],
         timeout: float,
     ) -> None:
-        """`host_peer_id`: the node acted through."""
         self.peer_id = peer_id
         self.via = tuple(via)
         self._peer = peer
         self._serving = serving
         self._arrivals = arrivals
-        self._ways = Ways(peer, host_peer_id, peer_id, via)
+        self._ways = Ways(peer, peer_id, via)
         self._timeout = timeout
 
     @overload

@@ -64,9 +64,7 @@ class Services:
         self._picking = Picking()
 
     def on(self, peer_id: str, via: Sequence[str], timeout: float) -> OnPeer:
-        return OnPeer(
-            self._peer, self._serving, self._arrivals, lambda: self._registry.host_peer_id, peer_id, via, timeout
-        )
+        return OnPeer(self._peer, self._serving, self._arrivals, peer_id, via, timeout)
 
     def serve(self, service_id: str, service: object, limits: ServiceLimits | None) -> None:
         self._serving.add(service_id, service, limits)

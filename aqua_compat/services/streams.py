@@ -16,10 +16,10 @@ import msgspec
 import trio
 from msgspec import Meta, Struct
 
-from aqua_compat.services.ways import Way
 from overlay.errors import Refusal
 from overlay.frames import encode_item
 from overlay.peer import OverlayPeer
+from overlay.ways import Way
 
 RESULTS_METHOD: Final = "service/results"
 

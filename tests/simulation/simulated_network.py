@@ -108,7 +108,7 @@ class SimulatedPeer:
     def is_isolated(self) -> bool:
         return self.isolated or (self._network.isolates and not self.members())
 
-    def serve(self, method: str, handler: Handler) -> None:
+    def serve(self, method: str, handler: Handler, *, relayed: bool = False) -> None:
         self._handlers[method] = handler
 
     def intercept(self, method: str, handler: Handler) -> Handler:
@@ -126,6 +126,9 @@ class SimulatedPeer:
             return answer
         network.note(f"{self.peer_id} {peer_id} {method} timed out")
         raise CallTimeout(peer_id, method)
+
+    async def call_anywhere(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        return await self.call(peer_id, method, body, timeout=timeout)
 
     async def _call(self, peer_id: str, method: str, body: object) -> object:
         network = self._network

@@ -3,7 +3,7 @@
 1. A link that is open.
 2. The relays that the caller gave, such as a record's `relay_id`.
 3. A dial, at addresses known or found.
-4. The node acted through, as a relay: it may be linked to the peer.
+4. For a light client, its node as a relay: that may be linked to the peer.
 5. What the peer itself said lately of where it can be reached: a record that names a relay may be older than that.
 
 The next way is tried only after one on which the call surely didn't arrive. Reaching the peer, or a relay, takes at
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
+from overlay.contact_record import Contact
 from overlay.errors import ConnectionLost, Unreachable
-from overlay.peer import OverlayPeer
 
 FIND_TIMEOUT: Final = 2.0
 REACH_TIMEOUT: Final = 3.0
@@ -31,15 +31,57 @@ Body = Callable[[Way], object]
 """Makes the body of a call for the way that it takes."""
 
 
+class Walker(Protocol):
+    """What finding a way needs of this peer: satisfied by `overlay.peer.OverlayPeer`."""
+
+    @property
+    def peer_id(self) -> str:
+        """Our own id."""
+        ...
+
+    def nodes(self) -> list[str]:
+        """The nodes that a light client acts through; none for a member."""
+        ...
+
+    def is_linked(self, peer_id: str) -> bool:
+        """Whether a call needs no dialling."""
+        ...
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        """Where a peer can be dialled, as far as known."""
+        ...
+
+    async def find(self, peer_id: str, *, timeout: float) -> list[str]:
+        """The same, asking others."""
+        ...
+
+    async def find_contact(self, peer_id: str, *, timeout: float) -> Contact | None:
+        """What the peer said lately of where it can be reached."""
+        ...
+
+    async def link(self, peer_id: str) -> None:
+        """Raises CallFailed."""
+        ...
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Raises CallFailed."""
+        ...
+
+    async def call_via(
+        self, relays: Sequence[str], peer_id: str, method: str, body: object, *, timeout: float
+    ) -> object:
+        """Raises CallFailed."""
+        ...
+
+
 class Ways:
     """Calls one peer on the first way that leads there."""
 
-    def __init__(self, peer: OverlayPeer, host_peer_id: Callable[[], str], peer_id: str, via: Sequence[str]) -> None:
-        """`host_peer_id`: the node acted through."""
-        self._peer = peer
-        self._host_peer_id = host_peer_id
+    def __init__(self, walker: Walker, peer_id: str, via: Sequence[str] = ()) -> None:
+        """`via`: relays that the caller knows of."""
+        self._walker = walker
         self._peer_id = peer_id
-        self._via = [relay for relay in dict.fromkeys(via) if relay not in (peer.peer_id, peer_id)]
+        self._via = [relay for relay in dict.fromkeys(via) if relay not in (walker.peer_id, peer_id)]
 
     async def call(self, method: str, body: Body, timeout: float) -> object:
         """Raises `overlay.errors.CallFailed` of the first way that failed, and TooSlowError."""
@@ -56,22 +98,22 @@ class Ways:
         raise failure or Unreachable(self._peer_id, method)
 
     async def _all(self, scope: trio.CancelScope) -> AsyncGenerator[Way, None]:
-        tried: set[str] = {self._peer.peer_id, self._peer_id}
-        if self._peer.is_linked(self._peer_id):
+        tried: set[str] = {self._walker.peer_id, self._peer_id}
+        if self._walker.is_linked(self._peer_id):
             yield ""
         for relay in self._via:
             tried.add(relay)
             yield relay
-        if not self._peer.addresses_of(self._peer_id):
-            await self._peer.find(self._peer_id, timeout=min(FIND_TIMEOUT, _left(scope) / 2))
-        known = set(self._peer.addresses_of(self._peer_id))
+        if not self._walker.addresses_of(self._peer_id):
+            await self._walker.find(self._peer_id, timeout=min(FIND_TIMEOUT, _left(scope) / 2))
+        known = set(self._walker.addresses_of(self._peer_id))
         if known:
             yield ""
-        node = self._host_peer_id()
-        if node not in tried:
-            tried.add(node)
-            yield node
-        contact = await self._peer.find_contact(self._peer_id, timeout=min(FIND_TIMEOUT, _left(scope) / 2))
+        for node in self._walker.nodes():
+            if node not in tried:
+                tried.add(node)
+                yield node
+        contact = await self._walker.find_contact(self._peer_id, timeout=min(FIND_TIMEOUT, _left(scope) / 2))
         if contact is None:
             return
         for relay in contact.relays:
@@ -82,17 +124,17 @@ class Ways:
 
     async def _on(self, way: Way, method: str, body: object, scope: trio.CancelScope) -> object:
         first = way or self._peer_id
-        if not self._peer.is_linked(first):
+        if not self._walker.is_linked(first):
             await self._reach(first, method, min(REACH_TIMEOUT, _left(scope) / 2))
         if way:
-            return await self._peer.call_via([way], self._peer_id, method, body, timeout=_left(scope))
-        return await self._peer.call(self._peer_id, method, body, timeout=_left(scope))
+            return await self._walker.call_via([way], self._peer_id, method, body, timeout=_left(scope))
+        return await self._walker.call(self._peer_id, method, body, timeout=_left(scope))
 
     async def _reach(self, peer_id: str, method: str, timeout: float) -> None:
         with trio.move_on_after(timeout):
-            if not self._peer.addresses_of(peer_id):
-                await self._peer.find(peer_id, timeout=timeout)
-            await self._peer.link(peer_id)
+            if not self._walker.addresses_of(peer_id):
+                await self._walker.find(peer_id, timeout=timeout)
+            await self._walker.link(peer_id)
             return
         raise Unreachable(peer_id, method, f"no link within {timeout:.1f} s")
 

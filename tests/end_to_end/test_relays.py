@@ -1,0 +1,118 @@
+"""Peers that can't be dialled stay reachable while relays die, over real node processes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from aqua_compat import AquaClient, connect
+from aqua_compat.services.errors import PeerUnreachable
+from overlay.errors import CallRefused
+from overlay.identity import Identity
+from tests.end_to_end.network import MAJORITY, Network, eventually
+
+
+async def _echo(text: str) -> str:
+    return text
+
+
+async def _relays(user: AquaClient, resource_id: str) -> list[list[str]]:
+    return [list(r.metadata.relay_id) for r in (await user.resolveResource(resource_id, MAJORITY))[0] or []]
+
+
+async def test_records_of_its_own_name_the_new_relay_when_the_old_one_died(network: Network) -> None:
+    old, new = network.nodes[1], network.nodes[0]
+    async with connect([old.address, new.address]) as provider, connect(network.nodes[2].address) as user:
+        first, _ = await provider.createResource("provided")
+        second, _ = await provider.createResource("registered")
+        assert first
+        assert second
+        assert await provider.registerService(second, "v", provider.peer_id, "echo") == (True, [])
+        async with provider.provide(first, "echo", {"echo": _echo}):
+            for resource_id in (first, second):
+                await eventually(partial(_relays, user, resource_id), lambda found: found == [[old.peer_id]])
+            await old.kill()
+            for resource_id in (first, second):
+                await eventually(partial(_relays, user, resource_id), lambda found: found == [[new.peer_id]], 20)
+            assert await user.call_any(first, "echo", "still here", ack=MAJORITY) == "still here"
+            assert await provider.unregisterService(second, provider.peer_id) == (True, [])
+        for resource_id in (first, second):
+            await eventually(partial(_relays, user, resource_id), lambda found: found == [])
+    await network.restart([old])
+
+
+async def test_a_host_whose_record_names_a_dead_relay_is_found_through_its_contact(network: Network) -> None:
+    old, new = network.nodes[1], network.nodes[3]
+    async with (
+        connect([old.address, new.address]) as provider,
+        connect(network.nodes[0].address) as issuer,
+        connect(network.nodes[2].address) as user,
+    ):
+        provider.serve("echo", {"echo": _echo})
+        resource_id, errors = await issuer.createResource("hosted for another")
+        assert resource_id, errors
+        # The issuer says so through the provider's node, and isn't told when that changes.
+        done, errors = await issuer.registerService(resource_id, "", provider.peer_id, "echo")
+        assert done, errors
+        await old.kill()
+        there = user.on(provider.peer_id, via=old.peer_id, timeout=5)
+
+        async def call() -> str:
+            try:
+                return str(await there.call("echo", "echo", "found"))
+            except PeerUnreachable as error:
+                return str(error)
+
+        assert await eventually(call, lambda answer: answer == "found", 20)
+        [called] = await user.call_all(resource_id, "echo", "hi", ack=MAJORITY)
+        assert (called.result, called.error) == ("hi", None)
+        # Nor needs anyone to know the relay at all.
+        async with connect(network.nodes[4].address) as another:
+            assert await another.on(provider.peer_id).call("echo", "echo", "by id alone") == "by id alone"
+    await network.restart([old])
+
+
+async def test_a_relay_that_stalls_is_replaced(network: Network) -> None:
+    old, new = network.nodes[4], network.nodes[5]
+    async with connect([old.address, new.address]) as provider, connect(network.nodes[2].address) as user:
+        resource_id, _ = await provider.createResource("stalled")
+        assert resource_id
+        async with provider.provide(resource_id, "echo", {"echo": _echo}):
+            assert old.process_id is not None
+            old._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            try:
+                await eventually(partial(_relays, user, resource_id), lambda found: found == [[new.peer_id]], 40)
+                assert await user.call_any(resource_id, "echo", "hi", ack=MAJORITY, timeout=10) == "hi"
+            finally:
+                old._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+    await network.settled()
+
+
+async def test_nobody_is_found_who_says_nothing_of_itself(network: Network) -> None:
+    async with connect(network.nodes[2].address) as user:
+        began = time.monotonic()
+        with pytest.raises(PeerUnreachable):
+            await user.on(Identity.generate().peer_id, timeout=6).call("echo", "echo", "hi")
+        assert time.monotonic() - began < 5
+
+
+async def test_a_contact_is_taken_from_its_own_peer_only(network: Network) -> None:
+    async with connect(network.nodes[0].address) as one, connect(network.nodes[0].address) as two:
+        node = network.nodes[0].peer_id
+        sealed = one._services._peer._own_contact(time.time()).sealed
+        peer = two._services._peer
+        for body in ([sealed, True], [sealed[:-1], True], [b"", True], [bytes(5000), False], None, ["x", True]):
+            with pytest.raises(CallRefused):
+                await peer.call(node, "overlay/contact-put", body, timeout=5)
+        old = one._services._peer._own_contact(time.time() - 3600).sealed
+        with pytest.raises(CallRefused, match="stale"):
+            await one._services._peer.call(node, "overlay/contact-put", [old, True], timeout=5)
+        assert await peer.call(node, "overlay/contact-get", [one.peer_id, False], timeout=5) is None
+        await one._services._peer.call(node, "overlay/contact-put", [sealed, True], timeout=5)
+        assert await peer.call(node, "overlay/contact-get", [one.peer_id, False], timeout=5) == sealed
+        for body in (["", False], ["0OIl", False], [one.peer_id], None):
+            with pytest.raises(CallRefused):
+                await peer.call(node, "overlay/contact-get", body, timeout=5)
