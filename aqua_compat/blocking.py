@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -123,6 +123,25 @@ class BlockingClient:
 
         return self.run(call)
 
+    def stream(
+        self,
+        peer_id: str,
+        service_id: str,
+        function: str,
+        *arguments: object,
+        via: str | Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> Iterator[Any]:
+        """`client.on(peer_id, via=via).stream(...)`: each result as soon as it is there. Leave the loop to end it."""
+        there = self._connected.on(peer_id, via=via)
+        with self._held(there.stream(service_id, function, *arguments, timeout=timeout)) as results:
+            while True:
+                try:
+                    result = self.run(lambda _: anext(results))
+                except StopAsyncIteration:
+                    return
+                yield result
+
     @contextmanager
     def provide(
         self,
@@ -134,26 +153,30 @@ class BlockingClient:
         limits: ServiceLimits | None = None,
     ) -> Iterator[None]:
         """Serve and stay registered while the block runs; sync functions run in threads of their own."""
-        client = self._connected
-        provided = client.provide(resource_id, service_id, service, value=value, limits=limits)
-        release = trio.Event()
-        ended = threading.Event()
+        with self._held(self._connected.provide(resource_id, service_id, service, value=value, limits=limits)):
+            yield
 
-        async def hold(*, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    @contextmanager
+    def _held(self, block: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """An async block of the client's, open meanwhile, in a task of its own."""
+        release, ended = trio.Event(), threading.Event()
+
+        async def hold(*, task_status: TaskStatus[T] = trio.TASK_STATUS_IGNORED) -> None:
             try:
-                async with provided:
-                    task_status.started()
+                async with block as held:
+                    task_status.started(held)
                     await release.wait()
             finally:
                 ended.set()
 
-        async def start(_: AquaClient) -> None:
+        async def start(_: AquaClient) -> T:
             assert self._nursery is not None
-            await self._nursery.start(hold)
+            held: T = await self._nursery.start(hold)
+            return held
 
-        self.run(start)
+        held = self.run(start)
         try:
-            yield
+            yield held
         finally:
             assert self._token is not None
             with suppress(trio.RunFinishedError):

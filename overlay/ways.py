@@ -12,6 +12,7 @@ most half of the time that is left, so that one that doesn't answer doesn't use 
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
@@ -83,21 +84,27 @@ class Ways:
         self._peer_id = peer_id
         self._via = [relay for relay in dict.fromkeys(via) if relay not in (walker.peer_id, peer_id)]
 
-    async def call(self, method: str, body: Body, timeout: float) -> object:
-        """Raises `overlay.errors.CallFailed` of the first way that failed, and TooSlowError."""
+    async def call(self, method: str, body: Body, timeout: float, *, reach: float = math.inf) -> object:
+        """`reach`: seconds after which no other way is tried, of `timeout` seconds in all.
+
+        Raises `overlay.errors.CallFailed` of the first way that failed, and TooSlowError.
+        """
         failure: Unreachable | None = None
         with trio.fail_after(timeout) as scope:
-            async with aclosing(self._all(scope)) as ways:
+            patience = min(trio.current_time() + reach, scope.deadline)
+            async with aclosing(self._all(patience)) as ways:
                 async for way in ways:
                     try:
-                        return await self._on(way, method, body(way), scope)
+                        return await self._on(way, method, body(way), patience, scope)
                     except ConnectionLost:
                         raise
                     except Unreachable as error:
                         failure = failure or error
+                    if trio.current_time() >= patience:
+                        break
         raise failure or Unreachable(self._peer_id, method)
 
-    async def _all(self, scope: trio.CancelScope) -> AsyncGenerator[Way, None]:
+    async def _all(self, patience: float) -> AsyncGenerator[Way, None]:
         tried: set[str] = {self._walker.peer_id, self._peer_id}
         if self._walker.is_linked(self._peer_id):
             yield ""
@@ -105,7 +112,7 @@ class Ways:
             tried.add(relay)
             yield relay
         if not self._walker.addresses_of(self._peer_id):
-            await self._walker.find(self._peer_id, timeout=min(FIND_TIMEOUT, _left(scope) / 2))
+            await self._walker.find(self._peer_id, timeout=min(FIND_TIMEOUT, _left(patience) / 2))
         known = set(self._walker.addresses_of(self._peer_id))
         if known:
             yield ""
@@ -113,7 +120,7 @@ class Ways:
             if node not in tried:
                 tried.add(node)
                 yield node
-        contact = await self._walker.find_contact(self._peer_id, timeout=min(FIND_TIMEOUT, _left(scope) / 2))
+        contact = await self._walker.find_contact(self._peer_id, timeout=min(FIND_TIMEOUT, _left(patience) / 2))
         if contact is None:
             return
         for relay in contact.relays:
@@ -122,13 +129,14 @@ class Ways:
         if set(contact.addresses) - known:
             yield ""
 
-    async def _on(self, way: Way, method: str, body: object, scope: trio.CancelScope) -> object:
+    async def _on(self, way: Way, method: str, body: object, patience: float, scope: trio.CancelScope) -> object:
         first = way or self._peer_id
         if not self._walker.is_linked(first):
-            await self._reach(first, method, min(REACH_TIMEOUT, _left(scope) / 2))
+            await self._reach(first, method, min(REACH_TIMEOUT, _left(patience) / 2))
+        left = _left(scope.deadline)
         if way:
-            return await self._walker.call_via([way], self._peer_id, method, body, timeout=_left(scope))
-        return await self._walker.call(self._peer_id, method, body, timeout=_left(scope))
+            return await self._walker.call_via([way], self._peer_id, method, body, timeout=left)
+        return await self._walker.call(self._peer_id, method, body, timeout=left)
 
     async def _reach(self, peer_id: str, method: str, timeout: float) -> None:
         with trio.move_on_after(timeout):
@@ -139,5 +147,5 @@ class Ways:
         raise Unreachable(peer_id, method, f"no link within {timeout:.1f} s")
 
 
-def _left(scope: trio.CancelScope) -> float:
-    return max(scope.deadline - trio.current_time(), 0.0)
+def _left(until: float) -> float:
+    return max(until - trio.current_time(), 0.0)

@@ -33,7 +33,10 @@ class OnPeer:
         peer_id: str,
         via: Sequence[str],
         timeout: float,
+        reach: float,
     ) -> None:
+        """`timeout`: of calls that give none; `reach`: seconds for finding a way to the peer."""
+        self._reach = reach
         self.peer_id = peer_id
         self.via = tuple(via)
         self._peer = peer
@@ -68,19 +71,19 @@ class OnPeer:
             if self.peer_id == self._peer.peer_id:
                 answer = await self._here(CALL_METHOD, body, seconds)
             else:
-                answer = await self._ways.call(CALL_METHOD, lambda _: body, seconds)
+                answer = await self._ways.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
         except (CallFailed, trio.TooSlowError) as error:
             raise self._told(error, service_id, function, seconds) from error
         return self._converted(answer, returns, service_id, function)
 
     @overload
     def stream(
-        self, service_id: str, function: str, *arguments: object, timeout: float = LONGEST
+        self, service_id: str, function: str, *arguments: object, timeout: float | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[Any]]: ...
 
     @overload
     def stream(
-        self, service_id: str, function: str, *arguments: object, timeout: float = LONGEST, returns: type[T]
+        self, service_id: str, function: str, *arguments: object, timeout: float | None = None, returns: type[T]
     ) -> AbstractAsyncContextManager[AsyncIterator[T]]: ...
 
     @asynccontextmanager
@@ -89,23 +92,24 @@ class OnPeer:
         service_id: str,
         function: str,
         *arguments: object,
-        timeout: float = LONGEST,
+        timeout: float | None = None,
         returns: Any = Any,
     ) -> AsyncIterator[AsyncIterator[Any]]:
         """The results of a generator function, each as soon as it is there, converted to `returns`.
 
         `async with on.stream("logs", "follow") as results: async for result in results: ...`. A slow reader slows the
-        function down; leaving the block ends it. `timeout` in seconds, an hour at most, is for all of it. Reading
-        raises subclasses of `ServiceError`, after the results that came before the failure.
+        function down; leaving the block ends it. `timeout` in seconds is for all of it, at most an hour, which is the
+        default. Reading raises subclasses of `ServiceError`, after the results that came before the failure.
         """
         given = self._given(service_id, function, arguments)
+        seconds = LONGEST if timeout is None else min(timeout, LONGEST)
         try:
             arriving = self._arrivals.open(self.peer_id)
         except TooManyStreams as error:
             raise PeerOverloaded(self.peer_id, service_id, function, str(error)) from error
         try:
             async with background() as nursery:
-                nursery.start_soon(self._arrive, arriving, service_id, function, given, min(timeout, LONGEST))
+                nursery.start_soon(self._arrive, arriving, service_id, function, given, seconds)
                 yield Results(arriving, lambda result: self._converted(result, returns, service_id, function))
         finally:
             self._arrivals.close(arriving)

@@ -45,7 +45,7 @@ class Function:
     @property
     def described(self) -> str:
         """Its name and signature, for people."""
-        return f"{self.name}{self._signature}"
+        return f"{self.name}{_readable(self._signature)}"
 
     def _checked(self, name: str, value: object) -> object:
         if name not in self._hints:
@@ -54,6 +54,23 @@ class Function:
             return msgspec.convert(value, self._hints[name], builtin_types=(bytes,))
         except (msgspec.ValidationError, TypeError) as error:
             raise BadCall(f"{name}: {error} in {self.described}") from None
+
+
+class _Text(str):
+    """An annotation that shows itself without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _readable(signature: inspect.Signature) -> inspect.Signature:
+    """With annotations that were left as text, as `from __future__ import annotations` does, shown as such."""
+
+    def shown(annotation: object) -> object:
+        return _Text(annotation) if isinstance(annotation, str) else annotation
+
+    parameters = [one.replace(annotation=shown(one.annotation)) for one in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=shown(signature.return_annotation))
 
 
 def functions_of(service: object) -> dict[str, Function]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,8 +64,8 @@ class Services:
             self._serving.add(service_id, service, BUILTIN_LIMITS)
         self._picking = Picking()
 
-    def on(self, peer_id: str, via: Sequence[str], timeout: float) -> OnPeer:
-        return OnPeer(self._peer, self._serving, self._arrivals, peer_id, via, timeout)
+    def on(self, peer_id: str, via: Sequence[str], timeout: float, reach: float = math.inf) -> OnPeer:
+        return OnPeer(self._peer, self._serving, self._arrivals, peer_id, via, timeout, reach)
 
     def serve(self, service_id: str, service: object, limits: ServiceLimits | None) -> None:
         self._serving.add(service_id, service, limits)
@@ -124,9 +125,11 @@ class Services:
             left = max(deadline - trio.current_time(), 0.0)
             peer_id, began = record.metadata.peer_id, trio.current_time()
             try:
-                # Who may be asked twice mustn't lose all the time to one that stalls.
+                # One that stalls mustn't use up the time of those behind it: where asking twice is allowed, not at
+                # all, else not before it was surely reached.
                 share = left / 2 if idempotent and behind else left
-                result = await self._call(record, service_id, function, arguments, share)
+                reach = left / 2 if behind else left
+                result = await self._call(record, service_id, function, arguments, share, reach)
             except (CallInterrupted, TooSlow) as error:
                 self._picking.failed(peer_id)
                 if not idempotent or not behind:
@@ -143,14 +146,20 @@ class Services:
     async def _providers(self, resource_id: str, ack: int, timeout: float) -> list[Record]:
         resolved = await self._registry.resolve_resource(resource_id, ack, timeout=timeout)
         if resolved.records is None:
-            raise NoProvider(f"{resource_id} wasn't resolved: {'; '.join(resolved.errors)}")
+            raise NoProvider(f"the resource {resource_id} wasn't resolved: {'; '.join(resolved.errors)}")
         return list(resolved.records)
 
     async def _call(
-        self, record: Record, service_id: str, function: str, arguments: Sequence[object], timeout: float
+        self,
+        record: Record,
+        service_id: str,
+        function: str,
+        arguments: Sequence[object],
+        timeout: float,
+        reach: float = math.inf,
     ) -> Any:
         metadata = record.metadata
         service = metadata.service_id[0] if metadata.service_id else service_id
         if not service:
             raise NoSuchService(metadata.peer_id, "", function, "its record names no service")
-        return await self.on(metadata.peer_id, metadata.relay_id, timeout).call(service, function, *arguments)
+        return await self.on(metadata.peer_id, metadata.relay_id, timeout, reach).call(service, function, *arguments)

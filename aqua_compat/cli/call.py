@@ -1,0 +1,144 @@
+"""`call` and `services`: functions of services on other peers, from a shell."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aqua_compat.cli.failures import Failure, Misuse, one_line
+from aqua_compat.cli.session import Session, json_option, network_options, print_json
+
+if TYPE_CHECKING:
+    from aqua_compat.api import AquaClient
+
+# Commands import what they need when they run: `--help` is to answer at once.
+# ruff: noqa: PLC0415
+
+STRATEGIES = ("random", "round robin", "least latency", "weighted")
+
+via_option = click.option(
+    "--via", multiple=True, metavar="PEER_ID", help="Relay through which the peer is reached; found when not given."
+)
+
+
+@click.command(short_help="Call a function of a service, print its result as JSON.")
+@click.argument("target")
+@click.argument("function")
+@click.argument("arguments", nargs=-1)
+@click.option("--on-peer", "on_peer", is_flag=True, help="TARGET is a peer id, and --service says what on it.")
+@click.option("--service", metavar="ID", default="", help="The service, where no record names it.")
+@click.option("--all", "every", is_flag=True, help="Call every provider; a line for each.")
+@click.option("--stream", is_flag=True, help="Print each result of a generator on a line, as it comes.")
+@click.option(
+    "--strategy", type=click.Choice(STRATEGIES), default="random", show_default=True, help="Who is tried first."
+)
+@click.option("--idempotent", is_flag=True, help="Try the next provider also when the call may have been done.")
+@click.option("--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must answer.")
+@via_option
+@network_options(acts=True)
+def call(
+    session: Session,
+    target: str,
+    function: str,
+    arguments: tuple[str, ...],
+    on_peer: bool,
+    service: str,
+    every: bool,
+    stream: bool,
+    strategy: Any,
+    idempotent: bool,
+    ack: int,
+    via: tuple[str, ...],
+) -> None:
+    """Call FUNCTION of a provider on the resource TARGET, or with --on-peer of the peer TARGET.
+
+    Each of the ARGUMENTS is JSON, or text where it isn't JSON. Prints the result as JSON, bytes as arrays of numbers.
+
+    \b
+    aqua-registry call RESOURCE_ID greet you
+    aqua-registry call --all RESOURCE_ID add 1 2
+    aqua-registry call --on-peer --service op PEER_ID concat_strings "[1" "2]"
+    """
+    given = [_argument(text) for text in arguments]
+    if on_peer and not service:
+        raise Misuse("--on-peer needs --service")
+    if (stream or via) and not on_peer:
+        raise Misuse("--stream and --via go with --on-peer")
+    if every and on_peer:
+        raise Misuse("--all goes with a resource, not with --on-peer")
+
+    async def act(client: AquaClient) -> None:
+        from aqua_compat.services.errors import NoProvider, ServiceError
+
+        try:
+            if stream:
+                async with client.on(target, via=via).stream(service, function, *given) as results:
+                    async for result in results:
+                        print_json(result)
+            elif every:
+                await _call_all(client, target, function, given, service, ack)
+            elif on_peer:
+                print_json(await client.on(target, via=via).call(service, function, *given))
+            else:
+                print_json(
+                    await client.call_any(
+                        target,
+                        function,
+                        *given,
+                        strategy=strategy,
+                        idempotent=idempotent,
+                        service_id=service,
+                        ack=ack,
+                    )
+                )
+        except (ServiceError, NoProvider) as error:
+            raise Failure(str(error)) from error
+
+    session.run(act)
+
+
+async def _call_all(
+    client: AquaClient, resource_id: str, function: str, given: list[Any], service: str, ack: int
+) -> None:
+    called = await client.call_all(resource_id, function, *given, service_id=service, ack=ack)
+    for one in called:
+        error = None if one.error is None else one.error.reason
+        print_json({"peer_id": one.record.metadata.peer_id, "result": one.result, "error": error})
+    failed = sum(one.error is not None for one in called)
+    if failed:
+        raise Failure(f"{failed} of {len(called)} providers failed")
+
+
+@click.command(short_help="Print what a peer serves.")
+@click.argument("peer_id")
+@via_option
+@json_option
+@network_options()
+def services(session: Session, peer_id: str, via: tuple[str, ...], as_json: bool) -> None:
+    """Print the services of the peer PEER_ID and their functions, those of every peer among them."""
+
+    async def act(client: AquaClient) -> dict[str, list[str]]:
+        from aqua_compat.services.errors import ServiceError
+
+        try:
+            return await client.on(peer_id, via=via).services()
+        except ServiceError as error:
+            raise Failure(str(error)) from error
+
+    listed = session.run(act)
+    if as_json:
+        print_json(listed)
+        return
+    for service_id, functions in sorted(listed.items()):
+        click.echo(one_line(service_id))
+        for function in functions:
+            click.echo(f"  {one_line(function)}")
+
+
+def _argument(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
