@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,7 +24,7 @@ def _use(provider_relay: str, user_relay: str) -> None:
     with BlockingClient(provider_relay) as provider, BlockingClient(user_relay) as user:
         resource_id, errors = provider.createResource("blocking")
         assert errors == []
-        with provider.provide(resource_id, "thread", {"name": threading.current_thread().name.__str__}):
+        with provider.provide(resource_id, "thread", {"name": threading.current_thread().name.__str__, "count": _count}):
             events = user.watch(resource_id)
             assert next(events).kind.name == "SNAPSHOT"
             events.close()
@@ -32,11 +33,20 @@ def _use(provider_relay: str, user_relay: str) -> None:
             assert names == [threading.current_thread().name] * 8
             relay = provider.run(_host)
             assert user.call(provider.peer_id, "thread", "name", via=relay) == names[0]
+            counted = user.stream(provider.peer_id, "thread", "count", 3, via=relay)
+            assert list(counted) == [0, 1, 2]
+            endless = user.stream(provider.peer_id, "thread", "count", 10**9, via=relay)
+            assert next(endless) == 0
+            endless.close()
             assert asyncio.run(asyncio.to_thread(user.call_any, resource_id, "name", ack=MAJORITY)) == names[0]
         with pytest.raises(NoSuchService):
             user.call(provider.peer_id, "thread", "name", via=relay)
     with pytest.raises(RuntimeError, match="closed"):
         user.resolveResource(resource_id, 1)
+
+
+def _count(until: int) -> Iterator[int]:
+    yield from range(until)
 
 
 async def _host(client: object) -> str:

@@ -360,3 +360,32 @@ async def test_expired_records_that_are_not_collected_yet_take_nobodys_place(aut
         assert "is exceeded" in await put(3)
         await trio.sleep(100)
         assert await put(3) == ""
+
+
+async def test_a_record_is_not_issued_anew_once_it_was_ended_however_both_overlap(autojump_clock) -> None:
+    async with simulated_nodes(5, clock=clock) as (network, nodes):
+        resource_id = await make_resource(nodes[0])
+        issuer = nodes[1].registry
+        network.delay = 0.2
+        for number in range(8):
+            assert (await issuer.register_service(resource_id, str(number), nodes[1].peer_id, "s", factor=5))[0]
+            [record] = (await issuer.resolve_resource(resource_id, 5)).records or ()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(issuer.reissue, record)
+                await trio.sleep(number * 0.05)
+                ended = await issuer.unregister_service(resource_id, nodes[1].peer_id, factor=5)
+            assert ended.success, ended.errors
+            assert (await issuer.reissue(record)).success is False
+            assert (await nodes[3].registry.resolve_resource(resource_id, 5)).records == ()
+
+
+async def test_a_record_issued_anew_says_the_same_later(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (_, nodes):
+        resource_id = await make_resource(nodes[0], factor=3)
+        assert (await nodes[1].registry.register_service(resource_id, "v", nodes[1].peer_id, "s", factor=3))[0]
+        [before] = (await nodes[0].registry.resolve_resource(resource_id, 3)).records or ()
+        assert (await nodes[1].registry.reissue(before)).success
+        await trio.sleep(1)
+        [after] = (await nodes[0].registry.resolve_resource(resource_id, 3)).records or ()
+        assert after.timestamp_issued > before.timestamp_issued
+        assert (after.metadata.value, after.metadata.service_id) == ("v", ("s",))

@@ -1,0 +1,217 @@
+"""Who can't be dialled is found through what it said of itself, by anyone, while it is true."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.calls.links import Links
+from overlay.contact_record import MAX_RELAYS, BadContact, Contact, opened_contact, signed_contact
+from overlay.contacts import GET_METHOD, PUT_METHOD, Contacts
+from overlay.errors import CallRefused
+from overlay.host import Host
+from overlay.identity import Identity
+from overlay.settings import ContactSettings, OverlaySettings
+from overlay.surroundings import Surroundings
+from tests.unit.overlay.memory_network import MemoryDialler, MemoryNetwork
+from tests.unit.overlay.test_surroundings import AddressedDialler
+
+ADDRESS = "/ip4/192.0.2.1/tcp/4001"
+NOW = 1_700_000_000.0
+RELAY, OTHER_RELAY = Identity.generate().peer_id, Identity.generate().peer_id
+
+
+def test_a_contact_names_addresses_and_relays_with_theirs() -> None:
+    identity = Identity.generate()
+    contact = signed_contact(identity, [ADDRESS], [(RELAY, [f"{ADDRESS}/ws"]), (OTHER_RELAY, [])], NOW)
+    assert opened_contact(contact.sealed) == contact
+    assert contact.peer_id == identity.peer_id
+    assert contact.addresses == (ADDRESS,)
+    assert contact.relays == (RELAY, OTHER_RELAY)
+    assert contact.relay_addresses == ((RELAY, f"{ADDRESS}/ws"),)
+    assert contact.sequence == NOW * 1_000_000
+
+
+def test_a_contact_names_few_relays_however_many_there_are() -> None:
+    relays = [(Identity.generate().peer_id, [ADDRESS]) for _ in range(30)]
+    contact = signed_contact(Identity.generate(), [], relays, NOW)
+    assert contact.relays == tuple(relay for relay, _ in relays[:MAX_RELAYS])
+
+
+@given(st.data())
+def test_no_altered_contact_is_opened(data: st.DataObject) -> None:
+    sealed = signed_contact(Identity.from_seed(bytes(32)), [ADDRESS], [(RELAY, [])], NOW).sealed
+    place = data.draw(st.integers(0, len(sealed) - 1))
+    altered = bytearray(sealed)
+    altered[place] ^= data.draw(st.integers(1, 255))
+    try:
+        opened = opened_contact(bytes(altered))
+    except BadContact:
+        return
+    # Protobuf lets some bytes be written in several ways; what they say must be what was signed.
+    assert opened.peer_id == Identity.from_seed(bytes(32)).peer_id
+    assert (opened.addresses, opened.relays) == ((ADDRESS,), (RELAY,))
+
+
+@given(st.binary(max_size=6000))
+def test_garbage_is_no_contact(garbage: bytes) -> None:
+    with pytest.raises(BadContact):
+        opened_contact(garbage)
+
+
+class Peer:
+    def __init__(self, network: MemoryNetwork, settings: OverlaySettings) -> None:
+        self.identity = Identity.generate()
+        dialler = AddressedDialler(network, self.identity.peer_id)
+        network.diallers[self.peer_id] = cast("MemoryDialler", dialler)
+        self.links = Links(dialler, settings, member=settings.member)
+        self.surroundings = Surroundings(cast("Host", dialler), self.links, settings)
+        self.contacts = Contacts(
+            self.links,
+            self.surroundings,
+            settings.contacts,
+            member=settings.member,
+            own=self.contact,
+            clock=lambda: NOW + trio.current_time(),
+        )
+        self.links.on_up(lambda *_: self.contacts.note_change())
+        self.links.on_down(lambda _: self.contacts.note_change())
+
+    @property
+    def peer_id(self) -> str:
+        return self.identity.peer_id
+
+    def contact(self, now: float) -> Contact:
+        return signed_contact(self.identity, [], [(member, []) for member in self.surroundings.members()], now)
+
+
+class World:
+    """Members that know each other, and light clients."""
+
+    def __init__(self, nursery: trio.Nursery, settings: ContactSettings) -> None:
+        self.network = MemoryNetwork(nursery)
+        self.nursery = nursery
+        self.settings = settings
+        self.members: list[Peer] = []
+
+    async def member(self) -> Peer:
+        peer = await self._start(OverlaySettings(contacts=self.settings))
+        for other in self.members:
+            await peer.links.ensure_link(other.peer_id, timeout=1)
+        self.members.append(peer)
+        return peer
+
+    async def light(self, node: Peer) -> Peer:
+        peer = await self._start(OverlaySettings(contacts=self.settings, member=False))
+        await peer.links.ensure_link(node.peer_id, timeout=1)
+        return peer
+
+    async def _start(self, settings: OverlaySettings) -> Peer:
+        peer = Peer(self.network, settings)
+        await self.nursery.start(peer.links.run)
+        await self.nursery.start(peer.contacts.run)
+        return peer
+
+
+@asynccontextmanager
+async def world(members: int = 4, settings: ContactSettings | None = None) -> AsyncIterator[World]:
+    async with trio.open_nursery() as nursery:
+        made = World(nursery, settings or ContactSettings())
+        for _ in range(members):
+            await made.member()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_light_client_is_found_by_another_ones_node(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as four:
+        client, seeker = await four.light(four.members[0]), await four.light(four.members[3])
+        await trio.sleep(2)
+        assert await seeker.contacts.find(client.peer_id, timeout=2) is None  # it doesn't want to be found
+        client.contacts.want_to_be_found()
+        await trio.sleep(2)
+        found = await seeker.contacts.find(client.peer_id, timeout=2)
+        assert found is not None
+        assert found.relays == (four.members[0].peer_id,)
+
+
+async def test_a_new_relay_is_told_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as four:
+        client = await four.light(four.members[0])
+        client.contacts.want_to_be_found()
+        await trio.sleep(2)
+        await client.links.ensure_link(four.members[2].peer_id, timeout=1)
+        await trio.sleep(2)
+        found = await four.members[1].contacts.find(client.peer_id, timeout=2)
+        assert found is not None
+        assert set(found.relays) == {four.members[0].peer_id, four.members[2].peer_id}
+
+
+async def test_members_are_found_too_and_told_again_before_they_are_forgotten(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(settings=ContactSettings(interval=10, lifetime=30)) as four:
+        await trio.sleep(120)
+        for peer in four.members:
+            found = await four.members[0].contacts.find(peer.peer_id, timeout=2)
+            assert found is not None
+            assert set(found.relays) == {other.peer_id for other in four.members if other is not peer}
+
+
+async def test_who_went_silent_is_forgotten(autojump_clock: trio.testing.MockClock) -> None:
+    async with world(settings=ContactSettings(lifetime=30)) as four:
+        sealed = signed_contact(Identity.generate(), [], [(RELAY, [])], NOW + trio.current_time())
+        await four.members[0].links.call(four.members[1].peer_id, PUT_METHOD, [sealed.sealed, False], timeout=1)
+        assert await four.members[1].contacts.find(sealed.peer_id, timeout=2) == sealed
+        await trio.sleep(31)
+        assert await four.members[1].contacts.find(sealed.peer_id, timeout=2) is None
+
+
+async def test_an_older_contact_never_replaces_a_newer_one(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as four:
+        identity, put = Identity.generate(), partial(four.members[0].links.call, timeout=1)
+        newer = signed_contact(identity, [], [(RELAY, [])], NOW)
+        older = signed_contact(identity, [], [(OTHER_RELAY, [])], NOW - 10)
+        for contact in (newer, older):
+            await put(four.members[1].peer_id, PUT_METHOD, [contact.sealed, False])
+        assert await four.members[1].contacts.find(identity.peer_id, timeout=2) == newer
+
+
+async def test_a_full_member_refuses_newcomers_until_something_expires(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    settings = ContactSettings(max_kept=5, lifetime=100, interval=1000)
+    async with world(1, settings) as one:
+        node, client = one.members[0], await one.light(one.members[0])
+
+        async def put() -> None:
+            contact = signed_contact(Identity.generate(), [], [], NOW + trio.current_time())
+            await client.links.call(node.peer_id, PUT_METHOD, [contact.sealed, False], timeout=1)
+
+        for _ in range(4):
+            await put()
+        with pytest.raises(CallRefused, match="overloaded"):  # the node keeps its own too
+            await put()
+        await trio.sleep(101)
+        await put()
+
+
+async def test_members_that_lie_invent_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as four:
+        forged = signed_contact(Identity.generate(), [], [(RELAY, [])], NOW).sealed
+        wanted = Identity.generate().peer_id
+
+        async def lie(caller: str, body: object) -> object:
+            return forged
+
+        for liar in four.members[1:]:
+            liar.links._handlers[GET_METHOD] = lie
+        assert await four.members[0].contacts.find(wanted, timeout=2) is None
