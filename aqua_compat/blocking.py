@@ -45,8 +45,8 @@ class BlockingClient:
         self._nursery: trio.Nursery | None = None
         self._failure: BaseException | None = None
 
-    def __enter__(self) -> BlockingClient:
-        """Connects. Raises what `aqua_compat.connect` raises."""
+    def open(self) -> BlockingClient:
+        """Connects, for who can't use `with`; to be closed. Raises what `aqua_compat.connect` raises."""
         if self._thread is not None:
             raise RuntimeError("this client was used before; make a new one")
         self._thread = threading.Thread(target=self._run, name="aqua-registry", daemon=True)
@@ -55,6 +55,10 @@ class BlockingClient:
         if self._failure is not None:
             raise self._failure
         return self
+
+    def __enter__(self) -> BlockingClient:
+        """Connects. Raises what `aqua_compat.connect` raises."""
+        return self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
