@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from overlay.addresses import parse_peer_address
+from overlay.bookkeeping import Bookkeeping
 from overlay.calls.links import Links
 from overlay.calls.serving import Handler
 from overlay.contact_record import Contact, signed_contact
@@ -38,12 +39,8 @@ if TYPE_CHECKING:
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_ADDRESSES_METHOD = "overlay/addresses"
 _FIND_METHOD = "overlay/find"
-_ADDRESSES_TIMEOUT = 5.0
-_MAX_REMEMBERED = 256
 _NODES = 2
-_SECOND_DIALS = (0.0, 0.5, 1.5)  # seconds before each dial of a member that went, until it counts as gone
 
 
 class OverlayStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,15 +88,8 @@ class OverlayPeer:
             parse_peer_address(address)[1] != host.peer_id for address in settings.bootstrap
         )
         self._joined = trio.Event()
-        self._remembered: dict[str, None] = {}
-        self._live: set[str] = set()
-        self._came: set[str] = set()
-        self._went: set[str] = set()
-        self._book_soon = trio.Event()
         self._membership_callbacks: list[Callable[[], None]] = []
-        self._links.on_up(self._note_up)
-        self._links.on_down(self._note_down)
-        self._links.serve(_ADDRESSES_METHOD, self._answer_addresses)
+        self._bookkeeping = Bookkeeping(host, self._links, self._routing, settings.dial_timeout, self._note_change)
         if settings.member:
             self._links.serve(_FIND_METHOD, self._answer_find)
         if not self._joins_through_others:
@@ -282,7 +272,7 @@ class OverlayPeer:
 
     def remembered_members(self) -> list[str]:
         """Peers that were members, the latest of them."""
-        return list(self._remembered)
+        return self._bookkeeping.remembered()
 
     async def link_through(self, multiaddr: str) -> None:
         """Connect and link, within `dial_timeout`."""
@@ -304,79 +294,24 @@ class OverlayPeer:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._links.run)
             nursery.start_soon(self._joining.run)
-            nursery.start_soon(self._keep_books)
+            nursery.start_soon(self._bookkeeping.run)
             nursery.start_soon(self._contacts.run)
             task_status.started()
 
-    def _note_up(self, peer_id: str, member: bool) -> None:
-        if member:
-            self._remembered.pop(peer_id, None)
-            self._remembered[peer_id] = None
-            if len(self._remembered) > _MAX_REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
-            self._live.add(peer_id)
-            self._joined.set()
-            self._came.add(peer_id)
-            self._went.discard(peer_id)
-        self._note_change(member)
-
-    def _note_down(self, peer_id: str) -> None:
-        member = peer_id in self._live
-        if member:
-            self._live.discard(peer_id)
-            self._went.add(peer_id)
-            self._came.discard(peer_id)
+    def _note_change(self, member: bool) -> None:
         if self.is_isolated():
             self._surroundings.forget_regions()
-        self._note_change(member)
-
-    def _note_change(self, member: bool) -> None:
+        elif member:
+            self._joined.set()
         self._joining.note_change()
-        self._book_soon.set()
         if member:
             self._contacts.note_change()
             for callback in self._membership_callbacks:
                 callback()
 
-    async def _keep_books(self) -> None:
-        """Enter newcomers into the routing table; dial once more who went, and strike out who is gone."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                await self._book_soon.wait()
-                self._book_soon = trio.Event()
-                came, self._came = self._came, set()
-                went, self._went = self._went, set()
-                for peer_id in came:
-                    nursery.start_soon(self._welcome, peer_id)
-                for peer_id in went:
-                    nursery.start_soon(self._try_again, peer_id)
-
     def _own_contact(self, now: float) -> Contact:
         relays = [(member, self.addresses_of(member)) for member in self.members()]
         return signed_contact(self._identity, self.addresses(), relays, now)
-
-    async def _welcome(self, peer_id: str) -> None:
-        """Learn where a new member can be reached, from itself, and tell others from now on."""
-        try:
-            answer = await self._links.call(peer_id, _ADDRESSES_METHOD, None, timeout=_ADDRESSES_TIMEOUT)
-            self.host.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
-        except (CallFailed, msgspec.ValidationError) as error:
-            log.debug("a member didn't tell its addresses", peer_id=peer_id, error=str(error))
-        await self._routing.add(peer_id)
-
-    async def _try_again(self, peer_id: str) -> None:
-        """A link was lost: the peer may live all the same."""
-        reason = "no address known"
-        for delay in _SECOND_DIALS if self.host.addresses_of(peer_id) else ():
-            await trio.sleep(delay)
-            try:
-                await self.link(peer_id)
-            except CallFailed as error:
-                reason = error.reason
-            else:
-                return
-        log.info("a member is gone", peer_id=peer_id, reason=reason)
-        self._routing.remove(peer_id)
 
     async def _answer_find(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
         """Where a peer is, as far as this one knows; asks others only by a lookup, so no question runs in circles."""
@@ -388,10 +323,6 @@ class OverlayPeer:
         if not self.addresses_of(peer_id):
             await self._surroundings.nearest(position, 1)
         return self.addresses_of(peer_id)
-
-    async def _answer_addresses(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
-        await trio.lowlevel.checkpoint()
-        return self.addresses()
 
 
 @asynccontextmanager

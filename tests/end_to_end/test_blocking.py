@@ -24,7 +24,8 @@ def _use(provider_relay: str, user_relay: str) -> None:
     with BlockingClient(provider_relay) as provider, BlockingClient(user_relay) as user:
         resource_id, errors = provider.createResource("blocking")
         assert errors == []
-        with provider.provide(resource_id, "thread", {"name": threading.current_thread().name.__str__, "count": _count}):
+        functions = {"name": threading.current_thread().name.__str__, "count": _count}
+        with provider.provide(resource_id, "thread", functions):
             events = user.watch(resource_id)
             assert next(events).kind.name == "SNAPSHOT"
             events.close()
