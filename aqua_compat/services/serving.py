@@ -54,6 +54,8 @@ class ServiceLimits(Struct, frozen=True, kw_only=True):
     """Calls that wait; beyond it they are turned away, and callers may go to another provider."""
     timeout: float = 60.0
     """Seconds after which a call is ended, whatever its caller's deadline is; of a stream, for each result."""
+    patience: float = 300.0
+    """Seconds that the reader of a stream may take for a batch, of 256 results at most, before the stream is ended."""
 
 
 class _Service:
@@ -120,7 +122,9 @@ class Serving:
         call = _parsed(body, StreamCall)
         if call.way and not self._peer.is_linked(call.way):
             raise Refusal("bad-arguments", "results can't be sent through a relay that this peer isn't connected to")
-        return await self.stream(caller, call, delivering(self._peer, caller, call.way, call.token))
+        service = self._services.get(call.service_id)
+        patience = service.limits.patience if service is not None else 0.0
+        return await self.stream(caller, call, delivering(self._peer, caller, call.way, call.token, patience))
 
     async def stream(self, caller: str, call: ServiceCall, deliver: Deliver) -> int:
         """Call a function and deliver its results; how many there were. Raises Refusal, as `handle`."""

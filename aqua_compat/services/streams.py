@@ -160,14 +160,14 @@ class Departing:
             await self._deliver(batch)
 
 
-def delivering(peer: OverlayPeer, reader: str, way: Way, token: bytes) -> Deliver:
-    """How results get to another peer: on the way on which it called."""
+def delivering(peer: OverlayPeer, reader: str, way: Way, token: bytes, patience: float) -> Deliver:
+    """How results get to another peer: on the way on which it called, each batch within `patience` seconds."""
 
     async def deliver(results: list[Any]) -> None:
         body = [token, results]
         if way:
-            await peer.call_via([way], reader, RESULTS_METHOD, body, timeout=LONGEST)
+            await peer.call_via([way], reader, RESULTS_METHOD, body, timeout=patience)
         else:
-            await peer.call(reader, RESULTS_METHOD, body, timeout=LONGEST)
+            await peer.call(reader, RESULTS_METHOD, body, timeout=patience)
 
     return deliver
