@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from aqua_compat import AquaClient, connect
+from aqua_compat import AquaClient, connect, node
 from aqua_compat.services.errors import PeerUnreachable
 from overlay.errors import CallRefused
 from overlay.identity import Identity
+from overlay.settings import OverlaySettings
+from registry.settings import NodeSettings
 from tests.end_to_end.network import MAJORITY, Network, eventually
 
 
@@ -88,6 +91,33 @@ async def test_a_relay_that_stalls_is_replaced(network: Network) -> None:
                 assert await user.call_any(resource_id, "echo", "hi", ack=MAJORITY, timeout=10) == "hi"
             finally:
                 old._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+    await network.settled()
+
+
+async def test_a_full_node_that_nobody_can_dial_is_called_through_those_it_dialled(
+    network: Network, tmp_path: Path
+) -> None:
+    overlay = OverlaySettings(listen=(), bootstrap=(network.nodes[0].address,))
+    async with (
+        node(tmp_path / "behind NAT", settings=NodeSettings(overlay=overlay)) as hidden,
+        connect(network.nodes[3].address) as user,
+    ):
+        await hidden._services._peer.wait_joined()
+        hidden.serve("echo", {"echo": _echo})
+        there = user.on(hidden.peer_id, timeout=5)
+
+        async def call() -> str:
+            try:
+                return str(await there.call("echo", "echo", "found"))
+            except PeerUnreachable as error:
+                return str(error)
+
+        assert await eventually(call, lambda answer: answer == "found", 20)
+        find = partial(user._services._peer.find_contact, hidden.peer_id, timeout=2)
+        contact = await eventually(find, lambda contact: contact is not None and contact.relays != ())
+        assert contact is not None
+        assert contact.addresses == ()
+        assert set(contact.relays) <= {member.peer_id for member in network.nodes}
     await network.settled()
 
 
