@@ -73,7 +73,9 @@ class Member:
     async def follow(self) -> None:
         """Tells each that comes and goes from then on."""
         async for event in self._group:
-            if event.record is not None and event.kind in NEWS:  # what is left is another relay, or another name
+            if event.record is None or event.record.metadata.peer_id == self._aqua.peer_id:
+                continue
+            if event.kind in NEWS:  # what is left is another relay, or another name
                 tell(f"{event.record.metadata.value} {NEWS[event.kind]}")
 
 
