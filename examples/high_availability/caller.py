@@ -24,7 +24,7 @@ def call(relays: list[str], resource_id: str, whom: str) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--relay", action="append", required=True, metavar="MULTIADDR", help="a node; repeatable")
+    parser.add_argument("--relay", action="append", required=True, metavar="ADDRESS", help="a node; repeatable")
     parser.add_argument("resource_id")
     parser.add_argument("whom")
     options = parser.parse_args()

@@ -33,7 +33,7 @@ async def provide(relays: list[str], name: str, resource_id: str | None) -> None
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--relay", action="append", required=True, metavar="MULTIADDR", help="a node; repeatable")
+    parser.add_argument("--relay", action="append", required=True, metavar="ADDRESS", help="a node; repeatable")
     parser.add_argument("name")
     parser.add_argument("resource_id", nargs="?")
     options = parser.parse_args()

@@ -139,7 +139,7 @@ def environment_of(home: Path, **more: str) -> dict[str, str]:
 
 
 async def first_line(process: trio.Process, timeout: float = 60.0) -> str:
-    """The first line that a process prints."""
+    """The first line that a process prints; when called again, the next."""
     assert process.stdout is not None
     received = b""
     with trio.fail_after(timeout):
@@ -151,12 +151,14 @@ async def first_line(process: trio.Process, timeout: float = 60.0) -> str:
 
 
 @asynccontextmanager
-async def launched(*command_line: str, home: Path, log: Path, **environment: str) -> AsyncIterator[trio.Process]:
+async def launched(
+    *command_line: str, home: Path, log: Path, stdin: int = subprocess.DEVNULL, **environment: str
+) -> AsyncIterator[trio.Process]:
     """A process with its stdout in a pipe and its stderr in `log`; killed at the end if it still runs."""
     with log.open("ab") as stderr:
         process = await trio.lowlevel.open_process(
             list(command_line),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
             env=environment_of(home, **environment),
@@ -170,3 +172,5 @@ async def launched(*command_line: str, home: Path, log: Path, **environment: str
             await process.wait()
             assert process.stdout is not None
             await process.stdout.aclose()
+            if process.stdin is not None:
+                await process.stdin.aclose()

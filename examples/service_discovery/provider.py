@@ -1,6 +1,6 @@
-"""Runs an echo service, and keeps it registered on the resource `echo` for as long as it runs.
+"""Runs an echo service of its own on TCP, and keeps it registered on a resource for as long as it runs.
 
-    python examples/echo/provider.py --relay ADDRESS_OF_A_NODE
+    python examples/service_discovery/provider.py --relay ADDRESS
 
 Prints the resource's id, by which a client finds the service; stops cleanly on Ctrl-C or SIGTERM.
 """
@@ -14,9 +14,7 @@ from functools import partial
 
 import trio
 
-from aqua_compat import AquaClient, connect
-
-RENEWAL = 12 * 3600  # seconds; a record lives for a day
+from aqua_compat import connect
 
 
 async def echo(stream: trio.SocketStream) -> None:
@@ -29,17 +27,6 @@ async def echo(stream: trio.SocketStream) -> None:
             pass  # it went away in the middle
 
 
-async def keep_registered(aqua: AquaClient, resource_id: str, value: str) -> None:
-    """Registers the service, and again before the record gets old."""
-    while True:
-        success, errors = await aqua.registerService(resource_id, value, aqua.peer_id, "echo")
-        if not success:
-            print(f"not registered: {errors}", file=sys.stderr)
-        else:
-            print(resource_id, flush=True)
-        await trio.sleep(RENEWAL if success else 5)
-
-
 async def provide(relays: list[str], label: str) -> None:
     async with connect(relays) as aqua, trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, echo, 0, host="127.0.0.1"))
@@ -47,8 +34,12 @@ async def provide(relays: list[str], label: str) -> None:
         resource_id, errors = await aqua.createResource(label)
         if resource_id is None:
             sys.exit(f"the resource wasn't created: {errors}")
-        nursery.start_soon(keep_registered, aqua, resource_id, f"tcp://{host}:{port}")
+        # From now on the client renews the record, until it ends or the record does.
+        registered, errors = await aqua.registerService(resource_id, f"tcp://{host}:{port}", aqua.peer_id, "echo")
+        if not registered:
+            sys.exit(f"the service wasn't registered: {errors}")
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            print(resource_id, flush=True)
             await anext(signals)
         await aqua.unregisterService(resource_id, aqua.peer_id)
         nursery.cancel_scope.cancel()
@@ -56,7 +47,7 @@ async def provide(relays: list[str], label: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--relay", action="append", required=True, metavar="MULTIADDR", help="a node; repeatable")
-    parser.add_argument("--label", default="echo", help="label of the resource")
+    parser.add_argument("--relay", action="append", required=True, metavar="ADDRESS", help="a node; repeatable")
+    parser.add_argument("--label", default="echo", help="label of the resource (default: echo)")
     options = parser.parse_args()
     trio.run(provide, options.relay, options.label)

@@ -1,6 +1,6 @@
 """Finds the echo services of a resource and calls each of them.
 
-python examples/echo/client.py --relay ADDRESS_OF_A_NODE RESOURCE_ID "Hello"
+python examples/service_discovery/client.py --relay ADDRESS RESOURCE_ID "Hello"
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def call_all(relays: list[str], resource_id: str, text: str) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--relay", action="append", required=True, metavar="MULTIADDR", help="a node; repeatable")
+    parser.add_argument("--relay", action="append", required=True, metavar="ADDRESS", help="a node; repeatable")
     parser.add_argument("resource_id")
     parser.add_argument("text")
     options = parser.parse_args()
