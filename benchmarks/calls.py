@@ -4,7 +4,7 @@
 
 Every caller is this process and every server one of its own, all on loopback, all over TLS, all echoing bytes. The
 ways take turns, and the figures are those of each one's fastest round: whatever else the machine does only slows down.
-With default limits a relay turns away what is beyond 32 calls in flight to one peer; here it is told to pass them on.
+Limits are raised where the defaults would turn calls away: a service takes 80, a relay passes 32 on to one peer.
 """
 
 from __future__ import annotations
