@@ -49,6 +49,13 @@ class _Service:
         self.limits = limits
         self.running = trio.CapacityLimiter(limits.concurrency)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a call more would have to wait where the queue is full."""
+        if self.running.available_tokens > 0:
+            return False  # nobody waits
+        return self.running.statistics().tasks_waiting >= self.limits.queue
+
 
 def caller() -> str:
     """Within a served function: the verified peer id of who calls it. Raises LookupError elsewhere."""
@@ -97,10 +104,11 @@ class Serving:
             arguments = function.arguments(call.arguments)
         except BadCall as error:
             raise Refusal("bad-arguments", str(error)) from error
-        under_way = service.running.statistics()
-        if under_way.borrowed_tokens + under_way.tasks_waiting >= service.limits.concurrency + service.limits.queue:
+        if service.is_full:
             raise Refusal("overloaded", "too many calls of the service are under way")
         _caller.set(caller)  # of this call's own context: each handler runs in one task
+        if trio.current_effective_deadline() <= trio.current_time() + service.limits.timeout:
+            return await _run(service, function, arguments, call)  # the call's own deadline comes first
         result: object = None
         with trio.move_on_after(service.limits.timeout) as deadline:
             result = await _run(service, function, arguments, call)
@@ -112,8 +120,14 @@ class Serving:
 async def _run(service: _Service, function: Function, arguments: list[object], call: ServiceCall) -> object:
     try:
         if function.is_async:
-            async with service.running:
+            try:
+                service.running.acquire_nowait()  # unlike `acquire`, without a turn of the scheduler
+            except trio.WouldBlock:
+                await service.running.acquire()
+            try:
                 result = await function.call(*arguments)
+            finally:
+                service.running.release()
         else:
             # Abandoned at the deadline: its thread ends when it ends, and counts until then.
             result = await trio.to_thread.run_sync(
