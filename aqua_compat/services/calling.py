@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
@@ -61,16 +61,17 @@ class OnPeer:
         """
         try:
             given = msgspec.to_builtins(list(arguments), builtin_types=(bytes,))
-            encode_item(given)
-        except (TypeError, FrameError) as error:
+        except TypeError as error:
             raise BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}") from error
         seconds = self._timeout if timeout is None else timeout
         try:
             answer = await self._send(CALL_METHOD, [service_id, function, given], seconds)
+        except FrameError as error:
+            raise BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}") from error
+        except CallTimeout as error:
+            raise TooSlow(self.peer_id, service_id, function, f"no answer within {seconds:g} s") from error
         except CallFailed as error:
             raise service_error(error, self.peer_id, service_id, function) from error
-        except trio.TooSlowError as error:
-            raise TooSlow(self.peer_id, service_id, function, f"no answer within {seconds:g} s") from error
         try:
             return msgspec.convert(answer, returns, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
@@ -83,8 +84,6 @@ class OnPeer:
             return msgspec.convert(answer, dict[str, list[str]])
         except CallFailed as error:
             raise service_error(error, self.peer_id, "srv", "list") from error
-        except trio.TooSlowError as error:
-            raise TooSlow(self.peer_id, "srv", "list", "no answer in time") from error
         except msgspec.ValidationError as error:
             raise BadAnswer(self.peer_id, "srv", "list", str(error)) from error
 
@@ -95,51 +94,54 @@ class OnPeer:
     async def _send(self, method: str, body: object, timeout: float) -> object:
         """Over the first way that leads there: a link, the given relays, a dial, the own node as a relay.
 
-        The next way is tried only after one on which the call surely didn't arrive. Raises CallFailed, TooSlowError.
+        The next way is tried only after one on which the call surely didn't arrive. Raises CallFailed, FrameError.
         """
         if self.peer_id == self._peer.peer_id:
             return await self._here(method, body, timeout)
         failure: Unreachable | None = None
-        with trio.fail_after(timeout) as scope:
-            for way in self._ways():
-                try:
-                    return await way(method, body, scope.deadline)
-                except ConnectionLost:
-                    raise
-                except Unreachable as error:
-                    failure = failure or error
+        deadline = trio.current_time() + timeout  # kept by each way itself: one more scope would cost 5 us
+        for way in self._ways():
+            try:
+                return await way(method, body, deadline)
+            except ConnectionLost:
+                raise
+            except Unreachable as error:
+                failure = failure or error
         raise failure or Unreachable(self.peer_id, method)
 
-    def _ways(self) -> list[Callable[[str, object, float], Awaitable[object]]]:
-        me, node = self._peer.peer_id, self._host_peer_id()
+    def _ways(self) -> Iterator[Callable[[str, object, float], Awaitable[object]]]:
+        me = self._peer.peer_id
         relays = [relay for relay in self.via if relay not in (me, self.peer_id)]
-        ways = [self._through(relay) for relay in relays]
-        if self._peer.is_linked(self.peer_id) or not relays:
-            ways.insert(0, self._directly)
-        else:
-            ways.append(self._directly)
+        directly_first = not relays or self._peer.is_linked(self.peer_id)
+        if directly_first:
+            yield self._directly
+        yield from map(self._through, relays)
+        if not directly_first:
+            yield self._directly
+        node = self._host_peer_id()
         if node not in (me, self.peer_id, *relays):
-            ways.append(self._through(node))
-        return ways
+            yield self._through(node)
 
     async def _directly(self, method: str, body: object, deadline: float) -> object:
-        await self._locate(self.peer_id)
+        await self._locate(self.peer_id, deadline)
         left = max(deadline - trio.current_time(), 0.0)
         return await self._peer.call(self.peer_id, method, body, timeout=left)
 
     def _through(self, relay: str) -> Callable[[str, object, float], Awaitable[object]]:
         async def through(method: str, body: object, deadline: float) -> object:
-            await self._locate(relay)
+            await self._locate(relay, deadline)
             left = max(deadline - trio.current_time(), 0.0)
             return await self._peer.call_via([relay], self.peer_id, method, body, timeout=left)
 
         return through
 
-    async def _locate(self, peer_id: str) -> None:
+    async def _locate(self, peer_id: str, deadline: float) -> None:
         if not self._peer.is_linked(peer_id) and not self._peer.addresses_of(peer_id):
-            await self._peer.find(peer_id, timeout=FIND_TIMEOUT)
+            left = max(deadline - trio.current_time(), 0.0)
+            await self._peer.find(peer_id, timeout=min(FIND_TIMEOUT, left))
 
     async def _here(self, method: str, body: object, timeout: float) -> object:
+        encode_item(body)
         handler = self._serving.handle if method == CALL_METHOD else self._serving.listed
         with trio.move_on_after(timeout):
             try:
