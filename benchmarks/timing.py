@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -25,29 +26,47 @@ class Timing(NamedTuple):
         return f"p50 {self.p50:8.2f} ms  p99 {self.p99:8.2f} ms  {self.per_second:8.0f} /s{failed}"
 
 
-async def timed(call: Call, count: int, in_flight: int) -> Timing:
-    """Makes `count` calls, `in_flight` at a time."""
-    durations: list[float] = []
-    failed = 0
-    numbers = iter(range(count))
+class _Measurement:
+    """Makes `count` calls, as many at a time as tasks run `work`."""
 
-    async def work() -> None:
-        nonlocal failed
-        for number in numbers:
+    def __init__(self, call: Call, count: int) -> None:
+        self._call = call
+        self._numbers = iter(range(count))
+        self._durations: list[float] = []
+        self._failed = 0
+        self._started = time.perf_counter()
+
+    async def work(self) -> None:
+        for number in self._numbers:
             before = time.perf_counter()
-            succeeded = await call(number)
-            durations.append(time.perf_counter() - before)
-            failed += not succeeded
+            succeeded = await self._call(number)
+            self._durations.append(time.perf_counter() - before)
+            self._failed += not succeeded
 
-    started = time.perf_counter()
+    def timing(self) -> Timing:
+        elapsed = time.perf_counter() - self._started
+        durations = sorted(self._durations)
+        return Timing(
+            p50=durations[len(durations) // 2] * 1000,
+            p99=durations[min(int(len(durations) * 0.99), len(durations) - 1)] * 1000,
+            per_second=(len(durations) - self._failed) / elapsed,
+            failed=self._failed,
+        )
+
+
+async def timed(call: Call, count: int, in_flight: int) -> Timing:
+    """Makes `count` calls, `in_flight` at a time, on Trio."""
+    measurement = _Measurement(call, count)
     async with trio.open_nursery() as nursery:
         for _ in range(in_flight):
-            nursery.start_soon(work)
-    elapsed = time.perf_counter() - started
-    durations.sort()
-    return Timing(
-        p50=durations[len(durations) // 2] * 1000,
-        p99=durations[min(int(len(durations) * 0.99), len(durations) - 1)] * 1000,
-        per_second=(count - failed) / elapsed,
-        failed=failed,
-    )
+            nursery.start_soon(measurement.work)
+    return measurement.timing()
+
+
+async def timed_on_asyncio(call: Call, count: int, in_flight: int) -> Timing:
+    """The same on asyncio."""
+    measurement = _Measurement(call, count)
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(in_flight):
+            tasks.create_task(measurement.work())
+    return measurement.timing()

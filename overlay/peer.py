@@ -22,7 +22,7 @@ from overlay.calls.links import Links
 from overlay.calls.serving import Handler
 from overlay.contact_record import Contact, signed_contact
 from overlay.contacts import Contacts
-from overlay.errors import CallFailed, CallTimeout, PeerIdError, Refusal
+from overlay.errors import CallFailed, PeerIdError, Refusal
 from overlay.host import Host, open_host
 from overlay.identity import Identity
 from overlay.joining import Joining, validate_bootstrap
@@ -136,10 +136,7 @@ class OverlayPeer:
 
         For methods served with `relayed`. Raises subclasses of `CallFailed`, as `call`.
         """
-        try:
-            return await Ways(self, peer_id).call(method, lambda _: body, timeout)
-        except trio.TooSlowError:
-            raise CallTimeout(peer_id, method) from None
+        return await Ways(self, peer_id).call(method, lambda _: body, timeout)
 
     async def find(self, peer_id: str, *, timeout: float) -> list[str]:
         """Multiaddrs of a peer: those known, else those that the peers nearest to it tell, or this one's node.

@@ -13,14 +13,14 @@ most half of the time that is left, so that one that doesn't answer doesn't use 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import trio
 
 from overlay.contact_record import Contact
-from overlay.errors import ConnectionLost, Unreachable
+from overlay.errors import CallTimeout, ConnectionLost, Unreachable
 
 FIND_TIMEOUT: Final = 2.0
 REACH_TIMEOUT: Final = 3.0
@@ -75,6 +75,13 @@ class Walker(Protocol):
         ...
 
 
+class _Until(NamedTuple):
+    """Times by Trio's clock: the call's end, and when no other way is tried any more."""
+
+    deadline: float
+    patience: float
+
+
 class Ways:
     """Calls one peer on the first way that leads there."""
 
@@ -87,30 +94,39 @@ class Ways:
     async def call(self, method: str, body: Body, timeout: float, *, reach: float = math.inf) -> object:
         """`reach`: seconds after which no other way is tried, of `timeout` seconds in all.
 
-        Raises `overlay.errors.CallFailed` of the first way that failed, and TooSlowError.
+        Raises `overlay.errors.CallFailed` of the first way that failed, and FrameError.
         """
+        now = trio.current_time()  # each step keeps the deadline itself: one more scope would cost 5 us
+        until = _Until(now + timeout, min(now + reach, now + timeout))
         failure: Unreachable | None = None
-        with trio.fail_after(timeout) as scope:
-            patience = min(trio.current_time() + reach, scope.deadline)
-            async with aclosing(self._all(patience)) as ways:
-                async for way in ways:
-                    try:
-                        return await self._on(way, method, body(way), patience, scope)
-                    except ConnectionLost:
-                        raise
-                    except Unreachable as error:
-                        failure = failure or error
-                    if trio.current_time() >= patience:
-                        break
+        for way in self._at_hand():
+            try:
+                return await self._on(way, method, body(way), until)
+            except ConnectionLost:
+                raise
+            except Unreachable as error:
+                failure = failure or error
+        async with aclosing(self._found(until.patience)) as ways:
+            async for way in ways:
+                if until.patience <= trio.current_time():
+                    break
+                try:
+                    return await self._on(way, method, body(way), until)
+                except ConnectionLost:
+                    raise
+                except Unreachable as error:
+                    failure = failure or error
+        if trio.current_time() >= until.deadline:
+            raise CallTimeout(self._peer_id, method)
         raise failure or Unreachable(self._peer_id, method)
 
-    async def _all(self, patience: float) -> AsyncGenerator[Way, None]:
-        tried: set[str] = {self._walker.peer_id, self._peer_id}
+    def _at_hand(self) -> Iterator[Way]:
         if self._walker.is_linked(self._peer_id):
             yield ""
-        for relay in self._via:
-            tried.add(relay)
-            yield relay
+        yield from self._via
+
+    async def _found(self, patience: float) -> AsyncGenerator[Way, None]:
+        tried = {self._walker.peer_id, self._peer_id, *self._via}
         if not self._walker.addresses_of(self._peer_id):
             await self._walker.find(self._peer_id, timeout=min(FIND_TIMEOUT, _left(patience) / 2))
         known = set(self._walker.addresses_of(self._peer_id))
@@ -129,11 +145,11 @@ class Ways:
         if set(contact.addresses) - known:
             yield ""
 
-    async def _on(self, way: Way, method: str, body: object, patience: float, scope: trio.CancelScope) -> object:
+    async def _on(self, way: Way, method: str, body: object, until: _Until) -> object:
         first = way or self._peer_id
         if not self._walker.is_linked(first):
-            await self._reach(first, method, min(REACH_TIMEOUT, _left(patience) / 2))
-        left = _left(scope.deadline)
+            await self._reach(first, method, min(REACH_TIMEOUT, _left(until.patience) / 2))
+        left = _left(until.deadline)
         if way:
             return await self._walker.call_via([way], self._peer_id, method, body, timeout=left)
         return await self._walker.call(self._peer_id, method, body, timeout=left)

@@ -72,7 +72,7 @@ class OnPeer:
                 answer = await self._here(CALL_METHOD, body, seconds)
             else:
                 answer = await self._ways.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
-        except (CallFailed, trio.TooSlowError) as error:
+        except (CallFailed, FrameError) as error:
             raise self._told(error, service_id, function, seconds) from error
         return self._converted(answer, returns, service_id, function)
 
@@ -122,7 +122,7 @@ class OnPeer:
                 answer = await self._here(LIST_METHOD, None, seconds)
             else:
                 answer = await self._ways.call(LIST_METHOD, lambda _: None, seconds)
-        except (CallFailed, trio.TooSlowError) as error:
+        except CallFailed as error:
             raise self._told(error, "srv", "list", seconds) from error
         listed: dict[str, list[str]] = self._converted(answer, dict[str, list[str]], "srv", "list")
         return listed
@@ -144,17 +144,16 @@ class OnPeer:
     def _given(self, service_id: str, function: str, arguments: Sequence[object]) -> Any:
         try:
             given = msgspec.to_builtins(list(arguments), builtin_types=(bytes,))
-            encode_item(given)
-        except (TypeError, FrameError) as error:
+        except TypeError as error:
             raise BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}") from error
         return given
 
-    def _told(
-        self, error: CallFailed | trio.TooSlowError, service_id: str, function: str, timeout: float
-    ) -> ServiceError:
+    def _told(self, error: CallFailed | FrameError, service_id: str, function: str, timeout: float) -> ServiceError:
+        if isinstance(error, CallTimeout):
+            return TooSlow(self.peer_id, service_id, function, f"no answer within {timeout:g} s")
         if isinstance(error, CallFailed):
             return service_error(error, self.peer_id, service_id, function)
-        return TooSlow(self.peer_id, service_id, function, f"no answer within {timeout:g} s")
+        return BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}")
 
     def _converted(self, answer: object, form: Any, service_id: str, function: str) -> Any:
         try:
@@ -174,18 +173,21 @@ class OnPeer:
                 await self._stream_here(arriving, ServiceCall(service_id, function, given), timeout)
             else:
                 await self._ways.call(STREAM_METHOD, body, timeout)
-        except (CallFailed, trio.TooSlowError) as error:
+        except (CallFailed, FrameError) as error:
             failure = self._told(error, service_id, function, timeout)
         arriving.end(failure)
 
     async def _stream_here(self, arriving: Arriving, call: ServiceCall, timeout: float) -> None:
-        with trio.fail_after(timeout):
+        with trio.move_on_after(timeout):
             try:
                 await self._serving.stream(self.peer_id, call, arriving.put)
             except Refusal as refusal:
                 raise CallRefused(self.peer_id, STREAM_METHOD, refusal.code, refusal.message) from refusal
+            return
+        raise CallTimeout(self.peer_id, STREAM_METHOD)
 
     async def _here(self, method: str, body: object, timeout: float) -> object:
+        body = decode_item(encode_item(body))
         handler = self._serving.handle if method == CALL_METHOD else self._serving.listed
         with trio.move_on_after(timeout):
             try:

@@ -24,23 +24,31 @@ class Function:
         self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self._signature = inspect.signature(function)
         hints = get_type_hints(function)
-        for parameter in self._signature.parameters.values():
+        parameters = self._signature.parameters.values()
+        for parameter in parameters:
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
                 raise TypeError(f"{name}: {parameter.name} can't be given by position")
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        self._names = tuple(parameter.name for parameter in positional)
+        self._fewest = sum(parameter.default is parameter.empty for parameter in positional)
+        self._variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self._hints = {name: hint for name, hint in hints.items() if name != "return"}
 
     def arguments(self, given: list[object]) -> list[object]:
         """The arguments as the function wants them. Raises BadCall."""
+        names = self._names
+        if self._variadic is not None:
+            names += (self._variadic,) * (len(given) - len(names))
+        if not self._fewest <= len(given) <= len(names):
+            raise BadCall(f"{self._mismatch(given)} in {self.described}")
+        return [self._checked(name, value) for name, value in zip(names, given, strict=False)]
+
+    def _mismatch(self, given: list[object]) -> str:
         try:
-            bound = self._signature.bind(*given)
+            self._signature.bind(*given)
         except TypeError as error:
-            raise BadCall(f"{error} in {self.described}") from None
-        checked: list[object] = []
-        for name, value in bound.arguments.items():
-            variadic = self._signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
-            for one in value if variadic else (value,):
-                checked.append(self._checked(name, one))
-        return checked
+            return str(error)
+        return "it takes others"
 
     @property
     def described(self) -> str:

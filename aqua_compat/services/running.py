@@ -18,8 +18,14 @@ NO_MORE: Final = object()
 async def result_of(function: Function, arguments: list[object], running: trio.CapacityLimiter) -> object:
     """What a function returns, as CBOR carries it; waits for its turn first. Raises whatever the function raises."""
     if function.is_async:
-        async with running:
+        try:
+            running.acquire_nowait()  # unlike `acquire`, without a turn of the scheduler
+        except trio.WouldBlock:
+            await running.acquire()
+        try:
             result = await function.call(*arguments)
+        finally:
+            running.release()
     else:
         # Abandoned at the deadline: its thread ends when it ends, and counts until then.
         result = await trio.to_thread.run_sync(function.call, *arguments, abandon_on_cancel=True, limiter=running)  # type: ignore[call-arg]  # newer than the stubs that libp2p brings

@@ -6,7 +6,7 @@ from collections import deque
 
 import trio
 
-BATCH_BYTES = 64 * 1024
+BATCH_BYTES = 64 * 1024 - 12  # one frame of yamux: a byte more would make a frame of its own
 
 
 class OutboxFull(Exception):
