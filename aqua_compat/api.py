@@ -52,10 +52,16 @@ class AquaClient(ResourcesApi, RegistryApi):
     ) -> AbstractAsyncContextManager[None]:
         """Serve and stay registered on a resource while the block runs; `async with client.provide(...)`.
 
-        The record is renewed, and issued anew when the relay changes. Raises NotRegistered, ValueError, TypeError.
+        Registered when INITIAL_REPLICATION_FACTOR replicas have it on disk. The record is renewed, and issued anew when
+        the relay changes. Raises NotRegistered, ValueError, TypeError.
         """
         return self._services.provide(
-            check_string("resource_id", resource_id), service_id, service, check_string("value", value), limits
+            check_string("resource_id", resource_id),
+            service_id,
+            service,
+            check_string("value", value),
+            limits,
+            self.constants,
         )
 
     def on(self, peer_id: str, *, via: str | Sequence[str] = (), timeout: float | None = None) -> OnPeer:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from aqua_compat.builtins.served import builtins_of
+from aqua_compat.constants import Constants
 from aqua_compat.services.calling import OnPeer
 from aqua_compat.services.errors import (
     CallInterrupted,
@@ -74,11 +75,18 @@ class Services:
 
     @asynccontextmanager
     async def provide(
-        self, resource_id: str, service_id: str, service: object, value: str, limits: ServiceLimits | None
+        self,
+        resource_id: str,
+        service_id: str,
+        service: object,
+        value: str,
+        limits: ServiceLimits | None,
+        constants: Constants,
     ) -> AsyncIterator[None]:
         self.serve(service_id, service, limits)
         try:
-            async with registered(self._registry, resource_id, service_id, value):
+            factor, timeout = constants.INITIAL_REPLICATION_FACTOR, constants.timeout
+            async with registered(self._registry, resource_id, service_id, value, factor, timeout):
                 yield
         finally:
             self._serving.remove(service_id)

@@ -14,10 +14,13 @@ from typing import NamedTuple, TypeVar
 
 import trio
 
+from aqua_compat.constants import Constants
 from aqua_compat.node_process import NodeProcess, start_network, stop_network
 
 NODES = 6
 MAJORITY = 4
+SEEN_BY_A_MAJORITY = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
+"""Of a client whose writes are seen by whoever reads with an `ack` of MAJORITY, through any node."""
 POLL = 0.05  # seconds between two looks at what other processes do
 
 T = TypeVar("T")

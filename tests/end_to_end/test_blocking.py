@@ -13,7 +13,7 @@ import trio
 from aqua_compat.blocking import BlockingClient
 from aqua_compat.services.errors import NoSuchService
 from registry.errors import DoorClosed
-from tests.end_to_end.network import MAJORITY, Network
+from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network
 
 
 async def test_threads_create_provide_resolve_call_and_watch(network: Network) -> None:
@@ -21,7 +21,7 @@ async def test_threads_create_provide_resolve_call_and_watch(network: Network) -
 
 
 def _use(provider_relay: str, user_relay: str) -> None:
-    with BlockingClient(provider_relay) as provider, BlockingClient(user_relay) as user:
+    with BlockingClient(provider_relay, constants=SEEN_BY_A_MAJORITY) as provider, BlockingClient(user_relay) as user:
         resource_id, errors = provider.createResource("blocking")
         assert errors == []
         functions = {"name": threading.current_thread().name.__str__, "count": _count}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aqua_compat import connect
-from tests.end_to_end.network import MAJORITY, Network, command
+from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network, command
 
 
 async def _count(until: int) -> AsyncIterator[int]:
@@ -26,7 +26,7 @@ def _add(one: int, other: int) -> int:
 async def test_functions_are_called_on_any_on_all_and_on_one_peer(network: Network, tmp_path: Path) -> None:
     flags = ("--relay", network.nodes[1].address)
     ack = ("--ack", str(MAJORITY))
-    async with connect(network.nodes[0].address) as provider:
+    async with connect(network.nodes[0].address, constants=SEEN_BY_A_MAJORITY) as provider:
         resource_id, _ = await provider.createResource("from the shell")
         assert resource_id
         functions = {"greet": _greet, "add": _add, "count": _count}

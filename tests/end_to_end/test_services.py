@@ -24,7 +24,7 @@ from aqua_compat.services.errors import (
 )
 from overlay.errors import CallRefused
 from overlay.identity import Identity
-from tests.end_to_end.network import MAJORITY, Network
+from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network
 
 
 class Point(msgspec.Struct):
@@ -78,7 +78,7 @@ class Echoing(Protocol):
 @asynccontextmanager
 async def resource(network: Network, label: str) -> AsyncIterator[tuple[AquaClient, str]]:
     """A client behind the first node that owns a new resource."""
-    async with connect(network.nodes[0].address) as owner:
+    async with connect(network.nodes[0].address, constants=SEEN_BY_A_MAJORITY) as owner:
         resource_id, errors = await owner.createResource(label)
         assert resource_id is not None, errors
         yield owner, resource_id
@@ -164,7 +164,7 @@ async def _turned_away(there: object, nursery: trio.Nursery) -> None:
 
 async def test_calls_go_on_while_a_provider_is_left(network: Network) -> None:
     async with resource(network, "available") as (first, resource_id), connect(network.nodes[2].address) as user:
-        async with connect(network.nodes[1].address) as second:
+        async with connect(network.nodes[1].address, constants=SEEN_BY_A_MAJORITY) as second:
             assert (await second.registerService(resource_id, "", second.peer_id, "echo"))[0]
             second.serve("echo", {"name": lambda: "second"})
             async with first.provide(resource_id, "echo", {"name": lambda: "first"}):
