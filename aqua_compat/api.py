@@ -133,6 +133,10 @@ class AquaClient(ResourcesApi, RegistryApi):
         """The Pythonic form of the same functions, one layer below."""
         return self._registry
 
+    async def wait_joined(self) -> None:
+        """Wait until this peer is in its network, so that writes make sense; a light client is from the beginning."""
+        await self._services.wait_joined()
+
     def watch(self, resource_id: str) -> Watch:
         """A snapshot of a resource, then each change, at once; ours, the original had to ask again and again.
 

@@ -21,8 +21,9 @@ from registry.network import Clock
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.storage import Store
-from registry.values import Record
+from registry.values import Record, Slot
 
+FIRST_AFTER: Final = 5.0  # seconds; a client that serves nothing and lives shorter, such as a command, moves no records
 LOOKED_AFTER: Final = 15.0  # seconds between two looks at whether all is well, when nothing happens
 RETRIED_AFTER: Final = 1.0
 
@@ -62,58 +63,61 @@ class RelayKeeping:
         self._store = store
         self._settings = settings
         self._clock = clock
-        self._serves = False
+        self._serves = trio.Event()
+        self._unsaid: set[Slot] = set()
+        """What was issued for another relay, or issued anew and not taken by any replica yet."""
         self._changed = trio.Event()
         network.on_membership_change(self._note_change)
 
     def serve(self) -> None:
         """This client serves something from now on."""
-        self._serves = True
-        self._note_change()
+        self._serves.set()
 
     async def run(self) -> None:
         """Keeps to the rules until cancelled."""
+        with trio.move_on_after(FIRST_AFTER):
+            await self._serves.wait()
+        retry = RETRIED_AFTER
         while True:
             self._changed = trio.Event()
-            delay = LOOKED_AFTER if await self._look() else RETRIED_AFTER
-            with trio.move_on_after(delay):
+            good = await self._look()
+            with trio.move_on_after(LOOKED_AFTER if good else retry):
                 await self._changed.wait()
+            retry = RETRIED_AFTER if good else min(2 * retry, LOOKED_AFTER)
 
     async def _look(self) -> bool:
         """Whether all is as it should be."""
         try:
             hosted = await self._hosted()
-            if not hosted and not self._serves:
+            if not hosted and not self._serves.is_set():
                 return True
             self._network.want_to_be_found()
             if self._door.peer_id not in self._network.members():
                 await self._registry.status()  # turns to the next node
             relay = self._door.peer_id
-            moved = [record for record in hosted if self._is_own(record) and list(record.metadata.relay_id) != [relay]]
-            failed = [record for record in moved if not await self._issue_anew(record, relay)]
+            own = [record for record in hosted if record.metadata.issued_by == self._network.peer_id]
+            self._unsaid &= {record.slot for record in own}  # the others were ended meanwhile
+            self._unsaid |= {record.slot for record in own if list(record.metadata.relay_id) != [relay]}
+            for record in own:
+                if record.slot in self._unsaid:
+                    await self._issue_anew(record, relay)
         except RegistryError as error:
             _log.warning("no node to be reached through", error=str(error))
             return False
-        return not failed
+        return not self._unsaid
 
     async def _hosted(self) -> list[Record]:
         now = int(self._clock())
         records = await self._store.read(lambda transaction: transaction.hosted_records(self._network.peer_id, now))
         return [record for record in records if is_served(record, now, self._settings)]
 
-    def _is_own(self, record: Record) -> bool:
-        return record.metadata.issued_by == self._network.peer_id
-
-    async def _issue_anew(self, record: Record, relay: str) -> bool:
+    async def _issue_anew(self, record: Record, relay: str) -> None:
         done = await self._registry.reissue(record)
         if done.success:
+            self._unsaid.discard(record.slot)
             _log.info("issued anew for a new relay", key_id=record.metadata.key_id, relay=relay)
-            return True
-        hosted = await self._hosted()
-        if record not in hosted:  # ended meanwhile
-            return True
-        _log.warning("not issued anew for a new relay", key_id=record.metadata.key_id, errors=done.errors)
-        return False
+        else:  # tried again, as long as it is hosted here
+            _log.info("not issued anew for a new relay", key_id=record.metadata.key_id, errors=done.errors)
 
     def _note_change(self) -> None:
         self._changed.set()

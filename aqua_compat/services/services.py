@@ -68,6 +68,9 @@ class Services:
     def on(self, peer_id: str, via: Sequence[str], timeout: float, reach: float = math.inf) -> OnPeer:
         return OnPeer(self._peer, self._serving, self._arrivals, peer_id, via, timeout, reach)
 
+    async def wait_joined(self) -> None:
+        await self._peer.wait_joined()
+
     def serve(self, service_id: str, service: object, limits: ServiceLimits | None) -> None:
         self._serving.add(service_id, service, limits)
         if self._when_serving is not None:

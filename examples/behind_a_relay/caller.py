@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import trio
 
-from aqua_compat import AquaClient, connect
-from aqua_compat.services.errors import PeerUnreachable, ServiceError
-from registry.values import Record, RecordMetadata
+from aqua_compat import AquaClient, Record, RecordMetadata, ServiceError, connect
+from aqua_compat.services.errors import PeerUnreachable
 
 RETRY = 5.0  # seconds until a peer that is lost is tried again, when nothing new is heard of it
 

@@ -12,10 +12,7 @@ from pathlib import Path
 
 import trio
 
-from aqua_compat import AquaClient, connect, node
-from overlay.settings import OverlaySettings
-from registry.settings import NodeSettings
-from registry.values import Record
+from aqua_compat import AquaClient, NodeSettings, OverlaySettings, Record, connect, node
 
 TEXT = "hi"
 
@@ -41,8 +38,7 @@ async def create(aqua: AquaClient) -> str:
 async def joined(full: AquaClient) -> None:
     """Waits until the node is a member of the network; before that nobody can reach it."""
     with trio.move_on_after(10):
-        while not (await full.registry.status()).ready:  # noqa: ASYNC110 - no event tells it
-            await trio.sleep(0.05)
+        await full.wait_joined()
         return
     sys.exit("the node couldn't join the network")
 

@@ -12,8 +12,7 @@ from typing import Literal
 
 import trio
 
-from aqua_compat import connect
-from aqua_compat.services.errors import NoProvider, ServiceError
+from aqua_compat import NoProvider, ServiceError, connect
 
 Strategy = Literal["random", "round robin", "least latency", "weighted"]
 STRATEGIES: tuple[Strategy, ...] = ("random", "round robin", "least latency", "weighted")

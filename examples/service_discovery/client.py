@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from aqua_compat import connect
-from registry.values import Record
+from aqua_compat import Record, connect
 
 
 async def call_all(relays: list[str], resource_id: str, text: str) -> int:

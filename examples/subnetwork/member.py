@@ -18,12 +18,7 @@ from pathlib import Path
 
 import trio
 
-from aqua_compat import AquaClient, caller, connect
-from aqua_compat.services.errors import ServiceError
-from overlay.identity import load_or_create_identity
-from registry.values import Record
-from registry.watching.event import EventKind
-from registry.watching.watch import Watch
+from aqua_compat import AquaClient, EventKind, Record, ServiceError, Watch, caller, connect, load_or_create_identity
 
 NEWS = {EventKind.ADDED: "joined", EventKind.REMOVED: "left", EventKind.EXPIRED: "is gone"}
 PATIENCE = 3.0  # seconds for a call to a member
