@@ -27,7 +27,8 @@ from overlay.host import Host, open_host
 from overlay.identity import Identity
 from overlay.joining import Joining, validate_bootstrap
 from overlay.keyspace import peer_position, resource_position
-from overlay.relaying import Relaying
+from overlay.relaying.ends import RelayedCalls
+from overlay.relaying.relay import Relay
 from overlay.routing import Routing
 from overlay.settings import OverlaySettings
 from overlay.surroundings import Surroundings
@@ -76,7 +77,9 @@ class OverlayPeer:
         self.host = host
         self._settings = settings
         self._links = Links(host, settings, settings.member)
-        self._relaying = Relaying(identity, self._links, settings.relaying, relays=settings.member)
+        self._relayed = RelayedCalls(identity, self._links, settings.relaying)
+        if settings.member:
+            Relay(self._links, settings.relaying)
         self._routing = Routing(host, settings, serve=settings.member)
         self._surroundings = Surroundings(host, self._links, settings)
         self._identity = identity
@@ -112,7 +115,7 @@ class OverlayPeer:
         """
         self._links.serve(method, handler)
         if relayed:
-            self._relaying.serve(method, handler)
+            self._relayed.serve(method, handler)
 
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
         """Call `method` of a peer and return the answer's body; `timeout` in seconds is for all of it.
@@ -129,7 +132,7 @@ class OverlayPeer:
 
         The peer learns from a signature who calls. Raises subclasses of `CallFailed`, as `call`.
         """
-        return await self._relaying.call(peer_id, relays, method, body, timeout=timeout)
+        return await self._relayed.call(peer_id, relays, method, body, timeout=timeout)
 
     async def call_anywhere(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
         """Call `method` of a peer wherever it is, also behind relays that have to be found first.

@@ -88,8 +88,8 @@ class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 512 * 1024
     """Of one request."""
 
-    max_remembered: int = 65536
-    """Requests that came through relays and are remembered until they expire, so that none is served twice."""
+    max_sessions: int = 4096
+    """Peers that are called through relays, and as many that call, whose keys are remembered, about 1 kB each."""
 
 
 class ContactSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -207,19 +207,17 @@ async def test_the_originals_builtins_answer_on_any_peer(network: Network) -> No
 
 async def test_a_relay_refuses_what_is_too_large_or_no_request(network: Network) -> None:
     async with connect(network.nodes[0].address) as user:
-        peer = user._services._peer
-        for body in (None, [], ["x"], [user.peer_id, [], [b"", bytes(64)], -1.0], [user.peer_id, [], [b"", b""], 1.0]):
-            with pytest.raises(CallRefused):
-                await peer.call(network.nodes[0].peer_id, "overlay/relay", body, timeout=5)
-        large = [user.peer_id, [], [bytes(600_000), bytes(64)], 1.0]
+        peer, relay, stranger = user._services._peer, network.nodes[0].peer_id, Identity.generate().peer_id
+        for body in (None, [], ["x"], [user.peer_id, [], 1, b"", -1.0], [user.peer_id, [], 7, b"", 1.0]):
+            with pytest.raises(CallRefused, match="malformed"):
+                await peer.call(relay, "overlay/relay", body, timeout=5)
+        for purpose in (0, 1):
+            with pytest.raises(CallRefused, match="malformed"):
+                await peer.call(relay, "overlay/relay", [user.peer_id, [], purpose, b"garbage", 1.0], timeout=5)
+        large = [user.peer_id, [], 1, bytes(600_000), 1.0]
         with pytest.raises(CallRefused, match="bytes are relayed"):
-            await peer.call(network.nodes[0].peer_id, "overlay/relay", large, timeout=5)
+            await peer.call(relay, "overlay/relay", large, timeout=5)
         began = time.monotonic()
-        with pytest.raises(CallRefused):
-            await peer.call(
-                network.nodes[0].peer_id,
-                "overlay/relay",
-                [Identity.generate().peer_id, [], [b"", bytes(64)], 1.0],
-                timeout=5,
-            )
+        with pytest.raises(CallRefused, match="unreachable"):
+            await peer.call(relay, "overlay/relay", [stranger, [], 1, b"", 1.0], timeout=5)
         assert time.monotonic() - began < 4

@@ -8,10 +8,20 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.errors import CallRefused, NoSuchMethod, Overloaded, ProtocolError, Refusal, Unreachable
+from overlay.errors import (
+    CallRefused,
+    ConnectionLost,
+    NoSuchMethod,
+    Overloaded,
+    ProtocolError,
+    Refusal,
+    Unreachable,
+)
 from overlay.frames import decode_item, encode_item
 from overlay.identity import Identity
-from overlay.relaying import RELAY_METHOD, RELAYED_METHOD, Relaying
+from overlay.relaying.ends import RelayedCalls
+from overlay.relaying.relay import METHODS, RELAY_METHOD, Purpose, Relay
+from overlay.relaying.sealing import Offer
 from overlay.settings import RelayLimits
 
 NOW = 1_700_000_000.0
@@ -24,6 +34,7 @@ class Wire:
         self.handlers: dict[tuple[str, str], Any] = {}
         self.linked = True
         self.tamper: Any = lambda body: body
+        self.tamper_opening: Any = lambda body: body
         self.tamper_answer: Any = lambda body: body
 
     def of(self, peer_id: str) -> WireEnd:
@@ -45,13 +56,15 @@ class WireEnd:
         if (peer_id, method) not in self.wire.handlers:
             raise NoSuchMethod(peer_id, method)
         carried = decode_item(encode_item(body))
-        if method == RELAYED_METHOD:
+        if method == METHODS[Purpose.REQUEST]:
             carried = self.wire.tamper(carried)
+        elif method == METHODS[Purpose.OPENING]:
+            carried = self.wire.tamper_opening(carried)
         try:
             answer = decode_item(encode_item(await self.wire.handlers[peer_id, method](self.peer_id, carried)))
         except Refusal as refusal:
             raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal
-        return self.wire.tamper_answer(answer) if method == RELAYED_METHOD else answer
+        return self.wire.tamper_answer(answer) if method in METHODS.values() else answer
 
 
 class Three:
@@ -62,18 +75,24 @@ class Three:
         self.ids = [Identity.generate() for _ in range(3)]
         self.clock = NOW
         self.served = 0
-        self.caller, self.relay, self.target = (
-            Relaying(
-                identity,
-                cast("Any", self.wire.of(identity.peer_id)),
-                limits or RelayLimits(),
-                relays=place == 1,
-                clock=lambda: self.clock,
-            )
-            for place, identity in enumerate(self.ids)
-        )
+        self.limits = limits or RelayLimits()
+        self.caller = self._end(0)
+        self.relay = Relay(cast("Any", self.wire.of(self.ids[1].peer_id)), self.limits)
+        self.restart_target()
+
+    def _end(self, place: int) -> RelayedCalls:
+        identity = self.ids[place]
+        links = cast("Any", self.wire.of(identity.peer_id))
+        return RelayedCalls(identity, links, self.limits, clock=lambda: self.clock)
+
+    def restart_target(self) -> None:
+        self.target = self._end(2)
         self.target.serve("who", self._who)
         self.target.serve("refuse", self._refuse)
+
+    @property
+    def own_sessions(self) -> Any:
+        return self.caller._own._sessions
 
     async def _who(self, caller: str, body: object) -> object:
         await trio.lowlevel.checkpoint()
@@ -100,20 +119,38 @@ async def test_the_called_peer_learns_who_calls_and_refuses_by_itself() -> None:
 
 async def test_an_altered_request_is_not_served() -> None:
     three = Three()
-    three.wire.tamper = lambda sealed: [sealed[0].replace(b"who", b"wha"), sealed[1]]
-    with pytest.raises(CallRefused):
-        await three.call()
-    assert three.served == 0
+    await three.call()
+    for place in range(1, 40, 3):
+        three.wire.tamper = lambda sealed, place=place: (
+            sealed[:-place] + bytes([sealed[-place] ^ 1]) + (sealed[len(sealed) - place + 1 :])
+        )
+        with pytest.raises((CallRefused, ConnectionLost)):
+            await three.call()
+    for garbage in (b"", bytes(100), None, [], 5, encode_item([bytes(16), 0, b""]), encode_item([b"", -1, b""])):
+        three.wire.tamper = lambda _, garbage=garbage: garbage
+        with pytest.raises((CallRefused, ConnectionLost)):
+            await three.call()
+    assert three.served == 1
 
 
-async def test_a_request_sealed_by_the_relay_is_the_relays_own() -> None:
+async def test_a_relay_sees_neither_what_is_asked_nor_what_is_answered() -> None:
     three = Three()
-    forger = Three()
+    seen: list[Any] = []
+    three.wire.tamper = three.wire.tamper_opening = lambda sealed: seen.append(sealed) or sealed
+    three.wire.tamper_answer = lambda sealed: seen.append(sealed) or sealed
+    secret = "a secret of some length"
+    assert await three.call(body=secret) == [three.ids[0].peer_id, secret]
+    assert len(seen) == 4
+    assert all(isinstance(sealed, bytes) and secret.encode() not in sealed and b"who" not in sealed for sealed in seen)
+
+
+async def test_a_request_of_another_session_is_the_other_ones() -> None:
+    three, other = Three(), Three()
     captured: list[Any] = []
-    forger.wire.tamper = lambda sealed: captured.append(sealed) or sealed
-    await forger.call()
-    three.wire.tamper = lambda _: captured[0]  # for another target
-    with pytest.raises(CallRefused):
+    other.wire.tamper = lambda sealed: captured.append(sealed) or sealed
+    await other.call()
+    three.wire.tamper = lambda _: captured[0]
+    with pytest.raises(ConnectionLost):
         await three.call()
     assert three.served == 0
 
@@ -125,33 +162,129 @@ async def test_a_repeated_request_is_served_once() -> None:
     await three.call()
     with pytest.raises(CallRefused, match="already"):
         await three.call()
-    three.clock += 120
+    assert three.served == 1
+
+
+async def test_a_request_that_a_relay_held_back_is_not_served_after_its_time() -> None:
+    three = Three()
+
+    def hold_back(sealed: object) -> object:
+        three.clock += 120
+        return sealed
+
+    three.wire.tamper = hold_back
     with pytest.raises(CallRefused, match="expired"):
         await three.call()
-    assert three.served == 1
+    assert three.served == 0
 
 
 async def test_a_forged_or_older_answer_is_not_taken() -> None:
     three = Three()
     answers: list[Any] = []
     three.wire.tamper_answer = lambda sealed: answers.append(sealed) or answers[0]
+    with pytest.raises(ProtocolError):  # the acceptance, for an answer
+        await three.call(body="first")
+    three.wire.tamper_answer = lambda sealed: sealed
     await three.call(body="first")
-    with pytest.raises(ProtocolError, match="isn't signed"):
+    answers.clear()
+    three.wire.tamper_answer = lambda sealed: answers.append(sealed) or answers[0]
+    await three.call(body="first")
+    with pytest.raises(ProtocolError, match="not sealed by the peer"):
         await three.call(body="second")
-    for forged in (None, [], [b"", bytes(64)], [answers[0][0], bytes(64)], [5, 5]):
+    for forged in (None, [], b"", bytes(64), answers[0][:-1], 5):
         three.wire.tamper_answer = lambda _, forged=forged: forged
         with pytest.raises(ProtocolError):
             await three.call()
 
 
-async def test_what_is_remembered_of_requests_is_bounded_and_forgotten_in_time() -> None:
-    three = Three(RelayLimits(max_remembered=2))
+async def test_a_relay_can_open_no_session_in_the_name_of_others() -> None:
+    three, forger = Three(), Three()
+    captured: list[Any] = []
+    forger.wire.tamper_opening = lambda sealed: captured.append(sealed) or sealed
+    await forger.call()
+    # An opening of another caller for another target, a caller's of itself with other words, and garbage.
+    signed = decode_item(captured[0])
+    assert isinstance(signed, list)
+    altered = encode_item([signed[0][:-1] + b"x", signed[1]])
+    for opening in (
+        captured[0],
+        altered,
+        b"",
+        None,
+        encode_item([signed[0], bytes(64)]),
+        encode_item([b"", bytes(64)]),
+    ):
+        three.wire.tamper_opening = lambda _, opening=opening: opening
+        with pytest.raises((CallRefused, ProtocolError)):
+            await three.call()
+    assert three.served == 0
+
+
+async def test_a_session_accepted_by_another_is_not_believed() -> None:
+    three, forger = Three(), Three()
+    acceptances: list[Any] = []
+    forger.wire.tamper_answer = lambda sealed: acceptances.append(sealed) or sealed
+    await forger.call()
+    three.wire.tamper_answer = lambda _: acceptances[0]
+    with pytest.raises(ProtocolError, match="not signed by"):
+        await three.call()
+
+
+async def test_a_relay_that_opens_an_old_session_again_gets_nothing_served() -> None:
+    three = Three()
+    captured: list[Any] = []
+    three.wire.tamper_opening = lambda sealed: captured.append(sealed) or captured[0]
     await three.call()
-    await three.call()
-    with pytest.raises((CallRefused, Overloaded)):
+    three.own_sessions.clear()
+    with pytest.raises(ProtocolError, match="another session"):
         await three.call()
     three.clock += 120
+    with pytest.raises(CallRefused, match="old"):
+        await three.call()
+    assert three.served == 1
+
+
+async def test_calls_at_once_share_one_session() -> None:
+    three = Three()
+    opened: list[Any] = []
+    three.wire.tamper_opening = lambda sealed: opened.append(sealed) or sealed
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(three.call)
+    assert (len(opened), three.served) == (1, 20)
+
+
+async def test_a_caller_goes_on_when_the_called_peer_was_started_anew(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    three = Three()
     await three.call()
+    three.restart_target()
+    with pytest.raises(ConnectionLost):  # it can't know whether this one was served before
+        await three.call()
+    assert await three.call() == [three.ids[0].peer_id, "x"]
+    three.restart_target()
+    await trio.sleep(60)  # after a pause it asks first
+    assert await three.call() == [three.ids[0].peer_id, "x"]
+
+
+async def test_sessions_are_renewed_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    three = Three()
+    for _ in range(100):
+        await three.call()
+        await trio.sleep(20)
+        three.clock += 20
+    assert three.served == 100
+
+
+async def test_sessions_that_nobody_uses_make_room_for_those_that_are_used() -> None:
+    three = Three(RelayLimits(max_sessions=3))
+    await three.call()
+    for _ in range(20):  # opened by callers that never call
+        offer = Offer(Identity.generate(), three.ids[2].peer_id, NOW)
+        await three.wire.of("flood").call(three.ids[2].peer_id, METHODS[Purpose.OPENING], offer.sealed, timeout=1)
+    assert await three.call() == [three.ids[0].peer_id, "x"]
+    assert len(three.target._accepted) == 3
 
 
 async def test_a_relay_passes_on_only_to_peers_that_are_connected_to_it() -> None:

@@ -1,0 +1,101 @@
+"""The relay's part: pass sealed requests on to peers that are connected to it."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from overlay.calls.links import Links
+from overlay.errors import (
+    CallFailed,
+    CallRefused,
+    CallTimeout,
+    ConnectionLost,
+    Overloaded,
+    Refusal,
+    Unreachable,
+)
+from overlay.settings import RelayLimits
+
+RELAY_METHOD: Final = "overlay/relay"
+LONGEST: Final = 3600.0  # seconds that a relayed call may take
+
+_PeerId = Annotated[str, Meta(min_length=1, max_length=64)]
+
+FORWARDED: Final[dict[str, type[CallFailed]]] = {
+    "lost": ConnectionLost,  # before its base
+    "unreachable": Unreachable,
+    "overloaded": Overloaded,
+    "timeout": CallTimeout,
+}
+"""What becomes of a call behind a relay, by the code with which the relay tells it."""
+
+
+class Purpose(enum.IntEnum):
+    """What a passage is for, and so which method of the target's it goes to."""
+
+    OPENING = 0
+    REQUEST = 1
+
+
+METHODS: Final = {Purpose.OPENING: "overlay/relayed-opening", Purpose.REQUEST: "overlay/relayed"}
+
+
+class Passage(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a relay is asked for: `further` are the relays after it, at most one; `timeout` in seconds."""
+
+    target: _PeerId
+    further: Annotated[tuple[_PeerId, ...], Meta(max_length=1)]
+    purpose: Purpose
+    sealed: bytes
+    timeout: Annotated[float, Meta(ge=0, le=LONGEST)]
+
+    def as_body(self) -> list[object]:
+        """As it travels."""
+        return [self.target, list(self.further), int(self.purpose), self.sealed, self.timeout]
+
+
+class Relay:
+    """Holds nothing between calls; bounds what one caller, and all to one target, have under way."""
+
+    def __init__(self, links: Links, limits: RelayLimits) -> None:
+        self._links = links
+        self._limits = limits
+        self._by_caller: Counter[str] = Counter()
+        self._by_target: Counter[str] = Counter()
+        links.serve(RELAY_METHOD, self._pass_on)
+
+    async def _pass_on(self, caller: str, body: object) -> object:
+        try:
+            passage = msgspec.convert(body, Passage, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise Refusal("malformed", str(error)) from error
+        limits, target = self._limits, passage.target
+        if self._by_caller[caller] >= limits.max_by_caller or self._by_target[target] >= limits.max_to_target:
+            raise Refusal("overloaded", "too many calls are being relayed")
+        if len(passage.sealed) > limits.max_bytes:
+            raise Refusal("malformed", f"at most {limits.max_bytes} bytes are relayed")
+        # Never dials the target: a relay that dialled for strangers would be a tool for scanning.
+        if not passage.further and not self._links.is_linked(target):
+            raise Refusal("unreachable", "it isn't connected to this relay")
+        self._by_caller[caller] += 1
+        self._by_target[target] += 1
+        try:
+            if passage.further:
+                onward = msgspec.structs.replace(passage, further=()).as_body()
+                return await self._links.call(passage.further[0], RELAY_METHOD, onward, timeout=passage.timeout)
+            return await self._links.call(target, METHODS[passage.purpose], passage.sealed, timeout=passage.timeout)
+        except CallRefused as error:
+            raise Refusal(error.code, error.message) from error
+        except CallFailed as error:
+            code = next((code for code, kind in FORWARDED.items() if isinstance(error, kind)), "relay")
+            raise Refusal(code, error.reason) from error
+        finally:
+            for counter, key in ((self._by_caller, caller), (self._by_target, target)):
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
