@@ -100,22 +100,18 @@ class Ways:
         until = _Until(now + timeout, min(now + reach, now + timeout))
         failure: Unreachable | None = None
         for way in self._at_hand():
-            try:
-                return await self._on(way, method, body(way), until)
-            except ConnectionLost:
-                raise
-            except Unreachable as error:
-                failure = failure or error
+            answer = await self._attempt(way, method, body(way), until)
+            if not isinstance(answer, Unreachable):
+                return answer
+            failure = failure or answer
         async with aclosing(self._found(until.patience)) as ways:
             async for way in ways:
                 if until.patience <= trio.current_time():
                     break
-                try:
-                    return await self._on(way, method, body(way), until)
-                except ConnectionLost:
-                    raise
-                except Unreachable as error:
-                    failure = failure or error
+                answer = await self._attempt(way, method, body(way), until)
+                if not isinstance(answer, Unreachable):
+                    return answer
+                failure = failure or answer
         if trio.current_time() >= until.deadline:
             raise CallTimeout(self._peer_id, method)
         raise failure or Unreachable(self._peer_id, method)
@@ -144,6 +140,15 @@ class Ways:
                 yield relay
         if set(contact.addresses) - known:
             yield ""
+
+    async def _attempt(self, way: Way, method: str, body: object, until: _Until) -> object | Unreachable:
+        """The answer, or why the call surely didn't arrive. Raises CallFailed."""
+        try:
+            return await self._on(way, method, body, until)
+        except ConnectionLost:
+            raise
+        except Unreachable as error:
+            return error
 
     async def _on(self, way: Way, method: str, body: object, until: _Until) -> object:
         first = way or self._peer_id
