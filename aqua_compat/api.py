@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aqua_compat.services.services import Called, Services
     from aqua_compat.services.serving import ServiceLimits
     from registry.registry import Registry
+    from registry.values import Record
     from registry.watching.watch import Watch
 
 
@@ -64,12 +65,18 @@ class AquaClient(ResourcesApi, RegistryApi):
             self.constants,
         )
 
-    def on(self, peer_id: str, *, via: str | Sequence[str] = (), timeout: float | None = None) -> OnPeer:
+    def on(self, peer: str | Record, *, via: str | Sequence[str] = (), timeout: float | None = None) -> OnPeer:
         """A peer to call, reached through `via` where it can't be dialled (Aqua: `on peer via relay`).
 
-        `await client.on(peer, via=relay).call("echo", "echo", "hi")`. `timeout`: of calls that give none, in seconds.
+        `await client.on(peer_id, via=relay).call("echo", "echo", "hi")`, or `client.on(record)` for the peer and the
+        relay that a record names. `timeout`: of calls that give none, in seconds.
         """
-        relays = (via,) if isinstance(via, str) else tuple(via)
+        relays = [via] if isinstance(via, str) else list(via)
+        peer_id = peer if isinstance(peer, str) else peer.metadata.peer_id
+        if not isinstance(peer, str) and not relays:
+            from aqua_compat.services.services import relays_of  # noqa: PLC0415 - brings libp2p
+
+            relays = relays_of(peer)
         checked = [check_peer_id("via", relay) for relay in relays]
         seconds = self.constants.timeout if timeout is None else timeout
         return self._services.on(check_peer_id("peer_id", peer_id), checked, seconds)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
+from aqua_compat.arguments import check_peer_id
 from aqua_compat.builtins.served import builtins_of
 from aqua_compat.constants import Constants
 from aqua_compat.services.calling import OnPeer
@@ -173,4 +174,13 @@ class Services:
         service = metadata.service_id[0] if metadata.service_id else service_id
         if not service:
             raise NoSuchService(metadata.peer_id, "", function, "its record names no service")
-        return await self.on(metadata.peer_id, metadata.relay_id, timeout, reach).call(service, function, *arguments)
+        return await self.on(metadata.peer_id, relays_of(record), timeout, reach).call(service, function, *arguments)
+
+
+def relays_of(record: Record) -> list[str]:
+    """The relays that a record names; any text may stand there, what is no peer id is left out."""
+    relays: list[str] = []
+    for relay in record.metadata.relay_id:
+        with suppress(ValueError):
+            relays.append(check_peer_id("relay_id", relay))
+    return relays

@@ -56,8 +56,8 @@ async def echo_all(aqua: AquaClient, resource_id: str) -> None:
     answers: list[str] = []
 
     async def echo(record: Record) -> None:
-        provider, [service_id] = record.metadata, record.metadata.service_id
-        answer = await aqua.on(provider.peer_id, via=provider.relay_id).call(service_id, "echo", TEXT, returns=str)
+        [service_id] = record.metadata.service_id
+        answer = await aqua.on(record).call(service_id, "echo", TEXT, returns=str)
         answers.append(answer)
 
     success, errors = await aqua.executeOnResource(resource_id, 1, echo)

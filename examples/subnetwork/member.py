@@ -50,7 +50,7 @@ class Member:
         """Calls every other member at once."""
 
         async def call(record: Record) -> None:
-            member = self._aqua.on(record.metadata.peer_id, via=record.metadata.relay_id, timeout=PATIENCE)
+            member = self._aqua.on(record, timeout=PATIENCE)
             try:
                 await member.call("chat", "hear", text)
             except ServiceError as error:

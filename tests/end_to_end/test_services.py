@@ -24,6 +24,8 @@ from aqua_compat.services.errors import (
 )
 from overlay.errors import CallRefused
 from overlay.identity import Identity
+from registry.hosting import sign_record
+from registry.values import RecordMetadata
 from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network
 
 
@@ -107,6 +109,21 @@ async def test_a_light_client_serves_and_is_called_through_its_relay_or_the_call
         assert (await user.resolveResource(resource_id, 6))[0] == []
         with pytest.raises(NoSuchService):
             await there.call("echo", "echo", "hi")
+
+
+async def test_a_record_whose_relay_is_any_text_is_called_all_the_same(network: Network) -> None:
+    """The original's rule: `relay_id` is whatever its issuer wrote there."""
+    async with resource(network, "odd relays") as (provider, resource_id), connect(network.nodes[1].address) as user:
+        provider.serve("echo", Echo())
+        for relay in ("some_relay", "0OIl", Identity.generate().peer_id):
+            me, now = provider.peer_id, int(time.time())
+            unsigned = RecordMetadata(resource_id, me, me, now, b"", "", (relay,), ("echo",), b"")
+            signature = provider.registry.identity.sign(unsigned.signed_bytes())
+            record = sign_record(
+                provider.registry.identity, msgspec.structs.replace(unsigned, issuer_signature=signature), now
+            )
+            there = user.on(record)
+            assert await there.call("echo", "echo", "found all the same") == "found all the same"
 
 
 async def test_each_kind_of_failure_is_told_apart(network: Network) -> None:
