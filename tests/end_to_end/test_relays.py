@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from overlay.errors import CallRefused
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
 from registry.settings import NodeSettings
-from tests.end_to_end.network import MAJORITY, Network, eventually
+from tests.end_to_end.network import MAJORITY, Network, eventually, first_line, launched
 
 
 async def _echo(text: str) -> str:
@@ -146,3 +147,22 @@ async def test_a_contact_is_taken_from_its_own_peer_only(network: Network) -> No
         for body in (["", False], ["0OIl", False], [one.peer_id], None):
             with pytest.raises(CallRefused):
                 await peer.call(node, "overlay/contact-get", body, timeout=5)
+
+
+async def test_calls_go_on_while_a_provider_stalls(network: Network, tmp_path: Path) -> None:
+    script = str(Path(__file__).parents[2] / "examples" / "high_availability" / "provider.py")
+    provider = [sys.executable, script, "--relay", network.nodes[0].address]
+    log = tmp_path / "log"
+    async with (
+        launched(*provider, "stalled", home=tmp_path, log=log) as stalled,
+        connect(network.nodes[2].address) as user,
+    ):
+        resource_id = await first_line(stalled)
+        async with launched(*provider, "alive", resource_id, home=tmp_path, log=log) as alive:
+            assert await first_line(alive) == resource_id
+            call = partial(user.call_any, resource_id, "greet", "you", ack=MAJORITY, idempotent=True, timeout=6)
+            found = partial(user.resolveResource, resource_id, MAJORITY)
+            await eventually(found, lambda result: len(result[0] or []) == 2)
+            stalled.send_signal(signal.SIGSTOP)
+            answers = [await call() for _ in range(6)]
+            assert all(answer.startswith("alive greets you") for answer in answers)
