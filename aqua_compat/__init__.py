@@ -9,14 +9,18 @@ if TYPE_CHECKING:
     from aqua_compat.api import AquaClient
     from aqua_compat.connections import connect, node
     from aqua_compat.constants import Constants
+    from aqua_compat.particles.settings import AquaSettings
     from aqua_compat.services.serving import ServiceLimits, caller
+    from aqua_compat.settings import Settings
 
-__all__ = ["AquaClient", "Constants", "ServiceLimits", "caller", "connect", "node"]
+__all__ = ["AquaClient", "AquaSettings", "Constants", "ServiceLimits", "Settings", "caller", "connect", "node"]
 
 _HOMES = {
     "AquaClient": "aqua_compat.api",
+    "AquaSettings": "aqua_compat.particles.settings",
     "Constants": "aqua_compat.constants",
     "ServiceLimits": "aqua_compat.services.serving",
+    "Settings": "aqua_compat.settings",
     "caller": "aqua_compat.services.serving",
     "connect": "aqua_compat.connections",
     "node": "aqua_compat.connections",

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from aqua_compat.cli.aqua import aqua
 from aqua_compat.cli.demo import demo
 from aqua_compat.cli.failures import root_of, tell
 from aqua_compat.cli.keys import key
@@ -25,7 +26,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, node, resource, service, resolve, watch, peers, upkeep, run, key):
+for command in (demo, node, resource, service, resolve, watch, peers, upkeep, run, key, aqua):
     cli.add_command(command)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Annotated, Any, Final
@@ -53,6 +54,16 @@ class _Service:
 def caller() -> str:
     """Within a served function: the verified peer id of who calls it. Raises LookupError elsewhere."""
     return _caller.get()
+
+
+@contextmanager
+def called_by(peer_id: str) -> Iterator[None]:
+    """`caller()` is this peer within the block."""
+    token = _caller.set(peer_id)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
 
 
 class Serving:

@@ -1,0 +1,102 @@
+"""Particles that come by streams of the particle protocol, and on links of our own nodes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import structlog
+import trio
+
+from aqua_compat.particles.errors import BadParticle
+from aqua_compat.particles.metrics import Metrics
+from aqua_compat.particles.particle import LONGEST_PREFIX, Particle, decode, parse_length
+from aqua_compat.particles.reception import Reception
+from aqua_compat.particles.settings import AquaSettings
+from overlay.calls.stream import ByteStream
+from overlay.errors import Refusal, StreamBroken
+
+READ_AT_ONCE: Final = 65_536  # bytes
+_LARGE_AT_ONCE: Final = 16  # large messages that are being read, of all peers
+_LARGE: Final = 256 * 1024
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Receiving:
+    """Reads messages, within bounds, and gives particles to the reception."""
+
+    def __init__(self, reception: Reception, settings: AquaSettings, metrics: Metrics) -> None:
+        self._reception = reception
+        self._settings = settings
+        self._metrics = metrics
+        self._streams: dict[str, tuple[trio.CapacityLimiter, int]] = {}
+        self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
+
+    async def handle_stream(self, source: str, stream: ByteStream) -> None:
+        """One message; bad ones, and those that take too long, cost their stream."""
+        limiter, number = self._streams.get(source) or (
+            trio.CapacityLimiter(self._settings.max_receiving_per_peer),
+            0,
+        )
+        self._streams[source] = limiter, number + 1
+        particle: Particle | None = None
+        try:
+            with trio.move_on_after(self._settings.receive_timeout):
+                async with limiter:
+                    particle = await self._read(stream)
+        except BadParticle as error:
+            self._metrics.drop(error.reason)
+            log.info("a peer sent no particle", source=source, reason=str(error))
+        except StreamBroken as error:
+            self._metrics.drop("broken stream")
+            log.debug("a particle's stream broke", source=source, error=str(error))
+        finally:
+            limiter, number = self._streams[source]
+            if number > 1:
+                self._streams[source] = limiter, number - 1
+            else:
+                del self._streams[source]
+        if particle is None:
+            await stream.reset()
+            return
+        await stream.close()
+        with suppress(BadParticle):  # counted; the protocol has no answer
+            self._reception.receive(source, particle)
+
+    async def handle_call(self, source: str, body: object) -> object:
+        """One message on a link. Raises Refusal."""
+        await trio.lowlevel.checkpoint()
+        if not isinstance(body, bytes):
+            raise Refusal("malformed", "a particle is a byte string")
+        try:
+            self._reception.receive(source, decode(body, self._settings.max_script))
+        except BadParticle as error:
+            raise Refusal(error.reason, str(error)) from error
+        return None
+
+    async def _read(self, stream: ByteStream) -> Particle:
+        received = bytearray(await stream.read_some(READ_AT_ONCE))
+        while (prefix := parse_length(bytes(received[:LONGEST_PREFIX]))) is None:
+            received += await _more(stream)
+        length, start = prefix
+        if length > self._settings.max_particle:
+            raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
+        if length > _LARGE:
+            async with self._large:
+                await _fill(received, stream, start + length)
+        else:
+            await _fill(received, stream, start + length)
+        return decode(bytes(received[start : start + length]), self._settings.max_script)
+
+
+async def _fill(received: bytearray, stream: ByteStream, size: int) -> None:
+    while len(received) < size:
+        received += await _more(stream)
+
+
+async def _more(stream: ByteStream) -> bytes:
+    chunk = await stream.read_some(READ_AT_ONCE)
+    if not chunk:
+        raise BadParticle("malformed", "the stream ended within the message")
+    return chunk
