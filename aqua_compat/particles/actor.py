@@ -7,7 +7,8 @@ comes out is kept, its calls are made at once, and the particle goes to the next
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -22,16 +23,21 @@ from aqua_compat.particles.steps import CallRequest, CallResult, Outcome, Step, 
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+OVERHEAD = 4096  # bytes of an actor without script and data
+_DECODED = 16  # times as much memory as its bytes, about, that a call's arguments take
 _TOO_MANY_CALLS = CallResult(1, '"too many calls are under way on this peer"')
+_NO_ROOM = CallResult(1, '"the result found no room on this peer"')
 _INTERNAL = CallResult(1, '"internal error"')
 
 
 class Context:
     """What a call may know of the particle that makes it."""
 
-    __slots__ = ("deadline", "init_peer_id", "made_bytes", "particle_id", "vouched_keys")
+    __slots__ = ("deadline", "hold", "init_peer_id", "made_bytes", "particle_id", "vouched_keys")
 
-    def __init__(self, particle: Particle, deadline: float) -> None:
+    def __init__(self, particle: Particle, deadline: float, hold: Callable[[int], None]) -> None:
+        """`hold` charges the particle's source for bytes kept here."""
+        self.hold = hold
         self.init_peer_id = particle.init_peer_id
         self.particle_id = particle.id
         self.deadline = deadline  # of Trio's clock
@@ -82,7 +88,9 @@ class Surroundings:
         self.nursery = nursery
         self.metrics = metrics
         self.memory = Ledger(settings.max_bytes, settings.max_bytes_per_peer)
-        self.calls_under_way = Ledger(8 * settings.max_calls_per_peer, settings.max_calls_per_peer)
+        self.make_room: Callable[[str, int], bool] = self.memory.has_room
+        """(source, bytes) -> whether there is room for them, now or once what is done was forgotten."""
+        self.calls_under_way = Ledger(settings.max_calls_of_all, settings.max_calls_per_peer)
 
 
 class Actor:
@@ -93,14 +101,15 @@ class Actor:
         self.source = source
         self.deadline = deadline
         self._around = around
-        self._context = Context(particle, deadline)
+        self._context = Context(particle, deadline, self._hold)
         self._data = b""
         self._incoming: deque[bytes] = deque()
         self._results: dict[int, CallResult] = {}
         self._calls = 0
         self._is_stepping = False
         self._has_ended = False
-        self._held = len(particle.script)
+        self._scopes: set[trio.CancelScope] = set()
+        self._held = OVERHEAD + len(particle.script)
         around.memory.add(source, self._held)
 
     @property
@@ -120,9 +129,11 @@ class Actor:
         self._wake()
 
     def end(self) -> None:
-        """Its memory is free. For one that is idle, or expired: then what was under way has ended by itself."""
+        """What is under way stops, and its memory is free."""
         self._hold(-self._held)
         self._has_ended = True
+        for scope in self._scopes:
+            scope.cancel()
 
     def _hold(self, change: int) -> None:
         if not self._has_ended:
@@ -137,7 +148,7 @@ class Actor:
     async def _run(self) -> None:
         """Steps for as long as there is something to step with."""
         try:
-            with trio.CancelScope(deadline=self.deadline):
+            with self._until_the_end():
                 while self._incoming or self._results:
                     await self._step()
         except Exception:  # of one particle; raised on, it would end the node
@@ -160,7 +171,12 @@ class Actor:
             timestamp=particle.timestamp,
             ttl=particle.ttl,
             particle_id=particle.id,
-            limits=StepLimits(script=limits.max_script, particle=limits.max_particle, call_result=limits.max_result),
+            limits=StepLimits(
+                script=limits.max_script,
+                particle=limits.max_particle,
+                call_result=limits.max_result,
+                calls=limits.max_requests,
+            ),
         )
         try:
             outcome = await around.steps.step(self.source, step)
@@ -177,45 +193,67 @@ class Actor:
 
     def _keep(self, outcome: Outcome) -> None:
         around = self._around
-        if len(outcome.data) > around.settings.max_particle:
+        growth = len(outcome.data) - len(self._data)
+        if len(outcome.data) > around.settings.max_particle or not around.make_room(self.source, growth):
             around.metrics.drop("data too large")
             return
-        self._hold(len(outcome.data) - len(self._data))
+        self._hold(growth)
         self._data = outcome.data
+        share = _DECODED * outcome.calls_size // max(len(outcome.calls), 1)
         for number, request in outcome.calls.items():
-            self._start_call(number, request)
+            self._start_call(number, request, share)
         if len(outcome.next_peers) > around.settings.max_next_peers:
             around.metrics.drop("too many next peers")
-        for peer_id in outcome.next_peers[: around.settings.max_next_peers]:
+        for peer_id in dict.fromkeys(outcome.next_peers[: around.settings.max_next_peers]):
             if peer_id == around.host_peer_id:
-                self.take(outcome.data)
+                if self.waiting < around.settings.max_waiting:
+                    self.take(outcome.data)
             else:
                 around.send_on(self.particle.with_data(outcome.data), peer_id, self.deadline)
 
-    def _start_call(self, number: int, request: CallRequest) -> None:
+    def _start_call(self, number: int, request: CallRequest, size: int) -> None:
         around = self._around
-        if self._calls >= around.settings.max_calls or not around.calls_under_way.take(self.source, 1):
+        if (
+            self._calls >= around.settings.max_calls
+            or not around.make_room(self.source, size)
+            or not around.calls_under_way.take(self.source, 1)
+        ):
             around.metrics.count("refused calls")
             self._finish_call(number, _TOO_MANY_CALLS)
             return
         self._calls += 1
         around.metrics.count("calls made")
-        around.nursery.start_soon(self._call, number, request)
+        self._hold(size)
+        around.nursery.start_soon(self._call, number, request, size)
 
-    async def _call(self, number: int, request: CallRequest) -> None:
+    async def _call(self, number: int, request: CallRequest, size: int) -> None:
         result = _INTERNAL
         try:
-            with trio.CancelScope(deadline=self.deadline) as scope:
+            with self._until_the_end() as scope:
                 result = await self._around.calls.call(self._context, request)
         except Exception:  # of one call; raised on, it would end the node
             log.exception("a builtin failed", service=request.service_id, function=request.function_name)
         finally:
             self._calls -= 1
+            self._hold(-size)
             self._around.calls_under_way.add(self.source, -1)
         if not scope.cancelled_caught:
             self._finish_call(number, result)
 
     def _finish_call(self, number: int, result: CallResult) -> None:
-        self._results[number] = result
+        self._results[number] = result  # before room is made, so that this one isn't taken for done
+        if not self._around.make_room(self.source, len(result.result)):
+            result = self._results[number] = _NO_ROOM
         self._hold(len(result.result))
         self._wake()
+
+    @contextmanager
+    def _until_the_end(self) -> Iterator[trio.CancelScope]:
+        with trio.CancelScope(deadline=self.deadline) as scope:
+            self._scopes.add(scope)
+            if self._has_ended:
+                scope.cancel()
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)

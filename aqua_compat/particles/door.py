@@ -105,17 +105,27 @@ def host_services(
             raise KeyNotExists(metadata.key_id)
         return await parts.host.host(found.key, metadata, timestamp_created)
 
+    peer, kad = native(Peer(node.peer, VERSION)), native(Kad(node.peer))
+    lookups = trio.CapacityLimiter(settings.max_lookups)
     registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, identity.peer_id)
     return {
         "op": native(Op()),
         "math": native(Math()),
         "cmp": native(Cmp()),
-        "peer": {**native(Peer(node.peer, VERSION)), "timeout": _timeout},
-        "kad": native(Kad(node.peer)),
+        "peer": {**peer, "timeout": _timeout, "connect": _taking_turns(peer["connect"], lookups)},
+        "kad": {**kad, "neighborhood": _taking_turns(kad["neighborhood"], lookups)},
         "trust-graph": native(TrustGraph(weights)),
         "sig": SigningCalls(identity, vouch, as_original=settings.sign_as_original).functions(),
         "registry": registry.functions(),
     }
+
+
+def _taking_turns(function: HostFunction, limiter: trio.CapacityLimiter) -> HostFunction:
+    async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
+        async with limiter:
+            return await function(context, arguments, tetraplets)
+
+    return call
 
 
 async def _timeout(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:  # noqa: ARG001

@@ -167,5 +167,6 @@ class Forwarding:
         self._without_method.add(peer_id)
 
     def _drop(self, particle: Particle, peer_id: str, reason: str, text: str) -> None:
+        # Scripts name peers as they please: a warning for each would let them fill the log.
         self._metrics.drop(reason)
-        log.info("a particle can't go on", particle=particle.id, peer=peer_id[:64], reason=text)
+        log.debug("a particle can't go on", particle=particle.id, peer=peer_id[:64], reason=text)

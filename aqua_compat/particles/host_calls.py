@@ -38,11 +38,12 @@ class HostCalls:
         if function is None:
             return _failed(f"Service with id '{service[:256]}' not found (function {name[:256]})")
         try:
-            result = await function(context, request.arguments, request.tetraplets)
+            text = msgspec.json.encode(to_json(await function(context, request.arguments, request.tetraplets)))
         except CallError as error:
             log.debug("a call failed", service=service, function=name, error=str(error))
             return _failed(str(error))
-        text = msgspec.json.encode(to_json(result))
+        except RecursionError:
+            return _failed("a value is nested too deeply")
         if len(text) > self._max_result:
             return _failed(f"the result has {len(text)} bytes, more than {self._max_result}")
         return CallResult(0, text.decode())

@@ -89,7 +89,14 @@ class Interpreter:
         ret_code, error, data, next_peers = reader.i64(), reader.text(), reader.blob(), reader.texts()
         calls = reader.blob()
         self._call("release_objects")
-        return Outcome(ret_code=ret_code, error=error, data=data, next_peers=next_peers, calls=parse_requests(calls))
+        return Outcome(
+            ret_code=ret_code,
+            error=error,
+            data=data,
+            next_peers=next_peers,
+            calls=parse_requests(calls, step.limits.calls),
+            calls_size=len(calls),
+        )
 
     def _allocate(self, size: int) -> int:
         return _unsigned(self._call("allocate", size, _BYTES))

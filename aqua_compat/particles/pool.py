@@ -73,6 +73,7 @@ class Pool:
         self._work = trio.Event()
         self._running = 0
         self._busy = trio.Event()
+        metrics.gauge("waiting_steps", lambda: sum(map(len, self._waiting.values())))
         self._max_ticks = math.ceil(settings.step_timeout / TICK) + 1
 
     async def step(self, source: str, step: Step) -> Outcome:
@@ -136,7 +137,7 @@ class Pool:
                 log.warning("a script's step was interrupted", source=source, particle=job.step.particle_id)
             elif isinstance(job.result, InterpreterFailed):
                 self._metrics.count("failed steps")
-                log.warning("a script's step failed", source=source, error=str(job.result))
+                log.debug("a script's step failed", source=source, error=str(job.result))
             job.done.set()
 
     def _run_one(self, runner: Runner | None, step: Step) -> tuple[Runner | None, Outcome | InterpreterFailed]:
@@ -146,6 +147,9 @@ class Pool:
             outcome = runner.run(step, self._max_ticks)
         except InterpreterFailed as error:
             return None, error
+        except Exception as error:  # raised on, it would end the node
+            log.exception("the interpreter failed", particle=step.particle_id)
+            return None, InterpreterFailed(repr(error)[:200])
         return (runner if runner.memory_bytes <= self._settings.kept_memory else None), outcome
 
     async def _next(self) -> tuple[str, _Job]:

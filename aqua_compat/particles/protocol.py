@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from aqua_compat.particles.errors import BadParticle
+from aqua_compat.particles.ledger import Ledger
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import LONGEST_PREFIX, Particle, decode, parse_length
 from aqua_compat.particles.reception import Reception
@@ -17,8 +18,6 @@ from overlay.calls.stream import ByteStream
 from overlay.errors import Refusal, StreamBroken
 
 READ_AT_ONCE: Final = 65_536  # bytes
-_LARGE_AT_ONCE: Final = 16  # large messages that are being read, of all peers
-_LARGE: Final = 256 * 1024
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -31,7 +30,7 @@ class Receiving:
         self._settings = settings
         self._metrics = metrics
         self._streams: dict[str, tuple[trio.CapacityLimiter, int]] = {}
-        self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
+        self._partial = Ledger(settings.max_receiving_bytes, settings.max_receiving_bytes_per_peer)
 
     async def handle_stream(self, source: str, stream: ByteStream) -> None:
         """One message; bad ones, and those that take too long, cost their stream."""
@@ -44,7 +43,7 @@ class Receiving:
         try:
             with trio.move_on_after(self._settings.receive_timeout):
                 async with limiter:
-                    particle = await self._read(stream)
+                    particle = await self._read(source, stream)
         except BadParticle as error:
             self._metrics.drop(error.reason)
             log.info("a peer sent no particle", source=source, reason=str(error))
@@ -75,28 +74,25 @@ class Receiving:
             raise Refusal(error.reason, str(error)) from error
         return None
 
-    async def _read(self, stream: ByteStream) -> Particle:
-        received = bytearray(await stream.read_some(READ_AT_ONCE))
-        while (prefix := parse_length(bytes(received[:LONGEST_PREFIX]))) is None:
-            received += await _more(stream)
-        length, start = prefix
-        if length > self._settings.max_particle:
-            raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
-        if length > _LARGE:
-            async with self._large:
-                await _fill(received, stream, start + length)
-        else:
-            await _fill(received, stream, start + length)
-        return decode(bytes(received[start : start + length]), self._settings.max_script)
+    async def _read(self, source: str, stream: ByteStream) -> Particle:
+        received = bytearray()
+        try:
+            while (prefix := parse_length(bytes(received[:LONGEST_PREFIX]))) is None:
+                await self._read_more(source, stream, received)
+            length, start = prefix
+            if length > self._settings.max_particle:
+                raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
+            while len(received) < start + length:
+                await self._read_more(source, stream, received)
+            return decode(bytes(received[start : start + length]), self._settings.max_script)
+        finally:
+            self._partial.add(source, -len(received))
 
-
-async def _fill(received: bytearray, stream: ByteStream, size: int) -> None:
-    while len(received) < size:
-        received += await _more(stream)
-
-
-async def _more(stream: ByteStream) -> bytes:
-    chunk = await stream.read_some(READ_AT_ONCE)
-    if not chunk:
-        raise BadParticle("malformed", "the stream ended within the message")
-    return chunk
+    async def _read_more(self, source: str, stream: ByteStream, received: bytearray) -> None:
+        chunk = await stream.read_some(READ_AT_ONCE)
+        if not chunk:
+            raise BadParticle("malformed", "the stream ended within the message")
+        if not self._partial.has_room(source, len(chunk)):
+            raise BadParticle("full", "too much is being received")
+        self._partial.add(source, len(chunk))
+        received += chunk

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from aqua_compat.particles.actor import Actor, Surroundings
+from aqua_compat.particles.actor import OVERHEAD, Actor, Surroundings
 from aqua_compat.particles.errors import BadParticle
 from aqua_compat.particles.ledger import Ledger
 from aqua_compat.particles.particle import Particle
@@ -35,6 +35,7 @@ class Reception:
         self._expiring: list[tuple[float, bytes]] = []
         self._by_source: dict[str, OrderedDict[bytes, None]] = {}
         self._counts = Ledger(around.settings.max_actors, around.settings.max_actors_per_peer)
+        around.make_room = self._has_room_for_data
         around.metrics.gauge("actors", lambda: len(self._actors))
         around.metrics.gauge("calls", lambda: around.calls_under_way.total)
         around.metrics.gauge("bytes", lambda: around.memory.total)
@@ -73,12 +74,12 @@ class Reception:
         if actor is None or not actor.particle.is_same(particle):
             if not particle.is_genuine():
                 raise BadParticle("bad signature", f"{particle.init_peer_id} didn't sign it")
-            self._make_room(source, len(particle.script) + len(particle.data))
+            self._make_room(source, len(particle.script) + len(particle.data) + OVERHEAD, is_new=True)
             actor = self._new_actor(source, particle, trio.current_time() + particle.expires - now)
         else:
             if actor.waiting >= self._around.settings.max_waiting:
                 raise BadParticle("too many copies", "too many copies of it wait already")
-            self._make_room(actor.source, len(particle.data), keep=particle.signature)
+            self._make_room(actor.source, len(particle.data), is_new=False, keep=particle.signature)
         actor.take(particle.data)
 
     def _new_actor(self, source: str, particle: Particle, deadline: float) -> Actor:
@@ -86,21 +87,32 @@ class Reception:
         self._counts.add(source, 1)
         self._by_source.setdefault(source, OrderedDict())[particle.signature] = None
         heapq.heappush(self._expiring, (deadline, particle.signature))
+        if len(self._expiring) > 4 * self._around.settings.max_actors:  # of actors that were forgotten early
+            self._expiring = [(known.deadline, signature) for signature, known in self._actors.items()]
+            heapq.heapify(self._expiring)
         return actor
 
-    def _make_room(self, source: str, size: int, keep: bytes = b"") -> None:
-        """Forgets particles that are done, the oldest first, of the source itself or else of the one that holds most.
-
-        Raises BadParticle when there is no room all the same.
-        """
-        memory, new = self._around.memory, not keep
-        while not (memory.fits_source(source, size) and (not new or self._counts.fits_source(source, 1))):
+    def _make_room(self, source: str, size: int, *, is_new: bool, keep: bytes = b"") -> None:
+        """Forgets particles that are done, the oldest first, of the source itself; or of the one that holds most, and
+        there also such as aren't done. Raises BadParticle when there is no room all the same."""
+        memory, one = self._around.memory, int(is_new)
+        while not (memory.fits_source(source, size) and self._counts.fits_source(source, one)):
             if not self._forget_idle(source, keep):
                 raise BadParticle("too much of this peer", f"particles of {source} take all that one peer gets")
-        while not (memory.has_room(source, size) and (not new or self._counts.has_room(source, 1))):
-            heaviest = memory.heaviest() or source
-            if not (self._forget_idle(heaviest, keep) or self._forget_idle(source, keep)):
-                raise BadParticle("full", "this peer has no room for more particles")
+        for ledger, amount in ((memory, size), (self._counts, one)):
+            while not ledger.has_room(source, amount):
+                heaviest = ledger.heaviest() or source
+                if ledger.of(heaviest) <= ledger.of(source) + amount or not (
+                    self._forget_idle(heaviest, keep) or self._forget_oldest(heaviest)
+                ):
+                    raise BadParticle("full", "this peer has no room for more particles")
+
+    def _has_room_for_data(self, source: str, size: int) -> bool:
+        try:
+            self._make_room(source, size, is_new=False)
+        except BadParticle:
+            return False
+        return True
 
     def _forget_idle(self, source: str, keep: bytes) -> bool:
         for signature in self._by_source.get(source, ()):
@@ -109,6 +121,13 @@ class Reception:
                 self._forget(signature, actor)
                 self._around.metrics.count("forgotten early")
                 return True
+        return False
+
+    def _forget_oldest(self, source: str) -> bool:
+        for signature in self._by_source.get(source, ()):
+            self._forget(signature, self._actors[signature])
+            self._around.metrics.count("ended early")
+            return True
         return False
 
     def _forget(self, signature: bytes, actor: Actor) -> None:

@@ -37,7 +37,7 @@ from registry.results import WeightResult
 from registry.service import RegistryService
 from registry.service.functions import FUNCTIONS
 from registry.storage import Store
-from registry.values import Key, Record, RecordMetadata, State, Tombstone
+from registry.values import Key, Record, RecordMetadata, State, Tombstone, encode
 from registry.verification import VERIFIED_AT_ONCE, record_is_genuine
 
 _AQUA_TYPES: Final[dict[Any, str]] = {
@@ -136,7 +136,9 @@ class RegistryCalls:
         await _verify_in_turns(values)
         result = await method(**values)
         if name == "get_record_bytes" and len(context.made_bytes) < _MAX_MADE:
-            context.made_bytes[result] = MadeBytes(**values)
+            made = MadeBytes(**values)
+            context.made_bytes[result] = made
+            context.hold(len(encode(made.metadata)))
         if news and result.success:
             await self._offer(written[0].key_id, news)
         return result

@@ -26,6 +26,8 @@ class AquaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Of a particle on the wire and of its data; the original's client takes no more than 4 MiB."""
     max_result: int = 2**20
     """Of the JSON of one call's result."""
+    max_requests: int = 2 * 2**20
+    """Of the calls that one step makes, with their arguments."""
     max_lifetime: float = 600.0
     """Particles that would live longer from now on are refused."""
     max_actors: int = 8192
@@ -40,8 +42,12 @@ class AquaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Copies of one particle that wait for their step."""
     max_calls: int = 256
     """Calls of one particle that are under way here; those beyond it fail."""
-    max_calls_per_peer: int = 2048
+    max_calls_per_peer: int = 1024
     """Calls that are under way here of all particles that one peer brought; those beyond it fail."""
+    max_calls_of_all: int = 16_384
+    """Calls that are under way here; those beyond it fail."""
+    max_lookups: int = 64
+    """Calls under way that ask other peers (kad.neighborhood, peer.connect); those beyond it wait."""
     max_next_peers: int = 64
     """Peers to which one step sends a particle on."""
     max_sending_per_peer: int = 256
@@ -53,7 +59,11 @@ class AquaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     receive_timeout: float = 10.0
     """For receiving one particle."""
     max_receiving_per_peer: int = 16
-    """Streams of one peer that are read at the same time."""
+    """Streams of one peer that are read at the same time; others wait."""
+    max_receiving_bytes_per_peer: int = 16 * 2**20
+    """Of messages of one peer that have come in part."""
+    max_receiving_bytes: int = 128 * 2**20
+    """Of messages that have come in part."""
     sign_as_original: bool = False
     """`sig.sign` signs whatever get_record_bytes or get_record_metadata_bytes of this host made, for anyone: the
     original's rule. By default only records that the hosting policy allows are signed."""

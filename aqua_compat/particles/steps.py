@@ -46,6 +46,8 @@ class StepLimits(Struct, frozen=True, kw_only=True):
     script: int
     particle: int
     call_result: int
+    calls: int
+    """Of all calls that one step makes; ours, the interpreter has no such limit."""
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -71,6 +73,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     data: bytes
     next_peers: list[str]
     calls: dict[int, CallRequest]
+    calls_size: int = 0
+    """Bytes of the calls with their arguments."""
 
 
 class _RawRequest(Struct, frozen=True):
@@ -85,10 +89,12 @@ _ARGUMENTS: Final = msgspec.msgpack.Decoder(list[Any])
 _TETRAPLETS: Final = msgspec.msgpack.Decoder(list[list[Tetraplet]])
 
 
-def parse_requests(raw: bytes) -> dict[int, CallRequest]:
-    """Raises InterpreterFailed for what isn't in this form."""
+def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
+    """Raises InterpreterFailed for what isn't in this form, or has more than `most` bytes."""
     if not raw:
         return {}
+    if len(raw) > most:  # as Python objects they take up to 64 times as much
+        raise InterpreterFailed(f"call requests of {len(raw)} bytes, more than {most}")
     if not raw.startswith(MSGPACK):
         raise InterpreterFailed("call requests in an unknown codec")
     try:
