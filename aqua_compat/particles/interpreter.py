@@ -48,7 +48,7 @@ class Interpreter:
             self._exports = {name: cast("wasmtime.Func", exports[name]) for name in _FUNCTIONS}
             self._call("_initialize")
             self._call("_start")
-        except (wasmtime.WasmtimeError, KeyError) as error:
+        except (wasmtime.WasmtimeError, wasmtime.Trap, KeyError) as error:
             raise InterpreterFailed(f"the interpreter can't be started: {str(error)[:300]}") from error
 
     @property
@@ -64,7 +64,7 @@ class Interpreter:
         self._store.set_epoch_deadline(max_ticks)
         try:
             return self._run(step)
-        except (wasmtime.WasmtimeError, ValueError, struct.error) as error:
+        except (wasmtime.WasmtimeError, wasmtime.Trap, ValueError, struct.error) as error:
             raise _failure(error) from error
 
     def _run(self, step: Step) -> Outcome:
