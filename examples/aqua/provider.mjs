@@ -16,8 +16,10 @@ if (!registered) throw new Error(registering.join('; '))
 console.log(resourceId)
 
 for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.removeAllListeners(signal) // the client's, which would end its interpreter first
   process.once(signal, async () => {
-    await unregisterService(resourceId, me)
+    const [gone, errors] = await unregisterService(resourceId, me)
+    if (!gone) console.error(errors.join('; '))
     await Fluence.disconnect()
     process.exit(0)
   })

@@ -15,7 +15,7 @@ import trio
 from tests.aqua.npm import PROJECT, Tools
 
 START = 30.0  # seconds
-TTL = 20.0  # seconds that a particle lives
+TTL = 12.0  # seconds that a particle lives
 
 
 class CallFailed(Exception):
@@ -27,13 +27,13 @@ class PeerGone(Exception):
 
 
 class JsPeer:
-    """A running peer.mjs. `called`: the names that its greeter was called with."""
+    """A running peer.mjs. `called`: the names that its greeter was called with; `heard`: the greetings it heard."""
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
         self.peer_id = ""
-        sender, self.called = trio.open_memory_channel[str](math.inf)
-        self._called = sender
+        self._called, self.called = trio.open_memory_channel[str](math.inf)
+        self._heard, self.heard = trio.open_memory_channel[str](math.inf)
         self._ready = trio.Event()
         self._numbers = count(1)
         self._waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
@@ -94,6 +94,8 @@ class JsPeer:
             self._ready.set()
         elif "called" in said:
             self._called.send_nowait(said["called"])
+        elif "heard" in said:
+            self._heard.send_nowait(said["heard"])
         elif (sender := self._waiting.get(said["id"])) is not None:
             sender.send_nowait(said)
 

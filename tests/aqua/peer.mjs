@@ -3,7 +3,7 @@
 //   {"id": 1, "call": "createResource", "args": ["label"], "ttl": 20000}   ->  {"id": 1, "result": ...} or {"id": 1, "error": ...}
 //   {"id": 2, "serve": "greeter", "as": "Hello"}                           ->  {"id": 2, "result": null}
 //   {"id": 3, "serve": "greeter", "as": null}                 the same, but a call of it is never answered
-// A call of a served greeter is told by {"called": NAME}.
+// A call of a served greeter is told by {"called": NAME}, a greeting that this peer hears by {"heard": GREETING}.
 import { createClient } from '@fluencelabs/js-client'
 import { createInterface } from 'node:readline'
 import { pathToFileURL } from 'node:url'
@@ -14,6 +14,7 @@ const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
 const told = (error) => error instanceof Error ? `${error.constructor.name}: ${error.message}` : error
 
 const peer = await createClient(relay)
+aqua.registerListener(peer, { hear: (greeting) => { say({ heard: greeting }) } })
 say({ peer_id: peer.getPeerId() })
 
 const obey = async ({ call, args, ttl, serve, as }) => {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,6 @@ async def test_greeters_are_found_called_and_gone_after_they_stopped(
                     [str(js.node), str(EXAMPLE / "caller.mjs"), one, resource_id, "Ada", "2"],
                     env=environment,
                     capture_stdout=True,
-                    stderr=subprocess.PIPE,
                 )
                 return sorted(done.stdout.decode().splitlines())
 

@@ -1,8 +1,9 @@
-"""executeOnResource, where other JS clients are the providers."""
+"""executeOnResource and calls by hand, where other JS clients are the providers."""
 
 from __future__ import annotations
 
 import pytest
+import trio
 
 from tests.aqua.js_peer import js_peer
 from tests.aqua.nodes import AquaNetwork, websocket
@@ -22,19 +23,26 @@ async def test_every_provider_on_a_resource_is_called_through_its_relay(network:
             done, errors = await provider.call("registerService", resource_id, "", provider.peer_id, "a greeter")
             assert done, errors
         await resolved(caller, resource_id, 1, 2)
-        greetings, errors = await caller.call("greetAll", resource_id, 5, "Ada", 2, 10_000)
-        assert sorted(greetings) == ["Good morning, Ada", "Hi, Ada"], errors
-        assert [provider.called.receive_nowait() for provider in (polite, hasty)] == ["Ada", "Ada"]
+        expected = [f"Good morning, {caller.peer_id}", f"Hi, {caller.peer_id}"]
+        done, errors = await caller.call("haveAllGreet", resource_id, 1)
+        assert done, errors
+        with trio.fail_after(10):
+            heard = [await caller.heard.receive(), await caller.heard.receive()]
+        assert sorted(heard) == expected
+        greetings, errors = await caller.call("greetings", resource_id, 2, 10_000)
+        assert sorted(greetings) == expected, errors
+        for provider in (polite, hasty):
+            assert [provider.called.receive_nowait() for _ in range(2)] == [caller.peer_id] * 2
 
 
 async def test_a_provider_without_the_service_leaves_the_others_be(network: AquaNetwork, js: Tools) -> None:
     first, second = (websocket(node) for node in network.nodes[:2])
     async with js_peer(js, first) as provider, js_peer(js, second) as empty:
         await provider.serve("a greeter", "Hello")
-        made = await provider.call("createAndRegister", label(), "", provider.peer_id, "a greeter")
-        assert made["registered"], made
-        done, errors = await empty.call("registerService", made["resource_id"], "", empty.peer_id, "a greeter")
+        resource_id, done, errors = await provider.call("createAndRegister", label(), "", provider.peer_id, "a greeter")
         assert done, errors
-        await resolved(empty, made["resource_id"], 1, 2)
-        greetings, errors = await empty.call("greetAll", made["resource_id"], 5, "you", 1, 10_000)
-        assert greetings == ["Hello, you"], errors
+        done, errors = await empty.call("registerService", resource_id, "", empty.peer_id, "a greeter")
+        assert done, errors
+        await resolved(empty, resource_id, 1, 2)
+        greetings, errors = await empty.call("greetings", resource_id, 1, 10_000)
+        assert greetings == [f"Hello, {empty.peer_id}"], errors

@@ -23,19 +23,19 @@ LIFETIME = 6.0  # seconds that its particle lives
 async def busy_provider(provider: JsPeer) -> str:
     """The resource of a provider that takes calls and never answers them."""
     await provider.serve("a greeter", None)
-    made = await provider.call("createAndRegister", label(), "", provider.peer_id, "a greeter")
-    assert made["registered"], made
-    await resolved(provider, made["resource_id"], 1, 1)
-    return str(made["resource_id"])
+    resource_id, done, errors = await provider.call("createAndRegister", label(), "", provider.peer_id, "a greeter")
+    assert done, errors
+    await resolved(provider, resource_id, 1, 1)
+    return str(resource_id)
 
 
 async def works(peer: JsPeer) -> None:
     """Create, register, resolve, unregister."""
-    made = await peer.call("createAndRegister", label(), "v", peer.peer_id, "s")
-    assert made["registered"], made
-    [record] = await resolved(peer, made["resource_id"], 1, 1)
+    resource_id, done, errors = await peer.call("createAndRegister", label(), "v", peer.peer_id, "s")
+    assert done, errors
+    [record] = await resolved(peer, resource_id, 1, 1)
     assert record["metadata"]["peer_id"] == peer.peer_id
-    done, errors = await peer.call("unregisterService", made["resource_id"], peer.peer_id)
+    done, errors = await peer.call("unregisterService", resource_id, peer.peer_id)
     assert done, errors
 
 
@@ -80,19 +80,22 @@ async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: To
 
         async def call() -> None:
             try:
-                outcome.append(await caller.call("greetAll", resource_id, 1, "you", 1, PATIENCE, ttl=LIFETIME))
+                outcome.append(await caller.call("greetings", resource_id, 1, PATIENCE, ttl=LIFETIME))
             except CallFailed as failure:
                 outcome.append(failure)
 
         async def call_meanwhile() -> None:
-            greetings, errors = await bystander.call("greetAll", resource_id, 1, "me", 1, PATIENCE * 2)
+            greetings, errors = await bystander.call("greetings", resource_id, 1, PATIENCE * 2)
             assert greetings == [], errors
             outcome.append("the bystander's call ended")
 
         nursery.start_soon(call)
         nursery.start_soon(call_meanwhile)
         with trio.fail_after(10):
-            assert {await provider.called.receive(), await provider.called.receive()} == {"you", "me"}
+            assert {await provider.called.receive(), await provider.called.receive()} == {
+                caller.peer_id,
+                bystander.peer_id,
+            }
         await dying.kill()
         assert outcome == []
         await works(bystander)
@@ -121,20 +124,23 @@ async def test_a_provider_and_a_caller_die_in_the_middle_of_a_call(network: Aqua
 
         async def call() -> None:
             with pytest.raises(PeerGone):
-                await caller.call("greetAll", resource_id, 1, "you", 1, PATIENCE, ttl=LIFETIME)
+                await caller.call("greetings", resource_id, 1, PATIENCE, ttl=LIFETIME)
 
         async def call_meanwhile() -> None:
-            greetings, errors = await bystander.call("greetAll", resource_id, 1, "me", 1, PATIENCE)
+            greetings, errors = await bystander.call("greetings", resource_id, 1, PATIENCE)
             assert greetings == [], errors
 
         nursery.start_soon(call)
         nursery.start_soon(call_meanwhile)
         with trio.fail_after(10):
-            assert {await provider.called.receive(), await provider.called.receive()} == {"you", "me"}
+            assert {await provider.called.receive(), await provider.called.receive()} == {
+                caller.peer_id,
+                bystander.peer_id,
+            }
         await provider.kill()
         await caller.kill()
         await works(bystander)
-        greetings, errors = await bystander.call("greetAll", resource_id, 1, "anybody", 1, PATIENCE)
+        greetings, errors = await bystander.call("greetings", resource_id, 1, PATIENCE)
         assert greetings == [], errors
     assert complaints(sizes) == []
     for node in network.nodes:

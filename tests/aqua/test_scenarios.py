@@ -38,50 +38,45 @@ async def resolved(peer: JsPeer, resource_id: str, ack: int, count: int) -> list
 
 async def test_the_id_of_a_created_resource_is_the_one_that_anyone_computes(network: AquaNetwork, js: Tools) -> None:
     async with js_peer(js, websocket(network.nodes[0])) as peer:
-        answer = await peer.call("createAndIdentify", label())
-        assert answer["errors"] == []
-        assert answer["created"] == answer["computed"] is not None
+        created, computed, errors = await peer.call("createAndIdentify", label())
+        assert errors == []
+        assert created == computed
 
 
 async def test_a_created_resource_is_got_with_its_id_owner_and_label(network: AquaNetwork, js: Tools) -> None:
     async with js_peer(js, websocket(network.nodes[1])) as peer:
         name = label()
-        answer = await peer.call("createAndGet", name)
-        resource = answer["resource"]
-        assert resource is not None, answer
-        assert (resource["id"], resource["owner_peer_id"], resource["label"]) == (
-            answer["created"],
-            peer.peer_id,
-            name,
-        )
+        created, resource, errors = await peer.call("createAndGet", name)
+        assert resource is not None, errors
+        assert (resource["id"], resource["owner_peer_id"], resource["label"]) == (created, peer.peer_id, name)
 
 
 async def test_a_service_of_the_client_is_found_until_it_is_unregistered(network: AquaNetwork, js: Tools) -> None:
     async with js_peer(js, websocket(network.nodes[2])) as peer:
-        made = await peer.call("createAndRegister", label(), "some value", peer.peer_id, "id")
-        assert made["registered"], made
-        [record] = await resolved(peer, made["resource_id"], 1, 1)
+        resource_id, done, errors = await peer.call("createAndRegister", label(), "some value", peer.peer_id, "id")
+        assert done, errors
+        [record] = await resolved(peer, resource_id, 1, 1)
         metadata = record["metadata"]
-        assert metadata["key_id"] == made["resource_id"]
+        assert metadata["key_id"] == resource_id
         assert metadata["issued_by"] == metadata["peer_id"] == peer.peer_id
         assert metadata["service_id"] == ["id"]
         assert metadata["relay_id"] == [network.nodes[2].peer_id]
         assert metadata["value"] == "some value"
-        done, errors = await peer.call("unregisterService", made["resource_id"], peer.peer_id)
+        done, errors = await peer.call("unregisterService", resource_id, peer.peer_id)
         assert done, errors
-        assert await resolved(peer, made["resource_id"], 2, 0) == []
+        assert await resolved(peer, resource_id, 2, 0) == []
 
 
 async def test_a_service_of_a_remote_peer_is_found_until_it_is_unregistered(network: AquaNetwork, js: Tools) -> None:
     async with js_peer(js, websocket(network.nodes[3])) as peer:
         host = network.nodes[5].peer_id
-        made = await peer.call("createAndRegister", label(), "some value", host, "id")
-        assert made["registered"], made
-        [record] = await resolved(peer, made["resource_id"], 2, 1)
+        resource_id, done, errors = await peer.call("createAndRegister", label(), "some value", host, "id")
+        assert done, errors
+        [record] = await resolved(peer, resource_id, 2, 1)
         metadata = record["metadata"]
-        assert metadata["key_id"] == made["resource_id"]
+        assert metadata["key_id"] == resource_id
         assert (metadata["issued_by"], metadata["peer_id"]) == (peer.peer_id, host)
         assert metadata["service_id"] == ["id"]
-        done, errors = await peer.call("unregisterService", made["resource_id"], host)
+        done, errors = await peer.call("unregisterService", resource_id, host)
         assert done, errors
-        assert await resolved(peer, made["resource_id"], 2, 0) == []
+        assert await resolved(peer, resource_id, 2, 0) == []

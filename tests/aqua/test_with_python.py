@@ -45,7 +45,7 @@ async def test_a_resource_made_in_aqua_is_resolved_and_watched_in_python(network
             assert records is not None, errors
             [record] = records
             assert record.metadata.issued_by == record.metadata.peer_id == peer.peer_id
-            assert record.metadata.relay_id == [network.nodes[5].peer_id]
+            assert record.metadata.relay_id == (network.nodes[5].peer_id,)
             done, errors = await peer.call("unregisterService", resource_id, peer.peer_id)
             assert done, errors
             await eventually(trio.lowlevel.checkpoint, lambda _: watcher.values() == [], SETTLED)
@@ -56,14 +56,14 @@ async def test_a_resource_made_in_aqua_is_resolved_and_watched_in_python(network
 
 async def test_both_register_on_one_resource_and_see_each_other(network: AquaNetwork, js: Tools) -> None:
     async with connect(network.relay()) as aqua, js_peer(js, websocket(network.nodes[0])) as peer:
-        made = await peer.call("createAndRegister", label(), "Aqua", peer.peer_id, "s")
-        assert made["registered"], made
-        assert await aqua.registerService(made["resource_id"], "Python", aqua.peer_id, "s") == (True, [])
-        both = await resolved(peer, made["resource_id"], 1, 2)
+        resource_id, done, errors = await peer.call("createAndRegister", label(), "Aqua", peer.peer_id, "s")
+        assert done, errors
+        assert await aqua.registerService(resource_id, "Python", aqua.peer_id, "s") == (True, [])
+        both = await resolved(peer, resource_id, 1, 2)
         assert sorted(record["metadata"]["value"] for record in both) == ["Aqua", "Python"]
 
         async def in_python() -> list[str]:
-            records, errors = await aqua.resolveResource(made["resource_id"], 1)
+            records, errors = await aqua.resolveResource(resource_id, 1)
             assert records is not None, errors
             return sorted(record.metadata.value for record in records)
 
