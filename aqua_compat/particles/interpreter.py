@@ -1,20 +1,21 @@
-"""One instance of the interpreter: runs steps, one at a time, in whatever thread calls it."""
+"""One instance of the interpreter: runs steps, one at a time, in whatever thread calls it.
+
+Each crossing into the library gives Python's global lock away, and getting it back takes up to 5 ms while the Trio
+thread is busy. So a step crosses as rarely as can be: `desk` makes many calls in one.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import struct
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import wasmtime
 
+from aqua_compat.particles.desk import DESK, DESK_PLACES, DESK_RESULT, DESK_SIZES
 from aqua_compat.particles.errors import InterpreterFailed, StepInterrupted
-from aqua_compat.particles.layout import Reader, Writer
+from aqua_compat.particles.layout import OUTCOME_SIZE, Arguments, Reader
 from aqua_compat.particles.steps import Outcome, Step, parse_requests
 
-_BYTES: Final = 1  # the type of an allocation
-_OUTCOME_SIZE: Final = 8 + 4 * 8 + 3
-_ED25519: Final = 0
 _TICKS_AHEAD: Final = 2**40  # no step is this long
 
 
@@ -43,18 +44,22 @@ class Interpreter:
         log_form = wasmtime.FuncType([wasmtime.ValType.i32()] * 4, [])
         linker.define_func("__marine_host_api_v3", "log_utf8_string", log_form, _ignore_log)
         try:
-            exports = linker.instantiate(self._store, module).exports(self._store)
-            self._memory = _InstanceMemory(self._store, cast("wasmtime.Memory", exports["memory"]))
-            self._exports = {name: cast("wasmtime.Func", exports[name]) for name in _FUNCTIONS}
-            self._call("_initialize")
-            self._call("_start")
+            instance = linker.instantiate(self._store, module)
+            exports = instance.exports(self._store)
+            for name in ("_initialize", "_start"):
+                cast("wasmtime.Func", exports[name])(self._store)
+            linker.define_instance(self._store, "avm", instance)
+            desk = linker.instantiate(self._store, wasmtime.Module(engine, DESK)).exports(self._store)
+            self._memory = cast("wasmtime.Memory", exports["memory"])
+            self._prepare, self._invoke = (cast("wasmtime.Func", desk[name]) for name in ("prepare", "invoke"))
+            self._frame = _view(self._store, cast("wasmtime.Memory", desk["frame"]))  # it never grows, nor moves
         except (wasmtime.WasmtimeError, wasmtime.Trap, KeyError) as error:
             raise InterpreterFailed(f"the interpreter can't be started: {str(error)[:300]}") from error
 
     @property
     def memory_bytes(self) -> int:
         """Bytes that the instance holds; they only grow."""
-        return self._memory.size
+        return self._memory.data_len(self._store)
 
     def run(self, step: Step, max_ticks: int) -> Outcome:
         """One step, interrupted when the engine's epoch has advanced `max_ticks` times.
@@ -68,27 +73,16 @@ class Interpreter:
             raise _failure(error) from error
 
     def _run(self, step: Step) -> Outcome:
-        writer = Writer(self._memory, self._allocate)
-        parameters = writer.record(
-            writer.text(step.init_peer_id),
-            writer.text(step.current_peer_id),
-            struct.pack("<QIB", step.timestamp, step.ttl, _ED25519),
-            writer.vec(self._seed),
-            writer.text(step.particle_id),
-            struct.pack("<QQQ?", step.limits.script, step.limits.particle, step.limits.call_result, True),
-        )
-        self._call(
-            "invoke",
-            *writer.blob(step.script.encode()),
-            *writer.blob(step.previous),
-            *writer.blob(step.incoming),
-            parameters,
-            *writer.blob(step.results),
-        )
-        reader = Reader(self._memory, _unsigned(self._call("get_result_ptr")), _OUTCOME_SIZE)
+        arguments = Arguments(step, self._seed)
+        struct.pack_into(DESK_SIZES, self._frame, 0, *arguments.sizes())
+        self._prepare(self._store)
+        places = struct.unpack_from(DESK_SIZES, self._frame, DESK_PLACES)
+        arguments.write(_view(self._store, self._memory), places)
+        self._invoke(self._store)
+        [result] = struct.unpack_from("<I", self._frame, DESK_RESULT)
+        reader = Reader(_view(self._store, self._memory), result, OUTCOME_SIZE)
         ret_code, error, data, next_peers = reader.i64(), reader.text(), reader.blob(), reader.texts()
         calls = reader.blob()
-        self._call("release_objects")
         return Outcome(
             ret_code=ret_code,
             error=error,
@@ -98,45 +92,14 @@ class Interpreter:
             calls_size=len(calls),
         )
 
-    def _allocate(self, size: int) -> int:
-        return _unsigned(self._call("allocate", size, _BYTES))
 
-    def _call(self, name: str, *arguments: int) -> Any:
-        return self._exports[name](self._store, *arguments)
-
-
-_FUNCTIONS: Final = ("_initialize", "_start", "invoke", "allocate", "get_result_ptr", "release_objects")
-
-
-class _InstanceMemory:
-    def __init__(self, store: wasmtime.Store, memory: wasmtime.Memory) -> None:
-        self._store = store
-        self._memory = memory
-
-    @property
-    def size(self) -> int:
-        return self._memory.data_len(self._store)
-
-    def read(self, start: int, size: int) -> bytes:
-        return ctypes.string_at(self._place(start, size), size)
-
-    def write(self, start: int, payload: bytes) -> None:
-        ctypes.memmove(self._place(start, len(payload)), payload, len(payload))
-
-    def _place(self, start: int, size: int) -> int:
-        # A pointer of a moment: memory moves when it grows.
-        if start < 0 or size < 0 or start + size > self._memory.data_len(self._store):
-            raise InterpreterFailed("the interpreter pointed outside of its memory")
-        base = ctypes.addressof(self._memory.data_ptr(self._store).contents)
-        return base + start
+def _view(store: wasmtime.Store, memory: wasmtime.Memory) -> memoryview:
+    """The memory as it is until the instance runs again: then it may have grown and moved."""
+    return memoryview(memory.get_buffer_ptr(store)).cast("B")
 
 
 def _ignore_log(level: int, target: int, place: int, length: int) -> None:
     """What the interpreter logs of scripts is nothing that an operator could act on."""
-
-
-def _unsigned(number: int) -> int:
-    return number & 0xFFFF_FFFF
 
 
 def _failure(error: Exception) -> InterpreterFailed:

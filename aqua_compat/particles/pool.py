@@ -121,14 +121,12 @@ class Pool:
             source, job = await self._next()
             self._running += 1
             self._busy.set()
-            began = time.perf_counter()
             try:
-                runner, job.result = await trio.to_thread.run_sync(self._run_one, runner, job.step)
+                runner, job.result, spent = await trio.to_thread.run_sync(self._run_one, runner, job.step)
             finally:
                 self._running -= 1
                 if not self._running:
                     self._busy = trio.Event()
-            spent = time.perf_counter() - began
             if source in self._used:
                 self._used[source] += spent - _USUAL
             self._metrics.note_step(spent)
@@ -140,8 +138,16 @@ class Pool:
                 log.debug("a script's step failed", source=source, error=str(job.result))
             job.done.set()
 
-    def _run_one(self, runner: Runner | None, step: Step) -> tuple[Runner | None, Outcome | InterpreterFailed]:
-        """In a thread. An instance that failed, or has grown too large, is let go."""
+    def _run_one(self, runner: Runner | None, step: Step) -> tuple[Runner | None, Outcome | InterpreterFailed, float]:
+        """In a thread: the runner for the next step, what came of this one, and the seconds of CPU that it took.
+
+        An instance that failed, or has grown too large, is let go.
+        """
+        began = time.thread_time()
+        left, result = self._outcome_of(runner, step)
+        return left, result, time.thread_time() - began
+
+    def _outcome_of(self, runner: Runner | None, step: Step) -> tuple[Runner | None, Outcome | InterpreterFailed]:
         try:
             runner = runner or self._start()
             outcome = runner.run(step, self._max_ticks)
