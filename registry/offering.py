@@ -54,6 +54,7 @@ class Offering:
         self._size = size
         self._random = randomness
         self._due: OrderedDict[bytes, _Due] = OrderedDict()
+        self._overdue: list[_Due] = []
         self._any_due = trio.Event()
         self.offered = 0
         """Puts made, to all peers together."""
@@ -65,7 +66,7 @@ class Offering:
             return
         self._due[digest] = _Due(item, trio.current_time() + self._random.uniform(*DELAYS))
         if len(self._due) > MAX_DUE:
-            next(iter(self._due.values())).at = -1.0
+            self._overdue.append(self._due.popitem(last=False)[1])
         self._any_due.set()
 
     def heard(self, peer_id: str, items: Sequence[Item]) -> None:
@@ -86,8 +87,10 @@ class Offering:
                 await self._any_due.wait()
                 await trio.sleep(BATCHED)
                 now = trio.current_time()
-                for digest in [digest for digest, due in self._due.items() if due.at <= now]:
-                    nursery.start_soon(self._offer, self._due.pop(digest))
+                ripe = [digest for digest, due in self._due.items() if due.at <= now]
+                overdue, self._overdue = self._overdue, []
+                for due in (*overdue, *map(self._due.pop, ripe)):
+                    nursery.start_soon(self._offer, due)
                 if not self._due:
                     self._any_due = trio.Event()
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
 
 import trio
 
@@ -27,17 +26,13 @@ from aqua_compat.particles.protocol import Receiving
 from aqua_compat.particles.reception import Reception
 from aqua_compat.particles.registry_calls import RegistryCalls
 from aqua_compat.particles.settings import AquaSettings
-from aqua_compat.particles.signing_calls import SigningCalls
+from aqua_compat.particles.signing_calls import SigningCalls, vouching
 from overlay.calls.stream import ByteStream
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer
 from registry.background import background
-from registry.errors import KeyNotExists
 from registry.node import Node
-from registry.values import Record, RecordMetadata
 from registry.weights import Weights
-
-_KEY_TIMEOUT: Final = 5.0  # seconds for finding the key of a record that this node is to host
 
 Clock = Callable[[], float]
 
@@ -98,13 +93,7 @@ def host_services(
 ) -> dict[str, dict[str, HostFunction]]:
     """All that scripts can call, by service and function."""
     parts = node.parts
-
-    async def vouch(metadata: RecordMetadata, timestamp_created: int) -> Record:
-        found = await parts.registry.get_resource(metadata.key_id, timeout=_KEY_TIMEOUT)
-        if found.key is None:
-            raise KeyNotExists(metadata.key_id)
-        return await parts.host.host(found.key, metadata, timestamp_created)
-
+    vouch = vouching(parts.registry, parts.host)
     peer, kad = native(Peer(node.peer, VERSION)), native(Kad(node.peer))
     lookups = trio.CapacityLimiter(settings.max_lookups)
     registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, identity.peer_id)

@@ -16,12 +16,15 @@ from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.host_calls import HostFunction, Tetraplets, native
 from aqua_compat.particles.registry_calls import MadeBytes
 from overlay.identity import Identity
-from registry.errors import RegistryError
+from registry.errors import KeyNotExists, RegistryError
+from registry.hosting import Host
+from registry.registry import Registry
 from registry.values import Record, RecordMetadata
 
 Vouch = Callable[[RecordMetadata, int], Awaitable[Record]]
 """(metadata, timestamp_created) -> the record, signed by this host, which keeps it. Raises RegistryError."""
 
+_KEY_TIMEOUT: Final = 5.0  # seconds for finding the key of a record that this node is to host
 _SERVICE: Final = "registry"
 _BYTES: Final = "get_record_bytes"
 _METADATA_BYTES: Final = "get_record_metadata_bytes"
@@ -64,6 +67,18 @@ class SigningCalls:
             return SignResult(False, [str(error)], [])
         context.vouched_keys.add(made.metadata.key_id)
         return SignResult(True, [], [list(record.signature)])
+
+
+def vouching(registry: Registry, host: Host) -> Vouch:
+    """Vouches as a host that looks up the keys of the records."""
+
+    async def vouch(metadata: RecordMetadata, timestamp_created: int) -> Record:
+        found = await registry.get_resource(metadata.key_id, timeout=_KEY_TIMEOUT)
+        if found.key is None:
+            raise KeyNotExists(metadata.key_id)
+        return await host.host(found.key, metadata, timestamp_created)
+
+    return vouch
 
 
 def _only_bytes(arguments: list[object]) -> bytes:

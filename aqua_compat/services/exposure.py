@@ -22,7 +22,7 @@ class Function:
         self.call = function
         self.is_async = inspect.iscoroutinefunction(function)
         self._signature = inspect.signature(function)
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)  # bounds are extras
         for parameter in self._signature.parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
                 raise TypeError(f"{name}: {parameter.name} can't be given by position")
