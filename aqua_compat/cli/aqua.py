@@ -27,7 +27,7 @@ def aqua() -> None:
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    envvar="AQUA_REGISTRY_AQUA_FOLDER",
+    envvar="AQUA_REGISTRY_AQUA_FOLDER",  # as of the setting
     help="Where to put it; nodes have it as their setting aqua.folder.  [default: your data folder]",
 )
 def install(tarball: Path | None, folder: Path | None) -> None:
