@@ -6,7 +6,8 @@ reached on the connection that they opened. Whoever can't be reached is left alo
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -28,6 +29,9 @@ _AT_ONCE: Final = 16  # to one peer
 _LEFT_ALONE: Final = 3.0  # seconds
 _MOST_LEFT_ALONE: Final = 4096
 _LOOKUPS_AT_ONCE: Final = 16
+_SECOND_TRY: Final = 0.3  # seconds
+_LINGER: Final = 0.5  # seconds that the other side gets to close a stream after its message
+_MOST_LINGERING: Final = 64  # streams to one peer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -72,6 +76,7 @@ class Forwarding:
         self._bytes = 0
         self._left_alone: OrderedDict[str, float] = OrderedDict()
         self._without_method: set[str] = set()
+        self._lingering: Counter[str] = Counter()
         self._lookups = trio.CapacityLimiter(_LOOKUPS_AT_ONCE)
         metrics.gauge("sending", lambda: sum(number for _, number in self._sending.values()))
 
@@ -149,17 +154,46 @@ class Forwarding:
                     self._remember_without_method(peer_id)
                 else:
                     return ""
-            stream = await reach.open_stream(peer_id, PROTOCOL)
+            stream = await self._open(peer_id)
             sent = False
             try:
                 await stream.write(framed(message))
+                await stream.close()
                 sent = True
             finally:
-                with trio.CancelScope(shield=True), trio.move_on_after(0.5):
-                    await (stream.close() if sent else stream.reset())
+                self._let_go(peer_id, stream, sent=sent)
         except (CallFailed, StreamBroken) as error:
             return str(error)
         return ""
+
+    async def _open(self, peer_id: str) -> ByteStream:
+        try:
+            return await self._reach.open_stream(peer_id, PROTOCOL)
+        except CallFailed:
+            if not self._reach.is_connected(peer_id):
+                raise
+        await trio.sleep(_SECOND_TRY)  # a client that has too many streams may have fewer then
+        return await self._reach.open_stream(peer_id, PROTOCOL)
+
+    def _let_go(self, peer_id: str, stream: ByteStream, *, sent: bool) -> None:
+        if self._nursery is not None:
+            lingers = sent and self._lingering[peer_id] < _MOST_LINGERING
+            self._lingering[peer_id] += 1
+            self._nursery.start_soon(self._end_stream, peer_id, stream, lingers)
+
+    async def _end_stream(self, peer_id: str, stream: ByteStream, lingers: bool) -> None:
+        """The other side's end too: the original's client never closes what it didn't open, and after 1,000 such
+        streams refuses the next. A reset right after the message could cost it where others read it late."""
+        try:
+            with suppress(StreamBroken), trio.move_on_after(_LINGER if lingers else 0.0):
+                while await stream.read_some(1024):
+                    pass
+            with trio.CancelScope(shield=True), trio.move_on_after(0.5):
+                await stream.reset()
+        finally:
+            self._lingering[peer_id] -= 1
+            if not self._lingering[peer_id]:
+                del self._lingering[peer_id]
 
     def _remember_without_method(self, peer_id: str) -> None:
         if len(self._without_method) > _MOST_LEFT_ALONE:

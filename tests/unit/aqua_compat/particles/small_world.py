@@ -87,6 +87,8 @@ class MemoryReach:
         self.asked: list[str] = []
         self.deliver: Callable[[str, Particle], None] | None = None
         self.stalls = False
+        self.refusals = 0
+        self.streams: list[MemoryStream] = []
 
     def is_connected(self, peer_id: str) -> bool:
         return peer_id in self.connected or peer_id in self.linked
@@ -114,7 +116,11 @@ class MemoryReach:
         await trio.lowlevel.checkpoint()
         if not (self.is_connected(peer_id) or peer_id in self.known or peer_id in self.findable):
             raise Unreachable(peer_id, protocol_id)
+        if self.refusals:
+            self.refusals -= 1
+            raise Unreachable(peer_id, protocol_id, "too many streams")
         ours, _ = memory_streams()
+        self.streams.append(ours)
         if self.stalls:
             ours.stall()
         write = ours.write

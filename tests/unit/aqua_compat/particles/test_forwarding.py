@@ -116,3 +116,41 @@ async def test_what_is_too_large_for_clients_is_dropped(autojump_clock) -> None:
         await trio.sleep(1)
     assert reach.sent == []
     assert metrics.snapshot()["dropped: unreachable peer"] == 1
+
+
+async def test_stream_that_the_other_side_never_closes_is_reset_in_the_end(autojump_clock) -> None:
+    reach = MemoryReach()
+    reach.connected.add(PEER)
+    async with forwarding(reach) as (sending, _):
+        for _ in range(3):
+            sending.send_on(a_particle(), PEER, LATER)
+        await trio.sleep(0.2)
+        assert [(stream.was_closed, stream.was_reset) for stream in reach.streams] == [(True, False)] * 3
+        await trio.sleep(1)
+        assert all(stream.was_reset for stream in reach.streams)
+    assert len(reach.sent) == 3
+
+
+async def test_streams_that_linger_at_one_peer_are_bounded(autojump_clock) -> None:
+    reach = MemoryReach()
+    reach.connected.add(PEER)
+    async with forwarding(reach) as (sending, _):
+        for _ in range(100):
+            sending.send_on(a_particle(), PEER, LATER)
+        await trio.sleep(0.2)
+        assert sum(not stream.was_reset for stream in reach.streams) <= 64
+    assert len(reach.sent) == 100
+
+
+async def test_connected_client_that_refuses_a_stream_is_tried_once_more(autojump_clock) -> None:
+    reach = MemoryReach()
+    reach.connected.add(PEER)
+    reach.refusals = 1
+    async with forwarding(reach) as (sending, metrics):
+        sending.send_on(a_particle(), PEER, LATER)
+        await trio.sleep(1)
+        assert len(reach.sent) == 1
+        reach.refusals = 2
+        sending.send_on(a_particle(), PEER, LATER)
+        await trio.sleep(1)
+        assert metrics.snapshot()["dropped: unreachable peer"] == 1
