@@ -122,6 +122,8 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
     identity = load_or_create_identity(data_dir / IDENTITY_FILE)
     async with open_node(identity, settings, data_dir) as running:
         Services(running.peer, running.registry, Weights(settings.weights))  # the builtins, to whoever calls
+        if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
+            _log().warning("no WebSocket address: JavaScript clients can't come; add --listen /ip4/../tcp/N/ws")
         async with aqua_if_enabled(running, identity, settings):
             await _announce(running, data_dir)
             await trio.sleep_forever()

@@ -33,10 +33,11 @@ _INTERNAL = CallResult(1, '"internal error"')
 class Context:
     """What a call may know of the particle that makes it."""
 
-    __slots__ = ("deadline", "hold", "init_peer_id", "made_bytes", "particle_id", "vouched_keys")
+    __slots__ = ("deadline", "hold", "init_peer_id", "made_bytes", "particle_id", "source", "vouched_keys")
 
-    def __init__(self, particle: Particle, deadline: float, hold: Callable[[int], None]) -> None:
-        """`hold` charges the particle's source for bytes kept here."""
+    def __init__(self, particle: Particle, source: str, deadline: float, hold: Callable[[int], None]) -> None:
+        """`source` brought the particle; `hold` charges it for bytes kept here."""
+        self.source = source
         self.hold = hold
         self.init_peer_id = particle.init_peer_id
         self.particle_id = particle.id
@@ -101,7 +102,7 @@ class Actor:
         self.source = source
         self.deadline = deadline
         self._around = around
-        self._context = Context(particle, deadline, self._hold)
+        self._context = Context(particle, source, deadline, self._hold)
         self._data = b""
         self._incoming: deque[bytes] = deque()
         self._results: dict[int, CallResult] = {}

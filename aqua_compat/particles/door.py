@@ -17,7 +17,7 @@ from aqua_compat.builtins.trust_graph import TrustGraph
 from aqua_compat.particles.actor import Calls, Context, Steps, Surroundings
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.forwarding import LINK_METHOD, Forwarding, Reach
-from aqua_compat.particles.host_calls import HostCalls, HostFunction, Tetraplets, native
+from aqua_compat.particles.host_calls import HostCalls, HostFunction, Tetraplets, in_turns, native
 from aqua_compat.particles.installing import VERSION, load_module
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import PROTOCOL
@@ -27,6 +27,7 @@ from aqua_compat.particles.reception import Reception
 from aqua_compat.particles.registry_calls import RegistryCalls
 from aqua_compat.particles.settings import AquaSettings
 from aqua_compat.particles.signing_calls import SigningCalls, vouching
+from aqua_compat.particles.turns import Turns
 from overlay.calls.stream import ByteStream
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer
@@ -54,8 +55,9 @@ async def open_door(
         return Interpreter(module, engine, identity.seed, settings.max_memory)
 
     pool = Pool(start, engine.increment_epoch, settings, metrics)
-    services = host_services(node, identity, weights, settings)
-    calls = HostCalls(services, settings.max_result)
+    turns = Turns()
+    services = host_services(node, identity, weights, settings, turns)
+    calls = HostCalls(services, settings.max_result, turns)
     reach = _OverOverlay(node.peer)
     async with (
         particles(identity.peer_id, settings, pool, calls, reach, metrics, time.time) as receiving,
@@ -89,27 +91,28 @@ async def particles(
 
 
 def host_services(
-    node: Node, identity: Identity, weights: Weights, settings: AquaSettings
+    node: Node, identity: Identity, weights: Weights, settings: AquaSettings, turns: Turns
 ) -> dict[str, dict[str, HostFunction]]:
     """All that scripts can call, by service and function."""
     parts = node.parts
     vouch = vouching(parts.registry, parts.host)
     peer, kad = native(Peer(node.peer, VERSION)), native(Kad(node.peer))
+    merge = in_turns({"merge": kad["merge"]}, turns)["merge"]
     lookups = trio.CapacityLimiter(settings.max_lookups)
-    registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, identity.peer_id)
+    registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, identity.peer_id, turns)
     return {
-        "op": native(Op()),
-        "math": native(Math()),
-        "cmp": native(Cmp()),
-        "peer": {**peer, "timeout": _timeout, "connect": _taking_turns(peer["connect"], lookups)},
-        "kad": {**kad, "neighborhood": _taking_turns(kad["neighborhood"], lookups)},
+        "op": in_turns(native(Op()), turns),
+        "math": in_turns(native(Math()), turns),
+        "cmp": in_turns(native(Cmp()), turns),
+        "peer": {**peer, "timeout": _timeout, "connect": _waiting(peer["connect"], lookups)},
+        "kad": {**kad, "neighborhood": _waiting(kad["neighborhood"], lookups), "merge": merge},
         "trust-graph": native(TrustGraph(weights)),
         "sig": SigningCalls(identity, vouch, as_original=settings.sign_as_original).functions(),
         "registry": registry.functions(),
     }
 
 
-def _taking_turns(function: HostFunction, limiter: trio.CapacityLimiter) -> HostFunction:
+def _waiting(function: HostFunction, limiter: trio.CapacityLimiter) -> HostFunction:
     async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
         async with limiter:
             return await function(context, arguments, tetraplets)

@@ -11,6 +11,7 @@ from aqua_compat.json_shapes import to_json
 from aqua_compat.particles.actor import Context
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.steps import CallRequest, CallResult, Tetraplet
+from aqua_compat.particles.turns import Turns
 from aqua_compat.services.exposure import BadCall, Function, functions_of
 from aqua_compat.services.serving import called_by
 
@@ -26,10 +27,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class HostCalls:
     """Answers `CallRequest`s by the functions of services, and by nothing else."""
 
-    def __init__(self, services: Mapping[str, Mapping[str, HostFunction]], max_result: int) -> None:
+    def __init__(
+        self, services: Mapping[str, Mapping[str, HostFunction]], max_result: int, turns: Turns | None = None
+    ) -> None:
         """`max_result` in bytes of JSON."""
         self._services = services
         self._max_result = max_result
+        self._turns = turns or Turns()
 
     async def call(self, context: Context, request: CallRequest) -> CallResult:
         """Never raises for what a script does or a service refuses."""
@@ -38,7 +42,9 @@ class HostCalls:
         if function is None:
             return _failed(f"Service with id '{service[:256]}' not found (function {name[:256]})")
         try:
-            text = msgspec.json.encode(to_json(await function(context, request.arguments, request.tetraplets)))
+            result = await function(context, request.arguments, request.tetraplets)
+            async with self._turns.turn(context.source):
+                text = msgspec.json.encode(to_json(result))
         except CallError as error:
             log.debug("a call failed", service=service, function=name, error=str(error))
             return _failed(str(error))
@@ -51,6 +57,19 @@ class HostCalls:
 
 def _failed(text: str) -> CallResult:
     return CallResult(1, msgspec.json.encode(text[:_LONGEST_ERROR]).decode())
+
+
+def in_turns(functions: Mapping[str, HostFunction], turns: Turns) -> dict[str, HostFunction]:
+    """Functions that only compute, so that they take turns."""
+
+    def taking_turns(function: HostFunction) -> HostFunction:
+        async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
+            async with turns.turn(context.source):
+                return await function(context, arguments, tetraplets)
+
+        return call
+
+    return {name: taking_turns(function) for name, function in functions.items()}
 
 
 def native(service: object) -> dict[str, HostFunction]:

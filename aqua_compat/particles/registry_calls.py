@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, get_type_hints
 
 import msgspec
-import trio
 
 from aqua_compat.json_shapes import from_json
 from aqua_compat.particles.actor import Context
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.host_calls import HostFunction, Tetraplets
 from aqua_compat.particles.steps import Tetraplet
+from aqua_compat.particles.turns import Turns
 from registry.errors import (
     InvalidTimestampTetraplet,
     InvalidValue,
@@ -80,8 +80,15 @@ class RegistryCalls:
     """Answers as the node `host_peer_id`."""
 
     def __init__(
-        self, service: RegistryService, store: Store, intake: Intake, offering: Offering, host_peer_id: str
+        self,
+        service: RegistryService,
+        store: Store,
+        intake: Intake,
+        offering: Offering,
+        host_peer_id: str,
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._service = service
         self._store = store
         self._intake = intake
@@ -94,7 +101,8 @@ class RegistryCalls:
 
     def _function(self, name: str, form: _Form) -> HostFunction:
         async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
-            values = _typed(name, form, arguments)
+            async with self._turns.turn(context.source):
+                values = _typed(name, form, arguments)
             try:
                 for position, (argument, aqua_type) in enumerate(form.arguments):
                     self._check_origin(argument, aqua_type, values, tetraplets, position)
@@ -133,7 +141,7 @@ class RegistryCalls:
             known = await self._store.resource(written[0].key_id)
             self._check_responsible(context, written, known.key)
             news = [value for value in written if not _is_known(value, known)]
-        await _verify_in_turns(values)
+        await self._verify(context.source, values)
         result = await method(**values)
         if name == "get_record_bytes" and len(context.made_bytes) < _MAX_MADE:
             made = MadeBytes(**values)
@@ -157,6 +165,15 @@ class RegistryCalls:
                 hosts = value.state.slot.peer_id == self._host_peer_id
             if not hosts:
                 raise NotResponsible(key_id)
+
+    async def _verify(self, source: str, values: dict[str, Any]) -> None:
+        """Signatures of many records take long: others get their turn in between. Verdicts are remembered."""
+        groups = values.get("records") or [*values.get("a", ()), *values.get("b", ())]
+        records = [record for group in groups for record in ([group] if isinstance(group, Record) else group)]
+        for start in range(0, len(records), VERIFIED_AT_ONCE):
+            async with self._turns.turn(source):
+                for record in records[start : start + VERIFIED_AT_ONCE]:
+                    record_is_genuine(record)
 
     async def _offer(self, key_id: str, news: Sequence[_Written]) -> None:
         stored = await self._store.resource(key_id)
@@ -213,16 +230,6 @@ def _is_known(value: _Written, known: Any) -> bool:
     if value.state is None:
         return bool(known.key is not None and value.key is not None and known.key.order() >= value.key.order())
     return bool(known.slots.get(value.state.slot) == value.state)
-
-
-async def _verify_in_turns(values: dict[str, Any]) -> None:
-    """Signatures of many records take long: others get their turn in between. Verdicts are remembered."""
-    groups = values.get("records") or [*values.get("a", ()), *values.get("b", ())]
-    records = [record for group in groups for record in ([group] if isinstance(group, Record) else group)]
-    for number, record in enumerate(records, start=1):
-        record_is_genuine(record)
-        if number % VERIFIED_AT_ONCE == 0:
-            await trio.lowlevel.checkpoint()
 
 
 def _text(error: RegistryError) -> str:

@@ -51,7 +51,7 @@ CALLS = HostCalls(
 
 
 async def result_of(service: str, function: str, *arguments: Any) -> CallResult:
-    context = Context(a_particle(), trio.current_time() + 10, lambda change: None)
+    context = Context(a_particle(), "a client", trio.current_time() + 10, lambda change: None)
     return await CALLS.call(context, CallRequest(service, function, list(arguments), []))
 
 

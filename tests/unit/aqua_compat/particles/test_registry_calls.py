@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aqua_compat.json_shapes import to_json
 from aqua_compat.particles.actor import Context
@@ -17,6 +19,7 @@ from aqua_compat.particles.host_calls import HostCalls
 from aqua_compat.particles.registry_calls import TIME, WEIGHT, RegistryCalls, _Form
 from aqua_compat.particles.signing_calls import SigningCalls, vouching
 from aqua_compat.particles.steps import CallRequest, CallResult, Tetraplet
+from aqua_compat.particles.turns import Turns
 from overlay.identity import Identity
 from registry.messages import Item
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
@@ -40,11 +43,11 @@ class Script:
     def __init__(self, node: SimulatedNode, by: Identity = OWNER, *, as_original: bool = False) -> None:
         self.node = node
         parts = node.parts
-        registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, node.peer_id)
+        registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, node.peer_id, Turns())
         signing = SigningCalls(node.identity, vouching(parts.registry, parts.host), as_original=as_original)
         self.calls = HostCalls({"registry": registry.functions(), "sig": signing.functions()}, 10**6)
         self.held = 0
-        self.context = Context(a_particle(by=by), trio.current_time() + 10, self._hold)
+        self.context = Context(a_particle(by=by), "a client", trio.current_time() + 10, self._hold)
 
     def _hold(self, change: int) -> None:
         self.held += change
@@ -446,3 +449,47 @@ async def test_originals_rule_signs_bytes_of_records_and_metadata_of_anyone(auto
             answer = signed(await script.sign(given, node.peer_id, "registry", function))
             assert bytes(answer["signature"][0]) == node.identity.sign(bytes(given))
         assert (await script.sign(given, node.peer_id, "registry", "get_key_bytes")).ret_code == 1
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(OWNER.peer_id),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+OF_TYPE = {
+    "string": st.text(max_size=5) | st.just(OWNER.peer_id),
+    "u64": st.integers(0, 2**64 - 1),
+    "[]u8": st.lists(st.integers(0, 255), max_size=70),
+    "[]string": st.lists(st.text(max_size=5), max_size=2),
+    "Key": st.just(to_json(a_key())),
+    "RecordMetadata": st.just(to_json(a_metadata(a_key().id))),
+    "WeightResult": st.just(weight_of(OWNER.peer_id)),
+    "[]Key": st.just(to_json([a_key()])),
+    "[]Record": st.just(to_json([a_record(a_key().id)])),
+    "[][]Record": st.just(to_json([[a_record(a_key().id)]])),
+    "[]Tombstone": st.just(to_json([a_tombstone(a_key().id)])),
+    "[]WeightResult": st.just([weight_of(ISSUER.peer_id)]),
+}
+
+
+@given(st.data())
+def test_any_arguments_of_any_function_give_a_result_or_an_error(data: st.DataObject) -> None:
+    calls: list[tuple[str, list[Any], bool]] = []
+    for _ in range(10):
+        name = data.draw(st.sampled_from(sorted(FUNCTIONS)))
+        arguments = [data.draw(OF_TYPE[kind] | VALUES) for _, kind in FUNCTIONS[name]["args"]]
+        calls.append((name, arguments, data.draw(st.booleans())))
+
+    async def run() -> None:
+        async with nodes() as [node]:
+            script = Script(node)
+            for name, arguments, proven in calls:
+                tetraplets = [
+                    [script.of_host(TIME if argument == "current_timestamp_sec" else WEIGHT)] if proven else []
+                    for argument, _ in FUNCTIONS[name]["args"]
+                ]
+                result = await script.raw("registry", name, arguments, tetraplets)
+                assert result.ret_code in (0, 1)
+                json.loads(result.result)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
