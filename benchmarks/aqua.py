@@ -57,7 +57,7 @@ def interpreter_steps(js: Tools, folder: Path) -> None:
     print(f"{'compiled interpreter loaded':38} {loaded * 1000:8.2f} ms")
     identity, settings = Identity.generate(), AquaSettings()
     instance = Interpreter(module, engine, identity.seed, settings.max_memory)
-    limits = StepLimits(script=2**20, particle=2**22, call_result=2**20)
+    limits = StepLimits(script=2**20, particle=2**22, call_result=2**20, calls=2**22)
     for function in ("relayTime", "createResource", "resolveResource", "registerService"):
         code = f"import({str(js.compiled)!r}).then(m => process.stdout.write(m.{function}_script))"
         script = subprocess.run(

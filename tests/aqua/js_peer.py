@@ -36,6 +36,7 @@ class JsPeer:
         self._heard, self.heard = trio.open_memory_channel[str](math.inf)
         self._ready = trio.Event()
         self._numbers = count(1)
+        self._writing = trio.Lock()
         self._waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
 
     async def call(self, function: str, *arguments: object, ttl: float = TTL) -> Any:
@@ -58,7 +59,8 @@ class JsPeer:
         self._waiting[number] = sender
         try:
             line = json.dumps({"id": number, **command}).encode() + b"\n"
-            await self.process.stdin.send_all(line)
+            async with self._writing:
+                await self.process.stdin.send_all(line)
             answer = await receiver.receive()
         except (trio.EndOfChannel, trio.BrokenResourceError):
             raise PeerGone from None

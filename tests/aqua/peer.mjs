@@ -5,9 +5,11 @@
 //   {"id": 3, "serve": "greeter", "as": null}                 the same, but a call of it is never answered
 // A call of a served greeter is told by {"called": NAME}, a greeting that this peer hears by {"heard": GREETING}.
 import { createClient } from '@fluencelabs/js-client'
+import { EventEmitter } from 'node:events'
 import { createInterface } from 'node:readline'
 import { pathToFileURL } from 'node:url'
 
+EventEmitter.defaultMaxListeners = 0 // the client's worker has one for each call under way
 const [compiled, relay] = process.argv.slice(2)
 const aqua = await import(pathToFileURL(compiled))
 const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')

@@ -16,8 +16,10 @@ from tests.aqua.npm import Tools
 from tests.aqua.test_scenarios import label, resolved
 from tests.end_to_end.network import eventually
 
-PATIENCE = 3_000  # milliseconds that a caller waits for greetings
-LIFETIME = 6.0  # seconds that its particle lives
+pytestmark = pytest.mark.timeout(300)  # the first test also installs
+
+PATIENCE = 2_000  # milliseconds that a caller waits for greetings
+LIFETIME = 5.0  # seconds that its particle lives
 
 
 async def busy_provider(provider: JsPeer) -> str:
@@ -65,7 +67,6 @@ async def forgotten(node: NodeProcess) -> None:
     await eventually(left, lambda now: now == (0, 0), 30)
 
 
-@pytest.mark.timeout(180)
 async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: Tools) -> None:
     dying, behind, other = network.nodes[1], network.nodes[2], network.nodes[3]
     sizes = log_sizes(network)
@@ -106,11 +107,8 @@ async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: To
     async with js_peer(js, websocket(dying)) as again:
         await works(again)
     assert complaints(sizes) == []
-    for node in network.nodes:
-        await forgotten(node)
 
 
-@pytest.mark.timeout(180)
 async def test_a_provider_and_a_caller_die_in_the_middle_of_a_call(network: AquaNetwork, js: Tools) -> None:
     near, far = network.nodes[4], network.nodes[5]
     sizes = log_sizes(network)
@@ -143,5 +141,8 @@ async def test_a_provider_and_a_caller_die_in_the_middle_of_a_call(network: Aqua
         greetings, errors = await bystander.call("greetings", resource_id, 1, PATIENCE)
         assert greetings == [], errors
     assert complaints(sizes) == []
+
+
+async def test_nodes_forget_particles_whose_peers_died(network: AquaNetwork) -> None:
     for node in network.nodes:
         await forgotten(node)
