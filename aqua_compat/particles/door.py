@@ -87,7 +87,7 @@ async def particles(
         reception = Reception(around, clock)
         await nursery.start(forwarding.run)
         await nursery.start(reception.run)
-        yield Receiving(reception, settings, metrics)
+        yield Receiving(reception, settings, metrics, forwarding.note_speaker)
 
 
 def host_services(
@@ -151,3 +151,6 @@ class _OverOverlay:
 
     async def open_stream(self, peer_id: str, protocol_id: str) -> ByteStream:
         return await self._peer.host.open_stream(peer_id, protocol_id)
+
+    async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
+        return await self._peer.host.open_stream_with(peer_id, protocol_id, message)

@@ -1,13 +1,16 @@
 """Sends particles on: over the link that our own nodes have, else by a stream of the particle protocol.
 
 A stream costs 4 ms of CPU at both ends together, a message on a link a tenth. Clients can't be dialled: they are
-reached on the connection that they opened. Whoever can't be reached is left alone for some seconds.
+reached on the connection that they opened; those that sent us particles needn't be asked whether they speak the
+protocol. Whoever can't be reached is left alone for some seconds.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -18,6 +21,7 @@ from aqua_compat.particles.particle import PROTOCOL, Particle, encode, framed
 from aqua_compat.particles.settings import AquaSettings
 from overlay.calls.stream import ByteStream
 from overlay.errors import CallFailed, NoSuchMethod, PeerIdError, StreamBroken
+from overlay.host import negotiation_of
 from overlay.identity import public_key_of
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ _LEFT_ALONE: Final = 3.0  # seconds
 _MOST_LEFT_ALONE: Final = 4096
 _LOOKUPS_AT_ONCE: Final = 16
 _SECOND_TRY: Final = 0.3  # seconds
+_ANSWERS: Final = negotiation_of(PROTOCOL)
+_ANSWER: Final = 5.0  # seconds for the answers to the negotiation, where the message was sent with it
 _LINGER: Final = 0.5  # seconds that the other side gets to close a stream after its message
 _MOST_LINGERING: Final = 64  # streams to one peer
 
@@ -63,6 +69,10 @@ class Reach(Protocol):
         """Raises CallFailed."""
         ...
 
+    async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
+        """A stream on which negotiation and message are under way. Raises CallFailed."""
+        ...
+
 
 class Forwarding:
     """Use `run`, which owns what is being sent."""
@@ -76,6 +86,7 @@ class Forwarding:
         self._bytes = 0
         self._left_alone: OrderedDict[str, float] = OrderedDict()
         self._without_method: set[str] = set()
+        self._speakers: OrderedDict[str, None] = OrderedDict()
         self._lingering: Counter[str] = Counter()
         self._lookups = trio.CapacityLimiter(_LOOKUPS_AT_ONCE)
         metrics.gauge("sending", lambda: sum(number for _, number in self._sending.values()))
@@ -89,6 +100,13 @@ class Forwarding:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
+
+    def note_speaker(self, peer_id: str) -> None:
+        """The peer speaks the particle protocol: it sent one."""
+        self._speakers[peer_id] = None
+        self._speakers.move_to_end(peer_id)
+        if len(self._speakers) > _MOST_LEFT_ALONE:
+            self._speakers.popitem(last=False)
 
     def send_on(self, particle: Particle, peer_id: str, deadline: float) -> None:
         """Sends a particle to a peer, at the latest by `deadline` (Trio's clock); drops it where that can't be done."""
@@ -154,40 +172,50 @@ class Forwarding:
                     self._remember_without_method(peer_id)
                 else:
                     return ""
-            stream = await self._open(peer_id)
+            at_once = peer_id in self._speakers and self._lingering[peer_id] < _MOST_LINGERING
+            if at_once:
+                stream = await self._twice(peer_id, partial(reach.open_stream_with, message=framed(message)))
+            else:
+                stream = await self._twice(peer_id, reach.open_stream)
             sent = False
             try:
-                await stream.write(framed(message))
+                if not at_once:
+                    await stream.write(framed(message))
                 await stream.close()
                 sent = True
             finally:
-                self._let_go(peer_id, stream, sent=sent)
+                self._let_go(peer_id, stream, sent=sent, answers=len(_ANSWERS) if at_once else 0)
         except (CallFailed, StreamBroken) as error:
             return str(error)
         return ""
 
-    async def _open(self, peer_id: str) -> ByteStream:
+    async def _twice(self, peer_id: str, open_stream: Callable[[str, str], Awaitable[ByteStream]]) -> ByteStream:
         try:
-            return await self._reach.open_stream(peer_id, PROTOCOL)
+            return await open_stream(peer_id, PROTOCOL)
         except CallFailed:
             if not self._reach.is_connected(peer_id):
                 raise
         await trio.sleep(_SECOND_TRY)  # a client that has too many streams may have fewer then
-        return await self._reach.open_stream(peer_id, PROTOCOL)
+        return await open_stream(peer_id, PROTOCOL)
 
-    def _let_go(self, peer_id: str, stream: ByteStream, *, sent: bool) -> None:
+    def _let_go(self, peer_id: str, stream: ByteStream, *, sent: bool, answers: int) -> None:
         if self._nursery is not None:
             lingers = sent and self._lingering[peer_id] < _MOST_LINGERING
             self._lingering[peer_id] += 1
-            self._nursery.start_soon(self._end_stream, peer_id, stream, lingers)
+            self._nursery.start_soon(self._end_stream, peer_id, stream, lingers, answers)
 
-    async def _end_stream(self, peer_id: str, stream: ByteStream, lingers: bool) -> None:
+    async def _end_stream(self, peer_id: str, stream: ByteStream, lingers: bool, answers: int) -> None:
         """The other side's end too: the original's client never closes what it didn't open, and after 1,000 such
-        streams refuses the next. A reset right after the message could cost it where others read it late."""
+        streams refuses the next. A reset right after the message could cost it where others read it late; so could one
+        before the `answers` (bytes) to the negotiation."""
         try:
-            with suppress(StreamBroken), trio.move_on_after(_LINGER if lingers else 0.0):
-                while await stream.read_some(1024):
-                    pass
+            with suppress(StreamBroken):
+                with trio.move_on_after(_ANSWER if lingers and answers else 0.0):
+                    while answers > 0 and (received := await stream.read_some(1024)):
+                        answers -= len(received)
+                with trio.move_on_after(_LINGER if lingers else 0.0):
+                    while await stream.read_some(1024):
+                        pass
             with trio.CancelScope(shield=True), trio.move_on_after(0.5):
                 await stream.reset()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -25,7 +26,11 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Receiving:
     """Reads messages, within bounds, and gives particles to the reception."""
 
-    def __init__(self, reception: Reception, settings: AquaSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, reception: Reception, settings: AquaSettings, metrics: Metrics, note_speaker: Callable[[str], None]
+    ) -> None:
+        """`note_speaker` is called with each peer that sent a particle on a stream."""
+        self._note_speaker = note_speaker
         self._reception = reception
         self._settings = settings
         self._metrics = metrics
@@ -46,7 +51,7 @@ class Receiving:
                     particle = await self._read(source, stream)
         except BadParticle as error:
             self._metrics.drop(error.reason)
-            log.info("a peer sent no particle", source=source, reason=str(error))
+            log.debug("a peer sent no particle", source=source, reason=str(error))
         except StreamBroken as error:
             self._metrics.drop("broken stream")
             log.debug("a particle's stream broke", source=source, error=str(error))
@@ -59,9 +64,10 @@ class Receiving:
         if particle is None:
             await stream.reset()
             return
-        await stream.close()
+        self._note_speaker(source)
         with suppress(BadParticle):  # counted; the protocol has no answer
             self._reception.receive(source, particle)
+        await stream.close()
 
     async def handle_call(self, source: str, body: object) -> object:
         """One message on a link. Raises Refusal."""

@@ -96,6 +96,9 @@ class ParticleClient:
     async def open_stream(self, peer_id: str, protocol_id: str) -> ByteStream:
         return await self.host.open_stream(peer_id, protocol_id)
 
+    async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
+        return await self.host.open_stream_with(peer_id, protocol_id, message)
+
 
 class _Reach(ParticleClient):
     async def call(self, peer_id: str, method: str, body: object, timeout: float) -> object:  # type: ignore[override]

@@ -134,6 +134,14 @@ class MemoryReach:
         ours.write = noted  # type: ignore[method-assign]
         return ours
 
+    async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> MemoryStream:
+        stream = await self.open_stream(peer_id, protocol_id)
+        await stream.may_write.wait()
+        prefix = parse_length(message)
+        assert prefix is not None
+        self._note("at once", peer_id, message[prefix[1] :])
+        return stream
+
     def _note(self, way: str, peer_id: str, message: bytes) -> None:
         particle = decode(message, 10**6)
         self.sent.append((way, peer_id, particle))

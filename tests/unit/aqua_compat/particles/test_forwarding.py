@@ -154,3 +154,18 @@ async def test_connected_client_that_refuses_a_stream_is_tried_once_more(autojum
         sending.send_on(a_particle(), PEER, LATER)
         await trio.sleep(1)
         assert metrics.snapshot()["dropped: unreachable peer"] == 1
+
+
+async def test_peer_that_sent_particles_gets_message_and_negotiation_at_once(autojump_clock) -> None:
+    reach = MemoryReach()
+    reach.connected.add(PEER)
+    async with forwarding(reach) as (sending, _):
+        sending.send_on(a_particle(), PEER, LATER)
+        await trio.sleep(1)
+        sending.note_speaker(PEER)
+        sending.send_on(a_particle(), PEER, LATER)
+        await trio.sleep(1)
+        assert [way for way, _, _ in reach.sent] == ["stream", "at once"]
+        assert not reach.streams[1].was_reset, "the answers to the negotiation have time"
+        await trio.sleep(6)
+        assert reach.streams[1].was_reset
