@@ -46,9 +46,9 @@ async def open_door(
 
     Raises NotInstalled.
     """
+    module, engine = await trio.to_thread.run_sync(load_module, folder)  # before the import: it tells what is missing
     from aqua_compat.particles.interpreter import Interpreter  # noqa: PLC0415 - of the extra
 
-    module, engine = await trio.to_thread.run_sync(load_module, folder)
     metrics = Metrics()
 
     def start() -> Interpreter:
