@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from aqua_compat.api import AquaClient
     from aqua_compat.connections import connect, node
     from aqua_compat.constants import Constants
+    from aqua_compat.particles.settings import AquaSettings
     from aqua_compat.services.errors import NoProvider, NotRegistered, ServiceError
     from aqua_compat.services.picking import Strategy
     from aqua_compat.services.serving import ServiceLimits, caller
+    from aqua_compat.settings import Settings
     from overlay.identity import Identity, load_or_create_identity
     from overlay.settings import OverlaySettings
     from registry.settings import NodeSettings, RegistrySettings
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AquaClient",
+    "AquaSettings",
     "Constants",
     "EventKind",
     "Identity",
@@ -34,6 +37,7 @@ __all__ = [
     "RegistrySettings",
     "ServiceError",
     "ServiceLimits",
+    "Settings",
     "Strategy",
     "Watch",
     "WatchEvent",
@@ -45,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "AquaClient": "aqua_compat.api",
+    "AquaSettings": "aqua_compat.particles.settings",
     "Constants": "aqua_compat.constants",
     "EventKind": "registry.watching.event",
     "Identity": "overlay.identity",
@@ -58,6 +63,7 @@ _HOMES = {
     "RegistrySettings": "registry.settings",
     "ServiceError": "aqua_compat.services.errors",
     "ServiceLimits": "aqua_compat.services.serving",
+    "Settings": "aqua_compat.settings",
     "Strategy": "aqua_compat.services.picking",
     "Watch": "registry.watching.watch",
     "WatchEvent": "registry.watching.event",

@@ -62,6 +62,16 @@ def check_u64(name: str, value: object) -> int:
     return _check_integer(name, value, U64_MAX)
 
 
+def check_u32(name: str, value: object) -> int:
+    """A `u32`."""
+    return _check_integer(name, value, 2**32 - 1)
+
+
+def check_bool(name: str, value: object) -> bool:
+    """A `bool`."""
+    return check_instance(name, value, bool)
+
+
 def check_ack(name: str, value: object) -> int:
     """An `i16` that counts replicas: 0 and more."""
     return _check_integer(name, value, I16_MAX)
@@ -87,4 +97,9 @@ def bytes_of_numbers(name: str, value: object) -> bytes:
     """A `[]u8` written as JSON: an array of numbers from 0 to 255."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise TypeError(f"{name} must be an array of numbers, not {type(value).__name__}")
+    try:
+        if set(map(type, value)) <= {int}:
+            return bytes(value)  # hundreds of times faster than looking at each
+    except ValueError:
+        pass
     return bytes(_check_integer(f"{name}[{index}]", item, 255) for index, item in enumerate(value))

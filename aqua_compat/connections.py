@@ -61,9 +61,11 @@ async def node(
 ) -> AsyncIterator[AquaClient]:
     """A full node in this process, with its state in the folder `data_dir`; acts through itself.
 
-    `identity` is by default the one in `data_dir`, made on the first start.
+    `identity` is by default the one in `data_dir`, made on the first start. `settings`: an `aqua_compat.Settings` can
+    also enable the door for unmodified Aqua.
     Raises `overlay.errors.OverlayError` or `registry.errors.StorageError` when it can't listen or use its folder.
     """
+    from aqua_compat.particles.enabling import aqua_if_enabled
     from aqua_compat.services.services import Services
     from overlay.identity import load_or_create_identity
     from registry.node import open_node
@@ -75,7 +77,8 @@ async def node(
     chosen = settings or NodeSettings()
     async with open_node(who, chosen, data_dir) as running:
         services = Services(running.peer, running.registry, weights=Weights(chosen.weights))
-        yield AquaClient(running.registry, constants, services)
+        async with aqua_if_enabled(running, who, chosen):
+            yield AquaClient(running.registry, constants, services)
 
 
 IDENTITY_FILE = "identity.json"

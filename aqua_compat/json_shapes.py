@@ -13,12 +13,14 @@ import msgspec
 from aqua_compat.arguments import (
     bytes_of_numbers,
     check_ack,
+    check_bool,
     check_optional_string,
     check_string,
     check_strings,
+    check_u32,
     check_u64,
 )
-from registry.results import GetKeyMetadataResult
+from registry.results import GetKeyMetadataResult, MergeKeysResult, WeightResult
 from registry.values import Key, Record, RecordMetadata, Tombstone
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -58,6 +60,12 @@ FIELDS: dict[type[msgspec.Struct], tuple[tuple[str, str], ...]] = {
         ("solution", "[]u8"),
         ("issuer_signature", "[]u8"),
     ),
+    WeightResult: (
+        ("success", "bool"),
+        ("weight", "u32"),
+        ("peer_id", "string"),
+        ("error", "string"),
+    ),
 }
 
 # The original has no optional key in a result: where there is none, all its fields are empty.
@@ -85,7 +93,7 @@ def to_json(value: object) -> Json:
         return [to_json(item) for item in value]
     if isinstance(value, dict):
         return {str(name): to_json(item) for name, item in value.items()}
-    if isinstance(value, GetKeyMetadataResult) and value.key is None:
+    if isinstance(value, (GetKeyMetadataResult, MergeKeysResult)) and value.key is None:
         return {"success": value.success, "error": value.error, "key": dict(_EMPTY_KEY)}
     if isinstance(value, msgspec.Struct):
         names = [name for name, _ in FIELDS[type(value)]] if type(value) in FIELDS else value.__struct_fields__
@@ -98,6 +106,10 @@ def from_json(aqua_type: str, name: str, value: object) -> object:
 
     Raises TypeError or ValueError that names the place, such as `metadata.value`.
     """
+    if aqua_type.startswith("[]") and aqua_type not in _PARSERS:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"{name} must be an array, not {type(value).__name__}")
+        return tuple(from_json(aqua_type[2:], f"{name}[{index}]", item) for index, item in enumerate(value))
     parse = _PARSERS.get(aqua_type)
     if parse is None:
         raise TypeError(f"{name} is a {aqua_type}, which JSON can't express")
@@ -146,9 +158,12 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "[]string": check_strings,
     "[]u8": bytes_of_numbers,
     "u64": check_u64,
+    "u32": check_u32,
+    "bool": check_bool,
     "i16": check_ack,
     "Key": _key,
     "RecordMetadata": _struct(RecordMetadata),
     "Record": _struct(Record),
     "Tombstone": _struct(Tombstone),
+    "WeightResult": _struct(WeightResult),
 }

@@ -20,6 +20,8 @@ from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
+from libp2p.protocol_muxer.multiselect import MULTISELECT_PROTOCOL_ID
+from libp2p.utils import encode_delim
 from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
@@ -190,6 +192,32 @@ class Host:
             raise Unreachable(peer_id, protocol_id, reason)
         return _Stream(stream)
 
+    async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
+        """A new stream with `message` on it, to a peer that is known to speak `protocol_id`.
+
+        What negotiates the protocol goes in the same frame, so that nobody waits for answers; these
+        (`negotiation_of`) are the first that is read. Raises as `open_stream`, and doesn't notice if the peer refuses.
+        """
+        await self.ensure_connected(peer_id)
+        stream: INetStream | None = None
+        reason = "opening a stream took too long"
+        written = False
+        with trio.move_on_after(self._settings.dial_timeout):
+            try:
+                stream = await self._swarm.new_stream(_libp2p_id(peer_id))
+                stream.set_protocol(TProtocol(protocol_id))
+                await stream.write(negotiation_of(protocol_id) + message)
+                written = True
+            except Exception as error:
+                reason = f"can't open a stream: {error!r}"[:200]
+            finally:
+                if stream is not None and not written:
+                    with trio.CancelScope(shield=True), trio.move_on_after(0.5):
+                        await _Stream(stream).reset()
+        if stream is None or not written:
+            raise Unreachable(peer_id, protocol_id, reason)
+        return _Stream(stream)
+
     def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
         """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently."""
         if peer_id == self._peer_id:
@@ -347,6 +375,11 @@ class Host:
         async with trio.open_nursery() as nursery:
             for connection in self._swarm.get_connections():
                 nursery.start_soon(_close_connection, connection)
+
+
+def negotiation_of(protocol_id: str) -> bytes:
+    """What both sides say to agree on a protocol (libp2p's multistream-select)."""
+    return encode_delim(MULTISELECT_PROTOCOL_ID.encode()) + encode_delim(protocol_id.encode())
 
 
 async def _close_connection(connection: INetConn) -> None:

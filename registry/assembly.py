@@ -22,6 +22,7 @@ from registry.intake import Intake
 from registry.issuing import IssueLog
 from registry.messages import Item
 from registry.network import Clock, Network
+from registry.offering import Offering
 from registry.outbox import Outbox
 from registry.readiness import Readiness
 from registry.reading import Reader
@@ -58,6 +59,8 @@ class Parts(msgspec.Struct, frozen=True):
     upkeep: Upkeep
     leases: Leases
     watches: Watches
+    host: Host
+    offering: Offering
 
 
 @asynccontextmanager
@@ -119,6 +122,8 @@ async def assembled(
     renewal = Renewal(identity, door, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Upkeep(service, store, replication, renewal, settings.upkeep, clock, randomness)
     door.run_by_hand = upkeep.run_now
+    offering = Offering(network, outbox, rules.neighbourhood_size, randomness)
+    replica.on_put(offering.heard)
     async with background() as nursery:
         await nursery.start(outbox.run)
         await nursery.start(writer.run)
@@ -127,4 +132,18 @@ async def assembled(
         await nursery.start(upkeep.run)
         await nursery.start(leases.run)
         await nursery.start(watches.run)
-        yield Parts(registry, service, reader, replica, writer, outbox, replication, upkeep, leases, watches)
+        await nursery.start(offering.run)
+        yield Parts(
+            registry,
+            service,
+            reader,
+            replica,
+            writer,
+            outbox,
+            replication,
+            upkeep,
+            leases,
+            watches,
+            host,
+            offering,
+        )

@@ -66,6 +66,24 @@ class QuotaExceeded(ServiceError):
         super().__init__(f"quota exceeded: {reason}")
 
 
+class InvalidTimestampTetraplet(ServiceError):
+    """In the particle path: the time isn't this host's."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"Invalid timestamp tetraplet: you should use host peer.timestamp_sec to pass timestamp: {found}"
+        )
+
+
+class InvalidWeightTetraplet(ServiceError):
+    """In the particle path: the weight isn't what this host says."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"Invalid weight tetraplet: you should use host trust-graph.get_weight to pass weight: {found}"
+        )
+
+
 class InvalidWeightPeerId(ServiceError):
     def __init__(self, expected: str, found: str) -> None:
         super().__init__(f"Invalid weight peer_id: expected {expected}, found {found}")

@@ -44,10 +44,10 @@ class Shelf(Protocol):
         ...
 
 
-def sign_record(identity: Identity, metadata: RecordMetadata, now: int) -> Record:
-    """A record by its host. `now` in seconds."""
-    digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, now)
-    return Record(metadata=metadata, timestamp_created=now, signature=identity.sign(digest))
+def sign_record(identity: Identity, metadata: RecordMetadata, timestamp_created: int) -> Record:
+    """A record by its host. `timestamp_created` in seconds."""
+    digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, timestamp_created)
+    return Record(metadata=metadata, timestamp_created=timestamp_created, signature=identity.sign(digest))
 
 
 class Host:
@@ -68,9 +68,14 @@ class Host:
         self._rates = Rates()
         network.serve(HOST, self._serve_host, relayed=True)
 
-    async def host(self, key: Key, metadata: RecordMetadata) -> Record:
-        """Vouches for a record that names this peer, and keeps it. Raises RegistryError, with the cause."""
+    async def host(self, key: Key, metadata: RecordMetadata, timestamp_created: int | None = None) -> Record:
+        """Vouches for a record that names this peer, and keeps it. Raises RegistryError, with the cause.
+
+        `timestamp_created`: the time to sign, within the tolerance for clocks; this peer's own by default.
+        """
         now = int(self._clock())
+        if timestamp_created is not None and abs(timestamp_created - now) > self._settings.clock_skew:
+            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {now}")
         if metadata.peer_id != self._identity.peer_id:
             raise HostingRefused(f"the record names {metadata.peer_id} as its host, this is {self._identity.peer_id}")
         if metadata.key_id != key.id:
@@ -80,11 +85,16 @@ class Host:
         check_key(key, now, self._settings)
         check_metadata(metadata, now, self._settings)
         known = await self._shelf.state(metadata.slot)
-        if isinstance(known, Record) and known.metadata == metadata and is_served(known, now, self._settings):
+        if (
+            isinstance(known, Record)
+            and known.metadata == metadata
+            and timestamp_created in (None, known.timestamp_created)
+            and is_served(known, now, self._settings)
+        ):
             return known  # asked again, for instance after an answer was lost: costs no quota
         if metadata.issued_by != self._identity.peer_id:
             await self._check_policy(metadata, is_update=isinstance(known, Record))
-        record = sign_record(self._identity, metadata, now)
+        record = sign_record(self._identity, metadata, now if timestamp_created is None else timestamp_created)
         error = await self._shelf.keep(Item(key, record))
         if error:
             raise HostingRefused(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -34,12 +34,14 @@ class Node:
         self.service: RegistryService
         self.upkeep: Upkeep
         self.parts: Parts
-        self._store = store
+        self.store = store
         self._started = trio.current_time()
+        self.particles: Callable[[], dict[str, float]] | None = None
+        """What `NodeStatus.particles` tells, where the layer above serves particles."""
 
     async def status(self) -> NodeStatus:
         """A snapshot of this node. Raises StorageError."""
-        keys, records, tombstones = await self._store.read(lambda transaction: transaction.counts())
+        keys, records, tombstones = await self.store.read(lambda transaction: transaction.counts())
         return NodeStatus(
             peer_id=self.peer.peer_id,
             addresses=tuple(self.peer.addresses()),
@@ -56,6 +58,7 @@ class Node:
             topics=self.peer.topics.statistics(),
             leases=self.parts.leases.count(),
             watched=self.parts.watches.statistics()["watched"],
+            particles=self.particles() if self.particles is not None else None,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import structlog
 
 from overlay.errors import Refusal
@@ -38,8 +40,13 @@ class Replica:
         self.intake = intake
         self.readiness = readiness
         self.inheritance = inheritance
+        self._hearers: list[Callable[[str, Sequence[Item]], None]] = []
         network.serve(PUT, self._serve_put)
         network.serve(READ, self._serve_read)
+
+    def on_put(self, hearer: Callable[[str, Sequence[Item]], None]) -> None:
+        """Has `hearer(peer id, items)` called, synchronously, for what a peer put and this one has now."""
+        self._hearers.append(hearer)
 
     @property
     def settings(self) -> RegistrySettings:
@@ -128,6 +135,9 @@ class Replica:
             raise Refusal("storage", "the disk refused") from error
         for position, error_text in zip(positions, stored, strict=True):
             errors[position] = error_text
+        taken = [item for item, error_text in zip(items, stored, strict=True) if not error_text]
+        for hearer in self._hearers:
+            hearer(caller, taken)
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))
         return build(PutAnswer(tuple(errors)))

@@ -33,6 +33,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """Pairs of a watcher and a resource that this node announces to."""
     watched: int = 0
     """Resources that this node watches itself."""
+    particles: dict[str, float] | None = None
+    """What the door for Aqua has done and refused, by names; None on a node without it."""
 
 
 StatusSource = Callable[[], Awaitable[NodeStatus]]

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 Key = Annotated[str, Meta(max_length=256)]
 Count = Annotated[int, Meta(ge=0, le=1000)]
+OneOrNone = Annotated[list[T], Meta(max_length=1)]
 PeerIds = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=1000)]
 
 
@@ -26,7 +27,10 @@ class Kad:
         self._peer = peer
 
     async def neighborhood(
-        self, key: Key, already_hashed: bool | list[bool] | None = None, count: Count | list[Count] | None = None
+        self,
+        key: Key,
+        already_hashed: bool | OneOrNone[bool] | None = None,
+        count: Count | OneOrNone[Count] | None = None,
     ) -> list[str]:
         """The `count` (20) live members nearest to a key, nearest first."""
         wanted = _option(count, _MOST)
@@ -35,7 +39,7 @@ class Kad:
         return [peer_id for peer_id in found if peer_id != self._peer.peer_id][:wanted]
 
     async def merge(
-        self, target: Key, left: PeerIds, right: PeerIds, count: Count | list[Count] | None = None
+        self, target: Key, left: PeerIds, right: PeerIds, count: Count | OneOrNone[Count] | None = None
     ) -> list[str]:
         """Both lists as one, nearest to `target` first, each peer once."""
         return nearest(_position(target, hashed=False), [*left, *right], _option(count, _MOST))

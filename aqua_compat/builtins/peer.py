@@ -24,18 +24,21 @@ class Contact(Struct, frozen=True):
 
 
 class Info(Struct, frozen=True):
-    """`air_version` is that of the interpreter in the original; ours runs no scripts of others: empty."""
+    """`air_version` is that of the interpreter, where there is one. Spells and binaries are the original's."""
 
     external_addresses: list[str]
     node_version: str
     air_version: str = ""
+    spell_version: str = ""
+    allowed_binaries: list[str] = []
 
 
 class Peer:
     """As in the original, but dials given addresses only for the peer itself: else it would scan for anyone."""
 
-    def __init__(self, peer: OverlayPeer) -> None:
+    def __init__(self, peer: OverlayPeer, air_version: str = "") -> None:
         self._peer = peer
+        self._air_version = air_version
 
     async def identify(self) -> Info:
         """Where it listens, and its version."""
@@ -43,7 +46,7 @@ class Peer:
             own_version = version("aqua-registry")
         except PackageNotFoundError:  # run from its sources
             own_version = ""
-        return Info(self._peer.addresses(), own_version)
+        return Info(self._peer.addresses(), own_version, self._air_version)
 
     async def timestamp_ms(self) -> int:
         """Its clock, in milliseconds since 1970."""

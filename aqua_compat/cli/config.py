@@ -1,9 +1,9 @@
 """A node's settings out of flags, environment, file and defaults, in that order of precedence.
 
-The TOML file mirrors `registry.settings.NodeSettings` one to one: `[overlay]`, `[overlay.calls]`, `[registry]`,
-`[registry.hosting]`, `[weights]`. Every single setting also has an environment variable: its path in upper case after
-`AQUA_REGISTRY_`, so `overlay.calls.max_frame` is AQUA_REGISTRY_OVERLAY_CALLS_MAX_FRAME; several values in one are
-separated by commas or spaces.
+The TOML file mirrors `aqua_compat.settings.Settings` one to one: `[overlay]`, `[overlay.calls]`, `[registry]`,
+`[registry.hosting]`, `[aqua]`, `[weights]`. Every single setting also has an environment variable: its path in upper
+case after `AQUA_REGISTRY_`, so `overlay.calls.max_frame` is AQUA_REGISTRY_OVERLAY_CALLS_MAX_FRAME; several values in
+one are separated by commas or spaces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from aqua_compat.cli.failures import Misuse
-from registry.settings import NodeSettings
+from aqua_compat.settings import Settings
 
 PREFIX = "AQUA_REGISTRY_"
 # Variables that are no settings of a node: options of commands.
@@ -29,9 +29,7 @@ Nested = dict[str, Any]
 SettingPath = tuple[str, ...]
 
 
-def load_settings(
-    file: Path | None, environment: Mapping[str, str], flags: Mapping[SettingPath, object]
-) -> NodeSettings:
+def load_settings(file: Path | None, environment: Mapping[str, str], flags: Mapping[SettingPath, object]) -> Settings:
     """The settings of a node. Raises Misuse that names the file, variable or flag with the fault."""
     merged: Nested = {}
     if file is not None:
@@ -46,7 +44,7 @@ def load_settings(
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables that look like ours and set nothing: worth a warning, but others (Kubernetes) make such names too."""
-    known = {variable_of(path) for path, _ in leaves(NodeSettings)} | _OPTIONS
+    known = {variable_of(path) for path, _ in leaves(Settings)} | _OPTIONS
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
@@ -73,7 +71,7 @@ def _read(file: Path) -> Nested:
         raise Misuse(f"can't read the configuration {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Misuse(f"the configuration {file} isn't TOML: {error}") from None
-    _refuse_unknown(content, NodeSettings, (), file)
+    _refuse_unknown(content, Settings, (), file)
     return content
 
 
@@ -93,7 +91,7 @@ def _refuse_unknown(content: Nested, form: type[msgspec.Struct], prefix: Setting
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[SettingPath, object]]:
-    for path, hint in leaves(NodeSettings):
+    for path, hint in leaves(Settings):
         text = environment.get(variable_of(path))
         if text is None:
             continue
@@ -118,8 +116,8 @@ def _place(merged: Nested, path: SettingPath, value: object) -> None:
     merged[path[-1]] = value
 
 
-def _convert(merged: Nested, source: str) -> NodeSettings:
+def _convert(merged: Nested, source: str) -> Settings:
     try:
-        return msgspec.convert(merged, NodeSettings, strict=True)
+        return msgspec.convert(merged, Settings, strict=True)
     except msgspec.ValidationError as error:
         raise Misuse(f"{source}: {str(error).replace('`$.', '`')}") from None

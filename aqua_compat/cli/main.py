@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from aqua_compat.cli.aqua import aqua
 from aqua_compat.cli.call import call, services
 from aqua_compat.cli.demo import demo
 from aqua_compat.cli.failures import root_of, tell
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, node, resource, service, resolve, watch, call, services, peers, upkeep, run, key):
+for command in (demo, node, resource, service, resolve, watch, call, services, peers, upkeep, run, key, aqua):
     cli.add_command(command)
 
 

@@ -17,8 +17,9 @@ from aqua_compat.cli.logs import configure_logs, logging_options
 if TYPE_CHECKING:
     import structlog
 
+    from aqua_compat.settings import Settings
     from registry.node import Node
-    from registry.settings import NodeSettings
+
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -50,6 +51,11 @@ if TYPE_CHECKING:
     envvar="AQUA_REGISTRY_CONFIG",
     help="TOML file with settings; flags and environment variables win over it.",
 )
+@click.option(
+    "--aqua",
+    is_flag=True,
+    help="Serve unmodified Aqua clients too (see `aqua-registry aqua install`); they need a WebSocket address.",
+)
 @logging_options("info")
 def node(
     listen: tuple[str, ...],
@@ -57,6 +63,7 @@ def node(
     bootstrap: tuple[str, ...],
     data_dir: Path | None,
     config: Path | None,
+    aqua: bool,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -79,13 +86,15 @@ def node(
         for name, value in (("listen", listen), ("announce", announce), ("bootstrap", bootstrap))
         if value
     }
+    if aqua:
+        flags["aqua", "enabled"] = True
     settings = load_settings(config, os.environ, flags)
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
     trio.run(_run, settings, data_dir or user_data_folder() / "node")
 
 
-async def _run(settings: NodeSettings, data_dir: Path) -> None:
+async def _run(settings: Settings, data_dir: Path) -> None:
     import trio
 
     try:
@@ -100,10 +109,11 @@ async def _run(settings: NodeSettings, data_dir: Path) -> None:
         raise _explained(root_of(error), data_dir) from error
 
 
-async def _serve(settings: NodeSettings, data_dir: Path) -> None:
+async def _serve(settings: Settings, data_dir: Path) -> None:
     import trio
 
     from aqua_compat.connections import IDENTITY_FILE
+    from aqua_compat.particles.enabling import aqua_if_enabled
     from aqua_compat.services.services import Services
     from overlay.identity import load_or_create_identity
     from registry.node import open_node
@@ -112,17 +122,21 @@ async def _serve(settings: NodeSettings, data_dir: Path) -> None:
     identity = load_or_create_identity(data_dir / IDENTITY_FILE)
     async with open_node(identity, settings, data_dir) as running:
         Services(running.peer, running.registry, weights=Weights(settings.weights))  # the builtins, to whoever calls
-        await _announce(running, data_dir)
-        await trio.sleep_forever()
+        if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
+            _log().warning("no WebSocket address: JavaScript clients can't come; add --listen /ip4/../tcp/N/ws")
+        async with aqua_if_enabled(running, identity, settings):
+            await _announce(running, data_dir)
+            await trio.sleep_forever()
 
 
 def _explained(error: BaseException, data_dir: Path) -> BaseException:
+    from aqua_compat.particles.errors import NotInstalled
     from overlay.errors import AddressError, IdentityError, OverlayError
     from registry.errors import RegistryError, StorageError
 
     if isinstance(error, AddressError):
         return Misuse(str(error))
-    if isinstance(error, (IdentityError, StorageError)):
+    if isinstance(error, (IdentityError, StorageError, NotInstalled)):
         return Failure(str(error))
     if isinstance(error, (OverlayError, RegistryError, OSError)):
         return Failure(f"the node with data folder {data_dir} can't run: {error}")

@@ -239,6 +239,9 @@ def peers(session: Session, resource_id: str | None, as_json: bool) -> None:
     click.echo(f"stored   {status.keys} resources, {status.records} records, {status.tombstones} tombstones")
     for line in _upkeep(status):
         click.echo(line)
+    if status.particles is not None:
+        counts = ", ".join(f"{one_line(name)} {value:g}" for name, value in status.particles.items())
+        click.echo(f"aqua     {counts}")
     for address in status.addresses:
         click.echo(f"address  {one_line(address)}")
     for peer_id in status.members:

@@ -23,7 +23,7 @@ class Function:
         self.is_generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
         self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self._signature = inspect.signature(function)
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)  # bounds are extras
         parameters = self._signature.parameters.values()
         for parameter in parameters:
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:

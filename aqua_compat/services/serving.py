@@ -83,6 +83,16 @@ def caller() -> str:
     return _caller.get()
 
 
+@contextmanager
+def called_by(peer_id: str) -> Iterator[None]:
+    """`caller()` is this peer within the block."""
+    token = _caller.set(peer_id)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
 class Serving:
     """Answers `service/call`, `service/stream` and `service/list`."""
 

@@ -1,8 +1,9 @@
 """Fault: yamux sends a window update after every read, so each message costs a second write and a second wake-up of the
 peer: half of the system calls of a link whose frames are small.
 
-Here the credit that reads give back waits for the next frame that is sent anyway, or until a quarter of the smallest
-window has gathered; the sender, who has the rest of the window, isn't held up by that.
+Here the credit that reads give back waits for the next frame that is sent anyway, or until the sender has less than
+three quarters of the smallest window left; so it isn't held up by that. (The first read of a stream doubles its window:
+credit too, for which a stream of one message has no use.)
 
 A second fault keeps a subclass from being configured: libp2p makes a plain `Yamux` for its protocol id, whatever class
 the muxer options name. So the upgrader of a host gets muxers of ours, before it connects to anybody.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from libp2p.custom_types import TMuxerOptions, TProtocol
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
+from libp2p.stream_muxer.yamux.yamux import DEFAULT_WINDOW_SIZE, PROTOCOL_ID, Yamux
 
 from overlay.libp2p_workarounds.paced_connections import PacedConnection, Pause
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("!BBHII")
 _WINDOW_UPDATE = 1
-_MOST_HELD_BACK = 64 * 1024  # bytes of credit; the initial window of yamux is 256 KiB
+_LEAST_LEFT = DEFAULT_WINDOW_SIZE * 3 // 4  # bytes that the sender may still send
 _MOST_STREAMS = 256
 
 
@@ -42,8 +43,10 @@ class ThriftyYamux(Yamux):
         if len(data) == _HEADER.size:
             _, kind, flags, stream_id, increment = _HEADER.unpack(data)
             if kind == _WINDOW_UPDATE and not flags:
+                stream = self.streams.get(stream_id)
                 credit[stream_id] = credit.get(stream_id, 0) + increment
-                if credit[stream_id] < _MOST_HELD_BACK and len(credit) < _MOST_STREAMS:
+                left = stream.recv_window - credit[stream_id] if stream is not None else DEFAULT_WINDOW_SIZE
+                if left >= _LEAST_LEFT and len(credit) < _MOST_STREAMS:
                     return
                 data = b""
         if credit:

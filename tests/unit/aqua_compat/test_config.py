@@ -8,7 +8,7 @@ import pytest
 
 from aqua_compat.cli.config import leaves, load_settings, unknown_variables, variable_of
 from aqua_compat.cli.failures import Misuse
-from registry.settings import NodeSettings
+from aqua_compat.settings import Settings
 
 
 def _file(folder: Path, text: str) -> Path:
@@ -18,7 +18,7 @@ def _file(folder: Path, text: str) -> Path:
 
 
 def test_without_anything_the_defaults_hold() -> None:
-    assert load_settings(None, {}, {}) == NodeSettings()
+    assert load_settings(None, {}, {}) == Settings()
 
 
 def test_file_mirrors_the_settings_one_to_one(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
 
 
 def test_every_setting_has_a_variable_of_its_own() -> None:
-    variables = [variable_of(path) for path, _ in leaves(NodeSettings)]
+    variables = [variable_of(path) for path, _ in leaves(Settings)]
     assert len(variables) == len(set(variables))
     assert "AQUA_REGISTRY_OVERLAY_CALLS_MAX_FRAME" in variables
 

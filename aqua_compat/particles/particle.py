@@ -1,0 +1,149 @@
+"""A particle as a value, its signature, and its form on the wire (reference: protocol)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from aqua_compat.particles.errors import BadParticle
+from aqua_compat.particles.steps import MSGPACK, Bytes
+from overlay.errors import PeerIdError
+from overlay.identity import Identity, verify
+
+PROTOCOL: Final = "/fluence/particle/2.0.0"
+
+_SIGNATURE_BYTES: Final = 64
+LONGEST_PREFIX: Final = 5  # bytes of a varint that a length may take
+
+PeerIdText = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Particle(Struct, frozen=True, kw_only=True):
+    """A script on its way. `signature` is the initiator's over everything but `data`, which each peer adds to.
+
+    `timestamp` and `ttl` are milliseconds; a particle is expired after their sum.
+    """
+
+    id: str
+    init_peer_id: str
+    timestamp: int
+    ttl: int
+    script: str
+    signature: bytes
+    data: bytes
+
+    def signed_bytes(self) -> bytes:
+        return b"".join(
+            (self.id.encode(), struct.pack("<Q", self.timestamp), struct.pack("<I", self.ttl), self.script.encode())
+        )
+
+    def is_genuine(self) -> bool:
+        """Whether its initiator signed it."""
+        try:
+            return verify(self.init_peer_id, self.signed_bytes(), self.signature)
+        except PeerIdError:
+            return False
+
+    def is_same(self, other: Particle) -> bool:
+        """Whether all but the data is the same."""
+        return (self.id, self.init_peer_id, self.timestamp, self.ttl, self.script) == (
+            other.id,
+            other.init_peer_id,
+            other.timestamp,
+            other.ttl,
+            other.script,
+        )
+
+    @property
+    def expires(self) -> float:
+        """Seconds since 1970."""
+        return (self.timestamp + self.ttl) / 1000
+
+    def with_data(self, data: bytes) -> Particle:
+        return msgspec.structs.replace(self, data=data)
+
+
+class _Wire(Struct, frozen=True, kw_only=True):
+    action: Literal["Particle"]
+    id: Annotated[str, Meta(min_length=1, max_length=256)]
+    init_peer_id: PeerIdText
+    timestamp: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    ttl: Annotated[int, Meta(ge=0, lt=2**32)]
+    script: str
+    # The original's client sends arrays of numbers and takes only binaries.
+    signature: Bytes
+    data: Bytes
+
+
+_DECODER: Final = msgspec.msgpack.Decoder(_Wire)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+def sign(identity: Identity, *, particle_id: str, timestamp: int, ttl: int, script: str, data: bytes = b"") -> Particle:
+    """A particle of one's own."""
+    unsigned = Particle(
+        id=particle_id,
+        init_peer_id=identity.peer_id,
+        timestamp=timestamp,
+        ttl=ttl,
+        script=script,
+        signature=b"",
+        data=data,
+    )
+    return msgspec.structs.replace(unsigned, signature=identity.sign(unsigned.signed_bytes()))
+
+
+def encode(particle: Particle) -> bytes:
+    """The message without its length."""
+    wire = {"action": "Particle", **msgspec.structs.asdict(particle)}
+    return MSGPACK + _ENCODER.encode(wire)
+
+
+def decode(message: bytes, max_script: int) -> Particle:
+    """A particle out of a message, in form only. Raises BadParticle."""
+    if not message.startswith(MSGPACK):
+        raise BadParticle("malformed", "the message isn't in MessagePack")
+    try:
+        wire = _DECODER.decode(memoryview(message)[len(MSGPACK) :])
+        signature, data = bytes(wire.signature), bytes(wire.data)
+        script_size = len(wire.script.encode())
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise BadParticle("malformed", f"not a particle: {str(error)[:200]}") from error
+    if len(signature) != _SIGNATURE_BYTES:
+        raise BadParticle("malformed", f"a signature has {_SIGNATURE_BYTES} bytes, not {len(signature)}")
+    if script_size > max_script:
+        raise BadParticle("too large", f"a script of {script_size} bytes, more than {max_script}")
+    return Particle(
+        id=wire.id,
+        init_peer_id=wire.init_peer_id,
+        timestamp=wire.timestamp,
+        ttl=wire.ttl,
+        script=wire.script,
+        signature=signature,
+        data=data,
+    )
+
+
+def framed(message: bytes) -> bytes:
+    """The message with its length before it, as it goes down a stream."""
+    length, prefix = len(message), bytearray()
+    while length > 0x7F:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + message
+
+
+def parse_length(start: bytes) -> tuple[int, int] | None:
+    """(length of the message, bytes that say so); None when more bytes are needed. Raises BadParticle."""
+    length = 0
+    for position, byte in enumerate(start[:LONGEST_PREFIX]):
+        length |= (byte & 0x7F) << 7 * position
+        if byte < 0x80:
+            return length, position + 1
+    if len(start) >= LONGEST_PREFIX:
+        raise BadParticle("malformed", "the length of the message is no varint of at most 5 bytes")
+    return None

@@ -1,0 +1,104 @@
+"""Particles that come by streams of the particle protocol, and on links of our own nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+import trio
+
+from aqua_compat.particles.errors import BadParticle
+from aqua_compat.particles.ledger import Ledger
+from aqua_compat.particles.metrics import Metrics
+from aqua_compat.particles.particle import LONGEST_PREFIX, Particle, decode, parse_length
+from aqua_compat.particles.reception import Reception
+from aqua_compat.particles.settings import AquaSettings
+from overlay.calls.stream import ByteStream
+from overlay.errors import Refusal, StreamBroken
+
+READ_AT_ONCE: Final = 65_536  # bytes
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Receiving:
+    """Reads messages, within bounds, and gives particles to the reception."""
+
+    def __init__(
+        self, reception: Reception, settings: AquaSettings, metrics: Metrics, note_speaker: Callable[[str], None]
+    ) -> None:
+        """`note_speaker` is called with each peer that sent a particle on a stream."""
+        self._note_speaker = note_speaker
+        self._reception = reception
+        self._settings = settings
+        self._metrics = metrics
+        self._streams: dict[str, tuple[trio.CapacityLimiter, int]] = {}
+        self._partial = Ledger(settings.max_receiving_bytes, settings.max_receiving_bytes_per_peer)
+
+    async def handle_stream(self, source: str, stream: ByteStream) -> None:
+        """One message; bad ones, and those that take too long, cost their stream."""
+        limiter, number = self._streams.get(source) or (
+            trio.CapacityLimiter(self._settings.max_receiving_per_peer),
+            0,
+        )
+        self._streams[source] = limiter, number + 1
+        particle: Particle | None = None
+        try:
+            with trio.move_on_after(self._settings.receive_timeout):
+                async with limiter:
+                    particle = await self._read(source, stream)
+        except BadParticle as error:
+            self._metrics.drop(error.reason)
+            log.debug("a peer sent no particle", source=source, reason=str(error))
+        except StreamBroken as error:
+            self._metrics.drop("broken stream")
+            log.debug("a particle's stream broke", source=source, error=str(error))
+        finally:
+            limiter, number = self._streams[source]
+            if number > 1:
+                self._streams[source] = limiter, number - 1
+            else:
+                del self._streams[source]
+        if particle is None:
+            await stream.reset()
+            return
+        self._note_speaker(source)
+        with suppress(BadParticle):  # counted; the protocol has no answer
+            self._reception.receive(source, particle)
+        await stream.close()
+
+    async def handle_call(self, source: str, body: object) -> object:
+        """One message on a link. Raises Refusal."""
+        await trio.lowlevel.checkpoint()
+        if not isinstance(body, bytes):
+            raise Refusal("malformed", "a particle is a byte string")
+        try:
+            self._reception.receive(source, decode(body, self._settings.max_script))
+        except BadParticle as error:
+            raise Refusal(error.reason, str(error)) from error
+        return None
+
+    async def _read(self, source: str, stream: ByteStream) -> Particle:
+        received = bytearray()
+        try:
+            while (prefix := parse_length(bytes(received[:LONGEST_PREFIX]))) is None:
+                await self._read_more(source, stream, received)
+            length, start = prefix
+            if length > self._settings.max_particle:
+                raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
+            while len(received) < start + length:
+                await self._read_more(source, stream, received)
+            return decode(bytes(received[start : start + length]), self._settings.max_script)
+        finally:
+            self._partial.add(source, -len(received))
+
+    async def _read_more(self, source: str, stream: ByteStream, received: bytearray) -> None:
+        chunk = await stream.read_some(READ_AT_ONCE)
+        if not chunk:
+            raise BadParticle("malformed", "the stream ended within the message")
+        if not self._partial.has_room(source, len(chunk)):
+            raise BadParticle("full", "too much is being received")
+        self._partial.add(source, len(chunk))
+        received += chunk

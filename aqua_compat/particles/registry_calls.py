@@ -1,0 +1,250 @@
+"""The service `registry` for scripts: the same functions on the same storage, with the original's tetraplet checks.
+
+Rules, in this order:
+1. Arguments are of their Aqua types.
+2. `current_timestamp_sec` is a result of this host's peer.timestamp_sec, each weight one of its trust-graph.get_weight:
+   a tetraplet says so of every argument (reference: order of checks).
+3. A stranger makes this node store only what it is responsible for, or hosts.
+4. What was news goes to the rest of the neighbourhood (`registry.offering`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, get_type_hints
+
+import msgspec
+
+from aqua_compat.json_shapes import from_json
+from aqua_compat.particles.actor import Context
+from aqua_compat.particles.errors import CallError
+from aqua_compat.particles.host_calls import HostFunction, Tetraplets
+from aqua_compat.particles.steps import Tetraplet
+from aqua_compat.particles.turns import Turns
+from registry.errors import (
+    InvalidTimestampTetraplet,
+    InvalidValue,
+    InvalidWeightTetraplet,
+    NotResponsible,
+    RegistryError,
+    ServiceError,
+    StorageError,
+)
+from registry.intake import Intake
+from registry.messages import Item
+from registry.offering import Offering
+from registry.results import WeightResult
+from registry.service import RegistryService
+from registry.service.functions import FUNCTIONS
+from registry.storage import Store
+from registry.values import Key, Record, RecordMetadata, State, Tombstone, encode
+from registry.verification import VERIFIED_AT_ONCE, record_is_genuine
+
+_AQUA_TYPES: Final[dict[Any, str]] = {
+    str: "string",
+    int: "u64",
+    bytes: "[]u8",
+    Sequence[str]: "[]string",
+    Key: "Key",
+    RecordMetadata: "RecordMetadata",
+    WeightResult: "WeightResult",
+    Sequence[Key]: "[]Key",
+    Sequence[Record]: "[]Record",
+    Sequence[Sequence[Record]]: "[][]Record",
+    Sequence[Tombstone]: "[]Tombstone",
+    Sequence[WeightResult]: "[]WeightResult",
+}
+_MAX_MADE: Final = 64  # results of get_record_bytes remembered per particle
+
+TIME: Final = ("peer", "timestamp_sec")
+WEIGHT: Final = ("trust-graph", "get_weight")
+
+
+class MadeBytes(NamedTuple):
+    """Of which record get_record_bytes made bytes."""
+
+    metadata: RecordMetadata
+    timestamp_created: int
+
+
+class _Form:
+    """Arguments and result of one function."""
+
+    def __init__(self, function: str) -> None:
+        hints = get_type_hints(getattr(RegistryService, function))
+        self.result: Any = hints.pop("return")
+        self.arguments = [(name, _AQUA_TYPES[hint]) for name, hint in hints.items()]
+
+
+class RegistryCalls:
+    """Answers as the node `host_peer_id`."""
+
+    def __init__(
+        self,
+        service: RegistryService,
+        store: Store,
+        intake: Intake,
+        offering: Offering,
+        host_peer_id: str,
+        turns: Turns,
+    ) -> None:
+        self._turns = turns
+        self._service = service
+        self._store = store
+        self._intake = intake
+        self._offering = offering
+        self._host_peer_id = host_peer_id
+
+    def functions(self) -> dict[str, HostFunction]:
+        """All 23, by name."""
+        return {name: self._function(name, _Form(name)) for name in FUNCTIONS}
+
+    def _function(self, name: str, form: _Form) -> HostFunction:
+        async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
+            async with self._turns.turn(context.source):
+                values = _typed(name, form, arguments)
+            try:
+                for position, (argument, aqua_type) in enumerate(form.arguments):
+                    self._check_origin(argument, aqua_type, values, tetraplets, position)
+                return await self._call(context, name, values)
+            except RegistryError as error:
+                text = _text(error)
+                if isinstance(form.result, type) and issubclass(form.result, msgspec.Struct):
+                    fields = form.result.__struct_fields__
+                    if "success" in fields:
+                        return form.result(success=False, error=text)
+                raise CallError(text) from error
+
+        return call
+
+    def _check_origin(
+        self, argument: str, aqua_type: str, values: dict[str, Any], tetraplets: Tetraplets, position: int
+    ) -> None:
+        found = tetraplets[position] if position < len(tetraplets) else ()
+        if argument == "current_timestamp_sec":
+            if not found or not self._is_of_this_host(found[0], TIME):
+                raise InvalidTimestampTetraplet(_shown(found[0]) if found else "[]")
+        elif aqua_type == "WeightResult" or (aqua_type == "[]WeightResult" and values[argument]):
+            count = len(values[argument]) if aqua_type == "[]WeightResult" else 1
+            for one in range(count):
+                if one >= len(found) or not self._is_of_this_host(found[one], WEIGHT):
+                    raise InvalidWeightTetraplet(_shown(found[one]) if one < len(found) else "[]")
+
+    def _is_of_this_host(self, found: Tetraplet, function: tuple[str, str]) -> bool:
+        return found.peer_pk == self._host_peer_id and (found.service_id, found.function_name) == function
+
+    async def _call(self, context: Context, name: str, values: dict[str, Any]) -> object:
+        method = getattr(self._service.on_behalf_of(context.init_peer_id), name)
+        written = list(_written(name, values, context.init_peer_id))
+        news: list[_Written] = []
+        if written:
+            known = await self._store.resource(written[0].key_id)
+            self._check_responsible(context, written, known.key)
+            news = [value for value in written if not _is_known(value, known)]
+        await self._verify(context.source, values)
+        result = await method(**values)
+        if name == "get_record_bytes" and len(context.made_bytes) < _MAX_MADE:
+            made = MadeBytes(**values)
+            context.made_bytes[result] = made
+            context.hold(len(encode(made.metadata)))
+        if news and result.success:
+            await self._offer(written[0].key_id, news)
+        return result
+
+    def _check_responsible(self, context: Context, written: Sequence[_Written], stored: Key | None) -> None:
+        """Who hosts a record has a part in it and in its key; `stored`: the key as it is here."""
+        key_id = written[0].key_id
+        if self._intake.is_responsible(key_id):
+            return
+        for value in written:
+            if value.key_id != key_id:
+                raise NotResponsible(value.key_id)
+            if value.state is None:
+                hosts = stored is not None or key_id in context.vouched_keys
+            else:
+                hosts = value.state.slot.peer_id == self._host_peer_id
+            if not hosts:
+                raise NotResponsible(key_id)
+
+    async def _verify(self, source: str, values: dict[str, Any]) -> None:
+        """Signatures of many records take long: others get their turn in between. Verdicts are remembered."""
+        groups = values.get("records") or [*values.get("a", ()), *values.get("b", ())]
+        records = [record for group in groups for record in ([group] if isinstance(group, Record) else group)]
+        for start in range(0, len(records), VERIFIED_AT_ONCE):
+            async with self._turns.turn(source):
+                for record in records[start : start + VERIFIED_AT_ONCE]:
+                    record_is_genuine(record)
+
+    async def _offer(self, key_id: str, news: Sequence[_Written]) -> None:
+        stored = await self._store.resource(key_id)
+        if stored.key is None:
+            return
+        for value in news:
+            if value.state is None:
+                self._offering.note(Item(stored.key))
+            elif stored.slots.get(value.state.slot) == value.state:
+                self._offering.note(Item(stored.key, value.state))
+
+
+class _Written(NamedTuple):
+    """A value that a function would store."""
+
+    key_id: str
+    key: Key | None
+    state: State | None
+
+
+def _typed(name: str, form: _Form, arguments: list[object]) -> dict[str, Any]:
+    if len(arguments) != len(form.arguments):
+        raise CallError(f"{name} takes {len(form.arguments)} arguments, not {len(arguments)}")
+    values: dict[str, Any] = {}
+    for (argument, aqua_type), value in zip(form.arguments, arguments, strict=True):
+        try:
+            values[argument] = from_json(aqua_type, argument, value)
+        except (TypeError, ValueError) as error:
+            raise CallError(f"{name}: {error}") from error
+    return values
+
+
+def _written(name: str, values: dict[str, Any], caller: str) -> Iterator[_Written]:
+    """What a function would store. Raises InvalidValue."""
+    if name == "register_key":
+        fields = ("timestamp_created", "challenge", "challenge_type", "signature")
+        owner = (values["owner_peer_id"] or (caller,))[0]
+        key = Key(values["label"], owner, *(values[field] for field in fields))
+        yield _Written(key.id, key, None)
+    elif name == "republish_key":
+        yield _Written(values["key"].id, values["key"], None)
+    elif name == "put_record":
+        record = Record(values["metadata"], values["timestamp_created"], values["signature"])
+        yield _Written(record.key_id, None, record)
+    elif name == "add_tombstone":
+        tombstone = ("key_id", "issued_by", "peer_id", "timestamp_issued", "solution", "signature")
+        yield _Written(values["key_id"], None, Tombstone(*(values[field] for field in tombstone)))
+    elif name in ("republish_records", "republish_tombstones"):
+        for state in values.get("records") or values.get("tombstones") or ():
+            yield _Written(state.key_id, None, state)
+
+
+def _is_known(value: _Written, known: Any) -> bool:
+    if value.state is None:
+        return bool(known.key is not None and value.key is not None and known.key.order() >= value.key.order())
+    return bool(known.slots.get(value.state.slot) == value.state)
+
+
+def _text(error: RegistryError) -> str:
+    if isinstance(error, StorageError):  # its text names this node's files: for the log, not for peers
+        return "Internal error: the disk refused"
+    return str(error) if isinstance(error, ServiceError | InvalidValue) else f"Internal error: {error}"
+
+
+def _shown(found: Tetraplet) -> str:
+    """As the original's text has it."""
+    fields = (
+        ("peer_pk", found.peer_pk),
+        ("service_id", found.service_id),
+        ("function_name", found.function_name),
+        ("json_path", found.lens),
+    )
+    shown = ", ".join(f'{name}: "{value[:128]}"' for name, value in fields)
+    return f"SecurityTetraplet {{ {shown} }}"

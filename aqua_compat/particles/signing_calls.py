@@ -1,0 +1,91 @@
+"""`sig` for scripts: who may have this host sign what (reference: builtins).
+
+By default only a record that names this host, made by its own get_record_bytes in the same particle, and allowed by the
+hosting policy: so it is kept and renewed like every hosted record. The original signs for anyone whatever bytes of
+records or metadata it made itself; with that, strangers can have the node issue records in its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aqua_compat.builtins.sig import Sig, SignResult
+from aqua_compat.particles.actor import Context
+from aqua_compat.particles.errors import CallError
+from aqua_compat.particles.host_calls import HostFunction, Tetraplets, native
+from aqua_compat.particles.registry_calls import MadeBytes
+from overlay.identity import Identity
+from registry.errors import KeyNotExists, RegistryError
+from registry.hosting import Host
+from registry.registry import Registry
+from registry.values import Record, RecordMetadata
+
+Vouch = Callable[[RecordMetadata, int], Awaitable[Record]]
+"""(metadata, timestamp_created) -> the record, signed by this host, which keeps it. Raises RegistryError."""
+
+_KEY_TIMEOUT: Final = 5.0  # seconds for finding the key of a record that this node is to host
+_SERVICE: Final = "registry"
+_BYTES: Final = "get_record_bytes"
+_METADATA_BYTES: Final = "get_record_metadata_bytes"
+
+
+class SigningCalls:
+    """Signs as `identity`."""
+
+    def __init__(self, identity: Identity, vouch: Vouch, *, as_original: bool) -> None:
+        self._identity = identity
+        self._vouch = vouch
+        self._as_original = as_original
+
+    def functions(self) -> dict[str, HostFunction]:
+        """The service `sig`."""
+        return {**native(Sig(self._identity)), "sign": self._sign}
+
+    async def _sign(self, context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
+        given = _only_bytes(arguments)
+        origins = [(_SERVICE, _BYTES), (_SERVICE, _METADATA_BYTES)] if self._as_original else [(_SERVICE, _BYTES)]
+        found = tetraplets[0] if tetraplets else ()
+        if (
+            len(found) != 1
+            or found[0].peer_pk != self._identity.peer_id
+            or found[0].lens
+            or (found[0].service_id, found[0].function_name) not in origins
+        ):
+            names = " or ".join(f"{service}.{function}" for service, function in origins)
+            raise CallError(f"sig.sign signs only what {names} of this peer made")
+        made = context.made_bytes.get(given)
+        if self._as_original:
+            if isinstance(made, MadeBytes):
+                context.vouched_keys.add(made.metadata.key_id)
+            return SignResult(True, [], [list(self._identity.sign(given))])
+        if not isinstance(made, MadeBytes):
+            raise CallError("sig.sign signs only what get_record_bytes of this peer made in the same particle")
+        try:
+            record = await self._vouch(made.metadata, made.timestamp_created)
+        except RegistryError as error:
+            return SignResult(False, [str(error)], [])
+        context.vouched_keys.add(made.metadata.key_id)
+        return SignResult(True, [], [list(record.signature)])
+
+
+def vouching(registry: Registry, host: Host) -> Vouch:
+    """Vouches as a host that looks up the keys of the records."""
+
+    async def vouch(metadata: RecordMetadata, timestamp_created: int) -> Record:
+        found = await registry.get_resource(metadata.key_id, timeout=_KEY_TIMEOUT)
+        if found.key is None:
+            raise KeyNotExists(metadata.key_id)
+        return await host.host(found.key, metadata, timestamp_created)
+
+    return vouch
+
+
+def _only_bytes(arguments: list[object]) -> bytes:
+    given = arguments[0] if len(arguments) == 1 else None
+    if not isinstance(given, list) or not set(map(type, given)) <= {int}:
+        raise CallError("sig.sign takes one array of bytes")
+    try:
+        return bytes(given)
+    except ValueError:
+        raise CallError("sig.sign takes one array of numbers from 0 to 255") from None

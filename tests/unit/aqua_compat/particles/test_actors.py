@@ -1,0 +1,323 @@
+"""Particles on a node: one step after the other, calls, next peers, expiry, and bounds. In virtual time."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import msgspec
+import pytest
+import trio
+
+from aqua_compat.particles.errors import InterpreterFailed
+from aqua_compat.particles.steps import MSGPACK, CallRequest, CallResult, Outcome, Step
+from overlay.errors import Refusal
+from tests.unit.aqua_compat.particles.scripts import CLIENT, HOST, NOW, OTHER, a_particle
+from tests.unit.aqua_compat.particles.small_world import ScriptedCalls, ScriptedSteps, a_door, outcome, request
+
+
+def results_of(step: Step) -> dict[str, list[object]]:
+    decoded: dict[str, list[object]] = msgspec.msgpack.decode(step.results[len(MSGPACK) :])
+    return decoded
+
+
+async def settle() -> None:
+    await trio.sleep(1)
+
+
+async def test_each_step_takes_what_was_known_and_the_next_copy(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome(step.previous + step.incoming))
+    async with a_door(steps) as door:
+        for data in (b"a", b"b", b"c"):
+            await door.bring(a_particle(data=data))
+        await settle()
+    assert [(step.previous, step.incoming) for step in steps.steps] == [(b"", b"a"), (b"a", b"b"), (b"ab", b"c")]
+    assert steps.most_at_once == 1
+
+
+async def test_step_knows_the_particle_and_the_host(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome())
+    async with a_door(steps) as door:
+        await door.bring(a_particle("(call)", ttl=7))
+        await settle()
+    [step] = steps.steps
+    assert (step.script, step.init_peer_id, step.current_peer_id) == ("(call)", CLIENT.peer_id, HOST.peer_id)
+    assert (step.timestamp, step.ttl, step.particle_id) == (int(NOW * 1000), 7000, "a particle")
+
+
+async def test_different_particles_run_at_the_same_time(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome())
+    steps.duration = 1.0
+    async with a_door(steps) as door:
+        for number in range(10):
+            await door.bring(a_particle(particle_id=str(number)))
+        await trio.sleep(1.5)
+        assert len(steps.steps) == 10
+        assert not any(steps.running.values())
+
+
+async def test_results_of_calls_make_the_next_step(autojump_clock) -> None:
+    asked = iter([{1: request("identity", 1), 2: request("identity", 2)}])
+    steps = ScriptedSteps(lambda step: outcome(b"known", calls=next(asked, {})))
+    calls = ScriptedCalls()
+    async with a_door(steps, calls) as door:
+        await door.bring(a_particle())
+        await settle()
+    assert sorted(call.arguments for call in calls.calls) == [[1], [2]]
+    assert calls.contexts[0].init_peer_id == CLIENT.peer_id
+    first, *later = steps.steps
+    assert results_of(first) == {}
+    told = {number: result for step in later for number, result in results_of(step).items()}
+    assert told == {"1": {"ret_code": 0, "result": '"done"'}, "2": {"ret_code": 0, "result": '"done"'}}
+    assert all((step.previous, step.incoming) == (b"known", b"") for step in later)
+
+
+async def test_calls_run_at_the_same_time(autojump_clock) -> None:
+    async def slow(call: CallRequest) -> CallResult:
+        await trio.sleep(1)
+        return CallResult(0, "1")
+
+    first = iter([{number: request("timeout") for number in range(20)}])
+    steps = ScriptedSteps(lambda step: outcome(calls=next(first, {})))
+    async with a_door(steps, ScriptedCalls(slow)) as door:
+        began = trio.current_time()
+        await door.bring(a_particle())
+        await trio.sleep(1.5)
+        assert door.counts()["calls"] == 0
+        assert trio.current_time() - began < 2
+
+
+async def test_particle_goes_to_the_next_peers_with_what_came_out(autojump_clock) -> None:
+    particle = a_particle(data=b"old")
+    steps = ScriptedSteps(lambda step: outcome(b"new", to=[OTHER.peer_id, CLIENT.peer_id]))
+    async with a_door(steps) as door:
+        door.reach.linked.add(OTHER.peer_id)
+        door.reach.connected.add(CLIENT.peer_id)
+        await door.bring(particle)
+        await settle()
+    assert sorted((way, to) for way, to, _ in door.reach.sent) == sorted(
+        [("link", OTHER.peer_id), ("stream", CLIENT.peer_id)]
+    )
+    assert all(sent == particle.with_data(b"new") for _, _, sent in door.reach.sent)
+
+
+async def test_particle_for_the_node_itself_is_taken_in_again(autojump_clock) -> None:
+    asked = iter([outcome(b"first", to=[HOST.peer_id, HOST.peer_id]), outcome(b"second")])
+    steps = ScriptedSteps(lambda step: next(asked))
+    async with a_door(steps) as door:
+        await door.bring(a_particle())
+        await settle()
+    assert [(step.previous, step.incoming) for step in steps.steps] == [(b"", b""), (b"first", b"first")]
+    assert door.reach.sent == []
+
+
+async def test_failed_step_leaves_what_was_known(autojump_clock) -> None:
+    def act(step: Step) -> Outcome:
+        if step.incoming == b"bad":
+            raise InterpreterFailed("trapped")
+        return outcome(b"known")
+
+    steps = ScriptedSteps(act)
+    async with a_door(steps) as door:
+        for data in (b"good", b"bad", b"good"):
+            await door.bring(a_particle(data=data))
+        await settle()
+        assert door.counts()["dropped: step failed"] == 1
+    assert [step.previous for step in steps.steps] == [b"", b"known", b"known"]
+
+
+async def test_builtin_that_fails_by_a_fault_of_ours_ends_neither_node_nor_particle(autojump_clock) -> None:
+    async def broken(call: CallRequest) -> CallResult:
+        raise RuntimeError("a fault of ours")
+
+    asked = iter([{1: request("identity")}])
+    steps = ScriptedSteps(lambda step: outcome(calls=next(asked, {})))
+    async with a_door(steps, ScriptedCalls(broken)) as door:
+        await door.bring(a_particle())
+        await settle()
+    assert results_of(steps.steps[1]) == {"1": {"ret_code": 1, "result": '"internal error"'}}
+
+
+# Judging
+
+
+async def refusal(door, particle) -> str:
+    with pytest.raises(Refusal) as refused:
+        await door.bring(particle)
+    return refused.value.code
+
+
+async def test_expired_particle_is_refused(autojump_clock) -> None:
+    async with a_door(ScriptedSteps(lambda step: outcome())) as door:
+        assert await refusal(door, a_particle(at=NOW - 11, ttl=10)) == "expired"
+        assert door.counts()["dropped: expired"] == 1
+
+
+async def test_particle_that_would_live_too_long_is_refused(autojump_clock) -> None:
+    async with a_door(ScriptedSteps(lambda step: outcome()), max_lifetime=60.0) as door:
+        assert await refusal(door, a_particle(ttl=61)) == "too long-lived"
+        assert await refusal(door, a_particle(at=NOW + 10**6, ttl=1)) == "too long-lived"
+
+
+async def test_particle_that_its_initiator_didnt_sign_is_refused(autojump_clock) -> None:
+    forged = msgspec.structs.replace(a_particle(), script="(never)")
+    async with a_door(ScriptedSteps(lambda step: outcome())) as door:
+        assert await refusal(door, forged) == "bad signature"
+        assert door.counts()["actors"] == 0
+
+
+async def test_signature_of_a_known_particle_on_another_script_is_refused(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome())
+    async with a_door(steps) as door:
+        await door.bring(a_particle())
+        assert await refusal(door, msgspec.structs.replace(a_particle(), script="(never)")) == "bad signature"
+        await settle()
+    assert [step.script for step in steps.steps] == ["(null)"]
+
+
+# Ends
+
+
+async def test_everything_of_a_particle_ends_at_its_deadline(autojump_clock) -> None:
+    async def for_ever(call: CallRequest) -> CallResult:
+        await trio.sleep_forever()
+
+    first = iter([{1: request("timeout")}])
+    steps = ScriptedSteps(lambda step: outcome(b"data", calls=next(first, {})))
+    async with a_door(steps, ScriptedCalls(for_ever)) as door:
+        await door.bring(a_particle(ttl=10))
+        await trio.sleep(9.9)
+        assert (door.counts()["actors"], door.counts()["calls"]) == (1, 1)
+        await trio.sleep(1.2)
+        assert (door.counts()["actors"], door.counts()["calls"], door.counts()["bytes"]) == (0, 0, 0)
+
+
+async def test_step_that_waits_for_its_turn_ends_at_the_deadline(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome())
+    steps.duration = 10**4
+    async with a_door(steps) as door:
+        await door.bring(a_particle(ttl=5))
+        await trio.sleep(5.1)
+        assert not any(steps.running.values())
+
+
+async def test_particle_isnt_sent_after_its_deadline(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome(to=[OTHER.peer_id]))
+    async with a_door(steps) as door:
+        door.reach.connected.add(OTHER.peer_id)
+        door.reach.stalls = True
+        await door.bring(a_particle(ttl=3))
+        await trio.sleep(2.9)
+        assert door.counts()["sending"] == 1
+        await trio.sleep(0.2)
+        assert door.counts()["sending"] == 0
+
+
+# Bounds
+
+
+async def test_copies_of_one_particle_that_wait_are_bounded(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome())
+    steps.duration = 5.0
+    async with a_door(steps, max_waiting=3) as door:
+        await door.bring(a_particle())
+        await trio.sleep(0.1)
+        for _ in range(3):
+            await door.bring(a_particle())
+        assert await refusal(door, a_particle()) == "too many copies"
+
+
+async def test_particles_that_are_done_make_room_for_new_ones_of_the_same_peer(autojump_clock) -> None:
+    async with a_door(ScriptedSteps(lambda step: outcome()), max_actors_per_peer=5) as door:
+        for number in range(20):
+            await door.bring(a_particle(particle_id=str(number)))
+            await trio.sleep(0.1)
+        assert door.counts()["actors"] == 5
+        assert door.counts()["forgotten early"] == 15
+
+
+async def test_peer_with_too_many_particles_under_way_is_refused_and_others_arent(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome())
+    steps.duration = 5.0
+    async with a_door(steps, max_actors_per_peer=5) as door:
+        for number in range(5):
+            await door.bring(a_particle(particle_id=str(number)))
+        assert await refusal(door, a_particle(particle_id="more")) == "too much of this peer"
+        await door.bring(a_particle(particle_id="other"), source="another client")
+
+
+async def test_when_memory_is_full_whoever_holds_most_makes_room(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome(step.incoming))
+    steps.duration = 5.0
+    sizes = {"max_bytes": 100_000, "max_bytes_per_peer": 90_000}
+    async with a_door(steps, **sizes) as door:
+        for number in range(8):
+            await door.bring(a_particle(particle_id=str(number), data=b"x" * 6_000), source="greedy")
+        for number in range(10):
+            await door.bring(a_particle(particle_id=f"modest {number}", data=b"x" * 400), source=f"modest {number}")
+        assert door.counts()["ended early"] >= 1
+        assert door.counts()["bytes"] <= 100_000
+        await trio.sleep(5.1)
+        assert {step.particle_id for step in steps.steps} >= {f"modest {number}" for number in range(10)}
+
+
+async def test_data_that_grows_beyond_the_bound_isnt_kept(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome(b"x" * 50_000, to=[OTHER.peer_id]))
+    async with a_door(steps, max_bytes_per_peer=40_000) as door:
+        await door.bring(a_particle())
+        await settle()
+        assert door.counts()["dropped: data too large"] == 1
+        assert door.counts()["bytes"] < 10_000
+    assert door.reach.sent == []
+
+
+async def test_results_that_find_no_room_are_errors(autojump_clock) -> None:
+    async def large(call: CallRequest) -> CallResult:
+        await trio.lowlevel.checkpoint()
+        return CallResult(0, "1" * 50_000)
+
+    first = iter([{1: request("identity")}])
+    steps = ScriptedSteps(lambda step: outcome(calls=next(first, {})))
+    async with a_door(steps, ScriptedCalls(large), max_bytes_per_peer=40_000) as door:
+        await door.bring(a_particle())
+        await settle()
+    assert results_of(steps.steps[1])["1"] == {"ret_code": 1, "result": '"the result found no room on this peer"'}
+
+
+async def test_calls_beyond_the_bound_fail(autojump_clock) -> None:
+    async def slow(call: CallRequest) -> CallResult:
+        await trio.sleep(1)
+        return CallResult(0, "1")
+
+    first = iter([{number: request("timeout") for number in range(10)}])
+    steps = ScriptedSteps(lambda step: outcome(calls=next(first, {})))
+    calls = ScriptedCalls(slow)
+    async with a_door(steps, calls, max_calls=4) as door:
+        await door.bring(a_particle())
+        await trio.sleep(0.5)
+        assert len(calls.calls) == 4
+        failed = results_of(steps.steps[1])
+        assert len(failed) == 6
+        assert failed["9"] == {"ret_code": 1, "result": '"too many calls are under way on this peer"'}
+
+
+async def test_script_that_sends_itself_to_itself_for_ever_ends_with_its_particle(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome(to=[HOST.peer_id]))
+    async with a_door(steps) as door:
+        await door.bring(a_particle(ttl=2))
+        await trio.sleep(4)
+        ended = len(steps.steps)
+        await trio.sleep(4)
+        assert len(steps.steps) == ended
+        assert door.counts()["actors"] == 0
+
+
+async def test_next_peers_beyond_the_bound_are_left_out(autojump_clock) -> None:
+    numbers = count()
+    steps = ScriptedSteps(lambda step: outcome(to=[OTHER.peer_id, *(str(next(numbers)) for _ in range(100))]))
+    async with a_door(steps, max_next_peers=3) as door:
+        door.reach.linked.add(OTHER.peer_id)
+        await door.bring(a_particle())
+        await settle()
+        assert door.counts()["dropped: no peer id"] == 2
+        assert door.counts()["dropped: too many next peers"] == 1
+    assert [to for _, to, _ in door.reach.sent] == [OTHER.peer_id]

@@ -1,0 +1,94 @@
+"""Messages on streams, from clients that are hostile until verified."""
+
+from __future__ import annotations
+
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aqua_compat.particles.particle import encode, framed
+from tests.unit.aqua_compat.particles.scripts import a_particle
+from tests.unit.aqua_compat.particles.small_world import ScriptedSteps, a_door, outcome
+from tests.unit.overlay.memory_network import MemoryStream, memory_streams
+
+
+def quiet() -> ScriptedSteps:
+    return ScriptedSteps(lambda step: outcome())
+
+
+async def test_message_in_pieces_is_a_particle(autojump_clock) -> None:
+    steps = quiet()
+    ours, theirs = memory_streams()
+    async with a_door(steps) as door, trio.open_nursery() as nursery:
+        nursery.start_soon(door.receiving.handle_stream, "a client", theirs)
+        for byte in framed(encode(a_particle(data=b"x" * 300))):
+            await ours.write(bytes([byte]))
+        await trio.sleep(1)
+        assert [step.incoming for step in steps.steps] == [b"x" * 300]
+        assert theirs.was_closed
+        assert not theirs.was_reset
+
+
+async def received(message: bytes, *, ends: bool = True, **changes: object) -> tuple[MemoryStream, dict[str, float]]:
+    ours, theirs = memory_streams()
+    async with a_door(quiet(), **changes) as door, trio.open_nursery() as nursery:
+        nursery.start_soon(door.receiving.handle_stream, "a client", theirs)
+        await ours.write(message)
+        if ends:
+            await ours.close()
+    return theirs, door.counts()
+
+
+async def test_truncated_message_is_dropped(autojump_clock) -> None:
+    stream, counts = await received(framed(encode(a_particle()))[:-1])
+    assert stream.was_reset
+    assert counts["dropped: malformed"] == 1
+
+
+async def test_too_large_message_isnt_read(autojump_clock) -> None:
+    stream, counts = await received(b"\xff\xff\xff\x7f", max_particle=10_000, ends=False)
+    assert stream.was_reset
+    assert counts["dropped: too large"] == 1
+
+
+async def test_client_that_stalls_is_cut_off(autojump_clock) -> None:
+    began = trio.current_time()
+    stream, _ = await received(framed(encode(a_particle()))[:20], ends=False, receive_timeout=3.0)
+    assert stream.was_reset
+    assert trio.current_time() - began < 4
+
+
+async def test_bytes_that_came_in_part_are_bounded(autojump_clock) -> None:
+    message = framed(encode(a_particle(data=b"x" * 5000)))
+    stream, counts = await received(message[:-1], ends=False, max_receiving_bytes_per_peer=4000)
+    assert stream.was_reset
+    assert counts["dropped: full"] == 1
+
+
+async def test_streams_of_one_peer_take_turns_and_dont_hold_others_up(autojump_clock) -> None:
+    steps = quiet()
+    async with a_door(steps, max_receiving_per_peer=2, receive_timeout=5.0) as door, trio.open_nursery() as nursery:
+        stalled = [memory_streams() for _ in range(4)]
+        for _, theirs in stalled:
+            nursery.start_soon(door.receiving.handle_stream, "slow", theirs)
+        ours, theirs = memory_streams()
+        nursery.start_soon(door.receiving.handle_stream, "quick", theirs)
+        await ours.write(framed(encode(a_particle())))
+        await trio.sleep(1)
+        assert len(steps.steps) == 1
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_on_a_stream_leave_the_door_working(message: bytes) -> None:
+    async def bring() -> None:
+        steps = quiet()
+        async with a_door(steps) as door, trio.open_nursery() as nursery:
+            for sent in (message, framed(encode(a_particle()))):
+                ours, theirs = memory_streams()
+                nursery.start_soon(door.receiving.handle_stream, "a client", theirs)
+                await ours.write(sent)
+                await ours.close()
+            await trio.sleep(0.1)
+            assert len(steps.steps) == 1
+
+    trio.run(bring, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,0 +1,495 @@
+"""The service `registry` and `sig` as scripts see them, on simulated nodes in virtual time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aqua_compat.json_shapes import to_json
+from aqua_compat.particles.actor import Context
+from aqua_compat.particles.host_calls import HostCalls
+from aqua_compat.particles.registry_calls import TIME, WEIGHT, RegistryCalls, _Form
+from aqua_compat.particles.signing_calls import SigningCalls, vouching
+from aqua_compat.particles.steps import CallRequest, CallResult, Tetraplet
+from aqua_compat.particles.turns import Turns
+from overlay.identity import Identity
+from registry.messages import Item
+from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
+from registry.values import Key, Record, RecordMetadata
+from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.unit.aqua_compat.particles.scripts import a_particle
+from tests.unit.registry.builders import ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone, hosted
+
+INTERFACE = json.loads((Path(__file__).parents[3] / "data" / "aqua-interface.json").read_text())
+FUNCTIONS = INTERFACE["services"]["registry"]["functions"]
+
+
+def clock() -> float:
+    """Wall clock in step with the virtual one."""
+    return NOW + trio.current_time() % 1_000_000
+
+
+class Script:
+    """What one particle, initiated by `by`, calls on a node."""
+
+    def __init__(self, node: SimulatedNode, by: Identity = OWNER, *, as_original: bool = False) -> None:
+        self.node = node
+        parts = node.parts
+        registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, node.peer_id, Turns())
+        signing = SigningCalls(node.identity, vouching(parts.registry, parts.host), as_original=as_original)
+        self.calls = HostCalls({"registry": registry.functions(), "sig": signing.functions()}, 10**6)
+        self.held = 0
+        self.context = Context(a_particle(by=by), "a client", trio.current_time() + 10, self._hold)
+
+    def _hold(self, change: int) -> None:
+        self.held += change
+
+    def of_host(self, function: tuple[str, str]) -> Tetraplet:
+        return Tetraplet(self.node.peer_id, *function, "")
+
+    async def raw(self, service: str, function: str, arguments: list[Any], tetraplets: list[Any]) -> CallResult:
+        return await self.calls.call(self.context, CallRequest(service, function, arguments, tetraplets))
+
+    async def call(self, function: str, **arguments: Any) -> Any:
+        """A function with time and weights from this host, as scripts get them; its result."""
+        values, tetraplets = [], []
+        for name, _ in FUNCTIONS[function]["args"]:
+            if name == "current_timestamp_sec":
+                values.append(int(clock()))
+                tetraplets.append([self.of_host(TIME)])
+            elif name in ("weight", "weights"):
+                values.append(arguments[name])
+                count = len(arguments[name]) if name == "weights" else 1
+                tetraplets.append([self.of_host(WEIGHT)] * count)
+            else:
+                values.append(to_json(arguments[name]))
+                tetraplets.append([Tetraplet(OWNER.peer_id, "", "", "")])
+        result = await self.raw("registry", function, values, tetraplets)
+        assert result.ret_code == 0, result
+        return json.loads(result.result)
+
+    async def register(self, key: Key) -> Any:
+        return await self.call("republish_key", key=key, weight=weight_of(key.owner_peer_id))
+
+    async def put(self, record: Record) -> Any:
+        return await self.call(
+            "put_record",
+            metadata=record.metadata,
+            timestamp_created=record.timestamp_created,
+            signature=record.signature,
+            weight=weight_of(record.metadata.issued_by),
+        )
+
+    async def bytes_to_sign(self, metadata: RecordMetadata, created: int) -> list[int]:
+        made: list[int] = await self.call("get_record_bytes", metadata=metadata, timestamp_created=created)
+        return made
+
+    async def sign(self, given: Any, *origin: str) -> CallResult:
+        found = Tetraplet(*origin, "") if origin else self.of_host(("registry", "get_record_bytes"))
+        return await self.raw("sig", "sign", [given], [[found]])
+
+
+def weight_of(peer_id: str) -> dict[str, Any]:
+    return {"success": True, "weight": 0, "peer_id": peer_id, "error": ""}
+
+
+def signed(result: CallResult) -> dict[str, Any]:
+    assert result.ret_code == 0, result
+    decoded: dict[str, Any] = json.loads(result.result)
+    return decoded
+
+
+@asynccontextmanager
+async def nodes(count: int = 1, rules: RegistrySettings | None = None) -> AsyncIterator[list[SimulatedNode]]:
+    settings = NodeSettings(registry=rules or RegistrySettings())
+    async with simulated_nodes(count, settings, clock) as (_, running):
+        yield running
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arguments_are_of_the_originals_types(name: str) -> None:
+    assert _Form(name).arguments == [tuple(argument) for argument in FUNCTIONS[name]["args"]]
+
+
+async def test_key_and_record_that_scripts_write_are_read_by_scripts_and_natively(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script, key = Script(node), a_key()
+        assert await script.register(key) == {"success": True, "error": ""}
+        record = a_record(key.id, value="v")
+        assert await script.put(record) == {"success": True, "error": ""}
+        assert (await script.call("get_key_metadata", key_id=key.id))["key"] == to_json(key)
+        assert (await script.call("get_records", key_id=key.id))["result"] == [to_json(record)]
+        assert (await node.registry.resolve_resource(key.id, 1)).records == (record,)
+        tombstone = a_tombstone(key.id)
+        buried = await script.call(
+            "add_tombstone",
+            **{name: getattr(tombstone, name) for name in ("key_id", "issued_by", "peer_id", "timestamp_issued")},
+            solution=b"",
+            signature=tombstone.issuer_signature,
+        )
+        assert buried["success"], buried
+        assert (await node.registry.resolve_resource(key.id, 1)).records == ()
+
+
+async def test_owner_of_a_registered_key_is_who_initiated_the_particle(autojump_clock) -> None:
+    async with nodes() as [node]:
+        key = a_key("label", OWNER)
+        fields = {
+            "label": "label",
+            "owner_peer_id": [],
+            "timestamp_created": NOW,
+            "challenge": b"",
+            "challenge_type": "",
+        }
+        made = await Script(node).call(
+            "register_key", **fields, signature=key.signature, weight=weight_of(OWNER.peer_id)
+        )
+        assert made == {"success": True, "error": "", "key_id": key.id}
+        theirs = await Script(node, by=ISSUER).call(
+            "register_key", **fields, signature=key.signature, weight=weight_of(ISSUER.peer_id)
+        )
+        assert "Invalid signature for key_id" in theirs["error"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        ("", "", ""),
+        (ISSUER.peer_id, *TIME),
+        ("host", "peer", "timestamp_ms"),
+        ("host", "op", "identity"),
+        ("host", *WEIGHT),
+    ],
+)
+async def test_time_that_isnt_this_hosts_is_refused(autojump_clock, origin: tuple[str, str, str]) -> None:
+    async with nodes() as [node]:
+        peer_id = node.peer_id if origin[0] == "host" else origin[0]
+        found = Tetraplet(peer_id, *origin[1:], "")
+        result = await Script(node).raw("registry", "get_records", ["key", NOW], [[], [found]])
+        answer = signed(result)
+        assert answer["success"] is False
+        assert answer["error"].startswith(
+            "Invalid timestamp tetraplet: you should use host peer.timestamp_sec to pass timestamp: SecurityTetraplet {"
+        )
+        assert answer["result"] == []
+
+
+async def test_time_without_a_tetraplet_is_refused(autojump_clock) -> None:
+    async with nodes() as [node]:
+        for tetraplets in ([], [[], []]):
+            result = signed(await Script(node).raw("registry", "get_records", ["key", NOW], tetraplets))
+            assert "Invalid timestamp tetraplet" in result["error"]
+
+
+async def test_weight_that_isnt_this_hosts_is_refused(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script, key = Script(node), a_key()
+        elsewhere = Tetraplet(ISSUER.peer_id, *WEIGHT, "")
+        arguments = [to_json(key), weight_of(OWNER.peer_id), NOW]
+        result = signed(
+            await script.raw("registry", "republish_key", arguments, [[], [elsewhere], [script.of_host(TIME)]])
+        )
+        assert result["error"].startswith(
+            "Invalid weight tetraplet: you should use host trust-graph.get_weight to pass weight: "
+        )
+        assert (await node.store.resource(key.id)).key is None
+
+
+async def test_each_weight_of_a_batch_must_be_this_hosts(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script, key = Script(node), a_key()
+        await script.register(key)
+        records = [a_record(key.id), a_record(key.id, host=OWNER)]
+        arguments = [to_json(records), [weight_of(ISSUER.peer_id)] * 2, NOW]
+        time, good = [script.of_host(TIME)], script.of_host(WEIGHT)
+        bad = Tetraplet(ISSUER.peer_id, *WEIGHT, "")
+        for weights in ([good, bad], [bad, good], [good]):
+            result = signed(await script.raw("registry", "republish_records", arguments, [[], weights, time]))
+            assert "Invalid weight tetraplet" in result["error"]
+        result = signed(await script.raw("registry", "republish_records", arguments, [[], [good, good], time]))
+        assert result == {"success": True, "error": "", "updated": 2}
+
+
+async def test_weight_of_another_peer_is_refused(autojump_clock) -> None:
+    async with nodes() as [node]:
+        key = a_key()
+        result = await Script(node).call("republish_key", key=key, weight=weight_of(ISSUER.peer_id))
+        assert result["error"] == f"Invalid weight peer_id: expected {OWNER.peer_id}, found {ISSUER.peer_id}"
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "text"),
+    [
+        ("get_key_id", ["label"], "takes 2 arguments"),
+        ("get_key_id", ["label", 5], "peer_id must be a str"),
+        ("get_key_bytes", ["l", [], -1, [], ""], "timestamp_created is -1"),
+        ("get_key_bytes", ["l", [], 1, [256], ""], "not within 0 and 255"),
+        ("get_key_bytes", ["l", [], 1, "AAAA", ""], "challenge must be an array of numbers"),
+        ("merge", [[[{}]]], "records[0][0] has no metadata"),
+        ("merge_keys", [{}], "keys must be an array"),
+        ("create_record_metadata", ["k", "not a peer", 1, "", "x", [], [], [], []], "issued_by"),
+    ],
+)
+async def test_malformed_arguments_fail_the_call(
+    autojump_clock, function: str, arguments: list[Any], text: str
+) -> None:
+    async with nodes() as [node]:
+        result = await Script(node).raw("registry", function, arguments, [])
+        assert result.ret_code == 1
+        assert text in json.loads(result.result)
+
+
+async def test_what_only_the_operator_may_do_is_refused(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script = Script(node)
+        assert "only the node's operator" in (await script.call("clear_expired"))["error"]
+        assert "only the node's operator" in (await script.call("evict_stale"))["error"]
+        result = await script.raw("registry", "set_expired_timeout", [1], [[]])
+        assert result.ret_code == 1
+        assert node.parts.service.settings.expired_age == RegistrySettings().expired_age
+
+
+async def test_bytes_and_ids_are_those_of_the_values(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script, key = Script(node), a_key("label")
+        made = await script.call(
+            "get_key_bytes", label="label", owner_peer_id=[], timestamp_created=NOW, challenge=b"", challenge_type=""
+        )
+        assert bytes(made) == key.signed_bytes()
+        assert await script.call("get_key_id", label="label", peer_id="") == key.id
+        metadata = a_metadata(key.id)
+        fields = {name: getattr(metadata, name) for name in metadata.__struct_fields__ if name != "issuer_signature"}
+        assert bytes(await script.call("get_record_metadata_bytes", **fields)) == metadata.signed_bytes()
+        created = await script.call("create_record_metadata", **fields, signature=metadata.issuer_signature)
+        assert created == to_json(metadata)
+
+
+async def test_merge_drops_what_is_forged_and_what_this_node_knows_to_be_superseded(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script, key = Script(node), a_key()
+        await script.register(key)
+        old, new, other = a_record(key.id), a_record(key.id, issued=NOW + 1), a_record(key.id, host=OWNER)
+        forged = a_record(key.id, host=node.identity)
+        forged = Record(forged.metadata, forged.timestamp_created, bytes(64))
+        merged = await script.call("merge", records=[[old, forged], [new], [other]])
+        assert sorted(merged["result"], key=str) == sorted(to_json([new, other]), key=str)
+        tombstone = a_tombstone(key.id, issued=NOW + 2)
+        await node.parts.replica.intake.store([Item(key, tombstone)], node.peer_id)
+        assert (await script.call("merge_two", a=[new], b=[other]))["result"] == [to_json(other)]
+
+
+async def test_merging_no_keys_gives_the_originals_empty_key(autojump_clock) -> None:
+    async with nodes() as [node]:
+        merged = await Script(node).call("merge_keys", keys=[])
+        assert merged["success"] is False
+        assert merged["key"]["id"] == ""
+        assert merged["key"]["signature"] == []
+
+
+# Responsibility
+
+SMALL = RegistrySettings(neighbourhood_size=1, responsibility_margin=0)
+
+
+async def far_and_near(running: list[SimulatedNode], key: Key) -> tuple[SimulatedNode, SimulatedNode]:
+    near = next(node for node in running if node.parts.replica.intake.is_responsible(key.id))
+    return next(node for node in running if node is not near), near
+
+
+async def test_stranger_cant_make_a_far_node_store(autojump_clock) -> None:
+    key = a_key()
+    async with nodes(3, SMALL) as running:
+        far, near = await far_and_near(running, key)
+        refused = await Script(far).register(key)
+        assert refused == {"success": False, "error": f"Peer is not responsible for key {key.id}"}
+        assert (await Script(near).register(key))["success"]
+
+
+async def test_far_node_stores_what_it_hosts(autojump_clock) -> None:
+    key = a_key()
+    async with nodes(3, SMALL) as running:
+        far, near = await far_and_near(running, key)
+        await Script(near).register(key)
+        script = Script(far, by=ISSUER)
+        metadata = a_metadata(key.id, host=far.identity)
+        made = await script.bytes_to_sign(metadata, int(clock()))
+        [signature] = signed(await script.sign(made))["signature"]
+        assert (await script.register(key))["success"]
+        record = Record(metadata, int(clock()), bytes(signature))
+        assert (await script.put(record))["success"]
+        foreign = await script.put(a_record(key.id, host=OWNER))
+        assert "not responsible" in foreign["error"]
+
+
+# Offering
+
+
+async def test_write_by_a_script_reaches_the_whole_neighbourhood_within_a_second(autojump_clock) -> None:
+    async with nodes(5) as running:
+        script, key = Script(running[0]), a_key()
+        await script.register(key)
+        record = a_record(key.id)
+        await script.put(record)
+        await trio.sleep(1)
+        for node in running:
+            stored = await node.store.resource(key.id)
+            assert stored.key == key
+            assert list(stored.slots.values()) == [record]
+
+
+async def test_what_a_script_repeats_isnt_offered_again(autojump_clock) -> None:
+    async with nodes(3) as running:
+        script, key = Script(running[0]), a_key()
+        await script.register(key)
+        await trio.sleep(2)
+        offered = running[0].parts.offering.offered
+        assert offered == 2
+        await script.register(key)
+        await trio.sleep(2)
+        assert running[0].parts.offering.offered == offered
+
+
+# Signing as a host
+
+
+async def test_host_signs_a_record_that_names_it_and_keeps_it(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script, key = Script(node, by=ISSUER), a_key()
+        await script.register(key)
+        metadata, created = a_metadata(key.id, host=node.identity), int(clock()) - 5
+        made = await script.bytes_to_sign(metadata, created)
+        assert script.held > 0, "what is remembered is charged"
+        answer = signed(await script.sign(made))
+        expected = hosted(metadata, node.identity, created)
+        assert answer == {"success": True, "error": [], "signature": [list(expected.signature)]}
+        assert (await node.registry.resolve_resource(key.id, 1)).records == (expected,)
+        assert (await script.put(expected))["success"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        (OWNER.peer_id, "registry", "get_record_bytes"),
+        ("host", "registry", "get_key_bytes"),
+        ("host", "registry", "get_record_metadata_bytes"),
+        ("host", "op", "identity"),
+    ],
+)
+async def test_host_signs_nothing_from_elsewhere(autojump_clock, origin: tuple[str, str, str]) -> None:
+    async with nodes() as [node]:
+        script, key = Script(node, by=ISSUER), a_key()
+        await script.register(key)
+        made = await script.bytes_to_sign(a_metadata(key.id, host=node.identity), int(clock()))
+        peer_id = node.peer_id if origin[0] == "host" else origin[0]
+        result = await script.sign(made, peer_id, *origin[1:])
+        assert result.ret_code == 1
+        assert "signs only what" in result.result
+
+
+async def test_host_signs_only_bytes_made_in_the_same_particle(autojump_clock) -> None:
+    async with nodes() as [node]:
+        key = a_key()
+        await Script(node).register(key)
+        made = await Script(node, by=ISSUER).bytes_to_sign(a_metadata(key.id, host=node.identity), int(clock()))
+        result = await Script(node, by=ISSUER).sign(made)
+        assert result.ret_code == 1
+        assert "in the same particle" in result.result
+
+
+async def test_host_refuses_what_its_policy_forbids(autojump_clock) -> None:
+    listed = RegistrySettings(hosting=HostingPolicy(allow="nobody", issuers=(OWNER.peer_id,)))
+    async with nodes(1, listed) as [node]:
+        script, key = Script(node, by=ISSUER), a_key()
+        await script.register(key)
+
+        async def ask(metadata: RecordMetadata, created: int) -> dict[str, Any]:
+            return signed(await script.sign(await script.bytes_to_sign(metadata, created)))
+
+        now = int(clock())
+        refused = await ask(a_metadata(key.id, host=node.identity), now)
+        assert refused["success"] is False
+        assert "hosts no records issued by" in refused["error"][0]
+        mine = a_metadata(key.id, issuer=OWNER, host=node.identity)
+        assert (await ask(mine, now))["success"]
+        for wrong, created, text in (
+            (a_metadata(key.id, issuer=OWNER, host=ISSUER), now, "names"),
+            (mine, now - 31, "isn't the time"),
+            (mine, now + 31, "isn't the time"),
+            (RecordMetadata(*[*tuple_of(mine)[:-1], bytes(64)]), now, "Invalid record metadata signature"),
+        ):
+            refused = await ask(wrong, created)
+            assert refused["success"] is False
+            assert text in refused["error"][0]
+
+
+def tuple_of(metadata: RecordMetadata) -> list[Any]:
+    return [getattr(metadata, name) for name in metadata.__struct_fields__]
+
+
+async def test_host_signs_nothing_for_an_unknown_resource(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script = Script(node, by=ISSUER)
+        made = await script.bytes_to_sign(a_metadata(a_key().id, host=node.identity), int(clock()))
+        assert "does not exist" in signed(await script.sign(made))["error"][0]
+
+
+async def test_originals_rule_signs_bytes_of_records_and_metadata_of_anyone(autojump_clock) -> None:
+    async with nodes() as [node]:
+        script = Script(node, by=ISSUER, as_original=True)
+        given = list(b"anything that its origin vouches for")
+        for function in ("get_record_bytes", "get_record_metadata_bytes"):
+            answer = signed(await script.sign(given, node.peer_id, "registry", function))
+            assert bytes(answer["signature"][0]) == node.identity.sign(bytes(given))
+        assert (await script.sign(given, node.peer_id, "registry", "get_key_bytes")).ret_code == 1
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(OWNER.peer_id),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+OF_TYPE = {
+    "string": st.text(max_size=5) | st.just(OWNER.peer_id),
+    "u64": st.integers(0, 2**64 - 1),
+    "[]u8": st.lists(st.integers(0, 255), max_size=70),
+    "[]string": st.lists(st.text(max_size=5), max_size=2),
+    "Key": st.just(to_json(a_key())),
+    "RecordMetadata": st.just(to_json(a_metadata(a_key().id))),
+    "WeightResult": st.just(weight_of(OWNER.peer_id)),
+    "[]Key": st.just(to_json([a_key()])),
+    "[]Record": st.just(to_json([a_record(a_key().id)])),
+    "[][]Record": st.just(to_json([[a_record(a_key().id)]])),
+    "[]Tombstone": st.just(to_json([a_tombstone(a_key().id)])),
+    "[]WeightResult": st.just([weight_of(ISSUER.peer_id)]),
+}
+
+
+@given(st.data())
+def test_any_arguments_of_any_function_give_a_result_or_an_error(data: st.DataObject) -> None:
+    calls: list[tuple[str, list[Any], bool]] = []
+    for _ in range(10):
+        name = data.draw(st.sampled_from(sorted(FUNCTIONS)))
+        arguments = [data.draw(OF_TYPE[kind] | VALUES) for _, kind in FUNCTIONS[name]["args"]]
+        calls.append((name, arguments, data.draw(st.booleans())))
+
+    async def run() -> None:
+        async with nodes() as [node]:
+            script = Script(node)
+            for name, arguments, proven in calls:
+                tetraplets = [
+                    [script.of_host(TIME if argument == "current_timestamp_sec" else WEIGHT)] if proven else []
+                    for argument, _ in FUNCTIONS[name]["args"]
+                ]
+                result = await script.raw("registry", name, arguments, tetraplets)
+                assert result.ret_code in (0, 1)
+                json.loads(result.result)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,0 +1,42 @@
+"""Work for scripts on the Trio thread: of each source one piece at a time, and no more than half of the time."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from aqua_compat.particles.turns import Turns
+
+
+async def test_whoever_computes_much_leaves_the_thread_to_others_between() -> None:
+    turns = Turns()
+    order: list[str] = []
+
+    async def work(source: str, seconds: float) -> None:
+        async with turns.turn(source):
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until:
+                pass
+            order.append(source)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(work, "greedy", 0.01)
+        for _ in range(20):
+            nursery.start_soon(work, "modest", 0.0)
+        began = time.perf_counter()
+    assert time.perf_counter() - began >= 0.19, "it rests as long as it works"
+    assert order.index("modest") <= 1
+    assert "greedy" not in order[3:20], "all modest work is done while the greedy one rests"
+
+
+async def test_cancelled_turn_passes_on(autojump_clock) -> None:
+    turns = Turns()
+    with trio.move_on_after(1):
+        async with turns.turn("a"):
+            await trio.sleep_forever()
+    with trio.fail_after(1):
+        async with turns.turn("a"):
+            pass
+    assert not turns._locks

@@ -1,0 +1,76 @@
+"""Offering what others wrote to one node to the rest of its neighbourhood. In virtual time."""
+
+from __future__ import annotations
+
+import trio
+
+from registry.messages import Item
+from registry.offering import MAX_DUE
+from registry.values import Key
+from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.unit.registry.builders import NOW, a_key, a_record
+
+
+def clock() -> float:
+    """Wall clock in step with the virtual one."""
+    return NOW + trio.current_time() % 1_000_000
+
+
+async def write(node: SimulatedNode, item: Item) -> None:
+    """As a script does: to this node alone."""
+    assert await node.parts.replica.intake.store([item], node.peer_id) == [""]
+    node.parts.offering.note(item)
+
+
+async def holders(nodes: list[SimulatedNode], key: Key) -> int:
+    return sum([(await node.store.resource(key.id)).key == key for node in nodes])
+
+
+async def test_everyone_has_it_within_a_second(autojump_clock) -> None:
+    async with simulated_nodes(8, clock=clock) as (_, nodes):
+        key = a_key()
+        await write(nodes[3], Item(key))
+        await write(nodes[3], Item(key, a_record(key.id)))
+        await trio.sleep(1)
+        assert await holders(nodes, key) == 8
+        for node in nodes:
+            assert len((await node.store.resource(key.id)).slots) == 1
+
+
+async def test_of_many_that_have_it_few_offer_it(autojump_clock) -> None:
+    async with simulated_nodes(10, clock=clock) as (_, nodes):
+        key = a_key()
+        for node in nodes[:9]:
+            await write(node, Item(key))
+        await trio.sleep(2)
+        assert await holders(nodes, key) == 10
+        assert sum(node.parts.offering.offered for node in nodes) <= 4 * 9
+
+
+async def test_one_peer_alone_cant_silence_an_offer(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, nodes):
+        item = Item(a_key())
+        await write(nodes[0], item)
+        for _ in range(5):
+            nodes[0].parts.offering.heard(nodes[1].peer_id, [item])
+        await trio.sleep(1)
+        assert await holders(nodes, a_key()) == 3, "all but the one that said it had it"
+
+
+async def test_many_writes_share_frames(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (_, nodes):
+        for number in range(200):
+            await write(nodes[0], Item(a_key(str(number))))
+        await trio.sleep(2)
+        assert nodes[0].parts.offering.offered == 400
+        assert nodes[0].parts.outbox.items == 400
+        assert nodes[0].parts.outbox.frames <= 30
+
+
+async def test_a_flood_of_writes_is_offered_earlier_rather_than_kept(autojump_clock) -> None:
+    async with simulated_nodes(2, clock=clock) as (_, nodes):
+        offering = nodes[0].parts.offering
+        for number in range(MAX_DUE + 10):
+            offering.note(Item(a_key(str(number))))
+        await trio.sleep(0.15)
+        assert offering.offered >= 10
