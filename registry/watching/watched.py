@@ -26,6 +26,7 @@ from registry.watching.event import Visible, same_content
 
 SOURCES: Final = 2  # replicas that hold a lease for us
 RENEW: Final = 15.0  # seconds between renewals, of all resources at once
+SOONEST: Final = 0.001  # seconds until the next renewal at least
 SETTLE: Final = 1.0  # seconds until a new source is compared again: its topic wasn't joined when it was first
 RETRY: Final = (0.25, 4.0)  # seconds until sources are looked for again, at first and at most
 AVOID: Final = 10.0  # seconds for which a replica that refused or failed isn't asked
@@ -65,6 +66,13 @@ class Surroundings(Protocol):
         ...
 
     def is_connected(self, peer_id: str) -> bool: ...
+
+
+def next_renewal(now: float, phase: float) -> float:
+    """All resources of a peer are renewed at the same time, so that one call per replica does it."""
+    left = RENEW - (now - phase) % RENEW
+    # Where rounding makes it now, it's the one after: else who renews never waits, until time goes on.
+    return now + (left if left > SOONEST else left + RENEW)
 
 
 class _Source:
@@ -197,11 +205,11 @@ class Watched:
     async def run(self) -> None:
         """Keeps sources and compares with them until cancelled."""
         delay = RETRY[0]
-        renew_at = self._next_renewal()
+        renew_at = next_renewal(trio.current_time(), self._around.phase)
         while True:
             self._poked = trio.Event()
             if trio.current_time() >= renew_at:
-                renew_at = self._next_renewal()
+                renew_at = next_renewal(trio.current_time(), self._around.phase)
                 await self._each(self._renew, self.sources)
             elif self._settle_at and trio.current_time() >= self._settle_at:
                 self._settle_at = 0.0
@@ -222,11 +230,6 @@ class Watched:
                 delay = min(delay * 2, RETRY[1])
             with trio.move_on_at(wake_at):
                 await self._poked.wait()
-
-    def _next_renewal(self) -> float:
-        """All resources of a peer are renewed at the same time, so that one call per replica does it."""
-        now, phase = trio.current_time(), self._around.phase
-        return now + RENEW - (now - phase) % RENEW
 
     def _next_expiry(self) -> float:
         rules, now = self._around.settings, self._around.clock()

@@ -21,7 +21,7 @@ from registry.settings import NodeSettings, RegistrySettings
 from registry.values import Key, Record, State, Tombstone
 from registry.watching.event import EventKind, WatchEvent
 from registry.watching.watch import Watch
-from registry.watching.watched import RENEW, Watched
+from registry.watching.watched import RENEW, SOONEST, Watched, next_renewal
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
 from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_record, a_removal, a_tombstone
@@ -291,3 +291,11 @@ async def test_what_is_no_resource_id_cannot_be_watched(resource_id: str) -> Non
     async with simulated_nodes(1, SETTINGS) as (_, [node]):
         with pytest.raises(InvalidValue):
             node.registry.watch(resource_id)
+
+
+@given(st.floats(0, RENEW), st.floats(0, 1e7))
+def test_each_renewal_is_followed_by_one_that_is_later(phase: float, now: float) -> None:
+    for _ in range(20):
+        following = next_renewal(now, phase)
+        assert now + SOONEST / 2 < following <= now + RENEW + 2 * SOONEST
+        now = following
