@@ -289,7 +289,8 @@ async def main() -> None:
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     js = tools()
-    print(f"Python {platform.python_version()}, {NODES} node processes, {os.cpu_count()} cores")
+    load = os.getloadavg()[0]
+    print(f"Python {platform.python_version()}, {NODES} node processes, {os.cpu_count()} cores, load {load:.1f} before")
     with tempfile.TemporaryDirectory() as place:
         network = AquaNetwork(Path(place), NODES, "--log-level", "error")
         await network.start_with(js)
