@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tests.aqua.npm import Tools, tools
 from tests.end_to_end.network import NODES, eventually
 
 CREATE_AIM, ROUND_TRIP_AIM, SLOWED_AIM = 150.0, 20.0, 20.0  # ms, ms, %
-HELD = 400  # particles that are kept at the same time
+HELD, DONE = 400, 150  # particles that are kept at the same time
 
 
 def report(what: str, timing: Timing, *, aim: float | None = None, reference: Timing | None = None) -> None:
@@ -264,17 +265,20 @@ async def actors(network: AquaNetwork, made: Operations, neighbour: AquaClient) 
     async def create(number: int) -> bool:
         return await made.call("createResource", f"kept {number}", ttl=60) is not None
 
-    for name, call, in_flight in (("waiting in a call", hold, HELD), ("done with createResource", create, 20)):
-        before = [resident_megabytes(node.process_id or 0) for node in network.nodes]
+    for name, call, many, in_flight in (
+        ("waiting in a call", hold, HELD, HELD),
+        ("done with createResource", create, DONE, 20),
+    ):
+        before = resident_megabytes(relay.process_id or 0)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(timed, call, HELD, in_flight)
-            await eventually(kept, lambda count: count >= HELD, 120)
+            nursery.start_soon(timed, call, many, in_flight)
+            await eventually(kept, partial(le, many), 120)
             status = await neighbour.registry.status()
-            after = [resident_megabytes(node.process_id or 0) for node in network.nodes]
-            grown = (after[0] - before[0]) * 1024 / HELD
+            grown = (resident_megabytes(relay.process_id or 0) - before) * 1024 / many
             print(
-                f"{f'memory per particle {name}':45} {grown:6.1f} KiB on the relay"
-                f" ({before[0]:.0f} MB before), {status.particles['bytes'] / HELD / 1024:.1f} KiB of it data"
+                f"{f'memory per particle {name}':45} {grown:6.1f} KiB on the relay ({before:.0f} MB before),"
+                f" {status.particles['bytes'] / many / 1024:.1f} KiB of it accounted for",
+                flush=True,
             )
         await eventually(kept, lambda count: count == 0, 120)
 
@@ -285,7 +289,8 @@ async def main() -> None:
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     js = tools()
-    print(f"Python {platform.python_version()}, {NODES} node processes, {os.cpu_count()} cores")
+    load = os.getloadavg()[0]
+    print(f"Python {platform.python_version()}, {NODES} node processes, {os.cpu_count()} cores, load {load:.1f} before")
     with tempfile.TemporaryDirectory() as place:
         network = AquaNetwork(Path(place), NODES, "--log-level", "error")
         await network.start_with(js)
