@@ -127,7 +127,7 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
             _log().warning("no WebSocket address: JavaScript clients can't come; add --listen /ip4/../tcp/N/ws")
         async with aqua_if_enabled(running, identity, settings):
             await _announce(running, data_dir)
-            # What is here by now stays; looking through it again and again would stop the node for 40 ms each time.
+            # What is here by now stays; looking through it again would stop the node for 40 ms each time.
             gc.collect()
             gc.freeze()
             await trio.sleep_forever()

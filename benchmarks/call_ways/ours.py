@@ -18,11 +18,8 @@ from aqua_compat import ServiceLimits, connect, node
 from aqua_compat.node_process import NodeProcess
 from aqua_compat.services.calling import OnPeer
 from benchmarks.call_ways.way import CALL_TIMEOUT, CONCURRENCY, Measure, measured, serve_until_told, server
-from overlay.settings import OverlaySettings, RelayLimits
 
 LIMITS = ServiceLimits(concurrency=CONCURRENCY)
-# By default a provider remembers 65536 relayed requests for a minute each, so that none is served twice.
-PROVIDER_SETTINGS = OverlaySettings(relaying=RelayLimits(max_remembered=2**20))
 RELAY_RULES = f"[overlay.relaying]\nmax_by_caller = {CONCURRENCY}\nmax_to_target = {CONCURRENCY}\n"
 
 
@@ -64,7 +61,7 @@ async def _echo(peer: OnPeer, payload: bytes) -> bytes:
 
 async def serve(relay: str | None = None) -> None:
     if relay is not None:
-        async with connect(relay, settings=PROVIDER_SETTINGS) as provider:
+        async with connect(relay) as provider:
             provider.serve("echo", Echo(), limits=LIMITS)
             await serve_until_told(provider.peer_id)
         return
