@@ -21,7 +21,7 @@ def js() -> Tools:
         raise
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def network(js: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AquaNetwork]:
     folder = tmp_path_factory.mktemp("aqua")
     shared = AquaNetwork(folder)
