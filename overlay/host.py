@@ -16,19 +16,17 @@ from libp2p import new_host
 from libp2p.abc import IHost, INetConn, INetStream, INetwork, INotifee
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
-from libp2p.protocol_muxer.multiselect import MULTISELECT_PROTOCOL_ID
-from libp2p.utils import encode_delim
 from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.addresses import AddressBook, parse_dialable, parse_peer_address
 from overlay.calls.stream import ByteStream, StreamHandler
-from overlay.errors import AddressError, OverlayError, ProtocolNotSupported, StreamBroken, Unreachable
+from overlay.errors import AddressError, OverlayError, ProtocolNotSupported, Unreachable
 from overlay.identity import Identity
+from overlay.libp2p_stream import Libp2pStream, negotiation_of
 from overlay.libp2p_workarounds.authenticated_transports import muxer_options, security_options
 from overlay.libp2p_workarounds.closed_connections import connections_closed_at_last
 from overlay.libp2p_workarounds.connection_limits import connection_config, stop_dialling_by_itself, swarm_of
@@ -46,39 +44,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _ADDRESSES_TRIED = 8
 _MAX_BANNED = 4096
 _NEXT_ADDRESS_AFTER = 0.25  # seconds of head start of an address over the next (happy eyeballs, RFC 8305)
-
-
-class _Stream:
-    """One libp2p stream as a `ByteStream`. Whatever libp2p raises on it becomes `StreamBroken`."""
-
-    def __init__(self, stream: INetStream) -> None:
-        self._stream = stream
-
-    async def read_some(self, max_bytes: int) -> bytes:
-        try:
-            return await self._stream.read(max_bytes)
-        except StreamEOF:
-            return b""
-        except Exception as error:
-            raise StreamBroken(f"reading failed: {error!r}"[:200]) from error
-
-    async def write(self, payload: bytes) -> None:
-        try:
-            await self._stream.write(payload)
-        except Exception as error:
-            raise StreamBroken(f"writing failed: {error!r}"[:200]) from error
-
-    async def close(self) -> None:
-        try:
-            await self._stream.close()
-        except Exception as error:
-            log.debug("closing a stream failed", error=repr(error)[:200])
-
-    async def reset(self) -> None:
-        try:
-            await self._stream.reset()
-        except Exception as error:
-            log.debug("resetting a stream failed", error=repr(error)[:200])
 
 
 class _ConnectionNotes(INotifee):
@@ -163,7 +128,7 @@ class Host:
         """Have `handler` called for every inbound stream of `protocol_id`, with the authenticated remote peer id."""
 
         async def adapted(stream: INetStream) -> None:
-            wrapped = _Stream(stream)
+            wrapped = Libp2pStream(stream)
             try:
                 await handler(str(stream.muxed_conn.peer_id), wrapped)
             except BaseException:
@@ -190,7 +155,7 @@ class Host:
                 reason = f"can't open a stream: {error!r}"[:200]
         if stream is None:
             raise Unreachable(peer_id, protocol_id, reason)
-        return _Stream(stream)
+        return Libp2pStream(stream)
 
     async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
         """A new stream with `message` on it, to a peer that is known to speak `protocol_id`.
@@ -213,10 +178,10 @@ class Host:
             finally:
                 if stream is not None and not written:
                     with trio.CancelScope(shield=True), trio.move_on_after(0.5):
-                        await _Stream(stream).reset()
+                        await Libp2pStream(stream).reset()
         if stream is None or not written:
             raise Unreachable(peer_id, protocol_id, reason)
-        return _Stream(stream)
+        return Libp2pStream(stream)
 
     def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
         """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently."""
@@ -377,11 +342,6 @@ class Host:
         async with trio.open_nursery() as nursery:
             for connection in self._swarm.get_connections():
                 nursery.start_soon(_close_connection, connection)
-
-
-def negotiation_of(protocol_id: str) -> bytes:
-    """What both sides say to agree on a protocol (libp2p's multistream-select)."""
-    return encode_delim(MULTISELECT_PROTOCOL_ID.encode()) + encode_delim(protocol_id.encode())
 
 
 async def _close_connection(connection: INetConn) -> None:

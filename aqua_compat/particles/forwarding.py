@@ -21,8 +21,8 @@ from aqua_compat.particles.particle import PROTOCOL, Particle, encode, framed
 from aqua_compat.particles.settings import AquaSettings
 from overlay.calls.stream import ByteStream
 from overlay.errors import CallFailed, NoSuchMethod, PeerIdError, StreamBroken
-from overlay.host import negotiation_of
 from overlay.identity import public_key_of
+from overlay.libp2p_stream import negotiation_of
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus

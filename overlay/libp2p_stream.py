@@ -1,0 +1,51 @@
+"""One stream of libp2p's as the layers above see it, and what is said on it before anything else."""
+
+from __future__ import annotations
+
+import structlog
+from libp2p.abc import INetStream
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.protocol_muxer.multiselect import MULTISELECT_PROTOCOL_ID
+from libp2p.utils import encode_delim
+
+from overlay.errors import StreamBroken
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Libp2pStream:
+    """One libp2p stream as a `ByteStream`. Whatever libp2p raises on it becomes `StreamBroken`."""
+
+    def __init__(self, stream: INetStream) -> None:
+        self._stream = stream
+
+    async def read_some(self, max_bytes: int) -> bytes:
+        try:
+            return await self._stream.read(max_bytes)
+        except StreamEOF:
+            return b""
+        except Exception as error:
+            raise StreamBroken(f"reading failed: {error!r}"[:200]) from error
+
+    async def write(self, payload: bytes) -> None:
+        try:
+            await self._stream.write(payload)
+        except Exception as error:
+            raise StreamBroken(f"writing failed: {error!r}"[:200]) from error
+
+    async def close(self) -> None:
+        try:
+            await self._stream.close()
+        except Exception as error:
+            log.debug("closing a stream failed", error=repr(error)[:200])
+
+    async def reset(self) -> None:
+        try:
+            await self._stream.reset()
+        except Exception as error:
+            log.debug("resetting a stream failed", error=repr(error)[:200])
+
+
+def negotiation_of(protocol_id: str) -> bytes:
+    """What both sides say to agree on a protocol (libp2p's multistream-select)."""
+    return encode_delim(MULTISELECT_PROTOCOL_ID.encode()) + encode_delim(protocol_id.encode())
