@@ -22,6 +22,7 @@ from overlay.identity import Identity
 MAX_BYTES: Final = 4096
 MAX_RELAYS: Final = 4
 MAX_ADDRESSES: Final = 16
+LONGEST_ADDRESS: Final = 256  # characters; what others tell of their addresses mustn't fill the record
 
 _CIRCUIT: Final = "/p2p-circuit"
 
@@ -53,12 +54,14 @@ def signed_contact(
         for relay, known in relays[:MAX_RELAYS]
         for address in [*known[:2], *([] if known else [""])]
     ]
-    texts = [*addresses, *circuits][:MAX_ADDRESSES]
-    record = PeerRecord(
-        ID.from_base58(identity.peer_id), [Multiaddr(text) for text in texts], max(int(now * 1_000_000), 1)
-    )
-    sealed: bytes = seal_record(record, create_new_key_pair(identity.seed).private_key).marshal_envelope()
-    return opened_contact(sealed)
+    texts = [text for text in (*addresses, *circuits) if len(text) <= LONGEST_ADDRESS][:MAX_ADDRESSES]
+    private_key, sequence = create_new_key_pair(identity.seed).private_key, max(int(now * 1_000_000), 1)
+    while True:
+        record = PeerRecord(ID.from_base58(identity.peer_id), [Multiaddr(text) for text in texts], sequence)
+        sealed: bytes = seal_record(record, private_key).marshal_envelope()
+        if len(sealed) <= MAX_BYTES or not texts:
+            return opened_contact(sealed)
+        texts.pop()
 
 
 def opened_contact(sealed: bytes) -> Contact:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -41,6 +42,8 @@ _SPARE: Final = 8  # who is near is seen differently after a change
 _SETTLING: Final = 0.5  # seconds after a change before it is told, since changes come in groups
 _ASK_TIMEOUT: Final = 2.0
 _NODES_ASKED: Final = 3
+_LOOKUP_RATE: Final = 5.0  # lookups per second for one peer, each of which asks several
+_LOOKUP_BURST: Final = 100.0
 
 
 class _Put(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -79,7 +82,8 @@ class Contacts:
         self._clock = clock
         self._kept: dict[str, Contact] = {}
         self._sent_on = Allowances(settings.rate, settings.burst)
-        self._received = Allowances(settings.rate * _KEPT_BY * 16, settings.burst * _KEPT_BY * 16)
+        self._received = Allowances(settings.rate * _KEPT_BY, settings.burst * _KEPT_BY)
+        self._looked_up = Allowances(_LOOKUP_RATE, _LOOKUP_BURST)
         self._wanted = trio.Event()
         self._changed = trio.Event()
         if member:
@@ -100,14 +104,16 @@ class Contacts:
         task_status.started()
         await self._wanted.wait()
         told: Contact | None = None
+        retry = self._settings.retry
         while True:
             self._changed = trio.Event()
             contact = self._own(self._clock())
             if told is None or not self._says(told, contact):
                 told = contact if await self._tell(contact) else None
-            wait = self._settings.retry
+            # Longer each time: what is refused is charged too.
+            wait, retry = retry, min(2 * retry, self._settings.retry_limit)
             if told is not None or not self._surroundings.members():
-                wait = self._settings.interval
+                wait, retry = self._settings.interval, self._settings.retry
             with trio.move_on_after(wait):
                 await self._changed.wait()
             await trio.sleep(_SETTLING)
@@ -151,7 +157,8 @@ class Contacts:
         async with trio.open_nursery() as nursery:
             for member in near:
                 if member == self._links.peer_id:
-                    self._keep(contact)
+                    with suppress(Refusal):  # others may have room
+                        self._keep(contact)
                 elif member != contact.peer_id:
                     nursery.start_soon(self._put, member, _Put(contact.sealed, send_on=False), takers)
 
@@ -221,11 +228,10 @@ class Contacts:
             await self._send_on(contact, takers)
         elif self._links.peer_id not in near:
             raise Refusal("not-responsible", "others are nearer to the peer")
-        if put.send_on or self._links.peer_id in near:
-            self._keep(contact)
+        self._keep(contact)
         return None
 
-    async def _answer_get(self, caller: str, body: object) -> object:  # noqa: ARG002 - anyone may ask
+    async def _answer_get(self, caller: str, body: object) -> object:
         try:
             get = msgspec.convert(body, _Get)
             peer_position(get.peer_id)
@@ -233,5 +239,7 @@ class Contacts:
             raise Refusal("malformed", "not a peer id") from error
         contact = self._known(get.peer_id)
         if get.look_up:
+            if not self._looked_up.take(caller):
+                raise Refusal("overloaded", "too many lookups for this peer")
             contact = await self.find(get.peer_id, timeout=_ASK_TIMEOUT)
         return None if contact is None else contact.sealed

@@ -82,8 +82,11 @@ class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_by_caller: int = 64
     """Calls of one peer that are being passed on."""
 
-    max_to_target: int = 32
-    """Calls that are being passed on to one peer; its link serves twice as many."""
+    max_to_target: int = 96
+    """Calls that are being passed on to one peer; its link serves 64 of them, the others wait."""
+
+    max_between: int = 32
+    """Calls of one peer that are being passed on to one other: so no caller takes all that its target gets."""
 
     max_bytes: int = 512 * 1024
     """Of one request."""
@@ -99,7 +102,10 @@ class ContactSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between two tellings of this peer's own contact, when nothing changed."""
 
     retry: float = 2.0
-    """Seconds until the next try when nobody took it."""
+    """Seconds until the next try when nobody took it; doubles each time."""
+
+    retry_limit: float = 60.0
+    """Longest wait between two tries in seconds."""
 
     lifetime: float = 900.0
     """Seconds for which a contact is believed. Raising it forgives missed tellings and misleads callers longer."""

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from overlay.contact_record import Contact
-from overlay.errors import CallTimeout, ConnectionLost, Unreachable
+from overlay.errors import CallFailed, CallTimeout, ConnectionLost, Overloaded, Unreachable
 
 FIND_TIMEOUT: Final = 2.0
 REACH_TIMEOUT: Final = 3.0
@@ -98,10 +98,10 @@ class Ways:
         """
         now = trio.current_time()  # each step keeps the deadline itself: one more scope would cost 5 us
         until = _Until(now + timeout, min(now + reach, now + timeout))
-        failure: Unreachable | None = None
+        failure: CallFailed | None = None
         for way in self._at_hand():
             answer = await self._attempt(way, method, body(way), until)
-            if not isinstance(answer, Unreachable):
+            if not isinstance(answer, CallFailed):
                 return answer
             failure = failure or answer
         async with aclosing(self._found(until.patience)) as ways:
@@ -109,7 +109,7 @@ class Ways:
                 if until.patience <= trio.current_time():
                     break
                 answer = await self._attempt(way, method, body(way), until)
-                if not isinstance(answer, Unreachable):
+                if not isinstance(answer, CallFailed):
                     return answer
                 failure = failure or answer
         if trio.current_time() >= until.deadline:
@@ -141,13 +141,17 @@ class Ways:
         if set(contact.addresses) - known:
             yield ""
 
-    async def _attempt(self, way: Way, method: str, body: object, until: _Until) -> object | Unreachable:
-        """The answer, or why the call surely didn't arrive. Raises CallFailed."""
+    async def _attempt(self, way: Way, method: str, body: object, until: _Until) -> object | CallFailed:
+        """The answer, or why the call surely wasn't made. Raises CallFailed."""
         try:
             return await self._on(way, method, body, until)
         except ConnectionLost:
             raise
         except Unreachable as error:
+            return error
+        except Overloaded as error:  # a relay; another may have room
+            if not way:
+                raise
             return error
 
     async def _on(self, way: Way, method: str, body: object, until: _Until) -> object:
@@ -163,7 +167,10 @@ class Ways:
         with trio.move_on_after(timeout):
             if not self._walker.addresses_of(peer_id):
                 await self._walker.find(peer_id, timeout=timeout)
-            await self._walker.link(peer_id)
+            try:
+                await self._walker.link(peer_id)
+            except CallFailed as error:  # whatever it is, nothing was called
+                raise Unreachable(peer_id, method, error.reason) from error
             return
         raise Unreachable(peer_id, method, f"no link within {timeout:.1f} s")
 

@@ -52,6 +52,10 @@ def _function(call: Call, service_id: str, name: str, returns: Any, signature: i
 
     async def function(*arguments: object, **named: object) -> Any:
         bound = parameters.bind(*arguments, **named)
+        if named:  # arguments travel by position: what lies between those given by name has to be there
+            bound.apply_defaults()
+        if bound.kwargs:
+            raise TypeError(f"{name}: {', '.join(bound.kwargs)} can't be given by position")
         return await call(service_id, name, *bound.args, returns=returns)
 
     return function

@@ -65,6 +65,7 @@ class Services:
         for service_id, service in builtins_of(peer, registry.identity, weights or Weights({})).items():
             self._serving.add(service_id, service, BUILTIN_LIMITS)
         self._picking = Picking()
+        self._provided: set[str] = set()
 
     def on(self, peer_id: str, via: Sequence[str], timeout: float, reach: float = math.inf) -> OnPeer:
         return OnPeer(self._peer, self._serving, self._arrivals, peer_id, via, timeout, reach)
@@ -87,12 +88,16 @@ class Services:
         limits: ServiceLimits | None,
         constants: Constants,
     ) -> AsyncIterator[None]:
+        if resource_id in self._provided:  # both would be one record: a resource has one of an issuer and a host
+            raise ValueError(f"this peer provides a service on {resource_id} already")
         self.serve(service_id, service, limits)
+        self._provided.add(resource_id)
         try:
             factor, timeout = constants.INITIAL_REPLICATION_FACTOR, constants.timeout
             async with registered(self._registry, resource_id, service_id, value, factor, timeout):
                 yield
         finally:
+            self._provided.discard(resource_id)
             self._serving.remove(service_id)
 
     async def call_all(

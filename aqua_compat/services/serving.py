@@ -63,6 +63,8 @@ class _Service:
         self.functions: Mapping[str, Function] = functions_of(service)
         self.limits = limits
         self.running = trio.CapacityLimiter(limits.concurrency)
+        self.threads = trio.CapacityLimiter(limits.concurrency)
+        """Of sync generators: one that was left behind counts until it ends."""
 
     @property
     def is_full(self) -> bool:
@@ -125,8 +127,7 @@ class Serving:
         """One call. Raises Refusal with one of the codes of `aqua_compat.services.errors.CODES`."""
         call = _parsed(body, ServiceCall)
         service, function, arguments = self._admit(call)
-        _caller.set(caller)  # of this call's own context: each handler runs in one task
-        with _told_as_refusal(call):
+        with called_by(caller), _told_as_refusal(call):
             if function.is_generator:
                 return await _collected(service, function, arguments)
             with _in_time(service):
@@ -146,7 +147,6 @@ class Serving:
     async def stream(self, caller: str, call: ServiceCall, deliver: Deliver) -> int:
         """Call a function and deliver its results; how many there were. Raises Refusal, as `handle`."""
         service, function, arguments = self._admit(call)
-        _caller.set(caller)
         departing = Departing(deliver)
         count = 0
         failure: Refusal | None = None
@@ -162,8 +162,8 @@ class Serving:
 
             nursery.start_soon(send)
             try:
-                with _told_as_refusal(call):
-                    async with results_of(function, arguments, service.running) as results:
+                with called_by(caller), _told_as_refusal(call):
+                    async with results_of(function, arguments, service.running, service.threads) as results:
                         while (result := await _next(results, service)) is not NO_MORE:
                             await departing.put(result)
                             count += 1
@@ -208,7 +208,7 @@ def _told_as_refusal(call: ServiceCall) -> Iterator[None]:
     except Exception as error:
         log.info("a service raised", service=call.service_id, function=call.function, exc_info=True)
         text = f"can't be sent: {error}" if isinstance(error, FrameError) else f"{type(error).__name__}: {error}"
-        raise Refusal("raised", text[:1000]) from error
+        raise Refusal("raised", text[:1000].encode(errors="replace").decode()) from error
 
 
 @contextmanager
@@ -231,7 +231,7 @@ async def _collected(service: _Service, function: Function, arguments: list[obje
     """A generator's results as a list, for who calls it plainly."""
     collected: list[object] = []
     size = 0
-    async with results_of(function, arguments, service.running) as results:
+    async with results_of(function, arguments, service.running, service.threads) as results:
         while (result := await _next(results, service)) is not NO_MORE:
             collected.append(result)
             size += len(encode_item(result))

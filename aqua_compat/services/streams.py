@@ -16,8 +16,8 @@ import msgspec
 import trio
 from msgspec import Meta, Struct
 
-from overlay.errors import Refusal
-from overlay.frames import encode_item
+from overlay.errors import Overloaded, Refusal
+from overlay.frames import FrameError, encode_item
 from overlay.peer import OverlayPeer
 from overlay.ways import Way
 
@@ -25,8 +25,10 @@ RESULTS_METHOD: Final = "service/results"
 
 BATCH_BYTES: Final = 64 * 1024  # from which on a batch takes no more results
 BATCH_RESULTS: Final = 256
+MOST_OF_RESULT: Final = 400 * 1024  # bytes; with a batch before it, relays pass it on
 LONGEST: Final = 3600.0  # seconds that a stream may last
 
+_BUSY: Final = 0.5  # seconds until a batch is sent again that found no room
 _MOST_STREAMS: Final = 1024
 _MOST_OF_ONE_PEER: Final = 32  # each may hold one of the calls that the link to the peer serves at a time
 
@@ -137,6 +139,8 @@ class Departing:
     async def put(self, result: object) -> None:
         """Waits while the batch is full. Raises FrameError for what can't be sent."""
         size = len(encode_item(result))
+        if size > MOST_OF_RESULT:
+            raise FrameError(f"{size} bytes; a result of a stream has at most {MOST_OF_RESULT}")
         while self._bytes >= BATCH_BYTES or len(self._batch) >= BATCH_RESULTS:
             await self._changed.park()
         self._batch.append(result)
@@ -165,9 +169,19 @@ def delivering(peer: OverlayPeer, reader: str, way: Way, token: bytes, patience:
 
     async def deliver(results: list[Any]) -> None:
         body = [token, results]
-        if way:
-            await peer.call_via([way], reader, RESULTS_METHOD, body, timeout=patience)
-        else:
-            await peer.call(reader, RESULTS_METHOD, body, timeout=patience)
+        deadline = trio.current_time() + patience
+        while True:
+            left = max(deadline - trio.current_time(), 0.0)
+            try:
+                if way:
+                    await peer.call_via([way], reader, RESULTS_METHOD, body, timeout=left)
+                else:
+                    await peer.call(reader, RESULTS_METHOD, body, timeout=left)
+            except Overloaded:  # other streams of its wait for their turn
+                if left < _BUSY:
+                    raise
+                await trio.sleep(_BUSY)
+            else:
+                return
 
     return deliver

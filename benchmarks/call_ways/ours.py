@@ -20,7 +20,9 @@ from aqua_compat.services.calling import OnPeer
 from benchmarks.call_ways.way import CALL_TIMEOUT, CONCURRENCY, Measure, measured, serve_until_told, server
 
 LIMITS = ServiceLimits(concurrency=CONCURRENCY)
-RELAY_RULES = f"[overlay.relaying]\nmax_by_caller = {CONCURRENCY}\nmax_to_target = {CONCURRENCY}\n"
+RELAY_RULES = (
+    f"[overlay.relaying]\nmax_by_caller = {CONCURRENCY}\nmax_to_target = {CONCURRENCY}\nmax_between = {CONCURRENCY}\n"
+)
 
 
 class Echo:

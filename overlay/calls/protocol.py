@@ -131,5 +131,5 @@ def encode(frame: Frame) -> bytes:
 
 
 def shortened(text: str) -> str:
-    """`text`, or as much of its beginning as a frame may hold."""
-    return text[:_TEXT_MAX_LENGTH]
+    """`text`, or as much of its beginning as a frame may hold, as UTF-8 can express it."""
+    return text[:_TEXT_MAX_LENGTH].encode(errors="replace").decode()

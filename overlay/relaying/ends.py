@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from overlay.calls.links import Links
 from overlay.calls.serving import Handler
 from overlay.errors import (
+    BodyTooLarge,
     CallFailed,
     CallRefused,
     CallTimeout,
@@ -33,7 +34,8 @@ from overlay.settings import RelayLimits
 
 SKEW: Final = 30.0  # seconds by which clocks may differ
 
-_NO_SESSION: Final = "no-session"
+OPENING_TIMEOUT: Final = 3.0  # seconds; a relay that says nothing mustn't use up the time of the next
+_ENVELOPE: Final = 1024  # bytes by which a sealed request is longer than its body, at most
 
 
 class _Sealed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -58,6 +60,14 @@ class _Answer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     body: bytes
 
 
+class _Opening:
+    """An attempt to open a session, shared by everybody who wants it."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.failure: CallFailed | None = None
+
+
 class RelayedCalls:
     """Calls of one peer through relays, both ways."""
 
@@ -70,7 +80,8 @@ class RelayedCalls:
         self._handlers: dict[str, Handler] = {}
         self._own = OwnSessions(limits.max_sessions)
         self._accepted = AcceptedSessions(limits.max_sessions)
-        self._opening: dict[str, trio.Lock] = {}
+        self._opening: dict[tuple[str, ...], _Opening] = {}
+        self._most_bytes = limits.max_bytes - _ENVELOPE
         links.serve(METHODS[Purpose.OPENING], self._accept)
         links.serve(METHODS[Purpose.REQUEST], self._answer)
 
@@ -85,6 +96,8 @@ class RelayedCalls:
         """
         encoded = encode_item(body)
         deadline = trio.current_time() + min(timeout, LONGEST)
+        if len(encoded) > self._most_bytes:
+            raise BodyTooLarge(peer_id, method, f"at most {self._most_bytes} bytes are relayed")
         session = await self._session(peer_id, relays, method, deadline)
         left = max(deadline - trio.current_time(), 0.0)
         request = [method, encoded, self._clock() + left]
@@ -96,11 +109,9 @@ class RelayedCalls:
             self._own.forget(session)
             raise
         except CallRefused as error:
-            if error.code != _NO_SESSION:
-                raise
-            # Who stands between may say so too, after the request was served.
+            # What the peer has to say comes sealed. This may be from who stands between, after the request was served.
             self._own.forget(session)
-            raise ConnectionLost(peer_id, method, "it was started anew, or forgot who calls") from error
+            raise ConnectionLost(peer_id, method, f"{error.message} (through {relays[0]})") from error
         return self._result(session, number, raw, method)
 
     def _result(self, session: Session, number: int, raw: object, method: str) -> object:
@@ -119,33 +130,45 @@ class RelayedCalls:
             raise ProtocolError(session.peer_id, method, f"its answer {error}") from error
 
     async def _session(self, peer_id: str, relays: Sequence[str], method: str, deadline: float) -> Session:
-        """One session for all calls on a peer, opened once. Raises CallFailed: the call surely didn't arrive."""
-        session = self._own.get(peer_id, trio.current_time())
-        if session is not None:
+        """One session for all calls on a peer, whose opening those that come meanwhile share.
+
+        Raises CallFailed, of which Unreachable and Overloaded say that the next way may be tried.
+        """
+        way = (peer_id, *relays)
+        with trio.move_on_at(deadline):
+            while (session := self._own.get(peer_id, trio.current_time())) is None:
+                opening = self._opening.get(way)
+                if opening is not None:
+                    await opening.done.wait()
+                    if opening.failure is not None:
+                        raise opening.failure
+                    continue
+                opening = self._opening[way] = _Opening()
+                try:
+                    session = await self._open(peer_id, relays, method, deadline)
+                    self._own.put(session, trio.current_time())
+                except CallFailed as error:
+                    opening.failure = error
+                    raise
+                finally:
+                    del self._opening[way]
+                    opening.done.set()
             return session
-        lock = self._opening.setdefault(peer_id, trio.Lock())
-        try:
-            with trio.move_on_at(deadline):
-                async with lock:
-                    session = self._own.get(peer_id, trio.current_time())
-                    if session is None:
-                        session = await self._open(peer_id, relays, method, deadline)
-                        self._own.put(session, trio.current_time())
-                    return session
-        finally:
-            if not lock.locked():
-                self._opening.pop(peer_id, None)
         raise CallTimeout(peer_id, method)
 
     async def _open(self, peer_id: str, relays: Sequence[str], method: str, deadline: float) -> Session:
+        """Raises CallFailed; the call surely didn't arrive."""
         offer = Offer(self._identity, peer_id, self._clock())
         left = max(deadline - trio.current_time(), 0.0)
         try:
-            return offer.accepted(await self._through(relays, peer_id, method, Purpose.OPENING, offer.sealed, left))
-        except ConnectionLost as error:
+            raw = await self._through(
+                relays, peer_id, method, Purpose.OPENING, offer.sealed, min(OPENING_TIMEOUT, left / 2)
+            )
+            return offer.accepted(raw)
+        except (ConnectionLost, CallTimeout, CallRefused) as error:
             raise Unreachable(peer_id, method, error.reason) from error
         except BadSeal as error:
-            raise ProtocolError(peer_id, method, f"its answer through {relays[0]}: {error}") from error
+            raise Unreachable(peer_id, method, f"its answer through {relays[0]}: {error}") from error
 
     async def _through(
         self, relays: Sequence[str], peer_id: str, method: str, purpose: Purpose, sealed: bytes, timeout: float
@@ -167,7 +190,7 @@ class RelayedCalls:
         await trio.lowlevel.checkpoint()
         try:
             opening = opening_of(body, self._identity.peer_id)
-            if abs(opening.time - self._clock()) > SKEW:
+            if not abs(opening.time - self._clock()) <= SKEW:
                 raise Refusal("malformed", "the opening is old, or the clocks differ too much")
             session, answer = accept(self._identity, body, opening, secrets.token_bytes(16))
         except BadSeal as error:
@@ -185,14 +208,14 @@ class RelayedCalls:
             raise Refusal("malformed", str(error)) from error
         session = self._accepted.get(sealed.session, trio.current_time())
         if session is None:
-            raise Refusal(_NO_SESSION, "the session is over, or never was")
+            raise Refusal("no-session", "it was started anew, or forgot who calls")
         try:
             plain = decode_item(session.open_request(sealed.number, sealed.request))
             request = msgspec.convert(plain, _Request, builtin_types=(bytes,))
         except (BadSeal, msgspec.ValidationError, FrameError) as error:
             raise Refusal("malformed", str(error)) from error
-        self._accepted.note_used(sealed.session)
-        if request.expires < self._clock() - SKEW:
+        self._accepted.note_used(sealed.session, trio.current_time())
+        if not request.expires >= self._clock() - SKEW:
             raise Refusal("malformed", "the request has expired, or the clocks differ too much")
         code, message, result = await self._outcome(session.peer_id, request)
         return session.seal_answer(sealed.number, encode_item([code, message, result]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
 from overlay.calls.links import Links
 from overlay.errors import (
+    BodyTooLarge,
     CallFailed,
     CallRefused,
     CallTimeout,
@@ -31,6 +32,7 @@ FORWARDED: Final[dict[str, type[CallFailed]]] = {
     "unreachable": Unreachable,
     "overloaded": Overloaded,
     "timeout": CallTimeout,
+    "too-large": BodyTooLarge,
 }
 """What becomes of a call behind a relay, by the code with which the relay tells it."""
 
@@ -67,6 +69,7 @@ class Relay:
         self._limits = limits
         self._by_caller: Counter[str] = Counter()
         self._by_target: Counter[str] = Counter()
+        self._between: Counter[tuple[str, str]] = Counter()
         links.serve(RELAY_METHOD, self._pass_on)
 
     async def _pass_on(self, caller: str, body: object) -> object:
@@ -75,15 +78,24 @@ class Relay:
         except msgspec.ValidationError as error:
             raise Refusal("malformed", str(error)) from error
         limits, target = self._limits, passage.target
-        if self._by_caller[caller] >= limits.max_by_caller or self._by_target[target] >= limits.max_to_target:
+        if (
+            self._by_caller[caller] >= limits.max_by_caller
+            or self._by_target[target] >= limits.max_to_target
+            or self._between[caller, target] >= limits.max_between
+        ):
             raise Refusal("overloaded", "too many calls are being relayed")
         if len(passage.sealed) > limits.max_bytes:
-            raise Refusal("malformed", f"at most {limits.max_bytes} bytes are relayed")
-        # Never dials the target: a relay that dialled for strangers would be a tool for scanning.
-        if not passage.further and not self._links.is_linked(target):
+            raise Refusal("too-large", f"at most {limits.max_bytes} bytes are relayed")
+        # Never dials: a relay that dialled for strangers would be a tool for scanning.
+        if not self._links.is_linked(passage.further[0] if passage.further else target):
             raise Refusal("unreachable", "it isn't connected to this relay")
-        self._by_caller[caller] += 1
-        self._by_target[target] += 1
+        counted: list[tuple[Counter[Any], object]] = [
+            (self._by_caller, caller),
+            (self._by_target, target),
+            (self._between, (caller, target)),
+        ]
+        for counter, key in counted:
+            counter[key] += 1
         try:
             if passage.further:
                 onward = msgspec.structs.replace(passage, further=()).as_body()
@@ -95,7 +107,7 @@ class Relay:
             code = next((code for code, kind in FORWARDED.items() if isinstance(error, kind)), "relay")
             raise Refusal(code, error.reason) from error
         finally:
-            for counter, key in ((self._by_caller, caller), (self._by_target, target)):
+            for counter, key in counted:
                 counter[key] -= 1
                 if not counter[key]:
                     del counter[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
 from overlay.relaying.sealing import Session
@@ -10,6 +10,9 @@ from overlay.relaying.sealing import Session
 LIFETIME: Final = 600.0  # seconds for which a session is accepted
 RENEWED_AFTER: Final = 540.0  # seconds after which its caller opens another
 IDLE: Final = 30.0  # seconds without a call after which its caller opens another: the peer may have been restarted
+
+OF_ONE_CALLER: Final = 4  # sessions that are accepted of one caller
+JUST_OPENED: Final = 5.0  # seconds within which a session's first request may be on its way
 
 
 class _Open(NamedTuple):
@@ -48,12 +51,14 @@ class OwnSessions:
 
 
 class AcceptedSessions:
-    """Of callers. When there are too many, those that were never used go first, then the least recently used."""
+    """Of callers, a few of each. When there are too many, those that are idle go first, then those that were never
+    used, then the least recently used."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._unused: OrderedDict[bytes, _Open] = OrderedDict()
         self._used: OrderedDict[bytes, _Open] = OrderedDict()
+        self._of_caller: dict[str, deque[bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._unused) + len(self._used)
@@ -64,22 +69,34 @@ class AcceptedSessions:
             return None
         return known.session
 
-    def note_used(self, session_id: bytes) -> None:
+    def note_used(self, session_id: bytes, now: float) -> None:
         """Its caller proved that it has the key."""
         known = self._unused.pop(session_id, None) or self._used.get(session_id)
         if known is not None:
-            self._used[session_id] = known
+            self._used[session_id] = known._replace(used=now)
             self._used.move_to_end(session_id)
 
     def put(self, session: Session, now: float) -> None:
+        of_caller = self._of_caller.setdefault(session.peer_id, deque())
+        if len(of_caller) >= OF_ONE_CALLER:
+            self._forget(of_caller[0])
+        while len(self) >= self._most:
+            self._forget(self._least_wanted(now))
         self._unused[session.id] = _Open(session, now, now)
-        if len(self) > self._most:
-            self._forget_expired(now)
-        if len(self) > self._most:
-            # All but the newcomer: one that nobody could use yet mustn't be forgotten for it.
-            (self._unused if len(self._unused) > 1 else self._used).popitem(last=False)
+        self._of_caller.setdefault(session.peer_id, deque()).append(session.id)
 
-    def _forget_expired(self, now: float) -> None:
-        for sessions in (self._unused, self._used):
-            for session_id in [one for one, known in sessions.items() if now - known.opened > LIFETIME]:
-                del sessions[session_id]
+    def _least_wanted(self, now: float) -> bytes:
+        unused, used = next(iter(self._unused.items()), None), next(iter(self._used.items()), None)
+        if used is not None and (unused is None or now - used[1].used > 2 * IDLE):
+            return used[0]
+        if unused is not None and (used is None or now - unused[1].opened > JUST_OPENED):
+            return unused[0]
+        assert used is not None
+        return used[0] if len(self._used) > len(self._unused) else next(iter(self._unused))
+
+    def _forget(self, session_id: bytes) -> None:
+        known = self._unused.pop(session_id, None) or self._used.pop(session_id)
+        of_caller = self._of_caller[known.session.peer_id]
+        of_caller.remove(session_id)
+        if not of_caller:
+            del self._of_caller[known.session.peer_id]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from overlay.identity import Identity
 from overlay.relaying.sealing import WINDOW, BadSeal, Offer, Session, accept, opening_of
-from overlay.relaying.sessions import IDLE, LIFETIME, RENEWED_AFTER, AcceptedSessions, OwnSessions
+from overlay.relaying.sessions import IDLE, LIFETIME, OF_ONE_CALLER, RENEWED_AFTER, AcceptedSessions, OwnSessions
 
 CALLER, TARGET = Identity.from_seed(bytes(32)), Identity.from_seed(bytes([1]) * 32)
 IDS = count()
@@ -100,13 +100,49 @@ def test_callers_renew_sessions_before_they_are_refused_and_after_a_pause() -> N
     assert own.get(TARGET.peer_id, IDLE + 1) is None
 
 
-def test_expired_sessions_make_room_first() -> None:
-    accepted = AcceptedSessions(2)
-    first, second, third = (ends()[1] for _ in range(3))
-    accepted.put(first, 0.0)
-    accepted.note_used(first.id)
-    accepted.put(second, LIFETIME)
-    accepted.put(third, LIFETIME + 1)
-    assert accepted.get(first.id, LIFETIME + 1) is None
-    assert accepted.get(second.id, LIFETIME + 1) is second
-    assert accepted.get(third.id, LIFETIME + 1) is third
+def of_caller(number: int) -> Session:
+    return Session(next(IDS).to_bytes(16, "big"), f"caller {number}", bytes(32), bytes(32))
+
+
+def test_idle_sessions_make_room_first_then_unused_ones_then_the_least_recently_used() -> None:
+    accepted = AcceptedSessions(3)
+    idle, busy, unused, first, second = (of_caller(number) for number in range(5))
+    accepted.put(idle, 0.0)
+    accepted.note_used(idle.id, 0.0)
+    accepted.put(busy, 0.0)
+    accepted.note_used(busy.id, 3 * IDLE)
+    accepted.put(unused, 2 * IDLE)
+    accepted.put(first, 3 * IDLE)
+    assert accepted.get(idle.id, 3 * IDLE) is None
+    accepted.put(second, 3 * IDLE)
+    assert accepted.get(unused.id, 3 * IDLE) is None
+    assert [accepted.get(one.id, 3 * IDLE) for one in (busy, first, second)] == [busy, first, second]
+
+
+def test_a_session_just_opened_stays_until_its_first_request_can_be_there() -> None:
+    accepted = AcceptedSessions(8)
+    for number in range(6):
+        used = of_caller(number)
+        accepted.put(used, 0.0)
+        accepted.note_used(used.id, 10.0)
+    one, other = of_caller(10), of_caller(11)
+    accepted.put(one, 10.0)
+    accepted.put(other, 10.0)
+    for number in range(12, 14):
+        accepted.put(of_caller(number), 10.0)
+        assert accepted.get(one.id, 10.0) is one
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.floats(0, 100)), max_size=80))
+def test_sessions_are_few_of_each_caller_and_bounded_in_all(openings: list[tuple[int, bool, float]]) -> None:
+    accepted = AcceptedSessions(10)
+    now = 0.0
+    for caller, is_used, later in openings:
+        now += later
+        session = of_caller(caller)
+        accepted.put(session, now)
+        assert accepted.get(session.id, now) is session
+        if is_used:
+            accepted.note_used(session.id, now)
+        assert len(accepted) == sum(map(len, accepted._of_caller.values())) <= 10
+        assert all(0 < len(sessions) <= OF_ONE_CALLER for sessions in accepted._of_caller.values())
