@@ -185,6 +185,14 @@ class Registry:
     async def reissue(self, record: Record, *, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Says anew, with the relay of now, what this identity said of a service on itself, unless it ended it."""
         metadata = record.metadata
+        try:
+            resource = (await self._read(metadata.key_id, 1, timeout)).resource
+            newer = resource.slots.get(record.slot)
+            if newer is not None and resource.key is not None and newer.timestamp_issued > record.timestamp_issued:
+                await self._host.keep(Item(resource.key, newer))  # said elsewhere with this identity: that counts
+                return Done(False, (str(NewerRecordOrTombstoneExists(*record.slot)),))
+        except RegistryError as error:
+            return Done(False, (str(error),))
         service_id = metadata.service_id[0] if metadata.service_id else None
         return await self._register(
             metadata.key_id, metadata.value, metadata.peer_id, service_id, record.metadata, 1, timeout

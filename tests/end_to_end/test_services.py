@@ -98,6 +98,8 @@ async def test_a_light_client_serves_and_is_called_through_its_relay_or_the_call
             assert await there.call("echo", "blocking_who") == user.peer_id
             assert await there.call("echo", "swap", Point(1, 2), returns=Point) == Point(2, 1)
             assert await there.service("echo").echo("by proxy") == "by proxy"
+            with pytest.raises(ValueError, match="already"):
+                await provider.provide(resource_id, "second", {"echo": Echo().echo}).__aenter__()
             echo = there.service("echo", Echoing)
             assert await echo.echo(text="typed") == "typed"
             assert await echo.swap(Point(1, 2)) == Point(2, 1)

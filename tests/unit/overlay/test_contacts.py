@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.calls.links import Links
-from overlay.contact_record import MAX_RELAYS, BadContact, Contact, opened_contact, signed_contact
+from overlay.contact_record import MAX_BYTES, MAX_RELAYS, BadContact, Contact, opened_contact, signed_contact
 from overlay.contacts import GET_METHOD, PUT_METHOD, Contacts
 from overlay.errors import CallRefused
 from overlay.host import Host
@@ -44,6 +44,16 @@ def test_a_contact_names_few_relays_however_many_there_are() -> None:
     relays = [(Identity.generate().peer_id, [ADDRESS]) for _ in range(30)]
     contact = signed_contact(Identity.generate(), [], relays, NOW)
     assert contact.relays == tuple(relay for relay, _ in relays[:MAX_RELAYS])
+
+
+def test_no_addresses_of_others_make_a_contact_too_large() -> None:
+    """What members tell of their addresses is in the own contact: a host died of names in four-byte letters."""
+    name = "/dns4/" + ".".join(["\U00020000" * 55] * 4) + "/tcp/1/ws"
+    relays = [(Identity.generate().peer_id, [name, name]) for _ in range(4)]
+    contact = signed_contact(Identity.generate(), [name] * 16, [*relays, (RELAY, [])], NOW)
+    assert len(contact.sealed) <= MAX_BYTES
+    long_names = [f"/dns4/{'x' * 60}.{'y' * 60}.{'z' * 60}.{number}/tcp/1/ws" for number in range(16)]
+    assert len(signed_contact(Identity.generate(), long_names, [(RELAY, [])], NOW).sealed) <= MAX_BYTES
 
 
 @given(st.data())
@@ -202,6 +212,47 @@ async def test_a_full_member_refuses_newcomers_until_something_expires(
             await put()
         await trio.sleep(101)
         await put()
+
+
+async def test_a_full_member_sends_a_contact_on_all_the_same(autojump_clock: trio.testing.MockClock) -> None:
+    async with world(4, ContactSettings(max_kept=4, lifetime=10_000, interval=10_000)) as four:
+        await trio.sleep(5)  # each knows all four
+        full, client = four.members[0], await four.light(four.members[0])
+        for member in four.members[1:]:
+            member.contacts._settings = ContactSettings()
+        client.contacts.want_to_be_found()
+        await trio.sleep(5)
+        found = await four.members[2].contacts.find(client.peer_id, timeout=2)
+        assert found is not None
+        assert found.relays == (full.peer_id,)
+
+
+async def test_a_client_whose_clock_was_put_right_is_found(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as four:
+        client = await four.light(four.members[0])
+        right = client.contacts._clock
+        client.contacts._clock = lambda: right() + 60
+        client.contacts.want_to_be_found()
+        await trio.sleep(600)
+        assert await four.members[1].contacts.find(client.peer_id, timeout=2) is None
+        client.contacts._clock = right
+        await trio.sleep(120)
+        assert await four.members[1].contacts.find(client.peer_id, timeout=2) is not None
+
+
+async def test_lookups_for_one_peer_are_rationed(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as four:
+        client = await four.light(four.members[0])
+        ask = partial(client.links.call, four.members[0].peer_id, GET_METHOD, timeout=3)
+        wanted = Identity.generate().peer_id
+
+        async def ask_often() -> None:
+            for _ in range(200):
+                await ask([wanted, True])
+
+        with pytest.raises(CallRefused, match="too many lookups"):
+            await ask_often()
+        await ask([wanted, False])
 
 
 async def test_members_that_lie_invent_nothing(autojump_clock: trio.testing.MockClock) -> None:

@@ -9,10 +9,10 @@ import trio
 import trio.testing
 
 from overlay.contact_record import Contact
-from overlay.errors import CallRefused, ConnectionLost, Unreachable
+from overlay.errors import CallFailed, CallRefused, ConnectionLost, Overloaded, ProtocolNotSupported, Unreachable
 from overlay.ways import Ways
 
-Failure = type[Unreachable] | str | None
+Failure = type[CallFailed] | str | None
 
 
 class FakeWalker:
@@ -28,6 +28,7 @@ class FakeWalker:
         self.found: list[str] = []
         self.contact: Contact | None = None
         self.unreachable_for = 0.0
+        self.link_failure: type[CallFailed] = Unreachable
 
     def nodes(self) -> list[str]:
         return ["node"]
@@ -50,7 +51,7 @@ class FakeWalker:
     async def link(self, peer_id: str) -> None:
         self.tried.append(f"link {peer_id}")
         await trio.sleep(self.unreachable_for)
-        raise Unreachable(peer_id, "link")
+        raise self.link_failure(peer_id, "link")
 
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
         return await self._outcome("direct", body)
@@ -123,3 +124,15 @@ async def test_no_way_is_tried_beyond_the_time_for_reaching(autojump_clock: trio
     with pytest.raises(Unreachable):
         await called(walker, "one", "two", timeout=60, reach=2)
     assert trio.current_time() - began <= 2
+
+
+async def test_a_relay_that_is_full_or_speaks_otherwise_is_no_end() -> None:
+    walker = FakeWalker(one=Overloaded)
+    walker.linked.discard("target")
+    assert await called(walker, "one", "two") == "by two"
+    walker = FakeWalker()
+    walker.linked = {"node"}
+    walker.link_failure = ProtocolNotSupported
+    assert await called(walker, "original relay") == "by node"
+    with pytest.raises(Overloaded):  # the peer itself, on its own link
+        await called(FakeWalker(direct=Overloaded), "one")

@@ -6,7 +6,7 @@ import msgspec
 import trio
 
 from overlay.identity import Identity
-from registry.messages import PUT, READ, ReadBody, StatePage, build, parse
+from registry.messages import PUT, READ, Item, ReadBody, StatePage, build, parse
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
 from registry.values import Record, Tombstone, decode_state, encode
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
@@ -389,3 +389,22 @@ async def test_a_record_issued_anew_says_the_same_later(autojump_clock) -> None:
         [after] = (await nodes[0].registry.resolve_resource(resource_id, 3)).records or ()
         assert after.timestamp_issued > before.timestamp_issued
         assert (after.metadata.value, after.metadata.service_id) == ("v", ("s",))
+
+
+async def test_a_record_is_not_issued_anew_where_its_issuer_ended_it_elsewhere(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (_, nodes):
+        resource_id = await make_resource(nodes[0], factor=3)
+        issuer = nodes[1]
+        assert (await issuer.registry.register_service(resource_id, "v", issuer.peer_id, "s", factor=3))[0]
+        [record] = (await issuer.registry.resolve_resource(resource_id, 3)).records or ()
+        key = (await issuer.store.resource(resource_id)).key
+        assert key is not None
+        unsigned = Tombstone(resource_id, issuer.peer_id, issuer.peer_id, record.timestamp_issued + 5, b"", b"")
+        tombstone = msgspec.structs.replace(unsigned, issuer_signature=issuer.identity.sign(unsigned.signed_bytes()))
+        for node in (nodes[0], nodes[2]):
+            assert await node.parts.replica.intake.store([Item(key, tombstone)], issuer.peer_id) == [""]
+        issuer.registry._door = nodes[0].registry._door  # as a light client acts through a node
+        assert not (await issuer.registry.reissue(record)).success
+        assert (await issuer.store.resource(resource_id)).slots[record.slot] == tombstone, "it is learned"
+        await trio.sleep(60)
+        assert (await nodes[0].registry.resolve_resource(resource_id, 3)).records == ()
