@@ -104,7 +104,7 @@ class BlockingClient:
         try:
             trio.from_thread.run(within_lifetime, trio_token=self._token)
         except (trio.RunFinishedError, trio.Cancelled):
-            raise RuntimeError("the client was closed") from None
+            raise RuntimeError("the client was closed") from self._failure
         if failures:
             raise failures[0]
         if not done:

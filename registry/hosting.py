@@ -35,6 +35,10 @@ class Shelf(Protocol):
         """What is known of a slot."""
         ...
 
+    async def key(self, key_id: str) -> Key | None:
+        """The key of a resource of which something is kept here."""
+        ...
+
     async def occupancy(self, issuer: str) -> tuple[int, int, int]:
         """What is hosted for others: (records, their bytes, records by `issuer`)."""
         ...
@@ -104,6 +108,11 @@ class Host:
         """Whether the record with this metadata is what this peer hosts in its slot now."""
         known = await self._shelf.state(metadata.slot)
         return isinstance(known, Record) and known.metadata == metadata
+
+    async def vouched(self, slot: Slot) -> tuple[Key, Record] | None:
+        """The record that this peer hosts in a slot, and its key."""
+        record, key = await self._shelf.state(slot), await self._shelf.key(slot.key_id)
+        return (key, record) if isinstance(record, Record) and key is not None else None
 
     async def keep_key(self, key: Key) -> None:
         """Keeps a key of this peer's own, which it renews. Raises KeyRemoved and other kinds of RegistryError."""

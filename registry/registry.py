@@ -6,11 +6,12 @@ Nothing here raises for what the network does: every result carries its errors, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
+import structlog
 import trio
 
 from overlay.errors import CallFailed
@@ -30,6 +31,7 @@ from registry.issuing import IssueLog
 from registry.merging import ResourceState
 from registry.messages import Item, WriteOutcome
 from registry.network import Clock
+from registry.outcomes import Created, Done, Found, Resolved
 from registry.reading import ReadOutcome
 from registry.recent_keys import RecentKeys
 from registry.settings import RegistrySettings
@@ -41,6 +43,8 @@ from registry.values import Key, KeyTombstone, Record, RecordMetadata, Slot, Sta
 from registry.watching.watch import Watch
 from registry.watching.watches import Watches
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
 ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
 
@@ -50,26 +54,6 @@ NOT_UNREGISTERED: Final = "unregisterService failed: timeout exceeded"
 NOT_REMOVED: Final = "resource wasn't removed: timeout exceeded"
 NOT_FOUND: Final = "resource not found: timeout exceeded"
 TIMEOUT: Final = "timeout exceeded"
-
-
-class Created(NamedTuple):
-    resource_id: str | None
-    errors: tuple[str, ...]
-
-
-class Found(NamedTuple):
-    key: Key | None
-    errors: tuple[str, ...]
-
-
-class Done(NamedTuple):
-    success: bool
-    errors: tuple[str, ...]
-
-
-class Resolved(NamedTuple):
-    records: tuple[Record, ...] | None
-    errors: tuple[str, ...]
 
 
 class Registry:
@@ -229,15 +213,34 @@ class Registry:
     ) -> Done:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
 
+        is_own = peer_id == self.identity.peer_id
+
         async def state(key: Key, timestamp: int, remaining: float) -> Tombstone:  # noqa: ARG001 - needs nobody
             unsigned = Tombstone(key.id, self.identity.peer_id, peer_id, timestamp, b"", issuer_signature=b"")
-            tombstone = msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
-            if peer_id == self.identity.peer_id:  # so that it isn't renewed or issued anew meanwhile
+            signature = self.identity.sign(unsigned.signed_bytes())
+            tombstone = msgspec.structs.replace(unsigned, issuer_signature=signature)
+            if is_own:  # so that it isn't renewed or issued anew meanwhile
                 with suppress(ServiceError):  # whether it counts, the replicas decide
                     await self._host.keep(Item(key, tombstone))
             return tombstone
 
-        return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_UNREGISTERED)
+        done = await self._issue(resource_id, peer_id, state, factor, timeout, NOT_UNREGISTERED)
+        if is_own and not done.success:
+            await self._end_here(Slot(resource_id, peer_id, peer_id), state)
+        return done
+
+    async def _end_here(self, slot: Slot, make: Callable[[Key, int, float], Awaitable[Tombstone]]) -> None:
+        """What couldn't be ended in the network isn't renewed any more, nor issued anew for another relay."""
+        try:
+            async with self._slots.locked(slot):
+                vouched = await self._host.vouched(slot)
+                if vouched is not None:
+                    key, record = vouched
+                    outcome = ReadOutcome()
+                    outcome.resource = ResourceState.of(key, [record], None)
+                    await make(key, await self._next_timestamp(slot, outcome), 0.0)
+        except RegistryError as error:
+            _log.warning("a record couldn't be ended on this peer", key_id=slot.key_id, error=str(error))
 
     async def resolve_resource(self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT) -> Resolved:
         """The live records of a resource, once `ack` replicas have answered (original: resolveResource).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from registry.messages import Item
 from registry.replica import Replica
 from registry.storage import Store
-from registry.values import Slot, State
+from registry.values import Key, Slot, State
 
 
 class StoreShelf:
@@ -18,6 +18,9 @@ class StoreShelf:
 
     async def state(self, slot: Slot) -> State | None:
         return (await self._store.resource(slot.key_id)).slots.get(slot)
+
+    async def key(self, key_id: str) -> Key | None:
+        return (await self._store.resource(key_id)).key
 
     async def occupancy(self, issuer: str) -> tuple[int, int, int]:
         return await self._store.read(lambda transaction: transaction.hosting(self._peer_id, issuer))

@@ -6,6 +6,7 @@ import msgspec
 import trio
 
 from overlay.identity import Identity
+from registry.errors import DoorClosed
 from registry.messages import PUT, READ, Item, ReadBody, StatePage, build, parse
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
 from registry.values import Record, Tombstone, decode_state, encode
@@ -408,3 +409,23 @@ async def test_a_record_is_not_issued_anew_where_its_issuer_ended_it_elsewhere(a
         assert (await issuer.store.resource(resource_id)).slots[record.slot] == tombstone, "it is learned"
         await trio.sleep(60)
         assert (await nodes[0].registry.resolve_resource(resource_id, 3)).records == ()
+
+
+async def test_what_cannot_be_ended_in_the_network_is_not_issued_anew(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (_, nodes):
+        resource_id = await make_resource(nodes[0], factor=3)
+        issuer = nodes[1]
+        assert (await issuer.registry.register_service(resource_id, "v", issuer.peer_id, "s", factor=3))[0]
+        [record] = (await issuer.registry.resolve_resource(resource_id, 3)).records or ()
+        issuer.registry._door = nodes[0].registry._door  # as a light client acts through a node
+        issuer.registry._keys.forget(resource_id)
+
+        async def closed(*_: object, **__: object) -> object:
+            await trio.lowlevel.checkpoint()
+            raise DoorClosed("no node could be reached")
+
+        honest = nodes[0].registry._door.read
+        nodes[0].registry._door.read = closed  # type: ignore[method-assign,assignment]
+        assert not (await issuer.registry.unregister_service(resource_id, issuer.peer_id)).success
+        nodes[0].registry._door.read = honest  # type: ignore[method-assign]
+        assert not (await issuer.registry.reissue(record)).success

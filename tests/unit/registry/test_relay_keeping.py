@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from registry.errors import DoorClosed
-from registry.registry import Done
+from registry.outcomes import Done
 from registry.relay_keeping import RelayKeeping
 from registry.settings import RegistrySettings
 from registry.values import Record
