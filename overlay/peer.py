@@ -130,7 +130,7 @@ class OverlayPeer:
     ) -> object:
         """Call `method` of a peer through one relay, or through two that are connected to each other, nearest first.
 
-        The peer learns from a signature who calls. Raises subclasses of `CallFailed`, as `call`.
+        The peer learns who calls, and the relays can read nothing. Raises subclasses of `CallFailed`, as `call`.
         """
         return await self._relayed.call(peer_id, relays, method, body, timeout=timeout)
 
