@@ -216,6 +216,7 @@ async def test_what_is_lost_on_the_way_is_told_after_the_next_renewal(autojump_c
             return None
 
         outside.peer.intercept("registry.announce", lost)
+        outside.parts.watches.phase = trio.current_time() + RENEW / 2  # not by chance just after the registration
         async with outside.registry.watch(resource_id) as watch:
             await anext(watch)
             await trio.sleep(2)
