@@ -5,6 +5,8 @@ An absent option (`?T`) is null; `relay_id` and `service_id` are arrays of no or
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -83,22 +85,31 @@ _EMPTY_KEY: dict[str, Json] = {
 def to_json(value: object) -> Json:
     """What a function or a command returns, ready for a JSON encoder; several results are one array.
 
+    What CBOR can say and JSON can't, as services of others may answer: a number that is none, or infinite, is null;
+    bytes that are a key are hexadecimal, other keys as JSON writes them.
+
     Raises TypeError for what none returns.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+        return None if isinstance(value, float) and not math.isfinite(value) else value
     if isinstance(value, (bytes, bytearray)):
         return list(value)
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
     if isinstance(value, dict):
-        return {str(name): to_json(item) for name, item in value.items()}
+        return {_key_text(name): to_json(item) for name, item in value.items()}
     if isinstance(value, (GetKeyMetadataResult, MergeKeysResult)) and value.key is None:
         return {"success": value.success, "error": value.error, "key": dict(_EMPTY_KEY)}
     if isinstance(value, msgspec.Struct):
         names = [name for name, _ in FIELDS[type(value)]] if type(value) in FIELDS else value.__struct_fields__
         return {name: to_json(getattr(value, name)) for name in names}
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _key_text(name: object) -> str:
+    if isinstance(name, str):
+        return name
+    return name.hex() if isinstance(name, bytes) else json.dumps(to_json(name))
 
 
 def from_json(aqua_type: str, name: str, value: object) -> object:

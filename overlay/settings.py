@@ -91,6 +91,20 @@ class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 512 * 1024
     """Of one request."""
 
+    opened_by_caller: float = 50.0
+    """Sessions per second that one peer may have opened through this one, on average. The peers at their ends check
+    two signatures for each."""
+
+    opened_by_caller_burst: float = 1024.0
+    """Sessions that one peer may have opened through this one at once: calls on so many peers that it didn't know."""
+
+    opened_via_relay: float = 200.0
+    """Sessions per second with this peer that others may open through one relay, on average; each costs about 0.4 ms.
+    Beyond it they try another."""
+
+    opened_via_relay_burst: float = 2048.0
+    """Sessions with this peer that others may open through one relay at once."""
+
     max_sessions: int = 4096
     """Peers that are called through relays, and as many that call, whose keys are remembered, about 1 kB each."""
 

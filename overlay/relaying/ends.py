@@ -11,6 +11,7 @@ import msgspec
 import trio
 from msgspec import Meta, Struct
 
+from overlay.allowance import Allowances
 from overlay.calls.links import Links
 from overlay.calls.serving import Handler
 from overlay.errors import (
@@ -80,6 +81,7 @@ class RelayedCalls:
         self._handlers: dict[str, Handler] = {}
         self._own = OwnSessions(limits.max_sessions)
         self._accepted = AcceptedSessions(limits.max_sessions)
+        self._accepted_via = Allowances(limits.opened_via_relay, limits.opened_via_relay_burst)
         self._opening: dict[tuple[str, ...], _Opening] = {}
         self._most_bytes = limits.max_bytes - _ENVELOPE
         links.serve(METHODS[Purpose.OPENING], self._accept)
@@ -186,8 +188,10 @@ class RelayedCalls:
         except CallFailed as error:
             raise type(error)(peer_id, method, f"its relay {relays[0]}: {error.reason}") from error
 
-    async def _accept(self, relay: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
+    async def _accept(self, relay: str, body: object) -> object:
         await trio.lowlevel.checkpoint()
+        if not self._accepted_via.take(relay):
+            raise Refusal("overloaded", "too many sessions are opened through this relay")
         try:
             opening = opening_of(body, self._identity.peer_id)
             if not abs(opening.time - self._clock()) <= SKEW:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from overlay.allowance import Allowances
 from overlay.calls.links import Links
 from overlay.errors import (
     BodyTooLarge,
@@ -62,7 +63,8 @@ class Passage(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Relay:
-    """Holds nothing between calls; bounds what one caller, and all to one target, have under way."""
+    """Holds nothing between calls; bounds what one caller, and all to one target, have under way, and how
+    many sessions one caller opens."""
 
     def __init__(self, links: Links, limits: RelayLimits) -> None:
         self._links = links
@@ -70,6 +72,7 @@ class Relay:
         self._by_caller: Counter[str] = Counter()
         self._by_target: Counter[str] = Counter()
         self._between: Counter[tuple[str, str]] = Counter()
+        self._opened = Allowances(limits.opened_by_caller, limits.opened_by_caller_burst)
         links.serve(RELAY_METHOD, self._pass_on)
 
     async def _pass_on(self, caller: str, body: object) -> object:
@@ -89,6 +92,8 @@ class Relay:
         # Never dials: a relay that dialled for strangers would be a tool for scanning.
         if not self._links.is_linked(passage.further[0] if passage.further else target):
             raise Refusal("unreachable", "it isn't connected to this relay")
+        if passage.purpose is Purpose.OPENING and not self._opened.take(caller):
+            raise Refusal("overloaded", "this peer opens too many sessions")
         counted: list[tuple[Counter[Any], object]] = [
             (self._by_caller, caller),
             (self._by_target, target),

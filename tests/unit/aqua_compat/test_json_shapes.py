@@ -35,6 +35,12 @@ def test_a_key_result_without_a_key_has_an_empty_one_as_in_the_original() -> Non
     assert list(shape["key"]) == list(to_json(a_key()))  # type: ignore[call-overload]
 
 
+def test_what_only_cbor_can_say_has_a_form_that_every_json_reader_takes() -> None:
+    answer = {2: float("nan"), b"\xff\x00": float("-inf"), True: 1.5, None: b"", (1, "a"): "x", "name": "y"}
+    shape: Any = json.loads(json.dumps(to_json(answer), allow_nan=False))
+    assert shape == {"2": None, "ff00": None, "true": 1.5, "null": [], '[1, "a"]': "x", "name": "y"}
+
+
 @pytest.mark.parametrize(
     ("aqua_type", "value"), [("Record", a_record()), ("RecordMetadata", a_record().metadata), ("Key", a_key())]
 )

@@ -369,3 +369,60 @@ async def test_calls_of_one_peer_that_a_relay_passes_on_are_bounded() -> None:
             await three.call()
         nursery.cancel_scope.cancel()
     assert await three.call() == [three.ids[0].peer_id, "x"]
+
+
+async def test_calls_between_two_peers_and_to_one_that_a_relay_passes_on_are_bounded() -> None:
+    for limits in (RelayLimits(max_between=1), RelayLimits(max_to_target=1)):
+        three = Three(limits)
+        entered = trio.Event()
+
+        async def never(caller: str, body: object, entered: trio.Event = entered) -> object:
+            entered.set()
+            await trio.sleep_forever()
+            raise AssertionError
+
+        three.target.serve("never", never)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(three.call, "never")
+            await entered.wait()
+            with pytest.raises(Overloaded):
+                await three.call()
+            nursery.cancel_scope.cancel()
+        assert await three.call() == [three.ids[0].peer_id, "x"]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        RelayLimits(opened_by_caller=1, opened_by_caller_burst=3),
+        RelayLimits(opened_via_relay=1, opened_via_relay_burst=3),
+    ],
+)
+async def test_sessions_that_are_opened_through_a_relay_are_rationed(
+    autojump_clock: trio.testing.MockClock, limits: RelayLimits
+) -> None:
+    three = Three(limits)
+
+    async def call_anew() -> None:
+        three.own_sessions.clear()
+        await three.call()
+
+    for _ in range(3):
+        await call_anew()
+    with pytest.raises(Overloaded, match="too many sessions"):
+        await call_anew()
+    await trio.sleep(2)
+    await call_anew()
+    for _ in range(10):  # what is open isn't an opening
+        await three.call()
+
+
+async def test_a_relay_passes_on_to_a_further_one_only_when_that_is_connected_to_it() -> None:
+    three, further = Three(), Identity.generate().peer_id
+    Relay(cast("Any", three.wire.of(further)), three.limits)
+    ways = [three.ids[1].peer_id, further]
+    assert await three.caller.call(three.ids[2].peer_id, ways, "who", "x", timeout=5) == [three.ids[0].peer_id, "x"]
+    three.wire.linked = False
+    three.own_sessions.clear()
+    with pytest.raises(Unreachable, match="isn't connected to this relay"):
+        await three.caller.call(three.ids[2].peer_id, ways, "who", "x", timeout=5)
