@@ -97,14 +97,20 @@ def peer_id_of(public_key: bytes) -> str:
 
 @lru_cache(maxsize=16_384)
 def public_key_of(peer_id: str) -> bytes:
-    """The 32-byte Ed25519 public key inlined in `peer_id`. Raises `PeerIdError` when it's no such id."""
+    """The 32-byte Ed25519 public key inlined in `peer_id`. Raises `PeerIdError` when it's no such id.
+
+    A key has one id: what base58 would forgive, such as whitespace at the end, would be another name of the same peer.
+    """
     try:
         raw = base58.b58decode(peer_id) if len(peer_id) <= _PEER_ID_TEXT_LIMIT else b""
     except ValueError:
         raw = b""
     if len(raw) != len(_PEER_ID_PREFIX) + 32 or not raw.startswith(_PEER_ID_PREFIX):
         raise PeerIdError(f"not the peer id of an Ed25519 key: {peer_id[:_PEER_ID_TEXT_LIMIT]!r}")
-    return raw[len(_PEER_ID_PREFIX) :]
+    public_key = raw[len(_PEER_ID_PREFIX) :]
+    if peer_id_of(public_key) != peer_id:
+        raise PeerIdError(f"not as its own peer writes its id: {peer_id!r}")
+    return public_key
 
 
 def verify(peer_id: str, message: bytes, signature: bytes) -> bool:

@@ -39,13 +39,16 @@ def multihash_position(multihash: bytes) -> int:
 
 @lru_cache(maxsize=16384)
 def peer_position(peer_id: str) -> int:
-    """Position of a peer by its base58 id, 0 <= position < 2**256. Raises `PeerIdError` for what isn't base58."""
+    """Position of a peer by its base58 id, 0 <= position < 2**256. Raises `PeerIdError` for what isn't base58, or is
+    another spelling of an id."""
     if not 0 < len(peer_id) <= _LONGEST_PEER_ID:  # decoding base58 is quadratic
         raise PeerIdError(f"a peer id has 1 to {_LONGEST_PEER_ID} characters, not {len(peer_id)}")
     try:
         raw = base58.b58decode(peer_id)
     except ValueError as error:
         raise PeerIdError(f"{peer_id!r} isn't base58") from error
+    if base58.b58encode(raw).decode("ascii") != peer_id:
+        raise PeerIdError(f"{peer_id!r} isn't as base58 writes it")
     return int.from_bytes(sha256(raw).digest(), "big")
 
 

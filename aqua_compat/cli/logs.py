@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
 
 import click
+
+from aqua_compat.cli.failures import one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,6 +40,14 @@ def logging_options(default_level: str) -> Callable[[Command], Command]:
     return add
 
 
+def _printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What others sent is in many lines: nothing of it is to steer the terminal."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = one_line(value)
+    return event
+
+
 def configure_logs(level: str, form: str) -> None:
     """Let structlog write to stderr from `level` on, as `human` or `json` lines."""
     import structlog  # noqa: PLC0415 - 0.2 s that `--help` needn't pay
@@ -47,7 +57,8 @@ def configure_logs(level: str, form: str) -> None:
         last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         plain = structlog.dev.plain_traceback
-        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain, pad_event_to=0)]
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain, pad_event_to=0)
+        last = [_printable, renderer]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import structlog
 import trio
@@ -25,6 +26,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 OVERHEAD = 4096  # bytes of an actor without script and data
 _DECODED = 16  # times as much memory as its bytes, about, that a call's arguments take
+_SOURCES_OF_COPIES = 4  # as many peers together as one
 _TOO_MANY_CALLS = CallResult(1, '"too many calls are under way on this peer"')
 _NO_ROOM = CallResult(1, '"the result found no room on this peer"')
 _INTERNAL = CallResult(1, '"internal error"')
@@ -92,6 +94,15 @@ class Surroundings:
         self.make_room: Callable[[str, int], bool] = self.memory.has_room
         """(source, bytes) -> whether there is room for them, now or once what is done was forgotten."""
         self.calls_under_way = Ledger(settings.max_calls_of_all, settings.max_calls_per_peer)
+        self.take_call: Callable[[str], bool] = partial(self.calls_under_way.take, amount=1)
+        """(source) -> whether one more call of it may begin, and is counted now."""
+
+
+class _Copy(NamedTuple):
+    """`source` brought it."""
+
+    source: str
+    data: bytes
 
 
 class Actor:
@@ -104,11 +115,12 @@ class Actor:
         self._around = around
         self._context = Context(particle, source, deadline, self._hold)
         self._data = b""
-        self._incoming: deque[bytes] = deque()
+        self._incoming: deque[_Copy] = deque()
         self._results: dict[int, CallResult] = {}
-        self._calls = 0
+        self.calls = 0
+        """Calls that are under way."""
         self._is_stepping = False
-        self._has_ended = False
+        self.has_ended = False
         self._scopes: set[trio.CancelScope] = set()
         self._held = OVERHEAD + len(particle.script)
         around.memory.add(source, self._held)
@@ -116,33 +128,38 @@ class Actor:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits or is under way: forgetting it costs only what it knew."""
-        return not (self._is_stepping or self._incoming or self._results or self._calls)
+        return not (self._is_stepping or self._incoming or self._results or self.calls)
 
-    @property
-    def waiting(self) -> int:
-        """Copies that wait for their step."""
-        return len(self._incoming)
+    def has_room_for_copy(self, source: str) -> bool:
+        """Whether one more copy may wait for its step that the peer `source` brings."""
+        most = self._around.settings.max_waiting
+        of_source = sum(copy.source == source for copy in self._incoming)
+        return of_source < most and len(self._incoming) < _SOURCES_OF_COPIES * most
 
-    def take(self, data: bytes) -> None:
-        """One more copy of the particle came, with this data."""
-        self._incoming.append(data)
-        self._hold(len(data))
+    def take(self, source: str, data: bytes) -> None:
+        """One more copy of the particle came, with this data. Who brought it answers for the copy until its step."""
+        self._incoming.append(_Copy(source, data))
+        self._around.memory.add(source, len(data))
         self._wake()
 
     def end(self) -> None:
         """What is under way stops, and its memory is free."""
         self._hold(-self._held)
-        self._has_ended = True
+        for copy in self._incoming:
+            self._around.memory.add(copy.source, -len(copy.data))
+        self._incoming.clear()
+        self._around.calls_under_way.add(self.source, -self.calls)
+        self.has_ended = True
         for scope in self._scopes:
             scope.cancel()
 
     def _hold(self, change: int) -> None:
-        if not self._has_ended:
+        if not self.has_ended:
             self._held += change
             self._around.memory.add(self.source, change)
 
     def _wake(self) -> None:
-        if not self._is_stepping and not self._has_ended and trio.current_time() < self.deadline:
+        if not self._is_stepping and not self.has_ended and trio.current_time() < self.deadline:
             self._is_stepping = True
             self._around.nursery.start_soon(self._run)
 
@@ -160,12 +177,12 @@ class Actor:
 
     async def _step(self) -> None:
         around, particle, limits = self._around, self.particle, self._around.settings
-        incoming = self._incoming.popleft() if self._incoming else b""
+        copy = self._incoming.popleft() if self._incoming else _Copy(self.source, b"")
         results, self._results = self._results, {}
         step = Step(
             script=particle.script,
             previous=self._data,
-            incoming=incoming,
+            incoming=copy.data,
             results=build_results(results),
             init_peer_id=particle.init_peer_id,
             current_peer_id=around.host_peer_id,
@@ -180,19 +197,22 @@ class Actor:
             ),
         )
         try:
-            outcome = await around.steps.step(self.source, step)
+            outcome = await around.steps.step(copy.source, step)
         except InterpreterFailed as error:
             around.metrics.drop("step failed")
             log.debug("a particle's step failed", particle=particle.id, error=str(error))
             return
         finally:
-            self._hold(-len(incoming) - sum(len(result.result) for result in results.values()))
+            around.memory.add(copy.source, -len(copy.data))
+            self._hold(-sum(len(result.result) for result in results.values()))
         if outcome.ret_code != 0:
             around.metrics.count("script errors")
             log.debug("a script failed", particle=particle.id, code=outcome.ret_code, error=outcome.error[:300])
         self._keep(outcome)
 
     def _keep(self, outcome: Outcome) -> None:
+        if self.has_ended:
+            return
         around = self._around
         growth = len(outcome.data) - len(self._data)
         if len(outcome.data) > around.settings.max_particle or not around.make_room(self.source, growth):
@@ -207,22 +227,22 @@ class Actor:
             around.metrics.drop("too many next peers")
         for peer_id in dict.fromkeys(outcome.next_peers[: around.settings.max_next_peers]):
             if peer_id == around.host_peer_id:
-                if self.waiting < around.settings.max_waiting:
-                    self.take(outcome.data)
+                if self.has_room_for_copy(self.source):
+                    self.take(self.source, outcome.data)
             else:
                 around.send_on(self.particle.with_data(outcome.data), peer_id, self.deadline)
 
     def _start_call(self, number: int, request: CallRequest, size: int) -> None:
         around = self._around
         if (
-            self._calls >= around.settings.max_calls
+            self.calls >= around.settings.max_calls
             or not around.make_room(self.source, size)
-            or not around.calls_under_way.take(self.source, 1)
+            or not around.take_call(self.source)
         ):
             around.metrics.count("refused calls")
             self._finish_call(number, _TOO_MANY_CALLS)
             return
-        self._calls += 1
+        self.calls += 1
         around.metrics.count("calls made")
         self._hold(size)
         around.nursery.start_soon(self._call, number, request, size)
@@ -235,9 +255,10 @@ class Actor:
         except Exception:  # of one call; raised on, it would end the node
             log.exception("a builtin failed", service=request.service_id, function=request.function_name)
         finally:
-            self._calls -= 1
+            if not self.has_ended:
+                self.calls -= 1
+                self._around.calls_under_way.add(self.source, -1)
             self._hold(-size)
-            self._around.calls_under_way.add(self.source, -1)
         if not scope.cancelled_caught:
             self._finish_call(number, result)
 
@@ -252,7 +273,7 @@ class Actor:
     def _until_the_end(self) -> Iterator[trio.CancelScope]:
         with trio.CancelScope(deadline=self.deadline) as scope:
             self._scopes.add(scope)
-            if self._has_ended:
+            if self.has_ended:
                 scope.cancel()
             try:
                 yield scope

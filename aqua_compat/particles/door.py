@@ -87,7 +87,10 @@ async def particles(
         reception = Reception(around, clock)
         await nursery.start(forwarding.run)
         await nursery.start(reception.run)
-        yield Receiving(reception, settings, metrics, forwarding.note_speaker)
+        try:
+            yield Receiving(reception, settings, metrics, forwarding.note_speaker)
+        finally:
+            reception.end()  # streams and links are served a little longer
 
 
 def host_services(

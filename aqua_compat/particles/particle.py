@@ -18,6 +18,9 @@ PROTOCOL: Final = "/fluence/particle/2.0.0"
 _SIGNATURE_BYTES: Final = 64
 LONGEST_PREFIX: Final = 5  # bytes of a varint that a length may take
 
+ParticleKey = tuple[str, str, bytes]
+"""Initiator, id and signature. The signature alone is of several particles: what is signed has no lengths in it."""
+
 PeerIdText = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -39,6 +42,10 @@ class Particle(Struct, frozen=True, kw_only=True):
         return b"".join(
             (self.id.encode(), struct.pack("<Q", self.timestamp), struct.pack("<I", self.ttl), self.script.encode())
         )
+
+    @property
+    def key(self) -> ParticleKey:
+        return self.init_peer_id, self.id, self.signature
 
     def is_genuine(self) -> bool:
         """Whether its initiator signed it."""

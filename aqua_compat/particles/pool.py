@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 TICK: Final = 0.05  # seconds between advances of the epoch while steps run
+_ENDING: Final = 0.01  # seconds between advances when all are to end
 _USUAL: Final = 0.003  # seconds of a step, charged before it runs
 _MOST_REMEMBERED: Final = 4096
 
@@ -67,7 +67,7 @@ class Pool:
         self._advance = advance
         self._settings = settings
         self._metrics = metrics
-        self._waiting: dict[str, deque[_Job]] = {}
+        self._waiting: dict[str, dict[_Job, None]] = {}  # in their order
         self._used: dict[str, float] = {}  # seconds, of sources that wait or are ahead of those that do
         self._floor = 0.0
         self._work = trio.Event()
@@ -81,16 +81,16 @@ class Pool:
         job = _Job(step)
         waiting = self._waiting.get(source)
         if waiting is None:
-            waiting = self._waiting[source] = deque()
+            waiting = self._waiting[source] = {}
             self._used[source] = max(self._used.get(source, 0.0), self._floor)
-        waiting.append(job)
+        waiting[job] = None
         self._work.set()
         self._work = trio.Event()
         try:
             await job.done.wait()
         finally:
-            if not job.done.is_set() and job in self._waiting.get(source, ()):
-                self._waiting[source].remove(job)
+            if job in self._waiting.get(source, ()):
+                del self._waiting[source][job]
                 self._forget_if_idle(source)
         if isinstance(job.result, InterpreterFailed):
             raise job.result
@@ -111,9 +111,12 @@ class Pool:
                 await self._busy.wait()
                 await trio.sleep(TICK)
                 self._advance()
-        finally:  # so that threads end, which can't be cancelled
-            for _ in range(self._max_ticks + 1):
-                self._advance()
+        finally:  # so that threads end, which can't be cancelled; one that is just starting sets its deadline yet
+            with trio.CancelScope(shield=True):
+                while self._running:
+                    for _ in range(self._max_ticks + 1):
+                        self._advance()
+                    await trio.sleep(_ENDING)
 
     async def _run_steps(self) -> None:
         runner: Runner | None = None
@@ -162,7 +165,8 @@ class Pool:
         while not self._waiting:
             await self._work.wait()
         source = min(self._waiting, key=lambda waiting: self._used[waiting])
-        job = self._waiting[source].popleft()
+        job = next(iter(self._waiting[source]))
+        del self._waiting[source][job]
         self._floor = max(self._floor, self._used[source])
         self._used[source] += _USUAL
         self._forget_if_idle(source)

@@ -39,7 +39,7 @@ class AquaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_bytes_per_peer: int = 64 * 2**20
     """Of those, brought by one peer."""
     max_waiting: int = 64
-    """Copies of one particle that wait for their step."""
+    """Copies of one particle that wait for their step, brought by one peer; four times as many of all."""
     max_calls: int = 256
     """Calls of one particle that are under way here; those beyond it fail."""
     max_calls_per_peer: int = 1024

@@ -47,6 +47,16 @@ def test_what_is_no_peer_id_is_refused(text: str) -> None:
         public_key_of(text)
 
 
+@pytest.mark.parametrize("end", [" ", "\n", "\t", "\x0b", "\x0c\r", "\x1c", "\x85", "\u2003"])
+def test_a_peer_has_one_id(end: str) -> None:
+    identity = Identity.generate()
+    for alias in (identity.peer_id + end, end + identity.peer_id, "1" + identity.peer_id):
+        with pytest.raises(PeerIdError):
+            public_key_of(alias)
+        with pytest.raises(PeerIdError):
+            verify(alias, b"message", identity.sign(b"message"))
+
+
 def test_the_seed_shows_in_no_text() -> None:
     identity = Identity.generate()
     for text in (repr(identity), str(identity), f"{identity}", repr([identity])):

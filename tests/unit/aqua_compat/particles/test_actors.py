@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from aqua_compat.particles.errors import InterpreterFailed
+from aqua_compat.particles.particle import sign
 from aqua_compat.particles.steps import MSGPACK, CallRequest, CallResult, Outcome, Step
 from overlay.errors import Refusal
 from tests.unit.aqua_compat.particles.scripts import CLIENT, HOST, NOW, OTHER, a_particle
@@ -321,3 +322,95 @@ async def test_next_peers_beyond_the_bound_are_left_out(autojump_clock) -> None:
         assert door.counts()["dropped: no peer id"] == 2
         assert door.counts()["dropped: too many next peers"] == 1
     assert [to for _, to, _ in door.reach.sent] == [OTHER.peer_id]
+
+
+async def test_copies_of_a_particle_are_held_against_who_brings_them(autojump_clock) -> None:
+    """Whoever saw another's particle can't use up what its own peer gets with copies of it."""
+    steps = ScriptedSteps(lambda step: outcome())
+    steps.duration = 5.0
+    async with a_door(steps, max_waiting=8, max_bytes_per_peer=50_000) as door:
+        await door.bring(a_particle(), source="victim")
+        await trio.sleep(0.1)
+        for _ in range(8):
+            await door.bring(a_particle(data=b"x" * 6_000), source="copier")
+        with pytest.raises(Refusal, match="copies"):
+            await door.bring(a_particle(data=b"x" * 6_000), source="copier")
+        await door.bring(a_particle(data=b"mine"), source="victim")
+        for number in range(5):
+            await door.bring(a_particle(particle_id=str(number), data=b"x" * 1_000), source="victim")
+        with pytest.raises(Refusal, match="copier take all"):
+            await door.bring(a_particle(particle_id="more"), source="copier")
+        await trio.sleep(60)
+        assert door.counts()["bytes"] == 0
+
+
+async def test_copies_of_many_peers_together_are_bounded(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome())
+    steps.duration = 5.0
+    async with a_door(steps, max_waiting=2) as door:
+        await door.bring(a_particle())
+        await trio.sleep(0.1)
+        for number in range(8):
+            await door.bring(a_particle(), source=f"copier {number}")
+        assert await refusal(door, a_particle()) == "too many copies"
+
+
+async def test_copy_that_would_have_to_end_its_own_particle_is_refused(autojump_clock) -> None:
+    steps = ScriptedSteps(lambda step: outcome())
+    steps.duration = 5.0
+    async with a_door(steps, max_bytes=60_000, max_bytes_per_peer=50_000) as door:
+        await door.bring(a_particle(data=b"x" * 40_000), source="heavy")
+        with pytest.raises(Refusal, match="make room itself"):
+            await door.bring(a_particle(data=b"x" * 20_000), source="light")
+        await trio.sleep(20)
+        assert door.counts()["bytes"] == 0
+
+
+async def test_when_all_calls_are_taken_whoever_has_most_makes_room(autojump_clock) -> None:
+    async def endless(call: CallRequest) -> CallResult:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    calls = ScriptedCalls(endless)
+    steps = ScriptedSteps(lambda step: outcome(calls={number: request("timeout") for number in range(4)}))
+    async with a_door(steps, calls, max_calls_of_all=16, max_calls_per_peer=12) as door:
+        for number in range(3):
+            await door.bring(a_particle(particle_id=f"greedy {number}"), source="greedy")
+        await settle()
+        await door.bring(a_particle(particle_id="first"), source="first")
+        await settle()
+        assert door.counts()["calls"] == 16
+        await door.bring(a_particle(particle_id="second"), source="second")
+        await settle()
+        assert door.counts()["calls"] == 16
+        assert door.counts()["ended early"] == 1
+        assert [context.source for context in calls.contexts[-4:]] == ["second"] * 4
+        await trio.sleep(20)
+        assert door.counts()["calls"] == 0
+        assert door.counts()["bytes"] == 0
+
+
+async def test_another_spelling_of_the_initiators_id_is_refused(autojump_clock) -> None:
+    alias = msgspec.structs.replace(a_particle(), init_peer_id=CLIENT.peer_id + " ")
+    async with a_door(ScriptedSteps(lambda step: outcome())) as door:
+        await door.bring(a_particle())
+        assert await refusal(door, alias) == "bad signature"
+        await trio.sleep(20)
+        assert door.counts()["actors"] == 0
+        assert door.counts()["bytes"] == 0
+
+
+async def test_particles_that_share_a_signature_are_two(autojump_clock) -> None:
+    """What is signed has no lengths in it: the same bytes can be cut into another id, times and script."""
+    one = sign(CLIENT, particle_id="id", timestamp=0x4141414141414141, ttl=0x41414141, script="\x00" * 12 + "(null)")
+    other = msgspec.structs.replace(one, id="id" + "A" * 12, timestamp=0, ttl=0, script="(null)")
+    assert other.signed_bytes() == one.signed_bytes()
+    assert other.is_genuine()
+    assert one.is_genuine()
+    assert one.key != other.key
+
+
+async def test_particle_that_comes_while_the_node_ends_is_refused(autojump_clock) -> None:
+    async with a_door(ScriptedSteps(lambda step: outcome())) as door:
+        pass
+    assert await refusal(door, a_particle()) == "ending"

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from aqua_compat.particles.errors import InterpreterFailed, StepInterrupted
 from aqua_compat.particles.metrics import Metrics
@@ -158,3 +159,50 @@ async def test_step_that_nobody_waits_for_any_more_isnt_run() -> None:
         assert world.metrics.snapshot()["waiting_steps"] == 0
         may_run.set()
     assert world.ran == ["first"]
+
+
+async def test_step_that_begins_while_the_pool_ends_is_interrupted() -> None:
+    """Its thread is still making the instance when all are cancelled, and sets its deadline only then."""
+    world, starting, go_on = World(), threading.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def start() -> Runner:
+        starting.set()
+        assert go_on.wait(10)
+        return Runner(world)
+
+    def advance() -> None:
+        world.advance()
+        if nursery.cancel_scope.cancel_called:
+            token.run_sync_soon(go_on.set)  # once those have advanced it who do so at once
+
+    pool = Pool(start, advance, AquaSettings(interpreters=1), world.metrics)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(pool.run)
+            nursery.start_soon(pool.step, "a", a_step("endless"))
+            await trio.to_thread.run_sync(starting.wait)
+            nursery.cancel_scope.cancel()
+    assert world.ran == ["endless"]
+
+
+async def test_steps_that_are_given_up_are_not_run() -> None:
+    world, entered, go_on = World(), threading.Event(), threading.Event()
+
+    def act(runner: Runner, script: str) -> None:
+        if script == "first":
+            entered.set()
+            assert go_on.wait(10)
+
+    world.act = act
+    async with world.pool() as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(pool.step, "a", a_step("first"))
+        await trio.to_thread.run_sync(entered.wait)
+        async with trio.open_nursery() as given_up:
+            for _ in range(100):
+                given_up.start_soon(pool.step, "a", a_step("given up"))
+            await trio.testing.wait_all_tasks_blocked()
+            given_up.cancel_scope.cancel()
+        go_on.set()
+        await pool.step("a", a_step("last"))
+    assert world.ran == ["first", "last"]
