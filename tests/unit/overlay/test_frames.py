@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import cbor2
@@ -116,6 +118,25 @@ def test_bomb_is_refused_cheaply(bomb: str, encoded: bytes) -> None:
     with pytest.raises(FrameError):
         decode_item(encoded)
     assert time.process_time() - started < 0.5, f"{bomb} took long"
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"\x9a" + (200_000).to_bytes(4, "big") + b"\x80" * 200_000, b"\x9a" + bytes(20_000)]
+)
+def test_garbage_is_not_collected_while_much_is_decoded_and_it_is_afterwards(encoded: bytes) -> None:
+    collected: list[int] = []
+
+    def note(phase: str, details: dict[str, int]) -> None:
+        collected.append(details["generation"])
+
+    gc.callbacks.append(note)
+    try:
+        with suppress(FrameError):
+            decode_item(encoded)
+    finally:
+        gc.callbacks.remove(note)
+    assert len(collected) <= 2 * 3, "each generation once at most, when it is over"
+    assert gc.isenabled()
 
 
 def test_what_cbor_cannot_hold_is_a_frame_error() -> None:
