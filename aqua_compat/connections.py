@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+import trio
 
 from aqua_compat.api import AquaClient
 from aqua_compat.constants import Constants
@@ -30,30 +31,33 @@ async def connect(
     identity: Identity | None = None,
     constants: Constants | None = None,
     settings: OverlaySettings | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
 ) -> AsyncIterator[AquaClient]:
     """A light client: acts through one of the nodes at `addresses` and fails over between them.
 
     `addresses` are multiaddrs with `/p2p/<peer id>`. `identity` is who acts, a new one for each connection by default;
     it signs here, so the node never can in its name. `data_dir` keeps the times of its own writes across restarts.
-    Raises `registry.errors.DoorClosed` or `overlay.errors.OverlayError` when no node can be reached at the start.
+    Raises `registry.errors.DoorClosed` or `overlay.errors.OverlayError` when no node can be reached at the start, and
+    RuntimeError outside Trio.
     """
     from aqua_compat.services.services import Services
     from registry.light import open_light_client
 
+    _require_trio()
     _quiet_unless_configured()
     given = [addresses] if isinstance(addresses, str) else list(addresses)
     if not given:
         raise ValueError("addresses holds no multiaddr of a node")
     who = identity or Identity.generate()
-    async with open_light_client(who, given, settings=settings, data_dir=data_dir) as client:
+    folder = None if data_dir is None else Path(data_dir)
+    async with open_light_client(who, given, settings=settings, data_dir=folder) as client:
         services = Services(client.peer, client.registry, when_serving=client.relay.serve)
         yield AquaClient(client.registry, constants, services)
 
 
 @asynccontextmanager
 async def node(
-    data_dir: Path,
+    data_dir: Path | str,
     *,
     identity: Identity | None = None,
     constants: Constants | None = None,
@@ -63,7 +67,8 @@ async def node(
 
     `identity` is by default the one in `data_dir`, made on the first start. `settings`: an `aqua_compat.Settings` can
     also enable the door for unmodified Aqua.
-    Raises `overlay.errors.OverlayError` or `registry.errors.StorageError` when it can't listen or use its folder.
+    Raises `overlay.errors.OverlayError` or `registry.errors.StorageError` when it can't listen or use its folder, and
+    RuntimeError outside Trio.
     """
     from aqua_compat.particles.enabling import aqua_if_enabled
     from aqua_compat.services.services import Services
@@ -72,10 +77,12 @@ async def node(
     from registry.settings import NodeSettings
     from registry.weights import Weights
 
+    _require_trio()
     _quiet_unless_configured()
-    who = identity or load_or_create_identity(data_dir / IDENTITY_FILE)
+    folder = Path(data_dir)
+    who = identity or load_or_create_identity(folder / IDENTITY_FILE)
     chosen = settings or NodeSettings()
-    async with open_node(who, chosen, data_dir) as running:
+    async with open_node(who, chosen, folder) as running:
         services = Services(running.peer, running.registry, weights=Weights(chosen.weights))
         async with aqua_if_enabled(running, who, chosen):
             yield AquaClient(running.registry, constants, services)
@@ -83,6 +90,11 @@ async def node(
 
 IDENTITY_FILE = "identity.json"
 """Name of a node's key file in its data folder."""
+
+
+def _require_trio() -> None:
+    if not trio.lowlevel.in_trio_run():  # type: ignore[attr-defined] # as in resources_api
+        raise RuntimeError("this runs on Trio: start with trio.run; from asyncio or sync code use BlockingClient")
 
 
 def _quiet_unless_configured() -> None:

@@ -34,6 +34,7 @@ from overlay.libp2p_workarounds.exclusive_ports import taken_ports
 from overlay.libp2p_workarounds.guarded_pubsub import GuardedPubsub, guarded_pubsub, run_gossip
 from overlay.libp2p_workarounds.guarded_streams import guard_streams
 from overlay.libp2p_workarounds.lasting_peerstore import LastingPeerStore
+from overlay.libp2p_workarounds.mismatched_peers import who_answered
 from overlay.libp2p_workarounds.quiet_loggers import quieten_libp2p
 from overlay.libp2p_workarounds.thrifty_yamux import hold_window_updates_back
 from overlay.settings import OverlaySettings
@@ -250,18 +251,24 @@ class Host:
                     known = sorted(self.addresses_of(peer_id), key=lambda address: "/ws" in address)
                     tried = list(dict.fromkeys((*addresses, *known)))[:_ADDRESSES_TRIED]
                     reason = "no address known" if not tried else f"no answer at {', '.join(tried)}"
-                    address = await self._dial_any(_libp2p_id(peer_id), tried)
+                    others: list[str] = []
+                    address = await self._dial_any(_libp2p_id(peer_id), tried, others)
                     if address is not None:
                         self._book.used(peer_id, address)
                         return
+                    if others:
+                        reason = f"another peer is at {', '.join(others)}"
         finally:
             if not lock.locked():
                 self._dials.pop(peer_id, None)
         self.dial_failures += 1
         raise Unreachable(peer_id, "connect", reason)
 
-    async def _dial_any(self, peer: ID, addresses: Sequence[str]) -> str | None:
-        """The address that connected first, each given a head start over the next, or None."""
+    async def _dial_any(self, peer: ID, addresses: Sequence[str], others: list[str]) -> str | None:
+        """The address that connected first, each given a head start over the next, or None.
+
+        Adds to `others` the addresses at which another peer answered, as they are with its id.
+        """
         winner: str | None = None
 
         async def dial(address: str, failed: trio.Event) -> None:
@@ -270,6 +277,8 @@ class Host:
                 await self._swarm.dial_addr(Multiaddr(address), peer)
             except Exception as error:
                 log.debug("dialling failed", address=address, error=repr(error)[:200])
+                if other := who_answered(error):
+                    others.append(f"{address.partition('/p2p/')[0]}/p2p/{other}")
                 failed.set()
             else:
                 winner = winner or address
@@ -380,11 +389,11 @@ async def open_host(identity: Identity, settings: OverlaySettings) -> AsyncItera
         parse_dialable(address)
     quieten_libp2p()
     host = Host(identity, settings)
-    failure: Exception | None = None
+    failure: Exception | KeyboardInterrupt | SystemExit | None = None
     async with asynccontextmanager(host.run)():
         try:
             yield host
-        except Exception as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Raised again outside: libp2p's nurseries would wrap what the block raises in six groups.
             failure = error
     if failure is not None:

@@ -332,13 +332,13 @@ async def open_peer(identity: Identity, settings: OverlaySettings) -> AsyncItera
     Raises `AddressError` for settings with a bad address and `OverlayError` when it can't listen.
     """
     validate_bootstrap(settings.bootstrap)
-    failure: Exception | None = None
+    failure: Exception | KeyboardInterrupt | SystemExit | None = None
     async with open_host(identity, settings) as host, trio.open_nursery() as nursery:
         peer = OverlayPeer(host, identity, settings)
         await nursery.start(peer.run)
         try:
             yield peer
-        except Exception as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Raised again outside, so that it comes out as it is and not in a group.
             failure = error
         nursery.cancel_scope.cancel()

@@ -108,7 +108,7 @@ class Session:
         if isinstance(error, (IdentityError, ServiceError, StorageError)):
             return Failure(str(error))
         if isinstance(error, (OverlayError, RegistryError, OSError)):
-            return Failure(f"can't act through {' or '.join(self.relays)}: {error}; is a node running there?")
+            return Failure(f"can't act through {' or '.join(self.relays)}: {error}; is that node running there?")
         return error
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from types import NoneType
+from typing import Any, Final, get_type_hints
 
 import msgspec
 
@@ -53,7 +55,7 @@ class Function:
     @property
     def described(self) -> str:
         """Its name and signature, for people."""
-        return f"{self.name}{_readable(self._signature)}"
+        return f"{self.name}{_readable(self.call, self._signature)}"
 
     def _checked(self, name: str, value: object) -> object:
         if name not in self._hints:
@@ -64,6 +66,9 @@ class Function:
             raise BadCall(f"{name}: {error} in {self.described}") from None
 
 
+_MODULES: Final = re.compile(r"(?<!['\"\w.])(?:\w+\.)+(?=\w)")
+
+
 class _Text(str):
     """An annotation that shows itself without quotes."""
 
@@ -71,14 +76,18 @@ class _Text(str):
     __repr__ = str.__str__
 
 
-def _readable(signature: inspect.Signature) -> inspect.Signature:
-    """With annotations that were left as text, as `from __future__ import annotations` does, shown as such."""
+def _readable(function: Callable[..., Any], signature: inspect.Signature) -> inspect.Signature:
+    """With types that a caller knows: no names that only the module of the function has, no bounds, no modules."""
+    hints = get_type_hints(function)
 
-    def shown(annotation: object) -> object:
-        return _Text(annotation) if isinstance(annotation, str) else annotation
+    def shown(name: str, annotation: object) -> object:
+        if name not in hints:
+            return annotation
+        hint = None if hints[name] is NoneType else hints[name]
+        return _Text(_MODULES.sub("", inspect.formatannotation(hint)))
 
-    parameters = [one.replace(annotation=shown(one.annotation)) for one in signature.parameters.values()]
-    return signature.replace(parameters=parameters, return_annotation=shown(signature.return_annotation))
+    parameters = [one.replace(annotation=shown(one.name, one.annotation)) for one in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=shown("return", signature.return_annotation))
 
 
 def functions_of(service: object) -> dict[str, Function]:

@@ -315,10 +315,18 @@ async def test_leaving_a_network_closes_all_sockets_and_tasks_quickly() -> None:
     assert len(os.listdir("/proc/self/fd")) <= files_before
 
 
-async def test_what_the_block_raises_comes_out_as_it_is() -> None:
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+async def test_what_the_block_raises_comes_out_as_it_is(error: type[BaseException]) -> None:
+    with pytest.raises(error):
         async with serving_peer(OverlaySettings()):
-            raise ZeroDivisionError
+            raise error
+
+
+async def test_an_address_at_which_another_peer_is_is_told_from_one_without_answer() -> None:
+    async with serving_peer(OverlaySettings()) as one, serving_peer(OverlaySettings()) as other:
+        address = other.addresses()[0].rpartition("/p2p/")[0]
+        with pytest.raises(Unreachable, match=f"another peer is at {address}/p2p/{other.peer_id}"):
+            await one.host.connect(f"{address}/p2p/{Identity.generate().peer_id}", timeout=5)
 
 
 async def test_a_taken_port_is_told() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +63,20 @@ def test_each_argument_is_checked_by_its_own_annotation(
 ) -> None:
     with pytest.raises(BadCall, match=f"^{wrong}: "):
         Function("f", function).arguments(arguments)
+
+
+Few = Annotated[int, msgspec.Meta(le=3)]
+
+
+def bounded(few: Few, several: list[Few] | None = None, /, kind: Literal["a.b"] = "a.b", rest=None) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def made(of: msgspec.Raw) -> msgspec.Raw:
+    return of
+
+
+def test_a_signature_shows_what_callers_give_without_names_of_the_module() -> None:
+    assert Function("f", bounded).described == (
+        "f(few: int, several: list[int] | None = None, /, kind: Literal['a.b'] = 'a.b', rest=None) -> None"
+    )
+    assert Function("f", made).described == "f(of: Raw) -> Raw"
