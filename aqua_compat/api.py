@@ -99,6 +99,18 @@ class AquaClient(ResourcesApi, RegistryApi):
             check_string("resource_id", resource_id), function, arguments, service_id, ack, self._seconds(timeout)
         )
 
+    async def reachable(
+        self, resource_id: str, *, ack: int = 1, timeout: float | None = None, patience: float = 3.0
+    ) -> list[Record]:
+        """The records whose peer answers now, in the order of answers: who died is listed until its record expires.
+
+        `timeout`: seconds for resolving; `patience`: for each peer to answer. Says nothing of a service that isn't
+        served by this library. Raises NoProvider when the resource can't be resolved.
+        """
+        return await self._services.reachable(
+            check_string("resource_id", resource_id), ack, self._seconds(timeout), patience
+        )
+
     async def call_any(
         self,
         resource_id: str,

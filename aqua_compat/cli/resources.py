@@ -14,6 +14,7 @@ from aqua_compat.cli.keys import DEFAULT_KEY, named_key
 from aqua_compat.cli.session import Session, json_option, network_options, print_json, warn
 
 if TYPE_CHECKING:
+    from aqua_compat.api import AquaClient
     from registry.status import NodeStatus
     from registry.values import Record
 
@@ -181,11 +182,16 @@ def unregister_service(session: Session, resource_id: str, peer: str | None, as_
 @click.option(
     "--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must have answered."
 )
+@click.option("--reachable", is_flag=True, help="Only those whose peer answers now.")
 @json_option
 @network_options()
-def resolve(session: Session, resource_id: str, ack: int, as_json: bool) -> None:
-    """Print the live services of RESOURCE_ID."""
-    records, errors = session.run(lambda client: client.resolveResource(resource_id, ack))
+def resolve(session: Session, resource_id: str, ack: int, reachable: bool, as_json: bool) -> None:
+    """Print the live services of RESOURCE_ID.
+
+    A provider that died is among them until its record expires; --reachable asks each whether it is there.
+    """
+    ask = _reachable if reachable else _resolved
+    records, errors = session.run(lambda client: ask(client, resource_id, ack))
     if records is None:
         raise Failure(f"{resource_id} wasn't resolved: {reasons(errors)}")
     warn(errors)
@@ -196,6 +202,19 @@ def resolve(session: Session, resource_id: str, ack: int, as_json: bool) -> None
         click.echo("no services")
     for record in records:
         click.echo(describe(record))
+
+
+async def _resolved(client: AquaClient, resource_id: str, ack: int) -> tuple[list[Record] | None, list[str]]:
+    return await client.resolveResource(resource_id, ack)
+
+
+async def _reachable(client: AquaClient, resource_id: str, ack: int) -> tuple[list[Record] | None, list[str]]:
+    from aqua_compat.services.errors import NoProvider
+
+    try:
+        return await client.reachable(resource_id, ack=ack), []
+    except NoProvider as error:
+        raise Failure(str(error)) from error
 
 
 @click.command(short_help="Run one of a node's schedules now.")

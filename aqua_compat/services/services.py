@@ -121,6 +121,21 @@ class Services:
                 nursery.start_soon(call, record, max(deadline - trio.current_time(), 0.0))
         return called
 
+    async def reachable(self, resource_id: str, ack: int, timeout: float, patience: float) -> list[Record]:
+        """`patience`: seconds for each provider. Raises NoProvider when the resource can't be resolved."""
+        answered: list[Record] = []
+
+        async def ask(record: Record) -> None:
+            with suppress(ServiceError):
+                await self.on(record.metadata.peer_id, relays_of(record), patience).services()
+                answered.append(record)
+
+        records = await self._providers(resource_id, ack, timeout)
+        async with trio.open_nursery() as nursery:
+            for record in records:
+                nursery.start_soon(ask, record)
+        return answered
+
     async def call_any(
         self,
         resource_id: str,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aqua_compat import connect
-from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network, command
+from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network, command, eventually, first_line, launched
 
 
 async def _count(until: int) -> AsyncIterator[int]:
@@ -48,6 +50,48 @@ async def test_functions_are_called_on_any_on_all_and_on_one_peer(network: Netwo
         failed = await command("call", *flags, *there, "greet", "you", home=tmp_path)
         assert failed.code == 1
         assert "no such service" in failed.err
+
+
+LEAVING = """
+import sys, trio
+from aqua_compat import connect
+async def greet(whom: str) -> str:
+    return f"hello {whom}"
+async def main():
+    async with connect(sys.argv[1]) as aqua, aqua.provide(sys.argv[2], "greeter", {"greet": greet}):
+        print(aqua.peer_id, flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+async def test_of_providers_those_are_reachable_that_answer(network: Network, tmp_path: Path) -> None:
+    address, log = network.nodes[0].address, tmp_path / "log"
+    ack = ("--ack", str(MAJORITY))
+    async with connect(network.nodes[1].address, constants=SEEN_BY_A_MAJORITY) as provider:
+        resource_id, _ = await provider.createResource("some are gone")
+        assert resource_id
+        flags = ("--relay", address, *ack, resource_id)
+        async with provider.provide(resource_id, "greeter", {"greet": _greet}):
+            arguments = (sys.executable, "-c", LEAVING, address, resource_id)
+            async with launched(*arguments, home=tmp_path, log=log) as leaving, connect(address) as user:
+                left = await first_line(leaving)
+
+                async def reachable() -> set[str]:
+                    return {record.metadata.peer_id for record in await user.reachable(resource_id, ack=MAJORITY)}
+
+                assert await reachable() == {provider.peer_id, left}
+                leaving.send_signal(signal.SIGKILL)
+                await eventually(reachable, lambda found: found == {provider.peer_id}, 20)
+            listed = await command("resolve", *flags, home=tmp_path)
+            assert left in listed.out
+            assert provider.peer_id in listed.out
+            answering = await command("resolve", *flags, "--reachable", home=tmp_path)
+            assert left not in answering.out
+            assert provider.peer_id in answering.out
+    unknown = await command("resolve", "--relay", address, "unknown", "--reachable", home=tmp_path)
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "the resource unknown wasn't resolved" in unknown.err
 
 
 async def test_misuse_is_told_before_anything_is_called(network: Network, tmp_path: Path) -> None:

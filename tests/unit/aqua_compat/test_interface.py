@@ -53,7 +53,7 @@ RESULT_FORMS: dict[str, object] = {
 }
 
 
-OURS = {"removeResource", "watch", "serve", "provide", "on", "call_all", "call_any", "wait_joined"}
+OURS = {"removeResource", "watch", "serve", "provide", "on", "call_all", "call_any", "reachable", "wait_joined"}
 """What the original promised and never had."""
 
 
