@@ -18,7 +18,7 @@ from overlay.identity import Identity
 
 if TYPE_CHECKING:
     from overlay.settings import OverlaySettings
-    from registry.settings import NodeSettings
+    from registry.settings import NodeSettings, RegistrySettings
 
 # registry.light and registry.node bring libp2p, whose import takes 0.8 s: only who connects should pay for it.
 # ruff: noqa: PLC0415
@@ -31,12 +31,14 @@ async def connect(
     identity: Identity | None = None,
     constants: Constants | None = None,
     settings: OverlaySettings | None = None,
+    rules: RegistrySettings | None = None,
     data_dir: Path | str | None = None,
 ) -> AsyncIterator[AquaClient]:
     """A light client: acts through one of the nodes at `addresses` and fails over between them.
 
     `addresses` are multiaddrs with `/p2p/<peer id>`. `identity` is who acts, a new one for each connection by default;
-    it signs here, so the node never can in its name. `data_dir` keeps the times of its own writes across restarts.
+    it signs here, so the node never can in its name. `rules` are those of the network where they aren't the defaults,
+    its `expired_age` above all. `data_dir` keeps the times of its own writes across restarts.
     Raises `registry.errors.DoorClosed` or `overlay.errors.OverlayError` when no node can be reached at the start, and
     RuntimeError outside Trio.
     """
@@ -50,7 +52,7 @@ async def connect(
         raise ValueError("addresses holds no multiaddr of a node")
     who = identity or Identity.generate()
     folder = None if data_dir is None else Path(data_dir)
-    async with open_light_client(who, given, settings=settings, data_dir=folder) as client:
+    async with open_light_client(who, given, settings=settings, registry_settings=rules, data_dir=folder) as client:
         services = Services(client.peer, client.registry, when_serving=client.relay.serve)
         yield AquaClient(client.registry, constants, services)
 

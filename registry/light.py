@@ -345,7 +345,8 @@ def _renewal(
 ) -> Schedule:
     """A light client renews what it hosts and owns while it runs; what it did before, if it has a data folder."""
     upkeep = UpkeepSettings()
-    renewal = Renewal(identity, door, host, registry, store, settings, upkeep.renew, clock)
+    period = min(upkeep.renew, settings.expired_age / 2)
+    renewal = Renewal(identity, door, host, registry, store, settings, period, clock)
 
     async def renew() -> str:
         return str(await renewal.run())
@@ -353,8 +354,8 @@ def _renewal(
     return Schedule(
         RENEW,
         renew,
-        delay=FIRST_AFTER,
-        period=upkeep.renew,
+        delay=min(period, FIRST_AFTER),
+        period=period,
         jitter=upkeep.jitter,
         clock=clock,
         randomness=random.Random(),  # noqa: S311 - jitter, not secrets

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import random
 import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
-from aqua_compat import Constants, connect
-from tests.end_to_end.network import MAJORITY, Network
+from aqua_compat import Constants, EventKind, NodeSettings, RegistrySettings, connect, node
+from registry.settings import UpkeepSettings
+from tests.end_to_end.network import MAJORITY, Network, eventually
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
 
 LONGEST = 12.0  # seconds within which a call has to find another node
 OF_MOST = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
@@ -47,3 +53,36 @@ async def test_calls_go_on_when_the_node_that_serves_them_is_frozen(network: Net
             assert found.id == resource_id
         finally:
             os.kill(frozen.process_id, signal.SIGCONT)
+
+
+async def test_a_client_renews_and_expires_by_the_rules_of_its_network(tmp_path: Path) -> None:
+    rules = RegistrySettings(expired_age=4)
+    settings = NodeSettings(registry=rules, upkeep=UpkeepSettings(renew=2))
+    async with node(tmp_path, settings=settings) as relay:
+        address = (await relay.on(relay.peer_id).call("peer", "identify"))["external_addresses"][0]
+        async with connect(address, rules=rules) as watcher, trio.open_nursery() as nursery:
+            resource_id, errors = await watcher.createResource("short-lived")
+            assert resource_id is not None, errors
+            dying = trio.CancelScope()
+
+            async def provide(*, task_status: TaskStatus[None]) -> None:
+                async with connect(address, rules=rules) as provider:
+                    done = await provider.registerService(resource_id, "v", provider.peer_id, "s")
+                    assert done == (True, [])
+                    task_status.started()
+                    with dying:
+                        await trio.sleep_forever()
+
+            await nursery.start(provide)
+            async with watcher.watch(resource_id) as events:
+                assert len((await anext(events)).records) == 1
+                registered = events.records[0].timestamp_created
+                await eventually(
+                    trio.lowlevel.checkpoint,
+                    lambda _: events.records[0].timestamp_created >= registered + rules.expired_age,
+                    LONGEST,
+                )
+                dying.cancel()  # without a word
+                with trio.fail_after(LONGEST):
+                    assert (await anext(events)).kind is EventKind.EXPIRED
+                assert await watcher.resolveResource(resource_id, 1) == ([], [])
