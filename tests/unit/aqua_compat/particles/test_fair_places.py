@@ -82,6 +82,17 @@ async def test_whoever_gives_up_waiting_loses_nobody_a_place(autojump_clock) -> 
     assert crowd.places.are_idle
 
 
+async def test_place_of_who_is_cancelled_while_getting_it_goes_to_who_waits(autojump_clock) -> None:
+    crowd = Crowd(FairPlaces(1, 1))
+    for _ in range(20):  # either may be first
+        with trio.fail_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(crowd.hold, "cancelled", 0.0, 0.0)
+                nursery.start_soon(crowd.hold, "waiting", 0.0)
+    assert crowd.order == ["waiting"] * 20
+    assert crowd.places.are_idle
+
+
 async def test_builtins_that_ask_others_leave_places_to_those_of_other_peers_particles(autojump_clock) -> None:
     places = FairPlaces(64, 16)
     running: Counter[str] = Counter()
