@@ -66,8 +66,8 @@ class Calls(Protocol):
         ...
 
 
-SendOn = Callable[[Particle, str, float], None]
-"""(particle, to which peer, until when) -> nothing; sends it in time."""
+SendOn = Callable[[str, Particle, str, float], None]
+"""(who brought it, particle, to which peer, until when) -> nothing; sends it in time."""
 
 
 class Surroundings:
@@ -230,7 +230,7 @@ class Actor:
                 if self.has_room_for_copy(self.source):
                     self.take(self.source, outcome.data)
             else:
-                around.send_on(self.particle.with_data(outcome.data), peer_id, self.deadline)
+                around.send_on(self.source, self.particle.with_data(outcome.data), peer_id, self.deadline)
 
     def _start_call(self, number: int, request: CallRequest, size: int) -> None:
         around = self._around

@@ -16,6 +16,7 @@ from aqua_compat.builtins.peer import Peer
 from aqua_compat.builtins.trust_graph import TrustGraph
 from aqua_compat.particles.actor import Calls, Context, Steps, Surroundings
 from aqua_compat.particles.errors import CallError
+from aqua_compat.particles.fair_places import FairPlaces
 from aqua_compat.particles.forwarding import LINK_METHOD, Forwarding, Reach
 from aqua_compat.particles.host_calls import HostCalls, HostFunction, Tetraplets, in_turns, native
 from aqua_compat.particles.installing import VERSION, load_module
@@ -56,11 +57,12 @@ async def open_door(
 
     pool = Pool(start, engine.increment_epoch, settings, metrics)
     turns = Turns()
-    services = host_services(node, identity, weights, settings, turns)
+    lookups = _lookups(settings)
+    services = host_services(node, identity, weights, settings, turns, lookups)
     calls = HostCalls(services, settings.max_result, turns)
     reach = _OverOverlay(node.peer)
     async with (
-        particles(identity.peer_id, settings, pool, calls, reach, metrics, time.time) as receiving,
+        particles(identity.peer_id, settings, pool, calls, reach, metrics, time.time, lookups) as receiving,
         background() as nursery,
     ):
         await nursery.start(pool.run)
@@ -79,9 +81,10 @@ async def particles(
     reach: Reach,
     metrics: Metrics,
     clock: Clock,
+    lookups: FairPlaces | None = None,
 ) -> AsyncIterator[Receiving]:
-    """What receives, runs and sends particles, over any network."""
-    forwarding = Forwarding(reach, settings, metrics)
+    """What receives, runs and sends particles, over any network. `lookups`: where calls take these places too."""
+    forwarding = Forwarding(reach, settings, metrics, lookups or _lookups(settings))
     async with background() as nursery:
         around = Surroundings(host_peer_id, settings, steps, calls, forwarding.send_on, nursery, metrics)
         reception = Reception(around, clock)
@@ -93,15 +96,18 @@ async def particles(
             reception.end()  # streams and links are served a little longer
 
 
+def _lookups(settings: AquaSettings) -> FairPlaces:
+    return FairPlaces(settings.max_lookups, settings.max_lookups_per_peer)
+
+
 def host_services(
-    node: Node, identity: Identity, weights: Weights, settings: AquaSettings, turns: Turns
+    node: Node, identity: Identity, weights: Weights, settings: AquaSettings, turns: Turns, lookups: FairPlaces
 ) -> dict[str, dict[str, HostFunction]]:
-    """All that scripts can call, by service and function."""
+    """All that scripts can call, by service and function. What asks other peers takes a place of `lookups`."""
     parts = node.parts
-    vouch = vouching(parts.registry, parts.host)
+    vouch = vouching(parts.registry, parts.host, parts.service.settings, lookups, time.time)
     peer, kad = native(Peer(node.peer, VERSION)), native(Kad(node.peer))
     merge = in_turns({"merge": kad["merge"]}, turns)["merge"]
-    lookups = trio.CapacityLimiter(settings.max_lookups)
     registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, identity.peer_id, turns)
     return {
         "op": in_turns(native(Op()), turns),
@@ -115,9 +121,9 @@ def host_services(
     }
 
 
-def _waiting(function: HostFunction, limiter: trio.CapacityLimiter) -> HostFunction:
+def _waiting(function: HostFunction, lookups: FairPlaces) -> HostFunction:
     async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
-        async with limiter:
+        async with lookups.place(context.source):
             return await function(context, arguments, tetraplets)
 
     return call

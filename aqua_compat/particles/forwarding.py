@@ -3,20 +3,25 @@
 A stream costs 4 ms of CPU at both ends together, a message on a link a tenth. Clients can't be dialled: they are
 reached on the connection that they opened; those that sent us particles needn't be asked whether they speak the
 protocol. Whoever can't be reached is left alone for some seconds.
+
+Whoever brought a particle answers for its sending: in what waits (`Outgoing`), in lookups, and in places to send to one
+peer, so that others' particles pass by.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import trio
 
+from aqua_compat.particles.fair_places import FairPlaces
 from aqua_compat.particles.metrics import Metrics
+from aqua_compat.particles.outgoing import Outgoing, Sending
 from aqua_compat.particles.particle import PROTOCOL, Particle, encode, framed
 from aqua_compat.particles.settings import AquaSettings
 from overlay.calls.stream import ByteStream
@@ -30,9 +35,10 @@ if TYPE_CHECKING:
 LINK_METHOD: Final = "aqua/particle"
 _LARGEST_ON_LINK: Final = 512 * 1024  # bytes; a frame takes 1 MiB
 _AT_ONCE: Final = 16  # to one peer
+_AT_ONCE_OF_ONE: Final = 12  # of those, of particles that one peer brought
 _LEFT_ALONE: Final = 3.0  # seconds
 _MOST_LEFT_ALONE: Final = 4096
-_LOOKUPS_AT_ONCE: Final = 16
+_A_MOMENT_AGO: Final = "it couldn't be reached a moment ago"
 _SECOND_TRY: Final = 0.3  # seconds
 _ANSWERS: Final = negotiation_of(PROTOCOL)
 _ANSWER: Final = 5.0  # seconds for the answers to the negotiation, where the message was sent with it
@@ -77,19 +83,20 @@ class Reach(Protocol):
 class Forwarding:
     """Use `run`, which owns what is being sent."""
 
-    def __init__(self, reach: Reach, settings: AquaSettings, metrics: Metrics) -> None:
+    def __init__(self, reach: Reach, settings: AquaSettings, metrics: Metrics, lookups: FairPlaces) -> None:
+        """`lookups` are the places for asking others where a peer is."""
         self._reach = reach
         self._settings = settings
         self._metrics = metrics
         self._nursery: trio.Nursery | None = None
-        self._sending: dict[str, tuple[trio.CapacityLimiter, int]] = {}
-        self._bytes = 0
+        self._lookups = lookups
+        self._outgoing = Outgoing(settings)
+        self._places: dict[str, FairPlaces] = {}
         self._left_alone: OrderedDict[str, float] = OrderedDict()
         self._without_method: set[str] = set()
         self._speakers: OrderedDict[str, None] = OrderedDict()
         self._lingering: Counter[str] = Counter()
-        self._lookups = trio.CapacityLimiter(_LOOKUPS_AT_ONCE)
-        metrics.gauge("sending", lambda: sum(number for _, number in self._sending.values()))
+        metrics.gauge("sending", lambda: self._outgoing.total)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends until cancelled."""
@@ -108,8 +115,9 @@ class Forwarding:
         if len(self._speakers) > _MOST_LEFT_ALONE:
             self._speakers.popitem(last=False)
 
-    def send_on(self, particle: Particle, peer_id: str, deadline: float) -> None:
-        """Sends a particle to a peer, at the latest by `deadline` (Trio's clock); drops it where that can't be done."""
+    def send_on(self, source: str, particle: Particle, peer_id: str, deadline: float) -> None:
+        """Sends a particle that `source` brought to a peer, at the latest by `deadline` (Trio's clock); drops it where
+        that can't be done."""
         if self._nursery is None:
             return
         try:
@@ -117,76 +125,105 @@ class Forwarding:
         except PeerIdError:
             self._drop(particle, peer_id, "no peer id", "it names no peer")
             return
-        size = len(particle.data) + len(particle.script)
-        limiter, number = self._sending.get(peer_id) or (trio.CapacityLimiter(_AT_ONCE), 0)
-        if number >= self._settings.max_sending_per_peer or self._bytes + size > self._settings.max_sending_bytes:
+        if self._is_left_alone(peer_id):
+            self._drop(particle, peer_id, "unreachable peer", _A_MOMENT_AGO)
+            return
+        until = min(deadline, trio.current_time() + self._settings.send_timeout)
+        sending = self._outgoing.begin(source, particle, peer_id, until)
+        if sending is None:
             self._drop(particle, peer_id, "too many to send", "too many particles wait for being sent")
             return
-        if self._left_alone.get(peer_id, 0.0) > trio.current_time() and not self._reach.is_connected(peer_id):
-            self._drop(particle, peer_id, "unreachable peer", "it couldn't be reached a moment ago")
-            return
-        self._sending[peer_id] = limiter, number + 1
-        self._bytes += size
-        self._nursery.start_soon(self._send_within, particle, peer_id, deadline, size)
+        self._nursery.start_soon(self._send_within, sending)
 
-    async def _send_within(self, particle: Particle, peer_id: str, deadline: float, size: int) -> None:
-        reason = "timeout exceeded"
+    async def _send_within(self, sending: Sending) -> None:
+        particle, peer_id, reason = sending.particle, sending.peer_id, "timeout exceeded"
         try:
-            with trio.move_on_at(min(deadline, trio.current_time() + self._settings.send_timeout)):
-                async with self._sending[peer_id][0]:
-                    reason = await self._send(particle, peer_id)
+            with sending.scope:
+                reason = await self._send(sending)
         except Exception:  # of one particle; raised on, it would end the node
             log.exception("sending a particle failed", particle=particle.id, peer=peer_id)
             reason = "internal error"
         finally:
-            self._bytes -= size
-            limiter, number = self._sending[peer_id]
-            if number > 1:
-                self._sending[peer_id] = limiter, number - 1
-            else:
-                del self._sending[peer_id]
+            self._outgoing.end(sending)
         if not reason:
             self._metrics.count("sent")
-            return
-        self._drop(particle, peer_id, "unreachable peer", reason)
-        if not self._reach.is_connected(peer_id):
+        elif sending.gave_way:
+            self._drop(particle, peer_id, "too many to send", "it gave way to those of others")
+        else:
+            self._drop(particle, peer_id, "unreachable peer", reason)
+
+    async def _send(self, sending: Sending) -> str:
+        """Why it couldn't be sent; empty when it was."""
+        peer_id = sending.peer_id
+        try:
+            if not self._has_way(peer_id):
+                async with self._lookups.place(sending.source):
+                    if not await self._find(peer_id):
+                        return "nobody knows where it is"
+            async with self._place_at(peer_id, sending.source):
+                # Not for a timeout: that may have been spent on waiting for the place.
+                return _A_MOMENT_AGO if self._is_left_alone(peer_id) else await self._send_now(sending)
+        except (CallFailed, StreamBroken) as error:
+            self._leave_alone(peer_id)
+            return str(error)
+
+    def _has_way(self, peer_id: str) -> bool:
+        return self._reach.is_connected(peer_id) or self._reach.has_address(peer_id)
+
+    async def _find(self, peer_id: str) -> bool:
+        """Whether there is a way to the peer, if need be after asking others, who may have been asked meanwhile."""
+        if self._has_way(peer_id):
+            return True
+        # Half of the time: whoever waits for the place has the other half.
+        if self._is_left_alone(peer_id) or not await self._reach.find(peer_id, self._settings.send_timeout / 2):
+            self._leave_alone(peer_id)
+            return False
+        return True
+
+    def _is_left_alone(self, peer_id: str) -> bool:
+        return self._left_alone.get(peer_id, 0.0) > trio.current_time() and not self._reach.is_connected(peer_id)
+
+    def _leave_alone(self, peer_id: str) -> None:
+        if not self._reach.is_connected(peer_id) and not self._is_left_alone(peer_id):
             self._left_alone[peer_id] = trio.current_time() + _LEFT_ALONE
             self._left_alone.move_to_end(peer_id)
             if len(self._left_alone) > _MOST_LEFT_ALONE:
                 self._left_alone.popitem(last=False)
 
-    async def _send(self, particle: Particle, peer_id: str) -> str:
-        """Why it couldn't be sent; empty when it was."""
-        reach, message = self._reach, encode(particle)
+    @asynccontextmanager
+    async def _place_at(self, peer_id: str, source: str) -> AsyncIterator[None]:
+        places = self._places.setdefault(peer_id, FairPlaces(_AT_ONCE, _AT_ONCE_OF_ONE))
+        try:
+            async with places.place(source):
+                yield
+        finally:
+            if places.are_idle:
+                del self._places[peer_id]
+
+    async def _send_now(self, sending: Sending) -> str:
+        reach, peer_id, message = self._reach, sending.peer_id, encode(sending.particle)
         if len(message) > self._settings.max_particle:
             return f"it has {len(message)} bytes, and peers take at most {self._settings.max_particle}"
-        try:
-            if not reach.is_connected(peer_id) and not reach.has_address(peer_id):
-                async with self._lookups:
-                    if not await reach.find(peer_id, self._settings.send_timeout):
-                        return "nobody knows where it is"
-            if len(message) <= _LARGEST_ON_LINK and reach.is_linked(peer_id) and peer_id not in self._without_method:
-                try:
-                    await reach.call(peer_id, LINK_METHOD, message, self._settings.send_timeout)
-                except NoSuchMethod:
-                    self._remember_without_method(peer_id)
-                else:
-                    return ""
-            at_once = peer_id in self._speakers and self._lingering[peer_id] < _MOST_LINGERING
-            if at_once:
-                stream = await self._twice(peer_id, partial(reach.open_stream_with, message=framed(message)))
-            else:
-                stream = await self._twice(peer_id, reach.open_stream)
-            sent = False
+        if len(message) <= _LARGEST_ON_LINK and reach.is_linked(peer_id) and peer_id not in self._without_method:
             try:
-                if not at_once:
-                    await stream.write(framed(message))
-                await stream.close()
-                sent = True
-            finally:
-                self._let_go(peer_id, stream, sent=sent, answers=len(_ANSWERS) if at_once else 0)
-        except (CallFailed, StreamBroken) as error:
-            return str(error)
+                await reach.call(peer_id, LINK_METHOD, message, self._settings.send_timeout)
+            except NoSuchMethod:
+                self._remember_without_method(peer_id)
+            else:
+                return ""
+        at_once = peer_id in self._speakers and self._lingering[peer_id] < _MOST_LINGERING
+        if at_once:
+            stream = await self._twice(peer_id, partial(reach.open_stream_with, message=framed(message)))
+        else:
+            stream = await self._twice(peer_id, reach.open_stream)
+        sent = False
+        try:
+            if not at_once:
+                await stream.write(framed(message))
+            await stream.close()
+            sent = True
+        finally:
+            self._let_go(peer_id, stream, sent=sent, answers=len(_ANSWERS) if at_once else 0)
         return ""
 
     async def _twice(self, peer_id: str, open_stream: Callable[[str, str], Awaitable[ByteStream]]) -> ByteStream:

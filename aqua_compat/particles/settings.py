@@ -47,13 +47,19 @@ class AquaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_calls_of_all: int = 16_384
     """Calls that are under way here; those beyond it fail."""
     max_lookups: int = 64
-    """Calls under way that ask other peers (kad.neighborhood, peer.connect); those beyond it wait."""
+    """What asks other peers at the same time: kad.neighborhood, peer.connect, sig.sign, and sending to peers that are
+    nowhere known. What is beyond it waits; a place that becomes free goes to the peer that has fewest."""
+    max_lookups_per_peer: int = 16
+    """Of those, for particles that one peer brought."""
     max_next_peers: int = 64
     """Peers to which one step sends a particle on."""
     max_sending_per_peer: int = 256
-    """Particles that wait for being sent to one peer, or are under way."""
+    """Particles that one peer brought and that wait for being sent to one other, or are under way."""
     max_sending_bytes: int = 128 * 2**20
-    """Of all particles that wait for being sent."""
+    """Of all particles that wait for being sent or are under way, each with 8 KiB for itself; beyond it the peer that
+    has most loses its oldest."""
+    max_sending_bytes_per_peer: int = 32 * 2**20
+    """Of those, brought by one peer."""
     send_timeout: float = 10.0
     """For sending one particle, dialling included."""
     receive_timeout: float = 10.0

@@ -3,6 +3,9 @@
 By default only a record that names this host, made by its own get_record_bytes in the same particle, and allowed by the
 hosting policy: so it is kept and renewed like every hosted record. The original signs for anyone whatever bytes of
 records or metadata it made itself; with that, strangers can have the node issue records in its own name.
+
+The record's key is looked up in the network only for what the host wouldn't refuse with any key, and for one issuer as
+often as the policy lets it ask.
 """
 
 from __future__ import annotations
@@ -10,24 +13,40 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import trio
+
 from aqua_compat.builtins.sig import Sig, SignResult
 from aqua_compat.particles.actor import Context
 from aqua_compat.particles.errors import CallError
+from aqua_compat.particles.fair_places import FairPlaces
 from aqua_compat.particles.host_calls import HostFunction, Tetraplets, native
 from aqua_compat.particles.registry_calls import MadeBytes
 from overlay.identity import Identity
-from registry.errors import KeyNotExists, RegistryError
+from registry.errors import HostingRefused, KeyNotExists, RegistryError
 from registry.hosting import Host
+from registry.network import Clock
+from registry.rates import Rates
 from registry.registry import Registry
+from registry.settings import RegistrySettings
 from registry.values import Record, RecordMetadata
+from registry.verification import check_field_limits, check_metadata
 
-Vouch = Callable[[RecordMetadata, int], Awaitable[Record]]
-"""(metadata, timestamp_created) -> the record, signed by this host, which keeps it. Raises RegistryError."""
+Vouch = Callable[[str, RecordMetadata, int], Awaitable[Record]]
+"""(source of the particle, metadata, timestamp_created) -> the record, signed by this host, which keeps it. Raises
+RegistryError."""
 
 _KEY_TIMEOUT: Final = 5.0  # seconds for finding the key of a record that this node is to host
 _SERVICE: Final = "registry"
 _BYTES: Final = "get_record_bytes"
 _METADATA_BYTES: Final = "get_record_metadata_bytes"
+
+
+class _Asked:
+    """What comes of a vouching under way; `result` stays None where its call ended without one."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.result: SignResult | None = None
 
 
 class SigningCalls:
@@ -37,6 +56,7 @@ class SigningCalls:
         self._identity = identity
         self._vouch = vouch
         self._as_original = as_original
+        self._under_way: dict[tuple[Context, bytes], _Asked] = {}
 
     def functions(self) -> dict[str, HostFunction]:
         """The service `sig`."""
@@ -61,19 +81,55 @@ class SigningCalls:
             return SignResult(True, [], [list(self._identity.sign(given))])
         if not isinstance(made, MadeBytes):
             raise CallError("sig.sign signs only what get_record_bytes of this peer made in the same particle")
+        return await self._once(context, given, made)
+
+    async def _once(self, context: Context, given: bytes, made: MadeBytes) -> SignResult:
+        """Vouches; calls of one particle that want the same meanwhile share what comes of it."""
+        while (asked := self._under_way.get((context, given))) is not None:
+            await asked.done.wait()
+            if asked.result is not None:
+                return asked.result
+        asked = self._under_way[context, given] = _Asked()
         try:
-            record = await self._vouch(made.metadata, made.timestamp_created)
+            asked.result = await self._vouched(context, made)
+        finally:
+            del self._under_way[context, given]
+            asked.done.set()
+        return asked.result
+
+    async def _vouched(self, context: Context, made: MadeBytes) -> SignResult:
+        try:
+            record = await self._vouch(context.source, made.metadata, made.timestamp_created)
         except RegistryError as error:
             return SignResult(False, [str(error)], [])
         context.vouched_keys.add(made.metadata.key_id)
         return SignResult(True, [], [list(record.signature)])
 
 
-def vouching(registry: Registry, host: Host) -> Vouch:
-    """Vouches as a host that looks up the keys of the records."""
+def vouching(registry: Registry, host: Host, settings: RegistrySettings, lookups: FairPlaces, clock: Clock) -> Vouch:
+    """Vouches as a host that looks up the keys of the records, in places of `lookups`."""
+    rates = Rates()
 
-    async def vouch(metadata: RecordMetadata, timestamp_created: int) -> Record:
-        found = await registry.get_resource(metadata.key_id, timeout=_KEY_TIMEOUT)
+    def check(metadata: RecordMetadata, timestamp_created: int) -> None:
+        """The host's own rules that need no key, before anybody else is asked for one. Raises RegistryError."""
+        now, own, policy, issuer = clock(), registry.identity.peer_id, settings.hosting, metadata.issued_by
+        if abs(timestamp_created - int(now)) > settings.clock_skew:
+            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {int(now)}")
+        if metadata.peer_id != own:
+            raise HostingRefused(f"the record names {metadata.peer_id} as its host, this is {own}")
+        check_field_limits(metadata, settings)
+        check_metadata(metadata, int(now), settings)
+        if issuer == own or issuer in policy.issuers:
+            return
+        if policy.allow != "anyone":
+            raise HostingRefused(f"this peer hosts no records issued by {issuer}")
+        if not rates.take(issuer, now, rate=policy.rate, burst=policy.burst):
+            raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
+
+    async def vouch(source: str, metadata: RecordMetadata, timestamp_created: int) -> Record:
+        check(metadata, timestamp_created)
+        async with lookups.place(source):
+            found = await registry.get_resource(metadata.key_id, timeout=_KEY_TIMEOUT)
         if found.key is None:
             raise KeyNotExists(metadata.key_id)
         return await host.host(found.key, metadata, timestamp_created)

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aqua_compat.json_shapes import to_json
 from aqua_compat.particles.actor import Context
+from aqua_compat.particles.fair_places import FairPlaces
 from aqua_compat.particles.host_calls import HostCalls
 from aqua_compat.particles.registry_calls import TIME, WEIGHT, RegistryCalls, _Form
 from aqua_compat.particles.signing_calls import SigningCalls, vouching
@@ -22,6 +24,7 @@ from aqua_compat.particles.steps import CallRequest, CallResult, Tetraplet
 from aqua_compat.particles.turns import Turns
 from overlay.identity import Identity
 from registry.messages import Item
+from registry.outcomes import Found
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
 from registry.values import Key, Record, RecordMetadata
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
@@ -44,7 +47,8 @@ class Script:
         self.node = node
         parts = node.parts
         registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, node.peer_id, Turns())
-        signing = SigningCalls(node.identity, vouching(parts.registry, parts.host), as_original=as_original)
+        vouch = vouching(parts.registry, parts.host, parts.service.settings, FairPlaces(64, 16), clock)
+        signing = SigningCalls(node.identity, vouch, as_original=as_original)
         self.calls = HostCalls({"registry": registry.functions(), "sig": signing.functions()}, 10**6)
         self.held = 0
         self.context = Context(a_particle(by=by), "a client", trio.current_time() + 10, self._hold)
@@ -439,6 +443,117 @@ async def test_host_signs_nothing_for_an_unknown_resource(autojump_clock) -> Non
         script = Script(node, by=ISSUER)
         made = await script.bytes_to_sign(a_metadata(a_key().id, host=node.identity), int(clock()))
         assert "does not exist" in signed(await script.sign(made))["error"][0]
+
+
+class Lookups:
+    """How a node's lookups of keys went: each takes `duration`."""
+
+    def __init__(self, node: SimulatedNode, monkeypatch: pytest.MonkeyPatch, duration: float = 1.0) -> None:
+        self.count = self.under_way = self.most = 0
+        self._duration = duration
+        self._look_up = node.registry.get_resource
+        monkeypatch.setattr(node.registry, "get_resource", self._get_resource)
+
+    async def _get_resource(self, resource_id: str, *, timeout: float) -> Found:
+        self.count += 1
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await trio.sleep(self._duration)
+            return await self._look_up(resource_id, timeout=timeout)
+        finally:
+            self.under_way -= 1
+
+
+async def test_key_is_looked_up_only_for_what_the_host_may_sign(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = RegistrySettings(hosting=HostingPolicy(allow="listed", issuers=(OWNER.peer_id,)), max_value=20)
+    async with nodes(1, listed) as [node]:
+        lookups, script, key_id = Lookups(node, monkeypatch), Script(node), a_key().id
+        now, good = int(clock()), a_metadata(key_id, issuer=OWNER, host=node.identity)
+        for metadata, created in (
+            (good, now - 31),
+            (a_metadata(key_id, issuer=OWNER, host=ISSUER), now),
+            (RecordMetadata(*[*tuple_of(good)[:-1], bytes(64)]), now),
+            (a_metadata(key_id, issuer=ISSUER, host=node.identity), now),
+            (a_metadata(key_id, issuer=OWNER, host=node.identity, value="v" * 21), now),
+        ):
+            assert not signed(await script.sign(await script.bytes_to_sign(metadata, created)))["success"]
+        assert lookups.count == 0
+        assert "does not exist" in signed(await script.sign(await script.bytes_to_sign(good, now)))["error"][0]
+        assert lookups.count == 1
+
+
+async def test_keys_are_looked_up_for_an_issuer_as_often_as_it_may_ask(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(1, RegistrySettings(hosting=HostingPolicy(rate=0.001, burst=3))) as [node]:
+        lookups, script = Lookups(node, monkeypatch, duration=0.0), Script(node)
+        errors = []
+        for number in range(6):
+            metadata = a_metadata(a_key(f"unknown {number}").id, host=node.identity)
+            errors += signed(await script.sign(await script.bytes_to_sign(metadata, int(clock()))))["error"]
+        assert lookups.count == 3
+        assert ["too many requests" in error for error in errors] == [False] * 3 + [True] * 3
+
+
+async def test_calls_of_a_particle_that_want_the_same_signed_share_one_lookup(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes() as [node]:
+        script, key, answers = Script(node), a_key(), []
+        await script.register(key)
+        lookups = Lookups(node, monkeypatch)
+        made = await script.bytes_to_sign(a_metadata(key.id, host=node.identity), int(clock()))
+
+        async def ask() -> None:
+            answers.append(signed(await script.sign(made)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(ask)
+        assert lookups.count == 1
+        assert answers == [answers[0]] * 100
+        assert answers[0]["success"]
+
+
+async def test_call_that_is_cancelled_leaves_the_lookup_to_those_that_want_the_same(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes() as [node]:
+        script, key, answers = Script(node), a_key(), []
+        await script.register(key)
+        lookups = Lookups(node, monkeypatch)
+        made = await script.bytes_to_sign(a_metadata(key.id, host=node.identity), int(clock()))
+
+        async def ask(patience: float) -> None:
+            with trio.move_on_after(patience):
+                answers.append(signed(await script.sign(made)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, 0.5)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(10):
+                nursery.start_soon(ask, 10.0)
+        assert lookups.count == 2
+        assert [answer["success"] for answer in answers] == [True] * 10
+
+
+async def test_lookups_for_signing_are_bounded_by_who_brought_the_particle(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes() as [node]:
+        lookups, script = Lookups(node, monkeypatch), Script(node)
+        made = []
+        for number in range(40):
+            metadata = a_metadata(a_key(f"unknown {number}").id, host=node.identity)
+            made.append(await script.bytes_to_sign(metadata, int(clock())))
+        async with trio.open_nursery() as nursery:
+            for one in made:
+                nursery.start_soon(script.sign, one)
+        assert lookups.count == 40
+        assert lookups.most == 16
 
 
 async def test_originals_rule_signs_bytes_of_records_and_metadata_of_anyone(autojump_clock) -> None:
