@@ -78,16 +78,11 @@ class Host:
         `timestamp_created`: the time to sign, within the tolerance for clocks; this peer's own by default.
         """
         now = int(self._clock())
-        if timestamp_created is not None and abs(timestamp_created - now) > self._settings.clock_skew:
-            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {now}")
-        if metadata.peer_id != self._identity.peer_id:
-            raise HostingRefused(f"the record names {metadata.peer_id} as its host, this is {self._identity.peer_id}")
         if metadata.key_id != key.id:
             raise InvalidValue(f"the metadata is of key {metadata.key_id}, sent with key {key.id}")
+        self.check(metadata, timestamp_created)
         check_field_limits(key, self._settings)
-        check_field_limits(metadata, self._settings)
         check_key(key, now, self._settings)
-        check_metadata(metadata, now, self._settings)
         known = await self._shelf.state(metadata.slot)
         if (
             isinstance(known, Record)
@@ -96,13 +91,32 @@ class Host:
             and is_served(known, now, self._settings)
         ):
             return known  # asked again, for instance after an answer was lost: costs no quota
-        if metadata.issued_by != self._identity.peer_id:
+        if not self.trusts(metadata.issued_by):
             await self._check_policy(metadata, is_update=isinstance(known, Record))
         record = sign_record(self._identity, metadata, now if timestamp_created is None else timestamp_created)
         error = await self._shelf.keep(Item(key, record))
         if error:
             raise HostingRefused(error)
         return record
+
+    def check(self, metadata: RecordMetadata, timestamp_created: int | None) -> None:
+        """What this peer could vouch for with the right key. Raises RegistryError for all else."""
+        now = int(self._clock())
+        if timestamp_created is not None and abs(timestamp_created - now) > self._settings.clock_skew:
+            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {now}")
+        if metadata.peer_id != self._identity.peer_id:
+            raise HostingRefused(f"the record names {metadata.peer_id} as its host, this is {self._identity.peer_id}")
+        check_field_limits(metadata, self._settings)
+        check_metadata(metadata, now, self._settings)
+
+    def trusts(self, issuer: str) -> bool:
+        """Whether no quota binds this issuer."""
+        return issuer == self._identity.peer_id or issuer in self._settings.hosting.issuers
+
+    def check_allowed(self, issuer: str) -> None:
+        """Raises HostingRefused for an issuer of whom the operator wants nothing hosted."""
+        if not self.trusts(issuer) and self._settings.hosting.allow != "anyone":
+            raise HostingRefused(f"this peer hosts no records issued by {issuer}")
 
     async def vouches_for(self, metadata: RecordMetadata) -> bool:
         """Whether the record with this metadata is what this peer hosts in its slot now."""
@@ -130,10 +144,7 @@ class Host:
 
     async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
         policy, issuer = self._settings.hosting, metadata.issued_by
-        if issuer in policy.issuers:
-            return
-        if policy.allow != "anyone":
-            raise HostingRefused(f"this peer hosts no records issued by {issuer}")
+        self.check_allowed(issuer)
         if not self._rates.take(issuer, self._clock(), rate=policy.rate, burst=policy.burst):
             raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
         records, size, by_issuer = await self._shelf.occupancy(issuer)

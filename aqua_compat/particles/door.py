@@ -105,7 +105,7 @@ def host_services(
 ) -> dict[str, dict[str, HostFunction]]:
     """All that scripts can call, by service and function. What asks other peers takes a place of `lookups`."""
     parts = node.parts
-    vouch = vouching(parts.registry, parts.host, parts.service.settings, lookups, time.time)
+    vouch = vouching(parts.registry, parts.host, parts.service.settings.hosting, lookups, time.time)
     peer, kad = native(Peer(node.peer, VERSION)), native(Kad(node.peer))
     merge = in_turns({"merge": kad["merge"]}, turns)["merge"]
     registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, identity.peer_id, turns)

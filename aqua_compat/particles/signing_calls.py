@@ -27,9 +27,8 @@ from registry.hosting import Host
 from registry.network import Clock
 from registry.rates import Rates
 from registry.registry import Registry
-from registry.settings import RegistrySettings
+from registry.settings import HostingPolicy
 from registry.values import Record, RecordMetadata
-from registry.verification import check_field_limits, check_metadata
 
 Vouch = Callable[[str, RecordMetadata, int], Awaitable[Record]]
 """(source of the particle, metadata, timestamp_created) -> the record, signed by this host, which keeps it. Raises
@@ -106,28 +105,16 @@ class SigningCalls:
         return SignResult(True, [], [list(record.signature)])
 
 
-def vouching(registry: Registry, host: Host, settings: RegistrySettings, lookups: FairPlaces, clock: Clock) -> Vouch:
-    """Vouches as a host that looks up the keys of the records, in places of `lookups`."""
+def vouching(registry: Registry, host: Host, policy: HostingPolicy, lookups: FairPlaces, clock: Clock) -> Vouch:
+    """Vouches as a host that looks up the keys of the records, in places of `lookups`, when all but the key is good."""
     rates = Rates()
 
-    def check(metadata: RecordMetadata, timestamp_created: int) -> None:
-        """The host's own rules that need no key, before anybody else is asked for one. Raises RegistryError."""
-        now, own, policy, issuer = clock(), registry.identity.peer_id, settings.hosting, metadata.issued_by
-        if abs(timestamp_created - int(now)) > settings.clock_skew:
-            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {int(now)}")
-        if metadata.peer_id != own:
-            raise HostingRefused(f"the record names {metadata.peer_id} as its host, this is {own}")
-        check_field_limits(metadata, settings)
-        check_metadata(metadata, int(now), settings)
-        if issuer == own or issuer in policy.issuers:
-            return
-        if policy.allow != "anyone":
-            raise HostingRefused(f"this peer hosts no records issued by {issuer}")
-        if not rates.take(issuer, now, rate=policy.rate, burst=policy.burst):
-            raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
-
     async def vouch(source: str, metadata: RecordMetadata, timestamp_created: int) -> Record:
-        check(metadata, timestamp_created)
+        issuer = metadata.issued_by
+        host.check(metadata, timestamp_created)
+        host.check_allowed(issuer)
+        if not host.trusts(issuer) and not rates.take(issuer, clock(), rate=policy.rate, burst=policy.burst):
+            raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
         async with lookups.place(source):
             found = await registry.get_resource(metadata.key_id, timeout=_KEY_TIMEOUT)
         if found.key is None:

@@ -47,7 +47,7 @@ class Script:
         self.node = node
         parts = node.parts
         registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, node.peer_id, Turns())
-        vouch = vouching(parts.registry, parts.host, parts.service.settings, FairPlaces(64, 16), clock)
+        vouch = vouching(parts.registry, parts.host, parts.service.settings.hosting, FairPlaces(64, 16), clock)
         signing = SigningCalls(node.identity, vouch, as_original=as_original)
         self.calls = HostCalls({"registry": registry.functions(), "sig": signing.functions()}, 10**6)
         self.held = 0
