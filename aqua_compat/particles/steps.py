@@ -9,8 +9,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from aqua_compat.particles.errors import InterpreterFailed
+from aqua_compat.particles.packed import has_at_most
 
 MSGPACK: Final = b"\x81\x04"  # the multicodec 0x201 of MessagePack as an unsigned varint
+MOST_OBJECTS: Final = 131_072
+"""Arrays, maps and strings in the calls of one step, which decoding makes in one go: numbers take a tenth of the time.
+Of the bytes that a step's calls may have, records with all their fields and weights fill 2 MiB with fewer."""
 
 Bytes = bytes | list[Annotated[int, Meta(ge=0, le=255)]]
 
@@ -90,7 +94,7 @@ _TETRAPLETS: Final = msgspec.msgpack.Decoder(list[list[Tetraplet]])
 
 
 def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
-    """Raises InterpreterFailed for what isn't in this form, or has more than `most` bytes."""
+    """Raises InterpreterFailed for what isn't in this form, or has more than `most` bytes or MOST_OBJECTS."""
     if not raw:
         return {}
     if len(raw) > most:  # as Python objects they take up to 64 times as much
@@ -98,14 +102,18 @@ def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
     if not raw.startswith(MSGPACK):
         raise InterpreterFailed("call requests in an unknown codec")
     try:
+        requests = _REQUESTS.decode(raw[len(MSGPACK) :])
+        packed = {number: (bytes(one.arguments), bytes(one.tetraplets)) for number, one in requests.items()}
+        if not has_at_most(MOST_OBJECTS, [part for parts in packed.values() for part in parts]):
+            raise InterpreterFailed(f"call requests with more than {MOST_OBJECTS} arrays, maps and strings")
         return {
             number: CallRequest(
-                request.service_id,
-                request.function_name,
-                _ARGUMENTS.decode(bytes(request.arguments)),
-                _TETRAPLETS.decode(bytes(request.tetraplets)),
+                requests[number].service_id,
+                requests[number].function_name,
+                _ARGUMENTS.decode(arguments),
+                _TETRAPLETS.decode(tetraplets),
             )
-            for number, request in _REQUESTS.decode(raw[len(MSGPACK) :]).items()
+            for number, (arguments, tetraplets) in packed.items()
         }
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InterpreterFailed(f"call requests in an unknown form: {error}") from error
