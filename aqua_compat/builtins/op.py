@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from itertools import chain
+from typing import Annotated
 
 import base58
+from msgspec import Meta
 
 _SHA2_256 = b"\x12\x20"  # multihash: its code and the length of the digest
 _LONGEST = 1024  # bytes; base58 takes time that grows with the square of the length: 4 ms
@@ -24,13 +27,13 @@ class Op:
         """Its arguments as an array."""
         return list(values)
 
-    async def array_length(self, values: list[object]) -> int:
+    async def array_length(self, values: object) -> int:
         """How many there are."""
-        return len(values)
+        return len(_array(values))
 
-    async def concat(self, *arrays: list[object]) -> list[object]:
+    async def concat(self, *arrays: object) -> list[object]:
         """Arrays, one after the other."""
-        return [value for array in arrays for value in array]
+        return list(chain.from_iterable(map(_array, arrays)))
 
     async def concat_strings(self, *texts: str) -> str:
         """Texts, one after the other."""
@@ -44,7 +47,7 @@ class Op:
         """The text whose base58 it is."""
         return _raw(text).decode()
 
-    async def bytes_to_b58(self, given: list[int] | bytes) -> str:
+    async def bytes_to_b58(self, given: Annotated[list[int], Meta(max_length=_LONGEST)] | bytes) -> str:
         """Base58 of bytes, or of an array of numbers."""
         return _b58(bytes(given))
 
@@ -55,6 +58,13 @@ class Op:
     async def sha256_string(self, text: str) -> str:
         """Base58 of the SHA2-256 multihash of the text's UTF-8."""
         return _b58(_SHA2_256 + sha256(text.encode()).digest())
+
+
+def _array(value: object) -> list[object]:
+    """Checked here, for an annotation would have all of it copied."""
+    if not isinstance(value, list):
+        raise ValueError(f"not an array: {type(value).__name__}")  # noqa: TRY004 - the script's fault
+    return value
 
 
 def _b58(raw: bytes) -> str:

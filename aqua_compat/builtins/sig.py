@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from aqua_compat.services.serving import caller
 from overlay.identity import Identity, verify
+
+_LONGEST = 131_072  # bytes whose signature is verified
+
+Signature = Annotated[list[int], Meta(max_length=64)] | bytes
+Message = Annotated[list[int], Meta(max_length=_LONGEST)] | bytes
 
 
 class SignResult(Struct, frozen=True):
@@ -31,8 +38,8 @@ class Sig:
             return SignResult(False, ["only the peer itself may have it sign"], [])
         return SignResult(True, [], [list(self._identity.sign(bytes(data)))])
 
-    async def verify(self, signature: list[int] | bytes, message: list[int] | bytes) -> bool:
-        """Whether it is this peer's signature of the message."""
+    async def verify(self, signature: Signature, message: Message) -> bool:
+        """Whether it is this peer's signature of the message, of at most 131,072 bytes."""
         return verify(self._identity.peer_id, bytes(message), bytes(signature))
 
     async def get_peer_id(self) -> str:

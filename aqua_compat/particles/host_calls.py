@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import structlog
 
-from aqua_compat.json_shapes import to_json
 from aqua_compat.particles.actor import Context
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.steps import CallRequest, CallResult, Tetraplet
@@ -17,9 +16,11 @@ from aqua_compat.services.serving import called_by
 
 Tetraplets = Sequence[Sequence[Tetraplet]]
 HostFunction = Callable[[Context, list[object], Tetraplets], Awaitable[object]]
-"""(particle, arguments as JSON values, where each came from) -> result. Raises CallError."""
+"""(particle, arguments as JSON values, where each came from) -> result, which JSON can say as it is: no bytes in it.
+Raises CallError."""
 
 _LONGEST_ERROR = 2000  # characters
+_MOST_ARGUMENTS = 256  # of one call: each is checked by itself
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -41,10 +42,12 @@ class HostCalls:
         function = self._services.get(service, {}).get(name)
         if function is None:
             return _failed(f"Service with id '{service[:256]}' not found (function {name[:256]})")
+        if len(request.arguments) > _MOST_ARGUMENTS:
+            return _failed(f"{len(request.arguments)} arguments, more than {_MOST_ARGUMENTS}")
         try:
             result = await function(context, request.arguments, request.tetraplets)
             async with self._turns.turn(context.source):
-                text = msgspec.json.encode(to_json(result))
+                text = msgspec.json.encode(result)
         except CallError as error:
             log.debug("a call failed", service=service, function=name, error=str(error))
             return _failed(str(error))

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, get_type_hints
 
 import msgspec
 
-from aqua_compat.json_shapes import from_json
+from aqua_compat.json_shapes import from_json, to_json
 from aqua_compat.particles.actor import Context
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.host_calls import HostFunction, Tetraplets
@@ -106,13 +106,13 @@ class RegistryCalls:
             try:
                 for position, (argument, aqua_type) in enumerate(form.arguments):
                     self._check_origin(argument, aqua_type, values, tetraplets, position)
-                return await self._call(context, name, values)
+                return to_json(await self._call(context, name, values))
             except RegistryError as error:
                 text = _text(error)
                 if isinstance(form.result, type) and issubclass(form.result, msgspec.Struct):
                     fields = form.result.__struct_fields__
                     if "success" in fields:
-                        return form.result(success=False, error=text)
+                        return to_json(form.result(success=False, error=text))
                 raise CallError(text) from error
 
         return call

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
+from aqua_compat.builtins.kad import Kad
 from aqua_compat.builtins.math import Cmp, Math
 from aqua_compat.builtins.op import Op
+from aqua_compat.builtins.peer import Peer
+from aqua_compat.builtins.sig import Sig
+from aqua_compat.builtins.trust_graph import TrustGraph
 from aqua_compat.particles.actor import Context
 from aqua_compat.particles.door import _timeout
 from aqua_compat.particles.host_calls import HostCalls, native
@@ -104,6 +110,9 @@ async def test_builtin_gives(service: str, function: str, arguments: list[Any], 
     [
         ("op", "concat_strings", ["a", 1], "Expected `str`"),
         ("op", "array_length", [], "missing a required argument"),
+        ("op", "array_length", ["text"], "not an array: str"),
+        ("op", "concat", [[1], {"a": 1}], "not an array: dict"),
+        ("op", "bytes_to_b58", [[1] * 1025], "length <= 1024"),
         ("op", "string_from_b58", ["0"], "Invalid character"),
         ("op", "bytes_from_b58", ["1" * 10**5], "letters"),
         ("math", "add", [2**63 - 1, 1], "no i64"),
@@ -119,6 +128,32 @@ async def test_builtin_gives(service: str, function: str, arguments: list[Any], 
 )
 async def test_builtin_fails(service: str, function: str, arguments: list[Any], text: str) -> None:
     assert text in await error_of(service, function, *arguments)
+
+
+async def test_call_with_more_arguments_than_are_checked_at_once_is_an_error() -> None:
+    assert await value_of("op", "array", *range(256)) == list(range(256))
+    assert await error_of("op", "array", *range(257)) == "257 arguments, more than 256"
+
+
+@pytest.mark.parametrize("builtin", [Op, Math, Cmp, Kad, Peer, TrustGraph, Sig])
+def test_builtins_give_what_json_can_say_as_it_is(builtin: type) -> None:
+    """So results are encoded without being walked in Python, and bytes in them would become base64."""
+    for _, function in inspect.getmembers(builtin, inspect.iscoroutinefunction):
+        assert not has_bytes(get_type_hints(function)["return"]), function
+
+
+def has_bytes(form: Any) -> bool:
+    if isinstance(form, type) and issubclass(form, msgspec.Struct):
+        return any(map(has_bytes, get_type_hints(form).values()))
+    return form is bytes or any(map(has_bytes, get_args(form)))
+
+
+async def test_json_value_is_encoded_without_a_walk_through_it() -> None:
+    class Unwalkable(list[object]):
+        def __iter__(self) -> Iterator[object]:
+            raise AssertionError("walked")
+
+    assert await value_of("op", "identity", Unwalkable([[1], {"a": [2]}])) == [[1], {"a": [2]}]
 
 
 async def test_unknown_service_and_function_fail_with_the_originals_text() -> None:
