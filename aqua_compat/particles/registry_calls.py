@@ -10,7 +10,7 @@ Rules, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Final, NamedTuple, get_type_hints
 
 import msgspec
@@ -31,14 +31,14 @@ from registry.errors import (
     StorageError,
 )
 from registry.intake import Intake
+from registry.merging import ResourceState
 from registry.messages import Item
 from registry.offering import Offering
-from registry.results import WeightResult
+from registry.results import GetRecordsResult, GetTombstonesResult, MergeResult, WeightResult
 from registry.service import RegistryService
 from registry.service.functions import FUNCTIONS
 from registry.storage import Store
-from registry.values import Key, Record, RecordMetadata, State, Tombstone, encode
-from registry.verification import VERIFIED_AT_ONCE, record_is_genuine
+from registry.values import MAX_PROOF, Key, Record, RecordMetadata, State, Tombstone, encode
 
 _AQUA_TYPES: Final[dict[Any, str]] = {
     str: "string",
@@ -101,12 +101,12 @@ class RegistryCalls:
 
     def _function(self, name: str, form: _Form) -> HostFunction:
         async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
-            async with self._turns.turn(context.source):
-                values = _typed(name, form, arguments)
+            values: dict[str, Any] = {}
+            await self._turns.run(context.source, _typing(name, form, arguments, values))
             try:
                 for position, (argument, aqua_type) in enumerate(form.arguments):
                     self._check_origin(argument, aqua_type, values, tetraplets, position)
-                return to_json(await self._call(context, name, values))
+                return await self._told(context.source, await self._call(context, name, values))
             except RegistryError as error:
                 text = _text(error)
                 if isinstance(form.result, type) and issubclass(form.result, msgspec.Struct):
@@ -134,21 +134,23 @@ class RegistryCalls:
         return found.peer_pk == self._host_peer_id and (found.service_id, found.function_name) == function
 
     async def _call(self, context: Context, name: str, values: dict[str, Any]) -> object:
-        method = getattr(self._service.on_behalf_of(context.init_peer_id), name)
+        source = context.source
+        service = self._service.on_behalf_of(context.init_peer_id, turn=lambda: self._turns.turn(source))
         written = list(_written(name, values, context.init_peer_id))
         news: list[_Written] = []
         if written:
             known = await self._store.resource(written[0].key_id)
             self._check_responsible(context, written, known.key)
             news = [value for value in written if not _is_known(value, known)]
-        await self._verify(context.source, values)
-        result = await method(**values)
+        result = await getattr(service, name)(**values)
         if name == "get_record_bytes" and len(context.made_bytes) < _MAX_MADE:
             made = MadeBytes(**values)
             context.made_bytes[result] = made
             context.hold(len(encode(made.metadata)))
         if news and result.success:
-            await self._offer(written[0].key_id, news)
+            stored = await self._store.resource(written[0].key_id)
+            if stored.key is not None:
+                await self._turns.run(source, self._offering_all(stored.key, news, stored))
         return result
 
     def _check_responsible(self, context: Context, written: Sequence[_Written], stored: Key | None) -> None:
@@ -166,24 +168,27 @@ class RegistryCalls:
             if not hosts:
                 raise NotResponsible(key_id)
 
-    async def _verify(self, source: str, values: dict[str, Any]) -> None:
-        """Signatures of many records take long: others get their turn in between. Verdicts are remembered."""
-        groups = values.get("records") or [*values.get("a", ()), *values.get("b", ())]
-        records = [record for group in groups for record in ([group] if isinstance(group, Record) else group)]
-        for start in range(0, len(records), VERIFIED_AT_ONCE):
-            async with self._turns.turn(source):
-                for record in records[start : start + VERIFIED_AT_ONCE]:
-                    record_is_genuine(record)
+    async def _told(self, source: str, result: object) -> object:
+        """A result as JSON has it."""
+        if not isinstance(result, GetRecordsResult | GetTombstonesResult | MergeResult):
+            return to_json(result)
+        told: list[object] = []
 
-    async def _offer(self, key_id: str, news: Sequence[_Written]) -> None:
-        stored = await self._store.resource(key_id)
-        if stored.key is None:
-            return
+        def telling() -> Iterator[None]:
+            for value in result.result:
+                told.append(to_json(value))
+                yield
+
+        await self._turns.run(source, telling())
+        return {"success": result.success, "error": result.error, "result": told}
+
+    def _offering_all(self, key: Key, news: Sequence[_Written], stored: ResourceState) -> Iterator[None]:
         for value in news:
             if value.state is None:
-                self._offering.note(Item(stored.key))
+                self._offering.note(Item(key))
             elif stored.slots.get(value.state.slot) == value.state:
-                self._offering.note(Item(stored.key, value.state))
+                self._offering.note(Item(key, value.state))
+            yield
 
 
 class _Written(NamedTuple):
@@ -194,16 +199,37 @@ class _Written(NamedTuple):
     state: State | None
 
 
-def _typed(name: str, form: _Form, arguments: list[object]) -> dict[str, Any]:
+def _typing(name: str, form: _Form, arguments: list[object], values: dict[str, Any]) -> Iterator[None]:
+    """Fills `values` with the arguments in their types, step by step. Raises CallError."""
     if len(arguments) != len(form.arguments):
         raise CallError(f"{name} takes {len(form.arguments)} arguments, not {len(arguments)}")
-    values: dict[str, Any] = {}
     for (argument, aqua_type), value in zip(form.arguments, arguments, strict=True):
         try:
-            values[argument] = from_json(aqua_type, argument, value)
+            values[argument] = yield from _converting(aqua_type, argument, value)
         except (TypeError, ValueError) as error:
             raise CallError(f"{name}: {error}") from error
-    return values
+
+
+def _converting(aqua_type: str, name: str, value: object) -> Generator[None, None, object]:
+    """As `from_json`, one step per value that isn't an array of others. Raises TypeError or ValueError."""
+    if aqua_type.startswith("[]") and aqua_type not in ("[]u8", "[]string") and isinstance(value, list):
+        found = []
+        for index, item in enumerate(value):
+            found.append((yield from _converting(aqua_type[2:], f"{name}[{index}]", item)))
+        yield
+        return tuple(found)
+    yield
+    _check_arrays(name, value)
+    return from_json(aqua_type, name, value)
+
+
+def _check_arrays(name: str, value: object) -> None:
+    """No array in a value of the registry's is longer than the longest proof. Raises ValueError."""
+    if isinstance(value, list) and len(value) > MAX_PROOF:
+        raise ValueError(f"{name} has {len(value)} elements, more than {MAX_PROOF}")
+    if isinstance(value, dict):
+        for field, inner in value.items():
+            _check_arrays(f"{name}.{field}", inner)
 
 
 def _written(name: str, values: dict[str, Any], caller: str) -> Iterator[_Written]:
@@ -226,10 +252,10 @@ def _written(name: str, values: dict[str, Any], caller: str) -> Iterator[_Writte
             yield _Written(state.key_id, None, state)
 
 
-def _is_known(value: _Written, known: Any) -> bool:
+def _is_known(value: _Written, known: ResourceState) -> bool:
     if value.state is None:
         return bool(known.key is not None and value.key is not None and known.key.order() >= value.key.order())
-    return bool(known.slots.get(value.state.slot) == value.state)
+    return known.slots.get(value.state.slot) == value.state
 
 
 def _text(error: RegistryError) -> str:

@@ -6,13 +6,15 @@ So whoever sends scripts can't take more than half of the node's own thread, and
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Final
 
 import trio
 
 _SHORT: Final = 0.001  # seconds that need no rest
+_AT_ONCE: Final = 32  # steps of longer work
 
 
 class Turns:
@@ -39,3 +41,10 @@ class Turns:
                 self._locks[source] = lock, waiting - 1
             else:
                 del self._locks[source]
+
+    async def run(self, source: str, work: Iterator[object]) -> None:
+        """Work of many small steps, one per element, some at each turn of the source."""
+        done = _AT_ONCE
+        while done == _AT_ONCE:
+            async with self.turn(source):
+                done = sum(1 for _ in islice(work, _AT_ONCE))

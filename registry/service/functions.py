@@ -7,10 +7,14 @@ calls (the original's `init_peer_id`); arguments of the wrong type or form give 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import groupby
+from operator import attrgetter
 from typing import Final, Self, TypeVar
 
 import msgspec
+import trio
 
 from registry.errors import (
     InternalError,
@@ -29,7 +33,7 @@ from registry.errors import (
     TombstonesPublishingError,
     ValuesLimitExceeded,
 )
-from registry.merging import ResourceState, greater_key
+from registry.merging import ResourceState, greater, greater_key
 from registry.results import (
     ClearExpiredResult,
     EvictStaleResult,
@@ -47,8 +51,9 @@ from registry.service import decisions
 from registry.settings import RegistrySettings
 from registry.signing import key_id_of
 from registry.storage import Store, Transaction
-from registry.values import U63_MAX, Key, Record, RecordMetadata, State, Tombstone
+from registry.values import U63_MAX, Key, Record, RecordMetadata, Slot, State, Tombstone
 from registry.verification import (
+    VERIFIED_AT_ONCE,
     check_field_limits,
     check_key,
     check_record,
@@ -68,6 +73,16 @@ FUNCTIONS: Final = (
 MAX_WEIGHT: Final = 2**32 - 1
 
 Result = TypeVar("Result")
+Looked = TypeVar("Looked")
+
+Turn = Callable[[], AbstractAsyncContextManager[None]]
+"""Within it a caller's work is done, a few values of many at a time."""
+
+
+@asynccontextmanager
+async def _next_turn() -> AsyncIterator[None]:
+    await trio.lowlevel.checkpoint()
+    yield
 
 
 class _Shared:
@@ -85,12 +100,14 @@ class RegistryService:
     def __init__(self, store: Store, host_peer_id: str, settings: RegistrySettings) -> None:
         self._shared = _Shared(store, host_peer_id, settings)
         self._caller = host_peer_id
+        self._turn: Turn = _next_turn
 
-    def on_behalf_of(self, caller: str) -> Self:
-        """The same service, called by the peer `caller`."""
+    def on_behalf_of(self, caller: str, *, turn: Turn = _next_turn) -> Self:
+        """The same service, called by the peer `caller`; many values are looked at in turns of `turn`."""
         view = object.__new__(type(self))
         view._shared = self._shared
         view._caller = caller
+        view._turn = turn
         return view
 
     @property
@@ -226,9 +243,13 @@ class RegistryService:
     async def merge_keys(self, keys: Sequence[Key]) -> MergeKeysResult:
         """The greatest of the genuine ones among `keys` (faults 11, 13)."""
         winner: Key | None = None
-        for key in keys:
+
+        def look(key: Key) -> None:
+            nonlocal winner
             if key_is_genuine(key):
                 winner = greater_key(winner, key)
+
+        await self._each(keys, look)
         if winner is None:
             return MergeKeysResult(success=False, error=str(KeysArgumentEmpty()))
         return MergeKeysResult(success=True, key=winner)
@@ -299,16 +320,20 @@ class RegistryService:
         self, records: Sequence[Record], weights: Sequence[WeightResult], current_timestamp_sec: int
     ) -> RepublishRecordsResult:
         """Stores records of one key that somebody passes on, in one transaction; stale ones are skipped (fault 12)."""
+
+        def check(numbered: tuple[int, Record]) -> None:
+            number, record = numbered
+            check_record(record, current_timestamp_sec, self.settings)
+            if number >= len(weights):
+                raise MissingRecordWeight(record.metadata.peer_id, record.metadata.issued_by)
+            _check_weight(record.metadata.issued_by, weights[number])
+            check_field_limits(record, self.settings)
+            if record.key_id != records[0].key_id:
+                raise RecordsPublishingError
+
         try:
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
-            for number, record in enumerate(records):
-                check_record(record, current_timestamp_sec, self.settings)
-                if number >= len(weights):
-                    raise MissingRecordWeight(record.metadata.peer_id, record.metadata.issued_by)
-                _check_weight(record.metadata.issued_by, weights[number])
-                check_field_limits(record, self.settings)
-                if record.key_id != records[0].key_id:
-                    raise RecordsPublishingError
+            await self._each(list(enumerate(records)), check)
             updated = await self._republish(
                 [(record, weight.weight) for record, weight in zip(records, weights, strict=False)],
                 current_timestamp_sec,
@@ -319,12 +344,15 @@ class RegistryService:
 
     async def republish_tombstones(self, tombstones: Sequence[Tombstone], current_timestamp_sec: int) -> RegistryResult:
         """Stores tombstones of one key that somebody passes on, in one transaction; stale ones are skipped."""
+
+        def check(tombstone: Tombstone) -> None:
+            check_tombstone(tombstone, current_timestamp_sec, self.settings)
+            if tombstone.key_id != tombstones[0].key_id:
+                raise TombstonesPublishingError
+
         try:
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
-            for tombstone in tombstones:
-                check_tombstone(tombstone, current_timestamp_sec, self.settings)
-                if tombstone.key_id != tombstones[0].key_id:
-                    raise TombstonesPublishingError
+            await self._each(tombstones, check)
             await self._republish([(tombstone, 0) for tombstone in tombstones], current_timestamp_sec)
         except RegistryError as error:
             return RegistryResult(success=False, error=_text(error))
@@ -333,15 +361,23 @@ class RegistryService:
     async def merge(self, records: Sequence[Sequence[Record]]) -> MergeResult:
         """The winners of several replicas' records: genuine (fault 13), by the one total order (fault 11), less what
         this node's own storage knows to be superseded (reference: edge rules)."""
-        genuine = [record for group in records for record in group if record_is_genuine(record)]
-        winners = ResourceState.of(None, genuine)
+        winners: dict[Slot, State] = {}
         kept: list[Record] = []
+
+        def look(record: Record) -> None:
+            if record_is_genuine(record):
+                winners[record.slot] = greater(winners.get(record.slot), record)
+
+        def compare(both: tuple[State, State | None]) -> None:
+            winner, known = both
+            if isinstance(winner, Record) and (known is None or winner.order() >= known.order()):
+                kept.append(winner)
+
+        await self._each([record for group in records for record in group], look)
         try:
-            for slot in sorted(winners.slots):
-                known = (await self._shared.store.resource(slot.key_id)).slots.get(slot)
-                winner = winners.slots[slot]
-                if isinstance(winner, Record) and (known is None or winner.order() >= known.order()):
-                    kept.append(winner)
+            for key_id, slots in groupby(sorted(winners), attrgetter("key_id")):
+                known = (await self._shared.store.resource(key_id)).slots
+                await self._each([(winners[slot], known.get(slot)) for slot in slots], compare)
         except RegistryError as error:
             return MergeResult(success=False, error=_text(error))
         return MergeResult(success=True, result=tuple(kept))
@@ -404,6 +440,13 @@ class RegistryService:
 
     # Inside
 
+    async def _each(self, values: Sequence[Looked], look: Callable[[Looked], None]) -> None:
+        """Looks at each value; others get their turn in between, for signatures of many take long."""
+        for start in range(0, len(values), VERIFIED_AT_ONCE):
+            async with self._turn():
+                for value in values[start : start + VERIFIED_AT_ONCE]:
+                    look(value)
+
     def _owner(self, owner_peer_id: Sequence[str]) -> str:
         return owner_peer_id[0] if owner_peer_id else self._caller
 
@@ -427,11 +470,11 @@ class RegistryService:
 
     async def _put_state(self, state: State, weight: int, now: int) -> bool:
         shared = self._shared
-        return await self._write(
-            lambda transaction: decisions.put_state(
-                transaction, state, weight, shared.host_peer_id, shared.settings, now
-            )
-        )
+
+        def decide(transaction: Transaction) -> bool:
+            return decisions.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
+
+        return await self._write(decide)
 
     async def _republish(self, states: Sequence[tuple[State, int]], now: int) -> int:
         shared = self._shared

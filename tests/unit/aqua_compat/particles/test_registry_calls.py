@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqua_compat.json_shapes import to_json
+from aqua_compat.particles import registry_calls
 from aqua_compat.particles.actor import Context
 from aqua_compat.particles.fair_places import FairPlaces
 from aqua_compat.particles.host_calls import HostCalls
@@ -25,11 +27,12 @@ from aqua_compat.particles.turns import Turns
 from overlay.identity import Identity
 from registry.messages import Item
 from registry.outcomes import Found
+from registry.service import functions
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
 from registry.values import Key, Record, RecordMetadata
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.aqua_compat.particles.scripts import a_particle
-from tests.unit.registry.builders import ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone, hosted
+from tests.unit.registry.builders import ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone, hosted, identity
 
 INTERFACE = json.loads((Path(__file__).parents[3] / "data" / "aqua-interface.json").read_text())
 FUNCTIONS = INTERFACE["services"]["registry"]["functions"]
@@ -296,6 +299,114 @@ async def test_merging_no_keys_gives_the_originals_empty_key(autojump_clock) -> 
         assert merged["success"] is False
         assert merged["key"]["id"] == ""
         assert merged["key"]["signature"] == []
+
+
+# Many values, and long ones
+
+
+async def most_between_turns_of_others(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: Callable[[], Awaitable[Any]]
+) -> tuple[int, int]:
+    """(how often `place.name` was called within `call`, and how often at most while nobody else had a turn)"""
+    turns, calls = 0, Counter[int]()
+    original = getattr(place, name)
+
+    def counted(*arguments: Any) -> Any:
+        calls[turns] += 1
+        return original(*arguments)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(place, name, counted)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await call()
+        nursery.cancel_scope.cancel()
+    return calls.total(), max(calls.values())
+
+
+MANY = 200
+AT_ONCE = 2 * 32  # others run before or after a slice, by chance
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "times"),
+    [(functions, "record_is_genuine", MANY), (registry_calls, "from_json", MANY), (registry_calls, "to_json", MANY)],
+)
+@pytest.mark.parametrize("function", ["merge", "merge_two"])
+async def test_others_get_turns_while_many_records_are_merged(
+    monkeypatch: pytest.MonkeyPatch, function: str, place: Any, name: str, times: int
+) -> None:
+    async with nodes() as [node]:
+        records = [to_json(a_record(a_key().id, issuer=identity(number))) for number in range(MANY)]
+        arguments: list[Any] = [records[:90], records[90:]]
+
+        async def merge() -> None:
+            result = await Script(node).raw("registry", function, arguments if function != "merge" else [arguments], [])
+            assert len(signed(result)["result"]) == MANY
+
+        called, at_once = await most_between_turns_of_others(monkeypatch, place, name, merge)
+        assert called == times, "nothing is done twice"
+        assert at_once <= AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("function", "check"),
+    [
+        ("republish_records", "check_record"),
+        ("republish_tombstones", "check_tombstone"),
+        ("merge_keys", "key_is_genuine"),
+    ],
+)
+async def test_others_get_turns_while_many_signatures_are_verified(
+    monkeypatch: pytest.MonkeyPatch, function: str, check: str
+) -> None:
+    async with nodes() as [node]:
+        script, key = Script(node), a_key()
+        await script.register(key)
+        issuers = [identity(number) for number in range(MANY)]
+        arguments: dict[str, Any] = {
+            "republish_records": {
+                "records": [a_record(key.id, issuer, issued=int(clock())) for issuer in issuers],
+                "weights": [weight_of(issuer.peer_id) for issuer in issuers],
+            },
+            "republish_tombstones": {"tombstones": [a_tombstone(key.id, issuer) for issuer in issuers]},
+            "merge_keys": {"keys": [a_key(owner=issuer) for issuer in issuers]},
+        }[function]
+
+        async def call() -> None:
+            assert (await script.call(function, **arguments))["success"]
+
+        called, at_once = await most_between_turns_of_others(monkeypatch, functions, check, call)
+        assert called == MANY
+        assert at_once <= AT_ONCE
+
+
+@pytest.mark.parametrize("place", ["challenge", "key", "relay"])
+async def test_array_longer_than_any_field_may_be_isnt_converted(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    async with nodes() as [node]:
+        longest: list[Any] = [0] * 4096
+        calls = {
+            "challenge": ("get_key_bytes", ["l", [], 1, [*longest, 0], ""], "challenge"),
+            "key": ("merge_keys", [[{**to_json(a_key()), "challenge": [*longest, 0]}]], "keys[0].challenge"),
+            "relay": ("merge", [[[with_relays(["x"] * 4097)]]], "records[0][0].metadata.relay_id"),
+        }
+        function, arguments, name = calls[place]
+        result = await Script(node).raw("registry", function, arguments, [])
+        assert json.loads(result.result) == f"{function}: {name} has 4097 elements, more than 4096"
+        assert (await Script(node).raw("registry", "get_key_bytes", ["l", [], 1, longest, ""], [])).ret_code == 0
+
+
+def with_relays(relays: list[str]) -> Any:
+    record: Any = to_json(a_record(a_key().id))
+    record["metadata"]["relay_id"] = relays
+    return record
 
 
 # Responsibility

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import groupby
 
+import pytest
 import trio
 
 from aqua_compat.particles.turns import Turns
@@ -29,6 +32,23 @@ async def test_whoever_computes_much_leaves_the_thread_to_others_between() -> No
     assert time.perf_counter() - began >= 0.19, "it rests as long as it works"
     assert order.index("modest") <= 1
     assert "greedy" not in order[3:20], "all modest work is done while the greedy one rests"
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 100])
+async def test_longer_work_is_done_to_its_end_with_turns_of_others_within(count: int) -> None:
+    turns, order = Turns(), list[str]()
+
+    def work(source: str) -> Iterator[None]:
+        for _ in range(count):
+            order.append(source)
+            yield
+
+    async with trio.open_nursery() as nursery:
+        for source in "ab":
+            nursery.start_soon(turns.run, source, work(source))
+    assert sorted(order) == sorted("ab" * count)
+    longest = max((len(list(group)) for _, group in groupby(order)), default=0)
+    assert longest <= 2 * 32
 
 
 async def test_cancelled_turn_passes_on(autojump_clock) -> None:
