@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import trio
 
-from registry.errors import InvalidValue, NotResponsible, QuotaExceeded, RegistryError, ServiceError
+from registry.errors import InvalidValue, NotResponsible, RegistryError, ServiceError
 from registry.messages import Item
 from registry.network import Clock, Network
-from registry.rates import Rates
 from registry.service import RegistryService, decisions
 from registry.settings import RegistrySettings
 from registry.storage import Store, Transaction
-from registry.values import KeyTombstone, State, Tombstone
+from registry.values import KeyTombstone
 from registry.verification import VERIFIED_AT_ONCE, check_anchor, check_field_limits, check_state
 from registry.weights import Weights
 
@@ -29,7 +28,6 @@ class Intake:
         self._service = service
         self._weights = weights
         self._clock = clock
-        self._tombstones = Rates()
 
     @property
     def settings(self) -> RegistrySettings:
@@ -59,10 +57,12 @@ class Intake:
             if number % VERIFIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
+        moment = trio.current_time()
+
         def decide(transaction: Transaction) -> list[str]:
             transaction.source = f"from {source}"
             return [
-                error or self._store_one(transaction, item, source, now, keyless=keyless)
+                error or self._store_one(transaction, item, source, now, moment, keyless=keyless)
                 for item, error in zip(items, errors, strict=True)
             ]
 
@@ -94,11 +94,13 @@ class Intake:
             return str(error)
         return ""
 
-    def _store_one(self, transaction: Transaction, item: Item, source: str, now: int, *, keyless: bool) -> str:
+    def _store_one(
+        self, transaction: Transaction, item: Item, source: str, now: int, moment: float, *, keyless: bool
+    ) -> str:
         try:
             self._store_anchor(transaction, item, now)
             if item.state is not None:
-                self._check_tombstone_rate(transaction, item.state, source)
+                self._service.ration.check(transaction, item.state, source, self.settings, moment)
                 decisions.put_state(
                     transaction,
                     item.state,
@@ -120,13 +122,3 @@ class Intake:
         weight = self._weights.of(anchor.owner_peer_id)
         store = decisions.republish_key if item.state is not None else decisions.register_key
         store(transaction, anchor, weight, here, self.settings, now)
-
-    def _check_tombstone_rate(self, transaction: Transaction, state: State, source: str) -> None:
-        """Tombstones for slots of which nothing is known are cheap to make up."""
-        if not isinstance(state, Tombstone) or source == self._network.peer_id:
-            return
-        if transaction.state(state.slot) is not None:
-            return
-        rules = self.settings
-        if not self._tombstones.take(source, self._clock(), rate=rules.tombstone_rate, burst=rules.tombstone_burst):
-            raise QuotaExceeded(f"too many tombstones for unknown records by {source}; try again in a moment")

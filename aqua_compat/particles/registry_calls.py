@@ -135,7 +135,7 @@ class RegistryCalls:
 
     async def _call(self, context: Context, name: str, values: dict[str, Any]) -> object:
         source = context.source
-        service = self._service.on_behalf_of(context.init_peer_id, turn=lambda: self._turns.turn(source))
+        service = self._service.on_behalf_of(context.init_peer_id, source=source, turn=lambda: self._turns.turn(source))
         written = list(_written(name, values, context.init_peer_id))
         news: list[_Written] = []
         if written:

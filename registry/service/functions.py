@@ -48,6 +48,7 @@ from registry.results import (
     WeightResult,
 )
 from registry.service import decisions
+from registry.service.rationing import TombstoneRation
 from registry.settings import RegistrySettings
 from registry.signing import key_id_of
 from registry.storage import Store, Transaction
@@ -92,6 +93,7 @@ class _Shared:
         self.store = store
         self.host_peer_id = host_peer_id
         self.settings = settings
+        self.ration = TombstoneRation(host_peer_id)
 
 
 class RegistryService:
@@ -99,14 +101,16 @@ class RegistryService:
 
     def __init__(self, store: Store, host_peer_id: str, settings: RegistrySettings) -> None:
         self._shared = _Shared(store, host_peer_id, settings)
-        self._caller = host_peer_id
+        self._caller = self._source = host_peer_id
         self._turn: Turn = _next_turn
 
-    def on_behalf_of(self, caller: str, *, turn: Turn = _next_turn) -> Self:
-        """The same service, called by the peer `caller`; many values are looked at in turns of `turn`."""
+    def on_behalf_of(self, caller: str, *, source: str = "", turn: Turn = _next_turn) -> Self:
+        """The same service, called by the peer `caller`, at the word of `source` (`caller`), who is rationed; many
+        values are looked at in turns of `turn`."""
         view = object.__new__(type(self))
         view._shared = self._shared
         view._caller = caller
+        view._source = source or caller
         view._turn = turn
         return view
 
@@ -114,6 +118,11 @@ class RegistryService:
     def settings(self) -> RegistrySettings:
         """The settings in force, with what `set_*_timeout` changed."""
         return self._shared.settings
+
+    @property
+    def ration(self) -> TombstoneRation:
+        """How many tombstones others may bring, by this service or otherwise."""
+        return self._shared.ration
 
     # Bytes to sign
 
@@ -469,20 +478,22 @@ class RegistryService:
         return stored
 
     async def _put_state(self, state: State, weight: int, now: int) -> bool:
-        shared = self._shared
+        shared, moment = self._shared, trio.current_time()
 
         def decide(transaction: Transaction) -> bool:
+            shared.ration.check(transaction, state, self._source, shared.settings, moment)
             return decisions.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
 
         return await self._write(decide)
 
     async def _republish(self, states: Sequence[tuple[State, int]], now: int) -> int:
-        shared = self._shared
+        shared, moment = self._shared, trio.current_time()
 
         def decide(transaction: Transaction) -> int:
             updated = 0
             for state, weight in states:
                 try:
+                    shared.ration.check(transaction, state, self._source, shared.settings, moment)
                     updated += decisions.put_state(
                         transaction, state, weight, shared.host_peer_id, shared.settings, now
                     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
-from registry.messages import Item
+from registry.messages import DOOR_SERVICE, DoorServiceBody, Item, build
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from registry.upkeep.upkeep import CLEAR_EXPIRED, RENEW, REPLICATE
-from registry.values import Record
+from registry.values import Record, Tombstone
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import a_key, a_record, a_removal, a_tombstone, identity
 
@@ -178,6 +180,26 @@ async def test_a_sender_of_many_tombstones_is_slowed_down(autojump_clock) -> Non
         assert await intake.store(stones[2:3], "another") == [""]
         await trio.sleep(1)
         assert await intake.store(stones[3:], "a sender") == [""]
+
+
+async def test_a_stranger_who_calls_the_service_is_slowed_down_alike(autojump_clock) -> None:
+    async with simulated_nodes(2, settings(tombstone_burst=2, tombstone_rate=1.0), clock) as (_, [node, stranger]):
+        key = a_key(created=START)
+        stones = [a_tombstone(key.id, identity(number), identity(51), START) for number in range(10, 14)]
+        intake = node.parts.replica.intake
+        assert await intake.store([Item(key, stones[0])], stranger.peer_id) == [""]
+
+        async def bury(stone: Tombstone) -> str:
+            fields = (*(getattr(stone, name) for name in stone.__struct_fields__), None)
+            body = build(DoorServiceBody("add_tombstone", fields))
+            answer: Any = await stranger.peer.call(node.peer_id, DOOR_SERVICE, body, timeout=5)
+            return str(answer["error"])
+
+        assert await bury(stones[1]) == ""
+        assert f"too many tombstones for unknown records by {stranger.peer_id}" in await bury(stones[2])
+        assert await intake.store([Item(key, stones[2])], "another") == [""]
+        await trio.sleep(1)
+        assert await bury(stones[3]) == ""
 
 
 async def test_a_full_node_refuses_what_is_new_and_keeps_what_it_has(autojump_clock) -> None:

@@ -29,7 +29,7 @@ from registry.messages import Item
 from registry.outcomes import Found
 from registry.service import functions
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
-from registry.values import Key, Record, RecordMetadata
+from registry.values import Key, Record, RecordMetadata, Tombstone
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.aqua_compat.particles.scripts import a_particle
 from tests.unit.registry.builders import ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone, hosted, identity
@@ -407,6 +407,40 @@ def with_relays(relays: list[str]) -> Any:
     record: Any = to_json(a_record(a_key().id))
     record["metadata"]["relay_id"] = relays
     return record
+
+
+# Rations
+
+
+def buried(number: int) -> Tombstone:
+    return a_tombstone(a_key().id, identity(number), identity(9), int(clock()))
+
+
+async def bury(script: Script, tombstone: Tombstone) -> str:
+    fields = {name: getattr(tombstone, name) for name in ("key_id", "issued_by", "peer_id", "timestamp_issued")}
+    answer = await script.call("add_tombstone", **fields, solution=b"", signature=tombstone.issuer_signature)
+    return str(answer["error"])
+
+
+async def test_whoever_brings_particles_with_many_tombstones_is_slowed_down_like_a_putter(autojump_clock) -> None:
+    async with nodes(1, RegistrySettings(tombstone_burst=2, tombstone_rate=1.0)) as [node]:
+        script, key, intake = Script(node), a_key(), node.parts.replica.intake
+        await script.register(key)
+        assert await intake.store([Item(key, buried(10))], script.context.source) == [""]
+        assert await bury(Script(node, by=ISSUER), buried(11)) == "", "who initiated it doesn't matter"
+        assert "too many tombstones for unknown records by a client" in await bury(script, buried(12))
+        assert (await script.call("republish_tombstones", tombstones=[buried(13)]))["success"]
+        assert len((await node.store.resource(key.id)).slots) == 2, "skipped, as for other quotas"
+        await trio.sleep(1)
+        assert await bury(script, buried(12)) == ""
+
+
+async def test_tombstone_of_a_record_that_is_here_is_never_rationed(autojump_clock) -> None:
+    async with nodes(1, RegistrySettings(tombstone_burst=0)) as [node]:
+        script, key = Script(node), a_key()
+        await script.register(key)
+        await script.put(a_record(key.id))
+        assert await bury(script, a_tombstone(key.id, issued=int(clock()) + 1)) == ""
 
 
 # Responsibility
