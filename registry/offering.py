@@ -3,8 +3,9 @@
 Unmodified scripts write to whom they please: not to the node that they act through, and not to who was away a moment.
 Rules:
 1. What was news here is offered after a random delay to the members of the neighbourhood that aren't known to have it.
-2. Who puts the same to this node has it; and once two others offered it to everyone, as their puts show, this node
-   needn't: what got lost all the same, hourly comparing finds.
+2. Who puts the same to this node has it; and once two other members offered it to everyone, as their puts show, this
+   node needn't: what got lost all the same, hourly comparing finds. Puts of others don't count: peer ids are free, and
+   whoever wants a tombstone held back could take two.
 3. Puts share frames with others to the same peer (`registry.outbox`).
 """
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 DELAYS: Final = (0.1, 0.6)  # seconds until an offer, at random between these
 BATCHED: Final = 0.1  # seconds between looks at what is due
-ENOUGH: Final = 2  # others that offered the same
+ENOUGH: Final = 2  # other members that offered the same
+MOST_HEARD: Final = 64  # peers whose puts of one update are remembered
 MAX_DUE: Final = 4096  # beyond it, what is oldest is offered at once
 
 
@@ -72,12 +74,9 @@ class Offering:
     def heard(self, peer_id: str, items: Sequence[Item]) -> None:
         """The peer put these here."""
         for item in items if self._due else ():
-            digest = _update(item)
-            due = self._due.get(digest)
-            if due is not None:
+            due = self._due.get(_update(item))
+            if due is not None and len(due.known_by) < MOST_HEARD:
                 due.known_by.add(peer_id)
-                if len(due.known_by) >= ENOUGH:
-                    del self._due[digest]
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Offers until cancelled."""
@@ -96,6 +95,8 @@ class Offering:
 
     async def _offer(self, due: _Due) -> None:
         members = await self._network.neighbourhood(due.item.key_id, self._size)
+        if len(due.known_by.intersection(members)) >= ENOUGH:
+            return
         for peer_id in members:
             if peer_id != self._network.peer_id and peer_id not in due.known_by:
                 self.offered += 1

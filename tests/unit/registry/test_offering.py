@@ -7,7 +7,8 @@ import random
 import trio
 
 from registry.messages import Item
-from registry.offering import MAX_DUE
+from registry.offering import MAX_DUE, MOST_HEARD
+from registry.settings import NodeSettings, RegistrySettings
 from registry.values import Key
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_key, a_record
@@ -61,6 +62,42 @@ async def test_one_peer_alone_cant_silence_an_offer(autojump_clock) -> None:
             nodes[0].parts.offering.heard(nodes[1].peer_id, [item])
         await trio.sleep(1)
         assert await holders(nodes, a_key()) == 3, "all but the one that said it had it"
+
+
+async def test_peers_beyond_the_neighbourhood_cant_silence_an_offer(autojump_clock) -> None:
+    settings = NodeSettings(registry=RegistrySettings(neighbourhood_size=4))
+    async with simulated_nodes(10, settings, clock) as (_, nodes):
+        item = Item(a_key())
+        members = await nodes[0].peer.neighbourhood(item.key_id, 4)
+        near = [node for node in nodes if node.peer_id in members]
+        far = [node for node in nodes if node.peer_id not in members]
+        await write(near[0], item)
+        for node in (*far, near[1]):
+            near[0].parts.offering.heard(node.peer_id, [item])
+        await trio.sleep(1)
+        assert await holders(near, a_key()) == 3, "all but the one that said it had it"
+        assert await holders(far, a_key()) == 0
+
+
+async def test_two_members_that_offered_the_same_are_enough(autojump_clock) -> None:
+    async with simulated_nodes(5, clock=clock) as (_, nodes):
+        await write(nodes[0], Item(a_key()))
+        for node in nodes[1:3]:
+            nodes[0].parts.offering.heard(node.peer_id, [Item(a_key())])
+        await trio.sleep(1)
+        assert nodes[0].parts.offering.offered == 0
+
+
+async def test_those_who_say_that_they_have_it_are_bounded(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (_, nodes):
+        item, offering = Item(a_key()), nodes[0].parts.offering
+        await write(nodes[0], item)
+        for number in range(1000):
+            offering.heard(f"peer {number}", [item])
+        [due] = offering._due.values()
+        assert len(due.known_by) == MOST_HEARD
+        await trio.sleep(1)
+        assert await holders(nodes, a_key()) == 3
 
 
 async def test_many_writes_share_frames(autojump_clock) -> None:
