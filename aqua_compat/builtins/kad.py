@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated, TypeVar
 
 import base58
+import trio
 from msgspec import Meta
 
 from overlay.keyspace import multihash_position, nearest, wrapped_position
 from overlay.peer import OverlayPeer
 
 _MOST = 20
+_AT_ONCE = 100  # peer ids that are decoded and hashed until others get their turn
 
 T = TypeVar("T")
 
@@ -42,7 +44,13 @@ class Kad:
         self, target: Key, left: PeerIds, right: PeerIds, count: Count | OneOrNone[Count] | None = None
     ) -> list[str]:
         """Both lists as one, nearest to `target` first, each peer once."""
-        return nearest(_position(target, hashed=False), [*left, *right], _option(count, _MOST))
+        position, wanted = _position(target, hashed=False), _option(count, _MOST)
+        merged: list[str] = []
+        peers = [*left, *right]
+        for start in range(0, len(peers), _AT_ONCE):
+            merged = nearest(position, [*merged, *peers[start : start + _AT_ONCE]], wanted)
+            await trio.lowlevel.checkpoint()
+        return merged
 
 
 def _position(key: str, *, hashed: bool) -> int:

@@ -107,16 +107,17 @@ def host_services(
     parts = node.parts
     vouch = vouching(parts.registry, parts.host, parts.service.settings.hosting, lookups, time.time)
     peer, kad = native(Peer(node.peer, VERSION)), native(Kad(node.peer))
-    merge = in_turns({"merge": kad["merge"]}, turns)["merge"]
+    merge = in_turns({"merge": kad["merge"]}, turns)
+    sig = SigningCalls(identity, vouch, as_original=settings.sign_as_original).functions()
     registry = RegistryCalls(parts.service, node.store, parts.replica.intake, parts.offering, identity.peer_id, turns)
     return {
         "op": in_turns(native(Op()), turns),
         "math": in_turns(native(Math()), turns),
         "cmp": in_turns(native(Cmp()), turns),
         "peer": {**peer, "timeout": _timeout, "connect": _waiting(peer["connect"], lookups)},
-        "kad": {**kad, "neighborhood": _waiting(kad["neighborhood"], lookups), "merge": merge},
+        "kad": {**kad, "neighborhood": _waiting(kad["neighborhood"], lookups), **merge},
         "trust-graph": native(TrustGraph(weights)),
-        "sig": SigningCalls(identity, vouch, as_original=settings.sign_as_original).functions(),
+        "sig": {**sig, **in_turns({"verify": sig["verify"]}, turns)},
         "registry": registry.functions(),
     }
 
