@@ -15,6 +15,7 @@ from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import LONGEST_PREFIX, Particle, decode, parse_length
 from aqua_compat.particles.reception import Reception
 from aqua_compat.particles.settings import AquaSettings
+from aqua_compat.particles.turns import Turns
 from overlay.calls.stream import ByteStream
 from overlay.errors import Refusal, StreamBroken
 
@@ -34,6 +35,7 @@ class Receiving:
         self._reception = reception
         self._settings = settings
         self._metrics = metrics
+        self._turns = Turns()
         self._streams: dict[str, tuple[trio.CapacityLimiter, int]] = {}
         self._partial = Ledger(settings.max_receiving_bytes, settings.max_receiving_bytes_per_peer)
 
@@ -71,11 +73,10 @@ class Receiving:
 
     async def handle_call(self, source: str, body: object) -> object:
         """One message on a link. Raises Refusal."""
-        await trio.lowlevel.checkpoint()
         if not isinstance(body, bytes):
             raise Refusal("malformed", "a particle is a byte string")
         try:
-            self._reception.receive(source, decode(body, self._settings.max_script))
+            self._reception.receive(source, await self._decoded(source, body))
         except BadParticle as error:
             raise Refusal(error.reason, str(error)) from error
         return None
@@ -90,9 +91,15 @@ class Receiving:
                 raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
             while len(received) < start + length:
                 await self._read_more(source, stream, received)
-            return decode(bytes(received[start : start + length]), self._settings.max_script)
+            return await self._decoded(source, bytes(received[start : start + length]))
         finally:
             self._partial.add(source, -len(received))
+
+    async def _decoded(self, source: str, message: bytes) -> Particle:
+        particle, pieces = decode(message, self._settings.max_script)
+        data: list[bytes] = []
+        await self._turns.run(source, map(data.append, pieces))
+        return particle.with_data(b"".join(data))
 
     async def _read_more(self, source: str, stream: ByteStream, received: bytearray) -> None:
         chunk = await stream.read_some(READ_AT_ONCE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aqua_compat.particles.particle import Particle, sign
+from aqua_compat.particles.particle import Particle, decode, sign
 from aqua_compat.particles.steps import CallResult, Step, StepLimits, build_results
 from overlay.identity import Identity
 
@@ -24,6 +24,12 @@ def a_particle(
     data: bytes = b"",
 ) -> Particle:
     return sign(by, particle_id=particle_id, timestamp=int(at * 1000), ttl=int(ttl * 1000), script=script, data=data)
+
+
+def decoded(message: bytes, max_script: int = 10**6) -> Particle:
+    """The particle of a message, with its data. Raises BadParticle."""
+    particle, data = decode(message, max_script)
+    return particle.with_data(b"".join(data))
 
 
 def a_step(

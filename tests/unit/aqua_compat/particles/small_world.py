@@ -11,13 +11,13 @@ import trio
 from aqua_compat.particles.actor import Context, Steps
 from aqua_compat.particles.door import particles
 from aqua_compat.particles.metrics import Metrics
-from aqua_compat.particles.particle import Particle, decode, encode, parse_length
+from aqua_compat.particles.particle import Particle, encode, parse_length
 from aqua_compat.particles.protocol import Receiving
 from aqua_compat.particles.settings import AquaSettings
 from aqua_compat.particles.steps import CallRequest, CallResult, Outcome, Step
 from overlay.errors import NoSuchMethod, Unreachable
 from overlay.identity import Identity
-from tests.unit.aqua_compat.particles.scripts import HOST, NOW
+from tests.unit.aqua_compat.particles.scripts import HOST, NOW, decoded
 from tests.unit.overlay.memory_network import MemoryStream, memory_streams
 
 Answer = Callable[[CallRequest], Awaitable[CallResult]]
@@ -143,7 +143,7 @@ class MemoryReach:
         return stream
 
     def _note(self, way: str, peer_id: str, message: bytes) -> None:
-        particle = decode(message, 10**6)
+        particle = decoded(message)
         self.sent.append((way, peer_id, particle))
         if self.deliver is not None:
             self.deliver(peer_id, particle)

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aqua_compat.particles import particle as particle_module
 from aqua_compat.particles.errors import BadParticle
 from aqua_compat.particles.particle import Particle, decode, encode, framed, parse_length, sign
 from aqua_compat.particles.steps import MSGPACK
 from overlay.identity import Identity
-from tests.unit.aqua_compat.particles.scripts import CLIENT, OTHER, a_particle
+from tests.unit.aqua_compat.particles.scripts import CLIENT, OTHER, a_particle, decoded
 
 VECTORS = json.loads((Path(__file__).parents[3] / "data" / "particle-vectors.json").read_text())
 FRAME = b64decode(VECTORS["particle_frame_from_js_client"]["frame_b64"])
@@ -48,7 +49,7 @@ def test_frame_of_the_originals_client_is_read() -> None:
     assert prefix is not None
     length, start = prefix
     assert length == len(FRAME) - start
-    particle = decode(FRAME[start:], MAX_SCRIPT)
+    particle = decoded(FRAME[start:], MAX_SCRIPT)
     assert msgspec.structs.asdict(particle) == {
         **{name: value for name, value in DECODED.items() if name != "action"},
         "signature": bytes(DECODED["signature"]),
@@ -71,7 +72,7 @@ def test_what_is_sent_is_received(particle_id: str, timestamp: int, ttl: int, sc
     prefix = parse_length(message)
     assert prefix is not None
     assert prefix[0] == len(message) - prefix[1]
-    received = decode(message[prefix[1] :], 10**6)
+    received = decoded(message[prefix[1] :], 10**6)
     assert received == particle
     assert received.is_genuine()
 
@@ -92,7 +93,7 @@ def test_data_may_change_on_the_way() -> None:
 def test_any_bytes_are_a_particle_or_refused(message: bytes) -> None:
     for candidate in (message, MSGPACK + message):
         with pytest.raises(BadParticle):
-            decode(candidate, MAX_SCRIPT)
+            decoded(candidate, MAX_SCRIPT)
 
 
 @given(st.integers(0, 300), st.integers(0, 255))
@@ -100,7 +101,7 @@ def test_a_frame_with_a_byte_changed_is_refused_or_isnt_genuine_or_has_other_dat
     message = bytearray(encode(from_vector()))
     message[position % len(message)] = byte
     try:
-        particle = decode(bytes(message), MAX_SCRIPT)
+        particle = decoded(bytes(message), MAX_SCRIPT)
     except BadParticle:
         return
     assert particle.with_data(b"") == from_vector() or not particle.is_genuine()
@@ -120,17 +121,38 @@ def test_a_frame_with_a_byte_changed_is_refused_or_isnt_genuine_or_has_other_dat
         ("signature", [1] * 63),
         ("data", "text"),
         ("data", [[]]),
+        ("data", [0] * 5000 + [256]),
+        ("data", [0] * 5000 + [-1]),
+        ("data", [204] * 5000 + ["a"]),
+        ("data", {1: 2}),
+        ("data", None),
+        ("signature", [1] * 10_000),
     ],
 )
 def test_field_of_another_form_is_refused(field: str, value: object) -> None:
     raw = {**DECODED, field: value}
     with pytest.raises(BadParticle):
-        decode(MSGPACK + msgspec.msgpack.encode(raw), MAX_SCRIPT)
+        decoded(MSGPACK + msgspec.msgpack.encode(raw), MAX_SCRIPT)
+
+
+NUMBERS = st.lists(st.sampled_from([0, 127, 128, 203, 204, 205, 255]) | st.integers(0, 255), max_size=300)
+
+
+@given(NUMBERS, st.integers(1, 50), st.integers(1, 20))
+def test_data_as_numbers_is_the_same_bytes_wherever_it_is_cut(numbers: list[int], times: int, at_once: int) -> None:
+    given_data = numbers * times
+    message = MSGPACK + msgspec.msgpack.encode({**DECODED, "data": given_data})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(particle_module, "_AT_ONCE", at_once)
+        _, pieces = decode(message, MAX_SCRIPT)
+        parts = list(pieces)
+    assert b"".join(parts) == bytes(given_data)
+    assert all(len(part) <= at_once for part in parts)
 
 
 def test_script_that_is_too_long_is_refused() -> None:
     with pytest.raises(BadParticle, match="script of 11 bytes"):
-        decode(encode(a_particle("x" * 11)), 10)
+        decoded(encode(a_particle("x" * 11)), 10)
 
 
 def test_length_that_is_no_varint_is_refused() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqua_compat.particles.particle import encode, framed
+from aqua_compat.particles.particle import Particle, encode, framed
+from aqua_compat.particles.steps import MSGPACK
 from tests.unit.aqua_compat.particles.scripts import a_particle
-from tests.unit.aqua_compat.particles.small_world import ScriptedSteps, a_door, outcome
+from tests.unit.aqua_compat.particles.small_world import ScriptedSteps, a_door, clock, outcome
 from tests.unit.overlay.memory_network import MemoryStream, memory_streams
 
 
@@ -63,6 +66,38 @@ async def test_bytes_that_came_in_part_are_bounded(autojump_clock) -> None:
     stream, counts = await received(message[:-1], ends=False, max_receiving_bytes_per_peer=4000)
     assert stream.was_reset
     assert counts["dropped: full"] == 1
+
+
+@pytest.mark.parametrize("way", ["stream", "link"])
+async def test_others_get_turns_while_data_as_numbers_is_decoded(way: str) -> None:
+    data, turns = bytes(range(256)) * 4096, 0
+    particle = a_particle(at=clock())
+    message = MSGPACK + msgspec.msgpack.encode(
+        {"action": "Particle", **msgspec.structs.asdict(particle), "data": list(data)}
+    )
+    steps = quiet()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with a_door(steps) as door, trio.open_nursery() as nursery:
+        ours, theirs = memory_streams()
+        await ours.write(framed(message))
+        particles: list[Particle] = []
+        door.receiving._reception.receive = lambda source, particle: particles.append(particle)  # type: ignore[method-assign]
+        began = turns
+        nursery.start_soon(others)
+        if way == "stream":
+            await door.receiving.handle_stream("a client", theirs)
+        else:
+            await door.receiving.handle_call("a client", message)
+        taken = turns - began
+        nursery.cancel_scope.cancel()
+    assert [particle.data for particle in particles] == [data]
+    assert taken >= len(message) // (32 * 2048)
 
 
 async def test_streams_of_one_peer_take_turns_and_dont_hold_others_up(autojump_clock) -> None:
