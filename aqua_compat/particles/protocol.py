@@ -24,6 +24,18 @@ READ_AT_ONCE: Final = 65_536  # bytes
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
+class _Reading:
+    """A message that comes in."""
+
+    __slots__ = ("held", "received", "scope", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.received = bytearray()
+        self.held = 0  # bytes for which the source is charged
+        self.scope = trio.CancelScope()
+
+
 class Receiving:
     """Reads messages, within bounds, and gives particles to the reception."""
 
@@ -38,6 +50,7 @@ class Receiving:
         self._turns = Turns()
         self._streams: dict[str, tuple[trio.CapacityLimiter, int]] = {}
         self._partial = Ledger(settings.max_receiving_bytes, settings.max_receiving_bytes_per_peer)
+        self._readings: dict[str, list[_Reading]] = {}
 
     async def handle_stream(self, source: str, stream: ByteStream) -> None:
         """One message; bad ones, and those that take too long, cost their stream."""
@@ -82,18 +95,29 @@ class Receiving:
         return None
 
     async def _read(self, source: str, stream: ByteStream) -> Particle:
-        received = bytearray()
+        reading = _Reading(source)
+        self._readings.setdefault(source, []).append(reading)
         try:
-            while (prefix := parse_length(bytes(received[:LONGEST_PREFIX]))) is None:
-                await self._read_more(source, stream, received)
-            length, start = prefix
-            if length > self._settings.max_particle:
-                raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
-            while len(received) < start + length:
-                await self._read_more(source, stream, received)
-            return await self._decoded(source, bytes(received[start : start + length]))
+            with reading.scope:
+                message = await self._read_message(reading, stream)
+                return await self._decoded(source, message)
+            raise BadParticle("full", "others needed the room of the one from whom most was being received")
         finally:
-            self._partial.add(source, -len(received))
+            self._hold(reading, -reading.held)
+            self._readings[source].remove(reading)
+            if not self._readings[source]:
+                del self._readings[source]
+
+    async def _read_message(self, reading: _Reading, stream: ByteStream) -> bytes:
+        received = reading.received
+        while (prefix := parse_length(bytes(received[:LONGEST_PREFIX]))) is None:
+            await self._read_more(reading, stream)
+        length, start = prefix
+        if length > self._settings.max_particle:
+            raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
+        while len(received) < start + length:
+            await self._read_more(reading, stream)
+        return bytes(received[start : start + length])
 
     async def _decoded(self, source: str, message: bytes) -> Particle:
         particle, pieces = decode(message, self._settings.max_script)
@@ -101,11 +125,25 @@ class Receiving:
         await self._turns.run(source, map(data.append, pieces))
         return particle.with_data(b"".join(data))
 
-    async def _read_more(self, source: str, stream: ByteStream, received: bytearray) -> None:
+    async def _read_more(self, reading: _Reading, stream: ByteStream) -> None:
         chunk = await stream.read_some(READ_AT_ONCE)
         if not chunk:
             raise BadParticle("malformed", "the stream ended within the message")
-        if not self._partial.has_room(source, len(chunk)):
-            raise BadParticle("full", "too much is being received")
-        self._partial.add(source, len(chunk))
-        received += chunk
+        self._make_room(reading.source, len(chunk))
+        self._hold(reading, len(chunk))
+        reading.received += chunk
+
+    def _make_room(self, source: str, size: int) -> None:
+        """Gives up the oldest message of whoever has most here in part. Raises BadParticle when that is `source`."""
+        partial = self._partial
+        while not partial.has_room(source, size):
+            heaviest = partial.heaviest() or source
+            if not partial.fits_source(source, size) or partial.of(heaviest) <= partial.of(source) + size:
+                raise BadParticle("full", "too much is being received")
+            reading = next(one for one in self._readings[heaviest] if one.held)
+            self._hold(reading, -reading.held)
+            reading.scope.cancel()
+
+    def _hold(self, reading: _Reading, change: int) -> None:
+        reading.held += change
+        self._partial.add(reading.source, change)

@@ -68,6 +68,37 @@ async def test_bytes_that_came_in_part_are_bounded(autojump_clock) -> None:
     assert counts["dropped: full"] == 1
 
 
+async def test_whoever_has_most_messages_in_part_gives_way_to_others(autojump_clock) -> None:
+    steps = quiet()
+    bounds = {"max_receiving_bytes": 10_000, "max_receiving_bytes_per_peer": 6_000, "receive_timeout": 60.0}
+    async with a_door(steps, **bounds) as door, trio.open_nursery() as nursery:
+
+        async def bring(source: str, message: bytes) -> MemoryStream:
+            ours, theirs = memory_streams()
+            nursery.start_soon(door.receiving.handle_stream, source, theirs)
+            await ours.write(message)
+            await trio.sleep(0.1)
+            return theirs
+
+        slow = framed(encode(a_particle(data=b"x" * 5_000)))
+        one, two = await bring("one", slow[:2_000]), await bring("one", slow[:3_500])
+        other = await bring("other", slow[:4_000])
+        assert [stream.was_reset for stream in (one, two, other)] == [False] * 3
+        assert door.receiving._partial.total == 9_500
+        await bring("a client", framed(encode(a_particle(data=b"y" * 1_000))))
+        assert [step.incoming for step in steps.steps] == [b"y" * 1_000]
+        resets = [stream.was_reset for stream in (one, two, other)]
+        assert resets == [True, False, False], "the oldest of the one that had most"
+        assert door.receiving._partial.total == 7_500
+        greedy = await bring("a client", slow[:4_500])
+        resets = [stream.was_reset for stream in (greedy, two, other)]
+        assert resets == [True, False, False], "it would have most itself"
+        assert door.counts()["dropped: full"] == 2
+        nursery.cancel_scope.cancel()
+    assert door.receiving._partial.total == 0
+    assert not door.receiving._readings
+
+
 @pytest.mark.parametrize("way", ["stream", "link"])
 async def test_others_get_turns_while_data_as_numbers_is_decoded(way: str) -> None:
     data, turns = bytes(range(256)) * 4096, 0
