@@ -15,6 +15,8 @@ MSGPACK: Final = b"\x81\x04"  # the multicodec 0x201 of MessagePack as an unsign
 MOST_OBJECTS: Final = 131_072
 """Arrays, maps and strings in the calls of one step, which decoding makes in one go: numbers take a tenth of the time.
 Of the bytes that a step's calls may have, records with all their fields and weights fill 2 MiB with fewer."""
+MOST_RESULTS: Final = 8 * 2**20
+"""Bytes of the results that one step takes, twice what a particle's data may have; more of them takes long to copy."""
 
 Bytes = bytes | list[Annotated[int, Meta(ge=0, le=255)]]
 
@@ -89,6 +91,8 @@ class _RawRequest(Struct, frozen=True):
 
 
 _REQUESTS: Final = msgspec.msgpack.Decoder(dict[int, _RawRequest])
+_LONGEST_LETTER: Final = 4  # bytes in UTF-8
+_TOO_LARGE: Final = CallResult(1, f'"results that came together have more than {MOST_RESULTS} bytes"')
 _ARGUMENTS: Final = msgspec.msgpack.Decoder(list[Any])
 _TETRAPLETS: Final = msgspec.msgpack.Decoder(list[list[Tetraplet]])
 
@@ -120,5 +124,9 @@ def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
 
 
 def build_results(results: Mapping[int, CallResult]) -> bytes:
-    """Results of calls, as the interpreter takes them."""
-    return MSGPACK + msgspec.msgpack.encode({str(number): result for number, result in results.items()})
+    """Results of calls, as the interpreter takes them; those beyond MOST_RESULTS are failures."""
+    left, built = MOST_RESULTS, dict[str, CallResult]()
+    for number, result in results.items():
+        left -= len(result.result) * (1 if result.result.isascii() else _LONGEST_LETTER)
+        built[str(number)] = result if left >= 0 else _TOO_LARGE
+    return MSGPACK + msgspec.msgpack.encode(built)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from aqua_compat.json_shapes import to_json
 from aqua_compat.particles.errors import InterpreterFailed
 from aqua_compat.particles.packed import has_at_most, objects_in
 from aqua_compat.particles.settings import AquaSettings
-from aqua_compat.particles.steps import MOST_OBJECTS, MSGPACK, parse_requests
+from aqua_compat.particles.steps import MOST_OBJECTS, MOST_RESULTS, MSGPACK, CallResult, build_results, parse_requests
 from registry.settings import RegistrySettings
 from tests.unit.registry.builders import a_key, a_record, identity
 
@@ -55,6 +56,15 @@ def test_all_records_of_a_resource_from_several_replicas_fit() -> None:
     raw = requests([groups])
     assert len(raw) > 0.9 * MOST_BYTES
     assert parse_requests(raw, MOST_BYTES)[1].arguments == [groups]
+
+
+@pytest.mark.parametrize(("letter", "size"), [("x", 1), ("語", 4)])
+def test_results_of_one_step_are_bounded_by_bytes_and_the_rest_fail(letter: str, size: int) -> None:
+    quarter = CallResult(0, letter * (MOST_RESULTS // size // 4))
+    built = msgspec.msgpack.decode(build_results(dict.fromkeys(range(6), quarter))[len(MSGPACK) :])
+    assert [built[str(number)]["ret_code"] for number in range(6)] == [0] * 4 + [1] * 2
+    assert built["0"]["result"] == quarter.result
+    assert json.loads(built["5"]["result"]) == "results that came together have more than 8388608 bytes"
 
 
 VALUES = st.recursive(
