@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -37,6 +38,21 @@ def test_objects_of_all_calls_are_counted_before_they_are_decoded(one: Any) -> N
     with pytest.raises(InterpreterFailed, match="more than 131072 arrays, maps and strings"):
         parse_requests(requests([half], [half]), MOST_BYTES)
     assert parse_requests(requests([half]), MOST_BYTES)[1].arguments == [half]
+
+
+def test_no_garbage_is_collected_while_arrays_are_made() -> None:
+    raw = requests([[[]] * (MOST_OBJECTS // 2)])
+    collections: list[str] = []
+    gc.callbacks.append(lambda phase, _: collections.append(phase))
+    try:
+        parse_requests(raw, MOST_BYTES)
+        assert len(collections) <= 2, "one afterwards"
+        assert gc.isenabled()
+        with pytest.raises(InterpreterFailed):
+            parse_requests(MSGPACK + b"\xc1", MOST_BYTES)
+        assert gc.isenabled()
+    finally:
+        gc.callbacks.pop()
 
 
 def test_numbers_are_bounded_by_bytes_alone() -> None:
