@@ -34,6 +34,7 @@ Vouch = Callable[[str, RecordMetadata, int], Awaitable[Record]]
 """(source of the particle, metadata, timestamp_created) -> the record, signed by this host, which keeps it. Raises
 RegistryError."""
 
+_LONGEST: Final = 4096  # numbers; what this host makes to be signed are digests
 _KEY_TIMEOUT: Final = 5.0  # seconds for finding the key of a record that this node is to host
 _SERVICE: Final = "registry"
 _BYTES: Final = "get_record_bytes"
@@ -126,7 +127,7 @@ def vouching(registry: Registry, host: Host, policy: HostingPolicy, lookups: Fai
 
 def _only_bytes(arguments: list[object]) -> bytes:
     given = arguments[0] if len(arguments) == 1 else None
-    if not isinstance(given, list) or not set(map(type, given)) <= {int}:
+    if not isinstance(given, list) or len(given) > _LONGEST or not set(map(type, given)) <= {int}:
         raise CallError("sig.sign takes one array of bytes")
     try:
         return bytes(given)
