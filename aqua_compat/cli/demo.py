@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import click
 from aqua_compat.cli.failures import Failure, reasons, root_of
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.resources import describe
+from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:
     from aqua_compat.cli.demo_display import Display
@@ -38,27 +40,10 @@ def demo(log_level: str, log_format: str) -> None:
     configure_logs(log_level, log_format)
     with tempfile.TemporaryDirectory(prefix="aqua-registry-demo-") as folder:
         try:
-            trio.run(_demo, Path(folder))
+            stopped = trio.run(until_signalled, partial(_show, Path(folder)), signal.SIGINT, signal.SIGTERM)
         except Exception as error:  # told apart below; what isn't known goes on
             raise _explained(root_of(error)) from error
-
-
-async def _demo(folder: Path) -> None:
-    import trio
-
-    stopped = False
-    async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-
-            async def run() -> None:
-                await _show(folder)
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(run)
-            await anext(signals)
-            stopped = True
-            nursery.cancel_scope.cancel()
-    if stopped:
+    if stopped is not None:
         raise click.Abort
 
 

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import click
 from aqua_compat.cli.failures import Failure, Misuse, root_of
 from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.logs import configure_logs, logging_options
+from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:
     import structlog
@@ -92,22 +94,16 @@ def node(
     settings = load_settings(config, os.environ, flags)
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
-    trio.run(_run, settings, data_dir or user_data_folder() / "node")
+    folder = data_dir or user_data_folder() / "node"
 
+    def tell(came: signal.Signals) -> None:
+        _log().info("stopping", signal=came.name)
 
-async def _run(settings: Settings, data_dir: Path) -> None:
-    import trio
-
+    serve = partial(until_signalled, partial(_serve, settings, folder), signal.SIGINT, signal.SIGTERM, tell=tell)
     try:
-        async with trio.open_nursery() as nursery:
-            # Before anything else, so that a signal during the start ends it cleanly too.
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                nursery.start_soon(_serve, settings, data_dir)
-                number = await anext(signals)
-                _log().info("stopping", signal=signal.Signals(number).name)
-                nursery.cancel_scope.cancel()
+        trio.run(serve)
     except Exception as error:  # told apart below; what isn't known goes on
-        raise _explained(root_of(error), data_dir) from error
+        raise _explained(root_of(error), folder) from error
 
 
 async def _serve(settings: Settings, data_dir: Path) -> None:

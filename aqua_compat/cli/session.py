@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ import click
 from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key, user_data_folder
 from aqua_compat.cli.logs import configure_logs, logging_options
+from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:
     from aqua_compat.api import AquaClient
@@ -48,13 +50,19 @@ class Session:
         self.writes = writes
 
     def run(self, action: Action[Outcome]) -> Outcome:
-        """Connect, act and disconnect. Raises Failure when no node can be reached, Misuse for a wrong argument."""
+        """Connect, act and disconnect. Raises Failure when no node can be reached, Misuse for a wrong argument, and
+        KeyboardInterrupt when that came before the end."""
         import trio
 
         if not self.relays:
             raise Misuse("no node to act through: give --relay MULTIADDR, or set AQUA_REGISTRY_RELAY")
         outcomes: list[Outcome] = []
-        trio.run(self._run, action, outcomes)
+        try:
+            signalled = trio.run(until_signalled, partial(self._run, action, outcomes), signal.SIGINT)
+        except Exception as error:  # told apart below; what isn't known goes on
+            raise self._explained(root_of(error)) from error
+        if signalled is not None:
+            raise KeyboardInterrupt
         return outcomes[0]
 
     async def _run(self, action: Action[Outcome], outcomes: list[Outcome]) -> None:
@@ -68,15 +76,12 @@ class Session:
         # A peer id has one connection to a node: two commands that run at the same time under one would end each
         # other's.
         identity = Identity.generate() if self.is_nobody else named_key(self.key_name)
-        try:
-            async with AsyncExitStack() as stack:
-                data_dir = await stack.enter_async_context(self._own_folder()) if self.writes else None
-                client = await stack.enter_async_context(
-                    connect(self.relays, identity=identity, constants=constants, data_dir=data_dir)
-                )
-                outcomes.append(await action(client))
-        except Exception as error:  # told apart below; what isn't known goes on
-            raise self._explained(root_of(error)) from error
+        async with AsyncExitStack() as stack:
+            data_dir = await stack.enter_async_context(self._own_folder()) if self.writes else None
+            client = await stack.enter_async_context(
+                connect(self.relays, identity=identity, constants=constants, data_dir=data_dir)
+            )
+            outcomes.append(await action(client))
 
     @asynccontextmanager
     async def _own_folder(self) -> AsyncIterator[Path]:
