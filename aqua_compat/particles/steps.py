@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -12,6 +10,7 @@ from msgspec import Meta, Struct
 
 from aqua_compat.particles.errors import InterpreterFailed
 from aqua_compat.particles.packed import has_at_most
+from overlay.garbage import collecting_later
 
 MSGPACK: Final = b"\x81\x04"  # the multicodec 0x201 of MessagePack as an unsigned varint
 MOST_OBJECTS: Final = 131_072
@@ -112,7 +111,7 @@ def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
         packed = {number: (bytes(one.arguments), bytes(one.tetraplets)) for number, one in requests.items()}
         if not has_at_most(MOST_OBJECTS, [part for parts in packed.values() for part in parts]):
             raise InterpreterFailed(f"call requests with more than {MOST_OBJECTS} arrays, maps and strings")
-        with _collecting_later():
+        with collecting_later():
             return {
                 number: CallRequest(
                     requests[number].service_id,
@@ -124,18 +123,6 @@ def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
             }
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InterpreterFailed(f"call requests in an unknown form: {error}") from error
-
-
-@contextmanager
-def _collecting_later() -> Iterator[None]:
-    """Without it garbage is collected while arrays and maps are made: ten times as long that nothing else runs."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def build_results(results: Mapping[int, CallResult]) -> bytes:
