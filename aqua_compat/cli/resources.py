@@ -199,7 +199,7 @@ def resolve(session: Session, resource_id: str, ack: int, reachable: bool, as_js
         print_json(records)
         return
     if not records:
-        click.echo("no services")
+        click.echo("no service whose peer answers" if reachable else "no services")
     for record in records:
         click.echo(describe(record))
 
