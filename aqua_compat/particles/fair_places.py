@@ -48,7 +48,7 @@ class FairPlaces:
         self._give_out()
         try:
             await came.wait()
-        except trio.Cancelled:
+        except BaseException:  # Cancelled, mostly
             if came.is_set():
                 self._change(source, -1)
                 self._give_out()
