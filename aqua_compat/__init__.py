@@ -6,20 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aqua_compat.api import AquaClient
-    from aqua_compat.connections import connect, node
-    from aqua_compat.constants import Constants
+    from aqua_compat.api.client import AquaClient
+    from aqua_compat.api.connections import connect, node
     from aqua_compat.particles.settings import AquaSettings
-    from aqua_compat.services.errors import NoProvider, NotRegistered, ServiceError
-    from aqua_compat.services.picking import Strategy
-    from aqua_compat.services.serving import ServiceLimits, caller
+    from aqua_compat.rpc.errors import NoProvider, NotRegistered, ServiceError
+    from aqua_compat.rpc.load_balancing import Strategy
+    from aqua_compat.rpc.server import ServiceLimits, caller
+    from aqua_compat.schema.constants import Constants
     from aqua_compat.settings import Settings
     from overlay.identity import Identity, load_or_create_identity
     from overlay.settings import OverlaySettings
+    from registry.model.values import Key, Record, RecordMetadata
     from registry.settings import NodeSettings, RegistrySettings
-    from registry.values import Key, Record, RecordMetadata
-    from registry.watching.event import EventKind, WatchEvent
-    from registry.watching.watch import Watch
+    from registry.watch.event import EventKind, WatchEvent
+    from registry.watch.watch import Watch
 
 __all__ = [
     "AquaClient",
@@ -48,29 +48,29 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AquaClient": "aqua_compat.api",
+    "AquaClient": "aqua_compat.api.client",
     "AquaSettings": "aqua_compat.particles.settings",
-    "Constants": "aqua_compat.constants",
-    "EventKind": "registry.watching.event",
+    "Constants": "aqua_compat.schema.constants",
+    "EventKind": "registry.watch.event",
     "Identity": "overlay.identity",
-    "Key": "registry.values",
-    "NoProvider": "aqua_compat.services.errors",
+    "Key": "registry.model.values",
+    "NoProvider": "aqua_compat.rpc.errors",
     "NodeSettings": "registry.settings",
-    "NotRegistered": "aqua_compat.services.errors",
+    "NotRegistered": "aqua_compat.rpc.errors",
     "OverlaySettings": "overlay.settings",
-    "Record": "registry.values",
-    "RecordMetadata": "registry.values",
+    "Record": "registry.model.values",
+    "RecordMetadata": "registry.model.values",
     "RegistrySettings": "registry.settings",
-    "ServiceError": "aqua_compat.services.errors",
-    "ServiceLimits": "aqua_compat.services.serving",
+    "ServiceError": "aqua_compat.rpc.errors",
+    "ServiceLimits": "aqua_compat.rpc.server",
     "Settings": "aqua_compat.settings",
-    "Strategy": "aqua_compat.services.picking",
-    "Watch": "registry.watching.watch",
-    "WatchEvent": "registry.watching.event",
-    "caller": "aqua_compat.services.serving",
-    "connect": "aqua_compat.connections",
+    "Strategy": "aqua_compat.rpc.load_balancing",
+    "Watch": "registry.watch.watch",
+    "WatchEvent": "registry.watch.event",
+    "caller": "aqua_compat.rpc.server",
+    "connect": "aqua_compat.api.connections",
     "load_or_create_identity": "overlay.identity",
-    "node": "aqua_compat.connections",
+    "node": "aqua_compat.api.connections",
 }
 
 

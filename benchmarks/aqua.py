@@ -46,10 +46,10 @@ def report(what: str, timing: Timing, *, aim: float | None = None, reference: Ti
 
 def interpreter_steps(js: Tools, folder: Path) -> None:
     """Steps of one instance in this thread: the first of a particle, and the one after its calls were answered."""
-    from aqua_compat.particles.installing import load_module
-    from aqua_compat.particles.interpreter import Interpreter
+    from aqua_compat.particles.engine.installation import load_module
+    from aqua_compat.particles.engine.interpreter import Interpreter
+    from aqua_compat.particles.engine.steps import CallResult, Step, StepLimits, build_results
     from aqua_compat.particles.settings import AquaSettings
-    from aqua_compat.particles.steps import CallResult, Step, StepLimits, build_results
     from overlay.identity import Identity
 
     began = time.perf_counter()

@@ -20,16 +20,16 @@ from typing import Final, NamedTuple
 import structlog
 import trio
 
-from benchmarks.call_ways.bare_stream import on_our_host, on_stock_host
-from benchmarks.call_ways.grpc_aio import grpc_aio
-from benchmarks.call_ways.ours import direct, relayed
-from benchmarks.call_ways.request_response import request_response
-from benchmarks.call_ways.way import Measure
+from benchmarks.call_methods.bare_stream import on_our_host, on_stock_host
+from benchmarks.call_methods.grpc_aio import grpc_aio
+from benchmarks.call_methods.method import Measure
+from benchmarks.call_methods.ours import direct, relayed
+from benchmarks.call_methods.request_response import request_response
 from benchmarks.timing import Timing
 
 DIRECT, RELAYED, GRPC = "direct", "via relay", "gRPC asyncio"
 BARE, BARE_ON_OURS, LIBP2P = "libp2p bare stream", "bare stream on our host", "libp2p request/response"
-WAYS: Final = {
+METHODS: Final = {
     DIRECT: direct,
     RELAYED: relayed,
     BARE: on_stock_host,
@@ -55,15 +55,15 @@ CASES: Final = [Case(size, in_flight) for size in SIZES for in_flight in IN_FLIG
 Timings = dict[tuple[str, Case], Timing]
 
 
-async def measured(ways: dict[str, Measure], seconds: float, rounds: int) -> Timings:
+async def measured(methods: dict[str, Measure], seconds: float, rounds: int) -> Timings:
     """The fastest of each way's rounds, for each case."""
     timings: Timings = {}
     for case in CASES:
         payload = bytes(SIZES[case.size])
-        counts = {name: await _round_size(measure, payload, case, seconds) for name, measure in ways.items()}
-        found: dict[str, list[Timing]] = {name: [] for name in ways}
+        counts = {name: await _round_size(measure, payload, case, seconds) for name, measure in methods.items()}
+        found: dict[str, list[Timing]] = {name: [] for name in methods}
         for _ in range(rounds):
-            for name, measure in ways.items():
+            for name, measure in methods.items():
                 found[name].append(await measure(payload, counts[name], case.in_flight))
         for name, of_rounds in found.items():
             timings[name, case] = fastest = max(of_rounds, key=lambda timing: timing.per_second)
@@ -81,19 +81,19 @@ async def _round_size(measure: Measure, payload: bytes, case: Case, seconds: flo
 def ratios(timings: Timings) -> Iterator[tuple[str, str, list[float]]]:
     """What is compared, the aim, and the ratio for each case."""
 
-    def latency(way: str, reference: str, percentile: str) -> list[float]:
+    def latency(method: str, reference: str, percentile: str) -> list[float]:
         return [
-            getattr(timings[way, case], percentile) / getattr(timings[reference, case], percentile) for case in CASES
+            getattr(timings[method, case], percentile) / getattr(timings[reference, case], percentile) for case in CASES
         ]
 
-    for way, reference, aim in (
+    for method, reference, aim in (
         (DIRECT, GRPC, "at most 3"),
         (DIRECT, BARE, "at most 1.3"),
         (DIRECT, BARE_ON_OURS, "none: what our calls add to a stream"),
         (RELAYED, DIRECT, "at most 2.5"),
     ):
         for percentile in ("p50", "p99"):
-            yield f"{way} / {reference}, {percentile}", aim, latency(way, reference, percentile)
+            yield f"{method} / {reference}, {percentile}", aim, latency(method, reference, percentile)
     throughput = [timings[DIRECT, case].per_second / timings[LIBP2P, case].per_second for case in CASES]
     yield f"{DIRECT} / {LIBP2P}, calls per second", "at least 10, of 100 in flight", throughput
 
@@ -107,8 +107,8 @@ def report(timings: Timings) -> None:
 async def main(seconds: float, rounds: int) -> None:
     print(f"Python {platform.python_version()}, the fastest of {rounds} rounds of {seconds:g} s")
     async with AsyncExitStack() as stack:
-        ways = {name: await stack.enter_async_context(way()) for name, way in WAYS.items()}
-        timings = await measured(ways, seconds, rounds)
+        methods = {name: await stack.enter_async_context(method()) for name, method in METHODS.items()}
+        timings = await measured(methods, seconds, rounds)
     report(timings)
 
 

@@ -21,13 +21,13 @@ from pathlib import Path
 import structlog
 import trio
 
-from aqua_compat.node_process import NodeProcess, stop_network
+from aqua_compat.cli.node_process import NodeProcess, stop_network
 from benchmarks.timing import Timing, timed
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
-from registry.light import open_light_client
+from registry.client.light import open_light_client
+from registry.client.registry import Registry
 from registry.node import open_node
-from registry.registry import Registry
 from registry.settings import NodeSettings
 
 NODES = 8

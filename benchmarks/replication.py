@@ -20,15 +20,15 @@ import msgspec
 import structlog
 import trio
 
-from aqua_compat.node_process import NodeProcess, start_network, stop_network
+from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 from benchmarks.registry_operations import cpu_seconds, resident_megabytes
 from overlay.identity import Identity
-from registry.light import LightClient, open_light_client
-from registry.messages import PUT, Item, PutAnswer, PutBody, build, parse
+from registry.client.light import LightClient, open_light_client
+from registry.client.status import NodeStatus
+from registry.model.values import Key, Record, RecordMetadata
+from registry.protocol.messages import PUT, Item, PutAnswer, PutBody, build, parse
 from registry.replication import ReplicationStatus
-from registry.status import NodeStatus
-from registry.upkeep.upkeep import REPLICATE
-from registry.values import Key, Record, RecordMetadata
+from registry.upkeep.schedules import REPLICATE
 
 NODES = 12
 REPLICAS = 5

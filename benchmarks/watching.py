@@ -19,14 +19,14 @@ from pathlib import Path
 import structlog
 import trio
 
-from aqua_compat.node_process import NodeProcess
+from aqua_compat.cli.node_process import NodeProcess
 from benchmarks.registry_operations import NODES, cpu_seconds, idle, network, prepared
 from benchmarks.timing import timed
-from overlay.host import open_host
 from overlay.identity import Identity
+from overlay.libp2p.host import open_host
 from overlay.settings import OverlaySettings
-from registry.light import LightClient, open_light_client
-from registry.watching.watch import Watch
+from registry.client.light import LightClient, open_light_client
+from registry.watch.watch import Watch
 
 SLOTS = 60
 SETTLED = 3.0  # seconds after which a new watch's topics are formed

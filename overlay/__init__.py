@@ -1,5 +1,6 @@
 """Peers, addresses, keyspace and calls: the network as everything above it sees it. It has never heard of a record."""
 
+from overlay.discovery.keyspace import common_prefix_length, nearest, peer_position, resource_position
 from overlay.errors import (
     AddressError,
     BodyTooLarge,
@@ -17,7 +18,6 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.identity import Identity, load_or_create_identity, public_key_of, verify
-from overlay.keyspace import common_prefix_length, nearest, peer_position, resource_position
 from overlay.peer import OverlayPeer, OverlayStatistics, open_peer
 from overlay.settings import CallLimits, OverlaySettings
 

@@ -16,24 +16,24 @@ import msgspec
 import structlog
 import trio
 
-from overlay.addresses import parse_peer_address
-from overlay.bookkeeping import Bookkeeping
-from overlay.calls.links import Links
-from overlay.calls.serving import Handler
-from overlay.contact_record import Contact, signed_contact
-from overlay.contacts import Contacts
+from overlay.discovery.address_book import parse_peer_address
+from overlay.discovery.bootstrap import Bootstrap, validate_bootstrap
+from overlay.discovery.departures import Departures
+from overlay.discovery.keyspace import peer_position, resource_position
+from overlay.discovery.lookup import Lookup
+from overlay.discovery.peer_record import PeerRecord, sign_peer_record
+from overlay.discovery.peer_records import PeerRecords
 from overlay.errors import CallFailed, PeerIdError, Refusal
-from overlay.host import Host, open_host
 from overlay.identity import Identity
-from overlay.joining import Joining, validate_bootstrap
-from overlay.keyspace import peer_position, resource_position
-from overlay.relaying.ends import RelayedCalls
+from overlay.libp2p.host import Host, open_host
+from overlay.libp2p.kad import KadRouting
+from overlay.pubsub.topics import Topics
+from overlay.relaying.path_selection import PathSelection
 from overlay.relaying.relay import Relay
-from overlay.routing import Routing
+from overlay.relaying.relayed_rpc import RelayedRpc
+from overlay.rpc.links import Links
+from overlay.rpc.server import Handler
 from overlay.settings import OverlaySettings
-from overlay.surroundings import Surroundings
-from overlay.topics import Topics
-from overlay.ways import Ways
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -77,22 +77,22 @@ class OverlayPeer:
         self.host = host
         self._settings = settings
         self._links = Links(host, settings, settings.member)
-        self._relayed = RelayedCalls(identity, self._links, settings.relaying)
+        self._relayed = RelayedRpc(identity, self._links, settings.relaying)
         if settings.member:
             Relay(self._links, settings.relaying)
-        self._routing = Routing(host, settings, serve=settings.member)
-        self._surroundings = Surroundings(host, self._links, settings)
+        self._routing = KadRouting(host, settings, serve=settings.member)
+        self._lookup = Lookup(host, self._links, settings)
         self._identity = identity
-        self._contacts = Contacts(
-            self._links, self._surroundings, settings.contacts, member=settings.member, own=self._own_contact
+        self._peer_records = PeerRecords(
+            self._links, self._lookup, settings.peer_records, member=settings.member, own=self._own_peer_record
         )
-        self._joining = Joining(self, settings)
+        self._bootstrap = Bootstrap(self, settings)
         self._joins_through_others = any(
             parse_peer_address(address)[1] != host.peer_id for address in settings.bootstrap
         )
         self._joined = trio.Event()
         self._membership_callbacks: list[Callable[[], None]] = []
-        self._bookkeeping = Bookkeeping(host, self._links, self._routing, settings.dial_timeout, self._note_change)
+        self._departures = Departures(host, self._links, self._routing, settings.dial_timeout, self._note_change)
         if settings.member:
             self._links.serve(_FIND_METHOD, self._answer_find)
         if not self._joins_through_others:
@@ -139,7 +139,7 @@ class OverlayPeer:
 
         For methods served with `relayed`. Raises subclasses of `CallFailed`, as `call`.
         """
-        return await Ways(self, peer_id).call(method, lambda _: body, timeout)
+        return await PathSelection(self, peer_id).call(method, lambda _: body, timeout)
 
     async def find(self, peer_id: str, *, timeout: float) -> list[str]:
         """Multiaddrs of a peer: those known, else those that the peers nearest to it tell, or this one's node.
@@ -148,7 +148,7 @@ class OverlayPeer:
         """
         with trio.move_on_after(timeout):
             if not self.addresses_of(peer_id) and self._settings.member:
-                await self._surroundings.nearest(peer_position(peer_id), 1)
+                await self._lookup.nearest(peer_position(peer_id), 1)
             for member in self.members() if not self.addresses_of(peer_id) else ():
                 try:
                     answer = await self._links.call(member, _FIND_METHOD, peer_id, timeout=timeout)
@@ -159,19 +159,19 @@ class OverlayPeer:
                     break
         return self.addresses_of(peer_id)
 
-    def want_to_be_found(self) -> None:
+    def advertise(self) -> None:
         """Tell the network from now on through which members this peer can be called; members do anyway."""
-        self._contacts.want_to_be_found()
+        self._peer_records.advertise()
 
-    async def find_contact(self, peer_id: str, *, timeout: float) -> Contact | None:
+    async def find_peer_record(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
         """Where a peer said lately that it can be reached, and through whom; remembers the addresses."""
-        contact = await self._contacts.find(peer_id, timeout=timeout)
-        if contact is not None:
-            self.host.add_addresses(peer_id, contact.addresses)
-            for relay, address in contact.relay_addresses:
+        peer_record = await self._peer_records.find(peer_id, timeout=timeout)
+        if peer_record is not None:
+            self.host.add_addresses(peer_id, peer_record.addresses)
+            for relay, address in peer_record.relay_addresses:
                 if not self.addresses_of(relay):  # what a stranger says of others pushes nothing out
                     self.host.add_addresses(relay, [address])
-        return contact
+        return peer_record
 
     async def connect(self, multiaddr: str, *, timeout: float) -> str:
         """Connect and link to the peer at a multiaddr that ends in `/p2p/<peer id>`; returns that id.
@@ -200,16 +200,16 @@ class OverlayPeer:
         return await self.nearest_to(resource_position(resource_id), count)
 
     async def nearest_to(self, position: int, count: int) -> list[str]:
-        """The same for any position of the keyspace (`overlay.keyspace`)."""
-        return await self._surroundings.nearest(position, count)
+        """The same for any position of the keyspace (`overlay.discovery.keyspace`)."""
+        return await self._lookup.nearest(position, count)
 
     def is_responsible(self, resource_id: str, count: int) -> bool:
         """Whether this peer is among the `count` members nearest to a resource, as far as it knows; asks nobody."""
-        return self.peer_id in self._surroundings.known_nearest(resource_position(resource_id), count)
+        return self.peer_id in self._lookup.known_nearest(resource_position(resource_id), count)
 
     def members(self) -> list[str]:
         """Members with an open link, without this peer."""
-        return self._surroundings.members()
+        return self._lookup.members()
 
     def nodes(self) -> list[str]:
         """The nodes that a light client acts through, the one it was linked to first at the beginning; else none."""
@@ -268,11 +268,11 @@ class OverlayPeer:
             return self.addresses()
         return self.host.addresses_of(peer_id)
 
-    # What joining needs (`overlay.joining.Joinable`).
+    # What joining needs (`overlay.discovery.bootstrap.BootstrapPeer`).
 
     def remembered_members(self) -> list[str]:
         """Peers that were members, the latest of them."""
-        return self._bookkeeping.remembered()
+        return self._departures.remembered()
 
     async def link_through(self, multiaddr: str) -> None:
         """Connect and link, within `dial_timeout`."""
@@ -282,10 +282,10 @@ class OverlayPeer:
         """Link to a peer whose addresses are known, within `dial_timeout`."""
         await self._links.ensure_link(peer_id, timeout=self._settings.dial_timeout)
 
-    async def look_around(self) -> None:
+    async def self_lookup(self) -> None:
         """Look our own position up, so that everyone near knows us and is known; members only."""
         if self._settings.member:
-            await self._surroundings.look_around()
+            await self._lookup.self_lookup()
 
     # Tasks, owned by `open_peer`.
 
@@ -293,25 +293,25 @@ class OverlayPeer:
         """Link, join and keep books until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._links.run)
-            nursery.start_soon(self._joining.run)
-            nursery.start_soon(self._bookkeeping.run)
-            nursery.start_soon(self._contacts.run)
+            nursery.start_soon(self._bootstrap.run)
+            nursery.start_soon(self._departures.run)
+            nursery.start_soon(self._peer_records.run)
             task_status.started()
 
     def _note_change(self, member: bool) -> None:
         if self.is_isolated():
-            self._surroundings.forget_regions()
+            self._lookup.forget_regions()
         elif member:
             self._joined.set()
-        self._joining.note_change()
+        self._bootstrap.note_change()
         if member:
-            self._contacts.note_change()
+            self._peer_records.note_change()
             for callback in self._membership_callbacks:
                 callback()
 
-    def _own_contact(self, now: float) -> Contact:
+    def _own_peer_record(self, now: float) -> PeerRecord:
         relays = [(member, self.addresses_of(member)) for member in self.members()]
-        return signed_contact(self._identity, self.addresses(), relays, now)
+        return sign_peer_record(self._identity, self.addresses(), relays, now)
 
     async def _answer_find(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
         """Where a peer is, as far as this one knows; asks others only by a lookup, so no question runs in circles."""
@@ -321,7 +321,7 @@ class OverlayPeer:
             raise Refusal("malformed", "not a peer id") from error
         peer_id = str(body)
         if not self.addresses_of(peer_id):
-            await self._surroundings.nearest(position, 1)
+            await self._lookup.nearest(position, 1)
         return self.addresses_of(peer_id)
 
 

@@ -109,7 +109,7 @@ class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Peers that are called through relays, and as many that call, whose keys are remembered, about 1 kB each."""
 
 
-class ContactSettings(msgspec.Struct, frozen=True, kw_only=True):
+class PeerRecordSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a peer is found again whose relays changed."""
 
     interval: float = 300.0
@@ -164,7 +164,7 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     relaying: RelayLimits = RelayLimits()
     """Bounds on relayed calls."""
 
-    contacts: ContactSettings = ContactSettings()
+    peer_records: PeerRecordSettings = PeerRecordSettings()
     """How it is found again when its relays change."""
 
     dial_timeout: float = 5.0

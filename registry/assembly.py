@@ -10,38 +10,38 @@ from typing import Final
 import msgspec
 
 from overlay.identity import Identity
-from registry.announcing.judging import Judging
-from registry.announcing.leases import Leases
-from registry.background import background
-from registry.door import LocalDoor
-from registry.doorway import open_doorway
-from registry.history import Event
-from registry.hosting import Host
-from registry.inheritance import Inheritance
-from registry.intake import Intake
-from registry.issuing import IssueLog
-from registry.messages import Item
-from registry.network import Clock, Network
-from registry.offering import Offering
-from registry.outbox import Outbox
-from registry.readiness import Readiness
-from registry.reading import Reader
-from registry.registry import Registry
-from registry.repair import Repair
-from registry.replica import Replica
-from registry.replication import Replication
-from registry.replication.comparing import Comparing
+from overlay.tasks import background
+from registry.client.node_api import LocalNode
+from registry.client.node_api_server import serve_node_api
+from registry.client.registry import Registry
+from registry.client.renewal import Renewal
+from registry.client.status import StatusSource
+from registry.client.timestamps import TimestampLog
+from registry.model.history import HistoryEvent
+from registry.protocol.messages import Item
+from registry.protocol.network import Clock, Network
+from registry.quorum.read import Reader
+from registry.quorum.read_repair import ReadRepair
+from registry.quorum.send_queue import SendQueue
+from registry.quorum.write import Writer
+from registry.replica.catch_up import CatchUp
+from registry.replica.countersign import Countersigner
+from registry.replica.ingest import Ingest
+from registry.replica.replica import Replica
+from registry.replica.shelf import StoreShelf
+from registry.replica.takeover import Takeover
+from registry.replica.weights import Weights
+from registry.replication import ReplicationScheduler
+from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.rumor import Rumors
 from registry.service import RegistryService
 from registry.service.invocation import Invocation
 from registry.settings import NodeSettings
-from registry.shelf import StoreShelf
-from registry.status import StatusSource
 from registry.storage import Store
-from registry.upkeep.renewal import Renewal
-from registry.upkeep.upkeep import Upkeep
-from registry.watching.watches import Watches, bound_read
-from registry.weights import Weights
-from registry.writing import Writer
+from registry.upkeep.schedules import Schedules
+from registry.watch.subscriptions import Subscriptions
+from registry.watch.validator import AnnouncementValidator
+from registry.watch.watches import Watches, bound_read
 
 EVENTS_TOLD: Final = 500  # of one resource's history, the last ones
 
@@ -54,13 +54,13 @@ class Parts(msgspec.Struct, frozen=True):
     reader: Reader
     replica: Replica
     writer: Writer
-    outbox: Outbox
-    replication: Replication
-    upkeep: Upkeep
-    leases: Leases
+    send_queue: SendQueue
+    replication: ReplicationScheduler
+    upkeep: Schedules
+    subscriptions: Subscriptions
     watches: Watches
-    host: Host
-    offering: Offering
+    host: Countersigner
+    rumors: Rumors
 
 
 @asynccontextmanager
@@ -83,67 +83,69 @@ async def assembled(
     service = RegistryService(store, identity.peer_id, rules)
     weights = Weights(settings.weights)
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
-    intake = Intake(network, store, service, weights, clock)
-    readiness = Readiness()
+    ingest = Ingest(network, store, service, weights, clock)
+    catch_up = CatchUp()
     if starts_network and not any(await store.read(lambda transaction: transaction.counts())):
-        readiness.set()
-    inheritance = Inheritance(network, rules.neighbourhood_size)
-    replica = Replica(network, store, intake, readiness, inheritance, clock)
-    comparing = Comparing(network, store, replica, clock)
-    replication = Replication(network, store, comparing, settings.upkeep, rules.neighbourhood_size, randomness)
+        catch_up.set()
+    takeover = Takeover(network, rules.neighbourhood_size)
+    replica = Replica(network, store, ingest, catch_up, takeover, clock)
+    anti_entropy = AntiEntropy(network, store, replica, clock)
+    replication = ReplicationScheduler(
+        network, store, anti_entropy, settings.upkeep, rules.neighbourhood_size, randomness
+    )
 
     async def store_here(items: Sequence[Item]) -> list[str]:
-        return await intake.store(items, network.peer_id)
+        return await ingest.store(items, network.peer_id)
 
-    outbox = Outbox(network, store_here, replication.note_failure)
-    writer = Writer(network, replica, outbox)
-    reader = Reader(network, replica, Repair(network, outbox), clock)
-    host = Host(network, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
-    invocation = Invocation(service, identity.peer_id, weights, clock, intake.is_responsible)
+    send_queue = SendQueue(network, store_here, replication.note_failure)
+    writer = Writer(network, replica, send_queue)
+    reader = Reader(network, replica, ReadRepair(network, send_queue), clock)
+    host = Countersigner(network, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
+    invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
-    async def history(key_id: str) -> list[Event]:
+    async def history(key_id: str) -> list[HistoryEvent]:
         return await store.read(lambda transaction: transaction.history(key_id, EVENTS_TOLD))
 
-    door = LocalDoor(
+    node_api = LocalNode(
         network, writer, reader, host, invocation, rules.neighbourhood_size, status, history, settings.operators
     )
-    open_doorway(network, door)
+    serve_node_api(network, node_api)
 
-    judging = Judging(rules, clock)
-    judging.add(replica.take_announced)
-    leases = Leases(network, store, replica)
+    validator = AnnouncementValidator(rules, clock)
+    validator.add(replica.take_announced)
+    subscriptions = Subscriptions(network, store, replica)
 
     async def neighbours(key_id: str) -> list[str]:
         return await network.neighbourhood(key_id, rules.neighbourhood_size)
 
-    watches = Watches(network, neighbours, bound_read(reader.read), replica.own, judging, rules, clock)
+    watches = Watches(network, neighbours, bound_read(reader.read), replica.own, validator, rules, clock)
     store.on_commit(watches.note_commit)
-    registry = Registry(identity, door, host, IssueLog(store), watches, rules, clock)
-    renewal = Renewal(identity, door, host, registry, store, rules, settings.upkeep.renew, clock)
-    upkeep = Upkeep(service, store, replication, renewal, settings.upkeep, clock, randomness)
-    door.run_by_hand = upkeep.run_now
-    offering = Offering(network, outbox, rules.neighbourhood_size, randomness)
-    replica.on_put(offering.heard)
+    registry = Registry(identity, node_api, host, TimestampLog(store), watches, rules, clock)
+    renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
+    upkeep = Schedules(service, store, replication, renewal, settings.upkeep, clock, randomness)
+    node_api.run_by_hand = upkeep.run_now
+    rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
+    replica.on_put(rumors.heard)
     async with background() as nursery:
-        await nursery.start(outbox.run)
+        await nursery.start(send_queue.run)
         await nursery.start(writer.run)
-        nursery.start_soon(readiness.run, network)
+        nursery.start_soon(catch_up.run, network)
         await nursery.start(replication.run)
         await nursery.start(upkeep.run)
-        await nursery.start(leases.run)
+        await nursery.start(subscriptions.run)
         await nursery.start(watches.run)
-        await nursery.start(offering.run)
+        await nursery.start(rumors.run)
         yield Parts(
             registry,
             service,
             reader,
             replica,
             writer,
-            outbox,
+            send_queue,
             replication,
             upkeep,
-            leases,
+            subscriptions,
             watches,
             host,
-            offering,
+            rumors,
         )

@@ -13,14 +13,14 @@ import trio
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from registry.assembly import Parts, assembled
-from registry.data_folder import claimed
-from registry.network import Clock
-from registry.registry import Registry
+from registry.client.registry import Registry
+from registry.client.status import NodeStatus
+from registry.protocol.network import Clock
 from registry.service import RegistryService
 from registry.settings import NodeSettings
-from registry.status import NodeStatus
 from registry.storage import Store, open_store
-from registry.upkeep.upkeep import Upkeep
+from registry.storage.data_folder import claimed
+from registry.upkeep.schedules import Schedules
 
 DATABASE: Final = "registry.sqlite"
 
@@ -32,7 +32,7 @@ class Node:
         self.peer = peer
         self.registry: Registry
         self.service: RegistryService
-        self.upkeep: Upkeep
+        self.upkeep: Schedules
         self.parts: Parts
         self.store = store
         self._started = trio.current_time()
@@ -52,11 +52,11 @@ class Node:
             uptime=round(trio.current_time() - self._started, 3),
             ready=self.peer.ready,
             overlay=self.peer.statistics(),
-            caught_up=self.parts.replica.readiness.is_caught_up,
+            caught_up=self.parts.replica.catch_up.is_caught_up,
             replication=self.parts.replication.status(),
             schedules=self.upkeep.status(),
             topics=self.peer.topics.statistics(),
-            leases=self.parts.leases.count(),
+            subscriptions=self.parts.subscriptions.count(),
             watched=self.parts.watches.statistics()["watched"],
             particles=self.particles() if self.particles is not None else None,
         )

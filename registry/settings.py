@@ -75,7 +75,7 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return self.record_lifetime + 2 * self.clock_skew
 
     @property
-    def removal_lifetime(self) -> int:
+    def key_tombstone_lifetime(self) -> int:
         """Seconds for which a key tombstone is kept, by the same rule."""
         return max(self.key_lifetime, self.record_lifetime) + 2 * self.clock_skew
 

@@ -8,7 +8,7 @@ import base58
 import trio
 from msgspec import Meta
 
-from overlay.keyspace import multihash_position, nearest, wrapped_position
+from overlay.discovery.keyspace import multihash_position, nearest, wrapped_position
 from overlay.peer import OverlayPeer
 
 _MOST = 20

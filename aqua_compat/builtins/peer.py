@@ -9,7 +9,7 @@ from typing import Annotated
 import trio
 from msgspec import Meta, Struct
 
-from aqua_compat.services.serving import caller
+from aqua_compat.rpc.server import caller
 from overlay.errors import CallFailed
 from overlay.identity import public_key_of
 from overlay.peer import OverlayPeer

@@ -9,7 +9,7 @@ from aqua_compat.builtins.sig import Sig
 from aqua_compat.builtins.trust_graph import TrustGraph
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer
-from registry.weights import Weights
+from registry.replica.weights import Weights
 
 
 def builtins_of(peer: OverlayPeer, identity: Identity, weights: Weights) -> dict[str, object]:

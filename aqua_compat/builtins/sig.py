@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from aqua_compat.services.serving import caller
+from aqua_compat.rpc.server import caller
 from overlay.identity import Identity, verify
 
 _LONGEST = 131_072  # bytes whose signature is verified

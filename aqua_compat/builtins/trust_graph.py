@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from registry.results import WeightResult
-from registry.weights import Weights
+from registry.model.results import WeightResult
+from registry.replica.weights import Weights
 
 
 class TrustGraph:

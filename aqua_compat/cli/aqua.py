@@ -35,13 +35,13 @@ def install(tarball: Path | None, folder: Path | None) -> None:
 
     It is avm.wasm of the npm package @fluencelabs/avm 0.62.0 (Apache-2.0), checked by its sha256, and compiled here.
     """
-    from aqua_compat.particles import installing
     from aqua_compat.particles.enabling import interpreter_folder
+    from aqua_compat.particles.engine import installation
     from aqua_compat.particles.errors import NotInstalled
     from aqua_compat.particles.settings import AquaSettings
 
     try:
-        place = installing.install(folder or interpreter_folder(AquaSettings()), tarball)
+        place = installation.install(folder or interpreter_folder(AquaSettings()), tarball)
     except NotInstalled as error:
         raise Failure(str(error)) from None
     click.echo(f"installed {place}")

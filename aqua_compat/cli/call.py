@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line
-from aqua_compat.cli.session import Session, json_option, network_options, print_json
+from aqua_compat.cli.session import CommandSession, json_option, network_options, print_json
 
 if TYPE_CHECKING:
-    from aqua_compat.api import AquaClient
+    from aqua_compat.api.client import AquaClient
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -39,7 +39,7 @@ via_option = click.option(
 @via_option
 @network_options(acts=True)
 def call(
-    session: Session,
+    session: CommandSession,
     target: str,
     function: str,
     arguments: tuple[str, ...],
@@ -70,7 +70,7 @@ def call(
         raise Misuse("--all goes with a resource, not with --on-peer")
 
     async def act(client: AquaClient) -> None:
-        from aqua_compat.services.errors import NoProvider, ServiceError
+        from aqua_compat.rpc.errors import NoProvider, ServiceError
 
         try:
             if stream:
@@ -116,11 +116,11 @@ async def _call_all(
 @via_option
 @json_option
 @network_options()
-def services(session: Session, peer_id: str, via: tuple[str, ...], as_json: bool) -> None:
+def services(session: CommandSession, peer_id: str, via: tuple[str, ...], as_json: bool) -> None:
     """Print the services of the peer PEER_ID and their functions, those of every peer among them."""
 
     async def act(client: AquaClient) -> dict[str, list[str]]:
-        from aqua_compat.services.errors import ServiceError
+        from aqua_compat.rpc.errors import ServiceError
 
         try:
             return await client.on(peer_id, via=via).services()

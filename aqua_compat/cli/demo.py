@@ -18,8 +18,8 @@ from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:
     from aqua_compat.cli.demo_display import Display
-    from aqua_compat.node_process import NodeProcess
-    from registry.values import Record
+    from aqua_compat.cli.node_process import NodeProcess
+    from registry.model.values import Record
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -49,7 +49,7 @@ def demo(log_level: str, log_format: str) -> None:
 
 async def _show(folder: Path) -> None:
     from aqua_compat.cli.demo_display import open_display
-    from aqua_compat.node_process import NodeProcess, start_network, stop_network
+    from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 
     nodes = [NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log") for number in range(1, NODES + 1)]
     with open_display(nodes) as display:
@@ -65,8 +65,8 @@ async def _show(folder: Path) -> None:
 
 
 async def _walk(nodes: list[NodeProcess], display: Display, clients: AsyncExitStack) -> None:
-    from aqua_compat.connections import connect
-    from aqua_compat.constants import Constants
+    from aqua_compat.api.connections import connect
+    from aqua_compat.schema.constants import Constants
 
     first, second, third, fourth, fifth = nodes
     # Writes that a majority has on disk, so that every reader who asks a majority sees them at once.
@@ -100,7 +100,7 @@ async def _walk(nodes: list[NodeProcess], display: Display, clients: AsyncExitSt
 
 
 async def _resolve(through: NodeProcess, resource_id: str) -> list[Record]:
-    from aqua_compat.connections import connect
+    from aqua_compat.api.connections import connect
 
     async with connect(through.address) as reader:
         records, errors = await reader.resolveResource(resource_id, MAJORITY)
@@ -115,7 +115,7 @@ def _require(done: bool, otherwise: str, errors: list[str]) -> None:
 
 
 def _explained(error: BaseException) -> BaseException:
-    from aqua_compat.node_process import NodeFailed
+    from aqua_compat.cli.node_process import NodeFailed
     from overlay.errors import OverlayError
     from registry.errors import RegistryError
 

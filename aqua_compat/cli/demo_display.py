@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aqua_compat.cli.failures import one_line
-from aqua_compat.node_process import NodeProcess
+from aqua_compat.cli.node_process import NodeProcess
 
 
 class Step:

@@ -109,12 +109,12 @@ def node(
 async def _serve(settings: Settings, data_dir: Path) -> None:
     import trio
 
-    from aqua_compat.connections import IDENTITY_FILE
+    from aqua_compat.api.connections import IDENTITY_FILE
+    from aqua_compat.api.services import Services
     from aqua_compat.particles.enabling import aqua_if_enabled
-    from aqua_compat.services.services import Services
     from overlay.identity import load_or_create_identity
     from registry.node import open_node
-    from registry.weights import Weights
+    from registry.replica.weights import Weights
 
     identity = load_or_create_identity(data_dir / IDENTITY_FILE)
     async with open_node(identity, settings, data_dir) as running:

@@ -11,12 +11,12 @@ import msgspec
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key
-from aqua_compat.cli.session import Session, json_option, network_options, print_json, warn
+from aqua_compat.cli.session import CommandSession, json_option, network_options, print_json, warn
 
 if TYPE_CHECKING:
-    from aqua_compat.api import AquaClient
-    from registry.status import NodeStatus
-    from registry.values import Record
+    from aqua_compat.api.client import AquaClient
+    from registry.client.status import NodeStatus
+    from registry.model.values import Record
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -31,7 +31,7 @@ def resource() -> None:
 @click.argument("label")
 @json_option
 @network_options(writes=True)
-def create_resource(session: Session, label: str, as_json: bool) -> None:
+def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
     """Create the resource LABEL, owned by your key, and print its id."""
     resource_id, errors = session.run(lambda client: client.createResource(label))
     if resource_id is None:
@@ -47,7 +47,7 @@ def create_resource(session: Session, label: str, as_json: bool) -> None:
 @click.argument("resource_id")
 @json_option
 @network_options(writes=True)
-def remove_resource(session: Session, resource_id: str, as_json: bool) -> None:
+def remove_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
     """End RESOURCE_ID, which your key owns, and with it all that is registered on it. Its label can be used anew."""
     success, errors = session.run(lambda client: client.removeResource(resource_id))
     if not success:
@@ -63,7 +63,7 @@ def remove_resource(session: Session, resource_id: str, as_json: bool) -> None:
 @click.argument("resource_id")
 @json_option
 @network_options()
-def explain_resource(session: Session, resource_id: str, as_json: bool) -> None:
+def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
     """Print what the node remembers of RESOURCE_ID: what came, was renewed and went there, when and why."""
     events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
     if as_json:
@@ -80,7 +80,7 @@ def explain_resource(session: Session, resource_id: str, as_json: bool) -> None:
 @click.argument("resource_id")
 @json_option
 @network_options()
-def show_resource(session: Session, resource_id: str, as_json: bool) -> None:
+def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
     """Print whose resource RESOURCE_ID is, its label and when it was created."""
     key, errors = session.run(lambda client: client.getResource(resource_id))
     if key is None:
@@ -113,8 +113,8 @@ def show_resource(session: Session, resource_id: str, as_json: bool) -> None:
 @json_option
 def resource_id(label: str, owner: str | None, key: str, as_json: bool) -> None:
     """Print the id that the resource LABEL has, whether it exists or not. Needs no network."""
-    from aqua_compat.arguments import check_peer_id, check_string
-    from registry.signing import key_id_of
+    from aqua_compat.schema.arguments import check_peer_id, check_string
+    from registry.model.signing import key_id_of
 
     try:
         found = key_id_of(check_string("label", label), check_peer_id("owner", owner or named_key(key).peer_id))
@@ -141,7 +141,7 @@ def service() -> None:
 @json_option
 @network_options(writes=True)
 def register_service(
-    session: Session, resource_id: str, value: str, peer: str | None, service_id: str | None, as_json: bool
+    session: CommandSession, resource_id: str, value: str, peer: str | None, service_id: str | None, as_json: bool
 ) -> None:
     """Register on RESOURCE_ID that a service runs on a peer.
 
@@ -165,7 +165,7 @@ def register_service(
 @click.option("--peer", metavar="PEER_ID", help="Peer that the record names.  [default: your key's]")
 @json_option
 @network_options(writes=True)
-def unregister_service(session: Session, resource_id: str, peer: str | None, as_json: bool) -> None:
+def unregister_service(session: CommandSession, resource_id: str, peer: str | None, as_json: bool) -> None:
     """End the record that your key registered for a peer on RESOURCE_ID."""
     success, errors = session.run(lambda client: client.unregisterService(resource_id, peer or client.peer_id))
     if not success:
@@ -185,7 +185,7 @@ def unregister_service(session: Session, resource_id: str, peer: str | None, as_
 @click.option("--reachable", is_flag=True, help="Only those whose peer answers now.")
 @json_option
 @network_options()
-def resolve(session: Session, resource_id: str, ack: int, reachable: bool, as_json: bool) -> None:
+def resolve(session: CommandSession, resource_id: str, ack: int, reachable: bool, as_json: bool) -> None:
     """Print the live services of RESOURCE_ID.
 
     A provider that died is among them until its record expires; --reachable asks each whether it is there.
@@ -209,7 +209,7 @@ async def _resolved(client: AquaClient, resource_id: str, ack: int) -> tuple[lis
 
 
 async def _reachable(client: AquaClient, resource_id: str, ack: int) -> tuple[list[Record] | None, list[str]]:
-    from aqua_compat.services.errors import NoProvider
+    from aqua_compat.rpc.errors import NoProvider
 
     try:
         return await client.reachable(resource_id, ack=ack), []
@@ -221,7 +221,7 @@ async def _reachable(client: AquaClient, resource_id: str, ack: int) -> tuple[li
 @click.argument("schedule")
 @json_option
 @network_options(acts=True)
-def upkeep(session: Session, schedule: str, as_json: bool) -> None:
+def upkeep(session: CommandSession, schedule: str, as_json: bool) -> None:
     """Run SCHEDULE of the node now: clearExpired_86400, replicate_3600 or renew_43200.
 
     Your key must be among the node's `operators`; `aqua-registry key show` prints its peer id.
@@ -237,7 +237,7 @@ def upkeep(session: Session, schedule: str, as_json: bool) -> None:
 @click.argument("resource_id", required=False)
 @json_option
 @network_options()
-def peers(session: Session, resource_id: str | None, as_json: bool) -> None:
+def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> None:
     """Print the node acted through and the members that it is linked to.
 
     With RESOURCE_ID: the members that are responsible for that resource, nearest first.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse
-from aqua_compat.cli.session import Session, network_options, print_json
+from aqua_compat.cli.session import CommandSession, network_options, print_json
 
 if TYPE_CHECKING:
-    from aqua_compat.api import AquaClient
+    from aqua_compat.api.client import AquaClient
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("-f", "--func", required=True, metavar="CALL", help="The call, such as 'resolveResource(id, 1)'.")
 @click.option("--data", default="{}", metavar="JSON", help="Object with the values of names in the call.")
 @network_options(writes=True)
-def run(session: Session, func: str, data: str) -> None:
+def run(session: CommandSession, func: str, data: str) -> None:
     """Call a function of the original's API and print its result as JSON.
 
     Arguments are literals ("text", 1, true, nil, []) or names with a value in --data. Several results are printed as
@@ -35,8 +35,8 @@ def run(session: Session, func: str, data: str) -> None:
     Exit code 1 when the function's result tells a failure, which is printed too.
     """
     from aqua_compat.cli.expression import ExpressionError, parse_call
-    from aqua_compat.interface import FUNCTIONS
-    from aqua_compat.json_shapes import from_json
+    from aqua_compat.schema.interface import FUNCTIONS
+    from aqua_compat.schema.json_codec import from_json
 
     try:
         call = parse_call(func, _variables(data))

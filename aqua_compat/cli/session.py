@@ -19,7 +19,7 @@ from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:
-    from aqua_compat.api import AquaClient
+    from aqua_compat.api.client import AquaClient
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -28,7 +28,7 @@ Outcome = TypeVar("Outcome")
 Action = Callable[["AquaClient"], Awaitable[Outcome]]
 
 
-class Session:
+class CommandSession:
     """How one command reaches the network: through which nodes, as whom, and with which patience."""
 
     def __init__(
@@ -66,8 +66,8 @@ class Session:
         return outcomes[0]
 
     async def _run(self, action: Action[Outcome], outcomes: list[Outcome]) -> None:
-        from aqua_compat.connections import connect
-        from aqua_compat.constants import Constants
+        from aqua_compat.api.connections import connect
+        from aqua_compat.schema.constants import Constants
         from overlay.identity import Identity
 
         constants = Constants(
@@ -106,11 +106,11 @@ class Session:
 
     def _explained(self, error: BaseException) -> BaseException:
         from overlay.errors import AddressError, IdentityError, OverlayError, PeerIdError
-        from registry.errors import InvalidValue, RegistryError, ServiceError, StorageError
+        from registry.errors import InvalidValue, RegistryError, RegistryRefusal, StorageError
 
         if isinstance(error, (AddressError, PeerIdError, InvalidValue, TypeError, ValueError)):
             return Misuse(str(error))
-        if isinstance(error, (IdentityError, ServiceError, StorageError)):
+        if isinstance(error, (IdentityError, RegistryRefusal, StorageError)):
             return Failure(str(error))
         if isinstance(error, (OverlayError, RegistryError, OSError)):
             return Failure(f"can't act through {' or '.join(self.relays)}: {error}; is that node running there?")
@@ -137,7 +137,7 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
         ) -> Any:
             configure_logs(log_level, log_format)
             return command(
-                Session(relay, key, timeout, factor, writes=writes, acts=acts or writes), *arguments, **options
+                CommandSession(relay, key, timeout, factor, writes=writes, acts=acts or writes), *arguments, **options
             )
 
         decorated: Callable[..., Any] = logging_options("error")(run)
@@ -181,7 +181,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 def print_json(value: object) -> None:
     """One JSON value on one line, as the API's JSON shapes have it."""
-    from aqua_compat.json_shapes import to_json
+    from aqua_compat.schema.json_codec import to_json
 
     click.echo(json.dumps(to_json(value), ensure_ascii=False))
 

@@ -10,11 +10,11 @@ import click
 
 from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.resources import describe
-from aqua_compat.cli.session import Session, json_option, network_options
+from aqua_compat.cli.session import CommandSession, json_option, network_options
 
 if TYPE_CHECKING:
-    from aqua_compat.api import AquaClient
-    from registry.watching.event import WatchEvent
+    from aqua_compat.api.client import AquaClient
+    from registry.watch.event import WatchEvent
 
 
 @click.command(short_help="Print every change of a resource's services at once.")
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--events", type=click.IntRange(1), metavar="N", help="End after N events.  [default: go on]")
 @json_option
 @network_options()
-def watch(session: Session, resource_id: str, events: int | None, as_json: bool) -> None:
+def watch(session: CommandSession, resource_id: str, events: int | None, as_json: bool) -> None:
     """Print the live services of RESOURCE_ID, then each that is added, updated, removed or expires.
 
     It goes on, through other nodes, when those that it listened to are gone. End it with Ctrl-C.
@@ -47,7 +47,7 @@ def watch(session: Session, resource_id: str, events: int | None, as_json: bool)
 
 def as_json_line(event: WatchEvent) -> str:
     """One object: `event`, then `records` of a snapshot, or `record` and how many changes of it were left out."""
-    from aqua_compat.json_shapes import to_json  # noqa: PLC0415 - `--help` is to answer at once
+    from aqua_compat.schema.json_codec import to_json  # noqa: PLC0415 - `--help` is to answer at once
 
     told: dict[str, object] = {"event": event.kind.value}
     if event.record is None:

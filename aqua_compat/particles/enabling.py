@@ -36,9 +36,9 @@ async def aqua_if_enabled(node: Node, identity: Identity, settings: NodeSettings
     if not isinstance(settings, Settings) or not settings.aqua.enabled:
         yield
         return
-    from aqua_compat.particles.door import open_door
-    from registry.weights import Weights
+    from aqua_compat.particles.server import open_particle_server
+    from registry.replica.weights import Weights
 
     folder = interpreter_folder(settings.aqua)
-    async with open_door(node, identity, Weights(settings.weights), settings.aqua, folder):
+    async with open_particle_server(node, identity, Weights(settings.weights), settings.aqua, folder):
         yield

@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from aqua_compat.particles.engine.steps import MSGPACK
 from aqua_compat.particles.errors import BadParticle
-from aqua_compat.particles.steps import MSGPACK
 from overlay.errors import PeerIdError
 from overlay.identity import Identity, verify
 

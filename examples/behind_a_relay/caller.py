@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from aqua_compat import AquaClient, Record, RecordMetadata, ServiceError, connect
-from aqua_compat.services.errors import PeerUnreachable
+from aqua_compat.rpc.errors import PeerUnreachable
 
 RETRY = 5.0  # seconds until a peer that is lost is tried again, when nothing new is heard of it
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from aqua_compat import NoProvider, ServiceError
-from aqua_compat.blocking import BlockingClient
+from aqua_compat.api.blocking import BlockingClient
 
 
 def call(relays: list[str], resource_id: str, whom: str) -> int:

@@ -60,7 +60,7 @@ class Member:
             for record in self.others():
                 nursery.start_soon(call, record)
 
-    async def look_around(self) -> None:
+    async def self_lookup(self) -> None:
         """Tells who is there."""
         snapshot = await anext(self._group)
         tell("members: " + ", ".join(record.metadata.value for record in snapshot.records))
@@ -115,7 +115,7 @@ async def belong(relays: list[str], name: str, resource_id: str | None, key: Pat
             nursery.start_soon(until_told_to_stop)
             tell(resource_id)
             async with membership(aqua, resource_id, name):
-                await member.look_around()
+                await member.self_lookup()
                 nursery.start_soon(member.follow)
                 async for line in typed():
                     await member.say(line)

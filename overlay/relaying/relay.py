@@ -9,8 +9,6 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from overlay.allowance import Allowances
-from overlay.calls.links import Links
 from overlay.errors import (
     BodyTooLarge,
     CallFailed,
@@ -21,6 +19,8 @@ from overlay.errors import (
     Refusal,
     Unreachable,
 )
+from overlay.limits.token_bucket import TokenBuckets
+from overlay.rpc.links import Links
 from overlay.settings import RelayLimits
 
 RELAY_METHOD: Final = "overlay/relay"
@@ -48,7 +48,7 @@ class Purpose(enum.IntEnum):
 METHODS: Final = {Purpose.OPENING: "overlay/relayed-opening", Purpose.REQUEST: "overlay/relayed"}
 
 
-class Passage(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class RelayRequest(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a relay is asked for: `further` are the relays after it, at most one; `timeout` in seconds."""
 
     target: _PeerId
@@ -72,27 +72,27 @@ class Relay:
         self._by_caller: Counter[str] = Counter()
         self._by_target: Counter[str] = Counter()
         self._between: Counter[tuple[str, str]] = Counter()
-        self._opened = Allowances(limits.opened_by_caller, limits.opened_by_caller_burst)
+        self._opened = TokenBuckets(limits.opened_by_caller, limits.opened_by_caller_burst)
         links.serve(RELAY_METHOD, self._pass_on)
 
     async def _pass_on(self, caller: str, body: object) -> object:
         try:
-            passage = msgspec.convert(body, Passage, builtin_types=(bytes,))
+            relay_request = msgspec.convert(body, RelayRequest, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
             raise Refusal("malformed", str(error)) from error
-        limits, target = self._limits, passage.target
+        limits, target = self._limits, relay_request.target
         if (
             self._by_caller[caller] >= limits.max_by_caller
             or self._by_target[target] >= limits.max_to_target
             or self._between[caller, target] >= limits.max_between
         ):
             raise Refusal("overloaded", "too many calls are being relayed")
-        if len(passage.sealed) > limits.max_bytes:
+        if len(relay_request.sealed) > limits.max_bytes:
             raise Refusal("too-large", f"at most {limits.max_bytes} bytes are relayed")
         # Never dials: a relay that dialled for strangers would be a tool for scanning.
-        if not self._links.is_linked(passage.further[0] if passage.further else target):
+        if not self._links.is_linked(relay_request.further[0] if relay_request.further else target):
             raise Refusal("unreachable", "it isn't connected to this relay")
-        if passage.purpose is Purpose.OPENING and not self._opened.take(caller):
+        if relay_request.purpose is Purpose.OPENING and not self._opened.take(caller):
             raise Refusal("overloaded", "this peer opens too many sessions")
         counted: list[tuple[Counter[Any], object]] = [
             (self._by_caller, caller),
@@ -102,10 +102,14 @@ class Relay:
         for counter, key in counted:
             counter[key] += 1
         try:
-            if passage.further:
-                onward = msgspec.structs.replace(passage, further=()).as_body()
-                return await self._links.call(passage.further[0], RELAY_METHOD, onward, timeout=passage.timeout)
-            return await self._links.call(target, METHODS[passage.purpose], passage.sealed, timeout=passage.timeout)
+            if relay_request.further:
+                onward = msgspec.structs.replace(relay_request, further=()).as_body()
+                return await self._links.call(
+                    relay_request.further[0], RELAY_METHOD, onward, timeout=relay_request.timeout
+                )
+            return await self._links.call(
+                target, METHODS[relay_request.purpose], relay_request.sealed, timeout=relay_request.timeout
+            )
         except CallRefused as error:
             raise Refusal(error.code, error.message) from error
         except CallFailed as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
-from overlay.relaying.sealing import Session
+from overlay.relaying.secure_channel import SecureSession
 
 LIFETIME: Final = 600.0  # seconds for which a session is accepted
 RENEWED_AFTER: Final = 540.0  # seconds after which its caller opens another
@@ -16,7 +16,7 @@ JUST_OPENED: Final = 5.0  # seconds within which a session's first request may b
 
 
 class _Open(NamedTuple):
-    session: Session
+    session: SecureSession
     opened: float
     used: float
 
@@ -28,7 +28,7 @@ class OwnSessions:
         self._most = most
         self._sessions: OrderedDict[str, _Open] = OrderedDict()
 
-    def get(self, peer_id: str, now: float) -> Session | None:
+    def get(self, peer_id: str, now: float) -> SecureSession | None:
         """The session to call the peer with, if there is a good one. `now`: seconds of a clock that only goes on."""
         known = self._sessions.get(peer_id)
         if known is None or now - known.opened > RENEWED_AFTER or now - known.used > IDLE:
@@ -37,13 +37,13 @@ class OwnSessions:
         self._sessions.move_to_end(peer_id)
         return known.session
 
-    def put(self, session: Session, now: float) -> None:
+    def put(self, session: SecureSession, now: float) -> None:
         self._sessions[session.peer_id] = _Open(session, now, now)
         self._sessions.move_to_end(session.peer_id)
         if len(self._sessions) > self._most:
             self._sessions.popitem(last=False)
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: SecureSession) -> None:
         """It's of no use any more."""
         known = self._sessions.get(session.peer_id)
         if known is not None and known.session is session:
@@ -63,7 +63,7 @@ class AcceptedSessions:
     def __len__(self) -> int:
         return len(self._unused) + len(self._used)
 
-    def get(self, session_id: bytes, now: float) -> Session | None:
+    def get(self, session_id: bytes, now: float) -> SecureSession | None:
         known = self._unused.get(session_id) or self._used.get(session_id)
         if known is None or now - known.opened > LIFETIME:
             return None
@@ -76,7 +76,7 @@ class AcceptedSessions:
             self._used[session_id] = known._replace(used=now)
             self._used.move_to_end(session_id)
 
-    def put(self, session: Session, now: float) -> None:
+    def put(self, session: SecureSession, now: float) -> None:
         of_caller = self._of_caller.setdefault(session.peer_id, deque())
         if len(of_caller) >= OF_ONE_CALLER:
             self._forget(of_caller[0])

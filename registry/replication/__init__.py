@@ -1,5 +1,5 @@
 """Keeping replicas alike: they compare digests per resource and send only what differs."""
 
-from registry.replication.replication import Replication, ReplicationStatus
+from registry.replication.scheduler import ReplicationScheduler, ReplicationStatus
 
-__all__ = ["Replication", "ReplicationStatus"]
+__all__ = ["ReplicationScheduler", "ReplicationStatus"]

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final, Self
 
 import msgspec
 
-from registry.cutoffs import Cutoffs
-from registry.merging import ResourceState
-from registry.messages import MAX_ITEMS, Blob, Name
-from registry.values import Record, digest_of
+from registry.model.expiry import ExpiryHorizon
+from registry.model.merge import ResourceState
+from registry.model.values import Record, digest_of
+from registry.protocol.messages import MAX_ITEMS, Blob, Name
 
 COMPARE: Final = "registry.compare"
 REPLICATE: Final = "registry.replicate"
@@ -36,7 +36,7 @@ class SlotSummary(msgspec.Struct, frozen=True, array_like=True):
         return (self.timestamp_issued, int(self.is_tombstone), self.timestamp_created, self.digest)
 
 
-class AnchorSummary(msgspec.Struct, frozen=True, array_like=True):
+class KeySummary(msgspec.Struct, frozen=True, array_like=True):
     """The order of a key or key tombstone."""
 
     time: Seconds
@@ -53,19 +53,21 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     wanted: bool
     """False when it isn't responsible for the resource."""
     digest: Digest = b""
-    key: AnchorSummary | None = None
-    removal: AnchorSummary | None = None
+    key: KeySummary | None = None
+    key_tombstone: KeySummary | None = None
     slots: Annotated[tuple[SlotSummary, ...], msgspec.Meta(max_length=MAX_SLOTS)] = ()
 
     @classmethod
     def of(cls, number: int, resource: ResourceState) -> Self:
-        key, removal = resource.key, resource.removal
+        key, key_tombstone = resource.key, resource.key_tombstone
         return cls(
             number=number,
             wanted=True,
             digest=resource.digest(),
-            key=AnchorSummary(key.timestamp_created, digest_of(key)) if key else None,
-            removal=AnchorSummary(removal.timestamp_issued, digest_of(removal)) if removal else None,
+            key=KeySummary(key.timestamp_created, digest_of(key)) if key else None,
+            key_tombstone=KeySummary(key_tombstone.timestamp_issued, digest_of(key_tombstone))
+            if key_tombstone
+            else None,
             slots=tuple(
                 SlotSummary(
                     slot.issued_by,
@@ -84,14 +86,14 @@ class CompareBody(msgspec.Struct, frozen=True, array_like=True):
     """`registry.compare`: [key id, digest of what the sender knows under its cut-offs] each."""
 
     now: Seconds
-    cutoffs: Cutoffs
+    horizon: ExpiryHorizon
     entries: Annotated[tuple[tuple[Name, Digest], ...], msgspec.Meta(max_length=MAX_ENTRIES)]
 
 
 class CompareAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """The first `compared` entries were looked at, under `cutoffs`; `summaries` tell of those that differ."""
+    """The first `compared` entries were looked at, under `horizon`; `summaries` tell of those that differ."""
 
-    cutoffs: Cutoffs
+    horizon: ExpiryHorizon
     compared: int
     summaries: Annotated[tuple[Summary, ...], msgspec.Meta(max_length=MAX_ENTRIES)]
 

@@ -29,12 +29,12 @@ from registry.errors import (
     QuotaExceeded,
     RecordsPublishingError,
     RegistryError,
-    ServiceError,
+    RegistryRefusal,
     TombstonesPublishingError,
     ValuesLimitExceeded,
 )
-from registry.merging import ResourceState, greater, greater_key
-from registry.results import (
+from registry.model.merge import ResourceState, greater, greater_key
+from registry.model.results import (
     ClearExpiredResult,
     EvictStaleResult,
     GetKeyMetadataResult,
@@ -47,13 +47,9 @@ from registry.results import (
     RepublishRecordsResult,
     WeightResult,
 )
-from registry.service import decisions
-from registry.service.rationing import TombstoneRation
-from registry.settings import RegistrySettings
-from registry.signing import key_id_of
-from registry.storage import Store, Transaction
-from registry.values import U63_MAX, Key, Record, RecordMetadata, Slot, State, Tombstone
-from registry.verification import (
+from registry.model.signing import key_id_of
+from registry.model.values import U63_MAX, Key, Record, RecordMetadata, Slot, State, Tombstone
+from registry.model.verification import (
     VERIFIED_AT_ONCE,
     check_field_limits,
     check_key,
@@ -63,6 +59,10 @@ from registry.verification import (
     key_is_genuine,
     record_is_genuine,
 )
+from registry.replica import rules
+from registry.replica.tombstone_limit import TombstoneLimit
+from registry.settings import RegistrySettings
+from registry.storage import Store, Transaction
 
 FUNCTIONS: Final = (
     "add_tombstone", "clear_expired", "create_record_metadata", "evict_stale", "get_key_bytes", "get_key_id",
@@ -93,7 +93,7 @@ class _Shared:
         self.store = store
         self.host_peer_id = host_peer_id
         self.settings = settings
-        self.ration = TombstoneRation(host_peer_id)
+        self.tombstone_limit = TombstoneLimit(host_peer_id)
 
 
 class RegistryService:
@@ -120,9 +120,9 @@ class RegistryService:
         return self._shared.settings
 
     @property
-    def ration(self) -> TombstoneRation:
+    def tombstone_limit(self) -> TombstoneLimit:
         """How many tombstones others may bring, by this service or otherwise."""
-        return self._shared.ration
+        return self._shared.tombstone_limit
 
     # Bytes to sign
 
@@ -210,7 +210,7 @@ class RegistryService:
             key = Key(label, owner, timestamp_created, challenge, challenge_type, signature)
             self._check_key(key, weight, current_timestamp_sec)
             await self._write(
-                lambda transaction: decisions.register_key(
+                lambda transaction: rules.register_key(
                     transaction,
                     key,
                     weight.weight,
@@ -228,7 +228,7 @@ class RegistryService:
         try:
             self._check_key(key, weight, current_timestamp_sec)
             await self._write(
-                lambda transaction: decisions.republish_key(
+                lambda transaction: rules.republish_key(
                     transaction,
                     key,
                     weight.weight,
@@ -402,7 +402,7 @@ class RegistryService:
         try:
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
             due = await self._shared.store.read(
-                lambda transaction: decisions.stale_local_records(
+                lambda transaction: rules.stale_local_records(
                     transaction, current_timestamp_sec, self._shared.host_peer_id, self.settings
                 )
             )
@@ -416,7 +416,7 @@ class RegistryService:
             self._operator_only("clear_expired")
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
             return await self._write(
-                lambda transaction: decisions.clear_expired(transaction, current_timestamp_sec, self.settings)
+                lambda transaction: rules.clear_expired(transaction, current_timestamp_sec, self.settings)
             )
         except RegistryError as error:
             return ClearExpiredResult(success=False, error=_text(error))
@@ -427,7 +427,7 @@ class RegistryService:
             self._operator_only("evict_stale")
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
             items = await self._write(
-                lambda transaction: decisions.evict_stale(
+                lambda transaction: rules.evict_stale(
                     transaction, current_timestamp_sec, self._shared.host_peer_id, self.settings
                 )
             )
@@ -481,8 +481,8 @@ class RegistryService:
         shared, moment = self._shared, trio.current_time()
 
         def decide(transaction: Transaction) -> bool:
-            shared.ration.check(transaction, state, self._source, shared.settings, moment)
-            return decisions.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
+            shared.tombstone_limit.check(transaction, state, self._source, shared.settings, moment)
+            return rules.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
 
         return await self._write(decide)
 
@@ -493,10 +493,8 @@ class RegistryService:
             updated = 0
             for state, weight in states:
                 try:
-                    shared.ration.check(transaction, state, self._source, shared.settings, moment)
-                    updated += decisions.put_state(
-                        transaction, state, weight, shared.host_peer_id, shared.settings, now
-                    )
+                    shared.tombstone_limit.check(transaction, state, self._source, shared.settings, moment)
+                    updated += rules.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
                 except (NewerRecordOrTombstoneExists, ValuesLimitExceeded, QuotaExceeded, KeyRemoved):
                     continue
             return updated
@@ -520,4 +518,4 @@ def _check_seconds(name: str, seconds: object) -> None:
 
 
 def _text(error: RegistryError) -> str:
-    return str(error if isinstance(error, ServiceError | InvalidValue) else InternalError(error))
+    return str(error if isinstance(error, RegistryRefusal | InvalidValue) else InternalError(error))

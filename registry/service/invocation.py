@@ -12,11 +12,11 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from registry.errors import InvalidValue, NotPermitted, NotResponsible
-from registry.network import Clock
+from registry.model.signing import key_id_of
+from registry.model.values import Key, RecordMetadata
+from registry.protocol.network import Clock
+from registry.replica.weights import Weights
 from registry.service.functions import FUNCTIONS, RegistryService
-from registry.signing import key_id_of
-from registry.values import Key, RecordMetadata
-from registry.weights import Weights
 
 STORING: Final = frozenset({"register_key", "republish_key", "put_record", "add_tombstone"})
 """What makes a node store something at a stranger's word, if it is responsible for it."""

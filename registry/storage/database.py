@@ -67,7 +67,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (fault 16).
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
-`removals` holds key tombstones, `history` the last events (`registry.history`)."""
+`key_tombstones` holds key tombstones, `history` the last events (`registry.model.history`)."""
 
 _INCREMENTAL: Final = 2  # SQLite's number of that mode of auto_vacuum
 BUSY_TIMEOUT: Final = 5.0  # seconds that a second process may hold the file, e.g. a backup

@@ -18,14 +18,14 @@ import outcome
 import structlog
 import trio
 
-from registry.background import background
-from registry.cutoffs import Cutoffs
-from registry.errors import ServiceError, StorageError
-from registry.history import GONE, Event
-from registry.merging import ResourceState
-from registry.storage.cache import ResourceCache
+from overlay.tasks import background
+from registry.errors import RegistryRefusal, StorageError
+from registry.model.expiry import ExpiryHorizon
+from registry.model.history import GONE, HistoryEvent
+from registry.model.merge import ResourceState
 from registry.storage.database import open_database
-from registry.storage.digests import DigestCache
+from registry.storage.digest_cache import DigestCache
+from registry.storage.resource_cache import ResourceCache
 from registry.storage.transaction import Change, Transaction
 
 Result = TypeVar("Result")
@@ -93,13 +93,13 @@ class Store:
             self._cache.remember(key_id, state)
         return state
 
-    async def digest(self, key_id: str, cutoffs: Cutoffs) -> bytes:
+    async def digest(self, key_id: str, horizon: ExpiryHorizon) -> bytes:
         """The digest of what lives under a key id, as of the last commit. Raises StorageError."""
-        known = self._digests.get(key_id, cutoffs)
+        known = self._digests.get(key_id, horizon)
         if known is not None:
             return known
         resource = await self.resource(key_id)
-        alive = cutoffs.alive(resource)
+        alive = horizon.alive(resource)
         return self._digests.remember(key_id, resource) if alive is resource else alive.digest()
 
     def cached_resource(self, key_id: str) -> ResourceState | None:
@@ -188,7 +188,7 @@ class Store:
             self._connection.execute("ROLLBACK TO one_write")
             if isinstance(error, sqlite3.Error):
                 write.outcome = outcome.Error(StorageError(f"the database {self._path} can't hold this: {error}"))
-            if not isinstance(error, ServiceError):
+            if not isinstance(error, RegistryRefusal):
                 _log.error("a write failed", error=repr(error))
         self._connection.execute("RELEASE one_write")
         return None if refused else transaction
@@ -198,7 +198,7 @@ class Store:
         self._send.close()
 
 
-def _log_event(event: Event) -> None:
+def _log_event(event: HistoryEvent) -> None:
     """Once per event, after its commit; that something came or was renewed is everyday."""
     level = logging.INFO if event.what in GONE else logging.DEBUG
     told = {"key_id": event.key_id, "issued_by": event.issued_by, "peer_id": event.peer_id, "why": event.detail}

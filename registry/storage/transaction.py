@@ -10,9 +10,19 @@ from typing import cast
 import msgspec
 
 from registry.errors import InvalidValue, StorageError
-from registry.history import MAX_EVENTS, Event
-from registry.merging import ResourceState
-from registry.values import Key, KeyTombstone, Record, Slot, State, decode_key, decode_removal, decode_state, encode
+from registry.model.history import MAX_EVENTS, HistoryEvent
+from registry.model.merge import ResourceState
+from registry.model.values import (
+    Key,
+    KeyTombstone,
+    Record,
+    Slot,
+    State,
+    decode_key,
+    decode_key_tombstone,
+    decode_state,
+    encode,
+)
 
 _HISTORY_PRUNED_EVERY = 1024  # events
 _KEY_IDS = """
@@ -42,13 +52,13 @@ class StoredState(msgspec.Struct, frozen=True):
 class Change:
     """What one write changed under one key id; None where something was removed."""
 
-    __slots__ = ("key", "key_changed", "removal", "removal_changed", "slots")
+    __slots__ = ("key", "key_changed", "key_tombstone", "key_tombstone_changed", "slots")
 
     def __init__(self) -> None:
         self.key: Key | None = None
         self.key_changed = False
-        self.removal: KeyTombstone | None = None
-        self.removal_changed = False
+        self.key_tombstone: KeyTombstone | None = None
+        self.key_tombstone_changed = False
         self.slots: dict[Slot, State | None] = {}
 
 
@@ -61,7 +71,7 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.changes: defaultdict[str, Change] = defaultdict(Change)
-        self.events: list[Event] = []
+        self.events: list[HistoryEvent] = []
         self.source = ""
 
     def key(self, key_id: str) -> StoredKey | None:
@@ -88,32 +98,32 @@ class Transaction:
         change = self.changes[key_id]
         change.key, change.key_changed = key, True
 
-    def removal(self, key_id: str) -> KeyTombstone | None:
+    def key_tombstone(self, key_id: str) -> KeyTombstone | None:
         """The tombstone of a key, if its owner removed it."""
         row = self._connection.execute("SELECT body FROM removals WHERE key_id = ?", (key_id,)).fetchone()
-        return _stored_removal(row[0]) if row else None
+        return _stored_key_tombstone(row[0]) if row else None
 
-    def put_removal(self, removal: KeyTombstone) -> None:
+    def put_key_tombstone(self, key_tombstone: KeyTombstone) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO removals VALUES (?, ?, ?, ?)",
-            (removal.key_id, removal.owner_peer_id, removal.timestamp_issued, encode(removal)),
+            (key_tombstone.key_id, key_tombstone.owner_peer_id, key_tombstone.timestamp_issued, encode(key_tombstone)),
         )
-        self._removal_changed(removal.key_id, removal)
+        self._key_tombstone_changed(key_tombstone.key_id, key_tombstone)
 
-    def forget_removals(self, issued_until: int) -> int:
+    def forget_key_tombstones(self, issued_until: int) -> int:
         """Drops key tombstones issued no later than this (seconds); how many."""
         rows = self._connection.execute("SELECT key_id FROM removals WHERE timestamp_issued <= ?", (issued_until,))
         key_ids = [key_id for (key_id,) in rows.fetchall()]
         for key_id in key_ids:
             self._connection.execute("DELETE FROM removals WHERE key_id = ?", (key_id,))
-            self._removal_changed(key_id, None)
+            self._key_tombstone_changed(key_id, None)
         return len(key_ids)
 
-    def _removal_changed(self, key_id: str, removal: KeyTombstone | None) -> None:
+    def _key_tombstone_changed(self, key_id: str, key_tombstone: KeyTombstone | None) -> None:
         change = self.changes[key_id]
-        change.removal, change.removal_changed = removal, True
+        change.key_tombstone, change.key_tombstone_changed = key_tombstone, True
 
-    def anchors_of(self, owner_peer_id: str) -> int:
+    def keys_or_tombstones_of(self, owner_peer_id: str) -> int:
         """How many keys and key tombstones of an owner's there are."""
         (count,) = self._connection.execute(
             "SELECT (SELECT count(*) FROM keys WHERE owner_peer_id = :owner)"
@@ -135,7 +145,7 @@ class Transaction:
         rows = self._connection.execute(_KEY_IDS, {"after": after, "count": count})
         return [key_id for (key_id,) in rows]
 
-    def note(self, event: Event) -> None:
+    def note(self, event: HistoryEvent) -> None:
         """Writes down what happened and why, with this change."""
         if self.source and not event.detail:
             event = msgspec.structs.replace(event, detail=self.source)
@@ -147,14 +157,14 @@ class Transaction:
         if number is not None and number % _HISTORY_PRUNED_EVERY == 0:
             self._connection.execute("DELETE FROM history WHERE number <= ?", (number - MAX_EVENTS,))
 
-    def history(self, key_id: str, count: int) -> list[Event]:
+    def history(self, key_id: str, count: int) -> list[HistoryEvent]:
         """The last `count` events of a resource, oldest first."""
         rows = self._connection.execute(
             "SELECT time, key_id, issued_by, peer_id, what, detail FROM history WHERE key_id = ?"
             " ORDER BY number DESC LIMIT ?",
             (key_id, count),
         )
-        return [Event(*row) for row in reversed(rows.fetchall())]
+        return [HistoryEvent(*row) for row in reversed(rows.fetchall())]
 
     def vacuum(self) -> int:
         """Shrinks the file by what is free in it; bytes. Not within a write."""
@@ -207,7 +217,7 @@ class Transaction:
         """Everything under one key id."""
         stored = self.key(key_id)
         states = (item.state for item in self.states(key_id))
-        return ResourceState.of(stored.key if stored else None, states, self.removal(key_id))
+        return ResourceState.of(stored.key if stored else None, states, self.key_tombstone(key_id))
 
     def put_state(self, state: State, weight: int) -> None:
         """Puts `state` into its slot, over whatever is there."""
@@ -342,9 +352,9 @@ def _stored_key(row: tuple[bytes, int, int]) -> StoredKey:
         raise StorageError(f"the database holds a damaged key: {error}; {_REMEDY}") from error
 
 
-def _stored_removal(blob: bytes) -> KeyTombstone:
+def _stored_key_tombstone(blob: bytes) -> KeyTombstone:
     try:
-        return decode_removal(blob)
+        return decode_key_tombstone(blob)
     except InvalidValue as error:
         raise StorageError(f"the database holds a damaged key tombstone: {error}; {_REMEDY}") from error
 

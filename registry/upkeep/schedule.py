@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from registry.errors import RegistryError
-from registry.network import Clock
+from registry.protocol.network import Clock
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

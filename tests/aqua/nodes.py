@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aqua_compat.node_process import NodeProcess
+from aqua_compat.cli.node_process import NodeProcess
 from tests.aqua.npm import Tools
 from tests.end_to_end.network import NODES, Network, command
 

@@ -14,10 +14,11 @@ from tests.aqua.nodes import AquaNetwork, websocket
 from tests.aqua.npm import Tools, install
 from tests.aqua.test_scenarios import SETTLED
 from tests.end_to_end.network import environment_of, eventually, first_line, launched
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.timeout(300)  # the first test also installs
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "aqua"
+EXAMPLE = ROOT / "examples" / "aqua"
 
 
 async def test_greeters_are_found_called_and_gone_after_they_stopped(

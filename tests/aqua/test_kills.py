@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from aqua_compat import connect
-from aqua_compat.node_process import NodeProcess
+from aqua_compat.cli.node_process import NodeProcess
 from tests.aqua.js_peer import CallFailed, JsPeer, PeerGone, js_peer
 from tests.aqua.nodes import AquaNetwork, websocket
 from tests.aqua.npm import Tools

@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 
 import trio
 
-from aqua_compat.constants import Constants
-from aqua_compat.node_process import NodeProcess, start_network, stop_network
+from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
+from aqua_compat.schema.constants import Constants
 
 NODES = 6
 MAJORITY = 4

@@ -11,20 +11,20 @@ from typing import Any
 
 import trio
 
-from aqua_compat.particles.actor import Context
-from aqua_compat.particles.door import particles
-from aqua_compat.particles.installing import load_module
-from aqua_compat.particles.interpreter import Interpreter
+from aqua_compat.particles.engine.actor import Context
+from aqua_compat.particles.engine.installation import load_module
+from aqua_compat.particles.engine.interpreter import Interpreter
+from aqua_compat.particles.engine.pool import Pool
+from aqua_compat.particles.engine.steps import CallRequest, CallResult
+from aqua_compat.particles.inbound.receiver import Receiver
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import PROTOCOL, Particle, encode, framed, sign
-from aqua_compat.particles.pool import Pool
-from aqua_compat.particles.protocol import Receiving
+from aqua_compat.particles.server import particles
 from aqua_compat.particles.settings import AquaSettings
-from aqua_compat.particles.steps import CallRequest, CallResult
-from overlay.calls.stream import ByteStream
 from overlay.errors import NoSuchMethod
-from overlay.host import Host, open_host
 from overlay.identity import Identity
+from overlay.libp2p.host import Host, open_host
+from overlay.rpc.transport import ByteStream
 from overlay.settings import OverlaySettings
 
 
@@ -35,7 +35,7 @@ class ParticleClient:
         self.host = host
         self.identity = identity
         self.relay = relay
-        self.receiving: Receiving
+        self.receiving: Receiver
         self._answers: dict[str, tuple[trio.Event, list[Any]]] = {}
 
     @property
@@ -55,7 +55,7 @@ class ParticleClient:
         """The arguments of the script's answer. Raises trio.TooSlowError when none comes in the particle's time."""
         particle = self.particle(script, ttl)
         answered, arguments = self._answers[particle.id] = trio.Event(), []
-        self.receiving._reception.receive(self.peer_id, particle)
+        self.receiving._dispatcher.receive(self.peer_id, particle)
         with trio.fail_after(ttl):
             await answered.wait()
         del self._answers[particle.id]

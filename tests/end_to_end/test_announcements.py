@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 import trio
 
 from aqua_compat import AquaClient, connect
-from aqua_compat.node_process import NodeProcess
+from aqua_compat.cli.node_process import NodeProcess
 from benchmarks.registry_operations import cpu_seconds
 from overlay.errors import OverlayError
-from overlay.host import Host, open_host
 from overlay.identity import Identity
+from overlay.libp2p.host import Host, open_host
+from overlay.pubsub.topics import Verdict
 from overlay.settings import OverlaySettings, TopicLimits
-from overlay.topics import Verdict
-from registry.light import open_light_client
-from registry.watching.event import EventKind
+from registry.client.light import open_light_client
+from registry.watch.event import EventKind
 from tests.end_to_end.network import Network, eventually
 from tests.end_to_end.test_watch import LONGEST, Watcher, watching
 
@@ -27,12 +27,12 @@ RENEWED = 20.0  # seconds by which every lease was renewed
 
 @asynccontextmanager
 async def stranger_in(
-    node: NodeProcess, topic: str, judge: Callable[[str, bytes, str], Awaitable[Verdict]]
+    node: NodeProcess, topic: str, validate: Callable[[str, bytes, str], Awaitable[Verdict]]
 ) -> AsyncIterator[Host]:
     """A peer of nobody's, in the topic that the node is in too."""
     settings = OverlaySettings(listen=(), member=False, topics=UNBOUND)
     async with open_host(Identity.generate(), settings) as host:
-        host.topics.judge_with(judge)
+        host.topics.validate_with(validate)
         await host.connect(node.address, timeout=5)
         assert await host.topics.join(topic)
         await eventually(
@@ -53,15 +53,15 @@ async def announcer(network: Network, aqua: AquaClient, resource_id: str) -> Nod
     return next(node for node in network.running if node.peer_id == nearest)
 
 
-async def leases_in(network: Network) -> int:
-    leases = 0
+async def subscriptions_in(network: Network) -> int:
+    subscriptions = 0
     for node in network.running:
         async with connect(node.address) as aqua:
             status = await aqua.registry.status()
             assert status.topics is not None
             assert status.topics.topics <= 64
-            leases += status.leases
-    return leases
+            subscriptions += status.subscriptions
+    return subscriptions
 
 
 async def changed(issuer: AquaClient, resource_id: str, watcher: Watcher, values: range) -> list[float]:
@@ -84,7 +84,7 @@ async def test_announcements_that_got_lost_are_made_up_for_at_the_next_renewal(n
         assert resource_id is not None, errors
         async with deaf.registry.watch(resource_id) as events:
             assert (await anext(events)).kind is EventKind.SNAPSHOT
-            deaf.peer.topics.judge_with(ignoring)
+            deaf.peer.topics.validate_with(ignoring)
             assert await issuer.registerService(resource_id, "v", issuer.peer_id, "s") == (True, [])
             with trio.fail_after(RENEWED):
                 event = await anext(events)
@@ -168,7 +168,7 @@ async def test_of_a_thousand_resources_only_the_watched_ones_are_announced(netwo
         async with trio.open_nursery() as nursery:
             for start in range(20):
                 nursery.start_soon(create, range(start * 50, start * 50 + 50))
-        before = await leases_in(network)  # of watchers that have just gone
+        before = await subscriptions_in(network)  # of watchers that have just gone
         watchers = [Watcher(other, ids[number]) for number in range(50)]
         async with watching(*watchers):
             for number in range(100):
@@ -178,5 +178,5 @@ async def test_of_a_thousand_resources_only_the_watched_ones_are_announced(netwo
                 await eventually(
                     trio.lowlevel.checkpoint, lambda _, w=watcher, n=number: w.values() == [f"value {n}"], LONGEST
                 )
-            assert 2 * len(watchers) <= await leases_in(network) <= 2 * len(watchers) + before
+            assert 2 * len(watchers) <= await subscriptions_in(network) <= 2 * len(watchers) + before
         assert all(len(watcher.events) == 2 for watcher in watchers)

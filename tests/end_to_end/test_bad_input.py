@@ -14,7 +14,7 @@ import trio
 
 from aqua_compat import AquaClient, connect
 from overlay.identity import Identity
-from registry.values import Record
+from registry.model.values import Record
 from tests.end_to_end.network import Network, command, first_line, launched
 
 UNKNOWN = "49LTqRPfWT7ykstnr3Ea9jNDGojznA9cA3mK6j1oDZdi"

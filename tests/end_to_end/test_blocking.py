@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trio
 
-from aqua_compat.blocking import BlockingClient
-from aqua_compat.services.errors import NoSuchService
-from registry.errors import DoorClosed
+from aqua_compat.api.blocking import BlockingClient
+from aqua_compat.rpc.errors import NoSuchService
+from registry.errors import NodeUnavailable
 from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network
 
 
@@ -62,5 +62,5 @@ async def test_no_node_is_told_to_the_thread_that_connects(network: Network) -> 
         with BlockingClient(address):
             raise AssertionError
 
-    with pytest.raises(DoorClosed):
+    with pytest.raises(NodeUnavailable):
         await trio.to_thread.run_sync(connect)

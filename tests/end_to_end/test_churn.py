@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from aqua_compat import Constants, connect
-from aqua_compat.api import AquaClient
-from aqua_compat.node_process import NodeProcess
+from aqua_compat.api.client import AquaClient
+from aqua_compat.cli.node_process import NodeProcess
 from tests.end_to_end.network import Network
 
 NODES = 12
@@ -126,42 +126,42 @@ async def test_nothing_is_lost_when_fewer_nodes_than_replicas_die_between_repair
     async with churning(tmp_path) as network:
         first, second = network.nodes[:4], network.nodes[4:8]
         survivors = [node.address for node in network.nodes[8:]]
-        ledger = Ledger()
+        quota = Ledger()
         async with connect(survivors, constants=ALL) as aqua:
-            await ledger.fill(aqua, RESOURCES)
+            await quota.fill(aqua, RESOURCES)
             async with trio.open_nursery() as nursery:
-                await nursery.start(ledger.change, aqua)
+                await nursery.start(quota.change, aqua)
                 await kill(first)
                 await replace(network, first)
                 nursery.cancel_scope.cancel()
-        assert len(ledger.unsure) < RESOURCES / 4
+        assert len(quota.unsure) < RESOURCES / 4
         await network.replicated()
         await kill(second)
         for node in random.sample(network.running, 3):
-            assert ledger.differences(await ledger.found(node)) == {}
+            assert quota.differences(await quota.found(node)) == {}
 
 
 @pytest.mark.timeout(300)
 async def test_exactly_what_had_every_copy_on_killed_nodes_is_lost(tmp_path: Path) -> None:
     async with churning(tmp_path) as network:
-        ledger = Ledger()
+        quota = Ledger()
         async with connect([node.address for node in network.nodes[6:]], constants=ALL) as aqua:
-            await ledger.fill(aqua, RESOURCES)
+            await quota.fill(aqua, RESOURCES)
         await network.replicated()
-        kept = [await copies(node, ledger) for node in network.nodes[6:]]
-        lost = ledger.values.keys() - set().union(*kept)
+        kept = [await copies(node, quota) for node in network.nodes[6:]]
+        lost = quota.values.keys() - set().union(*kept)
         await kill(network.nodes[:6])
-        found = await ledger.found(random.choice(network.running))
-        assert found == {resource_id: value for resource_id, value in ledger.values.items() if resource_id not in lost}
+        found = await quota.found(random.choice(network.running))
+        assert found == {resource_id: value for resource_id, value in quota.values.items() if resource_id not in lost}
         print(f"{len(lost)} of {RESOURCES} resources had every copy on the six killed nodes: {sorted(lost)}")  # noqa: T201
 
 
-async def copies(node: NodeProcess, ledger: Ledger) -> set[str]:
+async def copies(node: NodeProcess, quota: Ledger) -> set[str]:
     """The resources of which a node has a copy."""
     async with connect(node.address) as aqua:
         return {
             resource_id
-            for resource_id in ledger.values
+            for resource_id in quota.values
             if (await aqua.registry.on_host("get_key_metadata", resource_id)).success
         }
 

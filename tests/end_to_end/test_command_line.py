@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from aqua_compat.node_process import NodeProcess
+from aqua_compat.cli.node_process import NodeProcess
 from overlay.identity import Identity
 from tests.end_to_end.network import MAJORITY, NODES, Network, command, first_line, launched
 

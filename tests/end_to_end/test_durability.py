@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from aqua_compat import Constants, connect
-from registry.values import Record
+from registry.model.values import Record
 from tests.end_to_end.network import MAJORITY, NODES, Network, eventually
 
 EVERYONE = Constants(INITIAL_REPLICATION_FACTOR=NODES)

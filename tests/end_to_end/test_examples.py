@@ -14,8 +14,9 @@ import pytest
 import trio
 
 from tests.end_to_end.network import Network, environment_of, first_line, launched
+from tests.paths import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 class Example:

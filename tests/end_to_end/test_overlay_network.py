@@ -131,7 +131,7 @@ async def test_lookups_find_the_nearest_when_peers_know_only_those_near_them() -
         peers = [boot, *[await stack.enter_async_context(serving_peer(settings)) for _ in range(11)]]
         await until(peers, lambda: all(peer.members() for peer in peers))
         for peer in peers:
-            await peer.look_around()  # the first of them did so when the others weren't there yet
+            await peer.self_lookup()  # the first of them did so when the others weren't there yet
         await quiet(peers)
         members = [peer.peer_id for peer in peers]
         for number in range(6):

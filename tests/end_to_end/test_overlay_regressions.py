@@ -24,13 +24,13 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
 from multiaddr import Multiaddr
 
-from overlay.calls.stream import ByteStream
 from overlay.errors import Unreachable
-from overlay.host import Host, open_host
 from overlay.identity import Identity
-from overlay.libp2p_workarounds.connection_limits import swarm_of
-from overlay.libp2p_workarounds.guarded_pubsub import GOSSIP_PROTOCOLS
-from overlay.routing import Routing
+from overlay.libp2p.host import Host, open_host
+from overlay.libp2p.kad import KadRouting
+from overlay.libp2p.workarounds.connection_limits import swarm_of
+from overlay.libp2p.workarounds.guarded_pubsub import GOSSIP_PROTOCOLS
+from overlay.rpc.transport import ByteStream
 from overlay.settings import OverlaySettings
 from tests.end_to_end.libp2p_strangers import LOOPBACK, SECURITY, dial, forged_key_pair, stranger
 from tests.end_to_end.network import eventually
@@ -77,7 +77,7 @@ async def answer_to_stranger(other: IHost, host: Host) -> bytes:
 @pytest.mark.parametrize("protocol", SECURITY)
 async def test_nobody_connects_under_the_id_of_another(protocol: str) -> None:
     victim = Identity.generate()
-    async with echoing_host() as host, stranger(forged_key_pair(victim), offers=protocol) as impersonator:
+    async with echoing_host() as host, stranger(forged_key_pair(victim), recently_sent=protocol) as impersonator:
         assert await answer_to_stranger(impersonator, host) == b""
         assert not host.is_connected(victim.peer_id)
         assert victim.peer_id not in host.connected_peers()
@@ -89,7 +89,7 @@ async def test_a_dialled_address_must_belong_to_the_peer_that_it_names(protocol:
     victim = Identity.generate()
     async with (
         echoing_host() as host,
-        stranger(forged_key_pair(victim), offers=protocol, listen=[LOOPBACK]) as impersonator,
+        stranger(forged_key_pair(victim), recently_sent=protocol, listen=[LOOPBACK]) as impersonator,
     ):
         [address] = [str(address) for address in impersonator.get_addrs()]
         with pytest.raises(Unreachable):
@@ -100,7 +100,7 @@ async def test_a_dialled_address_must_belong_to_the_peer_that_it_names(protocol:
 @pytest.mark.parametrize("protocol", ["noise", "tls"])
 async def test_another_honest_peer_at_the_address_is_refused_too(protocol: str) -> None:
     expected = Identity.generate()
-    async with echoing_host() as host, stranger(offers=protocol, listen=[LOOPBACK]) as other:
+    async with echoing_host() as host, stranger(recently_sent=protocol, listen=[LOOPBACK]) as other:
         address = str(other.get_transport_addrs()[0])
         with pytest.raises(Unreachable):
             await host.connect(f"{address}/p2p/{expected.peer_id}", timeout=5)
@@ -109,7 +109,7 @@ async def test_another_honest_peer_at_the_address_is_refused_too(protocol: str) 
 
 @pytest.mark.parametrize("protocol", ["noise", "tls"])
 async def test_strangers_with_noise_or_tls_can_connect(protocol: str) -> None:
-    async with echoing_host() as host, stranger(offers=protocol) as other:
+    async with echoing_host() as host, stranger(recently_sent=protocol) as other:
         assert await answer_to_stranger(other, host) == b"hello"
         assert host.connected_peers() == [str(other.get_id())]
 
@@ -139,7 +139,7 @@ async def test_bad_bytes_in_a_protocol_name_end_nothing() -> None:
 @pytest.mark.parametrize("protocol", [*GOSSIP_PROTOCOLS, TProtocol(SETTINGS.kad_protocol_id), TProtocol(ECHO)])
 async def test_garbage_on_a_protocol_ends_nothing(protocol: TProtocol) -> None:
     async with echoing_host() as host, stranger() as attacker:
-        Routing(host, SETTINGS, serve=True)
+        KadRouting(host, SETTINGS, serve=True)
         target = await dial(attacker, host.listen_addresses()[0])
         for garbage in (
             b"\xff" * 64,
@@ -251,7 +251,7 @@ async def test_more_than_1000_known_peers_leave_the_own_key_known() -> None:
 
 FROZEN_PEER = """
 import trio
-from overlay.host import open_host
+from overlay.libp2p.host import open_host
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
 
@@ -336,7 +336,7 @@ async def test_a_websocket_that_its_listener_keeps_half_closed_is_closed_when_th
 
 
 async def test_a_connection_whose_closing_was_cancelled_is_closed_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overlay.libp2p_workarounds.closed_connections._BEING_MADE", 0.0)
+    monkeypatch.setattr("overlay.libp2p.workarounds.closed_connections._BEING_MADE", 0.0)
     async with (
         open_host(Identity.generate(), DIALS_ONLY) as dialler,
         echoing_host() as host,
@@ -371,13 +371,13 @@ async def test_both_transports_serve_and_a_tcp_listener_dials_websocket() -> Non
 
 async def test_kad_speaks_our_protocol_and_not_the_public_one() -> None:
     async with echoing_host() as host, stranger() as other, echoing_host() as member:
-        routing = Routing(host, SETTINGS, serve=True)
+        routing = KadRouting(host, SETTINGS, serve=True)
         host.add_addresses(member.peer_id, member.listen_addresses())
         await routing.add(member.peer_id)
         target = await dial(other, host.listen_addresses()[0])
         with pytest.raises(Exception):  # noqa: B017, PT011
             await other.new_stream(target, [TProtocol("/ipfs/kad/1.0.0")])
-        asking = Routing(member, SETTINGS, serve=True)
+        asking = KadRouting(member, SETTINGS, serve=True)
         member.add_addresses(host.peer_id, host.listen_addresses())
         found = await asking.find_node(host.peer_id, ID.from_base58(host.peer_id).to_bytes(), timeout=5)
         assert member.peer_id not in [known.peer_id for known in found]
@@ -386,7 +386,7 @@ async def test_kad_speaks_our_protocol_and_not_the_public_one() -> None:
 
 async def test_kad_stores_nothing_of_strangers() -> None:
     async with echoing_host() as host, echoing_host() as other:
-        routing = Routing(host, SETTINGS, serve=True)
+        routing = KadRouting(host, SETTINGS, serve=True)
         key = b"of no namespace"
         put = Message(type=Message.MessageType.PUT_VALUE, key=key, record=Record(key=key, value=b"x" * 1000))
         other.add_addresses(host.peer_id, host.listen_addresses())

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from aqua_compat import AquaClient, connect, node
-from aqua_compat.services.errors import PeerUnreachable
+from aqua_compat.rpc.errors import PeerUnreachable
 from overlay.errors import CallRefused
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
 from registry.settings import NodeSettings
 from tests.end_to_end.network import MAJORITY, Network, eventually, first_line, launched
+from tests.paths import ROOT
 
 
 async def _echo(text: str) -> str:
@@ -114,11 +115,11 @@ async def test_a_full_node_that_nobody_can_dial_is_called_through_those_it_diall
                 return str(error)
 
         assert await eventually(call, lambda answer: answer == "found", 20)
-        find = partial(user._services._peer.find_contact, hidden.peer_id, timeout=2)
-        contact = await eventually(find, lambda contact: contact is not None and contact.relays != ())
-        assert contact is not None
-        assert contact.addresses == ()
-        assert set(contact.relays) <= {member.peer_id for member in network.nodes}
+        find = partial(user._services._peer.find_peer_record, hidden.peer_id, timeout=2)
+        peer_record = await eventually(find, lambda peer_record: peer_record is not None and peer_record.relays != ())
+        assert peer_record is not None
+        assert peer_record.addresses == ()
+        assert set(peer_record.relays) <= {member.peer_id for member in network.nodes}
     await network.settled()
 
 
@@ -133,12 +134,12 @@ async def test_nobody_is_found_who_says_nothing_of_itself(network: Network) -> N
 async def test_a_contact_is_taken_from_its_own_peer_only(network: Network) -> None:
     async with connect(network.nodes[0].address) as one, connect(network.nodes[0].address) as two:
         node = network.nodes[0].peer_id
-        sealed = one._services._peer._own_contact(time.time()).sealed
+        sealed = one._services._peer._own_peer_record(time.time()).sealed
         peer = two._services._peer
         for body in ([sealed, True], [sealed[:-1], True], [b"", True], [bytes(5000), False], None, ["x", True]):
             with pytest.raises(CallRefused):
                 await peer.call(node, "overlay/contact-put", body, timeout=5)
-        old = one._services._peer._own_contact(time.time() - 3600).sealed
+        old = one._services._peer._own_peer_record(time.time() - 3600).sealed
         with pytest.raises(CallRefused, match="stale"):
             await one._services._peer.call(node, "overlay/contact-put", [old, True], timeout=5)
         assert await peer.call(node, "overlay/contact-get", [one.peer_id, False], timeout=5) is None
@@ -150,7 +151,7 @@ async def test_a_contact_is_taken_from_its_own_peer_only(network: Network) -> No
 
 
 async def test_calls_go_on_while_a_provider_stalls(network: Network, tmp_path: Path) -> None:
-    script = str(Path(__file__).parents[2] / "examples" / "high_availability" / "provider.py")
+    script = str(ROOT / "examples" / "high_availability" / "provider.py")
     provider = [sys.executable, script, "--relay", network.nodes[0].address]
     log = tmp_path / "log"
     async with (

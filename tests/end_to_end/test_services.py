@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from aqua_compat import AquaClient, ServiceLimits, caller, connect
-from aqua_compat.services.errors import (
+from aqua_compat.rpc.errors import (
     BadArguments,
     NoProvider,
     NoSuchFunction,
@@ -24,8 +24,8 @@ from aqua_compat.services.errors import (
 )
 from overlay.errors import CallRefused
 from overlay.identity import Identity
-from registry.hosting import sign_record
-from registry.values import RecordMetadata
+from registry.model.values import RecordMetadata
+from registry.replica.countersign import sign_record
 from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network
 
 

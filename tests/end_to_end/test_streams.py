@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from aqua_compat import AquaClient, ServiceLimits, caller, connect
-from aqua_compat.services.errors import BadAnswer, CallInterrupted, NoSuchFunction, RaisedByService, TooSlow
+from aqua_compat.rpc.errors import BadAnswer, CallInterrupted, NoSuchFunction, RaisedByService, TooSlow
 from overlay.errors import CallRefused
 from tests.end_to_end.network import Network, eventually, first_line, launched
 

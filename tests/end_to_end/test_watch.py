@@ -16,8 +16,8 @@ import pytest
 import trio
 
 from aqua_compat import AquaClient, connect
-from registry.values import Record, Slot
-from registry.watching.event import EventKind, WatchEvent, same_content
+from registry.model.values import Record, Slot
+from registry.watch.event import EventKind, WatchEvent, same_content
 from tests.end_to_end.network import Network, command, environment_of, eventually
 
 ISSUERS, CHANGES = 8, 25
@@ -212,8 +212,8 @@ async def test_watchers_see_everything_while_nodes_are_killed_and_restarted(tmp_
     await network.start()
     randomness = random.Random(4)
     try:
-        doors = network.nodes[:4]
-        addresses = [node.address for node in doors]
+        node_apis = network.nodes[:4]
+        addresses = [node.address for node in node_apis]
         async with connect(addresses) as owner, connect(addresses[::-1]) as one, connect(addresses[1:]) as two:
             resource_id, errors = await owner.createResource(
                 "busy",

@@ -9,11 +9,11 @@ import trio
 
 from overlay.errors import CallFailed, Refusal
 from overlay.identity import Identity
-from registry.cutoffs import Cutoffs
 from registry.errors import InvalidValue
-from registry.messages import PUT, READ, PutAnswer, PutBody, StatePage, build, parse
+from registry.model.expiry import ExpiryHorizon
+from registry.model.values import Key, Record, Tombstone, decode_key_or_tombstone, decode_state, encode
+from registry.protocol.messages import PUT, READ, PutAnswer, PutBody, StatePage, build, parse
 from registry.replication.messages import COMPARE, REPLICATE, CompareAnswer, CompareBody, ReplicateBody, Summary
-from registry.values import Key, Record, Tombstone, decode_anchor, decode_state, encode
 from tests.simulation.simulated_network import SimulatedNetwork
 
 KEPT = 500
@@ -43,8 +43,8 @@ class Liar:
             others = self._peer.members()
             if not self._seen or not others:
                 continue
-            anchor, state = self._random.choice(self._seen)
-            items = ((anchor, state), (anchor, self._forged(state)))
+            key_or_tombstone, state = self._random.choice(self._seen)
+            items = ((key_or_tombstone, state), (key_or_tombstone, self._forged(state)))
             method = self._random.choice((PUT, REPLICATE))
             body = PutBody(items) if method == PUT else ReplicateBody(items, last=True)
             try:
@@ -59,11 +59,11 @@ class Liar:
         return self._pretend(parse(body, ReplicateBody).items)
 
     def _pretend(self, items: tuple[tuple[bytes, bytes], ...]) -> object:
-        anchor = b""
-        for new_anchor, state in items:
-            anchor = new_anchor or anchor
+        key_or_tombstone = b""
+        for new_key_or_tombstone, state in items:
+            key_or_tombstone = new_key_or_tombstone or key_or_tombstone
             if state and len(self._seen) < KEPT:
-                self._seen.append((anchor, state))
+                self._seen.append((key_or_tombstone, state))
         return build(PutAnswer(("",) * len(items)))
 
     async def _read(self, caller: str, body: object) -> object:
@@ -71,8 +71,8 @@ class Liar:
             raise Refusal("internal", "not today")
         if not self._seen:
             return build(StatePage(holds_key=False, same=False, key=b"", states=(), more=False))
-        anchor, state = self._random.choice(self._seen)
-        key = anchor if isinstance(decode_anchor(anchor), Key) else b""
+        key_or_tombstone, state = self._random.choice(self._seen)
+        key = key_or_tombstone if isinstance(decode_key_or_tombstone(key_or_tombstone), Key) else b""
         return build(StatePage(True, same=False, key=key, states=(state, self._forged(state)), more=False))
 
     async def _compare(self, caller: str, body: object) -> object:
@@ -80,9 +80,9 @@ class Liar:
             request = parse(body, CompareBody)
         except InvalidValue as error:
             raise Refusal("invalid", str(error)) from error
-        cutoffs = self._random.choice((request.cutoffs, Cutoffs(2**60, 2**60, 2**60, 2**60, 2**60)))
+        horizon = self._random.choice((request.horizon, ExpiryHorizon(2**60, 2**60, 2**60, 2**60, 2**60)))
         summaries = tuple(Summary(number, wanted=True, digest=b"x" * 32) for number in range(len(request.entries)))
-        return build(CompareAnswer(cutoffs, len(request.entries), summaries))
+        return build(CompareAnswer(horizon, len(request.entries), summaries))
 
     def _forged(self, blob: bytes) -> bytes:
         state = decode_state(blob) if blob else None

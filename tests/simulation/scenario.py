@@ -19,14 +19,19 @@ import trio
 import trio.testing
 from trio._core import _run as trio_scheduler
 
+from overlay.discovery.keyspace import nearest, resource_position
 from overlay.identity import Identity
-from overlay.keyspace import nearest, resource_position
-from registry.cutoffs import Cutoffs
 from registry.errors import RegistryError
-from registry.merging import ResourceState
+from registry.model.expiry import ExpiryHorizon
+from registry.model.merge import ResourceState
+from registry.model.values import Record
+from registry.model.verification import (
+    key_is_genuine,
+    key_tombstone_is_genuine,
+    record_is_genuine,
+    tombstone_is_genuine,
+)
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
-from registry.values import Record
-from registry.verification import key_is_genuine, record_is_genuine, removal_is_genuine, tombstone_is_genuine
 from tests.simulation.liars import Liar
 from tests.simulation.world import START, World, WorldNode
 
@@ -228,9 +233,11 @@ class Scenario:
             self._check_resource(resource_id, resolved.records is not None, found, resolved.errors)
 
     def _check_resource(self, resource_id: str, exists: bool, found: dict[str, str], errors: tuple[str, ...]) -> None:
-        removals = [user.removed[resource_id] for user in self.users if resource_id in user.removed]
-        if removals:
-            assert not (any(removals) and (exists or found)), f"{resource_id} was removed, and is found with {found}"
+        key_tombstones = [user.removed[resource_id] for user in self.users if resource_id in user.removed]
+        if key_tombstones:
+            assert not (any(key_tombstones) and (exists or found)), (
+                f"{resource_id} was removed, and is found with {found}"
+            )
             if not exists:
                 return
         assert exists, f"{resource_id} isn't found: {errors}"
@@ -251,13 +258,13 @@ class Scenario:
 
     async def _disagreements(self) -> list[str]:
         latest = START + trio.current_time() + 4
-        cutoffs = Cutoffs.at(int(latest), SETTINGS.registry)
+        horizon = ExpiryHorizon.at(int(latest), SETTINGS.registry)
         honest = {node.peer_id: node for node in self.world.nodes}
         found: list[str] = []
         for resource_id in self.resources:
             keepers = nearest(resource_position(resource_id), self.world.network.alive(), 5)
             digests = {
-                peer_id: cutoffs.alive(await _known(honest[peer_id], resource_id)).digest()
+                peer_id: horizon.alive(await _known(honest[peer_id], resource_id)).digest()
                 for peer_id in keepers
                 if peer_id in honest
             }
@@ -272,7 +279,7 @@ class Scenario:
             for resource_id in await node.store.read(lambda transaction: transaction.key_ids("", 100_000)):
                 resource = await _known(node, resource_id)
                 assert resource.key is None or key_is_genuine(resource.key)
-                assert resource.removal is None or removal_is_genuine(resource.removal)
+                assert resource.key_tombstone is None or key_tombstone_is_genuine(resource.key_tombstone)
                 for state in resource.slots.values():
                     genuine = record_is_genuine(state) if isinstance(state, Record) else tombstone_is_genuine(state)
                     assert genuine, f"node {node.number} stores {state}, which doesn't verify"

@@ -1,4 +1,4 @@
-"""A network in one process that satisfies `registry.network.Network`: real neighbourhoods, simulated calls.
+"""A network in one process that satisfies `registry.protocol.network.Network`: real neighbourhoods, simulated calls.
 
 Faults: peers that are down or muted, messages that are lost or late, partitions. Everything random comes from one
 source, so a scenario can be repeated exactly.
@@ -12,9 +12,9 @@ from collections.abc import Callable
 import cbor2
 import trio
 
+from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unreachable
-from overlay.keyspace import nearest, resource_position
-from registry.network import Handler
+from registry.protocol.network import Handler
 
 
 class SimulatedNetwork:
@@ -58,7 +58,7 @@ class SimulatedNetwork:
 class NoTopics:
     """Nobody can be in a topic here: announcements travel by calls."""
 
-    def judge_with(self, judge: object) -> None:
+    def validate_with(self, validate: object) -> None:
         pass
 
     async def join(self, topic: str) -> bool:

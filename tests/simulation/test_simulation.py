@@ -12,13 +12,12 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.keyspace import nearest, resource_position
+from overlay.discovery.keyspace import nearest, resource_position
+from registry.model.values import Record
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
-from registry.values import Record
+from tests.paths import ROOT
 from tests.simulation.scenario import Attempt, _possible, run
 from tests.simulation.world import World
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("seed", range(1, 9))

@@ -10,9 +10,9 @@ import trio
 
 from overlay.identity import Identity
 from registry.assembly import Parts, assembled
-from registry.network import Clock
+from registry.client.status import NodeStatus
+from registry.protocol.network import Clock
 from registry.settings import NodeSettings
-from registry.status import NodeStatus
 from registry.storage import Store, open_store
 from tests.simulation.simulated_network import SimulatedNetwork
 

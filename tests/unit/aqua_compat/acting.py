@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from aqua_compat import AquaClient, Constants
 from overlay.identity import Identity
-from registry.signing import key_digest, metadata_digest, record_digest
-from registry.values import Key, Record, RecordMetadata
+from registry.model.signing import key_digest, metadata_digest, record_digest
+from registry.model.values import Key, Record, RecordMetadata
 
 OWNER = Identity.from_seed(bytes(range(32)))
 HOST = Identity.from_seed(bytes(range(1, 33)))

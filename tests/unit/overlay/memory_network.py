@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_one_way_pair
 
-from overlay.calls.links import Links
-from overlay.calls.stream import ByteStream, StreamHandler
 from overlay.errors import ProtocolNotSupported, StreamBroken, Unreachable
+from overlay.rpc.links import Links
+from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import CallLimits, OverlaySettings
 
 SMALLER, LARGER = "12D3KooWA", "12D3KooWB"

@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 
 from overlay.identity import Identity
-from registry.results import RegisterKeyResult, RegistryResult, WeightResult
+from registry.model.results import RegisterKeyResult, RegistryResult, WeightResult
+from registry.model.signing import key_id_of
+from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Tombstone
 from registry.service import RegistryService
 from registry.settings import RegistrySettings
-from registry.signing import key_id_of
 from registry.storage import open_store
-from registry.values import Key, KeyTombstone, Record, RecordMetadata, Tombstone
 
 NOW = 1_700_000_000
 
@@ -78,7 +78,7 @@ def a_tombstone(
     return msgspec.structs.replace(unsigned, issuer_signature=issuer.sign(unsigned.signed_bytes()))
 
 
-def a_removal(label: str = "sample", owner: Identity = OWNER, issued: int = NOW) -> KeyTombstone:
+def a_key_tombstone(label: str = "sample", owner: Identity = OWNER, issued: int = NOW) -> KeyTombstone:
     """A key tombstone signed by the owner."""
     unsigned = KeyTombstone(key_id_of(label, owner.peer_id), label, owner.peer_id, issued, b"")
     return msgspec.structs.replace(unsigned, signature=owner.sign(unsigned.signed_bytes()))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aqua_compat.particles.engine.installation import install, is_installed, load_module
 from aqua_compat.particles.errors import NotInstalled
-from aqua_compat.particles.installing import install, is_installed, load_module
 from tests.unit.aqua_compat.particles.scripts import HOST
 
 if TYPE_CHECKING:
-    from aqua_compat.particles.interpreter import Interpreter
+    from aqua_compat.particles.engine.interpreter import Interpreter
 
 FOLDER = Path(__file__).parent / ".interpreter"
 
@@ -36,7 +36,7 @@ def interpreter_folder() -> Path:
 @pytest.fixture(scope="session")
 def make_interpreter(interpreter_folder: Path) -> Callable[..., Interpreter]:
     """Makes instances, by default of the host in `scripts`."""
-    from aqua_compat.particles.interpreter import Interpreter
+    from aqua_compat.particles.engine.interpreter import Interpreter
 
     module, engine = load_module(interpreter_folder)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from aqua_compat.particles.engine.steps import CallResult, Step, StepLimits, build_results
 from aqua_compat.particles.particle import Particle, decode, sign
-from aqua_compat.particles.steps import CallResult, Step, StepLimits, build_results
 from overlay.identity import Identity
 
 CLIENT = Identity.from_seed(bytes(range(32)))

@@ -8,13 +8,13 @@ from typing import Any
 
 import trio
 
-from aqua_compat.particles.actor import Context, Steps
-from aqua_compat.particles.door import particles
+from aqua_compat.particles.engine.actor import Context, Steps
+from aqua_compat.particles.engine.steps import CallRequest, CallResult, Outcome, Step
+from aqua_compat.particles.inbound.receiver import Receiver
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import Particle, encode, parse_length
-from aqua_compat.particles.protocol import Receiving
+from aqua_compat.particles.server import particles
 from aqua_compat.particles.settings import AquaSettings
-from aqua_compat.particles.steps import CallRequest, CallResult, Outcome, Step
 from overlay.errors import NoSuchMethod, Unreachable
 from overlay.identity import Identity
 from tests.unit.aqua_compat.particles.scripts import HOST, NOW, decoded
@@ -149,10 +149,10 @@ class MemoryReach:
             self.deliver(peer_id, particle)
 
 
-class Door:
+class ParticleServer:
     """One host's door."""
 
-    def __init__(self, receiving: Receiving, reach: MemoryReach, metrics: Metrics) -> None:
+    def __init__(self, receiving: Receiver, reach: MemoryReach, metrics: Metrics) -> None:
         self.receiving = receiving
         self.reach = reach
         self.metrics = metrics
@@ -166,11 +166,11 @@ class Door:
 
 
 @asynccontextmanager
-async def a_door(
+async def a_server(
     steps: Steps, calls: Any = None, *, host: Identity = HOST, reach: MemoryReach | None = None, **changes: Any
-) -> AsyncIterator[Door]:
+) -> AsyncIterator[ParticleServer]:
     settings = AquaSettings(**changes)
     metrics = Metrics()
     network = reach or MemoryReach()
     async with particles(host.peer_id, settings, steps, calls or ScriptedCalls(), network, metrics, clock) as receiving:
-        yield Door(receiving, network, metrics)
+        yield ParticleServer(receiving, network, metrics)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqua_compat.particles import particle as particle_module
+from aqua_compat.particles.engine.steps import MSGPACK
 from aqua_compat.particles.errors import BadParticle
 from aqua_compat.particles.particle import Particle, decode, encode, framed, parse_length, sign
-from aqua_compat.particles.steps import MSGPACK
 from overlay.identity import Identity
+from tests.paths import DATA
 from tests.unit.aqua_compat.particles.scripts import CLIENT, OTHER, a_particle, decoded
 
-VECTORS = json.loads((Path(__file__).parents[3] / "data" / "particle-vectors.json").read_text())
+VECTORS = json.loads((DATA / "particle-vectors.json").read_text())
 FRAME = b64decode(VECTORS["particle_frame_from_js_client"]["frame_b64"])
 DECODED = VECTORS["particle_frame_from_js_client"]["decoded"]
 MAX_SCRIPT = 10_000

@@ -1,0 +1,175 @@
+"""One object with everything that the original's Aqua scripts offered, for full nodes and light clients alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+from aqua_compat.api.registry_api import RegistryApi
+from aqua_compat.api.resources_api import ResourcesApi
+from aqua_compat.schema.arguments import check_peer_id, check_string
+from aqua_compat.schema.constants import Constants
+
+if TYPE_CHECKING:
+    from aqua_compat.api.services import Called, Services
+    from aqua_compat.rpc.client import OnPeer
+    from aqua_compat.rpc.load_balancing import Strategy
+    from aqua_compat.rpc.server import ServiceLimits
+    from registry.client.registry import Registry
+    from registry.model.values import Record
+    from registry.watch.watch import Watch
+
+
+class AquaClient(ResourcesApi, RegistryApi):
+    """`resources-api` and `registry-api`, acting as one identity.
+
+    `registry` decides what is acted through: a node in this process, or the one that a light client is connected to.
+    `constants` overrides the original's for this client only.
+    """
+
+    def __init__(
+        self, registry: Registry, constants: Constants | None = None, services: Services | None = None
+    ) -> None:
+        super().__init__(registry, constants or Constants())
+        self._given_services = services
+
+    def serve(self, service_id: str, service: object, *, limits: ServiceLimits | None = None) -> None:
+        """Answer calls of an object's public methods, or of a mapping's functions, async or sync (in threads).
+
+        Arguments are checked by annotations; `aqua_compat.caller()` tells within a function who calls. Raises
+        ValueError for an id in use, TypeError for what can't be served.
+        """
+        self._services.serve(service_id, service, limits)
+
+    def provide(
+        self,
+        resource_id: str,
+        service_id: str,
+        service: object,
+        *,
+        value: str = "",
+        limits: ServiceLimits | None = None,
+    ) -> AbstractAsyncContextManager[None]:
+        """Serve and stay registered on a resource while the block runs; `async with client.provide(...)`.
+
+        Registered when INITIAL_REPLICATION_FACTOR replicas have it on disk. The record is renewed, and issued anew when
+        the relay changes. Raises NotRegistered, ValueError, TypeError.
+        """
+        return self._services.provide(
+            check_string("resource_id", resource_id),
+            service_id,
+            service,
+            check_string("value", value),
+            limits,
+            self.constants,
+        )
+
+    def on(self, peer: str | Record, *, via: str | Sequence[str] = (), timeout: float | None = None) -> OnPeer:
+        """A peer to call, reached through `via` where it can't be dialled (Aqua: `on peer via relay`).
+
+        `await client.on(peer_id, via=relay).call("echo", "echo", "hi")`, or `client.on(record)` for the peer and the
+        relay that a record names. `timeout`: of calls that give none, in seconds.
+        """
+        relays = [via] if isinstance(via, str) else list(via)
+        peer_id = peer if isinstance(peer, str) else peer.metadata.peer_id
+        if not isinstance(peer, str) and not relays:
+            from aqua_compat.api.services import relays_of  # noqa: PLC0415 - brings libp2p
+
+            relays = relays_of(peer)
+        checked = [check_peer_id("via", relay) for relay in relays]
+        seconds = self.constants.timeout if timeout is None else timeout
+        return self._services.on(check_peer_id("peer_id", peer_id), checked, seconds)
+
+    async def call_all(
+        self,
+        resource_id: str,
+        function: str,
+        *arguments: object,
+        service_id: str = "",
+        ack: int = 1,
+        timeout: float | None = None,
+    ) -> list[Called]:
+        """Call a function of every provider on a resource at once; what each came to, in the order of answers.
+
+        The Pythonic form of `executeOnResource`. `service_id`: of records that name none. Raises NoProvider when the
+        resource can't be resolved.
+        """
+        return await self._services.call_all(
+            check_string("resource_id", resource_id), function, arguments, service_id, ack, self._seconds(timeout)
+        )
+
+    async def reachable(
+        self, resource_id: str, *, ack: int = 1, timeout: float | None = None, patience: float = 3.0
+    ) -> list[Record]:
+        """The records whose peer answers now, in the order of answers: who died is listed until its record expires.
+
+        `timeout`: seconds for resolving; `patience`: for each peer to answer. Says nothing of a service that isn't
+        served by this library. Raises NoProvider when the resource can't be resolved.
+        """
+        return await self._services.reachable(
+            check_string("resource_id", resource_id), ack, self._seconds(timeout), patience
+        )
+
+    async def call_any(
+        self,
+        resource_id: str,
+        function: str,
+        *arguments: object,
+        strategy: Strategy = "random",
+        idempotent: bool = False,
+        service_id: str = "",
+        ack: int = 1,
+        timeout: float | None = None,
+    ) -> Any:
+        """Call a function of one provider on a resource, and of the next when that one can't be called.
+
+        A call that may have reached its service is repeated elsewhere only if `idempotent`. Peers that failed come last
+        for 30 seconds. Raises NoProvider, and the ServiceError of the provider that was called.
+        """
+        return await self._services.call_any(
+            check_string("resource_id", resource_id),
+            function,
+            arguments,
+            strategy=strategy,
+            idempotent=idempotent,
+            service_id=service_id,
+            ack=ack,
+            timeout=self._seconds(timeout),
+        )
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self.constants.timeout if timeout is None else timeout
+
+    @property
+    def _services(self) -> Services:
+        if self._given_services is None:
+            raise RuntimeError("this client was made without a network; use aqua_compat.connect or aqua_compat.node")
+        return self._given_services
+
+    @property
+    def registry(self) -> Registry:
+        """The Pythonic form of the same functions, one layer below."""
+        return self._registry
+
+    async def wait_joined(self) -> None:
+        """Wait until this peer is in its network, so that writes make sense; a light client is from the beginning."""
+        await self._services.wait_joined()
+
+    def watch(self, resource_id: str) -> Watch:
+        """A snapshot of a resource, then each change, at once; ours, the original had to ask again and again.
+
+        `async with client.watch(id) as events: async for event in events: ...`. Nothing that the network does ends it.
+        Raises ValueError or TypeError for what is no resource id.
+        """
+        return self._registry.watch(check_string("resource_id", resource_id))
+
+    @property
+    def peer_id(self) -> str:
+        """The identity that owns, issues and signs (the original's %init_peer_id%)."""
+        return self._registry.identity.peer_id
+
+    @property
+    def host_peer_id(self) -> str:
+        """The node acted through: this one on a full node, the connected one for a light client (HOST_PEER_ID)."""
+        return self._registry.host_peer_id

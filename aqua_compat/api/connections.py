@@ -1,0 +1,108 @@
+"""The two ways in from Python: through nodes that run elsewhere, or as a node of one's own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from aqua_compat.api.client import AquaClient
+from aqua_compat.schema.constants import Constants
+from overlay.identity import Identity
+
+if TYPE_CHECKING:
+    from overlay.settings import OverlaySettings
+    from registry.settings import NodeSettings, RegistrySettings
+
+# registry.client.light and registry.node bring libp2p, whose import takes 0.8 s: only who connects should pay for it.
+# ruff: noqa: PLC0415
+
+
+@asynccontextmanager
+async def connect(
+    addresses: str | Sequence[str],
+    *,
+    identity: Identity | None = None,
+    constants: Constants | None = None,
+    settings: OverlaySettings | None = None,
+    rules: RegistrySettings | None = None,
+    data_dir: Path | str | None = None,
+) -> AsyncIterator[AquaClient]:
+    """A light client: acts through one of the nodes at `addresses` and fails over between them.
+
+    `addresses` are multiaddrs with `/p2p/<peer id>`. `identity` is who acts, a new one for each connection by default;
+    it signs here, so the node never can in its name. `rules` are those of the network where they aren't the defaults,
+    its `expired_age` above all. `data_dir` keeps the times of its own writes across restarts.
+    Raises `registry.errors.DoorClosed` or `overlay.errors.OverlayError` when no node can be reached at the start, and
+    RuntimeError outside Trio.
+    """
+    from aqua_compat.api.services import Services
+    from registry.client.light import open_light_client
+
+    _require_trio()
+    _quiet_unless_configured()
+    given = [addresses] if isinstance(addresses, str) else list(addresses)
+    if not given:
+        raise ValueError("addresses holds no multiaddr of a node")
+    who = identity or Identity.generate()
+    folder = None if data_dir is None else Path(data_dir)
+    async with open_light_client(who, given, settings=settings, registry_settings=rules, data_dir=folder) as client:
+        services = Services(client.peer, client.registry, when_serving=client.relay.serve)
+        yield AquaClient(client.registry, constants, services)
+
+
+@asynccontextmanager
+async def node(
+    data_dir: Path | str,
+    *,
+    identity: Identity | None = None,
+    constants: Constants | None = None,
+    settings: NodeSettings | None = None,
+) -> AsyncIterator[AquaClient]:
+    """A full node in this process, with its state in the folder `data_dir`; acts through itself.
+
+    `identity` is by default the one in `data_dir`, made on the first start. `settings`: an `aqua_compat.Settings` can
+    also enable the door for unmodified Aqua.
+    Raises `overlay.errors.OverlayError` or `registry.errors.StorageError` when it can't listen or use its folder, and
+    RuntimeError outside Trio.
+    """
+    from aqua_compat.api.services import Services
+    from aqua_compat.particles.enabling import aqua_if_enabled
+    from overlay.identity import load_or_create_identity
+    from registry.node import open_node
+    from registry.replica.weights import Weights
+    from registry.settings import NodeSettings
+
+    _require_trio()
+    _quiet_unless_configured()
+    folder = Path(data_dir)
+    who = identity or load_or_create_identity(folder / IDENTITY_FILE)
+    chosen = settings or NodeSettings()
+    async with open_node(who, chosen, folder) as running:
+        services = Services(running.peer, running.registry, weights=Weights(chosen.weights))
+        async with aqua_if_enabled(running, who, chosen):
+            yield AquaClient(running.registry, constants, services)
+
+
+IDENTITY_FILE = "identity.json"
+"""Name of a node's key file in its data folder."""
+
+
+def _require_trio() -> None:
+    if not trio.lowlevel.in_trio_run():  # type: ignore[attr-defined] # as in resources_api
+        raise RuntimeError("this runs on Trio: start with trio.run; from asyncio or sync code use BlockingClient")
+
+
+def _quiet_unless_configured() -> None:
+    """Warnings to stderr, where structlog by itself would print every debug line on the application's stdout."""
+    if not structlog.is_configured():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        )

@@ -1,0 +1,206 @@
+"""Everything about services that an `AquaClient` offers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+
+from aqua_compat.builtins.served import builtins_of
+from aqua_compat.rpc.client import OnPeer
+from aqua_compat.rpc.errors import (
+    CallInterrupted,
+    NoProvider,
+    NoSuchService,
+    PeerOverloaded,
+    PeerUnreachable,
+    ServiceError,
+    TooSlow,
+)
+from aqua_compat.rpc.load_balancing import LoadBalancer, Strategy
+from aqua_compat.rpc.registration import registered
+from aqua_compat.rpc.server import ServiceLimits, ServiceServer
+from aqua_compat.rpc.streams import Arrivals
+from aqua_compat.schema.arguments import check_peer_id
+from aqua_compat.schema.constants import Constants
+from overlay.peer import OverlayPeer
+from registry.model.values import Record
+from registry.replica.weights import Weights
+
+if TYPE_CHECKING:
+    from registry.client.registry import Registry
+
+BUILTIN_LIMITS = ServiceLimits(concurrency=256, timeout=65.0)
+
+
+class Called(NamedTuple):
+    """What calling one provider came to: `error` is None when `result` is one."""
+
+    record: Record
+    result: Any
+    error: ServiceError | None
+
+
+class Services:
+    """Serves and calls as one peer."""
+
+    def __init__(
+        self,
+        peer: OverlayPeer,
+        registry: Registry,
+        *,
+        weights: Weights | None = None,
+        when_serving: Callable[[], None] | None = None,
+    ) -> None:
+        """`weights`: what `trust-graph` tells; by default everybody weighs 0. `when_serving` is called when this peer
+        serves more than the builtins, so that it wants to be reached."""
+        self._peer = peer
+        self._registry = registry
+        self._when_serving = when_serving
+        self._server = ServiceServer(peer)
+        self._arrivals = Arrivals(peer)
+        for service_id, service in builtins_of(peer, registry.identity, weights or Weights({})).items():
+            self._server.add(service_id, service, BUILTIN_LIMITS)
+        self._load_balancer = LoadBalancer()
+        self._provided: set[str] = set()
+
+    def on(self, peer_id: str, via: Sequence[str], timeout: float, reach: float = math.inf) -> OnPeer:
+        return OnPeer(self._peer, self._server, self._arrivals, peer_id, via, timeout, reach)
+
+    async def wait_joined(self) -> None:
+        await self._peer.wait_joined()
+
+    def serve(self, service_id: str, service: object, limits: ServiceLimits | None) -> None:
+        self._server.add(service_id, service, limits)
+        if self._when_serving is not None:
+            self._when_serving()
+
+    @asynccontextmanager
+    async def provide(
+        self,
+        resource_id: str,
+        service_id: str,
+        service: object,
+        value: str,
+        limits: ServiceLimits | None,
+        constants: Constants,
+    ) -> AsyncIterator[None]:
+        if resource_id in self._provided:  # both would be one record: a resource has one of an issuer and a host
+            raise ValueError(f"this peer provides a service on {resource_id} already")
+        self.serve(service_id, service, limits)
+        self._provided.add(resource_id)
+        try:
+            factor, timeout = constants.INITIAL_REPLICATION_FACTOR, constants.timeout
+            async with registered(self._registry, resource_id, service_id, value, factor, timeout):
+                yield
+        finally:
+            self._provided.discard(resource_id)
+            self._server.remove(service_id)
+
+    async def call_all(
+        self, resource_id: str, function: str, arguments: Sequence[object], service_id: str, ack: int, timeout: float
+    ) -> list[Called]:
+        """Raises NoProvider when the resource can't be resolved."""
+        called: list[Called] = []
+
+        async def call(record: Record, timeout: float) -> None:
+            try:
+                result = await self._call(record, service_id, function, arguments, timeout)
+            except ServiceError as error:
+                called.append(Called(record, None, error))
+            else:
+                called.append(Called(record, result, None))
+
+        deadline = trio.current_time() + timeout
+        records = await self._providers(resource_id, ack, timeout)
+        async with trio.open_nursery() as nursery:
+            for record in records:
+                nursery.start_soon(call, record, max(deadline - trio.current_time(), 0.0))
+        return called
+
+    async def reachable(self, resource_id: str, ack: int, timeout: float, patience: float) -> list[Record]:
+        """`patience`: seconds for each provider. Raises NoProvider when the resource can't be resolved."""
+        answered: list[Record] = []
+
+        async def ask(record: Record) -> None:
+            with suppress(ServiceError):
+                await self.on(record.metadata.peer_id, relays_of(record), patience).services()
+                answered.append(record)
+
+        records = await self._providers(resource_id, ack, timeout)
+        async with trio.open_nursery() as nursery:
+            for record in records:
+                nursery.start_soon(ask, record)
+        return answered
+
+    async def call_any(
+        self,
+        resource_id: str,
+        function: str,
+        arguments: Sequence[object],
+        *,
+        strategy: Strategy,
+        idempotent: bool,
+        service_id: str,
+        ack: int,
+        timeout: float,
+    ) -> Any:
+        """Raises NoProvider when nobody could be called, and the ServiceError of the one that was."""
+        deadline = trio.current_time() + timeout
+        providers = await self._providers(resource_id, ack, timeout)
+        causes: list[str] = []
+        ordered = self._load_balancer.order(resource_id, providers, strategy)
+        for behind, record in zip(range(len(ordered) - 1, -1, -1), ordered, strict=True):
+            left = max(deadline - trio.current_time(), 0.0)
+            peer_id, began = record.metadata.peer_id, trio.current_time()
+            try:
+                # One that stalls mustn't use up the time of those behind it: where asking twice is allowed, not at
+                # all, else not before it was surely reached.
+                share = left / 2 if idempotent and behind else left
+                reach = left / 2 if behind else left
+                result = await self._call(record, service_id, function, arguments, share, reach)
+            except (CallInterrupted, TooSlow) as error:
+                self._load_balancer.failed(peer_id)
+                if not idempotent or not behind:
+                    raise
+                causes.append(str(error))
+            except (PeerUnreachable, PeerOverloaded, NoSuchService) as error:
+                self._load_balancer.failed(peer_id)
+                causes.append(str(error))
+            else:
+                self._load_balancer.answered(peer_id, trio.current_time() - began)
+                return result
+        raise NoProvider(f"no provider on {resource_id}: {'; '.join(causes) or 'nobody is registered'}")
+
+    async def _providers(self, resource_id: str, ack: int, timeout: float) -> list[Record]:
+        resolved = await self._registry.resolve_resource(resource_id, ack, timeout=timeout)
+        if resolved.records is None:
+            raise NoProvider(f"the resource {resource_id} wasn't resolved: {'; '.join(resolved.errors)}")
+        return list(resolved.records)
+
+    async def _call(
+        self,
+        record: Record,
+        service_id: str,
+        function: str,
+        arguments: Sequence[object],
+        timeout: float,
+        reach: float = math.inf,
+    ) -> Any:
+        metadata = record.metadata
+        service = metadata.service_id[0] if metadata.service_id else service_id
+        if not service:
+            raise NoSuchService(metadata.peer_id, "", function, "its record names no service")
+        return await self.on(metadata.peer_id, relays_of(record), timeout, reach).call(service, function, *arguments)
+
+
+def relays_of(record: Record) -> list[str]:
+    """The relays that a record names; any text may stand there, what is no peer id is left out."""
+    relays: list[str] = []
+    for relay in record.metadata.relay_id:
+        with suppress(ValueError):
+            relays.append(check_peer_id("relay_id", relay))
+    return relays

@@ -1,0 +1,211 @@
+"""Calling services: `on peer via relay` as a value."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar, overload
+
+import msgspec
+import trio
+
+from aqua_compat.rpc.errors import BadAnswer, BadArguments, PeerOverloaded, ServiceError, TooSlow, service_error
+from aqua_compat.rpc.proxy import Proxy, typed
+from aqua_compat.rpc.server import CALL_METHOD, LIST_METHOD, STREAM_METHOD, ServiceCall, ServiceServer
+from aqua_compat.rpc.streams import LONGEST, Arrivals, Arriving, TooManyStreams
+from overlay.errors import CallFailed, CallRefused, CallTimeout, Refusal
+from overlay.peer import OverlayPeer
+from overlay.relaying.path_selection import Path, PathSelection
+from overlay.rpc.framing import FrameError, decode_item, encode_item
+from overlay.tasks import background
+
+T = TypeVar("T")
+
+
+class OnPeer:
+    """Calls on one peer. Made by `AquaClient.on`."""
+
+    def __init__(
+        self,
+        peer: OverlayPeer,
+        server: ServiceServer,
+        arrivals: Arrivals,
+        peer_id: str,
+        via: Sequence[str],
+        timeout: float,
+        reach: float,
+    ) -> None:
+        """`timeout`: of calls that give none; `reach`: seconds for finding a way to the peer."""
+        self._reach = reach
+        self.peer_id = peer_id
+        self.via = tuple(via)
+        self._peer = peer
+        self._server = server
+        self._arrivals = arrivals
+        self._ways = PathSelection(peer, peer_id, via)
+        self._timeout = timeout
+
+    @overload
+    async def call(self, service_id: str, function: str, *arguments: object, timeout: float | None = None) -> Any: ...
+
+    @overload
+    async def call(
+        self, service_id: str, function: str, *arguments: object, timeout: float | None = None, returns: type[T]
+    ) -> T: ...
+
+    async def call(
+        self,
+        service_id: str,
+        function: str,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: Any = Any,
+    ) -> Any:
+        """The result of a function of a service, converted to `returns`; `timeout` in seconds is for all of it.
+
+        The function is cancelled at the deadline and when this is cancelled. Raises subclasses of `ServiceError`.
+        """
+        seconds = self._timeout if timeout is None else timeout
+        body = [service_id, function, self._given(service_id, function, arguments)]
+        try:
+            if self.peer_id == self._peer.peer_id:
+                answer = await self._here(CALL_METHOD, body, seconds)
+            else:
+                answer = await self._ways.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
+        except (CallFailed, FrameError) as error:
+            raise self._told(error, service_id, function, seconds) from error
+        return self._converted(answer, returns, service_id, function)
+
+    @overload
+    def stream(
+        self, service_id: str, function: str, *arguments: object, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Any]]: ...
+
+    @overload
+    def stream(
+        self, service_id: str, function: str, *arguments: object, timeout: float | None = None, returns: type[T]
+    ) -> AbstractAsyncContextManager[AsyncIterator[T]]: ...
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        service_id: str,
+        function: str,
+        *arguments: object,
+        timeout: float | None = None,
+        returns: Any = Any,
+    ) -> AsyncIterator[AsyncIterator[Any]]:
+        """The results of a generator function, each as soon as it is there, converted to `returns`.
+
+        `async with on.stream("logs", "follow") as results: async for result in results: ...`. A slow reader slows the
+        function down; leaving the block ends it. `timeout` in seconds is for all of it, at most an hour, which is the
+        default. Reading raises subclasses of `ServiceError`, after the results that came before the failure.
+        """
+        given = self._given(service_id, function, arguments)
+        seconds = LONGEST if timeout is None else min(timeout, LONGEST)
+        try:
+            arriving = self._arrivals.open(self.peer_id)
+        except TooManyStreams as error:
+            raise PeerOverloaded(self.peer_id, service_id, function, str(error)) from error
+        try:
+            async with background() as nursery:
+                nursery.start_soon(self._arrive, arriving, service_id, function, given, seconds)
+                yield ResultStream(arriving, lambda result: self._converted(result, returns, service_id, function))
+        finally:
+            self._arrivals.close(arriving)
+
+    async def services(self, *, timeout: float | None = None) -> dict[str, list[str]]:
+        """What the peer serves: the signatures of the functions of each service. Raises `ServiceError`."""
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            if self.peer_id == self._peer.peer_id:
+                answer = await self._here(LIST_METHOD, None, seconds)
+            else:
+                answer = await self._ways.call(LIST_METHOD, lambda _: None, seconds)
+        except CallFailed as error:
+            raise self._told(error, "srv", "list", seconds) from error
+        listed: dict[str, list[str]] = self._converted(answer, dict[str, list[str]], "srv", "list")
+        return listed
+
+    @overload
+    def service(self, service_id: str) -> Proxy: ...
+
+    @overload
+    def service(self, service_id: str, interface: type[T]) -> T: ...
+
+    def service(self, service_id: str, interface: type[T] | None = None) -> Proxy | T:
+        """The service as an object: `await on.service("echo").echo("hi")`.
+
+        With an `interface`, such as a Protocol with async functions, it has that type: its functions only, whose
+        results are converted to what their annotations say. Raises TypeError for an interface without annotations.
+        """
+        return Proxy(self.call, service_id) if interface is None else typed(self.call, service_id, interface)
+
+    def _given(self, service_id: str, function: str, arguments: Sequence[object]) -> Any:
+        try:
+            given = msgspec.to_builtins(list(arguments), builtin_types=(bytes,))
+        except TypeError as error:
+            raise BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}") from error
+        return given
+
+    def _told(self, error: CallFailed | FrameError, service_id: str, function: str, timeout: float) -> ServiceError:
+        if isinstance(error, CallTimeout):
+            return TooSlow(self.peer_id, service_id, function, f"no answer within {timeout:g} s")
+        if isinstance(error, CallFailed):
+            return service_error(error, self.peer_id, service_id, function)
+        return BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}")
+
+    def _converted(self, answer: object, form: Any, service_id: str, function: str) -> Any:
+        try:
+            return msgspec.convert(answer, form, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise BadAnswer(self.peer_id, service_id, function, str(error)) from error
+
+    async def _arrive(self, arriving: Arriving, service_id: str, function: str, given: Any, timeout: float) -> None:
+        """Make the call that the stream lasts as long as."""
+
+        def body(way: Path) -> object:
+            return [service_id, function, given, arriving.token, way]
+
+        failure: ServiceError | None = None
+        try:
+            if self.peer_id == self._peer.peer_id:
+                await self._stream_here(arriving, ServiceCall(service_id, function, given), timeout)
+            else:
+                await self._ways.call(STREAM_METHOD, body, timeout)
+        except (CallFailed, FrameError) as error:
+            failure = self._told(error, service_id, function, timeout)
+        arriving.end(failure)
+
+    async def _stream_here(self, arriving: Arriving, call: ServiceCall, timeout: float) -> None:
+        with trio.move_on_after(timeout):
+            try:
+                await self._server.stream(self.peer_id, call, arriving.put)
+            except Refusal as refusal:
+                raise CallRefused(self.peer_id, STREAM_METHOD, refusal.code, refusal.message) from refusal
+            return
+        raise CallTimeout(self.peer_id, STREAM_METHOD)
+
+    async def _here(self, method: str, body: object, timeout: float) -> object:
+        body = decode_item(encode_item(body))
+        handler = self._server.handle if method == CALL_METHOD else self._server.listed
+        with trio.move_on_after(timeout):
+            try:
+                return decode_item(encode_item(await handler(self.peer_id, body)))
+            except Refusal as refusal:
+                raise CallRefused(self.peer_id, method, refusal.code, refusal.message) from refusal
+        raise CallTimeout(self.peer_id, method)
+
+
+class ResultStream(AsyncIterator[T]):
+    """Results of one function, in order."""
+
+    def __init__(self, arriving: Arriving, convert: Callable[[object], T]) -> None:
+        self._arriving = arriving
+        self._convert = convert
+
+    def __aiter__(self) -> ResultStream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        return self._convert(await self._arriving.get())

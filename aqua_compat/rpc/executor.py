@@ -1,0 +1,96 @@
+"""Running a served function: async ones on the Trio thread, sync ones in threads, generators result by result."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from inspect import isawaitable
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from aqua_compat.rpc.dispatch import Function
+
+NO_MORE: Final = object()
+_CLOSING: Final = 1.0  # seconds for a sync generator to close
+
+
+async def result_of(function: Function, arguments: list[object], running: trio.CapacityLimiter) -> object:
+    """What a function returns, as CBOR carries it; waits for its turn first. Raises whatever the function raises."""
+    if function.is_async:
+        turn = object()  # not the task's: a function may call another one of its service
+        try:
+            running.acquire_on_behalf_of_nowait(turn)  # without a turn of the scheduler
+        except trio.WouldBlock:
+            await running.acquire_on_behalf_of(turn)
+        try:
+            result = await function.call(*arguments)
+        finally:
+            running.release_on_behalf_of(turn)
+    else:
+        # Abandoned at the deadline: its thread ends when it ends, and counts until then.
+        result = await trio.to_thread.run_sync(function.call, *arguments, abandon_on_cancel=True, limiter=running)  # type: ignore[call-arg]  # newer than the stubs that libp2p brings
+        if isawaitable(result):
+            result = await result
+    return sendable(result)
+
+
+@asynccontextmanager
+async def results_of(
+    function: Function, arguments: list[object], running: trio.CapacityLimiter, threads: trio.CapacityLimiter
+) -> AsyncIterator[AsyncIterator[object]]:
+    """What a generator yields, one result after the other; a plain function's result is the only one.
+
+    Waits for its turn first. The generator is closed in the end, in the task that used it. `threads`: of sync
+    generators.
+    """
+    if not function.is_generator:
+        async with aclosing(_only(function, arguments, running)) as result:
+            yield result
+        return
+    turn = object()
+    await running.acquire_on_behalf_of(turn)
+    try:
+        generator = function.call(*arguments)
+        async with aclosing(generator if function.is_async else _in_threads(generator, threads)) as results:
+            yield results
+    finally:
+        running.release_on_behalf_of(turn)
+
+
+async def next_of(results: AsyncIterator[object]) -> object:
+    """The next result as CBOR carries it, `NO_MORE` at the end. Raises whatever the function raises."""
+    try:
+        return sendable(await anext(results))
+    except StopAsyncIteration:
+        return NO_MORE
+
+
+def sendable(result: object) -> object:
+    """A result as CBOR carries it. Raises TypeError for what it can't."""
+    return msgspec.to_builtins(result, builtin_types=(bytes,))
+
+
+async def _only(
+    function: Function, arguments: list[object], running: trio.CapacityLimiter
+) -> AsyncGenerator[object, None]:
+    yield await result_of(function, arguments, running)
+
+
+async def _in_threads(generator: Iterator[Any], threads: trio.CapacityLimiter) -> AsyncGenerator[object, None]:
+    """A generator that may block, asked for each result in a thread."""
+    abandoned = False
+    try:
+        while True:
+            abandoned = True  # when cancelled meanwhile, the thread still uses it
+            result = await trio.to_thread.run_sync(next, generator, NO_MORE, abandon_on_cancel=True, limiter=threads)  # type: ignore[call-arg]  # as above
+            abandoned = False
+            if result is NO_MORE:
+                return
+            yield result
+    finally:
+        close = getattr(generator, "close", None)
+        if close is not None and not abandoned:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING):
+                await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=threads)  # type: ignore[call-arg]

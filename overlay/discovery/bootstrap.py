@@ -1,0 +1,169 @@
+"""How a peer gets into the network and stays in it.
+
+Rules:
+1. Every bootstrap address has a task that keeps a link to its peer, for ever: the nodes of a network may start in any
+   order, a bootstrap peer that comes later is found, and parts of a network that lost each other meet again.
+2. Retries wait longer each time, up to a limit, with jitter, so that nodes started together don't dial together.
+3. A peer without any live member also tries those that it remembers, for bootstrap peers may be gone for good.
+4. After joining, after a loss, and from time to time, the peer looks up its own position, so that everyone near it
+   knows it and is known.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+import trio
+
+from overlay.discovery.address_book import parse_peer_address
+from overlay.errors import OverlayError
+from overlay.settings import OverlaySettings
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_REMEMBERED_TRIED_AT_ONCE = 3
+_SHORTEST_LOOK_INTERVAL = 1.0
+_STABLE_AFTER = 5.0  # seconds; a link that ended earlier counts as a failed attempt
+
+
+class BootstrapPeer(Protocol):
+    """What joining needs of the peer that joins."""
+
+    @property
+    def peer_id(self) -> str:
+        """Our own id."""
+        ...
+
+    def members(self) -> list[str]:
+        """Members with an open link."""
+        ...
+
+    def is_linked(self, peer_id: str) -> bool:
+        """Whether a link to the peer is open."""
+        ...
+
+    def remembered_members(self) -> list[str]:
+        """Peers that were members once, linked or not, as far as they're remembered."""
+        ...
+
+    async def link_through(self, multiaddr: str) -> None:
+        """Connect and open the link. Raises `OverlayError`."""
+        ...
+
+    async def link(self, peer_id: str) -> None:
+        """Open a link to a peer whose addresses are known. Raises `OverlayError`."""
+        ...
+
+    async def self_lookup(self) -> None:
+        """Look up our own position and link with those near it."""
+        ...
+
+
+class Bootstrap:
+    """The tasks that keep one peer in the network."""
+
+    def __init__(
+        self, network: BootstrapPeer, settings: OverlaySettings, randomness: random.Random | None = None
+    ) -> None:
+        self._network = network
+        self._settings = settings
+        self._random = randomness or random.Random()  # noqa: S311 - jitter, not secrets
+        self._changed = trio.Event()
+        self._look_soon = trio.Event()
+
+    def note_change(self) -> None:
+        """To be called whenever a link came up or went down."""
+        self._changed.set()
+        self._changed = trio.Event()
+        self._look_soon.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the peer in the network until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for address in self._settings.bootstrap:
+                nursery.start_soon(self._keep_linked, address)
+            nursery.start_soon(self._rejoin)
+            nursery.start_soon(self._self_lookup)
+            task_status.started()
+
+    async def _keep_linked(self, address: str) -> None:
+        """Rules 1 and 2 for one bootstrap address."""
+        _, peer_id = parse_peer_address(address)
+        if peer_id == self._network.peer_id:
+            return  # one list of bootstrap peers for all nodes is fine
+        attempts = 0
+        while True:
+            if self._network.is_linked(peer_id):
+                since = trio.current_time()
+                while self._network.is_linked(peer_id):
+                    await self._changed.wait()
+                if trio.current_time() - since > _STABLE_AFTER:
+                    attempts = 0
+            try:
+                await self._network.link_through(address)
+                # One that lets us in only to drop us isn't dialled in a tight loop.
+                attempts += 1
+                if not self._network.is_linked(peer_id) or attempts > 1:
+                    await self._pause(attempts)
+            except OverlayError as error:
+                attempts += 1
+                if attempts in (1, 10) or attempts % 100 == 0:
+                    log.info("a bootstrap peer can't be reached", address=address, attempts=attempts, error=str(error))
+                await self._pause(attempts)
+
+    async def _rejoin(self) -> None:
+        """Rule 3."""
+        attempts = 0
+        while True:
+            remembered = self._network.remembered_members()
+            if self._network.members() or not remembered:
+                attempts = 0
+                await self._changed.wait()
+                continue
+            chosen = self._random.sample(remembered, min(_REMEMBERED_TRIED_AT_ONCE, len(remembered)))
+            async with trio.open_nursery() as nursery:
+                for peer_id in chosen:
+                    nursery.start_soon(self._try_to_link, peer_id)
+            if not self._network.members():
+                attempts += 1
+                await self._pause(attempts)
+
+    async def _self_lookup(self) -> None:
+        """Rule 4; at most once a second, however many peers come and go."""
+        while True:
+            with trio.move_on_after(self._settings.lookup_freshness * self._random.uniform(0.5, 0.9)):
+                await self._look_soon.wait()
+            self._look_soon = trio.Event()
+            if self._network.members():
+                try:
+                    await self._network.self_lookup()
+                except OverlayError as error:
+                    log.info("looking around failed", error=str(error))
+                await trio.sleep(_SHORTEST_LOOK_INTERVAL * self._random.uniform(1, 1.5))
+
+    async def _try_to_link(self, peer_id: str) -> None:
+        try:
+            await self._network.link(peer_id)
+        except OverlayError as error:
+            log.debug("a remembered member can't be reached", peer_id=peer_id, error=str(error))
+
+    async def _pause(self, attempts: int) -> None:
+        await trio.sleep(delay_before(attempts, self._settings, self._random))
+
+
+def delay_before(attempts: int, settings: OverlaySettings, randomness: random.Random) -> float:
+    """Seconds to wait after `attempts` failures: doubling from `retry_delay` to its limit, half of it random."""
+    full = min(settings.retry_delay * 2.0 ** min(attempts - 1, 30), settings.retry_delay_limit)
+    return full * randomness.uniform(0.5, 1.0)
+
+
+def validate_bootstrap(addresses: Sequence[str]) -> None:
+    """Raise `AddressError` for the first address through which nobody can join."""
+    for address in addresses:
+        parse_peer_address(address)

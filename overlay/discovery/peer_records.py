@@ -1,0 +1,245 @@
+"""Finding peers that moved: each peer's signed contact lies with the members nearest to it.
+
+Rules:
+1. A contact is soft state, in memory: its peer says it anew when its relays change and from time to time; it is
+   believed for `lifetime` seconds after its peer's own time.
+2. It is kept by the members nearest to the peer's position. Only its own peer may have a member send it on to them, so
+   light clients needn't look up; whoever is sent one verifies it and keeps it only if near.
+3. The greatest sequence wins. A member that is full refuses what is new until something expires.
+4. Whoever finds one verifies it too: those asked can withhold, or tell what was true lately, but not invent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import structlog
+import trio
+from msgspec import Meta, Struct
+
+from overlay.discovery.keyspace import peer_position
+from overlay.discovery.lookup import Lookup
+from overlay.discovery.peer_record import MAX_BYTES, BadPeerRecord, PeerRecord, open_peer_record
+from overlay.errors import CallFailed, PeerIdError, Refusal
+from overlay.limits.token_bucket import TokenBuckets
+from overlay.rpc.links import Links
+from overlay.settings import PeerRecordSettings
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+PUT_METHOD: Final = "overlay/contact-put"
+GET_METHOD: Final = "overlay/contact-get"
+
+_KEPT_BY: Final = 8  # members nearest to a peer, each of which is told its contact
+_SPARE: Final = 8  # who is near is seen differently after a change
+_SETTLING: Final = 0.5  # seconds after a change before it is told, since changes come in groups
+_ASK_TIMEOUT: Final = 2.0
+_NODES_ASKED: Final = 3
+_LOOKUP_RATE: Final = 5.0  # lookups per second for one peer, each of which asks several
+_LOOKUP_BURST: Final = 100.0
+
+
+class _Put(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`send_on`: to those near to its peer."""
+
+    sealed: Annotated[bytes, Meta(max_length=MAX_BYTES)]
+    send_on: bool
+
+
+class _Get(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`look_up`: ask those near to the peer."""
+
+    peer_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    look_up: bool
+
+
+class PeerRecords:
+    """One peer's part: tells its own contact, keeps those of its surroundings, finds any."""
+
+    def __init__(
+        self,
+        links: Links,
+        lookup: Lookup,
+        settings: PeerRecordSettings,
+        *,
+        member: bool,
+        own: Callable[[float], PeerRecord],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`own(now)`: this peer's contact as of now, signed."""
+        self._links = links
+        self._lookup = lookup
+        self._settings = settings
+        self._member = member
+        self._own = own
+        self._clock = clock
+        self._kept: dict[str, PeerRecord] = {}
+        self._sent_on = TokenBuckets(settings.rate, settings.burst)
+        self._received = TokenBuckets(settings.rate * _KEPT_BY, settings.burst * _KEPT_BY)
+        self._looked_up = TokenBuckets(_LOOKUP_RATE, _LOOKUP_BURST)
+        self._wanted = trio.Event()
+        self._changed = trio.Event()
+        if member:
+            links.serve(PUT_METHOD, self._answer_put)
+            links.serve(GET_METHOD, self._answer_get)
+            self._wanted.set()
+
+    def advertise(self) -> None:
+        """Tell this peer's contact from now on; members do anyway."""
+        self._wanted.set()
+
+    def note_change(self) -> None:
+        """To be called when the relays or the addresses of this peer may have changed."""
+        self._changed.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tell this peer's contact when it changed, and before it is forgotten, until cancelled."""
+        task_status.started()
+        await self._wanted.wait()
+        told: PeerRecord | None = None
+        retry = self._settings.retry
+        while True:
+            self._changed = trio.Event()
+            peer_record = self._own(self._clock())
+            if told is None or not self._says(told, peer_record):
+                told = peer_record if await self._tell(peer_record) else None
+            # Longer each time: what is refused is charged too.
+            wait, retry = retry, min(2 * retry, self._settings.retry_limit)
+            if told is not None or not self._lookup.members():
+                wait, retry = self._settings.interval, self._settings.retry
+            with trio.move_on_after(wait):
+                await self._changed.wait()
+            await trio.sleep(_SETTLING)
+
+    def _says(self, told: PeerRecord, now: PeerRecord) -> bool:
+        """Whether what was told says the same, and lately."""
+        age = (now.sequence - told.sequence) / 1_000_000
+        return (told.addresses, told.relays) == (now.addresses, now.relays) and age < self._settings.interval
+
+    async def find(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
+        """The newest contact of a peer that those near to it know, within `timeout` seconds."""
+        found: list[PeerRecord] = []
+        with trio.move_on_after(timeout):
+            if self._member:
+                await self._look_up(peer_id, found)
+            else:
+                for node in self._lookup.members()[:_NODES_ASKED]:
+                    await self._ask(node, _Get(peer_id, look_up=True), found)
+                    if found:
+                        break
+        return max(found, key=lambda peer_record: peer_record.sequence, default=None)
+
+    def _is_fresh(self, peer_record: PeerRecord) -> bool:
+        age = self._clock() - peer_record.sequence / 1_000_000
+        return -self._settings.skew <= age <= self._settings.lifetime
+
+    async def _tell(self, peer_record: PeerRecord) -> bool:
+        """Whether anybody took it."""
+        takers: list[str] = []
+        if self._member:
+            await self._send_on(peer_record, takers)
+        else:
+            for node in self._lookup.members()[:_NODES_ASKED]:
+                await self._put(node, _Put(peer_record.sealed, send_on=True), takers)
+                if takers:
+                    break
+        return bool(takers)
+
+    async def _send_on(self, peer_record: PeerRecord, takers: list[str]) -> None:
+        near = await self._lookup.nearest(peer_position(peer_record.peer_id), _KEPT_BY)
+        async with trio.open_nursery() as nursery:
+            for member in near:
+                if member == self._links.peer_id:
+                    with suppress(Refusal):  # others may have room
+                        self._keep(peer_record)
+                elif member != peer_record.peer_id:
+                    nursery.start_soon(self._put, member, _Put(peer_record.sealed, send_on=False), takers)
+
+    async def _put(self, member: str, put: _Put, takers: list[str]) -> None:
+        try:
+            await self._links.call(member, PUT_METHOD, [put.sealed, put.send_on], timeout=_ASK_TIMEOUT)
+        except CallFailed as error:
+            log.debug("a member didn't take a contact", member=member, error=str(error))
+        else:
+            takers.append(member)
+
+    async def _look_up(self, peer_id: str, found: list[PeerRecord]) -> None:
+        own = self._known(peer_id)
+        if own is not None:
+            found.append(own)
+        near = await self._lookup.nearest(peer_position(peer_id), _KEPT_BY)
+        async with trio.open_nursery() as nursery:
+            for member in near:
+                if member not in (self._links.peer_id, peer_id):
+                    nursery.start_soon(self._ask, member, _Get(peer_id, look_up=False), found)
+
+    async def _ask(self, member: str, get: _Get, found: list[PeerRecord]) -> None:
+        try:
+            answer = await self._links.call(member, GET_METHOD, [get.peer_id, get.look_up], timeout=_ASK_TIMEOUT)
+            if answer is None:
+                return
+            peer_record = open_peer_record(msgspec.convert(answer, bytes, builtin_types=(bytes,)))
+        except (CallFailed, msgspec.ValidationError, BadPeerRecord) as error:
+            log.debug("a member told no contact", member=member, error=str(error))
+            return
+        if peer_record.peer_id == get.peer_id and self._is_fresh(peer_record):
+            found.append(peer_record)
+
+    def _known(self, peer_id: str) -> PeerRecord | None:
+        peer_record = self._kept.get(peer_id)
+        return peer_record if peer_record is not None and self._is_fresh(peer_record) else None
+
+    def _keep(self, peer_record: PeerRecord) -> None:
+        """Raises Refusal."""
+        before = self._known(peer_record.peer_id)
+        if before is not None and before.sequence >= peer_record.sequence:
+            return
+        if peer_record.peer_id not in self._kept and len(self._kept) >= self._settings.max_kept:
+            self._kept = {peer_id: kept for peer_id, kept in self._kept.items() if self._is_fresh(kept)}
+            if len(self._kept) >= self._settings.max_kept:
+                raise Refusal("overloaded", "too many contacts are kept here")
+        self._kept[peer_record.peer_id] = peer_record
+
+    async def _answer_put(self, caller: str, body: object) -> object:
+        try:
+            put = msgspec.convert(body, _Put, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise Refusal("malformed", str(error)) from error
+        if not self._received.take(caller) or (put.send_on and not self._sent_on.take(caller)):
+            raise Refusal("overloaded", "too many contacts from this peer")
+        try:
+            peer_record = open_peer_record(put.sealed)
+        except BadPeerRecord as error:
+            raise Refusal("malformed", str(error)) from error
+        if not self._is_fresh(peer_record):
+            raise Refusal("stale", "the contact is old, or the clocks differ too much")
+        near = self._lookup.known_nearest(peer_position(peer_record.peer_id), _KEPT_BY + _SPARE)
+        if put.send_on:
+            if caller != peer_record.peer_id:
+                raise Refusal("malformed", "only its own peer may have a contact sent on")
+            takers: list[str] = []
+            await self._send_on(peer_record, takers)
+        elif self._links.peer_id not in near:
+            raise Refusal("not-responsible", "others are nearer to the peer")
+        self._keep(peer_record)
+        return None
+
+    async def _answer_get(self, caller: str, body: object) -> object:
+        try:
+            get = msgspec.convert(body, _Get)
+            peer_position(get.peer_id)
+        except (msgspec.ValidationError, PeerIdError) as error:
+            raise Refusal("malformed", "not a peer id") from error
+        peer_record = self._known(get.peer_id)
+        if get.look_up:
+            if not self._looked_up.take(caller):
+                raise Refusal("overloaded", "too many lookups for this peer")
+            peer_record = await self.find(get.peer_id, timeout=_ASK_TIMEOUT)
+        return None if peer_record is None else peer_record.sealed

@@ -1,0 +1,179 @@
+"""The ways to a peer: which one a call takes, and which next when the peer isn't there.
+
+1. A link that is open.
+2. The relays that the caller gave, such as a record's `relay_id`.
+3. A dial, at addresses known or found.
+4. For a light client, its node as a relay: that may be linked to the peer.
+5. What the peer itself said lately of where it can be reached: a record that names a relay may be older than that.
+
+The next way is tried only after one on which the call surely didn't arrive. Reaching the peer, or a relay, takes at
+most half of the time that is left, so that one that doesn't answer doesn't use up that of those behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Final, NamedTuple, Protocol
+
+import trio
+
+from overlay.discovery.peer_record import PeerRecord
+from overlay.errors import CallFailed, CallTimeout, ConnectionLost, Overloaded, Unreachable
+
+FIND_TIMEOUT: Final = 2.0
+REACH_TIMEOUT: Final = 3.0
+
+Path = str
+"""The id of a relay, or empty for a link of one's own."""
+
+Body = Callable[[Path], object]
+"""Makes the body of a call for the way that it takes."""
+
+
+class Dialer(Protocol):
+    """What finding a way needs of this peer: satisfied by `overlay.peer.OverlayPeer`."""
+
+    @property
+    def peer_id(self) -> str:
+        """Our own id."""
+        ...
+
+    def nodes(self) -> list[str]:
+        """The nodes that a light client acts through; none for a member."""
+        ...
+
+    def is_linked(self, peer_id: str) -> bool:
+        """Whether a call needs no dialling."""
+        ...
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        """Where a peer can be dialled, as far as known."""
+        ...
+
+    async def find(self, peer_id: str, *, timeout: float) -> list[str]:
+        """The same, asking others."""
+        ...
+
+    async def find_peer_record(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
+        """What the peer said lately of where it can be reached."""
+        ...
+
+    async def link(self, peer_id: str) -> None:
+        """Raises CallFailed."""
+        ...
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Raises CallFailed."""
+        ...
+
+    async def call_via(
+        self, relays: Sequence[str], peer_id: str, method: str, body: object, *, timeout: float
+    ) -> object:
+        """Raises CallFailed."""
+        ...
+
+
+class _Until(NamedTuple):
+    """Times by Trio's clock: the call's end, and when no other way is tried any more."""
+
+    deadline: float
+    patience: float
+
+
+class PathSelection:
+    """Calls one peer on the first way that leads there."""
+
+    def __init__(self, dialer: Dialer, peer_id: str, via: Sequence[str] = ()) -> None:
+        """`via`: relays that the caller knows of."""
+        self._dialer = dialer
+        self._peer_id = peer_id
+        self._via = [relay for relay in dict.fromkeys(via) if relay not in (dialer.peer_id, peer_id)]
+
+    async def call(self, method: str, body: Body, timeout: float, *, reach: float = math.inf) -> object:
+        """`reach`: seconds after which no other way is tried, of `timeout` seconds in all.
+
+        Raises `overlay.errors.CallFailed` of the first way that failed, and FrameError.
+        """
+        now = trio.current_time()  # each step keeps the deadline itself: one more scope would cost 5 us
+        until = _Until(now + timeout, min(now + reach, now + timeout))
+        failure: CallFailed | None = None
+        for path in self._at_hand():
+            answer = await self._attempt(path, method, body(path), until)
+            if not isinstance(answer, CallFailed):
+                return answer
+            failure = failure or answer
+        async with aclosing(self._found(until.patience)) as paths:
+            async for path in paths:
+                if until.patience <= trio.current_time():
+                    break
+                answer = await self._attempt(path, method, body(path), until)
+                if not isinstance(answer, CallFailed):
+                    return answer
+                failure = failure or answer
+        if trio.current_time() >= until.deadline:
+            raise CallTimeout(self._peer_id, method)
+        raise failure or Unreachable(self._peer_id, method)
+
+    def _at_hand(self) -> Iterator[Path]:
+        if self._dialer.is_linked(self._peer_id):
+            yield ""
+        yield from self._via
+
+    async def _found(self, patience: float) -> AsyncGenerator[Path, None]:
+        tried = {self._dialer.peer_id, self._peer_id, *self._via}
+        if not self._dialer.addresses_of(self._peer_id):
+            await self._dialer.find(self._peer_id, timeout=min(FIND_TIMEOUT, _left(patience) / 2))
+        known = set(self._dialer.addresses_of(self._peer_id))
+        if known:
+            yield ""
+        for node in self._dialer.nodes():
+            if node not in tried:
+                tried.add(node)
+                yield node
+        peer_record = await self._dialer.find_peer_record(self._peer_id, timeout=min(FIND_TIMEOUT, _left(patience) / 2))
+        if peer_record is None:
+            return
+        for relay in peer_record.relays:
+            if relay not in tried:
+                yield relay
+        if set(peer_record.addresses) - known:
+            yield ""
+
+    async def _attempt(self, path: Path, method: str, body: object, until: _Until) -> object | CallFailed:
+        """The answer, or why the call surely wasn't made. Raises CallFailed."""
+        try:
+            return await self._on(path, method, body, until)
+        except ConnectionLost:
+            raise
+        except Unreachable as error:
+            return error
+        except Overloaded as error:  # a relay; another may have room
+            if not path:
+                raise
+            return error
+
+    async def _on(self, path: Path, method: str, body: object, until: _Until) -> object:
+        first = path or self._peer_id
+        if not self._dialer.is_linked(first):
+            await self._reach(first, method, min(REACH_TIMEOUT, _left(until.patience) / 2))
+        left = _left(until.deadline)
+        if path:
+            return await self._dialer.call_via([path], self._peer_id, method, body, timeout=left)
+        return await self._dialer.call(self._peer_id, method, body, timeout=left)
+
+    async def _reach(self, peer_id: str, method: str, timeout: float) -> None:
+        with trio.move_on_after(timeout):
+            if not self._dialer.addresses_of(peer_id):
+                await self._dialer.find(peer_id, timeout=timeout)
+            try:
+                await self._dialer.link(peer_id)
+            except CallFailed as error:  # whatever it is, nothing was called
+                raise Unreachable(peer_id, method, error.reason) from error
+            return
+        raise Unreachable(peer_id, method, f"no link within {timeout:.1f} s")
+
+
+def _left(until: float) -> float:
+    return max(until - trio.current_time(), 0.0)

@@ -1,0 +1,313 @@
+"""All links of a peer: one per pair of peers, made when a call needs it.
+
+Where both peers opened a stream at the same time, the one stays that was opened by the peer whose id is smaller (base58
+texts compared as strings; for ids of one length that is the order of their bytes). The other is retired: it takes no
+new calls, those in flight finish on it, and nobody notices. A stream that comes when a link has been up for a while
+replaces it, since a peer opens a stream only when it knows of no link; and one of another run of the peer's process
+ends the old link.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+from msgspec import Struct
+
+from overlay.errors import (
+    BodyTooLarge,
+    CallFailed,
+    CallTimeout,
+    OverlayError,
+    ProtocolError,
+    ProtocolNotSupported,
+    Unreachable,
+)
+from overlay.rpc.counters import Counters
+from overlay.rpc.framing import encode_item
+from overlay.rpc.link import Link, NotSent
+from overlay.rpc.protocol import METHOD_MAX_LENGTH, VERSION, Hello
+from overlay.rpc.server import Handler
+from overlay.rpc.transport import ByteStream, Transport
+from overlay.settings import OverlaySettings
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a peer that dials again meanwhile
+
+
+class LinkStatistics(Struct, frozen=True):
+    """Links now, and what went over all of them since the start (see `Counters`)."""
+
+    links: int
+    members: int
+    bytes_received: int
+    bytes_sent: int
+    calls_made: int
+    calls_failed: int
+    calls_served: int
+    refused: int
+    internal_errors: int
+    overloaded: int
+    malformed: int
+    stalled: int
+    dial_failures: int
+
+
+class _Dial:
+    """An attempt to link, shared by everybody who wants the link."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.failure: tuple[type[CallFailed], str] | None = None
+
+
+class Links:
+    """Calls to any peer, and serving theirs."""
+
+    def __init__(self, dialler: Transport, settings: OverlaySettings, member: bool) -> None:
+        """`member`: what we say of ourselves."""
+        self.peer_id = dialler.peer_id
+        self._dialler = dialler
+        self._settings = settings
+        self._hello = Hello(VERSION, member, secrets.token_bytes(8))
+        self._handlers: dict[str, Handler] = {}
+        self._nursery: trio.Nursery | None = None
+        self._current: dict[str, Link] = {}
+        self._streams: dict[str, set[Link]] = {}  # also those that shake hands or are retired
+        self._dials: dict[str, _Dial] = {}
+        self._counters = Counters()
+        self._when_up: list[Callable[[str, bool], None]] = []
+        self._when_down: list[Callable[[str], None]] = []
+        self._when_unreachable: list[Callable[[str], None]] = []
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept, dial and serve until cancelled; owns all tasks of all links, and ends the links in the end."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._dialler.set_stream_handler(self._settings.protocol_id, self._accept)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+                for peer_id, dial in list(self._dials.items()):
+                    self._dialled(peer_id, dial, (Unreachable, "this peer is stopping"))
+
+    def serve(self, method: str, handler: Handler) -> None:
+        """Answer calls of `method`. Raises ValueError when it is served already, or its name is empty or too long."""
+        if method in self._handlers or not 0 < len(method) <= METHOD_MAX_LENGTH:
+            raise ValueError(f"method {method!r} is served already, or is no name of 1 to {METHOD_MAX_LENGTH} letters")
+        self._handlers[method] = handler
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Call `method` of a peer, dialling when there is no link; the answer's body.
+
+        `timeout` is for all of it, in seconds; the peer's handler is cancelled at it, and when this is cancelled.
+        Raises subclasses of `CallFailed`, and `FrameError` for a body that isn't CBOR's. A call that may have reached
+        the peer is never repeated.
+        """
+        encoded = encode_item(body)
+        if len(encoded) > self._settings.calls.max_frame:
+            raise BodyTooLarge(peer_id, method)
+        self._counters.calls_made += 1
+        try:
+            with trio.move_on_after(timeout) as scope:
+                while True:
+                    link = self._current.get(peer_id)
+                    if link is None or not link.usable:
+                        link = await self._link(peer_id, method)
+                    try:
+                        return await link.call(method, encoded, scope.deadline)
+                    except NotSent:
+                        await trio.lowlevel.checkpoint()  # the link ended just now: its successor, or a new one
+            raise CallTimeout(peer_id, method)
+        except CallFailed:
+            self._counters.calls_failed += 1
+            raise
+
+    async def ensure_link(self, peer_id: str, *, timeout: float) -> bool:
+        """Link to a peer unless there is a link; whether it is a member.
+
+        Concurrent calls share one dial. Raises `Unreachable`, `ProtocolNotSupported`, `ProtocolError`, `CallTimeout`.
+        """
+        with trio.move_on_after(timeout):
+            remote = (await self._link(peer_id, self._settings.protocol_id)).remote
+            return remote is not None and remote.member
+        raise CallTimeout(peer_id, self._settings.protocol_id)
+
+    def linked_peers(self) -> Mapping[str, bool]:
+        """Peers with a link, and whether each is a member."""
+        return {peer_id: _is_member(link) for peer_id, link in self._current.items()}
+
+    def is_linked(self, peer_id: str) -> bool:
+        """Whether a call to the peer needs no dialling."""
+        return peer_id in self._current
+
+    def on_up(self, callback: Callable[[str, bool], None]) -> None:
+        """Have `callback(peer_id, member)` called when a peer is linked, also anew after it was restarted."""
+        self._when_up.append(callback)
+
+    def on_down(self, callback: Callable[[str], None]) -> None:
+        """Have `callback(peer_id)` called when a peer's link is lost and no other replaces it."""
+        self._when_down.append(callback)
+
+    def on_unreachable(self, callback: Callable[[str], None]) -> None:
+        """Have `callback(peer_id)` called when dialling a peer failed."""
+        self._when_unreachable.append(callback)
+
+    def statistics(self) -> LinkStatistics:
+        """Links and traffic as of now."""
+        counts = {name: getattr(self._counters, name) for name in Counters.__slots__}
+        members = sum(map(_is_member, self._current.values()))
+        return LinkStatistics(links=len(self._current), members=members, **counts)
+
+    async def _link(self, peer_id: str, method: str) -> Link:
+        """The link to a peer, made when there is none. Waits as long as a dial may take."""
+        while True:
+            link = self._current.get(peer_id)
+            if link is not None and link.usable:
+                return link
+            if peer_id == self.peer_id:
+                raise Unreachable(peer_id, method, "that is this peer itself")
+            dial = self._dials.get(peer_id)
+            if dial is None:
+                if self._nursery is None:
+                    raise Unreachable(peer_id, method, "this peer isn't running")
+                dial = self._dials[peer_id] = _Dial()
+                self._nursery.start_soon(self._dial, peer_id, dial)
+            await dial.done.wait()
+            if dial.failure is not None:
+                kind, reason = dial.failure
+                raise kind(peer_id, method, reason)
+
+    async def _dial(self, peer_id: str, dial: _Dial) -> None:
+        stream: ByteStream | None = None
+        failure = (Unreachable, f"dialling took longer than {self._settings.dial_timeout:g} s")
+        try:
+            with trio.move_on_after(self._settings.dial_timeout):
+                stream = await self._dialler.open_stream(peer_id, self._settings.protocol_id)
+        except ProtocolNotSupported as error:
+            self._dialled(peer_id, dial, (ProtocolNotSupported, error.reason))
+            return
+        except OverlayError as error:
+            failure = (Unreachable, error.reason if isinstance(error, CallFailed) else str(error))
+        if stream is None:
+            self._dialled(peer_id, dial, failure)
+        else:
+            await self._run(self._add(peer_id, stream, opened_by=self.peer_id), dial)
+
+    def _dialled(self, peer_id: str, dial: _Dial, failure: tuple[type[CallFailed], str] | None) -> None:
+        """A dial came to its end: tell who waits for it."""
+        if self._dials.get(peer_id) is not dial:
+            return  # the peer's own stream was faster, and ended it
+        del self._dials[peer_id]
+        dial.failure = failure
+        dial.done.set()
+        if failure is not None:
+            self._counters.dial_failures += 1
+            if failure[0] is not ProtocolNotSupported:
+                for callback in self._when_unreachable:
+                    callback(peer_id)
+
+    async def _accept(self, peer_id: str, stream: ByteStream) -> None:
+        """Run a link on a stream that a peer opened, until it ends."""
+        if self._nursery is None or len(self._streams.get(peer_id, ())) >= _MAX_STREAMS_PER_PEER:
+            await stream.reset()
+            return
+        link = self._add(peer_id, stream, opened_by=peer_id)
+        self._nursery.start_soon(self._run, link)
+        try:
+            await link.wait_ended()
+        finally:
+            link.end("the connection ended")
+
+    def _add(self, peer_id: str, stream: ByteStream, *, opened_by: str) -> Link:
+        link = Link(
+            peer_id,
+            stream,
+            opened_by=opened_by,
+            hello=self._hello,
+            handlers=self._handlers,
+            limits=self._settings.calls,
+            counters=self._counters,
+        )
+        self._streams.setdefault(peer_id, set()).add(link)
+        return link
+
+    async def _run(self, link: Link, dial: _Dial | None = None) -> None:
+        """Run a link to its end; `dial` is told when it ended before it was up."""
+        try:
+            await link.run(self._up)
+        except Exception:
+            log.exception("a link failed", peer=link.peer_id)
+        finally:
+            link.end("the link failed")
+            self._forget(link)
+            if link.fell_silent and not self._streams.get(link.peer_id) and self._nursery is not None:
+                # Nothing comes through the connection any more; over it, every attempt to link again would time out.
+                self._nursery.start_soon(self._dialler.disconnect, link.peer_id)
+            if dial is not None and link.remote is None:
+                kind = ProtocolError if link.broke_protocol else Unreachable
+                self._dialled(link.peer_id, dial, (kind, link.loss))
+
+    def _up(self, link: Link) -> None:
+        """The peer said hello: choose the link that stays, and tell who waits for one."""
+        peer_id, current = link.peer_id, self._current.get(link.peer_id)
+        if current is not None and current.usable and not self._replaces(link, current):
+            link.retire()
+            return
+        self._current[peer_id] = link
+        if current is None or not _continues(link, current):
+            if current is not None:
+                current.end("the peer was started anew")
+                self._tell_down(peer_id)
+            self._tell_up(link)
+        else:
+            current.retire()
+        dial = self._dials.get(peer_id)
+        if dial is not None:
+            self._dialled(peer_id, dial, None)
+
+    def _replaces(self, link: Link, current: Link) -> bool:
+        if not _continues(link, current):
+            return True
+        at_the_same_time = trio.current_time() - current.up_since <= self._settings.calls.hello_timeout
+        if not at_the_same_time or link.opened_by == current.opened_by:
+            return True
+        return link.opened_by < current.opened_by
+
+    def _forget(self, link: Link) -> None:
+        """A link ended."""
+        streams = self._streams[link.peer_id]
+        streams.discard(link)
+        if not streams:
+            del self._streams[link.peer_id]
+        if self._current.get(link.peer_id) is link:
+            del self._current[link.peer_id]
+            self._tell_down(link.peer_id)
+
+    def _tell_up(self, link: Link) -> None:
+        log.debug("peer linked", peer=link.peer_id, member=_is_member(link), opened_by=link.opened_by)
+        for callback in self._when_up:
+            callback(link.peer_id, _is_member(link))
+
+    def _tell_down(self, peer_id: str) -> None:
+        log.debug("peer no longer linked", peer=peer_id)
+        for callback in self._when_down:
+            callback(peer_id)
+
+
+def _is_member(link: Link) -> bool:
+    return link.remote is not None and link.remote.member
+
+
+def _continues(link: Link, former: Link) -> bool:
+    """Whether two links, both up, lead to the same run of the peer's process."""
+    return former.usable and link.remote == former.remote

@@ -1,0 +1,165 @@
+"""Requests of one peer being served: so many at a time, so many behind them, the rest turned away."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+import trio
+from msgspec import Struct
+
+from overlay.errors import Refusal
+from overlay.rpc.counters import Counters
+from overlay.rpc.framing import HEADER_BYTES, FrameError, decode_item, encode_item
+from overlay.rpc.protocol import Failed, Fault, Frame, Refused, Request, Response, encode, shortened
+from overlay.rpc.write_queue import WriteQueue
+from overlay.settings import CallLimits
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+Handler = Callable[[str, object], Awaitable[object]]
+"""Answers calls of one method: gets the caller's peer id and the body, returns the body of the answer.
+
+Refuses by raising `Refusal`. Is cancelled at the call's deadline, when the caller gives up, and when the link is lost.
+"""
+
+
+class _Waiting(Struct, frozen=True):
+    request: Request
+    deadline: float
+
+
+class RequestServer:
+    """The requests of one peer on one link. `accept` and `cancel` never wait, so the link's reader never does."""
+
+    def __init__(
+        self,
+        caller: str,
+        handlers: Mapping[str, Handler],
+        write_queue: WriteQueue,
+        limits: CallLimits,
+        counters: Counters,
+        when_idle: Callable[[], None],
+    ) -> None:
+        """`when_idle` is called each time that the last request was answered."""
+        self._caller = caller
+        self._handlers = handlers
+        self._write_queue = write_queue
+        self._limits = limits
+        self._counters = counters
+        self._when_idle = when_idle
+        self._running: dict[int, trio.CancelScope] = {}
+        self._running_bytes = 0
+        self._cancelled: set[int] = set()
+        self._queue: dict[int, _Waiting] = {}  # a dict, so that a cancelled one leaves at once
+        self._queued_bytes = 0
+
+    @property
+    def idle(self) -> bool:
+        return not self._running and not self._queue
+
+    def accept(self, request: Request, nursery: trio.Nursery) -> None:
+        """Serve a request in `nursery`, now or later, or turn it away. Raises `FrameError`, `OutboxFull`."""
+        if request.id in self._running or request.id in self._queue:
+            raise FrameError(f"request {request.id} is under way already")
+        size = len(request.body)
+        if request.method not in self._handlers:
+            self._write_queue.put(encode(Failed(request.id, Fault.NO_SUCH_METHOD)))
+            return
+        waiting = _Waiting(request, trio.current_time() + request.timeout / 1000)
+        if not self._queue and self._may_start(size):
+            self._start(waiting)
+            nursery.start_soon(self._serve, waiting, nursery)
+        elif len(self._queue) < self._limits.max_queued and self._queued_bytes + size <= self._limits.max_queued_bytes:
+            self._queue[request.id] = waiting
+            self._queued_bytes += size
+        else:
+            self._counters.overloaded += 1
+            self._write_queue.put(encode(Failed(request.id, Fault.OVERLOADED)))
+
+    def cancel(self, call_id: int) -> None:
+        """Stop serving a request, if it is under way; it gets no answer."""
+        waiting = self._queue.pop(call_id, None)
+        if waiting is not None:
+            self._queued_bytes -= len(waiting.request.body)
+        elif call_id in self._running:
+            self._cancelled.add(call_id)
+            self._running[call_id].cancel()
+
+    def _may_start(self, size: int) -> bool:
+        if len(self._running) >= self._limits.max_in_flight:
+            return False
+        return not self._running or self._running_bytes + size <= self._limits.max_served_bytes
+
+    def _start(self, waiting: _Waiting) -> None:
+        self._running[waiting.request.id] = trio.CancelScope(deadline=waiting.deadline)
+        self._running_bytes += len(waiting.request.body)
+
+    def _next(self) -> _Waiting | None:
+        if not self._queue:
+            return None
+        call_id, waiting = next(iter(self._queue.items()))
+        size = len(waiting.request.body)
+        if not self._may_start(size):
+            return None  # another's end makes room: this can only be so while others run
+        del self._queue[call_id]
+        self._queued_bytes -= size
+        self._start(waiting)
+        return waiting
+
+    async def _serve(self, first: _Waiting, nursery: trio.Nursery) -> None:
+        """Serve one request after another while there are any: each end makes room for the next, or for several."""
+        waiting: _Waiting | None = first
+        while waiting is not None:
+            request = waiting.request
+            try:
+                answer = await self._answer(waiting)
+                if answer is not None:
+                    await self._write_queue.send(answer)
+            finally:
+                del self._running[request.id]
+                self._running_bytes -= len(request.body)
+                self._cancelled.discard(request.id)
+            waiting = self._next()
+            while waiting is not None and (other := self._next()) is not None:
+                nursery.start_soon(self._serve, other, nursery)
+        if self.idle:
+            self._when_idle()
+
+    async def _answer(self, waiting: _Waiting) -> bytes | None:
+        request = waiting.request
+        if trio.current_time() >= waiting.deadline:
+            return encode(Failed(request.id, Fault.TIMEOUT))
+        frame: bytes | None = None
+        with self._running[request.id] as scope:
+            frame = self._encoded(request, await self._result(request))
+        if scope.cancelled_caught and request.id not in self._cancelled:
+            frame = encode(Failed(request.id, Fault.TIMEOUT))
+        return frame
+
+    async def _result(self, request: Request) -> Frame:
+        try:
+            body = decode_item(request.body)
+        except FrameError:
+            self._counters.malformed += 1
+            return Failed(request.id, Fault.BAD_BODY)
+        try:
+            result = await self._handlers[request.method](self._caller, body)
+            answer = Response(request.id, encode_item(result))
+        except Refusal as refusal:
+            self._counters.refused += 1
+            return Refused(request.id, shortened(refusal.code), shortened(refusal.message))
+        except Exception:
+            self._counters.internal_errors += 1
+            log.exception("serving a call failed", method=request.method, caller=self._caller)
+            return Refused(request.id, "internal", "internal error")
+        self._counters.calls_served += 1
+        return answer
+
+    def _encoded(self, request: Request, answer: Frame) -> bytes:
+        frame = encode(answer)
+        if len(frame) - HEADER_BYTES <= self._limits.max_frame:
+            return frame
+        self._counters.internal_errors += 1
+        log.error("an answer is too large to be sent", method=request.method, caller=self._caller, bytes=len(frame))
+        return encode(Failed(request.id, Fault.ANSWER_TOO_LARGE))

@@ -1,0 +1,392 @@
+"""The registry as its users see it: one identity, acting through one door.
+
+Nothing here raises for what the network does: every result carries its errors, in the original's texts where it has one
+(reference: error texts, Resources API).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from overlay.errors import CallFailed
+from overlay.identity import Identity
+from registry.client.key_cache import KeyCache
+from registry.client.node_api import NodeApi
+from registry.client.results import Created, Done, Found, Resolved
+from registry.client.slot_locks import SlotLocks
+from registry.client.status import NodeStatus
+from registry.client.timestamps import TimestampLog
+from registry.errors import (
+    HostingRefused,
+    KeyNotExists,
+    KeyRemoved,
+    NewerRecordOrTombstoneExists,
+    RegistryError,
+    RegistryRefusal,
+)
+from registry.model.history import HistoryEvent
+from registry.model.merge import ResourceState
+from registry.model.signing import key_id_of, record_digest
+from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
+from registry.protocol.messages import Item, WriteOutcome
+from registry.protocol.network import Clock
+from registry.quorum.read import ReadOutcome
+from registry.replica.countersign import Countersigner
+from registry.settings import RegistrySettings
+from registry.upkeep.schedule import ScheduleStatus
+from registry.watch.watch import Watch
+from registry.watch.watches import Watches
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
+ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
+
+NOT_CREATED: Final = "resource wasn't created: timeout exceeded"
+NOT_REGISTERED: Final = "service hasn't registered: timeout exceeded"
+NOT_UNREGISTERED: Final = "unregisterService failed: timeout exceeded"
+NOT_REMOVED: Final = "resource wasn't removed: timeout exceeded"
+NOT_FOUND: Final = "resource not found: timeout exceeded"
+TIMEOUT: Final = "timeout exceeded"
+
+
+class Registry:
+    """Use `open_node` or `open_light_client`. Times in seconds."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        node_api: NodeApi,
+        host: Countersigner,
+        issued: TimestampLog,
+        watches: Watches,
+        settings: RegistrySettings,
+        clock: Clock,
+    ) -> None:
+        self.identity = identity
+        self._node_api = node_api
+        self._host = host
+        self._issued = issued
+        self._watches = watches
+        self._settings = settings
+        self._clock = clock
+        self._keys = KeyCache()
+        self._slots = SlotLocks()
+
+    @property
+    def host_peer_id(self) -> str:
+        """The node acted through: this one on a full node."""
+        return self._node_api.peer_id
+
+    async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
+        """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
+        deadline = trio.current_time() + timeout
+        done = Done(False, (NOT_CREATED,))
+        timestamp = int(self._clock())
+        with trio.move_on_at(deadline):
+            for _ in range(ATTEMPTS):
+                try:
+                    # The value checks the label before it is hashed.
+                    unsigned = Key(label, self.identity.peer_id, timestamp, b"", "", b"")
+                    key = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
+                    await self._host.keep_key(key)
+                except KeyRemoved as error:
+                    done = Done(False, (str(error), NOT_CREATED))
+                except RegistryError as error:
+                    return Created(None, (str(error),))
+                else:
+                    done = await self._write(Item(key), factor, _until(deadline), NOT_CREATED)
+                if done.success:
+                    self._keys.remember(key)
+                    return Created(key.id, done.errors)
+                if not any(str(KeyRemoved(unsigned.id)) in error for error in done.errors):
+                    break
+                timestamp = await self._after_key_tombstone(unsigned.id, _until(deadline))
+        return Created(None, done.errors)
+
+    async def remove_resource(self, resource_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Done:
+        """Ends a resource of this identity's, and with it everything registered on it so far (ours: the original
+        promised this). Creating it again begins anew."""
+        deadline = trio.current_time() + timeout
+        try:
+            outcome = await self._read(resource_id, 1, timeout)
+            key = outcome.resource.key
+            if key is None:
+                return Done(False, (*outcome.errors, NOT_FOUND))
+            if key.owner_peer_id != self.identity.peer_id:
+                return Done(False, (f"only its owner {key.owner_peer_id} may remove resource {resource_id}",))
+            # Later than all that it should end, some of which may be from a clock ahead of ours.
+            latest = max((state.timestamp_issued for state in outcome.resource.slots.values()), default=0)
+            timestamp = max(int(self._clock()), key.timestamp_created, latest)
+            unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"")
+            key_tombstone = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
+            await self._host.keep(Item(key_tombstone))
+        except RegistryError as error:
+            return Done(False, (str(error),))
+        self._keys.forget(resource_id)
+        return await self._write(Item(key_tombstone), factor, _until(deadline), NOT_REMOVED)
+
+    async def run_schedule(self, name: str, *, timeout: float = 600.0) -> ScheduleStatus:
+        """Runs a schedule of the node acted through by hand: `clearExpired_86400`, `replicate_3600` or `renew_43200`.
+
+        The node's operators may. Raises RegistryError.
+        """
+        return await self._node_api.run_schedule(name, timeout=timeout)
+
+    async def explain(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[HistoryEvent]:
+        """What happened to a resource on the node acted through and why, oldest first. Raises RegistryError."""
+        return await self._node_api.explain(resource_id, timeout=timeout)
+
+    async def get_resource(self, resource_id: str, *, ack: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Found:
+        """The key of a resource, once `ack` replicas that hold it have answered (original: getResource)."""
+        try:
+            outcome = await self._node_api.read(resource_id, ack=ack, timeout=timeout, key_suffices=True)
+        except RegistryError as error:
+            return Found(None, (str(error), NOT_FOUND))
+        if outcome.resource.key is None or outcome.answered < ack:
+            return Found(None, (*outcome.errors, NOT_FOUND))
+        return Found(outcome.resource.key, tuple(outcome.errors))
+
+    async def register_service(
+        self,
+        resource_id: str,
+        value: str,
+        peer_id: str,
+        service_id: str | None,
+        *,
+        factor: int = 1,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Done:
+        """Says that a service runs on `peer_id`, which signs the record too (original: registerService)."""
+        return await self._register(resource_id, value, peer_id, service_id, None, factor, timeout)
+
+    async def reissue(self, record: Record, *, timeout: float = DEFAULT_TIMEOUT) -> Done:
+        """Says anew, with the relay of now, what this identity said of a service on itself, unless it ended it."""
+        metadata = record.metadata
+        try:
+            resource = (await self._read(metadata.key_id, 1, timeout)).resource
+            newer = resource.slots.get(record.slot)
+            if newer is not None and resource.key is not None and newer.timestamp_issued > record.timestamp_issued:
+                await self._host.keep(Item(resource.key, newer))  # said elsewhere with this identity: that counts
+                return Done(False, (str(NewerRecordOrTombstoneExists(*record.slot)),))
+        except RegistryError as error:
+            return Done(False, (str(error),))
+        service_id = metadata.service_id[0] if metadata.service_id else None
+        return await self._register(
+            metadata.key_id, metadata.value, metadata.peer_id, service_id, record.metadata, 1, timeout
+        )
+
+    async def _register(
+        self,
+        resource_id: str,
+        value: str,
+        peer_id: str,
+        service_id: str | None,
+        instead_of: RecordMetadata | None,
+        factor: int,
+        timeout: float,
+    ) -> Done:
+        is_own = peer_id == self.identity.peer_id
+
+        async def state(key: Key, timestamp: int, remaining: float) -> Record:
+            if instead_of is not None and not await self._host.has_countersigned(instead_of):
+                raise NewerRecordOrTombstoneExists(*instead_of.slot)
+            # The node acted through may have changed since the call began.
+            relay = (self._node_api.peer_id,) if is_own and self._node_api.peer_id != self.identity.peer_id else ()
+            fields = (key.id, self.identity.peer_id, peer_id, timestamp, b"", value, relay, _option(service_id))
+            unsigned = RecordMetadata(*fields, issuer_signature=b"")
+            metadata = msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
+            if is_own:
+                return await self._host.host(key, metadata)
+            return await self._node_api.host(key, metadata, timeout=remaining)
+
+        return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_REGISTERED)
+
+    async def unregister_service(
+        self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
+    ) -> Done:
+        """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
+
+        is_own = peer_id == self.identity.peer_id
+
+        async def state(key: Key, timestamp: int, remaining: float) -> Tombstone:  # noqa: ARG001 - needs nobody
+            unsigned = Tombstone(key.id, self.identity.peer_id, peer_id, timestamp, b"", issuer_signature=b"")
+            signature = self.identity.sign(unsigned.signed_bytes())
+            tombstone = msgspec.structs.replace(unsigned, issuer_signature=signature)
+            if is_own:  # so that it isn't renewed or issued anew meanwhile
+                with suppress(RegistryRefusal):  # whether it counts, the replicas decide
+                    await self._host.keep(Item(key, tombstone))
+            return tombstone
+
+        done = await self._issue(resource_id, peer_id, state, factor, timeout, NOT_UNREGISTERED)
+        if is_own and not done.success:
+            await self._end_here(Slot(resource_id, peer_id, peer_id), state)
+        return done
+
+    async def _end_here(self, slot: Slot, make: Callable[[Key, int, float], Awaitable[Tombstone]]) -> None:
+        """What couldn't be ended in the network isn't renewed any more, nor issued anew for another relay."""
+        try:
+            async with self._slots.locked(slot):
+                countersigned = await self._host.countersigned(slot)
+                if countersigned is not None:
+                    key, record = countersigned
+                    outcome = ReadOutcome()
+                    outcome.resource = ResourceState.of(key, [record], None)
+                    await make(key, await self._next_timestamp(slot, outcome), 0.0)
+        except RegistryError as error:
+            _log.warning("a record couldn't be ended on this peer", key_id=slot.key_id, error=str(error))
+
+    async def resolve_resource(self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT) -> Resolved:
+        """The live records of a resource, once `ack` replicas have answered (original: resolveResource).
+
+        With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
+        """
+        if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
+            return Resolved(tuple(known.records(int(self._clock()), self._settings)), ())
+        try:
+            outcome = await self._read(resource_id, ack, timeout)
+        except RegistryError as error:
+            return Resolved(None, (str(error), TIMEOUT))
+        if outcome.answered < max(ack, 1):
+            return Resolved(None, (*outcome.errors, TIMEOUT))
+        records = outcome.resource.records(int(self._clock()), self._settings)
+        return Resolved(tuple(records), tuple(outcome.errors))
+
+    def watch(self, resource_id: str) -> Watch:
+        """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
+
+        Nothing that the network does ends it: it looks for other replicas, and goes on where it was.
+        Raises InvalidValue for what is no resource id.
+        """
+        return self._watches.watch(resource_id)
+
+    def resource_id(self, label: str, peer_id: str) -> str:
+        """The id of a resource by its label and owner (original: getResourceId)."""
+        return key_id_of(label, peer_id)
+
+    async def neighbours(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[str]:
+        """The peers that keep a resource, nearest first. Raises RegistryError."""
+        return await self._node_api.neighbours(resource_id, timeout=timeout)
+
+    async def status(self, *, timeout: float = DEFAULT_TIMEOUT) -> NodeStatus:
+        """What the node acted through says of itself. Raises RegistryError."""
+        return await self._node_api.status(timeout=timeout)
+
+    async def on_host(self, function: str, *arguments: Any, timeout: float = DEFAULT_TIMEOUT) -> Any:
+        """A function of the service `registry` on the node acted through, called by this identity.
+
+        `current_timestamp_sec` and weights given as None are the host's. Raises RegistryError.
+        """
+        return await self._node_api.service(function, arguments, timeout=timeout)
+
+    async def host_signature(
+        self, metadata: RecordMetadata, timestamp_created: int, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> bytes:
+        """The signature of the peer that `metadata` names as host (original: getRecordSignature). Raises RegistryError.
+
+        Another peer signs by its policy, at its own time, and keeps the record.
+        """
+        if metadata.peer_id == self.identity.peer_id:
+            digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, timestamp_created)
+            return self.identity.sign(digest)
+        key = (await self._read(metadata.key_id, 1, timeout)).resource.key
+        if key is None:
+            raise KeyNotExists(metadata.key_id)
+        record = await self._node_api.host(key, metadata, timeout=timeout)
+        if record.timestamp_created != timestamp_created:
+            raise HostingRefused(f"{metadata.peer_id} signs at its own time, which is {record.timestamp_created}")
+        return record.signature
+
+    async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
+        return await self._node_api.read(resource_id, ack=ack, timeout=timeout)
+
+    async def _issue(
+        self,
+        resource_id: str,
+        peer_id: str,
+        make: Callable[[Key, int, float], Any],
+        factor: int,
+        timeout: float,
+        failure: str,
+    ) -> Done:
+        """Reads the slot, makes its next state with `make`, writes it; again when somebody was faster."""
+        deadline = trio.current_time() + timeout
+        done = Done(False, (failure,))
+        with trio.move_on_at(deadline):
+            for attempt in range(ATTEMPTS):
+                try:
+                    outcome = await self._key_or_all(resource_id, _until(deadline), key_suffices=attempt == 0)
+                    key = outcome.resource.key
+                    if key is None:
+                        return Done(False, (*outcome.errors, NOT_FOUND))
+                    slot = Slot(key.id, self.identity.peer_id, peer_id)
+                    async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
+                        timestamp = await self._next_timestamp(slot, outcome)
+                        state: State = await make(key, timestamp, _until(deadline))
+                except (RegistryError, CallFailed) as error:
+                    return Done(False, (str(error),))
+                done = await self._write(Item(key, state), factor, _until(deadline), failure)
+                if done.success:
+                    self._keys.remember(key)
+                else:
+                    self._keys.forget(resource_id)
+                newer = str(NewerRecordOrTombstoneExists(*state.slot))
+                if done.success or not any(newer in error for error in done.errors):
+                    break
+        return done
+
+    async def _key_or_all(self, resource_id: str, timeout: float, *, key_suffices: bool) -> ReadOutcome:
+        """The key alone if it suffices: what a majority knows of a slot matters only where somebody else issued with
+        this identity."""
+        key = self._keys.get(resource_id) if key_suffices else None
+        if key is not None:
+            outcome = ReadOutcome()
+            outcome.resource = ResourceState(key=key)
+            return outcome
+        return await self._node_api.read(resource_id, ack=1, timeout=timeout, key_suffices=key_suffices)
+
+    async def _next_timestamp(self, slot: Slot, outcome: ReadOutcome) -> int:
+        """Later than every state of the slot that this identity is known to have issued; the wall clock otherwise."""
+        known = outcome.resource.slots.get(slot)
+        # A key may be from a clock ahead of ours; what is older than the key may have been removed with its forerunner.
+        now = max(int(self._clock()), outcome.resource.key.timestamp_created if outcome.resource.key else 0)
+        timestamp = await self._issued.reserve(slot, known.timestamp_issued if known else -1, now)
+        await self._wait_until_accepted(timestamp)
+        return timestamp
+
+    async def _after_key_tombstone(self, resource_id: str, timeout: float) -> int:
+        """A time at which a removed resource can begin anew."""
+        key_tombstone = (await self._read(resource_id, 1, timeout)).resource.key_tombstone
+        timestamp = max(int(self._clock()), key_tombstone.timestamp_issued + 1 if key_tombstone else 0)
+        await self._wait_until_accepted(timestamp)
+        return timestamp
+
+    async def _wait_until_accepted(self, timestamp: int) -> None:
+        lead = timestamp - self._clock() - self._settings.clock_skew / 2
+        if lead > 0:  # others wouldn't accept it yet
+            await trio.sleep(lead)
+
+    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> Done:
+        try:
+            outcome: WriteOutcome = await self._node_api.write(item, factor=factor, timeout=timeout)
+        except RegistryError as error:
+            return Done(False, (str(error), failure))
+        if outcome.stored > 0:
+            self._watches.note_own(item)
+        if outcome.stored >= factor and outcome.stored > 0:
+            return Done(True, outcome.errors)
+        return Done(False, (*outcome.errors, failure))
+
+
+def _until(deadline: float) -> float:
+    return max(deadline - trio.current_time(), 0.0)
+
+
+def _option(text: str | None) -> tuple[str, ...]:
+    return () if text is None else (text,)

@@ -1,0 +1,130 @@
+"""A light client is reached through the node that it is linked to: it always has one, and its records name it.
+
+Rules:
+1. While this client serves or hosts anything, it looks for another node as soon as its own is gone.
+2. When the node acted through is another one, records that this client issued itself are issued anew, with the new
+   `relay_id`. For records that others issued, callers find this client's own signed peer record
+   (`overlay.discovery.peer_records`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from registry.client.node_api import NodeApi
+from registry.client.registry import Registry
+from registry.errors import RegistryError
+from registry.model.merge import is_served
+from registry.model.values import Record, Slot
+from registry.protocol.network import Clock
+from registry.settings import RegistrySettings
+from registry.storage import Store
+
+FIRST_AFTER: Final = 5.0  # seconds; a client that serves nothing and lives shorter, such as a command, moves no records
+LOOKED_AFTER: Final = 15.0  # seconds between two looks at whether all is well, when nothing happens
+RETRIED_AFTER: Final = 1.0
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class AdvertisedPeer(Protocol):
+    """What keeping a relay needs of the network: satisfied by `overlay.OverlayPeer`."""
+
+    @property
+    def peer_id(self) -> str:
+        """Our own id."""
+        ...
+
+    def members(self) -> list[str]:
+        """The members that this peer is linked to."""
+        ...
+
+    def on_membership_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback()` called whenever a member came or went."""
+        ...
+
+    def advertise(self) -> None:
+        """Has the network told through which members this peer can be called."""
+        ...
+
+
+class RelayFailover:
+    """Keeps one light client reachable."""
+
+    def __init__(
+        self,
+        network: AdvertisedPeer,
+        node_api: NodeApi,
+        registry: Registry,
+        store: Store,
+        settings: RegistrySettings,
+        clock: Clock,
+    ) -> None:
+        self._network = network
+        self._node_api = node_api
+        self._registry = registry
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._serves = trio.Event()
+        self._unsaid: set[Slot] = set()
+        """What was issued for another relay, or issued anew and not taken by any replica yet."""
+        self._changed = trio.Event()
+        network.on_membership_change(self._note_change)
+
+    def serve(self) -> None:
+        """This client serves something from now on."""
+        self._serves.set()
+
+    async def run(self) -> None:
+        """Keeps to the rules until cancelled."""
+        with trio.move_on_after(FIRST_AFTER):
+            await self._serves.wait()
+        retry = RETRIED_AFTER
+        while True:
+            self._changed = trio.Event()
+            good = await self._look()
+            with trio.move_on_after(LOOKED_AFTER if good else retry):
+                await self._changed.wait()
+            retry = RETRIED_AFTER if good else min(2 * retry, LOOKED_AFTER)
+
+    async def _look(self) -> bool:
+        """Whether all is as it should be."""
+        try:
+            hosted = await self._hosted()
+            if not hosted and not self._serves.is_set():
+                return True
+            self._network.advertise()
+            if self._node_api.peer_id not in self._network.members():
+                await self._registry.status()  # turns to the next node
+            relay = self._node_api.peer_id
+            own = [record for record in hosted if record.metadata.issued_by == self._network.peer_id]
+            self._unsaid &= {record.slot for record in own}  # the others were ended meanwhile
+            self._unsaid |= {record.slot for record in own if list(record.metadata.relay_id) != [relay]}
+            for record in own:
+                if record.slot in self._unsaid:
+                    await self._issue_anew(record, relay)
+        except RegistryError as error:
+            _log.warning("no node to be reached through", error=str(error))
+            return False
+        return not self._unsaid
+
+    async def _hosted(self) -> list[Record]:
+        now = int(self._clock())
+        records = await self._store.read(lambda transaction: transaction.hosted_records(self._network.peer_id, now))
+        return [record for record in records if is_served(record, now, self._settings)]
+
+    async def _issue_anew(self, record: Record, relay: str) -> None:
+        done = await self._registry.reissue(record)
+        if done.success:
+            self._unsaid.discard(record.slot)
+            _log.info("issued anew for a new relay", key_id=record.metadata.key_id, relay=relay)
+        else:  # tried again, as long as it is hosted here
+            _log.info("not issued anew for a new relay", key_id=record.metadata.key_id, errors=done.errors)
+
+    def _note_change(self) -> None:
+        self._changed.set()

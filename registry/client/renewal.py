@@ -1,0 +1,154 @@
+"""Renewing: what this identity hosts, owns and issued is signed anew well before it expires.
+
+Rules (DESIGN: state and merging; faults 7, 22):
+1. A record is renewed by its host, whoever issued it, and a key by its owner, before three quarters of the expired age.
+2. What expired while its host or owner was away isn't renewed: others may have ended it since.
+3. The network is asked first: what was tombstoned or removed in the meantime is learned, not renewed.
+4. An issuer's signature is good for a longer, but limited time; it is issued anew at half of that.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+
+from overlay.identity import Identity
+from registry.client.node_api import NodeApi
+from registry.client.registry import DEFAULT_TIMEOUT, Registry
+from registry.errors import RegistryError
+from registry.model.merge import ResourceState, is_served, merged
+from registry.model.values import Key, Record, Slot
+from registry.model.verification import is_expired
+from registry.protocol.messages import Item
+from registry.protocol.network import Clock
+from registry.replica.countersign import Countersigner, sign_record
+from registry.settings import RegistrySettings
+from registry.storage import Store
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Renewed(msgspec.Struct):
+    """What one run did."""
+
+    keys: int = 0
+    records: int = 0
+    reissued: int = 0
+    ended: int = 0
+    """Found tombstoned, removed or superseded in the network."""
+    failed: int = 0
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in msgspec.structs.asdict(self).items() if count)
+        return counts or "nothing was due"
+
+
+class Renewal:
+    """Renews for one identity, through its door."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        node_api: NodeApi,
+        host: Countersigner,
+        registry: Registry,
+        store: Store,
+        settings: RegistrySettings,
+        period: float,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._node_api = node_api
+        self._host = host
+        self._registry = registry
+        self._store = store
+        self._settings = settings
+        self._due_age = max(int(settings.expired_age * 0.75 - period), 0)
+        self._clock = clock
+
+    async def run(self) -> Renewed:
+        """Renews what is due. Raises StorageError."""
+        done = Renewed()
+        me = self._identity.peer_id
+        due = int(self._clock()) - self._due_age
+        keys = await self._store.read(lambda transaction: transaction.owned_keys(me, due))
+        records = await self._store.read(lambda transaction: transaction.hosted_records(me, due))
+        key_ids = {key.id for key in keys} | {record.key_id for record in records}
+        for key_id in sorted(key_ids):
+            await self._renew(key_id, due, done)
+        half = int(self._clock()) - self._settings.record_lifetime // 2
+        for key_id, peer_id in await self._store.read(lambda transaction: transaction.issued_slots(half)):
+            await self._reissue(Slot(key_id, me, peer_id), half, done)
+        return done
+
+    async def _renew(self, key_id: str, due: int, done: Renewed) -> None:
+        try:
+            mine = await self._store.resource(key_id)
+            resource = merged(mine, (await self._node_api.read(key_id, ack=1, timeout=DEFAULT_TIMEOUT)).resource)
+            await self._learn(mine, resource, done)
+            key = resource.key
+            if key is None:
+                return
+            key = await self._renew_key(key, resource, due, done)
+            for state in resource.slots.values():
+                if isinstance(state, Record) and self._is_due(state, due):
+                    record = sign_record(self._identity, state.metadata, self._now_after(state.timestamp_created))
+                    done.records += await self._write(Item(key, record), done)
+        except RegistryError as error:
+            done.failed += 1
+            _log.warning("a resource couldn't be renewed", key_id=key_id, error=str(error))
+
+    async def _learn(self, mine: ResourceState, resource: ResourceState, done: Renewed) -> None:
+        """Rule 3."""
+        if resource.key_tombstone is not None and resource.key_tombstone != mine.key_tombstone:
+            done.ended += 1
+            await self._host.keep(Item(resource.key_tombstone))
+        if resource.key is None:
+            return
+        for slot, state in resource.slots.items():
+            if slot in mine.slots and mine.slots[slot] != state:
+                done.ended += 1
+                await self._host.keep(Item(resource.key, state))
+
+    async def _renew_key(self, key: Key, resource: ResourceState, due: int, done: Renewed) -> Key:
+        now = int(self._clock())
+        if key.owner_peer_id != self._identity.peer_id or key.timestamp_created > due:
+            return key
+        if is_expired(key.timestamp_created, self._settings.expired_age, now) and not resource.slots:
+            return key  # rule 2: nothing lives under it
+        unsigned = msgspec.structs.replace(key, timestamp_created=self._now_after(key.timestamp_created))
+        renewed = msgspec.structs.replace(unsigned, signature=self._identity.sign(unsigned.signed_bytes()))
+        done.keys += await self._write(Item(renewed), done)
+        return renewed
+
+    def _is_due(self, record: Record, due: int) -> bool:
+        hosted_here = record.metadata.peer_id == self._identity.peer_id
+        return hosted_here and record.timestamp_created <= due and is_served(record, int(self._clock()), self._settings)
+
+    def _now_after(self, timestamp: int) -> int:
+        return max(int(self._clock()), timestamp + 1)
+
+    async def _write(self, item: Item, done: Renewed) -> bool:
+        await self._host.keep(item)
+        outcome = await self._node_api.write(item, factor=1, timeout=DEFAULT_TIMEOUT)
+        if outcome.stored:
+            return True
+        done.failed += 1
+        _log.warning("nobody took a renewal", key_id=item.key_id, errors=outcome.errors[:3])
+        return False
+
+    async def _reissue(self, slot: Slot, issued_until: int, done: Renewed) -> None:
+        """Rule 4."""
+        try:
+            outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
+            state = outcome.resource.slots.get(slot)
+            if outcome.resource.key is None or not isinstance(state, Record) or state.timestamp_issued > issued_until:
+                return
+            service_id = state.metadata.service_id[0] if state.metadata.service_id else None
+            issued = await self._registry.register_service(slot.key_id, state.metadata.value, slot.peer_id, service_id)
+        except RegistryError as error:
+            done.failed += 1
+            _log.warning("a record couldn't be issued anew", key_id=slot.key_id, error=str(error))
+            return
+        done.reissued += issued.success
+        done.failed += not issued.success

@@ -1,0 +1,40 @@
+"""What a node says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from overlay.peer import OverlayStatistics
+from overlay.pubsub.topics import TopicStatistics
+from registry.replication import ReplicationStatus
+from registry.upkeep.schedule import ScheduleStatus
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """A snapshot. `uptime` in seconds; `members` are the live members this node is linked to."""
+
+    peer_id: str
+    addresses: tuple[str, ...]
+    members: tuple[str, ...]
+    keys: int
+    records: int
+    tombstones: int
+    uptime: float
+    ready: bool
+    overlay: OverlayStatistics | None = None
+    caught_up: bool = True
+    """Whether this node's answers count yet."""
+    replication: ReplicationStatus | None = None
+    schedules: tuple[ScheduleStatus, ...] = ()
+    topics: TopicStatistics | None = None
+    subscriptions: int = 0
+    """Pairs of a watcher and a resource that this node announces to."""
+    watched: int = 0
+    """Resources that this node watches itself."""
+    particles: dict[str, float] | None = None
+    """What the door for Aqua has done and refused, by names; None on a node without it."""
+
+
+StatusSource = Callable[[], Awaitable[NodeStatus]]

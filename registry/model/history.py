@@ -1,0 +1,51 @@
+"""Why something is in a node's storage, and why it went: one event per change, written in the change's transaction."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from registry.model.values import Key, Record, Slot, State
+
+MAX_EVENTS: Final = 100_000  # kept per node; the oldest go first
+STORED: Final = "stored"
+RENEWED: Final = "renewed"  # signed anew by its host or owner
+UPDATED: Final = "updated"  # issued anew
+TOMBSTONED: Final = "tombstoned"  # ended by its issuer
+PUSHED_OUT: Final = "pushed out"  # by a heavier record
+EXPIRED: Final = "expired"
+REMOVED: Final = "removed"  # with its resource, by the owner
+HANDED_OVER: Final = "handed over"  # evicted by the operator, for others to keep
+FORGOTTEN: Final = "forgotten"  # a tombstone that can't kill anything any more
+GONE: Final = frozenset({TOMBSTONED, PUSHED_OUT, EXPIRED, REMOVED, HANDED_OVER})
+
+
+class HistoryEvent(msgspec.Struct, frozen=True, array_like=True):
+    """What happened on this node to a key (no `issued_by` and `peer_id`) or a slot, at `time` (seconds)."""
+
+    time: int
+    key_id: str
+    issued_by: str
+    peer_id: str
+    what: str
+    detail: str = ""
+
+
+def of_key(key: Key, what: str, time: int, detail: str = "") -> HistoryEvent:
+    """An event of a key."""
+    return HistoryEvent(time, key.id, "", "", what, detail)
+
+
+def of_slot(slot: Slot, what: str, time: int, detail: str = "") -> HistoryEvent:
+    """An event of a slot."""
+    return HistoryEvent(time, slot.key_id, slot.issued_by, slot.peer_id, what, detail)
+
+
+def change_of(known: State | None, state: State) -> str:
+    """What `state` does to its slot."""
+    if not isinstance(state, Record):
+        return TOMBSTONED
+    if isinstance(known, Record):
+        return RENEWED if known.metadata == state.metadata else UPDATED
+    return STORED

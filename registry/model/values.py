@@ -1,0 +1,396 @@
+"""What the network keeps: keys (resources), records, tombstones, and key tombstones (removals).
+
+Immutable, and valid in form once they exist: whoever holds one need not check its fields again. A valid form says
+nothing of signatures and times; those are judged by `registry.model.verification`.
+
+On the wire and on disk a value is the CBOR array of its fields, tagged with its type; its *digest* is sha256 of that
+array in deterministic encoding, signatures included (DESIGN: state and merging).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, NamedTuple, cast
+
+import cbor2
+import msgspec
+
+from overlay.errors import PeerIdError
+from overlay.identity import public_key_of
+from registry.errors import InvalidValue, PeerIdParseError
+from registry.model.signing import (
+    key_digest,
+    key_id_of,
+    key_tombstone_digest,
+    metadata_digest,
+    record_digest,
+    tombstone_digest,
+)
+
+U63_MAX = 2**63 - 1  # SQLite's largest integer; the original's u64 above it are refused
+MAX_LABEL = 4096  # bytes of UTF-8, like every limit here
+MAX_VALUE = 65_536
+MAX_PROOF = 4096  # challenge and solution
+MAX_NAME = 1024  # challenge type, relay id, service id
+SIGNATURE_BYTES = 64
+CACHED_BYTES = 2048  # values up to this size are kept in the caches of encodings and verdicts
+MAX_BLOB = 128 * 1024  # bytes of one value in CBOR
+
+
+class Slot(NamedTuple):
+    """Where a state lives: at most one record or tombstone per key, issuer and hosting peer."""
+
+    key_id: str
+    issued_by: str
+    peer_id: str
+
+
+class Key(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="key"):
+    """A resource: a label under its owner's peer id (original: `Key`).
+
+    `timestamp_created` is in whole seconds since 1970; `signature` is the owner's, over `signed_bytes`.
+    """
+
+    label: str
+    owner_peer_id: str
+    timestamp_created: int
+    challenge: bytes
+    challenge_type: str
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_text("label", self.label, MAX_LABEL)
+        _check_peer_id("owner_peer_id", self.owner_peer_id)
+        _check_timestamp("timestamp_created", self.timestamp_created)
+        _check_bytes("challenge", self.challenge, MAX_PROOF)
+        _check_text("challenge_type", self.challenge_type, MAX_NAME)
+        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+
+    @property
+    def id(self) -> str:
+        """The resource id, a function of label and owner."""
+        return _cached_key_id(self.label, self.owner_peer_id)
+
+    def signed_bytes(self) -> bytes:
+        return key_digest(self.label, self.owner_peer_id, self.timestamp_created, self.challenge, self.challenge_type)
+
+    def order(self) -> tuple[int, bytes]:
+        """Greater wins (DESIGN: state and merging)."""
+        return (self.timestamp_created, digest_of(self))
+
+
+class RecordMetadata(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="metadata"):
+    """What an issuer says of a service: it runs on `peer_id`, with a value (original: `RecordMetadata`).
+
+    `relay_id` and `service_id` hold no or one string; `issuer_signature` is over `signed_bytes`.
+    """
+
+    key_id: str
+    issued_by: str
+    peer_id: str
+    timestamp_issued: int
+    solution: bytes
+    value: str
+    relay_id: tuple[str, ...]
+    service_id: tuple[str, ...]
+    issuer_signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_slot(self)
+        _check_text("value", self.value, MAX_VALUE)
+        _check_option("relay_id", self.relay_id)
+        _check_option("service_id", self.service_id)
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.key_id, self.issued_by, self.peer_id)
+
+    def signed_bytes(self) -> bytes:
+        return metadata_digest(
+            self.key_id,
+            self.issued_by,
+            self.peer_id,
+            self.timestamp_issued,
+            self.solution,
+            self.value,
+            self.relay_id,
+            self.service_id,
+        )
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="record"):
+    """A live service: metadata, counter-signed by the hosting peer at `timestamp_created` (original: `Record`)."""
+
+    metadata: RecordMetadata
+    timestamp_created: int
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        if type(self.metadata) is not RecordMetadata:
+            raise InvalidValue(f"metadata is {type(self.metadata).__name__}, not RecordMetadata")
+        _check_timestamp("timestamp_created", self.timestamp_created)
+        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+
+    @property
+    def slot(self) -> Slot:
+        return self.metadata.slot
+
+    @property
+    def key_id(self) -> str:
+        return self.metadata.key_id
+
+    @property
+    def timestamp_issued(self) -> int:
+        return self.metadata.timestamp_issued
+
+    def signed_bytes(self) -> bytes:
+        return record_digest(self.metadata.signed_bytes(), self.metadata.issuer_signature, self.timestamp_created)
+
+    def order(self) -> tuple[int, int, int, bytes]:
+        """Greater wins within a slot (DESIGN: state and merging)."""
+        return (self.metadata.timestamp_issued, 0, self.timestamp_created, digest_of(self))
+
+
+class Tombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="tombstone"):
+    """What an issuer says of a service that ended; beats every record of its slot up to its second."""
+
+    key_id: str
+    issued_by: str
+    peer_id: str
+    timestamp_issued: int
+    solution: bytes
+    issuer_signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_slot(self)
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.key_id, self.issued_by, self.peer_id)
+
+    def signed_bytes(self) -> bytes:
+        return tombstone_digest(self.key_id, self.issued_by, self.peer_id, self.timestamp_issued, self.solution)
+
+    def order(self) -> tuple[int, int, int, bytes]:
+        """Greater wins within a slot (DESIGN: state and merging)."""
+        return (self.timestamp_issued, 1, 0, digest_of(self))
+
+
+class KeyTombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="key-tombstone"):
+    """What an owner says of a resource that ended; beats its keys and all states under them up to its second.
+
+    Ours: the original promised removal and never had it (DESIGN: state and merging).
+    """
+
+    key_id: str
+    label: str
+    owner_peer_id: str
+    timestamp_issued: int
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_text("key_id", self.key_id, MAX_NAME)
+        _check_text("label", self.label, MAX_LABEL)
+        _check_peer_id("owner_peer_id", self.owner_peer_id)
+        _check_timestamp("timestamp_issued", self.timestamp_issued)
+        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+        if self.key_id != _cached_key_id(self.label, self.owner_peer_id):
+            raise InvalidValue(f"key_id {self.key_id} isn't that of this label and owner")
+
+    @property
+    def id(self) -> str:
+        """The resource id, as a key's."""
+        return self.key_id
+
+    def signed_bytes(self) -> bytes:
+        return key_tombstone_digest(self.key_id, self.label, self.owner_peer_id, self.timestamp_issued)
+
+    def order(self) -> tuple[int, bytes]:
+        """Greater wins."""
+        return (self.timestamp_issued, digest_of(self))
+
+    def kills_key(self, key: Key) -> bool:
+        return key.timestamp_created <= self.timestamp_issued
+
+    def kills(self, state: Record | Tombstone) -> bool:
+        return state.timestamp_issued <= self.timestamp_issued
+
+
+State = Record | Tombstone
+KeyOrTombstone = Key | KeyTombstone
+"""What a resource hangs on: the key under which states live, or the tombstone that ended it."""
+Value = Key | Record | Tombstone | RecordMetadata | KeyTombstone
+
+
+def encode(value: Value) -> bytes:
+    """The deterministic CBOR of a value."""
+    return _encode_cached(value) if is_small(value) else _encode(value)
+
+
+def digest_of(value: KeyOrTombstone | State) -> bytes:
+    """sha256 of the whole value, signatures included: the identity of a state. 32 bytes."""
+    return _digest_cached(value) if is_small(value) else sha256(_encode(value)).digest()
+
+
+def is_small(value: Value) -> bool:
+    """Whether a value may be kept in caches: their memory is bounded by count, so large values stay out."""
+    if isinstance(value, Record):
+        return is_small(value.metadata)
+    if isinstance(value, RecordMetadata):
+        return len(value.value) + len(value.solution) <= CACHED_BYTES
+    if isinstance(value, Key):
+        return len(value.label) + len(value.challenge) <= CACHED_BYTES
+    if isinstance(value, KeyTombstone):
+        return len(value.label) <= CACHED_BYTES
+    return len(value.solution) <= CACHED_BYTES
+
+
+@lru_cache(maxsize=1024)
+def _encode_cached(value: Value) -> bytes:
+    return _encode(value)
+
+
+def _encode(value: Value) -> bytes:
+    return cbor2.dumps(as_builtins(value), canonical=True)
+
+
+@lru_cache(maxsize=2048)
+def _digest_cached(value: KeyOrTombstone | State) -> bytes:
+    return sha256(encode(value)).digest()
+
+
+def as_builtins(value: Value) -> list[Any]:
+    """The value as nested lists for the CBOR encoder, bytes kept."""
+    return cast("list[Any]", msgspec.to_builtins(value, builtin_types=(bytes,)))
+
+
+def parse_key(raw: object) -> Key:
+    """A key out of decoded CBOR. Raises InvalidValue."""
+    return cast("Key", _parse(raw, Key))
+
+
+def parse_state(raw: object) -> State:
+    """A record or tombstone out of decoded CBOR. Raises InvalidValue."""
+    return cast("State", _parse(raw, _STATE))
+
+
+def decode_key(blob: bytes) -> Key:
+    """A key out of its CBOR. Raises InvalidValue."""
+    return cast("Key", _decode_cached(blob, Key) if len(blob) <= CACHED_BYTES else _decode(blob, Key))
+
+
+def decode_key_or_tombstone(blob: bytes) -> KeyOrTombstone:
+    """A key or key tombstone out of its CBOR. Raises InvalidValue."""
+    return cast(
+        "KeyOrTombstone", _decode_cached(blob, _ANCHOR) if len(blob) <= CACHED_BYTES else _decode(blob, _ANCHOR)
+    )
+
+
+def decode_key_tombstone(blob: bytes) -> KeyTombstone:
+    """A key tombstone out of its CBOR. Raises InvalidValue."""
+    return cast("KeyTombstone", _decode(blob, KeyTombstone))
+
+
+def decode_state(blob: bytes) -> State:
+    """A record or tombstone out of its CBOR. Raises InvalidValue."""
+    return cast("State", _decode_cached(blob, _STATE) if len(blob) <= CACHED_BYTES else _decode(blob, _STATE))
+
+
+def decode_metadata(blob: bytes) -> RecordMetadata:
+    """The metadata of a record out of its CBOR. Raises InvalidValue."""
+    return cast("RecordMetadata", _decode(blob, RecordMetadata))
+
+
+def parse_metadata(raw: object) -> RecordMetadata:
+    """The metadata of a record out of decoded CBOR. Raises InvalidValue."""
+    return cast("RecordMetadata", _parse(raw, RecordMetadata))
+
+
+_STATE: Any = State
+_ANCHOR: Any = KeyOrTombstone
+
+
+@lru_cache(maxsize=1024)
+def _decode_cached(blob: bytes, form: Any) -> Any:
+    return _decode(blob, form)
+
+
+def _decode(blob: bytes, form: Any) -> Any:
+    if len(blob) > MAX_BLOB:
+        raise InvalidValue(f"a value of {len(blob)} bytes, more than {MAX_BLOB}")
+    try:
+        raw = cbor2.loads(blob)
+    except (cbor2.CBORDecodeError, RecursionError, ValueError, OverflowError, TypeError) as error:
+        raise InvalidValue(f"not CBOR: {error}") from error
+    return _parse(raw, form)
+
+
+def _parse(raw: object, form: type[Any]) -> Any:
+    try:
+        # Without `builtin_types` text would pass as bytes in base64: one value, two forms.
+        return msgspec.convert(raw, form, strict=True, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise InvalidValue(str(error)) from error
+
+
+@lru_cache(maxsize=8192)
+def _cached_key_id(label: str, owner_peer_id: str) -> str:
+    return key_id_of(label, owner_peer_id)
+
+
+def _check_slot(value: RecordMetadata | Tombstone) -> None:
+    _check_text("key_id", value.key_id, MAX_NAME)
+    _check_peer_id("issued_by", value.issued_by)
+    _check_peer_id("peer_id", value.peer_id)
+    _check_timestamp("timestamp_issued", value.timestamp_issued)
+    _check_bytes("solution", value.solution, MAX_PROOF)
+    _check_bytes("issuer_signature", value.issuer_signature, SIGNATURE_BYTES)
+
+
+# These check types too: values are also made straight from a caller's arguments, and are keys of caches.
+
+
+def _check_text(field: str, text: object, limit: int) -> None:
+    if type(text) is not str:
+        raise InvalidValue(f"{field} is {type(text).__name__}, not text")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:  # lone surrogates
+        raise InvalidValue(f"{field} isn't valid UTF-8: {error.reason}") from error
+    if size > limit:
+        raise InvalidValue(f"{field} has {size} bytes, more than {limit}")
+
+
+def _check_bytes(field: str, content: object, limit: int) -> None:
+    if type(content) is not bytes:
+        raise InvalidValue(f"{field} is {type(content).__name__}, not bytes")
+    if len(content) > limit:
+        raise InvalidValue(f"{field} has {len(content)} bytes, more than {limit}")
+
+
+def _check_option(field: str, option: object) -> None:
+    if type(option) is not tuple:
+        raise InvalidValue(f"{field} is {type(option).__name__}, not a tuple of no or one string")
+    if len(option) > 1:
+        raise InvalidValue(f"{field} holds {len(option)} strings, more than one")
+    for text in option:
+        _check_text(field, text, MAX_NAME)
+
+
+def _check_timestamp(field: str, timestamp: object) -> None:
+    if type(timestamp) is not int:  # nor a bool
+        raise InvalidValue(f"{field} is {type(timestamp).__name__}, not whole seconds")
+    if not 0 <= timestamp <= U63_MAX:
+        # A number of any length may come; printing one of more than 4,300 digits is an error.
+        shown = timestamp if abs(timestamp) < 2**128 else "a larger number"
+        raise InvalidValue(f"{field} is {shown}, not within 0 and {U63_MAX} seconds")
+
+
+def _check_peer_id(field: str, peer_id: object) -> None:
+    if type(peer_id) is not str:
+        raise InvalidValue(f"{field} is {type(peer_id).__name__}, not a peer id")
+    try:
+        public_key_of(peer_id)
+    except PeerIdError as error:
+        raise InvalidValue(str(PeerIdParseError(f"{field}: {error}"))) from error

@@ -1,0 +1,232 @@
+"""The bodies of the registry's calls, parsed and bounded at the edge.
+
+Values travel as the byte strings of their deterministic CBOR, so that what was signed, stored and compared is sent as
+it is. Method names: `registry.*` between members, `door.*` from a client to the node that it acts through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Final, TypeVar, cast
+
+import msgspec
+
+from registry.errors import InvalidValue
+from registry.model.merge import ResourceState
+from registry.model.values import (
+    Key,
+    KeyOrTombstone,
+    KeyTombstone,
+    Slot,
+    State,
+    decode_key,
+    decode_key_tombstone,
+    decode_state,
+    encode,
+)
+
+PUT: Final = "registry.put"
+READ: Final = "registry.read"
+COUNTERSIGN: Final = "registry.host"
+NODE_WRITE: Final = "node.write"
+NODE_READ: Final = "node.read"
+NODE_COUNTERSIGN: Final = "node.host"
+NODE_NEIGHBOURS: Final = "node.neighbours"
+NODE_PEER_INFOS: Final = "node.meeting"
+NODE_STATUS: Final = "node.status"
+NODE_SERVICE: Final = "node.service"
+NODE_PROGRESS: Final = "node.progress"
+NODE_EXPLAIN: Final = "node.explain"
+NODE_UPKEEP: Final = "node.upkeep"
+
+MAX_ITEMS: Final = 512  # of one put
+MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB
+MAX_ERRORS: Final = 64
+
+Blob = Annotated[bytes, msgspec.Meta(max_length=128 * 1024)]
+Name = Annotated[str, msgspec.Meta(max_length=1024)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+Count = Annotated[int, msgspec.Meta(ge=-(2**15), lt=2**15)]
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One write: a key and under it a state or nothing; or a key tombstone.
+
+    Between replicas a state may also come with the key tombstone that it survived.
+    """
+
+    key_or_tombstone: KeyOrTombstone
+    state: State | None = None
+
+    @property
+    def key_id(self) -> str:
+        return self.key_or_tombstone.id
+
+    def as_resource(self) -> ResourceState:
+        """All that somebody knows who knows but this."""
+        states = [self.state] if self.state else []
+        if isinstance(self.key_or_tombstone, KeyTombstone):
+            return ResourceState.of(None, states, self.key_or_tombstone)
+        return ResourceState.of(self.key_or_tombstone, states)
+
+    def size(self) -> int:
+        """Bytes on the wire, about."""
+        return len(encode(self.key_or_tombstone)) + (len(encode(self.state)) if self.state else 0) + 16
+
+
+class PutBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.put`: [key or key tombstone, state or empty] each; an empty first one repeats the last.
+
+    The answer is a list of error texts, empty ones for success.
+    """
+
+    items: Annotated[tuple[tuple[Blob, Blob], ...], msgspec.Meta(max_length=MAX_ITEMS)]
+
+    @classmethod
+    def of(cls, items: Iterable[Item]) -> PutBody:
+        pairs: list[tuple[bytes, bytes]] = []
+        last: KeyOrTombstone | None = None
+        for item in items:
+            key_or_tombstone = b"" if item.key_or_tombstone is last else encode(item.key_or_tombstone)
+            pairs.append((key_or_tombstone, encode(item.state) if item.state else b""))
+            last = item.key_or_tombstone
+        return cls(tuple(pairs))
+
+
+class PutAnswer(msgspec.Struct, frozen=True, array_like=True):
+    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ITEMS)]
+
+
+class ReadBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.read`: what do you know of this resource, beyond this slot? `digest`: what the asker knows already."""
+
+    key_id: Name
+    digest: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    after: tuple[Name, Name, Name] | None = None
+
+
+class StatePage(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a resource's state: `more` says that there are slots after the last one here.
+
+    Of a replica that hasn't caught up since it was away (`caught_up` false), what it lacks proves nothing.
+    """
+
+    holds_key: bool
+    same: bool
+    key: Blob
+    states: Annotated[tuple[Blob, ...], msgspec.Meta(max_length=4096)]
+    more: bool
+    key_tombstone: Blob = b""
+    caught_up: bool = True
+
+    @classmethod
+    def of(cls, resource: ResourceState, after: tuple[str, str, str] | None, *, caught_up: bool = True) -> StatePage:
+        """The page that follows the slot `after`."""
+        blobs: list[bytes] = []
+        size = 0
+        slots = sorted(slot for slot in resource.slots if after is None or tuple(slot) > after)
+        for slot in slots:
+            blob = encode(resource.slots[slot])
+            size += len(blob)
+            if blobs and (size > MAX_PAGE or len(blobs) == 4096):
+                break
+            blobs.append(blob)
+        return cls(
+            holds_key=resource.key is not None,
+            same=False,
+            key=encode(resource.key) if resource.key else b"",
+            states=tuple(blobs),
+            more=len(blobs) < len(slots),
+            key_tombstone=encode(resource.key_tombstone) if resource.key_tombstone else b"",
+            caught_up=caught_up,
+        )
+
+    def decoded(self) -> tuple[Key | None, KeyTombstone | None, list[State]]:
+        """Raises InvalidValue. Not verified yet."""
+        return (
+            decode_key(self.key) if self.key else None,
+            decode_key_tombstone(self.key_tombstone) if self.key_tombstone else None,
+            [decode_state(blob) for blob in self.states],
+        )
+
+
+class CountersignBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.host`: sign this record as its host, please. The answer is the record."""
+
+    key: Blob
+    metadata: Blob
+
+
+class NodeWriteBody(msgspec.Struct, frozen=True, array_like=True):
+    key_or_tombstone: Blob
+    state: Blob
+    factor: Count
+    timeout: Seconds
+
+
+class NodeReadBody(msgspec.Struct, frozen=True, array_like=True):
+    key_id: Name
+    ack: Count
+    timeout: Seconds
+    after: tuple[Name, Name, Name] | None = None
+    key_suffices: bool = False
+
+
+class NodeCountersignBody(msgspec.Struct, frozen=True, array_like=True):
+    key: Blob
+    metadata: Blob
+    timeout: Seconds
+
+
+class NodeServiceBody(msgspec.Struct, frozen=True, array_like=True):
+    """A function of the service `registry`, by name, with its arguments; the host fills in its time and weights."""
+
+    function: Name
+    arguments: Annotated[tuple[Any, ...], msgspec.Meta(max_length=16)]
+
+
+class PeerInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A replica of a resource, and where it may be reached."""
+
+    peer_id: Name
+    addresses: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)]
+
+
+class WriteOutcome(msgspec.Struct, frozen=True, array_like=True):
+    """How a write went: replicas that have it on disk, replicas asked, errors with their peers."""
+
+    stored: int
+    targets: int
+    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
+    timed_out: bool = False
+    write_id: str = ""
+
+
+class ReadAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """How a read went: replicas that answered for the key, what they know together, errors with their peers."""
+
+    answered: int
+    page: StatePage
+    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
+    timed_out: bool = False
+
+
+Form = TypeVar("Form")
+
+
+def parse(body: object, form: type[Form]) -> Form:
+    """A typed body out of decoded CBOR. Raises InvalidValue."""
+    try:
+        return msgspec.convert(body, form, strict=True, builtin_types=(bytes,))
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidValue(f"malformed {form.__name__}: {error}") from error
+
+
+def build(body: msgspec.Struct) -> list[Any]:
+    """The body as CBOR-able values."""
+    return cast("list[Any]", msgspec.to_builtins(body, builtin_types=(bytes,)))
+
+
+def last_slot(states: Sequence[State]) -> Slot | None:
+    """Where the next page begins."""
+    return states[-1].slot if states else None

@@ -1,0 +1,92 @@
+"""What the registry needs of the network: satisfied by `overlay.OverlayPeer`, and by a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
+
+from overlay.pubsub.topics import Validator
+
+Handler = Callable[[str, object], Awaitable[object]]
+"""(peer id of the caller, authenticated; body) -> body. Bodies are CBOR-able Python values."""
+
+Clock = Callable[[], float]
+"""Seconds since 1970."""
+
+
+class TopicNetwork(Protocol):
+    """Announcements to whoever joined a topic: satisfied by `overlay.pubsub.topics.Topics`."""
+
+    def validate_with(self, validate: Validator) -> None:
+        """Has `validate` decide what becomes of what others announce."""
+        ...
+
+    async def join(self, topic: str) -> bool:
+        """One use of a topic more; False when this peer can't be in it."""
+        ...
+
+    def leave(self, topic: str) -> None:
+        """One use of a topic less."""
+        ...
+
+    def peers_in(self, topic: str) -> Collection[str]:
+        """The connected peers that are known to be in a topic."""
+        ...
+
+    async def announce(self, topic: str, payload: bytes) -> None:
+        """Tells everybody in a topic."""
+        ...
+
+
+class Network(Protocol):
+    """Peers, addressed by id, and who is near to a resource."""
+
+    @property
+    def topics(self) -> TopicNetwork:
+        """Announcements."""
+        ...
+
+    @property
+    def peer_id(self) -> str:
+        """Our own peer id (base58)."""
+        ...
+
+    async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
+        """The `count` nearest live members, nearest first, this one included when it is a member."""
+        ...
+
+    def is_responsible(self, resource_id: str, count: int) -> bool:
+        """Whether this member is among the `count` nearest that it knows of; asks nobody."""
+        ...
+
+    def members(self) -> list[str]:
+        """The other members that this one is linked to."""
+        ...
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        """Where a peer may be reached, as far as known (multiaddrs); what this one tells others of itself."""
+        ...
+
+    def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
+        """Where a peer may be reached, as somebody says."""
+        ...
+
+    def on_membership_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback()` called whenever a member came or went."""
+        ...
+
+    def is_isolated(self) -> bool:
+        """Whether this peer should have company and has none."""
+        ...
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Raises `overlay.errors.CallFailed`."""
+        ...
+
+    async def call_anywhere(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """The same for peers that can't be dialled, and methods served with `relayed`."""
+        ...
+
+    def serve(self, method: str, handler: Handler, *, relayed: bool = False) -> None:
+        """Answers calls of `method`; the handler may raise `overlay.errors.Refusal`. `relayed`: also through relays."""
+        ...

@@ -1,0 +1,89 @@
+"""What one replica knows of a resource, page by page, of it only what verifies (fault 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from registry.model.merge import ResourceState
+from registry.model.values import Key, KeyTombstone, State
+from registry.model.verification import VERIFIED_AT_ONCE, is_good, key_is_good, key_tombstone_is_good
+from registry.protocol.messages import READ, ReadBody, StatePage, build, last_slot, parse
+from registry.protocol.network import Clock, Network
+from registry.settings import RegistrySettings
+
+MAX_PAGES: Final = 64  # of one replica's answer; a liar could go on for ever
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Fetcher:
+    """Asks replicas, and believes what is signed."""
+
+    def __init__(self, network: Network, settings: RegistrySettings, clock: Clock) -> None:
+        self._network = network
+        self._settings = settings
+        self._clock = clock
+
+    async def fetch(
+        self, peer_id: str, key_id: str, known: ResourceState, *, timeout: float
+    ) -> tuple[ResourceState, bool]:
+        """What a replica knows, and whether it has caught up; `known` spares sending what is known already.
+
+        `timeout` in seconds is for each page. Raises CallFailed, InvalidValue.
+        """
+        key: Key | None = None
+        key_tombstone: KeyTombstone | None = None
+        states: list[State] = []
+        caught_up = True
+        after = None
+        digest = b"" if known.is_empty() else known.digest()
+        for _ in range(MAX_PAGES):
+            body = ReadBody(key_id=key_id, digest=digest, after=after)
+            page = parse(await self._network.call(peer_id, READ, build(body), timeout=timeout), StatePage)
+            caught_up = caught_up and page.caught_up
+            if page.same and digest:
+                return known, caught_up
+            page_key, page_key_tombstone, page_states = page.decoded()
+            key = key or self._good_key(peer_id, key_id, page_key)
+            key_tombstone = key_tombstone or self._good_key_tombstone(peer_id, key_id, page_key_tombstone)
+            states.extend(await self._good(peer_id, key_id, page_states))
+            following = last_slot(page_states)
+            if not page.more or following is None or (after is not None and following <= after):
+                break
+            after = following
+        return ResourceState.of(key, states, key_tombstone), caught_up
+
+    def _good_key_tombstone(self, peer_id: str, key_id: str, key_tombstone: KeyTombstone | None) -> KeyTombstone | None:
+        if key_tombstone is None or (
+            key_tombstone.id == key_id and key_tombstone_is_good(key_tombstone, int(self._clock()), self._settings)
+        ):
+            return key_tombstone
+        _log.warning("dropped a key tombstone that doesn't verify", peer=peer_id, key_id=key_id)
+        return None
+
+    def _good_key(self, peer_id: str, key_id: str, key: Key | None) -> Key | None:
+        if key is None or (key.id == key_id and key_is_good(key, int(self._clock()), self._settings)):
+            return key
+        _log.warning("dropped a key that doesn't verify", peer=peer_id, key_id=key_id)
+        return None
+
+    async def _good(self, peer_id: str, key_id: str, states: list[State]) -> list[State]:
+        good = await good_states(states, key_id, int(self._clock()), self._settings)
+        if len(good) < len(states):
+            _log.warning("dropped states that don't verify", peer=peer_id, count=len(states) - len(good))
+        return good
+
+
+async def good_states(states: Sequence[State], key_id: str, now: int, settings: RegistrySettings) -> list[State]:
+    """Those of `states` that are of this resource and verify; lets other tasks run in between."""
+    good: list[State] = []
+    for number, state in enumerate(states, start=1):
+        if state.slot.key_id == key_id and is_good(state, now, settings):
+            good.append(state)
+        if number % VERIFIED_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    return good

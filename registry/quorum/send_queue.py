@@ -1,0 +1,129 @@
+"""Puts on their way to other replicas: those to one peer are coalesced into one frame, there one commit.
+
+A put that nobody waits for lingers a little after the one before, so that those that follow each other share a frame.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from overlay.errors import CallFailed
+from registry.errors import InvalidValue, StorageError
+from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, build, parse
+from registry.protocol.network import Network
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
+LINGER: Final = 0.05  # seconds between frames of puts which nobody waits for
+MAX_BYTES: Final = 64 * 2**20  # of items to all peers; likewise
+MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is to be told
+SEND_TIMEOUT: Final = 6.0  # seconds for one frame
+
+Report = Callable[[str, str], None]
+"""(peer id, error text; empty when it is on that peer's disk)."""
+StoreHere = Callable[[Sequence[Item]], Awaitable[list[str]]]
+"""Stores on the own disk; per item an error text."""
+NoteFailure = Callable[[str, set[str]], None]
+"""(peer id, key ids whose puts didn't reach it)."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class SendQueue:
+    """One queue and at most one frame under way per peer. `run` owns the sending tasks."""
+
+    def __init__(self, network: Network, store_here: StoreHere, note_failure: NoteFailure) -> None:
+        self._network = network
+        self._store_here = store_here
+        self._note_failure = note_failure
+        self._waiting: dict[str, deque[tuple[Item, Report]]] = {}
+        self._urgent: dict[str, trio.Event] = {}
+        self._nursery: trio.Nursery | None = None
+        self._sent: dict[str, float] = {}
+        self._bytes = 0
+        self.frames = 0
+        self.items = 0
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sends until cancelled; what isn't sent by then is left to replication."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool) -> None:
+        """Queues one put; `report` is called once, later, from the sending task."""
+        if self._nursery is None:
+            report(peer_id, "this node is stopping")
+            return
+        size = item.size()
+        waiting = self._waiting.get(peer_id)
+        if self._bytes + size > MAX_BYTES or (waiting is None and len(self._waiting) >= MAX_PEERS):
+            report(peer_id, "too many puts are waiting")
+            return
+        if waiting is None:
+            waiting = self._waiting[peer_id] = deque()
+            self._urgent[peer_id] = trio.Event()
+            self._nursery.start_soon(self._send_all, peer_id)
+        if len(waiting) >= MAX_WAITING:
+            report(peer_id, "too many puts are waiting for this peer")
+            return
+        waiting.append((item, report))
+        self._bytes += size
+        if urgent:
+            self._urgent[peer_id].set()
+
+    async def _send_all(self, peer_id: str) -> None:
+        waiting = self._waiting[peer_id]
+        try:
+            while waiting:
+                with trio.move_on_at(self._sent.get(peer_id, -LINGER) + LINGER):
+                    await self._urgent[peer_id].wait()
+                if len(self._sent) >= MAX_PEERS:
+                    self._sent.clear()
+                self._sent[peer_id] = trio.current_time()
+                self._urgent[peer_id] = trio.Event()
+                await self._send(peer_id, self._next_batch(waiting))
+        finally:
+            del self._waiting[peer_id]
+            del self._urgent[peer_id]
+
+    def _next_batch(self, waiting: deque[tuple[Item, Report]]) -> list[tuple[Item, Report]]:
+        batch: list[tuple[Item, Report]] = []
+        size = 0
+        while waiting and len(batch) < MAX_ITEMS:
+            size += waiting[0][0].size()
+            if batch and size > MAX_PAGE:
+                break
+            batch.append(waiting.popleft())
+            self._bytes -= batch[-1][0].size()
+        return batch
+
+    async def _send(self, peer_id: str, batch: list[tuple[Item, Report]]) -> None:
+        body = build(PutBody.of(item for item, _ in batch))
+        self.frames += 1
+        self.items += len(batch)
+        try:
+            if peer_id == self._network.peer_id:
+                errors = tuple(await self._store_here([item for item, _ in batch]))
+            else:
+                errors = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer).errors
+        except (CallFailed, InvalidValue, StorageError) as error:
+            _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))
+            errors = (getattr(error, "reason", "") or str(error),) * len(batch)
+            self._note_failure(peer_id, {item.key_id for item, _ in batch})
+        except Exception:  # of one frame; raised on, it would end the node
+            _log.exception("a put failed", peer=peer_id)
+            errors = ("internal error",) * len(batch)
+        for position, (_, report) in enumerate(batch):
+            report(peer_id, errors[position] if position < len(errors) else "malformed answer to a put")

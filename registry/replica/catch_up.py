@@ -1,0 +1,79 @@
+"""Whether this node's answers count: not while it may have missed writes, being just back (DESIGN: replication).
+
+Rules:
+1. A node that was away, or is new in a network, has caught up with the first comparison that a replica completes with
+   it, or `CATCH_UP` seconds after it joined: then it counts all the same, or nodes that all start at once would wait
+   for each other.
+2. A node that lost all others was away.
+3. The first node of a network, with nothing stored, has nothing to catch up with.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+
+from registry.protocol.network import Network
+
+CATCH_UP: Final = 2.0  # seconds
+PATIENCE: Final = CATCH_UP + 0.5  # seconds that an answer waits for catching up
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class CatchUp:
+    """Starts as not caught up."""
+
+    def __init__(self) -> None:
+        self._caught_up = trio.Event()
+        self._compared = trio.Event()
+        self._changed = trio.Event()
+
+    @classmethod
+    def always(cls) -> CatchUp:
+        """Of what has no neighbours: a light client, the first node of a network."""
+        catch_up = cls()
+        catch_up.set()
+        return catch_up
+
+    def set(self) -> None:
+        """Caught up, for a reason of the caller's."""
+        self._caught_up.set()
+
+    @property
+    def is_caught_up(self) -> bool:
+        return self._caught_up.is_set()
+
+    async def wait(self) -> bool:
+        """Waits until caught up, for a while; whether that is so."""
+        with trio.move_on_after(PATIENCE):
+            await self._caught_up.wait()
+        return self.is_caught_up
+
+    def note_compared(self) -> None:
+        """A replica has completed a comparison with us."""
+        self._compared.set()
+
+    async def run(self, network: Network) -> None:
+        """Keeps the rules until cancelled."""
+        network.on_membership_change(self._note_change)
+        while True:
+            changed = self._changed
+            if network.is_isolated():
+                if self.is_caught_up:
+                    _log.info("isolated: what this node knows may be outdated from now on")
+                    self._caught_up = trio.Event()
+                self._compared = trio.Event()
+            elif not self.is_caught_up:
+                with trio.move_on_after(CATCH_UP):
+                    await self._compared.wait()
+                _log.info("caught up", by="comparison" if self._compared.is_set() else "time")
+                self._caught_up.set()
+                continue
+            await changed.wait()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

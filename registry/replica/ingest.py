@@ -1,0 +1,125 @@
+"""What this node takes into its storage: what verifies, what it is responsible for or has a part in, within quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal
+from registry.model.values import KeyTombstone
+from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key_or_tombstone, check_state
+from registry.protocol.messages import Item
+from registry.protocol.network import Clock, Network
+from registry.replica import rules
+from registry.replica.weights import Weights
+from registry.service import RegistryService
+from registry.settings import RegistrySettings
+from registry.storage import Store, Transaction
+
+
+class Ingest:
+    """Verifies and stores writes, whoever brings them."""
+
+    def __init__(
+        self, network: Network, store: Store, service: RegistryService, weights: Weights, clock: Clock
+    ) -> None:
+        self._network = network
+        self._store = store
+        self._service = service
+        self._weights = weights
+        self._clock = clock
+
+    @property
+    def settings(self) -> RegistrySettings:
+        return self._service.settings
+
+    def is_responsible(self, key_id: str) -> bool:
+        """Whether this member stores a resource for the network."""
+        return self._network.is_responsible(
+            key_id, self.settings.neighbourhood_size + self.settings.responsibility_margin
+        )
+
+    def has_part_in(self, item: Item) -> bool:
+        """Whether this node owns or hosts what is written, and so keeps it, however far away."""
+        if item.key_or_tombstone.owner_peer_id == self._network.peer_id:
+            return True
+        return item.state is not None and item.state.slot.peer_id == self._network.peer_id
+
+    async def store(self, items: Sequence[Item], source: str, *, keyless: bool = False) -> list[str]:
+        """Verifies and stores each item in one commit; per item an error text, empty when it is on disk.
+
+        `source` is the peer that brought them. With `keyless`, as between replicas, a state may outlive its key.
+        """
+        now = int(self._clock())
+        errors: list[str] = []
+        for number, item in enumerate(items, start=1):
+            errors.append(self._refusal(item, source, now))
+            if number % VERIFIED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+        moment = trio.current_time()
+
+        def decide(transaction: Transaction) -> list[str]:
+            transaction.source = f"from {source}"
+            return [
+                error or self._store_one(transaction, item, source, now, moment, keyless=keyless)
+                for item, error in zip(items, errors, strict=True)
+            ]
+
+        if all(errors):
+            return errors
+        return await self._store.write(decide)
+
+    def fault_of(self, item: Item) -> str:
+        """Why no replica would take this write, be it responsible or not; empty when it verifies."""
+        return self._fault(item, int(self._clock()))
+
+    def _refusal(self, item: Item, source: str, now: int) -> str:
+        # What this node itself learns, such as the end of what it hosts, it keeps.
+        brought_by_itself = source == self._network.peer_id
+        if not (brought_by_itself or self.has_part_in(item) or self.is_responsible(item.key_id)):
+            return str(NotResponsible(item.key_id))
+        return self._fault(item, now)
+
+    def _fault(self, item: Item, now: int) -> str:
+        try:
+            if item.state is not None and item.state.slot.key_id != item.key_id:
+                raise InvalidValue(f"the state is of key {item.state.slot.key_id}, sent with key {item.key_id}")
+            check_field_limits(item.key_or_tombstone, self.settings)
+            check_key_or_tombstone(item.key_or_tombstone, now, self.settings)
+            if item.state is not None:
+                check_field_limits(item.state, self.settings)
+                check_state(item.state, now, self.settings)
+        except RegistryError as error:
+            return str(error)
+        return ""
+
+    def _store_one(
+        self, transaction: Transaction, item: Item, source: str, now: int, moment: float, *, keyless: bool
+    ) -> str:
+        try:
+            self._store_key_or_tombstone(transaction, item, now)
+            if item.state is not None:
+                self._service.tombstone_limit.check(transaction, item.state, source, self.settings, moment)
+                rules.put_state(
+                    transaction,
+                    item.state,
+                    self._weights.of(item.state.slot.issued_by),
+                    self._network.peer_id,
+                    self.settings,
+                    now,
+                    keyless=keyless,
+                )
+        except RegistryRefusal as error:
+            return str(error)
+        return ""
+
+    def _store_key_or_tombstone(self, transaction: Transaction, item: Item, now: int) -> None:
+        key_or_tombstone, here = item.key_or_tombstone, self._network.peer_id
+        if isinstance(key_or_tombstone, KeyTombstone):
+            rules.remove_key(transaction, key_or_tombstone, here, self.settings, now)
+            return
+        weight = self._weights.of(key_or_tombstone.owner_peer_id)
+        store = rules.republish_key if item.state is not None else rules.register_key
+        store(transaction, key_or_tombstone, weight, here, self.settings, now)

@@ -1,0 +1,166 @@
+"""This node as a replica: it takes what others send and tells what it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from overlay.errors import Refusal
+from registry.errors import InvalidValue, StorageError
+from registry.model.merge import ResourceState, is_spent
+from registry.model.values import Slot, decode_key_or_tombstone, decode_state
+from registry.model.verification import is_expired
+from registry.protocol.messages import PUT, READ, Form, Item, PutAnswer, PutBody, ReadBody, StatePage, build, parse
+from registry.protocol.network import Clock, Network
+from registry.replica.catch_up import CatchUp
+from registry.replica.ingest import Ingest
+from registry.replica.takeover import Takeover
+from registry.settings import RegistrySettings
+from registry.storage import Store
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Replica:
+    """Serves `registry.put` and `registry.read` over `network`, out of `store`."""
+
+    def __init__(
+        self,
+        network: Network,
+        store: Store,
+        ingest: Ingest,
+        catch_up: CatchUp,
+        takeover: Takeover,
+        clock: Clock,
+    ) -> None:
+        self._network = network
+        self._store = store
+        self._clock = clock
+        self.ingest = ingest
+        self.catch_up = catch_up
+        self.takeover = takeover
+        self._hearers: list[Callable[[str, Sequence[Item]], None]] = []
+        network.serve(PUT, self._serve_put)
+        network.serve(READ, self._serve_read)
+
+    def on_put(self, hearer: Callable[[str, Sequence[Item]], None]) -> None:
+        """Has `hearer(peer id, items)` called, synchronously, for what a peer put and this one has now."""
+        self._hearers.append(hearer)
+
+    @property
+    def settings(self) -> RegistrySettings:
+        return self.ingest.settings
+
+    def is_among_nearest(self, key_id: str) -> bool:
+        """Whether writes of a resource are sent to this member; one beyond may hold a part only, as a host does."""
+        return self._network.is_responsible(key_id, self.settings.neighbourhood_size)
+
+    def counts_for(self, key_id: str) -> bool:
+        """Whether what is here of a resource is as good as another replica's, now."""
+        return self.catch_up.is_caught_up and not self.takeover.is_new_to(key_id)
+
+    async def wait_until_it_counts(self, key_id: str) -> bool:
+        """`counts_for`, after waiting for it for a while."""
+        return await self.catch_up.wait() and await self.takeover.wait(key_id)
+
+    async def resource(self, key_id: str) -> ResourceState:
+        """What this replica serves of a resource now: neither expired records nor spent tombstones or keys."""
+        return self._served(await self._store.resource(key_id))
+
+    async def own(self, key_id: str) -> ResourceState | None:
+        """`resource`, if this is one of the nearest replicas and its answers count."""
+        if not (self.is_among_nearest(key_id) and self.counts_for(key_id)):
+            return None
+        try:
+            return await self.resource(key_id)
+        except StorageError as error:
+            _log.error("the own state can't be read", key_id=key_id, error=str(error))
+            return None  # others know it too
+
+    async def take_announced(self, item: Item, source: str) -> bool:
+        """Stores a verified update that a peer announced, by the same rules as one that it put; whether it was news."""
+        if not self.ingest.is_responsible(item.key_id):
+            return False
+        try:
+            known = await self._store.resource(item.key_id)
+            if item.state is not None:
+                stored = known.slots.get(item.state.slot)
+                stale = stored is not None and stored.order() >= item.state.order()
+            else:
+                stale = known.key_tombstone is not None and known.key_tombstone == item.key_or_tombstone
+            return not stale and await self.ingest.store([item], source) == [""]
+        except StorageError as error:
+            _log.error("an announcement couldn't be stored", key_id=item.key_id, error=str(error))
+            return False
+
+    def resource_at_hand(self, key_id: str) -> ResourceState | None:
+        """`resource`, when it is in memory."""
+        stored = self._store.cached_resource(key_id)
+        return None if stored is None else self._served(stored)
+
+    def _served(self, stored: ResourceState) -> ResourceState:
+        now, settings = int(self._clock()), self.settings
+        key = stored.key
+        if key is not None and is_expired(key.timestamp_created, settings.key_lifetime, now):
+            key = None
+        key_tombstone = stored.key_tombstone
+        if key_tombstone is not None and is_expired(
+            key_tombstone.timestamp_issued, settings.key_tombstone_lifetime, now
+        ):
+            key_tombstone = None
+        kept = [state for state in stored.slots.values() if not is_spent(state, now, settings)]
+        if key is stored.key and key_tombstone is stored.key_tombstone and len(kept) == len(stored.slots):
+            return stored
+        return ResourceState.of(key, kept, key_tombstone)
+
+    async def _serve_put(self, caller: str, body: object) -> object:
+        return await self.take(caller, _parsed(body, PutBody), keyless=False)
+
+    async def take(self, caller: str, body: PutBody, *, keyless: bool) -> object:
+        """Stores what a peer sent; the answer to it. `keyless`: see `Ingest.store`. Raises Refusal."""
+        items: list[Item] = []
+        positions: list[int] = []
+        errors = [""] * len(body.items)
+        key_or_tombstone = b""
+        for position, (new_key_or_tombstone, state) in enumerate(body.items):
+            key_or_tombstone = new_key_or_tombstone or key_or_tombstone
+            try:
+                items.append(Item(decode_key_or_tombstone(key_or_tombstone), decode_state(state) if state else None))
+                positions.append(position)
+            except InvalidValue as error:
+                errors[position] = str(error)
+        try:
+            stored = await self.ingest.store(items, caller, keyless=keyless)
+        except StorageError as error:  # its text names this node's files: for the log, not for peers
+            _log.error("a put couldn't be stored", caller=caller, items=len(items), error=str(error))
+            raise Refusal("storage", "the disk refused") from error
+        for position, error_text in zip(positions, stored, strict=True):
+            errors[position] = error_text
+        taken = [item for item, error_text in zip(items, stored, strict=True) if not error_text]
+        for hearer in self._hearers:
+            hearer(caller, taken)
+        if any(errors):
+            _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))
+        return build(PutAnswer(tuple(errors)))
+
+    async def _serve_read(self, caller: str, body: object) -> object:
+        request = _parsed(body, ReadBody)
+        caught_up = await self.wait_until_it_counts(request.key_id)
+        try:
+            resource = await self.resource(request.key_id)
+        except StorageError as error:
+            _log.error("a read failed", caller=caller, error=str(error))
+            raise Refusal("storage", "the disk refused") from error
+        if request.digest and not resource.is_empty() and request.digest == resource.digest():
+            holds_key = resource.key is not None
+            return build(StatePage(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up))
+        after = Slot(*request.after) if request.after else None
+        return build(StatePage.of(resource, after, caught_up=caught_up))
+
+
+def _parsed(body: object, form: type[Form]) -> Form:
+    try:
+        return parse(body, form)
+    except InvalidValue as error:
+        raise Refusal("invalid", str(error)) from error

@@ -1,0 +1,112 @@
+"""Offers what others wrote to this node alone to the rest of the neighbourhood, within a second.
+
+Unmodified scripts write to whom they please: not to the node that they act through, and not to who was away a moment.
+Rules:
+1. What was news here is offered after a random delay to the members of the neighbourhood that aren't known to have it.
+2. Who puts the same to this node has it; and once two other members offered it to everyone, as their puts show, this
+   node needn't: what got lost all the same, hourly comparing finds. Puts of others don't count: peer ids are free, and
+   whoever wants a tombstone held back could take two.
+3. Puts share frames with others to the same peer (`registry.quorum.send_queue`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from registry.model.values import digest_of
+from registry.protocol.messages import Item
+from registry.protocol.network import Network
+from registry.quorum.send_queue import SendQueue
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+DELAYS: Final = (0.1, 0.6)  # seconds until an offer, at random between these
+BATCHED: Final = 0.1  # seconds between looks at what is due
+ENOUGH: Final = 2  # other members that offered the same
+MOST_HEARD: Final = 64  # peers whose puts of one update are remembered
+MAX_DUE: Final = 4096  # beyond it, what is oldest is offered at once
+
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class _Due:
+    __slots__ = ("at", "item", "known_by")
+
+    def __init__(self, item: Item, at: float) -> None:
+        self.item = item
+        self.at = at
+        self.known_by: set[str] = set()
+
+
+class Rumors:
+    """Use `run`."""
+
+    def __init__(self, network: Network, send_queue: SendQueue, size: int, randomness: random.Random) -> None:
+        """`size` of a neighbourhood."""
+        self._network = network
+        self._send_queue = send_queue
+        self._size = size
+        self._random = randomness
+        self._due: OrderedDict[bytes, _Due] = OrderedDict()
+        self._overdue: list[_Due] = []
+        self._any_due = trio.Event()
+        self.offered = 0
+        """Puts made, to all peers together."""
+
+    def note(self, item: Item) -> None:
+        """`item` was written here, was news, and is on the disk."""
+        digest = _update(item)
+        if digest in self._due:
+            return
+        self._due[digest] = _Due(item, trio.current_time() + self._random.uniform(*DELAYS))
+        if len(self._due) > MAX_DUE:
+            self._overdue.append(self._due.popitem(last=False)[1])
+        self._any_due.set()
+
+    def heard(self, peer_id: str, items: Sequence[Item]) -> None:
+        """The peer put these here."""
+        for item in items if self._due else ():
+            due = self._due.get(_update(item))
+            if due is not None and len(due.known_by) < MOST_HEARD:
+                due.known_by.add(peer_id)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Offers until cancelled."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                await self._any_due.wait()
+                await trio.sleep(BATCHED)
+                now = trio.current_time()
+                ripe = [digest for digest, due in self._due.items() if due.at <= now]
+                overdue, self._overdue = self._overdue, []
+                for due in (*overdue, *map(self._due.pop, ripe)):
+                    nursery.start_soon(self._offer, due)
+                if not self._due:
+                    self._any_due = trio.Event()
+
+    async def _offer(self, due: _Due) -> None:
+        members = await self._network.neighbourhood(due.item.key_id, self._size)
+        if len(due.known_by.intersection(members)) >= ENOUGH:
+            return
+        for peer_id in members:
+            if peer_id != self._network.peer_id and peer_id not in due.known_by:
+                self.offered += 1
+                self._send_queue.put(peer_id, due.item, _note_report, urgent=False)
+
+
+def _update(item: Item) -> bytes:
+    return digest_of(item.key_or_tombstone if item.state is None else item.state)
+
+
+def _note_report(peer_id: str, error: str) -> None:
+    if error:
+        _log.debug("an offer wasn't taken", peer=peer_id, error=error)

@@ -1,0 +1,52 @@
+"""The bodies of the calls around announcements."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from registry.protocol.messages import Name
+
+SUBSCRIBE: Final = "registry.lease"
+ANNOUNCE: Final = "registry.announce"
+
+MAX_SUBSCRIPTIONS_IN_CALL: Final = 512
+SUBSCRIPTION_SECONDS: Final = 45.0  # life of a lease; whoever watches renews it three times as often
+
+Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
+
+
+class SubscriptionRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Tell me of changes of this resource; `on_topic`: I am in its topic. With `ends`, don't any more."""
+
+    key_id: Name
+    on_topic: bool
+    ends: bool = False
+
+
+class SubscribeBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.lease`: wishes of one watcher, for `SUBSCRIPTION_SECONDS` from now."""
+
+    requests: Annotated[tuple[SubscriptionRequest, ...], msgspec.Meta(max_length=MAX_SUBSCRIPTIONS_IN_CALL)]
+
+
+class SubscriptionReply(msgspec.Struct, frozen=True, array_like=True):
+    """Granted unless `error` says why not. `digest` is of all that this replica knows of the resource now."""
+
+    error: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    digest: Digest = b""
+
+
+class SubscribeAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """One grant per wish, in their order."""
+
+    replies: Annotated[tuple[SubscriptionReply, ...], msgspec.Meta(max_length=MAX_SUBSCRIPTIONS_IN_CALL)]
+
+
+class AnnounceBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.announce`: [resource id, payload] each, as on topics, for a watcher with which no topic is shared."""
+
+    items: Annotated[
+        tuple[tuple[Name, Annotated[bytes, msgspec.Meta(max_length=512 * 1024)]], ...], msgspec.Meta(max_length=512)
+    ]

@@ -1,0 +1,62 @@
+"""Work for scripts on the Trio thread: of each source one piece at a time, and no more than half of the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import groupby
+
+import pytest
+import trio
+
+from aqua_compat.particles.fairness.time_slices import TimeSlices
+
+
+async def test_whoever_computes_much_leaves_the_thread_to_others_between() -> None:
+    time_slices = TimeSlices()
+    order: list[str] = []
+
+    async def work(source: str, seconds: float) -> None:
+        async with time_slices.turn(source):
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until:
+                pass
+            order.append(source)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(work, "greedy", 0.01)
+        for _ in range(20):
+            nursery.start_soon(work, "modest", 0.0)
+        began = time.perf_counter()
+    assert time.perf_counter() - began >= 0.19, "it rests as long as it works"
+    assert order.index("modest") <= 1
+    assert "greedy" not in order[3:20], "all modest work is done while the greedy one rests"
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 100])
+async def test_longer_work_is_done_to_its_end_with_turns_of_others_within(count: int) -> None:
+    time_slices, order = TimeSlices(), list[str]()
+
+    def work(source: str) -> Iterator[None]:
+        for _ in range(count):
+            order.append(source)
+            yield
+
+    async with trio.open_nursery() as nursery:
+        for source in "ab":
+            nursery.start_soon(time_slices.run, source, work(source))
+    assert sorted(order) == sorted("ab" * count)
+    longest = max((len(list(group)) for _, group in groupby(order)), default=0)
+    assert longest <= 2 * 32
+
+
+async def test_cancelled_turn_passes_on(autojump_clock) -> None:
+    time_slices = TimeSlices()
+    with trio.move_on_after(1):
+        async with time_slices.turn("a"):
+            await trio.sleep_forever()
+    with trio.fail_after(1):
+        async with time_slices.turn("a"):
+            pass
+    assert not time_slices._locks

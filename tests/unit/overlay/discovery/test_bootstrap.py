@@ -1,0 +1,149 @@
+"""Joining against a network that is played: who can be reached is what each test says."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from overlay.discovery.bootstrap import Bootstrap, delay_before
+from overlay.errors import Unreachable
+from overlay.identity import Identity
+from overlay.settings import OverlaySettings
+
+OWN, BOOT, OTHER = (Identity.generate().peer_id for _ in range(3))
+ADDRESS = f"/ip4/192.0.2.1/tcp/4001/p2p/{BOOT}"
+
+
+class PlayedNetwork:
+    """Satisfies `Joinable`."""
+
+    peer_id = OWN
+
+    def __init__(self) -> None:
+        self.reachable: set[str] = set()
+        self.linked: set[str] = set()
+        self.remembered: list[str] = []
+        self.dials: list[tuple[float, str]] = []
+        self.looks = 0
+        self.bootstrap: Bootstrap | None = None
+
+    def members(self) -> list[str]:
+        return sorted(self.linked)
+
+    def is_linked(self, peer_id: str) -> bool:
+        return peer_id in self.linked
+
+    def remembered_members(self) -> list[str]:
+        return self.remembered
+
+    async def link_through(self, multiaddr: str) -> None:
+        await self.link(multiaddr.rpartition("/")[2])
+
+    async def link(self, peer_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.dials.append((trio.current_time(), peer_id))
+        if peer_id not in self.reachable:
+            raise Unreachable(peer_id, "connect")
+        self.linked.add(peer_id)
+        self.change()
+
+    async def self_lookup(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.looks += 1
+
+    def lose(self, peer_id: str) -> None:
+        self.linked.discard(peer_id)
+        self.change()
+
+    def change(self) -> None:
+        assert self.bootstrap is not None
+        self.bootstrap.note_change()
+
+
+@pytest.fixture
+async def network(nursery: trio.Nursery) -> PlayedNetwork:
+    played = PlayedNetwork()
+    played.bootstrap = Bootstrap(played, OverlaySettings(bootstrap=(ADDRESS,)), random.Random(1))
+    await nursery.start(played.bootstrap.run)
+    return played
+
+
+async def test_an_unreachable_bootstrap_peer_is_tried_for_ever_ever_less_often(
+    network: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    await trio.sleep(3600)
+    times = [time for time, _ in network.dials]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps[0] <= 0.25
+    assert max(gaps) <= 15
+    assert min(gaps[-50:]) >= 7.5
+    network.reachable.add(BOOT)
+    await trio.sleep(15)
+    assert network.linked == {BOOT}
+
+
+async def test_a_linked_bootstrap_peer_is_left_alone_until_it_is_lost(
+    network: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    network.reachable.add(BOOT)
+    await trio.sleep(3600)
+    dials = len(network.dials)
+    assert network.linked == {BOOT}
+    await trio.sleep(3600)
+    assert len(network.dials) == dials
+    network.lose(BOOT)
+    await trio.sleep(1)
+    assert network.linked == {BOOT}
+
+
+async def test_a_bootstrap_peer_that_drops_every_link_is_not_dialled_in_a_tight_loop(
+    network: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    network.reachable.add(BOOT)
+    for _ in range(1000):
+        await trio.sleep(0.1)
+        network.lose(BOOT)
+    assert len(network.dials) < 50
+
+
+async def test_an_isolated_peer_tries_the_members_that_it_remembers(
+    network: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    network.remembered = [OTHER]
+    network.reachable = {OTHER}
+    network.linked = {OTHER}
+    network.change()
+    await trio.sleep(100)
+    assert OTHER not in [peer_id for _, peer_id in network.dials]
+    network.lose(OTHER)
+    await trio.sleep(1)
+    assert network.linked == {OTHER}
+
+
+async def test_a_peer_looks_around_after_joining_and_from_time_to_time_but_not_all_the_time(
+    network: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    await trio.sleep(3600)
+    assert network.looks == 0
+    network.reachable.add(BOOT)
+    await trio.sleep(20)
+    assert network.looks >= 1
+    for _ in range(1000):
+        network.change()
+    await trio.sleep(1.4)
+    assert network.looks <= 4
+    looks = network.looks
+    await trio.sleep(3600)
+    assert 6 <= network.looks - looks <= 13
+
+
+def test_delays_grow_to_a_limit_with_jitter() -> None:
+    settings = OverlaySettings(retry_delay=1.0, retry_delay_limit=8.0)
+    randomness = random.Random(1)
+    for attempts, longest in ((1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (100, 8.0), (10**6, 8.0)):
+        delays = [delay_before(attempts, settings, randomness) for _ in range(100)]
+        assert longest / 2 <= min(delays) < max(delays) <= longest

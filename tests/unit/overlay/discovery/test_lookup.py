@@ -1,0 +1,182 @@
+"""Lookups among many peers in one process, against the answer that one who knows everyone would give."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import trio
+
+from overlay.discovery.keyspace import POSITION_BITS, nearest
+from overlay.discovery.lookup import Lookup
+from overlay.identity import Identity
+from overlay.libp2p.host import Host
+from overlay.rpc.links import Links
+from overlay.settings import OverlaySettings
+from tests.unit.overlay.memory_network import MemoryDialler, MemoryNetwork
+
+IDENTITIES = [Identity.from_seed(hashlib.sha256(b"surroundings %d" % number).digest()) for number in range(60)]
+WANTED = 5
+MEMBER = OverlaySettings(neighbourhood_size=8)
+LIGHT = OverlaySettings(neighbourhood_size=8, member=False)
+
+
+class AddressedDialler(MemoryDialler):
+    def listen_addresses(self) -> list[str]:
+        return [f"/ip4/192.0.2.1/tcp/4001/p2p/{self.peer_id}"]
+
+
+@dataclass
+class Peer:
+    dialler: AddressedDialler
+    links: Links
+    lookup: Lookup
+    stop: trio.CancelScope
+
+    @property
+    def peer_id(self) -> str:
+        return self.dialler.peer_id
+
+
+class Crowd:
+    """Peers on one memory network, which join by the first of them."""
+
+    def __init__(self, network: MemoryNetwork, nursery: trio.Nursery) -> None:
+        self.network = network
+        self.nursery = nursery
+        self.peers: dict[str, Peer] = {}
+
+    async def join(self, identity: Identity, settings: OverlaySettings = MEMBER) -> Peer:
+        dialler = AddressedDialler(self.network, identity.peer_id)
+        self.network.diallers[identity.peer_id] = dialler
+        links = Links(dialler, settings, member=settings.member)
+        peer = Peer(dialler, links, Lookup(cast("Host", dialler), links, settings), trio.CancelScope())
+
+        async def run(*, task_status: trio.TaskStatus[None]) -> None:
+            with peer.stop:
+                await links.run(task_status=task_status)
+
+        await self.nursery.start(run)
+        first = next(iter(self.peers.values()), None)
+        if settings.member:
+            self.peers[identity.peer_id] = peer
+        if first is not None:
+            await links.ensure_link(first.peer_id, timeout=1)
+            if settings.member:
+                await peer.lookup.self_lookup()
+        return peer
+
+    async def kill(self, peer: Peer) -> None:
+        del self.peers[peer.peer_id], self.network.diallers[peer.peer_id]
+        peer.stop.cancel()
+        for stream in peer.dialler.streams:
+            await stream.reset()
+        await trio.testing.wait_all_tasks_blocked()
+
+    def truly_nearest(self, position: int) -> list[str]:
+        return nearest(position, self.peers, WANTED)
+
+
+@asynccontextmanager
+async def crowd(count: int) -> AsyncIterator[Crowd]:
+    async with trio.open_nursery() as nursery:
+        crowd = Crowd(MemoryNetwork(nursery), nursery)
+        for identity in IDENTITIES[:count]:
+            await crowd.join(identity)
+        yield crowd
+        nursery.cancel_scope.cancel()
+
+
+def positions(count: int) -> list[int]:
+    draw = random.Random(7)
+    return [draw.getrandbits(POSITION_BITS) for _ in range(count)]
+
+
+async def test_everyone_finds_the_peers_that_are_truly_nearest(autojump_clock: trio.testing.MockClock) -> None:
+    async with crowd(40) as all_of_them:
+        for position, asker in zip(positions(40), all_of_them.peers.values(), strict=True):
+            assert await asker.lookup.nearest(position, WANTED) == all_of_them.truly_nearest(position)
+
+
+async def test_a_network_smaller_than_the_neighbourhood_is_known_whole_and_asked_no_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with crowd(6) as six:
+        asker = next(iter(six.peers.values()))
+        await asker.lookup.nearest(0, WANTED)
+        calls = asker.links.statistics().calls_made
+        for position in positions(5):
+            assert await asker.lookup.nearest(position, WANTED) == six.truly_nearest(position)
+        assert asker.links.statistics().calls_made == calls
+
+
+async def test_who_joins_is_found_at_once_by_all(autojump_clock: trio.testing.MockClock) -> None:
+    async with crowd(20) as twenty:
+        for identity in IDENTITIES[20:25]:
+            await trio.sleep(10)  # longer than foreign regions are believed
+            newcomer = await twenty.join(identity)
+            for position in positions(3):
+                for asker in (newcomer, *list(twenty.peers.values())[:5]):
+                    assert await asker.lookup.nearest(position, WANTED) == twenty.truly_nearest(position)
+
+
+async def test_who_died_is_left_out_and_the_next_nearest_takes_the_place(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with crowd(30) as thirty:
+        asker, *others = thirty.peers.values()
+        position = positions(1)[0]
+        for _ in range(4):
+            victim = next(peer for peer in others if peer.peer_id in thirty.truly_nearest(position))
+            others.remove(victim)
+            await thirty.kill(victim)
+            assert await asker.lookup.nearest(position, WANTED) == thirty.truly_nearest(position)
+
+
+async def test_a_peer_that_names_nobodies_changes_no_answer(autojump_clock: trio.testing.MockClock) -> None:
+    async with crowd(30) as thirty:
+        position = positions(1)[0]
+        liar = thirty.peers[thirty.truly_nearest(position)[0]]
+        nobodies = [Identity.generate().peer_id for _ in range(300)]
+
+        async def lie(caller: str, body: object) -> object:
+            await trio.lowlevel.checkpoint()
+            return [[peer_id, ["/ip4/192.0.2.9/tcp/1"]] for peer_id in nobodies]
+
+        liar.links._handlers["overlay/nearest"] = lie
+        asker = await thirty.join(IDENTITIES[50])
+        assert await asker.lookup.nearest(position, WANTED) == thirty.truly_nearest(position)
+        assert len(set(asker.dialler.dialled) & set(nobodies)) < 100
+
+
+async def test_answers_that_are_no_contacts_are_taken_as_none(autojump_clock: trio.testing.MockClock) -> None:
+    async with crowd(12) as twelve:
+        position = positions(1)[0]
+        for peer, answer in zip(list(twelve.peers.values())[4:8], (None, 7, [["x", []]], [[1, 2]]), strict=True):
+
+            async def answer_badly(caller: str, body: object, answer: object = answer) -> object:
+                await trio.lowlevel.checkpoint()
+                return answer
+
+            peer.links._handlers["overlay/nearest"] = answer_badly
+        asker = await twelve.join(IDENTITIES[50])
+        assert await asker.lookup.nearest(position, WANTED) == twelve.truly_nearest(position)
+
+
+async def test_a_light_client_asks_one_node_and_the_next_when_that_is_gone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with crowd(20) as twenty:
+        first, second, *_ = twenty.peers.values()
+        client = await twenty.join(IDENTITIES[50], LIGHT)
+        await client.links.ensure_link(second.peer_id, timeout=1)
+        position = positions(1)[0]
+        assert await client.lookup.nearest(position, WANTED) == twenty.truly_nearest(position)
+        assert set(client.dialler.dialled) == {first.peer_id, second.peer_id}
+        await twenty.kill(first)
+        assert await client.lookup.nearest(position, WANTED) == twenty.truly_nearest(position)
+        assert client.peer_id not in await second.lookup.nearest(position, 20)

@@ -1,0 +1,505 @@
+"""Storage: what was acknowledged is on disk, what was refused left no trace, and what the disk does ends nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import outcome
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.errors import RegistryRefusal, StorageError
+from registry.model.merge import ResourceState
+from registry.model.values import State, encode
+from registry.replica import rules as write_rules
+from registry.settings import RegistrySettings
+from registry.storage import Store, StoredKey, Transaction, database, open_store, resource_cache, store
+from registry.storage.database import open_database
+from tests.paths import ROOT
+from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, OWNER, a_key, a_record, a_tombstone, identity
+
+RULES = RegistrySettings()
+KEY = a_key()
+OTHER = a_key("other")
+Decide = Callable[[Transaction], object]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registry.sqlite"
+
+
+def puts(*states: State) -> Decide:
+    """A write that puts the key and the states."""
+
+    def decide(transaction: Transaction) -> list[bool]:
+        write_rules.republish_key(transaction, KEY, 0, NODE.peer_id, RegistrySettings(), NOW)
+        return [write_rules.put_state(transaction, state, 0, NODE.peer_id, RULES, NOW) for state in states]
+
+    return decide
+
+
+def then_refuses(decide: Decide) -> Decide:
+    def refuse(transaction: Transaction) -> None:
+        decide(transaction)
+        raise RegistryRefusal("refused")
+
+    return refuse
+
+
+async def outcome_of(store: Store, decide: Decide) -> outcome.Outcome[object]:
+    try:
+        return outcome.Value(await store.write(decide))
+    except Exception as error:
+        return outcome.Error(error)
+
+
+async def in_one_commit(store: Store, decides: Sequence[Decide]) -> list[outcome.Outcome[object]]:
+    """The writes' outcomes; all are queued while an earlier commit is held up, so they share the next."""
+    outcomes: dict[int, outcome.Outcome[object]] = {}
+
+    async def run(number: int, decide: Decide) -> None:
+        outcomes[number] = await outcome_of(store, decide)
+
+    async with held_up(store) as gate, trio.open_nursery() as nursery:
+        for number, decide in enumerate(decides):
+            nursery.start_soon(run, number, decide)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    return [outcomes[number] for number in range(len(decides))]
+
+
+@asynccontextmanager
+async def held_up(store: Store) -> AsyncIterator[threading.Event]:
+    """A commit is under way until the event is set, at the latest when the block ends."""
+    gate = threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.write, lambda _: gate.wait(10))
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            yield gate
+        finally:
+            gate.set()
+
+
+def on_disk(path: Path, key_id: str = KEY.id) -> ResourceState:
+    """What another process would read."""
+    connection = open_database(path)
+    try:
+        return Transaction(connection).resource(key_id)
+    finally:
+        connection.close()
+
+
+async def test_an_acknowledged_write_is_on_disk_and_in_what_is_read(path: Path) -> None:
+    record = a_record(KEY.id)
+    async with open_store(path) as store:
+        assert await store.write(puts(record)) == [True]
+        assert on_disk(path).slots == {record.slot: record}
+        assert (await store.resource(KEY.id)).slots == {record.slot: record}
+        newer = a_record(KEY.id, issued=NOW + 1)
+        await store.write(puts(newer))
+        assert store.cached_resource(KEY.id) == await store.resource(KEY.id)
+        assert (await store.resource(KEY.id)).slots == {record.slot: newer}
+
+
+async def test_reopening_keeps_data(path: Path) -> None:
+    states = [a_record(KEY.id, value="ä\x00"), a_tombstone(KEY.id, host=NODE)]
+    async with open_store(path) as store:
+        await store.write(puts(*states))
+        before = await store.resource(KEY.id)
+    async with open_store(path) as store:
+        assert await store.resource(KEY.id) == before == ResourceState.of(KEY, states)
+        assert await store.read(Transaction.counts) == (1, 1, 1)
+
+
+async def test_many_concurrent_writes_share_few_commits(path: Path) -> None:
+    async with open_store(path) as store:
+        async with trio.open_nursery() as nursery:
+            for number in range(64):
+                nursery.start_soon(store.write, puts(a_record(KEY.id, issuer=identity(100 + number))))
+        assert store.writes == 64
+        assert store.commits <= 5
+        assert len((await store.resource(KEY.id)).slots) == 64
+
+
+async def test_a_commit_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_COMMIT", 4)
+    async with open_store(path) as opened:
+        await in_one_commit(opened, [puts()] * 10)
+        assert opened.commits == 1 + 3
+
+
+async def test_a_refused_write_leaves_no_trace_and_does_not_touch_its_companions(path: Path) -> None:
+    async with open_store(path) as store:
+        await store.resource(KEY.id)
+        before, refused, after = (a_record(KEY.id, issuer=identity(number)) for number in (10, 11, 12))
+        outcomes = await in_one_commit(store, [puts(before), then_refuses(puts(refused, before)), puts(after)])
+        assert store.commits == 2
+        assert [type(each) for each in outcomes] == [outcome.Value, outcome.Error, outcome.Value]
+        assert isinstance(outcomes[1].error, RegistryRefusal)
+        expected = ResourceState.of(KEY, [before, after])
+        assert store.cached_resource(KEY.id) == expected
+        assert on_disk(path) == expected
+
+
+async def test_a_write_with_a_fault_of_its_own_does_not_touch_its_companions(path: Path) -> None:
+    def overflow(transaction: Transaction) -> None:
+        transaction.put_key(OTHER, NOW, 2**70)
+
+    def unsupported(transaction: Transaction) -> None:
+        transaction.put_key(OTHER, NOW, [])
+
+    def missing(transaction: Transaction) -> None:
+        transaction.put_key(OTHER, NOW, None)
+
+    def bug(transaction: Transaction) -> None:
+        transaction.put_key(OTHER, NOW, 0)
+        raise ZeroDivisionError
+
+    async with open_store(path) as store:
+        faults = [overflow, unsupported, missing, bug]
+        outcomes = await in_one_commit(store, [puts(a_record(KEY.id)), *faults, puts(a_tombstone(KEY.id, host=NODE))])
+        errors = [type(each.error) for each in outcomes[1:-1]]
+        assert errors == [OverflowError, StorageError, StorageError, ZeroDivisionError]
+        assert isinstance(outcomes[0], outcome.Value)
+        assert isinstance(outcomes[-1], outcome.Value)
+        assert len((await store.resource(KEY.id)).slots) == 2
+        assert (await store.resource(OTHER.id)).key is None
+
+
+async def test_each_write_of_a_commit_sees_those_before_it(path: Path) -> None:
+    def counts_then_puts(number: int) -> Decide:
+        def decide(transaction: Transaction) -> int:
+            present = len(transaction.resource(KEY.id).slots)
+            puts(a_record(KEY.id, issuer=identity(number)))(transaction)
+            return present
+
+        return decide
+
+    async with open_store(path) as store:
+        outcomes = await in_one_commit(store, [counts_then_puts(number) for number in range(10, 20)])
+        assert sorted(each.unwrap() for each in outcomes) == list(range(10))
+
+
+def lock(store: Store, path: Path) -> Callable[[], None]:
+    store._connection.execute("PRAGMA busy_timeout=20")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    return other.close
+
+
+def make_read_only(store: Store, path: Path) -> Callable[[], None]:
+    store._connection.execute("PRAGMA query_only=ON")
+    return lambda: store._connection.execute("PRAGMA query_only=OFF").close()
+
+
+def fill_disk(store: Store, path: Path) -> Callable[[], None]:
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count={pages}")
+    return lambda: store._connection.execute("PRAGMA max_page_count=1000000").close()
+
+
+@pytest.mark.parametrize("fail", [lock, make_read_only, fill_disk])
+async def test_a_failing_disk_fails_its_commit_with_an_error_each_and_the_store_lives_on(
+    path: Path, fail: Callable[[Store, Path], Callable[[], None]]
+) -> None:
+    large = [a_record(KEY.id, issuer=identity(number), value="x" * 60_000) for number in range(10, 14)]
+    async with open_store(path) as store:
+        await store.write(puts(a_record(KEY.id)))
+        known = await store.resource(KEY.id)
+        repair = fail(store, path)
+        outcomes = await in_one_commit_or_more(store, [puts(record) for record in large])
+        assert all(isinstance(each.error, StorageError) for each in outcomes)
+        assert len({id(each.error) for each in outcomes}) == len(outcomes)
+        assert str(path) in str(outcomes[0].error)
+        assert store.cached_resource(KEY.id) == known
+        repair()
+        assert on_disk(path) == known
+        await store.write(puts(*large))
+        assert len((await store.resource(KEY.id)).slots) == 5
+
+
+async def in_one_commit_or_more(store: Store, decides: Sequence[Decide]) -> list[outcome.Outcome[object]]:
+    """As `in_one_commit`, without holding one up: even an empty one may fail now."""
+    outcomes: list[outcome.Outcome[object]] = []
+
+    async def run(decide: Decide) -> None:
+        outcomes.append(await outcome_of(store, decide))
+
+    async with trio.open_nursery() as nursery:
+        for decide in decides:
+            nursery.start_soon(run, decide)
+    return outcomes
+
+
+async def test_a_lost_connection_fails_reads_and_writes_with_storage_errors(path: Path) -> None:
+    async with open_store(path) as store:
+        store._connection.close()
+        for _ in range(2):
+            with pytest.raises(StorageError, match=r"registry\.sqlite"):
+                await store.write(puts())
+            with pytest.raises(StorageError, match=r"registry\.sqlite"):
+                await store.resource(KEY.id)
+            with pytest.raises(StorageError, match=r"registry\.sqlite"):
+                await store.read(Transaction.counts)
+
+
+async def test_leaving_commits_what_was_queued_and_refuses_the_rest(path: Path) -> None:
+    record = a_record(KEY.id)
+    outcomes: list[outcome.Outcome[object]] = []
+
+    async def write(store: Store) -> None:
+        outcomes.append(await outcome_of(store, puts(record)))
+
+    async with trio.open_nursery() as nursery, open_store(path) as store, held_up(store):
+        nursery.start_soon(write, store)
+        await trio.testing.wait_all_tasks_blocked()
+        store.close()
+    assert isinstance(outcomes[0], outcome.Value)
+    assert on_disk(path).slots == {record.slot: record}
+    with pytest.raises(StorageError, match="closed"):
+        await store.write(puts())
+
+
+async def test_a_cancelled_writer_leaves_its_companions_and_the_store_alone(path: Path) -> None:
+    async with open_store(path) as store:
+        async with held_up(store) as gate, trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(store.write, puts(a_record(KEY.id, host=HOST)))
+                scope.cancel()
+                await store.write(puts(a_record(KEY.id, host=OWNER)))
+            assert scope.cancelled_caught
+            gate.set()
+        await store.write(puts(a_record(KEY.id, host=NODE)))
+        assert {slot.peer_id for slot in (await store.resource(KEY.id)).slots} >= {HOST.peer_id, NODE.peer_id}
+
+
+STATES = [
+    state
+    for host in (HOST, NODE)
+    for issued in (NOW, NOW + 90_000)
+    for state in (a_record(KEY.id, host=host, issued=issued), a_tombstone(KEY.id, host=host, issued=issued))
+]
+WRITES = (
+    st.lists(st.sampled_from(STATES), max_size=3).map(lambda states: puts(*states))
+    | st.sampled_from(STATES).map(lambda state: then_refuses(puts(state)))
+    | st.sampled_from(STATES).map(lambda state: lambda transaction: transaction.remove_state(state.slot))
+    | st.sampled_from([NOW, NOW + 86_400, NOW + 10**8]).map(
+        lambda now: lambda transaction: write_rules.clear_expired(transaction, now, RULES)
+    )
+    | st.just(lambda transaction: write_rules.evict_stale(transaction, NOW + 3600, OWNER.peer_id, RULES))
+    | st.just(lambda transaction: write_rules.evict_stale(transaction, NOW + 3600, STATES[0].slot.issued_by, RULES))
+    | st.just(lambda transaction: transaction.put_key(a_key(created=NOW + 1), NOW, 0))
+    | st.just(lambda transaction: transaction.remove_key(KEY.id))
+)
+
+
+@given(steps=st.lists(WRITES | st.none(), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_the_cache_equals_the_disk_after_any_writes(steps: list[Decide | None]) -> None:
+    async def run(path: Path) -> None:
+        async with open_store(path, inline=True) as store:
+            for step in steps:
+                if step is None:
+                    await store.resource(KEY.id)
+                else:
+                    await outcome_of(store, step)
+                cached = store.cached_resource(KEY.id)
+                assert cached is None or cached == await store.read(lambda transaction: transaction.resource(KEY.id))
+                assert store._cache.bytes == (cached.size() if cached else 0)
+
+    with TemporaryDirectory() as folder:
+        trio.run(run, Path(folder) / "registry.sqlite")
+
+
+async def test_the_cache_is_bounded_in_resources_and_in_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource_cache, "CACHED_RESOURCES", 3)
+    monkeypatch.setattr(resource_cache, "CACHED_BYTES", 50_000)
+    async with open_store(path) as opened:
+        for number in range(10):
+            await opened.resource(f"unknown {number}")
+        assert len(opened._cache) == 3
+        await opened.write(puts(a_record(KEY.id, value="x" * 60_000)))
+        assert len((await opened.resource(KEY.id)).slots) == 1
+        assert opened.cached_resource(KEY.id) is None
+        assert opened._cache.bytes <= 50_000
+
+
+# Opening: migrations and damage
+
+
+def version_of(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+    return version
+
+
+async def test_a_migration_keeps_the_data_of_an_older_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = a_record(KEY.id)
+    async with open_store(path) as store:
+        await store.write(puts(record))
+    older = version_of(path)
+    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, "CREATE TABLE added (x INTEGER);"))
+    async with open_store(path) as store:
+        assert (await store.resource(KEY.id)).slots == {record.slot: record}
+        assert (
+            await store.read(lambda transaction: transaction._connection.execute("SELECT * FROM added").fetchall())
+            == []
+        )
+    assert version_of(path) == older + 1
+
+
+def test_a_file_without_a_schema_gets_the_whole_one(path: Path) -> None:
+    sqlite3.connect(path).close()
+    open_database(path).close()
+    assert version_of(path) == len(database.MIGRATIONS)
+
+
+def test_a_failing_migration_leaves_the_older_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_database(path).close()
+    older = version_of(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, "CREATE TABLE added (x); nonsense;"))
+        with pytest.raises(StorageError, match="nonsense"):
+            open_database(path)
+    connection = open_database(path)
+    assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'added'").fetchone() == (0,)
+    connection.close()
+    assert version_of(path) == older
+
+
+def test_a_newer_schema_is_refused_with_the_remedy_and_left_alone(path: Path) -> None:
+    open_database(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    with pytest.raises(StorageError, match=r"registry\.sqlite was written by a newer version \(schema 999.*install"):
+        open_database(path)
+    assert version_of(path) == 999
+
+
+def test_a_file_that_is_no_database_is_refused_with_path_and_remedy(path: Path) -> None:
+    path.write_bytes(b"\xff" * 10_000)
+    with pytest.raises(StorageError, match=r"registry\.sqlite.*restore a copy, or move it away"):
+        open_database(path)
+    assert path.read_bytes() == b"\xff" * 10_000
+
+
+def test_a_place_where_no_file_can_be_is_refused_with_the_path(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="missing"):
+        open_database(tmp_path / "missing" / "registry.sqlite")
+    with pytest.raises(StorageError, match=str(tmp_path)):
+        open_database(tmp_path)
+
+
+def damage_all_but_the_schemas_page(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+
+
+async def test_a_file_with_damaged_pages_gives_storage_errors(path: Path) -> None:
+    async with open_store(path) as store:
+        await store.write(puts(*(a_record(KEY.id, issuer=identity(number)) for number in range(50, 90))))
+    damage_all_but_the_schemas_page(path)
+    async with open_store(path) as store:
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                await store.resource(KEY.id)
+            with pytest.raises(StorageError):
+                await store.write(puts(a_record(KEY.id)))
+
+
+async def test_a_damaged_row_gives_storage_errors_for_its_resource_alone(path: Path) -> None:
+    async with open_store(path) as store:
+        await store.write(puts(a_record(KEY.id)))
+        await store.write(lambda transaction: transaction.put_key(OTHER, NOW, 0))
+        await store.write(
+            lambda transaction: transaction._connection.execute("UPDATE states SET body = x'1c'") and None
+        )
+        with pytest.raises(StorageError, match="damaged"):
+            await store.resource(KEY.id)
+        with pytest.raises(StorageError, match="damaged"):
+            await store.write(puts(a_record(KEY.id, issued=NOW + 1)))
+        assert (await store.resource(OTHER.id)).key == OTHER
+
+
+WRITER = """
+import sys, trio
+from pathlib import Path
+from registry.replica import rules as write_rules
+from registry.settings import RegistrySettings
+from registry.storage import open_store
+from tests.unit.registry.builders import NODE, NOW, a_key, a_record, identity
+
+async def main(path):
+    key = a_key()
+    async with open_store(path) as store:
+        rules = RegistrySettings()
+        await store.write(lambda t: write_rules.republish_key(t, key, 0, NODE.peer_id, rules, NOW))
+        for number in range(200):
+            record = a_record(key.id, issuer=identity(1000 + number))
+            await store.write(lambda t: write_rules.put_state(t, record, 0, NODE.peer_id, rules, NOW))
+            print(number, flush=True)
+
+trio.run(main, Path(sys.argv[1]))
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
+    acknowledged = 7
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env=environment, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            if line.strip() == str(acknowledged):  # among lines of the log
+                writer.kill()
+                break
+        assert writer.wait(10) == -signal.SIGKILL
+    kept = on_disk(path)
+    assert kept.key == KEY
+    issuers = {slot.issued_by for slot in kept.slots}
+    assert issuers >= {identity(1000 + number).peer_id for number in range(acknowledged + 1)}
+
+
+# What a transaction reads
+
+
+async def test_keys_keep_what_only_this_node_knows_of_them(path: Path) -> None:
+    async with open_store(path) as store:
+        await store.write(lambda transaction: transaction.put_key(KEY, NOW + 5, 7))
+        assert await store.read(lambda transaction: transaction.key(KEY.id)) == StoredKey(KEY, NOW + 5, 7)
+
+
+async def test_what_a_host_holds_for_others_is_counted_in_records_and_bytes(path: Path) -> None:
+    own, first, second = (a_record(KEY.id, issuer=issuer, host=NODE) for issuer in (NODE, ISSUER, OWNER))
+    async with open_store(path) as store:
+        await store.write(puts(own, first, second, a_record(KEY.id, host=HOST), a_tombstone(KEY.id, identity(9), NODE)))
+        held = await store.read(lambda transaction: transaction.hosting(NODE.peer_id, ISSUER.peer_id))
+        assert held == (2, len(encode(first)) + len(encode(second)), 1)
+
+
+async def test_the_last_time_given_to_a_slot_is_remembered_and_never_goes_back(path: Path) -> None:
+    async with open_store(path) as store:
+        assert await store.read(lambda transaction: transaction.last_issued(KEY.id, HOST.peer_id)) == -1
+        for second in (NOW, NOW + 2, NOW + 1):
+            await store.write(lambda transaction, at=second: transaction.record_issued(KEY.id, HOST.peer_id, at))
+    async with open_store(path) as store:
+        assert await store.read(lambda transaction: transaction.last_issued(KEY.id, HOST.peer_id)) == NOW + 2
+        await store.write(lambda transaction: transaction.forget_issued(NOW + 2))
+        assert await store.read(lambda transaction: transaction.last_issued(KEY.id, HOST.peer_id)) == -1

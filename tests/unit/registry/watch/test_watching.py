@@ -1,0 +1,302 @@
+"""Watching in virtual time: what is told, in which order, and from whom after some are gone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.pubsub.topics import Verdict
+from registry.errors import InvalidValue
+from registry.model.merge import ResourceState
+from registry.model.values import Key, Record, State, Tombstone
+from registry.protocol.messages import Item
+from registry.settings import NodeSettings, RegistrySettings
+from registry.watch.announcement import announced, announcement_of
+from registry.watch.event import EventKind, WatchEvent
+from registry.watch.validator import SLOT_BURST, AnnouncementValidator
+from registry.watch.view import RENEW, SOONEST, View, next_renewal
+from registry.watch.watch import Watch
+from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.simulation.simulated_network import SimulatedNetwork
+from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_key_tombstone, a_record, a_tombstone
+
+KEY = a_key()
+SETTINGS = NodeSettings(registry=RegistrySettings(neighbourhood_size=3))
+
+
+class Around:
+    """Of a watched resource that is fed by hand."""
+
+    settings = RegistrySettings()
+    peer_id = HOST.peer_id
+    phase = 0.0
+
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def watched_by_hand() -> tuple[View, Around]:
+    around = Around()
+    view = View(KEY.id, around)  # type: ignore[arg-type]
+    view.merge(ResourceState(key=KEY))
+    view.is_ready = True
+    return view, around
+
+
+def pending(watch: Watch) -> Iterator[WatchEvent]:
+    while (event := watch._next()) is not None:
+        yield event
+
+
+async def test_a_renewal_is_no_event() -> None:
+    view, _ = watched_by_hand()
+    view.take(Item(KEY, a_record(KEY.id)))
+    watch = Watch(view, lambda _: None)
+    assert [event.kind for event in pending(watch)] == [EventKind.SNAPSHOT]
+    renewed = a_record(KEY.id, created=NOW + 5)
+    assert view.take(Item(KEY, renewed))
+    assert list(pending(watch)) == []
+    assert watch.records == (renewed,)
+
+
+async def test_what_expires_is_told_as_expired_and_what_was_ended_as_removed() -> None:
+    view, around = watched_by_hand()
+    record = a_record(KEY.id)
+    view.take(Item(KEY, record))
+    watch = Watch(view, lambda _: None)
+    assert next(pending(watch)).records == (record,)
+    around.now += around.settings.expired_age
+    view.refresh()
+    assert list(pending(watch)) == [WatchEvent(EventKind.EXPIRED, record)]
+    later = a_record(KEY.id, issued=int(around.now), created=int(around.now))
+    view.take(Item(KEY, later))
+    assert list(pending(watch)) == [WatchEvent(EventKind.ADDED, later)]
+    view.take(Item(KEY, a_tombstone(KEY.id, issued=int(around.now) + 1)))
+    assert list(pending(watch)) == [WatchEvent(EventKind.REMOVED, later)]
+
+
+async def test_removing_the_resource_removes_its_records() -> None:
+    view, _ = watched_by_hand()
+    record = a_record(KEY.id)
+    view.take(Item(KEY, record))
+    watch = Watch(view, lambda _: None)
+    assert len(list(pending(watch))) == 1
+    view.take(Item(a_key_tombstone(issued=NOW + 1)))
+    assert list(pending(watch)) == [WatchEvent(EventKind.REMOVED, record)]
+
+
+STATES = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 6), st.booleans(), st.booleans()).map(
+        lambda parts: (parts[0], parts[1], parts[2], parts[3])
+    ),
+    max_size=25,
+)
+
+
+@given(STATES)
+def test_whatever_the_order_events_lead_to_the_state_without_repeating_or_going_back(
+    updates: list[tuple[int, int, bool, bool]],
+) -> None:
+    view, _ = watched_by_hand()
+    watch = Watch(view, lambda _: None)
+    seen = {record.slot: record for event in pending(watch) for record in event.records}
+    for slot, age, ended, listens in updates:
+        value = f"value {age}"
+        issuer = (OWNER, HOST)[slot % 2]
+        state: State = (
+            a_tombstone(KEY.id, issuer=issuer, issued=NOW + age)
+            if ended
+            else a_record(KEY.id, issuer=issuer, issued=NOW + age, value=value)
+        )
+        view.take(Item(KEY, state))
+        if listens:
+            for event in pending(watch):
+                follow(seen, event)
+    for event in pending(watch):
+        follow(seen, event)
+    assert seen == view.visible
+
+
+def follow(seen: dict[object, Record], event: WatchEvent) -> None:
+    assert event.record is not None
+    slot = event.record.slot
+    before = seen.get(slot)
+    if event.kind is EventKind.REMOVED:
+        assert seen.pop(slot) == event.record
+        return
+    assert (before is None) == (event.kind is EventKind.ADDED)
+    if before is not None:
+        assert before.timestamp_issued < event.record.timestamp_issued
+        assert before.metadata.value != event.record.metadata.value
+    seen[slot] = event.record
+
+
+@pytest.mark.parametrize("state", [a_record(KEY.id), a_tombstone(KEY.id)])
+def test_an_announcement_is_read_as_it_was_written(state: State) -> None:
+    assert announced(KEY.id, announcement_of(Item(KEY, state))) == Item(KEY, state)
+    key_tombstone = Item(a_key_tombstone())
+    assert announced(key_tombstone.key_id, announcement_of(key_tombstone)) == key_tombstone
+
+
+def forged(value: Key | Record | Tombstone) -> Key | Record | Tombstone:
+    field = "issuer_signature" if isinstance(value, Tombstone) else "signature"
+    return msgspec.structs.replace(value, **{field: bytes(64)})
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"garbage",
+        announcement_of(Item(KEY)),  # a key alone is no news
+        announcement_of(Item(forged(KEY), a_record(KEY.id))),  # type: ignore[arg-type]
+        announcement_of(Item(KEY, forged(a_record(KEY.id)))),  # type: ignore[arg-type]
+        announcement_of(Item(KEY, forged(a_tombstone(KEY.id)))),  # type: ignore[arg-type]
+        announcement_of(Item(KEY, a_record("another key"))),
+        announcement_of(Item(a_key("another"), a_record(KEY.id))),
+        announcement_of(Item(KEY, a_record(KEY.id))) + b"\x00",
+        announcement_of(Item(a_key_tombstone(), a_record(KEY.id))),
+    ],
+)
+def test_what_no_honest_peer_announces_is_invalid(payload: bytes) -> None:
+    with pytest.raises(InvalidValue):
+        announced(KEY.id, payload)
+
+
+@asynccontextmanager
+async def watching_network() -> AsyncIterator[tuple[SimulatedNetwork, list[SimulatedNode], str]]:
+    async with simulated_nodes(6, SETTINGS) as (network, nodes):
+        created = await nodes[0].registry.create_resource("watched", factor=3)
+        assert created.resource_id is not None, created.errors
+        yield network, nodes, created.resource_id
+
+
+async def test_lost_sources_are_replaced_at_once_and_what_was_missed_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with watching_network() as (network, nodes, resource_id):
+        keepers = await nodes[0].registry.neighbours(resource_id)
+        outside = next(node for node in nodes if node.peer_id not in keepers)
+        issuer = next(node for node in nodes if node.peer_id != outside.peer_id and node.peer_id not in keepers)
+        async with outside.registry.watch(resource_id) as watch:
+            assert (await anext(watch)).kind is EventKind.SNAPSHOT
+            [view] = outside.parts.watches._views.values()
+            with trio.fail_after(RENEW / 2):
+                while sorted(view.sources) != sorted(keepers[:2]):  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+            network.down.add(keepers[0])
+            network.membership_changed()
+            began = trio.current_time()
+            with trio.fail_after(RENEW / 2):
+                while keepers[0] in view.sources or len(view.sources) != 2:  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+            done = await issuer.registry.register_service(resource_id, "v", issuer.peer_id, None, factor=2)
+            assert done.success, done.errors
+            event = await anext(watch)
+            assert event.kind is EventKind.ADDED
+            assert trio.current_time() - began < RENEW / 2
+
+
+async def test_what_is_lost_on_the_way_is_told_after_the_next_renewal(autojump_clock: trio.testing.MockClock) -> None:
+    async with watching_network() as (_, nodes, resource_id):
+        keepers = await nodes[0].registry.neighbours(resource_id)
+        outside = next(node for node in nodes if node.peer_id not in keepers)
+
+        async def lost(caller: str, body: object) -> object:
+            await trio.lowlevel.checkpoint()
+            return None
+
+        outside.peer.intercept("registry.announce", lost)
+        outside.parts.watches.phase = trio.current_time() + RENEW / 2  # not by chance just after the registration
+        async with outside.registry.watch(resource_id) as watch:
+            await anext(watch)
+            await trio.sleep(2)
+            done = await nodes[0].registry.register_service(resource_id, "v", nodes[0].peer_id, None, factor=3)
+            assert done.success, done.errors
+            began = trio.current_time()
+            assert (await anext(watch)).kind is EventKind.ADDED
+            assert 0.5 < trio.current_time() - began <= RENEW + 1
+
+
+async def test_a_lease_ends_with_its_watch_or_when_it_is_not_renewed(autojump_clock: trio.testing.MockClock) -> None:
+    async with watching_network() as (network, nodes, resource_id):
+        keepers = await nodes[0].registry.neighbours(resource_id)
+        outside = [node for node in nodes if node.peer_id not in keepers]
+        for node in outside[:2]:
+            watch = node.registry.watch(resource_id)
+            await anext(watch)
+            await trio.sleep(2)
+            assert sum(each.parts.subscriptions.count() for each in nodes) == 2
+            if node is outside[1]:
+                network.muted.add(node.peer_id)
+            else:
+                watch.close()
+            await trio.sleep(100)
+            assert sum(each.parts.subscriptions.count() for each in nodes) == 0
+
+
+async def validator_of(takes: bool) -> tuple[AnnouncementValidator, list[Item]]:
+    taken: list[Item] = []
+
+    async def take(item: Item, source: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        taken.append(item)
+        return takes
+
+    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW))
+    validator.add(take)
+    return validator, taken
+
+
+async def test_old_but_true_announcements_do_not_use_up_the_rate_of_the_next_one() -> None:
+    news = [False] * 100 + [True]
+
+    async def take(item: Item, source: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return news.pop(0)
+
+    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW))
+    validator.add(take)
+    payload = announcement_of(Item(KEY, a_record(KEY.id)))
+    verdicts = [await validator.validate(KEY.id, payload, "peer") for _ in range(101)]
+    assert verdicts == [Verdict.IGNORE] * 100 + [Verdict.ACCEPT]
+
+
+async def test_news_of_one_record_is_forwarded_within_a_rate() -> None:
+    validator, taken = await validator_of(takes=True)
+    payload = announcement_of(Item(KEY, a_record(KEY.id)))
+    verdicts = [await validator.validate(KEY.id, payload, "peer") for _ in range(100)]
+    assert verdicts.count(Verdict.ACCEPT) == SLOT_BURST
+    assert len(taken) == 100
+
+
+@pytest.mark.parametrize("created", [NOW + 3600, NOW - 86_400])
+async def test_what_is_from_the_future_or_too_old_is_ignored_without_blame(created: int) -> None:
+    validator, taken = await validator_of(takes=True)
+    payload = announcement_of(Item(KEY, a_record(KEY.id, created=created)))
+    assert await validator.validate(KEY.id, payload, "peer") is Verdict.IGNORE
+    assert taken == []
+
+
+@pytest.mark.parametrize("resource_id", ["", "x" * 1025, "\ud800"])
+async def test_what_is_no_resource_id_cannot_be_watched(resource_id: str) -> None:
+    async with simulated_nodes(1, SETTINGS) as (_, [node]):
+        with pytest.raises(InvalidValue):
+            node.registry.watch(resource_id)
+
+
+@given(st.floats(0, RENEW), st.floats(0, 1e7))
+def test_each_renewal_is_followed_by_one_that_is_later(phase: float, now: float) -> None:
+    for _ in range(20):
+        following = next_renewal(now, phase)
+        assert now + SOONEST / 2 < following <= now + RENEW + 2 * SOONEST
+        now = following
