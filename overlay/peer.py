@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -34,9 +33,7 @@ from overlay.relaying.relayed_rpc import RelayedRpc
 from overlay.rpc.links import Links
 from overlay.rpc.server import Handler
 from overlay.settings import OverlaySettings
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
+from overlay.tasks import TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -1,11 +1,23 @@
-"""Tasks that run behind a block, and end with it."""
+"""Tasks and waiting, beyond what Trio offers: nurseries behind blocks, threads, events that repeat."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
+
+if TYPE_CHECKING:
+    # libp2p 0.8.1 needs `trio-typing`, whose stubs of Trio 0.22 type checkers prefer to Trio's own types: the two
+    # differ in this class. Goes, with what `in_thread` says, when libp2p needs it no more.
+    from trio_typing import TaskStatus
+else:
+    from trio import TaskStatus
+
+__all__ = ["Broadcast", "TaskStatus", "Wakeup", "background", "in_thread"]
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -24,3 +36,47 @@ async def background() -> AsyncIterator[trio.Nursery]:
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any, limiter: trio.CapacityLimiter | None = None) -> T:
+    """Run a blocking function in a thread. When this is cancelled the thread is left to end by itself.
+
+    `limiter`: bounds how many threads are taken at the same time; Trio's own 40 by default.
+    """
+    # The old stubs lack `abandon_on_cancel`.
+    result: T = await trio.to_thread.run_sync(  # type: ignore[call-arg]
+        function, *arguments, abandon_on_cancel=True, limiter=limiter
+    )
+    return result
+
+
+class Wakeup:
+    """Wakes one task that does what has come up since: set any number of times, it wakes its waiter once."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        """Wake the waiter, now or when it waits next."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until it is set, unless it was since the last wait, and clear it. When cancelled, it stays set."""
+        await self._event.wait()
+        self._event = trio.Event()
+
+
+class Broadcast:
+    """Wakes all tasks that wait at the moment, again and again; who begins to wait later waits for the next time."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def send(self) -> None:
+        """Wake everybody who waits now."""
+        event, self._event = self._event, trio.Event()
+        event.set()
+
+    async def wait(self) -> None:
+        """Wait for the next `send`."""
+        await self._event.wait()

@@ -15,11 +15,10 @@ import trio
 
 from aqua_compat.api.client import AquaClient
 from aqua_compat.api.connections import connect
+from overlay.tasks import TaskStatus
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from trio_typing import TaskStatus
 
     from aqua_compat.rpc.server import ServiceLimits
     from registry.watch.event import WatchEvent

@@ -95,7 +95,7 @@ IDENTITY_FILE = "identity.json"
 
 
 def _require_trio() -> None:
-    if not trio.lowlevel.in_trio_run():  # type: ignore[attr-defined] # as in resources_api
+    if not trio.lowlevel.in_trio_run():  # type: ignore[attr-defined] # newer than the stubs, see overlay.tasks
         raise RuntimeError("this runs on Trio: start with trio.run; from asyncio or sync code use BlockingClient")
 
 

@@ -15,6 +15,7 @@ import trio
 
 from aqua_compat.schema.arguments import check_ack, check_optional_string, check_peer_id, check_string
 from aqua_compat.schema.constants import Constants
+from overlay.tasks import in_thread
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record
 
@@ -143,6 +144,6 @@ async def _outcome(call: RecordCall, record: Record) -> None:
         await call(record)
         return
     # A plain function may block, so it gets a thread; one that outlives its deadline is left to end there.
-    result = await trio.to_thread.run_sync(call, record, abandon_on_cancel=True)  # type: ignore[call-arg] # newer than the stubs that libp2p brings
+    result = await in_thread(call, record)
     if isawaitable(result):
         await result

@@ -88,16 +88,13 @@ class CommandSession:
         """Where the key's writes are remembered: one command at a time uses it, the next waits for its turn."""
         import trio
 
+        from overlay.tasks import in_thread
+
         folder = user_data_folder() / "clients" / self.key_name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (folder / "turn").open("w") as turn:
             with trio.move_on_after(self.timeout) as patience:
-                await trio.to_thread.run_sync(
-                    fcntl.flock,
-                    turn,
-                    fcntl.LOCK_EX,
-                    abandon_on_cancel=True,  # type: ignore[call-arg] # as in resources_api
-                )
+                await in_thread(fcntl.flock, turn, fcntl.LOCK_EX)
             if patience.cancelled_caught:
                 raise Failure(
                     f"another command acts as the key {self.key_name!r} for too long; try again when it ended"

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from aqua_compat.rpc.dispatch import Function
+from overlay.tasks import in_thread
 
 NO_MORE: Final = object()
 _CLOSING: Final = 1.0  # seconds for a sync generator to close
@@ -30,7 +31,7 @@ async def result_of(function: Function, arguments: list[object], running: trio.C
             running.release_on_behalf_of(turn)
     else:
         # Abandoned at the deadline: its thread ends when it ends, and counts until then.
-        result = await trio.to_thread.run_sync(function.call, *arguments, abandon_on_cancel=True, limiter=running)  # type: ignore[call-arg]  # newer than the stubs that libp2p brings
+        result = await in_thread(function.call, *arguments, limiter=running)
         if isawaitable(result):
             result = await result
     return sendable(result)
@@ -84,7 +85,7 @@ async def _in_threads(generator: Iterator[Any], threads: trio.CapacityLimiter) -
     try:
         while True:
             abandoned = True  # when cancelled meanwhile, the thread still uses it
-            result = await trio.to_thread.run_sync(next, generator, NO_MORE, abandon_on_cancel=True, limiter=threads)  # type: ignore[call-arg]  # as above
+            result = await in_thread(next, generator, NO_MORE, limiter=threads)
             abandoned = False
             if result is NO_MORE:
                 return
@@ -93,4 +94,4 @@ async def _in_threads(generator: Iterator[Any], threads: trio.CapacityLimiter) -
         close = getattr(generator, "close", None)
         if close is not None and not abandoned:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING):
-                await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=threads)  # type: ignore[call-arg]
+                await in_thread(close, limiter=threads)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import msgspec
 import structlog
@@ -28,9 +28,7 @@ from overlay.errors import CallFailed, PeerIdError, Refusal
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.rpc.links import Links
 from overlay.settings import PeerRecordSettings
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
+from overlay.tasks import TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -81,9 +79,11 @@ class PeerRecords:
         self._own = own
         self._clock = clock
         self._kept: dict[str, PeerRecord] = {}
-        self._sent_on = TokenBuckets(settings.rate, settings.burst)
-        self._received = TokenBuckets(settings.rate * _KEPT_BY, settings.burst * _KEPT_BY)
-        self._looked_up = TokenBuckets(_LOOKUP_RATE, _LOOKUP_BURST)
+        self._sent_on = TokenBuckets(settings.rate, settings.burst, debt=settings.burst)
+        self._received = TokenBuckets(
+            settings.rate * _KEPT_BY, settings.burst * _KEPT_BY, debt=settings.burst * _KEPT_BY
+        )
+        self._looked_up = TokenBuckets(_LOOKUP_RATE, _LOOKUP_BURST, debt=_LOOKUP_BURST)
         self._wanted = trio.Event()
         self._changed = trio.Event()
         if member:
@@ -212,7 +212,8 @@ class PeerRecords:
             put = msgspec.convert(body, _Put, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
             raise Refusal("malformed", str(error)) from error
-        if not self._received.take(caller) or (put.send_on and not self._sent_on.take(caller)):
+        now = trio.current_time()
+        if not self._received.take(caller, now) or (put.send_on and not self._sent_on.take(caller, now)):
             raise Refusal("overloaded", "too many contacts from this peer")
         try:
             peer_record = open_peer_record(put.sealed)
@@ -239,7 +240,7 @@ class PeerRecords:
             raise Refusal("malformed", "not a peer id") from error
         peer_record = self._known(get.peer_id)
         if get.look_up:
-            if not self._looked_up.take(caller):
+            if not self._looked_up.take(caller, trio.current_time()):
                 raise Refusal("overloaded", "too many lookups for this peer")
             peer_record = await self.find(get.peer_id, timeout=_ASK_TIMEOUT)
         return None if peer_record is None else peer_record.sealed

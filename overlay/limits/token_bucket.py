@@ -1,38 +1,44 @@
-"""What peers may use up of something: so much per second on average, so much at once."""
+"""Token buckets: so much per second on average, so much at once, for each of those who take."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final
 
-import trio
+from cachetools import LRUCache
 
-_TRACKED_PEERS: Final = 4096
+_TRACKED: Final = 4096
 
 
 class TokenBuckets:
-    """A token bucket per peer, for the peers that used theirs last. Taking beyond it makes a debt."""
+    """One bucket for each source, such as a peer; only the 4,096 sources that took last are remembered.
 
-    def __init__(self, rate: float, burst: float) -> None:
-        """`rate` per second, `burst` at once."""
+    Pure: the time comes in as an argument, in seconds of any clock that the caller keeps to. A clock that goes back
+    gives and takes nothing.
+    """
+
+    def __init__(self, rate: float, burst: float, *, debt: float = 0.0) -> None:
+        """`rate`: tokens per second. `burst`: tokens of a full bucket, with which every source begins.
+
+        `debt`: tokens that refused attempts may cost beyond an empty bucket; 0 makes refusals free. With a debt, a
+        source that doesn't stop asking isn't served before it has paused.
+        """
         self._rate = rate
         self._burst = burst
-        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # how much of `burst`, and when
+        self._most_spent = burst + debt
+        self._spent: LRUCache[Hashable, tuple[float, float]] = LRUCache(_TRACKED)  # tokens spent, and when
 
-    def take(self, peer_id: str) -> bool:
-        """Take one; False when nothing is left."""
-        now = trio.current_time()
-        spent = min(self._now(peer_id, now) + 1, 2 * self._burst)
-        self._spent[peer_id] = spent, now
-        self._spent.move_to_end(peer_id)
-        if len(self._spent) > _TRACKED_PEERS:
-            self._spent.popitem(last=False)
-        return spent <= self._burst
+    def take(self, source: Hashable, now: float) -> bool:
+        """Take one token of a source; False when it has none."""
+        spent, since = self._spent_until(source, now)
+        is_granted = spent + 1 <= self._burst
+        self._spent[source] = (spent + 1 if is_granted else min(spent + 1, max(self._most_spent, spent))), since
+        return is_granted
 
-    def debt(self, peer_id: str) -> float:
-        """Seconds until there is something to take again; 0 while there is."""
-        return max(self._now(peer_id, trio.current_time()) - self._burst, 0.0) / self._rate
+    def debt(self, source: Hashable, now: float) -> float:
+        """Seconds until a source has paid back what it took beyond its bucket; 0 when it owes nothing."""
+        return max(self._spent_until(source, now)[0] - self._burst, 0.0) / self._rate
 
-    def _now(self, peer_id: str, now: float) -> float:
-        spent, since = self._spent.get(peer_id, (0.0, now))
-        return max(spent - (now - since) * self._rate, 0.0)
+    def _spent_until(self, source: Hashable, now: float) -> tuple[float, float]:
+        spent, since = self._spent.get(source, (0.0, now))
+        return max(spent - max(now - since, 0.0) * self._rate, 0.0), max(now, since)

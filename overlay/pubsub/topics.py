@@ -11,7 +11,7 @@ import enum
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 import trio
@@ -22,9 +22,7 @@ from msgspec import Struct
 from overlay.libp2p.workarounds.guarded_pubsub import MAX_TOPIC, GuardedPubsub
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.settings import TopicLimits
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
+from overlay.tasks import TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -90,16 +88,19 @@ class Topics:
         self._changed = trio.Event()
         self._settled = trio.Event()
         self._bad: OrderedDict[bytes, None] = OrderedDict()
-        self._received = TokenBuckets(limits.rate, limits.burst)
-        self._faults = TokenBuckets(limits.invalid_rate, limits.invalid_burst)
+        self._received = TokenBuckets(limits.rate, limits.burst, debt=limits.burst)
+        self._faults = TokenBuckets(limits.invalid_rate, limits.invalid_burst, debt=limits.invalid_burst)
         self._slow: set[str] = set()
         self._published = self._forwarded = self._ignored = self._invalid = self._over_rate = self._banned = 0
         pubsub.admit = self._admit
-        pubsub.charge = self._received.take
+        pubsub.charge = self._charge
+
+    def _charge(self, peer_id: str) -> bool:
+        return self._received.take(peer_id, trio.current_time())
 
     def pause(self, peer_id: str) -> float:
         """Seconds for which nothing more should be read of a peer that sent more than it may."""
-        return self._received.debt(peer_id)
+        return self._received.debt(peer_id, trio.current_time())
 
     def validate_with(self, validate: Validator) -> None:
         """Have `validate` decide on messages of topics joined here."""
@@ -186,7 +187,7 @@ class Topics:
         ]
 
     async def _admit(self, forwarder: str, message: rpc_pb2.Message) -> bool:
-        if not self._received.take(forwarder):
+        if not self._received.take(forwarder, trio.current_time()):
             self._over_rate += 1
             return False
         identity = message_id(message)
@@ -225,7 +226,7 @@ class Topics:
             self._bad[identity] = None
             if len(self._bad) > _BAD_REMEMBERED:
                 self._bad.popitem(last=False)
-        if not self._faults.take(forwarder):
+        if not self._faults.take(forwarder, trio.current_time()):
             self._banned += 1
             log.warning("a peer is banned: it sends invalid messages", peer_id=forwarder, seconds=self._limits.ban)
             await self._ban(forwarder, self._limits.ban)

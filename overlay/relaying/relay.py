@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Annotated, Any, Final
 
 import msgspec
+import trio
 from msgspec import Meta, Struct
 
 from overlay.errors import (
@@ -72,7 +73,9 @@ class Relay:
         self._by_caller: Counter[str] = Counter()
         self._by_target: Counter[str] = Counter()
         self._between: Counter[tuple[str, str]] = Counter()
-        self._opened = TokenBuckets(limits.opened_by_caller, limits.opened_by_caller_burst)
+        self._opened = TokenBuckets(
+            limits.opened_by_caller, limits.opened_by_caller_burst, debt=limits.opened_by_caller_burst
+        )
         links.serve(RELAY_METHOD, self._pass_on)
 
     async def _pass_on(self, caller: str, body: object) -> object:
@@ -92,7 +95,7 @@ class Relay:
         # Never dials: a relay that dialled for strangers would be a tool for scanning.
         if not self._links.is_linked(relay_request.further[0] if relay_request.further else target):
             raise Refusal("unreachable", "it isn't connected to this relay")
-        if relay_request.purpose is Purpose.OPENING and not self._opened.take(caller):
+        if relay_request.purpose is Purpose.OPENING and not self._opened.take(caller, trio.current_time()):
             raise Refusal("overloaded", "this peer opens too many sessions")
         counted: list[tuple[Counter[Any], object]] = [
             (self._by_caller, caller),

@@ -89,7 +89,9 @@ class RelayedRpc:
         self._handlers: dict[str, Handler] = {}
         self._own = OwnSessions(limits.max_sessions)
         self._accepted = AcceptedSessions(limits.max_sessions)
-        self._accepted_via = TokenBuckets(limits.opened_via_relay, limits.opened_via_relay_burst)
+        self._accepted_via = TokenBuckets(
+            limits.opened_via_relay, limits.opened_via_relay_burst, debt=limits.opened_via_relay_burst
+        )
         self._opening: dict[tuple[str, ...], _Opening] = {}
         self._most_bytes = limits.max_bytes - _ENVELOPE
         links.serve(METHODS[Purpose.OPENING], self._accept)
@@ -198,7 +200,7 @@ class RelayedRpc:
 
     async def _accept(self, relay: str, body: object) -> object:
         await trio.lowlevel.checkpoint()
-        if not self._accepted_via.take(relay):
+        if not self._accepted_via.take(relay, trio.current_time()):
             raise Refusal("overloaded", "too many sessions are opened through this relay")
         try:
             opening = opening_of(body, self._identity.peer_id)

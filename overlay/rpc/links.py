@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -33,9 +32,7 @@ from overlay.rpc.protocol import METHOD_MAX_LENGTH, VERSION, Hello
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
 from overlay.settings import OverlaySettings
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
+from overlay.tasks import TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 import trio
 
 from overlay.errors import CallFailed
+from overlay.tasks import TaskStatus
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Network
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
 LINGER: Final = 0.05  # seconds between frames of puts which nobody waits for

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 import trio
 
+from overlay.tasks import TaskStatus
 from registry.errors import StorageError
 from registry.model.values import Tombstone, digest_of
 from registry.protocol.messages import MAX_ERRORS, Item, WriteOutcome
 from registry.protocol.network import Network
 from registry.quorum.send_queue import SendQueue
 from registry.replica.replica import Replica
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
 
 REMEMBERED_WRITES: Final = 1024
 MAX_UNDER_WAY: Final = 4096  # writes to the own disk; a disk that stalls makes them pile up

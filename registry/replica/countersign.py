@@ -10,6 +10,7 @@ from typing import Protocol
 
 from overlay.errors import Refusal
 from overlay.identity import Identity
+from overlay.limits.token_bucket import TokenBuckets
 from registry.errors import (
     HostingRefused,
     InvalidValue,
@@ -24,7 +25,6 @@ from registry.model.values import Key, Record, RecordMetadata, Slot, State, deco
 from registry.model.verification import check_field_limits, check_key, check_metadata
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, parse
 from registry.protocol.network import Clock, Network
-from registry.rates import Rates
 from registry.settings import RegistrySettings
 
 
@@ -69,7 +69,7 @@ class Countersigner:
         self._shelf = shelf
         self._settings = settings
         self._clock = clock
-        self._rates = Rates()
+        self._rates = TokenBuckets(settings.hosting.rate, settings.hosting.burst)
         network.serve(COUNTERSIGN, self._serve_host, relayed=True)
 
     async def host(self, key: Key, metadata: RecordMetadata, timestamp_created: int | None = None) -> Record:
@@ -145,7 +145,7 @@ class Countersigner:
     async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
         policy, issuer = self._settings.hosting, metadata.issued_by
         self.check_allowed(issuer)
-        if not self._rates.take(issuer, self._clock(), rate=policy.rate, burst=policy.burst):
+        if not self._rates.take(issuer, self._clock()):
             raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
         records, size, by_issuer = await self._shelf.occupancy(issuer)
         if is_update:

@@ -101,7 +101,7 @@ class Ingest:
         try:
             self._store_key_or_tombstone(transaction, item, now)
             if item.state is not None:
-                self._service.tombstone_limit.check(transaction, item.state, source, self.settings, moment)
+                self._service.tombstone_limit.check(transaction, item.state, source, moment)
                 rules.put_state(
                     transaction,
                     item.state,

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from overlay.limits.token_bucket import TokenBuckets
 from registry.errors import QuotaExceeded
 from registry.model.values import State, Tombstone
-from registry.rates import Rates
 from registry.settings import RegistrySettings
 from registry.storage.transaction import Transaction
 
 
 class TombstoneLimit:
-    """One per node, whichever way they come; the node itself isn't rationed."""
+    """One per node, whichever way they come; the node itself isn't limited."""
 
-    def __init__(self, host_peer_id: str) -> None:
+    def __init__(self, host_peer_id: str, settings: RegistrySettings) -> None:
         self._host_peer_id = host_peer_id
-        self._rates = Rates()
+        self._rates = TokenBuckets(settings.tombstone_rate, settings.tombstone_burst)
 
-    def check(
-        self, transaction: Transaction, state: State, source: str, settings: RegistrySettings, now: float
-    ) -> None:
+    def check(self, transaction: Transaction, state: State, source: str, now: float) -> None:
         """`source` brought the state; `now` by Trio's clock. Raises QuotaExceeded."""
         if not isinstance(state, Tombstone) or source == self._host_peer_id:
             return
         if transaction.state(state.slot) is not None:
             return
-        if not self._rates.take(source, now, rate=settings.tombstone_rate, burst=settings.tombstone_burst):
+        if not self._rates.take(source, now):
             raise QuotaExceeded(f"too many tombstones for unknown records by {source}; try again in a moment")

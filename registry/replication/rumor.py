@@ -14,18 +14,16 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 import trio
 
+from overlay.tasks import TaskStatus
 from registry.model.values import digest_of
 from registry.protocol.messages import Item
 from registry.protocol.network import Network
 from registry.quorum.send_queue import SendQueue
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
 
 DELAYS: Final = (0.1, 0.6)  # seconds until an offer, at random between these
 BATCHED: Final = 0.1  # seconds between looks at what is due

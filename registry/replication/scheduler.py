@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -24,14 +24,12 @@ import trio
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallFailed
+from overlay.tasks import TaskStatus
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.network import Network
 from registry.replication.anti_entropy import AntiEntropy
 from registry.settings import UpkeepSettings
 from registry.storage import Store
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
 
 SCANNED_AT_ONCE: Final = 256  # resources
 AT_ONCE: Final = 2  # comparisons

@@ -93,7 +93,7 @@ class _Shared:
         self.store = store
         self.host_peer_id = host_peer_id
         self.settings = settings
-        self.tombstone_limit = TombstoneLimit(host_peer_id)
+        self.tombstone_limit = TombstoneLimit(host_peer_id, settings)
 
 
 class RegistryService:
@@ -481,7 +481,7 @@ class RegistryService:
         shared, moment = self._shared, trio.current_time()
 
         def decide(transaction: Transaction) -> bool:
-            shared.tombstone_limit.check(transaction, state, self._source, shared.settings, moment)
+            shared.tombstone_limit.check(transaction, state, self._source, moment)
             return rules.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
 
         return await self._write(decide)
@@ -493,7 +493,7 @@ class RegistryService:
             updated = 0
             for state, weight in states:
                 try:
-                    shared.tombstone_limit.check(transaction, state, self._source, shared.settings, moment)
+                    shared.tombstone_limit.check(transaction, state, self._source, moment)
                     updated += rules.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
                 except (NewerRecordOrTombstoneExists, ValuesLimitExceeded, QuotaExceeded, KeyRemoved):
                     continue

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from overlay.tasks import TaskStatus
 from registry.client.renewal import Renewal
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.network import Clock
@@ -15,9 +16,6 @@ from registry.service import RegistryService
 from registry.settings import UpkeepSettings
 from registry.storage import Store
 from registry.upkeep.schedule import Schedule, ScheduleStatus
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
 
 CLEAR_EXPIRED: Final = "clearExpired_86400"
 REPLICATE: Final = "replicate_3600"

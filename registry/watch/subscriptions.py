@@ -8,13 +8,13 @@ its storage takes in. Watchers with whom no topic is shared, because one side is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 import trio
 
 from overlay.errors import CallFailed, Refusal
-from overlay.tasks import background
+from overlay.tasks import TaskStatus, background
 from registry.errors import InvalidValue, KeyNotExists, StorageError
 from registry.model.values import Slot
 from registry.protocol.messages import MAX_PAGE, Item, build, parse
@@ -32,9 +32,6 @@ from registry.watch.messages import (
     SubscriptionReply,
     SubscriptionRequest,
 )
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
 
 MAX_SUBSCRIPTIONS_OF_PEER: Final = 1024
 MAX_SUBSCRIPTIONS_ON_KEY: Final = 64  # more watchers than that turn to the next replica

@@ -7,12 +7,12 @@ from typing import Final
 
 import structlog
 
+from overlay.limits.token_bucket import TokenBuckets
 from overlay.pubsub.topics import Verdict
 from registry.errors import InvalidValue, RegistryError
 from registry.model.verification import check_field_limits, check_key_or_tombstone, check_state
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
-from registry.rates import Rates
 from registry.settings import RegistrySettings
 from registry.watch.announcement import announced
 
@@ -31,7 +31,7 @@ class AnnouncementValidator:
     def __init__(self, settings: RegistrySettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._rates = Rates()
+        self._rates = TokenBuckets(SLOT_RATE, SLOT_BURST)
         self._takers: list[Taker] = []
 
     def add(self, taker: Taker) -> None:
@@ -68,4 +68,4 @@ class AnnouncementValidator:
 
     def _is_within_rate(self, item: Item) -> bool:
         subject = ":".join(item.state.slot) if item.state else item.key_id
-        return self._rates.take(subject, self._clock(), rate=SLOT_RATE, burst=SLOT_BURST)
+        return self._rates.take(subject, self._clock())

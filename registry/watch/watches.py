@@ -6,14 +6,14 @@ import random
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import outcome
 import trio
 
 from overlay.errors import CallFailed, Refusal
 from overlay.pubsub.topics import Verdict
-from overlay.tasks import background
+from overlay.tasks import TaskStatus, background
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
 from registry.protocol.messages import Item, build, parse
@@ -35,9 +35,6 @@ from registry.watch.messages import (
 from registry.watch.validator import AnnouncementValidator
 from registry.watch.view import RENEW, TIMEOUT, View
 from registry.watch.watch import Watch
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
 
 LINGER: Final = 5.0  # seconds that a resource is watched on after its last watch ended
 

@@ -15,6 +15,7 @@ import trio
 from aqua_compat import Constants, connect
 from aqua_compat.api.client import AquaClient
 from aqua_compat.cli.node_process import NodeProcess
+from overlay.tasks import TaskStatus
 from tests.end_to_end.network import Network
 
 NODES = 12
@@ -62,7 +63,7 @@ class Ledger:
             for _ in range(8):
                 nursery.start_soon(work)
 
-    async def change(self, aqua: AquaClient, *, task_status: trio.TaskStatus[None]) -> None:
+    async def change(self, aqua: AquaClient, *, task_status: TaskStatus[None]) -> None:
         """Unregisters and registers, for ever; what isn't acknowledged by all five is unsure."""
         count = 0
         while True:

@@ -6,16 +6,13 @@ import os
 import random
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
 from aqua_compat import Constants, EventKind, NodeSettings, RegistrySettings, connect, node
+from overlay.tasks import TaskStatus
 from registry.settings import UpkeepSettings
 from tests.end_to_end.network import MAJORITY, Network, eventually
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
 
 LONGEST = 12.0  # seconds within which a call has to find another node
 OF_MOST = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)

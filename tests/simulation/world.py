@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from overlay.identity import Identity
+from overlay.tasks import TaskStatus
 from registry.assembly import Parts, assembled
 from registry.client.status import NodeStatus
 from registry.protocol.network import Clock
@@ -110,7 +111,7 @@ class World:
         self._note(f"split {sorted(sides.items())}")
         self.network.membership_changed()
 
-    async def _live(self, node: WorldNode, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _live(self, node: WorldNode, *, task_status: TaskStatus[None]) -> None:
         self._lives += 1
         path = self._folder / f"{self._lives}.sqlite"
         if node.image is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -18,9 +18,7 @@ from aqua_compat.particles.engine.steps import Outcome, Step
 from aqua_compat.particles.errors import InterpreterFailed, StepInterrupted
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.settings import AquaSettings
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
+from overlay.tasks import TaskStatus
 
 TICK: Final = 0.05  # seconds between advances of the epoch while steps run
 _ENDING: Final = 0.01  # seconds between advances when all are to end

@@ -22,11 +22,11 @@ from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
 from aqua_compat.particles.host_calls.host_calls import HostFunction, Tetraplets, native
 from aqua_compat.particles.host_calls.registry_calls import MadeBytes
 from overlay.identity import Identity
+from overlay.limits.token_bucket import TokenBuckets
 from registry.client.registry import Registry
 from registry.errors import HostingRefused, KeyNotExists, RegistryError
 from registry.model.values import Record, RecordMetadata
 from registry.protocol.network import Clock
-from registry.rates import Rates
 from registry.replica.countersign import Countersigner
 from registry.settings import HostingPolicy
 
@@ -110,13 +110,13 @@ def countersigning(
     registry: Registry, host: Countersigner, policy: HostingPolicy, lookups: FairSemaphore, clock: Clock
 ) -> Countersign:
     """Vouches as a host that looks up the keys of the records, in places of `lookups`, when all but the key is good."""
-    rates = Rates()
+    rates = TokenBuckets(policy.rate, policy.burst)
 
     async def vouch(source: str, metadata: RecordMetadata, timestamp_created: int) -> Record:
         issuer = metadata.issued_by
         host.check(metadata, timestamp_created)
         host.check_allowed(issuer)
-        if not host.trusts(issuer) and not rates.take(issuer, clock(), rate=policy.rate, burst=policy.burst):
+        if not host.trusts(issuer) and not rates.take(issuer, clock()):
             raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
         async with lookups.place(source):
             found = await registry.get_resource(metadata.key_id, timeout=_KEY_TIMEOUT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 import trio
@@ -14,9 +14,7 @@ from aqua_compat.particles.engine.actor import OVERHEAD, Actor, ActorEnvironment
 from aqua_compat.particles.errors import BadParticle
 from aqua_compat.particles.fairness.quota import Quota
 from aqua_compat.particles.particle import Particle, ParticleKey
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
+from overlay.tasks import TaskStatus
 
 Clock = Callable[[], float]
 

@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -28,9 +28,7 @@ from overlay.errors import CallFailed, NoSuchMethod, PeerIdError, StreamBroken
 from overlay.identity import public_key_of
 from overlay.libp2p.stream import negotiation_of
 from overlay.rpc.transport import ByteStream
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
+from overlay.tasks import TaskStatus
 
 LINK_METHOD: Final = "aqua/particle"
 _LARGEST_ON_LINK: Final = 512 * 1024  # bytes; a frame takes 1 MiB

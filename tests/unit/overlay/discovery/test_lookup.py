@@ -17,6 +17,7 @@ from overlay.identity import Identity
 from overlay.libp2p.host import Host
 from overlay.rpc.links import Links
 from overlay.settings import OverlaySettings
+from overlay.tasks import TaskStatus
 from tests.unit.overlay.memory_network import MemoryDialler, MemoryNetwork
 
 IDENTITIES = [Identity.from_seed(hashlib.sha256(b"surroundings %d" % number).digest()) for number in range(60)]
@@ -56,7 +57,7 @@ class Crowd:
         links = Links(dialler, settings, member=settings.member)
         peer = Peer(dialler, links, Lookup(cast("Host", dialler), links, settings), trio.CancelScope())
 
-        async def run(*, task_status: trio.TaskStatus[None]) -> None:
+        async def run(*, task_status: TaskStatus[None]) -> None:
             with peer.stop:
                 await links.run(task_status=task_status)
 

@@ -206,11 +206,11 @@ async def test_a_name_that_no_topic_has_is_refused() -> None:
 
 
 async def test_an_allowance_is_spent_owed_and_earned_back(autojump_clock: trio.testing.MockClock) -> None:
-    allowances = TokenBuckets(rate=2.0, burst=4.0)
-    assert [allowances.take("peer") for _ in range(6)] == [True] * 4 + [False] * 2
-    assert allowances.debt("peer") == 1.0
-    assert allowances.debt("another") == 0.0
+    buckets = TokenBuckets(rate=2.0, burst=4.0, debt=4.0)
+    assert [buckets.take("peer", trio.current_time()) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert buckets.debt("peer", trio.current_time()) == 1.0
+    assert buckets.debt("another", trio.current_time()) == 0.0
     await trio.sleep(1.5)
-    assert allowances.debt("peer") == 0.0
-    assert allowances.take("peer")
-    assert not allowances.take("peer")
+    assert buckets.debt("peer", trio.current_time()) == 0.0
+    assert buckets.take("peer", trio.current_time())
+    assert not buckets.take("peer", trio.current_time())
