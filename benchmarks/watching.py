@@ -24,7 +24,9 @@ from benchmarks.registry_operations import NODES, cpu_seconds, idle, network, pr
 from benchmarks.timing import timed
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
+from overlay.pubsub.topics import Topics
 from overlay.settings import OverlaySettings
+from overlay.tasks import background
 from registry.client.light import LightClient, open_light_client
 from registry.watch.watch import Watch
 
@@ -109,13 +111,15 @@ async def flood(nodes: list[NodeProcess], resource_id: str, issuer: LightClient)
     nearest = (await issuer.registry.neighbours(resource_id))[0]
     address = next(node.address for node in nodes if node.peer_id == nearest)
     settings = OverlaySettings(listen=(), member=False)
-    async with open_host(Identity.generate(), settings) as stranger:
+    async with open_host(Identity.generate(), settings) as stranger, background() as nursery:
+        topics = Topics(stranger.gossip, stranger.admission, settings.topics)
+        await nursery.start(topics.run)
         await stranger.connect(address, timeout=5)
-        await stranger.topics.join(resource_id)
+        await topics.join(resource_id)
         await trio.sleep(1)  # until it is in the topic's mesh
         began, sent = trio.current_time(), 0
         while stranger.is_connected(nearest) and sent < 5000:
-            await stranger.topics.announce(resource_id, b"garbage %d" % sent)
+            await topics.announce(resource_id, b"garbage %d" % sent)
             sent += 1
             await trio.sleep_until(began + sent / 1000)
         print(f"{'a flood of garbage':44} ended after {trio.current_time() - began:.2f} s and {sent} messages")

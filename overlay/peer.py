@@ -1,9 +1,12 @@
-"""A peer of the network, assembled: host, links, routing table, surroundings and joining, with one owner of all tasks.
+"""A peer of the network, assembled from the rooms of this package, with one owner of all tasks.
 
-open_peer ── host          libp2p: listening, connections, gossip
-          ├─ links         calls to and from every peer
-          ├─ joining       bootstrap, rejoining, looking around
-          └─ bookkeeping   newcomers and losses: routing table, addresses, one more dial before a member is given up
+open_peer ── host           py-libp2p: listening, connections, streams, gossip
+          └─ OverlayPeer.run
+             ├─ links         calls to and from every peer
+             ├─ topics        joining and leaving topics
+             ├─ bootstrap     joining the network, rejoining it, looking up our own position
+             ├─ departures    newcomers and lost members: routing table, addresses, more dials before one is given up
+             └─ peer_records  publishing where this peer can be reached
 """
 
 from __future__ import annotations
@@ -20,29 +23,31 @@ from overlay.discovery.bootstrap import Bootstrap, validate_bootstrap
 from overlay.discovery.departures import Departures
 from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.discovery.lookup import Lookup
-from overlay.discovery.peer_record import PeerRecord, sign_peer_record
+from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
 from overlay.errors import CallFailed, PeerIdError, Refusal
 from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
 from overlay.libp2p.kad import KadRouting
+from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.pubsub.topics import Topics
 from overlay.relaying.path_selection import PathSelection
 from overlay.relaying.relay import Relay
 from overlay.relaying.relayed_rpc import RelayedRpc
 from overlay.rpc.links import Links
 from overlay.rpc.server import Handler
+from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskStatus, background
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _FIND_METHOD = "overlay/find"
-_NODES = 2
+_NODES = 2  # through which a light client acts
 
 
 class OverlayStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a peer is doing: `connections` to `known_peers` now, the rest counted since its start."""
+    """What a peer has at present, and counts since its start."""
 
     connections: int
     """Open connections, with or without a link."""
@@ -54,10 +59,15 @@ class OverlayStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Peers in the Kad table."""
     calls_made: int
     calls_failed: int
+    """Calls of this peer that raised."""
     calls_served: int
+    """Calls of others that a handler answered."""
     refused: int
+    """Calls of others that a handler refused."""
     internal_errors: int
+    """Calls of others on which a handler broke."""
     overloaded: int
+    """Calls of others that were turned away because their sender had too many under way."""
     malformed: int
     """Frames that broke the protocol."""
     stalled: int
@@ -65,23 +75,30 @@ class OverlayStatistics(msgspec.Struct, frozen=True, kw_only=True):
     bytes_received: int
     bytes_sent: int
     dial_failures: int
+    """Attempts to connect that failed."""
 
 
 class OverlayPeer:
     """One peer of the network. Made by `open_peer`, which owns its tasks."""
 
     def __init__(self, host: Host, identity: Identity, settings: OverlaySettings) -> None:
-        self.host = host
+        self._host = host
         self._settings = settings
         self._links = Links(host, settings, settings.member)
         self._relayed = RelayedRpc(identity, self._links, settings.relaying)
         if settings.member:
             Relay(self._links, settings.relaying)
+        self._topics = Topics(host.gossip, host.admission, settings.topics)
         self._routing = KadRouting(host, settings, serve=settings.member)
         self._lookup = Lookup(host, self._links, settings)
         self._identity = identity
         self._peer_records = PeerRecords(
-            self._links, self._lookup, settings.peer_records, member=settings.member, own=self._own_peer_record
+            self._links,
+            self._lookup,
+            settings.peer_records,
+            member=settings.member,
+            own=self._own_peer_record,
+            open_sealed=open_peer_record,
         )
         self._bootstrap = Bootstrap(self, settings)
         self._joins_through_others = any(
@@ -98,11 +115,11 @@ class OverlayPeer:
     @property
     def peer_id(self) -> str:
         """Our own peer id (base58)."""
-        return self.host.peer_id
+        return self._host.peer_id
 
     def addresses(self) -> list[str]:
         """Multiaddrs at which others reach this peer, each ending in `/p2p/<own id>`; empty for one that only dials."""
-        return self.host.listen_addresses()
+        return self._host.listen_addresses()
 
     def serve(self, method: str, handler: Handler, *, relayed: bool = False) -> None:
         """Answer calls of `method` with `await handler(caller's peer id, body)`; bodies are what CBOR can carry.
@@ -139,9 +156,9 @@ class OverlayPeer:
         return await PathSelection(self, peer_id).call(method, lambda _: body, timeout)
 
     async def find(self, peer_id: str, *, timeout: float) -> list[str]:
-        """Multiaddrs of a peer: those known, else those that the peers nearest to it tell, or this one's node.
+        """Multiaddrs of a peer: those known, else those that the members nearest to it tell, or a light client's node.
 
-        Remembers them. Empty when nobody knows any.
+        Remembers them. Empty when no peer that was asked knows any.
         """
         with trio.move_on_after(timeout):
             if not self.addresses_of(peer_id) and self._settings.member:
@@ -149,7 +166,7 @@ class OverlayPeer:
             for member in self.members() if not self.addresses_of(peer_id) else ():
                 try:
                     answer = await self._links.call(member, _FIND_METHOD, peer_id, timeout=timeout)
-                    self.host.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
+                    self._host.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
                 except (CallFailed, msgspec.ValidationError) as error:
                     log.debug("a member didn't tell where a peer is", peer_id=peer_id, error=str(error))
                 if self.addresses_of(peer_id):
@@ -157,17 +174,17 @@ class OverlayPeer:
         return self.addresses_of(peer_id)
 
     def advertise(self) -> None:
-        """Tell the network from now on through which members this peer can be called; members do anyway."""
+        """Publish from now on through which members this peer can be called; members do anyway."""
         self._peer_records.advertise()
 
     async def find_peer_record(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
-        """Where a peer said lately that it can be reached, and through whom; remembers the addresses."""
+        """What a peer said lately of where it can be reached, and through which relays; remembers the addresses."""
         peer_record = await self._peer_records.find(peer_id, timeout=timeout)
         if peer_record is not None:
-            self.host.add_addresses(peer_id, peer_record.addresses)
+            self._host.add_addresses(peer_id, peer_record.addresses)
             for relay, address in peer_record.relay_addresses:
                 if not self.addresses_of(relay):  # what a stranger says of others pushes nothing out
-                    self.host.add_addresses(relay, [address])
+                    self._host.add_addresses(relay, [address])
         return peer_record
 
     async def connect(self, multiaddr: str, *, timeout: float) -> str:
@@ -176,17 +193,17 @@ class OverlayPeer:
         Raises `Unreachable` and other kinds of `CallFailed`, and `AddressError` for what isn't such an address.
         """
         deadline = trio.current_time() + timeout
-        peer_id = await self.host.connect(multiaddr, timeout=timeout)
+        peer_id = await self._host.connect(multiaddr, timeout=timeout)
         await self._links.ensure_link(peer_id, timeout=max(deadline - trio.current_time(), 0.0))
         return peer_id
 
     async def disconnect(self, peer_id: str) -> None:
         """Close every connection to a peer. Members may come back at once."""
-        await self.host.disconnect(peer_id)
+        await self._host.disconnect(peer_id)
 
     def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
         """Remember where a peer may be reached; bounded, and bad addresses are dropped silently."""
-        self.host.add_addresses(peer_id, addresses)
+        self._host.add_addresses(peer_id, addresses)
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
         """The `count` live members nearest to a resource, nearest first, this peer among them when it is one.
@@ -197,7 +214,7 @@ class OverlayPeer:
         return await self.nearest_to(resource_position(resource_id), count)
 
     async def nearest_to(self, position: int, count: int) -> list[str]:
-        """The same for any position of the keyspace (`overlay.discovery.keyspace`)."""
+        """The `count` live members nearest to any position of the keyspace (`overlay.discovery.keyspace`)."""
         return await self._lookup.nearest(position, count)
 
     def is_responsible(self, resource_id: str, count: int) -> bool:
@@ -209,7 +226,7 @@ class OverlayPeer:
         return self._lookup.members()
 
     def nodes(self) -> list[str]:
-        """The nodes that a light client acts through, the one it was linked to first at the beginning; else none."""
+        """The nodes that a light client acts through, the one linked to first at the beginning; none for a member."""
         return [] if self._settings.member else self.members()[:_NODES]
 
     def is_linked(self, peer_id: str) -> bool:
@@ -237,7 +254,7 @@ class OverlayPeer:
         """Counts as of now."""
         links = self._links.statistics()
         return OverlayStatistics(
-            connections=len(self.host.connected_peers()),
+            connections=len(self._host.connected_peers()),
             links=links.links,
             members=links.members,
             routing_table=len(self._routing),
@@ -251,24 +268,49 @@ class OverlayPeer:
             stalled=links.stalled,
             bytes_received=links.bytes_received,
             bytes_sent=links.bytes_sent,
-            dial_failures=self.host.dial_failures,
+            dial_failures=self._host.dial_failures,
         )
 
     @property
     def topics(self) -> Topics:
-        """Announcements to everybody who joined a topic."""
-        return self.host.topics
+        """Announcements to every peer that joined a topic."""
+        return self._topics
 
     def addresses_of(self, peer_id: str) -> list[str]:
         """Multiaddrs at which a peer may be reached, as far as known; of this peer, what it tells others."""
         if peer_id == self.peer_id:
             return self.addresses()
-        return self.host.addresses_of(peer_id)
+        return self._host.addresses_of(peer_id)
 
-    # What joining needs (`overlay.discovery.bootstrap.BootstrapPeer`).
+    # Streams of protocols beside calls.
+
+    def set_stream_handler(self, protocol_id: str, handler: StreamHandler) -> None:
+        """Have `handler` called with the remote peer's id for every stream of `protocol_id` that a peer opens."""
+        self._host.set_stream_handler(protocol_id, handler)
+
+    async def open_stream(self, peer_id: str, protocol_id: str) -> ByteStream:
+        """A new stream to a peer, over a connection that is made when there is none.
+
+        Raises `Unreachable`, or `ProtocolNotSupported`; takes at most `dial_timeout` for each of both steps.
+        """
+        return await self._host.open_stream(peer_id, protocol_id)
+
+    async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
+        """A new stream with `message` on it, to a peer that is known to speak `protocol_id`; saves a round trip.
+
+        The first that is read are the answers to `overlay.rpc.negotiation.negotiation_of`. Raises `Unreachable`, and
+        doesn't notice if the peer refuses the protocol.
+        """
+        return await self._host.open_stream_with(peer_id, protocol_id, message)
+
+    def is_connected(self, peer_id: str) -> bool:
+        """Whether a connection to the peer is open, with or without a link on it."""
+        return self._host.is_connected(peer_id)
+
+    # What `overlay.discovery.bootstrap.BootstrapPeer` asks for.
 
     def remembered_members(self) -> list[str]:
-        """Peers that were members, the latest of them."""
+        """The latest peers that were members, linked or not."""
         return self._departures.remembered()
 
     async def link_through(self, multiaddr: str) -> None:
@@ -280,16 +322,17 @@ class OverlayPeer:
         await self._links.ensure_link(peer_id, timeout=self._settings.dial_timeout)
 
     async def self_lookup(self) -> None:
-        """Look our own position up, so that everyone near knows us and is known; members only."""
+        """Look our own position up, so that the members near it and this one know each other; members only."""
         if self._settings.member:
             await self._lookup.self_lookup()
 
     # Tasks, owned by `open_peer`.
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Link, join and keep books until cancelled."""
+        """Run all of the peer's tasks until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._links.run)
+            await nursery.start(self._topics.run)
             nursery.start_soon(self._bootstrap.run)
             nursery.start_soon(self._departures.run)
             nursery.start_soon(self._peer_records.run)
@@ -311,7 +354,7 @@ class OverlayPeer:
         return sign_peer_record(self._identity, self.addresses(), relays, now)
 
     async def _answer_find(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
-        """Where a peer is, as far as this one knows; asks others only by a lookup, so no question runs in circles."""
+        """Tell the addresses of a peer. Asks others only by a lookup, so no question runs in circles."""
         try:
             position = peer_position(msgspec.convert(body, str))
         except (msgspec.ValidationError, PeerIdError) as error:
@@ -329,15 +372,7 @@ async def open_peer(identity: Identity, settings: OverlaySettings) -> AsyncItera
     Raises `AddressError` for settings with a bad address and `OverlayError` when it can't listen.
     """
     validate_bootstrap(settings.bootstrap)
-    failure: Exception | KeyboardInterrupt | SystemExit | None = None
-    async with open_host(identity, settings) as host, trio.open_nursery() as nursery:
+    async with open_host(identity, settings) as host, background() as nursery:
         peer = OverlayPeer(host, identity, settings)
         await nursery.start(peer.run)
-        try:
-            yield peer
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
-            # Raised again outside, so that it comes out as it is and not in a group.
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        yield peer

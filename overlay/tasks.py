@@ -60,6 +60,11 @@ class Wakeup:
         """Wake the waiter, now or when it waits next."""
         self._event.set()
 
+    def clear(self) -> None:
+        """Forget that it was set: for a waiter that looks at everything anyway before it waits."""
+        if self._event.is_set():
+            self._event = trio.Event()
+
     async def wait(self) -> None:
         """Wait until it is set, unless it was since the last wait, and clear it. When cancelled, it stays set."""
         await self._event.wait()

@@ -64,7 +64,7 @@ class Peer:
     async def is_connected(self, peer_id: str) -> bool:
         """Whether it is connected with a peer, or is it."""
         public_key_of(peer_id)
-        return peer_id == self._peer.peer_id or self._peer.host.is_connected(peer_id)
+        return peer_id == self._peer.peer_id or self._peer.is_connected(peer_id)
 
     async def connect(self, peer_id: str, addresses: list[str] | None = None) -> bool:
         """Connects with a peer; whether it is connected now."""

@@ -66,7 +66,7 @@ async def open_particle_server(
         background() as nursery,
     ):
         await nursery.start(pool.run)
-        node.peer.host.set_stream_handler(PROTOCOL, receiving.handle_stream)
+        node.peer.set_stream_handler(PROTOCOL, receiving.handle_stream)
         node.peer.serve(LINK_METHOD, receiving.handle_call)
         node.particles = metrics.snapshot
         yield metrics
@@ -152,7 +152,7 @@ class _OverOverlay:
         self._peer = peer
 
     def is_connected(self, peer_id: str) -> bool:
-        return self._peer.host.is_connected(peer_id)
+        return self._peer.is_connected(peer_id)
 
     def is_linked(self, peer_id: str) -> bool:
         return self._peer.is_linked(peer_id)
@@ -167,7 +167,7 @@ class _OverOverlay:
         return await self._peer.call(peer_id, method, body, timeout=timeout)
 
     async def open_stream(self, peer_id: str, protocol_id: str) -> ByteStream:
-        return await self._peer.host.open_stream(peer_id, protocol_id)
+        return await self._peer.open_stream(peer_id, protocol_id)
 
     async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
-        return await self._peer.host.open_stream_with(peer_id, protocol_id, message)
+        return await self._peer.open_stream_with(peer_id, protocol_id, message)

@@ -6,9 +6,10 @@ circuits are dialled by other means, and what no transport of ours can dial is o
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from typing import Protocol
 
+from cachetools import LRUCache
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from multiaddr.exceptions import MultiaddrError  # type: ignore[import-untyped]
 
@@ -52,13 +53,33 @@ def parse_peer_address(text: str) -> tuple[str, str]:
     return transport, peer_id
 
 
+class PeerAddresses(Protocol):
+    """What discovery needs of the host: where this peer and others can be reached."""
+
+    @property
+    def peer_id(self) -> str:
+        """Our own id (base58)."""
+        ...
+
+    def listen_addresses(self) -> list[str]:
+        """Multiaddrs at which others reach this peer, each ending in `/p2p/<own id>`."""
+        ...
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        """Multiaddrs known of a peer, empty when there are none."""
+        ...
+
+    def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
+        """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently."""
+        ...
+
+
 class AddressBook:
     """Addresses per peer, newest first; the peers longest unused make room for new ones, except those in use."""
 
     def __init__(self, *, max_peers: int, max_addresses_per_peer: int) -> None:
-        self._max_peers = max_peers
         self._max_addresses = max_addresses_per_peer
-        self._book: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._book: LRUCache[str, tuple[str, ...]] = LRUCache(max_peers)
 
     def __len__(self) -> int:
         return len(self._book)
@@ -76,9 +97,10 @@ class AddressBook:
         if not good:
             return []
         merged = tuple(dict.fromkeys((*good, *self._book.get(peer_id, ()))))[: self._max_addresses]
+        if peer_id not in self._book and len(self._book) >= self._book.maxsize:
+            for other in in_use:
+                self._book.get(other)  # counts as a use, so that another makes room
         self._book[peer_id] = merged
-        self._book.move_to_end(peer_id)
-        self._make_room(in_use)
         return good
 
     def of(self, peer_id: str) -> tuple[str, ...]:
@@ -89,14 +111,3 @@ class AddressBook:
         """Note that `address` has just led to the peer: it's tried first from now on."""
         known = self._book.get(peer_id, ())
         self._book[peer_id] = (address, *(other for other in known if other != address))[: self._max_addresses]
-        self._book.move_to_end(peer_id)
-
-    def _make_room(self, in_use: Collection[str]) -> None:
-        for _ in range(len(self._book)):
-            if len(self._book) <= self._max_peers:
-                return
-            oldest = next(iter(self._book))
-            if oldest in in_use:
-                self._book.move_to_end(oldest)
-            else:
-                del self._book[oldest]

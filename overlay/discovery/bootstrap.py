@@ -1,12 +1,12 @@
-"""How a peer gets into the network and stays in it.
+"""Gets a peer into the network and keeps it there.
 
 Rules:
 1. Every bootstrap address has a task that keeps a link to its peer, for ever: the nodes of a network may start in any
    order, a bootstrap peer that comes later is found, and parts of a network that lost each other meet again.
 2. Retries wait longer each time, up to a limit, with jitter, so that nodes started together don't dial together.
 3. A peer without any live member also tries those that it remembers, for bootstrap peers may be gone for good.
-4. After joining, after a loss, and from time to time, the peer looks up its own position, so that everyone near it
-   knows it and is known.
+4. After it joined, after a loss, and from time to time, the peer looks up its own position, so that it and the members
+   near it know each other.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import trio
 from overlay.discovery.address_book import parse_peer_address
 from overlay.errors import OverlayError
 from overlay.settings import OverlaySettings
-from overlay.tasks import TaskStatus
+from overlay.tasks import Broadcast, TaskStatus, Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _REMEMBERED_TRIED_AT_ONCE = 3
-_SHORTEST_LOOK_INTERVAL = 1.0
+_SHORTEST_LOOKUP_INTERVAL = 1.0  # seconds
 _STABLE_AFTER = 5.0  # seconds; a link that ended earlier counts as a failed attempt
 
 
 class BootstrapPeer(Protocol):
-    """What joining needs of the peer that joins."""
+    """What `Bootstrap` needs of the peer that it keeps in the network."""
 
     @property
     def peer_id(self) -> str:
@@ -47,7 +47,7 @@ class BootstrapPeer(Protocol):
         ...
 
     def remembered_members(self) -> list[str]:
-        """Peers that were members once, linked or not, as far as they're remembered."""
+        """The latest peers that were members, linked or not."""
         ...
 
     async def link_through(self, multiaddr: str) -> None:
@@ -72,14 +72,13 @@ class Bootstrap:
         self._network = network
         self._settings = settings
         self._random = randomness or random.Random()  # noqa: S311 - jitter, not secrets
-        self._changed = trio.Event()
-        self._look_soon = trio.Event()
+        self._changed = Broadcast()
+        self._lookup_due = Wakeup()
 
     def note_change(self) -> None:
         """To be called whenever a link came up or went down."""
-        self._changed.set()
-        self._changed = trio.Event()
-        self._look_soon.set()
+        self._changed.send()
+        self._lookup_due.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the peer in the network until cancelled."""
@@ -136,14 +135,13 @@ class Bootstrap:
         """Rule 4; at most once a second, however many peers come and go."""
         while True:
             with trio.move_on_after(self._settings.lookup_freshness * self._random.uniform(0.5, 0.9)):
-                await self._look_soon.wait()
-            self._look_soon = trio.Event()
+                await self._lookup_due.wait()
             if self._network.members():
                 try:
                     await self._network.self_lookup()
                 except OverlayError as error:
-                    log.info("looking around failed", error=str(error))
-                await trio.sleep(_SHORTEST_LOOK_INTERVAL * self._random.uniform(1, 1.5))
+                    log.info("looking up our own position failed", error=str(error))
+                await trio.sleep(_SHORTEST_LOOKUP_INTERVAL * self._random.uniform(1, 1.5))
 
     async def _try_to_link(self, peer_id: str) -> None:
         try:
@@ -162,6 +160,6 @@ def delay_before(attempts: int, settings: OverlaySettings, randomness: random.Ra
 
 
 def validate_bootstrap(addresses: Sequence[str]) -> None:
-    """Raise `AddressError` for the first address through which nobody can join."""
+    """Raise `AddressError` for the first address that isn't a dialable multiaddr ending in a peer id."""
     for address in addresses:
         parse_peer_address(address)

@@ -1,4 +1,8 @@
-"""Who came and who went: newcomers enter the routing table, who went is dialled once more before it is struck out."""
+"""Members that come and go.
+
+A newcomer is asked for its addresses and entered into the routing table. A member whose link was lost is dialled again
+a few times before it is taken out.
+"""
 
 from __future__ import annotations
 
@@ -8,51 +12,60 @@ from typing import Final
 import msgspec
 import structlog
 import trio
+from cachetools import LRUCache
 
+from overlay.discovery.address_book import PeerAddresses
+from overlay.discovery.routing import RoutingTable
 from overlay.errors import CallFailed
-from overlay.libp2p.host import Host
-from overlay.libp2p.kad import KadRouting
 from overlay.rpc.links import Links
+from overlay.tasks import Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _ADDRESSES_METHOD: Final = "overlay/addresses"
 _ADDRESSES_TIMEOUT: Final = 5.0
 _MAX_REMEMBERED: Final = 256
-_SECOND_DIALS: Final = (0.0, 0.5, 1.5)  # seconds before each dial of a member that went, until it counts as gone
+_SECOND_DIALS: Final = (0.0, 0.5, 1.5)  # seconds before each dial of a member whose link was lost
 
 
 class Departures:
-    """Of one peer's links."""
+    """Follows the links of one peer, and keeps its routing table as they say."""
 
     def __init__(
-        self, host: Host, links: Links, routing: KadRouting, dial_timeout: float, when_changed: Callable[[bool], None]
+        self,
+        addresses: PeerAddresses,
+        links: Links,
+        routing: RoutingTable,
+        dial_timeout: float,
+        when_changed: Callable[[bool], None],
     ) -> None:
-        """`when_changed(member)` is called whenever a link came up or went down."""
-        self._host = host
+        """`when_changed(member)` is called whenever a link came up or went down.
+
+        Registers itself with `links` and not the other way round, because it also calls and dials over them.
+        """
+        self._addresses = addresses
         self._links = links
         self._routing = routing
         self._dial_timeout = dial_timeout
         self._when_changed = when_changed
-        self._remembered: dict[str, None] = {}
+        self._remembered: LRUCache[str, None] = LRUCache(_MAX_REMEMBERED)
         self._live: set[str] = set()
         self._came: set[str] = set()
         self._went: set[str] = set()
-        self._soon = trio.Event()
+        self._due = Wakeup()
         links.on_up(self._note_up)
         links.on_down(self._note_down)
         links.serve(_ADDRESSES_METHOD, self._answer_addresses)
 
     def remembered(self) -> list[str]:
-        """Peers that were members, the latest of them last."""
+        """The latest peers that were members, in no order."""
         return list(self._remembered)
 
     async def run(self) -> None:
-        """Keep books until cancelled."""
+        """Welcome newcomers and try lost members again, until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
-                await self._soon.wait()
-                self._soon = trio.Event()
+                await self._due.wait()
                 came, self._came = self._came, set()
                 went, self._went = self._went, set()
                 for peer_id in came:
@@ -62,14 +75,11 @@ class Departures:
 
     def _note_up(self, peer_id: str, member: bool) -> None:
         if member:
-            self._remembered.pop(peer_id, None)
             self._remembered[peer_id] = None
-            if len(self._remembered) > _MAX_REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
             self._live.add(peer_id)
             self._came.add(peer_id)
             self._went.discard(peer_id)
-        self._soon.set()
+        self._due.set()
         self._when_changed(member)
 
     def _note_down(self, peer_id: str) -> None:
@@ -78,22 +88,22 @@ class Departures:
             self._live.discard(peer_id)
             self._went.add(peer_id)
             self._came.discard(peer_id)
-        self._soon.set()
+        self._due.set()
         self._when_changed(member)
 
     async def _welcome(self, peer_id: str) -> None:
         """Learn where a new member can be reached, from itself, and tell others from now on."""
         try:
             answer = await self._links.call(peer_id, _ADDRESSES_METHOD, None, timeout=_ADDRESSES_TIMEOUT)
-            self._host.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
+            self._addresses.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
         except (CallFailed, msgspec.ValidationError) as error:
             log.debug("a member didn't tell its addresses", peer_id=peer_id, error=str(error))
         await self._routing.add(peer_id)
 
     async def _try_again(self, peer_id: str) -> None:
-        """A link was lost: the peer may live all the same."""
+        """Dial a member whose link was lost: it may live all the same."""
         reason = "no address known"
-        for delay in _SECOND_DIALS if self._host.addresses_of(peer_id) else ():
+        for delay in _SECOND_DIALS if self._addresses.addresses_of(peer_id) else ():
             await trio.sleep(delay)
             try:
                 await self._links.ensure_link(peer_id, timeout=self._dial_timeout)
@@ -106,4 +116,4 @@ class Departures:
 
     async def _answer_addresses(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
         await trio.lowlevel.checkpoint()
-        return self._host.listen_addresses()
+        return self._addresses.listen_addresses()

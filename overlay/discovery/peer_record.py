@@ -1,31 +1,14 @@
-"""Where a peer can be reached at present, said and signed by itself: libp2p's signed peer record (RFC 0002, RFC 0003).
-
-A peer that can't be dialled names relays: circuit addresses `.../p2p/<relay>/p2p-circuit`.
-"""
+"""Where a peer can be reached at present, as it said itself; `overlay.libp2p.signed_peer_record` signs and opens it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
-from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
-from libp2p.peer.envelope import consume_envelope, seal_record
-from libp2p.peer.id import ID
-from libp2p.peer.peer_record import PEER_RECORD_ENVELOPE_DOMAIN
-from libp2p.peer.peer_record import PeerRecord as Libp2pPeerRecord
 from msgspec import Struct
-from multiaddr import Multiaddr  # type: ignore[import-untyped]
-
-from overlay.discovery.address_book import parse_dialable
-from overlay.errors import AddressError
-from overlay.identity import Identity
 
 MAX_BYTES: Final = 4096
-MAX_RELAYS: Final = 4
-MAX_ADDRESSES: Final = 16
-LONGEST_ADDRESS: Final = 256  # characters; what others tell of their addresses mustn't fill the record
-
-_CIRCUIT: Final = "/p2p-circuit"
+"""Bytes of a sealed record."""
 
 
 class BadPeerRecord(ValueError):
@@ -33,7 +16,7 @@ class BadPeerRecord(ValueError):
 
 
 class PeerRecord(Struct, frozen=True):
-    """`sequence` orders the contacts of one peer: microseconds since 1970 by its clock. `sealed`: what is sent."""
+    """What a peer said of where it can be reached: directly, and through peers that relay calls to it."""
 
     peer_id: str
     addresses: tuple[str, ...]
@@ -43,57 +26,10 @@ class PeerRecord(Struct, frozen=True):
     relay_addresses: tuple[tuple[str, str], ...]
     """(relay, multiaddr at which it can be dialled)."""
     sequence: int
+    """Orders the records of one peer: microseconds since 1970 by its clock."""
     sealed: bytes
+    """The signed record as it is sent."""
 
 
-def sign_peer_record(
-    identity: Identity, addresses: Sequence[str], relays: Sequence[tuple[str, Sequence[str]]], now: float
-) -> PeerRecord:
-    """This peer's own. `relays`: the ids of relays, each with its multiaddrs; `now`: seconds since 1970."""
-    circuits = [
-        f"{address.removesuffix(f'/p2p/{relay}')}/p2p/{relay}{_CIRCUIT}"
-        for relay, known in relays[:MAX_RELAYS]
-        for address in [*known[:2], *([] if known else [""])]
-    ]
-    texts = [text for text in (*addresses, *circuits) if len(text) <= LONGEST_ADDRESS][:MAX_ADDRESSES]
-    private_key, sequence = create_new_key_pair(identity.seed).private_key, max(int(now * 1_000_000), 1)
-    while True:
-        record = Libp2pPeerRecord(ID.from_base58(identity.peer_id), [Multiaddr(text) for text in texts], sequence)
-        sealed: bytes = seal_record(record, private_key).marshal_envelope()
-        if len(sealed) <= MAX_BYTES or not texts:
-            return open_peer_record(sealed)
-        texts.pop()
-
-
-def open_peer_record(sealed: bytes) -> PeerRecord:
-    """The contact, if its signature is that of the peer that it is of. Raises BadContact."""
-    if len(sealed) > MAX_BYTES:
-        raise BadPeerRecord(f"{len(sealed)} bytes; at most {MAX_BYTES}")
-    try:
-        envelope, record = consume_envelope(sealed, PEER_RECORD_ENVELOPE_DOMAIN)
-        peer = record.peer_id
-        is_own = isinstance(envelope.public_key, Ed25519PublicKey) and ID.from_pubkey(envelope.public_key) == peer
-        texts = [str(address) for address in record.addrs[:MAX_ADDRESSES]]
-    except Exception as error:  # whatever libp2p, protobuf or multiaddr raise for bytes of strangers
-        raise BadPeerRecord(f"no signed peer record: {error!r}"[:200]) from error
-    if not is_own:
-        raise BadPeerRecord("not signed by the peer that it is of")
-    addresses: list[str] = []
-    relays: dict[str, None] = {}
-    relay_addresses: list[tuple[str, str]] = []
-    for text in texts:
-        is_circuit = _CIRCUIT in text
-        transport, _, relay = text.partition(_CIRCUIT)[0].rpartition("/p2p/") if is_circuit else (text, "", "")
-        try:
-            if is_circuit:
-                relays[str(ID.from_base58(relay))] = None
-            dialable = parse_dialable(transport)[0] if transport else ""
-        except (AddressError, ValueError):
-            continue
-        if is_circuit and dialable:
-            relay_addresses.append((relay, dialable))
-        elif dialable:
-            addresses.append(dialable)
-    return PeerRecord(
-        str(peer), tuple(addresses), tuple(list(relays)[:MAX_RELAYS]), tuple(relay_addresses), int(record.seq), sealed
-    )
+OpenPeerRecord = Callable[[bytes], PeerRecord]
+"""The record in sealed bytes, verified to be signed by the peer that it is of. Raises `BadPeerRecord`."""

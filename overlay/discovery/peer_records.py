@@ -1,12 +1,12 @@
-"""Finding peers that moved: each peer's signed contact lies with the members nearest to it.
+"""Lets others find a peer after its relays or addresses changed, by a signed record kept near its position.
 
 Rules:
-1. A contact is soft state, in memory: its peer says it anew when its relays change and from time to time; it is
-   believed for `lifetime` seconds after its peer's own time.
+1. A peer record is soft state, in memory. Its peer publishes it anew when its relays change and from time to time; it
+   is believed for `lifetime` seconds after the time at which its peer signed it.
 2. It is kept by the members nearest to the peer's position. Only its own peer may have a member send it on to them, so
-   light clients needn't look up; whoever is sent one verifies it and keeps it only if near.
-3. The greatest sequence wins. A member that is full refuses what is new until something expires.
-4. Whoever finds one verifies it too: those asked can withhold, or tell what was true lately, but not invent.
+   that light clients needn't look up. A member that is sent one verifies it, and keeps it only if it is near.
+3. The record with the greatest sequence wins. A member that is full refuses new ones until some expire.
+4. A peer that finds one verifies it too: the members asked can withhold it, or tell an older one, but not invent one.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ from msgspec import Meta, Struct
 
 from overlay.discovery.keyspace import peer_position
 from overlay.discovery.lookup import Lookup
-from overlay.discovery.peer_record import MAX_BYTES, BadPeerRecord, PeerRecord, open_peer_record
+from overlay.discovery.peer_record import MAX_BYTES, BadPeerRecord, OpenPeerRecord, PeerRecord
 from overlay.errors import CallFailed, PeerIdError, Refusal
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.rpc.links import Links
 from overlay.settings import PeerRecordSettings
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskStatus, Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-PUT_METHOD: Final = "overlay/contact-put"
-GET_METHOD: Final = "overlay/contact-get"
+PUT_METHOD: Final = "overlay/put-peer-record"
+GET_METHOD: Final = "overlay/get-peer-record"
 
-_KEPT_BY: Final = 8  # members nearest to a peer, each of which is told its contact
-_SPARE: Final = 8  # who is near is seen differently after a change
-_SETTLING: Final = 0.5  # seconds after a change before it is told, since changes come in groups
-_ASK_TIMEOUT: Final = 2.0
+_KEPT_BY: Final = 8  # members nearest to a peer, each of which keeps its record
+_SPARE: Final = 8  # after a change, members differ in which of them are near
+_SETTLING: Final = 0.5  # seconds after a change before it is published, since changes come in groups
+_ASK_TIMEOUT: Final = 2.0  # seconds
 _NODES_ASKED: Final = 3
 _LOOKUP_RATE: Final = 5.0  # lookups per second for one peer, each of which asks several
 _LOOKUP_BURST: Final = 100.0
 
 
 class _Put(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`send_on`: to those near to its peer."""
+    """Keep a record; `send_on`: pass it on to the members near its peer, too."""
 
     sealed: Annotated[bytes, Meta(max_length=MAX_BYTES)]
     send_on: bool
 
 
 class _Get(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`look_up`: ask those near to the peer."""
+    """Asks for a peer's record; `look_up`: ask the members near the peer."""
 
     peer_id: Annotated[str, Meta(min_length=1, max_length=64)]
     look_up: bool
 
 
 class PeerRecords:
-    """One peer's part: tells its own contact, keeps those of its surroundings, finds any."""
+    """Publishes one peer's own record, keeps those of peers near its position, and finds any."""
 
     def __init__(
         self,
@@ -69,14 +69,16 @@ class PeerRecords:
         *,
         member: bool,
         own: Callable[[float], PeerRecord],
+        open_sealed: OpenPeerRecord,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`own(now)`: this peer's contact as of now, signed."""
+        """`own(now)`: this peer's record as of now, signed. `clock`: seconds since 1970."""
         self._links = links
         self._lookup = lookup
         self._settings = settings
         self._member = member
         self._own = own
+        self._open_sealed = open_sealed
         self._clock = clock
         self._kept: dict[str, PeerRecord] = {}
         self._sent_on = TokenBuckets(settings.rate, settings.burst, debt=settings.burst)
@@ -84,47 +86,47 @@ class PeerRecords:
             settings.rate * _KEPT_BY, settings.burst * _KEPT_BY, debt=settings.burst * _KEPT_BY
         )
         self._looked_up = TokenBuckets(_LOOKUP_RATE, _LOOKUP_BURST, debt=_LOOKUP_BURST)
-        self._wanted = trio.Event()
-        self._changed = trio.Event()
+        self._advertised = trio.Event()
+        self._changed = Wakeup()
         if member:
             links.serve(PUT_METHOD, self._answer_put)
             links.serve(GET_METHOD, self._answer_get)
-            self._wanted.set()
+            self._advertised.set()
 
     def advertise(self) -> None:
-        """Tell this peer's contact from now on; members do anyway."""
-        self._wanted.set()
+        """Publish this peer's record from now on; members do anyway."""
+        self._advertised.set()
 
     def note_change(self) -> None:
         """To be called when the relays or the addresses of this peer may have changed."""
         self._changed.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Tell this peer's contact when it changed, and before it is forgotten, until cancelled."""
+        """Publish this peer's record when it changed, and before others forget it, until cancelled."""
         task_status.started()
-        await self._wanted.wait()
-        told: PeerRecord | None = None
+        await self._advertised.wait()
+        published: PeerRecord | None = None
         retry = self._settings.retry
         while True:
-            self._changed = trio.Event()
+            self._changed.clear()
             peer_record = self._own(self._clock())
-            if told is None or not self._says(told, peer_record):
-                told = peer_record if await self._tell(peer_record) else None
-            # Longer each time: what is refused is charged too.
+            if published is None or not self._is_current(published, peer_record):
+                published = peer_record if await self._publish(peer_record) else None
+            # Longer each time: refused attempts are charged too.
             wait, retry = retry, min(2 * retry, self._settings.retry_limit)
-            if told is not None or not self._lookup.members():
+            if published is not None or not self._lookup.members():
                 wait, retry = self._settings.interval, self._settings.retry
             with trio.move_on_after(wait):
                 await self._changed.wait()
             await trio.sleep(_SETTLING)
 
-    def _says(self, told: PeerRecord, now: PeerRecord) -> bool:
-        """Whether what was told says the same, and lately."""
-        age = (now.sequence - told.sequence) / 1_000_000
-        return (told.addresses, told.relays) == (now.addresses, now.relays) and age < self._settings.interval
+    def _is_current(self, published: PeerRecord, own: PeerRecord) -> bool:
+        """Whether the published record says the same as our own as of now, and was published lately."""
+        age = (own.sequence - published.sequence) / 1_000_000
+        return (published.addresses, published.relays) == (own.addresses, own.relays) and age < self._settings.interval
 
     async def find(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
-        """The newest contact of a peer that those near to it know, within `timeout` seconds."""
+        """The newest record of a peer that the members near it know, within `timeout` seconds."""
         found: list[PeerRecord] = []
         with trio.move_on_after(timeout):
             if self._member:
@@ -140,8 +142,8 @@ class PeerRecords:
         age = self._clock() - peer_record.sequence / 1_000_000
         return -self._settings.skew <= age <= self._settings.lifetime
 
-    async def _tell(self, peer_record: PeerRecord) -> bool:
-        """Whether anybody took it."""
+    async def _publish(self, peer_record: PeerRecord) -> bool:
+        """Send our own record out; whether any member took it."""
         takers: list[str] = []
         if self._member:
             await self._send_on(peer_record, takers)
@@ -185,9 +187,9 @@ class PeerRecords:
             answer = await self._links.call(member, GET_METHOD, [get.peer_id, get.look_up], timeout=_ASK_TIMEOUT)
             if answer is None:
                 return
-            peer_record = open_peer_record(msgspec.convert(answer, bytes, builtin_types=(bytes,)))
+            peer_record = self._open_sealed(msgspec.convert(answer, bytes, builtin_types=(bytes,)))
         except (CallFailed, msgspec.ValidationError, BadPeerRecord) as error:
-            log.debug("a member told no contact", member=member, error=str(error))
+            log.debug("a member told no peer record", member=member, error=str(error))
             return
         if peer_record.peer_id == get.peer_id and self._is_fresh(peer_record):
             found.append(peer_record)
@@ -197,14 +199,14 @@ class PeerRecords:
         return peer_record if peer_record is not None and self._is_fresh(peer_record) else None
 
     def _keep(self, peer_record: PeerRecord) -> None:
-        """Raises Refusal."""
+        """Remember a record that is newer than the one known. Raises `Refusal`."""
         before = self._known(peer_record.peer_id)
         if before is not None and before.sequence >= peer_record.sequence:
             return
         if peer_record.peer_id not in self._kept and len(self._kept) >= self._settings.max_kept:
             self._kept = {peer_id: kept for peer_id, kept in self._kept.items() if self._is_fresh(kept)}
             if len(self._kept) >= self._settings.max_kept:
-                raise Refusal("overloaded", "too many contacts are kept here")
+                raise Refusal("overloaded", "too many peer records are kept here")
         self._kept[peer_record.peer_id] = peer_record
 
     async def _answer_put(self, caller: str, body: object) -> object:
@@ -214,17 +216,17 @@ class PeerRecords:
             raise Refusal("malformed", str(error)) from error
         now = trio.current_time()
         if not self._received.take(caller, now) or (put.send_on and not self._sent_on.take(caller, now)):
-            raise Refusal("overloaded", "too many contacts from this peer")
+            raise Refusal("overloaded", "too many peer records from this peer")
         try:
-            peer_record = open_peer_record(put.sealed)
+            peer_record = self._open_sealed(put.sealed)
         except BadPeerRecord as error:
             raise Refusal("malformed", str(error)) from error
         if not self._is_fresh(peer_record):
-            raise Refusal("stale", "the contact is old, or the clocks differ too much")
+            raise Refusal("stale", "the peer record is old, or the clocks differ too much")
         near = self._lookup.known_nearest(peer_position(peer_record.peer_id), _KEPT_BY + _SPARE)
         if put.send_on:
             if caller != peer_record.peer_id:
-                raise Refusal("malformed", "only its own peer may have a contact sent on")
+                raise Refusal("malformed", "only its own peer may have a peer record sent on")
             takers: list[str] = []
             await self._send_on(peer_record, takers)
         elif self._links.peer_id not in near:

@@ -1,4 +1,4 @@
-"""Who is known near a position: libp2p's Kad-DHT routing table under our own protocol id, and FIND_NODE with others.
+"""libp2p's Kad-DHT under our own protocol id: its routing table of known peers, and FIND_NODE with other peers.
 
 Members enter the table when their link comes up and leave it when they can't be reached any more. Peers that speak
 the Kad protocol but aren't members (other implementations) enter it when they ask us; they are asked over Kad's own
@@ -22,6 +22,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from overlay.discovery.keyspace import nearest
 from overlay.errors import BadFrame, CallTimeout, PeerIdError, StreamBroken, Unreachable
 from overlay.identity import public_key_of
+from overlay.libp2p.addresses import ADDRESS_LIFETIME, libp2p_id
 from overlay.libp2p.host import Host
 from overlay.libp2p.workarounds.own_kad_protocol import kad_dht
 from overlay.rpc.transport import ByteStream
@@ -29,9 +30,8 @@ from overlay.settings import OverlaySettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_LONGEST_ANSWER = 256 * 1024
+_LONGEST_ANSWER = 256 * 1024  # bytes
 _PEERS_PER_ANSWER = 64
-_ADDRESS_LIFETIME = 7200  # seconds; what identify gives, after which libp2p hides the addresses even of connected peers
 
 
 class KnownPeer(msgspec.Struct, frozen=True):
@@ -42,9 +42,10 @@ class KnownPeer(msgspec.Struct, frozen=True):
 
 
 class KadRouting:
-    """The routing table of one host. `serve` tells whether others may ask it (members do, light clients don't)."""
+    """The routing table of one host; satisfies `overlay.discovery.routing.RoutingTable`."""
 
     def __init__(self, host: Host, settings: OverlaySettings, *, serve: bool) -> None:
+        """`serve`: whether others may ask it, as they may ask members but not light clients."""
         self._host = host
         self._settings = settings
         self._dht = kad_dht(host.libp2p, settings.kad_protocol_id, serve=serve)
@@ -64,18 +65,21 @@ class KadRouting:
         ]
 
     async def add(self, peer_id: str) -> None:
-        """Enter a member, or refresh its entry; a full bucket first pings its oldest peer. Needs an address of it."""
+        """Enter a member, or refresh its entry; a full bucket first pings its oldest peer.
+
+        Leaves a member out whose addresses aren't known.
+        """
         addresses = [Multiaddr(text) for text in self._host.addresses_of(peer_id)]
         if not addresses:
-            return  # nobody could be sent there; its link makes it a member all the same
-        peer = ID.from_base58(peer_id)
-        self._host.libp2p.get_peerstore().add_addrs(peer, addresses, _ADDRESS_LIFETIME)
+            return  # others couldn't be sent there; its link makes it a member all the same
+        peer = libp2p_id(peer_id)
+        self._host.libp2p.get_peerstore().add_addrs(peer, addresses, ADDRESS_LIFETIME)
         with trio.move_on_after(self._settings.dial_timeout):
             await self._dht.routing_table.add_peer(PeerInfo(peer, addresses), skip_server_mode_check=True)
 
     def remove(self, peer_id: str) -> None:
         """Take a peer out, as one that can't be reached."""
-        self._dht.routing_table.remove_peer(ID.from_base58(peer_id))
+        self._dht.routing_table.remove_peer(libp2p_id(peer_id))
 
     async def find_node(self, peer_id: str, key: bytes, *, timeout: float) -> list[KnownPeer]:
         """What `peer_id` knows near `key`, asked over Kad's own protocol; `key` is hashed to its position.

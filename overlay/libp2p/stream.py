@@ -1,12 +1,10 @@
-"""One stream of libp2p's as the layers above see it, and what is said on it before anything else."""
+"""One stream of libp2p's as the rooms above see it."""
 
 from __future__ import annotations
 
 import structlog
 from libp2p.abc import INetStream
 from libp2p.network.stream.exceptions import StreamEOF
-from libp2p.protocol_muxer.multiselect import MULTISELECT_PROTOCOL_ID
-from libp2p.utils import encode_delim
 
 from overlay.errors import StreamBroken
 
@@ -44,8 +42,3 @@ class Libp2pStream:
             await self._stream.reset()
         except Exception as error:
             log.debug("resetting a stream failed", error=repr(error)[:200])
-
-
-def negotiation_of(protocol_id: str) -> bytes:
-    """What both sides say to agree on a protocol (libp2p's multistream-select)."""
-    return encode_delim(MULTISELECT_PROTOCOL_ID.encode()) + encode_delim(protocol_id.encode())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
 
 import trio
 
@@ -14,8 +16,10 @@ from benchmarks.registry_operations import cpu_seconds
 from overlay.errors import OverlayError
 from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
-from overlay.pubsub.topics import Verdict
+from overlay.pubsub.admission import SeenMessages, Verdict
+from overlay.pubsub.topics import Topics
 from overlay.settings import OverlaySettings, TopicLimits
+from overlay.tasks import background
 from registry.client.light import open_light_client
 from registry.watch.event import EventKind
 from tests.end_to_end.network import Network, eventually
@@ -25,21 +29,29 @@ UNBOUND = TopicLimits(rate=1e6, burst=1e6)  # an attacker doesn't keep to ours
 RENEWED = 20.0  # seconds by which every lease was renewed
 
 
+@dataclass
+class Stranger:
+    host: Host
+    topics: Topics
+
+
 @asynccontextmanager
 async def stranger_in(
     node: NodeProcess, topic: str, validate: Callable[[str, bytes, str], Awaitable[Verdict]]
-) -> AsyncIterator[Host]:
-    """A peer of nobody's, in the topic that the node is in too."""
+) -> AsyncIterator[Stranger]:
+    """A peer that belongs to nobody, in the topic that the node is in too."""
     settings = OverlaySettings(listen=(), member=False, topics=UNBOUND)
-    async with open_host(Identity.generate(), settings) as host:
-        host.topics.validate_with(validate)
+    async with open_host(Identity.generate(), settings) as host, background() as nursery:
+        topics = Topics(host.gossip, host.admission, settings.topics)
+        await nursery.start(topics.run)
+        topics.validate_with(validate)
         await host.connect(node.address, timeout=5)
-        assert await host.topics.join(topic)
+        assert await topics.join(topic)
         await eventually(
             trio.lowlevel.checkpoint,
-            lambda _: bool(host.pubsub.router.mesh.get(topic)),  # type: ignore[attr-defined]
+            lambda _: bool(host.gossip.pubsub.router.mesh.get(topic)),  # type: ignore[attr-defined]
         )
-        yield host
+        yield Stranger(host, topics)
 
 
 async def ignoring(topic: str, payload: bytes, forwarder: str) -> Verdict:
@@ -102,16 +114,16 @@ async def test_a_flood_of_invalid_announcements_ends_within_a_second_and_the_oth
             async with stranger_in(victim, resource_id, ignoring) as attacker:
                 with trio.fail_after(1):
                     for number in itertools.count():
-                        if not attacker.is_connected(victim.peer_id):
+                        if not attacker.host.is_connected(victim.peer_id):
                             break
                         await attacker.topics.announce(resource_id, b"garbage %d" % number)
                 try:
                     with trio.move_on_after(2):
-                        await attacker.connect(victim.address, timeout=1)
+                        await attacker.host.connect(victim.address, timeout=1)
                 except OverlayError:
                     pass
                 await eventually(
-                    trio.lowlevel.checkpoint, lambda _: not attacker.is_connected(victim.peer_id), 2
+                    trio.lowlevel.checkpoint, lambda _: not attacker.host.is_connected(victim.peer_id), 2
                 )  # it isn't let in again
             await changed(issuer, resource_id, watcher, range(3, 13))
         async with connect(victim.address) as aqua:
@@ -145,12 +157,12 @@ async def test_a_flood_of_valid_replays_takes_a_bounded_share_of_cpu_and_blames_
                 with trio.move_on_after(6):
                     for payload in itertools.cycle(heard[:4]):
                         # Under another sequence number each time, as a replaying peer would to get past caches.
-                        attacker.pubsub.seen_messages.__init__()  # type: ignore[misc]
+                        attacker.host.gossip.pubsub.seen_messages = cast("Any", SeenMessages())
                         await attacker.topics.announce(resource_id, payload)
                         sent += 1
                 share = (cpu_seconds(victim.process_id) - before) / (trio.current_time() - began)
                 print(f"{sent} replays, {share:.0%} of a core")  # noqa: T201
-                assert attacker.is_connected(victim.peer_id)
+                assert attacker.host.is_connected(victim.peer_id)
                 assert share < 0.5
                 await changed(issuer, resource_id, watcher, range(6, 10))
 

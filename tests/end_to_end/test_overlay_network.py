@@ -27,6 +27,7 @@ from overlay import (
     open_peer,
     resource_position,
 )
+from overlay.tasks import Broadcast
 from tests.end_to_end.overlay_node import serve_views
 
 RESOURCES = ("one resource", "another resource", "a third")
@@ -43,15 +44,9 @@ def free_address(identity: Identity) -> tuple[str, str]:
 
 async def until(peers: Sequence[OverlayPeer], condition: Callable[[], bool], *, timeout: float = 15) -> None:
     """Wait for membership changes of `peers` until `condition`."""
-    changed = trio.Event()
-
-    def note() -> None:
-        nonlocal changed
-        changed.set()
-        changed = trio.Event()
-
+    changed = Broadcast()
     for peer in peers:
-        peer.on_membership_change(note)
+        peer.on_membership_change(changed.send)
     with trio.move_on_after(timeout):
         while not condition():
             await changed.wait()
@@ -107,15 +102,9 @@ async def test_six_peers_join_in_any_order_and_agree(bootstraps_start: str) -> N
 
 async def quiet(peers: Sequence[OverlayPeer], seconds: float = 1.0) -> None:
     """Until nobody has come or gone for a while: two peers that dial each other at the same time part for a moment."""
-    changed = trio.Event()
-
-    def note() -> None:
-        nonlocal changed
-        changed.set()
-        changed = trio.Event()
-
+    changed = Broadcast()
     for peer in peers:
-        peer.on_membership_change(note)
+        peer.on_membership_change(changed.send)
     with trio.fail_after(30):
         while True:
             with trio.move_on_after(seconds) as patience:
@@ -326,7 +315,7 @@ async def test_an_address_at_which_another_peer_is_is_told_from_one_without_answ
     async with serving_peer(OverlaySettings()) as one, serving_peer(OverlaySettings()) as other:
         address = other.addresses()[0].rpartition("/p2p/")[0]
         with pytest.raises(Unreachable, match=f"another peer is at {address}/p2p/{other.peer_id}"):
-            await one.host.connect(f"{address}/p2p/{Identity.generate().peer_id}", timeout=5)
+            await one.connect(f"{address}/p2p/{Identity.generate().peer_id}", timeout=5)
 
 
 async def test_a_taken_port_is_told() -> None:

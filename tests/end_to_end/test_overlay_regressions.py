@@ -156,7 +156,7 @@ async def test_garbage_on_a_protocol_ends_nothing(protocol: TProtocol) -> None:
 
 async def test_a_gossip_message_with_a_bad_key_ends_nothing() -> None:
     async with echoing_host() as host, stranger() as attacker:
-        await host.pubsub.subscribe("a topic")
+        await host.gossip.pubsub.subscribe("a topic")
         target = await dial(attacker, host.listen_addresses()[0])
         # A peer id that has no inlined key, so that the attached one is parsed, which raises (`validators.py:62`).
         message = rpc_pb2.Message(
@@ -166,7 +166,7 @@ async def test_a_gossip_message_with_a_bad_key_ends_nothing() -> None:
         stream = await attacker.new_stream(target, [GOSSIP_PROTOCOLS[0]])
         await stream.write(delimited(encoded))
         await assert_serves(host)
-        assert host.pubsub.manager.is_running
+        assert host.gossip.pubsub.manager.is_running
         await assert_serves(host)
 
 

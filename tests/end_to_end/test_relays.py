@@ -12,8 +12,11 @@ import pytest
 
 from aqua_compat import AquaClient, connect, node
 from aqua_compat.rpc.errors import PeerUnreachable
+from overlay.discovery.peer_records import GET_METHOD, PUT_METHOD
 from overlay.errors import CallRefused
 from overlay.identity import Identity
+from overlay.libp2p.signed_peer_record import sign_peer_record
+from overlay.peer import open_peer
 from overlay.settings import OverlaySettings
 from registry.settings import NodeSettings
 from tests.end_to_end.network import MAJORITY, Network, eventually, first_line, launched
@@ -49,7 +52,7 @@ async def test_records_of_its_own_name_the_new_relay_when_the_old_one_died(netwo
     await network.restart([old])
 
 
-async def test_a_host_whose_record_names_a_dead_relay_is_found_through_its_contact(network: Network) -> None:
+async def test_a_host_whose_record_names_a_dead_relay_is_found_through_its_peer_record(network: Network) -> None:
     old, new = network.nodes[1], network.nodes[3]
     async with (
         connect([old.address, new.address]) as provider,
@@ -131,23 +134,25 @@ async def test_nobody_is_found_who_says_nothing_of_itself(network: Network) -> N
         assert time.monotonic() - began < 5
 
 
-async def test_a_contact_is_taken_from_its_own_peer_only(network: Network) -> None:
-    async with connect(network.nodes[0].address) as one, connect(network.nodes[0].address) as two:
+async def test_a_peer_record_is_taken_from_its_own_peer_only(network: Network) -> None:
+    identity, light = Identity.generate(), OverlaySettings(listen=(), member=False)
+    async with open_peer(identity, light) as own, open_peer(Identity.generate(), light) as peer:
+        for each in (own, peer):
+            await each.connect(network.nodes[0].address, timeout=5)
         node = network.nodes[0].peer_id
-        sealed = one._services._peer._own_peer_record(time.time()).sealed
-        peer = two._services._peer
+        sealed = sign_peer_record(identity, [], [(node, [network.nodes[0].address])], time.time()).sealed
         for body in ([sealed, True], [sealed[:-1], True], [b"", True], [bytes(5000), False], None, ["x", True]):
             with pytest.raises(CallRefused):
-                await peer.call(node, "overlay/contact-put", body, timeout=5)
-        old = one._services._peer._own_peer_record(time.time() - 3600).sealed
+                await peer.call(node, PUT_METHOD, body, timeout=5)
+        old = sign_peer_record(identity, [], [], time.time() - 3600).sealed
         with pytest.raises(CallRefused, match="stale"):
-            await one._services._peer.call(node, "overlay/contact-put", [old, True], timeout=5)
-        assert await peer.call(node, "overlay/contact-get", [one.peer_id, False], timeout=5) is None
-        await one._services._peer.call(node, "overlay/contact-put", [sealed, True], timeout=5)
-        assert await peer.call(node, "overlay/contact-get", [one.peer_id, False], timeout=5) == sealed
-        for body in (["", False], ["0OIl", False], [one.peer_id], None):
+            await own.call(node, PUT_METHOD, [old, True], timeout=5)
+        assert await peer.call(node, GET_METHOD, [own.peer_id, False], timeout=5) is None
+        await own.call(node, PUT_METHOD, [sealed, True], timeout=5)
+        assert await peer.call(node, GET_METHOD, [own.peer_id, False], timeout=5) == sealed
+        for body in (["", False], ["0OIl", False], [own.peer_id], None):
             with pytest.raises(CallRefused):
-                await peer.call(node, "overlay/contact-get", body, timeout=5)
+                await peer.call(node, GET_METHOD, body, timeout=5)
 
 
 async def test_calls_go_on_while_a_provider_stalls(network: Network, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from aqua_compat.particles.particle import PROTOCOL, Particle, encode, framed
 from aqua_compat.particles.settings import AquaSettings
 from overlay.errors import CallFailed, NoSuchMethod, PeerIdError, StreamBroken
 from overlay.identity import public_key_of
-from overlay.libp2p.stream import negotiation_of
+from overlay.rpc.negotiation import negotiation_of
 from overlay.rpc.transport import ByteStream
 from overlay.tasks import TaskStatus
 

@@ -6,8 +6,8 @@
 - Scoring with all weights zero grafts and prunes without end; so does the protection from eclipses.
 - What is published is queued for peers that don't subscribe to it.
 - More than 100 topics of a peer are ignored by the others, and topics of any length are remembered.
-- Verdicts aren't told to anybody: a sender of bad messages isn't found out (`Pubsub.push_msg`). So admission is a
-  function given from outside; nothing is validated, cached or handed to subscriptions here.
+- The results of validators aren't told to anybody, so nobody learns who sends bad messages (`Pubsub.push_msg`). So
+  admission is a function given from outside; nothing is validated, cached or handed to subscriptions here.
 - The ids of seen messages, and the times of deliveries per topic, are kept without a bound
   (`GossipSub.recent_message_deliveries`).
 - Sequence numbers begin at the time in seconds: a restarted peer that had sent more than one message a second repeats
@@ -21,9 +21,8 @@ Remove each with its fix upstream.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import structlog
 import trio
@@ -35,35 +34,34 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
 
+from overlay.pubsub.gossip import LONGEST_TOPIC
 from overlay.tasks import TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 GOSSIP_PROTOCOLS = (TProtocol("/meshsub/1.1.0"), TProtocol("/meshsub/1.0.0"))
-MAX_TOPIC: Final = 128  # characters of a topic's name
 TOPICS_PER_PEER: Final = 4096  # subscriptions of one peer that are remembered
-SEEN: Final = 16_384  # ids of messages
 
 Admit = Callable[[str, rpc_pb2.Message], Awaitable[bool]]
 """Whether a message by this forwarder (base58) is new and good, so that it goes on to others."""
+
+MessageId = Callable[[rpc_pb2.Message], bytes]
+"""The id under which a message is remembered."""
 
 Charge = Callable[[str], bool]
 """Counts one thing that a peer (base58) has sent against what it may; False when it was too much."""
 
 
-class SeenMessages:
-    """The ids of the last messages, in place of libp2p's cache, which has no bound."""
-
-    def __init__(self) -> None:
-        self._ids: OrderedDict[bytes, None] = OrderedDict()
+class Seen(Protocol):
+    """The ids of the latest messages, in place of libp2p's cache, which has no bound."""
 
     def has(self, message_id: bytes) -> bool:
-        return message_id in self._ids
+        """Whether a message was seen lately."""
+        ...
 
     def add(self, message_id: bytes) -> None:
-        self._ids[message_id] = None
-        if len(self._ids) > SEEN:
-            self._ids.popitem(last=False)
+        """Remember a message as seen."""
+        ...
 
 
 class _NoTimes:
@@ -90,41 +88,43 @@ class GuardedRouter(GossipSub):
 
 
 class GuardedPubsub(Pubsub):
-    """A Pubsub that a message can't end, and that lets others judge messages."""
+    """A Pubsub that no message can end, and whose messages others validate."""
 
-    def __init__(self, host: IHost, router: GuardedRouter, message_id: Callable[[rpc_pb2.Message], bytes]) -> None:
+    def __init__(
+        self, host: IHost, router: GuardedRouter, message_id: MessageId, admit: Admit, charge: Charge, seen: Seen
+    ) -> None:
         super().__init__(
             host, router, msg_id_constructor=message_id, max_subscriptions_per_peer=TOPICS_PER_PEER, strict_signing=True
         )
-        self.seen_messages = cast("Any", SeenMessages())
+        self.seen_messages = cast("Any", seen)
         self.counter = time.time_ns()
-        self.admit: Admit | None = None
-        self.charge: Charge = lambda _: True
+        self.charge = charge
+        self._admit = admit
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         try:
             message_id = self.get_message_id(msg)
-            if msg_forwarder != self.my_id and not (self.admit and await self.admit(str(msg_forwarder), msg)):
+            if msg_forwarder != self.my_id and not await self._admit(str(msg_forwarder), msg):
                 return
             if self.seen_messages.has(message_id):
-                return  # this peer announced the same itself while it was judged
+                return  # this peer announced the same itself while it was validated
             self.seen_messages.add(message_id)
             await self.router.publish(msg_forwarder, msg)
         except Exception as error:  # whatever a message raises is the fault under remedy
             log.info("a gossip message was dropped", forwarder=str(msg_forwarder), error=repr(error)[:200])
 
     def handle_subscription(self, origin_id: ID, sub_message: rpc_pb2.RPC.SubOpts) -> None:
-        if len(sub_message.topicid) <= MAX_TOPIC and self.charge(str(origin_id)):
+        if len(sub_message.topicid) <= LONGEST_TOPIC and self.charge(str(origin_id)):
             super().handle_subscription(origin_id, sub_message)
 
 
-def guarded_pubsub(host: IHost, message_id: Callable[[rpc_pb2.Message], bytes]) -> GuardedPubsub:
-    """Gossip on `host`, subscribed to nothing; it runs once `run_gossip` does."""
+def guarded_pubsub(host: IHost, *, message_id: MessageId, admit: Admit, charge: Charge, seen: Seen) -> GuardedPubsub:
+    """Gossip on `host`, subscribed to nothing; it runs once `run_pubsub` does."""
     router = GuardedRouter(
         protocols=GOSSIP_PROTOCOLS,
         degree=4,
         degree_low=3,
-        # A topic is a star around the replicas that lead it: who is cut off one hears of changes a heartbeat late.
+        # A topic is a star around the replicas that lead it: a peer cut off from them gets messages a heartbeat late.
         degree_high=128,
         heartbeat_interval=1,
         prune_back_off=2,
@@ -136,10 +136,10 @@ def guarded_pubsub(host: IHost, message_id: Callable[[rpc_pb2.Message], bytes]) 
     )
     router.scorer = None
     router.recent_message_deliveries = cast("Any", _NoTimes())
-    return GuardedPubsub(host, router, message_id)
+    return GuardedPubsub(host, router, message_id, admit, charge, seen)
 
 
-async def run_gossip(pubsub: GuardedPubsub, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def run_pubsub(pubsub: GuardedPubsub, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Run gossip until cancelled. An error in it ends gossip, with a log entry, and not the node."""
     started = False
     try:

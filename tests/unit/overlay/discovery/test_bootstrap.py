@@ -1,4 +1,4 @@
-"""Joining against a network that is played: who can be reached is what each test says."""
+"""Bootstrap against a played network: each test says which peers can be reached."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADDRESS = f"/ip4/192.0.2.1/tcp/4001/p2p/{BOOT}"
 
 
 class PlayedNetwork:
-    """Satisfies `Joinable`."""
+    """Satisfies `BootstrapPeer`."""
 
     peer_id = OWN
 
@@ -28,7 +28,7 @@ class PlayedNetwork:
         self.linked: set[str] = set()
         self.remembered: list[str] = []
         self.dials: list[tuple[float, str]] = []
-        self.looks = 0
+        self.lookups = 0
         self.bootstrap: Bootstrap | None = None
 
     def members(self) -> list[str]:
@@ -53,7 +53,7 @@ class PlayedNetwork:
 
     async def self_lookup(self) -> None:
         await trio.lowlevel.checkpoint()
-        self.looks += 1
+        self.lookups += 1
 
     def lose(self, peer_id: str) -> None:
         self.linked.discard(peer_id)
@@ -124,21 +124,21 @@ async def test_an_isolated_peer_tries_the_members_that_it_remembers(
     assert network.linked == {OTHER}
 
 
-async def test_a_peer_looks_around_after_joining_and_from_time_to_time_but_not_all_the_time(
+async def test_a_peer_looks_itself_up_after_joining_and_from_time_to_time_but_not_all_the_time(
     network: PlayedNetwork, autojump_clock: MockClock
 ) -> None:
     await trio.sleep(3600)
-    assert network.looks == 0
+    assert network.lookups == 0
     network.reachable.add(BOOT)
     await trio.sleep(20)
-    assert network.looks >= 1
+    assert network.lookups >= 1
     for _ in range(1000):
         network.change()
     await trio.sleep(1.4)
-    assert network.looks <= 4
-    looks = network.looks
+    assert network.lookups <= 4
+    lookups = network.lookups
     await trio.sleep(3600)
-    assert 6 <= network.looks - looks <= 13
+    assert 6 <= network.lookups - lookups <= 13
 
 
 def test_delays_grow_to_a_limit_with_jitter() -> None:

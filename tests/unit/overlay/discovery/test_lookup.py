@@ -7,20 +7,18 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import trio
 
 from overlay.discovery.keyspace import POSITION_BITS, nearest
 from overlay.discovery.lookup import Lookup
 from overlay.identity import Identity
-from overlay.libp2p.host import Host
-from overlay.rpc.links import Links
 from overlay.settings import OverlaySettings
 from overlay.tasks import TaskStatus
+from tests.unit.overlay.discovery.lying_links import LyingLinks
 from tests.unit.overlay.memory_network import MemoryDialler, MemoryNetwork
 
-IDENTITIES = [Identity.from_seed(hashlib.sha256(b"surroundings %d" % number).digest()) for number in range(60)]
+IDENTITIES = [Identity.from_seed(hashlib.sha256(b"lookup %d" % number).digest()) for number in range(60)]
 WANTED = 5
 MEMBER = OverlaySettings(neighbourhood_size=8)
 LIGHT = OverlaySettings(neighbourhood_size=8, member=False)
@@ -34,7 +32,7 @@ class AddressedDialler(MemoryDialler):
 @dataclass
 class Peer:
     dialler: AddressedDialler
-    links: Links
+    links: LyingLinks
     lookup: Lookup
     stop: trio.CancelScope
 
@@ -54,8 +52,9 @@ class Crowd:
     async def join(self, identity: Identity, settings: OverlaySettings = MEMBER) -> Peer:
         dialler = AddressedDialler(self.network, identity.peer_id)
         self.network.diallers[identity.peer_id] = dialler
-        links = Links(dialler, settings, member=settings.member)
-        peer = Peer(dialler, links, Lookup(cast("Host", dialler), links, settings), trio.CancelScope())
+        links = LyingLinks(dialler, settings, member=settings.member)
+        links.lies = {}
+        peer = Peer(dialler, links, Lookup(dialler, links, settings), trio.CancelScope())
 
         async def run(*, task_status: TaskStatus[None]) -> None:
             with peer.stop:
@@ -148,13 +147,13 @@ async def test_a_peer_that_names_nobodies_changes_no_answer(autojump_clock: trio
             await trio.lowlevel.checkpoint()
             return [[peer_id, ["/ip4/192.0.2.9/tcp/1"]] for peer_id in nobodies]
 
-        liar.links._handlers["overlay/nearest"] = lie
+        liar.links.lies["overlay/nearest"] = lie
         asker = await thirty.join(IDENTITIES[50])
         assert await asker.lookup.nearest(position, WANTED) == thirty.truly_nearest(position)
         assert len(set(asker.dialler.dialled) & set(nobodies)) < 100
 
 
-async def test_answers_that_are_no_contacts_are_taken_as_none(autojump_clock: trio.testing.MockClock) -> None:
+async def test_answers_of_bad_form_are_taken_as_none(autojump_clock: trio.testing.MockClock) -> None:
     async with crowd(12) as twelve:
         position = positions(1)[0]
         for peer, answer in zip(list(twelve.peers.values())[4:8], (None, 7, [["x", []]], [[1, 2]]), strict=True):
@@ -163,7 +162,7 @@ async def test_answers_that_are_no_contacts_are_taken_as_none(autojump_clock: tr
                 await trio.lowlevel.checkpoint()
                 return answer
 
-            peer.links._handlers["overlay/nearest"] = answer_badly
+            peer.links.lies["overlay/nearest"] = answer_badly
         asker = await twelve.join(IDENTITIES[50])
         assert await asker.lookup.nearest(position, WANTED) == twelve.truly_nearest(position)
 

@@ -1,0 +1,17 @@
+"""What discovery needs of a routing table: `overlay.libp2p.kad` satisfies it with libp2p's."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class RoutingTable(Protocol):
+    """The peers to which others that search the network are sent."""
+
+    async def add(self, peer_id: str) -> None:
+        """Enter a member, or refresh its entry. A full bucket keeps its older peers as long as they answer."""
+        ...
+
+    def remove(self, peer_id: str) -> None:
+        """Take a peer out that can't be reached any more."""
+        ...

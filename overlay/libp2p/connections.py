@@ -1,0 +1,185 @@
+"""Connections to peers: which are open, how new ones are dialled, and which peers are banned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+from cachetools import TLRUCache
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
+
+from overlay.discovery.address_book import parse_peer_address
+from overlay.errors import Unreachable
+from overlay.libp2p.addresses import KnownAddresses, libp2p_id
+from overlay.libp2p.workarounds.mismatched_peers import who_answered
+from overlay.settings import OverlaySettings
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_ADDRESSES_TRIED: Final = 8
+_MAX_BANNED: Final = 4096
+_NEXT_ADDRESS_AFTER: Final = 0.25  # seconds of head start of an address over the next (happy eyeballs, RFC 8305)
+
+
+def _until(_peer_id: str, until: float, _now: float) -> float:
+    """When a ban ends, by Trio's clock."""
+    return until
+
+
+class Connections:
+    """The connections of one swarm: dialled by addresses that we know, one attempt per peer at a time."""
+
+    def __init__(self, peer_id: str, swarm: Swarm, addresses: KnownAddresses, settings: OverlaySettings) -> None:
+        """`peer_id`: our own."""
+        self._peer_id = peer_id
+        self._swarm = swarm
+        self._addresses = addresses
+        self._settings = settings
+        self._dials: dict[str, trio.Lock] = {}
+        self._banned: TLRUCache[str, float] = TLRUCache(_MAX_BANNED, _until, timer=trio.current_time)
+        self.dial_failures = 0
+        """Attempts to connect that failed, since the start."""
+        swarm.register_notifee(_ConnectionEvents(self))
+
+    def peers(self) -> list[str]:
+        """Peers with an open connection, members or not."""
+        return [str(peer) for peer, connections in self._swarm.connections.items() if connections]
+
+    def is_connected(self, peer_id: str) -> bool:
+        """Whether a connection to the peer is open, with or without a link on it."""
+        return any(not connection.is_closed for connection in self._swarm.get_connections(libp2p_id(peer_id)))
+
+    async def disconnect(self, peer_id: str) -> None:
+        """Close every connection to the peer."""
+        with trio.move_on_after(self._settings.shutdown_timeout):
+            await self._swarm.close_peer(libp2p_id(peer_id))
+
+    async def close_all(self) -> None:
+        """Close all connections at once: `Swarm.close` takes 0.1 s for one after the other."""
+        async with trio.open_nursery() as nursery:
+            for connection in self._swarm.get_connections():
+                nursery.start_soon(_close, connection)
+
+    async def ban(self, peer_id: str, seconds: float) -> None:
+        """Close every connection to the peer and have none with it for so long."""
+        self._banned[peer_id] = trio.current_time() + seconds
+        await self.disconnect(peer_id)
+
+    def is_banned(self, peer_id: str) -> bool:
+        """Whether connections with the peer are refused now."""
+        return peer_id in self._banned
+
+    async def connect(self, multiaddr: str, *, timeout: float) -> str:
+        """Connect to the peer that `multiaddr` names and return its id. Raises `Unreachable` or `AddressError`."""
+        address, peer_id = parse_peer_address(multiaddr)
+        if peer_id == self._peer_id:
+            raise Unreachable(peer_id, "connect", "the address is this peer's own")
+        self._addresses.add(peer_id, [address], in_use=set(self.peers()))
+        await self.ensure(peer_id, timeout=timeout, addresses=[address])
+        return peer_id
+
+    async def ensure(self, peer_id: str, *, timeout: float | None = None, addresses: Sequence[str] = ()) -> None:
+        """Connect unless connected, trying `addresses`, then the known ones. Raises `Unreachable`.
+
+        `timeout`: `dial_timeout` by default. Of callers at the same time one dials, and the others wait for it.
+        """
+        if self.is_connected(peer_id):
+            return
+        if self.is_banned(peer_id):
+            raise Unreachable(peer_id, "connect", "banned: it sent invalid announcements")
+        lock = self._dials.setdefault(peer_id, trio.Lock())
+        reason = "timeout exceeded"
+        try:
+            with trio.move_on_after(self._settings.dial_timeout if timeout is None else timeout):
+                async with lock:
+                    if self.is_connected(peer_id):
+                        return
+                    # Plain TCP first: through a WebSocket each frame costs half as much again.
+                    known = sorted(self._addresses.of(peer_id), key=lambda address: "/ws" in address)
+                    tried = list(dict.fromkeys((*addresses, *known)))[:_ADDRESSES_TRIED]
+                    reason = "no address known" if not tried else f"no answer at {', '.join(tried)}"
+                    others: list[str] = []
+                    address = await self._dial_any(libp2p_id(peer_id), tried, others)
+                    if address is not None:
+                        self._addresses.used(peer_id, address)
+                        return
+                    if others:
+                        reason = f"another peer is at {', '.join(others)}"
+        finally:
+            if not lock.locked():
+                self._dials.pop(peer_id, None)
+        self.dial_failures += 1
+        raise Unreachable(peer_id, "connect", reason)
+
+    def note_disconnected(self, peer_id: str) -> None:
+        """Keep the addresses of a peer that has left; libp2p forgets peers without any."""
+        if not self.is_connected(peer_id):
+            self._addresses.keep(peer_id)
+
+    async def _dial_any(self, peer: ID, addresses: Sequence[str], others: list[str]) -> str | None:
+        """The address that connected first, each given a head start over the next, or None.
+
+        Adds to `others` the addresses at which another peer answered, each with the id of that peer.
+        """
+        winner: str | None = None
+
+        async def dial(address: str, failed: trio.Event) -> None:
+            nonlocal winner
+            try:
+                await self._swarm.dial_addr(Multiaddr(address), peer)
+            except Exception as error:
+                log.debug("dialling failed", address=address, error=repr(error)[:200])
+                if other := who_answered(error):
+                    others.append(f"{address.partition('/p2p/')[0]}/p2p/{other}")
+                failed.set()
+            else:
+                winner = winner or address
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(dial, address, failed)
+                with trio.move_on_after(_NEXT_ADDRESS_AFTER):
+                    await failed.wait()
+        return winner
+
+
+class _ConnectionEvents(INotifee):
+    """Tells `Connections` of connections that come and go."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
+        """Send banned peers away; any other matters once it has opened a link."""
+        peer_id = str(conn.muxed_conn.peer_id)
+        if self._connections.is_banned(peer_id):
+            await self._connections.disconnect(peer_id)
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
+        self._connections.note_disconnected(str(conn.muxed_conn.peer_id))
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Do nothing."""
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Do nothing."""
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Do nothing."""
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Do nothing."""
+
+
+async def _close(connection: INetConn) -> None:
+    try:
+        await connection.close()
+    except Exception as error:
+        log.debug("closing a connection failed", error=repr(error)[:200])

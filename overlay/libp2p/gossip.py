@@ -1,0 +1,70 @@
+"""Gossip over libp2p's gossipsub, as `overlay.pubsub.gossip` describes it, with every message passing admission."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from libp2p.abc import IHost
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.validators import signature_validator
+
+from overlay.libp2p.workarounds.guarded_pubsub import GuardedPubsub, guarded_pubsub, run_pubsub
+from overlay.pubsub.admission import Admission, message_id
+from overlay.tasks import TaskStatus
+
+
+class Libp2pMessage:
+    """A message of libp2p's as a `GossipMessage`."""
+
+    def __init__(self, message: rpc_pb2.Message) -> None:
+        self._message = message
+
+    @property
+    def topics(self) -> Sequence[str]:
+        return self._message.topicIDs
+
+    @property
+    def payload(self) -> bytes:
+        return self._message.data
+
+    def is_authentic(self) -> bool:
+        try:
+            return bool(signature_validator(self._message))
+        except Exception:  # it raises for keys that are none
+            return False
+
+
+class Libp2pGossip:
+    """The gossip of one host; satisfies `overlay.pubsub.gossip.Gossip`."""
+
+    def __init__(self, host: IHost, admission: Admission) -> None:
+        self._admission = admission
+        self.pubsub: GuardedPubsub = guarded_pubsub(
+            host,
+            message_id=lambda message: message_id(message.topicIDs, message.data),
+            admit=self._admit,
+            charge=admission.charge,
+            seen=admission.seen,
+        )
+
+    async def subscribe(self, topic: str) -> None:
+        await self.pubsub.subscribe(topic)
+
+    async def unsubscribe(self, topic: str) -> None:
+        await self.pubsub.unsubscribe(topic)
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        await self.pubsub.publish(topic, payload)
+
+    def peers_in(self, topic: str) -> Collection[str]:
+        return {str(peer) for peer in self.pubsub.peer_topics.get(topic, ())}
+
+    def backlogged(self, length: int) -> set[str]:
+        return {str(peer) for peer, queue in self.pubsub.peer_queues.items() if len(queue) >= length}
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Run until cancelled. An error ends gossip, with a log entry, and not the node."""
+        await run_pubsub(self.pubsub, task_status=task_status)
+
+    async def _admit(self, forwarder: str, message: rpc_pb2.Message) -> bool:
+        return await self._admission.admit(forwarder, Libp2pMessage(message))
