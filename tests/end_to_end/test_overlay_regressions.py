@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 import varint
-from libp2p.abc import IHost
+from libp2p.abc import IHost, INetConn, INetStream, INetwork, INotifee
 from libp2p.custom_types import TProtocol
 from libp2p.kad_dht.pb.kademlia_pb2 import Message, Record
 from libp2p.peer.id import ID
@@ -264,8 +264,33 @@ trio.run(main)
 """
 
 
-async def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = trio.Event()
+class Disconnections(INotifee):
+    """Tells of the first connection that ends."""
+
+    def __init__(self) -> None:
+        self.first = trio.Event()
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        self.first.set()
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        pass
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        pass
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        pass
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        pass
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        pass
+
+
+async def test_a_frozen_peer_is_noticed() -> None:
+    gone = Disconnections()
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", FROZEN_PEER], stdout=subprocess.PIPE, env={**os.environ}
     )
@@ -274,12 +299,11 @@ async def test_a_frozen_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
         with trio.fail_after(20):
             address = (await process.stdout.receive_some(1000)).decode().strip()
         async with echoing_host(OverlaySettings(health_interval=0.2, health_timeout=0.3)) as host:
-            note = host.note_disconnected
-            monkeypatch.setattr(host, "note_disconnected", lambda peer_id: (note(peer_id), gone.set()))
+            host.libp2p.get_network().register_notifee(gone)
             frozen = await host.connect(address, timeout=5)
             process.send_signal(signal.SIGSTOP)
             with trio.fail_after(10):
-                await gone.wait()
+                await gone.first.wait()
             assert not host.is_connected(frozen)
     finally:
         process.kill()
