@@ -1,23 +1,15 @@
 """Frames: a 4-byte big-endian length, then one CBOR item. Bytes in, items out; no I/O.
 
-What comes from a peer is bounded before it is built: the declared length first, then nesting; and what we don't use of
-CBOR is refused: tags (which can share, recurse or expand), indefinite lengths, duplicate keys, and keys that are
-neither text nor bytes.
+What comes from a peer is bounded before it is built: first by its declared length, then by `overlay.limits.decoder`.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Final, NoReturn
-
 import cbor2
 
-from overlay.limits.gc_pause import gc_paused
+from overlay.limits.decoder import MAX_ITEMS, DecodeError, check_items, decode
 
 HEADER_BYTES = 4
-
-_DEEPEST_NESTING = 32
-_LARGE: Final = 16_384  # bytes, from which on what is decoded may be so many values that collecting garbage matters
 
 
 class FrameError(ValueError):
@@ -82,34 +74,17 @@ def encode_frame(item: object) -> bytes:
 def encode_item(item: object) -> bytes:
     """CBOR of a value of None, bool, int, float, text, bytes, lists and maps. Raises `FrameError`."""
     try:
-        return cbor2.dumps(item)
+        encoded = cbor2.dumps(item)
+        if len(encoded) > MAX_ITEMS:  # better refused here than by who gets it
+            check_items(encoded)
     except Exception as error:  # the codec's own errors, and whatever the value's methods raise
         raise FrameError(f"can't be encoded: {error}") from error
+    return encoded
 
 
 def decode_item(encoded: bytes) -> object:
     """The value that is encoded, lists as `list`, maps as `dict`. Raises `FrameError`, and nothing else."""
     try:
-        with gc_paused() if len(encoded) > _LARGE else nullcontext():
-            item: object = cbor2.loads(
-                encoded,
-                tag_hook=_refuse_tag,
-                semantic_decoders=_REFUSED_TAGS,
-                max_depth=_DEEPEST_NESTING,
-                allow_indefinite=False,
-                allow_duplicate_keys=False,
-                strict_hashable_types=True,
-            )
-    except Exception as error:  # also MemoryError, which a declared length could cause
-        raise FrameError(f"isn't CBOR as we use it: {error}") from error
-    return item
-
-
-def _refuse_tag(*_: object) -> NoReturn:
-    raise FrameError("tags aren't allowed")
-
-
-# cbor2 decodes these itself unless told otherwise; `tag_hook` gets the others.
-_REFUSED_TAGS = dict.fromkeys(
-    (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
-)
+        return decode(encoded)
+    except DecodeError as error:
+        raise FrameError(str(error)) from error

@@ -18,6 +18,7 @@ import msgspec
 
 from overlay.errors import PeerIdError
 from overlay.identity import public_key_of
+from overlay.limits.decoder import DecodeError, decode
 from registry.errors import InvalidValue, PeerIdParseError
 from registry.model.signing import (
     key_digest,
@@ -317,12 +318,10 @@ def _decode_cached(blob: bytes, form: Any) -> Any:
 
 
 def _decode(blob: bytes, form: Any) -> Any:
-    if len(blob) > MAX_BLOB:
-        raise InvalidValue(f"a value of {len(blob)} bytes, more than {MAX_BLOB}")
     try:
-        raw = cbor2.loads(blob)
-    except (cbor2.CBORDecodeError, RecursionError, ValueError, OverflowError, TypeError) as error:
-        raise InvalidValue(f"not CBOR: {error}") from error
+        raw = decode(blob, max_bytes=MAX_BLOB)
+    except DecodeError as error:
+        raise InvalidValue(f"a value that {error}") from error
     return _parse(raw, form)
 
 

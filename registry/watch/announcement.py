@@ -10,6 +10,7 @@ from typing import Final
 
 import cbor2
 
+from overlay.limits.decoder import DecodeError, decode
 from registry.errors import InvalidValue
 from registry.model.values import Key, KeyTombstone, Record, decode_key_or_tombstone, decode_state, encode
 from registry.model.verification import (
@@ -30,12 +31,10 @@ def announcement_of(item: Item) -> bytes:
 
 def announced(key_id: str, payload: bytes) -> Item:
     """The update in a payload on the topic `key_id`. Raises InvalidValue for what no honest peer sends or forwards."""
-    if len(payload) > MAX_ANNOUNCEMENT:
-        raise InvalidValue(f"an announcement of {len(payload)} bytes")
     try:
-        parts = cbor2.loads(payload)
-    except Exception as error:  # cbor2 raises many kinds for bad bytes
-        raise InvalidValue(f"an announcement that isn't CBOR: {error!r}"[:200]) from error
+        parts = decode(payload, max_bytes=MAX_ANNOUNCEMENT)
+    except DecodeError as error:
+        raise InvalidValue(f"an announcement that {error}") from error
     match parts:
         case [bytes(key_or_tombstone), bytes(state)]:
             item = Item(decode_key_or_tombstone(key_or_tombstone), decode_state(state) if state else None)

@@ -1,0 +1,167 @@
+"""The one decoder of what comes from peers, from disk and from users: CBOR, bounded before anything is built.
+
+We use a part of CBOR: None, booleans, integers of 64 bits, floats, text, bytes, lists, and maps whose keys are text or
+bytes. The rest is refused by its first byte: tags (their decoders share, recurse and expand: 430 bytes of shared
+references in a map's key kept cbor2 busy for ever), indefinite lengths, `undefined` and other simple values. So is more
+than `MAX_ITEMS` at once: a megabyte of empty lists would hold the loop up for 0.1 s.
+
+Both are checked by one regular expression that runs over the items one after another, lists and maps open or not: in C
+it takes less time than building them, and in Python five to ten times as long. It doesn't look at how they are nested;
+cbor2 does, and refuses while it builds what ends too early, is nested too deeply, or has another key or one twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, cast
+
+import cbor2
+
+from overlay.limits.gc_pause import gc_paused
+
+MAX_ITEMS: Final = 50_000
+"""Items in one encoding, keys and those within others counted. They are decoded within 20 ms."""
+MAX_DEPTH: Final = 32
+"""How deeply lists and maps may be nested."""
+
+_LARGE: Final = 16_384  # bytes, from which on what is decoded may be so many items that collecting garbage matters
+_LONGEST_REASON: Final = 200  # characters: cbor2 tells a key that is there twice, whatever its length
+
+
+class DecodeError(ValueError):
+    """The bytes aren't CBOR as we use it, or hold too much of it."""
+
+
+def decode(encoded: bytes, *, max_bytes: int | None = None) -> object:
+    """The value that is encoded, lists as `list`, maps as `dict`. Raises `DecodeError`, and nothing else.
+
+    `max_bytes`: refuses longer ones; None where who calls has bounded them. What follows the first item has to be CBOR
+    as we use it too, and is ignored.
+    """
+    if max_bytes is not None and len(encoded) > max_bytes:
+        raise DecodeError(f"has {len(encoded)} bytes, more than {max_bytes}")
+    if _run(encoded, 0).end() != len(encoded):  # if it is all, it is right: most frames are one run
+        check_items(encoded)
+    if len(encoded) > _LARGE:
+        with gc_paused():
+            return _build(encoded)
+    return _build(encoded)
+
+
+def _build(encoded: bytes) -> object:
+    try:
+        return cbor2.loads(encoded, max_depth=MAX_DEPTH, allow_duplicate_keys=False, strict_hashable_types=True)
+    except Exception as error:  # also MemoryError, which a declared length could cause
+        raise DecodeError(f"isn't CBOR as we use it: {str(error)[:_LONGEST_REASON]}") from error
+
+
+def check_items(encoded: bytes) -> None:
+    """Check every item's kind, and how many there are; builds nothing. Raises `DecodeError`."""
+    start, at, end = 0, 0, len(encoded)
+    most = 0  # items so far at most: each takes a byte
+    while at < end:
+        start, at = at, _run(encoded, at).end()
+        most += at - start
+        if at < end:
+            size = _LENGTH_BYTES.get(encoded[at])
+            if size is None:
+                raise DecodeError(_refusal(encoded, start, at))
+            at += 1 + size + int.from_bytes(encoded[at + 1 : at + 1 + size], "big")
+            most += 1
+    if at > end:
+        raise DecodeError("isn't CBOR as we use it: it ends too early")
+    if most > MAX_ITEMS and start > 0:  # else it was one run, and those are bounded
+        _count(encoded)
+
+
+def _refusal(encoded: bytes, start: int, at: int) -> str:
+    if at - start >= MAX_ITEMS and _run(encoded, at).end() > at:
+        return f"has more than {MAX_ITEMS} items"
+    return f"isn't CBOR as we use it: byte {at}, 0x{encoded[at]:02x}, begins what isn't allowed or ends too early"
+
+
+def _count(encoded: bytes) -> None:
+    """Count the items one by one. Raises `DecodeError`; `encoded` has been checked otherwise."""
+    at, end, counted = 0, len(encoded), 0
+    while at < end:
+        first = encoded[at]
+        at += _SIZES[first]
+        size = _LENGTH_BYTES_OF_STRINGS.get(first)
+        if size is not None:
+            at += int.from_bytes(encoded[at - size : at], "big")
+        counted += 1
+        if counted > MAX_ITEMS:
+            raise DecodeError(f"has more than {MAX_ITEMS} items")
+
+
+# An item's first byte: its kind in the upper 3 bits; in the lower 5 its value or length, or in how many bytes those
+# follow.
+
+_INT, _NEGATIVE, _BYTES, _TEXT, _LIST, _MAP, _, _SIMPLE = range(0, 256, 32)
+_FOLLOWING: Final = {24: 1, 25: 2, 26: 4, 27: 8}  # the lower 5 bits, and the bytes that follow
+_STRINGS: Final = (_BYTES, _TEXT)
+
+_LENGTH_BYTES_OF_STRINGS: Final = {kind | info: size for kind in _STRINGS for info, size in _FOLLOWING.items()}
+_LENGTH_BYTES: Final = {first: size for first, size in _LENGTH_BYTES_OF_STRINGS.items() if size > 1}
+"""Of strings of 256 bytes and more, which the regular expression leaves to `check_items`."""
+
+
+def _fixed_sizes() -> Iterator[tuple[int, int]]:
+    """All allowed first bytes, and the bytes of their items: of a list or map its beginning, of a long string too."""
+    for kind in (_INT, _NEGATIVE, _BYTES, _TEXT, _LIST, _MAP):
+        for info in range(24):
+            yield kind | info, 1 + (info if kind in _STRINGS else 0)
+        for info, size in _FOLLOWING.items():
+            yield kind | info, 1 + size
+    for constant in (20, 21, 22):  # false, true and None
+        yield _SIMPLE | constant, 1
+    for info in (25, 26, 27):  # floats
+        yield _SIMPLE | info, 1 + _FOLLOWING[info]
+
+
+_SIZES: Final = dict(_fixed_sizes())
+
+
+def _any_of(firsts: Iterable[int]) -> bytes:
+    return b"[" + b"".join(b"\\x%02x" % first for first in firsts) + b"]"
+
+
+def _choice(sizes: dict[int, int], width: int) -> bytes:
+    """Matches a first byte and what follows it, as many bytes as `sizes` says.
+
+    In groups of `width` sizes each, since alternatives are tried one after another.
+    """
+    by_size: dict[int, list[int]] = {}
+    for first, size in sizes.items():
+        by_size.setdefault(size, []).append(first)
+    forms = [(firsts, b"%b.{%d}" % (_any_of(firsts), size - 1)) for size, firsts in sorted(by_size.items())]
+    groups = [forms[start : start + width] for start in range(0, len(forms), width)]
+    return b"|".join(
+        b"(?=%b)(?:%b)"
+        % (_any_of(first for firsts, _ in group for first in firsts), b"|".join(form for _, form in group))
+        for group in groups
+    )
+
+
+def _one_run() -> re.Pattern[bytes]:
+    """Matches up to `MAX_ITEMS` items of less than 256 bytes each, the most frequent kinds tried first."""
+    short = {first: size for first, size in _SIZES.items() if first not in _LENGTH_BYTES_OF_STRINGS}
+    single = [first for first, size in short.items() if size == 1]
+    strings = {first: size for first, size in short.items() if size > 1 and first & 0xE0 in _STRINGS}
+    others = {first: size for first, size in short.items() if size > 1 and first not in strings}
+    medium = [kind | 24 for kind in _STRINGS]  # strings of up to 255 bytes, whose length is the second byte
+    item = b"|".join(
+        [
+            _any_of(single),
+            b"(?=%b)(?:%b)" % (_any_of(strings), _choice(strings, 6)),
+            b"%b(?:%b)" % (_any_of(medium), _choice({length: 1 + length for length in range(256)}, 16)),
+            _choice(others, 4),
+        ]
+    )
+    # "+" behind the bounds: a run never gives items back, so it takes linear time and no memory.
+    return re.compile(b"(?s:%b){0,%d}+" % (item, MAX_ITEMS))
+
+
+# It always matches, if nothing.
+_run: Final = cast("Callable[[bytes, int], re.Match[bytes]]", _one_run().match)
