@@ -18,6 +18,7 @@ from registry.client.renewal import Renewal
 from registry.client.status import StatusSource
 from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
 from registry.quorum.read import Reader
@@ -94,7 +95,7 @@ async def assembled(
         network, store, anti_entropy, settings.upkeep, rules.neighbourhood_size, randomness
     )
 
-    async def store_here(items: Sequence[Item]) -> list[str]:
+    async def store_here(items: Sequence[Item]) -> list[ErrorInfo | None]:
         return await ingest.store(items, network.peer_id)
 
     send_queue = SendQueue(network, store_here, replication.note_failure)

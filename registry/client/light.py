@@ -29,11 +29,13 @@ from registry.client.relay_failover import RelayFailover
 from registry.client.renewal import Renewal
 from registry.client.status import NodeStatus
 from registry.client.timestamps import TimestampLog
-from registry.errors import HostingRefused, InvalidValue, NodeUnavailable, RegistryError, RegistryRefusal
+from registry.codes import Code
+from registry.errors import HostingRefused, InvalidValue, NodeUnavailable, RegistryError
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, State, decode_state, encode
 from registry.model.verification import key_is_good, key_tombstone_is_good, record_is_genuine
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import (
     NODE_COUNTERSIGN,
     NODE_EXPLAIN,
@@ -155,7 +157,9 @@ class RemoteNode:
         answer = await self._call(NODE_COUNTERSIGN, body, timeout)
         record = decode_state(answer) if isinstance(answer, bytes) else None
         if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
-            raise HostingRefused(f"the answer isn't the record that was asked for, on {metadata.peer_id}")
+            raise HostingRefused(
+                f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER
+            )
         return record
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
@@ -220,7 +224,7 @@ class RemoteNode:
         try:
             answer: outcome.Outcome[Any] = outcome.Value(await self._call_one(address, method, body, deadline))
         except CallRefused as error:
-            answer = outcome.Error(_refusal(error))
+            answer = outcome.Error(ErrorInfo(error.code, error.message).exception())
         except FrameError as error:
             answer = outcome.Error(InvalidValue(f"can't be sent: {error}"))
         except CallFailed as error:
@@ -364,7 +368,3 @@ def _renewal(
         clock=clock,
         randomness=random.Random(),  # noqa: S311 - jitter, not secrets
     )
-
-
-def _refusal(error: CallRefused) -> RegistryError:
-    return HostingRefused(error.message) if error.code == "hosting" else RegistryRefusal(error.message)

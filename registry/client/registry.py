@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -22,18 +22,13 @@ from registry.client.results import Created, Done, Found, Resolved
 from registry.client.slot_locks import SlotLocks
 from registry.client.status import NodeStatus
 from registry.client.timestamps import TimestampLog
-from registry.errors import (
-    HostingRefused,
-    KeyNotExists,
-    KeyRemoved,
-    NewerRecordOrTombstoneExists,
-    RegistryError,
-    RegistryRefusal,
-)
+from registry.codes import Code
+from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError, RegistryRefusal
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.signing import key_id_of, record_digest
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
+from registry.protocol.error_info import texts
 from registry.protocol.messages import Item, WriteOutcome
 from registry.protocol.network import Clock
 from registry.quorum.read import ReadOutcome
@@ -87,7 +82,7 @@ class Registry:
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         deadline = trio.current_time() + timeout
-        done = Done(False, (NOT_CREATED,))
+        written = _Written(Done(False, (NOT_CREATED,)))
         timestamp = int(self._clock())
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
@@ -96,19 +91,19 @@ class Registry:
                     unsigned = Key(label, self.identity.peer_id, timestamp, b"", "", b"")
                     key = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
                     await self._host.keep_key(key)
-                except KeyRemoved as error:
-                    done = Done(False, (str(error), NOT_CREATED))
                 except RegistryError as error:
-                    return Created(None, (str(error),))
+                    if error.code is not Code.KEY_REMOVED:
+                        return Created(None, (str(error),))
+                    written = _refused(error, NOT_CREATED)
                 else:
-                    done = await self._write(Item(key), factor, _until(deadline), NOT_CREATED)
-                if done.success:
+                    written = await self._write(Item(key), factor, _until(deadline), NOT_CREATED)
+                if written.done.success:
                     self._keys.remember(key)
-                    return Created(key.id, done.errors)
-                if not any(str(KeyRemoved(unsigned.id)) in error for error in done.errors):
+                    return Created(key.id, written.done.errors)
+                if Code.KEY_REMOVED not in written.codes:
                     break
                 timestamp = await self._after_key_tombstone(unsigned.id, _until(deadline))
-        return Created(None, done.errors)
+        return Created(None, written.done.errors)
 
     async def remove_resource(self, resource_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Ends a resource of this identity's, and with it everything registered on it so far (ours: the original
@@ -118,7 +113,7 @@ class Registry:
             outcome = await self._read(resource_id, 1, timeout)
             key = outcome.resource.key
             if key is None:
-                return Done(False, (*outcome.errors, NOT_FOUND))
+                return Done(False, (*texts(outcome.errors), NOT_FOUND))
             if key.owner_peer_id != self.identity.peer_id:
                 return Done(False, (f"only its owner {key.owner_peer_id} may remove resource {resource_id}",))
             # Later than all that it should end, some of which may be from a clock ahead of ours.
@@ -130,7 +125,7 @@ class Registry:
         except RegistryError as error:
             return Done(False, (str(error),))
         self._keys.forget(resource_id)
-        return await self._write(Item(key_tombstone), factor, _until(deadline), NOT_REMOVED)
+        return (await self._write(Item(key_tombstone), factor, _until(deadline), NOT_REMOVED)).done
 
     async def run_schedule(self, name: str, *, timeout: float = 600.0) -> ScheduleStatus:
         """Runs a schedule of the node acted through by hand: `clearExpired_86400`, `replicate_3600` or `renew_43200`.
@@ -150,8 +145,8 @@ class Registry:
         except RegistryError as error:
             return Found(None, (str(error), NOT_FOUND))
         if outcome.resource.key is None or outcome.answered < ack:
-            return Found(None, (*outcome.errors, NOT_FOUND))
-        return Found(outcome.resource.key, tuple(outcome.errors))
+            return Found(None, (*texts(outcome.errors), NOT_FOUND))
+        return Found(outcome.resource.key, texts(outcome.errors))
 
     async def register_service(
         self,
@@ -254,9 +249,9 @@ class Registry:
         except RegistryError as error:
             return Resolved(None, (str(error), TIMEOUT))
         if outcome.answered < max(ack, 1):
-            return Resolved(None, (*outcome.errors, TIMEOUT))
+            return Resolved(None, (*texts(outcome.errors), TIMEOUT))
         records = outcome.resource.records(int(self._clock()), self._settings)
-        return Resolved(tuple(records), tuple(outcome.errors))
+        return Resolved(tuple(records), texts(outcome.errors))
 
     def watch(self, resource_id: str) -> Watch:
         """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
@@ -317,29 +312,28 @@ class Registry:
     ) -> Done:
         """Reads the slot, makes its next state with `make`, writes it; again when somebody was faster."""
         deadline = trio.current_time() + timeout
-        done = Done(False, (failure,))
+        written = _Written(Done(False, (failure,)))
         with trio.move_on_at(deadline):
             for attempt in range(ATTEMPTS):
                 try:
                     outcome = await self._key_or_all(resource_id, _until(deadline), key_suffices=attempt == 0)
                     key = outcome.resource.key
                     if key is None:
-                        return Done(False, (*outcome.errors, NOT_FOUND))
+                        return Done(False, (*texts(outcome.errors), NOT_FOUND))
                     slot = Slot(key.id, self.identity.peer_id, peer_id)
                     async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
                         timestamp = await self._next_timestamp(slot, outcome)
                         state: State = await make(key, timestamp, _until(deadline))
                 except (RegistryError, CallFailed) as error:
                     return Done(False, (str(error),))
-                done = await self._write(Item(key, state), factor, _until(deadline), failure)
-                if done.success:
+                written = await self._write(Item(key, state), factor, _until(deadline), failure)
+                if written.done.success:
                     self._keys.remember(key)
                 else:
                     self._keys.forget(resource_id)
-                newer = str(NewerRecordOrTombstoneExists(*state.slot))
-                if done.success or not any(newer in error for error in done.errors):
+                if written.done.success or Code.NEWER_STATE_EXISTS not in written.codes:
                     break
-        return done
+        return written.done
 
     async def _key_or_all(self, resource_id: str, timeout: float, *, key_suffices: bool) -> ReadOutcome:
         """The key alone if it suffices: what a majority knows of a slot matters only where somebody else issued with
@@ -372,16 +366,28 @@ class Registry:
         if lead > 0:  # others wouldn't accept it yet
             await trio.sleep(lead)
 
-    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> Done:
+    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> _Written:
         try:
             outcome: WriteOutcome = await self._node_api.write(item, factor=factor, timeout=timeout)
         except RegistryError as error:
-            return Done(False, (str(error), failure))
+            return _refused(error, failure)
         if outcome.stored > 0:
             self._watches.note_own(item)
+        codes = frozenset(error.known_code for error in outcome.errors)
         if outcome.stored >= factor and outcome.stored > 0:
-            return Done(True, outcome.errors)
-        return Done(False, (*outcome.errors, failure))
+            return _Written(Done(True, texts(outcome.errors)), codes)
+        return _Written(Done(False, (*texts(outcome.errors), failure)), codes)
+
+
+class _Written(NamedTuple):
+    """How a write went: for the caller, and why replicas refused it."""
+
+    done: Done
+    codes: frozenset[Code] = frozenset()
+
+
+def _refused(error: RegistryError, failure: str) -> _Written:
+    return _Written(Done(False, (str(error), failure)), frozenset({error.code}))
 
 
 def _until(deadline: float) -> float:

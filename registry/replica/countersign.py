@@ -11,18 +11,13 @@ from typing import Protocol
 from overlay.errors import Refusal
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
-from registry.errors import (
-    HostingRefused,
-    InvalidValue,
-    KeyAlreadyExistsNewerTimestamp,
-    KeyRemoved,
-    RegistryError,
-    RegistryRefusal,
-)
+from registry.codes import Code
+from registry.errors import HostingRefused, InvalidValue, RegistryError
 from registry.model.merge import is_served
 from registry.model.signing import record_digest
 from registry.model.values import Key, Record, RecordMetadata, Slot, State, decode_key, decode_metadata, encode
 from registry.model.verification import check_field_limits, check_key, check_metadata
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, parse
 from registry.protocol.network import Clock, Network
 from registry.settings import RegistrySettings
@@ -43,8 +38,8 @@ class Shelf(Protocol):
         """What is hosted for others: (records, their bytes, records by `issuer`)."""
         ...
 
-    async def keep(self, item: Item) -> str:
-        """Stores a record under its key; an error text, empty when it is on disk."""
+    async def keep(self, item: Item) -> ErrorInfo | None:
+        """Stores a record under its key; why not, None when it is on disk."""
         ...
 
 
@@ -96,14 +91,14 @@ class Countersigner:
         record = sign_record(self._identity, metadata, now if timestamp_created is None else timestamp_created)
         error = await self._shelf.keep(Item(key, record))
         if error:
-            raise HostingRefused(error)
+            raise HostingRefused(error.text, code=error.known_code)
         return record
 
     def check(self, metadata: RecordMetadata, timestamp_created: int | None) -> None:
         """What this peer could vouch for with the right key. Raises RegistryError for all else."""
         now = int(self._clock())
         if timestamp_created is not None and abs(timestamp_created - now) > self._settings.clock_skew:
-            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {now}")
+            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {now}", code=Code.CLOCK)
         if metadata.peer_id != self._identity.peer_id:
             raise HostingRefused(f"the record names {metadata.peer_id} as its host, this is {self._identity.peer_id}")
         check_field_limits(metadata, self._settings)
@@ -131,34 +126,34 @@ class Countersigner:
     async def keep_key(self, key: Key) -> None:
         """Keeps a key of this peer's own, which it renews. Raises KeyRemoved and other kinds of RegistryError."""
         error = await self._shelf.keep(Item(key))
-        if error == str(KeyRemoved(key.id)):
-            raise KeyRemoved(key.id)
-        if error and error != str(KeyAlreadyExistsNewerTimestamp(key.label, key.owner_peer_id)):
-            raise RegistryRefusal(error)
+        if error and error.code != Code.NEWER_KEY_EXISTS:
+            raise error.exception()
 
     async def keep(self, item: Item) -> None:
         """Keeps anything else that this peer has a part in: what it renews, or must not renew. Raises ServiceError."""
         error = await self._shelf.keep(item)
         if error:
-            raise RegistryRefusal(error)
+            raise error.exception()
 
     async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
         policy, issuer = self._settings.hosting, metadata.issued_by
         self.check_allowed(issuer)
         if not self._rates.take(issuer, self._clock()):
-            raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
+            raise HostingRefused(f"too many requests by {issuer}; try again in a moment", code=Code.RATE_EXCEEDED)
         records, size, by_issuer = await self._shelf.occupancy(issuer)
         if is_update:
             return
         if by_issuer >= policy.max_records_per_issuer:
-            raise HostingRefused(f"this peer already hosts {by_issuer} records issued by {issuer}")
+            raise HostingRefused(
+                f"this peer already hosts {by_issuer} records issued by {issuer}", code=Code.QUOTA_EXCEEDED
+            )
         if records >= policy.max_records or size + len(encode(metadata)) > policy.max_bytes:
-            raise HostingRefused("this peer's quota for records of others is used up")
+            raise HostingRefused("this peer's quota for records of others is used up", code=Code.QUOTA_EXCEEDED)
 
     async def _serve_host(self, caller: str, body: object) -> object:  # noqa: ARG002 - the issuer's signature counts
         try:
             request = parse(body, CountersignBody)
             record = await self.host(decode_key(request.key), decode_metadata(request.metadata))
         except RegistryError as error:
-            raise Refusal("hosting", str(error)) from error
+            raise Refusal(error.code, str(error)) from error
         return encode(record)

@@ -9,6 +9,7 @@ import trio
 from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal
 from registry.model.values import KeyTombstone
 from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key_or_tombstone, check_state
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
 from registry.replica import rules
@@ -46,13 +47,13 @@ class Ingest:
             return True
         return item.state is not None and item.state.slot.peer_id == self._network.peer_id
 
-    async def store(self, items: Sequence[Item], source: str, *, keyless: bool = False) -> list[str]:
-        """Verifies and stores each item in one commit; per item an error text, empty when it is on disk.
+    async def store(self, items: Sequence[Item], source: str, *, keyless: bool = False) -> list[ErrorInfo | None]:
+        """Verifies and stores each item in one commit; per item why it was refused, None when it is on disk.
 
         `source` is the peer that brought them. With `keyless`, as between replicas, a state may outlive its key.
         """
         now = int(self._clock())
-        errors: list[str] = []
+        errors: list[ErrorInfo | None] = []
         for number, item in enumerate(items, start=1):
             errors.append(self._refusal(item, source, now))
             if number % VERIFIED_AT_ONCE == 0:
@@ -60,7 +61,7 @@ class Ingest:
 
         moment = trio.current_time()
 
-        def decide(transaction: Transaction) -> list[str]:
+        def decide(transaction: Transaction) -> list[ErrorInfo | None]:
             transaction.source = f"from {source}"
             return [
                 error or self._store_one(transaction, item, source, now, moment, keyless=keyless)
@@ -71,18 +72,18 @@ class Ingest:
             return errors
         return await self._store.write(decide)
 
-    def fault_of(self, item: Item) -> str:
-        """Why no replica would take this write, be it responsible or not; empty when it verifies."""
+    def fault_of(self, item: Item) -> ErrorInfo | None:
+        """Why no replica would take this write, be it responsible or not; None when it verifies."""
         return self._fault(item, int(self._clock()))
 
-    def _refusal(self, item: Item, source: str, now: int) -> str:
+    def _refusal(self, item: Item, source: str, now: int) -> ErrorInfo | None:
         # What this node itself learns, such as the end of what it hosts, it keeps.
         brought_by_itself = source == self._network.peer_id
         if not (brought_by_itself or self.has_part_in(item) or self.is_responsible(item.key_id)):
-            return str(NotResponsible(item.key_id))
+            return ErrorInfo.of(NotResponsible(item.key_id))
         return self._fault(item, now)
 
-    def _fault(self, item: Item, now: int) -> str:
+    def _fault(self, item: Item, now: int) -> ErrorInfo | None:
         try:
             if item.state is not None and item.state.slot.key_id != item.key_id:
                 raise InvalidValue(f"the state is of key {item.state.slot.key_id}, sent with key {item.key_id}")
@@ -92,12 +93,12 @@ class Ingest:
                 check_field_limits(item.state, self.settings)
                 check_state(item.state, now, self.settings)
         except RegistryError as error:
-            return str(error)
-        return ""
+            return ErrorInfo.of(error)
+        return None
 
     def _store_one(
         self, transaction: Transaction, item: Item, source: str, now: int, moment: float, *, keyless: bool
-    ) -> str:
+    ) -> ErrorInfo | None:
         try:
             self._store_key_or_tombstone(transaction, item, now)
             if item.state is not None:
@@ -112,8 +113,8 @@ class Ingest:
                     keyless=keyless,
                 )
         except RegistryRefusal as error:
-            return str(error)
-        return ""
+            return ErrorInfo.of(error)
+        return None
 
     def _store_key_or_tombstone(self, transaction: Transaction, item: Item, now: int) -> None:
         key_or_tombstone, here = item.key_or_tombstone, self._network.peer_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from registry.model.values import Key, Slot, State
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.replica.replica import Replica
 from registry.storage import Store
@@ -25,6 +26,6 @@ class StoreShelf:
     async def occupancy(self, issuer: str) -> tuple[int, int, int]:
         return await self._store.read(lambda transaction: transaction.hosting(self._peer_id, issuer))
 
-    async def keep(self, item: Item) -> str:
+    async def keep(self, item: Item) -> ErrorInfo | None:
         [error] = await self._replica.ingest.store([item], self._peer_id)
         return error
