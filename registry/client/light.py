@@ -66,11 +66,11 @@ from registry.replica.catch_up import CatchUp
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest
 from registry.replica.replica import Replica
-from registry.replica.shelf import StoreShelf
 from registry.replica.takeover import Takeover
+from registry.replica.tombstone_limit import TombstoneLimit
 from registry.replica.weights import Weights
 from registry.service import RegistryService
-from registry.settings import RegistrySettings, UpkeepSettings
+from registry.settings import CurrentSettings, RegistrySettings, UpkeepSettings
 from registry.storage import Store, open_store
 from registry.storage.data_folder import claimed
 from registry.upkeep.schedule import Schedule, ScheduleStatus
@@ -314,11 +314,12 @@ async def open_light_client(
             raise InvalidValue(str(error)) from error
         except OverlayError as error:
             raise NodeUnavailable(str(error)) from error
-        service = RegistryService(store, identity.peer_id, rules)
-        ingest = Ingest(peer, store, service, Weights({}), clock)  # takes only what this client owns or hosts
+        limit = TombstoneLimit(identity.peer_id, rules)
+        # Takes only what this client owns or hosts.
+        ingest = Ingest(peer, store, CurrentSettings(rules), limit, Weights({}), clock)
         takeover = Takeover(peer, rules.neighbourhood_size)
-        replica = Replica(peer, store, ingest, CatchUp.always(), takeover, clock)
-        host = Countersigner(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
+        Replica(peer, store, ingest, CatchUp.always(), takeover, clock)  # served: others end here what this one hosts
+        host = Countersigner(peer, identity, store, ingest, rules, clock)
         await node_api.open(timeout=timeout)
 
         async def neighbours(key_id: str) -> list[str]:
@@ -333,7 +334,7 @@ async def open_light_client(
 
         validator = AnnouncementValidator(rules, clock)
         watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, validator, rules, clock)
-        registry = Registry(identity, node_api, host, TimestampLog(store), watches, rules, clock)
+        registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
         nursery.start_soon(_renewal(identity, node_api, host, registry, store, rules, clock).run)

@@ -113,7 +113,7 @@ class LocalNode:
 
     async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
         if metadata.peer_id == self.peer_id:
-            return await self._host.host(key, metadata)
+            return await self._host.countersign(key, metadata)
         return await ask_host(self._network, key, metadata, timeout=timeout)
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own

@@ -84,7 +84,8 @@ class Writer:
         disk, when that has become impossible, or after `timeout` seconds. The rest goes on: see `progress`."""
         if self._network.is_isolated():
             return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,))
-        fault = self._replica.ingest.fault_of(item)
+        is_stored = self._replica.ingest.holds(item)  # by who made it here, verified and in one transaction
+        fault = None if is_stored else self._replica.ingest.fault_of(item)
         if fault:  # nothing that fails verification is forwarded
             return WriteOutcome(stored=0, targets=0, errors=(fault.on(self._network.peer_id),))
         deadline = trio.current_time() + max(timeout, 0.0)
@@ -98,7 +99,10 @@ class Writer:
         here = self._network.peer_id in targets
         progress = _Progress(len(targets), factor)
         write_id = self._remember(item, progress)
-        if here and len(self._nursery.child_tasks) >= MAX_UNDER_WAY:
+        if is_stored:
+            if here:
+                progress.report(self._network.peer_id, None)
+        elif here and len(self._nursery.child_tasks) >= MAX_UNDER_WAY:
             progress.report(self._network.peer_id, ErrorInfo(Code.OVERLOADED, "too many writes are under way"))
         elif here or self._replica.ingest.has_part_in(item):
             self._nursery.start_soon(self._store_here, item, progress if here else None)

@@ -56,7 +56,7 @@ class Replica:
 
     def is_among_nearest(self, key_id: str) -> bool:
         """Whether writes of a resource are sent to this member; one beyond may hold a part only, as a host does."""
-        return self._network.is_responsible(key_id, self.settings.neighbourhood_size)
+        return self.ingest.is_among_nearest(key_id)
 
     def counts_for(self, key_id: str) -> bool:
         """Whether what is here of a resource is as good as another replica's, now."""
