@@ -25,6 +25,7 @@ from benchmarks.registry_operations import cpu_seconds, resident_megabytes
 from overlay.identity import Identity
 from registry.client.light import LightClient, open_light_client
 from registry.client.status import NodeStatus
+from registry.codes import Code
 from registry.model.values import Key, Record, RecordMetadata
 from registry.protocol.messages import PUT, Item, PutAnswer, PutBody, build, parse
 from registry.replication import ReplicationStatus
@@ -58,7 +59,7 @@ async def put(client: LightClient, peer_id: str, batch: list[Item]) -> None:
     for start in range(0, len(batch), 250):
         body = build(PutBody.of(batch[start : start + 250]))
         errors = parse(await client.peer.call(peer_id, PUT, body, timeout=60), PutAnswer).errors
-        unexpected = [error for error in errors if error and "not responsible" not in error]
+        unexpected = [error for error in errors if error and error.code != Code.NOT_RESPONSIBLE]
         assert not unexpected, unexpected[:3]
 
 

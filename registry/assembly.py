@@ -18,6 +18,7 @@ from registry.client.renewal import Renewal
 from registry.client.status import StatusSource
 from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
 from registry.quorum.read import Reader
@@ -28,15 +29,15 @@ from registry.replica.catch_up import CatchUp
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest
 from registry.replica.replica import Replica
-from registry.replica.shelf import StoreShelf
 from registry.replica.takeover import Takeover
+from registry.replica.tombstone_limit import TombstoneLimit
 from registry.replica.weights import Weights
 from registry.replication import ReplicationScheduler
 from registry.replication.anti_entropy import AntiEntropy
 from registry.replication.rumor import Rumors
 from registry.service import RegistryService
 from registry.service.invocation import Invocation
-from registry.settings import NodeSettings
+from registry.settings import CurrentSettings, NodeSettings
 from registry.storage import Store
 from registry.upkeep.schedules import Schedules
 from registry.watch.subscriptions import Subscriptions
@@ -80,10 +81,11 @@ async def assembled(
     `starts_network`: this node was told of no other one, so there is nobody from whom it could have missed anything.
     """
     rules = settings.registry
-    service = RegistryService(store, identity.peer_id, rules)
+    current, tombstone_limit = CurrentSettings(rules), TombstoneLimit(identity.peer_id, rules)
+    service = RegistryService(store, identity.peer_id, current, tombstone_limit)
     weights = Weights(settings.weights)
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
-    ingest = Ingest(network, store, service, weights, clock)
+    ingest = Ingest(network, store, current, tombstone_limit, weights, clock)
     catch_up = CatchUp()
     if starts_network and not any(await store.read(lambda transaction: transaction.counts())):
         catch_up.set()
@@ -94,13 +96,13 @@ async def assembled(
         network, store, anti_entropy, settings.upkeep, rules.neighbourhood_size, randomness
     )
 
-    async def store_here(items: Sequence[Item]) -> list[str]:
+    async def store_here(items: Sequence[Item]) -> list[ErrorInfo | None]:
         return await ingest.store(items, network.peer_id)
 
     send_queue = SendQueue(network, store_here, replication.note_failure)
     writer = Writer(network, replica, send_queue)
     reader = Reader(network, replica, ReadRepair(network, send_queue), clock)
-    host = Countersigner(network, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
+    host = Countersigner(network, identity, store, ingest, rules, clock)
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
     async def history(key_id: str) -> list[HistoryEvent]:
@@ -120,7 +122,7 @@ async def assembled(
 
     watches = Watches(network, neighbours, bound_read(reader.read), replica.own, validator, rules, clock)
     store.on_commit(watches.note_commit)
-    registry = Registry(identity, node_api, host, TimestampLog(store), watches, rules, clock)
+    registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal, settings.upkeep, clock, randomness)
     node_api.run_by_hand = upkeep.run_now

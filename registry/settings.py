@@ -80,6 +80,13 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return max(self.key_lifetime, self.record_lifetime) + 2 * self.clock_skew
 
 
+class CurrentSettings:
+    """The registry's settings in force on a node: its operator may change the lifetimes while it runs."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.value = settings
+
+
 class UpkeepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a node keeps the network's state, its schedules as the original's."""
 

@@ -29,11 +29,13 @@ from registry.client.relay_failover import RelayFailover
 from registry.client.renewal import Renewal
 from registry.client.status import NodeStatus
 from registry.client.timestamps import TimestampLog
-from registry.errors import HostingRefused, InvalidValue, NodeUnavailable, RegistryError, RegistryRefusal
+from registry.codes import Code
+from registry.errors import HostingRefused, InvalidValue, NodeUnavailable, RegistryError
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, State, decode_state, encode
 from registry.model.verification import key_is_good, key_tombstone_is_good, record_is_genuine
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import (
     NODE_COUNTERSIGN,
     NODE_EXPLAIN,
@@ -64,11 +66,11 @@ from registry.replica.catch_up import CatchUp
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest
 from registry.replica.replica import Replica
-from registry.replica.shelf import StoreShelf
 from registry.replica.takeover import Takeover
+from registry.replica.tombstone_limit import TombstoneLimit
 from registry.replica.weights import Weights
 from registry.service import RegistryService
-from registry.settings import RegistrySettings, UpkeepSettings
+from registry.settings import CurrentSettings, RegistrySettings, UpkeepSettings
 from registry.storage import Store, open_store
 from registry.storage.data_folder import claimed
 from registry.upkeep.schedule import Schedule, ScheduleStatus
@@ -155,7 +157,9 @@ class RemoteNode:
         answer = await self._call(NODE_COUNTERSIGN, body, timeout)
         record = decode_state(answer) if isinstance(answer, bytes) else None
         if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
-            raise HostingRefused(f"the answer isn't the record that was asked for, on {metadata.peer_id}")
+            raise HostingRefused(
+                f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER
+            )
         return record
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
@@ -220,7 +224,7 @@ class RemoteNode:
         try:
             answer: outcome.Outcome[Any] = outcome.Value(await self._call_one(address, method, body, deadline))
         except CallRefused as error:
-            answer = outcome.Error(_refusal(error))
+            answer = outcome.Error(ErrorInfo(error.code, error.message).exception())
         except FrameError as error:
             answer = outcome.Error(InvalidValue(f"can't be sent: {error}"))
         except CallFailed as error:
@@ -310,11 +314,12 @@ async def open_light_client(
             raise InvalidValue(str(error)) from error
         except OverlayError as error:
             raise NodeUnavailable(str(error)) from error
-        service = RegistryService(store, identity.peer_id, rules)
-        ingest = Ingest(peer, store, service, Weights({}), clock)  # takes only what this client owns or hosts
+        limit = TombstoneLimit(identity.peer_id, rules)
+        # Takes only what this client owns or hosts.
+        ingest = Ingest(peer, store, CurrentSettings(rules), limit, Weights({}), clock)
         takeover = Takeover(peer, rules.neighbourhood_size)
-        replica = Replica(peer, store, ingest, CatchUp.always(), takeover, clock)
-        host = Countersigner(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
+        Replica(peer, store, ingest, CatchUp.always(), takeover, clock)  # served: others end here what this one hosts
+        host = Countersigner(peer, identity, store, ingest, rules, clock)
         await node_api.open(timeout=timeout)
 
         async def neighbours(key_id: str) -> list[str]:
@@ -329,7 +334,7 @@ async def open_light_client(
 
         validator = AnnouncementValidator(rules, clock)
         watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, validator, rules, clock)
-        registry = Registry(identity, node_api, host, TimestampLog(store), watches, rules, clock)
+        registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
         nursery.start_soon(_renewal(identity, node_api, host, registry, store, rules, clock).run)
@@ -364,7 +369,3 @@ def _renewal(
         clock=clock,
         randomness=random.Random(),  # noqa: S311 - jitter, not secrets
     )
-
-
-def _refusal(error: CallRefused) -> RegistryError:
-    return HostingRefused(error.message) if error.code == "hosting" else RegistryRefusal(error.message)

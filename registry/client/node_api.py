@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 from overlay.errors import CallFailed
 from registry.client.status import NodeStatus, StatusSource
+from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, NotPermitted
 from registry.model.history import HistoryEvent
 from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
 from registry.model.verification import record_is_genuine
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, PeerInfo, WriteOutcome, build
 from registry.protocol.network import Network
 from registry.quorum.read import Reader, ReadOutcome
@@ -111,7 +113,7 @@ class LocalNode:
 
     async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
         if metadata.peer_id == self.peer_id:
-            return await self._host.host(key, metadata)
+            return await self._host.countersign(key, metadata)
         return await ask_host(self._network, key, metadata, timeout=timeout)
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
@@ -160,10 +162,11 @@ async def ask_host(network: Network, key: Key, metadata: RecordMetadata, *, time
     try:
         answer = await network.call_anywhere(metadata.peer_id, COUNTERSIGN, build(body), timeout=timeout)
         record = decode_state(answer) if isinstance(answer, bytes) else None
-    except CallFailed as error:
-        raise HostingRefused(f"{error.reason} on {metadata.peer_id}") from error
-    except InvalidValue as error:
-        raise HostingRefused(f"{error} on {metadata.peer_id}") from error
+    except (CallFailed, InvalidValue) as error:
+        info = ErrorInfo.of(error).on(metadata.peer_id)
+        raise HostingRefused(info.text, code=info.known_code) from error
     if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
-        raise HostingRefused(f"the answer isn't the record that was asked for, on {metadata.peer_id}")
+        raise HostingRefused(
+            f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER
+        )
     return record

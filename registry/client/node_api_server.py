@@ -9,7 +9,7 @@ import msgspec
 
 from overlay.errors import Refusal
 from registry.client.node_api import LocalNode
-from registry.errors import InvalidValue, RegistryError
+from registry.errors import RegistryError
 from registry.model.values import decode_key, decode_key_or_tombstone, decode_metadata, decode_state, encode
 from registry.protocol.messages import (
     NODE_COUNTERSIGN,
@@ -108,10 +108,8 @@ def _refusing(serve: Serve) -> Serve:
     async def guarded(caller: str, body: object) -> object:
         try:
             return await serve(caller, body)
-        except InvalidValue as error:
-            raise Refusal("invalid", str(error)) from error
         except RegistryError as error:
-            raise Refusal("refused", str(error)) from error
+            raise Refusal(error.code, str(error)) from error
 
     return guarded
 

@@ -7,8 +7,7 @@ Nothing here raises for what the network does: every result carries its errors, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -22,22 +21,17 @@ from registry.client.results import Created, Done, Found, Resolved
 from registry.client.slot_locks import SlotLocks
 from registry.client.status import NodeStatus
 from registry.client.timestamps import TimestampLog
-from registry.errors import (
-    HostingRefused,
-    KeyNotExists,
-    KeyRemoved,
-    NewerRecordOrTombstoneExists,
-    RegistryError,
-    RegistryRefusal,
-)
+from registry.codes import Code
+from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.signing import key_id_of, record_digest
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
+from registry.protocol.error_info import ErrorInfo, texts
 from registry.protocol.messages import Item, WriteOutcome
 from registry.protocol.network import Clock
 from registry.quorum.read import ReadOutcome
-from registry.replica.countersign import Countersigner
+from registry.replica.countersign import Countersigner, sign_record
 from registry.settings import RegistrySettings
 from registry.upkeep.schedule import ScheduleStatus
 from registry.watch.watch import Watch
@@ -54,6 +48,9 @@ NOT_UNREGISTERED: Final = "unregisterService failed: timeout exceeded"
 NOT_REMOVED: Final = "resource wasn't removed: timeout exceeded"
 NOT_FOUND: Final = "resource not found: timeout exceeded"
 TIMEOUT: Final = "timeout exceeded"
+
+Issue = Callable[[ReadOutcome, Key, Slot, float], Awaitable[State]]
+"""(what is known of the resource, its key, the slot, seconds left) -> the slot's next state, signed."""
 
 
 class Registry:
@@ -87,7 +84,7 @@ class Registry:
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         deadline = trio.current_time() + timeout
-        done = Done(False, (NOT_CREATED,))
+        written = _Written(Done(False, (NOT_CREATED,)))
         timestamp = int(self._clock())
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
@@ -96,19 +93,19 @@ class Registry:
                     unsigned = Key(label, self.identity.peer_id, timestamp, b"", "", b"")
                     key = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
                     await self._host.keep_key(key)
-                except KeyRemoved as error:
-                    done = Done(False, (str(error), NOT_CREATED))
                 except RegistryError as error:
-                    return Created(None, (str(error),))
+                    if error.code is not Code.KEY_REMOVED:
+                        return Created(None, (str(error),))
+                    written = _refused(error, NOT_CREATED)
                 else:
-                    done = await self._write(Item(key), factor, _until(deadline), NOT_CREATED)
-                if done.success:
+                    written = await self._write(Item(key), factor, _until(deadline), NOT_CREATED)
+                if written.done.success:
                     self._keys.remember(key)
-                    return Created(key.id, done.errors)
-                if not any(str(KeyRemoved(unsigned.id)) in error for error in done.errors):
+                    return Created(key.id, written.done.errors)
+                if Code.KEY_REMOVED not in written.codes:
                     break
                 timestamp = await self._after_key_tombstone(unsigned.id, _until(deadline))
-        return Created(None, done.errors)
+        return Created(None, written.done.errors)
 
     async def remove_resource(self, resource_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Ends a resource of this identity's, and with it everything registered on it so far (ours: the original
@@ -118,7 +115,7 @@ class Registry:
             outcome = await self._read(resource_id, 1, timeout)
             key = outcome.resource.key
             if key is None:
-                return Done(False, (*outcome.errors, NOT_FOUND))
+                return Done(False, (*texts(outcome.errors), NOT_FOUND))
             if key.owner_peer_id != self.identity.peer_id:
                 return Done(False, (f"only its owner {key.owner_peer_id} may remove resource {resource_id}",))
             # Later than all that it should end, some of which may be from a clock ahead of ours.
@@ -130,7 +127,7 @@ class Registry:
         except RegistryError as error:
             return Done(False, (str(error),))
         self._keys.forget(resource_id)
-        return await self._write(Item(key_tombstone), factor, _until(deadline), NOT_REMOVED)
+        return (await self._write(Item(key_tombstone), factor, _until(deadline), NOT_REMOVED)).done
 
     async def run_schedule(self, name: str, *, timeout: float = 600.0) -> ScheduleStatus:
         """Runs a schedule of the node acted through by hand: `clearExpired_86400`, `replicate_3600` or `renew_43200`.
@@ -150,8 +147,8 @@ class Registry:
         except RegistryError as error:
             return Found(None, (str(error), NOT_FOUND))
         if outcome.resource.key is None or outcome.answered < ack:
-            return Found(None, (*outcome.errors, NOT_FOUND))
-        return Found(outcome.resource.key, tuple(outcome.errors))
+            return Found(None, (*texts(outcome.errors), NOT_FOUND))
+        return Found(outcome.resource.key, texts(outcome.errors))
 
     async def register_service(
         self,
@@ -194,42 +191,57 @@ class Registry:
     ) -> Done:
         is_own = peer_id == self.identity.peer_id
 
-        async def state(key: Key, timestamp: int, remaining: float) -> Record:
+        async def issue(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
             if instead_of is not None and not await self._host.has_countersigned(instead_of):
                 raise NewerRecordOrTombstoneExists(*instead_of.slot)
             # The node acted through may have changed since the call began.
             relay = (self._node_api.peer_id,) if is_own and self._node_api.peer_id != self.identity.peer_id else ()
-            fields = (key.id, self.identity.peer_id, peer_id, timestamp, b"", value, relay, _option(service_id))
-            unsigned = RecordMetadata(*fields, issuer_signature=b"")
-            metadata = msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
-            if is_own:
-                return await self._host.host(key, metadata)
-            return await self._node_api.host(key, metadata, timeout=remaining)
 
-        return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_REGISTERED)
+            def metadata(timestamp: int) -> RecordMetadata:
+                fields = (*slot, timestamp, b"", value, relay, _option(service_id))
+                unsigned = RecordMetadata(*fields, issuer_signature=b"")
+                signature = self.identity.sign(unsigned.signed_bytes())
+                return msgspec.structs.replace(unsigned, issuer_signature=signature)
+
+            if not is_own:
+                timestamp = await self._reserve(slot, outcome)
+                return await self._node_api.host(key, metadata(timestamp), timeout=remaining)
+            state, error = await self._issue_here(
+                slot, outcome, key, lambda timestamp: sign_record(self.identity, metadata(timestamp), self._now())
+            )
+            if error:
+                raise HostingRefused(error.text, code=error.known_code)
+            return state
+
+        return await self._issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
 
     async def unregister_service(
         self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
     ) -> Done:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
 
-        is_own = peer_id == self.identity.peer_id
-
-        async def state(key: Key, timestamp: int, remaining: float) -> Tombstone:  # noqa: ARG001 - needs nobody
-            unsigned = Tombstone(key.id, self.identity.peer_id, peer_id, timestamp, b"", issuer_signature=b"")
-            signature = self.identity.sign(unsigned.signed_bytes())
-            tombstone = msgspec.structs.replace(unsigned, issuer_signature=signature)
-            if is_own:  # so that it isn't renewed or issued anew meanwhile
-                with suppress(RegistryRefusal):  # whether it counts, the replicas decide
-                    await self._host.keep(Item(key, tombstone))
-            return tombstone
-
-        done = await self._issue(resource_id, peer_id, state, factor, timeout, NOT_UNREGISTERED)
-        if is_own and not done.success:
-            await self._end_here(Slot(resource_id, peer_id, peer_id), state)
+        done = await self._issue(resource_id, peer_id, self._issue_tombstone, factor, timeout, NOT_UNREGISTERED)
+        if peer_id == self.identity.peer_id and not done.success:
+            await self._end_here(Slot(resource_id, peer_id, peer_id))
         return done
 
-    async def _end_here(self, slot: Slot, make: Callable[[Key, int, float], Awaitable[Tombstone]]) -> None:
+    async def _issue_tombstone(
+        self,
+        outcome: ReadOutcome,
+        key: Key,
+        slot: Slot,
+        remaining: float = 0.0,  # noqa: ARG002 - needs nobody
+    ) -> State:
+        def tombstone(timestamp: int) -> Tombstone:
+            unsigned = Tombstone(*slot, timestamp, b"", issuer_signature=b"")
+            return msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
+
+        if self._issued.is_kept(slot):  # at once, so that it isn't renewed or issued anew meanwhile
+            state, _ = await self._issue_here(slot, outcome, key, tombstone)
+            return state  # whether it counts, the replicas decide
+        return tombstone(await self._reserve(slot, outcome))
+
+    async def _end_here(self, slot: Slot) -> None:
         """What couldn't be ended in the network isn't renewed any more, nor issued anew for another relay."""
         try:
             async with self._slots.locked(slot):
@@ -238,7 +250,7 @@ class Registry:
                     key, record = countersigned
                     outcome = ReadOutcome()
                     outcome.resource = ResourceState.of(key, [record], None)
-                    await make(key, await self._next_timestamp(slot, outcome), 0.0)
+                    await self._issue_tombstone(outcome, key, slot)
         except RegistryError as error:
             _log.warning("a record couldn't be ended on this peer", key_id=slot.key_id, error=str(error))
 
@@ -254,9 +266,9 @@ class Registry:
         except RegistryError as error:
             return Resolved(None, (str(error), TIMEOUT))
         if outcome.answered < max(ack, 1):
-            return Resolved(None, (*outcome.errors, TIMEOUT))
+            return Resolved(None, (*texts(outcome.errors), TIMEOUT))
         records = outcome.resource.records(int(self._clock()), self._settings)
-        return Resolved(tuple(records), tuple(outcome.errors))
+        return Resolved(tuple(records), texts(outcome.errors))
 
     def watch(self, resource_id: str) -> Watch:
         """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
@@ -310,36 +322,34 @@ class Registry:
         self,
         resource_id: str,
         peer_id: str,
-        make: Callable[[Key, int, float], Any],
+        issue: Issue,
         factor: int,
         timeout: float,
         failure: str,
     ) -> Done:
-        """Reads the slot, makes its next state with `make`, writes it; again when somebody was faster."""
+        """Reads the slot, has `issue` make its next state, writes it; again when somebody was faster."""
         deadline = trio.current_time() + timeout
-        done = Done(False, (failure,))
+        written = _Written(Done(False, (failure,)))
         with trio.move_on_at(deadline):
             for attempt in range(ATTEMPTS):
                 try:
                     outcome = await self._key_or_all(resource_id, _until(deadline), key_suffices=attempt == 0)
                     key = outcome.resource.key
                     if key is None:
-                        return Done(False, (*outcome.errors, NOT_FOUND))
+                        return Done(False, (*texts(outcome.errors), NOT_FOUND))
                     slot = Slot(key.id, self.identity.peer_id, peer_id)
                     async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
-                        timestamp = await self._next_timestamp(slot, outcome)
-                        state: State = await make(key, timestamp, _until(deadline))
+                        state = await issue(outcome, key, slot, _until(deadline))
                 except (RegistryError, CallFailed) as error:
                     return Done(False, (str(error),))
-                done = await self._write(Item(key, state), factor, _until(deadline), failure)
-                if done.success:
+                written = await self._write(Item(key, state), factor, _until(deadline), failure)
+                if written.done.success:
                     self._keys.remember(key)
                 else:
                     self._keys.forget(resource_id)
-                newer = str(NewerRecordOrTombstoneExists(*state.slot))
-                if done.success or not any(newer in error for error in done.errors):
+                if written.done.success or Code.NEWER_STATE_EXISTS not in written.codes:
                     break
-        return done
+        return written.done
 
     async def _key_or_all(self, resource_id: str, timeout: float, *, key_suffices: bool) -> ReadOutcome:
         """The key alone if it suffices: what a majority knows of a slot matters only where somebody else issued with
@@ -351,14 +361,40 @@ class Registry:
             return outcome
         return await self._node_api.read(resource_id, ack=1, timeout=timeout, key_suffices=key_suffices)
 
-    async def _next_timestamp(self, slot: Slot, outcome: ReadOutcome) -> int:
-        """Later than every state of the slot that this identity is known to have issued; the wall clock otherwise."""
-        known = outcome.resource.slots.get(slot)
-        # A key may be from a clock ahead of ours; what is older than the key may have been removed with its forerunner.
-        now = max(int(self._clock()), outcome.resource.key.timestamp_created if outcome.resource.key else 0)
-        timestamp = await self._issued.reserve(slot, known.timestamp_issued if known else -1, now)
+    async def _issue_here(
+        self, slot: Slot, outcome: ReadOutcome, key: Key, sign: Callable[[int], State]
+    ) -> tuple[State, ErrorInfo | None]:
+        """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't.
+
+        Timestamp, signature and storing are one transaction, unless others wouldn't accept that timestamp yet.
+        """
+        last_seen, now = self._last_seen(slot, outcome)
+        latest = int(self._clock() + self._settings.clock_skew / 2)
+        timestamp, item, error = await self._issued.issue(
+            slot, last_seen, now, latest, lambda timestamp: Item(key, sign(timestamp))
+        )
+        if item is not None and item.state is not None:
+            return item.state, error
+        await self._wait_until_accepted(timestamp)
+        state = sign(timestamp)
+        return state, await self._host.store(Item(key, state))
+
+    async def _reserve(self, slot: Slot, outcome: ReadOutcome) -> int:
+        """The timestamp for the slot's next state, once others would accept it."""
+        timestamp = await self._issued.reserve(slot, *self._last_seen(slot, outcome))
         await self._wait_until_accepted(timestamp)
         return timestamp
+
+    def _last_seen(self, slot: Slot, outcome: ReadOutcome) -> tuple[int, int]:
+        """(the last timestamp that this identity is seen to have given to the slot or -1, the time from which the next
+        may be)."""
+        known, key = outcome.resource.slots.get(slot), outcome.resource.key
+        # A key may be from a clock ahead of ours; what is older than the key may have been removed with its forerunner.
+        now = max(self._now(), key.timestamp_created if key else 0)
+        return known.timestamp_issued if known else -1, now
+
+    def _now(self) -> int:
+        return int(self._clock())
 
     async def _after_key_tombstone(self, resource_id: str, timeout: float) -> int:
         """A time at which a removed resource can begin anew."""
@@ -372,16 +408,28 @@ class Registry:
         if lead > 0:  # others wouldn't accept it yet
             await trio.sleep(lead)
 
-    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> Done:
+    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> _Written:
         try:
             outcome: WriteOutcome = await self._node_api.write(item, factor=factor, timeout=timeout)
         except RegistryError as error:
-            return Done(False, (str(error), failure))
+            return _refused(error, failure)
         if outcome.stored > 0:
             self._watches.note_own(item)
+        codes = frozenset(error.known_code for error in outcome.errors)
         if outcome.stored >= factor and outcome.stored > 0:
-            return Done(True, outcome.errors)
-        return Done(False, (*outcome.errors, failure))
+            return _Written(Done(True, texts(outcome.errors)), codes)
+        return _Written(Done(False, (*texts(outcome.errors), failure)), codes)
+
+
+class _Written(NamedTuple):
+    """How a write went: for the caller, and why replicas refused it."""
+
+    done: Done
+    codes: frozenset[Code] = frozenset()
+
+
+def _refused(error: RegistryError, failure: str) -> _Written:
+    return _Written(Done(False, (str(error), failure)), frozenset({error.code}))
 
 
 def _until(deadline: float) -> float:

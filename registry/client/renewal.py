@@ -134,7 +134,7 @@ class Renewal:
         if outcome.stored:
             return True
         done.failed += 1
-        _log.warning("nobody took a renewal", key_id=item.key_id, errors=outcome.errors[:3])
+        _log.warning("nobody took a renewal", key_id=item.key_id, errors=[error.text for error in outcome.errors[:3]])
         return False
 
     async def _reissue(self, slot: Slot, issued_until: int, done: Renewed) -> None:

@@ -1,25 +1,57 @@
-"""An issuer never gives two states of one slot the same second (DESIGN: state and merging)."""
+"""An issuer never gives two states of one slot the same second (docs/design.md, State and merging)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from registry.model.values import Slot
+from registry.protocol.error_info import ErrorInfo
+from registry.protocol.messages import Item
+from registry.replica.ingest import Ingest
 from registry.storage import Store, Transaction
 
 
 class TimestampLog:
-    """The last timestamp_issued per slot of this process's identity, in its data folder."""
+    """The last timestamp_issued per slot of this process's identity, in its data folder.
 
-    def __init__(self, store: Store) -> None:
+    A slot's next timestamp is max(now, last + 1), where last is the greatest of what was given before and of what was
+    seen in the network. It is on disk before anything that it signs leaves this process.
+    """
+
+    def __init__(self, store: Store, ingest: Ingest) -> None:
         self._store = store
+        self._ingest = ingest
+
+    def is_kept(self, slot: Slot) -> bool:
+        """Whether this process keeps a slot's states: of its own services, and of resources that it is near to."""
+        return slot.issued_by == slot.peer_id or self._ingest.is_among_nearest(slot.key_id)
 
     async def reserve(self, slot: Slot, last_seen: int, now: int) -> int:
-        """The timestamp (seconds) for the slot's next state: max(now, last + 1), where last is the greatest of what
-        was reserved before and what was seen in the network. It is on disk before it is used."""
+        """The timestamp for a state that somebody else has to sign too. Times in seconds. Raises StorageError."""
+        return await self._store.write(lambda transaction: _next(transaction, slot, last_seen, now))
 
-        def decide(transaction: Transaction) -> int:
-            last = max(transaction.last_issued(slot.key_id, slot.peer_id), last_seen)
-            timestamp = max(now, last + 1)
-            transaction.record_issued(slot.key_id, slot.peer_id, timestamp)
-            return timestamp
+    async def issue(
+        self, slot: Slot, last_seen: int, now: int, latest: int, make: Callable[[int], Item]
+    ) -> tuple[int, Item | None, ErrorInfo | None]:
+        """The timestamp, what `make(timestamp)` signed with it, and why this process's storage refused that, if it did.
 
-        return await self._store.write(decide)
+        All in one transaction, on a worker thread. Nothing is made where the timestamp would be after `latest`: it is
+        reserved then. Raises StorageError, and what `make` raised.
+        """
+        await self._store.resource(slot.key_id)  # into memory, so that the write that follows finds it there
+        timestamp = now
+
+        def decide(transaction: Transaction) -> Item | None:
+            nonlocal timestamp
+            timestamp = _next(transaction, slot, last_seen, now)
+            return make(timestamp) if timestamp <= latest else None
+
+        item, error = await self._ingest.store_made(decide)
+        return timestamp, item, error
+
+
+def _next(transaction: Transaction, slot: Slot, last_seen: int, now: int) -> int:
+    last = max(transaction.last_issued(slot.key_id, slot.peer_id), last_seen)
+    timestamp = max(now, last + 1)
+    transaction.record_issued(slot.key_id, slot.peer_id, timestamp)
+    return timestamp

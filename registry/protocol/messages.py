@@ -24,6 +24,7 @@ from registry.model.values import (
     decode_state,
     encode,
 )
+from registry.protocol.error_info import ErrorInfo
 
 PUT: Final = "registry.put"
 READ: Final = "registry.read"
@@ -77,7 +78,7 @@ class Item(msgspec.Struct, frozen=True):
 class PutBody(msgspec.Struct, frozen=True, array_like=True):
     """`registry.put`: [key or key tombstone, state or empty] each; an empty first one repeats the last.
 
-    The answer is a list of error texts, empty ones for success.
+    Answered with `PutAnswer`.
     """
 
     items: Annotated[tuple[tuple[Blob, Blob], ...], msgspec.Meta(max_length=MAX_ITEMS)]
@@ -94,7 +95,9 @@ class PutBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PutAnswer(msgspec.Struct, frozen=True, array_like=True):
-    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ITEMS)]
+    """Why each item was refused, in the order of the request; None for one that is on disk."""
+
+    errors: Annotated[tuple[ErrorInfo | None, ...], msgspec.Meta(max_length=MAX_ITEMS)]
 
 
 class ReadBody(msgspec.Struct, frozen=True, array_like=True):
@@ -193,21 +196,22 @@ class PeerInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WriteOutcome(msgspec.Struct, frozen=True, array_like=True):
-    """How a write went: replicas that have it on disk, replicas asked, errors with their peers."""
+    """How a write went: replicas that have it on disk, replicas asked, errors whose texts name their peers."""
 
     stored: int
     targets: int
-    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
+    errors: Annotated[tuple[ErrorInfo, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
     timed_out: bool = False
     write_id: str = ""
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """How a read went: replicas that answered for the key, what they know together, errors with their peers."""
+    """How a read went: replicas that answered for the key, what they know together, errors whose texts name their
+    peers."""
 
     answered: int
     page: StatePage
-    errors: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
+    errors: Annotated[tuple[ErrorInfo, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
     timed_out: bool = False
 
 

@@ -12,8 +12,10 @@ import structlog
 import trio
 
 from overlay.errors import CallFailed
+from registry.codes import Code
 from registry.errors import InvalidValue, KeyNotExists, KeyRemoved, StorageError
 from registry.model.merge import ResourceState, merged
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher
@@ -36,7 +38,7 @@ class ReadOutcome:
     def __init__(self) -> None:
         self.resource = ResourceState()
         self.answered = 0
-        self.errors: list[str] = []
+        self.errors: list[ErrorInfo] = []
         self.timed_out = False
 
 
@@ -66,7 +68,7 @@ class Reader:
         self._repair.after_read(outcome.resource, reading.known)
         if outcome.resource.key is None and outcome.resource.key_tombstone is not None:
             outcome.answered = 0  # whoever still served the key is behind
-            outcome.errors.insert(0, str(KeyRemoved(key_id)))
+            outcome.errors.insert(0, ErrorInfo.of(KeyRemoved(key_id)))
         del outcome.errors[MAX_ERRORS:]
         return outcome
 
@@ -170,7 +172,7 @@ class _Reading:
                 )
                 self._take(peer_id, theirs, caught_up=caught_up)
         except (CallFailed, InvalidValue, StorageError) as error:
-            self._outcome.errors.append(f"{getattr(error, 'reason', error)} on {peer_id}")
+            self._outcome.errors.append(ErrorInfo.of(error).on(peer_id))
         finally:
             self._open -= 1
             self._progress.set()
@@ -180,10 +182,10 @@ class _Reading:
         if not theirs.is_empty():  # a key tombstone counts even where it left no key
             self._outcome.resource = merged(self._outcome.resource, theirs)
         if not caught_up:
-            self._outcome.errors.append(f"the replica is catching up on {peer_id}")
+            self._outcome.errors.append(ErrorInfo(Code.CATCHING_UP, "the replica is catching up").on(peer_id))
             return
         self._replied += 1
         if theirs.key is None:
-            self._outcome.errors.append(f"{KeyNotExists(self._key_id)} on {peer_id}")
+            self._outcome.errors.append(ErrorInfo.of(KeyNotExists(self._key_id)).on(peer_id))
             return
         self._outcome.answered += 1

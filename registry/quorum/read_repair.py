@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import structlog
 
 from registry.model.merge import ResourceState
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.network import Network
 from registry.quorum.recently_sent import RecentlySent
 from registry.quorum.send_queue import SendQueue
@@ -39,8 +40,8 @@ class ReadRepair:
             if items:
                 _log.debug("repairing a replica", peer=peer_id, items=len(items))
 
-    def _note(self, peer_id: str, error: str) -> None:
+    def _note(self, peer_id: str, error: ErrorInfo | None) -> None:
         if error:
-            _log.debug("a repair was refused", peer=peer_id, error=error)
+            _log.debug("a repair was refused", peer=peer_id, error=error.text)
         else:
             self.repaired += 1

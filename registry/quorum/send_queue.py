@@ -14,7 +14,9 @@ import trio
 
 from overlay.errors import CallFailed
 from overlay.tasks import TaskStatus
+from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Network
 
@@ -24,12 +26,14 @@ MAX_BYTES: Final = 64 * 2**20  # of items to all peers; likewise
 MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is to be told
 SEND_TIMEOUT: Final = 6.0  # seconds for one frame
 
-Report = Callable[[str, str], None]
-"""(peer id, error text; empty when it is on that peer's disk)."""
-StoreHere = Callable[[Sequence[Item]], Awaitable[list[str]]]
-"""Stores on the own disk; per item an error text."""
+Report = Callable[[str, ErrorInfo | None], None]
+"""(peer id, why it was refused; None when it is on that peer's disk)."""
+StoreHere = Callable[[Sequence[Item]], Awaitable[list[ErrorInfo | None]]]
+"""Stores on the own disk; per item why it was refused, or None."""
 NoteFailure = Callable[[str, set[str]], None]
 """(peer id, key ids whose puts didn't reach it)."""
+
+_MALFORMED: Final = ErrorInfo(Code.BAD_ANSWER, "malformed answer to a put")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -62,19 +66,19 @@ class SendQueue:
     def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool) -> None:
         """Queues one put; `report` is called once, later, from the sending task."""
         if self._nursery is None:
-            report(peer_id, "this node is stopping")
+            report(peer_id, ErrorInfo(Code.STOPPING, "this node is stopping"))
             return
         size = item.size()
         waiting = self._waiting.get(peer_id)
         if self._bytes + size > MAX_BYTES or (waiting is None and len(self._waiting) >= MAX_PEERS):
-            report(peer_id, "too many puts are waiting")
+            report(peer_id, ErrorInfo(Code.OVERLOADED, "too many puts are waiting"))
             return
         if waiting is None:
             waiting = self._waiting[peer_id] = deque()
             self._urgent[peer_id] = trio.Event()
             self._nursery.start_soon(self._send_all, peer_id)
         if len(waiting) >= MAX_WAITING:
-            report(peer_id, "too many puts are waiting for this peer")
+            report(peer_id, ErrorInfo(Code.OVERLOADED, "too many puts are waiting for this peer"))
             return
         waiting.append((item, report))
         self._bytes += size
@@ -111,6 +115,7 @@ class SendQueue:
         body = build(PutBody.of(item for item, _ in batch))
         self.frames += 1
         self.items += len(batch)
+        errors: tuple[ErrorInfo | None, ...]
         try:
             if peer_id == self._network.peer_id:
                 errors = tuple(await self._store_here([item for item, _ in batch]))
@@ -118,10 +123,10 @@ class SendQueue:
                 errors = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer).errors
         except (CallFailed, InvalidValue, StorageError) as error:
             _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))
-            errors = (getattr(error, "reason", "") or str(error),) * len(batch)
+            errors = (ErrorInfo.of(error),) * len(batch)
             self._note_failure(peer_id, {item.key_id for item, _ in batch})
         except Exception:  # of one frame; raised on, it would end the node
             _log.exception("a put failed", peer=peer_id)
-            errors = ("internal error",) * len(batch)
+            errors = (ErrorInfo(Code.INTERNAL, "internal error"),) * len(batch)
         for position, (_, report) in enumerate(batch):
-            report(peer_id, errors[position] if position < len(errors) else "malformed answer to a put")
+            report(peer_id, errors[position] if position < len(errors) else _MALFORMED)

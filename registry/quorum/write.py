@@ -10,8 +10,10 @@ import structlog
 import trio
 
 from overlay.tasks import TaskStatus
+from registry.codes import Code
 from registry.errors import StorageError
 from registry.model.values import Tombstone, digest_of
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS, Item, WriteOutcome
 from registry.protocol.network import Network
 from registry.quorum.send_queue import SendQueue
@@ -19,9 +21,10 @@ from registry.replica.replica import Replica
 
 REMEMBERED_WRITES: Final = 1024
 MAX_UNDER_WAY: Final = 4096  # writes to the own disk; a disk that stalls makes them pile up
-LONGEST_ERROR: Final = 1024  # characters of what a peer says, which are remembered with the write
-STOPPING: Final = "this node is stopping"
-NOT_CONNECTED: Final = "not connected: no live member of the network is known; check the bootstrap addresses"
+STOPPING: Final = ErrorInfo(Code.STOPPING, "this node is stopping")
+NOT_CONNECTED: Final = ErrorInfo(
+    Code.NOT_CONNECTED, "not connected: no live member of the network is known; check the bootstrap addresses"
+)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -33,12 +36,12 @@ class _Progress:
         self.targets = targets
         self.factor = max(factor, 1)
         self.stored = 0
-        self.errors: list[str] = []
+        self.errors: list[ErrorInfo] = []
         self.settled = trio.Event()
 
-    def report(self, peer_id: str, error: str) -> None:
+    def report(self, peer_id: str, error: ErrorInfo | None) -> None:
         if error:
-            self.errors.append(f"{error[:LONGEST_ERROR]} on {peer_id}")
+            self.errors.append(error.on(peer_id))
         else:
             self.stored += 1
         answered = self.stored + len(self.errors)
@@ -81,9 +84,10 @@ class Writer:
         disk, when that has become impossible, or after `timeout` seconds. The rest goes on: see `progress`."""
         if self._network.is_isolated():
             return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,))
-        fault = self._replica.ingest.fault_of(item)
+        is_stored = self._replica.ingest.holds(item)  # by who made it here, verified and in one transaction
+        fault = None if is_stored else self._replica.ingest.fault_of(item)
         if fault:  # nothing that fails verification is forwarded
-            return WriteOutcome(stored=0, targets=0, errors=(f"{fault} on {self._network.peer_id}",))
+            return WriteOutcome(stored=0, targets=0, errors=(fault.on(self._network.peer_id),))
         deadline = trio.current_time() + max(timeout, 0.0)
         targets: list[str] = []
         with trio.move_on_at(deadline) as lookup:
@@ -95,8 +99,11 @@ class Writer:
         here = self._network.peer_id in targets
         progress = _Progress(len(targets), factor)
         write_id = self._remember(item, progress)
-        if here and len(self._nursery.child_tasks) >= MAX_UNDER_WAY:
-            progress.report(self._network.peer_id, "too many writes are under way")
+        if is_stored:
+            if here:
+                progress.report(self._network.peer_id, None)
+        elif here and len(self._nursery.child_tasks) >= MAX_UNDER_WAY:
+            progress.report(self._network.peer_id, ErrorInfo(Code.OVERLOADED, "too many writes are under way"))
         elif here or self._replica.ingest.has_part_in(item):
             self._nursery.start_soon(self._store_here, item, progress if here else None)
         # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
@@ -132,13 +139,13 @@ class Writer:
         try:
             [error] = await self._replica.ingest.store([item], self._network.peer_id)
         except StorageError as failure:
-            error = str(failure)
+            error = ErrorInfo.of(failure)
         except Exception:  # of one write; raised on, it would end the node
             _log.exception("a write failed", key_id=item.key_id)
-            error = "internal error"
+            error = ErrorInfo(Code.INTERNAL, "internal error")
         if progress is not None:  # an owner and a host keep what is theirs; only replicas count
             progress.report(self._network.peer_id, error)
 
 
-def _ignore(peer_id: str, error: str) -> None:
+def _ignore(peer_id: str, error: ErrorInfo | None) -> None:
     """A report that nobody waits for."""

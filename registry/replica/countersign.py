@@ -1,51 +1,26 @@
-"""Signing as a host: which records of others this peer vouches for, within its operator's policy.
+"""Signing records as their host: those that the operator's policy and quotas allow.
 
 What is signed is only the digest of a record that names this peer as host, for metadata with a genuine and timely
-issuer's signature, at this peer's own time (DESIGN: trust and permission).
+issuer's signature, at this peer's own time (docs/design.md, Permission).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from overlay.errors import Refusal
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
-from registry.errors import (
-    HostingRefused,
-    InvalidValue,
-    KeyAlreadyExistsNewerTimestamp,
-    KeyRemoved,
-    RegistryError,
-    RegistryRefusal,
-)
+from registry.codes import Code
+from registry.errors import HostingRefused, InvalidValue, RegistryError
 from registry.model.merge import is_served
 from registry.model.signing import record_digest
 from registry.model.values import Key, Record, RecordMetadata, Slot, State, decode_key, decode_metadata, encode
 from registry.model.verification import check_field_limits, check_key, check_metadata
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, parse
 from registry.protocol.network import Clock, Network
+from registry.replica.ingest import Ingest
 from registry.settings import RegistrySettings
-
-
-class Shelf(Protocol):
-    """Where a host keeps what it vouched for."""
-
-    async def state(self, slot: Slot) -> State | None:
-        """What is known of a slot."""
-        ...
-
-    async def key(self, key_id: str) -> Key | None:
-        """The key of a resource of which something is kept here."""
-        ...
-
-    async def occupancy(self, issuer: str) -> tuple[int, int, int]:
-        """What is hosted for others: (records, their bytes, records by `issuer`)."""
-        ...
-
-    async def keep(self, item: Item) -> str:
-        """Stores a record under its key; an error text, empty when it is on disk."""
-        ...
+from registry.storage import Store
 
 
 def sign_record(identity: Identity, metadata: RecordMetadata, timestamp_created: int) -> Record:
@@ -55,25 +30,27 @@ def sign_record(identity: Identity, metadata: RecordMetadata, timestamp_created:
 
 
 class Countersigner:
-    """Serves `registry.host`, and the same to this process."""
+    """Signs records that name this peer as their host: for others (`registry.host`) and for this process."""
 
     def __init__(
         self,
         network: Network,
         identity: Identity,
-        shelf: Shelf,
+        store: Store,
+        ingest: Ingest,
         settings: RegistrySettings,
         clock: Clock,
     ) -> None:
         self._identity = identity
-        self._shelf = shelf
+        self._store = store
+        self._ingest = ingest
         self._settings = settings
         self._clock = clock
         self._rates = TokenBuckets(settings.hosting.rate, settings.hosting.burst)
         network.serve(COUNTERSIGN, self._serve_host, relayed=True)
 
-    async def host(self, key: Key, metadata: RecordMetadata, timestamp_created: int | None = None) -> Record:
-        """Vouches for a record that names this peer, and keeps it. Raises RegistryError, with the cause.
+    async def countersign(self, key: Key, metadata: RecordMetadata, timestamp_created: int | None = None) -> Record:
+        """Signs a record that names this peer as its host, and keeps it. Raises RegistryError, with the cause.
 
         `timestamp_created`: the time to sign, within the tolerance for clocks; this peer's own by default.
         """
@@ -83,7 +60,7 @@ class Countersigner:
         self.check(metadata, timestamp_created)
         check_field_limits(key, self._settings)
         check_key(key, now, self._settings)
-        known = await self._shelf.state(metadata.slot)
+        known = await self._state(metadata.slot)
         if (
             isinstance(known, Record)
             and known.metadata == metadata
@@ -94,16 +71,16 @@ class Countersigner:
         if not self.trusts(metadata.issued_by):
             await self._check_policy(metadata, is_update=isinstance(known, Record))
         record = sign_record(self._identity, metadata, now if timestamp_created is None else timestamp_created)
-        error = await self._shelf.keep(Item(key, record))
+        error = await self._ingest.keep(Item(key, record))
         if error:
-            raise HostingRefused(error)
+            raise HostingRefused(error.text, code=error.known_code)
         return record
 
     def check(self, metadata: RecordMetadata, timestamp_created: int | None) -> None:
-        """What this peer could vouch for with the right key. Raises RegistryError for all else."""
+        """Raises RegistryError for what this peer wouldn't sign whatever the key."""
         now = int(self._clock())
         if timestamp_created is not None and abs(timestamp_created - now) > self._settings.clock_skew:
-            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {now}")
+            raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {now}", code=Code.CLOCK)
         if metadata.peer_id != self._identity.peer_id:
             raise HostingRefused(f"the record names {metadata.peer_id} as its host, this is {self._identity.peer_id}")
         check_field_limits(metadata, self._settings)
@@ -120,45 +97,55 @@ class Countersigner:
 
     async def has_countersigned(self, metadata: RecordMetadata) -> bool:
         """Whether the record with this metadata is what this peer hosts in its slot now."""
-        known = await self._shelf.state(metadata.slot)
+        known = await self._state(metadata.slot)
         return isinstance(known, Record) and known.metadata == metadata
 
     async def countersigned(self, slot: Slot) -> tuple[Key, Record] | None:
         """The record that this peer hosts in a slot, and its key."""
-        record, key = await self._shelf.state(slot), await self._shelf.key(slot.key_id)
+        resource = await self._store.resource(slot.key_id)
+        record, key = resource.slots.get(slot), resource.key
         return (key, record) if isinstance(record, Record) and key is not None else None
 
     async def keep_key(self, key: Key) -> None:
         """Keeps a key of this peer's own, which it renews. Raises KeyRemoved and other kinds of RegistryError."""
-        error = await self._shelf.keep(Item(key))
-        if error == str(KeyRemoved(key.id)):
-            raise KeyRemoved(key.id)
-        if error and error != str(KeyAlreadyExistsNewerTimestamp(key.label, key.owner_peer_id)):
-            raise RegistryRefusal(error)
+        error = await self._ingest.keep(Item(key))
+        if error and error.code != Code.NEWER_KEY_EXISTS:
+            raise error.exception()
+
+    async def store(self, item: Item) -> ErrorInfo | None:
+        """Stores what this peer has a part in; why it was refused, None when it is on disk."""
+        return await self._ingest.keep(item)
 
     async def keep(self, item: Item) -> None:
-        """Keeps anything else that this peer has a part in: what it renews, or must not renew. Raises ServiceError."""
-        error = await self._shelf.keep(item)
+        """Keeps anything else of this peer's: what it renews, or mustn't renew. Raises RegistryRefusal."""
+        error = await self._ingest.keep(item)
         if error:
-            raise RegistryRefusal(error)
+            raise error.exception()
+
+    async def _state(self, slot: Slot) -> State | None:
+        return (await self._store.resource(slot.key_id)).slots.get(slot)
 
     async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
         policy, issuer = self._settings.hosting, metadata.issued_by
         self.check_allowed(issuer)
         if not self._rates.take(issuer, self._clock()):
-            raise HostingRefused(f"too many requests by {issuer}; try again in a moment")
-        records, size, by_issuer = await self._shelf.occupancy(issuer)
+            raise HostingRefused(f"too many requests by {issuer}; try again in a moment", code=Code.RATE_EXCEEDED)
+        records, size, by_issuer = await self._store.read(
+            lambda transaction: transaction.hosting(self._identity.peer_id, issuer)
+        )
         if is_update:
             return
         if by_issuer >= policy.max_records_per_issuer:
-            raise HostingRefused(f"this peer already hosts {by_issuer} records issued by {issuer}")
+            raise HostingRefused(
+                f"this peer already hosts {by_issuer} records issued by {issuer}", code=Code.QUOTA_EXCEEDED
+            )
         if records >= policy.max_records or size + len(encode(metadata)) > policy.max_bytes:
-            raise HostingRefused("this peer's quota for records of others is used up")
+            raise HostingRefused("this peer's quota for records of others is used up", code=Code.QUOTA_EXCEEDED)
 
     async def _serve_host(self, caller: str, body: object) -> object:  # noqa: ARG002 - the issuer's signature counts
         try:
             request = parse(body, CountersignBody)
-            record = await self.host(decode_key(request.key), decode_metadata(request.metadata))
+            record = await self.countersign(decode_key(request.key), decode_metadata(request.metadata))
         except RegistryError as error:
-            raise Refusal("hosting", str(error)) from error
+            raise Refusal(error.code, str(error)) from error
         return encode(record)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal
+from registry.model.merge import is_spent
 from registry.model.values import KeyTombstone
-from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key_or_tombstone, check_state
+from registry.model.verification import (
+    VERIFIED_AT_ONCE,
+    check_field_limits,
+    check_key_or_tombstone,
+    check_state,
+    is_expired,
+)
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
 from registry.replica import rules
+from registry.replica.tombstone_limit import TombstoneLimit
 from registry.replica.weights import Weights
-from registry.service import RegistryService
-from registry.settings import RegistrySettings
+from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Store, Transaction
 
 
@@ -22,17 +30,29 @@ class Ingest:
     """Verifies and stores writes, whoever brings them."""
 
     def __init__(
-        self, network: Network, store: Store, service: RegistryService, weights: Weights, clock: Clock
+        self,
+        network: Network,
+        store: Store,
+        settings: CurrentSettings,
+        tombstone_limit: TombstoneLimit,
+        weights: Weights,
+        clock: Clock,
     ) -> None:
         self._network = network
         self._store = store
-        self._service = service
+        self._settings = settings
+        self._tombstone_limit = tombstone_limit
         self._weights = weights
         self._clock = clock
 
     @property
     def settings(self) -> RegistrySettings:
-        return self._service.settings
+        """The settings in force."""
+        return self._settings.value
+
+    def is_among_nearest(self, key_id: str) -> bool:
+        """Whether writes of a resource are sent to this member; one beyond may hold a part only, as a host does."""
+        return self._network.is_responsible(key_id, self.settings.neighbourhood_size)
 
     def is_responsible(self, key_id: str) -> bool:
         """Whether this member stores a resource for the network."""
@@ -46,13 +66,13 @@ class Ingest:
             return True
         return item.state is not None and item.state.slot.peer_id == self._network.peer_id
 
-    async def store(self, items: Sequence[Item], source: str, *, keyless: bool = False) -> list[str]:
-        """Verifies and stores each item in one commit; per item an error text, empty when it is on disk.
+    async def store(self, items: Sequence[Item], source: str, *, keyless: bool = False) -> list[ErrorInfo | None]:
+        """Verifies and stores each item in one commit; per item why it was refused, None when it is on disk.
 
         `source` is the peer that brought them. With `keyless`, as between replicas, a state may outlive its key.
         """
         now = int(self._clock())
-        errors: list[str] = []
+        errors: list[ErrorInfo | None] = []
         for number, item in enumerate(items, start=1):
             errors.append(self._refusal(item, source, now))
             if number % VERIFIED_AT_ONCE == 0:
@@ -60,7 +80,7 @@ class Ingest:
 
         moment = trio.current_time()
 
-        def decide(transaction: Transaction) -> list[str]:
+        def decide(transaction: Transaction) -> list[ErrorInfo | None]:
             transaction.source = f"from {source}"
             return [
                 error or self._store_one(transaction, item, source, now, moment, keyless=keyless)
@@ -71,18 +91,59 @@ class Ingest:
             return errors
         return await self._store.write(decide)
 
-    def fault_of(self, item: Item) -> str:
-        """Why no replica would take this write, be it responsible or not; empty when it verifies."""
+    async def store_made(self, make: Callable[[Transaction], Item | None]) -> tuple[Item | None, ErrorInfo | None]:
+        """Verifies and stores what `make` signs within the transaction, on its thread: this node's own item, if any.
+
+        Returns it, and why it was refused, or None when it is on disk. What `make` wrote itself is on disk either way.
+        Raises what `make` raised, having written nothing; StorageError.
+        """
+        now, moment, here = int(self._clock()), trio.current_time(), self._network.peer_id
+
+        def decide(transaction: Transaction) -> tuple[Item | None, ErrorInfo | None]:
+            transaction.source = f"from {here}"
+            item = make(transaction)
+            if item is None:
+                return None, None
+            return item, self._fault(item, now) or self._store_one(transaction, item, here, now, moment, keyless=False)
+
+        return await self._store.write(decide)
+
+    async def keep(self, item: Item) -> ErrorInfo | None:
+        """Stores what this node owns or hosts, or learned of that; why it was refused, None when it is on disk."""
+        await self._store.resource(item.key_id)  # into memory, so that `holds` finds it there
+        [error] = await self.store([item], self._network.peer_id)
+        return error
+
+    def holds(self, item: Item) -> bool:
+        """Whether exactly this, verified, is on this node's disk and good, as far as memory tells."""
+        stored = self._store.cached_resource(item.key_id)
+        if stored is None:
+            return False
+        now, settings, key = int(self._clock()), self.settings, stored.key
+        if isinstance(item.key_or_tombstone, KeyTombstone):
+            return item.state is None and stored.key_tombstone == item.key_or_tombstone
+        if key is None or is_expired(key.timestamp_created, settings.key_lifetime, now):
+            return False
+        if item.state is None:
+            return key == item.key_or_tombstone
+        return (
+            key.order() >= item.key_or_tombstone.order()
+            and stored.slots.get(item.state.slot) == item.state
+            and not is_spent(item.state, now, settings)
+        )
+
+    def fault_of(self, item: Item) -> ErrorInfo | None:
+        """Why no replica would take this write, be it responsible or not; None when it verifies."""
         return self._fault(item, int(self._clock()))
 
-    def _refusal(self, item: Item, source: str, now: int) -> str:
+    def _refusal(self, item: Item, source: str, now: int) -> ErrorInfo | None:
         # What this node itself learns, such as the end of what it hosts, it keeps.
         brought_by_itself = source == self._network.peer_id
         if not (brought_by_itself or self.has_part_in(item) or self.is_responsible(item.key_id)):
-            return str(NotResponsible(item.key_id))
+            return ErrorInfo.of(NotResponsible(item.key_id))
         return self._fault(item, now)
 
-    def _fault(self, item: Item, now: int) -> str:
+    def _fault(self, item: Item, now: int) -> ErrorInfo | None:
         try:
             if item.state is not None and item.state.slot.key_id != item.key_id:
                 raise InvalidValue(f"the state is of key {item.state.slot.key_id}, sent with key {item.key_id}")
@@ -92,16 +153,16 @@ class Ingest:
                 check_field_limits(item.state, self.settings)
                 check_state(item.state, now, self.settings)
         except RegistryError as error:
-            return str(error)
-        return ""
+            return ErrorInfo.of(error)
+        return None
 
     def _store_one(
         self, transaction: Transaction, item: Item, source: str, now: int, moment: float, *, keyless: bool
-    ) -> str:
+    ) -> ErrorInfo | None:
         try:
             self._store_key_or_tombstone(transaction, item, now)
             if item.state is not None:
-                self._service.tombstone_limit.check(transaction, item.state, source, moment)
+                self._tombstone_limit.check(transaction, item.state, source, moment)
                 rules.put_state(
                     transaction,
                     item.state,
@@ -112,8 +173,8 @@ class Ingest:
                     keyless=keyless,
                 )
         except RegistryRefusal as error:
-            return str(error)
-        return ""
+            return ErrorInfo.of(error)
+        return None
 
     def _store_key_or_tombstone(self, transaction: Transaction, item: Item, now: int) -> None:
         key_or_tombstone, here = item.key_or_tombstone, self._network.peer_id

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from overlay.errors import Refusal
+from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState, is_spent
 from registry.model.values import Slot, decode_key_or_tombstone, decode_state
 from registry.model.verification import is_expired
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import PUT, READ, Form, Item, PutAnswer, PutBody, ReadBody, StatePage, build, parse
 from registry.protocol.network import Clock, Network
 from registry.replica.catch_up import CatchUp
@@ -54,7 +56,7 @@ class Replica:
 
     def is_among_nearest(self, key_id: str) -> bool:
         """Whether writes of a resource are sent to this member; one beyond may hold a part only, as a host does."""
-        return self._network.is_responsible(key_id, self.settings.neighbourhood_size)
+        return self.ingest.is_among_nearest(key_id)
 
     def counts_for(self, key_id: str) -> bool:
         """Whether what is here of a resource is as good as another replica's, now."""
@@ -89,7 +91,7 @@ class Replica:
                 stale = stored is not None and stored.order() >= item.state.order()
             else:
                 stale = known.key_tombstone is not None and known.key_tombstone == item.key_or_tombstone
-            return not stale and await self.ingest.store([item], source) == [""]
+            return not stale and await self.ingest.store([item], source) == [None]
         except StorageError as error:
             _log.error("an announcement couldn't be stored", key_id=item.key_id, error=str(error))
             return False
@@ -121,7 +123,7 @@ class Replica:
         """Stores what a peer sent; the answer to it. `keyless`: see `Ingest.store`. Raises Refusal."""
         items: list[Item] = []
         positions: list[int] = []
-        errors = [""] * len(body.items)
+        errors: list[ErrorInfo | None] = [None] * len(body.items)
         key_or_tombstone = b""
         for position, (new_key_or_tombstone, state) in enumerate(body.items):
             key_or_tombstone = new_key_or_tombstone or key_or_tombstone
@@ -129,15 +131,15 @@ class Replica:
                 items.append(Item(decode_key_or_tombstone(key_or_tombstone), decode_state(state) if state else None))
                 positions.append(position)
             except InvalidValue as error:
-                errors[position] = str(error)
+                errors[position] = ErrorInfo.of(error)
         try:
             stored = await self.ingest.store(items, caller, keyless=keyless)
         except StorageError as error:  # its text names this node's files: for the log, not for peers
             _log.error("a put couldn't be stored", caller=caller, items=len(items), error=str(error))
-            raise Refusal("storage", "the disk refused") from error
-        for position, error_text in zip(positions, stored, strict=True):
-            errors[position] = error_text
-        taken = [item for item, error_text in zip(items, stored, strict=True) if not error_text]
+            raise Refusal(Code.STORAGE, "the disk refused") from error
+        for position, refused in zip(positions, stored, strict=True):
+            errors[position] = refused
+        taken = [item for item, refused in zip(items, stored, strict=True) if refused is None]
         for hearer in self._hearers:
             hearer(caller, taken)
         if any(errors):
@@ -151,7 +153,7 @@ class Replica:
             resource = await self.resource(request.key_id)
         except StorageError as error:
             _log.error("a read failed", caller=caller, error=str(error))
-            raise Refusal("storage", "the disk refused") from error
+            raise Refusal(Code.STORAGE, "the disk refused") from error
         if request.digest and not resource.is_empty() and request.digest == resource.digest():
             holds_key = resource.key is not None
             return build(StatePage(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up))
@@ -163,4 +165,4 @@ def _parsed(body: object, form: type[Form]) -> Form:
     try:
         return parse(body, form)
     except InvalidValue as error:
-        raise Refusal("invalid", str(error)) from error
+        raise Refusal(Code.INVALID, str(error)) from error

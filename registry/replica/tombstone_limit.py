@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from overlay.limits.token_bucket import TokenBuckets
-from registry.errors import QuotaExceeded
+from registry.errors import RateExceeded
 from registry.model.values import State, Tombstone
 from registry.settings import RegistrySettings
 from registry.storage.transaction import Transaction
@@ -17,10 +17,10 @@ class TombstoneLimit:
         self._rates = TokenBuckets(settings.tombstone_rate, settings.tombstone_burst)
 
     def check(self, transaction: Transaction, state: State, source: str, now: float) -> None:
-        """`source` brought the state; `now` by Trio's clock. Raises QuotaExceeded."""
+        """`source` brought the state; `now` by Trio's clock. Raises RateExceeded."""
         if not isinstance(state, Tombstone) or source == self._host_peer_id:
             return
         if transaction.state(state.slot) is not None:
             return
         if not self._rates.take(source, now):
-            raise QuotaExceeded(f"too many tombstones for unknown records by {source}; try again in a moment")
+            raise RateExceeded(f"too many tombstones for unknown records by {source}; try again in a moment")

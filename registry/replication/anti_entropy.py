@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from overlay.errors import Refusal
+from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.expiry import ExpiryHorizon
 from registry.model.merge import ResourceState
@@ -126,10 +127,16 @@ class AntiEntropy:
             body = ReplicateBody(PutBody.of(batch).items, last=last and end == len(items))
             errors = parse(await self._call(peer_id, REPLICATE, build(body)), PutAnswer).errors
             for item, error in zip(batch, errors, strict=False):
-                if error and not error.startswith("Peer is not responsible"):
+                if error and not (error.kind.is_temporary or error.code == Code.NOT_RESPONSIBLE):
                     self._refused.remember(peer_id, item)
                 if error:
-                    _log.debug("a replica refused a repair", peer=peer_id, key_id=item.key_id, error=error[:200])
+                    _log.debug(
+                        "a replica refused a repair",
+                        peer=peer_id,
+                        key_id=item.key_id,
+                        code=error.code,
+                        error=error.text[:200],
+                    )
                 else:
                     self.counters.repaired += 1
             if not items:
@@ -146,11 +153,11 @@ class AntiEntropy:
         try:
             request = parse(body, CompareBody)
         except InvalidValue as error:
-            raise Refusal("invalid", str(error)) from error
+            raise Refusal(Code.INVALID, str(error)) from error
         now, settings = int(self._clock()), self._replica.settings
         if abs(request.now - now) > 2 * max(settings.clock_skew, 1):
             _log.warning("a peer's clock differs too much to compare with it", peer=caller, seconds=request.now - now)
-            raise Refusal("clock", f"this peer's clock says {now}, yours {request.now}")
+            raise Refusal(Code.CLOCK, f"this peer's clock says {now}, yours {request.now}")
         horizon = request.horizon.stricter(ExpiryHorizon.at(now, settings))
         summaries: list[Summary] = []
         slots = compared = 0
@@ -177,13 +184,13 @@ class AntiEntropy:
             return await query
         except StorageError as error:
             _log.error("a comparison failed", error=str(error))
-            raise Refusal("storage", "the disk refused") from error
+            raise Refusal(Code.STORAGE, "the disk refused") from error
 
     async def _serve_replicate(self, caller: str, body: object) -> object:
         try:
             request = parse(body, ReplicateBody)
         except InvalidValue as error:
-            raise Refusal("invalid", str(error)) from error
+            raise Refusal(Code.INVALID, str(error)) from error
         answer: object = build(PutAnswer(()))
         if request.items:
             answer = await self._replica.take(caller, PutBody(request.items), keyless=True)

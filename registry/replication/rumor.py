@@ -21,6 +21,7 @@ import trio
 
 from overlay.tasks import TaskStatus
 from registry.model.values import digest_of
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Network
 from registry.quorum.send_queue import SendQueue
@@ -105,6 +106,6 @@ def _update(item: Item) -> bytes:
     return digest_of(item.key_or_tombstone if item.state is None else item.state)
 
 
-def _note_report(peer_id: str, error: str) -> None:
+def _note_report(peer_id: str, error: ErrorInfo | None) -> None:
     if error:
-        _log.debug("an offer wasn't taken", peer=peer_id, error=error)
+        _log.debug("an offer wasn't taken", peer=peer_id, error=error.text)

@@ -61,7 +61,7 @@ from registry.model.verification import (
 )
 from registry.replica import rules
 from registry.replica.tombstone_limit import TombstoneLimit
-from registry.settings import RegistrySettings
+from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Store, Transaction
 
 FUNCTIONS: Final = (
@@ -87,20 +87,25 @@ async def _next_turn() -> AsyncIterator[None]:
 
 
 class _Shared:
-    """What all callers' views have in common: the lifetimes can be changed while the node runs."""
+    """What all callers' views have in common."""
 
-    def __init__(self, store: Store, host_peer_id: str, settings: RegistrySettings) -> None:
+    def __init__(
+        self, store: Store, host_peer_id: str, current: CurrentSettings, tombstone_limit: TombstoneLimit
+    ) -> None:
         self.store = store
         self.host_peer_id = host_peer_id
-        self.settings = settings
-        self.tombstone_limit = TombstoneLimit(host_peer_id, settings)
+        self.current = current
+        self.tombstone_limit = tombstone_limit
 
 
 class RegistryService:
     """The service on one node, seen by one caller (at first: the node itself, its operator)."""
 
-    def __init__(self, store: Store, host_peer_id: str, settings: RegistrySettings) -> None:
-        self._shared = _Shared(store, host_peer_id, settings)
+    def __init__(
+        self, store: Store, host_peer_id: str, settings: CurrentSettings, tombstone_limit: TombstoneLimit
+    ) -> None:
+        """`tombstone_limit` bounds the tombstones that others may bring, by this service or otherwise."""
+        self._shared = _Shared(store, host_peer_id, settings, tombstone_limit)
         self._caller = self._source = host_peer_id
         self._turn: Turn = _next_turn
 
@@ -117,12 +122,7 @@ class RegistryService:
     @property
     def settings(self) -> RegistrySettings:
         """The settings in force, with what `set_*_timeout` changed."""
-        return self._shared.settings
-
-    @property
-    def tombstone_limit(self) -> TombstoneLimit:
-        """How many tombstones others may bring, by this service or otherwise."""
-        return self._shared.tombstone_limit
+        return self._shared.current.value
 
     # Bytes to sign
 
@@ -439,13 +439,13 @@ class RegistryService:
         """Changes the expired age (seconds) until the node ends. Raises NotPermitted (fault 19), InvalidValue."""
         self._operator_only("set_expired_timeout")
         _check_seconds("timeout_sec", timeout_sec)
-        self._shared.settings = msgspec.structs.replace(self.settings, expired_age=timeout_sec)
+        self._shared.current.value = msgspec.structs.replace(self.settings, expired_age=timeout_sec)
 
     async def set_stale_timeout(self, timeout_sec: int) -> None:
         """Changes the stale age (seconds) until the node ends. Raises NotPermitted (fault 19), InvalidValue."""
         self._operator_only("set_stale_timeout")
         _check_seconds("timeout_sec", timeout_sec)
-        self._shared.settings = msgspec.structs.replace(self.settings, stale_age=timeout_sec)
+        self._shared.current.value = msgspec.structs.replace(self.settings, stale_age=timeout_sec)
 
     # Inside
 
@@ -482,7 +482,7 @@ class RegistryService:
 
         def decide(transaction: Transaction) -> bool:
             shared.tombstone_limit.check(transaction, state, self._source, moment)
-            return rules.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
+            return rules.put_state(transaction, state, weight, shared.host_peer_id, self.settings, now)
 
         return await self._write(decide)
 
@@ -494,7 +494,7 @@ class RegistryService:
             for state, weight in states:
                 try:
                     shared.tombstone_limit.check(transaction, state, self._source, moment)
-                    updated += rules.put_state(transaction, state, weight, shared.host_peer_id, shared.settings, now)
+                    updated += rules.put_state(transaction, state, weight, shared.host_peer_id, self.settings, now)
                 except (NewerRecordOrTombstoneExists, ValuesLimitExceeded, QuotaExceeded, KeyRemoved):
                     continue
             return updated

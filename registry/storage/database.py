@@ -1,7 +1,7 @@
 """Opening the node's SQLite file: pragmas, migrations, and what can be wrong with it.
 
-The schema only ever changes by a migration appended to MIGRATIONS; `user_version` counts those applied (fault 18: the
-original dropped its tables at every start).
+The schema only ever changes by a migration appended to MIGRATIONS; `user_version` counts those applied. (The original
+dropped its tables at every start: docs/design.md, original's fault 18.)
 """
 
 from __future__ import annotations
@@ -64,10 +64,18 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     );
     CREATE INDEX history_by_key ON history (key_id, number);
     """,
+    """
+    ALTER TABLE removals RENAME TO key_tombstones;
+    DROP INDEX removals_by_owner;
+    DROP INDEX removals_by_age;
+    CREATE INDEX key_tombstones_by_owner ON key_tombstones (owner_peer_id);
+    CREATE INDEX key_tombstones_by_age ON key_tombstones (timestamp_issued);
+    """,
 )
-"""`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (fault 16).
+"""`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
+original's fault 16).
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
-`key_tombstones` holds key tombstones, `history` the last events (`registry.model.history`)."""
+`key_tombstones` holds the tombstones of keys, `history` the last events (`registry.model.history`)."""
 
 _INCREMENTAL: Final = 2  # SQLite's number of that mode of auto_vacuum
 BUSY_TIMEOUT: Final = 5.0  # seconds that a second process may hold the file, e.g. a backup

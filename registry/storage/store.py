@@ -2,7 +2,7 @@
 
 A write is a function of a `Transaction`, run on a worker thread. All writes that wait while one commit is under way
 form the next, so that many share one fsync; each is answered when that transaction is on disk. A write that refuses
-(raises ServiceError) or fails leaves no trace and doesn't touch its companions.
+(raises RegistryError) or fails leaves no trace and doesn't touch its companions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from overlay.tasks import background
-from registry.errors import RegistryRefusal, StorageError
+from registry.errors import RegistryError, StorageError
 from registry.model.expiry import ExpiryHorizon
 from registry.model.history import GONE, HistoryEvent
 from registry.model.merge import ResourceState
@@ -188,7 +188,7 @@ class Store:
             self._connection.execute("ROLLBACK TO one_write")
             if isinstance(error, sqlite3.Error):
                 write.outcome = outcome.Error(StorageError(f"the database {self._path} can't hold this: {error}"))
-            if not isinstance(error, RegistryRefusal):
+            if not isinstance(error, RegistryError):
                 _log.error("a write failed", error=repr(error))
         self._connection.execute("RELEASE one_write")
         return None if refused else transaction

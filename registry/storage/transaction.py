@@ -27,7 +27,7 @@ from registry.model.values import (
 _HISTORY_PRUNED_EVERY = 1024  # events
 _KEY_IDS = """
     SELECT key_id FROM (SELECT key_id FROM keys WHERE key_id > :after ORDER BY key_id LIMIT :count)
-    UNION SELECT key_id FROM (SELECT key_id FROM removals WHERE key_id > :after ORDER BY key_id LIMIT :count)
+    UNION SELECT key_id FROM (SELECT key_id FROM key_tombstones WHERE key_id > :after ORDER BY key_id LIMIT :count)
     UNION SELECT key_id FROM (SELECT DISTINCT key_id FROM states WHERE key_id > :after ORDER BY key_id LIMIT :count)
     ORDER BY key_id LIMIT :count
 """  # each part has a limit of its own, so that SQLite reads no more of an index than it must
@@ -100,22 +100,24 @@ class Transaction:
 
     def key_tombstone(self, key_id: str) -> KeyTombstone | None:
         """The tombstone of a key, if its owner removed it."""
-        row = self._connection.execute("SELECT body FROM removals WHERE key_id = ?", (key_id,)).fetchone()
+        row = self._connection.execute("SELECT body FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
         return _stored_key_tombstone(row[0]) if row else None
 
     def put_key_tombstone(self, key_tombstone: KeyTombstone) -> None:
         self._connection.execute(
-            "INSERT OR REPLACE INTO removals VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO key_tombstones VALUES (?, ?, ?, ?)",
             (key_tombstone.key_id, key_tombstone.owner_peer_id, key_tombstone.timestamp_issued, encode(key_tombstone)),
         )
         self._key_tombstone_changed(key_tombstone.key_id, key_tombstone)
 
     def forget_key_tombstones(self, issued_until: int) -> int:
         """Drops key tombstones issued no later than this (seconds); how many."""
-        rows = self._connection.execute("SELECT key_id FROM removals WHERE timestamp_issued <= ?", (issued_until,))
+        rows = self._connection.execute(
+            "SELECT key_id FROM key_tombstones WHERE timestamp_issued <= ?", (issued_until,)
+        )
         key_ids = [key_id for (key_id,) in rows.fetchall()]
         for key_id in key_ids:
-            self._connection.execute("DELETE FROM removals WHERE key_id = ?", (key_id,))
+            self._connection.execute("DELETE FROM key_tombstones WHERE key_id = ?", (key_id,))
             self._key_tombstone_changed(key_id, None)
         return len(key_ids)
 
@@ -127,7 +129,7 @@ class Transaction:
         """How many keys and key tombstones of an owner's there are."""
         (count,) = self._connection.execute(
             "SELECT (SELECT count(*) FROM keys WHERE owner_peer_id = :owner)"
-            " + (SELECT count(*) FROM removals WHERE owner_peer_id = :owner)",
+            " + (SELECT count(*) FROM key_tombstones WHERE owner_peer_id = :owner)",
             {"owner": owner_peer_id},
         ).fetchone()
         return int(count)

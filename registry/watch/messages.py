@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Name
 
 SUBSCRIBE: Final = "registry.lease"
@@ -34,7 +35,7 @@ class SubscribeBody(msgspec.Struct, frozen=True, array_like=True):
 class SubscriptionReply(msgspec.Struct, frozen=True, array_like=True):
     """Granted unless `error` says why not. `digest` is of all that this replica knows of the resource now."""
 
-    error: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    error: ErrorInfo | None = None
     digest: Digest = b""
 
 

@@ -15,8 +15,10 @@ import trio
 
 from overlay.errors import CallFailed, Refusal
 from overlay.tasks import TaskStatus, background
+from registry.codes import Code
 from registry.errors import InvalidValue, KeyNotExists, StorageError
 from registry.model.values import Slot
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_PAGE, Item, build, parse
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
@@ -95,7 +97,7 @@ class Subscriptions:
         try:
             requests = parse(body, SubscribeBody).requests
         except InvalidValue as error:
-            raise Refusal("invalid", str(error)) from error
+            raise Refusal(Code.INVALID, str(error)) from error
         return build(SubscribeAnswer(tuple([await self._reply(caller, request) for request in requests])))
 
     async def _reply(self, caller: str, request: SubscriptionRequest) -> SubscriptionReply:
@@ -108,9 +110,9 @@ class Subscriptions:
         try:
             resource = await self._replica.resource(request.key_id)
         except StorageError:
-            return SubscriptionReply(error="the disk refused")
+            return SubscriptionReply(error=ErrorInfo(Code.STORAGE, "the disk refused"))
         if resource.key is None and resource.key_tombstone is None:
-            return SubscriptionReply(error=str(KeyNotExists(request.key_id)))
+            return SubscriptionReply(error=ErrorInfo.of(KeyNotExists(request.key_id)))
         subscribe = _Subscription(trio.current_time() + SUBSCRIPTION_SECONDS, request.on_topic)
         self._subscriptions.setdefault(request.key_id, {})[caller] = subscribe
         self._of_peer.setdefault(caller, set()).add(request.key_id)
@@ -120,23 +122,23 @@ class Subscriptions:
                 self._topics.discard(request.key_id)
         return SubscriptionReply(digest=resource.digest())
 
-    def _refusal(self, caller: str, key_id: str) -> str:
-        """Why a watcher should turn to another replica; empty when it is welcome."""
+    def _refusal(self, caller: str, key_id: str) -> ErrorInfo | None:
+        """Why a watcher should turn to another replica; None when it is welcome."""
         if not self._replica.is_among_nearest(key_id):
-            return "not responsible any more"
+            return ErrorInfo(Code.NOT_RESPONSIBLE, "not responsible any more")
         if not self._replica.counts_for(key_id):
-            return "catching up"
+            return ErrorInfo(Code.CATCHING_UP, "catching up")
         holders = self._subscriptions.get(key_id, {})
         if caller in holders:
-            return ""
+            return None
         of_caller = len(self._of_peer.get(caller, ()))
         if (
             of_caller >= MAX_SUBSCRIPTIONS_OF_PEER
             or len(holders) >= MAX_SUBSCRIPTIONS_ON_KEY
             or len(self._subscriptions) >= MAX_SUBSCRIBED_KEYS
         ):
-            return "too many watch here"
-        return ""
+            return ErrorInfo(Code.OVERLOADED, "too many watch here")
+        return None
 
     def _end(self, key_id: str, watcher: str) -> None:
         holders = self._subscriptions.get(key_id, {})

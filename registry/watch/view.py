@@ -276,7 +276,7 @@ class View:
         try:
             reply = await self._around.subscribe(peer_id, SubscriptionRequest(self.key_id, self.on_topic))
             if reply.error:
-                self._drop(peer_id, reply.error)
+                self._drop(peer_id, reply.error.text)
                 return
             source = self._sources.get(peer_id)
             if source is None:

@@ -14,6 +14,7 @@ import trio
 from overlay.errors import CallFailed, Refusal
 from overlay.pubsub.topics import Verdict
 from overlay.tasks import TaskStatus, background
+from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
 from registry.protocol.messages import Item, build, parse
@@ -219,14 +220,14 @@ class Watches:
         try:
             items = parse(body, AnnounceBody).items
         except InvalidValue as error:
-            raise Refusal("invalid", str(error)) from error
+            raise Refusal(Code.INVALID, str(error)) from error
         for key_id, payload in items:
             view = self._views.get(key_id)
             if view is None or caller not in view.sources:
                 continue
             if await self._validator.validate(key_id, payload, caller) is Verdict.REJECT:
                 view.distrust(caller)
-                raise Refusal("invalid", "an announcement that isn't valid")
+                raise Refusal(Code.INVALID, "an announcement that isn't valid")
         return None
 
     def _note_change(self) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from overlay.errors import CallFailed, Refusal
 from overlay.identity import Identity
+from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.expiry import ExpiryHorizon
 from registry.model.values import Key, Record, Tombstone, decode_key_or_tombstone, decode_state, encode
@@ -64,11 +65,11 @@ class Liar:
             key_or_tombstone = new_key_or_tombstone or key_or_tombstone
             if state and len(self._seen) < KEPT:
                 self._seen.append((key_or_tombstone, state))
-        return build(PutAnswer(("",) * len(items)))
+        return build(PutAnswer((None,) * len(items)))
 
     async def _read(self, caller: str, body: object) -> object:
         if self._random.random() < 0.2:
-            raise Refusal("internal", "not today")
+            raise Refusal(Code.INTERNAL, "not today")
         if not self._seen:
             return build(StatePage(holds_key=False, same=False, key=b"", states=(), more=False))
         key_or_tombstone, state = self._random.choice(self._seen)
@@ -79,7 +80,7 @@ class Liar:
         try:
             request = parse(body, CompareBody)
         except InvalidValue as error:
-            raise Refusal("invalid", str(error)) from error
+            raise Refusal(Code.INVALID, str(error)) from error
         horizon = self._random.choice((request.horizon, ExpiryHorizon(2**60, 2**60, 2**60, 2**60, 2**60)))
         summaries = tuple(Summary(number, wanted=True, digest=b"x" * 32) for number in range(len(request.entries)))
         return build(CompareAnswer(horizon, len(request.entries), summaries))

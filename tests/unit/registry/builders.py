@@ -13,9 +13,10 @@ from overlay.identity import Identity
 from registry.model.results import RegisterKeyResult, RegistryResult, WeightResult
 from registry.model.signing import key_id_of
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Tombstone
+from registry.replica.tombstone_limit import TombstoneLimit
 from registry.service import RegistryService
-from registry.settings import RegistrySettings
-from registry.storage import open_store
+from registry.settings import CurrentSettings, RegistrySettings
+from registry.storage import Store, open_store
 
 NOW = 1_700_000_000
 
@@ -93,7 +94,12 @@ def weight_of(who: Identity, weight: int = 0) -> WeightResult:
 async def open_service(path: Path, rules: RegistrySettings | None = None) -> AsyncIterator[RegistryService]:
     """The service of NODE over the database in the folder `path`, called by its operator."""
     async with open_store(path / "registry.sqlite", inline=True) as store:
-        yield RegistryService(store, NODE.peer_id, rules or RegistrySettings())
+        yield service_over(store, rules or RegistrySettings())
+
+
+def service_over(store: Store, rules: RegistrySettings) -> RegistryService:
+    """The service of NODE over `store`, called by its operator."""
+    return RegistryService(store, NODE.peer_id, CurrentSettings(rules), TombstoneLimit(NODE.peer_id, rules))
 
 
 async def register(service: RegistryService, key: Key, weight: int = 0, now: int = NOW) -> RegisterKeyResult:

@@ -6,8 +6,10 @@ import msgspec
 import trio
 
 from overlay.identity import Identity
+from registry.codes import Code
 from registry.errors import NodeUnavailable
 from registry.model.values import Record, Tombstone, decode_state, encode
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import PUT, READ, Item, ReadBody, StatePage, build, parse
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
@@ -243,7 +245,7 @@ async def test_a_state_under_another_key_than_it_came_with_is_refused(autojump_c
         other_key = (await nodes[0].store.resource(second)).key
         assert other_key is not None
         answer = await nodes[0].peer.call(nodes[1].peer_id, PUT, [[[encode(other_key), encode(state)]]], timeout=5)
-        assert answer == [[f"the state is of key {first}, sent with key {second}"]]
+        assert answer == [[["invalid", f"the state is of key {first}, sent with key {second}"]]]
 
 
 async def test_a_large_resource_travels_in_pages(autojump_clock) -> None:
@@ -259,7 +261,7 @@ async def test_a_large_resource_travels_in_pages(autojump_clock) -> None:
 
         for identity in identities:
             record = a_record(resource_id, identity, identity, NOW, int(clock()), value="x" * 60_000)
-            assert await nodes[1].parts.replica.ingest.store([Item(key, record)], "a test") == [""]
+            assert await nodes[1].parts.replica.ingest.store([Item(key, record)], "a test") == [None]
         records, errors = await nodes[0].registry.resolve_resource(resource_id, 3)
         assert errors == ()
         assert len(records or ()) == len(identities)
@@ -282,7 +284,7 @@ async def test_expired_states_are_neither_served_nor_taken(autojump_clock) -> No
         key = (await nodes[0].store.resource(resource_id)).key
         assert key is not None
         answer = await nodes[0].peer.call(nodes[1].peer_id, PUT, [[[encode(key), encode(record)]]], timeout=5)
-        assert answer == [["Record is already expired"]]
+        assert answer == [[["record-expired", "Record is already expired"]]]
 
 
 async def test_the_progress_of_a_write_can_be_asked_after_it_was_acknowledged(autojump_clock) -> None:
@@ -338,7 +340,8 @@ async def test_a_forged_write_is_not_sent_on(autojump_clock) -> None:
         network.calls.clear()
         outcome = await nodes[0].parts.writer.write(Item(forged), factor=1, timeout=5)
         assert outcome.stored == 0
-        assert "Invalid signature" in outcome.errors[0]
+        assert outcome.errors[0].code == Code.KEY_SIGNATURE
+        assert "Invalid signature" in outcome.errors[0].text
         assert network.calls == []
 
 
@@ -352,15 +355,17 @@ async def test_expired_records_that_are_not_collected_yet_take_nobodys_place(aut
         key = (await nodes[0].store.resource(resource_id)).key
         assert key is not None
 
-        async def put(number: int) -> str:
+        async def put(number: int) -> ErrorInfo | None:
             record = a_record(resource_id, identity(number), identity(number + 100), int(clock()))
             [error] = await nodes[0].parts.replica.ingest.store([Item(key, record)], "a test")
             return error
 
-        assert [await put(1), await put(2)] == ["", ""]
-        assert "is exceeded" in await put(3)
+        assert [await put(1), await put(2)] == [None, None]
+        refused = await put(3)
+        assert refused is not None
+        assert refused.code == Code.VALUES_LIMIT_EXCEEDED
         await trio.sleep(100)
-        assert await put(3) == ""
+        assert await put(3) is None
 
 
 async def test_a_record_is_not_issued_anew_once_it_was_ended_however_both_overlap(autojump_clock) -> None:
@@ -403,7 +408,7 @@ async def test_a_record_is_not_issued_anew_where_its_issuer_ended_it_elsewhere(a
         unsigned = Tombstone(resource_id, issuer.peer_id, issuer.peer_id, record.timestamp_issued + 5, b"", b"")
         tombstone = msgspec.structs.replace(unsigned, issuer_signature=issuer.identity.sign(unsigned.signed_bytes()))
         for node in (nodes[0], nodes[2]):
-            assert await node.parts.replica.ingest.store([Item(key, tombstone)], issuer.peer_id) == [""]
+            assert await node.parts.replica.ingest.store([Item(key, tombstone)], issuer.peer_id) == [None]
         issuer.registry._node_api = nodes[0].registry._node_api  # as a light client acts through a node
         assert not (await issuer.registry.reissue(record)).success
         assert (await issuer.store.resource(resource_id)).slots[record.slot] == tombstone, "it is learned"

@@ -12,6 +12,7 @@ import trio
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallRefused
+from registry.codes import Code
 from registry.model.expiry import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.protocol.messages import READ, Item, ReadBody, StatePage, build, parse
@@ -189,7 +190,9 @@ async def test_forged_states_arent_stored_by_replication_either(autojump_clock, 
         forged = hosted(RECORD.metadata, OWNER, NOW)
         body = build(ReplicateBody(PutBody.of([Item(KEY, forged)]).items, last=True))
         answer = parse(await peer.call(target.peer_id, REPLICATE, body, timeout=5), PutAnswer)
-        assert "Invalid record signature" in answer.errors[0]
+        assert answer.errors[0] is not None
+        assert answer.errors[0].code == Code.RECORD_SIGNATURE
+        assert "Invalid record signature" in answer.errors[0].text
         assert (await known(target, KEY.id)).is_empty()
 
 

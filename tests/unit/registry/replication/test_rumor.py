@@ -21,7 +21,7 @@ def clock() -> float:
 
 async def write(node: SimulatedNode, item: Item) -> None:
     """As a script does: to this node alone."""
-    assert await node.parts.replica.ingest.store([item], node.peer_id) == [""]
+    assert await node.parts.replica.ingest.store([item], node.peer_id) == [None]
     node.parts.rumors.note(item)
 
 

@@ -32,7 +32,7 @@ def shown(hint: object) -> str:
 def test_there_are_exactly_the_originals_23_functions() -> None:
     assert len(FUNCTIONS) == 23
     assert set(FUNCTIONS) == set(SERVICE)
-    extra = {"on_behalf_of", "tombstone_limit", "settings"}
+    extra = {"on_behalf_of", "settings"}
     assert {name for name in dir(RegistryService) if not name.startswith("_")} == set(FUNCTIONS) | extra
 
 

@@ -33,6 +33,7 @@ from tests.unit.registry.builders import (
     open_service,
     put,
     register,
+    service_over,
     weight_of,
 )
 
@@ -177,7 +178,7 @@ async def weights_in(store: Store) -> tuple[int, int]:
 async def test_fault_5_weights_are_kept(tmp_path: Path) -> None:
     record = a_record(KEY.id)
     async with open_store(tmp_path / "registry.sqlite", inline=True) as store:
-        service = RegistryService(store, NODE.peer_id, RULES)
+        service = service_over(store, RULES)
         await register(service, KEY, weight=7)
         await put(service, record, weight=5)
         await service.republish_key(KEY, weight_of(OWNER), NOW)
@@ -300,7 +301,7 @@ async def test_fault_12_a_batch_beyond_the_limit_writes_what_there_is_room_for_i
     tmp_path: Path,
 ) -> None:
     async with open_store(tmp_path / "registry.sqlite", inline=True) as store:
-        service = RegistryService(store, NODE.peer_id, limited(2))
+        service = service_over(store, limited(2))
         await register(service, KEY)
         commits = store.commits
         batch = [a_record(KEY.id, issuer=identity(number)) for number in range(10, 14)]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +28,18 @@ from registry.settings import RegistrySettings
 from registry.storage import Store, StoredKey, Transaction, database, open_store, resource_cache, store
 from registry.storage.database import open_database
 from tests.paths import ROOT
-from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, OWNER, a_key, a_record, a_tombstone, identity
+from tests.unit.registry.builders import (
+    HOST,
+    ISSUER,
+    NODE,
+    NOW,
+    OWNER,
+    a_key,
+    a_key_tombstone,
+    a_record,
+    a_tombstone,
+    identity,
+)
 
 RULES = RegistrySettings()
 KEY = a_key()
@@ -356,11 +367,40 @@ async def test_a_migration_keeps_the_data_of_an_older_schema(path: Path, monkeyp
     monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, "CREATE TABLE added (x INTEGER);"))
     async with open_store(path) as store:
         assert (await store.resource(KEY.id)).slots == {record.slot: record}
-        assert (
-            await store.read(lambda transaction: transaction._connection.execute("SELECT * FROM added").fetchall())
-            == []
-        )
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM added").fetchall() == []
     assert version_of(path) == older + 1
+
+
+async def test_key_tombstones_of_the_second_schema_are_kept(path: Path) -> None:
+    """Its table of them was called `removals`."""
+    record, ended = a_record(KEY.id), a_key_tombstone("other", issued=NOW - 5)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for script in database.MIGRATIONS[:2]:
+            connection.executescript(script)
+        connection.execute("PRAGMA user_version = 2")
+        connection.execute(
+            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?)",
+            (KEY.id, KEY.owner_peer_id, KEY.timestamp_created, NOW, 0, encode(KEY)),
+        )
+        connection.execute(
+            "INSERT INTO states VALUES (?, ?, ?, 0, ?, ?, ?, ?)",
+            (*record.slot, record.timestamp_issued, record.timestamp_created, 0, encode(record)),
+        )
+        connection.execute(
+            "INSERT INTO removals VALUES (?, ?, ?, ?)",
+            (ended.key_id, ended.owner_peer_id, ended.timestamp_issued, encode(ended)),
+        )
+    async with open_store(path) as store:
+        assert await store.resource(KEY.id) == ResourceState.of(KEY, [record])
+        assert (await store.resource(ended.key_id)).key_tombstone == ended
+        assert await store.read(lambda transaction: transaction.keys_or_tombstones_of(OWNER.peer_id)) == 2
+        assert await store.write(lambda transaction: transaction.forget_key_tombstones(NOW)) == 1
+        assert (await store.resource(ended.key_id)).is_empty()
+    with closing(sqlite3.connect(path)) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    assert names >= {"key_tombstones", "key_tombstones_by_owner", "key_tombstones_by_age"}
+    assert not any("removals" in name for name in names)
 
 
 def test_a_file_without_a_schema_gets_the_whole_one(path: Path) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import trio
 
+from registry.codes import Code
 from registry.model.values import Record, Tombstone
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import NODE_SERVICE, Item, NodeServiceBody, build
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from registry.upkeep.schedules import CLEAR_EXPIRED, RENEW, REPLICATE
@@ -150,11 +152,16 @@ async def test_owners_cant_fill_a_node_with_keys(autojump_clock) -> None:
     async with simulated_nodes(1, settings(keys_per_owner=3), clock) as (_, [node]):
         ingest = node.parts.replica.ingest
         keys = [Item(a_key(str(number), created=START)) for number in range(3)]
-        assert await ingest.store(keys, "a test") == [""] * 3
-        assert "quota exceeded: 3 keys of the owner" in (await ingest.store([Item(a_key("x", created=START))], "t"))[0]
-        assert "quota exceeded" in (await ingest.store([Item(a_key_tombstone("y", issued=START))], "t"))[0]
-        assert await ingest.store([Item(a_key("0", created=START + 1))], "t") == [""], "an update is no new key"
-        assert await ingest.store([Item(a_key_tombstone("0", issued=START + 1))], "t") == [""], "nor is a removal"
+        assert await ingest.store(keys, "a test") == [None] * 3
+        [error] = await ingest.store([Item(a_key("x", created=START))], "t")
+        assert error is not None
+        assert error.code == Code.QUOTA_EXCEEDED
+        assert "quota exceeded: 3 keys of the owner" in error.text
+        [error] = await ingest.store([Item(a_key_tombstone("y", issued=START))], "t")
+        assert error is not None
+        assert error.code == Code.QUOTA_EXCEEDED
+        assert await ingest.store([Item(a_key("0", created=START + 1))], "t") == [None], "an update is no new key"
+        assert await ingest.store([Item(a_key_tombstone("0", issued=START + 1))], "t") == [None], "nor is a removal"
 
 
 async def test_tombstones_for_unknown_records_are_bounded_but_known_ones_always_end(autojump_clock) -> None:
@@ -162,12 +169,13 @@ async def test_tombstones_for_unknown_records_are_bounded_but_known_ones_always_
         ingest, key = node.parts.replica.ingest, a_key(created=START)
         record = a_record(key.id, identity(50), identity(51), START)
         stones = [Item(key, a_tombstone(key.id, identity(number), identity(51), START)) for number in range(10, 14)]
-        assert await ingest.store([Item(key, record)], "a test") == [""]
+        assert await ingest.store([Item(key, record)], "a test") == [None]
         errors = await ingest.store(stones, "a test")
-        assert errors[:3] == [""] * 3
-        assert "quota exceeded: 3 tombstones" in errors[3]
+        assert errors[:3] == [None] * 3
+        assert errors[3] is not None
+        assert "quota exceeded: 3 tombstones" in errors[3].text
         end = a_tombstone(key.id, identity(50), identity(51), START + 1)
-        assert await ingest.store([Item(key, end)], "a test") == [""]
+        assert await ingest.store([Item(key, end)], "a test") == [None]
 
 
 async def test_a_sender_of_many_tombstones_is_slowed_down(autojump_clock) -> None:
@@ -175,11 +183,13 @@ async def test_a_sender_of_many_tombstones_is_slowed_down(autojump_clock) -> Non
         ingest, key = node.parts.replica.ingest, a_key(created=START)
         stones = [Item(key, a_tombstone(key.id, identity(number), identity(51), START)) for number in range(10, 14)]
         errors = await ingest.store(stones[:3], "a sender")
-        assert errors[:2] == ["", ""]
-        assert "too many tombstones for unknown records by a sender" in errors[2]
-        assert await ingest.store(stones[2:3], "another") == [""]
+        assert errors[:2] == [None, None]
+        assert errors[2] is not None
+        assert errors[2].kind.is_temporary
+        assert "too many tombstones for unknown records by a sender" in errors[2].text
+        assert await ingest.store(stones[2:3], "another") == [None]
         await trio.sleep(1)
-        assert await ingest.store(stones[3:], "a sender") == [""]
+        assert await ingest.store(stones[3:], "a sender") == [None]
 
 
 async def test_a_stranger_who_calls_the_service_is_slowed_down_alike(autojump_clock) -> None:
@@ -187,7 +197,7 @@ async def test_a_stranger_who_calls_the_service_is_slowed_down_alike(autojump_cl
         key = a_key(created=START)
         stones = [a_tombstone(key.id, identity(number), identity(51), START) for number in range(10, 14)]
         ingest = node.parts.replica.ingest
-        assert await ingest.store([Item(key, stones[0])], stranger.peer_id) == [""]
+        assert await ingest.store([Item(key, stones[0])], stranger.peer_id) == [None]
 
         async def bury(stone: Tombstone) -> str:
             fields = (*(getattr(stone, name) for name in stone.__struct_fields__), None)
@@ -197,7 +207,7 @@ async def test_a_stranger_who_calls_the_service_is_slowed_down_alike(autojump_cl
 
         assert await bury(stones[1]) == ""
         assert f"too many tombstones for unknown records by {stranger.peer_id}" in await bury(stones[2])
-        assert await ingest.store([Item(key, stones[2])], "another") == [""]
+        assert await ingest.store([Item(key, stones[2])], "another") == [None]
         await trio.sleep(1)
         assert await bury(stones[3]) == ""
 
@@ -206,7 +216,7 @@ async def test_a_full_node_refuses_what_is_new_and_keeps_what_it_has(autojump_cl
     async with simulated_nodes(1, settings(max_disk_bytes=1), clock) as (_, [node]):
         ingest, key = node.parts.replica.ingest, a_key(created=START)
         assert await ingest.store([Item(key)], "t") == [
-            "quota exceeded: this peer stores 1 bytes already and takes nothing new"
+            ErrorInfo(Code.QUOTA_EXCEEDED, "quota exceeded: this peer stores 1 bytes already and takes nothing new")
         ]
     async with simulated_nodes(1, settings(max_disk_bytes=200_000), clock) as (_, [node]):
         ingest = node.parts.replica.ingest
@@ -215,14 +225,15 @@ async def test_a_full_node_refuses_what_is_new_and_keeps_what_it_has(autojump_cl
             for number in range(10, 60)
         ]
         errors = await ingest.store(items, "t")
-        taken = errors.count("")
+        taken = errors.count(None)
         assert 10 < taken < 50
-        assert "quota exceeded" in errors[-1]
+        assert errors[-1] is not None
+        assert errors[-1].code == Code.QUOTA_EXCEEDED
         assert len((await node.store.resource(key.id)).slots) == taken
         renewed = a_record(key.id, identity(10), identity(10), START, START + 5, value="x" * 5_000)
-        assert await ingest.store([Item(key, renewed)], "t") == [""]
+        assert await ingest.store([Item(key, renewed)], "t") == [None]
         ended = a_tombstone(key.id, identity(11), identity(11), START + 1)
-        assert await ingest.store([Item(key, ended)], "t") == [""]
+        assert await ingest.store([Item(key, ended)], "t") == [None]
 
 
 async def test_why_a_record_is_there_and_why_it_went_can_be_asked(autojump_clock) -> None:
@@ -250,8 +261,8 @@ async def test_records_that_are_ended_at_once_dont_fill_a_resource_for_ever(auto
         for number in range(10, 20):
             record = Item(key, a_record(key.id, identity(number), identity(51), START))
             ended = Item(key, a_tombstone(key.id, identity(number), identity(51), START + 1))
-            taken += (await ingest.store([record], "a test")) == [""]
-            assert (await ingest.store([ended], "a test")) in ([""], ["Values limit"]) or taken == 6
+            taken += (await ingest.store([record], "a test")) == [None]
+            assert (await ingest.store([ended], "a test")) == [None] or taken == 6
         assert taken == 6
 
 

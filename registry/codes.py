@@ -1,0 +1,124 @@
+"""What each refusal of the registry is, for programs: a code beside the text, and what kind of refusal that is.
+
+Codes travel (`registry.protocol.error_info`, `overlay.errors.Refusal.code`), so they never change their meaning. A code
+that a reader doesn't know counts as `FAILED`. Decisions are made by codes and kinds, never by texts.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+from typing import Final
+
+
+class Kind(Enum):
+    """What asking again may come to."""
+
+    FINAL = "final"
+    """The same request is refused again, by every peer."""
+    ASKED = "asked"
+    """It's about the peer that was asked: another one may take it."""
+    CLOCK = "clock"
+    """The two peers' clocks differ; later may work."""
+    DISK = "disk"
+    """The peer's disk failed; later may work."""
+    LOAD = "load"
+    """The peer has too much to do; later may work."""
+    NETWORK = "network"
+    """The peer wasn't reached or didn't answer; later may work."""
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same request may succeed at the same peer later."""
+        return self not in (Kind.FINAL, Kind.ASKED)
+
+
+class Code(StrEnum):
+    """Every code; `kind` tells what it is."""
+
+    FAILED = "failed"
+    REFUSED = "refused"
+    INVALID = "invalid"
+    INTERNAL = "internal"
+    STORAGE = "storage"
+    NODE_UNAVAILABLE = "node-unavailable"
+    NOT_CONNECTED = "not-connected"
+    STOPPING = "stopping"
+    OVERLOADED = "overloaded"
+    UNREACHABLE = "unreachable"
+    CONNECTION_LOST = "lost"
+    TIMEOUT = "timeout"
+    NO_SUCH_METHOD = "no-such-method"
+    TOO_LARGE = "too-large"
+    BAD_ANSWER = "bad-answer"
+    CLOCK = "clock"
+    CATCHING_UP = "catching-up"
+    NOT_RESPONSIBLE = "not-responsible"
+    NOT_PERMITTED = "not-permitted"
+    HOSTING_REFUSED = "hosting"
+    QUOTA_EXCEEDED = "quota-exceeded"
+    RATE_EXCEEDED = "rate-exceeded"
+    VALUES_LIMIT_EXCEEDED = "values-limit-exceeded"
+    KEY_NOT_EXISTS = "key-not-exists"
+    KEY_REMOVED = "key-removed"
+    NEWER_KEY_EXISTS = "newer-key-exists"
+    NEWER_STATE_EXISTS = "newer-state-exists"
+    KEY_FROM_FUTURE = "key-from-future"
+    METADATA_FROM_FUTURE = "metadata-from-future"
+    RECORD_FROM_FUTURE = "record-from-future"
+    TOMBSTONE_FROM_FUTURE = "tombstone-from-future"
+    KEY_EXPIRED = "key-expired"
+    RECORD_EXPIRED = "record-expired"
+    TOMBSTONE_EXPIRED = "tombstone-expired"
+    KEY_SIGNATURE = "key-signature"
+    KEY_TOMBSTONE_SIGNATURE = "key-tombstone-signature"
+    METADATA_SIGNATURE = "metadata-signature"
+    RECORD_SIGNATURE = "record-signature"
+    TOMBSTONE_SIGNATURE = "tombstone-signature"
+    PEER_ID = "peer-id"
+    TIMESTAMP_TETRAPLET = "timestamp-tetraplet"
+    WEIGHT_TETRAPLET = "weight-tetraplet"
+    WEIGHT_PEER_ID = "weight-peer-id"
+    WEIGHT_MISSING = "weight-missing"
+    KEYS_EMPTY = "keys-empty"
+    RECORDS_OF_SEVERAL_KEYS = "records-of-several-keys"
+    TOMBSTONES_OF_SEVERAL_KEYS = "tombstones-of-several-keys"
+
+    @property
+    def kind(self) -> Kind:
+        """What asking again may come to."""
+        return _KINDS.get(self, Kind.FINAL)
+
+    @classmethod
+    def known(cls, code: str) -> Code:
+        """The code that a peer sent; `FAILED` for one that this version doesn't know."""
+        return _CODES.get(code, cls.FAILED)
+
+
+_CODES: Final[dict[str, Code]] = {code.value: code for code in Code}
+
+_KINDS: Final[dict[Code, Kind]] = {
+    Code.FAILED: Kind.ASKED,
+    Code.INTERNAL: Kind.ASKED,
+    Code.STORAGE: Kind.DISK,
+    Code.NODE_UNAVAILABLE: Kind.NETWORK,
+    Code.NOT_CONNECTED: Kind.NETWORK,
+    Code.STOPPING: Kind.ASKED,
+    Code.OVERLOADED: Kind.LOAD,
+    Code.UNREACHABLE: Kind.NETWORK,
+    Code.CONNECTION_LOST: Kind.NETWORK,
+    Code.TIMEOUT: Kind.NETWORK,
+    Code.NO_SUCH_METHOD: Kind.ASKED,
+    Code.BAD_ANSWER: Kind.ASKED,
+    Code.CLOCK: Kind.CLOCK,
+    Code.CATCHING_UP: Kind.ASKED,
+    Code.NOT_RESPONSIBLE: Kind.ASKED,
+    Code.QUOTA_EXCEEDED: Kind.ASKED,
+    Code.RATE_EXCEEDED: Kind.LOAD,
+    Code.VALUES_LIMIT_EXCEEDED: Kind.ASKED,
+    Code.KEY_NOT_EXISTS: Kind.ASKED,
+    Code.KEY_FROM_FUTURE: Kind.CLOCK,
+    Code.METADATA_FROM_FUTURE: Kind.CLOCK,
+    Code.RECORD_FROM_FUTURE: Kind.CLOCK,
+    Code.TOMBSTONE_FROM_FUTURE: Kind.CLOCK,
+}
+"""All others are final."""
