@@ -34,16 +34,14 @@ Clock = Callable[[], float]
 
 @asynccontextmanager
 async def open_particle_server(
-    node: Node, identity: Identity, weights: Weights, settings: AquaSettings, folder: Path
-) -> AsyncIterator[Metrics]:
-    """Serves particles on a node while the context is open. `folder`: where the interpreter is installed.
+    node: Node, identity: Identity, weights: Weights, settings: AquaSettings, folder: Path, metrics: Metrics
+) -> AsyncIterator[None]:
+    """Serves particles on a node while the context is open, and counts in `metrics` what it does.
 
-    Raises NotInstalled.
+    `folder`: where the interpreter is installed. Raises NotInstalled.
     """
     module, engine = await trio.to_thread.run_sync(load_module, folder)  # before the import: it tells what is missing
     from aqua_compat.particles.engine.interpreter import Interpreter  # noqa: PLC0415 - of the extra
-
-    metrics = Metrics()
 
     def start() -> Interpreter:
         return Interpreter(module, engine, identity.seed, settings.max_memory)
@@ -61,8 +59,7 @@ async def open_particle_server(
         await nursery.start(pool.run)
         node.peer.host.set_stream_handler(PROTOCOL, receiving.handle_stream)
         node.peer.serve(LINK_METHOD, receiving.handle_call)
-        node.particles = metrics.snapshot
-        yield metrics
+        yield
 
 
 @asynccontextmanager

@@ -12,10 +12,10 @@ import trio
 import trio.testing
 
 from aqua_compat.particles.engine.actor import Actor, ActorEnvironment
-from aqua_compat.particles.engine.steps import MSGPACK, CallRequest, CallResult, Outcome, Step
+from aqua_compat.particles.engine.steps import CallRequest, CallResult, Outcome, Step
 from aqua_compat.particles.errors import InterpreterFailed
 from aqua_compat.particles.metrics import Metrics
-from aqua_compat.particles.particle import sign
+from aqua_compat.particles.particle import MSGPACK, sign
 from aqua_compat.particles.settings import AquaSettings
 from overlay.errors import Refusal
 from tests.unit.aqua_compat.particles.scripts import CLIENT, HOST, NOW, OTHER, a_particle

@@ -8,8 +8,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqua_compat.particles.engine.steps import MSGPACK
-from aqua_compat.particles.particle import Particle, encode, framed
+from aqua_compat.particles.particle import MSGPACK, Particle, encode, framed
 from tests.unit.aqua_compat.particles.scripts import a_particle
 from tests.unit.aqua_compat.particles.small_world import ScriptedSteps, a_server, clock, outcome
 from tests.unit.overlay.memory_network import MemoryStream, memory_streams
