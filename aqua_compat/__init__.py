@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aqua_compat.api.blocking import BlockingClient
     from aqua_compat.api.client import AquaClient
     from aqua_compat.api.connections import connect, node
     from aqua_compat.particles.settings import AquaSettings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AquaClient",
     "AquaSettings",
+    "BlockingClient",
     "Constants",
     "EventKind",
     "Identity",
@@ -50,6 +52,7 @@ __all__ = [
 _HOMES = {
     "AquaClient": "aqua_compat.api.client",
     "AquaSettings": "aqua_compat.particles.settings",
+    "BlockingClient": "aqua_compat.api.blocking",
     "Constants": "aqua_compat.schema.constants",
     "EventKind": "registry.watch.event",
     "Identity": "overlay.identity",

@@ -10,4 +10,9 @@ class Settings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What `aqua-registry node` is run with."""
 
     aqua: AquaSettings = AquaSettings()
-    """The door for unmodified Aqua."""
+    """How the node serves unmodified Aqua."""
+
+
+def aqua_settings_of(settings: NodeSettings) -> AquaSettings:
+    """How a node with these settings serves unmodified Aqua: not at all with those of the registry's layer alone."""
+    return settings.aqua if isinstance(settings, Settings) else AquaSettings()

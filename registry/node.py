@@ -28,7 +28,7 @@ DATABASE: Final = "registry.sqlite"
 class Node:
     """Use `open_node`."""
 
-    def __init__(self, peer: OverlayPeer, store: Store) -> None:
+    def __init__(self, peer: OverlayPeer, store: Store, particles: Callable[[], dict[str, float]] | None) -> None:
         self.peer = peer
         self.registry: Registry
         self.service: RegistryService
@@ -36,8 +36,7 @@ class Node:
         self.parts: Parts
         self.store = store
         self._started = trio.current_time()
-        self.particles: Callable[[], dict[str, float]] | None = None
-        """What `NodeStatus.particles` tells, where the layer above serves particles."""
+        self._particles = particles
 
     async def status(self) -> NodeStatus:
         """A snapshot of this node. Raises StorageError."""
@@ -58,21 +57,27 @@ class Node:
             topics=self.peer.topics.statistics(),
             subscriptions=self.parts.subscriptions.count(),
             watched=self.parts.watches.statistics()["watched"],
-            particles=self.particles() if self.particles is not None else None,
+            particles=self._particles() if self._particles is not None else None,
         )
 
 
 @asynccontextmanager
 async def open_node(
-    identity: Identity, settings: NodeSettings, data_dir: Path, *, clock: Clock = time.time
+    identity: Identity,
+    settings: NodeSettings,
+    data_dir: Path,
+    *,
+    clock: Clock = time.time,
+    particles: Callable[[], dict[str, float]] | None = None,
 ) -> AsyncIterator[Node]:
     """Runs a node while the context is open. It may still be joining: see `node.peer.wait_joined`.
 
+    `particles`: what `NodeStatus.particles` tells, where the layer above serves particles.
     Raises StorageError for a folder that can't be used, overlay.errors.OverlayError for addresses that can't.
     """
     with claimed(data_dir):
         async with open_store(data_dir / DATABASE) as store, open_peer(identity, settings.overlay) as peer:
-            node = Node(peer, store)
+            node = Node(peer, store, particles)
             starts_network = not settings.overlay.bootstrap
             async with assembled(
                 peer, identity, store, settings, node.status, clock, starts_network=starts_network

@@ -68,30 +68,21 @@ async def node(
     """A full node in this process, with its state in the folder `data_dir`; acts through itself.
 
     `identity` is by default the one in `data_dir`, made on the first start. `settings`: an `aqua_compat.Settings` can
-    also enable the door for unmodified Aqua.
+    also have it serve unmodified Aqua.
     Raises `overlay.errors.OverlayError` or `registry.errors.StorageError` when it can't listen or use its folder, and
     RuntimeError outside Trio.
     """
-    from aqua_compat.api.services import Services
-    from aqua_compat.particles.enabling import aqua_if_enabled
-    from overlay.identity import load_or_create_identity
-    from registry.node import open_node
-    from registry.replica.weights import Weights
+    from aqua_compat.api.full_node import identity_in, open_full_node
     from registry.settings import NodeSettings
 
     _require_trio()
     _quiet_unless_configured()
     folder = Path(data_dir)
-    who = identity or load_or_create_identity(folder / IDENTITY_FILE)
-    chosen = settings or NodeSettings()
-    async with open_node(who, chosen, folder) as running:
-        services = Services(running.peer, running.registry, weights=Weights(chosen.weights))
-        async with aqua_if_enabled(running, who, chosen):
-            yield AquaClient(running.registry, constants, services)
-
-
-IDENTITY_FILE = "identity.json"
-"""Name of a node's key file in its data folder."""
+    async with open_full_node(identity or identity_in(folder), settings or NodeSettings(), folder) as (
+        running,
+        services,
+    ):
+        yield AquaClient(running.registry, constants, services)
 
 
 def _require_trio() -> None:

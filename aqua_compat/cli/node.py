@@ -109,24 +109,16 @@ def node(
 async def _serve(settings: Settings, data_dir: Path) -> None:
     import trio
 
-    from aqua_compat.api.connections import IDENTITY_FILE
-    from aqua_compat.api.services import Services
-    from aqua_compat.particles.enabling import aqua_if_enabled
-    from overlay.identity import load_or_create_identity
-    from registry.node import open_node
-    from registry.replica.weights import Weights
+    from aqua_compat.api.full_node import identity_in, open_full_node
 
-    identity = load_or_create_identity(data_dir / IDENTITY_FILE)
-    async with open_node(identity, settings, data_dir) as running:
-        Services(running.peer, running.registry, weights=Weights(settings.weights))  # the builtins, to whoever calls
+    async with open_full_node(identity_in(data_dir), settings, data_dir) as (running, _):
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't come; add --listen /ip4/../tcp/N/ws")
-        async with aqua_if_enabled(running, identity, settings):
-            await _announce(running, data_dir)
-            # What is here by now stays; looking through it again would stop the node for 40 ms each time.
-            gc.collect()
-            gc.freeze()
-            await trio.sleep_forever()
+        await _announce(running, data_dir)
+        # What is here by now stays; looking through it again would stop the node for 40 ms each time.
+        gc.collect()
+        gc.freeze()
+        await trio.sleep_forever()
 
 
 def _explained(error: BaseException, data_dir: Path) -> BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
+
+_LOCK_POLL = 0.05  # seconds
 
 Outcome = TypeVar("Outcome")
 Action = Callable[["AquaClient"], Awaitable[Outcome]]
@@ -85,21 +86,25 @@ class CommandSession:
 
     @asynccontextmanager
     async def _own_folder(self) -> AsyncIterator[Path]:
-        """Where the key's writes are remembered: one command at a time uses it, the next waits for its turn."""
+        """Where the key's writes are remembered: one command at a time uses it, the next waits for it."""
         import trio
-
-        from overlay.tasks import in_thread
+        from filelock import FileLock, Timeout
 
         folder = user_data_folder() / "clients" / self.key_name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (folder / "turn").open("w") as turn:
-            with trio.move_on_after(self.timeout) as patience:
-                await in_thread(fcntl.flock, turn, fcntl.LOCK_EX)
-            if patience.cancelled_caught:
-                raise Failure(
-                    f"another command acts as the key {self.key_name!r} for too long; try again when it ended"
-                )
+        lock = FileLock(folder / "lock")
+        with trio.move_on_after(self.timeout):
+            while not lock.is_locked:
+                try:
+                    lock.acquire(blocking=False)
+                except Timeout:
+                    await trio.sleep(_LOCK_POLL)
+        if not lock.is_locked:
+            raise Failure(f"another command acts as the key {self.key_name!r} for too long; try again when it ended")
+        try:
             yield folder
+        finally:
+            lock.release()
 
     def _explained(self, error: BaseException) -> BaseException:
         from overlay.errors import AddressError, IdentityError, OverlayError, PeerIdError
@@ -115,7 +120,7 @@ class CommandSession:
 
 
 def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options of every command that uses the network; the command gets a Session as its first argument.
+    """Options of every command that uses the network; the command gets a CommandSession as its first argument.
 
     `acts`: the command does something in the key's name; all that write do.
     """

@@ -1,4 +1,4 @@
-"""The door for Aqua where the settings ask for it; nothing of it is imported elsewhere."""
+"""Serves particles where the settings ask for it: only then the rest of this package is imported."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aqua_compat.settings import Settings
+from aqua_compat.particles.metrics import Metrics
 
 if TYPE_CHECKING:
     from aqua_compat.particles.settings import AquaSettings
     from overlay.identity import Identity
     from registry.node import Node
-    from registry.settings import NodeSettings
+    from registry.replica.weights import Weights
 
 # ruff: noqa: PLC0415
 
@@ -31,14 +31,14 @@ def interpreter_folder(settings: AquaSettings) -> Path:
 
 
 @asynccontextmanager
-async def aqua_if_enabled(node: Node, identity: Identity, settings: NodeSettings) -> AsyncIterator[None]:
-    """Serves particles while the context is open, if `settings` are `Settings` that say so. Raises NotInstalled."""
-    if not isinstance(settings, Settings) or not settings.aqua.enabled:
+async def particles_if_enabled(
+    node: Node, identity: Identity, weights: Weights, settings: AquaSettings, metrics: Metrics
+) -> AsyncIterator[None]:
+    """Serves particles while the context is open, if the settings say so. Raises NotInstalled."""
+    if not settings.enabled:
         yield
         return
     from aqua_compat.particles.server import open_particle_server
-    from registry.replica.weights import Weights
 
-    folder = interpreter_folder(settings.aqua)
-    async with open_particle_server(node, identity, Weights(settings.weights), settings.aqua, folder):
+    async with open_particle_server(node, identity, weights, settings, interpreter_folder(settings), metrics):
         yield

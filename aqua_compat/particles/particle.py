@@ -1,4 +1,4 @@
-"""A particle as a value, its signature, and its form on the wire (reference: protocol)."""
+"""A particle as a value, its signature, and its form on the wire."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from aqua_compat.particles.engine.steps import MSGPACK
 from aqua_compat.particles.errors import BadParticle
 from overlay.errors import PeerIdError
 from overlay.identity import Identity, verify
 
 PROTOCOL: Final = "/fluence/particle/2.0.0"
+MSGPACK: Final = b"\x81\x04"
+"""Before MessagePack on the wire and in the interpreter: its multicodec 0x201 as an unsigned varint."""
 
 _SIGNATURE_BYTES: Final = 64
 LONGEST_PREFIX: Final = 5  # bytes of a varint that a length may take

@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from aqua_compat import NoProvider, ServiceError
-from aqua_compat.api.blocking import BlockingClient
+from aqua_compat import BlockingClient, NoProvider, ServiceError
 
 
 def call(relays: list[str], resource_id: str, whom: str) -> int:

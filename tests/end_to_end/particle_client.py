@@ -19,7 +19,7 @@ from aqua_compat.particles.engine.steps import CallRequest, CallResult
 from aqua_compat.particles.inbound.receiver import Receiver
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import PROTOCOL, Particle, encode, framed, sign
-from aqua_compat.particles.server import particles
+from aqua_compat.particles.server import open_particles
 from aqua_compat.particles.settings import AquaSettings
 from overlay.errors import NoSuchMethod
 from overlay.identity import Identity
@@ -121,7 +121,7 @@ async def particle_client(address: str, folder: Path) -> AsyncIterator[ParticleC
         relay = await host.connect(address, timeout=5)
         client, reach = ParticleClient(host, identity, relay), _Reach(host, identity, relay)
         await nursery.start(pool.run)
-        async with particles(identity.peer_id, settings, pool, client, reach, metrics, time.time) as receiving:
+        async with open_particles(identity.peer_id, settings, pool, client, reach, metrics, time.time) as receiving:
             client.receiving = receiving
             host.set_stream_handler(PROTOCOL, receiving.handle_stream)
             yield client

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trio
 
-from aqua_compat.api.blocking import BlockingClient
+from aqua_compat import BlockingClient
 from aqua_compat.rpc.errors import NoSuchService
 from registry.errors import NodeUnavailable
 from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network

@@ -1,26 +1,25 @@
 """One particle on this node: one step of the interpreter after the other, until it expires.
 
 A step takes what is known so far, the next copy that came (or none) and all results of calls that came in since. What
-comes out is kept, its calls are made at once, and the particle goes to the next peers with it (reference: protocol).
+comes out is kept, its calls are made at once, and the particle goes to the next peers with it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import NamedTuple, Protocol
+from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import structlog
 import trio
 
 from aqua_compat.particles.engine.steps import CallRequest, CallResult, Outcome, Step, StepLimits, build_results
-from aqua_compat.particles.errors import InterpreterFailed
-from aqua_compat.particles.fairness.quota import Quota
+from aqua_compat.particles.errors import BadParticle, InterpreterFailed
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import Particle
 from aqua_compat.particles.settings import AquaSettings
+from overlay.limits.fair_quota import FairQuota, Holding
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -35,12 +34,12 @@ _INTERNAL = CallResult(1, '"internal error"')
 class Context:
     """What a call may know of the particle that makes it."""
 
-    __slots__ = ("countersigned_keys", "deadline", "hold", "init_peer_id", "made_bytes", "particle_id", "source")
+    __slots__ = ("countersigned_keys", "deadline", "init_peer_id", "made_bytes", "memory", "particle_id", "source")
 
-    def __init__(self, particle: Particle, source: str, deadline: float, hold: Callable[[int], None]) -> None:
-        """`source` brought the particle; `hold` charges it for bytes kept here."""
+    def __init__(self, particle: Particle, source: str, deadline: float, memory: Holding) -> None:
+        """`source` brought the particle; `memory` holds the bytes that are kept here for it."""
         self.source = source
-        self.hold = hold
+        self.memory = memory
         self.init_peer_id = particle.init_peer_id
         self.particle_id = particle.id
         self.deadline = deadline  # of Trio's clock
@@ -90,78 +89,131 @@ class ActorEnvironment:
         self.send_on = send_on
         self.nursery = nursery
         self.metrics = metrics
-        self.memory = Quota(settings.max_bytes, settings.max_bytes_per_peer)
-        self.make_room: Callable[[str, int], bool] = self.memory.has_room
-        """(source, bytes) -> whether there is room for them, now or once what is done was forgotten."""
-        self.calls_under_way = Quota(settings.max_calls_of_all, settings.max_calls_per_peer)
-        self.take_call: Callable[[str], bool] = partial(self.calls_under_way.take, amount=1)
-        """(source) -> whether one more call of it may begin, and is counted now."""
+        self.particles = FairQuota(settings.max_actors, settings.max_actors_per_peer)
+        self.memory = FairQuota(settings.max_bytes, settings.max_bytes_per_peer)
+        self.calls_under_way = FairQuota(settings.max_calls_of_all, settings.max_calls_per_peer)
 
 
-class _Copy(NamedTuple):
-    """`source` brought it."""
+class _Copy:
+    """A copy of the particle that waits for its step or is in it; `source` brought it and answers for it."""
 
-    source: str
-    data: bytes
+    __slots__ = ("data", "memory", "source", "step")
+
+    def __init__(self, source: str, data: bytes, memory: Holding) -> None:
+        self.source = source
+        self.data = data
+        self.memory = memory
+        self.step = trio.CancelScope()
 
 
 class Actor:
-    """Made by `Reception`, which forgets it when it has expired. `source` is the peer that brought it first."""
+    """Made by `Dispatcher`, which forgets it when it has expired. `source` is the peer that brought it first."""
 
-    def __init__(self, particle: Particle, source: str, deadline: float, around: ActorEnvironment) -> None:
+    def __init__(
+        self,
+        particle: Particle,
+        source: str,
+        deadline: float,
+        environment: ActorEnvironment,
+        forget: Callable[[Actor], None],
+    ) -> None:
+        """`forget` is called when it has to make room for those of others; it ends the actor."""
         self.particle = particle.with_data(b"")
         self.source = source
         self.deadline = deadline
-        self._around = around
-        self._context = Context(particle, source, deadline, self._hold)
+        self.has_ended = False
+        self._environment = environment
+        self._forget = forget
         self._data = b""
         self._incoming: deque[_Copy] = deque()
         self._results: dict[int, CallResult] = {}
-        self.calls = 0
-        """Calls that are under way."""
         self._is_stepping = False
-        self.has_ended = False
         self._scopes: set[trio.CancelScope] = set()
-        self._held = OVERHEAD + len(particle.script)
-        around.memory.add(source, self._held)
+        self._place, self._memory, self._calls = (
+            quota.open(source, self._give_way, is_idle=self._is_idle)
+            for quota in (environment.particles, environment.memory, environment.calls_under_way)
+        )
+        self._context = Context(particle, source, deadline, self._memory)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits or is under way: forgetting it costs only what it knew."""
-        return not (self._is_stepping or self._incoming or self._results or self.calls)
-
-    def has_room_for_copy(self, source: str) -> bool:
-        """Whether one more copy may wait for its step that the peer `source` brings."""
-        most = self._around.settings.max_waiting
-        of_source = sum(copy.source == source for copy in self._incoming)
-        return of_source < most and len(self._incoming) < _SOURCES_OF_COPIES * most
+    def begin(self, data: bytes) -> None:
+        """Takes its place and its first copy, with this data. Raises BadParticle where there is no room for it."""
+        self._add_copy(self.source, data, first=True)
 
     def take(self, source: str, data: bytes) -> None:
-        """One more copy of the particle came, with this data. Who brought it answers for the copy until its step."""
-        self._incoming.append(_Copy(source, data))
-        self._around.memory.add(source, len(data))
-        self._wake()
+        """Takes one more copy of the particle, which the peer `source` brought. Raises BadParticle when it doesn't."""
+        if not self._has_room_for_copy(source):
+            raise BadParticle("too many copies", "too many copies of it wait already")
+        self._add_copy(source, data)
 
     def end(self) -> None:
-        """What is under way stops, and its memory is free."""
-        self._hold(-self._held)
-        for copy in self._incoming:
-            self._around.memory.add(copy.source, -len(copy.data))
-        self._incoming.clear()
-        self._around.calls_under_way.add(self.source, -self.calls)
+        """Stops what is under way and lets go of everything that is kept for the particle."""
         self.has_ended = True
+        for holding in (self._place, self._memory, self._calls):
+            holding.close()
+        for copy in self._incoming:
+            copy.memory.close()
+        self._incoming.clear()
+        self._results.clear()
+        self._data = b""
         for scope in self._scopes:
             scope.cancel()
 
-    def _hold(self, change: int) -> None:
-        if not self.has_ended:
-            self._held += change
-            self._around.memory.add(self.source, change)
+    def _is_idle(self) -> bool:
+        """Whether nothing waits or is under way: forgetting it costs only what it knew."""
+        return not (self._is_stepping or self._incoming or self._results or self._calls.amount)
+
+    def _give_way(self) -> None:
+        self._environment.metrics.count("forgotten early" if self._is_idle() else "ended early")
+        self._forget(self)
+
+    def _has_room_for_copy(self, source: str) -> bool:
+        most = self._environment.settings.max_waiting
+        of_source = sum(copy.source == source for copy in self._incoming)
+        return of_source < most and len(self._incoming) < _SOURCES_OF_COPIES * most
+
+    def _add_copy(self, source: str, data: bytes, *, first: bool = False) -> None:
+        environment = self._environment
+        copy = self._copy_of(source, data)
+        self._incoming.append(copy)  # before room is made, so that this particle isn't taken for idle
+        if first:
+            self._hold(environment.particles, self._place, 1)
+            self._hold(environment.memory, self._memory, OVERHEAD + len(self.particle.script))
+        try:
+            self._hold(environment.memory, copy.memory, len(data))
+        except BadParticle:
+            self._drop_copy(copy)
+            raise
+        self._wake()
+
+    def _copy_of(self, source: str, data: bytes) -> _Copy:
+        def give_way() -> None:
+            self._environment.metrics.count("copies dropped early")
+            self._drop_copy(copy)
+
+        copy = _Copy(source, data, self._environment.memory.open(source, give_way))
+        return copy
+
+    def _drop_copy(self, copy: _Copy) -> None:
+        """Gives up a copy, and the step that it is in."""
+        copy.memory.close()
+        copy.step.cancel()
+        if copy in self._incoming:
+            self._incoming.remove(copy)
+
+    def _hold(self, quota: FairQuota, holding: Holding, amount: int) -> None:
+        """Raises BadParticle where there is no room."""
+        if holding.take(amount):
+            return
+        if self.has_ended:
+            raise BadParticle("full", "it had to make room itself")
+        if not quota.fits_source(holding.source, amount):
+            raise BadParticle("too much of this peer", f"particles of {holding.source} take all that one peer gets")
+        raise BadParticle("full", "this peer has no room for more particles")
 
     def _wake(self) -> None:
         if not self._is_stepping and not self.has_ended and trio.current_time() < self.deadline:
             self._is_stepping = True
-            self._around.nursery.start_soon(self._run)
+            self._environment.nursery.start_soon(self._run)
 
     async def _run(self) -> None:
         """Steps for as long as there is something to step with."""
@@ -171,13 +223,13 @@ class Actor:
                     await self._step()
         except Exception:  # of one particle; raised on, it would end the node
             log.exception("a particle failed", particle=self.particle.id)
-            self._around.metrics.drop("internal error")
+            self._environment.metrics.drop("internal error")
         finally:
             self._is_stepping = False
 
     async def _step(self) -> None:
-        around, particle, limits = self._around, self.particle, self._around.settings
-        copy = self._incoming.popleft() if self._incoming else _Copy(self.source, b"")
+        environment, particle, limits = self._environment, self.particle, self._environment.settings
+        copy = self._incoming.popleft() if self._incoming else self._copy_of(self.source, b"")
         results, self._results = self._results, {}
         step = Step(
             script=particle.script,
@@ -185,7 +237,7 @@ class Actor:
             incoming=copy.data,
             results=build_results(results),
             init_peer_id=particle.init_peer_id,
-            current_peer_id=around.host_peer_id,
+            current_peer_id=environment.host_peer_id,
             timestamp=particle.timestamp,
             ttl=particle.ttl,
             particle_id=particle.id,
@@ -196,77 +248,83 @@ class Actor:
                 calls=limits.max_requests,
             ),
         )
+        outcome: Outcome | None = None
         try:
-            outcome = await around.steps.step(copy.source, step)
+            with copy.step:
+                outcome = await environment.steps.step(copy.source, step)
         except InterpreterFailed as error:
-            around.metrics.drop("step failed")
+            environment.metrics.drop("step failed")
             log.debug("a particle's step failed", particle=particle.id, error=str(error))
-            return
         finally:
-            around.memory.add(copy.source, -len(copy.data))
-            self._hold(-sum(len(result.result) for result in results.values()))
+            copy.memory.close()
+            if not copy.step.cancelled_caught:
+                self._memory.give_back(sum(map(_held_for, results.values())))
+        if copy.step.cancelled_caught:  # the copy gave way: the results go into the next step
+            self._results = {**results, **self._results}
+        if outcome is None:
+            return
         if outcome.ret_code != 0:
-            around.metrics.count("script errors")
+            environment.metrics.count("script errors")
             log.debug("a script failed", particle=particle.id, code=outcome.ret_code, error=outcome.error[:300])
         self._keep(outcome)
 
     def _keep(self, outcome: Outcome) -> None:
         if self.has_ended:
             return
-        around = self._around
-        growth = len(outcome.data) - len(self._data)
-        if len(outcome.data) > around.settings.max_particle or not around.make_room(self.source, growth):
-            around.metrics.drop("data too large")
+        environment = self._environment
+        if len(outcome.data) > environment.settings.max_particle or not self._grow(len(outcome.data) - len(self._data)):
+            environment.metrics.drop("data too large")
             return
-        self._hold(growth)
         self._data = outcome.data
         share = _DECODED * outcome.calls_size // max(len(outcome.calls), 1)
         for number, request in outcome.calls.items():
             self._start_call(number, request, share)
-        if len(outcome.next_peers) > around.settings.max_next_peers:
-            around.metrics.drop("too many next peers")
-        for peer_id in dict.fromkeys(outcome.next_peers[: around.settings.max_next_peers]):
-            if peer_id == around.host_peer_id:
-                if self.has_room_for_copy(self.source):
+        if len(outcome.next_peers) > environment.settings.max_next_peers:
+            environment.metrics.drop("too many next peers")
+        for peer_id in dict.fromkeys(outcome.next_peers[: environment.settings.max_next_peers]):
+            if peer_id == environment.host_peer_id:
+                with suppress(BadParticle):
                     self.take(self.source, outcome.data)
             else:
-                around.send_on(self.source, self.particle.with_data(outcome.data), peer_id, self.deadline)
+                environment.send_on(self.source, self.particle.with_data(outcome.data), peer_id, self.deadline)
+
+    def _grow(self, change: int) -> bool:
+        """Holds so many bytes more or less; False where there is no room for them."""
+        if change > 0:
+            return self._memory.take(change)
+        self._memory.give_back(-change)
+        return True
 
     def _start_call(self, number: int, request: CallRequest, size: int) -> None:
-        around = self._around
-        if (
-            self.calls >= around.settings.max_calls
-            or not around.make_room(self.source, size)
-            or not around.take_call(self.source)
-        ):
-            around.metrics.count("refused calls")
-            self._finish_call(number, _TOO_MANY_CALLS)
-            return
-        self.calls += 1
-        around.metrics.count("calls made")
-        self._hold(size)
-        around.nursery.start_soon(self._call, number, request, size)
+        environment = self._environment
+        if self._calls.amount < environment.settings.max_calls and self._memory.take(size):
+            if self._calls.take(1):
+                environment.metrics.count("calls made")
+                environment.nursery.start_soon(self._call, number, request, size)
+                return
+            self._memory.give_back(size)
+        environment.metrics.count("refused calls")
+        self._finish_call(number, _TOO_MANY_CALLS)
 
     async def _call(self, number: int, request: CallRequest, size: int) -> None:
         result = _INTERNAL
         try:
             with self._until_the_end() as scope:
-                result = await self._around.calls.call(self._context, request)
+                result = await self._environment.calls.call(self._context, request)
         except Exception:  # of one call; raised on, it would end the node
             log.exception("a builtin failed", service=request.service_id, function=request.function_name)
         finally:
-            if not self.has_ended:
-                self.calls -= 1
-                self._around.calls_under_way.add(self.source, -1)
-            self._hold(-size)
+            self._calls.give_back(1)
+            self._memory.give_back(size)
         if not scope.cancelled_caught:
             self._finish_call(number, result)
 
     def _finish_call(self, number: int, result: CallResult) -> None:
-        self._results[number] = result  # before room is made, so that this one isn't taken for done
-        if not self._around.make_room(self.source, len(result.result)):
-            result = self._results[number] = _NO_ROOM
-        self._hold(len(result.result))
+        if self.has_ended:
+            return
+        self._results[number] = result  # before room is made, so that this one isn't taken for idle
+        if not self._memory.take(_held_for(result)):
+            self._results[number] = _NO_ROOM
         self._wake()
 
     @contextmanager
@@ -279,3 +337,8 @@ class Actor:
                 yield scope
             finally:
                 self._scopes.discard(scope)
+
+
+def _held_for(result: CallResult) -> int:
+    """Bytes that a result takes; those that say that there was no room are one for all."""
+    return 0 if result is _TOO_MANY_CALLS or result is _NO_ROOM else len(result.result)

@@ -10,9 +10,9 @@ from msgspec import Meta, Struct
 
 from aqua_compat.particles.engine.msgpack_scan import has_at_most
 from aqua_compat.particles.errors import InterpreterFailed
+from aqua_compat.particles.particle import MSGPACK
 from overlay.limits.gc_pause import gc_paused
 
-MSGPACK: Final = b"\x81\x04"  # the multicodec 0x201 of MessagePack as an unsigned varint
 MOST_OBJECTS: Final = 131_072
 """Arrays, maps and strings in the calls of one step, which decoding makes in one go: numbers take a tenth of the time.
 Of the bytes that a step's calls may have, records with all their fields and weights fill 2 MiB with fewer."""

@@ -10,6 +10,7 @@ import structlog
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import CallRequest, CallResult, Tetraplet
 from aqua_compat.particles.errors import CallError
+from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
 from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.rpc.dispatch import BadCall, Function, functions_of
 from aqua_compat.rpc.server import called_by
@@ -63,7 +64,7 @@ def _failed(text: str) -> CallResult:
 
 
 def in_time_slices(functions: Mapping[str, HostFunction], time_slices: TimeSlices) -> dict[str, HostFunction]:
-    """Functions that only compute, so that they take turns."""
+    """Functions that only compute, so that each call of them takes a time slice of its source."""
 
     def taking_turns(function: HostFunction) -> HostFunction:
         async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
@@ -73,6 +74,16 @@ def in_time_slices(functions: Mapping[str, HostFunction], time_slices: TimeSlice
         return call
 
     return {name: taking_turns(function) for name, function in functions.items()}
+
+
+def in_places(function: HostFunction, places: FairSemaphore) -> HostFunction:
+    """A function that asks other peers, so that each call of it first takes one of the places."""
+
+    async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
+        async with places.place(context.source):
+            return await function(context, arguments, tetraplets)
+
+    return call
 
 
 def native(service: object) -> dict[str, HostFunction]:

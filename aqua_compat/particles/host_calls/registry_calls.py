@@ -147,8 +147,8 @@ class RegistryCalls:
         result = await getattr(service, name)(**values)
         if name == "get_record_bytes" and len(context.made_bytes) < _MAX_MADE:
             made = MadeBytes(**values)
-            context.made_bytes[result] = made
-            context.hold(len(encode(made.metadata)))
+            if context.memory.take(len(encode(made.metadata))):
+                context.made_bytes[result] = made
         if news and result.success:
             stored = await self._store.resource(written[0].key_id)
             if stored.key is not None:

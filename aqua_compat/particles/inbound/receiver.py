@@ -10,13 +10,13 @@ import structlog
 import trio
 
 from aqua_compat.particles.errors import BadParticle
-from aqua_compat.particles.fairness.quota import Quota
 from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.inbound.dispatcher import Dispatcher
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import LONGEST_PREFIX, Particle, decode, parse_length
 from aqua_compat.particles.settings import AquaSettings
 from overlay.errors import Refusal, StreamBroken
+from overlay.limits.fair_quota import FairQuota
 from overlay.rpc.transport import ByteStream
 
 READ_AT_ONCE: Final = 65_536  # bytes
@@ -25,19 +25,22 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class _Reading:
-    """A message that comes in."""
+    """A message that comes in, within `scope`; `memory` holds what came of it."""
 
-    __slots__ = ("held", "received", "scope", "source")
+    __slots__ = ("memory", "received", "scope")
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str, quota: FairQuota) -> None:
         self.received = bytearray()
-        self.held = 0  # bytes for which the source is charged
         self.scope = trio.CancelScope()
+        self.memory = quota.open(source, self._give_way)
+
+    def _give_way(self) -> None:
+        self.received = bytearray()
+        self.scope.cancel()
 
 
 class Receiver:
-    """Reads messages, within bounds, and gives particles to the reception."""
+    """Reads messages, within bounds, and gives particles to the dispatcher."""
 
     def __init__(
         self,
@@ -53,8 +56,8 @@ class Receiver:
         self._metrics = metrics
         self._time_slices = TimeSlices()
         self._streams: dict[str, tuple[trio.CapacityLimiter, int]] = {}
-        self._partial = Quota(settings.max_receiving_bytes, settings.max_receiving_bytes_per_peer)
-        self._readings: dict[str, list[_Reading]] = {}
+        self._partial = FairQuota(settings.max_receiving_bytes, settings.max_receiving_bytes_per_peer)
+        metrics.gauge("receiving bytes", lambda: self._partial.total)
 
     async def handle_stream(self, source: str, stream: ByteStream) -> None:
         """One message; bad ones, and those that take too long, cost their stream."""
@@ -99,29 +102,24 @@ class Receiver:
         return None
 
     async def _read(self, source: str, stream: ByteStream) -> Particle:
-        reading = _Reading(source)
-        self._readings.setdefault(source, []).append(reading)
+        reading = _Reading(source, self._partial)
         try:
             with reading.scope:
                 message = await self._read_message(reading, stream)
                 return await self._decoded(source, message)
             raise BadParticle("full", "others needed the room of the one from whom most was being received")
         finally:
-            self._hold(reading, -reading.held)
-            self._readings[source].remove(reading)
-            if not self._readings[source]:
-                del self._readings[source]
+            reading.memory.close()
 
     async def _read_message(self, reading: _Reading, stream: ByteStream) -> bytes:
-        received = reading.received
-        while (prefix := parse_length(bytes(received[:LONGEST_PREFIX]))) is None:
+        while (prefix := parse_length(bytes(reading.received[:LONGEST_PREFIX]))) is None:
             await self._read_more(reading, stream)
         length, start = prefix
         if length > self._settings.max_particle:
             raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
-        while len(received) < start + length:
+        while len(reading.received) < start + length:
             await self._read_more(reading, stream)
-        return bytes(received[start : start + length])
+        return bytes(reading.received[start : start + length])
 
     async def _decoded(self, source: str, message: bytes) -> Particle:
         particle, pieces = decode(message, self._settings.max_script)
@@ -133,21 +131,6 @@ class Receiver:
         chunk = await stream.read_some(READ_AT_ONCE)
         if not chunk:
             raise BadParticle("malformed", "the stream ended within the message")
-        self._make_room(reading.source, len(chunk))
-        self._hold(reading, len(chunk))
+        if not reading.memory.take(len(chunk)):
+            raise BadParticle("full", "too much is being received")
         reading.received += chunk
-
-    def _make_room(self, source: str, size: int) -> None:
-        """Gives up the oldest message of whoever has most here in part. Raises BadParticle when that is `source`."""
-        partial = self._partial
-        while not partial.has_room(source, size):
-            heaviest = partial.heaviest() or source
-            if not partial.fits_source(source, size) or partial.of(heaviest) <= partial.of(source) + size:
-                raise BadParticle("full", "too much is being received")
-            reading = next(one for one in self._readings[heaviest] if one.held)
-            self._hold(reading, -reading.held)
-            reading.scope.cancel()
-
-    def _hold(self, reading: _Reading, change: int) -> None:
-        reading.held += change
-        self._partial.add(reading.source, change)

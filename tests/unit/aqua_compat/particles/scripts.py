@@ -5,6 +5,7 @@ from __future__ import annotations
 from aqua_compat.particles.engine.steps import CallResult, Step, StepLimits, build_results
 from aqua_compat.particles.particle import Particle, decode, sign
 from overlay.identity import Identity
+from overlay.limits.fair_quota import FairQuota, Holding
 
 CLIENT = Identity.from_seed(bytes(range(32)))
 HOST = Identity.from_seed(bytes(range(1, 33)))
@@ -24,6 +25,11 @@ def a_particle(
     data: bytes = b"",
 ) -> Particle:
     return sign(by, particle_id=particle_id, timestamp=int(at * 1000), ttl=int(ttl * 1000), script=script, data=data)
+
+
+def a_holding() -> Holding:
+    """Of memory that nobody bounds."""
+    return FairQuota(10**9, 10**9).open("a client", lambda: None)
 
 
 def decoded(message: bytes, max_script: int = 10**6) -> Particle:

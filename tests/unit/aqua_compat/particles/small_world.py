@@ -13,7 +13,7 @@ from aqua_compat.particles.engine.steps import CallRequest, CallResult, Outcome,
 from aqua_compat.particles.inbound.receiver import Receiver
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import Particle, encode, parse_length
-from aqua_compat.particles.server import particles
+from aqua_compat.particles.server import open_particles
 from aqua_compat.particles.settings import AquaSettings
 from overlay.errors import NoSuchMethod, Unreachable
 from overlay.identity import Identity
@@ -150,7 +150,7 @@ class MemoryReach:
 
 
 class ParticleServer:
-    """One host's door."""
+    """The particle server of one host."""
 
     def __init__(self, receiving: Receiver, reach: MemoryReach, metrics: Metrics) -> None:
         self.receiving = receiving
@@ -172,5 +172,7 @@ async def a_server(
     settings = AquaSettings(**changes)
     metrics = Metrics()
     network = reach or MemoryReach()
-    async with particles(host.peer_id, settings, steps, calls or ScriptedCalls(), network, metrics, clock) as receiving:
+    async with open_particles(
+        host.peer_id, settings, steps, calls or ScriptedCalls(), network, metrics, clock
+    ) as receiving:
         yield ParticleServer(receiving, network, metrics)

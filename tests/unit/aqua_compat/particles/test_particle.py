@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqua_compat.particles import particle as particle_module
-from aqua_compat.particles.engine.steps import MSGPACK
 from aqua_compat.particles.errors import BadParticle
-from aqua_compat.particles.particle import Particle, decode, encode, framed, parse_length, sign
+from aqua_compat.particles.particle import MSGPACK, Particle, decode, encode, framed, parse_length, sign
 from overlay.identity import Identity
 from tests.paths import DATA
 from tests.unit.aqua_compat.particles.scripts import CLIENT, OTHER, a_particle, decoded

@@ -11,12 +11,12 @@ from aqua_compat.builtins.kad import Kad
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
 from aqua_compat.particles.fairness.time_slices import TimeSlices
-from aqua_compat.particles.server import host_services
+from aqua_compat.particles.host_calls.host_services import host_services
 from aqua_compat.particles.settings import AquaSettings
 from overlay.discovery.keyspace import nearest, wrapped_position
 from registry.replica.weights import Weights
 from tests.simulation.nodes import simulated_nodes
-from tests.unit.aqua_compat.particles.scripts import a_particle
+from tests.unit.aqua_compat.particles.scripts import a_holding, a_particle
 from tests.unit.registry.builders import identity
 
 
@@ -41,7 +41,7 @@ async def test_what_only_computes_waits_for_the_turn_of_whoever_brought_it(
         )
 
         async def call() -> None:
-            context = Context(a_particle(), "a client", trio.current_time() + 10, lambda change: None)
+            context = Context(a_particle(), "a client", trio.current_time() + 10, a_holding())
             await services[service][function](context, arguments, [])
             done.set()
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import count
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 
-from aqua_compat.particles.engine.steps import MSGPACK, CallRequest, CallResult, Outcome, Step
+from aqua_compat.particles.engine.actor import Actor, ActorEnvironment
+from aqua_compat.particles.engine.steps import CallRequest, CallResult, Outcome, Step
 from aqua_compat.particles.errors import InterpreterFailed
-from aqua_compat.particles.particle import sign
+from aqua_compat.particles.metrics import Metrics
+from aqua_compat.particles.particle import MSGPACK, sign
+from aqua_compat.particles.settings import AquaSettings
 from overlay.errors import Refusal
 from tests.unit.aqua_compat.particles.scripts import CLIENT, HOST, NOW, OTHER, a_particle
 from tests.unit.aqua_compat.particles.small_world import ScriptedCalls, ScriptedSteps, a_server, outcome, request
@@ -213,7 +219,92 @@ async def test_particle_isnt_sent_after_its_deadline(autojump_clock) -> None:
         assert server.counts()["sending"] == 0
 
 
+class Script(str):
+    """A text that can be referred to weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("ends", ["idle", "in a call", "in a step"])
+async def test_memory_of_a_particle_is_free_at_once_when_it_ends(ends: str, autojump_clock) -> None:
+    """Script and data of particles may be megabytes: they can't wait for the garbage collector, which seldom runs."""
+
+    async def answer(call: CallRequest) -> CallResult:
+        await trio.sleep(3 if ends == "in a call" else 0)
+        return CallResult(0, "1")
+
+    asked = iter([{1: request("identity")}])
+    steps = ScriptedSteps(lambda step: outcome(b"known", calls=next(asked, {})))
+    steps.duration = 3 if ends == "in a step" else 0.01
+    script = Script("(null)")
+    particle = msgspec.structs.replace(a_particle(), script=script)
+    gc.collect()
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            environment = ActorEnvironment(
+                HOST.peer_id, AquaSettings(), steps, ScriptedCalls(answer), lambda *_: None, nursery, Metrics()
+            )
+            actor = Actor(particle, "a client", trio.current_time() + 10, environment, Actor.end)
+            alive = [weakref.ref(actor), weakref.ref(script)]
+            actor.begin(b"data")
+            await trio.sleep(1)
+            steps.steps.clear()
+            actor.end()
+            del particle, script, actor
+            await trio.testing.wait_all_tasks_blocked()
+            assert environment.memory.total == environment.particles.total == environment.calls_under_way.total == 0
+        assert [reference() for reference in alive] == [None, None]
+    finally:
+        gc.enable()
+
+
 # Bounds
+
+
+async def test_copies_that_one_peer_brought_for_particles_of_others_give_way(autojump_clock) -> None:
+    """Else a peer without particles of its own could take all the memory, and nothing would make it give way."""
+    steps = ScriptedSteps(lambda step: outcome(step.incoming))
+    steps.duration = 5.0
+    async with a_server(steps, max_bytes=100_000, max_bytes_per_peer=80_000) as server:
+        for number in range(4):
+            await server.bring(a_particle(particle_id=str(number)), source=f"client {number}")
+        await trio.sleep(0.1)
+        for number in range(4):
+            await server.bring(a_particle(particle_id=str(number), data=b"x" * 19_000), source="copier")
+        await server.bring(a_particle(particle_id="new", data=b"y" * 20_000), source="another client")
+        assert server.counts()["copies dropped early"] >= 1
+        assert server.counts()["actors"] == 5
+        await trio.sleep(8.0)
+        copies = [step.incoming for step in steps.steps]
+        assert b"y" * 20_000 in copies
+        assert copies.count(b"x" * 19_000) == 4 - server.counts()["copies dropped early"]
+        await trio.sleep(8.0)
+        assert server.counts()["bytes"] == 0
+
+
+async def test_results_in_the_step_of_a_copy_that_gives_way_go_into_the_next(autojump_clock) -> None:
+    async def answer(call: CallRequest) -> CallResult:
+        await trio.sleep(call.arguments[0])
+        return CallResult(0, "1")
+
+    asked = iter([{1: request("timeout", 1), 2: request("timeout", 2)}])
+    steps = ScriptedSteps(lambda step: outcome(calls=next(asked, {})))
+    async with a_server(steps, ScriptedCalls(answer), max_bytes=60_000, max_bytes_per_peer=50_000) as server:
+        await server.bring(a_particle(), source="a client")
+        await trio.sleep(0.9)
+        steps.duration = 3.0
+        await trio.sleep(0.2)
+        await server.bring(a_particle(data=b"x" * 40_000), source="copier")
+        await trio.sleep(3.0)
+        answered = {"2": {"ret_code": 0, "result": "1"}}
+        assert [(len(step.incoming), results_of(step)) for step in steps.steps[2:]] == [(40_000, answered)]
+        await server.bring(a_particle(particle_id="new", data=b"y" * 20_000), source="another client")
+        await trio.sleep(0.1)
+        assert server.counts()["copies dropped early"] == 1
+        assert server.counts()["actors"] == 2
+        again = [step for step in steps.steps[3:] if step.particle_id == "a particle"]
+        assert [(len(step.incoming), results_of(step)) for step in again] == [(0, answered)]
 
 
 async def test_copies_of_one_particle_that_wait_are_bounded(autojump_clock) -> None:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
-from aqua_compat.particles.host_calls.host_calls import Tetraplets
-from aqua_compat.particles.server import _waiting
-from tests.unit.aqua_compat.particles.scripts import a_particle
+from aqua_compat.particles.host_calls.host_calls import Tetraplets, in_places
+from tests.unit.aqua_compat.particles.scripts import a_holding, a_particle
 
 
 class Crowd:
@@ -102,8 +101,8 @@ async def test_builtins_that_ask_others_leave_places_to_those_of_other_peers_par
         await trio.sleep(5)
         return None
 
-    call = _waiting(slow, places)
-    greedy, modest = (Context(a_particle(), source, 1e6, lambda _: None) for source in ("greedy", "modest"))
+    call = in_places(slow, places)
+    greedy, modest = (Context(a_particle(), source, 1e6, a_holding()) for source in ("greedy", "modest"))
     async with trio.open_nursery() as nursery:
         for _ in range(1024):
             nursery.start_soon(call, greedy, [], [])

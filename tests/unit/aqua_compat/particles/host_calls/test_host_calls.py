@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 import pytest
 import trio
+from aqua_compat.particles.host_calls.host_services import peer_timeout
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
@@ -23,9 +24,8 @@ from aqua_compat.builtins.trust_graph import TrustGraph
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import CallRequest, CallResult
 from aqua_compat.particles.host_calls.host_calls import HostCalls, native
-from aqua_compat.particles.server import _timeout
 from aqua_compat.rpc.server import caller
-from tests.unit.aqua_compat.particles.scripts import CLIENT, a_particle
+from tests.unit.aqua_compat.particles.scripts import CLIENT, a_holding, a_particle
 
 VECTORS_KEY = "BFcwLVjs1hL3kdh5Ty8HTwo5GrZA7XrngmpgfL7QZb8U"
 
@@ -50,14 +50,14 @@ CALLS = HostCalls(
         "math": native(Math()),
         "cmp": native(Cmp()),
         "probe": native(Probe()),
-        "peer": {"timeout": _timeout},
+        "peer": {"timeout": peer_timeout},
     },
     1000,
 )
 
 
 async def result_of(service: str, function: str, *arguments: Any) -> CallResult:
-    context = Context(a_particle(), "a client", trio.current_time() + 10, lambda change: None)
+    context = Context(a_particle(), "a client", trio.current_time() + 10, a_holding())
     return await CALLS.call(context, CallRequest(service, function, list(arguments), []))
 
 

@@ -31,7 +31,7 @@ from registry.service import functions
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
 from tests.paths import DATA
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
-from tests.unit.aqua_compat.particles.scripts import a_particle
+from tests.unit.aqua_compat.particles.scripts import a_holding, a_particle
 from tests.unit.registry.builders import ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone, hosted, identity
 
 INTERFACE = json.loads((DATA / "aqua-interface.json").read_text())
@@ -55,11 +55,7 @@ class Script:
         vouch = countersigning(parts.registry, parts.host, parts.service.settings.hosting, FairSemaphore(64, 16), clock)
         signing = SigningCalls(node.identity, vouch, as_original=as_original)
         self.calls = HostCalls({"registry": registry.functions(), "sig": signing.functions()}, 10**6)
-        self.held = 0
-        self.context = Context(a_particle(by=by), "a client", trio.current_time() + 10, self._hold)
-
-    def _hold(self, change: int) -> None:
-        self.held += change
+        self.context = Context(a_particle(by=by), "a client", trio.current_time() + 10, a_holding())
 
     def of_host(self, function: tuple[str, str]) -> Tetraplet:
         return Tetraplet(self.node.peer_id, *function, "")
@@ -517,7 +513,7 @@ async def test_host_signs_a_record_that_names_it_and_keeps_it(autojump_clock) ->
         await script.register(key)
         metadata, created = a_metadata(key.id, host=node.identity), int(clock()) - 5
         made = await script.bytes_to_sign(metadata, created)
-        assert script.held > 0, "what is remembered is charged"
+        assert script.context.memory.amount > 0, "what is remembered is charged"
         answer = signed(await script.sign(made))
         expected = hosted(metadata, node.identity, created)
         assert answer == {"success": True, "error": [], "signature": [list(expected.signature)]}

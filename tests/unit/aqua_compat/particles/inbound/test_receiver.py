@@ -8,8 +8,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqua_compat.particles.engine.steps import MSGPACK
-from aqua_compat.particles.particle import Particle, encode, framed
+from aqua_compat.particles.particle import MSGPACK, Particle, encode, framed
 from tests.unit.aqua_compat.particles.scripts import a_particle
 from tests.unit.aqua_compat.particles.small_world import ScriptedSteps, a_server, clock, outcome
 from tests.unit.overlay.memory_network import MemoryStream, memory_streams
@@ -84,19 +83,18 @@ async def test_whoever_has_most_messages_in_part_gives_way_to_others(autojump_cl
         one, two = await bring("one", slow[:2_000]), await bring("one", slow[:3_500])
         other = await bring("other", slow[:4_000])
         assert [stream.was_reset for stream in (one, two, other)] == [False] * 3
-        assert server.receiving._partial.total == 9_500
+        assert server.counts()["receiving bytes"] == 9_500
         await bring("a client", framed(encode(a_particle(data=b"y" * 1_000))))
         assert [step.incoming for step in steps.steps] == [b"y" * 1_000]
         resets = [stream.was_reset for stream in (one, two, other)]
         assert resets == [True, False, False], "the oldest of the one that had most"
-        assert server.receiving._partial.total == 7_500
+        assert server.counts()["receiving bytes"] == 7_500
         greedy = await bring("a client", slow[:4_500])
         resets = [stream.was_reset for stream in (greedy, two, other)]
         assert resets == [True, False, False], "it would have most itself"
         assert server.counts()["dropped: full"] == 2
         nursery.cancel_scope.cancel()
-    assert server.receiving._partial.total == 0
-    assert not server.receiving._readings
+    assert server.counts()["receiving bytes"] == 0
 
 
 @pytest.mark.parametrize("way", ["stream", "link"])

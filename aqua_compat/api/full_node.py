@@ -1,0 +1,40 @@
+"""A full node as this layer runs it: the registry's node, its builtin services, and Aqua where it is enabled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from aqua_compat.api.services import Services
+from aqua_compat.particles.enabling import particles_if_enabled
+from aqua_compat.particles.metrics import Metrics
+from aqua_compat.settings import aqua_settings_of
+from overlay.identity import Identity, load_or_create_identity
+from registry.node import Node, open_node
+from registry.replica.weights import Weights
+from registry.settings import NodeSettings
+
+_IDENTITY_FILE: Final = "identity.json"
+
+
+def identity_in(data_dir: Path) -> Identity:
+    """The identity of the node with this data folder, made on its first start. Raises overlay.errors.IdentityError."""
+    return load_or_create_identity(data_dir / _IDENTITY_FILE)
+
+
+@asynccontextmanager
+async def open_full_node(
+    identity: Identity, settings: NodeSettings, data_dir: Path
+) -> AsyncIterator[tuple[Node, Services]]:
+    """Runs a node while the context is open; the services are those of its own peer.
+
+    Raises what `open_node` raises, and `aqua_compat.particles.errors.NotInstalled`.
+    """
+    weights, aqua, metrics = Weights(settings.weights), aqua_settings_of(settings), Metrics()
+    particles = metrics.snapshot if aqua.enabled else None
+    async with open_node(identity, settings, data_dir, particles=particles) as node:
+        services = Services(node.peer, node.registry, weights=weights)
+        async with particles_if_enabled(node, identity, weights, aqua, metrics):
+            yield node, services
