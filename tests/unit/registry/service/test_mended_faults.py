@@ -1,7 +1,7 @@
 """Faults of the original's service that are mended here, by their number in docs/design.md, Faults of the original.
 
-`test_fault_12_...` is about the one with number 12 there, also in other modules: those of replication, renewal, and writing
-and reading over the network are tested with what does that.
+`test_fault_12_...` is about the one with number 12 there, in other modules too: those of replication, renewal, and of
+writing and reading over the network are tested with what does that.
 """
 
 from __future__ import annotations
