@@ -62,13 +62,13 @@ def security(name: str, key_pair: KeyPair) -> Mapping[TProtocol, ISecureTranspor
 
 @asynccontextmanager
 async def stranger(
-    key_pair: KeyPair | None = None, *, recently_sent: str = "noise", listen: Sequence[Multiaddr] = ()
+    key_pair: KeyPair | None = None, *, security_protocol: str = "noise", listen: Sequence[Multiaddr] = ()
 ) -> AsyncIterator[IHost]:
-    """A bare libp2p host; `recently_sent` is its only security protocol."""
+    """A bare libp2p host; `security_protocol` is its only security protocol."""
     key_pair = key_pair or create_new_key_pair(Identity.generate().seed)
     host = new_host(
         key_pair=key_pair,
-        sec_opt=security(recently_sent, key_pair),
+        sec_opt=security(security_protocol, key_pair),
         connection_config=ConnectionConfig(min_connections=0, low_watermark=0, max_connections_per_peer=1),
     )
     async with host.run(listen_addrs=list(listen)):

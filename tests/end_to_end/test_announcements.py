@@ -26,7 +26,7 @@ from tests.end_to_end.network import Network, eventually
 from tests.end_to_end.test_watch import LONGEST, Watcher, watching
 
 UNBOUND = TopicLimits(rate=1e6, burst=1e6)  # an attacker doesn't keep to ours
-RENEWED = 20.0  # seconds by which every lease was renewed
+RENEWED = 20.0  # seconds by which every subscription was renewed
 
 
 @dataclass

@@ -38,7 +38,7 @@ async def churning(folder: Path, count: int = NODES) -> AsyncIterator[Network]:
         await network.stop()
 
 
-class Ledger:
+class Written:
     """What a client wrote: the value per resource id, None for what it unregistered; `unsure` got no answer."""
 
     def __init__(self) -> None:
@@ -127,42 +127,42 @@ async def test_nothing_is_lost_when_fewer_nodes_than_replicas_die_between_repair
     async with churning(tmp_path) as network:
         first, second = network.nodes[:4], network.nodes[4:8]
         survivors = [node.address for node in network.nodes[8:]]
-        quota = Ledger()
+        written = Written()
         async with connect(survivors, constants=ALL) as aqua:
-            await quota.fill(aqua, RESOURCES)
+            await written.fill(aqua, RESOURCES)
             async with trio.open_nursery() as nursery:
-                await nursery.start(quota.change, aqua)
+                await nursery.start(written.change, aqua)
                 await kill(first)
                 await replace(network, first)
                 nursery.cancel_scope.cancel()
-        assert len(quota.unsure) < RESOURCES / 4
+        assert len(written.unsure) < RESOURCES / 4
         await network.replicated()
         await kill(second)
         for node in random.sample(network.running, 3):
-            assert quota.differences(await quota.found(node)) == {}
+            assert written.differences(await written.found(node)) == {}
 
 
 @pytest.mark.timeout(300)
 async def test_exactly_what_had_every_copy_on_killed_nodes_is_lost(tmp_path: Path) -> None:
     async with churning(tmp_path) as network:
-        quota = Ledger()
+        written = Written()
         async with connect([node.address for node in network.nodes[6:]], constants=ALL) as aqua:
-            await quota.fill(aqua, RESOURCES)
+            await written.fill(aqua, RESOURCES)
         await network.replicated()
-        kept = [await copies(node, quota) for node in network.nodes[6:]]
-        lost = quota.values.keys() - set().union(*kept)
+        kept = [await copies(node, written) for node in network.nodes[6:]]
+        lost = written.values.keys() - set().union(*kept)
         await kill(network.nodes[:6])
-        found = await quota.found(random.choice(network.running))
-        assert found == {resource_id: value for resource_id, value in quota.values.items() if resource_id not in lost}
+        found = await written.found(random.choice(network.running))
+        assert found == {resource_id: value for resource_id, value in written.values.items() if resource_id not in lost}
         print(f"{len(lost)} of {RESOURCES} resources had every copy on the six killed nodes: {sorted(lost)}")  # noqa: T201
 
 
-async def copies(node: NodeProcess, quota: Ledger) -> set[str]:
+async def copies(node: NodeProcess, written: Written) -> set[str]:
     """The resources of which a node has a copy."""
     async with connect(node.address) as aqua:
         return {
             resource_id
-            for resource_id in quota.values
+            for resource_id in written.values
             if (await aqua.registry.on_host("get_key_metadata", resource_id)).success
         }
 
@@ -172,7 +172,7 @@ async def test_two_halves_that_wrote_apart_converge_when_they_meet(tmp_path: Pat
     async with churning(tmp_path, 8) as network:
         left, right = network.nodes[:4], network.nodes[4:]
         addresses = {node: node.address for node in network.nodes}
-        together, apart = Ledger(), {}
+        together, apart = Written(), {}
         async with connect(left[0].address, constants=ALL) as aqua:
             await together.fill(aqua, 20)
         await network.replicated()

@@ -77,7 +77,7 @@ async def answer_to_stranger(other: IHost, host: Host) -> bytes:
 @pytest.mark.parametrize("protocol", SECURITY)
 async def test_nobody_connects_under_the_id_of_another(protocol: str) -> None:
     victim = Identity.generate()
-    async with echoing_host() as host, stranger(forged_key_pair(victim), recently_sent=protocol) as impersonator:
+    async with echoing_host() as host, stranger(forged_key_pair(victim), security_protocol=protocol) as impersonator:
         assert await answer_to_stranger(impersonator, host) == b""
         assert not host.is_connected(victim.peer_id)
         assert victim.peer_id not in host.connected_peers()
@@ -89,7 +89,7 @@ async def test_a_dialled_address_must_belong_to_the_peer_that_it_names(protocol:
     victim = Identity.generate()
     async with (
         echoing_host() as host,
-        stranger(forged_key_pair(victim), recently_sent=protocol, listen=[LOOPBACK]) as impersonator,
+        stranger(forged_key_pair(victim), security_protocol=protocol, listen=[LOOPBACK]) as impersonator,
     ):
         [address] = [str(address) for address in impersonator.get_addrs()]
         with pytest.raises(Unreachable):
@@ -100,7 +100,7 @@ async def test_a_dialled_address_must_belong_to_the_peer_that_it_names(protocol:
 @pytest.mark.parametrize("protocol", ["noise", "tls"])
 async def test_another_honest_peer_at_the_address_is_refused_too(protocol: str) -> None:
     expected = Identity.generate()
-    async with echoing_host() as host, stranger(recently_sent=protocol, listen=[LOOPBACK]) as other:
+    async with echoing_host() as host, stranger(security_protocol=protocol, listen=[LOOPBACK]) as other:
         address = str(other.get_transport_addrs()[0])
         with pytest.raises(Unreachable):
             await host.connect(f"{address}/p2p/{expected.peer_id}", timeout=5)
@@ -109,7 +109,7 @@ async def test_another_honest_peer_at_the_address_is_refused_too(protocol: str) 
 
 @pytest.mark.parametrize("protocol", ["noise", "tls"])
 async def test_strangers_with_noise_or_tls_can_connect(protocol: str) -> None:
-    async with echoing_host() as host, stranger(recently_sent=protocol) as other:
+    async with echoing_host() as host, stranger(security_protocol=protocol) as other:
         assert await answer_to_stranger(other, host) == b"hello"
         assert host.connected_peers() == [str(other.get_id())]
 

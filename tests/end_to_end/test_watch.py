@@ -212,8 +212,8 @@ async def test_watchers_see_everything_while_nodes_are_killed_and_restarted(tmp_
     await network.start()
     randomness = random.Random(4)
     try:
-        node_apis = network.nodes[:4]
-        addresses = [node.address for node in node_apis]
+        entries = network.nodes[:4]
+        addresses = [node.address for node in entries]
         async with connect(addresses) as owner, connect(addresses[::-1]) as one, connect(addresses[1:]) as two:
             resource_id, errors = await owner.createResource(
                 "busy",

@@ -1,4 +1,4 @@
-"""What must always hold, after everything went wrong (DESIGN: what must always hold)."""
+"""What must always hold, after everything went wrong (docs/design.md, What always holds)."""
 
 from __future__ import annotations
 

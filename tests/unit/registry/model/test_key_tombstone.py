@@ -1,4 +1,7 @@
-"""Key tombstones: an owner removes a resource, in whatever order its parts arrive (DESIGN: state and merging)."""
+"""Key tombstones: an owner removes a resource, in whatever order its parts arrive.
+
+The rule: docs/design.md, State and merging.
+"""
 
 from __future__ import annotations
 
