@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -18,14 +19,39 @@ class NodeFailed(Exception):
     """The process ended, or took too long, before it was ready. The text ends with its last log lines."""
 
 
-class NodeProcess:
-    """A running `aqua-registry node`. `addresses` and `peer_id` are known once `start` has returned."""
+class RunningProcess(Protocol):
+    """What is needed of trio.Process."""
 
-    def __init__(self, data_dir: Path, log_file: Path) -> None:
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdout(self) -> trio.abc.ReceiveStream | None: ...
+
+    def poll(self) -> int | None: ...
+
+    async def wait(self) -> int: ...
+
+    def send_signal(self, number: signal.Signals, /) -> None: ...
+
+
+class NodeProcess:
+    """A running `aqua-registry node`. `addresses` and `peer_id` are known once `start` has returned.
+
+    `open_process` starts it; the tests fork, which spares the imports.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        log_file: Path,
+        open_process: Callable[..., Awaitable[RunningProcess]] = trio.lowlevel.open_process,
+    ) -> None:
         self.data_dir = data_dir
         self.log_file = log_file
         self.addresses: list[str] = []
-        self._process: trio.Process | None = None
+        self._open_process = open_process
+        self._process: RunningProcess | None = None
 
     @property
     def address(self) -> str:
@@ -50,7 +76,7 @@ class NodeProcess:
         """Start the process and wait for `ready`. Raises NodeFailed, and leaves no process then."""
         command = [sys.executable, "-m", "aqua_compat", "node", "--data-dir", str(self.data_dir), *flags]
         with self.log_file.open("ab") as log:
-            self._process = await trio.lowlevel.open_process(
+            self._process = await self._open_process(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
             )
         lines: list[str] = []
@@ -86,7 +112,7 @@ class NodeProcess:
             await process.stdout.aclose()
         return code
 
-    async def _lines_until_ready(self, process: trio.Process) -> list[str]:
+    async def _lines_until_ready(self, process: RunningProcess) -> list[str]:
         received = b""
         assert process.stdout is not None
         while True:

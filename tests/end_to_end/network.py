@@ -16,12 +16,16 @@ import trio
 
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 from aqua_compat.schema.constants import Constants
+from registry.errors import RegistryError
+from tests.end_to_end.forked import ForkedProcess, fork_server
 
 NODES = 6
 MAJORITY = 4
 SEEN_BY_A_MAJORITY = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
 """Of a client whose writes are seen by whoever reads with an `ack` of MAJORITY, through any node."""
 POLL = 0.05  # seconds between two looks at what other processes do
+
+Process = trio.Process | ForkedProcess
 
 T = TypeVar("T")
 
@@ -31,7 +35,10 @@ class Network:
 
     def __init__(self, folder: Path, count: int = NODES, *flags: str) -> None:
         self.flags = ("--log-level", "debug", *flags)
-        self.nodes = [NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log") for number in range(count)]
+        self.nodes = [
+            NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log", fork_server().open_process)
+            for number in range(count)
+        ]
 
     async def start(self) -> None:
         try:
@@ -57,13 +64,20 @@ class Network:
         await self.settled()
 
     async def settled(self) -> None:
-        """Every running node has links to all the others."""
+        """Every running node has links to all the others, and to nobody else."""
         from aqua_compat import connect
 
-        running = [node for node in self.nodes if node.alive]
-        for node in running:
-            async with connect(node.address) as client:
-                await eventually(client.registry.status, lambda status: len(status.members) >= len(running) - 1)
+        everyone = {node.peer_id for node in self.running}
+
+        async def known_by(node: NodeProcess) -> set[str]:
+            try:
+                async with connect(node.address) as client:
+                    return {node.peer_id, *(await client.registry.status()).members}
+            except RegistryError:  # busy with those that join
+                return set()
+
+        for node in self.running:
+            await eventually(partial(known_by, node), lambda known: known == everyone, timeout=60)
 
     @property
     def running(self) -> list[NodeProcess]:
@@ -121,18 +135,39 @@ class Finished(NamedTuple):
     err: str
 
 
-async def command(*arguments: str, home: Path, **environment: str) -> Finished:
-    """Run `aqua-registry` with arguments; keys and data are under `home`."""
-    done = await trio.run_process(
-        [sys.executable, "-m", "aqua_compat", *arguments],
-        env=environment_of(home, **environment),
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-    )
-    finished = Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+async def command(*arguments: str, home: Path, fresh: bool = False, **environment: str) -> Finished:
+    """Run `aqua-registry` with arguments; keys and data are under `home`. `fresh`: in a Python that starts anew."""
+    finished = await ran(sys.executable, "-m", "aqua_compat", *arguments, home=home, fresh=fresh, **environment)
     print(f"$ aqua-registry {' '.join(arguments)}\n{finished.out}{finished.err}-> {finished.code}")  # noqa: T201
     return finished
+
+
+async def ran(*command_line: str, home: Path, fresh: bool = False, **environment: str) -> Finished:
+    """What a process leaves that ends by itself."""
+    open_process = trio.lowlevel.open_process if fresh else fork_server().open_process
+    process = await open_process(
+        list(command_line),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment_of(home, **environment),
+    )
+    said: dict[trio.abc.ReceiveStream, bytes] = {}
+
+    async def read(stream: trio.abc.ReceiveStream) -> None:
+        async with stream:
+            said[stream] = b"".join([piece async for piece in stream])
+
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, process.stdout)
+            nursery.start_soon(read, process.stderr)
+        code = await process.wait()
+    finally:
+        process.kill()
+    return Finished(code, said[process.stdout].decode(), said[process.stderr].decode())
 
 
 def environment_of(home: Path, **more: str) -> dict[str, str]:
@@ -141,7 +176,7 @@ def environment_of(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "XDG_DATA_HOME": str(home), "NO_COLOR": "1", **more}
 
 
-async def first_line(process: trio.Process, timeout: float = 60.0) -> str:
+async def first_line(process: Process, timeout: float = 60.0) -> str:
     """The first line that a process prints; when called again, the next."""
     assert process.stdout is not None
     received = b""
@@ -156,10 +191,11 @@ async def first_line(process: trio.Process, timeout: float = 60.0) -> str:
 @asynccontextmanager
 async def launched(
     *command_line: str, home: Path, log: Path, stdin: int = subprocess.DEVNULL, **environment: str
-) -> AsyncIterator[trio.Process]:
+) -> AsyncIterator[Process]:
     """A process with its stdout in a pipe and its stderr in `log`; killed at the end if it still runs."""
+    open_process = fork_server().open_process if command_line[0] == sys.executable else trio.lowlevel.open_process
     with log.open("ab") as stderr:
-        process = await trio.lowlevel.open_process(
+        process = await open_process(
             list(command_line),
             stdin=stdin,
             stdout=subprocess.PIPE,

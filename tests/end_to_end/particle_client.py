@@ -55,7 +55,7 @@ class ParticleClient:
         """The arguments of the script's answer. Raises trio.TooSlowError when none comes in the particle's time."""
         particle = self.particle(script, ttl)
         answered, arguments = self._answers[particle.id] = trio.Event(), []
-        self.receiving._dispatcher.receive(self.peer_id, particle)
+        await self.receiving.handle_call(self.peer_id, encode(particle))
         with trio.fail_after(ttl):
             await answered.wait()
         del self._answers[particle.id]

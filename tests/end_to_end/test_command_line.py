@@ -189,3 +189,4 @@ async def test_only_operators_run_a_nodes_schedules(network: Network, tmp_path: 
         assert (unknown.code, "no schedule nope; there are clearExpired_86400" in unknown.err) == (1, True)
     finally:
         await node.stop()
+        await network.settled()

@@ -20,30 +20,30 @@ async def _kill(network: Network) -> None:
             nursery.start_soon(node.kill)
 
 
-async def test_record_on_a_killed_nodes_disk_is_there_when_it_comes_back(network: Network) -> None:
-    victim = random.choice(network.nodes)
+async def test_record_on_a_killed_nodes_disk_is_there_when_it_comes_back(own_network: Network) -> None:
+    victim = random.choice(own_network.nodes)
     async with connect(victim.address, constants=EVERYONE) as aqua:
         resource_id, _ = await aqua.createResource("killed")
         assert resource_id is not None
         assert await aqua.registerService(resource_id, "kept", aqua.peer_id, None) == (True, [])
         await victim.kill()
-    await network.restart([victim])
+    await own_network.restart([victim])
     async with connect(victim.address) as reader:
         stored = await reader.registry.on_host("get_records", resource_id, None)
         assert [record.metadata.value for record in stored.result] == ["kept"]
 
 
-async def test_write_of_one_replica_survives_kill_of_all(network: Network) -> None:
-    async with connect(network.relay()) as aqua:
+async def test_write_of_one_replica_survives_kill_of_all(own_network: Network) -> None:
+    async with connect(own_network.relay()) as aqua:
         resource_id, _ = await aqua.createResource("all killed")
         assert resource_id is not None
         registered = await eventually(
             partial(aqua.registerService, resource_id, "kept", aqua.peer_id, None), lambda answer: answer[0]
         )
         assert registered[0]
-        await _kill(network)
-    await network.restart(network.nodes)
-    async with connect(network.relay()) as reader:
+        await _kill(own_network)
+    await own_network.restart(own_network.nodes)
+    async with connect(own_network.relay()) as reader:
         records, errors = await reader.resolveResource(resource_id, 1)
         found = {record.metadata.value for record in records or []}
         if found != {"kept"}:  # one replica may have it alone: then all must be asked
@@ -53,26 +53,26 @@ async def test_write_of_one_replica_survives_kill_of_all(network: Network) -> No
         assert records, errors
 
 
-async def test_restart_of_every_node_loses_nothing(network: Network) -> None:
+async def test_restart_of_every_node_loses_nothing(own_network: Network) -> None:
     acknowledged: dict[str, str] = {}
     removed: list[str] = []
     majority = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
-    async with connect(network.relay(), constants=majority) as aqua:
+    async with connect(own_network.relay(), constants=majority) as aqua:
         for number in range(10):
             resource_id, _ = await aqua.createResource(f"restarted {number}")
             assert resource_id is not None
-            host = random.choice(network.nodes).peer_id
+            host = random.choice(own_network.nodes).peer_id
             assert (await aqua.registerService(resource_id, f"value {number}", host, "s"))[0]
             acknowledged[resource_id] = f"value {number}"
             if number % 3 == 0:
                 assert (await aqua.unregisterService(resource_id, host))[0]
                 removed.append(resource_id)
     codes = []
-    for node in network.nodes:
+    for node in own_network.nodes:
         codes.append(await node.stop())
     assert codes == [0] * NODES
-    await network.restart(network.nodes)
-    async with connect(network.relay()) as reader:
+    await own_network.restart(own_network.nodes)
+    async with connect(own_network.relay()) as reader:
         for resource_id, value in acknowledged.items():
             records, errors = await reader.resolveResource(resource_id, MAJORITY)
             assert records is not None, errors
@@ -81,9 +81,9 @@ async def test_restart_of_every_node_loses_nothing(network: Network) -> None:
             assert key is not None
 
 
-async def test_network_serves_while_two_nodes_are_dead(network: Network) -> None:
-    dead = random.sample(network.nodes, 2)
-    alive = [node for node in network.nodes if node not in dead]
+async def test_network_serves_while_two_nodes_are_dead(own_network: Network) -> None:
+    dead = random.sample(own_network.nodes, 2)
+    alive = [node for node in own_network.nodes if node not in dead]
     majority = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
     async with connect([node.address for node in (*dead, *alive)], constants=majority) as aqua:
         resource_id, _ = await aqua.createResource("half alive")
@@ -97,7 +97,7 @@ async def test_network_serves_while_two_nodes_are_dead(network: Network) -> None
         records, errors = await aqua.resolveResource(resource_id, 1)
         assert records is not None, errors
         assert _values(records) == ["v"]
-    await network.restart(dead)
+    await own_network.restart(dead)
 
 
 def _values(records: list[Record]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.end_to_end.network import Network, environment_of, first_line, launched
+from tests.end_to_end.network import Network, Process, first_line, launched, ran
 from tests.paths import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -29,24 +29,18 @@ class Example:
 
     async def run(self, script: str, *arguments: str, code: int = 0) -> list[str]:
         """The lines that a script prints until it ends."""
-        done = await trio.run_process(
-            [sys.executable, str(self._folder / script), *arguments],
-            env=environment_of(self._home),
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout.decode() + done.stderr.decode()
-        return done.stdout.decode().splitlines()
+        done = await ran(sys.executable, str(self._folder / script), *arguments, home=self._home)
+        assert done.code == code, done.out + done.err
+        return done.out.splitlines()
 
     def start(
         self, script: str, *arguments: str, stdin: int = subprocess.DEVNULL
-    ) -> AbstractAsyncContextManager[trio.Process]:
+    ) -> AbstractAsyncContextManager[Process]:
         """A script in the background."""
         command = [sys.executable, str(self._folder / script), *arguments]
         return launched(*command, home=self._home, log=self._log, stdin=stdin)
 
-    async def stop(self, process: trio.Process, how: signal.Signals = signal.SIGTERM) -> None:
+    async def stop(self, process: Process, how: signal.Signals = signal.SIGTERM) -> None:
         """Ends a script, which must end well and silently."""
         process.send_signal(how)
         with trio.fail_after(10):
@@ -54,12 +48,12 @@ class Example:
         assert self._log.read_text() == ""
 
 
-async def kill(process: trio.Process) -> None:
+async def kill(process: Process) -> None:
     process.kill()
     await process.wait()
 
 
-async def line_with(process: trio.Process, text: str, timeout: float = 20.0) -> str:
+async def line_with(process: Process, text: str, timeout: float = 20.0) -> str:
     """The next line that holds the text."""
     passed: list[str] = []
     with trio.move_on_after(timeout):
@@ -102,7 +96,7 @@ async def test_high_availability_calls_go_on_when_two_of_three_providers_were_ki
 async def test_subnetwork_members_hear_of_each_other_and_from_each_other(network: Network, tmp_path: Path) -> None:
     example, key = Example("subnetwork", tmp_path), ("--key", str(tmp_path / "carol.json"))
 
-    def member(number: int, *arguments: str) -> AbstractAsyncContextManager[trio.Process]:
+    def member(number: int, *arguments: str) -> AbstractAsyncContextManager[Process]:
         relay = network.nodes[number].address
         return example.start("member.py", "--relay", relay, *arguments, stdin=subprocess.PIPE)
 
@@ -164,10 +158,10 @@ async def test_load_balancer_spreads_calls_by_its_strategy(
 
 
 async def test_behind_a_relay_readings_go_on_without_a_gap_when_the_relay_was_killed(
-    network: Network, tmp_path: Path
+    own_network: Network, tmp_path: Path
 ) -> None:
     example = Example("behind_a_relay", tmp_path)
-    old, new, other = network.nodes[3:6]
+    old, new, other = own_network.nodes[3:6]
     async with example.start("provider.py", "--relay", old.address, "--relay", new.address) as provider:
         resource_id = await first_line(provider)
         await line_with(provider, f"reached through {old.peer_id}")
@@ -186,7 +180,7 @@ async def test_behind_a_relay_readings_go_on_without_a_gap_when_the_relay_was_ki
         numbers += [_number(line) for line in rest if line.endswith("°C")]
         assert numbers == list(range(numbers[0], numbers[0] + 12))
         await example.stop(provider)
-    await network.restart([old])
+    await own_network.restart([old])
 
 
 def _number(line: str) -> int:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import trio
 
 from aqua_compat import connect
 from tests.end_to_end.network import Network, eventually
-from tests.end_to_end.test_announcements import announcer
+from tests.end_to_end.test_announcements import announcer, topics_of
 from tests.end_to_end.test_watch import Watcher, watching
 
 PACKAGE = Path(__file__).parent.parent / "data" / "js"
@@ -99,6 +100,7 @@ async def test_a_js_peer_hears_of_a_registration_and_its_garbage_is_refused(netw
         watcher = Watcher(other, resource_id)
         async with watching(watcher):
             node = await announcer(network, issuer, resource_id)
+            before = (await topics_of(node)).invalid
             async with js_watcher(js_folder, node.address, resource_id) as js:
                 assert await issuer.registerService(resource_id, "heard", issuer.peer_id, "s") == (True, [])
                 told = (await js.said("topic"))[0]
@@ -109,12 +111,7 @@ async def test_a_js_peer_hears_of_a_registration_and_its_garbage_is_refused(netw
                     await js.publish(f"garbage {number}")
                 await js.said("published", 12)
 
-                async def invalid() -> int:
-                    async with connect(node.address) as aqua:
-                        topics = (await aqua.registry.status()).topics
-                        return topics.invalid if topics else 0
-
-                await eventually(invalid, lambda count: count >= 10)
+                await eventually(partial(topics_of, node), lambda topics: topics.invalid >= before + 10)
                 assert await issuer.registerService(resource_id, "still", issuer.peer_id, "s") == (True, [])
                 await eventually(trio.lowlevel.checkpoint, lambda _: watcher.values() == ["still"], 2)
                 assert len(watcher.events) == 3

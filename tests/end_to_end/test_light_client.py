@@ -18,9 +18,9 @@ LONGEST = 12.0  # seconds within which a call has to find another node
 OF_MOST = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
 
 
-async def test_calls_go_on_when_the_nodes_that_serve_them_are_killed_one_by_one(network: Network) -> None:
-    victims = random.sample(network.nodes, 2)
-    left = next(node for node in network.nodes if node not in victims)
+async def test_calls_go_on_when_the_nodes_that_serve_them_are_killed_one_by_one(own_network: Network) -> None:
+    victims = random.sample(own_network.nodes, 2)
+    left = next(node for node in own_network.nodes if node not in victims)
     addresses = [node.address for node in (*victims, left)]
     async with connect(addresses, constants=OF_MOST) as aqua:
         resource_id, errors = await aqua.createResource("failing over")
@@ -33,11 +33,11 @@ async def test_calls_go_on_when_the_nodes_that_serve_them_are_killed_one_by_one(
                 records, errors = await aqua.resolveResource(resource_id, 3)
             assert records is not None, errors
             assert [record.metadata.value for record in records] == [value]
-    await network.restart(victims)
+    await own_network.restart(victims)
 
 
-async def test_calls_go_on_when_the_node_that_serves_them_is_frozen(network: Network) -> None:
-    frozen, awake = random.sample(network.nodes, 2)
+async def test_calls_go_on_when_the_node_that_serves_them_is_frozen(own_network: Network) -> None:
+    frozen, awake = random.sample(own_network.nodes, 2)
     async with connect([frozen.address, awake.address], constants=OF_MOST) as aqua:
         resource_id, errors = await aqua.createResource("frozen")
         assert resource_id is not None, errors

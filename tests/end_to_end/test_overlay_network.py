@@ -28,6 +28,7 @@ from overlay import (
     resource_position,
 )
 from overlay.tasks import Broadcast
+from tests.end_to_end.forked import ForkedProcess, fork_server
 from tests.end_to_end.overlay_node import serve_views
 
 RESOURCES = ("one resource", "another resource", "a third")
@@ -155,12 +156,12 @@ async def test_a_light_client_sees_neighbourhoods_and_is_in_none(transport: str)
 
 
 @asynccontextmanager
-async def node_processes(count: int, *arguments: str) -> AsyncIterator[list[tuple[trio.Process, str]]]:
+async def node_processes(count: int, *arguments: str) -> AsyncIterator[list[tuple[ForkedProcess, str]]]:
     """Nodes as processes, started at once; yields each with its address."""
     command = [sys.executable, str(NODE), *arguments]
-    processes = [await trio.lowlevel.open_process(command, stdout=subprocess.PIPE) for _ in range(count)]
+    processes = [await fork_server().open_process(command, stdout=subprocess.PIPE) for _ in range(count)]
     try:
-        nodes: list[tuple[trio.Process, str]] = []
+        nodes: list[tuple[ForkedProcess, str]] = []
         with trio.fail_after(60):
             for process in processes:
                 assert process.stdout is not None
@@ -177,7 +178,7 @@ async def node_processes(count: int, *arguments: str) -> AsyncIterator[list[tupl
 
 
 @asynccontextmanager
-async def node_process(*arguments: str) -> AsyncIterator[tuple[trio.Process, str]]:
+async def node_process(*arguments: str) -> AsyncIterator[tuple[ForkedProcess, str]]:
     async with node_processes(1, *arguments) as nodes:
         yield nodes[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from overlay.identity import Identity
 from overlay.libp2p.signed_peer_record import sign_peer_record
 from overlay.peer import open_peer
 from overlay.settings import OverlaySettings
+from registry.client.light import open_light_client
 from registry.settings import NodeSettings
 from tests.end_to_end.network import MAJORITY, Network, eventually, first_line, launched
 from tests.paths import ROOT
@@ -31,9 +33,9 @@ async def _relays(user: AquaClient, resource_id: str) -> list[list[str]]:
     return [list(r.metadata.relay_id) for r in (await user.resolveResource(resource_id, MAJORITY))[0] or []]
 
 
-async def test_records_of_its_own_name_the_new_relay_when_the_old_one_died(network: Network) -> None:
-    old, new = network.nodes[1], network.nodes[0]
-    async with connect([old.address, new.address]) as provider, connect(network.nodes[2].address) as user:
+async def test_records_of_its_own_name_the_new_relay_when_the_old_one_died(own_network: Network) -> None:
+    old, new = own_network.nodes[1], own_network.nodes[0]
+    async with connect([old.address, new.address]) as provider, connect(own_network.nodes[2].address) as user:
         first, _ = await provider.createResource("provided")
         second, _ = await provider.createResource("registered")
         assert first
@@ -49,15 +51,15 @@ async def test_records_of_its_own_name_the_new_relay_when_the_old_one_died(netwo
             assert await provider.unregisterService(second, provider.peer_id) == (True, [])
         for resource_id in (first, second):
             await eventually(partial(_relays, user, resource_id), lambda found: found == [])
-    await network.restart([old])
+    await own_network.restart([old])
 
 
-async def test_a_host_whose_record_names_a_dead_relay_is_found_through_its_peer_record(network: Network) -> None:
-    old, new = network.nodes[1], network.nodes[3]
+async def test_a_host_whose_record_names_a_dead_relay_is_found_through_its_peer_record(own_network: Network) -> None:
+    old, new = own_network.nodes[1], own_network.nodes[3]
     async with (
         connect([old.address, new.address]) as provider,
-        connect(network.nodes[0].address) as issuer,
-        connect(network.nodes[2].address) as user,
+        connect(own_network.nodes[0].address) as issuer,
+        connect(own_network.nodes[2].address) as user,
     ):
         provider.serve("echo", {"echo": _echo})
         resource_id, errors = await issuer.createResource("hosted for another")
@@ -78,36 +80,37 @@ async def test_a_host_whose_record_names_a_dead_relay_is_found_through_its_peer_
         [called] = await user.call_all(resource_id, "echo", "hi", ack=MAJORITY)
         assert (called.result, called.error) == ("hi", None)
         # Nor needs anyone to know the relay at all.
-        async with connect(network.nodes[4].address) as another:
+        async with connect(own_network.nodes[4].address) as another:
             assert await another.on(provider.peer_id).call("echo", "echo", "by id alone") == "by id alone"
-    await network.restart([old])
+    await own_network.restart([old])
 
 
-async def test_a_relay_that_stalls_is_replaced(network: Network) -> None:
-    old, new = network.nodes[4], network.nodes[5]
-    async with connect([old.address, new.address]) as provider, connect(network.nodes[2].address) as user:
+async def test_a_relay_that_stalls_is_replaced(own_network: Network) -> None:
+    old, new = own_network.nodes[4], own_network.nodes[5]
+    async with connect([old.address, new.address]) as provider, connect(own_network.nodes[2].address) as user:
         resource_id, _ = await provider.createResource("stalled")
         assert resource_id
         async with provider.provide(resource_id, "echo", {"echo": _echo}):
             assert old.process_id is not None
-            old._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            os.kill(old.process_id, signal.SIGSTOP)
             try:
                 await eventually(partial(_relays, user, resource_id), lambda found: found == [[new.peer_id]], 40)
                 assert await user.call_any(resource_id, "echo", "hi", ack=MAJORITY, timeout=10) == "hi"
             finally:
-                old._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
-    await network.settled()
+                os.kill(old.process_id, signal.SIGCONT)
+    await own_network.settled()
 
 
 async def test_a_full_node_that_nobody_can_dial_is_called_through_those_it_dialled(
-    network: Network, tmp_path: Path
+    own_network: Network, tmp_path: Path
 ) -> None:
-    overlay = OverlaySettings(listen=(), bootstrap=(network.nodes[0].address,))
+    overlay = OverlaySettings(listen=(), bootstrap=(own_network.nodes[0].address,))
     async with (
         node(tmp_path / "behind NAT", settings=NodeSettings(overlay=overlay)) as hidden,
-        connect(network.nodes[3].address) as user,
+        connect(own_network.nodes[3].address) as user,
+        open_light_client(Identity.generate(), [own_network.nodes[3].address]) as finder,
     ):
-        await hidden._services._peer.wait_joined()
+        await hidden.wait_joined()
         hidden.serve("echo", {"echo": _echo})
         there = user.on(hidden.peer_id, timeout=5)
 
@@ -118,29 +121,29 @@ async def test_a_full_node_that_nobody_can_dial_is_called_through_those_it_diall
                 return str(error)
 
         assert await eventually(call, lambda answer: answer == "found", 20)
-        find = partial(user._services._peer.find_peer_record, hidden.peer_id, timeout=2)
+        find = partial(finder.peer.find_peer_record, hidden.peer_id, timeout=2)
         peer_record = await eventually(find, lambda peer_record: peer_record is not None and peer_record.relays != ())
         assert peer_record is not None
         assert peer_record.addresses == ()
-        assert set(peer_record.relays) <= {member.peer_id for member in network.nodes}
-    await network.settled()
+        assert set(peer_record.relays) <= {member.peer_id for member in own_network.nodes}
+    await own_network.settled()
 
 
-async def test_nobody_is_found_who_says_nothing_of_itself(network: Network) -> None:
-    async with connect(network.nodes[2].address) as user:
+async def test_nobody_is_found_who_says_nothing_of_itself(own_network: Network) -> None:
+    async with connect(own_network.nodes[2].address) as user:
         began = time.monotonic()
         with pytest.raises(PeerUnreachable):
             await user.on(Identity.generate().peer_id, timeout=6).call("echo", "echo", "hi")
         assert time.monotonic() - began < 5
 
 
-async def test_a_peer_record_is_taken_from_its_own_peer_only(network: Network) -> None:
+async def test_a_peer_record_is_taken_from_its_own_peer_only(own_network: Network) -> None:
     identity, light = Identity.generate(), OverlaySettings(listen=(), member=False)
     async with open_peer(identity, light) as own, open_peer(Identity.generate(), light) as peer:
         for each in (own, peer):
-            await each.connect(network.nodes[0].address, timeout=5)
-        node = network.nodes[0].peer_id
-        sealed = sign_peer_record(identity, [], [(node, [network.nodes[0].address])], time.time()).sealed
+            await each.connect(own_network.nodes[0].address, timeout=5)
+        node = own_network.nodes[0].peer_id
+        sealed = sign_peer_record(identity, [], [(node, [own_network.nodes[0].address])], time.time()).sealed
         for body in ([sealed, True], [sealed[:-1], True], [b"", True], [bytes(5000), False], None, ["x", True]):
             with pytest.raises(CallRefused):
                 await peer.call(node, PUT_METHOD, body, timeout=5)
@@ -155,13 +158,13 @@ async def test_a_peer_record_is_taken_from_its_own_peer_only(network: Network) -
                 await peer.call(node, GET_METHOD, body, timeout=5)
 
 
-async def test_calls_go_on_while_a_provider_stalls(network: Network, tmp_path: Path) -> None:
+async def test_calls_go_on_while_a_provider_stalls(own_network: Network, tmp_path: Path) -> None:
     script = str(ROOT / "examples" / "high_availability" / "provider.py")
-    provider = [sys.executable, script, "--relay", network.nodes[0].address]
+    provider = [sys.executable, script, "--relay", own_network.nodes[0].address]
     log = tmp_path / "log"
     async with (
         launched(*provider, "stalled", home=tmp_path, log=log) as stalled,
-        connect(network.nodes[2].address) as user,
+        connect(own_network.nodes[2].address) as user,
     ):
         resource_id = await first_line(stalled)
         async with launched(*provider, "alive", resource_id, home=tmp_path, log=log) as alive:

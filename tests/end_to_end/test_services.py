@@ -24,6 +24,7 @@ from aqua_compat.rpc.errors import (
 )
 from overlay.errors import CallRefused
 from overlay.identity import Identity
+from registry.client.light import open_light_client
 from registry.model.values import RecordMetadata
 from registry.replica.countersign import sign_record
 from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network
@@ -225,15 +226,15 @@ async def test_the_originals_builtins_answer_on_any_peer(network: Network) -> No
 
 
 async def test_a_relay_refuses_what_is_too_large_or_no_request(network: Network) -> None:
-    async with connect(network.nodes[0].address) as user:
-        peer, relay, stranger = user._services._peer, network.nodes[0].peer_id, Identity.generate().peer_id
-        for body in (None, [], ["x"], [user.peer_id, [], 1, b"", -1.0], [user.peer_id, [], 7, b"", 1.0]):
+    async with open_light_client(Identity.generate(), [network.nodes[0].address]) as user:
+        peer, relay, stranger = user.peer, network.nodes[0].peer_id, Identity.generate().peer_id
+        for body in (None, [], ["x"], [peer.peer_id, [], 1, b"", -1.0], [peer.peer_id, [], 7, b"", 1.0]):
             with pytest.raises(CallRefused, match="malformed"):
                 await peer.call(relay, "overlay/relay", body, timeout=5)
         for purpose in (0, 1):
             with pytest.raises(CallRefused, match="malformed"):
-                await peer.call(relay, "overlay/relay", [user.peer_id, [], purpose, b"garbage", 1.0], timeout=5)
-        large = [user.peer_id, [], 1, bytes(600_000), 1.0]
+                await peer.call(relay, "overlay/relay", [peer.peer_id, [], purpose, b"garbage", 1.0], timeout=5)
+        large = [peer.peer_id, [], 1, bytes(600_000), 1.0]
         with pytest.raises(CallRefused, match="bytes are relayed"):
             await peer.call(relay, "overlay/relay", large, timeout=5)
         began = time.monotonic()

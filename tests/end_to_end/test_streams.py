@@ -9,12 +9,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
 from aqua_compat import AquaClient, ServiceLimits, caller, connect
 from aqua_compat.rpc.errors import BadAnswer, CallInterrupted, NoSuchFunction, RaisedByService, TooSlow
+from aqua_compat.rpc.server import STREAM_METHOD, StreamCall
+from aqua_compat.rpc.streams import RESULTS_METHOD
 from overlay.errors import CallRefused
+from overlay.identity import Identity
+from registry.client.light import LightClient, open_light_client
 from tests.end_to_end.network import Network, eventually, first_line, launched
 
 PROVIDER = """
@@ -146,13 +151,31 @@ async def test_a_stream_whose_provider_is_killed_ends_with_an_error(network: Net
 
 
 async def test_nobody_can_put_results_into_a_stream_of_others(network: Network) -> None:
-    async with numbers(network) as (provider, _, user), connect(network.nodes[0].address) as stranger:
-        there = user.on(provider.peer_id, via=network.nodes[0].peer_id)
-        async with there.stream("numbers", "stall") as results:
-            assert await anext(results) == 1
-            token = next(iter(user._services._arrivals._streams))
-            relay = [network.nodes[0].peer_id]
+    node = network.nodes[0]
+    async with (
+        open_light_client(Identity.generate(), [node.address]) as provider,
+        open_light_client(Identity.generate(), [node.address]) as stranger,
+        connect(network.nodes[1].address) as user,
+    ):
+        tokens, never = [], trio.Event()
+
+        async def stream(caller: str, body: object) -> object:
+            tokens.append(msgspec.convert(body, StreamCall, builtin_types=(bytes,)).token)
+            await never.wait()
+            return None
+
+        async def put(sender: LightClient, body: object) -> object:
+            return await sender.peer.call_via([node.peer_id], user.peer_id, RESULTS_METHOD, body, timeout=5)
+
+        provider.peer.serve(STREAM_METHOD, stream, relayed=True)
+        there = user.on(provider.peer.peer_id, via=node.peer_id)
+        async with there.stream("numbers", "any") as results:
+            await eventually(trio.lowlevel.checkpoint, lambda _: tokens)
+            [token] = tokens
             for body in ([token, ["forged"]], [bytes(16), ["forged"]], [b"", []], None):
                 with pytest.raises(CallRefused):
-                    await stranger._services._peer.call_via(relay, user.peer_id, "service/results", body, timeout=5)
-        await eventually(trio.lowlevel.checkpoint, lambda _: not user._services._arrivals._streams)
+                    await put(stranger, body)
+            await put(provider, [token, ["genuine"]])
+            assert await anext(results) == "genuine"
+        with pytest.raises(CallRefused, match="nobody reads this stream"):
+            await put(provider, [token, ["late"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.security.secure_session import SecureSession
 
 from overlay import Identity, OverlayPeer, OverlaySettings, open_peer
 
@@ -24,14 +24,14 @@ async def called(peer: OverlayPeer, callee: str, body: object, count: int) -> No
 
 async def test_small_messages_cost_one_write_each_and_bulk_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
     bare_headers = 0
-    write_frame = Yamux._write_frame
+    write = SecureSession.write
 
-    async def counted(self: Yamux, data: bytes) -> None:
+    async def counted(self: SecureSession, data: bytes) -> None:
         nonlocal bare_headers
         bare_headers += len(data) == HEADER_BYTES
-        await write_frame(self, data)
+        await write(self, data)
 
-    monkeypatch.setattr(Yamux, "_write_frame", counted)
+    monkeypatch.setattr(SecureSession, "write", counted)
     async with open_peer(Identity.generate(), OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",))) as callee:
         callee.serve("test/echo", echo)
         async with open_peer(Identity.generate(), OverlaySettings(bootstrap=(callee.addresses()[0],))) as caller:

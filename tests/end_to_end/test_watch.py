@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +17,7 @@ import trio
 from aqua_compat import AquaClient, connect
 from registry.model.values import Record, Slot
 from registry.watch.event import EventKind, WatchEvent, same_content
-from tests.end_to_end.network import Network, command, environment_of, eventually
+from tests.end_to_end.network import Network, command, eventually, launched
 
 ISSUERS, CHANGES = 8, 25
 LONGEST = 20.0  # seconds until a watcher has seen the last change, after whatever happened
@@ -187,12 +186,8 @@ async def test_the_command_goes_on_while_others_act_as_the_same_user_and_ends_wi
     flags = ("--relay", network.relay())
     created = await command("resource", "create", "at the same time", *flags, home=tmp_path)
     resource_id = created.out.strip()
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "aqua_compat", "watch", resource_id, "--json", *flags],
-        env=environment_of(tmp_path),
-        stdout=subprocess.PIPE,
-    )
-    try:
+    watching_command = (sys.executable, "-m", "aqua_compat", "watch", resource_id, "--json", *flags)
+    async with launched(*watching_command, home=tmp_path, log=tmp_path / "log") as process:
         assert process.stdout is not None
         with trio.fail_after(20):
             assert b"snapshot" in await process.stdout.receive_some()
@@ -201,9 +196,6 @@ async def test_the_command_goes_on_while_others_act_as_the_same_user_and_ends_wi
             assert b"added" in await process.stdout.receive_some()
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 0
-    finally:
-        process.kill()
-        await process.wait()
 
 
 @pytest.mark.timeout(300)

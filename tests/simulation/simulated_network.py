@@ -117,6 +117,13 @@ class SimulatedPeer:
         self._handlers[method] = handler
         return honest
 
+    async def handle(self, method: str, caller: str, body: object) -> object:
+        """The answer to a call of another's. Raises what the handler raises, and NoSuchMethod."""
+        handler = self._handlers.get(method)
+        if handler is None:
+            raise NoSuchMethod(self.peer_id, method)
+        return await handler(caller, body)
+
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
         network = self._network
         network.calls.append((self.peer_id, peer_id, method))
@@ -140,11 +147,8 @@ class SimulatedPeer:
             raise Unreachable(peer_id, method)
         if peer_id in network.stalled:
             await trio.sleep_forever()
-        handler = target._handlers.get(method)  # the network's own part
-        if handler is None:
-            raise NoSuchMethod(peer_id, method)
         try:
-            answer = cbor2.loads(cbor2.dumps(await handler(self.peer_id, body)))
+            answer = cbor2.loads(cbor2.dumps(await target.handle(method, self.peer_id, body)))
         except Refusal as refusal:
             if network.peers.get(peer_id) is target:
                 raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import trio
@@ -27,6 +29,7 @@ class WorldNode:
         self.number = number
         self.identity = Identity.from_seed(number.to_bytes(32, "big"))
         self.skew = skew
+        self.path = Path()
         self.image: bytes | None = None
         self.parts: Parts | None = None
         self.store: Store | None = None
@@ -90,10 +93,10 @@ class World:
 
     async def crash(self, node: WorldNode) -> None:
         """kill -9: whatever wasn't committed is lost, nobody is told anything any more."""
-        assert node.store is not None
         assert node.scope is not None
         self._note(f"{node.peer_id} crashed")
-        node.image = node.store._connection.serialize()
+        with closing(sqlite3.connect(node.path)) as reader:
+            node.image = reader.serialize()
         self.network.remove(node.peer_id)
         node.parts = None
         node.scope.cancel()
@@ -113,13 +116,13 @@ class World:
 
     async def _live(self, node: WorldNode, *, task_status: TaskStatus[None]) -> None:
         self._lives += 1
-        path = self._folder / f"{self._lives}.sqlite"
+        node.path = self._folder / f"{self._lives}.sqlite"
         if node.image is not None:
-            path.write_bytes(node.image)
+            node.path.write_bytes(node.image)
         node.ended = trio.Event()
         clock: Clock = node.clock
         with trio.CancelScope() as node.scope:
-            async with open_store(path, inline=True) as store:
+            async with open_store(node.path, inline=True) as store:
                 peer = self.network.add(node.peer_id)
                 randomness = random.Random(self.random.random())
                 async with assembled(

@@ -10,7 +10,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 import pytest
 import trio
-from aqua_compat.particles.host_calls.host_services import peer_timeout
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
@@ -24,6 +23,7 @@ from aqua_compat.builtins.trust_graph import TrustGraph
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import CallRequest, CallResult
 from aqua_compat.particles.host_calls.host_calls import HostCalls, native
+from aqua_compat.particles.host_calls.host_services import peer_timeout
 from aqua_compat.rpc.server import caller
 from tests.unit.aqua_compat.particles.scripts import CLIENT, a_holding, a_particle
 
