@@ -68,12 +68,11 @@ def test_a_member_that_could_not_be_reached_has_its_regions_forgotten() -> None:
 
 
 def test_regions_are_bounded() -> None:
-    randomness = random.Random(1)
-    positions = some_positions(1000, randomness)
     regions = Regions(Clock())
-    targets = [randomness.getrandbits(POSITION_BITS) for _ in range(2 * MOST_REGIONS)]
+    targets = [number << 200 for number in range(2 * MOST_REGIONS)]
     for target in targets:
-        regions.remember(target, found(positions, target), K)
+        near = [target ^ distance for distance in [*range(1, ASK_FOR), 1 << 100]]
+        regions.remember(target, {str(position): position for position in near}, K)
     assert len(regions) == MOST_REGIONS
     assert regions.nearest(targets[0], K) is None, "the oldest gave way"
     assert regions.nearest(targets[-1], K) is not None
