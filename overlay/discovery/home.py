@@ -16,6 +16,7 @@ Rules (k = 20 members keep a resource; H = k + 8):
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -38,7 +39,7 @@ class Home:
         self.own = own
         self._buckets: dict[int, dict[str, int]] = {}
         self._thin_since: dict[int, float] = {}
-        self._confirmed: dict[str, float] = {}
+        self._confirmed: dict[str, tuple[float, int]] = {}  # when, and how high the home was
         self._expected: float | None = None
         self._height: int | None = None
 
@@ -68,7 +69,7 @@ class Home:
 
     def note_confirmed(self, member: str, now: float) -> None:
         """`member` told whom it knows near our position, and all of them are linked or couldn't be reached."""
-        self._confirmed[member] = now
+        self._confirmed[member] = now, self.height
 
     def note_bucket(self, bucket: int, found: int, now: float) -> None:
         """A lookup in a bucket outside of the home asked for H members and got `found`."""
@@ -81,8 +82,12 @@ class Home:
     def height(self) -> int:
         """Bits of the home's subtree: positions below 2**height from ours; 256 when it is everything."""
         if self._height is None:
-            self._height = self._measured()
+            self._height = self._measured({})
         return self._height
+
+    def height_with(self, positions: Iterable[int]) -> int:
+        """What `height` would be if members at these positions were known, too."""
+        return self._measured(Counter(map(self.bucket_of, positions)))
 
     def members(self) -> dict[str, int]:
         """The home's members but ourselves, with their positions."""
@@ -102,10 +107,11 @@ class Home:
         return bucket < self.height or bucket in self._thin_since
 
     def is_confirmed(self, now: float) -> bool:
-        """Rule 5. A network of one or two has nobody, or one, to ask."""
+        """Rule 5; for a home that has grown since, as members left, what was confirmed before says nothing."""
         near = self.nearest_members(CONFIRMERS)
-        confirmed = sum(now - self._confirmed.get(member, -CONFIRMED_FOR - 1) <= CONFIRMED_FOR for member in near)
-        return confirmed >= min(ENOUGH_CONFIRMERS, len(near))
+        confirmed = [self._confirmed[member] for member in near if member in self._confirmed]
+        good = sum(now - since <= CONFIRMED_FOR and height >= self.height for since, height in confirmed)
+        return good >= min(ENOUGH_CONFIRMERS, len(near))
 
     def nearest_members(self, count: int) -> list[str]:
         """The members nearest to our own position, nearest first."""
@@ -135,15 +141,15 @@ class Home:
                 return found[:count]
         return found
 
-    def _measured(self) -> int:
-        count = 1
-        heights = sorted(self._buckets)
-        for bucket in heights:
-            count += len(self._buckets[bucket])
+    def _measured(self, more: Mapping[int, int]) -> int:
+        """The home's height, with so many `more` members in each bucket."""
+        count, height = 1, POSITION_BITS
+        for bucket in sorted({*self._buckets, *more}):
+            count += len(self._buckets.get(bucket, ())) + more.get(bucket, 0)
             if count >= HOME_SIZE:
                 height = max(bucket + 1, self._floor())
-                return self._cut(height)
-        return POSITION_BITS
+                break
+        return self._cut(height, more)
 
     def _floor(self) -> int:
         if self._expected is None or self._expected <= FLOOR_EXPECTS:
@@ -151,10 +157,10 @@ class Home:
         # The subtree of height h is expected to hold expected / 2**(256 - h) members.
         return POSITION_BITS - (int(self._expected // FLOOR_EXPECTS).bit_length() - 1)
 
-    def _cut(self, height: int) -> int:
+    def _cut(self, height: int, more: Mapping[int, int]) -> int:
         count = 1
         for bucket in range(height):
-            count += len(self._buckets.get(bucket, ()))
+            count += len(self._buckets.get(bucket, ())) + more.get(bucket, 0)
             if count > MOST_HOME:
                 return bucket
         return height

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 PARALLEL: Final = 6
@@ -59,8 +59,8 @@ class IterativeLookup:
         if len(self._states) > MOST_CANDIDATES:
             self._drop_farthest()
 
-    def to_ask(self, now: float, patience: Mapping[str, float] | float) -> list[str]:
-        """Whom to ask now; they count as asked. `patience`: seconds for all, or for each that has one of its own."""
+    def to_ask(self, now: float, patience: Callable[[str], float]) -> list[str]:
+        """Whom to ask now; they count as asked. `patience(peer)`: seconds until that one is passed by."""
         self._pass_by(now)
         flying = sum(state is PeerState.ASKED for state in self._states.values())
         chosen: list[str] = []
@@ -71,8 +71,7 @@ class IterativeLookup:
                 chosen.append(peer)
         for peer in chosen:
             self._states[peer] = PeerState.ASKED
-            waits = patience if isinstance(patience, float | int) else patience.get(peer, math.inf)
-            self._patience[peer] = now + waits
+            self._patience[peer] = now + patience(peer)
         return chosen
 
     def answered(self, peer: str, told: Iterable[tuple[str, int]]) -> None:

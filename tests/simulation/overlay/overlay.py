@@ -187,9 +187,10 @@ class Overlay:
         lookup.heard((str(position), position) for position in {*member.links.values(), *member.contacts})
         now, asked, opened = 0.0, 0, 0
         events: list[tuple[float, str, bool]] = []
-        patience = {
-            name: PATIENCE if name in member.links else PATIENCE_OPENING for name in self._names(lookup, member)
-        }
+
+        def patience(name: str) -> float:
+            return PATIENCE if name in member.links else PATIENCE_OPENING
+
         while not lookup.is_done(now):
             for name in lookup.to_ask(now, patience):
                 asked += 1
@@ -210,15 +211,10 @@ class Overlay:
             if is_alive:
                 told = self._told(int(name), target, count)
                 lookup.answered(name, ((told_name, int(told_name)) for told_name in told))
-                for told_name in told:
-                    patience.setdefault(told_name, PATIENCE if told_name in member.links else PATIENCE_OPENING)
             else:
                 lookup.failed(name)
         found = nearest_linked(target, count, {name: int(name) for name in lookup.found()}, own, str(own))
         return Lookup(now, now, 2 * asked, opened, found)
-
-    def _names(self, lookup: IterativeLookup, member: Member) -> Collection[str]:
-        return {*member.links, *map(str, member.contacts)}
 
     def _told(self, at: int, target: int, count: int) -> list[str]:
         if at in self.lying:

@@ -113,6 +113,19 @@ def test_a_home_is_cut_where_it_would_hold_too_many() -> None:
     assert len(home.members()) <= MOST_HOME
 
 
+def test_a_home_that_grew_because_members_left_has_to_be_confirmed_again() -> None:
+    home = Home(0)
+    for position in (*range(1, HOME_SIZE), 1 << 250):
+        home.add(str(position), position)
+    for position in (1, 2, 3):
+        home.note_confirmed(str(position), 0.0)
+    assert home.is_confirmed(1.0)
+    home.remove(str(HOME_SIZE - 1), HOME_SIZE - 1)
+    assert home.height == 251
+    assert not home.is_confirmed(1.0)
+    assert home.height_with([HOME_SIZE - 1]) < 251
+
+
 def test_exactness_is_claimed_while_two_of_the_three_nearest_confirmed_the_home_lately() -> None:
     home = Home(0)
     assert home.is_confirmed(0.0), "alone, there is nobody who could"

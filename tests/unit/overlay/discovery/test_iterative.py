@@ -13,6 +13,10 @@ PEERS = {f"peer {number}": number for number in range(1, 41)}
 PATIENCE = 3.0
 
 
+def patiently(_: str) -> float:
+    return PATIENCE
+
+
 def a_lookup(*heard: str, answers: int = 3) -> IterativeLookup:
     """A lookup of position 0 that has heard of some peers."""
     lookup = IterativeLookup(0, "own", count=20, answers=answers)
@@ -22,20 +26,20 @@ def a_lookup(*heard: str, answers: int = 3) -> IterativeLookup:
 
 def test_the_nearest_are_asked_so_many_at_a_time() -> None:
     lookup = a_lookup(*PEERS)
-    assert lookup.to_ask(0.0, PATIENCE) == [f"peer {number}" for number in range(1, PARALLEL + 1)]
-    assert lookup.to_ask(0.0, PATIENCE) == []
+    assert lookup.to_ask(0.0, patiently) == [f"peer {number}" for number in range(1, PARALLEL + 1)]
+    assert lookup.to_ask(0.0, patiently) == []
 
 
 def test_each_answer_lets_the_next_be_asked_at_once() -> None:
     lookup = a_lookup(*PEERS)
-    lookup.to_ask(0.0, PATIENCE)
+    lookup.to_ask(0.0, patiently)
     lookup.answered("peer 3", [])
-    assert lookup.to_ask(0.1, PATIENCE) == [f"peer {PARALLEL + 1}"]
+    assert lookup.to_ask(0.1, patiently) == [f"peer {PARALLEL + 1}"]
 
 
 def test_it_ends_when_the_nearest_have_answered_though_farther_ones_have_not() -> None:
     lookup = a_lookup("peer 1", "peer 2", "peer 3", "peer 9")
-    lookup.to_ask(0.0, PATIENCE)
+    lookup.to_ask(0.0, patiently)
     for peer in ("peer 1", "peer 2"):
         lookup.answered(peer, [])
         assert not lookup.is_done(0.1)
@@ -45,10 +49,10 @@ def test_it_ends_when_the_nearest_have_answered_though_farther_ones_have_not() -
 
 def test_a_nearer_peer_that_an_answer_names_is_asked_before_it_ends() -> None:
     lookup = a_lookup("peer 5", answers=1)
-    lookup.to_ask(0.0, PATIENCE)
+    lookup.to_ask(0.0, patiently)
     lookup.answered("peer 5", [("peer 2", 2)])
     assert not lookup.is_done(0.1)
-    assert lookup.to_ask(0.1, PATIENCE) == ["peer 2"]
+    assert lookup.to_ask(0.1, patiently) == ["peer 2"]
     lookup.answered("peer 2", [])
     assert lookup.is_done(0.2)
     assert lookup.found() == ["peer 2", "peer 5"]
@@ -56,7 +60,7 @@ def test_a_nearer_peer_that_an_answer_names_is_asked_before_it_ends() -> None:
 
 def test_a_silent_peer_is_passed_by_and_its_late_answer_counts() -> None:
     lookup = a_lookup("peer 1", "peer 2", answers=1)
-    lookup.to_ask(0.0, PATIENCE)
+    lookup.to_ask(0.0, patiently)
     lookup.answered("peer 2", [])
     assert not lookup.is_done(PATIENCE - 0.1)
     assert lookup.is_done(PATIENCE)
@@ -68,10 +72,10 @@ def test_a_silent_peer_is_passed_by_and_its_late_answer_counts() -> None:
 
 def test_who_failed_is_in_no_result_and_is_not_asked_again() -> None:
     lookup = a_lookup("peer 1", "peer 2")
-    lookup.to_ask(0.0, PATIENCE)
+    lookup.to_ask(0.0, patiently)
     lookup.failed("peer 1")
     lookup.answered("peer 2", [("peer 1", 1)])
-    assert lookup.to_ask(0.1, PATIENCE) == []
+    assert lookup.to_ask(0.1, patiently) == []
     assert lookup.found() == ["peer 2"]
     assert lookup.is_done(0.1)
 
@@ -85,7 +89,7 @@ def test_with_nobody_known_it_is_done_at_once() -> None:
 def test_the_own_name_is_never_asked() -> None:
     lookup = IterativeLookup(0, "own", count=20)
     lookup.heard([("own", 1)])
-    assert lookup.to_ask(0.0, PATIENCE) == []
+    assert lookup.to_ask(0.0, patiently) == []
 
 
 def test_candidates_are_bounded_to_the_nearest() -> None:
@@ -111,7 +115,7 @@ def test_whatever_fails_it_ends_asks_nobody_twice_and_finds_the_nearest_that_ans
     for _ in range(10_000):
         if lookup.is_done(0.0):
             break
-        new = lookup.to_ask(0.0, PATIENCE)
+        new = lookup.to_ask(0.0, patiently)
         asked += new
         waiting += new
         peer = waiting.pop(randomness.randrange(len(waiting)))
