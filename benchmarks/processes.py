@@ -1,0 +1,53 @@
+"""What the processes of nodes use, and networks of them for benchmarks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from aqua_compat.cli.node_process import NodeProcess, stop_network
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@asynccontextmanager
+async def node_network(folder: Path, count: int) -> AsyncIterator[list[NodeProcess]]:
+    """`count` node processes on loopback, each of which joins through the first; stopped in the end."""
+    nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(count)]
+    try:
+        for number, node in enumerate(nodes):
+            flags = ("--bootstrap", nodes[0].address) if number else ()
+            await node.start("--listen", "/ip4/127.0.0.1/tcp/0", *flags, timeout=60)
+        yield nodes
+    finally:
+        await stop_network(nodes)
+
+
+def cpu_seconds(process_id: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def cpu_of_all(nodes: Sequence[NodeProcess]) -> float:
+    """The same for all nodes that run."""
+    return sum(cpu_seconds(node.process_id) for node in nodes if node.process_id and node.alive)
+
+
+def resident_megabytes(process_id: int) -> float:
+    """Memory of a process that is in RAM."""
+    for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+async def idle_share(nodes: Sequence[NodeProcess], seconds: float) -> float:
+    """Share of a core that a node takes on average while nobody does anything."""
+    before = cpu_of_all(nodes)
+    await trio.sleep(seconds)
+    return (cpu_of_all(nodes) - before) / seconds / len(nodes)

@@ -1,0 +1,34 @@
+"""How many members the network has, estimated from how near together they are."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+from typing import Final
+
+from overlay.discovery.keyspace import POSITION_BITS
+
+REGIONS: Final = 9
+"""Regions whose median is taken, at least: one that is ground full of ids, or emptied, decides nothing."""
+MOST_REGIONS: Final = 64
+
+
+class SizeEstimate:
+    """The median of what each looked-up region says: with the n-th nearest at distance d, (n - 1) * 2**256 / d."""
+
+    def __init__(self) -> None:
+        self._estimates: deque[float] = deque(maxlen=MOST_REGIONS)
+
+    def note(self, distances: int, farthest: int) -> None:
+        """A lookup around a random position found `distances` members, the farthest of them at distance `farthest`."""
+        if distances > 1 and farthest > 0:
+            self._estimates.append((distances - 1) * 2.0**POSITION_BITS / farthest)
+
+    def note_all(self, members: int) -> None:
+        """All members are known: so many, this one counted."""
+        self._estimates.extend([float(members)] * REGIONS)
+
+    @property
+    def size(self) -> float | None:
+        """The estimate; None before enough regions were seen."""
+        return median(self._estimates) if len(self._estimates) >= REGIONS else None

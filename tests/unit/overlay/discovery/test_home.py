@@ -1,0 +1,143 @@
+"""What a member knows completely: against brute force, for ids of several kinds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.discovery.home import CONFIRMED_FOR, HOME_SIZE, MOST_HOME, Home, walk
+from overlay.discovery.keyspace import POSITION_BITS
+from tests.simulation.overlay.positions import KINDS, nearest_of, some_positions
+
+K = 20
+
+
+def knowing(own: int, positions: Sequence[int]) -> Home:
+    """The home of the member at `own` as the rules would have it in a network of members at `positions`."""
+    home = Home(own)
+    buckets: dict[int, list[int]] = {}
+    for position in positions:
+        if position != own:
+            buckets.setdefault((position ^ own).bit_length() - 1, []).append(position)
+    # The home first, from the inside; buckets outside only as far as a lookup says that they are thin.
+    count, height = 1, 0
+    for bucket in range(POSITION_BITS):
+        if count >= HOME_SIZE:
+            break
+        height = bucket + 1
+        for position in buckets.get(bucket, ()):
+            home.add(str(position), position)
+            count += 1
+    for bucket in range(height, POSITION_BITS):
+        found = buckets.get(bucket, [])
+        home.note_bucket(bucket, min(len(found), HOME_SIZE), 0.0)
+        if len(found) < HOME_SIZE:
+            for position in found:
+                home.add(str(position), position)
+    return home
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 2, 5, 19, 20, 21, 27, 28, 29, 40, 64, 100, 300, 1000])
+def test_what_is_claimed_exact_is_what_brute_force_finds(kind: str, size: int) -> None:
+    randomness = random.Random(size)
+    positions = some_positions(size, randomness, kind)
+    for _ in range(12):
+        target = randomness.getrandbits(POSITION_BITS)
+        if randomness.random() < 0.6:  # resources near members, where homes are small
+            target = randomness.choice(positions) ^ randomness.getrandbits(randomness.randrange(1, POSITION_BITS))
+        expected = nearest_of(positions, target, K)
+        for own in {*expected[:3], expected[-1], randomness.choice(positions)}:
+            found = knowing(own, positions).exact(target, K, own_name=str(own))
+            if found is not None:
+                assert found == [str(position) for position in expected]
+            else:
+                assert size >= HOME_SIZE, "a network smaller than a home is known to everybody"
+
+
+@pytest.mark.parametrize("size", [100, 1000, 3000])
+def test_replicas_nearly_always_know_their_resources_neighbourhoods(size: int) -> None:
+    randomness = random.Random(size)
+    positions = some_positions(size, randomness, "random")
+    knew = []
+    for _ in range(60):
+        target = randomness.getrandbits(POSITION_BITS)
+        own = randomness.choice(nearest_of(positions, target, K))
+        knew.append(knowing(own, positions).exact(target, K, own_name=str(own)) is not None)
+    assert sum(knew) >= 0.95 * len(knew)
+
+
+@given(st.integers(0, 2**POSITION_BITS - 1), st.sets(st.integers(0, 2**POSITION_BITS - 1), max_size=40))
+def test_buckets_are_walked_by_growing_distance(own: int, others: set[int]) -> None:
+    target = 2**POSITION_BITS // 3
+    order: list[int] = []
+    for bucket in walk(own ^ target):
+        if bucket is None:
+            order.append(own)
+        else:
+            here = (position for position in others - {own} if (position ^ own).bit_length() - 1 == bucket)
+            order += sorted(here, key=lambda position: position ^ target)
+    assert order == sorted({own, *others}, key=lambda position: position ^ target)
+
+
+def test_a_bucket_that_no_lookup_found_thin_is_not_known_however_few_links_lead_there() -> None:
+    own = 0
+    home = Home(own)
+    for number in range(1, HOME_SIZE + 5):
+        home.add(str(number), number)
+    far = 1 << 255
+    home.add("far", far)
+    assert home.exact(far, K, own_name="own") is None
+    home.note_bucket(255, 1, now=0.0)
+    assert home.exact(far, 1, own_name="own") == ["far"]
+
+
+def test_ground_ids_do_not_shrink_a_home_below_what_the_networks_size_lets_expect() -> None:
+    home = Home(0)
+    for number in range(1, 100):
+        home.add(f"ground {number}", number)
+    assert home.height < 8
+    home.note_size(100.0)
+    assert home.height >= POSITION_BITS - 2
+
+
+def test_a_home_is_cut_where_it_would_hold_too_many() -> None:
+    home = Home(0)
+    for number in range(2, 8 * MOST_HOME):
+        home.add(str(number), number)
+    home.note_size(1.0)
+    assert len(home.members()) <= MOST_HOME
+
+
+def test_a_home_that_grew_because_members_left_has_to_be_confirmed_again() -> None:
+    home = Home(0)
+    for position in (*range(1, HOME_SIZE), 1 << 250):
+        home.add(str(position), position)
+    for position in (1, 2, 3):
+        home.note_confirmed(str(position), 0.0)
+    assert home.is_confirmed(1.0)
+    home.remove(str(HOME_SIZE - 1), HOME_SIZE - 1)
+    assert home.height == 251
+    assert not home.is_confirmed(1.0)
+    assert home.height_with([HOME_SIZE - 1]) < 251
+
+
+def test_exactness_is_claimed_while_two_of_the_three_nearest_confirmed_the_home_lately() -> None:
+    home = Home(0)
+    assert home.is_confirmed(0.0), "alone, there is nobody who could"
+    for number in (1, 2, 3, 4):
+        home.add(str(number), number)
+    home.note_confirmed("1", 0.0)
+    home.note_confirmed("4", 0.0)
+    assert not home.is_confirmed(0.0), "the fourth isn't asked"
+    home.note_confirmed("3", 10.0)
+    assert home.is_confirmed(CONFIRMED_FOR)
+    assert not home.is_confirmed(CONFIRMED_FOR + 1)
+    home.remove("3", 3)
+    assert home.is_confirmed(11.0), "the fourth is one of three now"
+    home.remove("1", 1)
+    assert not home.is_confirmed(11.0)
