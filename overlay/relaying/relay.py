@@ -1,4 +1,4 @@
-"""The relay's part: pass sealed requests on to peers that are connected to it."""
+"""What a relay does: it passes sealed requests on to peers that are linked to it."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ LONGEST: Final = 3600.0  # seconds that a relayed call may take
 
 _PeerId = Annotated[str, Meta(min_length=1, max_length=64)]
 
-FORWARDED: Final[dict[str, type[CallFailed]]] = {
-    "lost": ConnectionLost,  # before its base
+FAILURES: Final[dict[str, type[CallFailed]]] = {
+    "lost": ConnectionLost,  # before `Unreachable`, of which it is a kind
     "unreachable": Unreachable,
     "overloaded": Overloaded,
     "timeout": CallTimeout,
     "too-large": BodyTooLarge,
 }
-"""What becomes of a call behind a relay, by the code with which the relay tells it."""
+"""The codes with which a relay tells its caller how the call behind it failed."""
 
 
 class Purpose(enum.IntEnum):
-    """What a passage is for, and so which method of the target's it goes to."""
+    """What a relayed request is for, and so which method of the target gets it."""
 
     OPENING = 0
     REQUEST = 1
@@ -50,7 +50,7 @@ METHODS: Final = {Purpose.OPENING: "overlay/relayed-opening", Purpose.REQUEST: "
 
 
 class RelayRequest(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a relay is asked for: `further` are the relays after it, at most one; `timeout` in seconds."""
+    """What a relay is asked to pass on. `further`: the relays after it, at most one. `timeout`: seconds."""
 
     target: _PeerId
     further: Annotated[tuple[_PeerId, ...], Meta(max_length=1)]
@@ -59,13 +59,15 @@ class RelayRequest(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     timeout: Annotated[float, Meta(ge=0, le=LONGEST)]
 
     def as_body(self) -> list[object]:
-        """As it travels."""
+        """The request as the body of a call."""
         return [self.target, list(self.further), int(self.purpose), self.sealed, self.timeout]
 
 
 class Relay:
-    """Holds nothing between calls; bounds what one caller, and all to one target, have under way, and how
-    many sessions one caller opens."""
+    """Passes requests on, within bounds on what one caller, and all callers of one target, have under way.
+
+    It holds nothing between calls. It also bounds how many sessions one caller opens.
+    """
 
     def __init__(self, links: Links, limits: RelayLimits) -> None:
         self._links = links
@@ -116,7 +118,7 @@ class Relay:
         except CallRefused as error:
             raise Refusal(error.code, error.message) from error
         except CallFailed as error:
-            code = next((code for code, kind in FORWARDED.items() if isinstance(error, kind)), "relay")
+            code = next((code for code, kind in FAILURES.items() if isinstance(error, kind)), "relay")
             raise Refusal(code, error.reason) from error
         finally:
             for counter, key in counted:

@@ -6,7 +6,7 @@ list is configurable too, and mplex hangs under load. So both lists are always p
 TLS comes first because bulk reads over it are three times faster than over noise; the dialler's order decides.
 TLS of 0.8.1 authenticates both sides (TLS 1.3 only; the server demands a certificate; the signature of the host key
 over the certificate's key is verified; the dialler compares with the id that it dialled), which
-tests/unit/overlay/test_impersonation.py holds it to. AutoTLS, which replaces that check, stays off.
+tests/end_to_end/test_overlay_regressions.py tests. AutoTLS, which replaces that check, stays off.
 
 Remove: the lists when libp2p's defaults are Noise, TLS and Yamux alone.
 """

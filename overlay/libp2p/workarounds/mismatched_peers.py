@@ -1,4 +1,7 @@
-"""Who answered a dial, when it wasn't the peer that was dialled."""
+"""Fault: libp2p tells which other peer answered a dial only in the text of a ValueError.
+
+It lies under a SwarmException, which says "after 0 attempts". Remove when libp2p has an error of its own for it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,7 @@ _MISMATCH: Final = re.compile(r"Peer ID mismatch: expected \w+ got (\w+)")
 
 
 def who_answered(error: BaseException) -> str | None:
-    """The other peer's id, where that is why dialling failed.
-
-    libp2p 0.8.1 tells it by the text of a ValueError under its SwarmException, which says "after 0 attempts". Remove
-    when it has an error of its own for it.
-    """
+    """The id of the peer that answered in place of the one that was dialled; None where dialling failed otherwise."""
     cause: BaseException | None = error
     while cause is not None:
         if found := _MISMATCH.match(str(cause)):
