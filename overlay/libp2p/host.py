@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
 import structlog
 import trio
@@ -40,6 +41,8 @@ from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_DIALS: Final = 6  # dial timeouts that no dial takes: connecting, securing and multiplexing take one each
 
 
 class Host:
@@ -179,7 +182,7 @@ class Host:
         if taken:
             raise OverlayError(f"can't listen on {', '.join(taken)}: another process does")
         async with (
-            connections_closed_at_last(self._swarm),
+            connections_closed_at_last(self._swarm, _DIALS * self._settings.dial_timeout),
             self.libp2p.run(self._listen),
             trio.open_nursery() as nursery,
         ):

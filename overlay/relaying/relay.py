@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 import trio
@@ -21,7 +21,7 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.limits.token_bucket import TokenBuckets
-from overlay.rpc.links import Links
+from overlay.rpc.server import Handler
 from overlay.settings import RelayLimits
 
 RELAY_METHOD: Final = "overlay/relay"
@@ -37,6 +37,22 @@ FAILURES: Final[dict[str, type[CallFailed]]] = {
     "too-large": BodyTooLarge,
 }
 """The codes with which a relay tells its caller how the call behind it failed."""
+
+
+class RelayLinks(Protocol):
+    """What relaying needs of the links of its peer: satisfied by `overlay.rpc.links.Links`."""
+
+    def serve(self, method: str, handler: Handler) -> None:
+        """Answer calls of `method`."""
+        ...
+
+    def is_linked(self, peer_id: str) -> bool:
+        """Whether a call needs no dialling."""
+        ...
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Call `method` of a peer. Raises `CallFailed`."""
+        ...
 
 
 class Purpose(enum.IntEnum):
@@ -69,7 +85,7 @@ class Relay:
     It holds nothing between calls. It also bounds how many sessions one caller opens.
     """
 
-    def __init__(self, links: Links, limits: RelayLimits) -> None:
+    def __init__(self, links: RelayLinks, limits: RelayLimits) -> None:
         self._links = links
         self._limits = limits
         self._by_caller: Counter[str] = Counter()

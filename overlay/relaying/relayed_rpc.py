@@ -25,7 +25,7 @@ from overlay.errors import (
 )
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
-from overlay.relaying.relay import FAILURES, LONGEST, METHODS, RELAY_METHOD, Purpose, RelayRequest
+from overlay.relaying.relay import FAILURES, LONGEST, METHODS, RELAY_METHOD, Purpose, RelayLinks, RelayRequest
 from overlay.relaying.secure_channel import (
     Number,
     Offer,
@@ -37,7 +37,6 @@ from overlay.relaying.secure_channel import (
 )
 from overlay.relaying.sessions import AcceptedSessions, OwnSessions
 from overlay.rpc.framing import FrameError, decode_item, encode_item
-from overlay.rpc.links import Links
 from overlay.rpc.server import Handler
 from overlay.settings import RelayLimits
 
@@ -82,7 +81,7 @@ class RelayedRpc:
     """Calls other peers through relays, and answers the calls of others that come through relays."""
 
     def __init__(
-        self, identity: Identity, links: Links, limits: RelayLimits, *, clock: Callable[[], float] = time.time
+        self, identity: Identity, links: RelayLinks, limits: RelayLimits, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._identity = identity
         self._links = links
@@ -99,7 +98,7 @@ class RelayedRpc:
         links.serve(METHODS[Purpose.REQUEST], self._answer)
 
     def serve(self, method: str, handler: Handler) -> None:
-        """Answer calls of `method` that come through relays; `handler` gets the id of the peer that sealed the request."""
+        """Answer calls of `method` that come through relays; `handler` gets the id of the peer that sealed it."""
         self._handlers[method] = handler
 
     async def call(self, peer_id: str, relays: Sequence[str], method: str, body: object, *, timeout: float) -> object:

@@ -30,6 +30,7 @@ from overlay.libp2p.host import Host, open_host
 from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.workarounds.connection_limits import swarm_of
 from overlay.libp2p.workarounds.guarded_pubsub import GOSSIP_PROTOCOLS
+from overlay.libp2p.workarounds.own_kad_protocol import kad_dht
 from overlay.rpc.transport import ByteStream
 from overlay.settings import OverlaySettings
 from tests.end_to_end.libp2p_strangers import LOOPBACK, SECURITY, dial, forged_key_pair, stranger
@@ -359,10 +360,10 @@ async def test_a_websocket_that_its_listener_keeps_half_closed_is_closed_when_th
         nursery.cancel_scope.cancel()
 
 
-async def test_a_connection_whose_closing_was_cancelled_is_closed_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overlay.libp2p.workarounds.closed_connections._BEING_MADE", 0.0)
+async def test_a_connection_whose_closing_was_cancelled_is_closed_later() -> None:
+    settings = OverlaySettings(listen=(), member=False, dial_timeout=0.5)
     async with (
-        open_host(Identity.generate(), DIALS_ONLY) as dialler,
+        open_host(Identity.generate(), settings) as dialler,
         echoing_host() as host,
         echoing_host() as another,
     ):
@@ -372,8 +373,13 @@ async def test_a_connection_whose_closing_was_cancelled_is_closed_later(monkeypa
             await dialler.disconnect(host.peer_id)
         assert not dialler.is_connected(host.peer_id)
         await eventually(partial(_connected, host, dialler.peer_id), lambda connected: connected)
-        await dialler.connect(another.listen_addresses()[0], timeout=5)
-        await eventually(partial(_connected, host, dialler.peer_id), lambda connected: not connected)
+
+        async def connected_after_the_next_dial() -> bool:
+            await dialler.connect(another.listen_addresses()[0], timeout=5)
+            await dialler.disconnect(another.peer_id)
+            return host.is_connected(dialler.peer_id)
+
+        await eventually(connected_after_the_next_dial, lambda connected: not connected, 15)
 
 
 async def _connected(host: Host, peer_id: str) -> bool:
@@ -410,7 +416,7 @@ async def test_kad_speaks_our_protocol_and_not_the_public_one() -> None:
 
 async def test_kad_stores_nothing_of_strangers() -> None:
     async with echoing_host() as host, echoing_host() as other:
-        routing = KadRouting(host, SETTINGS, serve=True)
+        dht = kad_dht(host.libp2p, SETTINGS.kad_protocol_id, serve=True)
         key = b"of no namespace"
         put = Message(type=Message.MessageType.PUT_VALUE, key=key, record=Record(key=key, value=b"x" * 1000))
         other.add_addresses(host.peer_id, host.listen_addresses())
@@ -419,4 +425,4 @@ async def test_kad_stores_nothing_of_strangers() -> None:
         await stream.write(varint.encode(len(encoded)) + encoded)
         with trio.move_on_after(2):
             await stream.read_some(1000)
-        assert not routing._dht.value_store.store
+        assert not dht.value_store.store

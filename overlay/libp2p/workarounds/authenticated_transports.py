@@ -44,6 +44,7 @@ class TlsTransport(TLSTransport):
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def create_ssl_context(self, server_side: bool = False) -> ssl.SSLContext:
+        """The context of either side, made at its first use."""
         context = self._contexts.get(server_side)
         if context is None:
             context = self._contexts[server_side] = super().create_ssl_context(server_side)
@@ -52,9 +53,11 @@ class TlsTransport(TLSTransport):
         return context
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
+        """Secure an accepted connection, read in bulk."""
         return await super().secure_inbound(cast("IRawConnection", BulkReads(conn)))
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
+        """Secure a dialled connection, read in bulk."""
         return await super().secure_outbound(cast("IRawConnection", BulkReads(conn)), peer_id)
 
 
