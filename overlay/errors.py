@@ -1,4 +1,4 @@
-"""Every way in which the overlay fails, as one hierarchy.
+"""The errors of the overlay, as one hierarchy.
 
 What libp2p, trio and the codecs raise is mapped to these at the edge; nothing above sees a foreign exception.
 """

@@ -1,4 +1,4 @@
-"""What an operator can set on a peer, with units, defaults and what raising each one costs."""
+"""What an operator can set on a peer, with units, defaults and the cost of raising each one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
     travel by calls."""
 
     linger: float = 20.0
-    """Seconds for which a topic that isn't used any more is kept, so that who comes back needn't wait."""
+    """Seconds for which a topic that isn't used any more is kept, so that joining it again takes no time."""
 
     join_timeout: float = 2.0
     """Seconds for joining a topic."""
@@ -77,7 +77,7 @@ class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on calls that this peer passes on for others, and on those that come to it that way."""
+    """Bounds on calls that this peer relays for others, and on those that come to it through relays."""
 
     max_by_caller: int = 64
     """Calls of one peer that are being passed on."""
@@ -92,8 +92,8 @@ class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Of one request."""
 
     opened_by_caller: float = 50.0
-    """Sessions per second that one peer may have opened through this one, on average. The peers at their ends check
-    two signatures for each."""
+    """Sessions per second that one peer may have opened through this one, on average. The called peers check two
+    signatures for each."""
 
     opened_by_caller_burst: float = 1024.0
     """Sessions that one peer may have opened through this one at once: calls on so many peers that it didn't know."""
@@ -110,31 +110,31 @@ class RelayLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerRecordSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a peer is found again whose relays changed."""
+    """How others find this peer after its relays changed, and how it keeps what they need to find others."""
 
     interval: float = 300.0
-    """Seconds between two tellings of this peer's own contact, when nothing changed."""
+    """Seconds between two publications of this peer's own record, when nothing changed."""
 
     retry: float = 2.0
-    """Seconds until the next try when nobody took it; doubles each time."""
+    """Seconds until the next try when no member took it; doubles each time."""
 
     retry_limit: float = 60.0
     """Longest wait between two tries in seconds."""
 
     lifetime: float = 900.0
-    """Seconds for which a contact is believed. Raising it forgives missed tellings and misleads callers longer."""
+    """Seconds for which a record is believed. Raising it forgives missed publications and misleads callers longer."""
 
     skew: float = 30.0
     """Seconds by which the clocks of peers may differ."""
 
     max_kept: int = 16384
-    """Contacts of others that are kept, about 1 kB each; beyond it new ones are refused."""
+    """Records of other peers that are kept, about 1 kB each; beyond it new ones are refused."""
 
     rate: float = 0.2
-    """Contacts per second that one peer may have sent on, on average."""
+    """Records per second that one peer may have sent on, on average."""
 
     burst: float = 20.0
-    """The same at once."""
+    """Records that one peer may have sent on at once."""
 
 
 class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +165,7 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on relayed calls."""
 
     peer_records: PeerRecordSettings = PeerRecordSettings()
-    """How it is found again when its relays change."""
+    """How it is found after its relays changed."""
 
     dial_timeout: float = 5.0
     """Seconds for connecting and securing a connection."""

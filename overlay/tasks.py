@@ -72,13 +72,13 @@ class Wakeup:
 
 
 class Broadcast:
-    """Wakes all tasks that wait at the moment, again and again; who begins to wait later waits for the next time."""
+    """Wakes all tasks that wait at the moment, again and again; a task that waits later is woken the next time."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
 
     def send(self) -> None:
-        """Wake everybody who waits now."""
+        """Wake all tasks that wait now."""
         event, self._event = self._event, trio.Event()
         event.set()
 

@@ -1,6 +1,6 @@
-"""Where resources and peers are, and what is near: sha256 positions under the XOR metric (Kademlia).
+"""Positions of resources and peers, by sha256, and what is near to them under the XOR metric (Kademlia).
 
-The same positions as the original's `kad.neighborhood`, so that every way into the network finds the same peers:
+The same positions as the original's `kad.neighborhood`, so that Aqua clients and ours find the same peers:
 a resource is at sha256(0x12, varint(length), utf8(resource id)), a peer at sha256(peer id bytes).
 """
 

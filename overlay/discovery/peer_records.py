@@ -168,7 +168,7 @@ class PeerRecords:
         try:
             await self._links.call(member, PUT_METHOD, [put.sealed, put.send_on], timeout=_ASK_TIMEOUT)
         except CallFailed as error:
-            log.debug("a member didn't take a contact", member=member, error=str(error))
+            log.debug("a member didn't take a peer record", member=member, error=str(error))
         else:
             takers.append(member)
 

@@ -16,7 +16,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from overlay.discovery.address_book import parse_peer_address
 from overlay.errors import Unreachable
 from overlay.libp2p.addresses import KnownAddresses, libp2p_id
-from overlay.libp2p.workarounds.mismatched_peers import who_answered
+from overlay.libp2p.workarounds.errors_by_text import who_answered
 from overlay.settings import OverlaySettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

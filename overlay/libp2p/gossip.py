@@ -21,13 +21,16 @@ class Libp2pMessage:
 
     @property
     def topics(self) -> Sequence[str]:
+        """The topics that the message names."""
         return self._message.topicIDs
 
     @property
     def payload(self) -> bytes:
+        """What was announced."""
         return self._message.data
 
     def is_authentic(self) -> bool:
+        """Whether it is signed by the peer that it names as its author."""
         try:
             return bool(signature_validator(self._message))
         except Exception:  # it raises for keys that are none
@@ -48,18 +51,23 @@ class Libp2pGossip:
         )
 
     async def subscribe(self, topic: str) -> None:
+        """Take part in a topic."""
         await self.pubsub.subscribe(topic)
 
     async def unsubscribe(self, topic: str) -> None:
+        """Take part in a topic no more."""
         await self.pubsub.unsubscribe(topic)
 
     async def publish(self, topic: str, payload: bytes) -> None:
+        """Send a message, signed by this peer, to the neighbours in a topic."""
         await self.pubsub.publish(topic, payload)
 
     def peers_in(self, topic: str) -> Collection[str]:
+        """Ids of the connected peers that are known to have subscribed to a topic."""
         return {str(peer) for peer in self.pubsub.peer_topics.get(topic, ())}
 
     def backlogged(self, length: int) -> set[str]:
+        """Ids of the peers for which at least `length` messages wait to be sent."""
         return {str(peer) for peer, queue in self.pubsub.peer_queues.items() if len(queue) >= length}
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:

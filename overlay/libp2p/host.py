@@ -1,7 +1,7 @@
 """This network's host over py-libp2p, with every remedy applied: it listens, and opens and takes streams.
 
-Who opens which stream, and what is said on it, is decided above. Connections are in `connections`, addresses in
-`addresses`, gossip in `gossip`.
+The rooms above decide which streams are opened and what is said on them. Connections are in `connections`, addresses
+in `addresses`, gossip in `gossip`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
 import structlog
 import trio
@@ -16,7 +17,6 @@ from libp2p import new_host
 from libp2p.abc import IHost, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.discovery.address_book import parse_dialable
@@ -29,6 +29,7 @@ from overlay.libp2p.stream import Libp2pStream
 from overlay.libp2p.workarounds.authenticated_transports import muxer_options, security_options
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
 from overlay.libp2p.workarounds.connection_limits import connection_config, stop_dialling_by_itself, swarm_of
+from overlay.libp2p.workarounds.errors_by_text import is_protocol_unsupported
 from overlay.libp2p.workarounds.exclusive_ports import taken_ports
 from overlay.libp2p.workarounds.guarded_streams import guard_streams
 from overlay.libp2p.workarounds.lasting_peerstore import LastingPeerStore
@@ -40,6 +41,8 @@ from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_DIALS: Final = 6  # dial timeouts that no dial takes: connecting, securing and multiplexing take one each
 
 
 class Host:
@@ -139,7 +142,7 @@ class Host:
             try:
                 stream = await self.libp2p.new_stream(libp2p_id(peer_id), [TProtocol(protocol_id)])
             except Exception as error:
-                if isinstance(error.__cause__, MultiselectClientError) and "not supported" in str(error.__cause__):
+                if is_protocol_unsupported(error):
                     raise ProtocolNotSupported(peer_id, protocol_id) from error
                 reason = f"can't open a stream: {error!r}"[:200]
         if stream is None:
@@ -179,7 +182,7 @@ class Host:
         if taken:
             raise OverlayError(f"can't listen on {', '.join(taken)}: another process does")
         async with (
-            connections_closed_at_last(self._swarm),
+            connections_closed_at_last(self._swarm, _DIALS * self._settings.dial_timeout),
             self.libp2p.run(self._listen),
             trio.open_nursery() as nursery,
         ):

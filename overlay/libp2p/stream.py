@@ -18,6 +18,7 @@ class Libp2pStream:
         self._stream = stream
 
     async def read_some(self, max_bytes: int) -> bytes:
+        """At least one byte as soon as there are any; `b""` at the stream's end."""
         try:
             return await self._stream.read(max_bytes)
         except StreamEOF:
@@ -26,18 +27,21 @@ class Libp2pStream:
             raise StreamBroken(f"reading failed: {error!r}"[:200]) from error
 
     async def write(self, payload: bytes) -> None:
+        """Pass all of `payload` on; waits while the other side doesn't read."""
         try:
             await self._stream.write(payload)
         except Exception as error:
             raise StreamBroken(f"writing failed: {error!r}"[:200]) from error
 
     async def close(self) -> None:
+        """End our direction; what was written still arrives."""
         try:
             await self._stream.close()
         except Exception as error:
             log.debug("closing a stream failed", error=repr(error)[:200])
 
     async def reset(self) -> None:
+        """Drop the stream in both directions at once."""
         try:
             await self._stream.reset()
         except Exception as error:

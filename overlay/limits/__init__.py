@@ -1,0 +1,1 @@
+"""Bounds on what peers can take of this one."""

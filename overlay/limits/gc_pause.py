@@ -1,4 +1,4 @@
-"""Collecting garbage at a better time."""
+"""Puts garbage collection off while much is decoded at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """For decoding much at once: nothing of it is garbage yet, and Python would look through all of it again and again.
+    """Collect no garbage within the block, for decoding much at once: none of it is garbage yet, and Python would look
+    through all of it again and again.
 
-    A million empty lists, which are a megabyte, take 0.1 s so instead of 0.5 s; nothing else runs meanwhile.
+    Decoding a million empty lists, a megabyte, takes 0.1 s instead of 0.5 s. Nothing else runs meanwhile.
     """
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collects:  # of several threads at least the first of those within
+        if collects:  # where several threads are in such blocks, the first of them does it
             gc.enable()

@@ -1,4 +1,4 @@
-"""Token buckets: so much per second on average, so much at once, for each of those who take."""
+"""Token buckets: so much per second on average, so much at once, for each source."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""The ways to a peer: which one a call takes, and which next when the peer isn't there.
+"""Selects the path of a call to a peer: directly or through a relay, and which path is next when one fails.
 
+Paths are tried in this order:
 1. A link that is open.
 2. The relays that the caller gave, such as a record's `relay_id`.
-3. A dial, at addresses known or found.
-4. For a light client, its node as a relay: that may be linked to the peer.
-5. What the peer itself said lately of where it can be reached: a record that names a relay may be older than that.
+3. A dial, at addresses that are known or found.
+4. For a light client, its nodes as relays: they may be linked to the peer.
+5. The relays and addresses in the peer's own record: what the caller gave may be older than that.
 
-The next way is tried only after one on which the call surely didn't arrive. Reaching the peer, or a relay, takes at
-most half of the time that is left, so that one that doesn't answer doesn't use up that of those behind it.
+The next path is tried only after one on which the call surely didn't arrive. Reaching the peer, or a relay, takes at
+most half of the time that is left, so that one that doesn't answer leaves time for the next.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ import trio
 from overlay.discovery.peer_record import PeerRecord
 from overlay.errors import CallFailed, CallTimeout, ConnectionLost, Overloaded, Unreachable
 
-FIND_TIMEOUT: Final = 2.0
-REACH_TIMEOUT: Final = 3.0
+FIND_TIMEOUT: Final = 2.0  # seconds
+REACH_TIMEOUT: Final = 3.0  # seconds
 
 Path = str
 """The id of a relay, or empty for a link of one's own."""
 
 Body = Callable[[Path], object]
-"""Makes the body of a call for the way that it takes."""
+"""Makes the body of a call for the path that it takes."""
 
 
 class Dialer(Protocol):
-    """What finding a way needs of this peer: satisfied by `overlay.peer.OverlayPeer`."""
+    """What selecting a path needs of this peer: satisfied by `overlay.peer.OverlayPeer`."""
 
     @property
     def peer_id(self) -> str:
@@ -53,7 +54,7 @@ class Dialer(Protocol):
         ...
 
     async def find(self, peer_id: str, *, timeout: float) -> list[str]:
-        """The same, asking others."""
+        """Where a peer can be dialled, asking others when nothing is known."""
         ...
 
     async def find_peer_record(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
@@ -61,45 +62,45 @@ class Dialer(Protocol):
         ...
 
     async def link(self, peer_id: str) -> None:
-        """Raises CallFailed."""
+        """Link to a peer whose addresses are known. Raises `CallFailed`."""
         ...
 
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
-        """Raises CallFailed."""
+        """Call a peer directly. Raises `CallFailed`."""
         ...
 
     async def call_via(
         self, relays: Sequence[str], peer_id: str, method: str, body: object, *, timeout: float
     ) -> object:
-        """Raises CallFailed."""
+        """Call a peer through relays, nearest first. Raises `CallFailed`."""
         ...
 
 
 class _Until(NamedTuple):
-    """Times by Trio's clock: the call's end, and when no other way is tried any more."""
+    """Times by Trio's clock: when the call ends, and after when no other path is tried."""
 
     deadline: float
     patience: float
 
 
 class PathSelection:
-    """Calls one peer on the first way that leads there."""
+    """Calls one peer on the first path that leads there."""
 
     def __init__(self, dialer: Dialer, peer_id: str, via: Sequence[str] = ()) -> None:
-        """`via`: relays that the caller knows of."""
+        """`via`: relays that the caller knows of, best first."""
         self._dialer = dialer
         self._peer_id = peer_id
         self._via = [relay for relay in dict.fromkeys(via) if relay not in (dialer.peer_id, peer_id)]
 
     async def call(self, method: str, body: Body, timeout: float, *, reach: float = math.inf) -> object:
-        """`reach`: seconds after which no other way is tried, of `timeout` seconds in all.
+        """Call `method` within `timeout` seconds; after `reach` seconds of them no other path is tried.
 
-        Raises `overlay.errors.CallFailed` of the first way that failed, and FrameError.
+        Raises the `CallFailed` of the first path that failed, and `FrameError` for a body that CBOR can't hold.
         """
         now = trio.current_time()  # each step keeps the deadline itself: one more scope would cost 5 us
         until = _Until(now + timeout, min(now + reach, now + timeout))
         failure: CallFailed | None = None
-        for path in self._at_hand():
+        for path in self._known():
             answer = await self._attempt(path, method, body(path), until)
             if not isinstance(answer, CallFailed):
                 return answer
@@ -116,7 +117,7 @@ class PathSelection:
             raise CallTimeout(self._peer_id, method)
         raise failure or Unreachable(self._peer_id, method)
 
-    def _at_hand(self) -> Iterator[Path]:
+    def _known(self) -> Iterator[Path]:
         if self._dialer.is_linked(self._peer_id):
             yield ""
         yield from self._via
@@ -142,7 +143,7 @@ class PathSelection:
             yield ""
 
     async def _attempt(self, path: Path, method: str, body: object, until: _Until) -> object | CallFailed:
-        """The answer, or why the call surely wasn't made. Raises CallFailed."""
+        """The answer, or why the call surely wasn't made. Raises `CallFailed`."""
         try:
             return await self._on(path, method, body, until)
         except ConnectionLost:

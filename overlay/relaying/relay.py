@@ -1,10 +1,10 @@
-"""The relay's part: pass sealed requests on to peers that are connected to it."""
+"""What a relay does: it passes sealed requests on to peers that are linked to it."""
 
 from __future__ import annotations
 
 import enum
 from collections import Counter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 import trio
@@ -21,7 +21,7 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.limits.token_bucket import TokenBuckets
-from overlay.rpc.links import Links
+from overlay.rpc.server import Handler
 from overlay.settings import RelayLimits
 
 RELAY_METHOD: Final = "overlay/relay"
@@ -29,18 +29,34 @@ LONGEST: Final = 3600.0  # seconds that a relayed call may take
 
 _PeerId = Annotated[str, Meta(min_length=1, max_length=64)]
 
-FORWARDED: Final[dict[str, type[CallFailed]]] = {
-    "lost": ConnectionLost,  # before its base
+FAILURES: Final[dict[str, type[CallFailed]]] = {
+    "lost": ConnectionLost,  # before `Unreachable`, of which it is a kind
     "unreachable": Unreachable,
     "overloaded": Overloaded,
     "timeout": CallTimeout,
     "too-large": BodyTooLarge,
 }
-"""What becomes of a call behind a relay, by the code with which the relay tells it."""
+"""The codes with which a relay tells its caller how the call behind it failed."""
+
+
+class RelayLinks(Protocol):
+    """What relaying needs of the links of its peer: satisfied by `overlay.rpc.links.Links`."""
+
+    def serve(self, method: str, handler: Handler) -> None:
+        """Answer calls of `method`."""
+        ...
+
+    def is_linked(self, peer_id: str) -> bool:
+        """Whether a call needs no dialling."""
+        ...
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Call `method` of a peer. Raises `CallFailed`."""
+        ...
 
 
 class Purpose(enum.IntEnum):
-    """What a passage is for, and so which method of the target's it goes to."""
+    """What a relayed request is for, and so which method of the target gets it."""
 
     OPENING = 0
     REQUEST = 1
@@ -50,7 +66,7 @@ METHODS: Final = {Purpose.OPENING: "overlay/relayed-opening", Purpose.REQUEST: "
 
 
 class RelayRequest(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a relay is asked for: `further` are the relays after it, at most one; `timeout` in seconds."""
+    """What a relay is asked to pass on. `further`: the relays after it, at most one. `timeout`: seconds."""
 
     target: _PeerId
     further: Annotated[tuple[_PeerId, ...], Meta(max_length=1)]
@@ -59,15 +75,17 @@ class RelayRequest(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     timeout: Annotated[float, Meta(ge=0, le=LONGEST)]
 
     def as_body(self) -> list[object]:
-        """As it travels."""
+        """The request as the body of a call."""
         return [self.target, list(self.further), int(self.purpose), self.sealed, self.timeout]
 
 
 class Relay:
-    """Holds nothing between calls; bounds what one caller, and all to one target, have under way, and how
-    many sessions one caller opens."""
+    """Passes requests on, within bounds on what one caller, and all callers of one target, have under way.
 
-    def __init__(self, links: Links, limits: RelayLimits) -> None:
+    It holds nothing between calls. It also bounds how many sessions one caller opens.
+    """
+
+    def __init__(self, links: RelayLinks, limits: RelayLimits) -> None:
         self._links = links
         self._limits = limits
         self._by_caller: Counter[str] = Counter()
@@ -116,7 +134,7 @@ class Relay:
         except CallRefused as error:
             raise Refusal(error.code, error.message) from error
         except CallFailed as error:
-            code = next((code for code, kind in FORWARDED.items() if isinstance(error, kind)), "relay")
+            code = next((code for code, kind in FAILURES.items() if isinstance(error, kind)), "relay")
             raise Refusal(code, error.reason) from error
         finally:
             for counter, key in counted:

@@ -1,4 +1,4 @@
-"""The ends of relayed calls: calling through relays, and answering what comes through them."""
+"""Relayed calls as the calling and the called peer handle them: sealed for each other, and passed on by relays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from overlay.errors import (
 )
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
-from overlay.relaying.relay import FORWARDED, LONGEST, METHODS, RELAY_METHOD, Purpose, RelayRequest
+from overlay.relaying.relay import FAILURES, LONGEST, METHODS, RELAY_METHOD, Purpose, RelayLinks, RelayRequest
 from overlay.relaying.secure_channel import (
     Number,
     Offer,
@@ -37,24 +37,24 @@ from overlay.relaying.secure_channel import (
 )
 from overlay.relaying.sessions import AcceptedSessions, OwnSessions
 from overlay.rpc.framing import FrameError, decode_item, encode_item
-from overlay.rpc.links import Links
 from overlay.rpc.server import Handler
 from overlay.settings import RelayLimits
 
 SKEW: Final = 30.0  # seconds by which clocks may differ
-
-OPENING_TIMEOUT: Final = 3.0  # seconds; a relay that says nothing mustn't use up the time of the next
+OPENING_TIMEOUT: Final = 3.0  # seconds; a relay that doesn't answer mustn't use up the time of the next
 _ENVELOPE: Final = 1024  # bytes by which a sealed request is longer than its body, at most
 
 
 class _Sealed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A sealed request and what is needed to open it."""
+
     session: SessionId
     number: Number
     request: bytes
 
 
 class _Request(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`expires`: seconds since 1970 by the caller's clock."""
+    """What a sealed request holds. `expires`: seconds since 1970 by the caller's clock."""
 
     method: Annotated[str, Meta(min_length=1, max_length=128)]
     body: bytes
@@ -62,7 +62,7 @@ class _Request(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
 
 
 class _Answer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`code` is empty when `body` is the result."""
+    """What a sealed answer holds; `code` is empty when `body` is the result."""
 
     code: str
     message: str
@@ -70,7 +70,7 @@ class _Answer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class _Opening:
-    """An attempt to open a session, shared by everybody who wants it."""
+    """An attempt to open a session, shared by all calls that need it."""
 
     def __init__(self) -> None:
         self.done = trio.Event()
@@ -78,10 +78,10 @@ class _Opening:
 
 
 class RelayedRpc:
-    """Calls of one peer through relays, both ways."""
+    """Calls other peers through relays, and answers the calls of others that come through relays."""
 
     def __init__(
-        self, identity: Identity, links: Links, limits: RelayLimits, *, clock: Callable[[], float] = time.time
+        self, identity: Identity, links: RelayLinks, limits: RelayLimits, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._identity = identity
         self._links = links
@@ -98,13 +98,13 @@ class RelayedRpc:
         links.serve(METHODS[Purpose.REQUEST], self._answer)
 
     def serve(self, method: str, handler: Handler) -> None:
-        """Answer calls of `method` that come through relays too; `handler` gets the id of who sealed the request."""
+        """Answer calls of `method` that come through relays; `handler` gets the id of the peer that sealed it."""
         self._handlers[method] = handler
 
     async def call(self, peer_id: str, relays: Sequence[str], method: str, body: object, *, timeout: float) -> object:
         """Call `method` of `peer_id` through `relays` (one, or two that know each other), within `timeout` seconds.
 
-        Raises the same kinds of `CallFailed` as a direct call, and FrameError.
+        Raises the same kinds of `CallFailed` as a direct call, and `FrameError` for a body that CBOR can't hold.
         """
         encoded = encode_item(body)
         deadline = trio.current_time() + min(timeout, LONGEST)
@@ -121,7 +121,7 @@ class RelayedRpc:
             self._own.forget(session)
             raise
         except CallRefused as error:
-            # What the peer has to say comes sealed. This may be from who stands between, after the request was served.
+            # The peer's own refusals come sealed. This one may be a relay's, made up after the request was served.
             self._own.forget(session)
             raise ConnectionLost(peer_id, method, f"{error.message} (through {relays[0]})") from error
         return self._result(session, number, raw, method)
@@ -142,20 +142,20 @@ class RelayedRpc:
             raise ProtocolError(session.peer_id, method, f"its answer {error}") from error
 
     async def _session(self, peer_id: str, relays: Sequence[str], method: str, deadline: float) -> SecureSession:
-        """One session for all calls on a peer, whose opening those that come meanwhile share.
+        """The session for all calls to a peer, opened when there is none; calls that come meanwhile share the opening.
 
-        Raises CallFailed, of which Unreachable and Overloaded say that the next way may be tried.
+        Raises `CallFailed`, of which `Unreachable` and `Overloaded` say that the next path may be tried.
         """
-        way = (peer_id, *relays)
+        path = (peer_id, *relays)
         with trio.move_on_at(deadline):
             while (session := self._own.get(peer_id, trio.current_time())) is None:
-                opening = self._opening.get(way)
+                opening = self._opening.get(path)
                 if opening is not None:
                     await opening.done.wait()
                     if opening.failure is not None:
                         raise opening.failure
                     continue
-                opening = self._opening[way] = _Opening()
+                opening = self._opening[path] = _Opening()
                 try:
                     session = await self._open(peer_id, relays, method, deadline)
                     self._own.put(session, trio.current_time())
@@ -163,13 +163,13 @@ class RelayedRpc:
                     opening.failure = error
                     raise
                 finally:
-                    del self._opening[way]
+                    del self._opening[path]
                     opening.done.set()
             return session
         raise CallTimeout(peer_id, method)
 
     async def _open(self, peer_id: str, relays: Sequence[str], method: str, deadline: float) -> SecureSession:
-        """Raises CallFailed; the call surely didn't arrive."""
+        """Open a session with a peer. Raises `CallFailed` of a kind that says that no call arrived."""
         offer = Offer(self._identity, peer_id, self._clock())
         left = max(deadline - trio.current_time(), 0.0)
         try:
@@ -189,7 +189,7 @@ class RelayedRpc:
         try:
             return await self._links.call(relays[0], RELAY_METHOD, relay_request.as_body(), timeout=timeout)
         except CallRefused as error:
-            kind = FORWARDED.get(error.code)
+            kind = FAILURES.get(error.code)
             if kind is None:
                 raise CallRefused(peer_id, method, error.code, error.message) from error
             raise kind(peer_id, method, f"{error.message} (through {relays[0]})") from error
@@ -199,13 +199,14 @@ class RelayedRpc:
             raise type(error)(peer_id, method, f"its relay {relays[0]}: {error.reason}") from error
 
     async def _accept(self, relay: str, body: object) -> object:
+        """Accept a session that another peer opens through a relay."""
         await trio.lowlevel.checkpoint()
         if not self._accepted_via.take(relay, trio.current_time()):
             raise Refusal("overloaded", "too many sessions are opened through this relay")
         try:
             opening = opening_of(body, self._identity.peer_id)
             if not abs(opening.time - self._clock()) <= SKEW:
-                raise Refusal("malformed", "the opening is old, or the clocks differ too much")
+                raise Refusal("stale", "the opening is old, or the clocks differ too much")
             session, answer = accept(self._identity, body, opening, secrets.token_bytes(16))
         except SecureChannelError as error:
             raise Refusal("malformed", str(error)) from error
@@ -222,7 +223,7 @@ class RelayedRpc:
             raise Refusal("malformed", str(error)) from error
         session = self._accepted.get(sealed.session, trio.current_time())
         if session is None:
-            raise Refusal("no-session", "it was started anew, or forgot who calls")
+            raise Refusal("no-session", "this peer was restarted, or forgot the session")
         try:
             plain = decode_item(session.open_request(sealed.number, sealed.request))
             request = msgspec.convert(plain, _Request, builtin_types=(bytes,))
@@ -230,7 +231,7 @@ class RelayedRpc:
             raise Refusal("malformed", str(error)) from error
         self._accepted.note_used(sealed.session, trio.current_time())
         if not request.expires >= self._clock() - SKEW:
-            raise Refusal("malformed", "the request has expired, or the clocks differ too much")
+            raise Refusal("stale", "the request has expired, or the clocks differ too much")
         code, message, result = await self._outcome(session.peer_id, request)
         return session.seal_answer(sealed.number, encode_item([code, message, result]))
 

@@ -1,4 +1,6 @@
-"""What the ends of a relayed call say to each other: pure, without I/O, clock or network.
+"""The channel between the two peers of a relayed call, sealed against the relays between them.
+
+Pure: without I/O, clock or network.
 
 1. The caller opens a session: its and the called peer's id, a fresh X25519 key and a time, signed by its identity.
 2. The called peer accepts: a session id, a fresh X25519 key and the hash of what it accepts, signed by its identity.
@@ -7,7 +9,7 @@
 3. Each request has a number of its own and is sealed (ChaCha20-Poly1305, RFC 8439) with that as the nonce; its answer
    is sealed with the same number in the other direction. A number is opened once.
 
-Whoever stands between sees sizes and times. A session's keys die with it: who steals an identity later can't read it.
+A relay sees sizes and times. A session's keys die with it: a thief of an identity can't read earlier sessions.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from nacl.exceptions import CryptoError
 from overlay.identity import Identity, verify
 from overlay.rpc.framing import FrameError, decode_item, encode_item
 
-WINDOW: Final = 4096  # numbers behind the greatest that are still opened: more than calls are under way
+WINDOW: Final = 4096  # numbers behind the greatest that are still opened: more than there are calls under way
 
 _OPENING_DOMAIN: Final = b"aqua-registry/relayed-opening/1\0"
 _ACCEPTANCE_DOMAIN: Final = b"aqua-registry/relayed-acceptance/1\0"
@@ -43,11 +45,11 @@ T = TypeVar("T", bound=Struct)
 
 
 class SecureChannelError(ValueError):
-    """Not from who it should be from, not for this peer, altered, or opened before."""
+    """What came isn't from the peer that it should be from, isn't for this peer, was altered, or was opened before."""
 
 
 class Opening(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`time`: seconds since 1970 by the caller's clock."""
+    """What a caller signs to open a session. `time`: seconds since 1970 by the caller's clock."""
 
     caller: _PeerId
     target: _PeerId
@@ -56,7 +58,7 @@ class Opening(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Acceptance(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`opening`: the hash of what is accepted."""
+    """What the called peer signs to accept a session. `opening`: the hash of the opening as it came."""
 
     opening: _Bytes32
     session: SessionId
@@ -69,10 +71,10 @@ class _Signed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class SecureSession:
-    """One end's part of a session with a peer, as the caller or as the called one."""
+    """A session with one peer, as its caller or as the called peer holds it."""
 
     def __init__(self, session_id: bytes, peer_id: str, requests: bytes, answers: bytes) -> None:
-        """`requests`, `answers`: the key of each direction."""
+        """`requests`, `answers`: the keys of the two directions, 32 bytes each."""
         self.id = session_id
         self.peer_id = peer_id
         self._requests = requests
@@ -82,13 +84,13 @@ class SecureSession:
         self._opened = 0  # bit n: number greatest - n
 
     def seal_request(self, plain: bytes) -> tuple[int, bytes]:
-        """Its number, and what is sent."""
+        """The number of a request, and the sealed request."""
         number = self._next
         self._next += 1
         return number, self._seal(self._requests, number, plain)
 
     def open_request(self, number: int, sealed: bytes) -> bytes:
-        """Each number once. Raises BadSeal."""
+        """The request in `sealed`; each number is opened once. Raises `SecureChannelError`."""
         if number <= self._greatest - WINDOW or (
             number <= self._greatest and self._opened >> (self._greatest - number) & 1
         ):
@@ -101,11 +103,11 @@ class SecureSession:
         return plain
 
     def seal_answer(self, number: int, plain: bytes) -> bytes:
-        """To be called once per number."""
+        """The sealed answer to a request. To be called once per number, since a nonce mustn't repeat."""
         return self._seal(self._answers, number, plain)
 
     def open_answer(self, number: int, sealed: bytes) -> bytes:
-        """Raises BadSeal."""
+        """The answer to the request of that number. Raises `SecureChannelError`."""
         return self._open(self._answers, number, sealed)
 
     def _seal(self, key: bytes, number: int, plain: bytes) -> bytes:
@@ -119,16 +121,16 @@ class SecureSession:
 
 
 class Offer:
-    """A session that this peer opens."""
+    """The opening of a session by this peer, until it is accepted."""
 
     def __init__(self, identity: Identity, target: str, now: float) -> None:
         public, self._private = crypto_box_keypair()
         self._target = target
         self.sealed = _signed(identity, _OPENING_DOMAIN, Opening(identity.peer_id, target, public, now))
-        """What is sent."""
+        """The signed opening, as it is sent."""
 
     def accepted(self, raw: object) -> SecureSession:
-        """The session, if the target accepted this offer. Raises BadSeal."""
+        """The session, if the target accepted this offer. Raises `SecureChannelError`."""
         acceptance = _opened(raw, self._target, _ACCEPTANCE_DOMAIN, Acceptance)
         if acceptance.opening != sha256(self.sealed).digest():
             raise SecureChannelError("another session was accepted")
@@ -136,7 +138,7 @@ class Offer:
 
 
 def opening_of(raw: object, target: str) -> Opening:
-    """What somebody asks `target` for, signed by the caller that it names. Raises BadSeal."""
+    """The opening in `raw`, signed by the caller that it names and meant for `target`. Raises `SecureChannelError`."""
     try:
         caller = msgspec.convert(decode_item(_parts(raw).payload), Opening, builtin_types=(bytes,)).caller
     except (msgspec.ValidationError, FrameError) as error:
@@ -148,7 +150,10 @@ def opening_of(raw: object, target: str) -> Opening:
 
 
 def accept(identity: Identity, raw: object, opening: Opening, session_id: bytes) -> tuple[SecureSession, bytes]:
-    """The session that `opening`, sent as `raw`, asks for, and what is answered. Raises BadSeal."""
+    """The session that `opening`, which came as `raw`, asks for, and the answer that accepts it.
+
+    Raises `SecureChannelError`.
+    """
     public, private = crypto_box_keypair()
     acceptance = Acceptance(sha256(_raw(raw)).digest(), session_id, public)
     answer = _signed(identity, _ACCEPTANCE_DOMAIN, acceptance)

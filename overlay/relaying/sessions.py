@@ -1,9 +1,11 @@
-"""Sessions that a peer has with those that it calls, and with those that call it, through relays: bounded."""
+"""The sessions of relayed calls that one peer remembers: with peers that it calls, and with peers that call it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from typing import Final, NamedTuple
+
+from cachetools import LRUCache
 
 from overlay.relaying.secure_channel import SecureSession
 
@@ -16,17 +18,19 @@ JUST_OPENED: Final = 5.0  # seconds within which a session's first request may b
 
 
 class _Open(NamedTuple):
+    """A session, and when it was opened and last used."""
+
     session: SecureSession
     opened: float
     used: float
 
 
 class OwnSessions:
-    """One per called peer, the least recently used forgotten first."""
+    """The sessions that this peer opened: one per called peer, the least recently used forgotten first."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._sessions: OrderedDict[str, _Open] = OrderedDict()
+        """`most`: peers whose sessions are remembered."""
+        self._sessions: LRUCache[str, _Open] = LRUCache(most)
 
     def get(self, peer_id: str, now: float) -> SecureSession | None:
         """The session to call the peer with, if there is a good one. `now`: seconds of a clock that only goes on."""
@@ -34,27 +38,28 @@ class OwnSessions:
         if known is None or now - known.opened > RENEWED_AFTER or now - known.used > IDLE:
             return None
         self._sessions[peer_id] = known._replace(used=now)
-        self._sessions.move_to_end(peer_id)
         return known.session
 
     def put(self, session: SecureSession, now: float) -> None:
+        """Remember a session that was opened just now, in place of the one before it."""
         self._sessions[session.peer_id] = _Open(session, now, now)
-        self._sessions.move_to_end(session.peer_id)
-        if len(self._sessions) > self._most:
-            self._sessions.popitem(last=False)
 
     def forget(self, session: SecureSession) -> None:
-        """It's of no use any more."""
+        """Use a session no more."""
         known = self._sessions.get(session.peer_id)
         if known is not None and known.session is session:
             del self._sessions[session.peer_id]
 
 
 class AcceptedSessions:
-    """Of callers, a few of each. When there are too many, those that are idle go first, then those that were never
-    used, then the least recently used."""
+    """The sessions that other peers opened with this one, a few of each.
+
+    When there are too many, those that are idle are forgotten first, then those that were never used, then the least
+    recently used. So a peer that only opens sessions displaces no caller that uses its own.
+    """
 
     def __init__(self, most: int) -> None:
+        """`most`: sessions that are remembered, of all callers together."""
         self._most = most
         self._unused: OrderedDict[bytes, _Open] = OrderedDict()
         self._used: OrderedDict[bytes, _Open] = OrderedDict()
@@ -64,19 +69,21 @@ class AcceptedSessions:
         return len(self._unused) + len(self._used)
 
     def get(self, session_id: bytes, now: float) -> SecureSession | None:
+        """The session of that id, unless it is unknown or too old."""
         known = self._unused.get(session_id) or self._used.get(session_id)
         if known is None or now - known.opened > LIFETIME:
             return None
         return known.session
 
     def note_used(self, session_id: bytes, now: float) -> None:
-        """Its caller proved that it has the key."""
+        """Note that the caller of a session has just proved that it has the key."""
         known = self._unused.pop(session_id, None) or self._used.get(session_id)
         if known is not None:
             self._used[session_id] = known._replace(used=now)
             self._used.move_to_end(session_id)
 
     def put(self, session: SecureSession, now: float) -> None:
+        """Remember a session that was accepted just now."""
         of_caller = self._of_caller.setdefault(session.peer_id, deque())
         if len(of_caller) >= OF_ONE_CALLER:
             self._forget(of_caller[0])

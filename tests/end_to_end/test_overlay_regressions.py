@@ -358,10 +358,10 @@ async def test_a_websocket_that_its_listener_keeps_half_closed_is_closed_when_th
         nursery.cancel_scope.cancel()
 
 
-async def test_a_connection_whose_closing_was_cancelled_is_closed_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overlay.libp2p.workarounds.closed_connections._BEING_MADE", 0.0)
+async def test_a_connection_whose_closing_was_cancelled_is_closed_later() -> None:
+    settings = OverlaySettings(listen=(), member=False, dial_timeout=0.5)
     async with (
-        open_host(Identity.generate(), DIALS_ONLY) as dialler,
+        open_host(Identity.generate(), settings) as dialler,
         echoing_host() as host,
         echoing_host() as another,
     ):
@@ -371,8 +371,13 @@ async def test_a_connection_whose_closing_was_cancelled_is_closed_later(monkeypa
             await dialler.disconnect(host.peer_id)
         assert not dialler.is_connected(host.peer_id)
         await eventually(partial(_connected, host, dialler.peer_id), lambda connected: connected)
-        await dialler.connect(another.listen_addresses()[0], timeout=5)
-        await eventually(partial(_connected, host, dialler.peer_id), lambda connected: not connected)
+
+        async def connected_after_the_next_dial() -> bool:
+            await dialler.connect(another.listen_addresses()[0], timeout=5)
+            await dialler.disconnect(another.peer_id)
+            return host.is_connected(dialler.peer_id)
+
+        await eventually(connected_after_the_next_dial, lambda connected: not connected, 15)
 
 
 async def _connected(host: Host, peer_id: str) -> bool:

@@ -6,7 +6,7 @@ list is configurable too, and mplex hangs under load. So both lists are always p
 TLS comes first because bulk reads over it are three times faster than over noise; the dialler's order decides.
 TLS of 0.8.1 authenticates both sides (TLS 1.3 only; the server demands a certificate; the signature of the host key
 over the certificate's key is verified; the dialler compares with the id that it dialled), which
-tests/unit/overlay/test_impersonation.py holds it to. AutoTLS, which replaces that check, stays off.
+tests/end_to_end/test_overlay_regressions.py tests. AutoTLS, which replaces that check, stays off.
 
 Remove: the lists when libp2p's defaults are Noise, TLS and Yamux alone.
 """
@@ -44,6 +44,7 @@ class TlsTransport(TLSTransport):
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def create_ssl_context(self, server_side: bool = False) -> ssl.SSLContext:
+        """The context of either side, made at its first use."""
         context = self._contexts.get(server_side)
         if context is None:
             context = self._contexts[server_side] = super().create_ssl_context(server_side)
@@ -52,9 +53,11 @@ class TlsTransport(TLSTransport):
         return context
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
+        """Secure an accepted connection, read in bulk."""
         return await super().secure_inbound(cast("IRawConnection", BulkReads(conn)))
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
+        """Secure a dialled connection, read in bulk."""
         return await super().secure_outbound(cast("IRawConnection", BulkReads(conn)), peer_id)
 
 

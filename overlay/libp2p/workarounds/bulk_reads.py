@@ -24,6 +24,7 @@ class BulkReads:
         self._connection = connection
 
     async def read(self, n: int | None = None) -> bytes:
+        """Read `n` bytes at most, or 64 KiB where TLS asks for 4."""
         return await self._connection.read(_BULK if n == _PIECE else n)
 
     def __getattr__(self, name: str) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 from libp2p.io.trio import TrioTCPStream
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from libp2p.network.swarm import Swarm
     from libp2p.peer.id import ID
 
-_BEING_MADE: Final = 30.0  # seconds for which a connection may be unknown to the swarm: longer than any dial takes
-
 
 class _Dialled(NamedTuple):
     peer: ID
@@ -40,9 +38,10 @@ class _Dialled(NamedTuple):
 class _NotingSecurity(SecurityMultistream):
     """Negotiates security, and notes each connection that asks for it."""
 
-    def __init__(self, before: SecurityMultistream, swarm: Swarm) -> None:
+    def __init__(self, before: SecurityMultistream, swarm: Swarm, longest_dial: float) -> None:
         super().__init__(before.transports)
         self._swarm = swarm
+        self._longest_dial = longest_dial
         self.dialled: list[_Dialled] = []
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
@@ -53,7 +52,7 @@ class _NotingSecurity(SecurityMultistream):
         return await super().secure_outbound(conn, peer_id)
 
     async def _close_orphans(self) -> None:
-        known = trio.current_time() - _BEING_MADE
+        known = trio.current_time() - self._longest_dial
         remaining = [dialled for dialled in self.dialled if dialled.stream.socket.fileno() >= 0]
         orphans = [one for one in remaining if one.when < known and not self._has_connection(one.peer)]
         self.dialled = [one for one in remaining if one not in orphans]
@@ -78,9 +77,12 @@ def _beneath(conn: IRawConnection) -> trio.SocketStream | None:
 
 
 @asynccontextmanager
-async def connections_closed_at_last(swarm: Swarm) -> AsyncIterator[None]:
-    """Within, `swarm` is run; at the end every connection that it dialled is closed."""
-    noting = _NotingSecurity(swarm.upgrader.security_multistream, swarm)
+async def connections_closed_at_last(swarm: Swarm, longest_dial: float) -> AsyncIterator[None]:
+    """Close every connection that `swarm` dialled, at the end of the block within which it runs.
+
+    `longest_dial`: seconds, longer than any dial takes: for so long a connection may be unknown to the swarm.
+    """
+    noting = _NotingSecurity(swarm.upgrader.security_multistream, swarm, longest_dial)
     swarm.upgrader.security_multistream = noting
     try:
         yield

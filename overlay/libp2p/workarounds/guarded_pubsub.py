@@ -75,14 +75,17 @@ class GuardedRouter(GossipSub):
     """A router that sends messages without their sender's addresses, and forgets topics that it left."""
 
     async def leave(self, topic: str) -> None:
+        """Leave a topic, and keep nothing of it."""
         await super().leave(topic)
         self.time_since_last_publish.pop(topic, None)
 
     async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
+        """Handle control messages of a peer that hasn't sent more than it may."""
         if cast("GuardedPubsub", self.pubsub).charge(str(sender_peer_id)):
             await super().handle_rpc(rpc, sender_peer_id)
 
     def send_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC, priority: bool = False) -> None:
+        """Send without our signed addresses."""
         rpc.ClearField("senderRecord")
         super().send_rpc(peer_id, rpc, priority)
 
@@ -102,6 +105,7 @@ class GuardedPubsub(Pubsub):
         self._admit = admit
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """Forward a message that is admitted, or is our own."""
         try:
             message_id = self.get_message_id(msg)
             if msg_forwarder != self.my_id and not await self._admit(str(msg_forwarder), msg):
@@ -114,6 +118,7 @@ class GuardedPubsub(Pubsub):
             log.info("a gossip message was dropped", forwarder=str(msg_forwarder), error=repr(error)[:200])
 
     def handle_subscription(self, origin_id: ID, sub_message: rpc_pb2.RPC.SubOpts) -> None:
+        """Note that a peer subscribed or unsubscribed, unless it sent more than it may."""
         if len(sub_message.topicid) <= LONGEST_TOPIC and self.charge(str(origin_id)):
             super().handle_subscription(origin_id, sub_message)
 

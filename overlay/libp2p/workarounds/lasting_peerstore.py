@@ -25,6 +25,7 @@ class LastingPeerStore(PeerStore):
         self._own_key_pair = key_pair
 
     def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
+        """Remember addresses of a peer, and restore our own keys if that pushed them out."""
         super().add_addrs(peer_id, addrs, ttl)
         if not self.has_peer(self._own_id):
             self.add_key_pair(self._own_id, self._own_key_pair)

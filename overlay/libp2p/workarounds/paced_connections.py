@@ -31,6 +31,7 @@ class PacedConnection:
         self._pause = pause
 
     async def read(self, n: int | None = None) -> bytes:
+        """Read `n` bytes, after the pause of the peer where they are a frame's header."""
         if n == _HEADER and (seconds := self._pause(self._peer_id)) > 0:
             await trio.sleep(seconds)
         return await self._connection.read(n)

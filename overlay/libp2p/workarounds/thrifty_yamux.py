@@ -2,7 +2,7 @@
 peer: half of the system calls of a link whose frames are small.
 
 Here the credit that reads give back waits for the next frame that is sent anyway, or until the sender has less than
-three quarters of the smallest window left; so it isn't held up by that. (The first read of a stream doubles its window:
+three quarters of the smallest window left; so the sender isn't held up. (The first read of a stream doubles its window: that is
 credit too, for which a stream of one message has no use.)
 
 A second fault keeps a subclass from being configured: libp2p makes a plain `Yamux` for its protocol id, whatever class
@@ -60,13 +60,15 @@ class ThriftyYamux(Yamux):
 
 
 class _ThriftyMuxers(MuxerMultistream):
-    """Negotiates yamux, and makes it a thrifty one, over a paced connection."""
+    """Negotiates yamux, and makes a thrifty one of it over a paced connection."""
 
-    pause: Pause
+    def __init__(self, negotiate_timeout: int, pause: Pause) -> None:
+        super().__init__(thrifty_yamux_option(), negotiate_timeout)
+        self._pause = pause
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        paced = cast("ISecureConn", PacedConnection(conn, str(peer_id), self.pause))
+        paced = cast("ISecureConn", PacedConnection(conn, str(peer_id), self._pause))
         return self._annotate_connection(ThriftyYamux(paced, peer_id), conn, protocol)
 
 
@@ -77,7 +79,4 @@ def thrifty_yamux_option() -> TMuxerOptions:
 
 def hold_window_updates_back(swarm: Swarm, pause: Pause) -> None:
     """Make every connection of `swarm` a thrifty and paced one. To be called before it listens or dials."""
-    upgrader = swarm.upgrader
-    muxers = _ThriftyMuxers(thrifty_yamux_option(), upgrader.muxer_multistream.negotiate_timeout)
-    muxers.pause = pause
-    upgrader.muxer_multistream = muxers
+    swarm.upgrader.muxer_multistream = _ThriftyMuxers(swarm.upgrader.muxer_multistream.negotiate_timeout, pause)
