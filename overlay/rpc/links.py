@@ -1,11 +1,4 @@
-"""All links of a peer: one per pair of peers, made when a call needs it.
-
-Where both peers opened a stream at the same time, the one stays that was opened by the peer whose id is smaller (base58
-texts compared as strings; for ids of one length that is the order of their bytes). The other is retired: it takes no
-new calls, those in flight finish on it, and nobody notices. A stream that comes when a link has been up for a while
-replaces it, since a peer opens a stream only when it knows of no link; and one of another run of the peer's process
-ends the old link.
-"""
+"""All links of a peer: one per pair of peers, made when a call needs it. `link_choice` says which stays of two."""
 
 from __future__ import annotations
 
@@ -28,6 +21,8 @@ from overlay.errors import (
 from overlay.rpc.counters import Counters
 from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
+from overlay.rpc.link_choice import Choice, choose
+from overlay.rpc.link_state import Cause
 from overlay.rpc.protocol import METHOD_MAX_LENGTH, VERSION, Hello
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
@@ -247,38 +242,31 @@ class Links:
         finally:
             link.end("the link failed")
             self._forget(link)
-            if link.fell_silent and not self._streams.get(link.peer_id) and self._nursery is not None:
+            if link.cause is Cause.SILENT and not self._streams.get(link.peer_id) and self._nursery is not None:
                 # Nothing comes through the connection any more; over it, every attempt to link again would time out.
                 self._nursery.start_soon(self._dialler.disconnect, link.peer_id)
             if dial is not None and link.remote is None:
-                kind = ProtocolError if link.broke_protocol else Unreachable
+                kind = ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable
                 self._dialled(link.peer_id, dial, (kind, link.loss))
 
     def _up(self, link: Link) -> None:
         """The peer said hello: choose the link that stays, and tell who waits for one."""
         peer_id, current = link.peer_id, self._current.get(link.peer_id)
-        if current is not None and current.usable and not self._replaces(link, current):
+        choice = choose(link, current, self._settings.calls.hello_timeout)
+        if choice is Choice.KEEP:
             link.retire()
             return
         self._current[peer_id] = link
-        if current is None or not _continues(link, current):
+        if current is not None and choice is Choice.REPLACE:
+            current.retire()
+        else:
             if current is not None:
                 current.end("the peer was started anew")
                 self._tell_down(peer_id)
             self._tell_up(link)
-        else:
-            current.retire()
         dial = self._dials.get(peer_id)
         if dial is not None:
             self._dialled(peer_id, dial, None)
-
-    def _replaces(self, link: Link, current: Link) -> bool:
-        if not _continues(link, current):
-            return True
-        at_the_same_time = trio.current_time() - current.up_since <= self._settings.calls.hello_timeout
-        if not at_the_same_time or link.opened_by == current.opened_by:
-            return True
-        return link.opened_by < current.opened_by
 
     def _forget(self, link: Link) -> None:
         """A link ended."""
@@ -303,8 +291,3 @@ class Links:
 
 def _is_member(link: Link) -> bool:
     return link.remote is not None and link.remote.member
-
-
-def _continues(link: Link, former: Link) -> bool:
-    """Whether two links, both up, lead to the same run of the peer's process."""
-    return former.usable and link.remote == former.remote
