@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 
+import msgspec
 import structlog
 import trio
-from msgspec import Struct
 
 from overlay.errors import (
     BodyTooLarge,
@@ -18,7 +18,7 @@ from overlay.errors import (
     ProtocolNotSupported,
     Unreachable,
 )
-from overlay.rpc.counters import Counters
+from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
 from overlay.rpc.link_choice import Choice, choose
@@ -32,24 +32,6 @@ from overlay.tasks import TaskStatus
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a peer that dials again meanwhile
-
-
-class LinkStatistics(Struct, frozen=True):
-    """Links now, and what went over all of them since the start (see `Counters`)."""
-
-    links: int
-    members: int
-    bytes_received: int
-    bytes_sent: int
-    calls_made: int
-    calls_failed: int
-    calls_served: int
-    refused: int
-    internal_errors: int
-    overloaded: int
-    malformed: int
-    stalled: int
-    dial_failures: int
 
 
 class _Dial:
@@ -155,10 +137,9 @@ class Links:
         self._when_unreachable.append(callback)
 
     def statistics(self) -> LinkStatistics:
-        """Links and traffic as of now."""
-        counts = {name: getattr(self._counters, name) for name in Counters.__slots__}
+        """Links and counts as of now."""
         members = sum(map(_is_member, self._current.values()))
-        return LinkStatistics(links=len(self._current), members=members, **counts)
+        return LinkStatistics(links=len(self._current), members=members, **msgspec.structs.asdict(self._counters))
 
     async def _link(self, peer_id: str, method: str) -> Link:
         """The link to a peer, made when there is none. Waits as long as a dial may take."""
