@@ -30,10 +30,12 @@ from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
 from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
+from overlay.limits.loop_lag import LoopLag
 from overlay.pubsub.topics import Topics
 from overlay.relaying.path_selection import PathSelection
 from overlay.relaying.relay import Relay
 from overlay.relaying.relayed_rpc import RelayedRpc
+from overlay.rpc.counters import LinkStatistics
 from overlay.rpc.links import Links
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, StreamHandler
@@ -46,36 +48,17 @@ _FIND_METHOD = "overlay/find"
 _NODES = 2  # through which a light client acts
 
 
-class OverlayStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a peer has at present, and counts since its start."""
+class OverlayStatistics(LinkStatistics, kw_only=True):
+    """What a peer is doing: its links and counts, as of now."""
 
     connections: int
     """Open connections, with or without a link."""
-    links: int
-    """Open links, to members and light clients."""
-    members: int
-    """Live members, this peer not counted."""
     routing_table: int
     """Peers in the Kad table."""
-    calls_made: int
-    calls_failed: int
-    """Calls of this peer that raised."""
-    calls_served: int
-    """Calls of others that a handler answered."""
-    refused: int
-    """Calls of others that a handler refused."""
-    internal_errors: int
-    """Calls of others on which a handler broke."""
-    overloaded: int
-    """Calls of others that were turned away because their sender had too many under way."""
-    malformed: int
-    """Frames that broke the protocol."""
-    stalled: int
-    """Links given up because nothing came or went."""
-    bytes_received: int
-    bytes_sent: int
-    dial_failures: int
-    """Attempts to connect that failed."""
+    loop_lag_max: float
+    """Seconds by which the loop was late at worst, in the last minute: for as long nothing was answered."""
+    loop_lag_p99: float
+    """Seconds that 99 of 100 turns of the loop weren't later than, in the last minute."""
 
 
 class OverlayPeer:
@@ -105,6 +88,7 @@ class OverlayPeer:
             parse_peer_address(address)[1] != host.peer_id for address in settings.bootstrap
         )
         self._joined = trio.Event()
+        self._loop_lag = LoopLag()
         self._membership_callbacks: list[Callable[[], None]] = []
         self._departures = Departures(host, self._links, self._routing, settings.dial_timeout, self._note_change)
         if settings.member:
@@ -252,23 +236,14 @@ class OverlayPeer:
 
     def statistics(self) -> OverlayStatistics:
         """Counts as of now."""
-        links = self._links.statistics()
+        counts = msgspec.structs.asdict(self._links.statistics()) | {"dial_failures": self._host.dial_failures}
+        lag = self._loop_lag.statistics()
         return OverlayStatistics(
             connections=len(self._host.connected_peers()),
-            links=links.links,
-            members=links.members,
             routing_table=len(self._routing),
-            calls_made=links.calls_made,
-            calls_failed=links.calls_failed,
-            calls_served=links.calls_served,
-            refused=links.refused,
-            internal_errors=links.internal_errors,
-            overloaded=links.overloaded,
-            malformed=links.malformed,
-            stalled=links.stalled,
-            bytes_received=links.bytes_received,
-            bytes_sent=links.bytes_sent,
-            dial_failures=self._host.dial_failures,
+            loop_lag_max=lag.max,
+            loop_lag_p99=lag.p99,
+            **counts,
         )
 
     @property
@@ -330,13 +305,14 @@ class OverlayPeer:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run all of the peer's tasks until cancelled."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._links.run)
-            await nursery.start(self._topics.run)
-            nursery.start_soon(self._bootstrap.run)
-            nursery.start_soon(self._departures.run)
-            nursery.start_soon(self._peer_records.run)
-            task_status.started()
+        with self._loop_lag.measured():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._links.run)
+                await nursery.start(self._topics.run)
+                nursery.start_soon(self._bootstrap.run)
+                nursery.start_soon(self._departures.run)
+                nursery.start_soon(self._peer_records.run)
+                task_status.started()
 
     def _note_change(self, member: bool) -> None:
         if self.is_isolated():

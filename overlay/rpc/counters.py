@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct, kw_only=True):
     """Running counts, shared by all links of a peer."""
 
     bytes_received: int = 0
     bytes_sent: int = 0
     calls_made: int = 0
+    """Calls of other peers by this one."""
     calls_failed: int = 0
+    """Of those, the ones that ended with an error."""
     calls_served: int = 0
+    """Calls of this peer by others that its handlers answered."""
     refused: int = 0
     """Requests that a handler refused."""
     internal_errors: int = 0
@@ -21,7 +23,17 @@ class Counters:
     overloaded: int = 0
     """Requests that were turned away because their sender had too many under way."""
     malformed: int = 0
-    """Links that were reset because the peer broke the protocol, and requests whose body wasn't CBOR."""
+    """Links that were reset because the peer broke the protocol, and bodies that weren't CBOR."""
     stalled: int = 0
     """Links that were reset because the peer took nothing or said nothing for too long."""
     dial_failures: int = 0
+    """Attempts to link to a peer that failed."""
+
+
+class LinkStatistics(Counters, kw_only=True):
+    """Links now, and what went over all of them since the start."""
+
+    links: int
+    """Open links, to members and light clients."""
+    members: int
+    """Links to members."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import trio
 
 from overlay.errors import BodyTooLarge, ConnectionLost, Overloaded, ProtocolError, StreamBroken
 from overlay.rpc.counters import Counters
 from overlay.rpc.framing import HEADER_BYTES, FrameDecoder, FrameError, decode_item
+from overlay.rpc.link_state import Action, Cause, LinkState, Phase
 from overlay.rpc.pending import LinkLost, PendingCalls, failure
 from overlay.rpc.protocol import (
     Bye,
@@ -30,10 +32,9 @@ from overlay.rpc.transport import ByteStream
 from overlay.rpc.write_queue import BATCH_BYTES, WriteQueue, WriteQueueClosed, WriteQueueFull
 from overlay.settings import CallLimits
 
-_READ_BYTES = 64 * 1024
-_LONGEST_TIMEOUT = 3600.0
-_CLOSING_TIMEOUT = 1.0
-_SECOND_TO_ASK = 1.25  # ping intervals after which the side that didn't open the link asks
+_READ_BYTES: Final = 64 * 1024
+_LONGEST_TIMEOUT: Final = 3600.0
+_CLOSING_TIMEOUT: Final = 1.0
 
 
 class NotSent(Exception):
@@ -41,7 +42,7 @@ class NotSent(Exception):
 
 
 class Link:
-    """Calls to and from one peer on one stream. `run` does all the work and owns all tasks."""
+    """Calls to and from one peer on one stream, as its `LinkState` says. `run` does all the work and owns all tasks."""
 
     def __init__(
         self,
@@ -57,32 +58,46 @@ class Link:
         """`opened_by`: the peer id of the side that opened the stream. `hello`: our own."""
         self.peer_id = peer_id
         self.opened_by = opened_by
-        self.remote: Hello | None = None
-        """What the peer said of itself; None until it did."""
-        self.up_since = 0.0
-        self.loss = ""
-        """Why the link ended; empty while it lives."""
-        self.broke_protocol = False
-        """Whether it ended because the peer broke the rules."""
-        self.fell_silent = False
-        """Whether it ended because the peer, once met, gave no sign of life any more."""
+        self._state = LinkState(limits, opened_by_peer=opened_by == peer_id)
         self._stream = stream
-        self._own_hello = hello
         self._limits = limits
         self._counters = counters
         self._write_queue = WriteQueue(limits.max_write_buffer, 2 * limits.max_frame)
         self._pending = PendingCalls()
         self._server = RequestServer(peer_id, handlers, self._write_queue, limits, counters, self._close_when_drained)
+        self._to_send: dict[Action, Frame] = {
+            Action.SEND_HELLO: hello,
+            Action.SEND_PING: Ping(),
+            Action.SEND_PONG: Pong(),
+            Action.SEND_BYE: Bye(),
+        }
         self._nursery: trio.Nursery | None = None
         self._ended = trio.Event()
-        self._said_bye = False
-        self._heard_bye = False
-        self._heard_at = 0.0
+
+    @property
+    def remote(self) -> Hello | None:
+        """What the peer said of itself; None until it did."""
+        return self._state.remote
+
+    @property
+    def up_since(self) -> float:
+        """When the peer said hello, in Trio's time."""
+        return self._state.up_since
 
     @property
     def usable(self) -> bool:
         """Whether calls can be made on it now."""
-        return self.remote is not None and not self.loss and not self._said_bye
+        return self._state.usable
+
+    @property
+    def loss(self) -> str:
+        """Why the link ended, for people; empty while it lives."""
+        return self._state.ended.reason if self._state.ended else ""
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why the link ended; None while it lives."""
+        return self._state.ended.cause if self._state.ended else None
 
     async def run(self, when_up: Callable[[Link], None]) -> None:
         """Say hello, then serve until the stream ends, the peer breaks the rules, or the task is cancelled.
@@ -93,40 +108,31 @@ class Link:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if self.loss:  # given up before it started
-                    return
-                self._write_queue.put(encode(self._own_hello))
-                nursery.start_soon(self._write_frames)
-                nursery.start_soon(self._watch_silence)
-                await self._read_frames(when_up)
+                self._do(self._state.opened(trio.current_time()))
+                if self._state.ended is None:  # else it was given up before it started
+                    nursery.start_soon(self._write_frames)
+                    nursery.start_soon(self._keep_time)
+                    await self._read_frames(when_up)
         finally:
-            drained = not self.loss and self._drained
             self.end("the link was closed")
             self._write_queue.close()
             self._pending.lose()
             self._ended.set()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_TIMEOUT):
-                await (self._stream.close() if drained else self._stream.reset())
+                await (self._stream.close() if self.cause is Cause.DONE else self._stream.reset())
 
     async def wait_ended(self) -> None:
         """Wait until the link is lost or closed."""
         await self._ended.wait()
 
-    def end(self, reason: str, *, broke_protocol: bool = False) -> None:
-        """Give the link up, at once."""
-        if not self.loss:
-            self.loss = reason
-            self.broke_protocol = broke_protocol
-            self._counters.malformed += broke_protocol
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+    def end(self, reason: str) -> None:
+        """Give the link up, at once, for a reason of this side's."""
+        self._end(Cause.CLOSED, reason)
 
     def retire(self) -> None:
         """Make no more calls on it; end it when those under way, both ways, are done."""
-        if not self._said_bye and not self.loss:
-            self._said_bye = True
-            self._put(Bye())
-            self._close_when_drained()
+        self._do(self._state.retire())
+        self._close_when_drained()
 
     async def call(self, method: str, body: bytes, deadline: float) -> object:
         """Call the peer with an encoded body; the caller cancels this at `deadline`, which the peer is told.
@@ -154,7 +160,7 @@ class Link:
             raise ConnectionLost(self.peer_id, method, self.loss) from None
         finally:
             if self._pending.give_up(call_id) and in_write_queue:
-                self._put(Cancel(call_id))
+                self._send(Cancel(call_id))
             self._close_when_drained()
         if not isinstance(answer, Response):
             raise failure(self.peer_id, method, answer)
@@ -170,50 +176,51 @@ class Link:
             while True:
                 chunk = await self._stream.read_some(_READ_BYTES)
                 if not chunk:
-                    self.end("the peer closed the link")
+                    self._end(Cause.LOST, "the peer closed the link")
                     return
-                self._heard_at = trio.current_time()
+                now = trio.current_time()
+                self._state.heard(now)
                 self._counters.bytes_received += len(chunk)
                 for item in decoder.feed(chunk):
-                    frame = parse(item)
-                    if self.remote is not None:
-                        self._receive(frame)
-                    else:
-                        self._meet(frame)
-                        when_up(self)
+                    self._receive(parse(item), now, when_up)
         except StreamBroken as error:
-            self.end(f"the stream broke: {error}")
+            self._end(Cause.LOST, f"the stream broke: {error}")
         except FrameError as error:
-            self.end(f"the peer broke the protocol: {error}", broke_protocol=True)
+            self._end(Cause.BROKE_PROTOCOL, f"the peer broke the protocol: {error}")
         except WriteQueueFull:
-            self.end("the peer doesn't read", broke_protocol=True)
+            self._end_unread()
 
-    def _meet(self, frame: Frame) -> None:
-        if not isinstance(frame, Hello):
-            raise FrameError("the first frame isn't a hello")
-        self.remote = frame
-        self.up_since = trio.current_time()
-
-    def _receive(self, frame: Frame) -> None:
+    def _receive(self, frame: Frame, now: float, when_up: Callable[[Link], None]) -> None:
+        action = self._state.receive(frame, now)
         match frame:
-            case Response() | Refused() | Failed():
+            case Response() | Refused() | Failed() if action is Action.SETTLE:
                 self._pending.settle(frame)
-            case Request():
-                if self._heard_bye:
-                    raise FrameError("a request after a bye")
+            case Request() if action is Action.SERVE:
                 assert self._nursery is not None
                 self._server.accept(frame, self._nursery)
-            case Cancel():
+            case Cancel() if action is Action.CANCEL:
                 self._server.cancel(frame.id)
-            case Ping():
-                self._write_queue.put(encode(Pong()))
-            case Pong():
-                pass
-            case Bye():
-                self._heard_bye = True
+            case Hello() if action is Action.GREETED:
+                when_up(self)
+            case _:
+                self._do(action)
                 self._close_when_drained()
-            case Hello():
-                raise FrameError("a second hello")
+
+    def _do(self, action: Action) -> None:
+        """Send a frame, or stop: what needs no frame of the peer's."""
+        if action is Action.STOP:
+            self._stop()
+        elif action in self._to_send:
+            self._send(self._to_send[action])
+
+    def _send(self, frame: Frame) -> None:
+        """Say what can't wait for room."""
+        if self._state.ended is not None:
+            return
+        try:
+            self._write_queue.put(encode(frame))
+        except WriteQueueFull:
+            self._end_unread()
 
     async def _write_frames(self) -> None:
         try:
@@ -225,53 +232,38 @@ class Link:
                     with trio.move_on_after(self._limits.write_timeout) as scope:
                         await self._stream.write(piece)
                     if scope.cancelled_caught:
-                        self._counters.stalled += 1
-                        self.end(f"the peer read nothing for {self._limits.write_timeout:g} s")
+                        self._end(Cause.STALLED, f"the peer read nothing for {self._limits.write_timeout:g} s")
                         return
                     self._counters.bytes_sent += len(piece)
                     self._write_queue.written(len(piece))
                 self._close_when_drained()
         except StreamBroken as error:
-            self.end(f"the stream broke: {error}")
+            self._end(Cause.LOST, f"the stream broke: {error}")
 
-    async def _watch_silence(self) -> None:
-        await trio.sleep(self._limits.hello_timeout)
-        if self.remote is None:
-            self._counters.stalled += 1
-            self.end(f"the peer said no hello within {self._limits.hello_timeout:g} s")
-        # One side's ping is the other's sign of life, so one side asks, unless it's the one that is silent.
-        interval = self._limits.ping_interval * (_SECOND_TO_ASK if self.opened_by == self.peer_id else 1.0)
-        longest = interval + self._limits.ping_timeout
-        while not self.loss:
-            asked_at = self._heard_at + interval
-            await trio.sleep_until(asked_at)
-            if self._heard_at + interval > asked_at:
-                continue
-            self._put(Ping())
-            await trio.sleep_until(self._heard_at + longest)
-            if trio.current_time() >= self._heard_at + longest:
-                self._counters.stalled += 1
-                self.fell_silent = True
-                self.end(f"the peer was silent for {longest:g} s")
+    async def _keep_time(self) -> None:
+        """Have the state looked at whenever it wants to be."""
+        while True:
+            await trio.sleep_until(self._state.wake_at)
+            self._do(self._state.wake(trio.current_time()))
 
-    def _put(self, frame: Frame) -> None:
-        if self.loss:
-            return
-        try:
-            self._write_queue.put(encode(frame))
-        except WriteQueueFull:
-            self.end("the peer doesn't read", broke_protocol=True)
-
-    @property
-    def _drained(self) -> bool:
-        return (
-            self._said_bye
-            and self._heard_bye
+    def _close_when_drained(self) -> None:
+        if (
+            self._state.phase is Phase.DRAINING
             and not self._pending
             and self._server.idle
             and not self._write_queue.buffered
-        )
+        ):
+            self._do(self._state.drained())
 
-    def _close_when_drained(self) -> None:
-        if self._said_bye and self._drained and self._nursery is not None:
+    def _end(self, cause: Cause, reason: str) -> None:
+        self._do(self._state.end(cause, reason))
+
+    def _end_unread(self) -> None:
+        self._end(Cause.BROKE_PROTOCOL, "the peer doesn't read")
+
+    def _stop(self) -> None:
+        """The link ended just now: stop its tasks."""
+        self._counters.malformed += self.cause is Cause.BROKE_PROTOCOL
+        self._counters.stalled += self.cause in {Cause.STALLED, Cause.SILENT}
+        if self._nursery is not None:
             self._nursery.cancel_scope.cancel()

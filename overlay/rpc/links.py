@@ -1,20 +1,13 @@
-"""All links of a peer: one per pair of peers, made when a call needs it.
-
-Where both peers opened a stream at the same time, the one stays that was opened by the peer whose id is smaller (base58
-texts compared as strings; for ids of one length that is the order of their bytes). The other is retired: it takes no
-new calls, those in flight finish on it, and nobody notices. A stream that comes when a link has been up for a while
-replaces it, since a peer opens a stream only when it knows of no link; and one of another run of the peer's process
-ends the old link.
-"""
+"""All links of a peer: one per pair of peers, made when a call needs it. `link_choice` says which stays of two."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
 
+import msgspec
 import structlog
 import trio
-from msgspec import Struct
 
 from overlay.errors import (
     BodyTooLarge,
@@ -25,9 +18,11 @@ from overlay.errors import (
     ProtocolNotSupported,
     Unreachable,
 )
-from overlay.rpc.counters import Counters
+from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
+from overlay.rpc.link_choice import Choice, choose
+from overlay.rpc.link_state import Cause
 from overlay.rpc.protocol import METHOD_MAX_LENGTH, VERSION, Hello
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
@@ -37,24 +32,6 @@ from overlay.tasks import TaskStatus
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a peer that dials again meanwhile
-
-
-class LinkStatistics(Struct, frozen=True):
-    """Links now, and what went over all of them since the start (see `Counters`)."""
-
-    links: int
-    members: int
-    bytes_received: int
-    bytes_sent: int
-    calls_made: int
-    calls_failed: int
-    calls_served: int
-    refused: int
-    internal_errors: int
-    overloaded: int
-    malformed: int
-    stalled: int
-    dial_failures: int
 
 
 class _Dial:
@@ -160,10 +137,9 @@ class Links:
         self._when_unreachable.append(callback)
 
     def statistics(self) -> LinkStatistics:
-        """Links and traffic as of now."""
-        counts = {name: getattr(self._counters, name) for name in Counters.__slots__}
+        """Links and counts as of now."""
         members = sum(map(_is_member, self._current.values()))
-        return LinkStatistics(links=len(self._current), members=members, **counts)
+        return LinkStatistics(links=len(self._current), members=members, **msgspec.structs.asdict(self._counters))
 
     async def _link(self, peer_id: str, method: str) -> Link:
         """The link to a peer, made when there is none. Waits as long as a dial may take."""
@@ -247,38 +223,31 @@ class Links:
         finally:
             link.end("the link failed")
             self._forget(link)
-            if link.fell_silent and not self._streams.get(link.peer_id) and self._nursery is not None:
+            if link.cause is Cause.SILENT and not self._streams.get(link.peer_id) and self._nursery is not None:
                 # Nothing comes through the connection any more; over it, every attempt to link again would time out.
                 self._nursery.start_soon(self._dialler.disconnect, link.peer_id)
             if dial is not None and link.remote is None:
-                kind = ProtocolError if link.broke_protocol else Unreachable
+                kind = ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable
                 self._dialled(link.peer_id, dial, (kind, link.loss))
 
     def _up(self, link: Link) -> None:
         """The peer said hello: choose the link that stays, and tell who waits for one."""
         peer_id, current = link.peer_id, self._current.get(link.peer_id)
-        if current is not None and current.usable and not self._replaces(link, current):
+        choice = choose(link, current, self._settings.calls.hello_timeout)
+        if choice is Choice.KEEP:
             link.retire()
             return
         self._current[peer_id] = link
-        if current is None or not _continues(link, current):
+        if current is not None and choice is Choice.REPLACE:
+            current.retire()
+        else:
             if current is not None:
                 current.end("the peer was started anew")
                 self._tell_down(peer_id)
             self._tell_up(link)
-        else:
-            current.retire()
         dial = self._dials.get(peer_id)
         if dial is not None:
             self._dialled(peer_id, dial, None)
-
-    def _replaces(self, link: Link, current: Link) -> bool:
-        if not _continues(link, current):
-            return True
-        at_the_same_time = trio.current_time() - current.up_since <= self._settings.calls.hello_timeout
-        if not at_the_same_time or link.opened_by == current.opened_by:
-            return True
-        return link.opened_by < current.opened_by
 
     def _forget(self, link: Link) -> None:
         """A link ended."""
@@ -303,8 +272,3 @@ class Links:
 
 def _is_member(link: Link) -> bool:
     return link.remote is not None and link.remote.member
-
-
-def _continues(link: Link, former: Link) -> bool:
-    """Whether two links, both up, lead to the same run of the peer's process."""
-    return former.usable and link.remote == former.remote

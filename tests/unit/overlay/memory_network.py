@@ -32,6 +32,12 @@ class MemoryStream:
     def stall(self) -> None:
         self.may_write = trio.Event()
 
+    def lose(self) -> None:
+        """Break this end, and have the other not notice, as when the path between them is gone."""
+        self.other = None
+        self.outgoing, _ = memory_stream_one_way_pair()
+        self.incoming.close()
+
     async def read_some(self, max_bytes: int) -> bytes:
         try:
             return bytes(await self.incoming.receive_some(max_bytes))

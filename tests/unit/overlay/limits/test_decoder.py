@@ -45,9 +45,9 @@ def listed(*items: bytes) -> bytes:
 
 
 def duration(encoded: bytes) -> float:
-    """Seconds of this thread's, which others on the machine hardly change, for the fastest of three tries."""
+    """Seconds of this thread's, which others on the machine hardly change, for the fastest of ten tries."""
     taken = math.inf
-    for _ in range(3):
+    for _ in range(10):
         started = time.thread_time()
         with suppress(DecodeError):
             decode(encoded)

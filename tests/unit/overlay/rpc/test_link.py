@@ -28,6 +28,7 @@ from overlay.errors import (
 from overlay.rpc.counters import Counters
 from overlay.rpc.framing import FrameDecoder, encode_frame, encode_item
 from overlay.rpc.link import Link, NotSent
+from overlay.rpc.link_state import Cause
 from overlay.rpc.protocol import (
     Bye,
     Cancel,
@@ -161,7 +162,7 @@ async def test_peer_that_does_not_begin_with_hello_is_dropped(first: Frame) -> N
     async with linked(hello=False, handlers={"echo": echo}) as pair:
         await pair.remote.say(first)
         await pair.link.wait_ended()
-        assert pair.link.broke_protocol
+        assert pair.link.cause is Cause.BROKE_PROTOCOL
         assert pair.counters.malformed == 1
 
 
@@ -433,7 +434,7 @@ async def test_breaking_the_protocol_ends_the_link(garbage: bytes) -> None:
         await wait_all_tasks_blocked()
         await pair.remote.stream.write(garbage)
         await wait_all_tasks_blocked()
-        assert pair.link.broke_protocol
+        assert pair.link.cause is Cause.BROKE_PROTOCOL
         assert pair.stream.was_reset
         assert pair.counters.malformed == 1
         assert [type(error) for error in pair.outcomes] == [ConnectionLost]

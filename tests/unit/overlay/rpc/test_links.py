@@ -178,8 +178,11 @@ async def test_new_stream_replaces_a_link_that_was_up_for_a_while(autojump_clock
         await trio.sleep(60)
         [old] = network.diallers[SMALLER].streams
         assert old.other is not None
-        old.may_write = old.other.may_write = trio.Event()  # the path is gone
-        b._current.clear()
+        old.stall()
+        old.other.lose()
+        await wait_all_tasks_blocked(0.01)
+        assert dict(b.linked_peers()) == {}
+        assert dict(a.linked_peers()) == {LARGER: True}
         await b.ensure_link(SMALLER, timeout=5)
         await wait_all_tasks_blocked(0.01)
         assert await a.call(LARGER, "echo", 1, timeout=1) == [SMALLER, 1]
@@ -354,11 +357,13 @@ async def test_end_of_run_ends_links_and_dials_quietly() -> None:
         assert {entry["log_level"] for entry in logs} <= {"debug"}
 
 
-async def test_stream_that_comes_before_or_after_is_reset() -> None:
+async def test_stream_that_comes_afterwards_is_reset() -> None:
     ours, theirs = memory_streams()
     async with memory_network() as network:
-        links = Links(network.dialler(SMALLER), network.settings, True)
-        await links._accept(LARGER, ours)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Links(network.dialler(SMALLER), network.settings, True).run)
+            nursery.cancel_scope.cancel()
+        await network.diallers[SMALLER].handlers[PROTOCOL](LARGER, ours)
         assert theirs.was_reset
 
 
