@@ -1,4 +1,4 @@
-"""How values lie in the interpreter's memory: packed, little endian, without padding (reference: memory layout).
+"""How values lie in the interpreter's memory: packed, little endian, without padding.
 
 A string or vec is a pointer and a count, both u32; a record is a pointer to its fields, one after the other.
 """

@@ -1,7 +1,6 @@
 """One instance of the interpreter: runs steps, one at a time, in whatever thread calls it.
 
-Each crossing into the library gives Python's global lock away, and getting it back takes up to 5 ms while the Trio
-thread is busy. So a step crosses as rarely as can be: `trampoline` makes many calls in one.
+A step crosses into the library as rarely as can be: `trampoline` makes many calls of the interpreter in one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,11 @@
-"""What MessagePack holds, told without decoding it: a decoder makes everything in one go, while nothing else runs."""
+"""Counts what MessagePack holds without decoding it.
+
+A decoder makes all objects in one call into C, and no other thread runs meanwhile, the Trio thread neither. A hostile
+script can pass two megabytes of empty maps to its calls, each of one byte: decoding them would hold the node up 20 times
+as long as the most that is allowed now. Counting takes a tenth of that time or less, and is done in Python, so that
+others run meanwhile. It costs small honest calls a third more time, and the largest five times as much, in a thread
+that only their source waits for. `python -m benchmarks.msgpack_scan` measures it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +33,7 @@ _OBJECT_BYTES: Final = bytes(sorted(_OBJECTS))
 
 
 def has_at_most(most: int, parts: Sequence[bytes]) -> bool:
-    """Whether the parts have at most `most` arrays, maps, strings and the like together; numbers don't count."""
+    """Whether the parts together have at most `most` arrays, maps, strings and the like; numbers don't count."""
     suspects = sum(len(part) - len(part.translate(None, _OBJECT_BYTES)) for part in parts)
     if suspects <= most:  # bytes that may begin one, which are told fast: mostly few enough
         return True
@@ -37,7 +44,7 @@ def has_at_most(most: int, parts: Sequence[bytes]) -> bool:
 
 
 def objects_in(packed: bytes, most: int) -> int:
-    """How many arrays, maps, strings and the like there are; `most` + 1 for more."""
+    """The number of arrays, maps, strings and the like in a part; `most` + 1 stands for more than `most`."""
     count = at = 0
     end = len(packed)
     while at < end and count <= most:
