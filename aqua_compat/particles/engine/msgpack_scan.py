@@ -1,10 +1,10 @@
 """Counts what MessagePack holds without decoding it.
 
 A decoder makes all objects in one call into C, and no other thread runs meanwhile, the Trio thread neither. A hostile
-script can pass two megabytes of empty maps to its calls, each of one byte: decoding them would hold the node up 20 times
-as long as the most that is allowed now. Counting takes a tenth of that time or less, and is done in Python, so that
-others run meanwhile. It costs small honest calls a third more time, and the largest five times as much, in a thread
-that only their source waits for. `python -m benchmarks.msgpack_scan` measures it.
+script can pass two megabytes of empty maps to its calls, each of one byte: decoding them would hold the node up 14 to
+20 times as long as the most that is allowed. Counting is done in Python, so that others run meanwhile, and takes a
+seventh of that time or less. Honest small calls take a third longer with it and the largest five times as long, in a
+thread that only their source waits for. `python -m benchmarks.msgpack_scan` measures it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
 from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls import registry_calls
 from aqua_compat.particles.host_calls.host_calls import HostCalls
-from aqua_compat.particles.host_calls.registry_calls import TIME, WEIGHT, RegistryCalls, _Form
+from aqua_compat.particles.host_calls.registry_calls import TIME, WEIGHT, RegistryCalls
 from aqua_compat.particles.host_calls.signing_calls import SigningCalls, countersigning
 from aqua_compat.schema.json_codec import to_json
 from overlay.identity import Identity
@@ -117,11 +117,6 @@ async def nodes(count: int = 1, rules: RegistrySettings | None = None) -> AsyncI
     settings = NodeSettings(registry=rules or RegistrySettings())
     async with simulated_nodes(count, settings, clock) as (_, running):
         yield running
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_arguments_are_of_the_originals_types(name: str) -> None:
-    assert _Form(name).arguments == [tuple(argument) for argument in FUNCTIONS[name]["args"]]
 
 
 async def test_key_and_record_that_scripts_write_are_read_by_scripts_and_natively(autojump_clock) -> None:
