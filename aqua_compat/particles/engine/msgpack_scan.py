@@ -43,15 +43,15 @@ def has_at_most(most: int, parts: Sequence[bytes]) -> bool:
     return left >= 0
 
 
-def objects_in(packed: bytes, most: int) -> int:
+def objects_in(encoded: bytes, most: int) -> int:
     """The number of arrays, maps, strings and the like in a part; `most` + 1 stands for more than `most`."""
     count = at = 0
-    end = len(packed)
+    end = len(encoded)
     while at < end and count <= most:
-        first = packed[at]
+        first = encoded[at]
         size, length_size = _HEADS[first]
         if length_size:
-            size += int.from_bytes(packed[at + 1 : at + 1 + length_size])
+            size += int.from_bytes(encoded[at + 1 : at + 1 + length_size])
         count += first in _OBJECTS
         at += size
     return count

@@ -1,7 +1,7 @@
 """Steps of the interpreter in threads: bounded, interrupted when they take too long, fair between sources.
 
 A source is the peer that brought a particle: its steps run in their order, and of several sources that wait the one
-that used least time lately is next. So whoever sends many or slow scripts waits for himself.
+that used least time lately is next. So whoever sends many or slow scripts makes nobody else wait.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Runner(Protocol):
     """One instance of the interpreter."""
 
     def run(self, step: Step, max_ticks: int) -> Outcome:
-        """Raises InterpreterFailed; the runner is of no use then."""
+        """Runs one step. Raises InterpreterFailed; the runner can't be used any more then."""
         ...
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that it holds."""
+        """Bytes of memory that it holds."""
         ...
 
 
@@ -75,7 +75,7 @@ class Pool:
         self._max_ticks = math.ceil(settings.step_timeout / TICK) + 1
 
     async def step(self, source: str, step: Step) -> Outcome:
-        """What comes of a step, when it is its turn. Raises InterpreterFailed."""
+        """Runs a step as soon as the shares of sources let it. Raises InterpreterFailed."""
         job = _Job(step)
         waiting = self._waiting.get(source)
         if waiting is None:

@@ -3,9 +3,9 @@
 Rules, in this order:
 1. Arguments are of their Aqua types.
 2. `current_timestamp_sec` is a result of this host's peer.timestamp_sec, each weight one of its trust-graph.get_weight:
-   a tetraplet says so of every argument (reference: order of checks).
-3. A stranger makes this node store only what it is responsible for, or hosts.
-4. What was news goes to the rest of the neighbourhood (`registry.replication.rumor`).
+   a tetraplet says so of every argument.
+3. Scripts of strangers make this node store only what it is responsible for, or hosts.
+4. What was new here goes to the rest of the neighbourhood (`registry.replication.rumor`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WEIGHT: Final = ("trust-graph", "get_weight")
 
 
 class MadeBytes(NamedTuple):
-    """Of which record get_record_bytes made bytes."""
+    """The record whose bytes get_record_bytes made."""
 
     metadata: RecordMetadata
     timestamp_created: int
@@ -62,7 +62,7 @@ class _Signature:
 
 
 class RegistryCalls:
-    """Answers as the node `host_peer_id`."""
+    """Answers calls of the service as the node `host_peer_id`."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class RegistryCalls:
         self._host_peer_id = host_peer_id
 
     def functions(self) -> dict[str, HostFunction]:
-        """All 23, by name."""
+        """The 23 functions of the service, by name."""
         return {name: self._function(name, _Signature(name)) for name in SERVICE_FUNCTIONS}
 
     def _function(self, name: str, signature: _Signature) -> HostFunction:
@@ -91,7 +91,7 @@ class RegistryCalls:
             try:
                 for position, (argument, aqua_type) in enumerate(signature.arguments):
                     self._check_origin(argument, aqua_type, values, tetraplets, position)
-                return await self._told(context.source, await self._call(context, name, values))
+                return await self._as_json(context.source, await self._call(context, name, values))
             except RegistryError as error:
                 text = _text(error)
                 if isinstance(signature.result, type) and issubclass(signature.result, msgspec.Struct):
@@ -121,7 +121,7 @@ class RegistryCalls:
     async def _call(self, context: Context, name: str, values: dict[str, Any]) -> object:
         source = context.source
         service = self._service.on_behalf_of(
-            context.init_peer_id, source=source, turn=lambda: self._time_slices.turn(source)
+            context.init_peer_id, source=source, turn=lambda: self._time_slices.slice(source)
         )
         written = list(_written(name, values, context.init_peer_id))
         news: list[_Written] = []
@@ -155,8 +155,8 @@ class RegistryCalls:
             if not hosts:
                 raise NotResponsible(key_id)
 
-    async def _told(self, source: str, result: object) -> object:
-        """A result as JSON has it."""
+    async def _as_json(self, source: str, result: object) -> object:
+        """A result as JSON values; long ones are converted in slices."""
         if not isinstance(result, GetRecordsResult | GetTombstonesResult | MergeResult):
             return to_json(result)
         told: list[object] = []

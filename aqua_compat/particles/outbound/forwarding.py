@@ -2,7 +2,7 @@
 
 A stream costs 4 ms of CPU at both ends together, a message on a link a tenth. Clients can't be dialled: they are
 reached on the connection that they opened; those that sent us particles needn't be asked whether they speak the
-protocol. Whoever can't be reached is left alone for some seconds.
+protocol. A peer that can't be reached isn't tried again for some seconds.
 
 Whoever brought a particle answers for its sending: in what waits (`Outgoing`), in lookups, and in places to send to one
 peer, so that others' particles pass by.
@@ -47,7 +47,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Reach(Protocol):
-    """What sending needs of the network: satisfied by `over_overlay`, and by the tests."""
+    """What sending needs of a network: `OverlayReach` and the tests' network in memory provide it."""
 
     def is_connected(self, peer_id: str) -> bool:
         """Whether a connection to the peer is open."""
@@ -79,10 +79,10 @@ class Reach(Protocol):
 
 
 class Forwarding:
-    """Use `run`, which owns what is being sent."""
+    """Sends particles on. Use `run`: its tasks send them."""
 
     def __init__(self, reach: Reach, settings: AquaSettings, metrics: Metrics, lookups: FairSemaphore) -> None:
-        """`lookups` are the places for asking others where a peer is."""
+        """`lookups`: the places for asking other peers where a peer is."""
         self._reach = reach
         self._settings = settings
         self._metrics = metrics
@@ -107,7 +107,7 @@ class Forwarding:
                 self._nursery = None
 
     def note_protocol_peer(self, peer_id: str) -> None:
-        """The peer speaks the particle protocol: it sent one."""
+        """Remembers that a peer speaks the particle protocol, for it sent a particle."""
         self._protocol_peers[peer_id] = None
         self._protocol_peers.move_to_end(peer_id)
         if len(self._protocol_peers) > _MOST_BACKING_OFF:
