@@ -1,4 +1,4 @@
-"""The two ways in from Python: through nodes that run elsewhere, or as a node of one's own."""
+"""`connect` and `node`: a client of nodes that run elsewhere, and a node in this process."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class RegistryApi:
         return await self._on_host(GetKeyMetadataResult, "get_key_metadata", check_string("key_id", key_id))
 
     async def republishKey(self, key: Key) -> RegistryResult:
-        """Store a key, whoever owns it, on the node acted through; an older one than stored changes nothing."""
+        """Store a key, whoever owns it, on the node acted through; one older than the stored one changes nothing."""
         return await self._on_host(RegistryResult, "republish_key", check_instance("key", key, Key), None, None)
 
     async def _on_host(self, form: type[Result], function: str, *arguments: object) -> Result:

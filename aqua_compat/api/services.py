@@ -45,7 +45,7 @@ class Called(NamedTuple):
 
 
 class Services:
-    """Serves and calls as one peer."""
+    """Serves and calls services as one peer."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Services:
         when_serving: Callable[[], None] | None = None,
     ) -> None:
         """`weights`: what `trust-graph` tells; by default everybody weighs 0. `when_serving` is called when this peer
-        serves more than the builtins, so that it wants to be reached."""
+        serves more than the builtins, so that others must be able to reach it."""
         self._peer = peer
         self._registry = registry
         self._when_serving = when_serving
@@ -68,12 +68,15 @@ class Services:
         self._provided: set[str] = set()
 
     def on(self, peer_id: str, via: Sequence[str], timeout: float, reach: float = math.inf) -> OnPeer:
+        """Calls on a peer through the relays `via`: in all within `timeout` seconds, reaching it within `reach`."""
         return OnPeer(self._peer, self._server, self._arrivals, peer_id, via, timeout, reach)
 
     async def wait_joined(self) -> None:
+        """Waits until this peer is in its network."""
         await self._peer.wait_joined()
 
     def serve(self, service_id: str, service: object, limits: ServiceLimits | None) -> None:
+        """Serves a service. Raises ValueError for an id in use, TypeError for what can't be served."""
         self._server.add(service_id, service, limits)
         if self._when_serving is not None:
             self._when_serving()
@@ -88,6 +91,7 @@ class Services:
         limits: ServiceLimits | None,
         constants: Constants,
     ) -> AsyncIterator[None]:
+        """Serves a service and registers it on a resource while the block runs. Raises as `AquaClient.provide`."""
         if resource_id in self._provided:  # both would be one record: a resource has one of an issuer and a host
             raise ValueError(f"this peer provides a service on {resource_id} already")
         self.serve(service_id, service, limits)
@@ -103,7 +107,7 @@ class Services:
     async def call_all(
         self, resource_id: str, function: str, arguments: Sequence[object], service_id: str, ack: int, timeout: float
     ) -> list[Called]:
-        """Raises NoProvider when the resource can't be resolved."""
+        """Calls all providers at once; what each came to. Raises NoProvider when the resource can't be resolved."""
         called: list[Called] = []
 
         async def call(record: Record, timeout: float) -> None:
@@ -122,7 +126,10 @@ class Services:
         return called
 
     async def reachable(self, resource_id: str, ack: int, timeout: float, patience: float) -> list[Record]:
-        """`patience`: seconds for each provider. Raises NoProvider when the resource can't be resolved."""
+        """The records whose peer answers within `patience` seconds.
+
+        Raises NoProvider when the resource can't be resolved.
+        """
         answered: list[Record] = []
 
         async def ask(record: Record) -> None:
@@ -148,7 +155,10 @@ class Services:
         ack: int,
         timeout: float,
     ) -> Any:
-        """Raises NoProvider when nobody could be called, and the ServiceError of the one that was."""
+        """Calls one provider, and others when it can't be called.
+
+        Raises NoProvider when nobody could be called, and the ServiceError of the one that was.
+        """
         deadline = trio.current_time() + timeout
         providers = await self._providers(resource_id, ack, timeout)
         causes: list[str] = []
@@ -198,7 +208,7 @@ class Services:
 
 
 def relays_of(record: Record) -> list[str]:
-    """The relays that a record names; any text may stand there, what is no peer id is left out."""
+    """The relays that a record names, without texts that are no peer id."""
     relays: list[str] = []
     for relay in record.metadata.relay_id:
         with suppress(ValueError):

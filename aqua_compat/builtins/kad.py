@@ -1,4 +1,4 @@
-"""`kad`: who is near to a key."""
+"""`kad`: the peers nearest to a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`math` and `cmp`: to what Aqua's arithmetic and comparisons compile. Whole numbers are i64."""
+"""`math` and `cmp`: Aqua's arithmetic and comparisons compile to calls of them. Whole numbers are i64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ U32 = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
 class Math:
-    """As in the original; what leaves an i64 is an error."""
+    """As in the original; a result that is no i64 is an error."""
 
     async def add(self, x: I64, y: I64) -> int:
         """x + y"""
@@ -37,7 +37,7 @@ class Math:
         return _i64(_quotient(x, y))
 
     async def rem(self, x: I64, y: I64) -> int:
-        """What remains of that division."""
+        """The remainder of x / y."""
         return x - y * _quotient(x, y)
 
     async def pow(self, x: I64, y: U32) -> int:
@@ -57,7 +57,7 @@ class Math:
 
 
 class Cmp:
-    """As in the original."""
+    """Comparisons, as in the original."""
 
     async def gt(self, x: I64, y: I64) -> bool:
         """x > y"""
@@ -76,7 +76,7 @@ class Cmp:
         return x <= y
 
     async def cmp(self, x: I64, y: I64) -> int:
-        """-1, 0 or 1: x is less, the same, more."""
+        """-1, 0 or 1 when x is less than y, the same, or more."""
         return (x > y) - (x < y)
 
 

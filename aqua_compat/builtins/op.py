@@ -17,46 +17,46 @@ class Op:
     """As in the original; base58 of at most 1,024 bytes."""
 
     async def noop(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     async def identity(self, value: object = None) -> object:
-        """What it got."""
+        """Returns its argument."""
         return value
 
     async def array(self, *values: object) -> list[object]:
-        """Its arguments as an array."""
+        """Returns its arguments as an array."""
         return list(values)
 
     async def array_length(self, values: object) -> int:
-        """How many there are."""
+        """The number of elements of an array."""
         return len(_array(values))
 
     async def concat(self, *arrays: object) -> list[object]:
-        """Arrays, one after the other."""
+        """One array of the elements of all arrays, in their order."""
         return list(chain.from_iterable(map(_array, arrays)))
 
     async def concat_strings(self, *texts: str) -> str:
-        """Texts, one after the other."""
+        """One text of all texts, in their order."""
         return "".join(texts)
 
     async def string_to_b58(self, text: str) -> str:
-        """Base58 of the text's UTF-8."""
+        """The text's UTF-8 as base58."""
         return _b58(text.encode())
 
     async def string_from_b58(self, text: str) -> str:
-        """The text whose base58 it is."""
+        """The text whose UTF-8 is given as base58."""
         return _raw(text).decode()
 
     async def bytes_to_b58(self, given: Annotated[list[int], Meta(max_length=_LONGEST)] | bytes) -> str:
-        """Base58 of bytes, or of an array of numbers."""
+        """Bytes, or an array of numbers, as base58."""
         return _b58(bytes(given))
 
     async def bytes_from_b58(self, text: str) -> list[int]:
-        """The bytes, as an array of numbers."""
+        """The bytes that are given as base58, as an array of numbers."""
         return list(_raw(text))
 
     async def sha256_string(self, text: str) -> str:
-        """Base58 of the SHA2-256 multihash of the text's UTF-8."""
+        """The SHA2-256 multihash of the text's UTF-8, as base58."""
         return _b58(_SHA2_256 + sha256(text.encode()).digest())
 
 

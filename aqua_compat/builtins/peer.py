@@ -1,4 +1,4 @@
-"""`peer`: what a peer knows of time, of itself and of others."""
+"""`peer`: a peer's clock, its own addresses, and its connections with others."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _CONNECTING = 5.0  # seconds
 
 
 class Contact(Struct, frozen=True):
+    """Where a peer can be reached."""
+
     peer_id: str
     addresses: list[str]
 
@@ -34,14 +36,14 @@ class Info(Struct, frozen=True):
 
 
 class Peer:
-    """As in the original, but dials given addresses only for the peer itself: else it would scan for anyone."""
+    """As in the original, but dials given addresses only for the peer itself: else strangers could scan with it."""
 
     def __init__(self, peer: OverlayPeer, air_version: str = "") -> None:
         self._peer = peer
         self._air_version = air_version
 
     async def identify(self) -> Info:
-        """Where it listens, and its version."""
+        """The peer's addresses and its version."""
         try:
             own_version = version("aqua-registry")
         except PackageNotFoundError:  # run from its sources
@@ -49,25 +51,25 @@ class Peer:
         return Info(self._peer.addresses(), own_version, self._air_version)
 
     async def timestamp_ms(self) -> int:
-        """Its clock, in milliseconds since 1970."""
+        """The peer's clock, in milliseconds since 1970."""
         return int(time.time() * 1000)
 
     async def timestamp_sec(self) -> int:
-        """Its clock, in seconds since 1970."""
+        """The peer's clock, in seconds since 1970."""
         return int(time.time())
 
     async def timeout(self, duration_ms: Annotated[int, Meta(ge=0, le=_LONGEST_TIMEOUT)], message: str) -> str:
-        """`message`, after that time; a minute at most."""
+        """Returns `message` after `duration_ms` milliseconds, a minute at most."""
         await trio.sleep(duration_ms / 1000)
         return message
 
     async def is_connected(self, peer_id: str) -> bool:
-        """Whether it is connected with a peer, or is it."""
+        """Whether this peer is connected with a peer, or is that peer itself."""
         public_key_of(peer_id)
         return peer_id == self._peer.peer_id or self._peer.is_connected(peer_id)
 
     async def connect(self, peer_id: str, addresses: list[str] | None = None) -> bool:
-        """Connects with a peer; whether it is connected now."""
+        """Connects with a peer; tells whether they are connected now."""
         public_key_of(peer_id)
         if addresses and caller() == self._peer.peer_id:
             self._peer.add_addresses(peer_id, addresses)
@@ -80,6 +82,6 @@ class Peer:
         return await self.is_connected(peer_id)
 
     async def get_contact(self, peer_id: str) -> Contact:
-        """Where a peer can be reached, as far as is known here."""
+        """The addresses of a peer, as far as they are known here."""
         public_key_of(peer_id)
         return Contact(peer_id, self._peer.addresses_of(peer_id))

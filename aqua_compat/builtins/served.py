@@ -1,4 +1,4 @@
-"""All builtins, by service id."""
+"""The builtin services that every peer serves."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ from registry.replica.weights import Weights
 
 
 def builtins_of(peer: OverlayPeer, identity: Identity, weights: Weights) -> dict[str, object]:
-    """The builtin services of one peer."""
+    """The builtin services of one peer, by service id."""
     return {"op": Op(), "peer": Peer(peer), "kad": Kad(peer), "sig": Sig(identity), "trust-graph": TrustGraph(weights)}

@@ -16,7 +16,7 @@ Message = Annotated[list[int], Meta(max_length=_LONGEST)] | bytes
 
 
 class SignResult(Struct, frozen=True):
-    """The option types of the original: arrays of one or none."""
+    """A signature or an error; an option of the original is an array of one or none."""
 
     success: bool
     error: list[str]
@@ -24,7 +24,7 @@ class SignResult(Struct, frozen=True):
 
 
 class Sig:
-    """Signs for the peer itself only: whatever a stranger could have signed would count as said by it.
+    """Signs for the peer itself only: what a stranger could have it sign would count as its own word.
 
     Records are signed by the call `registry.host`, under the hosting policy.
     """
@@ -33,7 +33,7 @@ class Sig:
         self._identity = identity
 
     async def sign(self, data: list[int] | bytes) -> SignResult:
-        """The signature of bytes, for the peer itself; a refusal for everybody else."""
+        """Signs bytes for the peer itself; refuses everybody else."""
         if caller() != self._identity.peer_id:
             return SignResult(False, ["only the peer itself may have it sign"], [])
         return SignResult(True, [], [list(self._identity.sign(bytes(data)))])
@@ -43,5 +43,5 @@ class Sig:
         return verify(self._identity.peer_id, bytes(message), bytes(signature))
 
     async def get_peer_id(self) -> str:
-        """Whose signatures these are."""
+        """The peer that signs."""
         return self._identity.peer_id

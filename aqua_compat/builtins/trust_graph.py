@@ -1,4 +1,4 @@
-"""`trust-graph`: how much peers weigh on this one."""
+"""`trust-graph`: the weights of peers, as this node's operator set them."""
 
 from __future__ import annotations
 

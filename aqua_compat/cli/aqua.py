@@ -1,4 +1,4 @@
-"""`aqua-registry aqua`: what nodes need for unmodified Aqua clients."""
+"""`aqua-registry aqua`: installs what nodes need for unmodified Aqua clients."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from aqua_compat.cli.failures import Failure
 # ruff: noqa: PLC0415
 
 
-@click.group()
+@click.group(short_help="Install what nodes need for unmodified Aqua clients.")
 def aqua() -> None:
-    """Serve unmodified Aqua scripts and clients: `aqua-registry node --aqua`."""
+    """Install what nodes need to serve unmodified Aqua clients and scripts.
+
+    `aqua-registry node --aqua` serves them.
+    """
 
 
 @aqua.command()
@@ -22,18 +25,19 @@ def aqua() -> None:
     "--from",
     "tarball",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Tarball of the npm package.  [default: your npm fetches it]",
+    help="Tarball of the npm package.  [default: fetched by your npm]",
 )
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="AQUA_REGISTRY_AQUA_FOLDER",  # as of the setting
-    help="Where to put it; nodes have it as their setting aqua.folder.  [default: your data folder]",
+    help="Folder to install it in, the node's setting aqua.folder.  [default: your data folder]",
 )
 def install(tarball: Path | None, folder: Path | None) -> None:
     """Install the Aqua interpreter that nodes run with --aqua.
 
-    It is avm.wasm of the npm package @fluencelabs/avm 0.62.0 (Apache-2.0), checked by its sha256, and compiled here.
+    The interpreter is avm.wasm of the npm package @fluencelabs/avm 0.62.0 (Apache-2.0). It is checked by its sha256 and
+    compiled for this machine.
     """
     from aqua_compat.particles.enabling import interpreter_folder
     from aqua_compat.particles.engine import installation

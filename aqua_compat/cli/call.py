@@ -19,23 +19,31 @@ if TYPE_CHECKING:
 STRATEGIES = ("random", "round robin", "least latency", "weighted")
 
 via_option = click.option(
-    "--via", multiple=True, metavar="PEER_ID", help="Relay through which the peer is reached; found when not given."
+    "--via", multiple=True, metavar="PEER_ID", help="Relay through which the peer is reached.  [default: looked up]"
 )
 
 
-@click.command(short_help="Call a function of a service, print its result as JSON.")
+@click.command(short_help="Call a function of a service and print its result.")
 @click.argument("target")
 @click.argument("function")
 @click.argument("arguments", nargs=-1)
-@click.option("--on-peer", "on_peer", is_flag=True, help="TARGET is a peer id, and --service says what on it.")
-@click.option("--service", metavar="ID", default="", help="The service, where no record names it.")
-@click.option("--all", "every", is_flag=True, help="Call every provider; a line for each.")
-@click.option("--stream", is_flag=True, help="Print each result of a generator on a line, as it comes.")
+@click.option("--on-peer", "on_peer", is_flag=True, help="TARGET is the id of a peer; --service names its service.")
+@click.option("--service", metavar="ID", default="", help="Id of the service, where the record names none.")
+@click.option("--all", "every", is_flag=True, help="Call every provider and print a line for each.")
+@click.option("--stream", is_flag=True, help="Print each result of a generator on a line as soon as it comes.")
 @click.option(
-    "--strategy", type=click.Choice(STRATEGIES), default="random", show_default=True, help="Who is tried first."
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default="random",
+    show_default=True,
+    help="Which provider is called first.",
 )
-@click.option("--idempotent", is_flag=True, help="Try the next provider also when the call may have been done.")
-@click.option("--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must answer.")
+@click.option(
+    "--idempotent", is_flag=True, help="Call the next provider also when a call that failed may have been carried out."
+)
+@click.option(
+    "--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must have answered."
+)
 @via_option
 @network_options(acts=True)
 def call(
@@ -52,9 +60,12 @@ def call(
     ack: int,
     via: tuple[str, ...],
 ) -> None:
-    """Call FUNCTION of a provider on the resource TARGET, or with --on-peer of the peer TARGET.
+    """Call FUNCTION of a service.
 
-    Each of the ARGUMENTS is JSON, or text where it isn't JSON. Prints the result as JSON, bytes as arrays of numbers.
+    TARGET is the id of a resource, of which one provider is called, or with --on-peer the id of a peer.
+
+    Each of the ARGUMENTS is JSON, or plain text if it isn't JSON. The result is printed as JSON, bytes as arrays of
+    numbers.
 
     \b
     aqua-registry call RESOURCE_ID greet you
@@ -63,11 +74,11 @@ def call(
     """
     given = [_argument(text) for text in arguments]
     if on_peer and not service:
-        raise Misuse("--on-peer needs --service")
+        raise Misuse("--on-peer needs --service, the service to call")
     if (stream or via) and not on_peer:
-        raise Misuse("--stream and --via go with --on-peer")
+        raise Misuse("--stream and --via need --on-peer")
     if every and on_peer:
-        raise Misuse("--all goes with a resource, not with --on-peer")
+        raise Misuse("--all calls the providers on a resource; leave out --on-peer")
 
     async def act(client: AquaClient) -> None:
         from aqua_compat.rpc.errors import NoProvider, ServiceError
@@ -111,13 +122,16 @@ async def _call_all(
         raise Failure(f"{failed} of {len(called)} providers failed")
 
 
-@click.command(short_help="Print what a peer serves.")
+@click.command(short_help="Print the services of a peer.")
 @click.argument("peer_id")
 @via_option
 @json_option
 @network_options()
 def services(session: CommandSession, peer_id: str, via: tuple[str, ...], as_json: bool) -> None:
-    """Print the services of the peer PEER_ID and their functions, those of every peer among them."""
+    """Print the services of the peer PEER_ID and their functions.
+
+    Those that every peer has are among them.
+    """
 
     async def act(client: AquaClient) -> dict[str, list[str]]:
         from aqua_compat.rpc.errors import ServiceError

@@ -18,7 +18,7 @@ from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.node_process import NodeProcess
 
 
-class Step:
+class DemoStep:
     """One thing that the demo does, how long it took, and what came of it."""
 
     def __init__(self, title: str) -> None:
@@ -28,21 +28,22 @@ class Step:
         self.failed = False
 
     def says(self, *lines: str) -> None:
-        """What came of it, a line each."""
+        """Adds lines that tell what came of the step."""
         self.outcome.extend(map(one_line, lines) if lines else ["no services"])
 
 
 class Display:
-    """Steps one after the other; `step` says when one begins and when it ended."""
+    """Shows steps one after the other as lines of text."""
 
     def __init__(self, nodes: Sequence[NodeProcess]) -> None:
         self._nodes = nodes
         self._began = time.monotonic()
-        self.steps: list[Step] = []
+        self.steps: list[DemoStep] = []
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
-        step = Step(title)
+    def step(self, title: str) -> Iterator[DemoStep]:
+        """Shows what the block does as a step."""
+        step = DemoStep(title)
         self.steps.append(step)
         began = time.monotonic()
         try:
@@ -54,25 +55,26 @@ class Display:
             step.duration = time.monotonic() - began
             self.show_end(step)
 
-    def show_end(self, step: Step) -> None:
-        """A step is over."""
+    def show_end(self, step: DemoStep) -> None:
+        """Shows a step that ended."""
         click.echo(f"[{len(self.steps)}] {step.title}: {_result(step)}")
         for line in step.outcome:
             click.echo(f"      {line}")
 
     def ends(self) -> None:
-        """All went well."""
+        """Shows that all went well."""
         click.echo(f"Done in {time.monotonic() - self._began:.1f} s. Next: the tour in README.md.")
 
 
 class LiveDisplay(Display):
-    """The picture on a terminal, redrawn several times a second."""
+    """Shows nodes and steps on a terminal, drawn anew several times a second."""
 
-    def show_end(self, step: Step) -> None:
+    def show_end(self, step: DemoStep) -> None:
+        """Nothing: the next picture shows it."""
         del step
 
     def ends(self) -> None:
-        """The picture stays and its last line is printed when it closes."""
+        """Nothing: the last line is printed when the picture is closed."""
 
     def __rich__(self) -> Group:
         nodes = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -112,5 +114,5 @@ def _state(node: NodeProcess) -> tuple[str, str]:
     return ("gone", "red") if node.addresses else ("", "dim")
 
 
-def _result(step: Step) -> str:
+def _result(step: DemoStep) -> str:
     return f"{'failed' if step.failed else 'done'} in {step.duration or 0:.2f} s"

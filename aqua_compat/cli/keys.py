@@ -49,7 +49,7 @@ def named_key(name: str) -> Identity:
 def key() -> None:
     """Make and show the keys that commands act as.
 
-    A key is an Ed25519 key pair; its peer id is who you are in the network. It is kept in your data folder, readable
+    A key is an Ed25519 key pair, and its peer id is your name in the network. It is kept in your data folder, readable
     only by you. Whoever has the file can act as you; without it nobody can change what you registered.
     """
 
@@ -59,7 +59,7 @@ def key() -> None:
 def new_key(name: str) -> None:
     """Make the key NAME and print its peer id.
 
-    Other commands make a key when they first use its name; this one insists on a new one.
+    Other commands make a key when they first use its name; this one fails if the key exists.
     """
     path = key_path(name)
     if path.exists():

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     "--listen",
     multiple=True,
     metavar="MULTIADDR",
-    help="Address to listen on, TCP or WebSocket; repeatable.  [default: /ip4/127.0.0.1/tcp/0]",
+    help="Address to listen on, TCP or WebSocket. Repeatable.  [default: /ip4/127.0.0.1/tcp/0]",
 )
-@click.option("--announce", multiple=True, metavar="MULTIADDR", help="Address to tell others instead; repeatable.")
+@click.option("--announce", multiple=True, metavar="MULTIADDR", help="Address to tell others instead. Repeatable.")
 @click.option(
     "--bootstrap",
     multiple=True,
     metavar="MULTIADDR",
-    help="A node (.../p2p/ID) to join through; repeatable. It may start later.",
+    help="Node (.../p2p/ID) to join through. Repeatable. It may start later.",
 )
 @click.option(
     "--data-dir",
@@ -52,12 +52,12 @@ if TYPE_CHECKING:
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="AQUA_REGISTRY_CONFIG",
-    help="TOML file with settings; flags and environment variables win over it.",
+    help="TOML file with settings. Options and environment variables override it.",
 )
 @click.option(
     "--aqua",
     is_flag=True,
-    help="Serve unmodified Aqua clients too (see `aqua-registry aqua install`); they need a WebSocket address.",
+    help="Serve unmodified Aqua clients too; see `aqua-registry aqua install`. They need a WebSocket address.",
 )
 @logging_options("info")
 def node(
@@ -113,7 +113,7 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
 
     async with open_full_node(identity_in(data_dir), settings, data_dir) as (running, _):
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
-            _log().warning("no WebSocket address: JavaScript clients can't come; add --listen /ip4/../tcp/N/ws")
+            _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         await _announce(running, data_dir)
         # What is here by now stays; looking through it again would stop the node for 40 ms each time.
         gc.collect()

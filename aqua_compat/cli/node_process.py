@@ -55,21 +55,22 @@ class NodeProcess:
 
     @property
     def address(self) -> str:
-        """The first of its full multiaddrs."""
+        """The first of the node's full multiaddrs."""
         return self.addresses[0]
 
     @property
     def peer_id(self) -> str:
-        """Its peer id, as in its addresses."""
+        """The node's peer id, out of its addresses."""
         return self.address.rpartition("/p2p/")[2]
 
     @property
     def process_id(self) -> int | None:
-        """Of the last process that was started."""
+        """The id of the process that was started last."""
         return self._process.pid if self._process else None
 
     @property
     def alive(self) -> bool:
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     async def start(self, *flags: str, timeout: float = 20.0) -> None:

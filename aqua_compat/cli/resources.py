@@ -1,4 +1,4 @@
-"""`resource`, `service`, `resolve` and `peers`: the API's functions for people and their scripts."""
+"""`resource`, `service`, `resolve`, `peers` and `upkeep`: the API's functions for people and their scripts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 
-@click.group(short_help="Create and look at resources.")
+@click.group(short_help="Create, show and remove resources.")
 def resource() -> None:
-    """Create and look at resources: labels under which services are found."""
+    """Create, show and remove resources: labels under which services are found."""
 
 
 @resource.command("create")
@@ -43,12 +43,15 @@ def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
         click.echo(resource_id)
 
 
-@resource.command("remove")
+@resource.command("remove", short_help="Remove a resource that your key owns.")
 @click.argument("resource_id")
 @json_option
 @network_options(writes=True)
 def remove_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
-    """End RESOURCE_ID, which your key owns, and with it all that is registered on it. Its label can be used anew."""
+    """Remove RESOURCE_ID, which your key owns, and all that is registered on it.
+
+    Its label can be used again.
+    """
     success, errors = session.run(lambda client: client.removeResource(resource_id))
     if not success:
         raise Failure(f"the resource {resource_id} wasn't removed: {reasons(errors)}")
@@ -59,29 +62,35 @@ def remove_resource(session: CommandSession, resource_id: str, as_json: bool) ->
         click.echo(f"removed {resource_id}")
 
 
-@resource.command("explain", short_help="Print what happened to it on a node, and why.")
+@resource.command("explain", short_help="Print what happened to a resource on a node, and why.")
 @click.argument("resource_id")
 @json_option
 @network_options()
 def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
-    """Print what the node remembers of RESOURCE_ID: what came, was renewed and went there, when and why."""
+    """Print what happened to RESOURCE_ID on the node, as far as it remembers.
+
+    A line for each record or key that was stored, renewed or removed there, with the time and the reason.
+    """
     events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
     if as_json:
         click.echo(json.dumps([msgspec.structs.asdict(event) for event in events], ensure_ascii=False))
         return
     if not events:
-        click.echo("the node remembers nothing of it; `aqua-registry peers RESOURCE_ID` tells who keeps it", err=True)
+        click.echo(
+            "the node remembers nothing of this resource; `aqua-registry peers RESOURCE_ID` tells who keeps it",
+            err=True,
+        )
     for event in events:
         subject = f"record of {event.issued_by} on {event.peer_id}" if event.peer_id else "resource"
         click.echo(f"{_moment(event.time)}  {event.what:11} {subject}  {one_line(event.detail)}")
 
 
-@resource.command("show", short_help="Print whose resource it is.")
+@resource.command("show", short_help="Print a resource's owner and label.")
 @click.argument("resource_id")
 @json_option
 @network_options()
 def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
-    """Print whose resource RESOURCE_ID is, its label and when it was created."""
+    """Print the owner of RESOURCE_ID, its label and when it was created."""
     key, errors = session.run(lambda client: client.getResource(resource_id))
     if key is None:
         raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")
@@ -98,7 +107,7 @@ def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> N
         click.echo(f"{name:8} {one_line(text)}")
 
 
-@resource.command("id", short_help="Print the id of a label, existing or not.")
+@resource.command("id", short_help="Print the id of a resource from its label.")
 @click.argument("label")
 @click.option("--owner", metavar="PEER_ID", help="Peer id of its owner.  [default: your key's]")
 @click.option(
@@ -128,12 +137,12 @@ def resource_id(label: str, owner: str | None, key: str, as_json: bool) -> None:
 
 @click.group()
 def service() -> None:
-    """Register services on resources, and end that."""
+    """Register services on resources, and unregister them."""
 
 
-@service.command("register")
+@service.command("register", short_help="Register a service that runs on a peer.")
 @click.argument("resource_id")
-@click.option("--value", default="", help="What users of the service are told, such as its address.")
+@click.option("--value", default="", help="Text for users of the service, such as its address.")
 @click.option(
     "--peer", metavar="PEER_ID", help="Peer that the service runs on and that hosts the record.  [default: your key's]"
 )
@@ -160,13 +169,13 @@ def register_service(
         click.echo(f"registered {peer or named_key(session.key_name).peer_id} on {resource_id}")
 
 
-@service.command("unregister")
+@service.command("unregister", short_help="End a registration of your key.")
 @click.argument("resource_id")
 @click.option("--peer", metavar="PEER_ID", help="Peer that the record names.  [default: your key's]")
 @json_option
 @network_options(writes=True)
 def unregister_service(session: CommandSession, resource_id: str, peer: str | None, as_json: bool) -> None:
-    """End the record that your key registered for a peer on RESOURCE_ID."""
+    """End the record that your key registered on RESOURCE_ID for a peer."""
     success, errors = session.run(lambda client: client.unregisterService(resource_id, peer or client.peer_id))
     if not success:
         raise Failure(f"the service wasn't unregistered from {resource_id}: {reasons(errors)}")
@@ -177,18 +186,18 @@ def unregister_service(session: CommandSession, resource_id: str, peer: str | No
         click.echo(f"unregistered {peer or named_key(session.key_name).peer_id} from {resource_id}")
 
 
-@click.command()
+@click.command(short_help="Print the live services of a resource.")
 @click.argument("resource_id")
 @click.option(
     "--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must have answered."
 )
-@click.option("--reachable", is_flag=True, help="Only those whose peer answers now.")
+@click.option("--reachable", is_flag=True, help="Print only services whose peer answers now.")
 @json_option
 @network_options()
 def resolve(session: CommandSession, resource_id: str, ack: int, reachable: bool, as_json: bool) -> None:
     """Print the live services of RESOURCE_ID.
 
-    A provider that died is among them until its record expires; --reachable asks each whether it is there.
+    A provider that died is listed until its record expires; with --reachable each is asked whether it is there.
     """
     ask = _reachable if reachable else _resolved
     records, errors = session.run(lambda client: ask(client, resource_id, ack))
@@ -238,9 +247,9 @@ def upkeep(session: CommandSession, schedule: str, as_json: bool) -> None:
 @json_option
 @network_options()
 def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> None:
-    """Print the node acted through and the members that it is linked to.
+    """Print how the node is and the members that it is linked to.
 
-    With RESOURCE_ID: the members that are responsible for that resource, nearest first.
+    With RESOURCE_ID: print the members that are responsible for that resource, nearest first.
     """
     if resource_id is not None:
         found = session.run(lambda client: client.registry.neighbours(resource_id))

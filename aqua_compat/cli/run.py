@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 
-@click.command(short_help="Call a function of the original's API, print JSON.")
-@click.option("-f", "--func", required=True, metavar="CALL", help="The call, such as 'resolveResource(id, 1)'.")
-@click.option("--data", default="{}", metavar="JSON", help="Object with the values of names in the call.")
+@click.command(short_help="Call a function of the original's API.")
+@click.option("-f", "--func", required=True, metavar="CALL", help="Call, such as 'resolveResource(id, 1)'.")
+@click.option("--data", default="{}", metavar="JSON", help="Values of the names in the call, a JSON object.")
 @network_options(writes=True)
 def run(session: CommandSession, func: str, data: str) -> None:
     """Call a function of the original's API and print its result as JSON.
@@ -29,10 +29,12 @@ def run(session: CommandSession, func: str, data: str) -> None:
     one array, an absent option as null, bytes as arrays of numbers.
 
     \b
-    aqua-registry run -f 'createResource("echo")' --relay ADDRESS
-    aqua-registry run -f 'resolveResource(id, 1)' --data '{"id": "..."}' --relay ADDRESS
+    aqua-registry run -f 'createResource("echo")'
+    aqua-registry run -f 'resolveResource(id, 1)' --data '{"id": "..."}'
 
-    Exit code 1 when the function's result tells a failure, which is printed too.
+    Both need --relay ADDRESS, or the variable AQUA_REGISTRY_RELAY.
+
+    The exit code is 1 when the result tells a failure; it is printed all the same.
     """
     from aqua_compat.cli.expression import ExpressionError, parse_call
     from aqua_compat.schema.interface import FUNCTIONS

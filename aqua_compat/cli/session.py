@@ -1,4 +1,4 @@
-"""What the client commands share: options, connecting through a node, and how results are told."""
+"""What the client commands share: options, the connection through a node, and output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Action = Callable[["AquaClient"], Awaitable[Outcome]]
 
 
 class CommandSession:
-    """How one command reaches the network: through which nodes, as whom, and with which patience."""
+    """How one command reaches the network: through which nodes, as whom, and within what time."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
                 "--factor",
                 type=click.IntRange(1),
                 metavar="N",
-                help="Replicas that must have it on disk before it counts as done.  [default: 1]",
+                help="Replicas that must have the write on disk before it counts as done.  [default: 1]",
             )(decorated)
         decorated = click.option(
             "--timeout",
@@ -172,7 +172,7 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
             multiple=True,
             metavar="MULTIADDR",
             envvar="AQUA_REGISTRY_RELAY",
-            help="Node to act through (.../p2p/ID); repeat it for nodes to fail over to.",
+            help="Node to act through (.../p2p/ID). Repeat it for nodes to fail over to.",
         )(decorated)
 
     return add

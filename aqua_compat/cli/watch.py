@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from registry.watch.event import WatchEvent
 
 
-@click.command(short_help="Print every change of a resource's services at once.")
+@click.command(short_help="Print every change of a resource's services.")
 @click.argument("resource_id")
-@click.option("-n", "--events", type=click.IntRange(1), metavar="N", help="End after N events.  [default: go on]")
+@click.option("-n", "--events", type=click.IntRange(1), metavar="N", help="End after N events.  [default: never]")
 @json_option
 @network_options()
 def watch(session: CommandSession, resource_id: str, events: int | None, as_json: bool) -> None:
     """Print the live services of RESOURCE_ID, then each that is added, updated, removed or expires.
 
-    It goes on, through other nodes, when those that it listened to are gone. End it with Ctrl-C.
+    It turns to other nodes when those that it listens to are gone. End it with Ctrl-C.
     """
 
     async def follow(client: AquaClient) -> None:

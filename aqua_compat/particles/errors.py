@@ -1,18 +1,19 @@
-"""How the door for Aqua fails."""
+"""Errors of serving Aqua."""
 
 from __future__ import annotations
 
 
 class AquaError(Exception):
-    """Base of what this door raises."""
+    """Base of what serving Aqua raises."""
 
 
 class NotInstalled(AquaError):
-    """The extra or the interpreter isn't there; the text says how to get it."""
+    """The extra or the interpreter is missing; the text says how to get it."""
 
 
 class InterpreterFailed(AquaError):
-    """A step ended without an outcome: it was interrupted, trapped, or broke the layout. The instance is of no use."""
+    """A step ended without an outcome: it was interrupted, trapped, or gave what isn't in its form. The instance
+    can't be used any more."""
 
 
 class StepInterrupted(InterpreterFailed):
@@ -20,7 +21,7 @@ class StepInterrupted(InterpreterFailed):
 
 
 class BadParticle(AquaError):
-    """What came is no particle that this node takes; `reason` is the short name under which it is counted."""
+    """What was received is no particle that this node takes; `reason` is the short name under which it is counted."""
 
     def __init__(self, reason: str, text: str) -> None:
         self.reason = reason

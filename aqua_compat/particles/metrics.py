@@ -1,4 +1,4 @@
-"""What the door for Aqua has done and refused, counted since the node's start."""
+"""Counts of what was done and refused for Aqua since the node's start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Metrics:
-    """Counts by short names; `gauge` adds what is so at the moment of asking."""
+    """Counts by short names, and gauges that are read when somebody asks."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -17,22 +17,25 @@ class Metrics:
         self._longest = 0.0
 
     def count(self, what: str, number: int = 1) -> None:
+        """Adds to a count."""
         self._counts[what] += number
 
     def drop(self, reason: str) -> None:
-        """One particle less, and why."""
+        """Counts a particle that was dropped, by the reason."""
         self._counts[f"dropped: {reason}"] += 1
 
     def note_step(self, seconds: float) -> None:
+        """Adds a step of the interpreter to the times of steps."""
         self._steps += 1
         self._seconds += seconds
         self._longest = max(self._longest, seconds)
 
     def gauge(self, name: str, value: Callable[[], int]) -> None:
+        """Adds a figure that `value` tells whenever somebody asks."""
         self._gauges[name] = value
 
     def snapshot(self) -> dict[str, float]:
-        """All of it; `step ms` is the average."""
+        """All counts and gauges by name; `step ms` is the average of all steps."""
         average = 1000 * self._seconds / self._steps if self._steps else 0.0
         return {
             "steps": self._steps,

@@ -24,7 +24,7 @@ _AT_ONCE: Final = 2048  # bytes of an array of numbers
 
 Numbers = list[Annotated[int, Meta(ge=0, le=255)]]
 ParticleKey = tuple[str, str, bytes]
-"""Initiator, id and signature. The signature alone is of several particles: what is signed has no lengths in it."""
+"""Initiator, id and signature. Several particles can have the same signature: what is signed has no lengths in it."""
 
 PeerIdText = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -44,12 +44,14 @@ class Particle(Struct, frozen=True, kw_only=True):
     data: bytes
 
     def signed_bytes(self) -> bytes:
+        """What the initiator signs."""
         return b"".join(
             (self.id.encode(), struct.pack("<Q", self.timestamp), struct.pack("<I", self.ttl), self.script.encode())
         )
 
     @property
     def key(self) -> ParticleKey:
+        """What tells it from every other particle."""
         return self.init_peer_id, self.id, self.signature
 
     def is_genuine(self) -> bool:
@@ -75,6 +77,7 @@ class Particle(Struct, frozen=True, kw_only=True):
         return (self.timestamp + self.ttl) / 1000
 
     def with_data(self, data: bytes) -> Particle:
+        """The same particle with other data."""
         return msgspec.structs.replace(self, data=data)
 
 
@@ -97,7 +100,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 def sign(identity: Identity, *, particle_id: str, timestamp: int, ttl: int, script: str, data: bytes = b"") -> Particle:
-    """A particle of one's own."""
+    """A particle that `identity` starts."""
     unsigned = Particle(
         id=particle_id,
         init_peer_id=identity.peer_id,
@@ -111,7 +114,7 @@ def sign(identity: Identity, *, particle_id: str, timestamp: int, ttl: int, scri
 
 
 def encode(particle: Particle) -> bytes:
-    """The message without its length."""
+    """The particle as a message, without the length before it."""
     wire = {"action": "Particle", **msgspec.structs.asdict(particle)}
     return MSGPACK + _ENCODER.encode(wire)
 
@@ -145,18 +148,18 @@ def decode(message: bytes, max_script: int) -> tuple[Particle, Iterator[bytes]]:
     return particle, _in_pieces(memoryview(wire.data))
 
 
-def _in_pieces(packed: memoryview) -> Iterator[bytes]:
+def _in_pieces(encoded: memoryview) -> Iterator[bytes]:
     """What a binary or an array of numbers in MessagePack says."""
-    head = {0xDC: 3, 0xDD: 5}.get(packed[0], 1 if 0x90 <= packed[0] <= 0x9F else 0)
+    head = {0xDC: 3, 0xDD: 5}.get(encoded[0], 1 if 0x90 <= encoded[0] <= 0x9F else 0)
     try:
         if not head:
-            yield _BYTES.decode(packed)
+            yield _BYTES.decode(encoded)
             return
-        while head < len(packed):
-            piece = bytes(packed[head : head + _AT_ONCE])
+        while head < len(encoded):
+            piece = bytes(encoded[head : head + _AT_ONCE])
             # A number above 127 has 0xCC before it. An odd run of those at the end begins one that ends in the next.
             if (len(piece) - len(piece.rstrip(b"\xcc"))) % 2:
-                piece = bytes(packed[head : head + len(piece) + 1])
+                piece = bytes(encoded[head : head + len(piece) + 1])
             count = len(piece) - piece.count(b"\xcc") + piece.count(b"\xcc\xcc")
             yield bytes(_NUMBERS.decode(b"\xdd" + count.to_bytes(4, "big") + piece))
             head += len(piece)
@@ -169,7 +172,7 @@ def _malformed(error: Exception) -> BadParticle:
 
 
 def framed(message: bytes) -> bytes:
-    """The message with its length before it, as it goes down a stream."""
+    """The message with its length before it, as it is written to a stream."""
     length, prefix = len(message), bytearray()
     while length > 0x7F:
         prefix.append(length & 0x7F | 0x80)

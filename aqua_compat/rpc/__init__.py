@@ -1,1 +1,1 @@
-"""Services on peers: serving them, calling them, choosing among those registered on a resource."""
+"""Services on peers: serves them, calls them, and chooses among those registered on a resource."""

@@ -1,4 +1,4 @@
-"""Calling services: `on peer via relay` as a value."""
+"""Calls services on one peer: Aqua's `on peer via relay` as an object."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class OnPeer:
-    """Calls on one peer. Made by `AquaClient.on`."""
+    """Calls services of one peer. Made by `AquaClient.on`."""
 
     def __init__(
         self,
@@ -35,14 +35,14 @@ class OnPeer:
         timeout: float,
         reach: float,
     ) -> None:
-        """`timeout`: of calls that give none; `reach`: seconds for finding a way to the peer."""
+        """`timeout`: seconds for calls that give none; `reach`: seconds for reaching the peer."""
         self._reach = reach
         self.peer_id = peer_id
         self.via = tuple(via)
         self._peer = peer
         self._server = server
         self._arrivals = arrivals
-        self._ways = PathSelection(peer, peer_id, via)
+        self._paths = PathSelection(peer, peer_id, via)
         self._timeout = timeout
 
     @overload
@@ -71,9 +71,9 @@ class OnPeer:
             if self.peer_id == self._peer.peer_id:
                 answer = await self._here(CALL_METHOD, body, seconds)
             else:
-                answer = await self._ways.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
+                answer = await self._paths.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
         except (CallFailed, FrameError) as error:
-            raise self._told(error, service_id, function, seconds) from error
+            raise self._as_service_error(error, service_id, function, seconds) from error
         return self._converted(answer, returns, service_id, function)
 
     @overload
@@ -121,9 +121,9 @@ class OnPeer:
             if self.peer_id == self._peer.peer_id:
                 answer = await self._here(LIST_METHOD, None, seconds)
             else:
-                answer = await self._ways.call(LIST_METHOD, lambda _: None, seconds)
+                answer = await self._paths.call(LIST_METHOD, lambda _: None, seconds)
         except CallFailed as error:
-            raise self._told(error, "srv", "list", seconds) from error
+            raise self._as_service_error(error, "srv", "list", seconds) from error
         listed: dict[str, list[str]] = self._converted(answer, dict[str, list[str]], "srv", "list")
         return listed
 
@@ -148,7 +148,9 @@ class OnPeer:
             raise BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}") from error
         return given
 
-    def _told(self, error: CallFailed | FrameError, service_id: str, function: str, timeout: float) -> ServiceError:
+    def _as_service_error(
+        self, error: CallFailed | FrameError, service_id: str, function: str, timeout: float
+    ) -> ServiceError:
         if isinstance(error, CallTimeout):
             return TooSlow(self.peer_id, service_id, function, f"no answer within {timeout:g} s")
         if isinstance(error, CallFailed):
@@ -162,19 +164,19 @@ class OnPeer:
             raise BadAnswer(self.peer_id, service_id, function, str(error)) from error
 
     async def _arrive(self, arriving: Arriving, service_id: str, function: str, given: Any, timeout: float) -> None:
-        """Make the call that the stream lasts as long as."""
+        """Makes the call for as long as which the stream lasts."""
 
-        def body(way: Path) -> object:
-            return [service_id, function, given, arriving.token, way]
+        def body(path: Path) -> object:
+            return [service_id, function, given, arriving.token, path]
 
         failure: ServiceError | None = None
         try:
             if self.peer_id == self._peer.peer_id:
                 await self._stream_here(arriving, ServiceCall(service_id, function, given), timeout)
             else:
-                await self._ways.call(STREAM_METHOD, body, timeout)
+                await self._paths.call(STREAM_METHOD, body, timeout)
         except (CallFailed, FrameError) as error:
-            failure = self._told(error, service_id, function, timeout)
+            failure = self._as_service_error(error, service_id, function, timeout)
         arriving.end(failure)
 
     async def _stream_here(self, arriving: Arriving, call: ServiceCall, timeout: float) -> None:
@@ -198,7 +200,7 @@ class OnPeer:
 
 
 class ResultStream(AsyncIterator[T]):
-    """Results of one function, in order."""
+    """The results of one function, in their order, converted."""
 
     def __init__(self, arriving: Arriving, convert: Callable[[object], T]) -> None:
         self._arriving = arriving

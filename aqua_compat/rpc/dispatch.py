@@ -1,4 +1,4 @@
-"""What of a Python object can be called from elsewhere, and with which arguments."""
+"""Finds the functions of a Python object that others can call, and checks the arguments of calls."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Function:
 
     @property
     def described(self) -> str:
-        """Its name and signature, for people."""
+        """The function's name and signature, for people."""
         return f"{self.name}{_readable(self.call, self._signature)}"
 
     def _checked(self, name: str, value: object) -> object:

@@ -1,4 +1,4 @@
-"""Every way in which calling a service fails, as one hierarchy."""
+"""Errors of calling services."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from overlay.errors import (
 
 
 class ServiceError(Exception):
-    """Base of all. `peer_id` is the called peer."""
+    """A call failed. Base of all; `peer_id` is the called peer."""
 
     def __init__(self, peer_id: str, service_id: str, function: str, reason: str) -> None:
         self.peer_id = peer_id
@@ -27,15 +27,15 @@ class ServiceError(Exception):
 
 
 class PeerUnreachable(ServiceError):
-    """Neither directly nor through its relays; the call never reached it."""
+    """The peer couldn't be reached, directly or through its relays: surely nothing was done."""
 
 
 class CallInterrupted(PeerUnreachable):
-    """The connection was lost before the answer came: the service may have done its work."""
+    """The connection was lost before the answer came: perhaps the service did its work."""
 
 
 class NoSuchService(ServiceError):
-    """The peer serves nothing of that id."""
+    """The peer serves no service of that id."""
 
 
 class NoSuchFunction(ServiceError):
@@ -43,7 +43,7 @@ class NoSuchFunction(ServiceError):
 
 
 class BadArguments(ServiceError):
-    """Too many, too few, of a wrong type, or not to be sent."""
+    """The arguments are too many, too few, of a wrong type, or can't be sent."""
 
 
 class RaisedByService(ServiceError):
@@ -55,7 +55,7 @@ class TooSlow(ServiceError):
 
 
 class PeerOverloaded(ServiceError):
-    """Turned away before anything was done: too many calls are under way."""
+    """The call was refused before anything was done: too many are under way."""
 
 
 class BadAnswer(ServiceError):
@@ -91,7 +91,7 @@ _KINDS: tuple[tuple[type[CallFailed], type[ServiceError]], ...] = (
 
 
 def service_error(error: CallFailed, peer_id: str, service_id: str, function: str) -> ServiceError:
-    """What a failed call is for who called a service."""
+    """The error of calling a service that a failed call of the overlay stands for."""
     if isinstance(error, CallRefused):
         return CODES.get(error.code, BadAnswer)(peer_id, service_id, function, error.message)
     kind = next((ours for theirs, ours in _KINDS if isinstance(error, theirs)), BadAnswer)

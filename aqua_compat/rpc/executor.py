@@ -1,4 +1,4 @@
-"""Running a served function: async ones on the Trio thread, sync ones in threads, generators result by result."""
+"""Runs served functions: async ones on the Trio thread, sync ones in threads, generators result by result."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _CLOSING: Final = 1.0  # seconds for a sync generator to close
 
 
 async def result_of(function: Function, arguments: list[object], running: trio.CapacityLimiter) -> object:
-    """What a function returns, as CBOR carries it; waits for its turn first. Raises whatever the function raises."""
+    """Runs a function once `running` has a place; its result as CBOR carries it. Raises what the function raises."""
     if function.is_async:
-        turn = object()  # not the task's: a function may call another one of its service
+        holder = object()  # not the task: a function may call another one of its service
         try:
-            running.acquire_on_behalf_of_nowait(turn)  # without a turn of the scheduler
+            running.acquire_on_behalf_of_nowait(holder)  # mostly free: no checkpoint is needed
         except trio.WouldBlock:
-            await running.acquire_on_behalf_of(turn)
+            await running.acquire_on_behalf_of(holder)
         try:
             result = await function.call(*arguments)
         finally:
-            running.release_on_behalf_of(turn)
+            running.release_on_behalf_of(holder)
     else:
         # Abandoned at the deadline: its thread ends when it ends, and counts until then.
         result = await in_thread(function.call, *arguments, limiter=running)
@@ -41,23 +41,23 @@ async def result_of(function: Function, arguments: list[object], running: trio.C
 async def results_of(
     function: Function, arguments: list[object], running: trio.CapacityLimiter, threads: trio.CapacityLimiter
 ) -> AsyncIterator[AsyncIterator[object]]:
-    """What a generator yields, one result after the other; a plain function's result is the only one.
+    """Runs a generator and gives what it yields, one by one; of a plain function its only result.
 
-    Waits for its turn first. The generator is closed in the end, in the task that used it. `threads`: of sync
-    generators.
+    Waits for a place of `running` first. The generator is closed in the end, in the task that used it. `threads` bounds
+    the threads of sync generators.
     """
     if not function.is_generator:
         async with aclosing(_only(function, arguments, running)) as result:
             yield result
         return
-    turn = object()
-    await running.acquire_on_behalf_of(turn)
+    holder = object()
+    await running.acquire_on_behalf_of(holder)
     try:
         generator = function.call(*arguments)
         async with aclosing(generator if function.is_async else _in_threads(generator, threads)) as results:
             yield results
     finally:
-        running.release_on_behalf_of(turn)
+        running.release_on_behalf_of(holder)
 
 
 async def next_of(results: AsyncIterator[object]) -> object:

@@ -13,7 +13,7 @@ Call = Callable[..., Awaitable[Any]]
 
 
 class Proxy:
-    """Any function that is asked for, with results as they come."""
+    """A service whose functions are its attributes, whatever their names; results aren't converted."""
 
     def __init__(self, call: Call, service_id: str) -> None:
         self._call = call

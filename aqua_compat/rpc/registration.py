@@ -14,7 +14,7 @@ from aqua_compat.rpc.errors import NotRegistered
 if TYPE_CHECKING:
     from registry.client.registry import Registry
 
-GOODBYE: Final = 3.0  # seconds for unregistering
+UNREGISTER_TIMEOUT: Final = 3.0  # seconds for unregistering
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 async def registered(
     registry: Registry, resource_id: str, service_id: str, value: str, factor: int, timeout: float
 ) -> AsyncIterator[None]:
-    """Registered meanwhile, as running on this peer; the node or client renews the record, and names a new relay in it.
+    """Keeps a service registered as running on this peer while the block runs; the node or client renews the record.
 
     Unregisters in the end, whatever happens. `factor`: replicas that must have it on disk, within `timeout` seconds.
     Raises NotRegistered.
@@ -39,6 +39,6 @@ async def registered(
     finally:
         # Also when registering failed or was cancelled: some replica may have the record.
         with trio.CancelScope(shield=True):
-            ended = await registry.unregister_service(resource_id, peer_id, factor=factor, timeout=GOODBYE)
+            ended = await registry.unregister_service(resource_id, peer_id, factor=factor, timeout=UNREGISTER_TIMEOUT)
         if success and not ended.success:
             log.warning("not unregistered", service=service_id, errors=ended.errors)

@@ -1,4 +1,4 @@
-"""The services of this peer, answered to whoever calls, directly or through a relay."""
+"""Serves this peer's services to whoever calls them, directly or through a relay."""
 
 from __future__ import annotations
 
@@ -33,25 +33,30 @@ Called = TypeVar("Called", bound="ServiceCall")
 
 
 class ServiceCall(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A call of a function of a service, as it travels."""
+
     service_id: Name
     function: Name
     arguments: list[Any]
 
 
 class StreamCall(ServiceCall, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`way`: the relay that the call came through, and results go back through; empty when there is none."""
+    """A call whose results are sent while it runs.
+
+    `path`: the relay that the call came through and results go back through; empty when there is none.
+    """
 
     token: Token
-    way: Annotated[str, Meta(max_length=64)]
+    path: Annotated[str, Meta(max_length=64)]
 
 
 class ServiceLimits(Struct, frozen=True, kw_only=True):
-    """Of one service."""
+    """Limits of one service."""
 
     concurrency: int = 16
     """Calls that run at the same time; of sync functions, each in a thread. A stream is a call while it lasts."""
     queue: int = 64
-    """Calls that wait; beyond it they are turned away, and callers may go to another provider."""
+    """Calls that wait; others are refused at once, and their callers may go to another provider."""
     timeout: float = 60.0
     """Seconds after which a call is ended, whatever its caller's deadline is; of a stream, for each result."""
     patience: float = 300.0
@@ -87,7 +92,7 @@ def caller() -> str:
 
 @contextmanager
 def called_by(peer_id: str) -> Iterator[None]:
-    """`caller()` is this peer within the block."""
+    """Within the block, `caller()` is this peer."""
     token = _caller.set(peer_id)
     try:
         yield
@@ -112,11 +117,11 @@ class ServiceServer:
         self._services[service_id] = _Service(service, limits or ServiceLimits())
 
     def remove(self, service_id: str) -> None:
-        """Serve it no more; calls under way end as they would."""
+        """Stop serving a service; calls under way go on."""
         self._services.pop(service_id, None)
 
     async def listed(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
-        """Services and their functions' signatures (original: the builtin service `srv`)."""
+        """The services and their functions' signatures (the original's builtin service `srv`)."""
         await trio.lowlevel.checkpoint()
         return {
             service_id: [function.described for function in service.functions.values()]
@@ -127,7 +132,7 @@ class ServiceServer:
         """One call. Raises Refusal with one of the codes of `aqua_compat.rpc.errors.CODES`."""
         call = _parsed(body, ServiceCall)
         service, function, arguments = self._admit(call)
-        with called_by(caller), _told_as_refusal(call):
+        with called_by(caller), _raising_refusal(call):
             if function.is_generator:
                 return await _collected(service, function, arguments)
             with _in_time(service):
@@ -138,11 +143,11 @@ class ServiceServer:
     async def handle_stream(self, caller: str, body: object) -> object:
         """One call whose results are sent while it runs; how many there were. Raises Refusal, as `handle`."""
         call = _parsed(body, StreamCall)
-        if call.way and not self._peer.is_linked(call.way):
+        if call.path and not self._peer.is_linked(call.path):
             raise Refusal("bad-arguments", "results can't be sent through a relay that this peer isn't connected to")
         service = self._services.get(call.service_id)
         patience = service.limits.patience if service is not None else 0.0
-        return await self.stream(caller, call, delivering(self._peer, caller, call.way, call.token, patience))
+        return await self.stream(caller, call, delivering(self._peer, caller, call.path, call.token, patience))
 
     async def stream(self, caller: str, call: ServiceCall, deliver: Deliver) -> int:
         """Call a function and deliver its results; how many there were. Raises Refusal, as `handle`."""
@@ -162,7 +167,7 @@ class ServiceServer:
 
             nursery.start_soon(send)
             try:
-                with called_by(caller), _told_as_refusal(call):
+                with called_by(caller), _raising_refusal(call):
                     async with results_of(function, arguments, service.running, service.threads) as results:
                         while (result := await _next(results, service)) is not NO_MORE:
                             await departing.put(result)
@@ -199,7 +204,7 @@ def _parsed(body: object, form: type[Called]) -> Called:
 
 
 @contextmanager
-def _told_as_refusal(call: ServiceCall) -> Iterator[None]:
+def _raising_refusal(call: ServiceCall) -> Iterator[None]:
     """Whatever a function raises becomes a Refusal, without its traceback."""
     try:
         yield
@@ -228,7 +233,7 @@ async def _next(results: AsyncIterator[object], service: _Service) -> object:
 
 
 async def _collected(service: _Service, function: Function, arguments: list[object]) -> list[object]:
-    """A generator's results as a list, for who calls it plainly."""
+    """A generator's results as a list, for a call that is no stream."""
     collected: list[object] = []
     size = 0
     async with results_of(function, arguments, service.running, service.threads) as results:

@@ -1,4 +1,4 @@
-"""Streams of results: one long call, while whose function runs its results come as calls the other way.
+"""Streams of results: one long call that runs a function, and calls in the opposite direction with its results.
 
 The call belongs to the stream: it ends when the function does, and ending it ends the function, wherever it is. Results
 travel in batches, one at a time, each answered when its reader is ready for the next: a slow reader slows the function
@@ -42,7 +42,7 @@ class _ResultBatch(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class TooManyStreams(Exception):
-    """This peer, or the called one, has as many as it may."""
+    """This peer has as many streams as it may, in all or of one peer."""
 
 
 class Arrivals:
@@ -63,7 +63,7 @@ class Arrivals:
         return stream
 
     def close(self, stream: Arriving) -> None:
-        """Take no more results of it."""
+        """Takes no more results of a stream."""
         del self._streams[stream.token]
         self._of_peer[stream.peer_id] -= 1
         if not self._of_peer[stream.peer_id]:
@@ -103,12 +103,12 @@ class Arriving:
         self._changed.unpark_all()
 
     def end(self, failure: Exception | None) -> None:
-        """No more results come, since the function ended, or because of `failure`."""
+        """Ends the stream after what has come: the function ended, or failed by `failure`."""
         self._ended = failure or True
         self._changed.unpark_all()
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """Drops what has come: nobody reads any more."""
         self._batch.clear()
         self.end(None)
 
@@ -127,7 +127,7 @@ class Arriving:
 
 
 class Departing:
-    """The results of one function on their way to who reads them: gathered while the batch before is under way."""
+    """Results of one function that are sent to their reader: gathered into a batch while the one before is sent."""
 
     def __init__(self, deliver: Deliver) -> None:
         self._deliver = deliver
@@ -164,8 +164,8 @@ class Departing:
             await self._deliver(batch)
 
 
-def delivering(peer: OverlayPeer, reader: str, way: Path, token: bytes, patience: float) -> Deliver:
-    """How results get to another peer: on the way on which it called, each batch within `patience` seconds."""
+def delivering(peer: OverlayPeer, reader: str, path: Path, token: bytes, patience: float) -> Deliver:
+    """Sends results to another peer by the path by which it called, each batch within `patience` seconds."""
 
     async def deliver(results: list[Any]) -> None:
         body = [token, results]
@@ -173,11 +173,11 @@ def delivering(peer: OverlayPeer, reader: str, way: Path, token: bytes, patience
         while True:
             left = max(deadline - trio.current_time(), 0.0)
             try:
-                if way:
-                    await peer.call_via([way], reader, RESULTS_METHOD, body, timeout=left)
+                if path:
+                    await peer.call_via([path], reader, RESULTS_METHOD, body, timeout=left)
                 else:
                     await peer.call(reader, RESULTS_METHOD, body, timeout=left)
-            except Overloaded:  # other streams of its wait for their turn
+            except Overloaded:  # other streams of that reader hold all its places
                 if left < _BUSY:
                     raise
                 await trio.sleep(_BUSY)

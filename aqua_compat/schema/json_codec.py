@@ -22,64 +22,23 @@ from aqua_compat.schema.arguments import (
     check_u32,
     check_u64,
 )
+from aqua_compat.schema.interface import ALIASES, DATA, Fields
 from registry.model.results import GetKeyMetadataResult, MergeKeysResult, WeightResult
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-# Field names, order and Aqua types, as tests/data/aqua-interface.json has them.
-FIELDS: dict[type[msgspec.Struct], tuple[tuple[str, str], ...]] = {
-    Key: (
-        ("id", "string"),
-        ("label", "string"),
-        ("owner_peer_id", "string"),
-        ("timestamp_created", "u64"),
-        ("challenge", "[]u8"),
-        ("challenge_type", "string"),
-        ("signature", "[]u8"),
-    ),
-    RecordMetadata: (
-        ("key_id", "string"),
-        ("issued_by", "string"),
-        ("peer_id", "string"),
-        ("timestamp_issued", "u64"),
-        ("solution", "[]u8"),
-        ("value", "string"),
-        ("relay_id", "[]string"),
-        ("service_id", "[]string"),
-        ("issuer_signature", "[]u8"),
-    ),
-    Record: (
-        ("metadata", "RecordMetadata"),
-        ("timestamp_created", "u64"),
-        ("signature", "[]u8"),
-    ),
-    Tombstone: (
-        ("key_id", "string"),
-        ("issued_by", "string"),
-        ("peer_id", "string"),
-        ("timestamp_issued", "u64"),
-        ("solution", "[]u8"),
-        ("issuer_signature", "[]u8"),
-    ),
-    WeightResult: (
-        ("success", "bool"),
-        ("weight", "u32"),
-        ("peer_id", "string"),
-        ("error", "string"),
-    ),
+FIELDS: dict[type[msgspec.Struct], Fields] = {
+    form: DATA[form.__name__] for form in (Key, RecordMetadata, Record, Tombstone, WeightResult)
 }
+"""The data types that arguments can be, with the original's fields."""
 
-# The original has no optional key in a result: where there is none, all its fields are empty.
-_EMPTY_KEY: dict[str, Json] = {
-    "id": "",
-    "label": "",
-    "owner_peer_id": "",
-    "timestamp_created": 0,
-    "challenge": [],
-    "challenge_type": "",
-    "signature": [],
-}
+_EMPTY: dict[str, Json] = {"string": "", "u64": 0, "[]u8": []}
+
+
+def _empty_key() -> dict[str, Json]:
+    """The original has no optional key in a result: where there is none, all its fields are empty."""
+    return {name: _EMPTY[aqua_type] for name, aqua_type in FIELDS[Key]}
 
 
 def to_json(value: object) -> Json:
@@ -99,7 +58,7 @@ def to_json(value: object) -> Json:
     if isinstance(value, dict):
         return {_key_text(name): to_json(item) for name, item in value.items()}
     if isinstance(value, (GetKeyMetadataResult, MergeKeysResult)) and value.key is None:
-        return {"success": value.success, "error": value.error, "key": dict(_EMPTY_KEY)}
+        return {"success": value.success, "error": value.error, "key": _empty_key()}
     if isinstance(value, msgspec.Struct):
         names = [name for name, _ in FIELDS[type(value)]] if type(value) in FIELDS else value.__struct_fields__
         return {name: to_json(getattr(value, name)) for name in names}
@@ -117,6 +76,7 @@ def from_json(aqua_type: str, name: str, value: object) -> object:
 
     Raises TypeError or ValueError that names the place, such as `metadata.value`.
     """
+    aqua_type = ALIASES.get(aqua_type, aqua_type)
     if aqua_type.startswith("[]") and aqua_type not in _PARSERS:
         if not isinstance(value, (list, tuple)):
             raise TypeError(f"{name} must be an array, not {type(value).__name__}")
@@ -163,8 +123,6 @@ def _key(name: str, value: object) -> Key:
 
 _PARSERS: dict[str, Callable[[str, object], object]] = {
     "string": check_string,
-    "ResourceId": check_string,
-    "PeerId": check_string,
     "?string": check_optional_string,
     "[]string": check_strings,
     "[]u8": bytes_of_numbers,
@@ -172,9 +130,6 @@ _PARSERS: dict[str, Callable[[str, object], object]] = {
     "u32": check_u32,
     "bool": check_bool,
     "i16": check_ack,
+    **{form.__name__: _struct(form) for form in FIELDS},
     "Key": _key,
-    "RecordMetadata": _struct(RecordMetadata),
-    "Record": _struct(Record),
-    "Tombstone": _struct(Tombstone),
-    "WeightResult": _struct(WeightResult),
 }

@@ -98,8 +98,8 @@ async def test_misuse_is_told_before_anything_is_called(network: Network, tmp_pa
     flags = ("--relay", network.relay())
     for given, text in (
         (("--on-peer", network.nodes[0].peer_id, "noop"), "needs --service"),
-        (("--stream", "id", "f"), "go with --on-peer"),
-        (("--all", "--on-peer", "--service", "op", network.nodes[0].peer_id, "noop"), "--all goes with a resource"),
+        (("--stream", "id", "f"), "need --on-peer"),
+        (("--all", "--on-peer", "--service", "op", network.nodes[0].peer_id, "noop"), "leave out --on-peer"),
         (("--on-peer", "--service", "op", "no peer id", "noop"), "no peer id"),
     ):
         misused = await command("call", *flags, *given, home=tmp_path)

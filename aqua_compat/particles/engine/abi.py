@@ -1,4 +1,4 @@
-"""How values lie in the interpreter's memory: packed, little endian, without padding (reference: memory layout).
+"""How values lie in the interpreter's memory: packed, little endian, without padding.
 
 A string or vec is a pointer and a count, both u32; a record is a pointer to its fields, one after the other.
 """
@@ -23,7 +23,7 @@ _MOST_STRINGS: Final = 65_536
 
 class StepArguments:
     """The buffers of one step: four fields of its parameters, their record, then script, previous and incoming data
-    and results. The callee frees them."""
+    and results. The interpreter frees them."""
 
     def __init__(self, step: Step, seed: bytes) -> None:
         self._step = step
@@ -35,7 +35,7 @@ class StepArguments:
         return [*map(len, self._fields), _PARAMETERS.size, *map(len, self._data)]
 
     def write(self, memory: memoryview, places: Sequence[int]) -> None:
-        """Puts each at its place. Raises InterpreterFailed for places outside."""
+        """Writes each buffer to its place. Raises InterpreterFailed for places outside of the memory."""
         for place, content in zip(places, (*self._fields, self._record(places), *self._data), strict=True):
             if content:
                 _check(memory, place, len(content))
@@ -69,6 +69,7 @@ class OutcomeReader:
         self._at = 0
 
     def i64(self) -> int:
+        """A signed number."""
         [number] = struct.unpack_from("<q", self._take(8))
         return int(number)
 
@@ -77,6 +78,7 @@ class OutcomeReader:
         return self._read(*_PAIR.unpack(self._take(8)))
 
     def text(self) -> str:
+        """A string."""
         return self.blob().decode(errors="replace")
 
     def texts(self) -> list[str]:

@@ -2,6 +2,9 @@
 
 A step takes what is known so far, the next copy that came (or none) and all results of calls that came in since. What
 comes out is kept, its calls are made at once, and the particle goes to the next peers with it.
+
+Whoever brought something answers for the memory and the calls that it takes: the first that brought the particle for
+the particle itself, and each for its copies (`overlay.limits.fair_quota`).
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ from overlay.limits.fair_quota import FairQuota, Holding
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 OVERHEAD = 4096  # bytes of an actor without script and data
-_DECODED = 16  # times as much memory as its bytes, about, that a call's arguments take
-_SOURCES_OF_COPIES = 4  # as many peers together as one
+_DECODED = 16  # about so many times its bytes is the memory that a call's arguments take when decoded
+_SOURCES_OF_COPIES = 4  # times as many copies may wait of all peers together as of one
 _TOO_MANY_CALLS = CallResult(1, '"too many calls are under way on this peer"')
 _NO_ROOM = CallResult(1, '"the result found no room on this peer"')
 _INTERNAL = CallResult(1, '"internal error"')
@@ -50,27 +53,27 @@ class Context:
 
 
 class Steps(Protocol):
-    """Where steps are run."""
+    """Runs steps of the interpreter."""
 
     async def step(self, source: str, step: Step) -> Outcome:
-        """Raises InterpreterFailed."""
+        """What comes of a step that `source` answers for. Raises InterpreterFailed."""
         ...
 
 
 class Calls(Protocol):
-    """What scripts can call here."""
+    """Answers calls of scripts."""
 
     async def call(self, context: Context, request: CallRequest) -> CallResult:
-        """Never raises for what a script does."""
+        """The result of a call. Never raises for what a script does."""
         ...
 
 
 SendOn = Callable[[str, Particle, str, float], None]
-"""(who brought it, particle, to which peer, until when) -> nothing; sends it in time."""
+"""(source, particle, peer, deadline of Trio's clock) -> nothing: begins to send a particle on."""
 
 
 class ActorEnvironment:
-    """What all actors of a node share."""
+    """What all actors of a node share, with the quotas of the peers that bring particles."""
 
     def __init__(
         self,

@@ -1,7 +1,6 @@
 """One instance of the interpreter: runs steps, one at a time, in whatever thread calls it.
 
-Each crossing into the library gives Python's global lock away, and getting it back takes up to 5 ms while the Trio
-thread is busy. So a step crosses as rarely as can be: `trampoline` makes many calls in one.
+A step crosses into the library as rarely as can be: `trampoline` makes many calls of the interpreter in one.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _TICKS_AHEAD: Final = 2**40  # no step is this long
 
 
 def make_engine() -> wasmtime.Engine:
-    """The settings are a part of what a compiled module fits to."""
+    """An engine whose code can be interrupted. A compiled module fits only engines with the same settings."""
     config = wasmtime.Config()
     config.epoch_interruption = True
     return wasmtime.Engine(config)
 
 
 class Interpreter:
-    """Not for two threads at a time. After `InterpreterFailed` it is of no use."""
+    """Not for two threads at a time, and not to be used any more after `InterpreterFailed`."""
 
     def __init__(self, module: wasmtime.Module, engine: wasmtime.Engine, seed: bytes, max_memory: int) -> None:
         """`seed`: the host's Ed25519 seed, with which the interpreter signs what happened here. `max_memory`: bytes.

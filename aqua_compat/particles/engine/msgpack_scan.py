@@ -1,4 +1,11 @@
-"""What MessagePack holds, told without decoding it: a decoder makes everything in one go, while nothing else runs."""
+"""Counts what MessagePack holds without decoding it.
+
+A decoder makes all objects in one call into C, and no other thread runs meanwhile, the Trio thread neither. A hostile
+script can pass two megabytes of empty maps to its calls, each of one byte: decoding them would hold the node up 14 to
+20 times as long as the most that is allowed. Counting is done in Python, so that others run meanwhile, and takes a
+seventh of that time or less. Honest small calls take a third longer with it and the largest five times as long, in a
+thread that only their source waits for. `python -m benchmarks.msgpack_scan` measures it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +33,7 @@ _OBJECT_BYTES: Final = bytes(sorted(_OBJECTS))
 
 
 def has_at_most(most: int, parts: Sequence[bytes]) -> bool:
-    """Whether the parts have at most `most` arrays, maps, strings and the like together; numbers don't count."""
+    """Whether the parts together have at most `most` arrays, maps, strings and the like; numbers don't count."""
     suspects = sum(len(part) - len(part.translate(None, _OBJECT_BYTES)) for part in parts)
     if suspects <= most:  # bytes that may begin one, which are told fast: mostly few enough
         return True
@@ -36,15 +43,15 @@ def has_at_most(most: int, parts: Sequence[bytes]) -> bool:
     return left >= 0
 
 
-def objects_in(packed: bytes, most: int) -> int:
-    """How many arrays, maps, strings and the like there are; `most` + 1 for more."""
+def objects_in(encoded: bytes, most: int) -> int:
+    """The number of arrays, maps, strings and the like in a part; `most` + 1 stands for more than `most`."""
     count = at = 0
-    end = len(packed)
+    end = len(encoded)
     while at < end and count <= most:
-        first = packed[at]
+        first = encoded[at]
         size, length_size = _HEADS[first]
         if length_size:
-            size += int.from_bytes(packed[at + 1 : at + 1 + length_size])
+            size += int.from_bytes(encoded[at + 1 : at + 1 + length_size])
         count += first in _OBJECTS
         at += size
     return count

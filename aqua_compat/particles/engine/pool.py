@@ -1,7 +1,7 @@
 """Steps of the interpreter in threads: bounded, interrupted when they take too long, fair between sources.
 
 A source is the peer that brought a particle: its steps run in their order, and of several sources that wait the one
-that used least time lately is next. So whoever sends many or slow scripts waits for himself.
+that used least time lately is next. So whoever sends many or slow scripts makes nobody else wait.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aqua_compat.particles.engine.steps import Outcome, Step
 from aqua_compat.particles.errors import InterpreterFailed, StepInterrupted
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.settings import AquaSettings
-from overlay.tasks import TaskStatus
+from overlay.tasks import Broadcast, TaskStatus
 
 TICK: Final = 0.05  # seconds between advances of the epoch while steps run
 _ENDING: Final = 0.01  # seconds between advances when all are to end
@@ -32,12 +32,12 @@ class Runner(Protocol):
     """One instance of the interpreter."""
 
     def run(self, step: Step, max_ticks: int) -> Outcome:
-        """Raises InterpreterFailed; the runner is of no use then."""
+        """Runs one step. Raises InterpreterFailed; the runner can't be used any more then."""
         ...
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that it holds."""
+        """Bytes of memory that it holds."""
         ...
 
 
@@ -68,22 +68,21 @@ class Pool:
         self._waiting: dict[str, dict[_Job, None]] = {}  # in their order
         self._used: dict[str, float] = {}  # seconds, of sources that wait or are ahead of those that do
         self._floor = 0.0
-        self._work = trio.Event()
+        self._work = Broadcast()
         self._running = 0
-        self._busy = trio.Event()
+        self._began = Broadcast()
         metrics.gauge("waiting_steps", lambda: sum(map(len, self._waiting.values())))
         self._max_ticks = math.ceil(settings.step_timeout / TICK) + 1
 
     async def step(self, source: str, step: Step) -> Outcome:
-        """What comes of a step, when it is its turn. Raises InterpreterFailed."""
+        """Runs a step as soon as the shares of sources let it. Raises InterpreterFailed."""
         job = _Job(step)
         waiting = self._waiting.get(source)
         if waiting is None:
             waiting = self._waiting[source] = {}
             self._used[source] = max(self._used.get(source, 0.0), self._floor)
         waiting[job] = None
-        self._work.set()
-        self._work = trio.Event()
+        self._work.send()
         try:
             await job.done.wait()
         finally:
@@ -106,7 +105,8 @@ class Pool:
     async def _tick(self) -> None:
         try:
             while True:
-                await self._busy.wait()
+                while not self._running:
+                    await self._began.wait()
                 await trio.sleep(TICK)
                 self._advance()
         finally:  # so that threads end, which can't be cancelled; one that is just starting sets its deadline yet
@@ -121,13 +121,11 @@ class Pool:
         while True:
             source, job = await self._next()
             self._running += 1
-            self._busy.set()
+            self._began.send()
             try:
                 runner, job.result, spent = await trio.to_thread.run_sync(self._run_one, runner, job.step)
             finally:
                 self._running -= 1
-                if not self._running:
-                    self._busy = trio.Event()
             if source in self._used:
                 self._used[source] += spent - _USUAL
             self._metrics.note_step(spent)

@@ -1,4 +1,4 @@
-"""What a step of the interpreter takes and gives, and the bytes in which calls travel in and out of it."""
+"""What a step of the interpreter takes and gives, and how calls and their results are encoded for it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,10 @@ _TETRAPLETS: Final = msgspec.msgpack.Decoder(list[list[Tetraplet]])
 
 
 def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
-    """Raises InterpreterFailed for what isn't in this form, or has more than `most` bytes or MOST_OBJECTS."""
+    """The calls that a step makes, by their number.
+
+    Raises InterpreterFailed for what isn't in this form, or has more than `most` bytes or MOST_OBJECTS.
+    """
     if not raw:
         return {}
     if len(raw) > most:  # as Python objects they take up to 64 times as much
@@ -108,8 +111,8 @@ def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
         raise InterpreterFailed("call requests in an unknown codec")
     try:
         requests = _REQUESTS.decode(raw[len(MSGPACK) :])
-        packed = {number: (bytes(one.arguments), bytes(one.tetraplets)) for number, one in requests.items()}
-        if not has_at_most(MOST_OBJECTS, [part for parts in packed.values() for part in parts]):
+        encoded = {number: (bytes(one.arguments), bytes(one.tetraplets)) for number, one in requests.items()}
+        if not has_at_most(MOST_OBJECTS, [part for parts in encoded.values() for part in parts]):
             raise InterpreterFailed(f"call requests with more than {MOST_OBJECTS} arrays, maps and strings")
         with gc_paused():
             return {
@@ -119,7 +122,7 @@ def parse_requests(raw: bytes, most: int) -> dict[int, CallRequest]:
                     _ARGUMENTS.decode(arguments),
                     _TETRAPLETS.decode(tetraplets),
                 )
-                for number, (arguments, tetraplets) in packed.items()
+                for number, (arguments, tetraplets) in encoded.items()
             }
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InterpreterFailed(f"call requests in an unknown form: {error}") from error

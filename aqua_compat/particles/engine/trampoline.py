@@ -1,5 +1,10 @@
 """A few lines of WebAssembly beside the interpreter, which call it as often as a step needs.
 
+A step takes a buffer for each of its arguments and three more calls of the interpreter. Made from Python, each is a
+crossing into the library: it costs time by itself, gives Python's global lock away, and getting that back takes up to
+5 ms while the Trio thread is busy. The trampoline makes two crossings of them; without it a small step takes 2.5 to 3
+times as long, and up to 4 times beside a busy thread. `python -m benchmarks.trampoline` measures it.
+
 `prepare` frees what the last step gave and allocates one buffer per size in the frame, whose places it leaves there;
 `invoke` runs the step with them. Buffers, in order: the fields of the parameters and their record, then the arguments.
 """

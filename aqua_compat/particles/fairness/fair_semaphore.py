@@ -1,6 +1,7 @@
-"""Places for what asks other peers and may wait long for them, shared by the sources for whom it is done.
+"""A semaphore that sources share: for tasks that ask other peers and may wait long for them.
 
-Whoever wants many at once gets a part of them and waits in a line of its own: others pass by it.
+A source that wants many places at once gets a part of them and waits for the others in a line of its own, so that it
+holds nobody up.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Work for scripts on the Trio thread: of each source one piece at a time, with a rest as long as it took.
+"""Shares the Trio thread among the sources for whom work is done on it.
 
-So whoever sends scripts can't take more than half of the node's own thread, and others get it every few milliseconds.
+Each source works in one slice at a time and then pauses as long as it worked. So nobody who sends scripts takes more
+than half of the node's own thread, and others get it every few milliseconds.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from typing import Final
 
 import trio
 
-_SHORT: Final = 0.001  # seconds that need no rest
-_AT_ONCE: Final = 32  # steps of longer work
+_SHORT: Final = 0.001  # seconds after which no pause is needed
+_AT_ONCE: Final = 32  # steps in one slice
 
 
 class TimeSlices:
-    """Turns of sources; work within one mustn't wait for anything."""
+    """Work within a slice mustn't wait for anything."""
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[trio.Lock, int]] = {}
 
     @asynccontextmanager
-    async def turn(self, source: str) -> AsyncIterator[None]:
-        """It is the source's turn within the block."""
+    async def slice(self, source: str) -> AsyncIterator[None]:
+        """Runs the block when no other slice of the source runs, and pauses after it."""
         lock, waiting = self._locks.get(source) or (trio.Lock(), 0)
         self._locks[source] = lock, waiting + 1
         try:
@@ -43,8 +44,8 @@ class TimeSlices:
                 del self._locks[source]
 
     async def run(self, source: str, work: Iterator[object]) -> None:
-        """Work of many small steps, one per element, some at each turn of the source."""
+        """Does work of many small steps, one for each element that `work` yields, some of them in each slice."""
         done = _AT_ONCE
         while done == _AT_ONCE:
-            async with self.turn(source):
+            async with self.slice(source):
                 done = sum(1 for _ in islice(work, _AT_ONCE))

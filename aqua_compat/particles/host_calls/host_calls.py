@@ -1,4 +1,4 @@
-"""Calls of scripts on this host: looked up, bounded, and answered in the original's forms."""
+"""Answers calls of scripts on this host in the original's forms, within bounds."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class HostCalls:
     def __init__(
         self, services: Mapping[str, Mapping[str, HostFunction]], max_result: int, time_slices: TimeSlices | None = None
     ) -> None:
-        """`max_result` in bytes of JSON."""
+        """`services`: functions by service id and name. `max_result`: bytes of a result as JSON."""
         self._services = services
         self._max_result = max_result
         self._time_slices = time_slices or TimeSlices()
 
     async def call(self, context: Context, request: CallRequest) -> CallResult:
-        """Never raises for what a script does or a service refuses."""
+        """The result of a call. Never raises for what a script does or a service refuses."""
         service, name = request.service_id, request.function_name
         function = self._services.get(service, {}).get(name)
         if function is None:
@@ -47,7 +47,7 @@ class HostCalls:
             return _failed(f"{len(request.arguments)} arguments, more than {_MOST_ARGUMENTS}")
         try:
             result = await function(context, request.arguments, request.tetraplets)
-            async with self._time_slices.turn(context.source):
+            async with self._time_slices.slice(context.source):
                 text = msgspec.json.encode(result)
         except CallError as error:
             log.debug("a call failed", service=service, function=name, error=str(error))
@@ -66,14 +66,14 @@ def _failed(text: str) -> CallResult:
 def in_time_slices(functions: Mapping[str, HostFunction], time_slices: TimeSlices) -> dict[str, HostFunction]:
     """Functions that only compute, so that each call of them takes a time slice of its source."""
 
-    def taking_turns(function: HostFunction) -> HostFunction:
+    def in_slices(function: HostFunction) -> HostFunction:
         async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
-            async with time_slices.turn(context.source):
+            async with time_slices.slice(context.source):
                 return await function(context, arguments, tetraplets)
 
         return call
 
-    return {name: taking_turns(function) for name, function in functions.items()}
+    return {name: in_slices(function) for name, function in functions.items()}
 
 
 def in_places(function: HostFunction, places: FairSemaphore) -> HostFunction:
@@ -87,7 +87,7 @@ def in_places(function: HostFunction, places: FairSemaphore) -> HostFunction:
 
 
 def native(service: object) -> dict[str, HostFunction]:
-    """The functions of a builtin of the native API."""
+    """The functions of one of the builtin services, for scripts."""
     return {name: _as_host_function(function) for name, function in functions_of(service).items()}
 
 

@@ -3,9 +3,9 @@
 Rules, in this order:
 1. Arguments are of their Aqua types.
 2. `current_timestamp_sec` is a result of this host's peer.timestamp_sec, each weight one of its trust-graph.get_weight:
-   a tetraplet says so of every argument (reference: order of checks).
-3. A stranger makes this node store only what it is responsible for, or hosts.
-4. What was news goes to the rest of the neighbourhood (`registry.replication.rumor`).
+   a tetraplet says so of every argument.
+3. Scripts of strangers make this node store only what it is responsible for, or hosts.
+4. What was new here goes to the rest of the neighbourhood (`registry.replication.rumor`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aqua_compat.particles.engine.steps import Tetraplet
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls.host_calls import HostFunction, Tetraplets
+from aqua_compat.schema.interface import SERVICE_FUNCTIONS
 from aqua_compat.schema.json_codec import from_json, to_json
 from registry.errors import (
     InvalidTimestampTetraplet,
@@ -31,29 +32,14 @@ from registry.errors import (
     StorageError,
 )
 from registry.model.merge import ResourceState
-from registry.model.results import GetRecordsResult, GetTombstonesResult, MergeResult, WeightResult
+from registry.model.results import GetRecordsResult, GetTombstonesResult, MergeResult
 from registry.model.values import MAX_PROOF, Key, Record, RecordMetadata, State, Tombstone, encode
 from registry.protocol.messages import Item
 from registry.replica.ingest import Ingest
 from registry.replication.rumor import Rumors
 from registry.service import RegistryService
-from registry.service.functions import FUNCTIONS
 from registry.storage import Store
 
-_AQUA_TYPES: Final[dict[Any, str]] = {
-    str: "string",
-    int: "u64",
-    bytes: "[]u8",
-    Sequence[str]: "[]string",
-    Key: "Key",
-    RecordMetadata: "RecordMetadata",
-    WeightResult: "WeightResult",
-    Sequence[Key]: "[]Key",
-    Sequence[Record]: "[]Record",
-    Sequence[Sequence[Record]]: "[][]Record",
-    Sequence[Tombstone]: "[]Tombstone",
-    Sequence[WeightResult]: "[]WeightResult",
-}
 _MAX_MADE: Final = 64  # results of get_record_bytes remembered per particle
 
 TIME: Final = ("peer", "timestamp_sec")
@@ -61,23 +47,22 @@ WEIGHT: Final = ("trust-graph", "get_weight")
 
 
 class MadeBytes(NamedTuple):
-    """Of which record get_record_bytes made bytes."""
+    """The record whose bytes get_record_bytes made."""
 
     metadata: RecordMetadata
     timestamp_created: int
 
 
-class _Form:
-    """Arguments and result of one function."""
+class _Signature:
+    """Arguments and result of one function of the service."""
 
     def __init__(self, function: str) -> None:
-        hints = get_type_hints(getattr(RegistryService, function))
-        self.result: Any = hints.pop("return")
-        self.arguments = [(name, _AQUA_TYPES[hint]) for name, hint in hints.items()]
+        self.arguments = SERVICE_FUNCTIONS[function]
+        self.result: Any = get_type_hints(getattr(RegistryService, function))["return"]
 
 
 class RegistryCalls:
-    """Answers as the node `host_peer_id`."""
+    """Answers calls of the service as the node `host_peer_id`."""
 
     def __init__(
         self,
@@ -96,23 +81,23 @@ class RegistryCalls:
         self._host_peer_id = host_peer_id
 
     def functions(self) -> dict[str, HostFunction]:
-        """All 23, by name."""
-        return {name: self._function(name, _Form(name)) for name in FUNCTIONS}
+        """The 23 functions of the service, by name."""
+        return {name: self._function(name, _Signature(name)) for name in SERVICE_FUNCTIONS}
 
-    def _function(self, name: str, form: _Form) -> HostFunction:
+    def _function(self, name: str, signature: _Signature) -> HostFunction:
         async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
             values: dict[str, Any] = {}
-            await self._time_slices.run(context.source, _typing(name, form, arguments, values))
+            await self._time_slices.run(context.source, _typing(name, signature, arguments, values))
             try:
-                for position, (argument, aqua_type) in enumerate(form.arguments):
+                for position, (argument, aqua_type) in enumerate(signature.arguments):
                     self._check_origin(argument, aqua_type, values, tetraplets, position)
-                return await self._told(context.source, await self._call(context, name, values))
+                return await self._as_json(context.source, await self._call(context, name, values))
             except RegistryError as error:
                 text = _text(error)
-                if isinstance(form.result, type) and issubclass(form.result, msgspec.Struct):
-                    fields = form.result.__struct_fields__
+                if isinstance(signature.result, type) and issubclass(signature.result, msgspec.Struct):
+                    fields = signature.result.__struct_fields__
                     if "success" in fields:
-                        return to_json(form.result(success=False, error=text))
+                        return to_json(signature.result(success=False, error=text))
                 raise CallError(text) from error
 
         return call
@@ -136,7 +121,7 @@ class RegistryCalls:
     async def _call(self, context: Context, name: str, values: dict[str, Any]) -> object:
         source = context.source
         service = self._service.on_behalf_of(
-            context.init_peer_id, source=source, turn=lambda: self._time_slices.turn(source)
+            context.init_peer_id, source=source, turn=lambda: self._time_slices.slice(source)
         )
         written = list(_written(name, values, context.init_peer_id))
         news: list[_Written] = []
@@ -170,8 +155,8 @@ class RegistryCalls:
             if not hosts:
                 raise NotResponsible(key_id)
 
-    async def _told(self, source: str, result: object) -> object:
-        """A result as JSON has it."""
+    async def _as_json(self, source: str, result: object) -> object:
+        """A result as JSON values; long ones are converted in slices."""
         if not isinstance(result, GetRecordsResult | GetTombstonesResult | MergeResult):
             return to_json(result)
         told: list[object] = []
@@ -201,11 +186,11 @@ class _Written(NamedTuple):
     state: State | None
 
 
-def _typing(name: str, form: _Form, arguments: list[object], values: dict[str, Any]) -> Iterator[None]:
+def _typing(name: str, signature: _Signature, arguments: list[object], values: dict[str, Any]) -> Iterator[None]:
     """Fills `values` with the arguments in their types, step by step. Raises CallError."""
-    if len(arguments) != len(form.arguments):
-        raise CallError(f"{name} takes {len(form.arguments)} arguments, not {len(arguments)}")
-    for (argument, aqua_type), value in zip(form.arguments, arguments, strict=True):
+    if len(arguments) != len(signature.arguments):
+        raise CallError(f"{name} takes {len(signature.arguments)} arguments, not {len(arguments)}")
+    for (argument, aqua_type), value in zip(signature.arguments, arguments, strict=True):
         try:
             values[argument] = yield from _converting(aqua_type, argument, value)
         except (TypeError, ValueError) as error:

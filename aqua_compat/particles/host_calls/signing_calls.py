@@ -1,4 +1,4 @@
-"""`sig` for scripts: who may have this host sign what (reference: builtins).
+"""`sig` for scripts: who may have this host sign what.
 
 By default only a record that names this host, made by its own get_record_bytes in the same particle, and allowed by the
 hosting policy: so it is kept and renewed like every hosted record. The original signs for anyone whatever bytes of
@@ -41,8 +41,8 @@ _BYTES: Final = "get_record_bytes"
 _METADATA_BYTES: Final = "get_record_metadata_bytes"
 
 
-class _Asked:
-    """What comes of a vouching under way; `result` stays None where its call ended without one."""
+class _Signing:
+    """A countersignature that is being made; `result` stays None where its call ended without one."""
 
     def __init__(self) -> None:
         self.done = trio.Event()
@@ -50,13 +50,13 @@ class _Asked:
 
 
 class SigningCalls:
-    """Signs as `identity`."""
+    """Answers calls of `sig` as `identity`."""
 
-    def __init__(self, identity: Identity, vouch: Countersign, *, as_original: bool) -> None:
+    def __init__(self, identity: Identity, countersign: Countersign, *, as_original: bool) -> None:
         self._identity = identity
-        self._countersign = vouch
+        self._countersign = countersign
         self._as_original = as_original
-        self._under_way: dict[tuple[Context, bytes], _Asked] = {}
+        self._running: dict[tuple[Context, bytes], _Signing] = {}
 
     def functions(self) -> dict[str, HostFunction]:
         """The service `sig`."""
@@ -84,18 +84,18 @@ class SigningCalls:
         return await self._once(context, given, made)
 
     async def _once(self, context: Context, given: bytes, made: MadeBytes) -> SignResult:
-        """Vouches; calls of one particle that want the same meanwhile share what comes of it."""
-        while (asked := self._under_way.get((context, given))) is not None:
-            await asked.done.wait()
-            if asked.result is not None:
-                return asked.result
-        asked = self._under_way[context, given] = _Asked()
+        """Countersigns; calls of one particle that want the same meanwhile share the result."""
+        while (signing := self._running.get((context, given))) is not None:
+            await signing.done.wait()
+            if signing.result is not None:
+                return signing.result
+        signing = self._running[context, given] = _Signing()
         try:
-            asked.result = await self._countersigned(context, made)
+            signing.result = await self._countersigned(context, made)
         finally:
-            del self._under_way[context, given]
-            asked.done.set()
-        return asked.result
+            del self._running[context, given]
+            signing.done.set()
+        return signing.result
 
     async def _countersigned(self, context: Context, made: MadeBytes) -> SignResult:
         try:
@@ -109,10 +109,10 @@ class SigningCalls:
 def countersigning(
     registry: Registry, host: Countersigner, policy: HostingPolicy, lookups: FairSemaphore, clock: Clock
 ) -> Countersign:
-    """Vouches as a host that looks up the keys of the records, in places of `lookups`, when all but the key is good."""
+    """How `host` countersigns for scripts: it looks up the key, in a place of `lookups`, once all else is good."""
     rates = TokenBuckets(policy.rate, policy.burst)
 
-    async def vouch(source: str, metadata: RecordMetadata, timestamp_created: int) -> Record:
+    async def countersign(source: str, metadata: RecordMetadata, timestamp_created: int) -> Record:
         issuer = metadata.issued_by
         host.check(metadata, timestamp_created)
         host.check_allowed(issuer)
@@ -124,7 +124,7 @@ def countersigning(
             raise KeyNotExists(metadata.key_id)
         return await host.countersign(found.key, metadata, timestamp_created)
 
-    return vouch
+    return countersign
 
 
 def _only_bytes(arguments: list[object]) -> bytes:

@@ -1,4 +1,4 @@
-"""Particles that come by streams of the particle protocol, and on links of our own nodes."""
+"""Reads particles from streams of the particle protocol, and from links of our own nodes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ READ_AT_ONCE: Final = 65_536  # bytes
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Reading:
-    """A message that comes in, within `scope`; `memory` holds what came of it."""
+class _IncomingMessage:
+    """A message that is read within `scope`; `memory` holds what has arrived of it."""
 
     __slots__ = ("memory", "received", "scope")
 
@@ -102,24 +102,24 @@ class Receiver:
         return None
 
     async def _read(self, source: str, stream: ByteStream) -> Particle:
-        reading = _Reading(source, self._partial)
+        incoming = _IncomingMessage(source, self._partial)
         try:
-            with reading.scope:
-                message = await self._read_message(reading, stream)
+            with incoming.scope:
+                message = await self._read_message(incoming, stream)
                 return await self._decoded(source, message)
             raise BadParticle("full", "others needed the room of the one from whom most was being received")
         finally:
-            reading.memory.close()
+            incoming.memory.close()
 
-    async def _read_message(self, reading: _Reading, stream: ByteStream) -> bytes:
-        while (prefix := parse_length(bytes(reading.received[:LONGEST_PREFIX]))) is None:
-            await self._read_more(reading, stream)
+    async def _read_message(self, incoming: _IncomingMessage, stream: ByteStream) -> bytes:
+        while (prefix := parse_length(bytes(incoming.received[:LONGEST_PREFIX]))) is None:
+            await self._read_more(incoming, stream)
         length, start = prefix
         if length > self._settings.max_particle:
             raise BadParticle("too large", f"a message of {length} bytes, more than {self._settings.max_particle}")
-        while len(reading.received) < start + length:
-            await self._read_more(reading, stream)
-        return bytes(reading.received[start : start + length])
+        while len(incoming.received) < start + length:
+            await self._read_more(incoming, stream)
+        return bytes(incoming.received[start : start + length])
 
     async def _decoded(self, source: str, message: bytes) -> Particle:
         particle, pieces = decode(message, self._settings.max_script)
@@ -127,10 +127,10 @@ class Receiver:
         await self._time_slices.run(source, map(data.append, pieces))
         return particle.with_data(b"".join(data))
 
-    async def _read_more(self, reading: _Reading, stream: ByteStream) -> None:
+    async def _read_more(self, incoming: _IncomingMessage, stream: ByteStream) -> None:
         chunk = await stream.read_some(READ_AT_ONCE)
         if not chunk:
             raise BadParticle("malformed", "the stream ended within the message")
-        if not reading.memory.take(len(chunk)):
+        if not incoming.memory.take(len(chunk)):
             raise BadParticle("full", "too much is being received")
-        reading.received += chunk
+        incoming.received += chunk

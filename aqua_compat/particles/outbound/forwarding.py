@@ -2,7 +2,7 @@
 
 A stream costs 4 ms of CPU at both ends together, a message on a link a tenth. Clients can't be dialled: they are
 reached on the connection that they opened; those that sent us particles needn't be asked whether they speak the
-protocol. Whoever can't be reached is left alone for some seconds.
+protocol. A peer that can't be reached isn't tried again for some seconds.
 
 Whoever brought a particle answers for its sending: in what waits (`Outgoing`), in lookups, and in places to send to one
 peer, so that others' particles pass by.
@@ -10,7 +10,7 @@ peer, so that others' particles pass by.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 import structlog
 import trio
+from cachetools import LRUCache, TTLCache
 
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
 from aqua_compat.particles.metrics import Metrics
@@ -35,7 +36,7 @@ _LARGEST_ON_LINK: Final = 512 * 1024  # bytes; a frame takes 1 MiB
 _AT_ONCE: Final = 16  # to one peer
 _AT_ONCE_OF_ONE: Final = 12  # of those, of particles that one peer brought
 _BACKOFF: Final = 3.0  # seconds
-_MOST_BACKING_OFF: Final = 4096
+_MOST_REMEMBERED: Final = 4096  # peers
 _A_MOMENT_AGO: Final = "it couldn't be reached a moment ago"
 _SECOND_TRY: Final = 0.3  # seconds
 _ANSWERS: Final = negotiation_of(PROTOCOL)
@@ -47,7 +48,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Reach(Protocol):
-    """What sending needs of the network: satisfied by `over_overlay`, and by the tests."""
+    """What sending needs of a network: `OverlayReach` and the tests' network in memory provide it."""
 
     def is_connected(self, peer_id: str) -> bool:
         """Whether a connection to the peer is open."""
@@ -79,10 +80,10 @@ class Reach(Protocol):
 
 
 class Forwarding:
-    """Use `run`, which owns what is being sent."""
+    """Sends particles on. Use `run`: its tasks send them."""
 
     def __init__(self, reach: Reach, settings: AquaSettings, metrics: Metrics, lookups: FairSemaphore) -> None:
-        """`lookups` are the places for asking others where a peer is."""
+        """`lookups`: the places for asking other peers where a peer is."""
         self._reach = reach
         self._settings = settings
         self._metrics = metrics
@@ -90,9 +91,9 @@ class Forwarding:
         self._lookups = lookups
         self._outgoing = Outgoing(settings)
         self._places: dict[str, FairSemaphore] = {}
-        self._backing_off: OrderedDict[str, float] = OrderedDict()
-        self._without_method: set[str] = set()
-        self._protocol_peers: OrderedDict[str, None] = OrderedDict()
+        self._backing_off: TTLCache[str, None] = TTLCache(_MOST_REMEMBERED, _BACKOFF, timer=trio.current_time)
+        self._without_method: LRUCache[str, None] = LRUCache(_MOST_REMEMBERED)
+        self._protocol_peers: LRUCache[str, None] = LRUCache(_MOST_REMEMBERED)
         self._lingering: Counter[str] = Counter()
         metrics.gauge("sending", lambda: self._outgoing.total)
 
@@ -107,11 +108,8 @@ class Forwarding:
                 self._nursery = None
 
     def note_protocol_peer(self, peer_id: str) -> None:
-        """The peer speaks the particle protocol: it sent one."""
+        """Remembers that a peer speaks the particle protocol, for it sent a particle."""
         self._protocol_peers[peer_id] = None
-        self._protocol_peers.move_to_end(peer_id)
-        if len(self._protocol_peers) > _MOST_BACKING_OFF:
-            self._protocol_peers.popitem(last=False)
 
     def send_on(self, source: str, particle: Particle, peer_id: str, deadline: float) -> None:
         """Sends a particle that `source` brought to a peer, at the latest by `deadline` (Trio's clock); drops it where
@@ -154,7 +152,7 @@ class Forwarding:
         """Why it couldn't be sent; empty when it was."""
         peer_id = sending.peer_id
         try:
-            if not self._has_way(peer_id):
+            if not self._is_reachable(peer_id):
                 async with self._lookups.place(sending.source):
                     if not await self._find(peer_id):
                         return "nobody knows where it is"
@@ -165,12 +163,12 @@ class Forwarding:
             self._back_off(peer_id)
             return str(error)
 
-    def _has_way(self, peer_id: str) -> bool:
+    def _is_reachable(self, peer_id: str) -> bool:
         return self._reach.is_connected(peer_id) or self._reach.has_address(peer_id)
 
     async def _find(self, peer_id: str) -> bool:
-        """Whether there is a way to the peer, if need be after asking others, who may have been asked meanwhile."""
-        if self._has_way(peer_id):
+        """Whether the peer can be reached, if need be after asking others, who may have been asked meanwhile."""
+        if self._is_reachable(peer_id):
             return True
         # Half of the time: whoever waits for the place has the other half.
         if self._is_backing_off(peer_id) or not await self._reach.find(peer_id, self._settings.send_timeout / 2):
@@ -179,14 +177,11 @@ class Forwarding:
         return True
 
     def _is_backing_off(self, peer_id: str) -> bool:
-        return self._backing_off.get(peer_id, 0.0) > trio.current_time() and not self._reach.is_connected(peer_id)
+        return peer_id in self._backing_off and not self._reach.is_connected(peer_id)
 
     def _back_off(self, peer_id: str) -> None:
         if not self._reach.is_connected(peer_id) and not self._is_backing_off(peer_id):
-            self._backing_off[peer_id] = trio.current_time() + _BACKOFF
-            self._backing_off.move_to_end(peer_id)
-            if len(self._backing_off) > _MOST_BACKING_OFF:
-                self._backing_off.popitem(last=False)
+            self._backing_off[peer_id] = None
 
     @asynccontextmanager
     async def _place_at(self, peer_id: str, source: str) -> AsyncIterator[None]:
@@ -206,7 +201,7 @@ class Forwarding:
             try:
                 await reach.call(peer_id, LINK_METHOD, message, self._settings.send_timeout)
             except NoSuchMethod:
-                self._remember_without_method(peer_id)
+                self._without_method[peer_id] = None
             else:
                 return ""
         at_once = peer_id in self._protocol_peers and self._lingering[peer_id] < _MOST_LINGERING
@@ -257,11 +252,6 @@ class Forwarding:
             self._lingering[peer_id] -= 1
             if not self._lingering[peer_id]:
                 del self._lingering[peer_id]
-
-    def _remember_without_method(self, peer_id: str) -> None:
-        if len(self._without_method) > _MOST_BACKING_OFF:
-            self._without_method.clear()
-        self._without_method.add(peer_id)
 
     def _drop(self, particle: Particle, peer_id: str, reason: str, text: str) -> None:
         # Scripts name peers as they please: a warning for each would let them fill the log.

@@ -1,4 +1,4 @@
-"""Which particles are on their way out, for whom, within bounds."""
+"""The particles that are being sent, within bounds for each peer that brought them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from aqua_compat.particles.particle import Particle
 from aqua_compat.particles.settings import AquaSettings
 from overlay.limits.fair_quota import FairQuota
 
-OVERHEAD: Final = 8192  # bytes that a particle on its way takes besides script and data
+OVERHEAD: Final = 8192  # bytes of memory that sending a particle takes besides script and data
 
 
 class Sending:
-    """A particle on its way to a peer; `source` brought it. It is sent within `scope`."""
+    """A particle that is sent to a peer within `scope`; `source` brought it and answers for it."""
 
     def __init__(self, source: str, particle: Particle, peer_id: str, deadline: float, quota: FairQuota) -> None:
         self.source = source
@@ -33,7 +33,7 @@ class Sending:
 
 
 class Outgoing:
-    """The source of a particle answers for it. When too much waits, the one that has most of it loses its oldest."""
+    """All of them. When they take too much memory, the source that has most of it loses its oldest."""
 
     def __init__(self, settings: AquaSettings) -> None:
         self._most_to_one = settings.max_sending_per_peer
@@ -42,11 +42,11 @@ class Outgoing:
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """How many particles are being sent."""
         return self._counts.total()
 
     def begin(self, source: str, particle: Particle, peer_id: str, deadline: float) -> Sending | None:
-        """Adds one, until `end`; None where there is no room for it."""
+        """A particle that is being sent until `end`; None where there is no room for it."""
         size = OVERHEAD + len(particle.data) + len(particle.script)
         sending = Sending(source, particle, peer_id, deadline, self._bytes)
         if self._counts[source, peer_id] >= self._most_to_one or not sending.memory.take(size):
@@ -55,7 +55,7 @@ class Outgoing:
         return sending
 
     def end(self, sending: Sending) -> None:
-        """Removes one that was sent or dropped."""
+        """Gives back what it took; it was sent or dropped."""
         sending.memory.close()
         to_one = sending.source, sending.peer_id
         self._counts[to_one] -= 1

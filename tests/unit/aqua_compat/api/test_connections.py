@@ -1,4 +1,4 @@
-"""The ways in: where they can be used, and what they take."""
+"""`connect` and `node`: where they can be used, and what they take."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from tests.unit.aqua_compat.particles.small_world import MemoryReach, ParticleSe
 
 
 class Peers:
-    """Doors by peer id, and what each was asked."""
+    """Particle servers by peer id, and what each was asked."""
 
     def __init__(self) -> None:
-        self.node_apis: dict[str, ParticleServer] = {}
+        self.servers: dict[str, ParticleServer] = {}
         self.calls: dict[str, ScriptedCalls] = {}
         self.answered = trio.Event()
         self.answers: list[list[Any]] = []
@@ -41,7 +41,7 @@ class Peers:
 
     async def run(self, script: str) -> list[Any]:
         """The arguments of the client's `answer`."""
-        await self.node_apis[CLIENT.peer_id].bring(a_particle(script, at=clock()), source=CLIENT.peer_id)
+        await self.servers[CLIENT.peer_id].bring(a_particle(script, at=clock()), source=CLIENT.peer_id)
         with trio.fail_after(10):
             await self.answered.wait()
         return self.answers[0]
@@ -61,11 +61,11 @@ async def peers(make_interpreter: Any) -> AsyncIterator[Peers]:
             reach.linked = {other.peer_id for other in (CLIENT, HOST, OTHER) if other != identity}
 
             def deliver(peer_id: str, particle: Particle, source: str = identity.peer_id) -> None:
-                everyone.node_apis[peer_id].receiving._dispatcher.receive(source, particle)
+                everyone.servers[peer_id].receiving._dispatcher.receive(source, particle)
 
             reach.deliver = deliver
             server = await stack.enter_async_context(a_server(pool, calls, host=identity, reach=reach))
-            everyone.node_apis[identity.peer_id] = server
+            everyone.servers[identity.peer_id] = server
         yield everyone
         nursery.cancel_scope.cancel()
 
@@ -102,7 +102,7 @@ async def test_failure_is_told_in_the_script(make_interpreter: Callable[..., Any
 async def test_hostile_script_is_interrupted_and_others_go_on(make_interpreter: Callable[..., Any]) -> None:
     endless = an_endless_script(HOST.peer_id).replace('("op" "identity") [[]]', '("test" "numbers") []')
     async with peers(make_interpreter) as everyone:
-        host = everyone.node_apis[HOST.peer_id]
+        host = everyone.servers[HOST.peer_id]
         await host.bring(a_particle(endless, particle_id="hostile", at=clock()), source="hostile")
         script = f"(seq {at(HOST, 'one', '', 'x')} {at(CLIENT, 'answer', 'x')})"
         assert await everyone.run(script) == [f"one of {HOST.peer_id}"]

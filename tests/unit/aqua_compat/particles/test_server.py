@@ -45,7 +45,7 @@ async def test_what_only_computes_waits_for_the_turn_of_whoever_brought_it(
             await services[service][function](context, arguments, [])
             done.set()
 
-        async with time_slices.turn("a client"):
+        async with time_slices.slice("a client"):
             nursery.start_soon(call)
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert not done.is_set()

@@ -1,4 +1,4 @@
-"""The original's interpreter: its layout in memory, its answers, and how it is kept within bounds."""
+"""The original's interpreter: its values in memory, its answers, and how it is kept within bounds."""
 
 from __future__ import annotations
 

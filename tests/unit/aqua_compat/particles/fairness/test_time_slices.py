@@ -17,7 +17,7 @@ async def test_whoever_computes_much_leaves_the_thread_to_others_between() -> No
     order: list[str] = []
 
     async def work(source: str, seconds: float) -> None:
-        async with time_slices.turn(source):
+        async with time_slices.slice(source):
             until = time.perf_counter() + seconds
             while time.perf_counter() < until:
                 pass
@@ -54,9 +54,9 @@ async def test_longer_work_is_done_to_its_end_with_turns_of_others_within(count:
 async def test_cancelled_turn_passes_on(autojump_clock) -> None:
     time_slices = TimeSlices()
     with trio.move_on_after(1):
-        async with time_slices.turn("a"):
+        async with time_slices.slice("a"):
             await trio.sleep_forever()
     with trio.fail_after(1):
-        async with time_slices.turn("a"):
+        async with time_slices.slice("a"):
             pass
     assert not time_slices._locks

@@ -143,7 +143,7 @@ async def test_streams_of_one_peer_take_turns_and_dont_hold_others_up(autojump_c
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes_on_a_stream_leave_the_door_working(message: bytes) -> None:
+def test_any_bytes_on_a_stream_leave_the_server_working(message: bytes) -> None:
     async def bring() -> None:
         steps = quiet()
         async with a_server(steps) as server, trio.open_nursery() as nursery:
