@@ -1,7 +1,7 @@
 """The 23 functions of the service `registry`, names, argument names, order and results as in the original.
 
-A function refuses in the original's order of checks (reference: order of checks) and never raises for what it is given:
-results carry `success` and `error`. Where the service ran with call parameters, `RegistryService.on_behalf_of` says who
+A function refuses in the original's order of checks and never raises for what it is given: results carry `success` and
+`error`. Where the service ran with call parameters, `RegistryService.on_behalf_of` says who
 calls (the original's `init_peer_id`); arguments of the wrong type or form give an error result as well.
 """
 
@@ -129,7 +129,8 @@ class RegistryService:
     async def get_key_bytes(
         self, label: str, owner_peer_id: Sequence[str], timestamp_created: int, challenge: bytes, challenge_type: str
     ) -> bytes:
-        """What the owner signs. The owner is the first of `owner_peer_id` (fault 17), else the caller.
+        """What the owner signs. The owner is the first of `owner_peer_id`, else the caller (docs/design.md,
+        original's fault 17).
 
         Raises InvalidValue, like the other functions that have no result type to tell.
         """
@@ -250,7 +251,7 @@ class RegistryService:
         return GetKeyMetadataResult(success=True, key=stored.key)
 
     async def merge_keys(self, keys: Sequence[Key]) -> MergeKeysResult:
-        """The greatest of the genuine ones among `keys` (faults 11, 13)."""
+        """The greatest of the genuine ones among `keys` (docs/design.md, original's faults 11 and 13)."""
         winner: Key | None = None
 
         def look(key: Key) -> None:
@@ -273,7 +274,7 @@ class RegistryService:
         weight: WeightResult,
         current_timestamp_sec: int,
     ) -> RegistryResult:
-        """Stores a record under a stored key. `weight` is the issuer's (fault 6)."""
+        """Stores a record under a stored key. `weight` is the issuer's (docs/design.md, original's fault 6)."""
         try:
             _check_seconds("current_timestamp_sec", current_timestamp_sec)
             record = Record(metadata=metadata, timestamp_created=timestamp_created, signature=signature)
@@ -328,7 +329,8 @@ class RegistryService:
     async def republish_records(
         self, records: Sequence[Record], weights: Sequence[WeightResult], current_timestamp_sec: int
     ) -> RepublishRecordsResult:
-        """Stores records of one key that somebody passes on, in one transaction; stale ones are skipped (fault 12)."""
+        """Stores records of one key that somebody passes on, in one transaction; stale ones are skipped
+        (docs/design.md, original's fault 12)."""
 
         def check(numbered: tuple[int, Record]) -> None:
             number, record = numbered
@@ -368,8 +370,8 @@ class RegistryService:
         return RegistryResult(success=True)
 
     async def merge(self, records: Sequence[Sequence[Record]]) -> MergeResult:
-        """The winners of several replicas' records: genuine (fault 13), by the one total order (fault 11), less what
-        this node's own storage knows to be superseded (reference: edge rules)."""
+        """The winners of several replicas' records: of the genuine ones, by the one total order, less what this node's
+        own storage knows to be superseded (docs/design.md, original's faults 11 and 13)."""
         winners: dict[Slot, State] = {}
         kept: list[Record] = []
 
@@ -436,13 +438,13 @@ class RegistryService:
         return EvictStaleResult(success=True, results=tuple(items))
 
     async def set_expired_timeout(self, timeout_sec: int) -> None:
-        """Changes the expired age (seconds) until the node ends. Raises NotPermitted (fault 19), InvalidValue."""
+        """Changes the expired age (seconds) until the node ends. Raises NotPermitted, InvalidValue."""
         self._operator_only("set_expired_timeout")
         _check_seconds("timeout_sec", timeout_sec)
         self._shared.current.value = msgspec.structs.replace(self.settings, expired_age=timeout_sec)
 
     async def set_stale_timeout(self, timeout_sec: int) -> None:
-        """Changes the stale age (seconds) until the node ends. Raises NotPermitted (fault 19), InvalidValue."""
+        """Changes the stale age (seconds) until the node ends. Raises NotPermitted, InvalidValue."""
         self._operator_only("set_stale_timeout")
         _check_seconds("timeout_sec", timeout_sec)
         self._shared.current.value = msgspec.structs.replace(self.settings, stale_age=timeout_sec)

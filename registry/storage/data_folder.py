@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from registry.errors import StorageError
 
@@ -17,18 +17,17 @@ def claimed(folder: Path) -> Iterator[Path]:
 
     The kernel drops the lock with the process, also after kill -9.
     """
+    lock = FileLock(folder / "lock", mode=0o600)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise StorageError(
+            f"the data folder {folder} is in use by another process; stop that one or choose another folder"
+        ) from error
     except OSError as error:
         raise StorageError(f"can't use the data folder {folder}: {error.strerror}; choose another") from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StorageError(
-                f"the data folder {folder} is in use by another process; stop that one or choose another folder"
-            ) from error
         yield folder
     finally:
-        os.close(lock)
+        lock.release()

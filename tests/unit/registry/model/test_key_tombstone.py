@@ -1,10 +1,12 @@
-"""Key tombstones: an owner removes a resource, in whatever order its parts arrive (DESIGN: state and merging)."""
+"""Key tombstones end a resource, in whatever order its parts arrive (docs/design.md, State and merging)."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import cache
 from itertools import permutations
 from pathlib import Path
 
@@ -134,11 +136,21 @@ def frozen(state: ResourceState) -> bytes:
     return state.digest()
 
 
+@cache
+def database_in_memory() -> sqlite3.Connection:
+    """An empty database, made once: its schema takes longer than what a test does in it."""
+    return open_database(Path(":memory:"))
+
+
 @contextmanager
 def connected() -> Iterator[Transaction]:
-    """A transaction on an empty database in memory."""
-    with closing(open_database(Path(":memory:"))) as connection:
+    """A transaction on an empty database in memory, of which nothing stays."""
+    connection = database_in_memory()
+    connection.execute("BEGIN")
+    try:
         yield Transaction(connection)
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def stored(parts: Sequence[tuple[Key | KeyTombstone | State, Key | KeyTombstone | None]]) -> ResourceState:
