@@ -100,10 +100,10 @@ def test_every_order_and_grouping_of_arrival_ends_alike(
 @given(parts=st.lists(st.sampled_from(PARTS), min_size=2, max_size=6))
 def test_storage_ends_alike_whatever_the_order_between_replicas(parts: list[Key | KeyTombstone | State]) -> None:
     """As replicas exchange them: a state with the key or key tombstone that its sender has."""
-    anchored = [(part, next((p for p in parts if isinstance(p, Key | KeyTombstone)), None)) for part in parts]
-    if anchored[0][1] is None:
+    keyed = [(part, next((p for p in parts if isinstance(p, Key | KeyTombstone)), None)) for part in parts]
+    if keyed[0][1] is None:
         return
-    states = {frozen(stored(order)) for order in list(permutations(anchored))[:24]}
+    states = {frozen(stored(order)) for order in list(permutations(keyed))[:24]}
     assert len(states) == 1
 
 

@@ -1,4 +1,4 @@
-"""Faults of the original's service that are mended here, by their number in the reference.
+"""Faults of the original's service that are mended here, by their number in docs/design.md.
 
 Those of replication, renewal and of the writing and reading over the network are tested with what does it.
 """
@@ -436,7 +436,7 @@ def test_fault_21_the_default_tolerance_is_30_seconds() -> None:
     assert RULES.clock_skew == 30
 
 
-# DESIGN: an owner's or issuer's signature is good for a limited time
+# docs/design.md, State and merging: an owner's or issuer's signature is good for a limited time
 
 
 async def test_an_issuers_signature_is_good_for_90_days_however_young_the_hosts_is(tmp_path: Path) -> None:
