@@ -1,47 +1,32 @@
-"""Which functions a call by name may reach, with the Aqua type of each argument in order."""
+"""The original's interface, out of its file `aqua-interface.json`: what there is by name, and of which Aqua types."""
 
 from __future__ import annotations
 
-FUNCTIONS: dict[str, tuple[tuple[str, str], ...]] = {
-    # resources-api
-    "getResource": (("resource_id", "ResourceId"),),
-    "getResourceId": (("label", "string"), ("peer_id", "string")),
-    "createResource": (("label", "string"),),
-    "registerService": (
-        ("resource_id", "ResourceId"),
-        ("value", "string"),
-        ("peer_id", "PeerId"),
-        ("service_id", "?string"),
-    ),
-    "unregisterService": (("resource_id", "ResourceId"), ("peer_id", "PeerId")),
-    "resolveResource": (("resource_id", "ResourceId"), ("ack", "i16")),
-    "executeOnResource": (("resource_id", "ResourceId"), ("ack", "i16"), ("call", "Record -> ()")),
-    # registry-api
-    "getKeySignature": (("label", "string"), ("timestamp_created", "u64")),
-    "getRecordMetadata": (
-        ("key_id", "string"),
-        ("value", "string"),
-        ("peer_id", "string"),
-        ("relay_id", "[]string"),
-        ("service_id", "[]string"),
-        ("solution", "[]u8"),
-    ),
-    "getRecordSignature": (("metadata", "RecordMetadata"), ("timestamp_created", "u64")),
-    "getTombstoneSignature": (
-        ("key_id", "string"),
-        ("peer_id", "string"),
-        ("timestamp_issued", "u64"),
-        ("solution", "[]u8"),
-    ),
-    "registerKey": (("label", "string"), ("timestamp_created", "u64"), ("signature", "[]u8")),
-    "putRecord": (("metadata", "RecordMetadata"), ("timestamp_created", "u64"), ("signature", "[]u8")),
-    "addTombstone": (
-        ("key_id", "string"),
-        ("peer_id", "string"),
-        ("timestamp_issued", "u64"),
-        ("solution", "[]u8"),
-        ("signature", "[]u8"),
-    ),
-    "getKeyMetadata": (("key_id", "string"),),
-    "republishKey": (("key", "Key"),),
+import json
+from importlib.resources import files
+from typing import Any, Final
+
+Typed = tuple[tuple[str, str], ...]
+"""Names with their Aqua types, in the original's order."""
+
+INTERFACE: Final[dict[str, Any]] = json.loads(files("aqua_compat.schema").joinpath("aqua-interface.json").read_bytes())
+
+
+def _typed(pairs: list[list[str]]) -> Typed:
+    return tuple((name, aqua_type) for name, aqua_type in pairs)
+
+
+FUNCTIONS: Final[dict[str, Typed]] = {
+    name: _typed(function["args"])
+    for module in ("resources-api", "registry-api")
+    for name, function in INTERFACE["functions"][module].items()
 }
+"""The arguments of the functions that a call by name may reach."""
+
+SERVICE: Final[dict[str, Typed]] = {
+    name: _typed(function["args"]) for name, function in INTERFACE["services"]["registry"]["functions"].items()
+}
+"""The arguments of the functions of the service `registry`."""
+
+DATA: Final[dict[str, Typed]] = {name: _typed(fields) for name, fields in INTERFACE["data"].items()}
+"""The fields of the data types."""

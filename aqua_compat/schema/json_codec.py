@@ -22,64 +22,19 @@ from aqua_compat.schema.arguments import (
     check_u32,
     check_u64,
 )
+from aqua_compat.schema.interface import DATA, Typed
 from registry.model.results import GetKeyMetadataResult, MergeKeysResult, WeightResult
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-# Field names, order and Aqua types, as tests/data/aqua-interface.json has them.
-FIELDS: dict[type[msgspec.Struct], tuple[tuple[str, str], ...]] = {
-    Key: (
-        ("id", "string"),
-        ("label", "string"),
-        ("owner_peer_id", "string"),
-        ("timestamp_created", "u64"),
-        ("challenge", "[]u8"),
-        ("challenge_type", "string"),
-        ("signature", "[]u8"),
-    ),
-    RecordMetadata: (
-        ("key_id", "string"),
-        ("issued_by", "string"),
-        ("peer_id", "string"),
-        ("timestamp_issued", "u64"),
-        ("solution", "[]u8"),
-        ("value", "string"),
-        ("relay_id", "[]string"),
-        ("service_id", "[]string"),
-        ("issuer_signature", "[]u8"),
-    ),
-    Record: (
-        ("metadata", "RecordMetadata"),
-        ("timestamp_created", "u64"),
-        ("signature", "[]u8"),
-    ),
-    Tombstone: (
-        ("key_id", "string"),
-        ("issued_by", "string"),
-        ("peer_id", "string"),
-        ("timestamp_issued", "u64"),
-        ("solution", "[]u8"),
-        ("issuer_signature", "[]u8"),
-    ),
-    WeightResult: (
-        ("success", "bool"),
-        ("weight", "u32"),
-        ("peer_id", "string"),
-        ("error", "string"),
-    ),
+FIELDS: dict[type[msgspec.Struct], Typed] = {
+    form: DATA[form.__name__] for form in (Key, RecordMetadata, Record, Tombstone, WeightResult)
 }
 
 # The original has no optional key in a result: where there is none, all its fields are empty.
-_EMPTY_KEY: dict[str, Json] = {
-    "id": "",
-    "label": "",
-    "owner_peer_id": "",
-    "timestamp_created": 0,
-    "challenge": [],
-    "challenge_type": "",
-    "signature": [],
-}
+_EMPTY: dict[str, Json] = {"string": "", "u64": 0, "[]u8": []}
+_EMPTY_KEY: dict[str, Json] = {name: _EMPTY[aqua_type] for name, aqua_type in DATA["Key"]}
 
 
 def to_json(value: object) -> Json:

@@ -1,4 +1,4 @@
-"""The result types of the service `registry`, field for field the original's (tests/data/aqua-interface.json)."""
+"""The result types of the service `registry`, field for field those of the original's interface file."""
 
 from __future__ import annotations
 

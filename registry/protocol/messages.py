@@ -28,12 +28,12 @@ from registry.protocol.error_info import ErrorInfo
 
 PUT: Final = "registry.put"
 READ: Final = "registry.read"
-COUNTERSIGN: Final = "registry.host"
+COUNTERSIGN: Final = "registry.countersign"
 NODE_WRITE: Final = "node.write"
 NODE_READ: Final = "node.read"
-NODE_COUNTERSIGN: Final = "node.host"
+NODE_COUNTERSIGN: Final = "node.countersign"
 NODE_NEIGHBOURS: Final = "node.neighbours"
-NODE_PEER_INFOS: Final = "node.meeting"
+NODE_PEER_INFOS: Final = "node.peer_infos"
 NODE_STATUS: Final = "node.status"
 NODE_SERVICE: Final = "node.service"
 NODE_PROGRESS: Final = "node.progress"
@@ -159,7 +159,7 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CountersignBody(msgspec.Struct, frozen=True, array_like=True):
-    """`registry.host`: asks a peer to sign a record as its host. The answer is the record."""
+    """`registry.countersign`: asks a peer to sign a record as its host. The answer is the record."""
 
     key: Blob
     metadata: Blob
@@ -188,7 +188,7 @@ class NodeReadBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NodeCountersignBody(msgspec.Struct, frozen=True, array_like=True):
-    """`node.host`: has the peer that the metadata names sign a record as its host. The answer is the record."""
+    """`node.countersign`: has the peer that the metadata names sign a record as its host. The answer is the record."""
 
     key: Blob
     metadata: Blob

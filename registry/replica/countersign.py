@@ -29,7 +29,7 @@ def sign_record(identity: Identity, metadata: RecordMetadata, timestamp_created:
 
 
 class Countersigner:
-    """Signs records that name this peer as their host: for others (`registry.host`) and for this process."""
+    """Signs records that name this peer as their host: for others (`registry.countersign`) and for this process."""
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from aqua_compat.particles.engine.steps import Tetraplet
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls.host_calls import HostFunction, Tetraplets
+from aqua_compat.schema.interface import SERVICE
 from aqua_compat.schema.json_codec import from_json, to_json
 from registry.errors import (
     InvalidTimestampTetraplet,
@@ -31,7 +32,7 @@ from registry.errors import (
     StorageError,
 )
 from registry.model.merge import ResourceState
-from registry.model.results import GetRecordsResult, GetTombstonesResult, MergeResult, WeightResult
+from registry.model.results import GetRecordsResult, GetTombstonesResult, MergeResult
 from registry.model.values import MAX_PROOF, Key, Record, RecordMetadata, State, Tombstone, encode
 from registry.protocol.messages import Item
 from registry.replica.ingest import Ingest
@@ -40,20 +41,6 @@ from registry.service import RegistryService
 from registry.service.functions import FUNCTIONS
 from registry.storage import Store
 
-_AQUA_TYPES: Final[dict[Any, str]] = {
-    str: "string",
-    int: "u64",
-    bytes: "[]u8",
-    Sequence[str]: "[]string",
-    Key: "Key",
-    RecordMetadata: "RecordMetadata",
-    WeightResult: "WeightResult",
-    Sequence[Key]: "[]Key",
-    Sequence[Record]: "[]Record",
-    Sequence[Sequence[Record]]: "[][]Record",
-    Sequence[Tombstone]: "[]Tombstone",
-    Sequence[WeightResult]: "[]WeightResult",
-}
 _MAX_MADE: Final = 64  # results of get_record_bytes remembered per particle
 
 TIME: Final = ("peer", "timestamp_sec")
@@ -71,9 +58,8 @@ class _Form:
     """Arguments and result of one function."""
 
     def __init__(self, function: str) -> None:
-        hints = get_type_hints(getattr(RegistryService, function))
-        self.result: Any = hints.pop("return")
-        self.arguments = [(name, _AQUA_TYPES[hint]) for name, hint in hints.items()]
+        self.result: Any = get_type_hints(getattr(RegistryService, function))["return"]
+        self.arguments = SERVICE[function]
 
 
 class RegistryCalls:

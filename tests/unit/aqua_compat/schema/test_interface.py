@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import types
 import typing
 
@@ -12,13 +11,10 @@ import pytest
 from aqua_compat import AquaClient, Constants
 from aqua_compat.api import resources_api as forms
 from aqua_compat.api.registry_api import SignatureResult
-from aqua_compat.schema.interface import FUNCTIONS
-from aqua_compat.schema.json_codec import FIELDS
-from registry.model import results
+from aqua_compat.schema.interface import DATA, FUNCTIONS, INTERFACE, SERVICE
+from registry.model import results, values
 from registry.model.values import Key, Record, RecordMetadata
-from tests.paths import DATA
 
-INTERFACE = json.loads((DATA / "aqua-interface.json").read_text())
 MIRRORED = {
     name: function
     for module in ("resources-api", "registry-api")
@@ -75,18 +71,16 @@ def test_function_is_a_coroutine_with_the_originals_arguments_and_results(name: 
     assert (list(typing.get_args(returned)) if several else [returned]) == expected
 
 
-@pytest.mark.parametrize("name", MIRRORED)
-def test_calls_by_name_reach_the_functions_with_the_originals_types(name: str) -> None:
-    assert [list(argument) for argument in FUNCTIONS[name]] == MIRRORED[name]["args"]
-
-
-def test_calls_by_name_reach_nothing_else() -> None:
+def test_calls_by_name_reach_every_mirrored_function_and_nothing_else() -> None:
     assert set(FUNCTIONS) == set(MIRRORED)
 
 
-@pytest.mark.parametrize("form", FIELDS)
-def test_data_type_has_the_originals_fields_in_order(form: type) -> None:
-    assert [list(field) for field in FIELDS[form]] == INTERFACE["data"][form.__name__]
+@pytest.mark.parametrize("name", DATA)
+def test_every_type_of_the_interface_can_be_told_as_json(name: str) -> None:
+    form = getattr(results, name, None) or getattr(values, name)
+    assert set(form.__struct_fields__) - {name for name, _ in DATA[name]} == set()
+    for _, aqua_type in (*DATA[name], *(argument for function in SERVICE.values() for argument in function)):
+        assert aqua_type.removeprefix("[]").removeprefix("[]") in {"string", "u8", "u64", "u32", "bool", *DATA}
 
 
 def test_constants_are_the_originals_by_default() -> None:

@@ -20,8 +20,9 @@ from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
 from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls import registry_calls
 from aqua_compat.particles.host_calls.host_calls import HostCalls
-from aqua_compat.particles.host_calls.registry_calls import TIME, WEIGHT, RegistryCalls, _Form
+from aqua_compat.particles.host_calls.registry_calls import TIME, WEIGHT, RegistryCalls
 from aqua_compat.particles.host_calls.signing_calls import SigningCalls, countersigning
+from aqua_compat.schema.interface import INTERFACE
 from aqua_compat.schema.json_codec import to_json
 from overlay.identity import Identity
 from registry.client.results import Found
@@ -29,12 +30,10 @@ from registry.model.values import Key, Record, RecordMetadata, Tombstone
 from registry.protocol.messages import Item
 from registry.service import functions
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
-from tests.paths import DATA
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.aqua_compat.particles.scripts import a_particle
 from tests.unit.registry.builders import ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone, hosted, identity
 
-INTERFACE = json.loads((DATA / "aqua-interface.json").read_text())
 FUNCTIONS = INTERFACE["services"]["registry"]["functions"]
 
 
@@ -121,11 +120,6 @@ async def nodes(count: int = 1, rules: RegistrySettings | None = None) -> AsyncI
     settings = NodeSettings(registry=rules or RegistrySettings())
     async with simulated_nodes(count, settings, clock) as (_, running):
         yield running
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_arguments_are_of_the_originals_types(name: str) -> None:
-    assert _Form(name).arguments == [tuple(argument) for argument in FUNCTIONS[name]["args"]]
 
 
 async def test_key_and_record_that_scripts_write_are_read_by_scripts_and_natively(autojump_clock) -> None:
