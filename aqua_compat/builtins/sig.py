@@ -26,7 +26,7 @@ class SignResult(Struct, frozen=True):
 class Sig:
     """Signs for the peer itself only: what a stranger could have it sign would count as its own word.
 
-    Records are signed by the call `registry.host`, under the hosting policy.
+    Records are signed by the call `registry.countersign`, under the hosting policy.
     """
 
     def __init__(self, identity: Identity) -> None:

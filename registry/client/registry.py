@@ -1,7 +1,7 @@
-"""The registry as its users see it: one identity, acting through one door.
+"""The registry as its users see it: one identity, acting through one node.
 
-Nothing here raises for what the network does: every result carries its errors, in the original's texts where it has one
-(reference: error texts, Resources API).
+Nothing here raises for what the network does: every result carries its errors, in the original's texts where it
+has one.
 """
 
 from __future__ import annotations
@@ -364,20 +364,16 @@ class Registry:
     async def _issue_here(
         self, slot: Slot, outcome: ReadOutcome, key: Key, sign: Callable[[int], State]
     ) -> tuple[State, ErrorInfo | None]:
-        """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't.
-
-        Timestamp, signature and storing are one transaction, unless others wouldn't accept that timestamp yet.
-        """
-        last_seen, now = self._last_seen(slot, outcome)
-        latest = int(self._clock() + self._settings.clock_skew / 2)
-        timestamp, item, error = await self._issued.issue(
-            slot, last_seen, now, latest, lambda timestamp: Item(key, sign(timestamp))
+        """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't."""
+        item, error = await self._issued.issue(
+            slot,
+            *self._last_seen(slot, outcome),
+            lambda timestamp: Item(key, sign(timestamp)),
+            latest=int(self._clock() + self._settings.clock_skew / 2),
+            wait=self._wait_until_accepted,
         )
-        if item is not None and item.state is not None:
-            return item.state, error
-        await self._wait_until_accepted(timestamp)
-        state = sign(timestamp)
-        return state, await self._host.store(Item(key, state))
+        assert item.state is not None
+        return item.state, error
 
     async def _reserve(self, slot: Slot, outcome: ReadOutcome) -> int:
         """The timestamp for the slot's next state, once others would accept it."""

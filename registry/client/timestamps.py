@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from registry.model.values import Slot
 from registry.protocol.error_info import ErrorInfo
@@ -31,12 +31,19 @@ class TimestampLog:
         return await self._store.write(lambda transaction: _next(transaction, slot, last_seen, now))
 
     async def issue(
-        self, slot: Slot, last_seen: int, now: int, latest: int, make: Callable[[int], Item]
-    ) -> tuple[int, Item | None, ErrorInfo | None]:
-        """The timestamp, what `make(timestamp)` signed with it, and why this process's storage refused that, if it did.
+        self,
+        slot: Slot,
+        last_seen: int,
+        now: int,
+        make: Callable[[int], Item],
+        *,
+        latest: int,
+        wait: Callable[[int], Awaitable[None]],
+    ) -> tuple[Item, ErrorInfo | None]:
+        """What `make(timestamp)` signed, and why this process's storage refused that, or None when it is on disk.
 
-        All in one transaction, on a worker thread. Nothing is made where the timestamp would be after `latest`: it is
-        reserved then. Raises StorageError, and what `make` raised.
+        Timestamp, signature and storing are one transaction, on its thread. A timestamp after `latest` is reserved, and
+        used after `wait(timestamp)`. Raises RegistryError for what doesn't verify, and what `make` raised.
         """
         await self._store.resource(slot.key_id)  # into memory, so that the write that follows finds it there
         timestamp = now
@@ -47,7 +54,11 @@ class TimestampLog:
             return make(timestamp) if timestamp <= latest else None
 
         item, error = await self._ingest.store_made(decide)
-        return timestamp, item, error
+        if item is None:
+            await wait(timestamp)
+            item = make(timestamp)
+            error = await self._ingest.keep(item)
+        return item, error
 
 
 def _next(transaction: Transaction, slot: Slot, last_seen: int, now: int) -> int:

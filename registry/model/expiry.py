@@ -1,4 +1,4 @@
-"""What counts in a comparison: two clocks differ, so both sides look only at what lives under the stricter times."""
+"""Which states two replicas compare: those that neither of their clocks, which differ a little, calls too old."""
 
 from __future__ import annotations
 

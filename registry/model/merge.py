@@ -1,8 +1,9 @@
 """How states of a resource become one: the join of a semilattice, so order and repetition don't matter.
 
 A slot's states are totally ordered by (timestamp_issued, tombstone over record, timestamp_created, digest), keys by
-(timestamp_created, digest); the greatest wins (fault 11). A key tombstone beats keys and states up to its second, which
-includes those that come later. States above it stay, with or without a key: a key may follow.
+(timestamp_created, digest); the greatest wins (docs/design.md, original's fault 11). A key tombstone beats keys and
+states up to its second, which includes those that come later. States above it stay, with or without a key: a key may
+follow.
 
 Everything here is pure and works on verified values.
 """
@@ -22,7 +23,8 @@ from registry.settings import RegistrySettings
 
 
 class ResourceState(msgspec.Struct, frozen=True):
-    """All that a replica knows of one resource: its key and, per slot, the winning state, less what was removed."""
+    """All that a replica knows of one resource: its key and the winning state of each slot, as far as its key tombstone
+    doesn't end them."""
 
     key: Key | None = None
     slots: Mapping[Slot, State] = msgspec.field(default_factory=lambda: MappingProxyType({}))
@@ -30,7 +32,7 @@ class ResourceState(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, key: Key | None, states: Iterable[State], key_tombstone: KeyTombstone | None = None) -> Self:
-        """The merge of a key, a removal and any states, in any order."""
+        """The merge of a key, a key tombstone and any states, in any order."""
         slots: dict[Slot, State] = {}
         for state in states:
             if key_tombstone is None or not key_tombstone.kills(state):
@@ -57,6 +59,7 @@ class ResourceState(msgspec.Struct, frozen=True):
         )
 
     def is_empty(self) -> bool:
+        """Whether nothing is known of the resource."""
         return self.key is None and self.key_tombstone is None and not self.slots
 
     def digest(self) -> bytes:
@@ -84,7 +87,7 @@ def greater_key(known: Key | None, other: Key | None) -> Key | None:
 
 
 def greater_key_tombstone(known: KeyTombstone | None, other: KeyTombstone | None) -> KeyTombstone | None:
-    """The winner of two removals of one key id."""
+    """The winner of two tombstones of one key."""
     if known is None or other is None:
         return known or other
     return other if other.order() > known.order() else known

@@ -1,13 +1,14 @@
 """The bytes that owners, issuers and hosts sign, byte for byte as the original's, and what differs on purpose.
 
-Rules (reference: the original's `key.rs`, `record.rs`, `tombstone.rs`; vectors in tests/data/signing-vectors.json):
+Rules, those of the original's `key.rs`, `record.rs` and `tombstone.rs` (vectors in tests/data/signing-vectors.json):
 
 - every digest is sha256 over the fields in a fixed order; each string or byte field after its length, timestamps as
   8 bytes little endian; the 32 bytes of the digest are what Ed25519 signs;
 - a length is one byte, as long as every field of the value has at most 255 bytes. When one is longer, all lengths are
-  4 bytes little endian and a prefix names the type, so that no two values sign alike (fault 2). The same holds for a
-  value whose short layout would begin like that prefix;
-- a record's digest covers its metadata, the issuer's signature and the host's timestamp (fault 1).
+  4 bytes little endian and a prefix names the type, so that no two values sign alike (docs/design.md, original's
+  fault 2). The same holds for a value whose short layout would begin like that prefix;
+- a record's digest covers its metadata, the issuer's signature and the host's timestamp (docs/design.md,
+  original's fault 1).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def tombstone_digest(key_id: str, issued_by: str, peer_id: str, timestamp_issued
 
 
 def key_tombstone_digest(key_id: str, label: str, owner_peer_id: str, timestamp_issued: int) -> bytes:
-    """What an owner signs to remove a resource (ours; DESIGN: state and merging). 32 bytes; always the long layout."""
+    """What an owner signs to remove a resource, which is ours alone. 32 bytes; always the long layout."""
     fields: tuple[Field, ...] = (key_id.encode(), label.encode(), owner_peer_id.encode(), timestamp_issued)
     return sha256(b"registry/key-tombstone:" + b"".join(_laid_out(field, 4) for field in fields)).digest()
 

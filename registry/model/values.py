@@ -1,10 +1,11 @@
-"""What the network keeps: keys (resources), records, tombstones, and key tombstones (removals).
+"""What the network keeps: keys (resources), records, tombstones, and key tombstones (ends of resources).
 
 Immutable, and valid in form once they exist: whoever holds one need not check its fields again. A valid form says
 nothing of signatures and times; those are judged by `registry.model.verification`.
 
 On the wire and on disk a value is the CBOR array of its fields, tagged with its type; its *digest* is sha256 of that
-array in deterministic encoding, signatures included (DESIGN: state and merging).
+array in deterministic encoding, signatures included (docs/design.md, State and
+merging).
 """
 
 from __future__ import annotations
@@ -74,10 +75,11 @@ class Key(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         return _cached_key_id(self.label, self.owner_peer_id)
 
     def signed_bytes(self) -> bytes:
+        """What the owner signs. 32 bytes."""
         return key_digest(self.label, self.owner_peer_id, self.timestamp_created, self.challenge, self.challenge_type)
 
     def order(self) -> tuple[int, bytes]:
-        """Greater wins (DESIGN: state and merging)."""
+        """What decides between two keys of one id: the greater wins (docs/design.md, State and merging)."""
         return (self.timestamp_created, digest_of(self))
 
 
@@ -105,9 +107,11 @@ class RecordMetadata(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
 
     @property
     def slot(self) -> Slot:
+        """The slot that this is a state of."""
         return Slot(self.key_id, self.issued_by, self.peer_id)
 
     def signed_bytes(self) -> bytes:
+        """What the issuer signs. 32 bytes."""
         return metadata_digest(
             self.key_id,
             self.issued_by,
@@ -135,21 +139,25 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
     @property
     def slot(self) -> Slot:
+        """The slot that this is a state of."""
         return self.metadata.slot
 
     @property
     def key_id(self) -> str:
+        """The id of the record's resource."""
         return self.metadata.key_id
 
     @property
     def timestamp_issued(self) -> int:
+        """When the issuer signed the metadata (seconds)."""
         return self.metadata.timestamp_issued
 
     def signed_bytes(self) -> bytes:
+        """What the hosting peer signs. 32 bytes."""
         return record_digest(self.metadata.signed_bytes(), self.metadata.issuer_signature, self.timestamp_created)
 
     def order(self) -> tuple[int, int, int, bytes]:
-        """Greater wins within a slot (DESIGN: state and merging)."""
+        """What decides between two states of one slot: the greater wins (docs/design.md, State and merging)."""
         return (self.metadata.timestamp_issued, 0, self.timestamp_created, digest_of(self))
 
 
@@ -168,20 +176,22 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
     @property
     def slot(self) -> Slot:
+        """The slot that this is a state of."""
         return Slot(self.key_id, self.issued_by, self.peer_id)
 
     def signed_bytes(self) -> bytes:
+        """What the issuer signs. 32 bytes."""
         return tombstone_digest(self.key_id, self.issued_by, self.peer_id, self.timestamp_issued, self.solution)
 
     def order(self) -> tuple[int, int, int, bytes]:
-        """Greater wins within a slot (DESIGN: state and merging)."""
+        """What decides between two states of one slot: the greater wins (docs/design.md, State and merging)."""
         return (self.timestamp_issued, 1, 0, digest_of(self))
 
 
 class KeyTombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="key-tombstone"):
     """What an owner says of a resource that ended; beats its keys and all states under them up to its second.
 
-    Ours: the original promised removal and never had it (DESIGN: state and merging).
+    Ours: the original promised to remove keys and never did (docs/design.md, State and merging).
     """
 
     key_id: str
@@ -205,22 +215,25 @@ class KeyTombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
         return self.key_id
 
     def signed_bytes(self) -> bytes:
+        """What the owner signs. 32 bytes."""
         return key_tombstone_digest(self.key_id, self.label, self.owner_peer_id, self.timestamp_issued)
 
     def order(self) -> tuple[int, bytes]:
-        """Greater wins."""
+        """What decides between two tombstones of one key: the greater wins."""
         return (self.timestamp_issued, digest_of(self))
 
     def kills_key(self, key: Key) -> bool:
+        """Whether it ends this key, which must be of the same id."""
         return key.timestamp_created <= self.timestamp_issued
 
     def kills(self, state: Record | Tombstone) -> bool:
+        """Whether it ends this state, which must be under the same key."""
         return state.timestamp_issued <= self.timestamp_issued
 
 
 State = Record | Tombstone
 KeyOrTombstone = Key | KeyTombstone
-"""What a resource hangs on: the key under which states live, or the tombstone that ended it."""
+"""What a state comes with: the key that it lies under, or the tombstone of that key."""
 Value = Key | Record | Tombstone | RecordMetadata | KeyTombstone
 
 
@@ -283,9 +296,8 @@ def decode_key(blob: bytes) -> Key:
 
 def decode_key_or_tombstone(blob: bytes) -> KeyOrTombstone:
     """A key or key tombstone out of its CBOR. Raises InvalidValue."""
-    return cast(
-        "KeyOrTombstone", _decode_cached(blob, _ANCHOR) if len(blob) <= CACHED_BYTES else _decode(blob, _ANCHOR)
-    )
+    decode = _decode_cached if len(blob) <= CACHED_BYTES else _decode
+    return cast("KeyOrTombstone", decode(blob, _KEY_OR_TOMBSTONE))
 
 
 def decode_key_tombstone(blob: bytes) -> KeyTombstone:
@@ -309,7 +321,7 @@ def parse_metadata(raw: object) -> RecordMetadata:
 
 
 _STATE: Any = State
-_ANCHOR: Any = KeyOrTombstone
+_KEY_OR_TOMBSTONE: Any = KeyOrTombstone
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """Is a value genuine, and is its time acceptable? Pure: the clock comes in as an argument.
 
 A signature's truth is a function of the value alone, so verdicts are cached by value (bounded); times are judged anew
-each time. Order of the checks and the errors: the original's (reference: order of checks).
+each time. The checks and their errors come in the original's order.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _REASON = "signature doesn't match"
 
 
 def is_expired(timestamp: int, age: int, now: int) -> bool:
-    """One boundary everywhere (fault 10): expired when its age has reached `age`. All in seconds."""
+    """Whether the age has reached `age`: one boundary everywhere (docs/design.md, original's fault 10). In seconds."""
     return now - timestamp >= age
 
 
 def check_key(key: Key, now: int, settings: RegistrySettings) -> None:
-    """Raises ServiceError: from the future, older than its owner's signature is good for, or not the owner's."""
+    """Raises RegistryRefusal: from the future, older than its owner's signature is good for, or not the owner's."""
     if key.timestamp_created > now + settings.clock_skew:
         raise InvalidKeyTimestamp
     if is_expired(key.timestamp_created, settings.key_lifetime, now):
@@ -61,7 +61,7 @@ def check_key(key: Key, now: int, settings: RegistrySettings) -> None:
 
 
 def check_record(record: Record, now: int, settings: RegistrySettings) -> None:
-    """Raises ServiceError: from the future, expired, or not signed by issuer and host."""
+    """Raises RegistryRefusal: from the future, expired, or not signed by issuer and host."""
     metadata = record.metadata
     if record.timestamp_created > now + settings.clock_skew:
         raise InvalidRecordTimestamp
@@ -73,7 +73,7 @@ def check_record(record: Record, now: int, settings: RegistrySettings) -> None:
 
 
 def check_metadata(metadata: RecordMetadata, now: int, settings: RegistrySettings) -> None:
-    """Raises ServiceError: from the future, older than its issuer's signature is good for, or not the issuer's."""
+    """Raises RegistryRefusal: from the future, older than its issuer's signature is good for, or not the issuer's."""
     if metadata.timestamp_issued > now + settings.clock_skew:
         raise InvalidRecordMetadataTimestamp
     if is_expired(metadata.timestamp_issued, settings.record_lifetime, now):
@@ -83,7 +83,7 @@ def check_metadata(metadata: RecordMetadata, now: int, settings: RegistrySetting
 
 
 def check_tombstone(tombstone: Tombstone, now: int, settings: RegistrySettings) -> None:
-    """Raises ServiceError: from the future, older than anything it could kill, or not the issuer's."""
+    """Raises RegistryRefusal: from the future, older than anything it could kill, or not the issuer's."""
     if tombstone.timestamp_issued > now + settings.clock_skew:
         raise InvalidTombstoneTimestamp
     if is_expired(tombstone.timestamp_issued, settings.tombstone_lifetime, now):
@@ -93,7 +93,7 @@ def check_tombstone(tombstone: Tombstone, now: int, settings: RegistrySettings) 
 
 
 def check_key_tombstone(key_tombstone: KeyTombstone, now: int, settings: RegistrySettings) -> None:
-    """Raises ServiceError: from the future, older than anything it could kill, or not the owner's."""
+    """Raises RegistryRefusal: from the future, older than anything it could kill, or not the owner's."""
     if key_tombstone.timestamp_issued > now + settings.clock_skew:
         raise InvalidTombstoneTimestamp
     if is_expired(key_tombstone.timestamp_issued, settings.key_tombstone_lifetime, now):

@@ -1,7 +1,7 @@
 """The bodies of the registry's calls, parsed and bounded at the edge.
 
 Values travel as the byte strings of their deterministic CBOR, so that what was signed, stored and compared is sent as
-it is. Method names: `registry.*` between members, `door.*` from a client to the node that it acts through.
+it is. Method names: `registry.*` between members, `node.*` from a client to the node that it acts through.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from registry.protocol.error_info import ErrorInfo
 
 PUT: Final = "registry.put"
 READ: Final = "registry.read"
-COUNTERSIGN: Final = "registry.host"
+COUNTERSIGN: Final = "registry.countersign"
 NODE_WRITE: Final = "node.write"
 NODE_READ: Final = "node.read"
-NODE_COUNTERSIGN: Final = "node.host"
+NODE_COUNTERSIGN: Final = "node.countersign"
 NODE_NEIGHBOURS: Final = "node.neighbours"
-NODE_PEER_INFOS: Final = "node.meeting"
+NODE_PEER_INFOS: Final = "node.peer_infos"
 NODE_STATUS: Final = "node.status"
 NODE_SERVICE: Final = "node.service"
 NODE_PROGRESS: Final = "node.progress"
@@ -61,10 +61,11 @@ class Item(msgspec.Struct, frozen=True):
 
     @property
     def key_id(self) -> str:
+        """The id of the resource that is written to."""
         return self.key_or_tombstone.id
 
     def as_resource(self) -> ResourceState:
-        """All that somebody knows who knows but this."""
+        """The merged state of a resource of which only this is known."""
         states = [self.state] if self.state else []
         if isinstance(self.key_or_tombstone, KeyTombstone):
             return ResourceState.of(None, states, self.key_or_tombstone)
@@ -85,6 +86,7 @@ class PutBody(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> PutBody:
+        """The body that carries these items, in their order."""
         pairs: list[tuple[bytes, bytes]] = []
         last: KeyOrTombstone | None = None
         for item in items:
@@ -101,7 +103,10 @@ class PutAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReadBody(msgspec.Struct, frozen=True, array_like=True):
-    """`registry.read`: what do you know of this resource, beyond this slot? `digest`: what the asker knows already."""
+    """`registry.read`: asks for what a replica knows of a resource, from the slot after `after` on.
+
+    `digest` is of what the asker knows already; a replica that knows the same sends no states.
+    """
 
     key_id: Name
     digest: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
@@ -154,13 +159,15 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CountersignBody(msgspec.Struct, frozen=True, array_like=True):
-    """`registry.host`: sign this record as its host, please. The answer is the record."""
+    """`registry.countersign`: asks a peer to sign a record as its host. The answer is the record."""
 
     key: Blob
     metadata: Blob
 
 
 class NodeWriteBody(msgspec.Struct, frozen=True, array_like=True):
+    """`node.write`: a signed write, on its way to the neighbourhood. Answered with `WriteOutcome`."""
+
     key_or_tombstone: Blob
     state: Blob
     factor: Count
@@ -168,6 +175,11 @@ class NodeWriteBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NodeReadBody(msgspec.Struct, frozen=True, array_like=True):
+    """`node.read`: reads a resource from the neighbourhood, from the slot after `after` on.
+
+    Answered with `ReadAnswer`.
+    """
+
     key_id: Name
     ack: Count
     timeout: Seconds
@@ -176,13 +188,15 @@ class NodeReadBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NodeCountersignBody(msgspec.Struct, frozen=True, array_like=True):
+    """`node.countersign`: has the peer that the metadata names sign a record as its host. The answer is the record."""
+
     key: Blob
     metadata: Blob
     timeout: Seconds
 
 
 class NodeServiceBody(msgspec.Struct, frozen=True, array_like=True):
-    """A function of the service `registry`, by name, with its arguments; the host fills in its time and weights."""
+    """`node.service`: calls a function of the service `registry`; the node fills in its time and weights."""
 
     function: Name
     arguments: Annotated[tuple[Any, ...], msgspec.Meta(max_length=16)]

@@ -1,4 +1,6 @@
-"""Whether this node's answers count: not while it may have missed writes, being just back (DESIGN: replication).
+"""Whether this node's answers count: not while it may have missed writes, being just back.
+
+(docs/design.md, Replication.)
 
 Rules:
 1. A node that was away, or is new in a network, has caught up with the first comparison that a replica completes with
@@ -15,6 +17,7 @@ from typing import Final
 import structlog
 import trio
 
+from overlay.tasks import Wakeup
 from registry.protocol.network import Network
 
 CATCH_UP: Final = 2.0  # seconds
@@ -24,12 +27,12 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class CatchUp:
-    """Starts as not caught up."""
+    """Whether this node has caught up with its neighbours. It begins as one that hasn't."""
 
     def __init__(self) -> None:
         self._caught_up = trio.Event()
         self._compared = trio.Event()
-        self._changed = trio.Event()
+        self._changed = Wakeup()
 
     @classmethod
     def always(cls) -> CatchUp:
@@ -44,6 +47,7 @@ class CatchUp:
 
     @property
     def is_caught_up(self) -> bool:
+        """Whether this node's answers count now."""
         return self._caught_up.is_set()
 
     async def wait(self) -> bool:
@@ -60,7 +64,6 @@ class CatchUp:
         """Keeps the rules until cancelled."""
         network.on_membership_change(self._note_change)
         while True:
-            changed = self._changed
             if network.is_isolated():
                 if self.is_caught_up:
                     _log.info("isolated: what this node knows may be outdated from now on")
@@ -72,8 +75,7 @@ class CatchUp:
                 _log.info("caught up", by="comparison" if self._compared.is_set() else "time")
                 self._caught_up.set()
                 continue
-            await changed.wait()
+            await self._changed.wait()
 
     def _note_change(self) -> None:
         self._changed.set()
-        self._changed = trio.Event()

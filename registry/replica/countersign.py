@@ -15,7 +15,6 @@ from registry.model.merge import is_served
 from registry.model.signing import record_digest
 from registry.model.values import Key, Record, RecordMetadata, Slot, State, decode_key, decode_metadata, encode
 from registry.model.verification import check_field_limits, check_key, check_metadata
-from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, parse
 from registry.protocol.network import Clock, Network
 from registry.replica.ingest import Ingest
@@ -30,7 +29,7 @@ def sign_record(identity: Identity, metadata: RecordMetadata, timestamp_created:
 
 
 class Countersigner:
-    """Signs records that name this peer as their host: for others (`registry.host`) and for this process."""
+    """Signs records that name this peer as their host: for others (`registry.countersign`) and for this process."""
 
     def __init__(
         self,
@@ -111,10 +110,6 @@ class Countersigner:
         error = await self._ingest.keep(Item(key))
         if error and error.code != Code.NEWER_KEY_EXISTS:
             raise error.exception()
-
-    async def store(self, item: Item) -> ErrorInfo | None:
-        """Stores what this peer has a part in; why it was refused, None when it is on disk."""
-        return await self._ingest.keep(item)
 
     async def keep(self, item: Item) -> None:
         """Keeps anything else of this peer's: what it renews, or mustn't renew. Raises RegistryRefusal."""

@@ -94,8 +94,8 @@ class Ingest:
     async def store_made(self, make: Callable[[Transaction], Item | None]) -> tuple[Item | None, ErrorInfo | None]:
         """Verifies and stores what `make` signs within the transaction, on its thread: this node's own item, if any.
 
-        Returns it, and why it was refused, or None when it is on disk. What `make` wrote itself is on disk either way.
-        Raises what `make` raised, having written nothing; StorageError.
+        Returns it, and why the rules of storage refused it, or None when it is on disk; what `make` wrote itself is on
+        disk either way. Raises RegistryError when it doesn't verify, and what `make` raised, having written nothing.
         """
         now, moment, here = int(self._clock()), trio.current_time(), self._network.peer_id
 
@@ -104,7 +104,10 @@ class Ingest:
             item = make(transaction)
             if item is None:
                 return None, None
-            return item, self._fault(item, now) or self._store_one(transaction, item, here, now, moment, keyless=False)
+            fault = self._fault(item, now)
+            if fault:
+                raise fault.exception()
+            return item, self._store_one(transaction, item, here, now, moment, keyless=False)
 
         return await self._store.write(decide)
 

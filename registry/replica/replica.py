@@ -42,16 +42,17 @@ class Replica:
         self.ingest = ingest
         self.catch_up = catch_up
         self.takeover = takeover
-        self._hearers: list[Callable[[str, Sequence[Item]], None]] = []
+        self._put_callbacks: list[Callable[[str, Sequence[Item]], None]] = []
         network.serve(PUT, self._serve_put)
         network.serve(READ, self._serve_read)
 
-    def on_put(self, hearer: Callable[[str, Sequence[Item]], None]) -> None:
-        """Has `hearer(peer id, items)` called, synchronously, for what a peer put and this one has now."""
-        self._hearers.append(hearer)
+    def on_put(self, callback: Callable[[str, Sequence[Item]], None]) -> None:
+        """Has `callback(peer id, items)` called, synchronously, for what a peer put and this one has now."""
+        self._put_callbacks.append(callback)
 
     @property
     def settings(self) -> RegistrySettings:
+        """The settings in force."""
         return self.ingest.settings
 
     def is_among_nearest(self, key_id: str) -> bool:
@@ -140,8 +141,8 @@ class Replica:
         for position, refused in zip(positions, stored, strict=True):
             errors[position] = refused
         taken = [item for item, refused in zip(items, stored, strict=True) if refused is None]
-        for hearer in self._hearers:
-            hearer(caller, taken)
+        for callback in self._put_callbacks:
+            callback(caller, taken)
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))
         return build(PutAnswer(tuple(errors)))

@@ -1,7 +1,8 @@
 """What a write does to the storage: the rules that need to see what is stored.
 
-Each function runs inside a transaction, on verified values, and either refuses (ServiceError) before it writes anything
-or applies its write. Rules (DESIGN: state and merging; reference: order of checks, faults 4, 5, 11, 12):
+Each function runs inside a transaction, on verified values, and either refuses (RegistryRefusal) before it writes
+anything or applies its write, in the original's order of checks. Rules (docs/design.md, State and merging; they mend
+the original's faults 4, 5, 11 and 12):
 
 - a key replaces an older one; a state replaces a smaller one of its slot; an identical one is a success;
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
@@ -53,7 +54,7 @@ def republish_key(
 ) -> bool:
     """Stores a key unless a greater or the same one is there, or it was removed; whether it did.
 
-    Weights are kept (fault 5). Raises QuotaExceeded.
+    Weights are kept (docs/design.md, original's fault 5). Raises QuotaExceeded.
     """
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() >= key.order():
@@ -194,8 +195,8 @@ def _room_for(
 def clear_expired(transaction: Transaction, now: int, settings: RegistrySettings) -> ClearExpiredResult:
     """Deletes expired records, tombstones and the keys that nothing lives under any more.
 
-    A record or tombstone goes when nobody would accept it any more (one boundary, fault 10; no underflow, fault 9;
-    tombstones by timestamp_issued, fault 3); a key when it is expired and empty (fault 15).
+    A record or tombstone goes when nobody would accept it any more, tombstones by their timestamp_issued; a key when it
+    is expired and empty (docs/design.md, original's faults 3, 9, 10 and 15).
     """
     records = transaction.expired_slots(_before(now, settings.expired_age), _before(now, settings.record_lifetime))
     tombstones = transaction.expired_tombstones(_before(now, settings.tombstone_lifetime))
@@ -221,7 +222,7 @@ def evict_stale(
     transaction: Transaction, now: int, host_peer_id: str, settings: RegistrySettings
 ) -> list[EvictStaleItem]:
     """Everything under keys that weren't published for the stale age; what this host neither owns nor serves is
-    deleted, as the original does: whoever calls this offers it to the neighbourhood next."""
+    deleted, as the original does: whoever calls this sends it to the neighbourhood next."""
     items: list[EvictStaleItem] = []
     for stored in transaction.stale_keys(_before(now, settings.stale_age)):
         state = transaction.resource(stored.key.id)
@@ -246,7 +247,8 @@ def evict_stale(
 def stale_local_records(
     transaction: Transaction, now: int, host_peer_id: str, settings: RegistrySettings
 ) -> list[Record]:
-    """Records that this host serves and should renew: their signature has reached half of the expired age (fault 7).
+    """Records that this host serves and should renew: their signature has reached half of the expired age
+    (docs/design.md, original's fault 7).
 
     Left out are those that can't be renewed: expired, or with an issuer's signature that is too old.
     """
@@ -260,5 +262,5 @@ def stale_local_records(
 
 
 def _before(now: int, age: int) -> int:
-    """The time that is `age` seconds old at `now`; before all times where there is none (fault 9)."""
+    """The time that is `age` seconds old at `now`; before all times where there is none (original's fault 9)."""
     return max(now - age, -1)

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from overlay.discovery.keyspace import nearest, resource_position
+from overlay.tasks import Broadcast
 from registry.protocol.network import Network
 from registry.replica.catch_up import PATIENCE
 
@@ -20,7 +21,7 @@ MAX_COMPARED: Final = 65_536
 
 
 class Takeover:
-    """Listens to who goes; is told what was compared."""
+    """Knows who went lately, and which resources have been compared since."""
 
     def __init__(self, network: Network, neighbourhood_size: int) -> None:
         self._network = network
@@ -28,7 +29,7 @@ class Takeover:
         self._present = set(network.members())
         self._gone: dict[str, float] = {}
         self._compared: dict[str, float] = {}
-        self._progress = trio.Event()
+        self._progress = Broadcast()
         network.on_membership_change(self._note_change)
 
     def is_new_to(self, key_id: str) -> bool:
@@ -58,8 +59,7 @@ class Takeover:
         """A replica has compared a resource with this node, and sent what was lacking."""
         if self._gone and len(self._compared) < MAX_COMPARED:
             self._compared[key_id] = trio.current_time()
-            self._progress.set()
-            self._progress = trio.Event()
+            self._progress.send()
 
     def _note_change(self) -> None:
         present = set(self._network.members())

@@ -8,7 +8,7 @@ from registry.model.results import WeightResult
 
 
 class Weights:
-    """The operator's weights. A node trusts itself no more than it was told to."""
+    """The operator's weights of peers. The node's own peer has none but what the operator gave it."""
 
     def __init__(self, configured: Mapping[str, int]) -> None:
         self._configured = dict(configured)

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from types import MappingProxyType
 from typing import Final
+
+from cachetools import LRUCache
 
 from registry.model.merge import ResourceState
 from registry.model.values import KeyOrTombstone, State, encode
 from registry.storage.transaction import Change
 
-CACHED_RESOURCES: Final = 4096
 CACHED_BYTES: Final = 2 * 2**20  # of cached resources in CBOR; as objects they take five times as much
+SMALLEST: Final = 512  # bytes that a resource counts as at least, which bounds their number to 4096
 
 
 class ResourceCache:
-    """Forgets what was used longest ago."""
+    """Forgets what was used longest ago. A resource larger than the whole cache is never in it."""
 
-    def __init__(self) -> None:
-        self._entries: OrderedDict[str, tuple[ResourceState, int]] = OrderedDict()
-        self.bytes = 0
+    def __init__(self, max_bytes: int = CACHED_BYTES) -> None:
+        self._entries: LRUCache[str, tuple[ResourceState, int]] = LRUCache(
+            max_bytes, getsizeof=lambda entry: max(entry[1], SMALLEST)
+        )
+
+    @property
+    def bytes(self) -> int:
+        """What all resources here count as."""
+        return int(self._entries.currsize)
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key_id: str) -> bool:
+        return key_id in self._entries
+
     def get(self, key_id: str) -> ResourceState | None:
+        """The resource, if it is here."""
         entry = self._entries.get(key_id)
-        if entry is None:
-            return None
-        self._entries.move_to_end(key_id)
-        return entry[0]
+        return None if entry is None else entry[0]
 
     def remember(self, key_id: str, resource: ResourceState) -> None:
+        """Keeps a resource as it was read from the disk."""
         self._put(key_id, resource, resource.size())
 
     def apply(self, key_id: str, change: Change) -> None:
@@ -52,15 +61,9 @@ class ResourceCache:
         self._put(key_id, ResourceState(key=key, slots=MappingProxyType(slots), key_tombstone=key_tombstone), size)
 
     def _put(self, key_id: str, resource: ResourceState, size: int) -> None:
-        self._forget(key_id)
-        self._entries[key_id] = resource, size
-        self.bytes += size
-        while len(self._entries) > CACHED_RESOURCES or self.bytes > CACHED_BYTES:
-            self._forget(next(iter(self._entries)))
-
-    def _forget(self, key_id: str) -> None:
-        _, size = self._entries.pop(key_id, (None, 0))
-        self.bytes -= size
+        self._entries.pop(key_id, None)
+        if max(size, SMALLEST) <= self._entries.maxsize:
+            self._entries[key_id] = resource, size
 
 
 def _size(value: KeyOrTombstone | State | None) -> int:

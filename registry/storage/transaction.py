@@ -75,15 +75,18 @@ class Transaction:
         self.source = ""
 
     def key(self, key_id: str) -> StoredKey | None:
+        """The key of a resource, if it is here."""
         row = self._connection.execute(
             "SELECT body, timestamp_published, weight FROM keys WHERE key_id = ?", (key_id,)
         ).fetchone()
         return _stored_key(row) if row else None
 
     def has_key(self, key_id: str) -> bool:
+        """Whether the key of a resource is here."""
         return self._connection.execute("SELECT 1 FROM keys WHERE key_id = ?", (key_id,)).fetchone() is not None
 
     def put_key(self, key: Key, timestamp_published: int, weight: int) -> None:
+        """Stores a key over whatever is there; `timestamp_published` in seconds."""
         self._connection.execute(
             "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
             (key.id, key.owner_peer_id, key.timestamp_created, timestamp_published, weight, encode(key)),
@@ -91,6 +94,7 @@ class Transaction:
         self._key_changed(key.id, key)
 
     def remove_key(self, key_id: str) -> None:
+        """Deletes a key; what lies under it stays."""
         self._connection.execute("DELETE FROM keys WHERE key_id = ?", (key_id,))
         self._key_changed(key_id, None)
 
@@ -104,6 +108,7 @@ class Transaction:
         return _stored_key_tombstone(row[0]) if row else None
 
     def put_key_tombstone(self, key_tombstone: KeyTombstone) -> None:
+        """Stores a key tombstone over whatever is there; what it kills stays."""
         self._connection.execute(
             "INSERT OR REPLACE INTO key_tombstones VALUES (?, ?, ?, ?)",
             (key_tombstone.key_id, key_tombstone.owner_peer_id, key_tombstone.timestamp_issued, encode(key_tombstone)),
@@ -206,12 +211,14 @@ class Transaction:
         ]
 
     def state(self, slot: Slot) -> StoredState | None:
+        """The state of a slot, if one is here."""
         row = self._connection.execute(
             "SELECT body, weight FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot
         ).fetchone()
         return _stored_state(row) if row else None
 
     def states(self, key_id: str) -> Iterator[StoredState]:
+        """All states under a key id."""
         for row in self._connection.execute("SELECT body, weight FROM states WHERE key_id = ?", (key_id,)):
             yield _stored_state(row)
 
@@ -232,6 +239,7 @@ class Transaction:
         self.changes[state.slot.key_id].slots[state.slot] = state
 
     def remove_state(self, slot: Slot) -> None:
+        """Deletes the state of a slot."""
         self._connection.execute("DELETE FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot)
         self.changes[slot.key_id].slots[slot] = None
 
@@ -328,6 +336,7 @@ class Transaction:
         ).fetchall()
 
     def record_issued(self, key_id: str, peer_id: str, timestamp_issued: int) -> None:
+        """Notes the timestamp (seconds) that this node's identity gives to a slot; `last_issued` never goes back."""
         self._connection.execute(
             "INSERT INTO issued VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
             " SET timestamp_issued = max(timestamp_issued, excluded.timestamp_issued)",

@@ -6,8 +6,10 @@ The rule: docs/design.md, State and merging.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import cache
 from itertools import permutations
 from pathlib import Path
 
@@ -101,10 +103,10 @@ def test_every_order_and_grouping_of_arrival_ends_alike(
 @given(parts=st.lists(st.sampled_from(PARTS), min_size=2, max_size=6))
 def test_storage_ends_alike_whatever_the_order_between_replicas(parts: list[Key | KeyTombstone | State]) -> None:
     """As replicas exchange them: a state with the key or key tombstone that its sender has."""
-    anchored = [(part, next((p for p in parts if isinstance(p, Key | KeyTombstone)), None)) for part in parts]
-    if anchored[0][1] is None:
+    keyed = [(part, next((p for p in parts if isinstance(p, Key | KeyTombstone)), None)) for part in parts]
+    if keyed[0][1] is None:
         return
-    states = {frozen(stored(order)) for order in list(permutations(anchored))[:24]}
+    states = {frozen(stored(order)) for order in list(permutations(keyed))[:24]}
     assert len(states) == 1
 
 
@@ -137,11 +139,21 @@ def frozen(state: ResourceState) -> bytes:
     return state.digest()
 
 
+@cache
+def database_in_memory() -> sqlite3.Connection:
+    """An empty database, made once: its schema takes longer than what a test does in it."""
+    return open_database(Path(":memory:"))
+
+
 @contextmanager
 def connected() -> Iterator[Transaction]:
-    """A transaction on an empty database in memory."""
-    with closing(open_database(Path(":memory:"))) as connection:
+    """A transaction on an empty database in memory, of which nothing stays."""
+    connection = database_in_memory()
+    connection.execute("BEGIN")
+    try:
         yield Transaction(connection)
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def stored(parts: Sequence[tuple[Key | KeyTombstone | State, Key | KeyTombstone | None]]) -> ResourceState:

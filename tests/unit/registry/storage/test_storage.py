@@ -25,8 +25,9 @@ from registry.model.merge import ResourceState
 from registry.model.values import State, encode
 from registry.replica import rules as write_rules
 from registry.settings import RegistrySettings
-from registry.storage import Store, StoredKey, Transaction, database, open_store, resource_cache, store
+from registry.storage import Change, Store, StoredKey, Transaction, database, open_store, store
 from registry.storage.database import open_database
+from registry.storage.resource_cache import SMALLEST, ResourceCache
 from tests.paths import ROOT
 from tests.unit.registry.builders import (
     HOST,
@@ -205,42 +206,53 @@ async def test_each_write_of_a_commit_sees_those_before_it(path: Path) -> None:
         assert sorted(each.unwrap() for each in outcomes) == list(range(10))
 
 
-def lock(store: Store, path: Path) -> Callable[[], None]:
-    store._connection.execute("PRAGMA busy_timeout=20")
+@asynccontextmanager
+async def store_over(connection: sqlite3.Connection, path: Path) -> AsyncIterator[Store]:
+    """A store whose connection the test can do something to."""
+    store = Store(connection, path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        yield store
+        store.close()
+
+
+def lock(connection: sqlite3.Connection, path: Path) -> Callable[[], None]:
+    connection.execute("PRAGMA busy_timeout=20")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     return other.close
 
 
-def make_read_only(store: Store, path: Path) -> Callable[[], None]:
-    store._connection.execute("PRAGMA query_only=ON")
-    return lambda: store._connection.execute("PRAGMA query_only=OFF").close()
+def make_read_only(connection: sqlite3.Connection, path: Path) -> Callable[[], None]:
+    connection.execute("PRAGMA query_only=ON")
+    return lambda: connection.execute("PRAGMA query_only=OFF").close()
 
 
-def fill_disk(store: Store, path: Path) -> Callable[[], None]:
-    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
-    store._connection.execute(f"PRAGMA max_page_count={pages}")
-    return lambda: store._connection.execute("PRAGMA max_page_count=1000000").close()
+def fill_disk(connection: sqlite3.Connection, path: Path) -> Callable[[], None]:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count={pages}")
+    return lambda: connection.execute("PRAGMA max_page_count=1000000").close()
 
 
 @pytest.mark.parametrize("fail", [lock, make_read_only, fill_disk])
 async def test_a_failing_disk_fails_its_commit_with_an_error_each_and_the_store_lives_on(
-    path: Path, fail: Callable[[Store, Path], Callable[[], None]]
+    path: Path, fail: Callable[[sqlite3.Connection, Path], Callable[[], None]]
 ) -> None:
     large = [a_record(KEY.id, issuer=identity(number), value="x" * 60_000) for number in range(10, 14)]
-    async with open_store(path) as store:
-        await store.write(puts(a_record(KEY.id)))
-        known = await store.resource(KEY.id)
-        repair = fail(store, path)
-        outcomes = await in_one_commit_or_more(store, [puts(record) for record in large])
-        assert all(isinstance(each.error, StorageError) for each in outcomes)
-        assert len({id(each.error) for each in outcomes}) == len(outcomes)
-        assert str(path) in str(outcomes[0].error)
-        assert store.cached_resource(KEY.id) == known
-        repair()
-        assert on_disk(path) == known
-        await store.write(puts(*large))
-        assert len((await store.resource(KEY.id)).slots) == 5
+    with closing(open_database(path)) as connection:
+        async with store_over(connection, path) as store:
+            await store.write(puts(a_record(KEY.id)))
+            known = await store.resource(KEY.id)
+            repair = fail(connection, path)
+            outcomes = await in_one_commit_or_more(store, [puts(record) for record in large])
+            assert all(isinstance(each.error, StorageError) for each in outcomes)
+            assert len({id(each.error) for each in outcomes}) == len(outcomes)
+            assert str(path) in str(outcomes[0].error)
+            assert store.cached_resource(KEY.id) == known
+            repair()
+            assert on_disk(path) == known
+            await store.write(puts(*large))
+            assert len((await store.resource(KEY.id)).slots) == 5
 
 
 async def in_one_commit_or_more(store: Store, decides: Sequence[Decide]) -> list[outcome.Outcome[object]]:
@@ -257,8 +269,9 @@ async def in_one_commit_or_more(store: Store, decides: Sequence[Decide]) -> list
 
 
 async def test_a_lost_connection_fails_reads_and_writes_with_storage_errors(path: Path) -> None:
-    async with open_store(path) as store:
-        store._connection.close()
+    connection = open_database(path)
+    async with store_over(connection, path) as store:
+        connection.close()
         for _ in range(2):
             with pytest.raises(StorageError, match=r"registry\.sqlite"):
                 await store.write(puts())
@@ -330,23 +343,43 @@ def test_the_cache_equals_the_disk_after_any_writes(steps: list[Decide | None]) 
                     await outcome_of(store, step)
                 cached = store.cached_resource(KEY.id)
                 assert cached is None or cached == await store.read(lambda transaction: transaction.resource(KEY.id))
-                assert store._cache.bytes == (cached.size() if cached else 0)
 
     with TemporaryDirectory() as folder:
         trio.run(run, Path(folder) / "registry.sqlite")
 
 
-async def test_the_cache_is_bounded_in_resources_and_in_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource_cache, "CACHED_RESOURCES", 3)
-    monkeypatch.setattr(resource_cache, "CACHED_BYTES", 50_000)
-    async with open_store(path) as opened:
-        for number in range(10):
-            await opened.resource(f"unknown {number}")
-        assert len(opened._cache) == 3
-        await opened.write(puts(a_record(KEY.id, value="x" * 60_000)))
-        assert len((await opened.resource(KEY.id)).slots) == 1
-        assert opened.cached_resource(KEY.id) is None
-        assert opened._cache.bytes <= 50_000
+def test_the_cache_is_bounded_in_resources_and_in_bytes() -> None:
+    cache = ResourceCache(max_bytes=3 * SMALLEST)
+    for number in range(10):
+        cache.remember(f"unknown {number}", ResourceState())
+    assert [number for number in range(10) if f"unknown {number}" in cache] == [7, 8, 9]
+    cache.remember(KEY.id, ResourceState.of(KEY, [a_record(KEY.id, value="x" * 4 * SMALLEST)]))
+    assert cache.get(KEY.id) is None, "it is larger than the whole cache"
+    assert len(cache) == 3
+
+
+def test_the_cache_knows_the_sizes_of_what_changes() -> None:
+    cache, records = (
+        ResourceCache(),
+        [a_record(KEY.id, issuer=identity(number), value="x" * 900) for number in (10, 11)],
+    )
+    cache.remember(KEY.id, ResourceState.of(KEY, []))
+    for slots in ({records[0].slot: records[0], records[1].slot: records[1]}, {records[0].slot: None}):
+        change = Change()
+        change.slots = dict(slots)
+        cache.apply(KEY.id, change)
+        known = cache.get(KEY.id)
+        assert known is not None
+        assert cache.bytes == known.size() > SMALLEST
+
+
+def test_a_resource_that_grows_beyond_the_cache_leaves_it() -> None:
+    cache, record = ResourceCache(max_bytes=4 * SMALLEST), a_record(KEY.id, value="x" * 4 * SMALLEST)
+    cache.remember(KEY.id, ResourceState.of(KEY, []))
+    change = Change()
+    change.slots[record.slot] = record
+    cache.apply(KEY.id, change)
+    assert cache.get(KEY.id) is None
 
 
 # Opening: migrations and damage
@@ -467,9 +500,8 @@ async def test_a_damaged_row_gives_storage_errors_for_its_resource_alone(path: P
     async with open_store(path) as store:
         await store.write(puts(a_record(KEY.id)))
         await store.write(lambda transaction: transaction.put_key(OTHER, NOW, 0))
-        await store.write(
-            lambda transaction: transaction._connection.execute("UPDATE states SET body = x'1c'") and None
-        )
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE states SET body = x'1c'")
         with pytest.raises(StorageError, match="damaged"):
             await store.resource(KEY.id)
         with pytest.raises(StorageError, match="damaged"):
