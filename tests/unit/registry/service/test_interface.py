@@ -12,9 +12,9 @@ import pytest
 from registry.model import results, values
 from registry.service import RegistryService
 from registry.service.functions import FUNCTIONS
-from tests.paths import ROOT
+from tests.paths import DATA
 
-INTERFACE = json.loads((ROOT / "aqua_compat" / "schema" / "aqua-interface.json").read_text())
+INTERFACE = json.loads((DATA / "aqua-interface.json").read_text())
 SERVICE = INTERFACE["services"]["registry"]["functions"]
 PYTHON_TYPES = {
     "string": "str",

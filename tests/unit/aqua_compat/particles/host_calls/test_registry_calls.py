@@ -22,7 +22,6 @@ from aqua_compat.particles.host_calls import registry_calls
 from aqua_compat.particles.host_calls.host_calls import HostCalls
 from aqua_compat.particles.host_calls.registry_calls import TIME, WEIGHT, RegistryCalls
 from aqua_compat.particles.host_calls.signing_calls import SigningCalls, countersigning
-from aqua_compat.schema.interface import INTERFACE
 from aqua_compat.schema.json_codec import to_json
 from overlay.identity import Identity
 from registry.client.results import Found
@@ -30,10 +29,12 @@ from registry.model.values import Key, Record, RecordMetadata, Tombstone
 from registry.protocol.messages import Item
 from registry.service import functions
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
+from tests.paths import DATA
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.aqua_compat.particles.scripts import a_holding, a_particle
 from tests.unit.registry.builders import ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone, hosted, identity
 
+INTERFACE = json.loads((DATA / "aqua-interface.json").read_text())
 FUNCTIONS = INTERFACE["services"]["registry"]["functions"]
 
 
