@@ -6,6 +6,12 @@ from collections.abc import Generator
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is: several workers share it. What has to be quick has tests of its
+# own, with a clock of its own.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 WORKERS: Final = 4  # on two cores: most tests wait for other processes most of the time
 ORDER: Final = ("aqua", "end_to_end", "simulation", "unit")
