@@ -35,14 +35,20 @@ async def test_what_the_block_raises_comes_out_as_itself_and_what_a_task_raises_
         await trio.lowlevel.checkpoint()
         raise Own
 
-    with pytest.raises(Own):
+    async def fail_in_the_block() -> None:
         async with background() as nursery:
             nursery.start_soon(trio.sleep_forever)
-            raise Own
-    with pytest.raises(ExceptionGroup) as failure:
+            await fail()
+
+    async def fail_in_a_task() -> None:
         async with background() as nursery:
             nursery.start_soon(fail)
             await trio.sleep_forever()
+
+    with pytest.raises(Own):
+        await fail_in_the_block()
+    with pytest.raises(ExceptionGroup) as failure:
+        await fail_in_a_task()
     assert failure.group_contains(Own)
 
 
