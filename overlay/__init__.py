@@ -1,6 +1,6 @@
 """Peers, addresses, keyspace and calls: the network as everything above it sees it. It has never heard of a record."""
 
-from overlay.discovery.keyspace import common_prefix_length, nearest, peer_position, resource_position
+from overlay.discovery.keyspace import nearest, peer_position, resource_position
 from overlay.errors import (
     AddressError,
     BodyTooLarge,
@@ -41,7 +41,6 @@ __all__ = [
     "ProtocolNotSupported",
     "Refusal",
     "Unreachable",
-    "common_prefix_length",
     "load_or_create_identity",
     "nearest",
     "open_peer",

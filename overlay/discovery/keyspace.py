@@ -58,11 +58,6 @@ def nearest(target: int, peer_ids: Iterable[str], count: int) -> list[str]:
     return [peer_id for _, peer_id in ranked[:count]]
 
 
-def common_prefix_length(a: int, b: int) -> int:
-    """How many leading bits two positions share; 256 when they are equal."""
-    return POSITION_BITS - (a ^ b).bit_length()
-
-
 def _varint(number: int) -> bytes:
     """Unsigned LEB128, as multihashes write lengths."""
     encoded = bytearray()

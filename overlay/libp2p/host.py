@@ -1,7 +1,7 @@
 """This network's host over py-libp2p, with every remedy applied: it listens, and opens and takes streams.
 
-The rooms above decide which streams are opened and what is said on them. Connections are in `connections`, addresses
-in `addresses`, gossip in `gossip`.
+Other rooms decide which streams are opened and what is said on them. Connections are in `connections`, addresses in
+`addresses`, gossip in `gossip`.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ async def stranger_in(
         assert await topics.join(topic)
         await eventually(
             trio.lowlevel.checkpoint,
-            lambda _: bool(host.gossip.pubsub.router.mesh.get(topic)),  # type: ignore[attr-defined]
+            lambda _: bool(host.gossip.pubsub.router.mesh.get(topic)),
         )
         yield Stranger(host, topics)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
-from libp2p.custom_types import TMuxerOptions, TProtocol, TSecurityOptions
+from libp2p.custom_types import TMuxerOptions, TSecurityOptions
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS_PROTOCOL_ID
@@ -72,6 +72,3 @@ def security_options(key_pair: KeyPair) -> TSecurityOptions:
 def muxer_options() -> TMuxerOptions:
     """Yamux; nothing else."""
     return thrifty_yamux_option()
-
-
-OFFERED_SECURITY: tuple[TProtocol, ...] = (TLS_PROTOCOL_ID, NOISE_PROTOCOL_ID)

@@ -2,8 +2,8 @@
 peer: half of the system calls of a link whose frames are small.
 
 Here the credit that reads give back waits for the next frame that is sent anyway, or until the sender has less than
-three quarters of the smallest window left; so the sender isn't held up. (The first read of a stream doubles its
-window: that is credit too, for which a stream of one message has no use.)
+three quarters of the smallest window left; so the sender isn't held up. (The first read of a stream doubles its window:
+that is credit too, for which a stream of one message has no use.)
 
 A second fault keeps a subclass from being configured: libp2p makes a plain `Yamux` for its protocol id, whatever class
 the muxer options name. So the upgrader of a host gets muxers of ours, before it connects to anybody.

@@ -1,89 +1,105 @@
-"""What a block raises comes out as itself, whatever runs behind it; a data folder belongs to one process."""
+"""Tasks behind blocks, threads, and events that repeat."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+import threading
 
 import pytest
+import trio
+import trio.testing
 
-from overlay.identity import Identity
-from overlay.settings import OverlaySettings
-from registry.client.light import open_light_client
-from registry.errors import InvalidValue, NodeUnavailable, StorageError
-from registry.node import open_node
-from registry.settings import NodeSettings
-from registry.storage import open_store
-from registry.storage.data_folder import claimed
-from tests.simulation.nodes import simulated_nodes
-
-SETTINGS = NodeSettings(overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",)))
+from overlay.tasks import Broadcast, Wakeup, background, in_thread
 
 
 class Own(Exception):
     """What a block raises here."""
 
 
-async def test_what_is_raised_beside_an_open_store_comes_out_as_itself(tmp_path: Path) -> None:
+async def test_tasks_in_the_background_end_with_the_block() -> None:
+    ended = trio.Event()
+
+    async def run() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with background() as nursery:
+        nursery.start_soon(run)
+        await trio.testing.wait_all_tasks_blocked()
+    assert ended.is_set()
+
+
+async def test_what_the_block_raises_comes_out_as_itself_and_what_a_task_raises_in_a_group() -> None:
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise Own
+
+    async def fail_in_the_block() -> None:
+        async with background() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await fail()
+
+    async def fail_in_a_task() -> None:
+        async with background() as nursery:
+            nursery.start_soon(fail)
+            await trio.sleep_forever()
+
     with pytest.raises(Own):
-        async with open_store(tmp_path / "registry.sqlite"):
-            raise Own
+        await fail_in_the_block()
+    with pytest.raises(ExceptionGroup) as failure:
+        await fail_in_a_task()
+    assert failure.group_contains(Own)
 
 
-async def test_what_is_raised_beside_an_assembled_node_comes_out_as_itself(autojump_clock) -> None:
-    with pytest.raises(Own):
-        async with simulated_nodes(2):
-            raise Own
+async def test_a_thread_is_left_to_itself_when_its_task_is_cancelled() -> None:
+    may_end, ended = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        may_end.wait(10)
+        ended.set()
+
+    with trio.move_on_after(0.01):
+        await in_thread(wait)
+    assert not ended.is_set()
+    may_end.set()
+    assert await in_thread(ended.wait, 10)
 
 
-async def test_what_is_raised_beside_a_node_and_a_light_client_comes_out_as_itself(tmp_path: Path) -> None:
-    async def raise_beside_both() -> None:
-        async with (
-            open_node(Identity.generate(), SETTINGS, tmp_path / "node") as node,
-            open_light_client(Identity.generate(), node.peer.addresses()),
-        ):
-            raise Own
-
-    with pytest.raises(Own):
-        await raise_beside_both()
-
-
-async def test_a_light_client_without_a_node_is_told_so_plainly() -> None:
-    nowhere = f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"
-    with pytest.raises(NodeUnavailable, match="no node could be reached"):
-        async with open_light_client(Identity.generate(), [nowhere], timeout=2):
-            raise AssertionError("there is no node")
+async def test_a_wakeup_wakes_its_waiter_once_however_often_it_was_set(autojump_clock: trio.testing.MockClock) -> None:
+    wakeup = Wakeup()
+    wakeup.set()
+    wakeup.set()
+    await wakeup.wait()
+    with trio.move_on_after(1) as again:
+        await wakeup.wait()
+    assert again.cancelled_caught
+    wakeup.set()
+    wakeup.clear()
+    with trio.move_on_after(1) as cleared:
+        await wakeup.wait()
+    assert cleared.cancelled_caught
 
 
-async def test_a_light_client_with_an_address_that_is_none_is_told_so_plainly() -> None:
-    with pytest.raises(InvalidValue, match="garbage"):
-        async with open_light_client(Identity.generate(), ["garbage"], timeout=2):
-            raise AssertionError("there is no node")
+async def test_a_broadcast_wakes_all_who_wait_and_nobody_who_waits_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    broadcast = Broadcast()
+    woken: list[int] = []
 
+    async def wait(number: int) -> None:
+        await broadcast.wait()
+        woken.append(number)
 
-async def test_a_second_node_on_one_data_folder_is_refused(tmp_path: Path) -> None:
-    async with open_node(Identity.generate(), SETTINGS, tmp_path):
-        with pytest.raises(StorageError, match="in use by another process"):
-            async with open_node(Identity.generate(), SETTINGS, tmp_path):
-                raise AssertionError("two nodes on one folder")
-    async with open_node(Identity.generate(), SETTINGS, tmp_path):
-        pass  # free again
-
-
-def test_a_data_folder_belongs_to_one_process_until_that_is_killed(tmp_path: Path) -> None:
-    program = (
-        "import sys, time, pathlib; from registry.storage.data_folder import claimed\n"
-        "with claimed(pathlib.Path(sys.argv[1])):\n print('mine', flush=True); time.sleep(60)"
-    )
-    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"mine\n"
-        with pytest.raises(StorageError, match="in use by another process"), claimed(tmp_path):
-            raise AssertionError("two processes on one folder")
-    finally:
-        other.kill()
-        other.communicate()
-    with claimed(tmp_path):
-        pass
+    async with background() as nursery:
+        broadcast.send()
+        for number in range(3):
+            nursery.start_soon(wait, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken == []
+        broadcast.send()
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(woken) == [0, 1, 2]
+        with trio.move_on_after(1) as later:
+            await broadcast.wait()
+        assert later.cancelled_caught

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.discovery.keyspace import common_prefix_length, nearest, peer_position, resource_position
+from overlay.discovery.keyspace import nearest, peer_position, resource_position
 from overlay.errors import PeerIdError
 from tests.paths import DATA
 
@@ -52,11 +52,3 @@ def test_nearest_ranks_as_brute_force_does(target: int, count: int, peer_ids: se
 
 def test_peer_given_twice_is_found_once() -> None:
     assert nearest(0, [PEER_IDS[0], PEER_IDS[0]], 2) == [PEER_IDS[0]]
-
-
-@given(a=POSITIONS, b=POSITIONS)
-def test_common_prefix_is_that_of_the_bits(a: int, b: int) -> None:
-    length = common_prefix_length(a, b)
-    bits_a, bits_b = f"{a:0256b}", f"{b:0256b}"
-    assert bits_a[:length] == bits_b[:length]
-    assert length == 256 or bits_a[length] != bits_b[length]

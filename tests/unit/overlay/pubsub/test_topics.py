@@ -60,7 +60,7 @@ class Peer:
         self.topics = Topics(host.gossip, host.admission, limits)
 
     def is_in_mesh(self, neighbour: Peer) -> bool:
-        return neighbour.host.libp2p.get_id() in self.host.gossip.pubsub.router.mesh.get(TOPIC, ())  # type: ignore[attr-defined]
+        return neighbour.host.libp2p.get_id() in self.host.gossip.pubsub.router.mesh.get(TOPIC, ())
 
     def topic_names(self) -> set[str]:
         return set(self.host.gossip.pubsub.topic_ids)
