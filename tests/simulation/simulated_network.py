@@ -14,6 +14,7 @@ import trio
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unreachable
+from overlay.limits.decoder import decode
 from registry.protocol.network import Handler
 
 
@@ -121,7 +122,7 @@ class SimulatedPeer:
         network = self._network
         network.calls.append((self.peer_id, peer_id, method))
         with trio.move_on_after(timeout):
-            answer = await self._call(peer_id, method, cbor2.loads(cbor2.dumps(body)))
+            answer = await self._call(peer_id, method, decode(cbor2.dumps(body)))
             network.note(f"{self.peer_id} {peer_id} {method} answered")
             return answer
         network.note(f"{self.peer_id} {peer_id} {method} timed out")
@@ -144,7 +145,7 @@ class SimulatedPeer:
         if handler is None:
             raise NoSuchMethod(peer_id, method)
         try:
-            answer = cbor2.loads(cbor2.dumps(await handler(self.peer_id, body)))
+            answer = decode(cbor2.dumps(await handler(self.peer_id, body)))
         except Refusal as refusal:
             if network.peers.get(peer_id) is target:
                 raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal
