@@ -1,13 +1,13 @@
 """The one decoder of what comes from peers, from disk and from users: CBOR, bounded before anything is built.
 
 We use a part of CBOR: None, booleans, integers of 64 bits, floats, text, bytes, lists, and maps whose keys are text or
-bytes. The rest is refused by its first byte: tags (their decoders share, recurse and expand: 430 bytes of shared
-references in a map's key kept cbor2 busy for ever), indefinite lengths, `undefined` and other simple values. So is more
-than `MAX_ITEMS` at once: a megabyte of empty lists would hold the loop up for 0.1 s.
+bytes. Everything else is refused by its first byte: indefinite lengths, `undefined` and other simple values, and tags,
+whose decoders share, recurse and expand (430 bytes of shared references in a map's key keep cbor2 busy for ever). More
+than `MAX_ITEMS` items are refused too: a megabyte of empty lists would hold the loop up for 0.1 s.
 
-Both are checked by one regular expression that runs over the items one after another, lists and maps open or not: in C
-it takes less time than building them, and in Python five to ten times as long. It doesn't look at how they are nested;
-cbor2 does, and refuses while it builds what ends too early, is nested too deeply, or has another key or one twice.
+Both are checked before anything is built, by a regular expression that steps from item to item. It takes about as long
+as building them; the same in Python takes five times as long. It doesn't see how items are nested: cbor2 does, and
+refuses, while it builds, what is nested too deeply or ends too early, and keys of other kinds or that are there twice.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class DecodeError(ValueError):
 def decode(encoded: bytes, *, max_bytes: int | None = None) -> object:
     """The value that is encoded, lists as `list`, maps as `dict`. Raises `DecodeError`, and nothing else.
 
-    `max_bytes`: refuses longer ones; None where who calls has bounded them. What follows the first item has to be CBOR
-    as we use it too, and is ignored.
+    `max_bytes`: longer encodings are refused; None where the caller has bounded them. What follows the first item is
+    ignored, but it is checked too.
     """
     if max_bytes is not None and len(encoded) > max_bytes:
         raise DecodeError(f"has {len(encoded)} bytes, more than {max_bytes}")
-    if _run(encoded, 0).end() != len(encoded):  # if it is all, it is right: most frames are one run
+    if _run(encoded, 0).end() != len(encoded):  # most frames are one run, and right
         check_items(encoded)
     if len(encoded) > _LARGE:
         with gc_paused():

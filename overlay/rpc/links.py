@@ -35,7 +35,7 @@ _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a
 
 
 class _Dial:
-    """An attempt to link, shared by everybody who wants the link."""
+    """An attempt to link to a peer, shared by all calls that wait for the link."""
 
     def __init__(self) -> None:
         self.done = trio.Event()
@@ -43,12 +43,12 @@ class _Dial:
 
 
 class Links:
-    """Calls to any peer, and serving theirs."""
+    """Calls any peer, and serves the calls of all."""
 
-    def __init__(self, dialler: Transport, settings: OverlaySettings, member: bool) -> None:
-        """`member`: what we say of ourselves."""
-        self.peer_id = dialler.peer_id
-        self._dialler = dialler
+    def __init__(self, transport: Transport, settings: OverlaySettings, member: bool) -> None:
+        """`member`: whether this peer tells others that it is a member of the network."""
+        self.peer_id = transport.peer_id
+        self._transport = transport
         self._settings = settings
         self._hello = Hello(VERSION, member, secrets.token_bytes(8))
         self._handlers: dict[str, Handler] = {}
@@ -62,10 +62,10 @@ class Links:
         self._when_unreachable: list[Callable[[str], None]] = []
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept, dial and serve until cancelled; owns all tasks of all links, and ends the links in the end."""
+        """Accept, dial and serve until cancelled; then end all links. Owns every task of theirs."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._dialler.set_stream_handler(self._settings.protocol_id, self._accept)
+            self._transport.set_stream_handler(self._settings.protocol_id, self._accept)
             task_status.started()
             try:
                 await trio.sleep_forever()
@@ -81,11 +81,11 @@ class Links:
         self._handlers[method] = handler
 
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
-        """Call `method` of a peer, dialling when there is no link; the answer's body.
+        """Call `method` of a peer and return the answer's body; dials when there is no link.
 
-        `timeout` is for all of it, in seconds; the peer's handler is cancelled at it, and when this is cancelled.
-        Raises subclasses of `CallFailed`, and `FrameError` for a body that isn't CBOR's. A call that may have reached
-        the peer is never repeated.
+        `timeout`: seconds for all of it. The peer's handler is cancelled when they have passed, and when this is
+        cancelled. Raises subclasses of `CallFailed`, and `FrameError` for a body that CBOR can't hold. A call that may
+        have reached the peer is never repeated.
         """
         encoded = encode_item(body)
         if len(encoded) > self._settings.calls.max_frame:
@@ -107,9 +107,10 @@ class Links:
             raise
 
     async def ensure_link(self, peer_id: str, *, timeout: float) -> bool:
-        """Link to a peer unless there is a link; whether it is a member.
+        """Link to a peer unless there is a link, and tell whether the peer is a member.
 
-        Concurrent calls share one dial. Raises `Unreachable`, `ProtocolNotSupported`, `ProtocolError`, `CallTimeout`.
+        `timeout` is in seconds. Concurrent calls share one dial. Raises `Unreachable`, `ProtocolNotSupported`,
+        `ProtocolError`, `CallTimeout`.
         """
         with trio.move_on_after(timeout):
             remote = (await self._link(peer_id, self._settings.protocol_id)).remote
@@ -117,7 +118,7 @@ class Links:
         raise CallTimeout(peer_id, self._settings.protocol_id)
 
     def linked_peers(self) -> Mapping[str, bool]:
-        """Peers with a link, and whether each is a member."""
+        """The peers with a link, each with whether it is a member."""
         return {peer_id: _is_member(link) for peer_id, link in self._current.items()}
 
     def is_linked(self, peer_id: str) -> bool:
@@ -165,7 +166,7 @@ class Links:
         failure = (Unreachable, f"dialling took longer than {self._settings.dial_timeout:g} s")
         try:
             with trio.move_on_after(self._settings.dial_timeout):
-                stream = await self._dialler.open_stream(peer_id, self._settings.protocol_id)
+                stream = await self._transport.open_stream(peer_id, self._settings.protocol_id)
         except ProtocolNotSupported as error:
             self._dialled(peer_id, dial, (ProtocolNotSupported, error.reason))
             return
@@ -177,9 +178,9 @@ class Links:
             await self._run(self._add(peer_id, stream, opened_by=self.peer_id), dial)
 
     def _dialled(self, peer_id: str, dial: _Dial, failure: tuple[type[CallFailed], str] | None) -> None:
-        """A dial came to its end: tell who waits for it."""
+        """Tell all who wait for a dial that it has ended, with a failure or with a link."""
         if self._dials.get(peer_id) is not dial:
-            return  # the peer's own stream was faster, and ended it
+            return  # the peer's own stream came first and ended this dial
         del self._dials[peer_id]
         dial.failure = failure
         dial.done.set()
@@ -225,7 +226,7 @@ class Links:
             self._forget(link)
             if link.cause is Cause.SILENT and not self._streams.get(link.peer_id) and self._nursery is not None:
                 # Nothing comes through the connection any more; over it, every attempt to link again would time out.
-                self._nursery.start_soon(self._dialler.disconnect, link.peer_id)
+                self._nursery.start_soon(self._transport.disconnect, link.peer_id)
             if dial is not None and link.remote is None:
                 kind = ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable
                 self._dialled(link.peer_id, dial, (kind, link.loss))
@@ -250,7 +251,7 @@ class Links:
             self._dialled(peer_id, dial, None)
 
     def _forget(self, link: Link) -> None:
-        """A link ended."""
+        """Forget a link that has ended, and tell so when no other replaced it."""
         streams = self._streams[link.peer_id]
         streams.discard(link)
         if not streams:

@@ -9,6 +9,7 @@ from overlay.errors import BodyTooLarge, CallFailed, CallRefused, CallTimeout, N
 from overlay.rpc.protocol import Failed, Fault, Refused, Response
 
 Answer = Response | Refused | Failed
+"""The frames that settle a call."""
 
 
 class LinkLost(Exception):
@@ -16,9 +17,9 @@ class LinkLost(Exception):
 
 
 class PendingCall:
-    """One call, waited for by one task.
+    """One call, for whose answer one task waits.
 
-    Trio's events cost as much as the rest of a call's bookkeeping, hence the task is parked and woken by hand.
+    An event of Trio's would cost as much as all else of a call, hence the task is parked and woken by hand.
     """
 
     __slots__ = ("_answer", "_task")
@@ -28,7 +29,7 @@ class PendingCall:
         self._task: trio.lowlevel.Task | None = None
 
     async def wait(self) -> Answer:
-        """The answer. Raises `LinkLost`."""
+        """Wait for the answer. Raises `LinkLost`."""
         if self._answer is None:
             self._task = trio.lowlevel.current_task()
             answer: Answer = await trio.lowlevel.wait_task_rescheduled(self._abort)
@@ -36,7 +37,7 @@ class PendingCall:
         return self._answer.unwrap()
 
     def settle(self, answer: outcome.Outcome[Answer]) -> None:
-        """Wake the waiting task. To be called once."""
+        """Hand over the answer, or `LinkLost`, and wake the waiting task. To be called once."""
         self._answer = answer
         if self._task is not None:
             trio.lowlevel.reschedule(self._task, answer)
@@ -65,7 +66,7 @@ class PendingCalls:
         return call_id, call
 
     def settle(self, answer: Answer) -> None:
-        """Hand an answer over. One whose caller gave up is ignored."""
+        """Hand an answer to its call; ignores one whose caller gave up."""
         call = self._calls.pop(answer.id, None)
         if call is not None:
             call.settle(outcome.Value(answer))

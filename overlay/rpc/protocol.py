@@ -3,7 +3,7 @@
 1. Each side first says `Hello`, once. Anything before it breaks the protocol.
 2. `Request` is answered once, by `Response`, `Refused` or `Failed` with its id, unless it is cancelled. Ids are chosen
    by the caller and mean nothing to the other direction. Answers to unknown ids are ignored (their caller gave up).
-3. `Cancel` ends the serving of a request; it may cross its answer.
+3. `Cancel` stops the serving of a request; it may cross the answer.
 4. `Ping` is answered by `Pong`; any byte counts as a sign of life.
 5. `Bye` says that its sender makes no more requests on this link. Answers still travel; when both said it, and nothing
    is under way, either side closes.
@@ -23,6 +23,7 @@ from msgspec import Meta, Struct
 from overlay.rpc.framing import FrameError, encode_frame
 
 VERSION = 1
+"""Of the protocol, as each side says in its `Hello`."""
 
 METHOD_MAX_LENGTH = 128
 _TEXT_MAX_LENGTH = 1024

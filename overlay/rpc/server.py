@@ -1,4 +1,4 @@
-"""Requests of one peer being served: so many at a time, so many behind them, the rest turned away."""
+"""Serves one peer's requests: a bounded number at a time, a bounded number waits, and the rest is turned away."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ Refuses by raising `Refusal`. Is cancelled at the call's deadline, when the call
 
 
 class _Waiting(Struct, frozen=True):
+    """A request, and until when its caller waits, in Trio's time."""
+
     request: Request
     deadline: float
 
 
 class RequestServer:
-    """The requests of one peer on one link. `accept` and `cancel` never wait, so the link's reader never does."""
+    """Serves the requests that come on one link. `accept` and `cancel` never wait, so the link's reader never does."""
 
     def __init__(
         self,
@@ -56,10 +58,11 @@ class RequestServer:
 
     @property
     def idle(self) -> bool:
+        """Whether no request is being served nor waits for it."""
         return not self._running and not self._queue
 
     def accept(self, request: Request, nursery: trio.Nursery) -> None:
-        """Serve a request in `nursery`, now or later, or turn it away. Raises `FrameError`, `OutboxFull`."""
+        """Serve a request in `nursery`, now or later, or turn it away. Raises `FrameError`, `WriteQueueFull`."""
         if request.id in self._running or request.id in self._queue:
             raise FrameError(f"request {request.id} is under way already")
         size = len(request.body)

@@ -1,4 +1,4 @@
-"""Frames on their way to one peer: joined for writing, and bounded, for peers that don't read."""
+"""Frames that wait for being written to one peer: joined into large writes, and bounded in case it doesn't read."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ BATCH_BYTES = 64 * 1024 - 12  # one frame of yamux: a byte more would make a fra
 
 
 class WriteQueueFull(Exception):
-    """The peer takes nothing and makes us say more and more."""
+    """Even the reserve is used up: the peer reads nothing, and makes us say more and more."""
 
 
 class WriteQueueClosed(Exception):
-    """The link has ended; nothing was appended."""
+    """The link has ended, so nothing was appended."""
 
 
 class WriteQueue:
-    """What waits for being written to one peer."""
+    """Holds the frames that wait for being written to one peer."""
 
     def __init__(self, limit: int, reserve: int) -> None:
         """`limit`: bytes above which `send` waits; `reserve`: bytes above it, kept for what can't wait."""
@@ -49,7 +49,7 @@ class WriteQueue:
         self._wake_next()
 
     async def take(self) -> bytes:
-        """All waiting frames up to about 64 KiB, joined; at least one, for which it waits."""
+        """Take all waiting frames up to about 64 KiB, joined. Waits until there is one."""
         while not self._frames:
             await self._waiting_for_frames.park()
         if len(self._frames) == 1:
@@ -62,12 +62,12 @@ class WriteQueue:
         return b"".join(batch)
 
     def close(self) -> None:
-        """Turn away everybody who waits for room, and will."""
+        """Turn away all who wait for room, now and later."""
         self._closed = True
         self._waiting_for_room.unpark_all()
 
     def written(self, count: int) -> None:
-        """Make room for as many bytes."""
+        """Make room: `count` bytes were written."""
         self.buffered -= count
         self._wake_next()
 

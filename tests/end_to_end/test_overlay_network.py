@@ -99,6 +99,7 @@ async def test_six_peers_join_in_any_order_and_agree(bootstraps_start: str) -> N
                     answer = await caller.call(callee.peer_id, "test/echo", b"hello", timeout=5)
                     assert answer == [caller.peer_id, b"hello"]
         assert all(peer.statistics().routing_table == 5 for peer in peers)
+        assert all(peer.statistics().loop_lag_max >= peer.statistics().loop_lag_p99 > 0 for peer in peers)
 
 
 async def quiet(peers: Sequence[OverlayPeer], seconds: float = 1.0) -> None:

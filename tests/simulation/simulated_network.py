@@ -14,6 +14,7 @@ import trio
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unreachable
+from overlay.limits.decoder import decode
 from registry.protocol.network import Handler
 
 
@@ -128,7 +129,7 @@ class SimulatedPeer:
         network = self._network
         network.calls.append((self.peer_id, peer_id, method))
         with trio.move_on_after(timeout):
-            answer = await self._call(peer_id, method, cbor2.loads(cbor2.dumps(body)))
+            answer = await self._call(peer_id, method, decode(cbor2.dumps(body)))
             network.note(f"{self.peer_id} {peer_id} {method} answered")
             return answer
         network.note(f"{self.peer_id} {peer_id} {method} timed out")
@@ -148,7 +149,7 @@ class SimulatedPeer:
         if peer_id in network.stalled:
             await trio.sleep_forever()
         try:
-            answer = cbor2.loads(cbor2.dumps(await target.handle(method, self.peer_id, body)))
+            answer = decode(cbor2.dumps(await target.handle(method, self.peer_id, body)))
         except Refusal as refusal:
             if network.peers.get(peer_id) is target:
                 raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal
