@@ -39,8 +39,8 @@ async def connect(
     `addresses` are multiaddrs with `/p2p/<peer id>`. `identity` is who acts, a new one for each connection by default;
     it signs here, so the node never can in its name. `rules` are those of the network where they aren't the defaults,
     its `expired_age` above all. `data_dir` keeps the times of its own writes across restarts.
-    Raises `registry.errors.DoorClosed` or `overlay.errors.OverlayError` when no node can be reached at the start, and
-    RuntimeError outside Trio.
+    Raises `registry.errors.NodeUnavailable` or `overlay.errors.OverlayError` when no node can be reached at the start,
+    and RuntimeError outside Trio.
     """
     from aqua_compat.api.services import Services
     from registry.client.light import open_light_client

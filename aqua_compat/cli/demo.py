@@ -1,4 +1,4 @@
-"""`aqua-registry demo`: a network of five node processes, walked through before your eyes."""
+"""`aqua-registry demo`: shows a network of five node processes at work."""
 
 from __future__ import annotations
 
@@ -120,5 +120,5 @@ def _explained(error: BaseException) -> BaseException:
     from registry.errors import RegistryError
 
     if isinstance(error, (NodeFailed, OverlayError, RegistryError, OSError)):
-        return Failure(f"the demo didn't get through: {error}")
+        return Failure(f"the demo failed: {error}")
     return error

@@ -1,4 +1,4 @@
-"""`watch`: what happens to a resource, line by line, as it happens."""
+"""`watch`: prints what happens to a resource, line by line, as it happens."""
 
 from __future__ import annotations
 
