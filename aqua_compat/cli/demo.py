@@ -41,7 +41,7 @@ def demo(log_level: str, log_format: str) -> None:
     with tempfile.TemporaryDirectory(prefix="aqua-registry-demo-") as folder:
         try:
             stopped = trio.run(until_signalled, partial(_show, Path(folder)), signal.SIGINT, signal.SIGTERM)
-        except Exception as error:  # told apart below; what isn't known goes on
+        except Exception as error:  # known ones become one line on stderr, others go on
             raise _explained(root_of(error)) from error
     if stopped is not None:
         raise click.Abort
