@@ -45,7 +45,7 @@ class BlockingClient:
         self._failure: BaseException | None = None
 
     def open(self) -> BlockingClient:
-        """Connects, for who can't use `with`; to be closed. Raises what `aqua_compat.connect` raises."""
+        """Connects, for code that can't use `with`; `close` it in the end. Raises what `aqua_compat.connect` raises."""
         if self._thread is not None:
             raise RuntimeError("this client was used before; make a new one")
         self._thread = threading.Thread(target=self._run, name="aqua-registry", daemon=True)
@@ -66,7 +66,7 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        """Ends calls under way and disconnects; once or several times."""
+        """Ends calls under way and disconnects. Harmless when it is closed already."""
         if self._token is not None and self._closing is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._closing.set)
@@ -75,11 +75,11 @@ class BlockingClient:
 
     @property
     def peer_id(self) -> str:
-        """The identity that acts."""
+        """The peer id of the identity that acts."""
         return self._connected.peer_id
 
     def run(self, function: Callable[[AquaClient], Awaitable[T]]) -> T:
-        """Run `await function(client)` on the Trio thread; its result. For what has no blocking form of its own."""
+        """Runs `await function(client)` on the Trio thread and returns its result, for what has no blocking form."""
         client = self._connected
         done: list[T] = []
 
@@ -155,13 +155,13 @@ class BlockingClient:
         value: str = "",
         limits: ServiceLimits | None = None,
     ) -> Iterator[None]:
-        """Serve and stay registered while the block runs; sync functions run in threads of their own."""
+        """Serves a service and keeps it registered while the block runs; sync functions run in threads."""
         with self._held(self._connected.provide(resource_id, service_id, service, value=value, limits=limits)):
             yield
 
     @contextmanager
     def _held(self, block: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """An async block of the client's, open meanwhile, in a task of its own."""
+        """Keeps an async block of the client open, in a task of its own, while this block runs."""
         release, ended = trio.Event(), threading.Event()
 
         async def hold(*, task_status: TaskStatus[T] = trio.TASK_STATUS_IGNORED) -> None:

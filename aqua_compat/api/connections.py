@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from overlay.settings import OverlaySettings
     from registry.settings import NodeSettings, RegistrySettings
 
-# registry.client.light and registry.node bring libp2p, whose import takes 0.8 s: only who connects should pay for it.
+# registry.client.light and registry.node bring libp2p, whose import takes 0.8 s: only a connection should cost it.
 # ruff: noqa: PLC0415
 
 

@@ -1,7 +1,7 @@
 """The original's `registry-api`: signing, and single functions of the service `registry` on the node acted through.
 
 Same function names, argument names, order and results; `?T` is `T | None`, `[]u8` is bytes. Signatures are made by
-this identity here, never by the node. What the network does is told by the results and never raises.
+this identity here, never by the node. The results tell what the network does; it never raises.
 """
 
 from __future__ import annotations

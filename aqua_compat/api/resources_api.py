@@ -1,7 +1,7 @@
 """The original's `resources-api`: the same function names, argument names, order and results.
 
 `?T` is `T | None`, a stream of errors a list of texts, several results a tuple. What the network does never raises:
-it is told by the results. Wrong arguments raise TypeError or ValueError at once.
+the results tell it. Wrong arguments raise TypeError or ValueError at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`call` and `services`: functions of services on other peers, from a shell."""
+"""`call` and `services`: calls services on other peers, and lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`aqua-registry demo`: a network of five node processes, walked through before your eyes."""
+"""`aqua-registry demo`: shows a network of five node processes at work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def demo(log_level: str, log_format: str) -> None:
     with tempfile.TemporaryDirectory(prefix="aqua-registry-demo-") as folder:
         try:
             stopped = trio.run(until_signalled, partial(_show, Path(folder)), signal.SIGINT, signal.SIGTERM)
-        except Exception as error:  # told apart below; what isn't known goes on
+        except Exception as error:  # known ones become one line on stderr, others go on
             raise _explained(root_of(error)) from error
     if stopped is not None:
         raise click.Abort
@@ -120,5 +120,5 @@ def _explained(error: BaseException) -> BaseException:
     from registry.errors import RegistryError
 
     if isinstance(error, (NodeFailed, OverlayError, RegistryError, OSError)):
-        return Failure(f"the demo didn't get through: {error}")
+        return Failure(f"the demo failed: {error}")
     return error

@@ -3,7 +3,7 @@
     call     = name "(" [ value { "," value } ] ")"
     value    = string | integer | "true" | "false" | "nil" | "[" [ value { "," value } ] "]" | name
 
-Strings are quoted like JSON's. Names stand for the variables that come beside the call.
+Strings are quoted like JSON's. Names stand for variables, whose values are given beside the call.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class ExpressionError(ValueError):
-    """The text isn't a call; says where and what was expected."""
+    """The text isn't a call. The error says where and what was expected."""
 
 
 def parse_call(text: str, variables: Mapping[str, object]) -> Call:
-    """The call that `text` writes, names replaced by `variables`. Raises ExpressionError."""
+    """The call that a text says, with `variables` in place of names. Raises ExpressionError."""
     tokens = _Tokens(text)
     kind, name = tokens.take("the name of a function")
     if kind != "name":

@@ -1,4 +1,4 @@
-"""How the command line says what went wrong: one line on stderr, and an exit code."""
+"""Errors of the command line: one line on stderr, and an exit code."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Misuse(click.UsageError):
 
 
 def tell(error: click.ClickException) -> None:
-    """The one line."""
+    """Prints an error as one line on stderr."""
     context = getattr(error, "ctx", None)
     hint = f" (see {context.command_path} --help)" if context is not None else ""
     click.echo(f"error: {one_line(error.format_message())}{hint}", err=True)
 
 
 def root_of(error: BaseException) -> BaseException:
-    """What happened, out of the groups that Trio makes: of several errors the first, but ours before others."""
+    """The error in the groups that Trio makes: of several the first, but this command's own before others."""
     found = list(_leaves(error))
     return next((leaf for leaf in found if isinstance(leaf, click.ClickException)), found[0])
 
@@ -40,7 +40,7 @@ LONGEST_LINE = 2000  # characters
 
 
 def one_line(text: str) -> str:
-    """Texts of peers and of the system on one line, without control characters that could play with a terminal."""
+    """A text of a peer or of the system on one line, without control characters, which could change the terminal."""
     shown = "".join(character if character.isprintable() else " " for character in text[: LONGEST_LINE + 1]).strip()
     return shown if len(text) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]}..."
 

@@ -1,4 +1,4 @@
-"""The user's own named keys: which identity a command acts as. One file each, mode 0600, in the user's data folder."""
+"""The user's named keys, as which commands act: one file each, mode 0600, in the user's data folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def user_data_folder() -> Path:
-    """Where this user's keys and nodes are kept, by the platform's rules."""
+    """The folder of this user's keys and nodes, by the platform's rules."""
     from platformdirs import user_data_path
 
     return user_data_path("aqua-registry", appauthor=False)

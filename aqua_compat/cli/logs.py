@@ -26,7 +26,7 @@ def logging_options(default_level: str) -> Callable[[Command], Command]:
             default="human",
             show_default=True,
             envvar="AQUA_REGISTRY_LOG_FORMAT",
-            help="How log lines look on stderr.",
+            help="Format of log lines on stderr.",
         )(command)
         return click.option(
             "--log-level",
@@ -34,14 +34,14 @@ def logging_options(default_level: str) -> Callable[[Command], Command]:
             default=default_level,
             show_default=True,
             envvar="AQUA_REGISTRY_LOG_LEVEL",
-            help="The least severe log lines to show on stderr.",
+            help="Least severe log lines to show on stderr.",
         )(command)
 
     return add
 
 
 def _printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What others sent is in many lines: nothing of it is to steer the terminal."""
+    """Log lines hold texts of other peers: none of them may send control characters to the terminal."""
     for name, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[name] = one_line(value)
@@ -49,7 +49,7 @@ def _printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def configure_logs(level: str, form: str) -> None:
-    """Let structlog write to stderr from `level` on, as `human` or `json` lines."""
+    """Has structlog write to stderr from `level` on, in lines that are `human` or `json`."""
     import structlog  # noqa: PLC0415 - 0.2 s that `--help` needn't pay
 
     number = getattr(logging, level.upper())

@@ -102,7 +102,7 @@ def node(
     serve = partial(until_signalled, partial(_serve, settings, folder), signal.SIGINT, signal.SIGTERM, tell=tell)
     try:
         trio.run(serve)
-    except Exception as error:  # told apart below; what isn't known goes on
+    except Exception as error:  # known ones become one line on stderr, others go on
         raise _explained(root_of(error), folder) from error
 
 

@@ -16,7 +16,7 @@ READY = "ready"
 
 
 class NodeFailed(Exception):
-    """The process ended, or took too long, before it was ready. The text ends with its last log lines."""
+    """The node's process ended or took too long before it was ready. The text ends with its last log lines."""
 
 
 class RunningProcess(Protocol):
@@ -139,7 +139,7 @@ async def start_network(nodes: Sequence[NodeProcess], *flags: str, timeout: floa
 
 
 async def stop_network(nodes: Sequence[NodeProcess]) -> None:
-    """Stop all at once, whatever happens meanwhile: a cancelled caller's too."""
+    """Stop all nodes at once, also when the caller is cancelled."""
     with trio.CancelScope(shield=True):
         async with trio.open_nursery() as nursery:
             for process in nodes:

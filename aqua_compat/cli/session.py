@@ -60,7 +60,7 @@ class CommandSession:
         outcomes: list[Outcome] = []
         try:
             signalled = trio.run(until_signalled, partial(self._run, action, outcomes), signal.SIGINT)
-        except Exception as error:  # told apart below; what isn't known goes on
+        except Exception as error:  # known ones become one line on stderr, others go on
             raise self._explained(root_of(error)) from error
         if signalled is not None:
             raise KeyboardInterrupt
@@ -92,7 +92,7 @@ class CommandSession:
 
         folder = user_data_folder() / "clients" / self.key_name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = FileLock(folder / "lock")
+        lock = FileLock(folder / "command.lock")  # the client itself locks the folder, and refuses instead of waiting
         with trio.move_on_after(self.timeout):
             while not lock.is_locked:
                 try:

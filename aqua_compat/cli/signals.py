@@ -11,7 +11,9 @@ async def until_signalled(
     *signals: signal.Signals,
     tell: Callable[[signal.Signals], None] | None = None,
 ) -> signal.Signals | None:
-    """Does `act` until it ends, or one of the signals comes: which one, after `tell` was told of it and all has ended.
+    """Runs `act` until it ends or one of the signals comes; returns that signal once `act` has ended.
+
+    `tell` is called as soon as the signal comes.
 
     A second signal does what it does by default. Python's KeyboardInterrupt wouldn't do: it is raised in whatever runs,
     and libraries catch it in places, or it comes where Python only notes it; then nothing ends. What `act` raises comes

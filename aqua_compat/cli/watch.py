@@ -1,4 +1,4 @@
-"""`watch`: what happens to a resource, line by line, as it happens."""
+"""`watch`: prints what happens to a resource, line by line, as it happens."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def as_json_line(event: WatchEvent) -> str:
     """One object: `event`, then `records` of a snapshot, or `record` and how many changes of it were left out."""
     from aqua_compat.schema.json_codec import to_json  # noqa: PLC0415 - `--help` is to answer at once
 
-    told: dict[str, object] = {"event": event.kind.value}
+    shown: dict[str, object] = {"event": event.kind.value}
     if event.record is None:
-        told["records"] = to_json(list(event.records))
+        shown["records"] = to_json(list(event.records))
     else:
-        told |= {"record": to_json(event.record), "coalesced": event.coalesced}
-    return json.dumps(told, ensure_ascii=False)
+        shown |= {"record": to_json(event.record), "coalesced": event.coalesced}
+    return json.dumps(shown, ensure_ascii=False)
 
 
 def as_lines(event: WatchEvent) -> str:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 # ruff: noqa: PLC0415
 
-FOLDER_VARIABLE = "AQUA_REGISTRY_AQUA_FOLDER"
-"""The environment variable of the setting aqua.folder."""
-
 
 def interpreter_folder(settings: AquaSettings) -> Path:
     """Where the interpreter is installed."""

@@ -51,7 +51,7 @@ async def open_particle_server(
     lookups = _lookups(settings)
     services = host_services(node, identity, weights, settings, time_slices, lookups)
     calls = HostCalls(services, settings.max_result, time_slices)
-    reach = OverlayReach(node.peer)
+    reach = _OverlayReach(node.peer)
     async with (
         open_particles(identity.peer_id, settings, pool, calls, reach, metrics, time.time, lookups) as receiving,
         background() as nursery,
@@ -93,7 +93,7 @@ def _lookups(settings: AquaSettings) -> FairSemaphore:
     return FairSemaphore(settings.max_lookups, settings.max_lookups_per_peer)
 
 
-class OverlayReach:
+class _OverlayReach:
     """`Reach` over a peer of the overlay."""
 
     def __init__(self, peer: OverlayPeer) -> None:

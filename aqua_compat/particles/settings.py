@@ -13,7 +13,7 @@ class AquaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     folder: str = ""
     """Where the interpreter is installed; by default in the user's data folder."""
     interpreters: int = 2
-    """Steps at the same time, each in a thread with an instance of its own. More than cores only costs."""
+    """Steps at the same time, each in a thread with an instance of its own. More than the cores only cost memory."""
     max_memory: int = 128 * 2**20
     """Memory of one instance; a step that needs more fails."""
     kept_memory: int = 48 * 2**20

@@ -86,7 +86,7 @@ class _Admitted(NamedTuple):
 
 
 def caller() -> str:
-    """Within a served function: the verified peer id of who calls it. Raises LookupError elsewhere."""
+    """Within a served function: the verified peer id of its caller. Raises LookupError elsewhere."""
     return _caller.get()
 
 
@@ -172,7 +172,7 @@ class ServiceServer:
                         while (result := await _next(results, service)) is not NO_MORE:
                             await departing.put(result)
                             count += 1
-            except Refusal as refusal:  # told after the results that came before it
+            except Refusal as refusal:  # raised after the results that came before it
                 failure = refusal
             departing.complete()
         if failure is not None:

@@ -18,14 +18,14 @@ class _Function(msgspec.Struct, frozen=True):
     returns: tuple[str, ...]
 
 
-class _Service(msgspec.Struct, frozen=True):
+class _ServiceFunctions(msgspec.Struct, frozen=True):
     functions: dict[str, _Function]
 
 
 class _Interface(msgspec.Struct, frozen=True):
     aliases: dict[str, str]
     data: dict[str, Fields]
-    services: dict[str, _Service]
+    services: dict[str, _ServiceFunctions]
     functions: dict[str, dict[str, _Function]]
 
 

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aqua_compat import connect
-from aqua_compat.particles.enabling import FOLDER_VARIABLE
 from aqua_compat.particles.particle import encode, framed
 from tests.end_to_end.network import Network, eventually
 from tests.end_to_end.particle_client import ParticleClient, particle_client
 from tests.unit.aqua_compat.particles.conftest import interpreter_folder  # noqa: F401 - a fixture
 from tests.unit.aqua_compat.particles.scripts import an_endless_script
 
+FOLDER_VARIABLE = "AQUA_REGISTRY_AQUA_FOLDER"
 LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/tcp/0/ws")
 
 

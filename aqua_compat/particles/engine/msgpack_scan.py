@@ -35,7 +35,7 @@ _OBJECT_BYTES: Final = bytes(sorted(_OBJECTS))
 def has_at_most(most: int, parts: Sequence[bytes]) -> bool:
     """Whether the parts together have at most `most` arrays, maps, strings and the like; numbers don't count."""
     suspects = sum(len(part) - len(part.translate(None, _OBJECT_BYTES)) for part in parts)
-    if suspects <= most:  # bytes that may begin one, which are told fast: mostly few enough
+    if suspects <= most:  # bytes that may begin one are counted fast; mostly they are few enough
         return True
     left = most
     for part in parts:

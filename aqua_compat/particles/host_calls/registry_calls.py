@@ -159,15 +159,15 @@ class RegistryCalls:
         """A result as JSON values; long ones are converted in slices."""
         if not isinstance(result, GetRecordsResult | GetTombstonesResult | MergeResult):
             return to_json(result)
-        told: list[object] = []
+        converted: list[object] = []
 
-        def telling() -> Iterator[None]:
+        def convert() -> Iterator[None]:
             for value in result.result:
-                told.append(to_json(value))
+                converted.append(to_json(value))
                 yield
 
-        await self._time_slices.run(source, telling())
-        return {"success": result.success, "error": result.error, "result": told}
+        await self._time_slices.run(source, convert())
+        return {"success": result.success, "error": result.error, "result": converted}
 
     def _spreading_all(self, key: Key, news: Sequence[_Written], stored: ResourceState) -> Iterator[None]:
         for value in news:

@@ -48,7 +48,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Reach(Protocol):
-    """What sending needs of a network: `OverlayReach` and the tests' network in memory provide it."""
+    """What sending needs of a network: the particle server and the tests' network in memory provide it."""
 
     def is_connected(self, peer_id: str) -> bool:
         """Whether a connection to the peer is open."""

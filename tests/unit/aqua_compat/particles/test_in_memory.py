@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from aqua_compat.particles.engine.steps import CallRequest, CallResult
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import Particle
 from aqua_compat.particles.settings import AquaSettings
+from overlay.errors import Refusal
 from overlay.identity import Identity
 from tests.unit.aqua_compat.particles.scripts import CLIENT, HOST, OTHER, a_particle, an_endless_script, call
 from tests.unit.aqua_compat.particles.small_world import MemoryReach, ParticleServer, ScriptedCalls, a_server, clock
@@ -60,8 +61,12 @@ async def peers(make_interpreter: Any) -> AsyncIterator[Peers]:
             calls = everyone.calls[identity.peer_id] = ScriptedCalls(partial(everyone.answer, identity))
             reach.linked = {other.peer_id for other in (CLIENT, HOST, OTHER) if other != identity}
 
+            async def bring(peer_id: str, particle: Particle, source: str) -> None:
+                with suppress(Refusal):
+                    await everyone.servers[peer_id].bring(particle, source)
+
             def deliver(peer_id: str, particle: Particle, source: str = identity.peer_id) -> None:
-                everyone.servers[peer_id].receiving._dispatcher.receive(source, particle)
+                nursery.start_soon(bring, peer_id, particle, source)
 
             reach.deliver = deliver
             server = await stack.enter_async_context(a_server(pool, calls, host=identity, reach=reach))

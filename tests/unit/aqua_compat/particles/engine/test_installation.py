@@ -76,9 +76,14 @@ def test_damaged_compiled_module_is_made_anew(interpreter_folder: Path, tmp_path
 
 def test_compiled_module_that_others_could_write_isnt_run(interpreter_folder: Path, tmp_path: Path) -> None:
     [compiled] = interpreter_folder.glob("*.compiled")
+    (tmp_path / "avm-0.62.0.wasm").write_bytes((interpreter_folder / "avm-0.62.0.wasm").read_bytes())
     copy = tmp_path / compiled.name
     copy.write_bytes(compiled.read_bytes())
     copy.chmod(0o600)
-    assert installation._cached(copy) is not None
+    kept = copy.stat().st_ino
+    installation.load_module(tmp_path)
+    assert copy.stat().st_ino == kept
     copy.chmod(0o622)
-    assert installation._cached(copy) is None
+    installation.load_module(tmp_path)
+    assert copy.stat().st_ino != kept, "it is compiled again, into a file of its own"
+    assert copy.stat().st_mode & 0o777 == 0o600

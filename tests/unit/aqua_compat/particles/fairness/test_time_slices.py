@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -51,12 +53,21 @@ async def test_longer_work_is_done_to_its_end_with_turns_of_others_within(count:
     assert longest <= 2 * 32
 
 
-async def test_cancelled_turn_passes_on(autojump_clock) -> None:
-    time_slices = TimeSlices()
+class Source(str):
+    """A peer id that can be referred to weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_cancelled_slice_lets_the_next_begin_and_leaves_nothing_of_its_source(autojump_clock) -> None:
+    time_slices, source = TimeSlices(), Source("a")
+    is_kept = weakref.ref(source)
     with trio.move_on_after(1):
-        async with time_slices.slice("a"):
+        async with time_slices.slice(source):
             await trio.sleep_forever()
     with trio.fail_after(1):
-        async with time_slices.slice("a"):
+        async with time_slices.slice(source):
             pass
-    assert not time_slices._locks
+    del source
+    gc.collect()
+    assert is_kept() is None

@@ -44,16 +44,14 @@ class Probe:
         return "x" * 2000
 
 
-CALLS = HostCalls(
-    {
-        "op": native(Op()),
-        "math": native(Math()),
-        "cmp": native(Cmp()),
-        "probe": native(Probe()),
-        "peer": {"timeout": peer_timeout},
-    },
-    1000,
-)
+SERVICES = {
+    "op": native(Op()),
+    "math": native(Math()),
+    "cmp": native(Cmp()),
+    "probe": native(Probe()),
+    "peer": {"timeout": peer_timeout},
+}
+CALLS = HostCalls(SERVICES, 1000)
 
 
 async def result_of(service: str, function: str, *arguments: Any) -> CallResult:
@@ -195,7 +193,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-FUNCTIONS = [(service, function) for service in ("op", "math", "cmp") for function in CALLS._services[service]]
+FUNCTIONS = [(service, function) for service in ("op", "math", "cmp") for function in SERVICES[service]]
 
 
 @given(st.sampled_from(FUNCTIONS), st.lists(VALUES, max_size=4))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aqua_compat.particles.inbound.dispatcher import Dispatcher
+from aqua_compat.particles.inbound.receiver import Receiver
+from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import MSGPACK, Particle, encode, framed
+from aqua_compat.particles.settings import AquaSettings
 from tests.unit.aqua_compat.particles.scripts import a_particle
 from tests.unit.aqua_compat.particles.small_world import ScriptedSteps, a_server, clock, outcome
 from tests.unit.overlay.memory_network import MemoryStream, memory_streams
@@ -97,39 +103,48 @@ async def test_whoever_has_most_messages_in_part_gives_way_to_others(autojump_cl
     assert server.counts()["receiving bytes"] == 0
 
 
-@pytest.mark.parametrize("way", ["stream", "link"])
-async def test_others_get_turns_while_data_as_numbers_is_decoded(way: str) -> None:
-    data, time_slices = bytes(range(256)) * 4096, 0
+class Taker:
+    """Takes particles in place of a dispatcher."""
+
+    def __init__(self) -> None:
+        self.particles: list[Particle] = []
+
+    def receive(self, source: str, particle: Particle) -> None:
+        self.particles.append(particle)
+
+
+@pytest.mark.parametrize("by", ["stream", "link"])
+async def test_others_run_while_data_as_numbers_is_decoded(by: str) -> None:
+    data, rounds = bytes(range(256)) * 4096, 0
     particle = a_particle(at=clock())
     message = MSGPACK + msgspec.msgpack.encode(
         {"action": "Particle", **msgspec.structs.asdict(particle), "data": list(data)}
     )
-    steps = quiet()
+    taker = Taker()
+    receiver = Receiver(cast("Dispatcher", taker), AquaSettings(), Metrics(), lambda _: None)
 
     async def others() -> None:
-        nonlocal time_slices
+        nonlocal rounds
         while True:
-            time_slices += 1
+            rounds += 1
             await trio.lowlevel.checkpoint()
 
-    async with a_server(steps) as server, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
         ours, theirs = memory_streams()
         await ours.write(framed(message))
-        particles: list[Particle] = []
-        server.receiving._dispatcher.receive = lambda source, particle: particles.append(particle)  # type: ignore[method-assign]
-        began = time_slices
+        began = rounds
         nursery.start_soon(others)
-        if way == "stream":
-            await server.receiving.handle_stream("a client", theirs)
+        if by == "stream":
+            await receiver.handle_stream("a client", theirs)
         else:
-            await server.receiving.handle_call("a client", message)
-        taken = time_slices - began
+            await receiver.handle_call("a client", message)
+        taken = rounds - began
         nursery.cancel_scope.cancel()
-    assert [particle.data for particle in particles] == [data]
+    assert [particle.data for particle in taker.particles] == [data]
     assert taken >= len(message) // (32 * 2048)
 
 
-async def test_streams_of_one_peer_take_turns_and_dont_hold_others_up(autojump_clock) -> None:
+async def test_streams_of_one_peer_wait_for_each_other_and_dont_hold_others_up(autojump_clock) -> None:
     steps = quiet()
     async with a_server(steps, max_receiving_per_peer=2, receive_timeout=5.0) as server, trio.open_nursery() as nursery:
         stalled = [memory_streams() for _ in range(4)]
