@@ -124,7 +124,10 @@ class Ingest:
             return False
         now, settings, key = int(self._clock()), self.settings, stored.key
         if isinstance(item.key_or_tombstone, KeyTombstone):
-            return item.state is None and stored.key_tombstone == item.key_or_tombstone
+            is_same = item.state is None and stored.key_tombstone == item.key_or_tombstone
+            return is_same and not is_expired(
+                item.key_or_tombstone.timestamp_issued, settings.key_tombstone_lifetime, now
+            )
         if key is None or is_expired(key.timestamp_created, settings.key_lifetime, now):
             return False
         if item.state is None:
