@@ -84,7 +84,7 @@ class Registry:
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         deadline = trio.current_time() + timeout
-        written = _Written(Done(False, (NOT_CREATED,)))
+        written = _WriteResult(Done(False, (NOT_CREATED,)))
         timestamp = int(self._clock())
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
@@ -203,11 +203,12 @@ class Registry:
                 signature = self.identity.sign(unsigned.signed_bytes())
                 return msgspec.structs.replace(unsigned, issuer_signature=signature)
 
+            created = self._now()
             if not is_own:
                 timestamp = await self._reserve(slot, outcome)
                 return await self._node_api.host(key, metadata(timestamp), timeout=remaining)
             state, error = await self._issue_here(
-                slot, outcome, key, lambda timestamp: sign_record(self.identity, metadata(timestamp), self._now())
+                slot, outcome, key, lambda timestamp: sign_record(self.identity, metadata(timestamp), created)
             )
             if error:
                 raise HostingRefused(error.text, code=error.known_code)
@@ -219,7 +220,6 @@ class Registry:
         self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
     ) -> Done:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
-
         done = await self._issue(resource_id, peer_id, self._issue_tombstone, factor, timeout, NOT_UNREGISTERED)
         if peer_id == self.identity.peer_id and not done.success:
             await self._end_here(Slot(resource_id, peer_id, peer_id))
@@ -329,7 +329,7 @@ class Registry:
     ) -> Done:
         """Reads the slot, has `issue` make its next state, writes it; again when somebody was faster."""
         deadline = trio.current_time() + timeout
-        written = _Written(Done(False, (failure,)))
+        written = _WriteResult(Done(False, (failure,)))
         with trio.move_on_at(deadline):
             for attempt in range(ATTEMPTS):
                 try:
@@ -404,7 +404,7 @@ class Registry:
         if lead > 0:  # others wouldn't accept it yet
             await trio.sleep(lead)
 
-    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> _Written:
+    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> _WriteResult:
         try:
             outcome: WriteOutcome = await self._node_api.write(item, factor=factor, timeout=timeout)
         except RegistryError as error:
@@ -413,19 +413,19 @@ class Registry:
             self._watches.note_own(item)
         codes = frozenset(error.known_code for error in outcome.errors)
         if outcome.stored >= factor and outcome.stored > 0:
-            return _Written(Done(True, texts(outcome.errors)), codes)
-        return _Written(Done(False, (*texts(outcome.errors), failure)), codes)
+            return _WriteResult(Done(True, texts(outcome.errors)), codes)
+        return _WriteResult(Done(False, (*texts(outcome.errors), failure)), codes)
 
 
-class _Written(NamedTuple):
+class _WriteResult(NamedTuple):
     """How a write went: for the caller, and why replicas refused it."""
 
     done: Done
     codes: frozenset[Code] = frozenset()
 
 
-def _refused(error: RegistryError, failure: str) -> _Written:
-    return _Written(Done(False, (str(error), failure)), frozenset({error.code}))
+def _refused(error: RegistryError, failure: str) -> _WriteResult:
+    return _WriteResult(Done(False, (str(error), failure)), frozenset({error.code}))
 
 
 def _until(deadline: float) -> float:

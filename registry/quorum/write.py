@@ -137,7 +137,7 @@ class Writer:
 
     async def _store_here(self, item: Item, progress: _Progress | None) -> None:
         try:
-            [error] = await self._replica.ingest.store([item], self._network.peer_id)
+            [error] = await self._replica.ingest.store([item], self._network.peer_id, verified=True)
         except StorageError as failure:
             error = ErrorInfo.of(failure)
         except Exception:  # of one write; raised on, it would end the node

@@ -66,15 +66,18 @@ class Ingest:
             return True
         return item.state is not None and item.state.slot.peer_id == self._network.peer_id
 
-    async def store(self, items: Sequence[Item], source: str, *, keyless: bool = False) -> list[ErrorInfo | None]:
+    async def store(
+        self, items: Sequence[Item], source: str, *, keyless: bool = False, verified: bool = False
+    ) -> list[ErrorInfo | None]:
         """Verifies and stores each item in one commit; per item why it was refused, None when it is on disk.
 
         `source` is the peer that brought them. With `keyless`, as between replicas, a state may outlive its key.
+        `verified` items have passed `fault_of` just now, which spares doing it again.
         """
         now = int(self._clock())
         errors: list[ErrorInfo | None] = []
         for number, item in enumerate(items, start=1):
-            errors.append(self._refusal(item, source, now))
+            errors.append(self._refusal(item, source, now, verified=verified))
             if number % VERIFIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -124,7 +127,10 @@ class Ingest:
             return False
         now, settings, key = int(self._clock()), self.settings, stored.key
         if isinstance(item.key_or_tombstone, KeyTombstone):
-            return item.state is None and stored.key_tombstone == item.key_or_tombstone
+            is_same = item.state is None and stored.key_tombstone == item.key_or_tombstone
+            return is_same and not is_expired(
+                item.key_or_tombstone.timestamp_issued, settings.key_tombstone_lifetime, now
+            )
         if key is None or is_expired(key.timestamp_created, settings.key_lifetime, now):
             return False
         if item.state is None:
@@ -139,12 +145,12 @@ class Ingest:
         """Why no replica would take this write, be it responsible or not; None when it verifies."""
         return self._fault(item, int(self._clock()))
 
-    def _refusal(self, item: Item, source: str, now: int) -> ErrorInfo | None:
+    def _refusal(self, item: Item, source: str, now: int, *, verified: bool) -> ErrorInfo | None:
         # What this node itself learns, such as the end of what it hosts, it keeps.
         brought_by_itself = source == self._network.peer_id
         if not (brought_by_itself or self.has_part_in(item) or self.is_responsible(item.key_id)):
             return ErrorInfo.of(NotResponsible(item.key_id))
-        return self._fault(item, now)
+        return None if verified else self._fault(item, now)
 
     def _fault(self, item: Item, now: int) -> ErrorInfo | None:
         try:
@@ -182,7 +188,7 @@ class Ingest:
     def _store_key_or_tombstone(self, transaction: Transaction, item: Item, now: int) -> None:
         key_or_tombstone, here = item.key_or_tombstone, self._network.peer_id
         if isinstance(key_or_tombstone, KeyTombstone):
-            rules.remove_key(transaction, key_or_tombstone, here, self.settings, now)
+            rules.put_key_tombstone(transaction, key_or_tombstone, here, self.settings, now)
             return
         weight = self._weights.of(key_or_tombstone.owner_peer_id)
         store = rules.republish_key if item.state is not None else rules.register_key

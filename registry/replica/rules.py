@@ -70,7 +70,7 @@ def republish_key(
     return True
 
 
-def remove_key(
+def put_key_tombstone(
     transaction: Transaction, key_tombstone: KeyTombstone, host_peer_id: str, settings: RegistrySettings, now: int
 ) -> bool:
     """Stores a key tombstone, and deletes what it kills; False when that has been done. Raises QuotaExceeded."""

@@ -120,7 +120,7 @@ def test_it_is_kept_as_long_as_anything_that_it_could_kill() -> None:
 
 def test_collection_drops_it_after_that() -> None:
     with connected() as transaction:
-        write_rules.remove_key(transaction, a_key_tombstone(), NODE.peer_id, RULES, NOW)
+        write_rules.put_key_tombstone(transaction, a_key_tombstone(), NODE.peer_id, RULES, NOW)
         assert (
             write_rules.clear_expired(transaction, NOW + RULES.key_tombstone_lifetime - 1, RULES).count_tombstones == 0
         )
@@ -171,6 +171,6 @@ def put(transaction: Transaction, piece: Key | KeyTombstone | State | None) -> N
     if isinstance(piece, Key):
         write_rules.republish_key(transaction, piece, 0, NODE.peer_id, RULES, NOW)
     elif isinstance(piece, KeyTombstone):
-        write_rules.remove_key(transaction, piece, NODE.peer_id, RULES, NOW)
+        write_rules.put_key_tombstone(transaction, piece, NODE.peer_id, RULES, NOW)
     elif piece is not None:
         write_rules.put_state(transaction, piece, 0, NODE.peer_id, RULES, NOW, keyless=True)

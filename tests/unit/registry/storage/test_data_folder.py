@@ -1,0 +1,52 @@
+"""A data folder is private, and one process's at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.errors import StorageError
+from registry.storage.data_folder import claimed
+from tests.paths import ROOT
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from registry.storage.data_folder import claimed
+with claimed(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_is_made_private_and_can_be_claimed_again_after_its_release(tmp_path: Path) -> None:
+    folder = tmp_path / "some" / "data"
+    for _ in range(2):
+        with claimed(folder) as given:
+            assert given == folder
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert (folder / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_of_another_process_is_refused_until_that_was_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(StorageError, match="in use by another process"), claimed(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        with claimed(tmp_path):
+            pass
+
+
+def test_a_place_that_is_no_folder_is_refused_with_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(StorageError, match=r"can.t use the data folder .*file"), claimed(file):
+        pass
