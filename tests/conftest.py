@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
-# How long an example takes says how busy the machine is: several workers share it. What has to be quick has tests of its
-# own, with a clock of its own.
+# How long an example takes says how busy the machine is: several workers share it. What has to be quick has tests of
+# its own, with a clock of its own.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
 WORKERS: Final = 4  # on two cores: most tests wait for other processes most of the time
 ORDER: Final = ("aqua", "end_to_end", "simulation", "unit")
+TOGETHER: Final = (
+    "tests/aqua/",
+    "tests/end_to_end/test_durability.py",
+    "tests/end_to_end/test_light_client.py",
+    "tests/end_to_end/test_relays.py",
+)
+"""What has a network of its own for all its tests: each runs in one worker."""
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives each free worker the next test, or all of those that stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((shared for shared in TOGETHER if nodeid.startswith(shared)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -22,27 +40,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return WORKERS if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-    yield  # other plugins shuffle them and name their groups
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First those that have more time than others, since they need it; pytest-randomly has shuffled them before."""
     items.sort(key=_place)
 
 
-def _group(item: pytest.Item) -> str | None:
-    """Tests of a group run in one worker."""
-    [_, folder, *_] = item.nodeid.split("/")
-    if folder == "aqua":
-        return folder
-    if "own_network" in getattr(item, "fixturenames", ()):
-        return item.path.stem
-    return None
-
-
 def _place(item: pytest.Item) -> tuple[float, int]:
-    """First those that have more time than others, since they need it."""
     timeout = item.get_closest_marker("timeout")
     [_, folder, *_] = item.nodeid.split("/")
     return -timeout.args[0] if timeout else 0, ORDER.index(folder)

@@ -207,19 +207,19 @@ async def test_more_than_250_lifetime_inbound_connections_are_accepted() -> None
         await assert_serves(host)
 
 
-async def test_a_dial_does_not_wait_250_ms() -> None:
+@pytest.mark.parametrize("by", ["our own dial", "Kad and gossip"])
+async def test_a_dial_does_not_wait_250_ms(by: str) -> None:
     durations: list[float] = []
-    for attempt in range(6):
+    while len(durations) < 20 and min(durations, default=1.0) >= 0.2:  # a busy machine is slow now and then
         async with echoing_host() as host, open_host(Identity.generate(), DIALS_ONLY) as dialler:
             address = host.listen_addresses()[0]
             started = time.perf_counter()
-            if attempt % 2:
+            if by == "our own dial":
                 await dialler.connect(address, timeout=5)
-            else:  # as Kad and gossip dial
+            else:
                 await dialler.libp2p.connect(info_from_p2p_addr(Multiaddr(address)))
             durations.append(time.perf_counter() - started)
-    assert min(durations[0::2]) < 0.2
-    assert min(durations[1::2]) < 0.2
+    assert min(durations) < 0.2
 
 
 async def test_a_peer_whose_dial_failed_can_be_dialled_at_once() -> None:

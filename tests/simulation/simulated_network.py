@@ -169,4 +169,5 @@ class SimulatedPeer:
 
     def _seen(self) -> list[str]:
         network = self._network
-        return [peer_id for peer_id in network.alive() if network.connected(self.peer_id, peer_id)]
+        alive = network.alive()
+        return [peer_id for peer_id in alive if network.connected(self.peer_id, peer_id)] if network.sides else alive
