@@ -59,7 +59,7 @@ from registry.protocol.messages import (
 )
 from registry.protocol.network import Clock
 from registry.quorum.fetch import MAX_PAGES, good_states
-from registry.quorum.read import ReadOutcome
+from registry.quorum.read_machine import ReadOutcome
 from registry.replica.catch_up import CatchUp
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest

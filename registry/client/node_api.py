@@ -17,7 +17,8 @@ from registry.model.values import Key, Record, RecordMetadata, decode_state, enc
 from registry.model.verification import record_is_genuine
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, PeerInfo, WriteOutcome, build
 from registry.protocol.network import Network
-from registry.quorum.read import Reader, ReadOutcome
+from registry.quorum.read import Reader
+from registry.quorum.read_machine import ReadOutcome
 from registry.quorum.write import Writer
 from registry.replica.countersign import Countersigner
 from registry.service.invocation import Invocation

@@ -36,7 +36,7 @@ from registry.model.signing import key_id_of, record_digest
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
 from registry.protocol.messages import Item, WriteOutcome
 from registry.protocol.network import Clock
-from registry.quorum.read import ReadOutcome
+from registry.quorum.read_machine import ReadOutcome
 from registry.replica.countersign import Countersigner
 from registry.settings import RegistrySettings
 from registry.upkeep.schedule import ScheduleStatus

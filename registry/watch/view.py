@@ -19,7 +19,7 @@ from registry.model.merge import ResourceState, is_spent, merged
 from registry.model.values import Record, Slot
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
-from registry.quorum.read import ReadOutcome
+from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
 from registry.watch.event import Visible, same_content
 from registry.watch.messages import SubscriptionReply, SubscriptionRequest

@@ -19,7 +19,7 @@ from registry.model.merge import ResourceState
 from registry.protocol.messages import Item, build, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher
-from registry.quorum.read import ReadOutcome
+from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
 from registry.storage import Change
 from registry.watch.messages import (
