@@ -308,14 +308,17 @@ def test_an_empty_answer_waits_for_a_majority_but_not_long() -> None:
 
 
 def test_whoever_holds_a_key_that_a_majority_lacks_ends_the_doubt() -> None:
-    run = Run(Case(3, own=False, ack=2, key_suffices=False))
-    run.reply("peer 0", NOTHING)
-    run.reply("peer 1", NOTHING)
+    run = Run(Case(5, own=False, ack=2, key_suffices=False))
+    for number in range(3):
+        run.reply(f"peer {number}", NOTHING)
     assert run.machine.phase is ReadPhase.DOUBTING
-    run.reply("peer 2", RECORDS)
+    run.reply("peer 3", RECORDS)
+    assert run.machine.phase is ReadPhase.GATHERING
+    assert run.until == run.case.deadline
+    run.reply("peer 4", NOTHING)
     assert run.outcome is not None, "all have answered"
     assert run.outcome.answered == 1
-    assert run.outcome.errors == [f"{KeyNotExists(KEY.id)} on peer {number}" for number in (0, 1)]
+    assert run.outcome.errors == [f"{KeyNotExists(KEY.id)} on peer {number}" for number in (0, 1, 2, 4)]
 
 
 def test_a_removed_resource_is_answered_by_nobody_and_the_removal_is_told_first() -> None:
