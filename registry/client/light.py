@@ -73,8 +73,8 @@ from registry.storage import Store, open_store
 from registry.storage.data_folder import claimed
 from registry.upkeep.schedule import Schedule, ScheduleStatus
 from registry.upkeep.schedules import FIRST_AFTER, RENEW
+from registry.watch.source_machine import TIMEOUT
 from registry.watch.validator import AnnouncementValidator
-from registry.watch.view import TIMEOUT
 from registry.watch.watches import Watches, bound_read, keeps_nothing
 
 DATABASE: Final = "client.sqlite"
