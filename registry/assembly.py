@@ -11,7 +11,7 @@ import msgspec
 
 from overlay.identity import Identity
 from overlay.tasks import background
-from registry.client.node_api import LocalNode
+from registry.client.local_node import LocalNode
 from registry.client.node_api_server import serve_node_api
 from registry.client.registry import Registry
 from registry.client.renewal import Renewal
@@ -38,6 +38,7 @@ from registry.service import RegistryService
 from registry.service.invocation import Invocation
 from registry.settings import NodeSettings
 from registry.storage import Store
+from registry.upkeep.schedule import ScheduleStatus
 from registry.upkeep.schedules import Schedules
 from registry.watch.subscriptions import Subscriptions
 from registry.watch.validator import AnnouncementValidator
@@ -106,8 +107,20 @@ async def assembled(
     async def history(key_id: str) -> list[HistoryEvent]:
         return await store.read(lambda transaction: transaction.history(key_id, EVENTS_TOLD))
 
+    async def run_schedule(name: str) -> ScheduleStatus:
+        return await upkeep.run_now(name)  # made below: what it runs acts through the node
+
     node_api = LocalNode(
-        network, writer, reader, host, invocation, rules.neighbourhood_size, status, history, settings.operators
+        network,
+        writer,
+        reader,
+        host,
+        invocation,
+        rules.neighbourhood_size,
+        status,
+        history,
+        run_schedule,
+        settings.operators,
     )
     serve_node_api(network, node_api)
 
@@ -123,7 +136,6 @@ async def assembled(
     registry = Registry(identity, node_api, host, TimestampLog(store), watches, rules, clock)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal, settings.upkeep, clock, randomness)
-    node_api.run_by_hand = upkeep.run_now
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
     replica.on_put(rumors.heard)
     async with background() as nursery:

@@ -26,7 +26,7 @@ class SignResult(Struct, frozen=True):
 class Sig:
     """Signs for the peer itself only: whatever a stranger could have signed would count as said by it.
 
-    Records are signed by the call `registry.host`, under the hosting policy.
+    Records are signed by the call `registry.countersign`, under the hosting policy.
     """
 
     def __init__(self, identity: Identity) -> None:

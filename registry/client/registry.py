@@ -203,8 +203,8 @@ class Registry:
             unsigned = RecordMetadata(*fields, issuer_signature=b"")
             metadata = msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
             if is_own:
-                return await self._host.host(key, metadata)
-            return await self._node_api.host(key, metadata, timeout=remaining)
+                return await self._host.countersign(key, metadata)
+            return await self._node_api.countersign(key, metadata, timeout=remaining)
 
         return await self._issue(resource_id, peer_id, state, factor, timeout, NOT_REGISTERED)
 
@@ -298,7 +298,7 @@ class Registry:
         key = (await self._read(metadata.key_id, 1, timeout)).resource.key
         if key is None:
             raise KeyNotExists(metadata.key_id)
-        record = await self._node_api.host(key, metadata, timeout=timeout)
+        record = await self._node_api.countersign(key, metadata, timeout=timeout)
         if record.timestamp_created != timestamp_created:
             raise HostingRefused(f"{metadata.peer_id} signs at its own time, which is {record.timestamp_created}")
         return record.signature

@@ -55,7 +55,7 @@ def sign_record(identity: Identity, metadata: RecordMetadata, timestamp_created:
 
 
 class Countersigner:
-    """Serves `registry.host`, and the same to this process."""
+    """Serves `registry.countersign`, and the same to this process."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class Countersigner:
         self._settings = settings
         self._clock = clock
         self._rates = TokenBuckets(settings.hosting.rate, settings.hosting.burst)
-        network.serve(COUNTERSIGN, self._serve_host, relayed=True)
+        network.serve(COUNTERSIGN, self._serve_countersign, relayed=True)
 
-    async def host(self, key: Key, metadata: RecordMetadata, timestamp_created: int | None = None) -> Record:
+    async def countersign(self, key: Key, metadata: RecordMetadata, timestamp_created: int | None = None) -> Record:
         """Vouches for a record that names this peer, and keeps it. Raises RegistryError, with the cause.
 
         `timestamp_created`: the time to sign, within the tolerance for clocks; this peer's own by default.
@@ -155,10 +155,10 @@ class Countersigner:
         if records >= policy.max_records or size + len(encode(metadata)) > policy.max_bytes:
             raise HostingRefused("this peer's quota for records of others is used up")
 
-    async def _serve_host(self, caller: str, body: object) -> object:  # noqa: ARG002 - the issuer's signature counts
+    async def _serve_countersign(self, caller: str, body: object) -> object:  # noqa: ARG002 - the issuer's signature counts
         try:
             request = parse(body, CountersignBody)
-            record = await self.host(decode_key(request.key), decode_metadata(request.metadata))
+            record = await self.countersign(decode_key(request.key), decode_metadata(request.metadata))
         except RegistryError as error:
             raise Refusal("hosting", str(error)) from error
         return encode(record)

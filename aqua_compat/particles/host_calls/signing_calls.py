@@ -122,7 +122,7 @@ def countersigning(
             found = await registry.get_resource(metadata.key_id, timeout=_KEY_TIMEOUT)
         if found.key is None:
             raise KeyNotExists(metadata.key_id)
-        return await host.host(found.key, metadata, timestamp_created)
+        return await host.countersign(found.key, metadata, timestamp_created)
 
     return vouch
 

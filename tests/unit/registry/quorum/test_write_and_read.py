@@ -6,9 +6,10 @@ import msgspec
 import trio
 
 from overlay.identity import Identity
+from registry.client.node_operations import OPERATIONS
 from registry.errors import NodeUnavailable
 from registry.model.values import Record, Tombstone, decode_state, encode
-from registry.protocol.messages import PUT, READ, Item, ReadBody, StatePage, build, parse
+from registry.protocol.messages import COUNTERSIGN, PUT, READ, Item, ReadBody, StatePage, build, parse
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 
@@ -225,7 +226,7 @@ async def test_garbage_in_calls_is_refused_and_the_node_goes_on(autojump_clock) 
         from overlay.errors import CallRefused
 
         bodies: list[object] = [None, 7, "x", b"", [], [[]], [[[b"a", b"b"]]], {"a": 1}, [["x" * 2000, b"", None]]]
-        for method in (PUT, READ, "registry.host", "node.write", "node.read", "node.host", "node.service"):
+        for method in (PUT, READ, COUNTERSIGN, *(operation.name for operation in OPERATIONS)):
             for body in bodies:
                 try:
                     answer = await stranger.call(nodes[0].peer_id, method, body, timeout=5)

@@ -311,6 +311,7 @@ def test_a_new_source_is_compared_again_soon_and_all_are_at_each_renewal() -> No
         run.answer(peer_id, AGREES)
     run.advance()
     assert run.until % RENEW == pytest.approx(0)
+    assert run.fetched == ["peer 0", "peer 1"], "nothing is fetched again that is known to be known"
     run.wait()
     run.advance()
     assert run.asked == ("peer 0", "peer 1")
