@@ -41,7 +41,6 @@ from registry.storage import Store
 from registry.upkeep.schedule import ScheduleStatus
 from registry.upkeep.schedules import Schedules
 from registry.watch.subscriptions import Subscriptions
-from registry.watch.validator import AnnouncementValidator
 from registry.watch.watches import Watches, bound_read
 
 EVENTS_TOLD: Final = 500  # of one resource's history, the last ones
@@ -85,11 +84,14 @@ async def assembled(
     weights = Weights(settings.weights)
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
     ingest = Ingest(network, store, service, weights, clock)
-    catch_up = CatchUp()
-    if starts_network and not any(await store.read(lambda transaction: transaction.counts())):
-        catch_up.set()
+    is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts()))
+    catch_up = CatchUp(is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
-    replica = Replica(network, store, ingest, catch_up, takeover, clock)
+
+    def note_put(peer_id: str, items: Sequence[Item]) -> None:
+        rumors.heard(peer_id, items)  # made below: it sends through what asks the replica
+
+    replica = Replica(network, store, ingest, catch_up, takeover, clock, note_put)
     anti_entropy = AntiEntropy(network, store, replica, clock)
     replication = ReplicationScheduler(
         network, store, anti_entropy, settings.upkeep, rules.neighbourhood_size, randomness
@@ -124,20 +126,18 @@ async def assembled(
     )
     serve_node_api(network, node_api)
 
-    validator = AnnouncementValidator(rules, clock)
-    validator.add(replica.take_announced)
     subscriptions = Subscriptions(network, store, replica)
 
     async def neighbours(key_id: str) -> list[str]:
         return await network.neighbourhood(key_id, rules.neighbourhood_size)
 
-    watches = Watches(network, neighbours, bound_read(reader.read), replica.own, validator, rules, clock)
-    store.on_commit(watches.note_commit)
+    watches = Watches(network, neighbours, bound_read(reader.read), replica.own, rules, clock, [replica.take_announced])
+    for note_commit in (subscriptions.note, watches.note_commit):  # the store was open before either
+        store.on_commit(note_commit)
     registry = Registry(identity, node_api, host, TimestampLog(store), watches, rules, clock)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
-    upkeep = Schedules(service, store, replication, renewal, settings.upkeep, clock, randomness)
+    upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
-    replica.on_put(rumors.heard)
     async with background() as nursery:
         await nursery.start(send_queue.run)
         await nursery.start(writer.run)

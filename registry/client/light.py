@@ -41,7 +41,6 @@ from registry.storage.data_folder import claimed
 from registry.upkeep.schedule import Schedule
 from registry.upkeep.schedules import FIRST_AFTER, RENEW
 from registry.watch.source_machine import TIMEOUT
-from registry.watch.validator import AnnouncementValidator
 from registry.watch.watches import Watches, bound_read, keeps_nothing
 
 DATABASE: Final = "client.sqlite"
@@ -94,7 +93,7 @@ async def open_light_client(
         service = RegistryService(store, identity.peer_id, rules)
         ingest = Ingest(peer, store, service, Weights({}), clock)  # takes only what this client owns or hosts
         takeover = Takeover(peer, rules.neighbourhood_size)
-        replica = Replica(peer, store, ingest, CatchUp.always(), takeover, clock)
+        replica = Replica(peer, store, ingest, CatchUp(is_caught_up=True), takeover, clock)
         host = Countersigner(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
         await node_api.open(timeout=timeout)
 
@@ -108,8 +107,7 @@ async def open_light_client(
                 peer.add_addresses(point.peer_id, list(point.addresses))
             return [point.peer_id for point in points]
 
-        validator = AnnouncementValidator(rules, clock)
-        watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, validator, rules, clock)
+        watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, clock)
         registry = Registry(identity, node_api, host, TimestampLog(store), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
@@ -133,12 +131,9 @@ def _renewal(
     period = min(upkeep.renew, settings.expired_age / 2)
     renewal = Renewal(identity, node_api, host, registry, store, settings, period, clock)
 
-    async def renew() -> str:
-        return str(await renewal.run())
-
     return Schedule(
         RENEW,
-        renew,
+        renewal.run_in_words,
         delay=min(period, FIRST_AFTER),
         period=period,
         jitter=upkeep.jitter,

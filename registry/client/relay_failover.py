@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
+from overlay.tasks import Wakeup
 from registry.client.node_api import NodeApi
 from registry.client.registry import Registry
 from registry.errors import RegistryError
@@ -73,7 +74,7 @@ class RelayFailover:
         self._serves = trio.Event()
         self._unsaid: set[Slot] = set()
         """What was issued for another relay, or issued anew and not taken by any replica yet."""
-        self._changed = trio.Event()
+        self._changed = Wakeup()
         network.on_membership_change(self._note_change)
 
     def serve(self) -> None:
@@ -86,7 +87,7 @@ class RelayFailover:
             await self._serves.wait()
         retry = RETRIED_AFTER
         while True:
-            self._changed = trio.Event()
+            self._changed.clear()
             good = await self._look()
             with trio.move_on_after(LOOKED_AFTER if good else retry):
                 await self._changed.wait()

@@ -13,7 +13,7 @@ import trio
 from overlay.discovery.address_book import parse_peer_address
 from overlay.errors import CallFailed, CallRefused, Unreachable
 from overlay.rpc.framing import FrameError
-from overlay.tasks import background
+from overlay.tasks import Wakeup, background
 from registry.client.node_operations import (
     COUNTERSIGN,
     EXPLAIN,
@@ -202,7 +202,7 @@ class RemoteNode:
                     await attempt.settled.wait()
                 if attempt.answer is not None:
                     break
-                attempt.settled = trio.Event()
+                attempt.settled.clear()
         if attempt.answer is None:
             raise NodeUnavailable("no node could be reached: " + "; ".join(attempt.causes or ["timeout exceeded"]))
         return attempt.answer.unwrap()
@@ -245,7 +245,7 @@ class _Attempt:
         self.answer: outcome.Outcome[Any] | None = None
         self.causes: list[str] = []
         self.under_way = 0
-        self.settled = trio.Event()
+        self.settled = Wakeup()
         """An answer is here, or none is to come from those that were asked."""
 
     def answered(self, answer: outcome.Outcome[Any]) -> None:

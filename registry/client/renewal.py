@@ -66,6 +66,10 @@ class Renewal:
         self._due_age = max(int(settings.expired_age * 0.75 - period), 0)
         self._clock = clock
 
+    async def run_in_words(self) -> str:
+        """`run`, and what it did in words, as a schedule wants it."""
+        return str(await self.run())
+
     async def run(self) -> Renewed:
         """Renews what is due. Raises StorageError."""
         done = Renewed()

@@ -11,9 +11,10 @@ from typing import Final
 
 import structlog
 import trio
+from cachetools import LRUCache
 
 from overlay.errors import CallFailed
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskOwner, TaskStatus, Wakeup
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Network
@@ -42,26 +43,20 @@ class SendQueue:
         self._store_here = store_here
         self._note_failure = note_failure
         self._waiting: dict[str, deque[tuple[Item, Report]]] = {}
-        self._urgent: dict[str, trio.Event] = {}
-        self._nursery: trio.Nursery | None = None
-        self._sent: dict[str, float] = {}
+        self._urgent: dict[str, Wakeup] = {}
+        self._tasks = TaskOwner()
+        self._sent: LRUCache[str, float] = LRUCache(MAX_PEERS)  # when the last frame to a peer was sent
         self._bytes = 0
         self.frames = 0
         self.items = 0
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends until cancelled; what isn't sent by then is left to replication."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
+        await self._tasks.run(task_status=task_status)
 
     def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool) -> None:
         """Queues one put; `report` is called once, later, from the sending task."""
-        if self._nursery is None:
+        if not self._tasks.is_open:
             report(peer_id, "this node is stopping")
             return
         size = item.size()
@@ -71,8 +66,8 @@ class SendQueue:
             return
         if waiting is None:
             waiting = self._waiting[peer_id] = deque()
-            self._urgent[peer_id] = trio.Event()
-            self._nursery.start_soon(self._send_all, peer_id)
+            self._urgent[peer_id] = Wakeup()
+            self._tasks.start_soon(self._send_all, peer_id)
         if len(waiting) >= MAX_WAITING:
             report(peer_id, "too many puts are waiting for this peer")
             return
@@ -87,10 +82,8 @@ class SendQueue:
             while waiting:
                 with trio.move_on_at(self._sent.get(peer_id, -LINGER) + LINGER):
                     await self._urgent[peer_id].wait()
-                if len(self._sent) >= MAX_PEERS:
-                    self._sent.clear()
+                self._urgent[peer_id].clear()
                 self._sent[peer_id] = trio.current_time()
-                self._urgent[peer_id] = trio.Event()
                 await self._send(peer_id, self._next_batch(waiting))
         finally:
             del self._waiting[peer_id]

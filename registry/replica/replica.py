@@ -19,6 +19,9 @@ from registry.replica.takeover import Takeover
 from registry.settings import RegistrySettings
 from registry.storage import Store
 
+NotePut = Callable[[str, Sequence[Item]], None]
+"""(peer id, items that it put)."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -33,20 +36,18 @@ class Replica:
         catch_up: CatchUp,
         takeover: Takeover,
         clock: Clock,
+        note_put: NotePut | None = None,
     ) -> None:
+        """`note_put` is called for what a peer put and this one has now."""
         self._network = network
         self._store = store
         self._clock = clock
         self.ingest = ingest
         self.catch_up = catch_up
         self.takeover = takeover
-        self._hearers: list[Callable[[str, Sequence[Item]], None]] = []
+        self._note_put = note_put
         network.serve(PUT, self._serve_put)
         network.serve(READ, self._serve_read)
-
-    def on_put(self, hearer: Callable[[str, Sequence[Item]], None]) -> None:
-        """Has `hearer(peer id, items)` called, synchronously, for what a peer put and this one has now."""
-        self._hearers.append(hearer)
 
     @property
     def settings(self) -> RegistrySettings:
@@ -138,8 +139,8 @@ class Replica:
         for position, error_text in zip(positions, stored, strict=True):
             errors[position] = error_text
         taken = [item for item, error_text in zip(items, stored, strict=True) if not error_text]
-        for hearer in self._hearers:
-            hearer(caller, taken)
+        if self._note_put is not None:
+            self._note_put(caller, taken)
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))
         return build(PutAnswer(tuple(errors)))

@@ -7,12 +7,12 @@ from typing import Final, TypeVar
 
 import structlog
 import trio
+from cachetools import LRUCache
 
 from overlay.errors import Refusal
 from registry.errors import InvalidValue, StorageError
+from registry.model.delta import delta
 from registry.model.expiry import ExpiryHorizon
-from registry.model.merge import ResourceState
-from registry.model.values import State
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.recently_sent import RecentlySent
@@ -62,7 +62,7 @@ class AntiEntropy:
         self._replica = replica
         self._clock = clock
         self._refused = RecentlySent()
-        self._awaited: dict[str, set[str]] = {}
+        self._awaited: LRUCache[str, set[str]] = LRUCache(MAX_CALLERS)
         self.counters = ComparisonCounters()
         network.serve(COMPARE, self._serve_compare)
         network.serve(REPLICATE, self._serve_replicate)
@@ -109,7 +109,8 @@ class AntiEntropy:
                 continue
             mine = horizon.stricter(answer.horizon).alive(await self._store.resource(key_ids[summary.number]))
             if mine.digest() != summary.digest:
-                items.extend(item for item in delta(mine, summary) if not self._refused.knows(peer_id, item))
+                missing = [Item(*write) for write in delta(mine, summary.orders())]
+                items.extend(item for item in missing if not self._refused.knows(peer_id, item))
             await trio.lowlevel.checkpoint()
         return items, compared
 
@@ -198,32 +199,8 @@ class AntiEntropy:
         awaited = self._awaited.setdefault(caller, set())
         if len(awaited) < MAX_AWAITED:
             awaited.add(key_id)
-        if len(self._awaited) > MAX_CALLERS:
-            del self._awaited[next(iter(self._awaited))]
 
     def _note_compared(self, caller: str, key_ids: Iterable[str]) -> None:
         if caller in self._network.members():
             for key_id in key_ids:
                 self._replica.takeover.note_compared(key_id)
-
-
-def delta(mine: ResourceState, theirs: Summary) -> list[Item]:
-    """The writes that bring a replica that knows `theirs` to `mine`, or beyond. Pure."""
-    items: list[Item] = []
-    if mine.key_tombstone is not None and (
-        theirs.key_tombstone is None or theirs.key_tombstone.order() < mine.key_tombstone.order()
-    ):
-        items.append(Item(mine.key_tombstone))
-    key_or_tombstone = mine.key or mine.key_tombstone
-    if key_or_tombstone is None:  # states whose key and key tombstone have gone: nobody takes them
-        return items
-    known = {(slot.issued_by, slot.peer_id): slot.order() for slot in theirs.slots}
-    states: list[State] = []
-    for slot in sorted(mine.slots):
-        order = known.get((slot.issued_by, slot.peer_id))
-        if order is None or order < mine.slots[slot].order():
-            states.append(mine.slots[slot])
-    if mine.key is not None and not states and (theirs.key is None or theirs.key.order() < mine.key.order()):
-        items.append(Item(mine.key))
-    items.extend(Item(key_or_tombstone, state) for state in states)
-    return items

@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 import trio
 
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskStatus, Wakeup
 from registry.model.values import digest_of
 from registry.protocol.messages import Item
 from registry.protocol.network import Network
@@ -55,7 +55,7 @@ class Rumors:
         self._random = randomness
         self._due: OrderedDict[bytes, _Due] = OrderedDict()
         self._overdue: list[_Due] = []
-        self._any_due = trio.Event()
+        self._any_due = Wakeup()
         self.offered = 0
         """Puts made, to all peers together."""
 
@@ -82,14 +82,15 @@ class Rumors:
             task_status.started()
             while True:
                 await self._any_due.wait()
-                await trio.sleep(BATCHED)
-                now = trio.current_time()
-                ripe = [digest for digest, due in self._due.items() if due.at <= now]
-                overdue, self._overdue = self._overdue, []
-                for due in (*overdue, *map(self._due.pop, ripe)):
-                    nursery.start_soon(self._offer, due)
-                if not self._due:
-                    self._any_due = trio.Event()
+                while self._due:
+                    await trio.sleep(BATCHED)
+                    for due in self._take_due(trio.current_time()):
+                        nursery.start_soon(self._offer, due)
+
+    def _take_due(self, now: float) -> list[_Due]:
+        ripe = [digest for digest, due in self._due.items() if due.at <= now]
+        overdue, self._overdue = self._overdue, []
+        return [*overdue, *map(self._due.pop, ripe)]
 
     async def _offer(self, due: _Due) -> None:
         members = await self._network.neighbourhood(due.item.key_id, self._size)

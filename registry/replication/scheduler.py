@@ -1,6 +1,6 @@
 """When this node compares with whom: hourly, as in the original, and at once when a neighbourhood changes.
 
-Rules (DESIGN: replication):
+Rules (docs/design.md, Replication):
 1. A newcomer is compared with for every resource of ours in whose neighbourhood it is; it does the same, so each side
    sends what the other lacks.
 2. After a departure, for every resource that the departed kept, the peer that moved up is compared with. A departed
@@ -24,7 +24,7 @@ import trio
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallFailed
-from overlay.tasks import TaskStatus
+from overlay.tasks import Broadcast, TaskStatus, Wakeup
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.network import Network
 from registry.replication.anti_entropy import AntiEntropy
@@ -76,14 +76,14 @@ class ReplicationScheduler:
         self._departing: dict[str, float] = {}  # gone since
         self._due: dict[str, set[str]] = {}
         self._later: dict[str, set[str]] = {}
-        self._wait_my_turn = trio.Event()
+        self._wait_my_turn = Wakeup()
         self._retries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._under_way: set[str] = set()
         self._scanning = False
-        self._changed = trio.Event()
-        self._work = trio.Event()
-        self._done = trio.Event()
+        self._changed = Wakeup()
+        self._work = Broadcast()
+        self._done = Broadcast()
 
     def status(self) -> ReplicationStatus:
         """As of now."""
@@ -142,7 +142,7 @@ class ReplicationScheduler:
         while True:
             with trio.move_on_at(self._next_departure()):
                 await self._changed.wait()
-            self._changed = trio.Event()
+            self._changed.clear()
             # A little later: many peers come and go together, and both ends needn't begin in the same moment.
             await trio.sleep(self._settings.join_delay * self._random.uniform(0.5, 1.0))
             now, present = trio.current_time(), set(self._network.members())
@@ -216,7 +216,6 @@ class ReplicationScheduler:
         """Rule 5."""
         while True:
             await self._wait_my_turn.wait()
-            self._wait_my_turn = trio.Event()
             await trio.sleep(self._settings.turn * self._random.uniform(0.75, 1.25))
             later, self._later = self._later, {}
             for peer_id, key_ids in later.items():
@@ -229,8 +228,7 @@ class ReplicationScheduler:
             of_peer.pop(peer_id, None)
 
     def _wake(self) -> None:
-        self._work.set()
-        self._work = trio.Event()
+        self._work.send()
 
     def _has_work(self) -> bool:
         """Whether anything is due now or under way, not only later."""
@@ -258,8 +256,7 @@ class ReplicationScheduler:
                 await self._compare_some(peer_id)
             finally:
                 self._under_way.discard(peer_id)
-                self._done.set()
-                self._done = trio.Event()
+                self._done.send()
                 self._wake()
             await trio.sleep(min(trio.current_time() - started, LONGEST_PAUSE))
 

@@ -12,6 +12,9 @@ import trio
 from registry.errors import RegistryError
 from registry.protocol.network import Clock
 
+Action = Callable[[], Awaitable[str]]
+"""Does what a schedule is for, once, and says in words what it did. Raises RegistryError."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -34,7 +37,7 @@ class Schedule:
     def __init__(
         self,
         name: str,
-        action: Callable[[], Awaitable[str]],
+        action: Action,
         *,
         delay: float,
         period: float,

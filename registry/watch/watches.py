@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -13,7 +13,7 @@ import trio
 
 from overlay.errors import CallFailed, Refusal
 from overlay.pubsub.topics import Verdict
-from overlay.tasks import TaskStatus, background
+from overlay.tasks import TaskOwner, TaskStatus, background
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
 from registry.protocol.messages import Item, build, parse
@@ -34,7 +34,7 @@ from registry.watch.messages import (
     SubscriptionRequest,
 )
 from registry.watch.source_machine import RENEW, TIMEOUT
-from registry.watch.validator import AnnouncementValidator
+from registry.watch.validator import AnnouncementValidator, Taker
 from registry.watch.watch import Watch
 
 LINGER: Final = 5.0  # seconds that a resource is watched on after its last watch ended
@@ -60,10 +60,11 @@ class Watches:
         neighbours: Neighbours,
         read: Read,
         own: Own,
-        validator: AnnouncementValidator,
         settings: RegistrySettings,
         clock: Clock,
+        takers: Sequence[Taker] = (),
     ) -> None:
+        """`takers`: who else gets the good announcements, before this peer's watchers do."""
         self.settings = settings
         self.clock = clock
         self.peer_id = network.peer_id
@@ -72,14 +73,13 @@ class Watches:
         self.read = read
         self.own = own
         self._network = network
-        self._validator = validator
         self._fetcher = Fetcher(network, settings, clock)
         self._followers: dict[str, Follower] = {}
         self._users: dict[str, weakref.WeakSet[Watch]] = {}
         self._requests: dict[str, list[_PendingRequest]] = {}
-        self._nursery: trio.Nursery | None = None
-        validator.add(self._take)
-        network.topics.validate_with(validator.validate)
+        self._tasks = TaskOwner()
+        self._validator = AnnouncementValidator(settings, clock, (*takers, self._take))
+        network.topics.validate_with(self._validator.validate)
         network.serve(ANNOUNCE, self._serve_announce)
         network.on_membership_change(self._note_change)
 
@@ -89,13 +89,13 @@ class Watches:
         Raises InvalidValue for what no resource has as its id, RuntimeError when this peer has been closed.
         """
         _check_id(resource_id)
-        if self._nursery is None:
+        if not self._tasks.is_open:
             raise RuntimeError("this peer isn't open (any more)")
         follower = self._followers.get(resource_id)
         if follower is None:
             follower = self._followers[resource_id] = Follower(resource_id, self)
             self._users[resource_id] = weakref.WeakSet()
-            self._nursery.start_soon(self._follow, follower)
+            self._tasks.start_soon(self._follow, follower)
         watch = Watch(follower.view, follower.changed, self._forget)
         self._users[resource_id].add(watch)
         return watch
@@ -146,24 +146,22 @@ class Watches:
         waiting = self._requests.get(peer_id)
         if waiting is not None:
             waiting.append(mine)
-        elif self._nursery is None:
+        elif not self._tasks.is_open:
             raise InvalidValue("this peer isn't open any more")
         else:
             self._requests[peer_id] = [mine]
-            self._nursery.start_soon(self._send_requests, peer_id)
+            self._tasks.start_soon(self._send_requests, peer_id)
         await mine.done.wait()
         assert mine.outcome is not None
         return mine.outcome.unwrap()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves watches until cancelled; then they end."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+        async with self._tasks.opened():
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
-                self._nursery = None
                 for watch in [watch for users in self._users.values() for watch in users]:
                     watch.close()
 

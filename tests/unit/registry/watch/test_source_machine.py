@@ -8,7 +8,7 @@ from itertools import product
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.model.merge import ResourceState, merged
@@ -237,6 +237,7 @@ def test_every_course_keeps_the_rules(peers: int, own: ResourceState | None) -> 
     assert count >= 5
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(0, 8), st.booleans(), st.data())
 def test_every_longer_course_keeps_the_rules(peers: int, is_own: bool, data: st.DataObject) -> None:
     run = Run(peers, own=STATES[1] if is_own else None)
@@ -249,6 +250,7 @@ def test_every_longer_course_keeps_the_rules(peers: int, is_own: bool, data: st.
         answered = follow_up(run, data.draw(st.sampled_from(events)), answered)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(SOURCES, 8), st.data())
 def test_with_replicas_that_agree_there_are_enough_sources_in_the_end(peers: int, data: st.DataObject) -> None:
     run = Run(peers)
@@ -268,6 +270,7 @@ def test_with_replicas_that_agree_there_are_enough_sources_in_the_end(peers: int
     assert run.machine.is_fresh(run.now)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.floats(0, RENEW), st.floats(0, 1e7))
 def test_each_renewal_is_followed_by_one_that_is_later(phase: float, now: float) -> None:
     for _ in range(20):

@@ -264,8 +264,7 @@ async def validator_of(takes: bool) -> tuple[AnnouncementValidator, list[Item]]:
         taken.append(item)
         return takes
 
-    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW))
-    validator.add(take)
+    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW), [take])
     return validator, taken
 
 
@@ -276,8 +275,7 @@ async def test_old_but_true_announcements_do_not_use_up_the_rate_of_the_next_one
         await trio.lowlevel.checkpoint()
         return news.pop(0)
 
-    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW))
-    validator.add(take)
+    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW), [take])
     payload = announcement_of(Item(KEY, a_record(KEY.id)))
     verdicts = [await validator.validate(KEY.id, payload, "peer") for _ in range(101)]
     assert verdicts == [Verdict.IGNORE] * 100 + [Verdict.ACCEPT]
