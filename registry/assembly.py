@@ -1,4 +1,9 @@
-"""The parts of a node over any network: the real one and a simulated one are put together here alike."""
+"""Puts the parts of a node together, over the real network and a simulated one alike.
+
+Objects get what they need when they are made. Three of them need what is made later, and get it here by a function that
+calls it: the replica tells rumors of puts, the node API runs schedules, and the store, which was open before, tells of
+commits.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +66,7 @@ class Parts(msgspec.Struct, frozen=True):
     watches: Watches
     host: Countersigner
     rumors: Rumors
+    node_api: LocalNode
 
 
 @asynccontextmanager
@@ -160,4 +166,5 @@ async def assembled(
             watches,
             host,
             rumors,
+            node_api,
         )

@@ -94,24 +94,24 @@ async def open_light_client(
         ingest = Ingest(peer, store, service, Weights({}), clock)  # takes only what this client owns or hosts
         takeover = Takeover(peer, rules.neighbourhood_size)
         replica = Replica(peer, store, ingest, CatchUp(is_caught_up=True), takeover, clock)
-        host = Countersigner(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
+        countersigner = Countersigner(peer, identity, StoreShelf(store, replica, identity.peer_id), rules, clock)
         await node_api.open(timeout=timeout)
 
         async def neighbours(key_id: str) -> list[str]:
             try:
-                points = await node_api.peer_infos(key_id, timeout=TIMEOUT)
+                infos = await node_api.peer_infos(key_id, timeout=TIMEOUT)
             except RegistryError as error:
                 _log.debug("the node doesn't tell who keeps a resource", key_id=key_id, error=str(error))
                 return []
-            for point in points:
-                peer.add_addresses(point.peer_id, list(point.addresses))
-            return [point.peer_id for point in points]
+            for info in infos:
+                peer.add_addresses(info.peer_id, list(info.addresses))
+            return [info.peer_id for info in infos]
 
         watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, clock)
-        registry = Registry(identity, node_api, host, TimestampLog(store), watches, rules, clock)
+        registry = Registry(identity, node_api, countersigner, TimestampLog(store), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
-        nursery.start_soon(_renewal(identity, node_api, host, registry, store, rules, clock).run)
+        nursery.start_soon(_renewal(identity, node_api, countersigner, registry, store, rules, clock).run)
         relay = RelayFailover(peer, node_api, registry, store, rules, clock)
         nursery.start_soon(relay.run)
         yield LightClient(peer, registry, relay)
@@ -120,7 +120,7 @@ async def open_light_client(
 def _renewal(
     identity: Identity,
     node_api: RemoteNode,
-    host: Countersigner,
+    countersigner: Countersigner,
     registry: Registry,
     store: Store,
     settings: RegistrySettings,
@@ -129,7 +129,7 @@ def _renewal(
     """A light client renews what it hosts and owns while it runs; what it did before, if it has a data folder."""
     upkeep = UpkeepSettings()
     period = min(upkeep.renew, settings.expired_age / 2)
-    renewal = Renewal(identity, node_api, host, registry, store, settings, period, clock)
+    renewal = Renewal(identity, node_api, countersigner, registry, store, settings, period, clock)
 
     return Schedule(
         RENEW,

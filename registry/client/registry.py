@@ -1,7 +1,7 @@
-"""The registry as its users see it: one identity, acting through one door.
+"""The registry as its users see it: one identity, acting through one node.
 
 Nothing here raises for what the network does: every result carries its errors, in the original's texts where it has one
-(reference: error texts, Resources API).
+(docs/aqua.md).
 """
 
 from __future__ import annotations

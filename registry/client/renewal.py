@@ -1,6 +1,6 @@
-"""Renewing: what this identity hosts, owns and issued is signed anew well before it expires.
+"""Renews what this identity hosts, owns and issued: it is signed anew well before it expires.
 
-Rules (DESIGN: state and merging; faults 7, 22):
+Rules (docs/design.md, State and merging; original's faults 7 and 22):
 1. A record is renewed by its host, whoever issued it, and a key by its owner, before three quarters of the expired age.
 2. What expired while its host or owner was away isn't renewed: others may have ended it since.
 3. The network is asked first: what was tombstoned or removed in the meantime is learned, not renewed.
@@ -44,13 +44,13 @@ class Renewed(msgspec.Struct):
 
 
 class Renewal:
-    """Renews for one identity, through its door."""
+    """Renews for one identity, through the node API."""
 
     def __init__(
         self,
         identity: Identity,
         node_api: NodeApi,
-        host: Countersigner,
+        countersigner: Countersigner,
         registry: Registry,
         store: Store,
         settings: RegistrySettings,
@@ -59,7 +59,7 @@ class Renewal:
     ) -> None:
         self._identity = identity
         self._node_api = node_api
-        self._host = host
+        self._countersigner = countersigner
         self._registry = registry
         self._store = store
         self._settings = settings
@@ -106,13 +106,13 @@ class Renewal:
         """Rule 3."""
         if resource.key_tombstone is not None and resource.key_tombstone != mine.key_tombstone:
             done.ended += 1
-            await self._host.keep(Item(resource.key_tombstone))
+            await self._countersigner.keep(Item(resource.key_tombstone))
         if resource.key is None:
             return
         for slot, state in resource.slots.items():
             if slot in mine.slots and mine.slots[slot] != state:
                 done.ended += 1
-                await self._host.keep(Item(resource.key, state))
+                await self._countersigner.keep(Item(resource.key, state))
 
     async def _renew_key(self, key: Key, resource: ResourceState, due: int, done: Renewed) -> Key:
         now = int(self._clock())
@@ -133,7 +133,7 @@ class Renewal:
         return max(int(self._clock()), timestamp + 1)
 
     async def _write(self, item: Item, done: Renewed) -> bool:
-        await self._host.keep(item)
+        await self._countersigner.keep(item)
         outcome = await self._node_api.write(item, factor=1, timeout=DEFAULT_TIMEOUT)
         if outcome.stored:
             return True

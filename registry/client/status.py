@@ -34,7 +34,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     watched: int = 0
     """Resources that this node watches itself."""
     particles: dict[str, float] | None = None
-    """What the door for Aqua has done and refused, by names; None on a node without it."""
+    """What the node has done and refused for Aqua's clients, by names; None on a node that doesn't serve them."""
 
 
 StatusSource = Callable[[], Awaitable[NodeStatus]]
+"""Takes a snapshot of the node."""

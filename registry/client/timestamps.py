@@ -1,4 +1,4 @@
-"""An issuer never gives two states of one slot the same second (DESIGN: state and merging)."""
+"""An issuer never gives two states of one slot the same second (docs/design.md, State and merging)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts on their way to other replicas: those to one peer are coalesced into one frame, there one commit.
+"""Sends puts to other replicas: those to one peer travel in one frame, and become one commit there.
 
 A put that nobody waits for lingers a little after the one before, so that those that follow each other share a frame.
 """

@@ -1,4 +1,4 @@
-"""One comparison with one peer: both ends of it."""
+"""Compares resources with one peer and sends it what it lacks; both ends of the protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When this node compares with whom: hourly, as in the original, and at once when a neighbourhood changes.
+"""Decides when this node compares with whom: hourly, as in the original, and at once when a neighbourhood changes.
 
 Rules (docs/design.md, Replication):
 1. A newcomer is compared with for every resource of ours in whose neighbourhood it is; it does the same, so each side

@@ -1,4 +1,4 @@
-"""One thing done again and again."""
+"""Runs one action again and again."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from registry.watch.source_machine import RENEW, TIMEOUT
 from registry.watch.validator import AnnouncementValidator, Taker
 from registry.watch.watch import Watch
 
-LINGER: Final = 5.0  # seconds that a resource is watched on after its last watch ended
+LINGER: Final = 5.0  # seconds that a resource is followed on after its last watch ended
 
 MAX_ID: Final = 1024  # characters, as in every call
 

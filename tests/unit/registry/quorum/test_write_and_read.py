@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 import trio
 
 from overlay.identity import Identity
+from registry.client.node_api import NodeApi
 from registry.client.node_operations import OPERATIONS
+from registry.client.registry import Registry
+from registry.client.timestamps import TimestampLog
 from registry.errors import NodeUnavailable
 from registry.model.values import Record, Tombstone, decode_state, encode
 from registry.protocol.messages import COUNTERSIGN, PUT, READ, Item, ReadBody, StatePage, build, parse
@@ -405,8 +410,7 @@ async def test_a_record_is_not_issued_anew_where_its_issuer_ended_it_elsewhere(a
         tombstone = msgspec.structs.replace(unsigned, issuer_signature=issuer.identity.sign(unsigned.signed_bytes()))
         for node in (nodes[0], nodes[2]):
             assert await node.parts.replica.ingest.store([Item(key, tombstone)], issuer.peer_id) == [""]
-        issuer.registry._node_api = nodes[0].registry._node_api  # as a light client acts through a node
-        assert not (await issuer.registry.reissue(record)).success
+        assert not (await acting_through(issuer, nodes[0].parts.node_api).reissue(record)).success
         assert (await issuer.store.resource(resource_id)).slots[record.slot] == tombstone, "it is learned"
         await trio.sleep(60)
         assert (await nodes[0].registry.resolve_resource(resource_id, 3)).records == ()
@@ -418,15 +422,30 @@ async def test_what_cannot_be_ended_in_the_network_is_not_issued_anew(autojump_c
         issuer = nodes[1]
         assert (await issuer.registry.register_service(resource_id, "v", issuer.peer_id, "s", factor=3))[0]
         [record] = (await issuer.registry.resolve_resource(resource_id, 3)).records or ()
-        issuer.registry._node_api = nodes[0].registry._node_api  # as a light client acts through a node
-        issuer.registry._keys.forget(resource_id)
+        closed = cast("NodeApi", Unreadable(nodes[0].parts.node_api))
+        assert not (await acting_through(issuer, closed).unregister_service(resource_id, issuer.peer_id)).success
+        assert not (await acting_through(issuer, nodes[0].parts.node_api).reissue(record)).success
 
-        async def closed(*_: object, **__: object) -> object:
-            await trio.lowlevel.checkpoint()
-            raise NodeUnavailable("no node could be reached")
 
-        honest = nodes[0].registry._node_api.read
-        nodes[0].registry._node_api.read = closed  # type: ignore[method-assign,assignment]
-        assert not (await issuer.registry.unregister_service(resource_id, issuer.peer_id)).success
-        nodes[0].registry._node_api.read = honest  # type: ignore[method-assign]
-        assert not (await issuer.registry.reissue(record)).success
+class Unreadable:
+    """A node through which nothing can be read."""
+
+    def __init__(self, node_api: NodeApi) -> None:
+        self.peer_id = node_api.peer_id
+
+    async def read(self, *_: object, **__: object) -> object:
+        await trio.lowlevel.checkpoint()
+        raise NodeUnavailable("no node could be reached")
+
+
+def acting_through(node: SimulatedNode, node_api: NodeApi) -> Registry:
+    """The registry of `node`'s identity, acting through another node, as a light client does."""
+    return Registry(
+        node.identity,
+        node_api,
+        node.parts.host,
+        TimestampLog(node.store),
+        node.parts.watches,
+        RegistrySettings(),
+        clock,
+    )
