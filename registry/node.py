@@ -1,4 +1,4 @@
-"""A full node: a member of the network that stores its share of it, and the registry for its own identity."""
+"""Runs a full node: a member of the network that stores its share of it, and the registry for its own identity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATABASE: Final = "registry.sqlite"
 
 
 class Node:
-    """Use `open_node`."""
+    """A running node; made by `open_node`."""
 
     def __init__(self, peer: OverlayPeer, store: Store, parts: Parts) -> None:
         self.peer = peer

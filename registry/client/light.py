@@ -1,4 +1,4 @@
-"""A light client: a process with its own key that acts through a node, and turns to the next when that one fails.
+"""Runs a light client: a process with its own key that acts through a node, and turns to the next when that fails.
 
 It signs and verifies by itself: its node looks up, fans out and can withhold, but never forge.
 """
@@ -49,7 +49,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class LightClient:
-    """Use `open_light_client`."""
+    """A running light client; made by `open_light_client`."""
 
     def __init__(self, peer: OverlayPeer, registry: Registry, relay: RelayFailover) -> None:
         self.peer = peer
@@ -126,7 +126,8 @@ def _renewal(
     settings: RegistrySettings,
     clock: Clock,
 ) -> Schedule:
-    """A light client renews what it hosts and owns while it runs; what it did before, if it has a data folder."""
+    """Makes the schedule by which a light client renews what it hosts and owns while it runs, and, with a data folder,
+    what it hosted and owned before."""
     upkeep = UpkeepSettings()
     period = min(upkeep.renew, settings.expired_age / 2)
     renewal = Renewal(identity, node_api, countersigner, registry, store, settings, period, clock)

@@ -19,7 +19,10 @@ from registry.upkeep.schedule import ScheduleStatus
 
 
 class NodeApi(Protocol):
-    """One node, or several of which one answers. Everything raises NodeUnavailable when none does; times in seconds."""
+    """Acts through one node, or through several of which one answers.
+
+    Everything raises NodeUnavailable when none does. Times are in seconds.
+    """
 
     @property
     def peer_id(self) -> str:
@@ -40,23 +43,23 @@ class NodeApi(Protocol):
         ...
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
-        """The peers that keep a resource, nearest first."""
+        """Finds the peers that keep a resource, nearest first."""
         ...
 
     async def peer_infos(self, resource_id: str, *, timeout: float) -> list[PeerInfo]:
-        """The peers that keep a resource, nearest first, with their addresses."""
+        """Finds the peers that keep a resource, nearest first, with their addresses."""
         ...
 
     async def service(self, function: str, arguments: Sequence[Any], *, timeout: float) -> Any:
-        """A function of the node's service `registry`; see `Invocation.call`."""
+        """Calls a function of the node's service `registry`; see `Invocation.call`."""
         ...
 
     async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:
-        """How far a recent write has come."""
+        """Tells how far a recent write has come; None when the node has forgotten it."""
         ...
 
     async def status(self, *, timeout: float) -> NodeStatus:
-        """What the node says of itself."""
+        """Asks for a snapshot of the node."""
         ...
 
     async def run_schedule(self, name: str, *, timeout: float) -> ScheduleStatus:
@@ -64,5 +67,5 @@ class NodeApi(Protocol):
         ...
 
     async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:
-        """What happened on the node to a resource and why, oldest first, as far as it remembers."""
+        """Tells what happened on the node to a resource and why, oldest first, as far as it remembers."""
         ...

@@ -37,7 +37,7 @@ class AdvertisedPeer(Protocol):
 
     @property
     def peer_id(self) -> str:
-        """Our own id."""
+        """The id of this client."""
         ...
 
     def members(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Acting through remote nodes: what a light client asks of them, whichever of them lives."""
+"""Lets a light client act through remote nodes, whichever of them lives."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ class LinkingPeer(Protocol):
         ...
 
     async def connect(self, multiaddr: str, *, timeout: float) -> str:
-        """Links to the peer at that address; its peer id. Raises CallFailed."""
+        """Links to the peer at that address; returns its id. Raises CallFailed."""
         ...
 
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
-        """The answer of a linked peer. Raises CallFailed."""
+        """Calls a linked peer; returns its answer. Raises CallFailed."""
         ...
 
 
@@ -239,14 +239,14 @@ class RemoteNode:
 
 
 class _Attempt:
-    """One call under way at one or more nodes."""
+    """A call that is under way at one or more nodes."""
 
     def __init__(self) -> None:
         self.answer: outcome.Outcome[Any] | None = None
         self.causes: list[str] = []
         self.under_way = 0
         self.settled = Wakeup()
-        """An answer is here, or none is to come from those that were asked."""
+        """Set when an answer has come, or when none can come any more from those that were asked."""
 
     def answered(self, answer: outcome.Outcome[Any]) -> None:
         self.answer = answer

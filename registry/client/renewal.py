@@ -29,13 +29,13 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Renewed(msgspec.Struct):
-    """What one run did."""
+    """Counts what one run did."""
 
     keys: int = 0
     records: int = 0
     reissued: int = 0
     ended: int = 0
-    """Found tombstoned, removed or superseded in the network."""
+    """Records and keys that were found tombstoned, removed or superseded in the network."""
     failed: int = 0
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Renewed(msgspec.Struct):
 
 
 class Renewal:
-    """Renews for one identity, through the node API."""
+    """Renews keys and records of one identity, through the node API."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Renewal:
         self._clock = clock
 
     async def run_in_words(self) -> str:
-        """`run`, and what it did in words, as a schedule wants it."""
+        """Does as `run`, and says in words what was done, as a schedule wants it."""
         return str(await self.run())
 
     async def run(self) -> Renewed:
@@ -103,7 +103,7 @@ class Renewal:
             _log.warning("a resource couldn't be renewed", key_id=key_id, error=str(error))
 
     async def _learn(self, mine: ResourceState, resource: ResourceState, done: Renewed) -> None:
-        """Rule 3."""
+        """Keeps here what ended in the network, so that it isn't renewed (rule 3)."""
         if resource.key_tombstone is not None and resource.key_tombstone != mine.key_tombstone:
             done.ended += 1
             await self._countersigner.keep(Item(resource.key_tombstone))
@@ -142,7 +142,7 @@ class Renewal:
         return False
 
     async def _reissue(self, slot: Slot, issued_until: int, done: Renewed) -> None:
-        """Rule 4."""
+        """Issues anew what this identity issued long ago (rule 4)."""
         try:
             outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
             state = outcome.resource.slots.get(slot)

@@ -26,17 +26,17 @@ MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is t
 SEND_TIMEOUT: Final = 6.0  # seconds for one frame
 
 Report = Callable[[str, str], None]
-"""(peer id, error text; empty when it is on that peer's disk)."""
+"""Is told how a put ended: (peer id, error text; empty when it is on that peer's disk)."""
 StoreHere = Callable[[Sequence[Item]], Awaitable[list[str]]]
-"""Stores on the own disk; per item an error text."""
+"""Stores items on the own disk; returns an error text per item, empty for success."""
 NoteFailure = Callable[[str, set[str]], None]
-"""(peer id, key ids whose puts didn't reach it)."""
+"""Is told of puts that didn't reach a peer: (peer id, their key ids)."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class SendQueue:
-    """One queue and at most one frame under way per peer. `run` owns the sending tasks."""
+    """Keeps one queue per peer, with at most one frame under way. `run` owns the sending tasks."""
 
     def __init__(self, network: Network, store_here: StoreHere, note_failure: NoteFailure) -> None:
         self._network = network

@@ -1,4 +1,4 @@
-"""Writing to a neighbourhood: all replicas at once, success when enough of them have it on disk."""
+"""Writes to a neighbourhood: to all replicas at once, successfully when enough of them have it on disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class _Progress:
-    """A write under way: which replicas have it, which refused."""
+    """Counts how many replicas have stored a write that is under way, and why others didn't."""
 
     def __init__(self, targets: int, factor: int) -> None:
         self.targets = targets
@@ -57,7 +57,7 @@ class _Progress:
 
 
 class Writer:
-    """Writes keys with one state to the replicas of a resource. `run` owns what goes on after success."""
+    """Writes keys with one state to the replicas of a resource. `run` owns the writes that go on after success."""
 
     def __init__(self, network: Network, replica: Replica, send_queue: SendQueue) -> None:
         self._network = network
@@ -108,7 +108,7 @@ class Writer:
         return progress.outcome(write_id, timed_out=waiting.cancelled_caught)
 
     def progress(self, write_id: str) -> WriteOutcome | None:
-        """How far a recent write has come; None when it is forgotten."""
+        """Tells how far a recent write has come; None when it is forgotten."""
         progress = self._recent.get(write_id)
         return progress.outcome(write_id) if progress else None
 
@@ -132,4 +132,4 @@ class Writer:
 
 
 def _ignore(peer_id: str, error: str) -> None:
-    """A report that nobody waits for."""
+    """Drops a report that nobody waits for."""

@@ -42,7 +42,7 @@ Known = TypeVar("Known")
 
 
 class ComparisonCounters:
-    """What comparing cost this node, since its start."""
+    """Counts what comparing has cost this node since its start."""
 
     __slots__ = ("bytes", "messages", "repaired", "resources")
 
@@ -85,7 +85,7 @@ class AntiEntropy:
         return unwanted
 
     async def _missing(self, peer_id: str, key_ids: Sequence[str], unwanted: list[str]) -> tuple[list[Item], int]:
-        """(what the peer lacks of the first so many resources, how many these are)."""
+        """Asks a peer what it has of the first of these; returns what it lacks, and how many were compared."""
         now = int(self._clock())
         horizon = ExpiryHorizon.at(now, self._replica.settings)
         entries = []
@@ -195,7 +195,7 @@ class AntiEntropy:
         return answer
 
     def _await_items(self, caller: str, key_id: str) -> None:
-        """What differs was compared once the caller has sent what is lacking here, if anything."""
+        """Remembers that a resource differs: it counts as compared once the caller has sent what is lacking here."""
         awaited = self._awaited.setdefault(caller, set())
         if len(awaited) < MAX_AWAITED:
             awaited.add(key_id)

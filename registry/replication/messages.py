@@ -24,7 +24,7 @@ Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class SlotSummary(msgspec.Struct, frozen=True, array_like=True):
-    """A state's slot and order, without the state."""
+    """The slot and the order of a state, without the state itself."""
 
     issued_by: Name
     peer_id: Name
@@ -34,7 +34,7 @@ class SlotSummary(msgspec.Struct, frozen=True, array_like=True):
     digest: Digest
 
     def order(self) -> tuple[int, int, int, bytes]:
-        """As of the state itself."""
+        """The order of the state, as `order` of the state itself."""
         return (self.timestamp_issued, int(self.is_tombstone), self.timestamp_created, self.digest)
 
 
@@ -45,7 +45,7 @@ class KeySummary(msgspec.Struct, frozen=True, array_like=True):
     digest: Digest
 
     def order(self) -> tuple[int, bytes]:
-        """As of the key or key tombstone itself."""
+        """The order of the value, as `order` of the value itself."""
         return (self.time, self.digest)
 
 
@@ -61,7 +61,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     slots: Annotated[tuple[SlotSummary, ...], msgspec.Meta(max_length=MAX_SLOTS)] = ()
 
     def orders(self) -> Orders:
-        """What `delta` compares."""
+        """The orders in this summary, as `registry.model.delta` compares them."""
         return Orders(
             self.key.order() if self.key is not None else None,
             self.key_tombstone.order() if self.key_tombstone is not None else None,

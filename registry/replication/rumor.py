@@ -45,10 +45,10 @@ class _Due:
 
 
 class Rumors:
-    """Use `run`."""
+    """Sends on what was written to this node alone; see the rules above. `run` owns the tasks."""
 
     def __init__(self, network: Network, send_queue: SendQueue, size: int, randomness: random.Random) -> None:
-        """`size` of a neighbourhood."""
+        """`size`: of a neighbourhood."""
         self._network = network
         self._send_queue = send_queue
         self._size = size
@@ -57,7 +57,7 @@ class Rumors:
         self._overdue: list[_Due] = []
         self._any_due = Wakeup()
         self.offered = 0
-        """Puts made, to all peers together."""
+        """How many puts were made, to all peers together."""
 
     def note(self, item: Item) -> None:
         """Has `item` sent on: it was written here, was news, and is on the disk."""

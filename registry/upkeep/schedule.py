@@ -19,8 +19,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class ScheduleStatus(msgspec.Struct, frozen=True):
-    """`period` and `duration` (of the last run) in seconds, `last_run` in seconds since 1970, 0 for never; `did` says
-    what the last run did, or why it failed."""
+    """Tells how a schedule's runs went.
+
+    `period` and `duration` (of the last run) in seconds, `last_run` in seconds since 1970, 0 for never; `did` says what
+    the last run did, or why it failed.
+    """
 
     name: str
     period: float
@@ -56,7 +59,7 @@ class Schedule:
         self._status = ScheduleStatus(name, period, 0, 0, 0.0, "")
 
     def status(self) -> ScheduleStatus:
-        """Of the last run."""
+        """How the last run went."""
         return self._status
 
     async def run_now(self) -> ScheduleStatus:

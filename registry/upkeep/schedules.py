@@ -1,4 +1,4 @@
-"""The three schedules of a node, under the original's names (its `registry-scheduled-scripts`)."""
+"""Keeps the three schedules of a node, under the original's names (its `registry-scheduled-scripts`)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Schedules:
         }
 
     def status(self) -> tuple[ScheduleStatus, ...]:
-        """Of the last run of each."""
+        """How the last run of each went."""
         return tuple(schedule.status() for schedule in self._schedules.values())
 
     async def run_now(self, name: str) -> ScheduleStatus:

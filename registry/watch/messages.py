@@ -1,4 +1,4 @@
-"""The bodies of the calls around announcements."""
+"""The bodies of the calls with which watchers subscribe and replicas announce."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who wants to be told of changes to what this replica stores, and telling them.
+"""Keeps the subscriptions of others to what this replica stores, and tells them of changes.
 
 A subscription lasts `SUBSCRIPTION_SECONDS`. While one is live on a resource, this replica is in its topic and announces
 there what its storage takes in. Watchers with whom no topic is shared, because one side is in too many, are told by
@@ -71,7 +71,7 @@ class Subscriptions:
         return sum(map(len, self._subscriptions.values()))
 
     def note(self, changes: Mapping[str, Change]) -> None:
-        """What a commit changed, of which only what somebody watches is looked at."""
+        """Has the changes of a commit announced, as far as somebody watches what changed."""
         for key_id in self._subscriptions.keys() & changes.keys():
             change = changes[key_id]
             if change.key_tombstone_changed and change.key_tombstone is not None:
@@ -120,7 +120,7 @@ class Subscriptions:
         return SubscriptionReply(digest=resource.digest())
 
     def _refusal(self, caller: str, key_id: str) -> str:
-        """Why a watcher should turn to another replica; empty when it is welcome."""
+        """Why a watcher should turn to another replica; empty if it may subscribe here."""
         if not self._replica.is_among_nearest(key_id):
             return "not responsible any more"
         if not self._replica.counts_for(key_id):
@@ -160,7 +160,7 @@ class Subscriptions:
                     self._end(key_id, watcher)
 
     async def _announce(self) -> None:
-        """One after the other, newest state of each slot: those in between are nobody's loss."""
+        """Announces one change after the other, each slot in its newest state: nobody misses those in between."""
         while True:
             await self._changed.wait()
             while self._untold:
@@ -193,7 +193,7 @@ class Subscriptions:
             await self._network.topics.announce(key_id, payload)
 
     async def _tell(self) -> None:
-        """A task per watcher while there is something to tell it, so that a slow one delays nobody else."""
+        """Runs a task per watcher while there is something to tell it, so that a slow one delays nobody else."""
         busy: set[str] = set()
 
         async def tell(watcher: str) -> None:

@@ -1,4 +1,4 @@
-"""All resources that a peer watches, on a node and on a light client alike."""
+"""Keeps all resources that a peer watches up to date, on a node and on a light client alike."""
 
 from __future__ import annotations
 
@@ -42,17 +42,20 @@ LINGER: Final = 5.0  # seconds that a resource is followed on after its last wat
 MAX_ID: Final = 1024  # characters, as in every call
 
 Neighbours = Callable[[str], Awaitable[list[str]]]
+"""Tells who keeps a resource, nearest first, ready to be called."""
 Read = Callable[[str], Awaitable[ReadOutcome]]
+"""Reads a resource from its neighbourhood. Raises RegistryError."""
 Own = Callable[[str], Awaitable[ResourceState | None]]
+"""Tells what this peer itself keeps of a resource, as a replica whose answers count; None if it is none."""
 
 
 async def keeps_nothing(key_id: str) -> ResourceState | None:  # noqa: ARG001 - as `Own` has it
-    """`own` of a peer that is no replica."""
+    """The `own` of a peer that is no replica: nothing is kept there."""
     return None
 
 
 class Watches:
-    """Use `watch`; owns all tasks behind it once `run` runs."""
+    """Follows each resource as long as somebody watches it. `run` owns the tasks; until it runs, `watch` refuses."""
 
     def __init__(
         self,
@@ -101,7 +104,7 @@ class Watches:
         return watch
 
     def at_hand(self, resource_id: str) -> ResourceState | None:
-        """What is known of a watched resource, while that is as good as what a replica would answer."""
+        """What is known of a watched resource, if that is as good as what a replica would answer; None otherwise."""
         follower = self._followers.get(resource_id)
         return follower.view.state if follower is not None and follower.is_fresh else None
 
