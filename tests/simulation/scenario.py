@@ -244,7 +244,7 @@ class Scenario:
         for user in self.users:
             attempts = user.slots.get(resource_id, [])
             value = found.pop(user.node.peer_id, None)
-            assert value in _possible(attempts), f"{resource_id} by {user.node.number} is {value} after {attempts}"
+            assert value in possible(attempts), f"{resource_id} by {user.node.number} is {value} after {attempts}"
         assert not found, f"nobody registered {found}"
 
     async def _check_that_replicas_agree(self) -> None:
@@ -290,7 +290,7 @@ async def _known(node: WorldNode, resource_id: str) -> ResourceState:
     return await node.store.resource(resource_id)
 
 
-def _possible(attempts: list[Attempt]) -> set[str | None]:
+def possible(attempts: list[Attempt]) -> set[str | None]:
     """The values that may be found: of the last acknowledged write, or of any that was tried after it."""
     last = max((number for number, attempt in enumerate(attempts) if attempt.acknowledged), default=None)
     if last is None:

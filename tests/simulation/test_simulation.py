@@ -16,7 +16,7 @@ from overlay.discovery.keyspace import nearest, resource_position
 from registry.model.values import Record
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from tests.paths import ROOT
-from tests.simulation.scenario import Attempt, _possible, run
+from tests.simulation.scenario import Attempt, possible, run
 from tests.simulation.world import World
 
 
@@ -39,9 +39,9 @@ def test_a_seed_gives_the_same_trace_in_any_process() -> None:
 
 def test_what_may_be_found_is_the_last_acknowledged_write_or_a_later_attempt() -> None:
     attempts = [Attempt("a", True), Attempt("b", True), Attempt("c", False), Attempt(None, False)]
-    assert _possible(attempts) == {"b", "c", None}
-    assert _possible([Attempt("a", True), Attempt(None, True)]) == {None}
-    assert _possible([]) == {None}
+    assert possible(attempts) == {"b", "c", None}
+    assert possible([Attempt("a", True), Attempt(None, True)]) == {None}
+    assert possible([]) == {None}
 
 
 def test_at_the_limit_of_records_replicas_settle_and_keep_what_they_acknowledged(tmp_path: Path) -> None:
