@@ -10,13 +10,13 @@ from typing import Final
 import trio
 
 from overlay.errors import CallFailed
-from overlay.tasks import Wakeup, background
+from overlay.tasks import Wakeup
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState
 from registry.protocol.messages import MAX_ERRORS
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher
-from registry.quorum.read_machine import Ask, Finish, ReadMachine, ReadOutcome, Wait
+from registry.quorum.read_machine import Ask, Finish, ReadMachine, ReadOutcome
 from registry.quorum.read_repair import ReadRepair
 from registry.quorum.write import NOT_CONNECTED
 from registry.replica.replica import Replica
@@ -94,14 +94,15 @@ class Reader:
                 machine.answered(peer_id, theirs, caught_up=caught_up)
             progress.set()
 
-        async with background() as nursery:
-            while True:
-                match machine.step(trio.current_time(), int(self._clock())):
-                    case Ask(peer_ids):
-                        for peer_id in peer_ids:
-                            nursery.start_soon(ask, peer_id)
-                    case Wait(until):
-                        with trio.move_on_at(until):
-                            await progress.wait()
-                    case Finish(outcome):
-                        return outcome
+        async with trio.open_nursery() as nursery:
+            action = machine.step(trio.current_time(), int(self._clock()))
+            while not isinstance(action, Finish):
+                if isinstance(action, Ask):
+                    for peer_id in action.peer_ids:
+                        nursery.start_soon(ask, peer_id)
+                else:
+                    with trio.move_on_at(action.until):
+                        await progress.wait()
+                action = machine.step(trio.current_time(), int(self._clock()))
+            nursery.cancel_scope.cancel()
+        return action.outcome
