@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     from trio import TaskStatus
 
-__all__ = ["Broadcast", "TaskStatus", "Wakeup", "background", "in_thread"]
+__all__ = ["Broadcast", "TaskOwner", "TaskStatus", "Wakeup", "background", "in_thread"]
 
 T = TypeVar("T")
 
@@ -61,9 +61,13 @@ class Wakeup:
         self._event.set()
 
     def clear(self) -> None:
-        """Forget that it was set: for a waiter that looks at everything anyway before it waits."""
+        """Forget that it was set: whatever came up until now is done anyway."""
         if self._event.is_set():
             self._event = trio.Event()
+
+    def is_set(self) -> bool:
+        """Whether the next wait won't wait."""
+        return self._event.is_set()
 
     async def wait(self) -> None:
         """Wait until it is set, unless it was since the last wait, and clear it. When cancelled, it stays set."""
@@ -85,3 +89,42 @@ class Broadcast:
     async def wait(self) -> None:
         """Wait for the next `send`."""
         await self._event.wait()
+
+
+class TaskOwner:
+    """Owns the tasks that an object's methods start: they live while `run`, or a block of `opened`, does."""
+
+    def __init__(self) -> None:
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether tasks can be started."""
+        return self._nursery is not None
+
+    @property
+    def count(self) -> int:
+        """How many tasks are running."""
+        return len(self._nursery.child_tasks) if self._nursery is not None else 0
+
+    def start_soon(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Start a task. Raises RuntimeError when this isn't open (any more)."""
+        if self._nursery is None:
+            raise RuntimeError("no tasks can be started: their owner isn't running")
+        self._nursery.start_soon(function, *arguments)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Within, tasks can be started; leaving waits for those that are running, unless it is cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                yield
+            finally:
+                self._nursery = None
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be open until cancelled, and cancel the tasks then."""
+        async with self.opened():
+            task_status.started()
+            await trio.sleep_forever()

@@ -1,4 +1,9 @@
-"""The parts of a node over any network: the real one and a simulated one are put together here alike."""
+"""Puts the parts of a node together, over the real network and a simulated one alike.
+
+Objects get what they need when they are made. Three of them need what is made later, and get it here by a function that
+calls it: the replica tells rumors of puts, the node API runs schedules, and the store, which was open before, tells of
+commits.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ import msgspec
 
 from overlay.identity import Identity
 from overlay.tasks import background
-from registry.client.node_api import LocalNode
+from registry.client.local_node import LocalNode
 from registry.client.node_api_server import serve_node_api
 from registry.client.registry import Registry
 from registry.client.renewal import Renewal
@@ -39,9 +44,9 @@ from registry.service import RegistryService
 from registry.service.invocation import Invocation
 from registry.settings import CurrentSettings, NodeSettings
 from registry.storage import Store
+from registry.upkeep.schedule import ScheduleStatus
 from registry.upkeep.schedules import Schedules
 from registry.watch.subscriptions import Subscriptions
-from registry.watch.validator import AnnouncementValidator
 from registry.watch.watches import Watches, bound_read
 
 EVENTS_TOLD: Final = 500  # of one resource's history, the last ones
@@ -62,6 +67,7 @@ class Parts(msgspec.Struct, frozen=True):
     watches: Watches
     host: Countersigner
     rumors: Rumors
+    node_api: LocalNode
 
 
 @asynccontextmanager
@@ -86,11 +92,14 @@ async def assembled(
     weights = Weights(settings.weights)
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
     ingest = Ingest(network, store, current, tombstone_limit, weights, clock)
-    catch_up = CatchUp()
-    if starts_network and not any(await store.read(lambda transaction: transaction.counts())):
-        catch_up.set()
+    is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts()))
+    catch_up = CatchUp(is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
-    replica = Replica(network, store, ingest, catch_up, takeover, clock)
+
+    def note_put(peer_id: str, items: Sequence[Item]) -> None:
+        rumors.heard(peer_id, items)  # made below: it sends through what asks the replica
+
+    replica = Replica(network, store, ingest, catch_up, takeover, clock, note_put)
     anti_entropy = AntiEntropy(network, store, replica, clock)
     replication = ReplicationScheduler(
         network, store, anti_entropy, settings.upkeep, rules.neighbourhood_size, randomness
@@ -108,26 +117,35 @@ async def assembled(
     async def history(key_id: str) -> list[HistoryEvent]:
         return await store.read(lambda transaction: transaction.history(key_id, EVENTS_TOLD))
 
+    async def run_schedule(name: str) -> ScheduleStatus:
+        return await upkeep.run_now(name)  # made below: what it runs acts through the node
+
     node_api = LocalNode(
-        network, writer, reader, host, invocation, rules.neighbourhood_size, status, history, settings.operators
+        network,
+        writer,
+        reader,
+        host,
+        invocation,
+        rules.neighbourhood_size,
+        status,
+        history,
+        run_schedule,
+        settings.operators,
     )
     serve_node_api(network, node_api)
 
-    validator = AnnouncementValidator(rules, clock)
-    validator.add(replica.take_announced)
     subscriptions = Subscriptions(network, store, replica)
 
     async def neighbours(key_id: str) -> list[str]:
         return await network.neighbourhood(key_id, rules.neighbourhood_size)
 
-    watches = Watches(network, neighbours, bound_read(reader.read), replica.own, validator, rules, clock)
-    store.on_commit(watches.note_commit)
+    watches = Watches(network, neighbours, bound_read(reader.read), replica.own, rules, clock, [replica.take_announced])
+    for note_commit in (subscriptions.note, watches.note_commit):  # the store was open before either
+        store.on_commit(note_commit)
     registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
-    upkeep = Schedules(service, store, replication, renewal, settings.upkeep, clock, randomness)
-    node_api.run_by_hand = upkeep.run_now
+    upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
-    replica.on_put(rumors.heard)
     async with background() as nursery:
         await nursery.start(send_queue.run)
         await nursery.start(writer.run)
@@ -150,4 +168,5 @@ async def assembled(
             watches,
             host,
             rumors,
+            node_api,
         )

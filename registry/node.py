@@ -1,4 +1,4 @@
-"""A full node: a member of the network that stores its share of it, and the registry for its own identity."""
+"""Runs a full node: a member of the network that stores its share of it, and the registry for its own identity."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import trio
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from registry.assembly import Parts, assembled
-from registry.client.registry import Registry
 from registry.client.status import NodeStatus
+from registry.errors import NodeUnavailable
 from registry.protocol.network import Clock
-from registry.service import RegistryService
 from registry.settings import NodeSettings
 from registry.storage import Store, open_store
 from registry.storage.data_folder import claimed
-from registry.upkeep.schedules import Schedules
 
 DATABASE: Final = "registry.sqlite"
 
 
 class Node:
-    """Use `open_node`."""
+    """A running node; made by `open_node`."""
 
-    def __init__(self, peer: OverlayPeer, store: Store, particles: Callable[[], dict[str, float]] | None) -> None:
+    def __init__(
+        self, peer: OverlayPeer, store: Store, parts: Parts, particles: Callable[[], dict[str, float]] | None
+    ) -> None:
         self.peer = peer
-        self.registry: Registry
-        self.service: RegistryService
-        self.upkeep: Schedules
-        self.parts: Parts
         self.store = store
+        self.parts = parts
+        self.registry = parts.registry
+        self.service = parts.service
+        self.upkeep = parts.upkeep
         self._started = trio.current_time()
         self._particles = particles
 
@@ -77,11 +77,16 @@ async def open_node(
     """
     with claimed(data_dir):
         async with open_store(data_dir / DATABASE) as store, open_peer(identity, settings.overlay) as peer:
-            node = Node(peer, store, particles)
+            node: Node | None = None
+
+            async def status() -> NodeStatus:
+                if node is None:  # a client was quicker than the rest of the start
+                    raise NodeUnavailable("the node is starting")
+                return await node.status()
+
             starts_network = not settings.overlay.bootstrap
             async with assembled(
-                peer, identity, store, settings, node.status, clock, starts_network=starts_network
+                peer, identity, store, settings, status, clock, starts_network=starts_network
             ) as parts:
-                node.registry, node.service, node.upkeep = parts.registry, parts.service, parts.upkeep
-                node.parts = parts
+                node = Node(peer, store, parts, particles)
                 yield node

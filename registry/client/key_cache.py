@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
 import trio
+from cachetools import TTLCache
 
 from registry.model.values import Key
 
@@ -17,22 +17,15 @@ class KeyCache:
     """At most `REMEMBERED` keys, each for `REMEMBERED_FOR` seconds after it was last seen."""
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+        self._keys: TTLCache[str, Key] = TTLCache(REMEMBERED, REMEMBERED_FOR, timer=trio.current_time)
 
     def remember(self, key: Key) -> None:
         """A key that the network has just told or acknowledged."""
-        self._keys[key.id] = (trio.current_time() + REMEMBERED_FOR, key)
-        self._keys.move_to_end(key.id)
-        if len(self._keys) > REMEMBERED:
-            self._keys.popitem(last=False)
+        self._keys[key.id] = key
 
     def get(self, resource_id: str) -> Key | None:
         """The key if it was seen lately."""
-        until, key = self._keys.get(resource_id, (0.0, None))
-        if key is not None and trio.current_time() >= until:
-            del self._keys[resource_id]
-            return None
-        return key
+        return self._keys.get(resource_id)
 
     def forget(self, resource_id: str) -> None:
         """A write with the remembered key failed, whatever the reason."""

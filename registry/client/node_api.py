@@ -1,36 +1,28 @@
 """The node API: what a user of the registry needs of the node that it acts through.
 
-A full node acts through itself (`LocalNode`); a light client through remote nodes (`registry.client.light`). Writes are
-signed before they come here: a node can withhold, but never forge.
+A full node acts through itself (`registry.client.local_node`); a light client through remote nodes
+(`registry.client.remote_node`). Writes are signed before they come here: a node can withhold, but never forge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from overlay.errors import CallFailed
-from registry.client.status import NodeStatus, StatusSource
-from registry.codes import Code
-from registry.errors import HostingRefused, InvalidValue, NotPermitted
+from registry.client.peer_info import PeerInfo
+from registry.client.status import NodeStatus
 from registry.model.history import HistoryEvent
-from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
-from registry.model.verification import record_is_genuine
-from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, PeerInfo, WriteOutcome, build
-from registry.protocol.network import Network
-from registry.quorum.read import Reader, ReadOutcome
-from registry.quorum.write import Writer
-from registry.replica.countersign import Countersigner
-from registry.service.invocation import Invocation
+from registry.model.values import Key, Record, RecordMetadata
+from registry.protocol.messages import Item, WriteOutcome
+from registry.quorum.read_machine import ReadOutcome
 from registry.upkeep.schedule import ScheduleStatus
-
-RunByHand = Callable[[str], Awaitable[ScheduleStatus]]
-HistorySource = Callable[[str], Awaitable[list[HistoryEvent]]]
 
 
 class NodeApi(Protocol):
-    """One node, or several of which one answers. Everything raises DoorClosed when none does; times in seconds."""
+    """Acts through one node, or through several of which one answers.
+
+    Everything raises NodeUnavailable when none does. Times are in seconds.
+    """
 
     @property
     def peer_id(self) -> str:
@@ -45,28 +37,29 @@ class NodeApi(Protocol):
         """Reads a resource from the neighbourhood; see `Reader.read`."""
         ...
 
-    async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
-        """Has `metadata.peer_id` sign a record as its host. Raises HostingRefused, with the true cause (fault 20)."""
+    async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
+        """Has `metadata.peer_id` sign a record as its host. Raises HostingRefused with the true cause
+        (docs/design.md, original's fault 20)."""
         ...
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
-        """The peers that keep a resource, nearest first."""
+        """Finds the peers that keep a resource, nearest first."""
         ...
 
     async def peer_infos(self, resource_id: str, *, timeout: float) -> list[PeerInfo]:
-        """The peers that keep a resource, nearest first, with their addresses."""
+        """Finds the peers that keep a resource, nearest first, with their addresses."""
         ...
 
     async def service(self, function: str, arguments: Sequence[Any], *, timeout: float) -> Any:
-        """A function of the node's service `registry`; see `Invocation.call`."""
+        """Calls a function of the node's service `registry`; see `Invocation.call`."""
         ...
 
     async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:
-        """How far a recent write has come."""
+        """Tells how far a recent write has come; None when the node has forgotten it."""
         ...
 
     async def status(self, *, timeout: float) -> NodeStatus:
-        """What the node says of itself."""
+        """Asks for a snapshot of the node."""
         ...
 
     async def run_schedule(self, name: str, *, timeout: float) -> ScheduleStatus:
@@ -74,99 +67,5 @@ class NodeApi(Protocol):
         ...
 
     async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:
-        """What happened on the node to a resource and why, oldest first, as far as it remembers."""
+        """Tells what happened on the node to a resource and why, oldest first, as far as it remembers."""
         ...
-
-
-class LocalNode:
-    """A node's own door."""
-
-    def __init__(
-        self,
-        network: Network,
-        writer: Writer,
-        reader: Reader,
-        host: Countersigner,
-        invocation: Invocation,
-        neighbourhood_size: int,
-        status: StatusSource,
-        history: HistorySource,
-        operators: Collection[str] = (),
-    ) -> None:
-        self.peer_id = network.peer_id
-        self._network = network
-        self._writer = writer
-        self._reader = reader
-        self._host = host
-        self._invocation = invocation
-        self._neighbourhood_size = neighbourhood_size
-        self._status = status
-        self._history = history
-        self._operators = frozenset((*operators, network.peer_id))
-        self.run_by_hand: RunByHand | None = None
-
-    async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
-        return await self._writer.write(item, factor=factor, timeout=timeout)
-
-    async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
-        return await self._reader.read(key_id, ack=ack, timeout=timeout, key_suffices=key_suffices)
-
-    async def host(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
-        if metadata.peer_id == self.peer_id:
-            return await self._host.countersign(key, metadata)
-        return await ask_host(self._network, key, metadata, timeout=timeout)
-
-    async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
-        return await self._network.neighbourhood(resource_id, self._neighbourhood_size)
-
-    async def peer_infos(self, resource_id: str, *, timeout: float) -> list[PeerInfo]:
-        peers = await self.neighbours(resource_id, timeout=timeout)
-        return [PeerInfo(peer_id, tuple(self._network.addresses_of(peer_id)[:16])) for peer_id in peers]
-
-    async def service(
-        self,
-        function: str,
-        arguments: Sequence[Any],
-        *,
-        timeout: float,  # noqa: ARG002 - the disk answers when it does
-        caller: str | None = None,
-    ) -> Any:
-        return await self._invocation.call(self.peer_id if caller is None else caller, function, arguments)
-
-    async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:  # noqa: ARG002 - at once
-        return self._writer.progress(write_id)
-
-    async def status(self, *, timeout: float) -> NodeStatus:  # noqa: ARG002 - at once
-        return await self._status()
-
-    async def run_schedule(
-        self,
-        name: str,
-        *,
-        timeout: float,  # noqa: ARG002 - it takes the time that it takes
-        caller: str | None = None,
-    ) -> ScheduleStatus:
-        if caller is not None and caller not in self._operators:
-            raise NotPermitted(f"the schedule {name[:64]}")
-        if self.run_by_hand is None:
-            raise InvalidValue("this node keeps no schedules")
-        return await self.run_by_hand(name)
-
-    async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:  # noqa: ARG002 - the disk answers when it does
-        return await self._history(key_id)
-
-
-async def ask_host(network: Network, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
-    """Has a remote peer sign a record as its host. Raises HostingRefused."""
-    body = CountersignBody(key=encode(key), metadata=encode(metadata))
-    try:
-        answer = await network.call_anywhere(metadata.peer_id, COUNTERSIGN, build(body), timeout=timeout)
-        record = decode_state(answer) if isinstance(answer, bytes) else None
-    except (CallFailed, InvalidValue) as error:
-        info = ErrorInfo.of(error).on(metadata.peer_id)
-        raise HostingRefused(info.text, code=info.known_code) from error
-    if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
-        raise HostingRefused(
-            f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER
-        )
-    return record

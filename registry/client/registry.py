@@ -1,7 +1,7 @@
 """The registry as its users see it: one identity, acting through one node.
 
-Nothing here raises for what the network does: every result carries its errors, in the original's texts where it
-has one.
+Nothing here raises for what the network does: every result carries its errors, in the original's texts where it has one
+(docs/aqua.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slo
 from registry.protocol.error_info import ErrorInfo, texts
 from registry.protocol.messages import Item, WriteOutcome
 from registry.protocol.network import Clock
-from registry.quorum.read import ReadOutcome
+from registry.quorum.read_machine import ReadOutcome
 from registry.replica.countersign import Countersigner, sign_record
 from registry.settings import RegistrySettings
 from registry.upkeep.schedule import ScheduleStatus
@@ -206,7 +206,7 @@ class Registry:
             created = self._now()
             if not is_own:
                 timestamp = await self._reserve(slot, outcome)
-                return await self._node_api.host(key, metadata(timestamp), timeout=remaining)
+                return await self._node_api.countersign(key, metadata(timestamp), timeout=remaining)
             state, error = await self._issue_here(
                 slot, outcome, key, lambda timestamp: sign_record(self.identity, metadata(timestamp), created)
             )
@@ -310,7 +310,7 @@ class Registry:
         key = (await self._read(metadata.key_id, 1, timeout)).resource.key
         if key is None:
             raise KeyNotExists(metadata.key_id)
-        record = await self._node_api.host(key, metadata, timeout=timeout)
+        record = await self._node_api.countersign(key, metadata, timeout=timeout)
         if record.timestamp_created != timestamp_created:
             raise HostingRefused(f"{metadata.peer_id} signs at its own time, which is {record.timestamp_created}")
         return record.signature

@@ -1,4 +1,4 @@
-"""A light client is reached through the node that it is linked to: it always has one, and its records name it.
+"""Keeps a light client reachable: others call it through a node that it is linked to and that its records name.
 
 Rules:
 1. While this client serves or hosts anything, it looks for another node as soon as its own is gone.
@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
+from overlay.tasks import Wakeup
 from registry.client.node_api import NodeApi
 from registry.client.registry import Registry
 from registry.errors import RegistryError
@@ -25,18 +26,18 @@ from registry.settings import RegistrySettings
 from registry.storage import Store
 
 FIRST_AFTER: Final = 5.0  # seconds; a client that serves nothing and lives shorter, such as a command, moves no records
-LOOKED_AFTER: Final = 15.0  # seconds between two looks at whether all is well, when nothing happens
+CHECKED_AFTER: Final = 15.0  # seconds between two checks, when nothing happens
 RETRIED_AFTER: Final = 1.0
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class AdvertisedPeer(Protocol):
-    """What keeping a relay needs of the network: satisfied by `overlay.OverlayPeer`."""
+    """What relay failover needs of the network: satisfied by `overlay.OverlayPeer`."""
 
     @property
     def peer_id(self) -> str:
-        """Our own id."""
+        """The id of this client."""
         ...
 
     def members(self) -> list[str]:
@@ -71,29 +72,29 @@ class RelayFailover:
         self._settings = settings
         self._clock = clock
         self._serves = trio.Event()
-        self._unsaid: set[Slot] = set()
-        """What was issued for another relay, or issued anew and not taken by any replica yet."""
-        self._changed = trio.Event()
+        self._outdated: set[Slot] = set()
+        """Slots whose records name another relay, or were issued anew and not taken by any replica yet."""
+        self._changed = Wakeup()
         network.on_membership_change(self._note_change)
 
     def serve(self) -> None:
-        """This client serves something from now on."""
+        """Says that this client serves something from now on."""
         self._serves.set()
 
     async def run(self) -> None:
-        """Keeps to the rules until cancelled."""
+        """Keeps the rules until cancelled."""
         with trio.move_on_after(FIRST_AFTER):
             await self._serves.wait()
         retry = RETRIED_AFTER
         while True:
-            self._changed = trio.Event()
-            good = await self._look()
-            with trio.move_on_after(LOOKED_AFTER if good else retry):
+            self._changed.clear()
+            good = await self._check()
+            with trio.move_on_after(CHECKED_AFTER if good else retry):
                 await self._changed.wait()
-            retry = RETRIED_AFTER if good else min(2 * retry, LOOKED_AFTER)
+            retry = RETRIED_AFTER if good else min(2 * retry, CHECKED_AFTER)
 
-    async def _look(self) -> bool:
-        """Whether all is as it should be."""
+    async def _check(self) -> bool:
+        """Does what the rules ask for; whether nothing is left to do."""
         try:
             hosted = await self._hosted()
             if not hosted and not self._serves.is_set():
@@ -103,15 +104,15 @@ class RelayFailover:
                 await self._registry.status()  # turns to the next node
             relay = self._node_api.peer_id
             own = [record for record in hosted if record.metadata.issued_by == self._network.peer_id]
-            self._unsaid &= {record.slot for record in own}  # the others were ended meanwhile
-            self._unsaid |= {record.slot for record in own if list(record.metadata.relay_id) != [relay]}
+            self._outdated &= {record.slot for record in own}  # the others were ended meanwhile
+            self._outdated |= {record.slot for record in own if list(record.metadata.relay_id) != [relay]}
             for record in own:
-                if record.slot in self._unsaid:
+                if record.slot in self._outdated:
                     await self._issue_anew(record, relay)
         except RegistryError as error:
             _log.warning("no node to be reached through", error=str(error))
             return False
-        return not self._unsaid
+        return not self._outdated
 
     async def _hosted(self) -> list[Record]:
         now = int(self._clock())
@@ -121,7 +122,7 @@ class RelayFailover:
     async def _issue_anew(self, record: Record, relay: str) -> None:
         done = await self._registry.reissue(record)
         if done.success:
-            self._unsaid.discard(record.slot)
+            self._outdated.discard(record.slot)
             _log.info("issued anew for a new relay", key_id=record.metadata.key_id, relay=relay)
         else:  # tried again, as long as it is hosted here
             _log.info("not issued anew for a new relay", key_id=record.metadata.key_id, errors=done.errors)

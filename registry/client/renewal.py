@@ -1,6 +1,6 @@
-"""Renewing: what this identity hosts, owns and issued is signed anew well before it expires.
+"""Renews what this identity hosts, owns and issued: it is signed anew well before it expires.
 
-Rules (DESIGN: state and merging; faults 7, 22):
+Rules (docs/design.md, State and merging; original's faults 7 and 22):
 1. A record is renewed by its host, whoever issued it, and a key by its owner, before three quarters of the expired age.
 2. What expired while its host or owner was away isn't renewed: others may have ended it since.
 3. The network is asked first: what was tombstoned or removed in the meantime is learned, not renewed.
@@ -29,13 +29,13 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Renewed(msgspec.Struct):
-    """What one run did."""
+    """Counts what one run did."""
 
     keys: int = 0
     records: int = 0
     reissued: int = 0
     ended: int = 0
-    """Found tombstoned, removed or superseded in the network."""
+    """Records and keys that were found tombstoned, removed or superseded in the network."""
     failed: int = 0
 
     def __str__(self) -> str:
@@ -44,13 +44,13 @@ class Renewed(msgspec.Struct):
 
 
 class Renewal:
-    """Renews for one identity, through its door."""
+    """Renews keys and records of one identity, through the node API."""
 
     def __init__(
         self,
         identity: Identity,
         node_api: NodeApi,
-        host: Countersigner,
+        countersigner: Countersigner,
         registry: Registry,
         store: Store,
         settings: RegistrySettings,
@@ -59,12 +59,16 @@ class Renewal:
     ) -> None:
         self._identity = identity
         self._node_api = node_api
-        self._host = host
+        self._countersigner = countersigner
         self._registry = registry
         self._store = store
         self._settings = settings
         self._due_age = max(int(settings.expired_age * 0.75 - period), 0)
         self._clock = clock
+
+    async def run_in_words(self) -> str:
+        """Does as `run`, and says in words what was done, as a schedule wants it."""
+        return str(await self.run())
 
     async def run(self) -> Renewed:
         """Renews what is due. Raises StorageError."""
@@ -99,16 +103,16 @@ class Renewal:
             _log.warning("a resource couldn't be renewed", key_id=key_id, error=str(error))
 
     async def _learn(self, mine: ResourceState, resource: ResourceState, done: Renewed) -> None:
-        """Rule 3."""
+        """Keeps here what ended in the network, so that it isn't renewed (rule 3)."""
         if resource.key_tombstone is not None and resource.key_tombstone != mine.key_tombstone:
             done.ended += 1
-            await self._host.keep(Item(resource.key_tombstone))
+            await self._countersigner.keep(Item(resource.key_tombstone))
         if resource.key is None:
             return
         for slot, state in resource.slots.items():
             if slot in mine.slots and mine.slots[slot] != state:
                 done.ended += 1
-                await self._host.keep(Item(resource.key, state))
+                await self._countersigner.keep(Item(resource.key, state))
 
     async def _renew_key(self, key: Key, resource: ResourceState, due: int, done: Renewed) -> Key:
         now = int(self._clock())
@@ -129,7 +133,7 @@ class Renewal:
         return max(int(self._clock()), timestamp + 1)
 
     async def _write(self, item: Item, done: Renewed) -> bool:
-        await self._host.keep(item)
+        await self._countersigner.keep(item)
         outcome = await self._node_api.write(item, factor=1, timeout=DEFAULT_TIMEOUT)
         if outcome.stored:
             return True
@@ -138,7 +142,7 @@ class Renewal:
         return False
 
     async def _reissue(self, slot: Slot, issued_until: int, done: Renewed) -> None:
-        """Rule 4."""
+        """Issues anew what this identity issued long ago (rule 4)."""
         try:
             outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
             state = outcome.resource.slots.get(slot)

@@ -1,4 +1,4 @@
-"""What the registry's functions come to: each with what went wrong, in the original's texts where it has one."""
+"""The results of the registry's functions, each with what went wrong, in the original's texts where it has one."""
 
 from __future__ import annotations
 

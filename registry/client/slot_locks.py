@@ -1,4 +1,4 @@
-"""One at a time per slot, for as many slots as are in use."""
+"""Locks by slot, so that one identity issues one state of a slot at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SlotLocks:
 
     @asynccontextmanager
     async def locked(self, slot: Slot) -> AsyncIterator[None]:
-        """Within, nobody else is in it for this slot."""
+        """Hold the lock of a slot within the block."""
         lock = self._locks.setdefault(slot, trio.Lock())
         try:
             async with lock:

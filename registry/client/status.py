@@ -1,4 +1,4 @@
-"""What a node says of itself."""
+"""The snapshot that a node gives of itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry.upkeep.schedule import ScheduleStatus
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """A snapshot. `uptime` in seconds; `members` are the live members this node is linked to."""
+    """A snapshot of a node. `uptime` in seconds; `members` are the live members this node is linked to."""
 
     peer_id: str
     addresses: tuple[str, ...]
@@ -30,11 +30,12 @@ class NodeStatus(msgspec.Struct, frozen=True):
     schedules: tuple[ScheduleStatus, ...] = ()
     topics: TopicStatistics | None = None
     subscriptions: int = 0
-    """Pairs of a watcher and a resource that this node announces to."""
+    """How many pairs of a watcher and a resource this node announces to."""
     watched: int = 0
-    """Resources that this node watches itself."""
+    """How many resources this node watches itself."""
     particles: dict[str, float] | None = None
-    """What the door for Aqua has done and refused, by names; None on a node without it."""
+    """What the node has done and refused for Aqua's clients, by names; None on a node that doesn't serve them."""
 
 
 StatusSource = Callable[[], Awaitable[NodeStatus]]
+"""Takes a snapshot of the node."""

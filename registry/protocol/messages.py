@@ -1,7 +1,8 @@
 """The bodies of the registry's calls, parsed and bounded at the edge.
 
 Values travel as the byte strings of their deterministic CBOR, so that what was signed, stored and compared is sent as
-it is. Method names: `registry.*` between members, `node.*` from a client to the node that it acts through.
+it is. Method names: `registry.*` between members, `node.*` from a client to the node that it acts through
+(`registry.client.node_operations`).
 """
 
 from __future__ import annotations
@@ -29,16 +30,6 @@ from registry.protocol.error_info import ErrorInfo
 PUT: Final = "registry.put"
 READ: Final = "registry.read"
 COUNTERSIGN: Final = "registry.countersign"
-NODE_WRITE: Final = "node.write"
-NODE_READ: Final = "node.read"
-NODE_COUNTERSIGN: Final = "node.countersign"
-NODE_NEIGHBOURS: Final = "node.neighbours"
-NODE_PEER_INFOS: Final = "node.peer_infos"
-NODE_STATUS: Final = "node.status"
-NODE_SERVICE: Final = "node.service"
-NODE_PROGRESS: Final = "node.progress"
-NODE_EXPLAIN: Final = "node.explain"
-NODE_UPKEEP: Final = "node.upkeep"
 
 MAX_ITEMS: Final = 512  # of one put
 MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB
@@ -163,50 +154,6 @@ class CountersignBody(msgspec.Struct, frozen=True, array_like=True):
 
     key: Blob
     metadata: Blob
-
-
-class NodeWriteBody(msgspec.Struct, frozen=True, array_like=True):
-    """`node.write`: a signed write, on its way to the neighbourhood. Answered with `WriteOutcome`."""
-
-    key_or_tombstone: Blob
-    state: Blob
-    factor: Count
-    timeout: Seconds
-
-
-class NodeReadBody(msgspec.Struct, frozen=True, array_like=True):
-    """`node.read`: reads a resource from the neighbourhood, from the slot after `after` on.
-
-    Answered with `ReadAnswer`.
-    """
-
-    key_id: Name
-    ack: Count
-    timeout: Seconds
-    after: tuple[Name, Name, Name] | None = None
-    key_suffices: bool = False
-
-
-class NodeCountersignBody(msgspec.Struct, frozen=True, array_like=True):
-    """`node.countersign`: has the peer that the metadata names sign a record as its host. The answer is the record."""
-
-    key: Blob
-    metadata: Blob
-    timeout: Seconds
-
-
-class NodeServiceBody(msgspec.Struct, frozen=True, array_like=True):
-    """`node.service`: calls a function of the service `registry`; the node fills in its time and weights."""
-
-    function: Name
-    arguments: Annotated[tuple[Any, ...], msgspec.Meta(max_length=16)]
-
-
-class PeerInfo(msgspec.Struct, frozen=True, array_like=True):
-    """A replica of a resource, and where it may be reached."""
-
-    peer_id: Name
-    addresses: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)]
 
 
 class WriteOutcome(msgspec.Struct, frozen=True, array_like=True):

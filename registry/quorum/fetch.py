@@ -1,4 +1,6 @@
-"""What one replica knows of a resource, page by page, of it only what verifies (fault 13)."""
+"""Asks one replica what it knows of a resource, page by page, and keeps only what verifies (docs/design.md, original's
+fault 13).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ from registry.protocol.messages import READ, ReadBody, StatePage, build, last_sl
 from registry.protocol.network import Clock, Network
 from registry.settings import RegistrySettings
 
-MAX_PAGES: Final = 64  # of one replica's answer; a liar could go on for ever
+MAX_PAGES: Final = 64  # of one replica's answer; one that lies could go on for ever
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Fetcher:
-    """Asks replicas, and believes what is signed."""
+    """Asks replicas, and drops what isn't signed."""
 
     def __init__(self, network: Network, settings: RegistrySettings, clock: Clock) -> None:
         self._network = network

@@ -6,34 +6,34 @@ from collections.abc import Mapping
 
 import structlog
 
+from registry.model.delta import Orders, delta
 from registry.model.merge import ResourceState
 from registry.protocol.error_info import ErrorInfo
+from registry.protocol.messages import Item
 from registry.protocol.network import Network
 from registry.quorum.recently_sent import RecentlySent
 from registry.quorum.send_queue import SendQueue
-from registry.replication.anti_entropy import delta
-from registry.replication.messages import Summary
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class ReadRepair:
-    """Hands what is missing to the outbox; nobody waits for it."""
+    """Hands what is missing to the send queue; nobody waits for it."""
 
     def __init__(self, network: Network, send_queue: SendQueue) -> None:
         self._network = network
         self._send_queue = send_queue
         self._recently_sent = RecentlySent()
         self.repaired = 0
+        """Updates that replicas have taken."""
 
     def after_read(self, found: ResourceState, known: Mapping[str, ResourceState]) -> None:
-        """`found` is what a read merged, `known` what each replica that answered had of it."""
+        """Sends replicas what they lack: `found` is what a read merged, `known` what each that answered had of it."""
         for peer_id, theirs in known.items():
             if theirs is found:
                 continue
-            items = [
-                item for item in delta(found, Summary.of(0, theirs)) if not self._recently_sent.knows(peer_id, item)
-            ]
+            missing = [Item(*write) for write in delta(found, Orders.of(theirs))]
+            items = [item for item in missing if not self._recently_sent.knows(peer_id, item)]
             for item in items:
                 self._recently_sent.remember(peer_id, item)
                 self._send_queue.put(peer_id, item, self._note, urgent=False)

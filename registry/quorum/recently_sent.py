@@ -1,11 +1,11 @@
-"""What was offered to which peer lately, so that nothing is offered again and again."""
+"""What was sent to which peer lately, so that nothing is offered to it again and again."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
 import trio
+from cachetools import TTLCache
 
 from registry.model.values import digest_of
 from registry.protocol.messages import Item
@@ -18,19 +18,15 @@ class RecentlySent:
     """Pairs of a peer and an update, each remembered for a time."""
 
     def __init__(self) -> None:
-        self._recently_sent: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        self._pairs: TTLCache[tuple[str, bytes], None] = TTLCache(REMEMBERED, REMEMBERED_FOR, timer=trio.current_time)
 
     def remember(self, peer_id: str, item: Item) -> None:
         """`item` needn't be offered to the peer again."""
-        offer = (peer_id, _update(item))
-        self._recently_sent[offer] = trio.current_time() + REMEMBERED_FOR
-        self._recently_sent.move_to_end(offer)
-        if len(self._recently_sent) > REMEMBERED:
-            self._recently_sent.popitem(last=False)
+        self._pairs[peer_id, _update(item)] = None
 
     def knows(self, peer_id: str, item: Item) -> bool:
         """Whether `item` was remembered for the peer, and lately."""
-        return self._recently_sent.get((peer_id, _update(item)), 0.0) > trio.current_time()
+        return (peer_id, _update(item)) in self._pairs
 
 
 def _update(item: Item) -> bytes:

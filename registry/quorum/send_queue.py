@@ -1,4 +1,4 @@
-"""Puts on their way to other replicas: those to one peer are coalesced into one frame, there one commit.
+"""Sends puts to other replicas: those to one peer travel in one frame, and become one commit there.
 
 A put that nobody waits for lingers a little after the one before, so that those that follow each other share a frame.
 """
@@ -11,9 +11,10 @@ from typing import Final
 
 import structlog
 import trio
+from cachetools import LRUCache
 
 from overlay.errors import CallFailed
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskOwner, TaskStatus, Wakeup
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.error_info import ErrorInfo
@@ -27,11 +28,11 @@ MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is t
 SEND_TIMEOUT: Final = 6.0  # seconds for one frame
 
 Report = Callable[[str, ErrorInfo | None], None]
-"""(peer id, why it was refused; None when it is on that peer's disk)."""
+"""Is told how a put ended: (peer id, why it was refused; None when it is on that peer's disk)."""
 StoreHere = Callable[[Sequence[Item]], Awaitable[list[ErrorInfo | None]]]
-"""Stores on the own disk; per item why it was refused, or None."""
+"""Stores items on the own disk; per item why it was refused, or None."""
 NoteFailure = Callable[[str, set[str]], None]
-"""(peer id, key ids whose puts didn't reach it)."""
+"""Is told of puts that didn't reach a peer: (peer id, their key ids)."""
 
 _MALFORMED: Final = ErrorInfo(Code.BAD_ANSWER, "malformed answer to a put")
 
@@ -39,33 +40,27 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class SendQueue:
-    """One queue and at most one frame under way per peer. `run` owns the sending tasks."""
+    """Keeps one queue per peer, with at most one frame under way. `run` owns the sending tasks."""
 
     def __init__(self, network: Network, store_here: StoreHere, note_failure: NoteFailure) -> None:
         self._network = network
         self._store_here = store_here
         self._note_failure = note_failure
         self._waiting: dict[str, deque[tuple[Item, Report]]] = {}
-        self._urgent: dict[str, trio.Event] = {}
-        self._nursery: trio.Nursery | None = None
-        self._sent: dict[str, float] = {}
+        self._urgent: dict[str, Wakeup] = {}
+        self._tasks = TaskOwner()
+        self._sent: LRUCache[str, float] = LRUCache(MAX_PEERS)  # when the last frame to a peer was sent
         self._bytes = 0
         self.frames = 0
         self.items = 0
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends until cancelled; what isn't sent by then is left to replication."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
+        await self._tasks.run(task_status=task_status)
 
     def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool) -> None:
         """Queues one put; `report` is called once, later, from the sending task."""
-        if self._nursery is None:
+        if not self._tasks.is_open:
             report(peer_id, ErrorInfo(Code.STOPPING, "this node is stopping"))
             return
         size = item.size()
@@ -75,8 +70,8 @@ class SendQueue:
             return
         if waiting is None:
             waiting = self._waiting[peer_id] = deque()
-            self._urgent[peer_id] = trio.Event()
-            self._nursery.start_soon(self._send_all, peer_id)
+            self._urgent[peer_id] = Wakeup()
+            self._tasks.start_soon(self._send_all, peer_id)
         if len(waiting) >= MAX_WAITING:
             report(peer_id, ErrorInfo(Code.OVERLOADED, "too many puts are waiting for this peer"))
             return
@@ -91,10 +86,8 @@ class SendQueue:
             while waiting:
                 with trio.move_on_at(self._sent.get(peer_id, -LINGER) + LINGER):
                     await self._urgent[peer_id].wait()
-                if len(self._sent) >= MAX_PEERS:
-                    self._sent.clear()
+                self._urgent[peer_id].clear()
                 self._sent[peer_id] = trio.current_time()
-                self._urgent[peer_id] = trio.Event()
                 await self._send(peer_id, self._next_batch(waiting))
         finally:
             del self._waiting[peer_id]

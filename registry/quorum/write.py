@@ -1,15 +1,15 @@
-"""Writing to a neighbourhood: all replicas at once, success when enough of them have it on disk."""
+"""Writes to a neighbourhood: to all replicas at once, successfully when enough of them have it on disk."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from hashlib import sha256
 from typing import Final
 
 import structlog
 import trio
+from cachetools import LRUCache
 
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import StorageError
 from registry.model.values import Tombstone, digest_of
@@ -30,7 +30,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class _Progress:
-    """A write under way: which replicas have it, which refused."""
+    """Counts how many replicas have stored a write that is under way, and why others didn't."""
 
     def __init__(self, targets: int, factor: int) -> None:
         self.targets = targets
@@ -60,24 +60,18 @@ class _Progress:
 
 
 class Writer:
-    """Writes keys with one state to the replicas of a resource. `run` owns what goes on after success."""
+    """Writes keys with one state to the replicas of a resource. `run` owns the writes that go on after success."""
 
     def __init__(self, network: Network, replica: Replica, send_queue: SendQueue) -> None:
         self._network = network
         self._replica = replica
         self._send_queue = send_queue
-        self._nursery: trio.Nursery | None = None
-        self._recent: OrderedDict[str, _Progress] = OrderedDict()
+        self._tasks = TaskOwner()
+        self._recent: LRUCache[str, _Progress] = LRUCache(REMEMBERED_WRITES)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Owns writes to the own disk until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
+        await self._tasks.run(task_status=task_status)
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         """Sends `item` to the whole neighbourhood (and a record to its host); returns when `factor` replicas have it on
@@ -94,7 +88,7 @@ class Writer:
             targets = await self._network.neighbourhood(item.key_id, self._replica.settings.neighbourhood_size)
         if lookup.cancelled_caught or not targets:
             return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,), timed_out=lookup.cancelled_caught)
-        if self._nursery is None:
+        if not self._tasks.is_open:
             return WriteOutcome(stored=0, targets=0, errors=(STOPPING,))
         here = self._network.peer_id in targets
         progress = _Progress(len(targets), factor)
@@ -102,10 +96,10 @@ class Writer:
         if is_stored:
             if here:
                 progress.report(self._network.peer_id, None)
-        elif here and len(self._nursery.child_tasks) >= MAX_UNDER_WAY:
+        elif here and self._tasks.count >= MAX_UNDER_WAY:
             progress.report(self._network.peer_id, ErrorInfo(Code.OVERLOADED, "too many writes are under way"))
         elif here or self._replica.ingest.has_part_in(item):
-            self._nursery.start_soon(self._store_here, item, progress if here else None)
+            self._tasks.start_soon(self._store_here, item, progress if here else None)
         # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
         urgent = factor > 1 or not here
         announcers = self._network.topics.peers_in(item.key_id)
@@ -121,7 +115,7 @@ class Writer:
         return progress.outcome(write_id, timed_out=waiting.cancelled_caught)
 
     def progress(self, write_id: str) -> WriteOutcome | None:
-        """How far a recent write has come; None when it is forgotten."""
+        """Tells how far a recent write has come; None when it is forgotten."""
         progress = self._recent.get(write_id)
         return progress.outcome(write_id) if progress else None
 
@@ -130,9 +124,6 @@ class Writer:
             digest_of(item.key_or_tombstone) + (digest_of(item.state) if item.state else b"")
         ).hexdigest()[:32]
         self._recent[write_id] = progress
-        self._recent.move_to_end(write_id)
-        if len(self._recent) > REMEMBERED_WRITES:
-            self._recent.popitem(last=False)
         return write_id
 
     async def _store_here(self, item: Item, progress: _Progress | None) -> None:
@@ -148,4 +139,4 @@ class Writer:
 
 
 def _ignore(peer_id: str, error: ErrorInfo | None) -> None:
-    """A report that nobody waits for."""
+    """Drops a report that nobody waits for."""

@@ -27,23 +27,14 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class CatchUp:
-    """Whether this node has caught up with its neighbours. It begins as one that hasn't."""
+    """`is_caught_up`: from the start, for what has no neighbours: a light client, the first node of a network."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_caught_up: bool = False) -> None:
         self._caught_up = trio.Event()
+        if is_caught_up:
+            self._caught_up.set()
         self._compared = trio.Event()
         self._changed = Wakeup()
-
-    @classmethod
-    def always(cls) -> CatchUp:
-        """Of what has no neighbours: a light client, the first node of a network."""
-        catch_up = cls()
-        catch_up.set()
-        return catch_up
-
-    def set(self) -> None:
-        """Caught up, for a reason of the caller's."""
-        self._caught_up.set()
 
     @property
     def is_caught_up(self) -> bool:

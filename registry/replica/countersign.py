@@ -46,7 +46,7 @@ class Countersigner:
         self._settings = settings
         self._clock = clock
         self._rates = TokenBuckets(settings.hosting.rate, settings.hosting.burst)
-        network.serve(COUNTERSIGN, self._serve_host, relayed=True)
+        network.serve(COUNTERSIGN, self._serve_countersign, relayed=True)
 
     async def countersign(self, key: Key, metadata: RecordMetadata, timestamp_created: int | None = None) -> Record:
         """Signs a record that names this peer as its host, and keeps it. Raises RegistryError, with the cause.
@@ -137,7 +137,7 @@ class Countersigner:
         if records >= policy.max_records or size + len(encode(metadata)) > policy.max_bytes:
             raise HostingRefused("this peer's quota for records of others is used up", code=Code.QUOTA_EXCEEDED)
 
-    async def _serve_host(self, caller: str, body: object) -> object:  # noqa: ARG002 - the issuer's signature counts
+    async def _serve_countersign(self, caller: str, body: object) -> object:  # noqa: ARG002 - the issuer's signature counts
         try:
             request = parse(body, CountersignBody)
             record = await self.countersign(decode_key(request.key), decode_metadata(request.metadata))

@@ -21,6 +21,9 @@ from registry.replica.takeover import Takeover
 from registry.settings import RegistrySettings
 from registry.storage import Store
 
+NotePut = Callable[[str, Sequence[Item]], None]
+"""(peer id, items that it put)."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -35,20 +38,18 @@ class Replica:
         catch_up: CatchUp,
         takeover: Takeover,
         clock: Clock,
+        note_put: NotePut | None = None,
     ) -> None:
+        """`note_put` is called for what a peer put and this one has now."""
         self._network = network
         self._store = store
         self._clock = clock
         self.ingest = ingest
         self.catch_up = catch_up
         self.takeover = takeover
-        self._put_callbacks: list[Callable[[str, Sequence[Item]], None]] = []
+        self._note_put = note_put
         network.serve(PUT, self._serve_put)
         network.serve(READ, self._serve_read)
-
-    def on_put(self, callback: Callable[[str, Sequence[Item]], None]) -> None:
-        """Has `callback(peer id, items)` called, synchronously, for what a peer put and this one has now."""
-        self._put_callbacks.append(callback)
 
     @property
     def settings(self) -> RegistrySettings:
@@ -141,8 +142,8 @@ class Replica:
         for position, refused in zip(positions, stored, strict=True):
             errors[position] = refused
         taken = [item for item, refused in zip(items, stored, strict=True) if refused is None]
-        for callback in self._put_callbacks:
-            callback(caller, taken)
+        if self._note_put is not None:
+            self._note_put(caller, taken)
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))
         return build(PutAnswer(tuple(errors)))

@@ -1,4 +1,4 @@
-"""Keeping replicas alike: they compare digests per resource and send only what differs."""
+"""Keeps replicas alike: they compare digests per resource and send only what differs."""
 
 from registry.replication.scheduler import ReplicationScheduler, ReplicationStatus
 

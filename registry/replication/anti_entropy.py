@@ -1,4 +1,4 @@
-"""One comparison with one peer: both ends of it."""
+"""Compares resources with one peer and sends it what it lacks; both ends of the protocol."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final, TypeVar
 
 import structlog
 import trio
+from cachetools import LRUCache
 
 from overlay.errors import Refusal
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
+from registry.model.delta import delta
 from registry.model.expiry import ExpiryHorizon
-from registry.model.merge import ResourceState
-from registry.model.values import State
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.recently_sent import RecentlySent
@@ -43,7 +43,7 @@ Known = TypeVar("Known")
 
 
 class ComparisonCounters:
-    """What comparing cost this node, since its start."""
+    """Counts what comparing has cost this node since its start."""
 
     __slots__ = ("bytes", "messages", "repaired", "resources")
 
@@ -63,7 +63,7 @@ class AntiEntropy:
         self._replica = replica
         self._clock = clock
         self._refused = RecentlySent()
-        self._awaited: dict[str, set[str]] = {}
+        self._awaited: LRUCache[str, set[str]] = LRUCache(MAX_CALLERS)
         self.counters = ComparisonCounters()
         network.serve(COMPARE, self._serve_compare)
         network.serve(REPLICATE, self._serve_replicate)
@@ -86,7 +86,7 @@ class AntiEntropy:
         return unwanted
 
     async def _missing(self, peer_id: str, key_ids: Sequence[str], unwanted: list[str]) -> tuple[list[Item], int]:
-        """(what the peer lacks of the first so many resources, how many these are)."""
+        """Asks a peer what it has of the first of these; returns what it lacks, and how many were compared."""
         now = int(self._clock())
         horizon = ExpiryHorizon.at(now, self._replica.settings)
         entries = []
@@ -110,7 +110,8 @@ class AntiEntropy:
                 continue
             mine = horizon.stricter(answer.horizon).alive(await self._store.resource(key_ids[summary.number]))
             if mine.digest() != summary.digest:
-                items.extend(item for item in delta(mine, summary) if not self._refused.knows(peer_id, item))
+                missing = [Item(*write) for write in delta(mine, summary.orders())]
+                items.extend(item for item in missing if not self._refused.knows(peer_id, item))
             await trio.lowlevel.checkpoint()
         return items, compared
 
@@ -201,36 +202,12 @@ class AntiEntropy:
         return answer
 
     def _await_items(self, caller: str, key_id: str) -> None:
-        """What differs was compared once the caller has sent what is lacking here, if anything."""
+        """Remembers that a resource differs: it counts as compared once the caller has sent what is lacking here."""
         awaited = self._awaited.setdefault(caller, set())
         if len(awaited) < MAX_AWAITED:
             awaited.add(key_id)
-        if len(self._awaited) > MAX_CALLERS:
-            del self._awaited[next(iter(self._awaited))]
 
     def _note_compared(self, caller: str, key_ids: Iterable[str]) -> None:
         if caller in self._network.members():
             for key_id in key_ids:
                 self._replica.takeover.note_compared(key_id)
-
-
-def delta(mine: ResourceState, theirs: Summary) -> list[Item]:
-    """The writes that bring a replica that knows `theirs` to `mine`, or beyond. Pure."""
-    items: list[Item] = []
-    if mine.key_tombstone is not None and (
-        theirs.key_tombstone is None or theirs.key_tombstone.order() < mine.key_tombstone.order()
-    ):
-        items.append(Item(mine.key_tombstone))
-    key_or_tombstone = mine.key or mine.key_tombstone
-    if key_or_tombstone is None:  # states whose key and key tombstone have gone: nobody takes them
-        return items
-    known = {(slot.issued_by, slot.peer_id): slot.order() for slot in theirs.slots}
-    states: list[State] = []
-    for slot in sorted(mine.slots):
-        order = known.get((slot.issued_by, slot.peer_id))
-        if order is None or order < mine.slots[slot].order():
-            states.append(mine.slots[slot])
-    if mine.key is not None and not states and (theirs.key is None or theirs.key.order() < mine.key.order()):
-        items.append(Item(mine.key))
-    items.extend(Item(key_or_tombstone, state) for state in states)
-    return items

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Self
 
 import msgspec
 
+from registry.model.delta import Orders
 from registry.model.expiry import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.model.values import Record, digest_of
@@ -23,7 +24,7 @@ Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class SlotSummary(msgspec.Struct, frozen=True, array_like=True):
-    """A state's slot and order, without the state."""
+    """The slot and the order of a state, without the state itself."""
 
     issued_by: Name
     peer_id: Name
@@ -33,6 +34,7 @@ class SlotSummary(msgspec.Struct, frozen=True, array_like=True):
     digest: Digest
 
     def order(self) -> tuple[int, int, int, bytes]:
+        """The order of the state, as `order` of the state itself."""
         return (self.timestamp_issued, int(self.is_tombstone), self.timestamp_created, self.digest)
 
 
@@ -43,6 +45,7 @@ class KeySummary(msgspec.Struct, frozen=True, array_like=True):
     digest: Digest
 
     def order(self) -> tuple[int, bytes]:
+        """The order of the value, as `order` of the value itself."""
         return (self.time, self.digest)
 
 
@@ -57,8 +60,17 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     key_tombstone: KeySummary | None = None
     slots: Annotated[tuple[SlotSummary, ...], msgspec.Meta(max_length=MAX_SLOTS)] = ()
 
+    def orders(self) -> Orders:
+        """The orders in this summary, as `registry.model.delta` compares them."""
+        return Orders(
+            self.key.order() if self.key is not None else None,
+            self.key_tombstone.order() if self.key_tombstone is not None else None,
+            {(slot.issued_by, slot.peer_id): slot.order() for slot in self.slots},
+        )
+
     @classmethod
     def of(cls, number: int, resource: ResourceState) -> Self:
+        """The summary of `resource`, for the entry `number`."""
         key, key_tombstone = resource.key, resource.key_tombstone
         return cls(
             number=number,
@@ -83,7 +95,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CompareBody(msgspec.Struct, frozen=True, array_like=True):
-    """`registry.compare`: [key id, digest of what the sender knows under its cut-offs] each."""
+    """`registry.compare`: [key id, digest of what the sender knows under its expiry horizon] each."""
 
     now: Seconds
     horizon: ExpiryHorizon

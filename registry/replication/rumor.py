@@ -1,11 +1,11 @@
-"""Offers what others wrote to this node alone to the rest of the neighbourhood, within a second.
+"""Spreads what was written to this node alone to the rest of the neighbourhood, within a second.
 
 Unmodified scripts write to whom they please: not to the node that they act through, and not to who was away a moment.
 Rules:
-1. What was news here is offered after a random delay to the members of the neighbourhood that aren't known to have it.
-2. Who puts the same to this node has it; and once two other members offered it to everyone, as their puts show, this
-   node needn't: what got lost all the same, hourly comparing finds. Puts of others don't count: peer ids are free, and
-   whoever wants a tombstone held back could take two.
+1. What was news here is sent on after a random delay to the members of the neighbourhood that aren't known to have it.
+2. Who puts the same to this node has it; and once two other members sent it to everyone, as their puts show, this
+   node needn't: what got lost all the same, the hourly comparison finds. Puts of others don't count: peer ids are
+   free, and whoever wants a tombstone held back could take two.
 3. Puts share frames with others to the same peer (`registry.quorum.send_queue`).
 """
 
@@ -19,18 +19,18 @@ from typing import Final
 import structlog
 import trio
 
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskStatus, Wakeup
 from registry.model.values import digest_of
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Network
 from registry.quorum.send_queue import SendQueue
 
-DELAYS: Final = (0.1, 0.6)  # seconds until an offer, at random between these
+DELAYS: Final = (0.1, 0.6)  # seconds until an update is sent on, at random between these
 BATCHED: Final = 0.1  # seconds between looks at what is due
-ENOUGH: Final = 2  # other members that offered the same
+ENOUGH: Final = 2  # other members that sent the same on
 MOST_HEARD: Final = 64  # peers whose puts of one update are remembered
-MAX_DUE: Final = 4096  # beyond it, what is oldest is offered at once
+MAX_DUE: Final = 4096  # beyond it, what is oldest is sent on at once
 
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -46,22 +46,22 @@ class _Due:
 
 
 class Rumors:
-    """Use `run`."""
+    """Sends on what was written to this node alone; see the rules above. `run` owns the tasks."""
 
     def __init__(self, network: Network, send_queue: SendQueue, size: int, randomness: random.Random) -> None:
-        """`size` of a neighbourhood."""
+        """`size`: of a neighbourhood."""
         self._network = network
         self._send_queue = send_queue
         self._size = size
         self._random = randomness
         self._due: OrderedDict[bytes, _Due] = OrderedDict()
         self._overdue: list[_Due] = []
-        self._any_due = trio.Event()
+        self._any_due = Wakeup()
         self.offered = 0
-        """Puts made, to all peers together."""
+        """How many puts were made, to all peers together."""
 
     def note(self, item: Item) -> None:
-        """`item` was written here, was news, and is on the disk."""
+        """Has `item` sent on: it was written here, was news, and is on the disk."""
         digest = _update(item)
         if digest in self._due:
             return
@@ -71,28 +71,29 @@ class Rumors:
         self._any_due.set()
 
     def heard(self, peer_id: str, items: Sequence[Item]) -> None:
-        """The peer put these here."""
+        """Notes that a peer has these items, since it put them here."""
         for item in items if self._due else ():
             due = self._due.get(_update(item))
             if due is not None and len(due.known_by) < MOST_HEARD:
                 due.known_by.add(peer_id)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Offers until cancelled."""
+        """Sends on what is due until cancelled."""
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
                 await self._any_due.wait()
-                await trio.sleep(BATCHED)
-                now = trio.current_time()
-                ripe = [digest for digest, due in self._due.items() if due.at <= now]
-                overdue, self._overdue = self._overdue, []
-                for due in (*overdue, *map(self._due.pop, ripe)):
-                    nursery.start_soon(self._offer, due)
-                if not self._due:
-                    self._any_due = trio.Event()
+                while self._due:
+                    await trio.sleep(BATCHED)
+                    for due in self._take_due(trio.current_time()):
+                        nursery.start_soon(self._send_on, due)
 
-    async def _offer(self, due: _Due) -> None:
+    def _take_due(self, now: float) -> list[_Due]:
+        ripe = [digest for digest, due in self._due.items() if due.at <= now]
+        overdue, self._overdue = self._overdue, []
+        return [*overdue, *map(self._due.pop, ripe)]
+
+    async def _send_on(self, due: _Due) -> None:
         members = await self._network.neighbourhood(due.item.key_id, self._size)
         if len(due.known_by.intersection(members)) >= ENOUGH:
             return
@@ -108,4 +109,4 @@ def _update(item: Item) -> bytes:
 
 def _note_report(peer_id: str, error: ErrorInfo | None) -> None:
     if error:
-        _log.debug("an offer wasn't taken", peer=peer_id, error=error.text)
+        _log.debug("a rumor wasn't taken", peer=peer_id, error=error.text)

@@ -1,6 +1,6 @@
-"""When this node compares with whom: hourly, as in the original, and at once when a neighbourhood changes.
+"""Decides when this node compares with whom: hourly, as in the original, and at once when a neighbourhood changes.
 
-Rules (DESIGN: replication):
+Rules (docs/design.md, Replication):
 1. A newcomer is compared with for every resource of ours in whose neighbourhood it is; it does the same, so each side
    sends what the other lacks.
 2. After a departure, for every resource that the departed kept, the peer that moved up is compared with. A departed
@@ -24,7 +24,7 @@ import trio
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallFailed
-from overlay.tasks import TaskStatus
+from overlay.tasks import Broadcast, TaskStatus, Wakeup
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.network import Network
 from registry.replication.anti_entropy import AntiEntropy
@@ -43,8 +43,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class ReplicationStatus(msgspec.Struct, frozen=True):
-    """How far replication is. `pending`: comparisons of a resource with a peer that are due; `settled`: none, and the
-    members are those that they were made for. The rest counted since the node's start; bytes about."""
+    """Tells how far replication has come.
+
+    `pending`: comparisons of a resource with a peer that are due. `settled`: none is, and the members are those that
+    they were made for. The rest is counted since the node's start; `bytes` roughly.
+    """
 
     settled: bool
     pending: int
@@ -55,7 +58,7 @@ class ReplicationStatus(msgspec.Struct, frozen=True):
 
 
 class ReplicationScheduler:
-    """Use `run`."""
+    """Has resources compared with the peers that may lack something of them; see the rules above."""
 
     def __init__(
         self,
@@ -76,17 +79,17 @@ class ReplicationScheduler:
         self._departing: dict[str, float] = {}  # gone since
         self._due: dict[str, set[str]] = {}
         self._later: dict[str, set[str]] = {}
-        self._wait_my_turn = trio.Event()
+        self._wait_my_turn = Wakeup()
         self._retries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._under_way: set[str] = set()
         self._scanning = False
-        self._changed = trio.Event()
-        self._work = trio.Event()
-        self._done = trio.Event()
+        self._changed = Wakeup()
+        self._work = Broadcast()
+        self._done = Broadcast()
 
     def status(self) -> ReplicationStatus:
-        """As of now."""
+        """Takes a snapshot."""
         pending = sum(len(key_ids) for due in (self._due, self._later) for key_ids in due.values())
         pending += len(self._under_way)
         settled = not (pending or self._scanning or self._departing or self._changed.is_set())
@@ -97,7 +100,7 @@ class ReplicationScheduler:
         )
 
     def note_failure(self, peer_id: str, key_ids: Iterable[str]) -> None:
-        """Writes of these resources didn't reach a peer (rule 3)."""
+        """Has these resources compared with a peer that their writes didn't reach (rule 3)."""
         if peer_id == self._network.peer_id or peer_id not in self._network.members():
             return  # rule 1 will bring it what it missed
         due = self._due.setdefault(peer_id, set())
@@ -131,18 +134,18 @@ class ReplicationScheduler:
         return made_due
 
     def _note_change(self) -> None:
-        """A short absence is one too: writes may have been missed."""
+        """Notes who has gone: even after a short absence, writes may have been missed."""
         present = set(self._network.members())
         for peer_id in self._members - present:
             self._departing.setdefault(peer_id, trio.current_time())
         self._changed.set()
 
     async def _watch(self) -> None:
-        """Rules 1 and 2."""
+        """Has what changes of membership ask for compared (rules 1 and 2)."""
         while True:
             with trio.move_on_at(self._next_departure()):
                 await self._changed.wait()
-            self._changed = trio.Event()
+            self._changed.clear()
             # A little later: many peers come and go together, and both ends needn't begin in the same moment.
             await trio.sleep(self._settings.join_delay * self._random.uniform(0.5, 1.0))
             now, present = trio.current_time(), set(self._network.members())
@@ -199,7 +202,7 @@ class ReplicationScheduler:
                 self._later.setdefault(peer_id, set()).add(key_id)
 
     async def _page(self, after: str) -> tuple[list[str], str | None]:
-        """Some resources, and where the next begin; None after the last."""
+        """Reads a page of resources; also returns where the next page begins, None after the last."""
         page = await self._store.read(lambda transaction: transaction.key_ids(after, SCANNED_AT_ONCE))
         return page, page[-1] if len(page) == SCANNED_AT_ONCE else None
 
@@ -213,10 +216,9 @@ class ReplicationScheduler:
         return 1
 
     async def _take_turns(self) -> None:
-        """Rule 5."""
+        """Makes due what others of the neighbourhood should have compared first (rule 5)."""
         while True:
             await self._wait_my_turn.wait()
-            self._wait_my_turn = trio.Event()
             await trio.sleep(self._settings.turn * self._random.uniform(0.75, 1.25))
             later, self._later = self._later, {}
             for peer_id, key_ids in later.items():
@@ -229,8 +231,7 @@ class ReplicationScheduler:
             of_peer.pop(peer_id, None)
 
     def _wake(self) -> None:
-        self._work.set()
-        self._work = trio.Event()
+        self._work.send()
 
     def _has_work(self) -> bool:
         """Whether anything is due now or under way, not only later."""
@@ -244,7 +245,7 @@ class ReplicationScheduler:
         return None
 
     async def _compare(self) -> None:
-        """Rule 6, for one of several comparisons at a time."""
+        """Makes one comparison after the other (rule 6)."""
         while True:
             peer_id = self._next_peer()
             if peer_id is None:
@@ -258,8 +259,7 @@ class ReplicationScheduler:
                 await self._compare_some(peer_id)
             finally:
                 self._under_way.discard(peer_id)
-                self._done.set()
-                self._done = trio.Event()
+                self._done.send()
                 self._wake()
             await trio.sleep(min(trio.current_time() - started, LONGEST_PAUSE))
 
@@ -282,7 +282,8 @@ class ReplicationScheduler:
             await self._try_unwanted_again(peer_id, unwanted)
 
     async def _try_unwanted_again(self, peer_id: str, unwanted: Sequence[str]) -> None:
-        """Who is near is seen differently for some seconds after a change."""
+        """Compares again later what the peer said it isn't responsible for: for some seconds after a change, peers see
+        differently who is near."""
         kept = [key_id for key_id in unwanted if peer_id in await self._network.neighbourhood(key_id, self._size)]
         if kept and self._retries.get(peer_id, 0) < UNWANTED_RETRIES:
             self._due.setdefault(peer_id, set()).update(kept)

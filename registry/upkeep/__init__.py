@@ -1,1 +1,1 @@
-"""What a node does by the clock: collecting, replicating, renewing."""
+"""Runs what a node does by the clock: clearing expired records, replicating, renewing."""

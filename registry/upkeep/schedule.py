@@ -1,4 +1,4 @@
-"""One thing done again and again."""
+"""Runs one action again and again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ import trio
 from registry.errors import RegistryError
 from registry.protocol.network import Clock
 
+Action = Callable[[], Awaitable[str]]
+"""Does what a schedule is for, once, and says in words what it did. Raises RegistryError."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class ScheduleStatus(msgspec.Struct, frozen=True):
-    """`period` and `duration` (of the last run) in seconds, `last_run` in seconds since 1970, 0 for never; `did` says
-    what the last run did, or why it failed."""
+    """Tells how a schedule's runs went.
+
+    `period` and `duration` (of the last run) in seconds, `last_run` in seconds since 1970, 0 for never; `did` says what
+    the last run did, or why it failed.
+    """
 
     name: str
     period: float
@@ -34,7 +40,7 @@ class Schedule:
     def __init__(
         self,
         name: str,
-        action: Callable[[], Awaitable[str]],
+        action: Action,
         *,
         delay: float,
         period: float,
@@ -53,7 +59,7 @@ class Schedule:
         self._status = ScheduleStatus(name, period, 0, 0, 0.0, "")
 
     def status(self) -> ScheduleStatus:
-        """Of the last run."""
+        """How the last run went."""
         return self._status
 
     async def run_now(self) -> ScheduleStatus:

@@ -1,4 +1,4 @@
-"""The three schedules of a node, under the original's names (its `registry-scheduled-scripts`)."""
+"""Keeps the three schedules of a node, under the original's names (its `registry-scheduled-scripts`)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Final
 import trio
 
 from overlay.tasks import TaskStatus
-from registry.client.renewal import Renewal
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.network import Clock
 from registry.replication import ReplicationScheduler
 from registry.service import RegistryService
 from registry.settings import UpkeepSettings
 from registry.storage import Store
-from registry.upkeep.schedule import Schedule, ScheduleStatus
+from registry.upkeep.schedule import Action, Schedule, ScheduleStatus
 
 CLEAR_EXPIRED: Final = "clearExpired_86400"
 REPLICATE: Final = "replicate_3600"
@@ -31,15 +30,15 @@ class Schedules:
         service: RegistryService,
         store: Store,
         replication: ReplicationScheduler,
-        renewal: Renewal,
+        renew: Action,
         settings: UpkeepSettings,
         clock: Clock,
         randomness: random.Random,
     ) -> None:
+        """`renew` signs anew what this node hosts and owns."""
         self._service = service
         self._store = store
         self._replication = replication
-        self._renewal = renewal
         self._clock = clock
         early = randomness.uniform(0.5, 1.0)
         self._schedules = {
@@ -55,12 +54,12 @@ class Schedules:
             for name, action, delay, period in (
                 (CLEAR_EXPIRED, self._clear_expired, min(settings.clear_expired, FIRST_AFTER), settings.clear_expired),
                 (REPLICATE, self._replicate, settings.replicate, settings.replicate),
-                (RENEW, self._renew, min(settings.renew, FIRST_AFTER), settings.renew),
+                (RENEW, renew, min(settings.renew, FIRST_AFTER), settings.renew),
             )
         }
 
     def status(self) -> tuple[ScheduleStatus, ...]:
-        """Of the last run of each."""
+        """How the last run of each went."""
         return tuple(schedule.status() for schedule in self._schedules.values())
 
     async def run_now(self, name: str) -> ScheduleStatus:
@@ -88,6 +87,3 @@ class Schedules:
 
     async def _replicate(self) -> str:
         return f"{await self._replication.replicate()} comparisons"
-
-    async def _renew(self) -> str:
-        return str(await self._renewal.run())

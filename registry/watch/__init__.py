@@ -1,7 +1,12 @@
-"""Watching resources: a first picture, then every change, from whichever peers are left.
+"""Watching resources: a snapshot first, then every change, from whichever peers are left.
 
 - `event`: what a watcher is told.
-- `watch`: one user's view, which yields events.
-- `view`: one resource: what is known of it, and from whom.
-- `watches`: all watched resources of a peer; batches leases, hands announcements out, answers from what it knows.
+- `view`: one resource as its watchers see it. Pure.
+- `pending_events`: the events that one watcher hasn't been told yet. Pure.
+- `source_machine`: who keeps a view up to date. Pure.
+- `follower`: does what the source machine says.
+- `watch`: one user's watch, which yields events.
+- `watches`: all resources that a peer watches; it batches requests and hands announcements out.
+- `subscriptions`: the other end: who wants to be told of changes to what a replica stores.
+- `announcement`, `validator`: an update as the payload of a topic, and what becomes of it.
 """

@@ -1,7 +1,7 @@
-"""One update as the payload of a topic: deterministic CBOR of the key and of what became of one slot.
+"""Encodes one update as the payload of a topic: deterministic CBOR of the key and of the new state of one slot.
 
 The same update has the same bytes, whoever announces it. Whether they are valid is a function of topic and payload
-alone: form and signatures. Times, quotas and staleness are for later.
+alone: form and signatures. Times, quotas and staleness are checked by `registry.watch.validator`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ MAX_ANNOUNCEMENT: Final = 320 * 1024  # bytes: two values of the largest size th
 
 
 def announcement_of(item: Item) -> bytes:
-    """The payload that tells of an update."""
+    """Encodes an update as a payload."""
     return cbor2.dumps([encode(item.key_or_tombstone), encode(item.state) if item.state else b""], canonical=True)
 
 
 def announced(key_id: str, payload: bytes) -> Item:
-    """The update in a payload on the topic `key_id`. Raises InvalidValue for what no honest peer sends or forwards."""
+    """Decodes the update in a payload on the topic `key_id`. Raises InvalidValue for what no honest peer sends or
+    forwards."""
     try:
         parts = decode(payload, max_bytes=MAX_ANNOUNCEMENT)
     except DecodeError as error:

@@ -1,4 +1,4 @@
-"""What somebody who watches a resource is told."""
+"""The events that a watcher of a resource is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from registry.model.values import Record, Slot
 
 
 class EventKind(enum.Enum):
-    """The first event is a snapshot; each other one is of one record."""
+    """The kinds of events. The first event is a snapshot; each other one is of one record."""
 
     SNAPSHOT = "snapshot"
     ADDED = "added"
@@ -22,19 +22,19 @@ class EventKind(enum.Enum):
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
-    """One change. A record that was only signed anew is no change."""
+    """One change of the visible records. A record that was only signed anew is no change."""
 
     kind: EventKind
     record: Record | None = None
-    """As it is now; of what went, as it was last seen. None in a snapshot."""
+    """The record as it is now, or as it was last seen if it went. None in a snapshot."""
     records: tuple[Record, ...] = ()
     """In a snapshot: all live records."""
     coalesced: int = 0
-    """Changes of the same record before this one that weren't told, because whoever watches was slower than they."""
+    """How many earlier changes of the same record weren't told, because the watcher was slower than they came."""
 
 
 def same_content(one: Record, other: Record) -> bool:
-    """Whether users of two records of one slot are told the same."""
+    """Whether two records of one slot tell their users the same."""
     return _content(one) == _content(other)
 
 

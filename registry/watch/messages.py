@@ -1,4 +1,4 @@
-"""The bodies of the calls around announcements."""
+"""The bodies of the calls with which watchers subscribe and replicas announce."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import msgspec
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Name
 
-SUBSCRIBE: Final = "registry.lease"
+SUBSCRIBE: Final = "registry.subscribe"
 ANNOUNCE: Final = "registry.announce"
 
 MAX_SUBSCRIPTIONS_IN_CALL: Final = 512
-SUBSCRIPTION_SECONDS: Final = 45.0  # life of a lease; whoever watches renews it three times as often
+SUBSCRIPTION_SECONDS: Final = 45.0  # life of a subscription; whoever watches renews it three times as often
 
 Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
 class SubscriptionRequest(msgspec.Struct, frozen=True, array_like=True):
-    """Tell me of changes of this resource; `on_topic`: I am in its topic. With `ends`, don't any more."""
+    """Asks to be told of changes of a resource, or, with `ends`, ends the subscription. `on_topic`: the watcher is in
+    the resource's topic."""
 
     key_id: Name
     on_topic: bool
@@ -27,20 +28,20 @@ class SubscriptionRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SubscribeBody(msgspec.Struct, frozen=True, array_like=True):
-    """`registry.lease`: wishes of one watcher, for `SUBSCRIPTION_SECONDS` from now."""
+    """`registry.subscribe`: what one watcher asks for, for `SUBSCRIPTION_SECONDS` from now."""
 
     requests: Annotated[tuple[SubscriptionRequest, ...], msgspec.Meta(max_length=MAX_SUBSCRIPTIONS_IN_CALL)]
 
 
 class SubscriptionReply(msgspec.Struct, frozen=True, array_like=True):
-    """Granted unless `error` says why not. `digest` is of all that this replica knows of the resource now."""
+    """The watcher is subscribed, unless `error` says why not. `digest`: of what the replica knows now."""
 
     error: ErrorInfo | None = None
     digest: Digest = b""
 
 
 class SubscribeAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """One grant per wish, in their order."""
+    """One reply per request, in their order."""
 
     replies: Annotated[tuple[SubscriptionReply, ...], msgspec.Meta(max_length=MAX_SUBSCRIPTIONS_IN_CALL)]
 

@@ -1,8 +1,8 @@
-"""Who wants to be told of changes to what this replica stores, and telling them.
+"""Keeps the subscriptions of others to what this replica stores, and tells them of changes.
 
 A subscription lasts `SUBSCRIPTION_SECONDS`. While one is live on a resource, this replica is in its topic and announces
-there what
-its storage takes in. Watchers with whom no topic is shared, because one side is in too many, are told by calls.
+there what its storage takes in. Watchers with whom no topic is shared, because one side is in too many, are told by
+calls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from overlay.errors import CallFailed, Refusal
-from overlay.tasks import TaskStatus, background
+from overlay.tasks import TaskStatus, Wakeup, background
 from registry.codes import Code
 from registry.errors import InvalidValue, KeyNotExists, StorageError
 from registry.model.values import Slot
@@ -53,7 +53,7 @@ class _Subscription:
 
 
 class Subscriptions:
-    """Serves `registry.lease`; hears of every commit through `note`."""
+    """Serves `registry.subscribe`. `note` has to be told of every commit, from before the first subscription on."""
 
     def __init__(self, network: Network, store: Store, replica: Replica) -> None:
         self._network = network
@@ -61,20 +61,19 @@ class Subscriptions:
         self._replica = replica
         self._subscriptions: dict[str, dict[str, _Subscription]] = {}  # by resource, then watcher
         self._of_peer: dict[str, set[str]] = {}
-        self._topics: set[str] = set()  # joined for leases
+        self._topics: set[str] = set()  # joined for subscriptions
         self._untold: dict[tuple[str, Slot | None], None] = {}
-        self._changed = trio.Event()
+        self._changed = Wakeup()
         self._direct: dict[str, dict[tuple[str, Slot | None], bytes]] = {}  # by watcher: what it is to be told by call
-        self._direct_changed = trio.Event()
+        self._direct_changed = Wakeup()
         network.serve(SUBSCRIBE, self._serve_subscribe)
-        store.on_commit(self.note)
 
     def count(self) -> int:
-        """Leases that were granted and neither ended nor expired."""
+        """Subscriptions that have neither ended nor expired: pairs of a watcher and a resource."""
         return sum(map(len, self._subscriptions.values()))
 
     def note(self, changes: Mapping[str, Change]) -> None:
-        """What a commit changed, of which only what somebody watches is looked at."""
+        """Has the changes of a commit announced, as far as somebody watches what changed."""
         for key_id in self._subscriptions.keys() & changes.keys():
             change = changes[key_id]
             if change.key_tombstone_changed and change.key_tombstone is not None:
@@ -113,8 +112,8 @@ class Subscriptions:
             return SubscriptionReply(error=ErrorInfo(Code.STORAGE, "the disk refused"))
         if resource.key is None and resource.key_tombstone is None:
             return SubscriptionReply(error=ErrorInfo.of(KeyNotExists(request.key_id)))
-        subscribe = _Subscription(trio.current_time() + SUBSCRIPTION_SECONDS, request.on_topic)
-        self._subscriptions.setdefault(request.key_id, {})[caller] = subscribe
+        subscription = _Subscription(trio.current_time() + SUBSCRIPTION_SECONDS, request.on_topic)
+        self._subscriptions.setdefault(request.key_id, {})[caller] = subscription
         self._of_peer.setdefault(caller, set()).add(request.key_id)
         if request.on_topic and request.key_id not in self._topics:
             self._topics.add(request.key_id)
@@ -123,7 +122,7 @@ class Subscriptions:
         return SubscriptionReply(digest=resource.digest())
 
     def _refusal(self, caller: str, key_id: str) -> ErrorInfo | None:
-        """Why a watcher should turn to another replica; None when it is welcome."""
+        """Why a watcher should turn to another replica; None if it may subscribe here."""
         if not self._replica.is_among_nearest(key_id):
             return ErrorInfo(Code.NOT_RESPONSIBLE, "not responsible any more")
         if not self._replica.counts_for(key_id):
@@ -159,14 +158,13 @@ class Subscriptions:
             await trio.sleep(SUBSCRIPTION_SECONDS / 3)
             now = trio.current_time()
             for key_id, holders in list(self._subscriptions.items()):
-                for watcher in [watcher for watcher, subscribe in holders.items() if subscribe.until <= now]:
+                for watcher in [watcher for watcher, subscription in holders.items() if subscription.until <= now]:
                     self._end(key_id, watcher)
 
     async def _announce(self) -> None:
-        """One after the other, newest state of each slot: those in between are nobody's loss."""
+        """Announces one change after the other, each slot in its newest state: nobody misses those in between."""
         while True:
             await self._changed.wait()
-            self._changed = trio.Event()
             while self._untold:
                 key_id, slot = next(iter(self._untold))
                 del self._untold[key_id, slot]
@@ -189,15 +187,15 @@ class Subscriptions:
         key_id, payload = item.key_id, announcement_of(item)
         holders = self._subscriptions.get(key_id, {})
         shared = key_id in self._topics
-        for watcher, subscribe in holders.items():
-            if not (shared and subscribe.on_topic):
+        for watcher, subscription in holders.items():
+            if not (shared and subscription.on_topic):
                 self._direct.setdefault(watcher, {})[key_id, slot] = payload
                 self._direct_changed.set()
-        if shared and any(subscribe.on_topic for subscribe in holders.values()):
+        if shared and any(subscription.on_topic for subscription in holders.values()):
             await self._network.topics.announce(key_id, payload)
 
     async def _tell(self) -> None:
-        """A task per watcher while there is something to tell it, so that a slow one delays nobody else."""
+        """Runs a task per watcher while there is something to tell it, so that a slow one delays nobody else."""
         busy: set[str] = set()
 
         async def tell(watcher: str) -> None:
@@ -211,7 +209,6 @@ class Subscriptions:
         async with background() as nursery:
             while True:
                 await self._direct_changed.wait()
-                self._direct_changed = trio.Event()
                 for watcher in [watcher for watcher in self._direct if watcher not in busy]:
                     busy.add(watcher)
                     nursery.start_soon(tell, watcher)

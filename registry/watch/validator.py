@@ -1,8 +1,8 @@
-"""Is an announcement true, is it news, and who takes it: the judge of a peer's topics, and of what comes by calls."""
+"""Decides whether an announcement is true and news, and hands it to those who take it: for topics and calls alike."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -28,15 +28,12 @@ Taker = Callable[[Item, str], Awaitable[bool]]
 class AnnouncementValidator:
     """Decides with pure functions of the payload first, then with this peer's clock, rates and knowledge."""
 
-    def __init__(self, settings: RegistrySettings, clock: Clock) -> None:
+    def __init__(self, settings: RegistrySettings, clock: Clock, takers: Sequence[Taker]) -> None:
+        """Every good update is offered to all `takers`, in their order."""
         self._settings = settings
         self._clock = clock
         self._rates = TokenBuckets(SLOT_RATE, SLOT_BURST)
-        self._takers: list[Taker] = []
-
-    def add(self, taker: Taker) -> None:
-        """Offers every good update to `taker`, too."""
-        self._takers.append(taker)
+        self._takers = tuple(takers)
 
     async def validate(self, topic: str, payload: bytes, forwarder: str) -> Verdict:
         """See `overlay.pubsub.topics.Validator`."""

@@ -1,4 +1,4 @@
-"""One user's view of a watched resource: an async iterator that is never behind by more than one event per record."""
+"""One user's watch of a resource: an async iterator that is never behind by more than one event per record."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any, Self
 
 import trio
 
-from registry.model.values import Record, Slot
-from registry.watch.event import EventKind, Visible, WatchEvent, same_content
+from overlay.tasks import Broadcast
+from registry.model.values import Record
+from registry.watch.event import WatchEvent
+from registry.watch.pending_events import PendingEvents
 from registry.watch.view import View
 
 
@@ -19,26 +21,28 @@ class Watch:
     queued: whoever is slow gets the latest state, with the number of changes that it missed.
     """
 
-    def __init__(self, view: View, when_closed: Callable[[Watch], None]) -> None:
-        self._views = view
+    def __init__(self, view: View, changed: Broadcast, when_closed: Callable[[Watch], None]) -> None:
+        """`changed`: sent when the view's `revision` has grown. `when_closed`: called once, with this watch."""
+        self._view = view
+        self._changed = changed
         self._when_closed = when_closed
-        self._told: Visible | None = None
-        self._versions: dict[Slot, int] = {}
+        self._events = PendingEvents(view)
         self._closed = trio.Event()
 
     @property
     def resource_id(self) -> str:
-        return self._views.key_id
+        """The id of the resource."""
+        return self._view.key_id
 
     @property
     def exists(self) -> bool:
         """Whether the resource is known: it was created, and not removed since."""
-        return self._views.state.key is not None
+        return self._view.state.key is not None
 
     @property
     def records(self) -> tuple[Record, ...]:
         """The live records as known now, told or not, in an order that every peer agrees on."""
-        return tuple(self._views.visible[slot] for slot in sorted(self._views.visible))
+        return tuple(self._view.visible[slot] for slot in sorted(self._view.visible))
 
     def __aiter__(self) -> Self:
         return self
@@ -46,35 +50,11 @@ class Watch:
     async def __anext__(self) -> WatchEvent:
         await trio.lowlevel.checkpoint()
         while not self._closed.is_set():
-            wake = self._views.changed
-            if self._views.is_ready and (event := self._next()) is not None:
+            event = self._events.next()
+            if event is not None:
                 return event
-            await wake.wait()
+            await self._changed.wait()
         raise StopAsyncIteration
-
-    def _next(self) -> WatchEvent | None:
-        now = self._views.visible
-        if self._told is None:
-            self._told = dict(now)
-            self._versions = dict(self._views.versions)
-            return WatchEvent(EventKind.SNAPSHOT, records=self.records)
-        dirty = [slot for slot in self._told.keys() | now.keys() if not _same(self._told.get(slot), now.get(slot))]
-        if not dirty:
-            return None
-        slot = min(dirty, key=lambda slot: (self._views.changed_at.get(slot, 0), slot))
-        return self._event(slot, self._told, now.get(slot))
-
-    def _event(self, slot: Slot, told: Visible, record: Record | None) -> WatchEvent:
-        before = told.pop(slot, None)
-        version = self._views.versions.get(slot, 0)
-        missed = max(version - self._versions.get(slot, 0) - 1, 0)
-        self._versions[slot] = version
-        if record is None:
-            self._versions.pop(slot, None) if slot not in self._views.versions else None
-            kind = EventKind.REMOVED if self._views.was_removed(slot) else EventKind.EXPIRED
-            return WatchEvent(kind, before, coalesced=missed)
-        told[slot] = record
-        return WatchEvent(EventKind.ADDED if before is None else EventKind.UPDATED, record, coalesced=missed)
 
     async def aclose(self) -> None:
         """Ends the iteration, for whoever waits in it too."""
@@ -85,7 +65,7 @@ class Watch:
         """`aclose`, at once."""
         if not self._closed.is_set():
             self._closed.set()
-            self._views.wake()
+            self._changed.send()
             self._when_closed(self)
 
     async def __aenter__(self) -> Self:
@@ -95,9 +75,3 @@ class Watch:
     async def __aexit__(self, *_: Any) -> None:
         self.close()
         await trio.lowlevel.cancel_shielded_checkpoint()
-
-
-def _same(one: Record | None, other: Record | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one is other or same_content(one, other)

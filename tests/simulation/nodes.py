@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -51,7 +52,16 @@ async def simulated_nodes(
             peer = network.add(identity.peer_id)
             store = await stack.enter_async_context(open_store(Path(":memory:"), inline=True))
             parts = await stack.enter_async_context(
-                assembled(peer, identity, store, settings or NodeSettings(), _no_status, clock, starts_network=True)
+                assembled(
+                    peer,
+                    identity,
+                    store,
+                    settings or NodeSettings(),
+                    _no_status,
+                    clock,
+                    starts_network=True,
+                    randomness=random.Random(number),
+                )
             )
             nodes.append(SimulatedNode(identity, peer, store, parts))
         yield network, nodes

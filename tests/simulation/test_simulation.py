@@ -96,7 +96,7 @@ async def _limit(folder: Path) -> None:
         resolved = await first.registry.resolve_resource(resource_id, 5)
         assert {record.metadata.peer_id for record in resolved.records or ()} == held
         await trio.sleep(2 * PERIOD)
-        assert _repaired(world) == repaired, "replicas go on offering what was refused"
+        assert _repaired(world) == repaired, "replicas go on sending what was refused"
         nursery.cancel_scope.cancel()
 
 

@@ -20,7 +20,7 @@ ME = HOST
 
 
 class World:
-    """The network, door, registry and storage of one light client."""
+    """The network, node API, registry and storage of one light client."""
 
     def __init__(self, *records: Record) -> None:
         self.peer_id = ME.peer_id

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 import trio
 
 from overlay.identity import Identity
+from registry.client.node_api import NodeApi
+from registry.client.node_operations import OPERATIONS
+from registry.client.registry import Registry
+from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import NodeUnavailable
 from registry.model.values import Record, Tombstone, decode_state, encode
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import (
-    COUNTERSIGN,
-    NODE_COUNTERSIGN,
-    NODE_READ,
-    NODE_SERVICE,
-    NODE_WRITE,
-    PUT,
-    READ,
-    Item,
-    ReadBody,
-    StatePage,
-    build,
-    parse,
-)
+from registry.protocol.messages import COUNTERSIGN, PUT, READ, Item, ReadBody, StatePage, build, parse
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 
@@ -97,7 +90,8 @@ async def test_an_issuer_ahead_of_its_clock_waits_rather_than_being_refused(auto
         assert record.timestamp_issued <= clock() + 5
 
 
-async def test_fault_14_a_replica_that_missed_a_tombstone_brings_no_dead_service_back(autojump_clock) -> None:
+async def test_a_replica_that_missed_a_tombstone_brings_no_dead_service_back(autojump_clock) -> None:
+    """docs/design.md, original\'s fault 14."""
     async with simulated_nodes(5, clock=clock) as (network, nodes):
         resource_id = await make_resource(nodes[0])
         await nodes[1].registry.register_service(resource_id, "v", nodes[1].peer_id, None, factor=5)
@@ -108,7 +102,8 @@ async def test_fault_14_a_replica_that_missed_a_tombstone_brings_no_dead_service
         assert records == ()
 
 
-async def test_fault_13_records_that_a_neighbour_invents_are_dropped(autojump_clock) -> None:
+async def test_records_that_a_neighbour_invents_are_dropped(autojump_clock) -> None:
+    """docs/design.md, original\'s fault 13."""
     async with simulated_nodes(5, clock=clock) as (_, nodes):
         resource_id = await make_resource(nodes[0])
         await nodes[1].registry.register_service(resource_id, "true", nodes[1].peer_id, None, factor=5)
@@ -131,7 +126,8 @@ async def test_fault_13_records_that_a_neighbour_invents_are_dropped(autojump_cl
         assert [record.metadata.value for record in records or ()] == ["true"]
 
 
-async def test_fault_20_the_true_cause_of_a_failed_remote_registration_is_told(autojump_clock) -> None:
+async def test_the_true_cause_of_a_failed_remote_registration_is_told(autojump_clock) -> None:
+    """docs/design.md, original\'s fault 20."""
     async with simulated_nodes(3, clock=clock) as (_, nodes):
         resource_id = await make_resource(nodes[0], factor=3)
         nowhere = Identity.from_seed(b"n" * 32).peer_id
@@ -240,7 +236,7 @@ async def test_garbage_in_calls_is_refused_and_the_node_goes_on(autojump_clock) 
         from overlay.errors import CallRefused
 
         bodies: list[object] = [None, 7, "x", b"", [], [[]], [[[b"a", b"b"]]], {"a": 1}, [["x" * 2000, b"", None]]]
-        for method in (PUT, READ, COUNTERSIGN, NODE_WRITE, NODE_READ, NODE_COUNTERSIGN, NODE_SERVICE):
+        for method in (PUT, READ, COUNTERSIGN, *(operation.name for operation in OPERATIONS)):
             for body in bodies:
                 try:
                     answer = await stranger.call(nodes[0].peer_id, method, body, timeout=5)
@@ -422,8 +418,7 @@ async def test_a_record_is_not_issued_anew_where_its_issuer_ended_it_elsewhere(a
         tombstone = msgspec.structs.replace(unsigned, issuer_signature=issuer.identity.sign(unsigned.signed_bytes()))
         for node in (nodes[0], nodes[2]):
             assert await node.parts.replica.ingest.store([Item(key, tombstone)], issuer.peer_id) == [None]
-        issuer.registry._node_api = nodes[0].registry._node_api  # as a light client acts through a node
-        assert not (await issuer.registry.reissue(record)).success
+        assert not (await acting_through(issuer, nodes[0].parts.node_api).reissue(record)).success
         assert (await issuer.store.resource(resource_id)).slots[record.slot] == tombstone, "it is learned"
         await trio.sleep(60)
         assert (await nodes[0].registry.resolve_resource(resource_id, 3)).records == ()
@@ -435,15 +430,30 @@ async def test_what_cannot_be_ended_in_the_network_is_not_issued_anew(autojump_c
         issuer = nodes[1]
         assert (await issuer.registry.register_service(resource_id, "v", issuer.peer_id, "s", factor=3))[0]
         [record] = (await issuer.registry.resolve_resource(resource_id, 3)).records or ()
-        issuer.registry._node_api = nodes[0].registry._node_api  # as a light client acts through a node
-        issuer.registry._keys.forget(resource_id)
+        closed = cast("NodeApi", Unreadable(nodes[0].parts.node_api))
+        assert not (await acting_through(issuer, closed).unregister_service(resource_id, issuer.peer_id)).success
+        assert not (await acting_through(issuer, nodes[0].parts.node_api).reissue(record)).success
 
-        async def closed(*_: object, **__: object) -> object:
-            await trio.lowlevel.checkpoint()
-            raise NodeUnavailable("no node could be reached")
 
-        honest = nodes[0].registry._node_api.read
-        nodes[0].registry._node_api.read = closed  # type: ignore[method-assign,assignment]
-        assert not (await issuer.registry.unregister_service(resource_id, issuer.peer_id)).success
-        nodes[0].registry._node_api.read = honest  # type: ignore[method-assign]
-        assert not (await issuer.registry.reissue(record)).success
+class Unreadable:
+    """A node through which nothing can be read."""
+
+    def __init__(self, node_api: NodeApi) -> None:
+        self.peer_id = node_api.peer_id
+
+    async def read(self, *_: object, **__: object) -> object:
+        await trio.lowlevel.checkpoint()
+        raise NodeUnavailable("no node could be reached")
+
+
+def acting_through(node: SimulatedNode, node_api: NodeApi) -> Registry:
+    """The registry of `node`'s identity, acting through another node, as a light client does."""
+    return Registry(
+        node.identity,
+        node_api,
+        node.parts.host,
+        TimestampLog(node.store),
+        node.parts.watches,
+        RegistrySettings(),
+        clock,
+    )

@@ -13,11 +13,11 @@ import trio
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallRefused
 from registry.codes import Code
+from registry.model.delta import Orders, delta
 from registry.model.expiry import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.protocol.messages import READ, Item, ReadBody, StatePage, build, parse
 from registry.replica.catch_up import CATCH_UP, CatchUp
-from registry.replication.anti_entropy import delta
 from registry.replication.messages import COMPARE, REPLICATE, CompareAnswer, CompareBody, ReplicateBody, Summary
 from registry.settings import NodeSettings, RegistrySettings
 from tests.simulation.world import START, World, WorldNode
@@ -220,7 +220,8 @@ async def test_forged_states_arent_stored_by_replication_either(autojump_clock, 
     ],
 )
 def test_what_is_sent_is_what_the_other_lacks(mine: ResourceState, theirs: ResourceState, sent: list[Item]) -> None:
-    assert delta(mine, Summary.of(0, theirs)) == sent
+    assert [Item(*write) for write in delta(mine, Summary.of(0, theirs).orders())] == sent
+    assert Summary.of(0, theirs).orders() == Orders.of(theirs)
 
 
 async def test_an_old_surplus_copy_doesnt_bring_back_what_was_ended_meanwhile(autojump_clock, tmp_path: Path) -> None:

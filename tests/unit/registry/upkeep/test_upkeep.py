@@ -6,10 +6,11 @@ from typing import Any
 
 import trio
 
+from registry.client.node_operations import SERVICE, CallBody, ServiceRequest
 from registry.codes import Code
 from registry.model.values import Record, Tombstone
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import NODE_SERVICE, Item, NodeServiceBody, build
+from registry.protocol.messages import Item, build
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from registry.upkeep.schedules import CLEAR_EXPIRED, RENEW, REPLICATE
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
@@ -201,9 +202,9 @@ async def test_a_stranger_who_calls_the_service_is_slowed_down_alike(autojump_cl
 
         async def bury(stone: Tombstone) -> str:
             fields = (*(getattr(stone, name) for name in stone.__struct_fields__), None)
-            body = build(NodeServiceBody("add_tombstone", fields))
-            answer: Any = await stranger.peer.call(node.peer_id, NODE_SERVICE, body, timeout=5)
-            return str(answer["error"])
+            body = build(CallBody(5.0, build(ServiceRequest("add_tombstone", fields))))
+            answer: Any = await stranger.peer.call(node.peer_id, SERVICE.name, body, timeout=5)
+            return str(answer[0]["error"])
 
         assert await bury(stones[1]) == ""
         assert f"too many tombstones for unknown records by {stranger.peer_id}" in await bury(stones[2])

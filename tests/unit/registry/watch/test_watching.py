@@ -19,79 +19,89 @@ from registry.protocol.messages import Item
 from registry.settings import NodeSettings, RegistrySettings
 from registry.watch.announcement import announced, announcement_of
 from registry.watch.event import EventKind, WatchEvent
+from registry.watch.pending_events import PendingEvents
+from registry.watch.source_machine import RENEW
 from registry.watch.validator import SLOT_BURST, AnnouncementValidator
-from registry.watch.view import RENEW, SOONEST, View, next_renewal
-from registry.watch.watch import Watch
+from registry.watch.view import View
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
-from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_key_tombstone, a_record, a_tombstone
+from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_key_tombstone, a_record, a_tombstone, identity
 
 KEY = a_key()
 SETTINGS = NodeSettings(registry=RegistrySettings(neighbourhood_size=3))
 
 
-class Around:
-    """Of a watched resource that is fed by hand."""
-
-    settings = RegistrySettings()
-    peer_id = HOST.peer_id
-    phase = 0.0
-
-    def __init__(self) -> None:
-        self.now = float(NOW)
-
-    def clock(self) -> float:
-        return self.now
+def a_ready_view() -> View:
+    """A view that is fed by hand."""
+    view = View(KEY.id, SETTINGS.registry)
+    view.merge(ResourceState(key=KEY), NOW)
+    view.make_ready()
+    return view
 
 
-def watched_by_hand() -> tuple[View, Around]:
-    around = Around()
-    view = View(KEY.id, around)  # type: ignore[arg-type]
-    view.merge(ResourceState(key=KEY))
-    view.is_ready = True
-    return view, around
-
-
-def pending(watch: Watch) -> Iterator[WatchEvent]:
-    while (event := watch._next()) is not None:
+def pending(events: PendingEvents) -> Iterator[WatchEvent]:
+    while (event := events.next()) is not None:
         yield event
 
 
-async def test_a_renewal_is_no_event() -> None:
-    view, _ = watched_by_hand()
-    view.take(Item(KEY, a_record(KEY.id)))
-    watch = Watch(view, lambda _: None)
-    assert [event.kind for event in pending(watch)] == [EventKind.SNAPSHOT]
+def test_a_renewal_is_no_event() -> None:
+    view = a_ready_view()
+    view.take(Item(KEY, a_record(KEY.id)), NOW)
+    events = PendingEvents(view)
+    assert [event.kind for event in pending(events)] == [EventKind.SNAPSHOT]
     renewed = a_record(KEY.id, created=NOW + 5)
-    assert view.take(Item(KEY, renewed))
-    assert list(pending(watch)) == []
-    assert watch.records == (renewed,)
+    assert view.take(Item(KEY, renewed), NOW)
+    assert list(pending(events)) == []
+    assert list(view.visible.values()) == [renewed]
 
 
-async def test_what_expires_is_told_as_expired_and_what_was_ended_as_removed() -> None:
-    view, around = watched_by_hand()
+def test_nothing_is_told_before_enough_is_known() -> None:
+    view = View(KEY.id, SETTINGS.registry)
+    events = PendingEvents(view)
+    view.take(Item(KEY, a_record(KEY.id)), NOW)
+    assert list(pending(events)) == []
+    revision = view.revision
+    view.make_ready()
+    assert view.revision > revision
+    assert [len(event.records) for event in pending(events)] == [1]
+
+
+def test_what_expires_is_told_as_expired_and_what_was_ended_as_removed() -> None:
+    view, now = a_ready_view(), NOW
     record = a_record(KEY.id)
-    view.take(Item(KEY, record))
-    watch = Watch(view, lambda _: None)
-    assert next(pending(watch)).records == (record,)
-    around.now += around.settings.expired_age
-    view.refresh()
-    assert list(pending(watch)) == [WatchEvent(EventKind.EXPIRED, record)]
-    later = a_record(KEY.id, issued=int(around.now), created=int(around.now))
-    view.take(Item(KEY, later))
-    assert list(pending(watch)) == [WatchEvent(EventKind.ADDED, later)]
-    view.take(Item(KEY, a_tombstone(KEY.id, issued=int(around.now) + 1)))
-    assert list(pending(watch)) == [WatchEvent(EventKind.REMOVED, later)]
+    view.take(Item(KEY, record), now)
+    events = PendingEvents(view)
+    assert next(pending(events)).records == (record,)
+    assert view.next_expiry(now) == SETTINGS.registry.expired_age
+    now += SETTINGS.registry.expired_age
+    view.refresh(now)
+    assert list(pending(events)) == [WatchEvent(EventKind.EXPIRED, record)]
+    assert view.next_expiry(now) is None
+    later = a_record(KEY.id, issued=now, created=now)
+    view.take(Item(KEY, later), now)
+    assert list(pending(events)) == [WatchEvent(EventKind.ADDED, later)]
+    view.take(Item(KEY, a_tombstone(KEY.id, issued=now + 1)), now)
+    assert list(pending(events)) == [WatchEvent(EventKind.REMOVED, later)]
 
 
-async def test_removing_the_resource_removes_its_records() -> None:
-    view, _ = watched_by_hand()
+def test_removing_the_resource_removes_its_records() -> None:
+    view = a_ready_view()
     record = a_record(KEY.id)
-    view.take(Item(KEY, record))
-    watch = Watch(view, lambda _: None)
-    assert len(list(pending(watch))) == 1
-    view.take(Item(a_key_tombstone(issued=NOW + 1)))
-    assert list(pending(watch)) == [WatchEvent(EventKind.REMOVED, record)]
+    view.take(Item(KEY, record), NOW)
+    events = PendingEvents(view)
+    assert len(list(pending(events))) == 1
+    view.take(Item(a_key_tombstone(issued=NOW + 1)), NOW)
+    assert list(pending(events)) == [WatchEvent(EventKind.REMOVED, record)]
+
+
+def test_a_view_of_more_than_replicas_would_keep_takes_no_further_slots() -> None:
+    view = View(KEY.id, RegistrySettings(records_per_key=1))
+    known = [a_record(KEY.id, issuer=identity(number), host=identity(number)) for number in range(10, 13)]
+    taken = [view.take(Item(KEY, record), NOW) for record in known]
+    assert taken == [True, True, False]
+    assert view.is_full()
+    newer = a_record(KEY.id, issuer=identity(10), host=identity(10), issued=NOW + 1)
+    assert view.take(Item(KEY, newer), NOW), "slots that are known are kept up to date"
 
 
 STATES = st.lists(
@@ -106,9 +116,9 @@ STATES = st.lists(
 def test_whatever_the_order_events_lead_to_the_state_without_repeating_or_going_back(
     updates: list[tuple[int, int, bool, bool]],
 ) -> None:
-    view, _ = watched_by_hand()
-    watch = Watch(view, lambda _: None)
-    seen = {record.slot: record for event in pending(watch) for record in event.records}
+    view = a_ready_view()
+    events = PendingEvents(view)
+    seen = {record.slot: record for event in pending(events) for record in event.records}
     for slot, age, ended, listens in updates:
         value = f"value {age}"
         issuer = (OWNER, HOST)[slot % 2]
@@ -117,11 +127,11 @@ def test_whatever_the_order_events_lead_to_the_state_without_repeating_or_going_
             if ended
             else a_record(KEY.id, issuer=issuer, issued=NOW + age, value=value)
         )
-        view.take(Item(KEY, state))
+        view.take(Item(KEY, state), NOW)
         if listens:
-            for event in pending(watch):
+            for event in pending(events):
                 follow(seen, event)
-    for event in pending(watch):
+    for event in pending(events):
         follow(seen, event)
     assert seen == view.visible
 
@@ -189,15 +199,15 @@ async def test_lost_sources_are_replaced_at_once_and_what_was_missed_is_told(
         issuer = next(node for node in nodes if node.peer_id != outside.peer_id and node.peer_id not in keepers)
         async with outside.registry.watch(resource_id) as watch:
             assert (await anext(watch)).kind is EventKind.SNAPSHOT
-            [view] = outside.parts.watches._views.values()
+            watches = outside.parts.watches
             with trio.fail_after(RENEW / 2):
-                while sorted(view.sources) != sorted(keepers[:2]):  # noqa: ASYNC110
+                while sorted(watches.sources_of(resource_id)) != sorted(keepers[:2]):  # noqa: ASYNC110
                     await trio.sleep(0.05)
             network.down.add(keepers[0])
             network.membership_changed()
             began = trio.current_time()
             with trio.fail_after(RENEW / 2):
-                while keepers[0] in view.sources or len(view.sources) != 2:  # noqa: ASYNC110
+                while keepers[0] in (now := watches.sources_of(resource_id)) or len(now) != 2:  # noqa: ASYNC110
                     await trio.sleep(0.05)
             done = await issuer.registry.register_service(resource_id, "v", issuer.peer_id, None, factor=2)
             assert done.success, done.errors
@@ -227,7 +237,9 @@ async def test_what_is_lost_on_the_way_is_told_after_the_next_renewal(autojump_c
             assert 0.5 < trio.current_time() - began <= RENEW + 1
 
 
-async def test_a_lease_ends_with_its_watch_or_when_it_is_not_renewed(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_subscription_ends_with_its_watch_or_when_it_is_not_renewed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with watching_network() as (network, nodes, resource_id):
         keepers = await nodes[0].registry.neighbours(resource_id)
         outside = [node for node in nodes if node.peer_id not in keepers]
@@ -252,8 +264,7 @@ async def validator_of(takes: bool) -> tuple[AnnouncementValidator, list[Item]]:
         taken.append(item)
         return takes
 
-    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW))
-    validator.add(take)
+    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW), [take])
     return validator, taken
 
 
@@ -264,8 +275,7 @@ async def test_old_but_true_announcements_do_not_use_up_the_rate_of_the_next_one
         await trio.lowlevel.checkpoint()
         return news.pop(0)
 
-    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW))
-    validator.add(take)
+    validator = AnnouncementValidator(RegistrySettings(), lambda: float(NOW), [take])
     payload = announcement_of(Item(KEY, a_record(KEY.id)))
     verdicts = [await validator.validate(KEY.id, payload, "peer") for _ in range(101)]
     assert verdicts == [Verdict.IGNORE] * 100 + [Verdict.ACCEPT]
@@ -292,11 +302,3 @@ async def test_what_is_no_resource_id_cannot_be_watched(resource_id: str) -> Non
     async with simulated_nodes(1, SETTINGS) as (_, [node]):
         with pytest.raises(InvalidValue):
             node.registry.watch(resource_id)
-
-
-@given(st.floats(0, RENEW), st.floats(0, 1e7))
-def test_each_renewal_is_followed_by_one_that_is_later(phase: float, now: float) -> None:
-    for _ in range(20):
-        following = next_renewal(now, phase)
-        assert now + SOONEST / 2 < following <= now + RENEW + 2 * SOONEST
-        now = following

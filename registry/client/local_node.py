@@ -1,0 +1,133 @@
+"""A node acting through itself, for its own identity and for the light clients that call it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
+
+from overlay.errors import CallFailed
+from registry.client.peer_info import MAX_ADDRESSES, PeerInfo
+from registry.client.status import NodeStatus, StatusSource
+from registry.codes import Code
+from registry.errors import HostingRefused, InvalidValue, NotPermitted
+from registry.model.history import HistoryEvent
+from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
+from registry.model.verification import record_is_genuine
+from registry.protocol.error_info import ErrorInfo
+from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, WriteOutcome, build
+from registry.protocol.network import Network
+from registry.quorum.read import Reader
+from registry.quorum.read_machine import ReadOutcome
+from registry.quorum.write import Writer
+from registry.replica.countersign import Countersigner
+from registry.service.invocation import Invocation
+from registry.upkeep.schedule import ScheduleStatus
+
+RunSchedule = Callable[[str], Awaitable[ScheduleStatus]]
+"""Runs the schedule of this name now. Raises InvalidValue for an unknown one."""
+HistorySource = Callable[[str], Awaitable[list[HistoryEvent]]]
+"""What happened to the resource of this id, oldest first."""
+
+
+class LocalNode:
+    """The `NodeApi` of a full node, which acts through itself."""
+
+    def __init__(
+        self,
+        network: Network,
+        writer: Writer,
+        reader: Reader,
+        countersigner: Countersigner,
+        invocation: Invocation,
+        neighbourhood_size: int,
+        status: StatusSource,
+        history: HistorySource,
+        run_schedule: RunSchedule,
+        operators: Collection[str] = (),
+    ) -> None:
+        """`operators`: the peers that may run schedules, besides the node itself."""
+        self.peer_id = network.peer_id
+        self._network = network
+        self._writer = writer
+        self._reader = reader
+        self._countersigner = countersigner
+        self._invocation = invocation
+        self._neighbourhood_size = neighbourhood_size
+        self._status = status
+        self._history = history
+        self._operators = frozenset((*operators, network.peer_id))
+        self._run_schedule = run_schedule
+
+    async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
+        """See `NodeApi.write`."""
+        return await self._writer.write(item, factor=factor, timeout=timeout)
+
+    async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
+        """See `NodeApi.read`."""
+        return await self._reader.read(key_id, ack=ack, timeout=timeout, key_suffices=key_suffices)
+
+    async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
+        """See `NodeApi.countersign`."""
+        if metadata.peer_id == self.peer_id:
+            return await self._countersigner.countersign(key, metadata)
+        return await ask_to_countersign(self._network, key, metadata, timeout=timeout)
+
+    async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
+        """See `NodeApi.neighbours`."""
+        return await self._network.neighbourhood(resource_id, self._neighbourhood_size)
+
+    async def peer_infos(self, resource_id: str, *, timeout: float) -> list[PeerInfo]:
+        """See `NodeApi.peer_infos`."""
+        peers = await self.neighbours(resource_id, timeout=timeout)
+        return [PeerInfo(peer_id, tuple(self._network.addresses_of(peer_id)[:MAX_ADDRESSES])) for peer_id in peers]
+
+    async def service(
+        self,
+        function: str,
+        arguments: Sequence[Any],
+        *,
+        timeout: float,  # noqa: ARG002 - the disk answers when it does
+        caller: str | None = None,
+    ) -> Any:
+        """See `NodeApi.service`. `caller`: the peer that calls, None for this node."""
+        return await self._invocation.call(self.peer_id if caller is None else caller, function, arguments)
+
+    async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:  # noqa: ARG002 - at once
+        """See `NodeApi.progress`."""
+        return self._writer.progress(write_id)
+
+    async def status(self, *, timeout: float) -> NodeStatus:  # noqa: ARG002 - at once
+        """See `NodeApi.status`."""
+        return await self._status()
+
+    async def run_schedule(
+        self,
+        name: str,
+        *,
+        timeout: float,  # noqa: ARG002 - it takes the time that it takes
+        caller: str | None = None,
+    ) -> ScheduleStatus:
+        """See `NodeApi.run_schedule`. `caller`: the peer that calls, None for this node."""
+        if caller is not None and caller not in self._operators:
+            raise NotPermitted(f"the schedule {name[:64]}")
+        return await self._run_schedule(name)
+
+    async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:  # noqa: ARG002 - as above
+        """See `NodeApi.explain`."""
+        return await self._history(key_id)
+
+
+async def ask_to_countersign(network: Network, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
+    """Has a remote peer sign a record as its host. Raises HostingRefused."""
+    body = CountersignBody(key=encode(key), metadata=encode(metadata))
+    try:
+        answer = await network.call_anywhere(metadata.peer_id, COUNTERSIGN, build(body), timeout=timeout)
+        record = decode_state(answer) if isinstance(answer, bytes) else None
+    except (CallFailed, InvalidValue) as error:
+        info = ErrorInfo.of(error).on(metadata.peer_id)
+        raise HostingRefused(info.text, code=info.known_code) from error
+    if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
+        raise HostingRefused(
+            f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER
+        )
+    return record

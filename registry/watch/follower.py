@@ -1,0 +1,181 @@
+"""Follows one watched resource: does what its `SourceMachine` says, and wakes the watchers when their view changes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Collection
+from typing import Protocol
+
+import structlog
+import trio
+
+from overlay.errors import CallFailed
+from overlay.tasks import Broadcast, Wakeup
+from registry.errors import InvalidValue, RegistryError
+from registry.model.merge import ResourceState
+from registry.protocol.error_info import ErrorInfo
+from registry.protocol.messages import Item
+from registry.protocol.network import Clock
+from registry.quorum.read_machine import ReadOutcome
+from registry.settings import RegistrySettings
+from registry.watch.messages import SubscriptionReply, SubscriptionRequest
+from registry.watch.source_machine import LookUp, Read, ReadOwn, SourceMachine, Subscribe
+from registry.watch.view import View
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class WatchingPeer(Protocol):
+    """What following a resource needs of the peer that watches it."""
+
+    settings: RegistrySettings
+    clock: Clock
+    peer_id: str
+    phase: float
+
+    def neighbours(self, key_id: str, /) -> Awaitable[list[str]]:
+        """Who keeps a resource, nearest first, ready to be called."""
+        ...
+
+    def read(self, key_id: str, /) -> Awaitable[ReadOutcome]:
+        """A read through the node acted through, for what no replica gives a subscription on. Raises RegistryError."""
+        ...
+
+    def own(self, key_id: str, /) -> Awaitable[ResourceState | None]:
+        """What this peer itself keeps as a replica whose answers count."""
+        ...
+
+    async def subscribe(self, peer_id: str, request: SubscriptionRequest) -> SubscriptionReply:
+        """Asks a replica for a subscription, or ends it. Raises CallFailed, InvalidValue."""
+        ...
+
+    async def fetch(self, peer_id: str, key_id: str, known: ResourceState) -> ResourceState:
+        """What a replica knows of a resource. Raises CallFailed, InvalidValue."""
+        ...
+
+    def is_connected(self, peer_id: str) -> bool:
+        """Whether this peer is linked to that member."""
+        ...
+
+
+class Follower:
+    """Owned by `Watches`, which runs `run`."""
+
+    def __init__(self, key_id: str, peer: WatchingPeer) -> None:
+        self.view = View(key_id, peer.settings)
+        self.changed = Broadcast()
+        """Sent when something is visible, or ready, that wasn't."""
+        self.on_topic = False
+        """Whether this peer is in the resource's topic, so that announcements there reach it."""
+        self._peer = peer
+        self._machine = SourceMachine(
+            self.view,
+            peer.peer_id,
+            peer.phase,
+            random.Random(),  # noqa: S311 - jitter, not secrets
+            trio.current_time(),
+        )
+        self._poked = Wakeup()
+        self._told_revision = 0
+
+    @property
+    def key_id(self) -> str:
+        """The resource's id."""
+        return self.view.key_id
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether a replica was compared with lately, and lives."""
+        return self._machine.is_fresh(trio.current_time())
+
+    @property
+    def sources(self) -> list[str]:
+        """The replicas that hold subscriptions of ours."""
+        return self._machine.sources
+
+    def take(self, item: Item) -> bool:
+        """Merges one verified update; whether it was news."""
+        return self._telling(self.view.take(item, self._wall_clock()))
+
+    def merge(self, other: ResourceState) -> bool:
+        """Merges verified states; whether anything was news."""
+        return self._telling(self.view.merge(other, self._wall_clock()))
+
+    def note_members(self, members: Collection[str]) -> None:
+        """Somebody came or went: these are the members that this peer is linked to now."""
+        for peer_id in self._machine.members_changed(members, trio.current_time()):
+            self._log_loss(peer_id, "lost")
+        self._poked.set()
+
+    def distrust(self, peer_id: str) -> None:
+        """A source told what can't be true."""
+        self._machine.distrust(peer_id, trio.current_time())
+        self._log_loss(peer_id, "told what isn't signed")
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Keeps the view up to date until cancelled."""
+        machine, key_id = self._machine, self.key_id
+        while True:
+            action = machine.step(trio.current_time(), self._peer.clock())
+            self._telling(news=True)
+            if isinstance(action, Subscribe):
+                async with trio.open_nursery() as nursery:
+                    for peer_id in action.peer_ids:
+                        nursery.start_soon(self._subscribe, peer_id)
+            elif isinstance(action, ReadOwn):
+                own = await self._peer.own(key_id)
+                machine.own_read(own, trio.current_time(), self._peer.clock())
+            elif isinstance(action, LookUp):
+                machine.looked_up(await self._peer.neighbours(key_id), trio.current_time())
+            elif isinstance(action, Read):
+                await self._read()
+            else:
+                with trio.move_on_at(action.until):
+                    await self._poked.wait()
+
+    async def _subscribe(self, peer_id: str) -> None:
+        """Takes or renews a subscription, and fetches what we lack."""
+        machine = self._machine
+        theirs: ResourceState | None = None
+        try:
+            reply = await self._peer.subscribe(peer_id, SubscriptionRequest(self.key_id, self.on_topic))
+            why = reply.error
+            if not why and machine.agreed(peer_id, reply, trio.current_time()):
+                theirs = await self._peer.fetch(peer_id, self.key_id, self.view.state)
+        except (CallFailed, InvalidValue) as error:
+            why = ErrorInfo.of(error)
+        if why:
+            machine.refused(peer_id, trio.current_time())
+            self._log_loss(peer_id, why.text)
+            return
+        machine.compared(
+            peer_id,
+            reply,
+            theirs,
+            is_connected=self._peer.is_connected(peer_id),
+            now=trio.current_time(),
+            wall_clock=self._peer.clock(),
+        )
+        self._telling(news=True)
+
+    async def _read(self) -> None:
+        try:
+            outcome = await self._peer.read(self.key_id)
+        except RegistryError as error:
+            _log.debug("a watched resource can't be read", key_id=self.key_id, error=str(error))
+            return
+        self._machine.read(outcome.resource, is_complete=not outcome.timed_out, wall_clock=self._peer.clock())
+
+    def _telling(self, news: bool) -> bool:
+        """`news`, after waking the watchers if something visible has changed."""
+        if self.view.revision != self._told_revision:
+            self._told_revision = self.view.revision
+            self.changed.send()
+        return news
+
+    def _wall_clock(self) -> int:
+        return int(self._peer.clock())
+
+    def _log_loss(self, peer_id: str, why: str) -> None:
+        _log.debug("a watched replica is replaced", key_id=self.key_id, peer=peer_id, why=why)

@@ -1,0 +1,348 @@
+"""The read's state machine without a network: every order of answers, failures and times in small neighbourhoods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Final, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.errors import KeyNotExists, KeyRemoved
+from registry.model.merge import ResourceState, merged
+from registry.quorum.read_machine import (
+    EMPTY_PATIENCE,
+    HEDGE,
+    TRANSITIONS,
+    Ask,
+    Finish,
+    ReadMachine,
+    ReadOutcome,
+    ReadPhase,
+    Wait,
+)
+from registry.settings import RegistrySettings
+from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_key_tombstone, a_record
+
+SETTINGS: Final = RegistrySettings()
+KEY: Final = a_key()
+OWN: Final = "own"
+LATENCY: Final = 0.02  # seconds between two events that don't wait for a timer
+
+
+class Reply(NamedTuple):
+    """What a replica does when it is asked: `state` is None for one that fails."""
+
+    state: ResourceState | None
+    caught_up: bool = True
+
+
+RECORDS: Final = Reply(ResourceState.of(KEY, [a_record(KEY.id)]))
+OTHER_RECORDS: Final = Reply(ResourceState.of(KEY, [a_record(KEY.id, issuer=OWNER, host=HOST)]))
+KEY_ALONE: Final = Reply(ResourceState.of(KEY, []))
+NOTHING: Final = Reply(ResourceState())
+BEHIND: Final = Reply(ResourceState.of(KEY, [a_record(KEY.id)]), caught_up=False)
+FAILURE: Final = Reply(None)
+REMOVED: Final = Reply(ResourceState.of(None, [], a_key_tombstone(issued=NOW + 1)))
+REPLIES: Final = (RECORDS, KEY_ALONE, NOTHING, FAILURE)
+
+
+class Case(NamedTuple):
+    """One read of a neighbourhood of `size` replicas, this node's own among them or not."""
+
+    size: int
+    own: bool
+    ack: int
+    key_suffices: bool
+    deadline: float = 1.0
+
+    @property
+    def replicas(self) -> list[str]:
+        """Nearest first; the own one isn't the nearest unless it is alone."""
+        others = [f"peer {number}" for number in range(self.size - self.own)]
+        return [*others[:1], OWN, *others[1:]] if self.own else others
+
+
+class Run:
+    """Drives one machine by hand, and checks at every step what always holds."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.now = 0.0
+        self.asked: list[str] = []
+        self.open: list[str] = []
+        self.replies: list[Reply] = []
+        self.timers = 0
+        self.outcome: ReadOutcome | None = None
+        self.until = 0.0
+        self.doubted_since: float | None = None
+        self.machine = ReadMachine(
+            KEY.id,
+            case.replicas,
+            SETTINGS,
+            own=OWN if case.own else None,
+            ack=case.ack,
+            key_suffices=case.key_suffices,
+            deadline=case.deadline,
+        )
+        self.settle()
+
+    def settle(self) -> None:
+        """Does all that the machine wants done now."""
+        while True:
+            before = self.machine.phase
+            action = self.machine.step(self.now, NOW)
+            if self.machine.phase is not before:
+                assert self.machine.phase in TRANSITIONS[before]
+            match action:
+                case Ask(peer_ids):
+                    assert peer_ids, "asking nobody is no step"
+                    for peer_id in peer_ids:
+                        assert peer_id not in self.asked, "nobody is asked twice"
+                        assert peer_id in self.case.replicas
+                    self.asked.extend(peer_ids)
+                    self.open.extend(peer_ids)
+                case Wait(until):
+                    assert self.now < until <= self.case.deadline
+                    assert self.open, "what is waited for?"
+                    self.until = until
+                    self._check_that_it_has_to_wait()
+                    return
+                case Finish(outcome):
+                    assert self.machine.step(self.now, NOW) == action, "it stays finished"
+                    self.outcome = outcome
+                    return
+
+    def reply(self, peer_id: str, reply: Reply) -> None:
+        """The answer or failure of a replica that was asked, a little later."""
+        self.now = min(self.now + LATENCY, self.until)
+        self.open.remove(peer_id)
+        self.replies.append(reply)
+        before = self.machine.resource
+        if reply.state is None:
+            self.machine.failed(peer_id, "broken")
+        else:
+            self.machine.answered(peer_id, reply.state, caught_up=reply.caught_up)
+            assert merged(before, reply.state).digest() == self.machine.resource.digest()
+        assert merged(before, self.machine.resource).digest() == self.machine.resource.digest(), "it only grows"
+        self.settle()
+
+    def time_passes(self) -> None:
+        """Nobody answers until the time up to which the machine wanted to wait."""
+        self.now = self.until
+        self.timers += 1
+        self.settle()
+
+    def _check_that_it_has_to_wait(self) -> None:
+        assert not enough(self.case, self.replies), "all that is wanted is known"
+        doubted = doubtful(self.case, self.replies)
+        if self.machine.phase is not ReadPhase.OWN:
+            assert (self.machine.phase is ReadPhase.DOUBTING) == doubted
+        if doubted and self.doubted_since is None:
+            self.doubted_since = self.now
+        elif not doubted:
+            self.doubted_since = None
+        if self.doubted_since is not None:
+            assert self.now < self.doubted_since + EMPTY_PATIENCE
+
+
+def known(replies: list[Reply]) -> ResourceState:
+    """The merge of all answers."""
+    state = ResourceState()
+    for reply in replies:
+        state = state if reply.state is None else merged(state, reply.state)
+    return state
+
+
+def holding(replies: list[Reply]) -> int:
+    """How many replicas answered for the key."""
+    return sum(reply.state is not None and reply.caught_up and reply.state.key is not None for reply in replies)
+
+
+def answers(replies: list[Reply]) -> int:
+    """How many replicas gave an answer that proves something."""
+    return sum(reply.state is not None and reply.caught_up for reply in replies)
+
+
+def enough(case: Case, replies: list[Reply]) -> bool:
+    """Rule 2 and the majority of rule 3, said once more."""
+    state = known(replies)
+    something = (case.key_suffices and state.key is not None) or bool(state.records(NOW, SETTINGS))
+    return holding(replies) >= max(case.ack, 1) and (something or answers(replies) > case.size // 2)
+
+
+def doubtful(case: Case, replies: list[Reply]) -> bool:
+    """Whether what is known may be nothing, so that only a majority or time decides."""
+    return holding(replies) >= max(case.ack, 1) or (holding(replies) == 0 and answers(replies) > case.size // 2)
+
+
+def check_end(run: Run) -> None:
+    """The outcome against what the rules say of the answers that came, however they came."""
+    outcome, case = run.outcome, run.case
+    assert outcome is not None
+    state = known(run.replies)
+    assert outcome.resource.digest() == state.digest()
+    removed = state.key is None and state.key_tombstone is not None
+    assert outcome.answered == (0 if removed else holding(run.replies))
+    problems = sum(reply.state is None or not reply.caught_up or reply.state.key is None for reply in run.replies)
+    assert len(outcome.errors) == problems + removed
+    assert outcome.timed_out == (run.now >= case.deadline and not enough(case, run.replies))
+    doubt_over = run.doubted_since is not None and run.now >= run.doubted_since + EMPTY_PATIENCE
+    nobody_left = len(run.asked) == case.size and not run.open
+    assert enough(case, run.replies) or nobody_left or doubt_over or outcome.timed_out, "it ended too early"
+    assert run.now <= case.deadline
+
+
+def explore(case: Case, replies: tuple[Reply, ...], *, max_timers: int) -> Iterator[Run]:
+    """All courses that a read can take, each as the finished run."""
+    courses: list[list[Callable[[Run], None]]] = [[]]
+    while courses:
+        course = courses.pop()
+        run = Run(case)
+        for event in course:
+            event(run)
+        if run.outcome is not None:
+            yield run
+            continue
+        for peer_id, reply in product(run.open, replies):
+            courses.append([*course, lambda run, peer_id=peer_id, reply=reply: run.reply(peer_id, reply)])  # type: ignore[misc]
+        if run.timers < max_timers or len(run.asked) == case.size:
+            courses.append([*course, Run.time_passes])
+
+
+CASES: Final = [
+    Case(size, own, ack, key_suffices)
+    for size in (1, 2, 3)
+    for own in (False, True)
+    for ack in range(size + 2)
+    for key_suffices in (False, True)
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_course_of_a_small_read_ends_as_the_rules_say(case: Case) -> None:
+    courses = 0
+    for run in explore(case, REPLIES, max_timers=2):
+        check_end(run)
+        courses += 1
+    assert courses >= len(REPLIES) + 1
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_answers_that_prove_nothing_and_tombstones_end_as_the_rules_say_too(own: bool) -> None:
+    for run in explore(Case(2, own, 1, key_suffices=False), (RECORDS, BEHIND, REMOVED, NOTHING), max_timers=2):
+        check_end(run)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(
+    st.builds(
+        Case, st.integers(1, 9), st.booleans(), st.integers(-1, 10), st.booleans(), st.sampled_from([0.01, 0.2, 1.0, 9])
+    ),
+    st.data(),
+)
+def test_every_course_of_a_larger_read_ends_by_its_deadline_as_the_rules_say(case: Case, data: st.DataObject) -> None:
+    run = Run(case)
+    replies = st.sampled_from([RECORDS, OTHER_RECORDS, KEY_ALONE, NOTHING, BEHIND, FAILURE, REMOVED])
+    while run.outcome is None:
+        peer_id = data.draw(st.sampled_from([None, *run.open]))
+        if peer_id is None:
+            run.time_passes()
+        else:
+            run.reply(peer_id, data.draw(replies))
+    check_end(run)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.permutations([RECORDS, OTHER_RECORDS, KEY_ALONE, NOTHING, FAILURE]))
+def test_the_order_of_the_answers_of_all_replicas_makes_no_difference(replies: list[Reply]) -> None:
+    run = Run(Case(5, own=False, ack=4, key_suffices=False))
+    for reply in replies:
+        while not run.open:
+            run.time_passes()
+        run.reply(run.open[0], reply)
+    assert run.outcome is not None
+    assert run.outcome.resource.digest() == known([*REPLIES, OTHER_RECORDS]).digest()
+    assert (run.outcome.answered, len(run.outcome.errors)) == (3, 2)
+
+
+def test_as_many_as_are_needed_are_asked_the_nearest_first() -> None:
+    run = Run(Case(5, own=False, ack=2, key_suffices=False))
+    assert run.asked == ["peer 0", "peer 1"]
+    run.reply("peer 1", FAILURE)
+    assert run.asked == ["peer 0", "peer 1", "peer 2"], "the next makes up for one that failed"
+    run.reply("peer 0", RECORDS)
+    run.reply("peer 2", RECORDS)
+    assert run.outcome is not None
+    assert run.outcome.errors == ["broken on peer 1"]
+
+
+def test_when_nobody_answers_for_a_moment_all_are_asked() -> None:
+    run = Run(Case(5, own=False, ack=1, key_suffices=False))
+    assert run.until == HEDGE
+    run.time_passes()
+    assert len(run.asked) == 5
+    assert run.until == run.case.deadline
+
+
+def test_the_own_replica_is_asked_alone_first() -> None:
+    run = Run(Case(4, own=True, ack=3, key_suffices=False))
+    assert run.asked == [OWN]
+    assert run.machine.phase is ReadPhase.OWN
+    run.reply(OWN, RECORDS)
+    assert run.asked == [OWN, "peer 0", "peer 1"]
+
+
+def test_an_empty_answer_waits_for_a_majority_but_not_long() -> None:
+    run = Run(Case(5, own=False, ack=1, key_suffices=False))
+    run.reply("peer 0", KEY_ALONE)
+    assert run.machine.phase is ReadPhase.DOUBTING
+    assert run.asked == ["peer 0", "peer 1", "peer 2"], "a majority"
+    began = run.now
+    run.reply("peer 1", KEY_ALONE)
+    assert run.until == began + EMPTY_PATIENCE, "patience is had once"
+    run.time_passes()
+    assert run.outcome is not None
+    assert not run.outcome.timed_out
+    assert run.outcome.resource == KEY_ALONE.state
+
+
+def test_whoever_holds_a_key_that_a_majority_lacks_ends_the_doubt() -> None:
+    run = Run(Case(5, own=False, ack=2, key_suffices=False))
+    for number in range(3):
+        run.reply(f"peer {number}", NOTHING)
+    assert run.machine.phase is ReadPhase.DOUBTING
+    run.reply("peer 3", RECORDS)
+    assert run.machine.phase is ReadPhase.GATHERING
+    assert run.until == run.case.deadline
+    run.reply("peer 4", NOTHING)
+    assert run.outcome is not None, "all have answered"
+    assert run.outcome.answered == 1
+    assert run.outcome.errors == [f"{KeyNotExists(KEY.id)} on peer {number}" for number in (0, 1, 2, 4)]
+
+
+def test_a_removed_resource_is_answered_by_nobody_and_the_removal_is_told_first() -> None:
+    run = Run(Case(2, own=False, ack=1, key_suffices=False))
+    run.reply("peer 0", REMOVED)
+    run.reply("peer 1", KEY_ALONE)
+    assert run.outcome is not None
+    assert run.outcome.answered == 0
+    assert run.outcome.errors[0] == str(KeyRemoved(KEY.id))
+
+
+def test_nobody_answers_who_was_not_asked() -> None:
+    run = Run(Case(3, own=False, ack=1, key_suffices=False))
+    with pytest.raises(ValueError, match="wasn't asked"):
+        run.machine.failed("peer 2", "broken")
+    run.reply("peer 0", NOTHING)
+    with pytest.raises(ValueError, match="has answered already"):
+        run.machine.failed("peer 0", "broken")
+
+
+def test_a_neighbourhood_of_nobody_is_done_at_once() -> None:
+    run = Run(Case(0, own=False, ack=1, key_suffices=False))
+    assert run.outcome is not None
+    assert run.outcome.resource.is_empty()
+    assert not run.outcome.timed_out
