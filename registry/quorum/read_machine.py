@@ -48,7 +48,7 @@ class Ask(NamedTuple):
     peer_ids: tuple[str, ...]
 
 
-class Wait(NamedTuple):
+class AwaitAnswer(NamedTuple):
     """Wait for an answer or a failure, at most until then (seconds of the monotonic clock)."""
 
     until: float
@@ -81,7 +81,7 @@ TRANSITIONS: Final[dict[ReadPhase, frozenset[ReadPhase]]] = {
 
 
 class ReadMachine:
-    """One read. Tell it what happens by `answered` and `failed`, then call `step` until it says Wait or Finish."""
+    """One read. Tell it what happens by `answered` and `failed`, then call `step` until it waits or has finished."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class ReadMachine:
         self._close(peer_id)
         self._outcome.errors.append(cause.on(peer_id))
 
-    def step(self, now: float, wall_clock: int) -> Ask | Wait | Finish:
+    def step(self, now: float, wall_clock: int) -> Ask | AwaitAnswer | Finish:
         """What to do next. `now`: seconds of the monotonic clock; `wall_clock`: seconds since 1970, by which records
         are live or expired."""
         if self._phase is not ReadPhase.FINISHED and self._own is not None:
@@ -154,14 +154,14 @@ class ReadMachine:
         if self._is_done(now, wall_clock):
             return Finish(self._outcome)
         if self._phase is ReadPhase.OWN:
-            return Wait(self._deadline)
+            return AwaitAnswer(self._deadline)
         peer_ids = self._next_to_ask(now, wall_clock)
         if peer_ids:
             return Ask(peer_ids)
         if not self._open:
             self._finish()
             return Finish(self._outcome)
-        return Wait(min(self._wake_at(now), self._deadline))
+        return AwaitAnswer(min(self._wake_at(now), self._deadline))
 
     def _is_done(self, now: float, wall_clock: int) -> bool:
         if self._phase is ReadPhase.FINISHED:

@@ -14,10 +14,12 @@ from registry.client.node_operations import OPERATIONS, READ, SERVICE, WRITE, Ca
 from registry.client.peer_info import PeerInfo
 from registry.client.remote_node import RemoteNode
 from registry.client.status import NodeStatus
+from registry.codes import Code
 from registry.errors import HostingRefused, NodeUnavailable, NotPermitted, RegistryRefusal
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item, WriteOutcome, build
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
@@ -37,8 +39,9 @@ from tests.unit.registry.builders import (
 )
 
 KEY = a_key()
+UNREACHABLE = ErrorInfo(Code.UNREACHABLE, "unreachable on somebody")
 RESOURCE = ResourceState.of(KEY, [a_record(KEY.id)])
-OUTCOME = WriteOutcome(stored=2, targets=3, errors=("unreachable on somebody",), write_id="a write")
+OUTCOME = WriteOutcome(stored=2, targets=3, errors=(UNREACHABLE,), write_id="a write")
 INFO = PeerInfo(HOST.peer_id, ("/ip4/127.0.0.1/tcp/1",))
 STATUS = NodeStatus(HOST.peer_id, (), (), 1, 2, 3, 4.5, ready=True, particles={"taken": 1.0})
 EVENT = HistoryEvent(NOW, KEY.id, "", "", "stored")
@@ -65,7 +68,7 @@ class FakeNode:
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         await self._answer(timeout, "read", key_id, ack, key_suffices)
         outcome = ReadOutcome()
-        outcome.resource, outcome.answered, outcome.errors, outcome.timed_out = self.resource, 3, ["an error"], True
+        outcome.resource, outcome.answered, outcome.errors, outcome.timed_out = self.resource, 3, [UNREACHABLE], True
         return outcome
 
     async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
@@ -154,7 +157,7 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
     assert await remote.write(item, factor=2, timeout=5) == OUTCOME
     assert await remote.write(Item(a_key_tombstone()), factor=-1, timeout=5) == OUTCOME
     read = await remote.read(KEY.id, ack=2, timeout=5, key_suffices=True)
-    assert (read.resource, read.answered, read.errors, read.timed_out) == (RESOURCE, 3, ["an error"], True)
+    assert (read.resource, read.answered, read.errors, read.timed_out) == (RESOURCE, 3, [UNREACHABLE], True)
     assert await remote.countersign(KEY, metadata, timeout=5) == hosted(metadata, HOST, NOW)
     assert await remote.neighbours(KEY.id, timeout=5) == [HOST.peer_id]
     assert await remote.peer_infos(KEY.id, timeout=5) == [INFO]

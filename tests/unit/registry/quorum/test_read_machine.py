@@ -10,18 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.codes import Code
 from registry.errors import KeyNotExists, KeyRemoved
 from registry.model.merge import ResourceState, merged
+from registry.protocol.error_info import ErrorInfo
 from registry.quorum.read_machine import (
     EMPTY_PATIENCE,
     HEDGE,
     TRANSITIONS,
     Ask,
+    AwaitAnswer,
     Finish,
     ReadMachine,
     ReadOutcome,
     ReadPhase,
-    Wait,
 )
 from registry.settings import RegistrySettings
 from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_key_tombstone, a_record
@@ -29,6 +31,7 @@ from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_key_tombston
 SETTINGS: Final = RegistrySettings()
 KEY: Final = a_key()
 OWN: Final = "own"
+BROKEN: Final = ErrorInfo(Code.UNREACHABLE, "broken")
 LATENCY: Final = 0.02  # seconds between two events that don't wait for a timer
 
 
@@ -104,7 +107,7 @@ class Run:
                         assert peer_id in self.case.replicas
                     self.asked.extend(peer_ids)
                     self.open.extend(peer_ids)
-                case Wait(until):
+                case AwaitAnswer(until):
                     assert self.now < until <= self.case.deadline
                     assert self.open, "what is waited for?"
                     self.until = until
@@ -122,7 +125,7 @@ class Run:
         self.replies.append(reply)
         before = self.machine.resource
         if reply.state is None:
-            self.machine.failed(peer_id, "broken")
+            self.machine.failed(peer_id, BROKEN)
         else:
             self.machine.answered(peer_id, reply.state, caught_up=reply.caught_up)
             assert merged(before, reply.state).digest() == self.machine.resource.digest()
@@ -276,7 +279,7 @@ def test_as_many_as_are_needed_are_asked_the_nearest_first() -> None:
     run.reply("peer 0", RECORDS)
     run.reply("peer 2", RECORDS)
     assert run.outcome is not None
-    assert run.outcome.errors == ["broken on peer 1"]
+    assert run.outcome.errors == [BROKEN.on("peer 1")]
 
 
 def test_when_nobody_answers_for_a_moment_all_are_asked() -> None:
@@ -320,7 +323,7 @@ def test_whoever_holds_a_key_that_a_majority_lacks_ends_the_doubt() -> None:
     run.reply("peer 4", NOTHING)
     assert run.outcome is not None, "all have answered"
     assert run.outcome.answered == 1
-    assert run.outcome.errors == [f"{KeyNotExists(KEY.id)} on peer {number}" for number in (0, 1, 2, 4)]
+    assert run.outcome.errors == [ErrorInfo.of(KeyNotExists(KEY.id)).on(f"peer {number}") for number in (0, 1, 2, 4)]
 
 
 def test_a_removed_resource_is_answered_by_nobody_and_the_removal_is_told_first() -> None:
@@ -329,16 +332,16 @@ def test_a_removed_resource_is_answered_by_nobody_and_the_removal_is_told_first(
     run.reply("peer 1", KEY_ALONE)
     assert run.outcome is not None
     assert run.outcome.answered == 0
-    assert run.outcome.errors[0] == str(KeyRemoved(KEY.id))
+    assert run.outcome.errors[0] == ErrorInfo.of(KeyRemoved(KEY.id))
 
 
 def test_nobody_answers_who_was_not_asked() -> None:
     run = Run(Case(3, own=False, ack=1, key_suffices=False))
     with pytest.raises(ValueError, match="wasn't asked"):
-        run.machine.failed("peer 2", "broken")
+        run.machine.failed("peer 2", BROKEN)
     run.reply("peer 0", NOTHING)
     with pytest.raises(ValueError, match="has answered already"):
-        run.machine.failed("peer 0", "broken")
+        run.machine.failed("peer 0", BROKEN)
 
 
 def test_a_neighbourhood_of_nobody_is_done_at_once() -> None:

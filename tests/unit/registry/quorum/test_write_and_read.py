@@ -91,7 +91,7 @@ async def test_an_issuer_ahead_of_its_clock_waits_rather_than_being_refused(auto
 
 
 async def test_a_replica_that_missed_a_tombstone_brings_no_dead_service_back(autojump_clock) -> None:
-    """docs/design.md, original\'s fault 14."""
+    """docs/design.md, original's fault 14."""
     async with simulated_nodes(5, clock=clock) as (network, nodes):
         resource_id = await make_resource(nodes[0])
         await nodes[1].registry.register_service(resource_id, "v", nodes[1].peer_id, None, factor=5)
@@ -103,7 +103,7 @@ async def test_a_replica_that_missed_a_tombstone_brings_no_dead_service_back(aut
 
 
 async def test_records_that_a_neighbour_invents_are_dropped(autojump_clock) -> None:
-    """docs/design.md, original\'s fault 13."""
+    """docs/design.md, original's fault 13."""
     async with simulated_nodes(5, clock=clock) as (_, nodes):
         resource_id = await make_resource(nodes[0])
         await nodes[1].registry.register_service(resource_id, "true", nodes[1].peer_id, None, factor=5)
@@ -127,7 +127,7 @@ async def test_records_that_a_neighbour_invents_are_dropped(autojump_clock) -> N
 
 
 async def test_the_true_cause_of_a_failed_remote_registration_is_told(autojump_clock) -> None:
-    """docs/design.md, original\'s fault 20."""
+    """docs/design.md, original's fault 20."""
     async with simulated_nodes(3, clock=clock) as (_, nodes):
         resource_id = await make_resource(nodes[0], factor=3)
         nowhere = Identity.from_seed(b"n" * 32).peer_id
@@ -452,7 +452,7 @@ def acting_through(node: SimulatedNode, node_api: NodeApi) -> Registry:
         node.identity,
         node_api,
         node.parts.host,
-        TimestampLog(node.store),
+        TimestampLog(node.store, node.parts.replica.ingest),
         node.parts.watches,
         RegistrySettings(),
         clock,
