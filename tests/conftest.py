@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-WORKERS: Final = 4  # on two cores: most tests wait for other processes most of the time
+WORKERS: Final = 3  # on two cores: tests often wait for other processes
 ORDER: Final = ("aqua", "end_to_end", "simulation", "unit")
 TOGETHER: Final = (
     "tests/aqua/",
