@@ -13,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
-WORKERS: Final = 4  # on two cores: most tests wait for other processes most of the time
+WORKERS: Final = 3  # on two cores: tests often wait for other processes
 ORDER: Final = ("aqua", "end_to_end", "simulation", "unit")
 TOGETHER: Final = (
     "tests/aqua/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +24,11 @@ FOLDER = Path(__file__).parent / ".interpreter"
 def interpreter_folder() -> Path:
     """Where the interpreter is; tests skip where npm can't fetch it, but never in CI."""
     try:
-        if not is_installed(FOLDER):
-            install(FOLDER)
-        load_module(FOLDER)
+        with Path(__file__).open() as own:
+            fcntl.flock(own, fcntl.LOCK_EX)  # other workers need it too
+            if not is_installed(FOLDER):
+                install(FOLDER)
+            load_module(FOLDER)
     except NotInstalled as error:
         if os.environ.get("CI"):
             raise

@@ -6,7 +6,7 @@ from overlay.discovery.address_book import AddressBook, parse_dialable, parse_pe
 from overlay.errors import AddressError
 from overlay.identity import Identity
 
-PEER, OTHER = Identity.generate().peer_id, Identity.generate().peer_id
+PEER, OTHER = (Identity.from_seed(bytes([number]) * 32).peer_id for number in (1, 2))
 
 
 @pytest.mark.parametrize(
