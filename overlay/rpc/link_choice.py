@@ -31,13 +31,24 @@ class Candidate(Protocol):
     """What is compared of a link that is up, or was."""
 
     @property
-    def opened_by(self) -> str: ...
+    def opened_by(self) -> str:
+        """The id of the peer that opened its stream."""
+        ...
+
     @property
-    def remote(self) -> Hello | None: ...
+    def remote(self) -> Hello | None:
+        """What the other side said of itself."""
+        ...
+
     @property
-    def up_since(self) -> float: ...
+    def up_since(self) -> float:
+        """When it came up, by Trio's clock."""
+        ...
+
     @property
-    def usable(self) -> bool: ...
+    def usable(self) -> bool:
+        """Whether calls can be made on it."""
+        ...
 
 
 def choose(new: Candidate, current: Candidate | None, simultaneous: float) -> Choice:

@@ -16,6 +16,9 @@ class SlotLocks:
     def __init__(self) -> None:
         self._locks: dict[Slot, trio.Lock] = {}
 
+    def __len__(self) -> int:
+        return len(self._locks)
+
     @asynccontextmanager
     async def locked(self, slot: Slot) -> AsyncIterator[None]:
         """Hold the lock of a slot within the block."""
