@@ -6,8 +6,8 @@ Rules (k = 20 members keep a resource; H = k + 8):
    where there are fewer; all of it is known and linked. It is never smaller than the subtree in which the estimate of
    the network's size expects 14 members, so that ids ground close to this member don't shrink it; and it is cut where
    it would hold more than `MOST_HOME` members.
-3. A farther bucket is *thin* when a lookup in it, asking for H, got fewer: then these are all, and they are linked too.
-   What we happen to be linked with never says so.
+3. A farther bucket is *thin* when a lookup in it, asking for H, got fewer: then these are all, and they are linked
+   too. What we happen to be linked with never says so. It counts as complete while it has fewer than `THIN`.
 4. A neighbourhood is *exact* when each bucket that its members come from is complete: in the home, or thin. Bucket i
    holds just the distances from ((d >> i) ^ 1) << i on, 2**i of them, where d is the distance of the target from us:
    the buckets' ranges of distances are disjoint, and walking them in that order meets members in theirs.
@@ -24,6 +24,9 @@ from overlay.discovery.keyspace import POSITION_BITS
 
 HOME_SIZE: Final = 28
 """Members that a home has at least: k and the margin by which views of the network may differ."""
+THIN: Final = HOME_SIZE - 4
+"""From so many members on, a thin bucket isn't taken as known completely: while it has fewer than `HOME_SIZE`, its
+members have us in their own homes and newcomers among them link to us; from then on they would go unnoticed."""
 MOST_HOME: Final = 160
 FLOOR_EXPECTS: Final = 14
 CONFIRMED_FOR: Final = 600.0
@@ -95,11 +98,11 @@ class Home:
 
     def thin_buckets(self) -> list[int]:
         """Buckets outside of the home that are known completely."""
-        return [bucket for bucket in self._thin_since if bucket >= self.height]
+        return [bucket for bucket in self._thin_since if bucket >= self.height and self._is_thin(bucket)]
 
     def far_buckets(self) -> list[int]:
         """Buckets outside of the home that aren't: where far contacts are needed."""
-        return [bucket for bucket in range(self.height, POSITION_BITS) if bucket not in self._thin_since]
+        return [bucket for bucket in range(self.height, POSITION_BITS) if not self._is_thin(bucket)]
 
     def keeps(self, position: int) -> bool:
         """Whether a link to a member at `position` belongs to what has to be known completely."""
@@ -131,7 +134,7 @@ class Home:
         for bucket in walk(self.own ^ target):
             if bucket is None:
                 found.append(own_name)
-            elif bucket < self.height or bucket in self._thin_since:
+            elif bucket < self.height or self._is_thin(bucket):
                 members = self._buckets.get(bucket)
                 if members:
                     found += _by_distance(target, members)
@@ -140,6 +143,9 @@ class Home:
             if len(found) >= count:
                 return found[:count]
         return found
+
+    def _is_thin(self, bucket: int) -> bool:
+        return bucket in self._thin_since and len(self._buckets.get(bucket, ())) < THIN
 
     def _measured(self, more: Mapping[int, int]) -> int:
         """The home's height, with so many `more` members in each bucket."""

@@ -1,7 +1,7 @@
 """Neighbourhoods remembered from lookups, so that the resources near one needn't each be looked up.
 
-A lookup asks for `ASK_FOR` members. Those within the subtree one level below the farthest of them are all that there
-are in it; where they are at least k, the neighbourhood of every position in that subtree is among them.
+Whoever answers a lookup tells its whole home when the target lies in it (`overlay.discovery.route`): a subtree of the
+keyspace with all of its members. The neighbourhood of every position in that subtree is among them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from overlay.discovery.keyspace import POSITION_BITS
 
-ASK_FOR: Final = 48
 BELIEVED_FOR: Final = 300.0
 MOST_REGIONS: Final = 256
 
@@ -37,18 +36,13 @@ class Regions:
     def __len__(self) -> int:
         return len(self._regions)
 
-    def remember(self, target: int, members: Mapping[str, int], least: int) -> Region | None:
-        """The region that a lookup around `target` found, if at least `least` of its members are in it.
+    def remember(self, target: int, height: int, members: Mapping[str, int]) -> None:
+        """All members whose positions differ from `target` only in the last `height` bits are these, as somebody told.
 
-        `members`: those found, with their positions; when fewer than `ASK_FOR` were found, they're all that there are.
+        Whoever is named but lies elsewhere doesn't count.
         """
-        distances = sorted(position ^ target for position in members.values())
-        height = distances[-1].bit_length() - 1 if len(distances) >= ASK_FOR else POSITION_BITS
         inside = {name: position for name, position in members.items() if (position ^ target).bit_length() <= height}
-        if height < 0 or len(inside) < min(least, len(members)):
-            return None
-        region = self._regions[height, target >> height] = Region(target, height, inside)
-        return region
+        self._regions[height, target >> height] = Region(target, height, inside)
 
     def nearest(self, target: int, count: int) -> list[str] | None:
         """The `count` members nearest to `target`, nearest first, if a region that is remembered tells; else None."""
@@ -62,6 +56,11 @@ class Regions:
         """A member couldn't be reached: the regions that name it are looked up anew."""
         for key in [key for key, region in self._regions.items() if member in region.members]:
             self._regions.pop(key, None)
+
+    def note_member(self, position: int) -> None:
+        """A member came up there: the regions around it are looked up anew."""
+        for height, prefix in [key for key in self._regions if position >> key[0] == key[1]]:
+            self._regions.pop((height, prefix), None)
 
     def clear(self) -> None:
         """Believe nothing any more, as after an isolation."""

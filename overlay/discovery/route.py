@@ -26,6 +26,8 @@ PATHS: Final = 3
 TRIES: Final = 4
 MOST_HOPS: Final = 12
 MOST_FORWARDS: Final = 32
+MOST_NAMED: Final = 96
+"""Members that an answer names at most."""
 SPARSE: Final = 2.0
 
 
@@ -47,6 +49,9 @@ class RouteAnswer(Struct, frozen=True):
 
     names: tuple[str, ...]
     is_exact: bool
+    height: int = 0
+    """When positive: the names are all members whose positions differ from the target only in the last so many bits,
+    and these may be more than were asked for. So whoever asked knows a whole region."""
 
 
 class Forward(Struct, frozen=True):
@@ -75,7 +80,7 @@ class Hop:
         request = self._request
         exact = self._home.exact(request.target, request.count, own_name=self._own_name) if is_confirmed else None
         if exact is not None:
-            return RouteAnswer(tuple(exact), True)
+            return self._whole_home() or RouteAnswer(tuple(exact), True)
         own_distance = self._home.own ^ request.target
         forwards = request.forwards - self._tries - 1
         if self._tries < TRIES and request.hops > 0 and forwards >= 0:
@@ -91,6 +96,17 @@ class Hop:
                 return Forward(to, RouteRequest(request.id, request.target, request.count, request.hops - 1, forwards))
         near = nearest_linked(request.target, request.count, self._links, self._home.own, self._own_name)
         return RouteAnswer(tuple(near), False)
+
+    def _whole_home(self) -> RouteAnswer | None:
+        """All of the home, when the target lies in it, and it has as many members as were asked for but not too many."""
+        request, height = self._request, self._home.height
+        members = self._home.members()
+        if (self._home.own ^ request.target).bit_length() > height or not request.count <= len(
+            members
+        ) + 1 <= MOST_NAMED:
+            return None
+        known = {**members, self._own_name: self._home.own}
+        return RouteAnswer(tuple(sorted(known, key=lambda name: known[name] ^ request.target)), True, height)
 
 
 def nearest_linked(target: int, count: int, links: Mapping[str, int], own: int, own_name: str) -> list[str]:
@@ -117,11 +133,18 @@ class RouteResult:
         self._count = count
         self._names: dict[str, int] = {}
         self.answers = 0
+        self.is_exact = False
+        """Whether one of those that answered knows the neighbourhood completely, as it says."""
+        self.region: tuple[int, tuple[str, ...]] | None = None
+        """The largest region that an answer told completely: its height, and its members."""
 
     def add(self, answer: RouteAnswer, positions: Iterable[int]) -> None:
         """An answer, and the positions of those that it names, in its order."""
         self.answers += 1
-        for name, position in zip(answer.names[: self._count], positions, strict=False):
+        self.is_exact = self.is_exact or answer.is_exact
+        if answer.height > (self.region[0] if self.region else 0):
+            self.region = answer.height, answer.names
+        for name, position in zip(answer.names[:MOST_NAMED], positions, strict=False):
             self._names[name] = position ^ self._target
 
     def names(self) -> list[str]:

@@ -102,8 +102,11 @@ async def test_six_peers_join_in_any_order_and_agree(bootstraps_start: str) -> N
         assert all(peer.statistics().loop_lag_max >= peer.statistics().loop_lag_p99 > 0 for peer in peers)
 
 
-async def quiet(peers: Sequence[OverlayPeer], seconds: float = 1.0) -> None:
-    """Until nobody has come or gone for a while: two peers that dial each other at the same time part for a moment."""
+async def quiet(peers: Sequence[OverlayPeer], seconds: float = 4.0) -> None:
+    """Until nobody has come or gone for a while: two peers that dial each other at the same time part for a moment.
+
+    Each looks its own position up again 1 to 1.5 seconds after a change, which may bring the next.
+    """
     changed = Broadcast()
     for peer in peers:
         peer.on_membership_change(changed.send)

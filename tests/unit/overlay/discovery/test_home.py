@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.discovery.home import CONFIRMED_FOR, HOME_SIZE, MOST_HOME, Home, walk
+from overlay.discovery.home import CONFIRMED_FOR, HOME_SIZE, MOST_HOME, THIN, Home, walk
 from overlay.discovery.keyspace import POSITION_BITS
 from tests.simulation.overlay.positions import KINDS, nearest_of, some_positions
 
@@ -94,6 +94,21 @@ def test_a_bucket_that_no_lookup_found_thin_is_not_known_however_few_links_lead_
     assert home.exact(far, K, own_name="own") is None
     home.note_bucket(255, 1, now=0.0)
     assert home.exact(far, 1, own_name="own") == ["far"]
+
+
+def test_a_thin_bucket_that_fills_is_not_known_completely_any_more() -> None:
+    home = Home(0)
+    for position in range(1, HOME_SIZE + 1):
+        home.add(str(position), position)
+    far = 1 << 255
+    home.note_bucket(255, THIN - 1, now=0.0)
+    for position in range(far, far + THIN - 1):
+        home.add(str(position), position)
+    assert home.thin_buckets() == [255]
+    assert home.exact(far, K, own_name="own") is not None
+    home.add("newcomer", far + THIN)
+    assert home.thin_buckets() == []
+    assert home.exact(far, K, own_name="own") is None
 
 
 def test_ground_ids_do_not_shrink_a_home_below_what_the_networks_size_lets_expect() -> None:

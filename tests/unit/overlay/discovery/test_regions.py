@@ -7,8 +7,8 @@ import random
 import pytest
 
 from overlay.discovery.keyspace import POSITION_BITS
-from overlay.discovery.regions import ASK_FOR, BELIEVED_FOR, MOST_REGIONS, Regions
-from tests.simulation.overlay.positions import KINDS, nearest_of, some_positions
+from overlay.discovery.regions import BELIEVED_FOR, MOST_REGIONS, Regions
+from tests.simulation.overlay.positions import KINDS, nearest_of, some_positions, within
 
 K = 20
 
@@ -22,20 +22,22 @@ class Clock:
         return self.now
 
 
-def found(positions: list[int], target: int, count: int = ASK_FOR) -> dict[str, int]:
-    """What a lookup finds around a target."""
-    return {str(position): position for position in nearest_of(positions, target, count)}
+def remembered(regions: Regions, positions: list[int], target: int, height: int) -> None:
+    """What whoever has its home there tells."""
+    members = within(positions, target, height)
+    if len(members) >= K or height == POSITION_BITS:
+        regions.remember(target, height, {str(position): position for position in members})
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [5, 30, 48, 49, 100, 1000])
+@pytest.mark.parametrize("size", [5, 30, 100, 1000])
 def test_what_is_remembered_is_what_brute_force_finds(kind: str, size: int) -> None:
     randomness = random.Random(size)
     positions = some_positions(size, randomness, kind)
     regions, hits = Regions(Clock()), 0
     for _ in range(40):
-        target = randomness.getrandbits(POSITION_BITS)
-        regions.remember(target, found(positions, target), K)
+        target = randomness.choice(positions) ^ randomness.getrandbits(200)
+        remembered(regions, positions, target, POSITION_BITS - randomness.randrange(8))
         for _ in range(10):
             other = randomness.getrandbits(POSITION_BITS)
             near = target ^ (other >> randomness.randrange(POSITION_BITS))
@@ -44,14 +46,21 @@ def test_what_is_remembered_is_what_brute_force_finds(kind: str, size: int) -> N
                 if told is not None:
                     hits += 1
                     assert told == [str(position) for position in nearest_of(positions, looked_up, K)]
-    # Exponentially spread, members that are far are all about equally far: no subtree below the farthest has any.
-    assert hits or kind == "exponential"
+    assert hits
+
+
+def test_who_is_named_but_lies_elsewhere_does_not_count() -> None:
+    regions = Regions(Clock())
+    regions.remember(0, POSITION_BITS - 1, {**{str(position): position for position in range(K)}, "far": 1 << 255})
+    told = regions.nearest(1 << 254, K)
+    assert told is not None
+    assert "far" not in told
 
 
 def test_a_region_is_believed_for_a_while_only() -> None:
     clock = Clock()
     regions = Regions(clock)
-    regions.remember(0, {"a": 1, "b": 2}, K)
+    regions.remember(0, POSITION_BITS, {"a": 1, "b": 2})
     clock.now = BELIEVED_FOR - 1
     assert regions.nearest(7, K) == ["b", "a"]
     clock.now = BELIEVED_FOR + 1
@@ -60,19 +69,27 @@ def test_a_region_is_believed_for_a_while_only() -> None:
 
 def test_a_member_that_could_not_be_reached_has_its_regions_forgotten() -> None:
     regions = Regions(Clock())
-    regions.remember(0, {"a": 1, "b": 2}, K)
+    regions.remember(0, POSITION_BITS, {"a": 1, "b": 2})
     regions.forget("c")
     assert regions.nearest(0, K) == ["a", "b"]
     regions.forget("b")
     assert regions.nearest(0, K) is None
 
 
+def test_a_newcomer_has_the_regions_around_it_looked_up_anew() -> None:
+    regions = Regions(Clock())
+    regions.remember(0, 100, {str(position): position for position in range(1, K + 5)})
+    regions.note_member(1 << 200)
+    assert regions.nearest(7, K) is not None
+    regions.note_member(1 << 99)
+    assert regions.nearest(7, K) is None
+
+
 def test_regions_are_bounded() -> None:
     regions = Regions(Clock())
     targets = [number << 200 for number in range(2 * MOST_REGIONS)]
     for target in targets:
-        near = [target ^ distance for distance in [*range(1, ASK_FOR), 1 << 100]]
-        regions.remember(target, {str(position): position for position in near}, K)
+        regions.remember(target, 100, {str(target ^ distance): target ^ distance for distance in range(1, K + 5)})
     assert len(regions) == MOST_REGIONS
     assert regions.nearest(targets[0], K) is None, "the oldest gave way"
     assert regions.nearest(targets[-1], K) is not None

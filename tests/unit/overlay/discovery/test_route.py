@@ -39,7 +39,17 @@ def a_hop(target: int, links: dict[str, int], *, hops: int = MOST_HOPS, forwards
 
 def test_a_hop_that_knows_exactly_answers() -> None:
     answer = a_hop(0, {}).next_step(is_confirmed=True)
-    assert answer == RouteAnswer(("own", *map(str, range(1, K))), True)
+    assert answer == RouteAnswer(("own", *map(str, range(1, HOME_SIZE + 1))), True, 5)
+
+
+def test_outside_of_its_home_it_names_those_asked_for_alone() -> None:
+    home = a_home()
+    home.note_bucket(POSITION_BITS - 1, 2, 0.0)
+    for position in (TOP, TOP + 1):
+        home.add(str(position), position)
+    request = RouteRequest(b"1", TOP, 2, MOST_HOPS, MOST_FORWARDS)
+    answer = Hop(request, home, {}, own_name="own", avoid=[]).next_step(is_confirmed=True)
+    assert answer == RouteAnswer((str(TOP), str(TOP + 1)), True)
 
 
 def test_without_confirmation_it_claims_nothing() -> None:
