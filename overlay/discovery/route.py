@@ -98,7 +98,7 @@ class Hop:
         return RouteAnswer(tuple(near), False)
 
     def _whole_home(self) -> RouteAnswer | None:
-        """All of the home, when the target lies in it, and it has as many members as were asked for but not too many."""
+        """All of the home, when the target lies in it and it has as many members as asked for, but not too many."""
         request, height = self._request, self._home.height
         members = self._home.members()
         if (self._home.own ^ request.target).bit_length() > height or not request.count <= len(

@@ -46,7 +46,7 @@ def listed(*items: bytes) -> bytes:
 
 
 def duration(encoded: bytes) -> float:
-    """Seconds of this thread's, for the fastest of many tries: some of them find the machine's caches for themselves."""
+    """Seconds of this thread's, for the fastest of many tries: some of them have the machine's caches to themselves."""
     taken = math.inf
     for _ in range(200):
         started = time.thread_time()
