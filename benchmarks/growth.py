@@ -50,7 +50,7 @@ class Figures(NamedTuple):
         )
 
 
-class Watched(NamedTuple):
+class Observed(NamedTuple):
     """The nodes of a network, and somebody who asks each for its counters."""
 
     nodes: Sequence[NodeProcess]
@@ -106,9 +106,9 @@ async def measured(nodes: int, count: int) -> dict[str, Figures]:
                 (await stack.enter_async_context(open_light_client(Identity.generate(), [process.address]))).registry
                 for process in processes
             ]
-            watched = Watched(processes, askers)
+            observed = Observed(processes, askers)
             started = time.perf_counter() - began
-            await watched.whole()
+            await observed.whole()
             members = [len((await asker.status()).members) for asker in askers]
             share = await idle_share(processes, IDLE_TIME)
             memory = [resident_megabytes(process.process_id) for process in processes if process.process_id]
@@ -116,11 +116,11 @@ async def measured(nodes: int, count: int) -> dict[str, Figures]:
                 f"started in {started:.1f} s, CPU {cpu_of_all(processes) / nodes:.2f} s a node; members linked "
                 f"{min(members)} to {max(members)}; idle {share:.2%} of a core, {sum(memory) / nodes:.0f} MB a node"
             )
-            return await operations(watched, client.registry, identity, count, min(nodes, 20))
+            return await operations(observed, client.registry, identity, count, min(nodes, 20))
 
 
 async def operations(
-    watched: Watched, registry: Registry, identity: Identity, count: int, replicas: int
+    observed: Observed, registry: Registry, identity: Identity, count: int, replicas: int
 ) -> dict[str, Figures]:
     """Creating, registering and resolving."""
     ids: list[str] = []
@@ -151,7 +151,7 @@ async def operations(
         if name == "create, majority":
             ids.clear()
         await trio.sleep(1)  # what goes on in the background isn't what is measured next
-        found[name] = await watched.figures(call, count)
+        found[name] = await observed.figures(call, count)
         print(f"  {name:24} {found[name]}", flush=True)
     return found
 

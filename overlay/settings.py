@@ -208,7 +208,7 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_timeout: float = 2.0
     """Seconds for saying goodbye to connected peers before sockets are just closed."""
 
-    protocol_id: str = "/aqua-registry/calls/1"
+    protocol_id: str = "/aqua-registry/calls/2"
     """Protocol of the links; its last part is their version."""
 
     kad_protocol_id: str = "/aqua-registry/kad/1.0.0"

@@ -22,7 +22,7 @@ from aqua_compat.schema.arguments import (
 from aqua_compat.schema.constants import Constants
 from overlay.errors import OverlayError
 from registry.errors import RegistryError
-from registry.model.results import GetKeyMetadataResult, RegisterKeyResult, RegistryResult
+from registry.model.service_results import GetKeyMetadataResult, RegisterKeyResult, RegistryResult
 from registry.model.signing import key_digest, metadata_digest, tombstone_digest
 from registry.model.values import Key, RecordMetadata
 

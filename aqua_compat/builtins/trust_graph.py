@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.model.results import WeightResult
+from registry.model.service_results import WeightResult
 from registry.replica.weights import Weights
 
 

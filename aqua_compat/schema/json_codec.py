@@ -23,7 +23,7 @@ from aqua_compat.schema.arguments import (
     check_u64,
 )
 from aqua_compat.schema.interface import ALIASES, DATA, Fields
-from registry.model.results import GetKeyMetadataResult, MergeKeysResult, WeightResult
+from registry.model.service_results import GetKeyMetadataResult, MergeKeysResult, WeightResult
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]

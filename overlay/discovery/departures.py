@@ -15,7 +15,7 @@ import trio
 from cachetools import LRUCache
 
 from overlay.discovery.address_book import PeerAddresses
-from overlay.discovery.routing import RoutingTable
+from overlay.discovery.routing_table import RoutingTable
 from overlay.errors import CallFailed
 from overlay.rpc.links import Links
 from overlay.tasks import Wakeup

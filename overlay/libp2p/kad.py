@@ -42,7 +42,7 @@ class KnownPeer(msgspec.Struct, frozen=True):
 
 
 class KadRouting:
-    """The routing table of one host; satisfies `overlay.discovery.routing.RoutingTable`."""
+    """The routing table of one host; satisfies `overlay.discovery.routing_table.RoutingTable`."""
 
     def __init__(self, host: Host, settings: OverlaySettings, *, serve: bool) -> None:
         """`serve`: whether others may ask it, as they may ask members but not light clients."""

@@ -24,7 +24,7 @@ from registry.errors import (
     ValuesLimitExceeded,
 )
 from registry.model import history
-from registry.model.results import ClearExpiredResult, EvictStaleItem
+from registry.model.service_results import ClearExpiredResult, EvictStaleItem
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, Tombstone, digest_of
 from registry.model.verification import is_expired
 from registry.settings import RegistrySettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry.model.results import WeightResult
+from registry.model.service_results import WeightResult
 
 
 class Weights:

@@ -13,7 +13,7 @@ from overlay.errors import Refusal
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.delta import delta
-from registry.model.expiry import ExpiryHorizon
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.recently_sent import RecentlySent

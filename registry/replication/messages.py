@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 import msgspec
 
 from registry.model.delta import Orders
-from registry.model.expiry import ExpiryHorizon
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.model.values import Record, digest_of
 from registry.protocol.messages import MAX_ITEMS, Blob, Name

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
-from registry.service.view import ServiceView
+from registry.service.call_context import ServiceView
 
 
 class BytesToSign(ServiceView):

@@ -20,7 +20,7 @@ from registry.errors import (
     TombstonesPublishingError,
 )
 from registry.model.merge import greater, greater_key
-from registry.model.results import (
+from registry.model.service_results import (
     GetKeyMetadataResult,
     GetRecordsResult,
     GetTombstonesResult,
@@ -41,8 +41,8 @@ from registry.model.verification import (
 )
 from registry.replica import rules
 from registry.service.bytes_to_sign import BytesToSign
-from registry.service.upkeep import Upkeep
-from registry.service.view import check_seconds, check_weight, text_of
+from registry.service.call_context import check_seconds, check_weight, text_of
+from registry.service.storage_functions import Upkeep
 
 FUNCTIONS: Final = (
     "add_tombstone", "clear_expired", "create_record_metadata", "evict_stale", "get_key_bytes", "get_key_id",

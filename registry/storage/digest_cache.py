@@ -6,7 +6,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from registry.model.expiry import ExpiryHorizon, oldest_of
+from registry.model.expiry_horizon import ExpiryHorizon, oldest_of
 from registry.model.merge import ResourceState
 
 CACHED_DIGESTS: Final = 65_536

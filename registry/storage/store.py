@@ -20,7 +20,7 @@ import trio
 
 from overlay.tasks import background
 from registry.errors import RegistryError, StorageError
-from registry.model.expiry import ExpiryHorizon
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import GONE, HistoryEvent
 from registry.model.merge import ResourceState
 from registry.storage.database import open_database

@@ -11,7 +11,7 @@ from overlay.errors import CallFailed, Refusal
 from overlay.identity import Identity
 from registry.codes import Code
 from registry.errors import InvalidValue
-from registry.model.expiry import ExpiryHorizon
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.values import Key, Record, Tombstone, decode_key_or_tombstone, decode_state, encode
 from registry.protocol.messages import PUT, READ, PutAnswer, PutBody, StatePage, build, parse
 from registry.replication.messages import COMPARE, REPLICATE, CompareAnswer, CompareBody, ReplicateBody, Summary

@@ -22,7 +22,7 @@ from trio._core import _run as trio_scheduler
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.identity import Identity
 from registry.errors import RegistryError
-from registry.model.expiry import ExpiryHorizon
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.model.values import Record
 from registry.model.verification import (

@@ -2,8 +2,8 @@
 
 A decoder makes all objects in one call into C, and no other thread runs meanwhile, the Trio thread neither. A hostile
 script can pass two megabytes of empty maps to its calls, each of one byte: decoding them would hold the node up 14 to
-20 times as long as the most that is allowed. Counting is done in Python, so that others run meanwhile, and takes a
-seventh of that time or less. Honest small calls take a third longer with it and the largest five times as long, in a
+20 times as long as the most that is allowed. Counting is done in Python, so that others run meanwhile, and takes at
+most a quarter of that time. Honest small calls take a third longer with it and the largest five times as long, in a
 thread that only their source waits for. `python -m benchmarks.msgpack_scan` measures it.
 """
 

@@ -32,7 +32,7 @@ from registry.errors import (
     StorageError,
 )
 from registry.model.merge import ResourceState
-from registry.model.results import GetRecordsResult, GetTombstonesResult, MergeResult
+from registry.model.service_results import GetRecordsResult, GetTombstonesResult, MergeResult
 from registry.model.values import MAX_PROOF, Key, Record, RecordMetadata, State, Tombstone, encode
 from registry.protocol.messages import Item
 from registry.replica.ingest import Ingest

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from overlay.identity import Identity
-from registry.model.results import RegisterKeyResult, RegistryResult, WeightResult
+from registry.model.service_results import RegisterKeyResult, RegistryResult, WeightResult
 from registry.model.signing import key_id_of
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Tombstone
 from registry.replica.tombstone_limit import TombstoneLimit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from overlay.errors import Unreachable
 from overlay.identity import verify
 from registry.errors import NodeUnavailable
-from registry.model.results import RegisterKeyResult, RegistryResult
+from registry.model.service_results import RegisterKeyResult, RegistryResult
 from registry.model.signing import key_digest, tombstone_digest
 from registry.model.verification import metadata_is_genuine
 from tests.unit.aqua_compat.acting import HOST, OWNER, ScriptedRegistry, a_key, a_record, acting

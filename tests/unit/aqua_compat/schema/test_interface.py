@@ -16,7 +16,7 @@ from aqua_compat.api import resources_api as forms
 from aqua_compat.api.registry_api import SignatureResult
 from aqua_compat.schema.interface import FUNCTIONS
 from aqua_compat.schema.json_codec import FIELDS
-from registry.model import results
+from registry.model import service_results
 from registry.model.values import Key, Record, RecordMetadata
 from tests.paths import DATA
 
@@ -49,9 +49,9 @@ RESULT_FORMS: dict[str, object] = {
     "?RecordMetadata": RecordMetadata | None,
     "?string": str | None,
     "SignResult": SignatureResult,
-    "RegisterKeyResult": results.RegisterKeyResult,
-    "RegistryResult": results.RegistryResult,
-    "GetKeyMetadataResult": results.GetKeyMetadataResult,
+    "RegisterKeyResult": service_results.RegisterKeyResult,
+    "RegistryResult": service_results.RegistryResult,
+    "GetKeyMetadataResult": service_results.GetKeyMetadataResult,
 }
 
 

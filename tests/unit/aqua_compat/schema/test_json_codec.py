@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aqua_compat.api.registry_api import SignatureResult
 from aqua_compat.schema.json_codec import from_json, to_json
-from registry.model.results import GetKeyMetadataResult
+from registry.model.service_results import GetKeyMetadataResult
 from tests.unit.aqua_compat.acting import a_key, a_record
 
 

@@ -14,7 +14,7 @@ from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallRefused
 from registry.codes import Code
 from registry.model.delta import Orders, delta
-from registry.model.expiry import ExpiryHorizon
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.protocol.messages import READ, Item, ReadBody, StatePage, build, parse
 from registry.replica.catch_up import CATCH_UP, CatchUp

@@ -9,7 +9,7 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
-from registry.model import results, values
+from registry.model import service_results, values
 from registry.service import RegistryService
 from registry.service.functions import FUNCTIONS
 from tests.paths import DATA
@@ -59,7 +59,7 @@ def test_function_has_the_originals_argument_and_result_types(name: str) -> None
 
 @pytest.mark.parametrize("name", INTERFACE["data"])
 def test_data_type_has_the_originals_fields_in_order(name: str) -> None:
-    form = getattr(results, name, None) or getattr(values, name)
+    form = getattr(service_results, name, None) or getattr(values, name)
     expected = [field for field, _ in INTERFACE["data"][name]]
     if name == "Key":  # the id is a function of label and owner, so it can't be wrong
         assert isinstance(form.id, property)
@@ -69,6 +69,6 @@ def test_data_type_has_the_originals_fields_in_order(name: str) -> None:
 
 @pytest.mark.parametrize("name", INTERFACE["data"])
 def test_data_type_is_immutable(name: str) -> None:
-    form = getattr(results, name, None) or getattr(values, name)
+    form = getattr(service_results, name, None) or getattr(values, name)
     assert issubclass(form, msgspec.Struct)
     assert form.__struct_config__.frozen

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from registry.model.results import RegistryResult, WeightResult
+from registry.model.service_results import RegistryResult, WeightResult
 from registry.model.values import Key, Record
 from registry.service import RegistryService
 from registry.settings import RegistrySettings

@@ -22,7 +22,7 @@ from registry.errors import (
     ValuesLimitExceeded,
 )
 from registry.model.merge import ResourceState
-from registry.model.results import WeightResult
+from registry.model.service_results import WeightResult
 from registry.model.values import U63_MAX, Key, State
 from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key, is_expired
 from registry.replica import rules

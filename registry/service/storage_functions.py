@@ -7,13 +7,13 @@ import msgspec
 from registry.errors import (
     RegistryError,
 )
-from registry.model.results import (
+from registry.model.service_results import (
     ClearExpiredResult,
     EvictStaleResult,
     GetRecordsResult,
 )
 from registry.replica import rules
-from registry.service.view import ServiceView, check_seconds, text_of
+from registry.service.call_context import ServiceView, check_seconds, text_of
 
 
 class Upkeep(ServiceView):
