@@ -20,7 +20,7 @@ import cbor2
 
 from overlay.limits.gc_pause import gc_paused
 
-MAX_ITEMS: Final = 50_000
+MAX_ITEMS: Final = 40_000
 """Items in one encoding, keys and those within others counted. They are decoded within 20 ms."""
 MAX_DEPTH: Final = 32
 """How deeply lists and maps may be nested."""

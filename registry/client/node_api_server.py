@@ -10,6 +10,7 @@ from overlay.errors import Refusal
 from registry.client.local_node import LocalNode
 from registry.client.node_operations import OPERATIONS, CallBody, Caller, Operation
 from registry.errors import RegistryError
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import parse
 from registry.protocol.network import Handler, Network
 
@@ -27,7 +28,8 @@ def _handler(node: LocalNode, operation: Operation[Any, Any]) -> Handler:
             request = parse(call.request, operation.request)
             reply = await operation.answer(node, request, Caller(caller, call.timeout))
         except RegistryError as error:
-            raise Refusal(error.code, str(error)) from error
+            info = ErrorInfo.of(error)
+            raise Refusal(info.code, info.text) from error
         return msgspec.to_builtins(reply, builtin_types=(bytes,))
 
     return answer

@@ -39,6 +39,7 @@ from registry.watch.watches import Watches
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
 ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
 
@@ -104,7 +105,10 @@ class Registry:
                     return Created(key.id, written.done.errors)
                 if Code.KEY_REMOVED not in written.codes:
                     break
-                timestamp = await self._after_key_tombstone(unsigned.id, _until(deadline))
+                try:
+                    timestamp = await self._after_key_tombstone(unsigned.id, _until(deadline))
+                except RegistryError as error:
+                    return Created(None, (str(error), NOT_CREATED))
         return Created(None, written.done.errors)
 
     async def remove_resource(self, resource_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Done:
@@ -203,12 +207,11 @@ class Registry:
                 signature = self.identity.sign(unsigned.signed_bytes())
                 return msgspec.structs.replace(unsigned, issuer_signature=signature)
 
-            created = self._now()
             if not is_own:
                 timestamp = await self._reserve(slot, outcome)
                 return await self._node_api.countersign(key, metadata(timestamp), timeout=remaining)
             state, error = await self._issue_here(
-                slot, outcome, key, lambda timestamp: sign_record(self.identity, metadata(timestamp), created)
+                slot, outcome, key, lambda timestamp: sign_record(self.identity, metadata(timestamp), self._now())
             )
             if error:
                 raise HostingRefused(error.text, code=error.known_code)
@@ -222,7 +225,8 @@ class Registry:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
         done = await self._issue(resource_id, peer_id, self._issue_tombstone, factor, timeout, NOT_UNREGISTERED)
         if peer_id == self.identity.peer_id and not done.success:
-            await self._end_here(Slot(resource_id, peer_id, peer_id))
+            with trio.move_on_after(ENDING_TIMEOUT):  # a slot that is ahead of our clock makes it wait
+                await self._end_here(Slot(resource_id, peer_id, peer_id))
         return done
 
     async def _issue_tombstone(

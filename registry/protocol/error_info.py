@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Self
 
 import msgspec
+import structlog
 
 from overlay.errors import (
     BodyTooLarge,
@@ -18,7 +19,9 @@ from overlay.errors import (
     Unreachable,
 )
 from registry.codes import Code, Kind
-from registry.errors import RegistryError, RegistryRefusal
+from registry.errors import RegistryError, RegistryRefusal, StorageError
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 LONGEST_TEXT: Final = 1024  # characters of a text that somebody else wrote, where it is passed on or remembered
 
@@ -33,6 +36,9 @@ class ErrorInfo(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def of(cls, error: RegistryError | CallFailed) -> Self:
         """What an exception tells."""
+        if isinstance(error, StorageError):  # its text names this node's files: for the log, not for peers
+            _log.error("the disk refused", error=str(error))
+            return cls(error.code, "the disk refused")
         if isinstance(error, RegistryError):
             return cls(error.code, str(error))
         if isinstance(error, CallRefused):

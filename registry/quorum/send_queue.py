@@ -105,7 +105,6 @@ class SendQueue:
         return batch
 
     async def _send(self, peer_id: str, batch: list[tuple[Item, Report]]) -> None:
-        body = build(PutBody.of(item for item, _ in batch))
         self.frames += 1
         self.items += len(batch)
         errors: tuple[ErrorInfo | None, ...]
@@ -113,6 +112,7 @@ class SendQueue:
             if peer_id == self._network.peer_id:
                 errors = tuple(await self._store_here([item for item, _ in batch]))
             else:
+                body = build(PutBody.of(item for item, _ in batch))
                 errors = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer).errors
         except (CallFailed, InvalidValue, StorageError) as error:
             _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))

@@ -6,6 +6,8 @@ issuer's signature, at this peer's own time (docs/design.md, Permission).
 
 from __future__ import annotations
 
+import trio
+
 from overlay.errors import Refusal
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
@@ -15,6 +17,7 @@ from registry.model.merge import is_served
 from registry.model.signing import record_digest
 from registry.model.values import Key, Record, RecordMetadata, Slot, State, decode_key, decode_metadata, encode
 from registry.model.verification import check_field_limits, check_key, check_metadata
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, parse
 from registry.protocol.network import Clock, Network
 from registry.replica.ingest import Ingest
@@ -123,7 +126,7 @@ class Countersigner:
     async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
         policy, issuer = self._settings.hosting, metadata.issued_by
         self.check_allowed(issuer)
-        if not self._rates.take(issuer, self._clock()):
+        if not self._rates.take(issuer, trio.current_time()):
             raise HostingRefused(f"too many requests by {issuer}; try again in a moment", code=Code.RATE_EXCEEDED)
         records, size, by_issuer = await self._store.read(
             lambda transaction: transaction.hosting(self._identity.peer_id, issuer)
@@ -142,5 +145,6 @@ class Countersigner:
             request = parse(body, CountersignBody)
             record = await self.countersign(decode_key(request.key), decode_metadata(request.metadata))
         except RegistryError as error:
-            raise Refusal(error.code, str(error)) from error
+            info = ErrorInfo.of(error)
+            raise Refusal(info.code, info.text) from error
         return encode(record)

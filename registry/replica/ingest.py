@@ -136,7 +136,7 @@ class Ingest:
         if item.state is None:
             return key == item.key_or_tombstone
         return (
-            key.order() >= item.key_or_tombstone.order()
+            key == item.key_or_tombstone
             and stored.slots.get(item.state.slot) == item.state
             and not is_spent(item.state, now, settings)
         )

@@ -17,7 +17,7 @@ COMPARE: Final = "registry.compare"
 REPLICATE: Final = "registry.replicate"
 MAX_ENTRIES: Final = 512  # resources of one comparison
 MAX_SUMMARIES: Final = 1024  # slots told of in one answer, unless one resource has more
-MAX_SLOTS: Final = 4096  # told of one resource; what lies beyond is sent whether it is lacking or not
+MAX_SLOTS: Final = 3584  # told of one resource; what lies beyond is sent whether it is lacking or not
 
 Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

@@ -25,6 +25,7 @@ from registry.model.merge import ResourceState
 from registry.model.service_results import WeightResult
 from registry.model.values import U63_MAX, Key, State
 from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key, is_expired
+from registry.protocol.error_info import ErrorInfo
 from registry.replica import rules
 from registry.replica.tombstone_limit import TombstoneLimit
 from registry.settings import CurrentSettings, RegistrySettings
@@ -158,4 +159,5 @@ def check_seconds(name: str, seconds: object) -> None:
 
 def text_of(error: RegistryError) -> str:
     """The text for a result's `error`."""
-    return str(error if isinstance(error, RegistryRefusal | InvalidValue) else InternalError(error))
+    known = isinstance(error, RegistryRefusal | InvalidValue)
+    return str(error if known else InternalError(ErrorInfo.of(error).text))

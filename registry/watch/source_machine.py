@@ -243,7 +243,7 @@ class SourceMachine:
                 self._change(peer_id, SourceEvent.FORGIVE)
         self._candidates = [
             peer_id
-            for peer_id in peer_ids
+            for peer_id in dict.fromkeys(peer_ids)  # whoever told may have named one twice
             if peer_id != self._own_peer_id and self.state_of(peer_id) is SourceState.STRANGER
         ]
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
+import trio
 
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.pubsub.topics import Verdict
@@ -65,4 +66,4 @@ class AnnouncementValidator:
 
     def _is_within_rate(self, item: Item) -> bool:
         subject = ":".join(item.state.slot) if item.state else item.key_id
-        return self._rates.take(subject, self._clock())
+        return self._rates.take(subject, trio.current_time())

@@ -38,6 +38,12 @@ def over_the_wire(body: object) -> object:
     return cbor2.loads(cbor2.dumps(body))
 
 
+def test_a_fault_of_the_disk_is_told_without_this_nodes_paths() -> None:
+    assert ErrorInfo.of(StorageError("can't write /var/lib/somebody/node.sqlite")) == ErrorInfo(
+        Code.STORAGE, "the disk refused"
+    )
+
+
 def test_every_error_has_a_code_of_its_own() -> None:
     classes = list(dict.fromkeys(kinds_of(RegistryError)))
     assert all("code" in vars(error) for error in classes), "inherited codes would be those of another error"

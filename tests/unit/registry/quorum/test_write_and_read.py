@@ -354,6 +354,21 @@ async def test_a_forged_write_is_not_sent_on(autojump_clock) -> None:
         assert network.calls == []
 
 
+async def test_a_forged_key_is_not_sent_on_with_a_state_that_is_stored(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (network, nodes):
+        resource_id = await make_resource(nodes[0], factor=3)
+        assert (await nodes[0].registry.register_service(resource_id, "v", nodes[0].peer_id, "echo", factor=3)).success
+        stored = await nodes[0].store.resource(resource_id)
+        assert stored.key is not None
+        [state] = stored.slots.values()
+        forged = msgspec.structs.replace(stored.key, timestamp_created=stored.key.timestamp_created - 1)
+        network.calls.clear()
+        outcome = await nodes[0].parts.writer.write(Item(forged, state), factor=1, timeout=5)
+        assert outcome.stored == 0
+        assert outcome.errors[0].code == Code.KEY_SIGNATURE
+        assert network.calls == []
+
+
 async def test_expired_records_that_are_not_collected_yet_take_nobodys_place(autojump_clock) -> None:
     full = settings(expired_age=100, records_per_key=2, records_per_issuer=1)
     async with simulated_nodes(1, full, clock) as (_, nodes):

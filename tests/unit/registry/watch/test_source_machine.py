@@ -85,7 +85,7 @@ class Run:
                 case LookUp():
                     assert len(self.machine.sources) < SOURCES
                     self.lookups += 1
-                    self.machine.looked_up(["me", *self.neighbours], self.now)
+                    self.machine.looked_up(["me", *self.neighbours, *self.neighbours], self.now)  # told twice
                 case Read():
                     assert not self.machine.sources
                     assert self.own is None
