@@ -289,6 +289,22 @@ async def test_news_of_one_record_is_forwarded_within_a_rate() -> None:
     assert len(taken) == 100
 
 
+async def test_a_wall_clock_that_is_set_back_leaves_the_rate_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
+    async def take(item: Item, source: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    ahead = [60.0]
+    validator = AnnouncementValidator(RegistrySettings(), lambda: NOW + ahead[0], [take])
+    payload = announcement_of(Item(KEY, a_record(KEY.id)))
+    for _ in range(SLOT_BURST):
+        assert await validator.validate(KEY.id, payload, "peer") is Verdict.ACCEPT
+    assert await validator.validate(KEY.id, payload, "peer") is Verdict.IGNORE
+    ahead[0] = 0.0
+    await trio.sleep(1)
+    assert await validator.validate(KEY.id, payload, "peer") is Verdict.ACCEPT
+
+
 @pytest.mark.parametrize("created", [NOW + 3600, NOW - 86_400])
 async def test_what_is_from_the_future_or_too_old_is_ignored_without_blame(created: int) -> None:
     validator, taken = await validator_of(takes=True)
