@@ -77,11 +77,6 @@ class Rumors:
             if due is not None and len(due.known_by) < MOST_HEARD:
                 due.known_by.add(peer_id)
 
-    def count_of_holders(self, item: Item) -> int:
-        """How many peers are known to have an item that is due; 0 for one that isn't."""
-        due = self._due.get(_update(item))
-        return len(due.known_by) if due is not None else 0
-
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends on what is due until cancelled."""
         async with trio.open_nursery() as nursery:

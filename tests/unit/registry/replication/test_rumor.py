@@ -88,10 +88,12 @@ async def test_those_who_say_that_they_have_it_are_bounded(autojump_clock) -> No
     async with simulated_nodes(3, clock=clock) as (_, nodes):
         item, rumors = Item(a_key()), nodes[0].parts.rumors
         await write(nodes[0], item)
-        for number in range(1000):
+        for number in range(MOST_HEARD):
             rumors.heard(f"peer {number}", [item])
-        assert rumors.count_of_holders(item) == MOST_HEARD
+        for node in nodes[1:]:
+            rumors.heard(node.peer_id, [item])
         await trio.sleep(1)
+        assert rumors.offered == 2, "those who came when it was full aren't remembered"
         assert await holders(nodes, a_key()) == 3
 
 
