@@ -209,6 +209,10 @@ class OverlayPeer:
         """Members with an open link, without this peer."""
         return self._lookup.members()
 
+    def neighbours(self) -> list[str]:
+        """The linked members around our own position, all of whom this peer knows."""
+        return self._lookup.neighbours()
+
     def nodes(self) -> list[str]:
         """The nodes that a light client acts through, the one linked to first at the beginning; none for a member."""
         return [] if self._settings.member else self.members()[:_NODES]

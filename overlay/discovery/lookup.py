@@ -81,6 +81,10 @@ class Lookup:
         """Members with an open link, without this peer."""
         return [peer_id for peer_id, member in self._links.linked_peers().items() if member]
 
+    def neighbours(self) -> list[str]:
+        """Those of them around our own position, who may keep what we keep."""
+        return self.members()
+
     def known_nearest(self, position: int, count: int) -> list[str]:
         """The nearest live members as known now, this peer among them when it is one; asks nobody."""
         own = [self._addresses.peer_id] if self._settings.member else []

@@ -60,7 +60,12 @@ class Network(Protocol):
         ...
 
     def members(self) -> list[str]:
-        """The other members that this one is linked to."""
+        """The other members that this one is linked to, near or far."""
+        ...
+
+    def neighbours(self) -> list[str]:
+        """Those of them that may be responsible for what this member is responsible for: they come and go with the
+        network, while the link to any other may be closed to save it."""
         ...
 
     def addresses_of(self, peer_id: str) -> list[str]:

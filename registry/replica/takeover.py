@@ -26,7 +26,7 @@ class Takeover:
     def __init__(self, network: Network, neighbourhood_size: int) -> None:
         self._network = network
         self._size = neighbourhood_size
-        self._present = set(network.members())
+        self._present = set(network.neighbours())
         self._gone: dict[str, float] = {}
         self._compared: dict[str, float] = {}
         self._progress = Broadcast()
@@ -42,7 +42,7 @@ class Takeover:
             return False
         compared = self._compared.get(key_id, -1.0)
         gone = [peer_id for peer_id, since in self._gone.items() if since >= compared]
-        members = self._network.members()
+        members = self._network.neighbours()
         everyone = {self._network.peer_id, *members, *gone}
         return bool(gone) and self._network.peer_id not in nearest(
             resource_position(key_id), sorted(everyone), self._size
@@ -62,7 +62,7 @@ class Takeover:
             self._progress.send()
 
     def _note_change(self) -> None:
-        present = set(self._network.members())
+        present = set(self._network.neighbours())
         for peer_id in self._present - present:
             if len(self._gone) < MAX_GONE:
                 self._gone[peer_id] = trio.current_time()

@@ -93,7 +93,7 @@ class ReplicationScheduler:
         pending = sum(len(key_ids) for due in (self._due, self._later) for key_ids in due.values())
         pending += len(self._under_way)
         settled = not (pending or self._scanning or self._departing or self._changed.is_set())
-        settled = settled and self._members == set(self._network.members())
+        settled = settled and self._members == set(self._network.neighbours())
         counters = self._anti_entropy.counters
         return ReplicationStatus(
             settled, pending, counters.resources, counters.repaired, counters.messages, counters.bytes
@@ -101,7 +101,7 @@ class ReplicationScheduler:
 
     def note_failure(self, peer_id: str, key_ids: Iterable[str]) -> None:
         """Has these resources compared with a peer that their writes didn't reach (rule 3)."""
-        if peer_id == self._network.peer_id or peer_id not in self._network.members():
+        if peer_id == self._network.peer_id or peer_id not in self._network.neighbours():
             return  # rule 1 will bring it what it missed
         due = self._due.setdefault(peer_id, set())
         if len(due) < MAX_FAILED:
@@ -135,7 +135,7 @@ class ReplicationScheduler:
 
     def _note_change(self) -> None:
         """Notes who has gone: even after a short absence, writes may have been missed."""
-        present = set(self._network.members())
+        present = set(self._network.neighbours())
         for peer_id in self._members - present:
             self._departing.setdefault(peer_id, trio.current_time())
         self._changed.set()
@@ -148,7 +148,7 @@ class ReplicationScheduler:
             self._changed.clear()
             # A little later: many peers come and go together, and both ends needn't begin in the same moment.
             await trio.sleep(self._settings.join_delay * self._random.uniform(0.5, 1.0))
-            now, present = trio.current_time(), set(self._network.members())
+            now, present = trio.current_time(), set(self._network.neighbours())
             came = present - self._members | (present & self._departing.keys())
             went = {
                 peer_id
@@ -180,7 +180,7 @@ class ReplicationScheduler:
             _log.error("can't see what to replicate", error=str(error))
         self._scanning = False
         for peer_id in sorted(came):
-            if peer_id in self._network.members():
+            if peer_id in self._network.neighbours():
                 self._members.add(peer_id)
                 self._due.setdefault(peer_id, set())  # be it only to say that this is all
             else:
@@ -222,7 +222,7 @@ class ReplicationScheduler:
             await trio.sleep(self._settings.turn * self._random.uniform(0.75, 1.25))
             later, self._later = self._later, {}
             for peer_id, key_ids in later.items():
-                if peer_id in self._network.members():
+                if peer_id in self._network.neighbours():
                     self._due.setdefault(peer_id, set()).update(key_ids)
             self._wake()
 
@@ -272,7 +272,7 @@ class ReplicationScheduler:
         try:
             unwanted = await self._anti_entropy.with_peer(peer_id, batch, last=not rest)
         except (CallFailed, InvalidValue, StorageError) as error:
-            if peer_id in self._network.members():
+            if peer_id in self._network.neighbours():
                 _log.info("a comparison failed", peer=peer_id, error=str(error))
                 self._due.setdefault(peer_id, set()).update(batch)
                 self._postpone(peer_id)

@@ -97,6 +97,9 @@ class SimulatedPeer:
     def members(self) -> list[str]:
         return [peer_id for peer_id in self._seen() if peer_id != self.peer_id]
 
+    def neighbours(self) -> list[str]:
+        return self.members()
+
     def addresses_of(self, peer_id: str) -> list[str]:
         return []
 
