@@ -1,0 +1,152 @@
+"""What operations take where nodes are far from each other: hosts of their own, 100 ms and 1 % loss between them.
+
+    python -m benchmarks.far_apart [--nodes 8 32] [--round-trip 0.1] [--loss 0.01] [--count 20]
+
+Needs root, for network namespaces (`benchmarks.wide_area`). The client is a light client on the host of the second
+node; what it reads was written through another. *Cold*: a resource that its node has never heard of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+import trio
+
+from aqua_compat.cli.node_process import NodeProcess, stop_network
+from benchmarks.timing import timed
+from benchmarks.wide_area import Host, wide_area
+from overlay.identity import Identity
+from registry.client.light import open_light_client
+from registry.client.registry import Registry
+
+PORT = 4001
+SETTLE = 10.0
+AIMS = {
+    "create, cold": 0.9,
+    "register, cold": 1.0,
+    "resolve, cold": 0.7,
+    "create again, warm": 0.25,
+    "register again, warm": 0.25,
+    "resolve again, warm": 0.25,
+}
+"""Seconds for the median."""
+
+
+async def measured(count: int, operations: int, round_trip: float, loss: float) -> None:
+    """Start a network of `count` hosts, and measure on the second one."""
+    print(f"\n{count} nodes, {round_trip * 1000:g} ms round trips, {loss:.1%} of packets lost")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with wide_area(count, round_trip=round_trip, loss=loss) as hosts:
+            nodes = [NodeProcess(folder / h.namespace, folder / f"{h.namespace}.log", h.open_process) for h in hosts]
+            try:
+                await nodes[0].start(*_flags(hosts[0]), timeout=60)
+                joined = [await _joined(node, host, nodes[0].address) for node, host in zip(nodes, hosts, strict=True)][
+                    1:
+                ]
+                joined.sort()
+                print(f"  from start to ready: p50 {joined[len(joined) // 2]:.2f} s, at most {joined[-1]:.2f} s")
+                await trio.sleep(SETTLE)
+                command = [sys.executable, "-m", "benchmarks.far_apart", "--count", str(operations), "--on-host"]
+                addresses = [nodes[1].address, nodes[-1].address]
+                done = await trio.run_process(hosts[1].command([*command, *addresses]), capture_stdout=True)
+                for figure, (p50, p99, failed) in json.loads(done.stdout).items():
+                    told = f"  {failed} FAILED" if failed else ""
+                    print(f"  {figure:22} p50 {p50:6.3f} s  p99 {p99:6.3f} s  (aim {AIMS[figure]:g} s){told}")
+            finally:
+                await stop_network(nodes)
+
+
+def _flags(host: Host) -> tuple[str, ...]:
+    return "--listen", f"/ip4/{host.address}/tcp/{PORT}"
+
+
+async def _joined(node: NodeProcess, host: Host, bootstrap: str) -> float:
+    began = time.monotonic()
+    if not node.alive:
+        await node.start(*_flags(host), "--bootstrap", bootstrap, timeout=60)
+    return time.monotonic() - began
+
+
+async def on_host(address: str, other: str, count: int) -> dict[str, tuple[float, float, int]]:
+    """Operations through the node at `address`; what is read cold is written through `other`."""
+    identity, writer = Identity.generate(), Identity.generate()
+    async with AsyncExitStack() as stack:
+        here = (await stack.enter_async_context(open_light_client(identity, [address]))).registry
+        there = (await stack.enter_async_context(open_light_client(writer, [other]))).registry
+        return await _operations(here, identity.peer_id, there, writer.peer_id, count)
+
+
+async def _operations(
+    here: Registry, me: str, there: Registry, them: str, count: int
+) -> dict[str, tuple[float, float, int]]:
+    ids: list[str] = []
+    foreign: list[str] = []
+    for number in range(count):
+        created = await there.create_resource(f"foreign {number}")
+        assert created.resource_id is not None, created.errors
+        foreign.append(created.resource_id)
+        assert (await there.register_service(created.resource_id, "v", them, None)).success
+
+    async def create(number: int) -> bool:
+        created = await here.create_resource(f"own {number}")
+        if created.resource_id is not None and number == len(ids):
+            ids.append(created.resource_id)
+        return created.resource_id is not None
+
+    async def register(number: int) -> bool:
+        return (await here.register_service(foreign[number], "v", me, None)).success
+
+    async def resolve(number: int) -> bool:
+        return len((await here.resolve_resource(foreign[number], 1)).records or ()) >= 1
+
+    async def resolve_own(number: int) -> bool:
+        return (await here.resolve_resource(ids[number], 1)).records is not None
+
+    found: dict[str, tuple[float, float, int]] = {}
+
+    async def measure(name: str, call: Callable[[int], Awaitable[bool]]) -> None:
+        timing = await timed(call, count, 1)
+        p50, p99 = (math.nan if value is None else value / 1000 for value in (timing.p50, timing.p99))
+        found[name] = p50, p99, timing.failed
+
+    await measure("resolve, cold", resolve)
+    await measure("resolve again, warm", resolve)
+    await measure("create, cold", create)
+    await measure("create again, warm", create)
+    assert all([await resolve_own(number) for number in range(count)])
+    await measure("register, cold", register)
+    await measure("register again, warm", register)
+    return found
+
+
+async def main() -> None:
+    """Measure each size, or be the client on one of the hosts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--round-trip", type=float, default=0.1, help="seconds")
+    parser.add_argument("--loss", type=float, default=0.01, help="share of the packets")
+    parser.add_argument("--count", type=int, default=20, help="operations per figure")
+    parser.add_argument("--on-host", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    if arguments.on_host:
+        address, other = arguments.on_host
+        print(json.dumps(await on_host(address, other, arguments.count)))
+        return
+    for nodes in arguments.nodes:
+        await measured(nodes, arguments.count, arguments.round_trip, arguments.loss)
+
+
+if __name__ == "__main__":
+    trio.run(main)
