@@ -47,7 +47,8 @@ async def measured(count: int, operations: int, round_trip: float, loss: float) 
     print(f"\n{count} nodes, {round_trip * 1000:g} ms round trips, {loss:.1%} of packets lost")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with wide_area(count, round_trip=round_trip, loss=loss) as hosts:
+        async with wide_area(count, round_trip=round_trip, loss=loss) as area:
+            hosts = area.hosts
             nodes = [NodeProcess(folder / h.namespace, folder / f"{h.namespace}.log", h.open_process) for h in hosts]
             try:
                 await nodes[0].start(*_flags(hosts[0]), timeout=60)

@@ -22,6 +22,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -53,8 +54,31 @@ class Host(NamedTuple):
         return await trio.lowlevel.open_process(self.command(command), **options)
 
 
+class WideArea(NamedTuple):
+    """Hosts, and the switch between them; made by `wide_area`."""
+
+    hosts: list[Host]
+    switch: trio.Process
+
+    async def split(self, hosts: Sequence[Host]) -> None:
+        """From now on, no packet passes between these hosts and the others."""
+        await self._tell("split", ",".join(host.address for host in hosts))
+
+    async def heal(self) -> None:
+        """From now on, all packets pass again."""
+        await self._tell("split", "")
+
+    async def lose(self, share: float) -> None:
+        """From now on, lose this share of the packets each way."""
+        await self._tell("loss", str(share))
+
+    async def _tell(self, *words: str) -> None:
+        assert self.switch.stdin is not None
+        await self.switch.stdin.send_all(" ".join(words).encode() + b"\n")
+
+
 @asynccontextmanager
-async def wide_area(count: int, *, round_trip: float, loss: float) -> AsyncIterator[list[Host]]:
+async def wide_area(count: int, *, round_trip: float, loss: float) -> AsyncIterator[WideArea]:
     """`count` hosts, each `round_trip` seconds from any other, of whose packets the share `loss` is lost each way."""
     hosts = [
         Host(f"wide{os.getpid()}-{number}", f"10.77.{number // 250}.{number % 250 + 1}") for number in range(count)
@@ -65,13 +89,15 @@ async def wide_area(count: int, *, round_trip: float, loss: float) -> AsyncItera
             await _ip("netns", "add", host.namespace)
         command = [sys.executable, "-m", "benchmarks.wide_area", names, str(round_trip / 2), str(loss)]
         async with trio.open_nursery() as nursery:
-            switch = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
+            switch = await nursery.start(
+                partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
             await switch.stdout.receive_some(len(READY) + 1)
             for host in hosts:
                 await _ip("-n", host.namespace, "addr", "add", f"{host.address}/16", "dev", _DEVICE)
                 await _ip("-n", host.namespace, "link", "set", _DEVICE, "up")
                 await _ip("-n", host.namespace, "link", "set", "lo", "up")
-            yield hosts
+            yield WideArea(hosts, switch)
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
@@ -93,6 +119,7 @@ class Switch:
         self._loss = loss
         self._random = random.Random(1)
         self._devices: dict[bytes, int] = {}
+        self._apart: set[bytes] = set()
         self._poll = select.epoll()
         self._due: list[tuple[float, int, int, bytes]] = []
         self._numbers = itertools.count()
@@ -102,19 +129,33 @@ class Switch:
         _enter(_NAMES / host.namespace)
         device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", _DEVICE.encode(), _IFF_TUN | _IFF_NO_PI))
-        self._devices[bytes(map(int, host.address.split(".")))] = device
+        self._devices[_packed(host.address)] = device
         self._poll.register(device, select.EPOLLIN)
 
     def run(self) -> None:
-        """Pass packets for ever."""
+        """Pass packets, and do what standard input says, for ever."""
+        orders = FileIO(sys.stdin.fileno())  # unbuffered: no line waits where the poll doesn't see it
+        self._poll.register(orders, select.EPOLLIN)
         while True:
-            for device, _ in self._poll.poll(self._wait()):
-                self._take(device)
+            for ready, _ in self._poll.poll(self._wait()):
+                if ready == orders.fileno():
+                    self._obey(orders.readline().decode().rstrip("\n"))
+                else:
+                    self._take(ready)
             now = time.monotonic()
             while self._due and self._due[0][0] <= now:
                 _, _, device, packet = heapq.heappop(self._due)
                 with suppress(OSError):  # its queue is full, or it isn't up: such packets are lost
                     os.write(device, packet)
+
+    def _obey(self, line: str) -> None:
+        if not line:
+            raise SystemExit  # whoever started this has gone
+        word, _, argument = line.partition(" ")
+        if word == "loss":
+            self._loss = float(argument)
+        else:
+            self._apart = {_packed(address) for address in argument.split(",") if address}
 
     def _wait(self) -> float:
         return max(self._due[0][0] - time.monotonic(), 0.0) if self._due else -1
@@ -123,10 +164,16 @@ class Switch:
         with suppress(BlockingIOError):
             for _ in range(_READ_AT_ONCE):
                 packet = os.read(device, _LARGEST_PACKET)
-                target = self._devices.get(packet[16:20])  # IPv4's destination
-                if target is not None and self._random.random() >= self._loss:
+                source, destination = packet[12:16], packet[16:20]  # of IPv4
+                target = self._devices.get(destination)
+                together = (source in self._apart) == (destination in self._apart)
+                if target is not None and together and self._random.random() >= self._loss:
                     due = time.monotonic() + self._delay
                     heapq.heappush(self._due, (due, next(self._numbers), target, packet))
+
+
+def _packed(address: str) -> bytes:
+    return bytes(map(int, address.split(".")))
 
 
 def _enter(namespace: Path) -> None:
