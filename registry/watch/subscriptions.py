@@ -94,12 +94,14 @@ class Subscriptions:
 
     async def _serve_subscribe(self, caller: str, body: object) -> object:
         try:
-            requests = parse(body, SubscribeBody).requests
+            requests = parse(body, SubscribeBody).decoded()
         except InvalidValue as error:
             raise Refusal(Code.INVALID, str(error)) from error
         return build(SubscribeAnswer(tuple([await self._reply(caller, request) for request in requests])))
 
-    async def _reply(self, caller: str, request: SubscriptionRequest) -> SubscriptionReply:
+    async def _reply(self, caller: str, request: SubscriptionRequest | ErrorInfo) -> SubscriptionReply:
+        if isinstance(request, ErrorInfo):
+            return SubscriptionReply(error=request)
         if request.ends:
             self._end(request.key_id, caller)
             return SubscriptionReply()

@@ -230,7 +230,7 @@ class Watches:
 
     async def _serve_announce(self, caller: str, body: object) -> object:
         try:
-            items = parse(body, AnnounceBody).items
+            items = parse(body, AnnounceBody).decoded()
         except InvalidValue as error:
             raise Refusal(Code.INVALID, str(error)) from error
         for key_id, payload in items:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import cbor2
 import msgspec
 import pytest
 import trio
@@ -12,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.pubsub.topics import Verdict
-from registry.errors import InvalidValue
+from registry.errors import InvalidValue, UnknownKind
 from registry.model.merge import ResourceState
-from registry.model.values import Key, Record, State, Tombstone
+from registry.model.values import Key, Record, State, Tombstone, as_builtins, encode
 from registry.protocol.messages import Item
 from registry.settings import NodeSettings, RegistrySettings
 from registry.watch.announcement import announced, announcement_of
@@ -152,9 +153,40 @@ def follow(seen: dict[object, Record], event: WatchEvent) -> None:
 
 @pytest.mark.parametrize("state", [a_record(KEY.id), a_tombstone(KEY.id)])
 def test_an_announcement_is_read_as_it_was_written(state: State) -> None:
-    assert announced(KEY.id, announcement_of(Item(KEY, state))) == Item(KEY, state)
+    assert announced(KEY.id, announcement_of(Item(KEY, state))) == (Item(KEY, state), True)
     key_tombstone = Item(a_key_tombstone())
-    assert announced(key_tombstone.key_id, announcement_of(key_tombstone)) == key_tombstone
+    assert announced(key_tombstone.key_id, announcement_of(key_tombstone)) == (key_tombstone, True)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        cbor2.dumps(["presence", b"signed", 7], canonical=True),
+        cbor2.dumps(["presence"], canonical=True),
+        cbor2.dumps([cbor2.dumps(["policy", 1]), encode(a_record(KEY.id))], canonical=True),
+        cbor2.dumps([cbor2.dumps([*as_builtins(KEY), "more"]), encode(a_record(KEY.id))], canonical=True),
+        cbor2.dumps([encode(KEY), cbor2.dumps(["lease", KEY.id])], canonical=True),
+        cbor2.dumps([encode(KEY), cbor2.dumps([*as_builtins(a_record(KEY.id)), 1])], canonical=True),
+    ],
+)
+async def test_what_only_a_later_version_understands_is_ignored_without_blame(payload: bytes) -> None:
+    with pytest.raises(UnknownKind):
+        announced(KEY.id, payload)
+    validator, taken = await validator_of(takes=True)
+    assert await validator.validate(KEY.id, payload, "peer") is Verdict.IGNORE
+    assert taken == []
+
+
+async def test_what_is_known_of_an_announcement_with_more_fields_is_taken_but_not_passed_on() -> None:
+    item = Item(KEY, a_record(KEY.id))
+    assert item.state is not None
+    payload = cbor2.dumps([encode(KEY), encode(item.state), {"hops": 3}], canonical=True)
+    assert announced(KEY.id, payload) == (item, False)
+    validator, taken = await validator_of(takes=True)
+    assert await validator.validate(KEY.id, payload, "peer") is Verdict.IGNORE
+    assert taken == [item]
+    loosely = cbor2.dumps([encode(KEY), encode(item.state), {"b": 1, "a": 2}])  # one value, two forms
+    assert await validator.validate(KEY.id, loosely, "peer") is Verdict.REJECT
 
 
 def forged(value: Key | Record | Tombstone) -> Key | Record | Tombstone:
@@ -174,6 +206,11 @@ def forged(value: Key | Record | Tombstone) -> Key | Record | Tombstone:
         announcement_of(Item(KEY, a_record("another key"))),
         announcement_of(Item(a_key("another"), a_record(KEY.id))),
         announcement_of(Item(KEY, a_record(KEY.id))) + b"\x00",
+        cbor2.dumps([]),
+        cbor2.dumps([1, b""]),
+        cbor2.dumps([encode(KEY)]),
+        cbor2.dumps([encode(KEY), cbor2.dumps(as_builtins(a_record(KEY.id))[:-1])], canonical=True),
+        cbor2.dumps([encode(KEY), encode(forged(a_record(KEY.id))), "more"], canonical=True),
         announcement_of(Item(a_key_tombstone(), a_record(KEY.id))),
     ],
 )
