@@ -31,11 +31,12 @@ class Fetcher:
         self._clock = clock
 
     async def fetch(
-        self, peer_id: str, key_id: str, known: ResourceState, *, timeout: float
+        self, peer_id: str, key_id: str, known: ResourceState, *, timeout: float, method: str = READ
     ) -> tuple[ResourceState, bool]:
         """What a replica knows, and whether it has caught up; `known` spares sending what is known already.
 
-        `timeout` in seconds is for each page. Raises CallFailed, InvalidValue.
+        `method`: another one that answers alike. `timeout` in seconds is for each page.
+        Raises CallFailed, InvalidValue.
         """
         key: Key | None = None
         key_tombstone: KeyTombstone | None = None
@@ -45,7 +46,7 @@ class Fetcher:
         digest = b"" if known.is_empty() else known.digest()
         for _ in range(MAX_PAGES):
             body = ReadBody(key_id=key_id, digest=digest, after=after)
-            page = parse(await self._network.call(peer_id, READ, build(body), timeout=timeout), StatePage)
+            page = parse(await self._network.call(peer_id, method, build(body), timeout=timeout), StatePage)
             caught_up = caught_up and page.caught_up
             if page.same and digest:
                 return known, caught_up

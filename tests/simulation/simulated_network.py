@@ -26,6 +26,7 @@ class SimulatedNetwork:
 
     def __init__(self, randomness: random.Random | None = None) -> None:
         self.peers: dict[str, SimulatedPeer] = {}
+        self.clients: set[str] = set()  # peers that aren't members
         self.down: set[str] = set()
         self.muted: set[str] = set()  # whose own calls don't get through
         self.stalled: set[str] = set()
@@ -48,7 +49,7 @@ class SimulatedNetwork:
         del self.peers[peer_id]
 
     def alive(self) -> list[str]:
-        return [peer_id for peer_id in self.peers if peer_id not in self.down]
+        return [peer_id for peer_id in self.peers if peer_id not in self.down and peer_id not in self.clients]
 
     def connected(self, one: str, other: str) -> bool:
         return self.sides.get(one, 0) == self.sides.get(other, 0)
