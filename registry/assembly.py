@@ -8,7 +8,7 @@ commits.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -23,6 +23,7 @@ from registry.client.renewal import Renewal
 from registry.client.status import StatusSource
 from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
+from registry.model.merge import ResourceState
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
@@ -134,12 +135,23 @@ async def assembled(
     )
     serve_node_api(network, node_api)
 
-    subscriptions = Subscriptions(network, store, replica)
-
-    async def neighbours(key_id: str) -> list[str]:
+    async def neighbours(key_id: str, avoided: Collection[str]) -> list[str]:  # noqa: ARG001 - they are told apart
         return await network.neighbourhood(key_id, rules.neighbourhood_size)
 
-    watches = Watches(network, neighbours, bound_read(reader.read), replica.own, rules, clock, [replica.take_announced])
+    def note_news(key_id: str, before: ResourceState, after: ResourceState) -> None:
+        subscriptions.note_news(key_id, before, after)  # made below: it serves what is watched
+
+    watches = Watches(
+        network,
+        neighbours,
+        bound_read(reader.read),
+        replica.own,
+        rules,
+        clock,
+        [replica.take_announced],
+        note_news=note_news,
+    )
+    subscriptions = Subscriptions(network, store, replica, watches, settings.watching)
     for note_commit in (subscriptions.note, watches.note_commit):  # the store was open before either
         store.on_commit(note_commit)
     registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)

@@ -25,6 +25,8 @@ class Kind(Enum):
     """The peer has too much to do; later may work."""
     NETWORK = "network"
     """The peer wasn't reached or didn't answer; later may work."""
+    UNKNOWN = "unknown"
+    """The peer gave no cause that this version knows; later may work."""
 
     @property
     def is_temporary(self) -> bool:
@@ -38,6 +40,7 @@ class Code(StrEnum):
     FAILED = "failed"
     REFUSED = "refused"
     INVALID = "invalid"
+    UNKNOWN_KIND = "unknown-kind"
     INTERNAL = "internal"
     STORAGE = "storage"
     NODE_UNAVAILABLE = "node-unavailable"
@@ -97,7 +100,8 @@ class Code(StrEnum):
 _CODES: Final[dict[str, Code]] = {code.value: code for code in Code}
 
 _KINDS: Final[dict[Code, Kind]] = {
-    Code.FAILED: Kind.ASKED,
+    Code.FAILED: Kind.UNKNOWN,
+    Code.UNKNOWN_KIND: Kind.ASKED,
     Code.INTERNAL: Kind.ASKED,
     Code.STORAGE: Kind.DISK,
     Code.NODE_UNAVAILABLE: Kind.NETWORK,

@@ -39,6 +39,12 @@ class InvalidValue(RegistryError, ValueError):
     code = Code.INVALID
 
 
+class UnknownKind(InvalidValue):
+    """A value, item or announcement of a kind, or with further fields, that a later version may know."""
+
+    code = Code.UNKNOWN_KIND
+
+
 class NodeUnavailable(RegistryError):
     """The node acted through can't be reached, or refuses because it has no neighbours."""
 

@@ -40,6 +40,7 @@ class Node:
 
     async def status(self) -> NodeStatus:
         """A snapshot of this node. Raises StorageError."""
+        watching = self.parts.watches.statistics()
         keys, records, tombstones = await self.store.read(lambda transaction: transaction.counts())
         return NodeStatus(
             peer_id=self.peer.peer_id,
@@ -56,7 +57,8 @@ class Node:
             schedules=self.upkeep.status(),
             topics=self.peer.topics.statistics(),
             subscriptions=self.parts.subscriptions.count(),
-            watched=self.parts.watches.statistics()["watched"],
+            watched=watching.resources,
+            sources=watching.sources,
             particles=self._particles() if self._particles is not None else None,
         )
 

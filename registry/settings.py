@@ -87,6 +87,18 @@ class CurrentSettings:
         self.value = settings
 
 
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many watchers of one resource a node tells of changes, as a replica or because it watches it itself.
+
+    More of them cost it a call or a message each per change; further ones are told by those, one step later.
+    """
+
+    places: int = 64
+    """Other nodes."""
+    client_places: int = 1_024
+    """Light clients, whose only way into the network a node may be."""
+
+
 class UpkeepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a node keeps the network's state, its schedules as the original's."""
 
@@ -113,6 +125,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     overlay: OverlaySettings = OverlaySettings()
     registry: RegistrySettings = RegistrySettings()
     upkeep: UpkeepSettings = UpkeepSettings()
+    watching: WatchSettings = WatchSettings()
     operators: tuple[str, ...] = ()
     """Peer ids that may run this node's schedules by hand from elsewhere; the node's own identity always may."""
     weights: dict[str, int] = msgspec.field(default_factory=dict)

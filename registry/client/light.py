@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -98,7 +98,9 @@ async def open_light_client(
         countersigner = Countersigner(peer, identity, store, ingest, rules, clock)
         await node_api.open(timeout=timeout)
 
-        async def neighbours(key_id: str) -> list[str]:
+        async def neighbours(key_id: str, avoided: Collection[str]) -> list[str]:
+            if node_api.peer_id not in avoided:
+                return [node_api.peer_id]  # it keeps the resource, or follows it for all its clients
             try:
                 infos = await node_api.peer_infos(key_id, timeout=TIMEOUT)
             except RegistryError as error:
@@ -106,9 +108,9 @@ async def open_light_client(
                 return []
             for info in infos:
                 peer.add_addresses(info.peer_id, list(info.addresses))
-            return [info.peer_id for info in infos]
+            return [node_api.peer_id, *(info.peer_id for info in infos)]  # perhaps another node by now
 
-        watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, clock)
+        watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, clock, wanted=1)
         registry = Registry(identity, node_api, countersigner, TimestampLog(store, ingest), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)

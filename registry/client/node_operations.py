@@ -16,16 +16,16 @@ from registry.client.local_node import LocalNode
 from registry.client.peer_info import PeerInfo
 from registry.client.status import NodeStatus
 from registry.model.history import HistoryEvent
-from registry.model.values import decode_key, decode_key_or_tombstone, decode_metadata, decode_state, encode
+from registry.model.values import decode_key, decode_metadata, encode
 from registry.protocol.messages import (
     Blob,
-    Count,
     Item,
     Name,
     ReadAnswer,
-    Seconds,
     StatePage,
     WriteOutcome,
+    bounded_count,
+    bounded_time,
 )
 from registry.upkeep.schedule import ScheduleStatus
 
@@ -36,8 +36,11 @@ Reply = TypeVar("Reply")
 class CallBody(msgspec.Struct, frozen=True, array_like=True):
     """What every call of the node API carries: the seconds that the node has to answer, and the request."""
 
-    timeout: Seconds
+    timeout: float
     request: Any
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "timeout", bounded_time(self.timeout))
 
 
 class Caller(NamedTuple):
@@ -61,7 +64,10 @@ class WriteRequest(msgspec.Struct, frozen=True, array_like=True):
 
     key_or_tombstone: Blob
     state: Blob
-    factor: Count
+    factor: int
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "factor", bounded_count(self.factor))
 
     @classmethod
     def of(cls, item: Item, factor: int) -> WriteRequest:
@@ -73,9 +79,12 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
     """Read a resource from the neighbourhood; `after`: the last slot of the page before."""
 
     key_id: Name
-    ack: Count
+    ack: int
     after: tuple[Name, Name, Name] | None = None
     key_suffices: bool = False
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "ack", bounded_count(self.ack))
 
 
 class CountersignRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -133,9 +142,7 @@ class ServiceReply(msgspec.Struct, frozen=True, array_like=True):
 
 
 async def _write(node: LocalNode, request: WriteRequest, caller: Caller) -> WriteOutcome:
-    item = Item(
-        decode_key_or_tombstone(request.key_or_tombstone), decode_state(request.state) if request.state else None
-    )
+    item = Item.decoded(request.key_or_tombstone, request.state)
     return await node.write(item, factor=request.factor, timeout=caller.timeout)
 
 

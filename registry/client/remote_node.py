@@ -47,7 +47,7 @@ from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, decode_state, encode
 from registry.model.verification import key_is_good, key_tombstone_is_good, record_is_genuine
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import Item, WriteOutcome, build, last_slot, parse
+from registry.protocol.messages import LONGEST_TIME, Item, WriteOutcome, build, parse
 from registry.protocol.network import Clock
 from registry.quorum.fetch import MAX_PAGES, good_states
 from registry.quorum.read_machine import ReadOutcome
@@ -56,7 +56,6 @@ from registry.settings import RegistrySettings
 from registry.upkeep.schedule import ScheduleStatus
 
 GRACE: Final = 0.25  # seconds that a node's answer may take beyond the deadline that it was given
-LONGEST_BUDGET: Final = 3600.0  # seconds; what a node accepts
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -120,10 +119,9 @@ class RemoteNode:
             page_key, page_key_tombstone, page = answer.page.decoded()
             key, key_tombstone = key or page_key, key_tombstone or page_key_tombstone
             states.extend(await self._good(key_id, page))
-            following = last_slot(page)
-            if not answer.page.more or following is None or (after is not None and following <= after):
+            after = answer.page.next_after(after)
+            if after is None:
                 break
-            after = following
         if key is not None and (key.id != key_id or not key_is_good(key, int(self._clock()), self._settings)):
             _log.warning("the node served a key that doesn't verify", node=self.peer_id, key_id=key_id)
             key = None
@@ -238,7 +236,7 @@ class RemoteNode:
 
     async def _ask(self, peer_id: str, method: str, request: object, deadline: float) -> object:
         left = max(deadline - trio.current_time(), 0.0)
-        budget = min(max(left - GRACE, left / 2), LONGEST_BUDGET)
+        budget = min(max(left - GRACE, left / 2), LONGEST_TIME)
         return await self._peer.call(peer_id, method, build(CallBody(budget, request)), timeout=left)
 
 

@@ -32,7 +32,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
     subscriptions: int = 0
     """How many pairs of a watcher and a resource this node announces to."""
     watched: int = 0
-    """How many resources this node watches itself."""
+    """How many resources this node watches, for itself or its clients."""
+    sources: dict[str, int] = {}
+    """How many subscriptions for them other nodes hold, by their peer ids."""
     particles: dict[str, float] | None = None
     """What the node has done and refused for Aqua's clients, by names; None on a node that doesn't serve them."""
 

@@ -3,6 +3,9 @@
 Immutable, and valid in form once they exist: whoever holds one need not check its fields again. A valid form says
 nothing of signatures and times; those are judged by `registry.model.verification`.
 
+A value of a later version's kind, or with further fields, is none that can be verified: decoding it raises UnknownKind,
+so that whoever got it can pass over it, while bad form raises InvalidValue alone.
+
 On the wire and on disk a value is the CBOR array of its fields, tagged with its type; its *digest* is sha256 of that
 array in deterministic encoding, signatures included (docs/design.md, State and
 merging).
@@ -20,7 +23,7 @@ import msgspec
 from overlay.errors import PeerIdError
 from overlay.identity import public_key_of
 from overlay.limits.decoder import DecodeError, decode
-from registry.errors import InvalidValue, PeerIdParseError
+from registry.errors import InvalidValue, PeerIdParseError, UnknownKind
 from registry.model.signing import (
     key_digest,
     key_id_of,
@@ -342,7 +345,29 @@ def _parse(raw: object, form: type[Any]) -> Any:
         # Without `builtin_types` text would pass as bytes in base64: one value, two forms.
         return msgspec.convert(raw, form, strict=True, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
+        if _may_be_newer(raw):
+            raise UnknownKind("a value of a kind, or with fields, that this version doesn't know") from error
         raise InvalidValue(str(error)) from error
+
+
+def _may_be_newer(raw: object) -> bool:
+    """Whether a later version may write this: another kind of value, or a known one with further fields.
+
+    What those fields say is signed with the rest, so without knowing them nothing of it can be verified.
+    """
+    match raw:
+        case [str(kind), *fields]:
+            form = _FORMS.get(kind)
+            if form is None or len(fields) > len(form.__struct_fields__):
+                return True
+            return form is Record and bool(fields) and _may_be_newer(fields[0])
+        case _:
+            return False
+
+
+_FORMS: dict[str, type[msgspec.Struct]] = {
+    str(form.__struct_config__.tag): form for form in (Key, RecordMetadata, Record, Tombstone, KeyTombstone)
+}
 
 
 @lru_cache(maxsize=8192)

@@ -16,6 +16,7 @@ from overlay.errors import (
     ConnectionLost,
     NoSuchMethod,
     Overloaded,
+    ProtocolError,
     Unreachable,
 )
 from registry.codes import Code, Kind
@@ -79,6 +80,7 @@ _CODES_OF_CALLS: Final[tuple[tuple[type[CallFailed], Code], ...]] = (
     (Overloaded, Code.OVERLOADED),
     (NoSuchMethod, Code.NO_SUCH_METHOD),
     (BodyTooLarge, Code.TOO_LARGE),
+    (ProtocolError, Code.BAD_ANSWER),
 )
 
 

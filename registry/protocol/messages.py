@@ -3,15 +3,20 @@
 Values travel as the byte strings of their deterministic CBOR, so that what was signed, stored and compared is sent as
 it is. Method names: `registry.*` between members, `node.*` from a client to the node that it acts through
 (`registry.client.node_operations`).
+
+Later versions may add fields behind those known here, and kinds of values: readers ignore the former and pass over the
+latter, item by item (docs/wire-protocol-registry.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
 
+from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
 from registry.model.values import (
@@ -21,6 +26,7 @@ from registry.model.values import (
     Slot,
     State,
     decode_key,
+    decode_key_or_tombstone,
     decode_key_tombstone,
     decode_state,
     encode,
@@ -33,12 +39,30 @@ COUNTERSIGN: Final = "registry.countersign"
 
 MAX_ITEMS: Final = 512  # of one put
 MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB
-MAX_ERRORS: Final = 64
+MAX_STATES: Final = 4096  # of one page
+MAX_ERRORS: Final = 64  # told of one operation; further ones are left out
 
 Blob = Annotated[bytes, msgspec.Meta(max_length=128 * 1024)]
 Name = Annotated[str, msgspec.Meta(max_length=1024)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
-Count = Annotated[int, msgspec.Meta(ge=-(2**15), lt=2**15)]
+Digest = Annotated[bytes, msgspec.Meta(max_length=64)]
+"""32 bytes today. Any other one, such as a later version's, is of something else than is known here."""
+Entries = Annotated[tuple[Any, ...], msgspec.Meta(max_length=MAX_ITEMS)]
+"""What is decoded one by one, so that an entry that isn't understood fails alone."""
+
+LONGEST_TIME: Final = 3600.0  # seconds that a request may ask for; more counts as this
+LARGEST_COUNT: Final = 2**15 - 1  # of replicas that a request may ask for; more counts as this
+
+
+def bounded_time(seconds: float) -> float:
+    """The time that a request gives, within bounds. Raises InvalidValue for what is no number."""
+    if math.isnan(seconds):
+        raise InvalidValue("a time that is no number")
+    return min(max(seconds, 0.0), LONGEST_TIME)
+
+
+def bounded_count(count: int) -> int:
+    """The number of replicas that a request asks for, within bounds."""
+    return min(max(count, -LARGEST_COUNT), LARGEST_COUNT)
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -54,6 +78,11 @@ class Item(msgspec.Struct, frozen=True):
     def key_id(self) -> str:
         """The id of the resource that is written to."""
         return self.key_or_tombstone.id
+
+    @classmethod
+    def decoded(cls, key_or_tombstone: bytes, state: bytes) -> Item:
+        """Out of the two CBORs as they travel, `state` empty where there is none. Raises InvalidValue."""
+        return cls(decode_key_or_tombstone(key_or_tombstone), decode_state(state) if state else None)
 
     def as_resource(self) -> ResourceState:
         """The merged state of a resource of which only this is known."""
@@ -73,7 +102,7 @@ class PutBody(msgspec.Struct, frozen=True, array_like=True):
     Answered with `PutAnswer`.
     """
 
-    items: Annotated[tuple[tuple[Blob, Blob], ...], msgspec.Meta(max_length=MAX_ITEMS)]
+    items: Entries
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> PutBody:
@@ -85,6 +114,19 @@ class PutBody(msgspec.Struct, frozen=True, array_like=True):
             pairs.append((key_or_tombstone, encode(item.state) if item.state else b""))
             last = item.key_or_tombstone
         return cls(tuple(pairs))
+
+    def decoded(self) -> list[Item | ErrorInfo]:
+        """Each item, or why it is none that this version takes. Not verified yet."""
+        decoded: list[Item | ErrorInfo] = []
+        last = b""
+        for entry in self.items:
+            match entry:
+                case [bytes(key_or_tombstone), bytes(state), *_]:
+                    last = key_or_tombstone or last
+                    decoded.append(_item_or_error(last, state))
+                case _:
+                    decoded.append(ErrorInfo(Code.UNKNOWN_KIND, "an item that isn't [key or key tombstone, state]"))
+        return decoded
 
 
 class PutAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -100,12 +142,12 @@ class ReadBody(msgspec.Struct, frozen=True, array_like=True):
     """
 
     key_id: Name
-    digest: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    digest: Digest = b""
     after: tuple[Name, Name, Name] | None = None
 
 
 class StatePage(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a resource's state: `more` says that there are slots after the last one here.
+    """A part of a resource's state: `more` says that there are slots after `last`, the last one here.
 
     Of a replica that hasn't caught up since it was away (`caught_up` false), what it lacks proves nothing.
     """
@@ -113,23 +155,26 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
     holds_key: bool
     same: bool
     key: Blob
-    states: Annotated[tuple[Blob, ...], msgspec.Meta(max_length=4096)]
+    states: Annotated[tuple[Any, ...], msgspec.Meta(max_length=MAX_STATES)]
     more: bool
     key_tombstone: Blob = b""
     caught_up: bool = True
+    last: tuple[Name, Name, Name] | None = None
 
     @classmethod
     def of(cls, resource: ResourceState, after: tuple[str, str, str] | None, *, caught_up: bool = True) -> StatePage:
         """The page that follows the slot `after`."""
         blobs: list[bytes] = []
+        last: Slot | None = None
         size = 0
         slots = sorted(slot for slot in resource.slots if after is None or tuple(slot) > after)
         for slot in slots:
             blob = encode(resource.slots[slot])
             size += len(blob)
-            if blobs and (size > MAX_PAGE or len(blobs) == 4096):
+            if blobs and (size > MAX_PAGE or len(blobs) == MAX_STATES):
                 break
             blobs.append(blob)
+            last = slot
         return cls(
             holds_key=resource.key is not None,
             same=False,
@@ -138,15 +183,24 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
             more=len(blobs) < len(slots),
             key_tombstone=encode(resource.key_tombstone) if resource.key_tombstone else b"",
             caught_up=caught_up,
+            last=last,
         )
 
     def decoded(self) -> tuple[Key | None, KeyTombstone | None, list[State]]:
-        """Raises InvalidValue. Not verified yet."""
+        """What of this is understood. Not verified yet."""
+        states = [_understood(decode_state, blob) for blob in self.states]
         return (
-            decode_key(self.key) if self.key else None,
-            decode_key_tombstone(self.key_tombstone) if self.key_tombstone else None,
-            [decode_state(blob) for blob in self.states],
+            _understood(decode_key, self.key),
+            _understood(decode_key_tombstone, self.key_tombstone),
+            [state for state in states if state is not None],
         )
+
+    def next_after(self, after: Slot | None) -> Slot | None:
+        """The slot after which the next page begins; None when this, asked for with `after`, is the last page."""
+        if not self.more or self.last is None:
+            return None
+        last = Slot(*self.last)
+        return last if after is None or last > after else None  # who goes round in circles lies
 
 
 class CountersignBody(msgspec.Struct, frozen=True, array_like=True):
@@ -161,9 +215,12 @@ class WriteOutcome(msgspec.Struct, frozen=True, array_like=True):
 
     stored: int
     targets: int
-    errors: Annotated[tuple[ErrorInfo, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
+    errors: tuple[ErrorInfo, ...] = ()
     timed_out: bool = False
     write_id: str = ""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "errors", self.errors[:MAX_ERRORS])
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -172,11 +229,15 @@ class ReadAnswer(msgspec.Struct, frozen=True, array_like=True):
 
     answered: int
     page: StatePage
-    errors: Annotated[tuple[ErrorInfo, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
+    errors: tuple[ErrorInfo, ...] = ()
     timed_out: bool = False
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "errors", self.errors[:MAX_ERRORS])
 
 
 Form = TypeVar("Form")
+Value = TypeVar("Value")
 
 
 def parse(body: object, form: type[Form]) -> Form:
@@ -192,6 +253,18 @@ def build(body: msgspec.Struct) -> list[Any]:
     return cast("list[Any]", msgspec.to_builtins(body, builtin_types=(bytes,)))
 
 
-def last_slot(states: Sequence[State]) -> Slot | None:
-    """Where the next page begins."""
-    return states[-1].slot if states else None
+def _item_or_error(key_or_tombstone: bytes, state: bytes) -> Item | ErrorInfo:
+    try:
+        return Item.decoded(key_or_tombstone, state)
+    except InvalidValue as error:
+        return ErrorInfo.of(error)
+
+
+def _understood(decode: Callable[[bytes], Value], blob: object) -> Value | None:
+    """The value, or None for an empty one and for what this version doesn't understand."""
+    if not isinstance(blob, bytes) or not blob:
+        return None
+    try:
+        return decode(blob)
+    except InvalidValue:
+        return None

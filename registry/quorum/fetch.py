@@ -11,9 +11,9 @@ import structlog
 import trio
 
 from registry.model.merge import ResourceState
-from registry.model.values import Key, KeyTombstone, State
+from registry.model.values import Key, KeyTombstone, Slot, State
 from registry.model.verification import VERIFIED_AT_ONCE, is_good, key_is_good, key_tombstone_is_good
-from registry.protocol.messages import READ, ReadBody, StatePage, build, last_slot, parse
+from registry.protocol.messages import READ, ReadBody, StatePage, build, parse
 from registry.protocol.network import Clock, Network
 from registry.settings import RegistrySettings
 
@@ -31,21 +31,22 @@ class Fetcher:
         self._clock = clock
 
     async def fetch(
-        self, peer_id: str, key_id: str, known: ResourceState, *, timeout: float
+        self, peer_id: str, key_id: str, known: ResourceState, *, timeout: float, method: str = READ
     ) -> tuple[ResourceState, bool]:
         """What a replica knows, and whether it has caught up; `known` spares sending what is known already.
 
-        `timeout` in seconds is for each page. Raises CallFailed, InvalidValue.
+        `method`: another one that answers alike. `timeout` in seconds is for each page.
+        Raises CallFailed, InvalidValue.
         """
         key: Key | None = None
         key_tombstone: KeyTombstone | None = None
         states: list[State] = []
         caught_up = True
-        after = None
+        after: Slot | None = None
         digest = b"" if known.is_empty() else known.digest()
         for _ in range(MAX_PAGES):
             body = ReadBody(key_id=key_id, digest=digest, after=after)
-            page = parse(await self._network.call(peer_id, READ, build(body), timeout=timeout), StatePage)
+            page = parse(await self._network.call(peer_id, method, build(body), timeout=timeout), StatePage)
             caught_up = caught_up and page.caught_up
             if page.same and digest:
                 return known, caught_up
@@ -53,10 +54,9 @@ class Fetcher:
             key = key or self._good_key(peer_id, key_id, page_key)
             key_tombstone = key_tombstone or self._good_key_tombstone(peer_id, key_id, page_key_tombstone)
             states.extend(await self._good(peer_id, key_id, page_states))
-            following = last_slot(page_states)
-            if not page.more or following is None or (after is not None and following <= after):
+            after = page.next_after(after)
+            if after is None:
                 break
-            after = following
         return ResourceState.of(key, states, key_tombstone), caught_up
 
     def _good_key_tombstone(self, peer_id: str, key_id: str, key_tombstone: KeyTombstone | None) -> KeyTombstone | None:

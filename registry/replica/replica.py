@@ -10,7 +10,7 @@ from overlay.errors import Refusal
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState, is_spent
-from registry.model.values import Slot, decode_key_or_tombstone, decode_state
+from registry.model.values import Slot
 from registry.model.verification import is_expired
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import PUT, READ, Form, Item, PutAnswer, PutBody, ReadBody, StatePage, build, parse
@@ -123,24 +123,15 @@ class Replica:
 
     async def take(self, caller: str, body: PutBody, *, keyless: bool) -> object:
         """Stores what a peer sent; the answer to it. `keyless`: see `Ingest.store`. Raises Refusal."""
-        items: list[Item] = []
-        positions: list[int] = []
-        errors: list[ErrorInfo | None] = [None] * len(body.items)
-        key_or_tombstone = b""
-        for position, (new_key_or_tombstone, state) in enumerate(body.items):
-            key_or_tombstone = new_key_or_tombstone or key_or_tombstone
-            try:
-                items.append(Item(decode_key_or_tombstone(key_or_tombstone), decode_state(state) if state else None))
-                positions.append(position)
-            except InvalidValue as error:
-                errors[position] = ErrorInfo.of(error)
+        decoded = body.decoded()
+        items = [item for item in decoded if isinstance(item, Item)]
         try:
             stored = await self.ingest.store(items, caller, keyless=keyless)
         except StorageError as error:  # its text names this node's files: for the log, not for peers
             _log.error("a put couldn't be stored", caller=caller, items=len(items), error=str(error))
             raise Refusal(Code.STORAGE, "the disk refused") from error
-        for position, refused in zip(positions, stored, strict=True):
-            errors[position] = refused
+        verdicts = iter(stored)
+        errors = [item if isinstance(item, ErrorInfo) else next(verdicts) for item in decoded]
         taken = [item for item, refused in zip(items, stored, strict=True) if refused is None]
         if self._note_put is not None:
             self._note_put(caller, taken)

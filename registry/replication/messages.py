@@ -11,7 +11,7 @@ from registry.model.delta import Orders
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.model.values import Record, digest_of
-from registry.protocol.messages import MAX_ITEMS, Blob, Name
+from registry.protocol.messages import Entries, Name
 
 COMPARE: Final = "registry.compare"
 REPLICATE: Final = "registry.replicate"
@@ -113,7 +113,7 @@ class CompareAnswer(msgspec.Struct, frozen=True, array_like=True):
 class ReplicateBody(msgspec.Struct, frozen=True, array_like=True):
     """`registry.replicate`: as `registry.put`, for states that may outlive their key. `last`: of this comparison."""
 
-    items: Annotated[tuple[tuple[Blob, Blob], ...], msgspec.Meta(max_length=MAX_ITEMS)]
+    items: Entries
     last: bool
 
 

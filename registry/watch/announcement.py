@@ -2,17 +2,20 @@
 
 The same update has the same bytes, whoever announces it. Whether they are valid is a function of topic and payload
 alone: form and signatures. Times, quotas and staleness are checked by `registry.watch.validator`.
+
+Later versions may announce other things: payloads that begin with a text, which names their kind, and values of kinds
+that aren't known here. They may add fields behind the two known ones, too. None of that is invalid.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import cbor2
 
 from overlay.limits.decoder import DecodeError, decode
-from registry.errors import InvalidValue
-from registry.model.values import Key, KeyTombstone, Record, decode_key_or_tombstone, decode_state, encode
+from registry.errors import InvalidValue, UnknownKind
+from registry.model.values import Key, KeyTombstone, Record, encode
 from registry.model.verification import (
     key_is_genuine,
     key_tombstone_is_genuine,
@@ -24,30 +27,48 @@ from registry.protocol.messages import Item
 MAX_ANNOUNCEMENT: Final = 320 * 1024  # bytes: two values of the largest size that a frame between replicas may hold
 
 
+class Announced(NamedTuple):
+    """What a payload says."""
+
+    item: Item
+    is_whole: bool
+    """False with fields that aren't known here: nothing of those is verified, so they aren't forwarded."""
+
+
 def announcement_of(item: Item) -> bytes:
     """Encodes an update as a payload."""
-    return cbor2.dumps([encode(item.key_or_tombstone), encode(item.state) if item.state else b""], canonical=True)
+    return _encoded(item, [])
 
 
-def announced(key_id: str, payload: bytes) -> Item:
-    """Decodes the update in a payload on the topic `key_id`. Raises InvalidValue for what no honest peer sends or
-    forwards."""
+def announced(key_id: str, payload: bytes) -> Announced:
+    """Decodes the update in a payload on the topic `key_id`.
+
+    Raises UnknownKind for what only a later version understands, InvalidValue for what no honest peer sends or
+    forwards.
+    """
     try:
         parts = decode(payload, max_bytes=MAX_ANNOUNCEMENT)
     except DecodeError as error:
         raise InvalidValue(f"an announcement that {error}") from error
     match parts:
-        case [bytes(key_or_tombstone), bytes(state)]:
-            item = Item(decode_key_or_tombstone(key_or_tombstone), decode_state(state) if state else None)
+        case [bytes(key_or_tombstone), bytes(state), *further]:
+            item = Item.decoded(key_or_tombstone, state)
+        case [str(), *_]:
+            raise UnknownKind("an announcement of a kind that this version doesn't know")
         case _:
             raise InvalidValue("an announcement of another form")
-    if announcement_of(item) != payload:
+    if _encoded(item, further) != payload:
         raise InvalidValue("an announcement in another encoding than the one that all use")
     if item.key_id != key_id or (item.state is not None and item.state.slot.key_id != key_id):
         raise InvalidValue(f"an announcement of {item.key_id} on the topic {key_id}")
     if not _is_genuine(item):
         raise InvalidValue("an announcement whose signatures don't match")
-    return item
+    return Announced(item, is_whole=not further)
+
+
+def _encoded(item: Item, further: list[Any]) -> bytes:
+    state = encode(item.state) if item.state else b""
+    return cbor2.dumps([encode(item.key_or_tombstone), state, *further], canonical=True)
 
 
 def _is_genuine(item: Item) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 import trio
 
 from overlay.errors import CallFailed
 from overlay.tasks import Broadcast, Wakeup
+from registry.codes import Code
 from registry.errors import InvalidValue, RegistryError
 from registry.model.merge import ResourceState
 from registry.protocol.error_info import ErrorInfo
@@ -18,11 +19,26 @@ from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
-from registry.watch.messages import SubscriptionReply, SubscriptionRequest
+from registry.watch.messages import MAX_DEPTH, SubscriptionReply
 from registry.watch.source_machine import LookUp, Read, ReadOwn, SourceMachine, Subscribe
 from registry.watch.view import View
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Served(NamedTuple):
+    """What is known of a watched resource, for whom this peer may tell of it."""
+
+    state: ResourceState | None
+    """None while that isn't enough to be shown."""
+    depth: int
+    """How many watchers, this one included, a change passes from a replica to whoever is told by this peer."""
+    age: float
+    """Seconds since it was as good as what a replica knows."""
+    sources: Collection[str]
+    """Whom this peer is told by."""
+    users: int
+    """How many watch it here."""
 
 
 class WatchingPeer(Protocol):
@@ -31,10 +47,10 @@ class WatchingPeer(Protocol):
     settings: RegistrySettings
     clock: Clock
     peer_id: str
-    phase: float
+    wanted: int
 
-    def neighbours(self, key_id: str, /) -> Awaitable[list[str]]:
-        """Who keeps a resource, nearest first, ready to be called."""
+    def neighbours(self, key_id: str, avoided: Collection[str], /) -> Awaitable[list[str]]:
+        """Who keeps a resource, nearest first, ready to be called; those who are avoided may be left out."""
         ...
 
     def read(self, key_id: str, /) -> Awaitable[ReadOutcome]:
@@ -45,12 +61,16 @@ class WatchingPeer(Protocol):
         """What this peer itself keeps as a replica whose answers count."""
         ...
 
-    async def subscribe(self, peer_id: str, request: SubscriptionRequest) -> SubscriptionReply:
-        """Asks a replica for a subscription, or ends it. Raises CallFailed, InvalidValue."""
+    async def subscribe(self, peer_id: str, follower: Follower, /) -> SubscriptionReply:
+        """Asks for a subscription. Raises CallFailed, InvalidValue."""
         ...
 
-    async def fetch(self, peer_id: str, key_id: str, known: ResourceState) -> ResourceState:
-        """What a replica knows of a resource. Raises CallFailed, InvalidValue."""
+    async def fetch(self, peer_id: str, key_id: str, known: ResourceState, /, *, is_replica: bool) -> ResourceState:
+        """What a replica, or another watcher, knows of a resource. Raises CallFailed, InvalidValue."""
+        ...
+
+    def note_news(self, key_id: str, before: ResourceState, after: ResourceState, /) -> None:
+        """Is told what was known of a resource, and what is."""
         ...
 
     def is_connected(self, peer_id: str) -> bool:
@@ -65,18 +85,21 @@ class Follower:
         self.view = View(key_id, peer.settings)
         self.changed = Broadcast()
         """Sent when something is visible, or ready, that wasn't."""
+        self.scope = trio.CancelScope()
+        """Ends `run`."""
         self.on_topic = False
         """Whether this peer is in the resource's topic, so that announcements there reach it."""
         self._peer = peer
         self._machine = SourceMachine(
             self.view,
             peer.peer_id,
-            peer.phase,
             random.Random(),  # noqa: S311 - jitter, not secrets
             trio.current_time(),
+            wanted=peer.wanted,
         )
         self._poked = Wakeup()
         self._told_revision = 0
+        self._told = self.view.state
 
     @property
     def key_id(self) -> str:
@@ -90,8 +113,14 @@ class Follower:
 
     @property
     def sources(self) -> list[str]:
-        """The replicas that hold subscriptions of ours."""
+        """The replicas, and other watchers, that hold subscriptions of ours."""
         return self._machine.sources
+
+    def served(self, users: int) -> Served:
+        """What this peer can tell others of the resource; `users`: how many watch it here."""
+        state = self.view.state if self.view.is_ready else None
+        machine = self._machine
+        return Served(state, machine.depth + 1, machine.age(trio.current_time()), machine.sources, users)
 
     def take(self, item: Item) -> bool:
         """Merges one verified update; whether it was news."""
@@ -113,6 +142,15 @@ class Follower:
         self._log_loss(peer_id, "told what isn't signed")
         self._poked.set()
 
+    def renewed(self, peer_id: str, reply: SubscriptionReply | None) -> None:
+        """A source's answer to a renewal of all subscriptions there; None when it failed."""
+        if reply is None:
+            self._machine.unrenewed(peer_id, trio.current_time())
+        else:
+            self._machine.renewed(peer_id, reply, trio.current_time())
+        if self._machine.is_poked:
+            self._poked.set()
+
     async def run(self) -> None:
         """Keeps the view up to date until cancelled."""
         machine, key_id = self._machine, self.key_id
@@ -127,7 +165,7 @@ class Follower:
                 own = await self._peer.own(key_id)
                 machine.own_read(own, trio.current_time(), self._peer.clock())
             elif isinstance(action, LookUp):
-                machine.looked_up(await self._peer.neighbours(key_id), trio.current_time())
+                machine.looked_up(await self._peer.neighbours(key_id, action.avoided), trio.current_time())
             elif isinstance(action, Read):
                 await self._read()
             else:
@@ -138,15 +176,20 @@ class Follower:
         """Takes or renews a subscription, and fetches what we lack."""
         machine = self._machine
         theirs: ResourceState | None = None
+        servers: list[str] = []
         try:
-            reply = await self._peer.subscribe(peer_id, SubscriptionRequest(self.key_id, self.on_topic))
+            reply = await self._peer.subscribe(peer_id, self)
             why = reply.error
+            servers = [server.peer_id for server in reply.servers]
+            if not why and reply.depth > MAX_DEPTH:
+                why = ErrorInfo(Code.OVERLOADED, "too far from a replica")
             if not why and machine.agreed(peer_id, reply, trio.current_time()):
-                theirs = await self._peer.fetch(peer_id, self.key_id, self.view.state)
+                is_replica = reply.depth == 0
+                theirs = await self._peer.fetch(peer_id, self.key_id, self.view.state, is_replica=is_replica)
         except (CallFailed, InvalidValue) as error:
             why = ErrorInfo.of(error)
         if why:
-            machine.refused(peer_id, trio.current_time())
+            machine.refused(peer_id, trio.current_time(), servers)
             self._log_loss(peer_id, why.text)
             return
         machine.compared(
@@ -168,7 +211,10 @@ class Follower:
         self._machine.read(outcome.resource, is_complete=not outcome.timed_out, wall_clock=self._peer.clock())
 
     def _telling(self, news: bool) -> bool:
-        """`news`, after waking the watchers if something visible has changed."""
+        """`news`, after waking the watchers if something visible has changed, and telling others what is new."""
+        if self.view.state is not self._told:
+            before, self._told = self._told, self.view.state
+            self._peer.note_news(self.key_id, before, self._told)
         if self.view.revision != self._told_revision:
             self._told_revision = self.view.revision
             self.changed.send()

@@ -3,7 +3,12 @@
 At least two replicas hold a subscription of ours and announce. Each renewal compares what they know with what we know,
 so that whatever an announcement that got lost would have said is fetched then. A replica that is lost is replaced at
 once. `SourceMachine` is told what happens and what time it is, and says what to do next; `registry.watch.follower` does
-it.
+it. Renewals are of all resources of a peer together (`registry.watch.watches`); the machine is told what came of them.
+
+A replica without a place names watchers that serve others. All sources but one may be such watchers, as long as there
+are replicas to ask, so that no set of watchers can keep changes from others. Without any place at replicas, they serve.
+How far they are from a replica is bounded, and so is how long ago what they know was compared with one: watchers that
+only listen to each other notice.
 
 A replica is in one of the states of `SourceState`, which change by the table `SOURCE_TRANSITIONS`. The machine goes
 through the phases of `FollowPhase` in their order, round after round.
@@ -18,7 +23,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from registry.model.merge import ResourceState
-from registry.watch.messages import SubscriptionReply
+from registry.watch.messages import LONGEST_AGE, MAX_DEPTH, SubscriptionReply
 from registry.watch.view import View
 
 SOURCES: Final = 2  # replicas that hold a subscription of ours
@@ -29,6 +34,8 @@ RETRY: Final = (0.25, 4.0)  # seconds until sources are looked for again, at fir
 AVOID: Final = 10.0  # seconds for which a replica that refused or failed isn't asked
 TIMEOUT: Final = 3.0  # seconds for a call
 FRESH: Final = RENEW + 2 * TIMEOUT  # seconds after a comparison for which this knowledge is as good as a replica's
+LONGEST_WAIT: Final = 3600.0  # seconds
+MAX_NAMED: Final = 16  # watchers named by others that are asked in one round
 EXPIRY_MARGIN: Final = 0.01  # seconds after which something has expired for certain
 
 
@@ -76,8 +83,8 @@ SOURCE_TRANSITIONS: Final[dict[tuple[SourceState, SourceEvent], SourceState]] = 
 class FollowPhase(enum.Enum):
     """What a round does, in this order; what isn't needed is left out."""
 
-    RENEW = "renew"
-    """Renew all subscriptions, when that is due."""
+    COMPARE = "compare"
+    """Compare with sources that are new or know something else, renewing their subscriptions."""
     OWN = "own"
     """Merge what this peer's own replica has."""
     LOOK_UP = "look up"
@@ -87,17 +94,17 @@ class FollowPhase(enum.Enum):
     READ = "read"
     """Read the resource once, if there is no source and it isn't kept here."""
     WAIT = "wait"
-    """Wait for the next renewal, expiry or retry, or until something happens."""
+    """Wait for the next expiry or retry, or until something happens."""
 
 
 NEXT_PHASE: Final[dict[FollowPhase, FollowPhase]] = dict(
-    zip(FollowPhase, [*list(FollowPhase)[1:], FollowPhase.RENEW], strict=True)
+    zip(FollowPhase, [*list(FollowPhase)[1:], FollowPhase.COMPARE], strict=True)
 )
 
 
 class Subscribe(NamedTuple):
-    """Ask these replicas, all at once, to hold or renew a subscription. Of each, tell `refused`; or `agreed`, and when
-    it has been compared with, `compared` (or `refused`)."""
+    """Ask these, all at once, to hold or renew a subscription. Of each, tell `refused`; or `agreed`, and when it has
+    been compared with, `compared` (or `refused`)."""
 
     peer_ids: tuple[str, ...]
 
@@ -107,7 +114,9 @@ class ReadOwn(NamedTuple):
 
 
 class LookUp(NamedTuple):
-    """Tell who keeps the resource: `looked_up`."""
+    """Tell who keeps the resource: `looked_up`. Those who are avoided aren't asked in any case."""
+
+    avoided: frozenset[str]
 
 
 class Read(NamedTuple):
@@ -131,10 +140,11 @@ def next_renewal(now: float, phase: float) -> float:
 
 
 class _Replica:
-    __slots__ = ("avoid_until", "digest", "state")
+    __slots__ = ("avoid_until", "depth", "digest", "state")
 
     def __init__(self) -> None:
         self.state = SourceState.STRANGER
+        self.depth = 0  # watchers between it and a replica
         self.digest = b""  # of what it knew when we last merged that
         self.avoid_until = 0.0
 
@@ -143,22 +153,24 @@ class SourceMachine:
     """Keeps one view up to date. `now` and `until` are seconds of the monotonic clock, `wall_clock` since 1970."""
 
     def __init__(
-        self, view: View, own_peer_id: str, renewal_phase: float, randomness: random.Random, now: float
+        self, view: View, own_peer_id: str, randomness: random.Random, now: float, *, wanted: int = SOURCES
     ) -> None:
-        """`renewal_phase`: when renewals are due, in seconds modulo `RENEW`; the same for all views of a peer."""
+        """`wanted`: how many sources there should be."""
         self.view = view
         self._own_peer_id = own_peer_id
-        self._renewal_phase = renewal_phase
         self._random = randomness
+        self._wanted = wanted
         self._replicas: dict[str, _Replica] = {}
         self._candidates: list[str] = []
-        self._phase = FollowPhase.RENEW
+        self._servers: dict[str, None] = {}  # watchers that others named
+        self._servers_left = 0
+        self._to_compare: set[str] = set()
+        self._phase = FollowPhase.COMPARE
         self._is_phase_done = False
         self._open: set[str] = set()
         self._kept_here = False
         self._is_poked = False
         self._confirmed = -math.inf
-        self._renew_at = next_renewal(now, renewal_phase)
         self._settle_at = math.inf
         self._retry_after = RETRY[0]
         self._wake_at = now
@@ -169,9 +181,24 @@ class SourceMachine:
         return self._phase
 
     @property
+    def is_poked(self) -> bool:
+        """Whether something happened that ends a wait."""
+        return self._is_poked
+
+    @property
     def sources(self) -> list[str]:
         """The replicas that hold subscriptions of ours."""
         return [peer_id for peer_id, replica in self._replicas.items() if replica.state is SourceState.SOURCE]
+
+    @property
+    def depth(self) -> int:
+        """How many watchers a change passes before it gets here, this one not counted; `MAX_DEPTH` + 1 without any
+        source."""
+        return min((self._replicas[each].depth for each in self.sources), default=MAX_DEPTH + 1)
+
+    def age(self, now: float) -> float:
+        """Seconds since this was as good as what a replica knows, at most `LONGEST_AGE`."""
+        return min(max(now - self._confirmed, 0.0), LONGEST_AGE)
 
     def state_of(self, peer_id: str) -> SourceState:
         """What a replica is to this view."""
@@ -191,17 +218,16 @@ class SourceMachine:
                 return action
             self._phase = NEXT_PHASE[self._phase]
             self._is_phase_done = False
-            if self._phase is FollowPhase.RENEW:
+            if self._phase is FollowPhase.COMPARE:
                 self._is_poked = False
             elif self._phase is FollowPhase.WAIT:
                 self._prepare_to_wait(now, wall_clock)
 
     def agreed(self, peer_id: str, reply: SubscriptionReply, now: float) -> bool:
         """A replica holds a subscription; whether it knows what we lack, so that its state is to be fetched."""
-        state = self.state_of(peer_id)
-        if state is SourceState.ASKED:
+        if self.state_of(peer_id) is SourceState.ASKED or not reply.digest:
             self._settle_at = min(self._settle_at, now + SETTLE)
-        return reply.digest not in (self._replicas[peer_id].digest, self.view.state.digest())
+        return self._knows_more(peer_id, reply)
 
     def compared(
         self,
@@ -220,14 +246,36 @@ class SourceMachine:
         self._change(peer_id, SourceEvent.AGREE if is_connected else SourceEvent.VANISH)
         replica = self._replicas.get(peer_id)
         if replica is not None and replica.state is SourceState.SOURCE:
-            replica.digest = reply.digest
-            if is_connected:
-                self._confirm(now)
+            replica.digest, replica.depth = reply.digest, reply.depth
+            if is_connected and reply.digest:
+                self._confirm(now - reply.age)
 
-    def refused(self, peer_id: str, now: float) -> None:
-        """A replica refused a subscription, or failed."""
+    def refused(self, peer_id: str, now: float, servers: Collection[str] = ()) -> None:
+        """A replica, or a watcher, refused a subscription, or failed. `servers`: who may have a place, as it says."""
         self._open.discard(peer_id)
         self._drop(peer_id, now)
+        for server in servers:
+            if len(self._servers) < MAX_NAMED and server != self._own_peer_id:
+                self._servers[server] = None
+
+    def renewed(self, peer_id: str, reply: SubscriptionReply, now: float) -> None:
+        """A source's answer to a renewal of all subscriptions there."""
+        if self.state_of(peer_id) is not SourceState.SOURCE:
+            return
+        replica = self._replicas[peer_id]
+        if reply.error is not None or reply.depth > MAX_DEPTH:
+            self._drop(peer_id, now)
+            self._is_poked = True
+        elif not reply.digest or self._knows_more(peer_id, reply):
+            self._to_compare.add(peer_id)
+            self._is_poked = True
+        else:
+            replica.depth = reply.depth
+            self._confirm(now - reply.age)
+
+    def unrenewed(self, peer_id: str, now: float) -> None:
+        """A source didn't answer to a renewal."""
+        self.distrust(peer_id, now)
 
     def own_read(self, own: ResourceState | None, now: float, wall_clock: float) -> None:
         """What this peer keeps as a replica whose answers count; None if it is none."""
@@ -258,12 +306,12 @@ class SourceMachine:
         lost = [peer_id for peer_id in self.sources if peer_id not in members]
         for peer_id in lost:
             self._drop(peer_id, now)
-        if lost or len(self.sources) < SOURCES:
+        if lost or len(self.sources) < self._wanted:
             self._is_poked = True
         return lost
 
     def distrust(self, peer_id: str, now: float) -> None:
-        """A source told what can't be true."""
+        """A source told what can't be true, or fails otherwise."""
         if self.state_of(peer_id) is SourceState.SOURCE:
             self._drop(peer_id, now)
             self._is_poked = True
@@ -284,32 +332,55 @@ class SourceMachine:
     def _begin(self, now: float) -> FollowAction | None:
         """What a phase does that does one thing at most."""
         action: FollowAction | None = None
-        if self._phase is FollowPhase.RENEW:
-            if self._is_renewal_due(now):
-                action = self._ask(self.sources)
+        if self._phase is FollowPhase.COMPARE:
+            action = self._ask(self._due(now))
         elif self._phase is FollowPhase.OWN:
             action = ReadOwn()
         elif self._phase is FollowPhase.LOOK_UP:
             self._candidates = []
-            if len(self.sources) < SOURCES:
-                action = LookUp()
+            self._servers.clear()
+            self._servers_left = MAX_NAMED
+            if len(self.sources) < self._wanted:
+                action = LookUp(
+                    frozenset(
+                        each
+                        for each, replica in self._replicas.items()
+                        if replica.state is SourceState.AVOIDED and replica.avoid_until > now
+                    )
+                )
         elif not self.sources and not self._kept_here:
             action = Read()
         return action
 
-    def _is_renewal_due(self, now: float) -> bool:
-        if now >= self._renew_at:
-            self._renew_at = next_renewal(now, self._renewal_phase)
-            return True
+    def _due(self, now: float) -> list[str]:
+        """The sources to compare with."""
+        due = self._to_compare
         if now >= self._settle_at:
             self._settle_at = math.inf
-            return True
-        return False
+            due = set(self.sources)
+        self._to_compare = set()
+        return [peer_id for peer_id in self.sources if peer_id in due]
 
     def _next_candidates(self) -> list[str]:
-        lacking = max(SOURCES - len(self.sources), 0)
-        peer_ids, self._candidates = self._candidates[:lacking], self._candidates[lacking:]
+        """Whom to ask next: replicas, but for all sources except one also watchers that replicas named."""
+        peer_ids: list[str] = []
+        has_replica = any(self._replicas[each].depth == 0 for each in self.sources)
+        for _ in range(self._wanted - len(self.sources)):
+            server = self._next_server() if has_replica or not self._candidates else None
+            if server is not None:
+                peer_ids.append(server)
+            elif self._candidates:
+                peer_ids.append(self._candidates.pop(0))
+                has_replica = True
         return peer_ids
+
+    def _next_server(self) -> str | None:
+        for server in list(self._servers):
+            del self._servers[server]
+            if self.state_of(server) is SourceState.STRANGER and server not in self._candidates:
+                self._servers_left -= 1
+                return server if self._servers_left >= 0 else None
+        return None
 
     def _ask(self, peer_ids: Sequence[str]) -> Subscribe | None:
         for peer_id in peer_ids:
@@ -320,13 +391,23 @@ class SourceMachine:
     def _prepare_to_wait(self, now: float, wall_clock: float) -> None:
         self.view.refresh(int(wall_clock))
         expiry = self.view.next_expiry(wall_clock)
-        expire_at = now + (RENEW if expiry is None else expiry) + EXPIRY_MARGIN
-        self._wake_at = min(self._renew_at, self._settle_at, expire_at)
-        if self.sources:
+        expire_at = now + (LONGEST_WAIT if expiry is None else expiry) + EXPIRY_MARGIN
+        self._wake_at = min(self._settle_at, expire_at)
+        if len(self.sources) >= self._wanted:
             self._retry_after = RETRY[0]
+        elif self.sources:
+            self._retry_after = RETRY[0]
+            self._wake_at = min(self._wake_at, now + RENEW * self._random.uniform(0.8, 1.2))
         else:
             self._wake_at = min(self._wake_at, now + self._retry_after * self._random.uniform(0.8, 1.2))
             self._retry_after = min(self._retry_after * 2, RETRY[1])
+
+    def _knows_more(self, peer_id: str, reply: SubscriptionReply) -> bool:
+        """Whether what a source knows is neither known here nor what was merged last."""
+        return bool(reply.digest) and reply.digest not in (
+            self._replicas[peer_id].digest,
+            self.view.state.digest(),
+        )
 
     def _drop(self, peer_id: str, now: float) -> None:
         self._change(peer_id, SourceEvent.DROP)
@@ -343,5 +424,5 @@ class SourceMachine:
             replica.digest = b""
 
     def _confirm(self, now: float) -> None:
-        self._confirmed = now
+        self._confirmed = max(self._confirmed, now)
         self.view.make_ready()

@@ -1,72 +1,124 @@
-"""Keeps the subscriptions of others to what this replica stores, and tells them of changes.
+"""Keeps the subscriptions of others to what this node stores or watches, and tells them of changes.
 
-A subscription lasts `SUBSCRIPTION_SECONDS`. While one is live on a resource, this replica is in its topic and announces
+A subscription lasts `SUBSCRIPTION_SECONDS`. While one is live on a resource, this node is in its topic and announces
 there what its storage takes in. Watchers with whom no topic is shared, because one side is in too many, are told by
 calls.
+
+Watchers form a tree. Replicas serve as many as `WatchSettings` says; whoever finds no place is told of watchers that
+serve others in turn: nodes that watch the resource themselves. A node also follows resources for its own clients, so
+that however many of them watch one, it is watched once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import random
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 import trio
 
-from overlay.errors import CallFailed, Refusal
-from overlay.tasks import TaskStatus, Wakeup, background
+from overlay.errors import Refusal
+from overlay.tasks import TaskStatus, Wakeup
 from registry.codes import Code
 from registry.errors import InvalidValue, KeyNotExists, StorageError
+from registry.model.merge import ResourceState, merged
 from registry.model.values import Slot
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import MAX_PAGE, Item, build, parse
+from registry.protocol.messages import Item, ReadBody, StatePage, build, parse
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
+from registry.settings import WatchSettings
 from registry.storage import Change, Store
 from registry.watch.announcement import announcement_of
+from registry.watch.direct_announcements import DirectAnnouncements
+from registry.watch.follower import Served
 from registry.watch.messages import (
-    ANNOUNCE,
+    MAX_ADDRESSES,
+    MAX_DEPTH,
+    MAX_SERVERS,
+    READ_WATCHED,
     SUBSCRIBE,
     SUBSCRIPTION_SECONDS,
-    AnnounceBody,
+    Server,
     SubscribeAnswer,
     SubscribeBody,
     SubscriptionReply,
     SubscriptionRequest,
 )
+from registry.watch.watch import Watch
 
-MAX_SUBSCRIPTIONS_OF_PEER: Final = 1024
-MAX_SUBSCRIPTIONS_ON_KEY: Final = 64  # more watchers than that turn to the next replica
+MAX_SUBSCRIPTIONS_OF_PEER: Final = 8192
 MAX_SUBSCRIBED_KEYS: Final = 16_384
 MAX_UNTOLD: Final = 16_384  # slots that changed and weren't announced yet
-TELL_TIMEOUT: Final = 5.0  # seconds for a watcher to take what it is told by call
+LONGEST_LAG: Final = 60.0  # seconds since it was as good as a replica's, for which a watcher's knowledge serves others
+READY_WAIT: Final = 1.0  # seconds for which a client's request waits until enough is known of the resource
+REPLIES_AT_ONCE: Final = 32  # after which other tasks get their turn
+PUSHED: Final = 8  # peers in a topic to whom gossip surely pushes at once; those in its mesh
+
+_FULL: Final = ErrorInfo(Code.OVERLOADED, "too many watch here")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Subscription:
-    __slots__ = ("on_topic", "until")
+class WatchedHere(Protocol):
+    """What this node watches itself: satisfied by `registry.watch.watches.Watches`."""
 
-    def __init__(self, until: float, on_topic: bool) -> None:
+    def watch(self, resource_id: str) -> Watch:
+        """Follows a resource until the watch is closed. Raises InvalidValue, RuntimeError."""
+        ...
+
+    def served(self, key_id: str) -> Served | None:
+        """What is known of a resource that is watched here; None of any other."""
+        ...
+
+    async def wait_ready(self, key_id: str) -> None:
+        """Waits until enough is known of a watched resource to be shown."""
+        ...
+
+
+class _Subscription:
+    __slots__ = ("is_member", "on_topic", "serves", "until")
+
+    def __init__(self, until: float, request: SubscriptionRequest, *, is_member: bool) -> None:
         self.until = until
-        self.on_topic = on_topic
+        self.on_topic = request.on_topic
+        self.serves = request.serves and is_member
+        self.is_member = is_member
+
+
+class _Here(NamedTuple):
+    """What a subscription here is worth."""
+
+    digest: bytes
+    depth: int = 0
+    age: float = 0.0
+    is_relayed: bool = False
+    """Out of what this node watches, not out of its storage."""
 
 
 class Subscriptions:
-    """Serves `registry.subscribe`. `note` has to be told of every commit, from before the first subscription on."""
+    """Serves `registry.subscribe`. `note` has to be told of every commit, from before the first subscription on, and
+    `note_news` of what is news in a watched resource."""
 
-    def __init__(self, network: Network, store: Store, replica: Replica) -> None:
+    def __init__(
+        self, network: Network, store: Store, replica: Replica, watches: WatchedHere, settings: WatchSettings
+    ) -> None:
         self._network = network
         self._store = store
         self._replica = replica
+        self._watches = watches
+        self._settings = settings
         self._subscriptions: dict[str, dict[str, _Subscription]] = {}  # by resource, then watcher
         self._of_peer: dict[str, set[str]] = {}
         self._topics: set[str] = set()  # joined for subscriptions
+        self._relayed: dict[str, Watch] = {}  # resources that are followed for their subscribers
         self._untold: dict[tuple[str, Slot | None], None] = {}
         self._changed = Wakeup()
-        self._direct: dict[str, dict[tuple[str, Slot | None], bytes]] = {}  # by watcher: what it is to be told by call
-        self._direct_changed = Wakeup()
+        self._direct = DirectAnnouncements(network, self._give_up)
+        self._random = random.Random()  # noqa: S311 - who is named first, not secrets
         network.serve(SUBSCRIBE, self._serve_subscribe)
+        network.serve(READ_WATCHED, self._serve_read_watched)
 
     def count(self) -> int:
         """Subscriptions that have neither ended nor expired: pairs of a watcher and a resource."""
@@ -77,81 +129,175 @@ class Subscriptions:
         for key_id in self._subscriptions.keys() & changes.keys():
             change = changes[key_id]
             if change.key_tombstone_changed and change.key_tombstone is not None:
-                self._untold[key_id, None] = None
+                self._note(key_id, None)
             for slot, state in change.slots.items():
-                if state is not None and len(self._untold) < MAX_UNTOLD:
-                    self._untold[key_id, slot] = None
-        if self._untold:
-            self._changed.set()
+                if state is not None:
+                    self._note(key_id, slot)
+
+    def note_news(self, key_id: str, before: ResourceState, after: ResourceState) -> None:
+        """Has what is news in a watched resource announced, as far as it is relayed to others."""
+        if key_id not in self._relayed:
+            return
+        if after.key_tombstone is not None and after.key_tombstone != before.key_tombstone:
+            self._note(key_id, None)
+        for slot, state in after.slots.items():
+            if before.slots.get(slot) is not state:
+                self._note(key_id, slot)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Announces until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._announce)
-            nursery.start_soon(self._tell)
+            nursery.start_soon(self._direct.run)
             nursery.start_soon(self._expire)
             task_status.started()
 
+    def _note(self, key_id: str, slot: Slot | None) -> None:
+        if slot is None or len(self._untold) < MAX_UNTOLD:
+            self._untold[key_id, slot] = None
+            self._changed.set()
+
     async def _serve_subscribe(self, caller: str, body: object) -> object:
         try:
-            requests = parse(body, SubscribeBody).requests
+            requests = parse(body, SubscribeBody).decoded()
         except InvalidValue as error:
             raise Refusal(Code.INVALID, str(error)) from error
-        return build(SubscribeAnswer(tuple([await self._reply(caller, request) for request in requests])))
+        members = frozenset(self._network.members())
+        replies: list[SubscriptionReply] = []
+        unready: list[tuple[int, SubscriptionRequest]] = []
+        for number, request in enumerate(requests):
+            if number % REPLIES_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            if isinstance(request, ErrorInfo):
+                replies.append(SubscriptionReply(error=request))
+                continue
+            reply = await self._reply(caller, request, members)
+            if reply.error is None and not reply.digest and not request.ends:
+                unready.append((number, request))
+            replies.append(reply)
+        if unready:
+            with trio.move_on_after(READY_WAIT):
+                for _, request in unready:
+                    await self._watches.wait_ready(request.key_id)
+            for number, request in unready:
+                replies[number] = await self._reply(caller, request, members)
+        return build(SubscribeAnswer(tuple(replies)))
 
-    async def _reply(self, caller: str, request: SubscriptionRequest) -> SubscriptionReply:
+    async def _reply(self, caller: str, request: SubscriptionRequest, members: Collection[str]) -> SubscriptionReply:
+        key_id = request.key_id
         if request.ends:
-            self._end(request.key_id, caller)
+            self._end(key_id, caller)
             return SubscriptionReply()
-        refusal = self._refusal(caller, request.key_id)
-        if refusal:
-            return SubscriptionReply(error=refusal)
-        try:
-            resource = await self._replica.resource(request.key_id)
-        except StorageError:
-            return SubscriptionReply(error=ErrorInfo(Code.STORAGE, "the disk refused"))
-        if resource.key is None and resource.key_tombstone is None:
-            return SubscriptionReply(error=ErrorInfo.of(KeyNotExists(request.key_id)))
-        subscription = _Subscription(trio.current_time() + SUBSCRIPTION_SECONDS, request.on_topic)
-        self._subscriptions.setdefault(request.key_id, {})[caller] = subscription
-        self._of_peer.setdefault(caller, set()).add(request.key_id)
-        if request.on_topic and request.key_id not in self._topics:
-            self._topics.add(request.key_id)
-            if not await self._network.topics.join(request.key_id):
-                self._topics.discard(request.key_id)
-        return SubscriptionReply(digest=resource.digest())
+        is_member = caller in members
+        if not self._has_place_for(caller, key_id, is_member=is_member):
+            return SubscriptionReply(error=_FULL, servers=self._servers(key_id, caller, members))
+        here = await self._here(caller, request, is_member=is_member)
+        if isinstance(here, ErrorInfo):
+            self._end(key_id, caller)
+            return SubscriptionReply(error=here)
+        if not self._has_place_for(caller, key_id, is_member=is_member):  # others came meanwhile
+            return SubscriptionReply(error=_FULL, servers=self._servers(key_id, caller, members))
+        until = trio.current_time() + SUBSCRIPTION_SECONDS
+        subscription = _Subscription(until, request, is_member=is_member)
+        self._subscriptions.setdefault(key_id, {})[caller] = subscription
+        self._of_peer.setdefault(caller, set()).add(key_id)
+        if here.is_relayed and key_id not in self._relayed:
+            self._relayed[key_id] = self._watches.watch(key_id)
+        if request.on_topic and key_id not in self._topics:
+            self._topics.add(key_id)
+            if not await self._network.topics.join(key_id):
+                self._topics.discard(key_id)
+        return SubscriptionReply(digest=here.digest, depth=here.depth, age=here.age)
 
-    def _refusal(self, caller: str, key_id: str) -> ErrorInfo | None:
-        """Why a watcher should turn to another replica; None if it may subscribe here."""
-        if not self._replica.is_among_nearest(key_id):
-            return ErrorInfo(Code.NOT_RESPONSIBLE, "not responsible any more")
-        if not self._replica.counts_for(key_id):
-            return ErrorInfo(Code.CATCHING_UP, "catching up")
+    def _has_place_for(self, caller: str, key_id: str, *, is_member: bool) -> bool:
         holders = self._subscriptions.get(key_id, {})
         if caller in holders:
-            return None
-        of_caller = len(self._of_peer.get(caller, ()))
+            return True
+        places = self._settings.places if is_member else self._settings.client_places
+        alike = sum(each.is_member is is_member for each in holders.values()) if len(holders) >= places else 0
+        return (
+            alike < places
+            and len(self._of_peer.get(caller, ())) < MAX_SUBSCRIPTIONS_OF_PEER
+            and (bool(holders) or len(self._subscriptions) < MAX_SUBSCRIBED_KEYS)
+        )
+
+    def _servers(self, key_id: str, caller: str, members: Collection[str]) -> tuple[Server, ...]:
+        """Some of those that watch by this node and serve others."""
+        holders = self._subscriptions.get(key_id, {})
+        serving = [each for each, held in holders.items() if held.serves and each in members and each != caller]
+        named = self._random.sample(serving, min(MAX_SERVERS, len(serving)))
+        return tuple(Server(each, tuple(self._network.addresses_of(each)[:MAX_ADDRESSES])) for each in named)
+
+    async def _here(self, caller: str, request: SubscriptionRequest, *, is_member: bool) -> _Here | ErrorInfo:
+        """What this node can tell of a resource, or why a watcher should turn to another one."""
+        key_id = request.key_id
+        refusal = ErrorInfo(Code.NOT_RESPONSIBLE, "not responsible any more")
+        if self._replica.is_among_nearest(key_id):
+            if self._replica.counts_for(key_id):
+                return await self._stored(key_id)
+            refusal = ErrorInfo(Code.CATCHING_UP, "catching up")
+        if request.through and not is_member:
+            return self._followed(key_id)
+        served = self._watches.served(key_id)
         if (
-            of_caller >= MAX_SUBSCRIPTIONS_OF_PEER
-            or len(holders) >= MAX_SUBSCRIPTIONS_ON_KEY
-            or len(self._subscriptions) >= MAX_SUBSCRIBED_KEYS
+            served is None
+            or served.state is None
+            or served.depth > MAX_DEPTH
+            or served.age > LONGEST_LAG
+            or caller in served.sources
+            or not self._is_watched_anyway(key_id, served)
         ):
-            return ErrorInfo(Code.OVERLOADED, "too many watch here")
-        return None
+            return refusal
+        return _Here(served.state.digest(), served.depth, served.age, is_relayed=True)
+
+    async def _stored(self, key_id: str) -> _Here | ErrorInfo:
+        try:
+            resource = await self._replica.resource(key_id)
+        except StorageError:
+            return ErrorInfo(Code.STORAGE, "the disk refused")
+        if resource.key is None and resource.key_tombstone is None:
+            return ErrorInfo.of(KeyNotExists(key_id))
+        return _Here(resource.digest())
+
+    def _followed(self, key_id: str) -> _Here | ErrorInfo:
+        """For a client, for whom this node follows what it doesn't keep."""
+        if key_id not in self._relayed:
+            try:
+                self._relayed[key_id] = self._watches.watch(key_id)
+            except InvalidValue as error:
+                return ErrorInfo.of(error)
+            except RuntimeError:
+                return ErrorInfo(Code.STOPPING, "this node is stopping")
+        served = self._watches.served(key_id)
+        if served is None or served.state is None:
+            return _Here(b"", is_relayed=True)
+        return _Here(served.state.digest(), served.depth, served.age, is_relayed=True)
+
+    def _is_watched_anyway(self, key_id: str, served: Served) -> bool:
+        """Whether somebody watches here, not only other nodes by this one: those are to move on when nobody does."""
+        others = any(not each.is_member for each in self._subscriptions.get(key_id, {}).values())
+        return others or served.users > (key_id in self._relayed)
 
     def _end(self, key_id: str, watcher: str) -> None:
         holders = self._subscriptions.get(key_id, {})
-        if holders.pop(watcher, None) is None:
-            return
+        holders.pop(watcher, None)
         keys = self._of_peer.get(watcher, set())
         keys.discard(key_id)
         if not keys:
             self._of_peer.pop(watcher, None)
-        if not holders:
-            del self._subscriptions[key_id]
-            if key_id in self._topics:
-                self._topics.discard(key_id)
-                self._network.topics.leave(key_id)
+        if holders:
+            return
+        self._subscriptions.pop(key_id, None)
+        if key_id in self._topics:
+            self._topics.discard(key_id)
+            self._network.topics.leave(key_id)
+        watch = self._relayed.pop(key_id, None)
+        if watch is not None:
+            watch.close()
+
+    def _give_up(self, watcher: str) -> None:
+        for key_id in list(self._of_peer.get(watcher, ())):
+            self._end(key_id, watcher)
 
     async def _expire(self) -> None:
         while True:
@@ -160,6 +306,21 @@ class Subscriptions:
             for key_id, holders in list(self._subscriptions.items()):
                 for watcher in [watcher for watcher, subscription in holders.items() if subscription.until <= now]:
                     self._end(key_id, watcher)
+
+    async def _serve_read_watched(self, caller: str, body: object) -> object:
+        try:
+            request = parse(body, ReadBody)
+        except InvalidValue as error:
+            raise Refusal(Code.INVALID, str(error)) from error
+        if caller not in self._subscriptions.get(request.key_id, {}):
+            raise Refusal(Code.NOT_RESPONSIBLE, "there is no subscription of yours")
+        try:
+            resource = await self._known(request.key_id)
+        except StorageError as error:
+            raise Refusal(Code.STORAGE, "the disk refused") from error
+        if request.digest and request.digest == resource.digest():
+            return build(StatePage(resource.key is not None, same=True, key=b"", states=(), more=False))
+        return build(StatePage.of(resource, Slot(*request.after) if request.after else None))
 
     async def _announce(self) -> None:
         """Announces one change after the other, each slot in its newest state: nobody misses those in between."""
@@ -172,9 +333,19 @@ class Subscriptions:
                 if item is not None:
                     await self._announce_one(item, slot)
 
+    async def _known(self, key_id: str) -> ResourceState:
+        """All that this node knows of a resource, stored or watched. Raises StorageError."""
+        served = self._watches.served(key_id) if key_id in self._relayed else None
+        known = served.state if served is not None else None
+        if self._replica.is_among_nearest(key_id) or known is None:
+            stored = await self._store.resource(key_id)
+            return stored if known is None else merged(stored, known)
+        await trio.lowlevel.checkpoint()
+        return known
+
     async def _item(self, key_id: str, slot: Slot | None) -> Item | None:
         try:
-            resource = await self._store.resource(key_id)
+            resource = await self._known(key_id)
         except StorageError as error:
             _log.error("a change can't be announced", key_id=key_id, error=str(error))
             return None
@@ -186,47 +357,12 @@ class Subscriptions:
     async def _announce_one(self, item: Item, slot: Slot | None) -> None:
         key_id, payload = item.key_id, announcement_of(item)
         holders = self._subscriptions.get(key_id, {})
-        shared = key_id in self._topics
+        on_topic = sum(subscription.on_topic for subscription in holders.values()) if key_id in self._topics else 0
         for watcher, subscription in holders.items():
-            if not (shared and subscription.on_topic):
-                self._direct.setdefault(watcher, {})[key_id, slot] = payload
-                self._direct_changed.set()
-        if shared and any(subscription.on_topic for subscription in holders.values()):
+            # Gossip pushes to some only, and names what it has to the others when it comes to it. Nodes are in each
+            # other's reach; clients are linked to their node alone.
+            by_topic = on_topic and subscription.on_topic and (subscription.is_member or on_topic <= PUSHED)
+            if not by_topic:
+                self._direct.put(watcher, (key_id, slot), payload)
+        if on_topic:
             await self._network.topics.announce(key_id, payload)
-
-    async def _tell(self) -> None:
-        """Runs a task per watcher while there is something to tell it, so that a slow one delays nobody else."""
-        busy: set[str] = set()
-
-        async def tell(watcher: str) -> None:
-            try:
-                while self._direct.get(watcher):
-                    await self._tell_some(watcher)
-            finally:
-                busy.discard(watcher)
-                self._direct.pop(watcher, None)
-
-        async with background() as nursery:
-            while True:
-                await self._direct_changed.wait()
-                for watcher in [watcher for watcher in self._direct if watcher not in busy]:
-                    busy.add(watcher)
-                    nursery.start_soon(tell, watcher)
-
-    async def _tell_some(self, watcher: str) -> None:
-        waiting = self._direct[watcher]
-        items: list[tuple[str, bytes]] = []
-        size = 0
-        while waiting and len(items) < 512:
-            change = next(iter(waiting))
-            size += len(waiting[change])
-            if items and size > MAX_PAGE:
-                break
-            items.append((change[0], waiting.pop(change)))
-        try:
-            await self._network.call(watcher, ANNOUNCE, build(AnnounceBody(tuple(items))), timeout=TELL_TIMEOUT)
-        except CallFailed as error:
-            _log.debug("a watcher is given up", watcher=watcher, error=error.reason)
-            waiting.clear()
-            for key_id in list(self._of_peer.get(watcher, ())):
-                self._end(key_id, watcher)

@@ -10,7 +10,7 @@ import trio
 
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.pubsub.topics import Verdict
-from registry.errors import InvalidValue, RegistryError
+from registry.errors import InvalidValue, RegistryError, UnknownKind
 from registry.model.verification import check_field_limits, check_key_or_tombstone, check_state
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
@@ -39,7 +39,9 @@ class AnnouncementValidator:
     async def validate(self, topic: str, payload: bytes, forwarder: str) -> Verdict:
         """See `overlay.pubsub.topics.Validator`."""
         try:
-            item = announced(topic, payload)
+            item, is_whole = announced(topic, payload)
+        except UnknownKind:
+            return Verdict.IGNORE  # whoever forwarded it may be of a later version
         except InvalidValue as error:
             _log.debug("an invalid announcement", forwarder=forwarder, topic=topic, error=str(error)[:200])
             return Verdict.REJECT
@@ -49,7 +51,7 @@ class AnnouncementValidator:
         for taker in self._takers:
             news = await taker(item, forwarder) or news
         # Only news uses the rate up: else replays of old states would keep the next one from travelling.
-        return Verdict.ACCEPT if news and self._is_within_rate(item) else Verdict.IGNORE
+        return Verdict.ACCEPT if news and is_whole and self._is_within_rate(item) else Verdict.IGNORE
 
     def _is_acceptable(self, item: Item) -> bool:
         """As for what comes by calls: within limits, neither from the future nor too old."""

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import random
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
 import outcome
 import trio
 
 from overlay.errors import CallFailed, Refusal
 from overlay.pubsub.topics import Verdict
-from overlay.tasks import TaskOwner, TaskStatus, background
+from overlay.tasks import TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
-from registry.protocol.messages import Item, build, parse
+from registry.protocol.messages import MAX_PAGE, READ, Item, build, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
 from registry.storage import Change
-from registry.watch.follower import Follower
+from registry.watch.follower import Follower, Served
 from registry.watch.messages import (
     ANNOUNCE,
     MAX_SUBSCRIPTIONS_IN_CALL,
+    READ_WATCHED,
     SUBSCRIBE,
     AnnounceBody,
     SubscribeAnswer,
@@ -34,25 +37,39 @@ from registry.watch.messages import (
     SubscriptionReply,
     SubscriptionRequest,
 )
-from registry.watch.source_machine import RENEW, TIMEOUT
+from registry.watch.source_machine import RENEW, SOURCES, TIMEOUT, next_renewal
 from registry.watch.validator import AnnouncementValidator, Taker
 from registry.watch.watch import Watch
 
 LINGER: Final = 5.0  # seconds that a resource is followed on after its last watch ended
 
+FETCHES: Final = 32  # of what sources know, and lookups, at the same time: a peer serves only so many calls at once
+REQUEST_OVERHEAD: Final = 8  # bytes of a request beside the resource's id
+APPLIED_AT_ONCE: Final = 64  # renewals, after which other tasks get their turn
+
 MAX_ID: Final = 1024  # characters, as in every call
 
-Neighbours = Callable[[str], Awaitable[list[str]]]
-"""Tells who keeps a resource, nearest first, ready to be called."""
+Neighbours = Callable[[str, Collection[str]], Awaitable[list[str]]]
+"""Tells who keeps a resource, nearest first, ready to be called; those who are avoided may be left out."""
 Read = Callable[[str], Awaitable[ReadOutcome]]
 """Reads a resource from its neighbourhood. Raises RegistryError."""
 Own = Callable[[str], Awaitable[ResourceState | None]]
 """Tells what this peer itself keeps of a resource, as a replica whose answers count; None if it is none."""
+NoteNews = Callable[[str, ResourceState, ResourceState], None]
+"""Is told what was known of a watched resource, and what is."""
 
 
 async def keeps_nothing(key_id: str) -> ResourceState | None:  # noqa: ARG001 - as `Own` has it
     """The `own` of a peer that is no replica: nothing is kept there."""
     return None
+
+
+class WatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a peer watches, now."""
+
+    resources: int
+    sources: dict[str, int]
+    """Subscriptions of this peer's, by who holds them."""
 
 
 class Watches:
@@ -67,19 +84,28 @@ class Watches:
         settings: RegistrySettings,
         clock: Clock,
         takers: Sequence[Taker] = (),
+        *,
+        wanted: int = SOURCES,
+        note_news: NoteNews | None = None,
     ) -> None:
-        """`takers`: who else gets the good announcements, before this peer's watchers do."""
+        """`takers`: who else gets the good announcements, before this peer's watchers do. `wanted`: how many sources a
+        resource should have. `note_news`: of a node, which tells others in turn; None for a light client, which has its
+        node follow resources for it."""
         self.settings = settings
         self.clock = clock
         self.peer_id = network.peer_id
-        self.phase = random.uniform(0, RENEW)  # noqa: S311 - so that peers don't renew all at once
-        self.neighbours = neighbours
+        self.wanted = wanted
         self.read = read
         self.own = own
+        self._neighbours = neighbours
         self._network = network
+        self._note_news = note_news
+        self._phase = random.uniform(0, RENEW)  # noqa: S311 - so that peers don't renew all at once
         self._fetcher = Fetcher(network, settings, clock)
+        self._fetching = trio.CapacityLimiter(FETCHES)
         self._followers: dict[str, Follower] = {}
         self._users: dict[str, weakref.WeakSet[Watch]] = {}
+        self._unused: dict[str, float] = {}  # since when nobody watches it
         self._requests: dict[str, list[_PendingRequest]] = {}
         self._tasks = TaskOwner()
         self._validator = AnnouncementValidator(settings, clock, (*takers, self._take))
@@ -122,30 +148,145 @@ class Watches:
             states = [state for state in change.slots.values() if state is not None]
             self._followers[key_id].merge(ResourceState.of(change.key, states, change.key_tombstone))
 
-    def sources_of(self, resource_id: str) -> list[str]:
-        """The replicas that hold subscriptions of ours on a resource."""
-        follower = self._followers.get(resource_id)
-        return follower.sources if follower is not None else []
+    def statistics(self) -> WatchStatistics:
+        """What is watched, and who holds subscriptions for it."""
+        sources = Counter(source for follower in self._followers.values() for source in follower.sources)
+        return WatchStatistics(resources=len(self._followers), sources=dict(sources))
 
-    def statistics(self) -> Mapping[str, int]:
-        """Resources watched, and replicas that hold subscriptions for them."""
-        sources = sum(len(follower.sources) for follower in self._followers.values())
-        return {"watched": len(self._followers), "sources": sources}
+    def served(self, key_id: str) -> Served | None:
+        """What is known of a resource that is watched here; None of any other."""
+        follower = self._followers.get(key_id)
+        return follower.served(len(self._users[key_id])) if follower is not None else None
+
+    async def wait_ready(self, key_id: str) -> None:
+        """Waits until enough is known of a watched resource to be shown."""
+        await trio.lowlevel.checkpoint()
+        while (follower := self._followers.get(key_id)) is not None and not follower.view.is_ready:
+            await follower.changed.wait()
+
+    def note_news(self, key_id: str, before: ResourceState, after: ResourceState) -> None:
+        """Tells what is new to whoever tells others."""
+        if self._note_news is not None:
+            self._note_news(key_id, before, after)
 
     def is_connected(self, peer_id: str) -> bool:
         """Whether this peer is linked to that member."""
         return peer_id in self._network.members()
 
-    async def fetch(self, peer_id: str, key_id: str, known: ResourceState) -> ResourceState:
-        """What a replica knows of a resource, less what doesn't verify. Raises CallFailed, InvalidValue."""
-        theirs, _ = await self._fetcher.fetch(peer_id, key_id, known, timeout=TIMEOUT)
-        return theirs
+    async def neighbours(self, key_id: str, avoided: Collection[str]) -> list[str]:
+        """Who keeps a resource, nearest first, ready to be called."""
+        async with self._fetching:
+            return await self._neighbours(key_id, avoided)
 
-    async def subscribe(self, peer_id: str, request: SubscriptionRequest) -> SubscriptionReply:
-        """Asks a replica for a subscription, or ends it; requests to one replica that come together travel together.
+    async def fetch(self, peer_id: str, key_id: str, known: ResourceState, *, is_replica: bool) -> ResourceState:
+        """What a replica, or another watcher, knows of a resource, less what doesn't verify.
 
         Raises CallFailed, InvalidValue.
         """
+        method = READ if is_replica else READ_WATCHED
+        async with self._fetching:
+            theirs, _ = await self._fetcher.fetch(peer_id, key_id, known, timeout=TIMEOUT, method=method)
+        return theirs
+
+    async def subscribe(self, peer_id: str, follower: Follower) -> SubscriptionReply:
+        """Asks a replica, or another watcher, for a subscription; requests to one peer that come together travel
+        together. Raises CallFailed, InvalidValue.
+        """
+        reply = await self._ask(peer_id, self._request(follower))
+        for server in reply.servers:
+            self._network.add_addresses(server.peer_id, list(server.addresses))
+        return reply
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves watches until cancelled; then they end."""
+        async with self._tasks.opened():
+            self._tasks.start_soon(self._renew)
+            self._tasks.start_soon(self._forget_unused)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                for watch in [watch for users in self._users.values() for watch in users]:
+                    watch.close()
+
+    async def _follow(self, follower: Follower) -> None:
+        key_id = follower.key_id
+        try:
+            follower.on_topic = await self._network.topics.join(key_id)
+            with follower.scope:
+                await follower.run()
+        finally:
+            if self._followers.get(key_id) is follower:
+                self._let_go(key_id)
+            if follower.on_topic:
+                self._network.topics.leave(key_id)
+        for peer_id in follower.sources:
+            if key_id in self._followers:
+                break  # it is watched again, and needs these subscriptions
+            try:
+                await self._ask(peer_id, SubscriptionRequest(key_id, on_topic=False, ends=True))
+            except (CallFailed, InvalidValue):
+                continue  # it ends by itself
+
+    async def _forget_unused(self) -> None:
+        """Ends following what nobody watches any more. One task for all: watches that were just dropped, without being
+        closed, are noticed here, too."""
+        while True:
+            await trio.sleep(LINGER)
+            now = trio.current_time()
+            for key_id, users in list(self._users.items()):
+                if users:
+                    self._unused.pop(key_id, None)
+                elif now - self._unused.setdefault(key_id, now) >= LINGER:
+                    self._let_go(key_id)
+
+    def _let_go(self, key_id: str) -> None:
+        """From now on whoever watches it follows it anew."""
+        follower = self._followers.pop(key_id)
+        del self._users[key_id]
+        self._unused.pop(key_id, None)
+        follower.scope.cancel()
+        follower.changed.send()
+
+    def _forget(self, watch: Watch) -> None:
+        users = self._users.get(watch.resource_id)
+        if users is not None:
+            users.discard(watch)
+            if not users:
+                self._unused.setdefault(watch.resource_id, trio.current_time())
+
+    def _request(self, follower: Follower) -> SubscriptionRequest:
+        is_node = self._note_news is not None
+        return SubscriptionRequest(follower.key_id, follower.on_topic, serves=is_node, through=not is_node)
+
+    async def _renew(self) -> None:
+        """Renews the subscriptions of all resources at the same time, by one call per peer that holds some of them."""
+        while True:
+            await trio.sleep_until(next_renewal(trio.current_time(), self._phase))
+            by_source: dict[str, list[Follower]] = {}
+            for follower in self._followers.values():
+                for peer_id in follower.sources:
+                    by_source.setdefault(peer_id, []).append(follower)
+            async with trio.open_nursery() as nursery:
+                for peer_id, followers in by_source.items():
+                    nursery.start_soon(self._renew_at, peer_id, followers)
+
+    async def _renew_at(self, peer_id: str, followers: list[Follower]) -> None:
+        requests = [self._request(follower) for follower in followers]
+        start = 0
+        while start < len(requests):
+            batch = requests[start : start + _fitting(requests[start:])]
+            try:
+                replies: list[SubscriptionReply | None] = [*await self._call(peer_id, batch)]
+            except (CallFailed, InvalidValue):
+                replies = [None] * len(batch)
+            for number, reply in enumerate(replies):
+                followers[start + number].renewed(peer_id, reply)
+                if number % APPLIED_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            start += len(batch)
+
+    async def _ask(self, peer_id: str, request: SubscriptionRequest) -> SubscriptionReply:
         mine = _PendingRequest(request)
         waiting = self._requests.get(peer_id)
         if waiting is not None:
@@ -159,49 +300,13 @@ class Watches:
         assert mine.outcome is not None
         return mine.outcome.unwrap()
 
-    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serves watches until cancelled; then they end."""
-        async with self._tasks.opened():
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                for watch in [watch for users in self._users.values() for watch in users]:
-                    watch.close()
-
-    async def _follow(self, follower: Follower) -> None:
-        key_id = follower.key_id
-        follower.on_topic = await self._network.topics.join(key_id)
-        try:
-            async with background() as nursery:
-                nursery.start_soon(follower.run)
-                while self._users[key_id]:
-                    # Watches that were just dropped, without being closed, are noticed here.
-                    with trio.move_on_after(LINGER):
-                        await follower.changed.wait()
-                    if not self._users[key_id]:
-                        await trio.sleep(LINGER)
-        finally:
-            del self._followers[key_id], self._users[key_id]
-            if follower.on_topic:
-                self._network.topics.leave(key_id)
-        for peer_id in follower.sources:
-            if key_id in self._followers:
-                break  # it is watched again, and needs these subscriptions
-            try:
-                await self.subscribe(peer_id, SubscriptionRequest(key_id, on_topic=False, ends=True))
-            except (CallFailed, InvalidValue):
-                continue  # it ends by itself
-
-    def _forget(self, watch: Watch) -> None:
-        self._users.get(watch.resource_id, weakref.WeakSet()).discard(watch)
-
     async def _send_requests(self, peer_id: str) -> None:
         await trio.lowlevel.checkpoint()  # until all who woke up at the same time have said what they want
         try:
             while self._requests[peer_id]:
-                batch = self._requests[peer_id][:MAX_SUBSCRIPTIONS_IN_CALL]
-                del self._requests[peer_id][: len(batch)]
+                waiting = self._requests[peer_id]
+                batch = waiting[: _fitting([each.request for each in waiting])]
+                del waiting[: len(batch)]
                 await self._send_batch(peer_id, batch)
         finally:
             for request in self._requests.pop(peer_id):
@@ -209,19 +314,22 @@ class Watches:
 
     async def _send_batch(self, peer_id: str, batch: list[_PendingRequest]) -> None:
         failure: Exception = InvalidValue("cancelled")
-        replies: tuple[SubscriptionReply, ...] = ()
+        replies: Sequence[SubscriptionReply] = ()
         try:
-            body = build(SubscribeBody(tuple(request.request for request in batch)))
-            replies = parse(
-                await self._network.call(peer_id, SUBSCRIBE, body, timeout=TIMEOUT), SubscribeAnswer
-            ).replies
-            failure = InvalidValue(f"{len(replies)} answers to {len(batch)} requests")
+            replies = await self._call(peer_id, [each.request for each in batch])
         except (CallFailed, InvalidValue) as error:
             failure = error
         finally:
-            complete = len(replies) == len(batch)
             for number, request in enumerate(batch):
-                request.settle(outcome.Value(replies[number]) if complete else outcome.Error(failure))
+                request.settle(outcome.Value(replies[number]) if replies else outcome.Error(failure))
+
+    async def _call(self, peer_id: str, requests: Sequence[SubscriptionRequest]) -> Sequence[SubscriptionReply]:
+        """One reply per request. Raises CallFailed, InvalidValue."""
+        body = build(SubscribeBody(tuple(build(request) for request in requests)))
+        answer = parse(await self._network.call(peer_id, SUBSCRIBE, body, timeout=TIMEOUT), SubscribeAnswer)
+        if len(answer.replies) != len(requests):
+            raise InvalidValue(f"{len(answer.replies)} answers to {len(requests)} requests")
+        return answer.replies
 
     async def _take(self, item: Item, source: str) -> bool:  # noqa: ARG002 - as `Taker` has it
         await trio.lowlevel.checkpoint()
@@ -230,7 +338,7 @@ class Watches:
 
     async def _serve_announce(self, caller: str, body: object) -> object:
         try:
-            items = parse(body, AnnounceBody).items
+            items = parse(body, AnnounceBody).decoded()
         except InvalidValue as error:
             raise Refusal(Code.INVALID, str(error)) from error
         for key_id, payload in items:
@@ -246,6 +354,16 @@ class Watches:
         members = frozenset(self._network.members())
         for follower in list(self._followers.values()):
             follower.note_members(members)
+
+
+def _fitting(requests: Sequence[SubscriptionRequest]) -> int:
+    """How many of the first requests fit into one call."""
+    size = 0
+    for number, request in enumerate(requests[:MAX_SUBSCRIPTIONS_IN_CALL]):
+        size += len(request.key_id.encode()) + REQUEST_OVERHEAD
+        if number and size > MAX_PAGE:
+            return number
+    return min(len(requests), MAX_SUBSCRIPTIONS_IN_CALL)
 
 
 def _check_id(resource_id: str) -> None:

@@ -17,12 +17,16 @@ from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unre
 from overlay.limits.decoder import decode
 from registry.protocol.network import Handler
 
+Rewrite = Callable[[str, object, bool], object]
+"""(method, body, whether that is an answer) -> the body that is sent in its place."""
+
 
 class SimulatedNetwork:
     """All peers of one simulation. Bodies pass through CBOR, as on the wire."""
 
     def __init__(self, randomness: random.Random | None = None) -> None:
         self.peers: dict[str, SimulatedPeer] = {}
+        self.clients: set[str] = set()  # peers that aren't members
         self.down: set[str] = set()
         self.muted: set[str] = set()  # whose own calls don't get through
         self.stalled: set[str] = set()
@@ -31,6 +35,7 @@ class SimulatedNetwork:
         self.loss = 0.0  # of requests and of answers, each
         self.delay = 0.0  # seconds at most, each way
         self.sides: dict[str, int] = {}  # of a partition; peers on different sides don't reach each other
+        self.rewrites: dict[str, Rewrite] = {}  # of what peers say, by who says it: other versions, say
         self.isolates = False  # whether a peer without others counts as isolated
         self.note: Callable[[str], None] = lambda event: None
 
@@ -44,10 +49,15 @@ class SimulatedNetwork:
         del self.peers[peer_id]
 
     def alive(self) -> list[str]:
-        return [peer_id for peer_id in self.peers if peer_id not in self.down]
+        return [peer_id for peer_id in self.peers if peer_id not in self.down and peer_id not in self.clients]
 
     def connected(self, one: str, other: str) -> bool:
         return self.sides.get(one, 0) == self.sides.get(other, 0)
+
+    def said(self, peer_id: str, method: str, body: object, *, is_answer: bool) -> object:
+        """A body of this peer's as others get it."""
+        rewrite = self.rewrites.get(peer_id)
+        return decode(cbor2.dumps(rewrite(method, body, is_answer) if rewrite is not None else body))
 
     def membership_changed(self) -> None:
         """Everybody notices."""
@@ -132,7 +142,7 @@ class SimulatedPeer:
         network = self._network
         network.calls.append((self.peer_id, peer_id, method))
         with trio.move_on_after(timeout):
-            answer = await self._call(peer_id, method, decode(cbor2.dumps(body)))
+            answer = await self._call(peer_id, method, network.said(self.peer_id, method, body, is_answer=False))
             network.note(f"{self.peer_id} {peer_id} {method} answered")
             return answer
         network.note(f"{self.peer_id} {peer_id} {method} timed out")
@@ -152,7 +162,8 @@ class SimulatedPeer:
         if peer_id in network.stalled:
             await trio.sleep_forever()
         try:
-            answer = decode(cbor2.dumps(await target.handle(method, self.peer_id, body)))
+            answer = await target.handle(method, self.peer_id, body)
+            answer = network.said(peer_id, method, answer, is_answer=True)
         except Refusal as refusal:
             if network.peers.get(peer_id) is target:
                 raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal

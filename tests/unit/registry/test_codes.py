@@ -22,6 +22,7 @@ from registry.errors import (
     RegistryError,
     RegistryRefusal,
     StorageError,
+    UnknownKind,
 )
 from registry.protocol.error_info import ErrorInfo, texts
 from registry.protocol.messages import PutAnswer, WriteOutcome, build, parse
@@ -77,16 +78,17 @@ def test_codes_never_change_what_they_are_on_the_wire() -> None:
         (ConnectionLost("peer", "method"), Kind.NETWORK),
         (Unreachable("peer", "method"), Kind.NETWORK),
         (ProtocolError("peer", "method"), Kind.ASKED),
+        (UnknownKind("x"), Kind.ASKED),
         (CallRefused("peer", "method", "storage", "the disk refused"), Kind.DISK),
-        (CallRefused("peer", "method", "of a later version", "no"), Kind.ASKED),
+        (CallRefused("peer", "method", "of a later version", "no"), Kind.UNKNOWN),
     ],
 )
 def test_a_kind_tells_what_asking_again_comes_to(error: RegistryError, kind: Kind) -> None:
     assert ErrorInfo.of(error).kind is kind
 
 
-def test_only_clock_disk_load_and_network_are_temporary() -> None:
-    assert [kind for kind in Kind if kind.is_temporary] == [Kind.CLOCK, Kind.DISK, Kind.LOAD, Kind.NETWORK]
+def test_all_but_what_is_about_the_request_or_who_is_asked_is_temporary() -> None:
+    assert [kind for kind in Kind if not kind.is_temporary] == [Kind.FINAL, Kind.ASKED]
 
 
 @pytest.mark.parametrize("code", list(Code))

@@ -82,7 +82,7 @@ def test_variables_are_parsed_by_the_settings_type() -> None:
     [
         ("[overlay]\nlisen = []", r"unknown setting overlay.lisen; did you mean overlay.listen\?"),
         ("[overlay.calls]\nmax_fram = 1", "did you mean overlay.calls.max_frame"),
-        ("xyz = 1", "unknown setting xyz; known here: overlay, registry, upkeep, operators, weights"),
+        ("xyz = 1", "unknown setting xyz; known here: overlay, registry, upkeep, watching, operators, weights"),
         ("overlay = 1", r"overlay must be a table, as in \[overlay\]"),
         ('[overlay]\nlisten = "/ip4/127.0.0.1/tcp/0"', "Expected `array`, got `str` - at `overlay.listen`"),
         ('[registry]\nclock_skew = "30"', "Expected `int`, got `str` - at `registry.clock_skew`"),

@@ -20,7 +20,7 @@ from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import Item, WriteOutcome, build
+from registry.protocol.messages import LARGEST_COUNT, LONGEST_TIME, Item, WriteOutcome, build
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
 from registry.upkeep.schedule import ScheduleStatus
@@ -244,8 +244,7 @@ async def test_without_any_node_it_is_said_why(autojump_clock: trio.testing.Mock
         (WRITE.name, None),
         (WRITE.name, build(CallBody(5.0, []))),
         (READ.name, build(CallBody(5.0, ["x" * 2000, 1]))),
-        (READ.name, [-1.0, [KEY.id, 1]]),
-        (READ.name, [3601.0, [KEY.id, 1]]),
+        (READ.name, [float("nan"), [KEY.id, 1]]),
         (SERVICE.name, build(CallBody(5.0, build(ServiceRequest("f", (0,) * 17))))),
     ],
 )
@@ -256,6 +255,16 @@ async def test_what_is_malformed_reaches_no_node(method: str, body: object) -> N
         await world.client.call(world.peer_ids[0], method, body, timeout=5)
     assert refused.value.code == "invalid"
     assert node.asked == []
+
+
+@pytest.mark.parametrize(("said", "meant"), [(-1.0, 0.0), (2, 2.0), (1e300, LONGEST_TIME)])
+async def test_times_and_counts_out_of_range_count_as_the_nearest_within(said: float, meant: float) -> None:
+    node = FakeNode()
+    world = World(node)
+    for count in (2**40, -(2**40)):
+        await world.client.call(world.peer_ids[0], READ.name, [said, [KEY.id, count]], timeout=5)
+    assert node.timeouts == [meant, meant]
+    assert node.asked == [("read", KEY.id, count, False) for count in (LARGEST_COUNT, -LARGEST_COUNT)]
 
 
 def test_no_two_operations_have_one_name() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import InvalidValue
+from registry.errors import InvalidValue, UnknownKind
 from registry.model.values import (
     CACHED_BYTES,
     MAX_BLOB,
@@ -326,9 +326,20 @@ def test_key_id_depends_on_label_and_owner_alone() -> None:
 @given(state=RECORDS | TOMBSTONES)
 def test_elements_beyond_a_values_fields_are_refused(state: Record | Tombstone) -> None:
     raw = as_builtins(state)
-    with pytest.raises(InvalidValue, match="at most length"):
+    with pytest.raises(UnknownKind):
         parse_state([*raw, 0])
     if isinstance(state, Record):
         metadata = [*as_builtins(state.metadata), b""]
-        with pytest.raises(InvalidValue, match="at most length"):
+        with pytest.raises(UnknownKind):
             parse_state([raw[0], metadata, *raw[2:]])
+
+
+@given(state=RECORDS | TOMBSTONES, kind=st.text())
+def test_what_a_later_version_may_write_is_told_from_bad_form(state: Record | Tombstone, kind: str) -> None:
+    raw = as_builtins(state)
+    with pytest.raises(UnknownKind):
+        parse_state([f"{kind}/2", *raw[1:]])
+    for bad in (raw[:-1], [*raw[:-1], 1.5], raw[:1], [], [1, *raw], None, raw[0], as_builtins(a_key())):
+        with pytest.raises(InvalidValue) as refused:
+            parse_state(bad)
+        assert refused.type is InvalidValue

@@ -27,7 +27,7 @@ def clock() -> float:
         (Code.KEY_REMOVED, 1),
         (Code.QUOTA_EXCEEDED, 1),
         (Code.VALUES_LIMIT_EXCEEDED, 1),
-        ("of a later version", 1),
+        ("of a later version", 2),
         (Code.NOT_RESPONSIBLE, 2),
         (Code.RATE_EXCEEDED, 2),
         (Code.KEY_FROM_FUTURE, 2),

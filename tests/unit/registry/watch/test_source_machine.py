@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Final
 
@@ -11,13 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.codes import Code
 from registry.model.merge import ResourceState, merged
+from registry.protocol.error_info import ErrorInfo
 from registry.settings import RegistrySettings
-from registry.watch.messages import SubscriptionReply
+from registry.watch.messages import LONGEST_AGE, MAX_DEPTH, SubscriptionReply
 from registry.watch.source_machine import (
     AVOID,
     EXPIRY_MARGIN,
     FRESH,
+    LONGEST_WAIT,
+    MAX_NAMED,
     NEXT_PHASE,
     RENEW,
     RETRY,
@@ -41,12 +45,14 @@ from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_record
 
 SETTINGS: Final = RegistrySettings()
 KEY: Final = a_key()
+REFUSAL: Final = ErrorInfo(Code.NOT_RESPONSIBLE, "not responsible any more")
+UNREADY: Final = SubscriptionReply(depth=1, age=LONGEST_AGE)
 STATES: Final = (
     ResourceState.of(KEY, [a_record(KEY.id)]),
     ResourceState.of(KEY, [a_record(KEY.id, issuer=OWNER, host=HOST)]),
     ResourceState.of(KEY, []),
 )
-AGREES, REFUSES, FAILS, LEAVES, LIES = "agrees", "refuses", "fails while it is compared with", "leaves", "lies"
+AGREES, REFUSES, FULL, FAILS, LEAVES = "agrees", "refuses", "is full", "fails while it is compared with", "leaves"
 
 
 class Run:
@@ -56,11 +62,14 @@ class Run:
         self.now = 1000.0
         self.neighbours = [f"peer {number}" for number in range(peers)]
         self.own = own
-        self.members = set(self.neighbours)
-        self.knows = dict(zip(self.neighbours, STATES * 4, strict=False))
+        self.servers = ["server 0", "server 1"]  # watchers that serve others; whoever is full names them
+        self.members = {*self.neighbours, *self.servers}
+        self.knows = dict(zip([*self.neighbours, *self.servers], STATES * 4, strict=False))
+        self.depths = dict(zip(self.servers, (1, 3), strict=True))
         self.view = View(KEY.id, SETTINGS)
-        self.machine = SourceMachine(self.view, "me", 0.0, random.Random(1), self.now)
+        self.machine = SourceMachine(self.view, "me", random.Random(1), self.now)
         self.asked: tuple[str, ...] = ()
+        self.asked_in_round: set[str] = set()
         self.reads = 0
         self.lookups = 0
         self.fetched: list[str] = []
@@ -79,12 +88,16 @@ class Run:
                     for peer_id in peer_ids:
                         assert self.avoided.get(peer_id, 0.0) <= self.now, "it is avoided"
                     self.asked = peer_ids
+                    self.asked_in_round.update(peer_ids)
+                    self.check_servers()
                     return
                 case ReadOwn():
                     self.machine.own_read(self.own, self.now, self.wall_clock)
-                case LookUp():
+                case LookUp(avoided):
                     assert len(self.machine.sources) < SOURCES
+                    assert avoided == {each for each, until in self.avoided.items() if until > self.now}
                     self.lookups += 1
+                    self.asked_in_round.clear()
                     self.machine.looked_up(["me", *self.neighbours, *self.neighbours], self.now)  # told twice
                 case Read():
                     assert not self.machine.sources
@@ -93,13 +106,39 @@ class Run:
                     self.machine.read(ResourceState(), is_complete=True, wall_clock=self.wall_clock)
                 case Wait(until):
                     assert self.machine.phase is FollowPhase.WAIT
-                    assert self.now < until <= self.now + RENEW + SOONEST + EXPIRY_MARGIN
+                    assert self.now < until <= self.now + max(LONGEST_WAIT, SETTINGS.expired_age) + EXPIRY_MARGIN
                     if not self.machine.sources:
                         assert until <= self.now + RETRY[1] * 1.2
+                    elif len(self.machine.sources) < SOURCES:
+                        assert until <= self.now + RENEW * 1.2
                     assert len(self.machine.sources) <= SOURCES
                     self.until = until
                     return
         raise AssertionError("it never waits")
+
+    def check_servers(self) -> None:
+        """One source is a replica, as long as there are replicas to ask."""
+        served = [each for each in {*self.machine.sources, *self.asked} if each in self.servers]
+        if len(served) >= SOURCES:
+            for peer_id in set(self.neighbours) - self.asked_in_round:
+                assert self.machine.state_of(peer_id) is not SourceState.STRANGER, f"{peer_id} isn't asked"
+
+    def renew(self, peer_id: str, how: str = AGREES) -> None:
+        """A source's answer to the renewal of all subscriptions."""
+        assert peer_id in self.machine.sources
+        self.now += 0.01
+        if how == FAILS:
+            self.machine.unrenewed(peer_id, self.now)
+            self.note_drop(peer_id)
+        elif how == REFUSES:
+            self.machine.renewed(peer_id, SubscriptionReply(error=REFUSAL), self.now)
+            self.note_drop(peer_id)
+        else:
+            self.machine.renewed(peer_id, self.reply(peer_id), self.now)
+            assert peer_id in self.machine.sources
+
+    def reply(self, peer_id: str) -> SubscriptionReply:
+        return SubscriptionReply(digest=self.knows[peer_id].digest(), depth=self.depths.get(peer_id, 0))
 
     @property
     def wall_clock(self) -> float:
@@ -108,11 +147,10 @@ class Run:
     def answer(self, peer_id: str, how: str) -> None:
         """The answer of a replica that was asked, a little later."""
         self.now += 0.01
-        if how == REFUSES:
-            self.refuse(peer_id)
+        if how in (REFUSES, FULL):
+            self.refuse(peer_id, self.servers if how == FULL else [])
             return
-        state = self.knows[peer_id]
-        reply = SubscriptionReply(digest=state.digest())
+        state, reply = self.knows[peer_id], self.reply(peer_id)
         is_lacking = self.machine.agreed(peer_id, reply, self.now)
         if how == FAILS:
             self.refuse(peer_id)
@@ -134,8 +172,8 @@ class Run:
         if before is SourceState.AVOIDED:
             assert self.machine.state_of(peer_id) is SourceState.AVOIDED
 
-    def refuse(self, peer_id: str) -> None:
-        self.machine.refused(peer_id, self.now)
+    def refuse(self, peer_id: str, servers: Sequence[str] = ()) -> None:
+        self.machine.refused(peer_id, self.now, ["me", *servers])
         self.note_drop(peer_id)
 
     def lose(self, peer_id: str) -> None:
@@ -214,13 +252,17 @@ class Answer:
 
 def possible(run: Run, answered: set[str]) -> Iterator[Event]:
     """What may happen next."""
-    for peer_id, how in product([each for each in run.asked if each not in answered], (AGREES, REFUSES, FAILS, LEAVES)):
+    for peer_id, how in product(
+        [each for each in run.asked if each not in answered], (AGREES, REFUSES, FULL, FAILS, LEAVES)
+    ):
         yield Answer(peer_id, how)
     if not run.asked:
         yield Run.wait
     for peer_id in run.machine.sources:
         yield lambda run, peer_id=peer_id: run.lose(peer_id)  # type: ignore[misc]
         yield lambda run, peer_id=peer_id: run.distrust(peer_id)  # type: ignore[misc]
+        for how in (AGREES, REFUSES, FAILS):
+            yield lambda run, peer_id=peer_id, how=how: run.renew(peer_id, how)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("own", [None, STATES[0]], ids=["not kept here", "kept here"])
@@ -229,7 +271,7 @@ def test_every_course_keeps_the_rules(peers: int, own: ResourceState | None) -> 
     count = 0
     for run in courses(peers, own, length=4):
         count += 1
-        states = {peer_id: run.machine.state_of(peer_id) for peer_id in run.neighbours}
+        states = {peer_id: run.machine.state_of(peer_id) for peer_id in run.knows}
         assert run.machine.sources == [each for each in run.machine.sources if states[each] is SourceState.SOURCE]
         if run.machine.is_fresh(run.now):
             assert run.view.is_ready
@@ -265,7 +307,10 @@ def test_with_replicas_that_agree_there_are_enough_sources_in_the_end(peers: int
     end = run.now + AVOID + 2 * RENEW
     while run.now < end:
         run.settle()
-        run.wait()
+        for peer_id in run.machine.sources:
+            run.renew(peer_id)
+        run.settle()
+        run.now += RENEW
     assert len(run.machine.sources) == SOURCES
     assert run.machine.is_fresh(run.now)
 
@@ -280,7 +325,7 @@ def test_each_renewal_is_followed_by_one_that_is_later(phase: float, now: float)
 
 
 def test_the_phases_of_a_round_follow_each_other() -> None:
-    assert [NEXT_PHASE[phase] for phase in FollowPhase] == [*list(FollowPhase)[1:], FollowPhase.RENEW]
+    assert [NEXT_PHASE[phase] for phase in FollowPhase] == [*list(FollowPhase)[1:], FollowPhase.COMPARE]
 
 
 def test_the_table_of_states_has_an_answer_to_all_that_can_happen() -> None:
@@ -303,7 +348,7 @@ def test_the_two_nearest_become_sources_and_what_they_know_is_fetched_once() -> 
     assert run.reads == 0
 
 
-def test_a_new_source_is_compared_again_soon_and_all_are_at_each_renewal() -> None:
+def test_a_new_source_is_compared_again_soon_and_then_when_it_knows_something_else() -> None:
     run = Run(2)
     run.settle()
     assert run.until <= 1000.0 + SETTLE + 0.1
@@ -313,11 +358,125 @@ def test_a_new_source_is_compared_again_soon_and_all_are_at_each_renewal() -> No
     for peer_id in run.asked:
         run.answer(peer_id, AGREES)
     run.advance()
-    assert run.until % RENEW == pytest.approx(0)
+    assert run.until > run.now + RENEW, "nothing is left to do"
     assert run.fetched == ["peer 0", "peer 1"], "nothing is fetched again that is known to be known"
-    run.wait()
+    run.renew("peer 0")
+    run.renew("peer 1")
+    assert not run.machine.is_poked
+    run.knows["peer 1"] = ResourceState.of(KEY, [a_record(KEY.id, issued=NOW + 1)])
+    run.renew("peer 1")
+    assert run.machine.is_poked
+    run.advance()
+    assert run.asked == ("peer 1",)
+    run.answer("peer 1", AGREES)
+    run.advance()
+    assert run.fetched == ["peer 0", "peer 1", "peer 1"]
+
+
+def test_whoever_is_full_names_watchers_and_one_source_stays_a_replica() -> None:
+    run = Run(5)
     run.advance()
     assert run.asked == ("peer 0", "peer 1")
+    for peer_id in run.asked:
+        run.answer(peer_id, FULL)
+    run.advance()
+    assert run.asked == ("peer 2", "server 0")
+    run.answer("peer 2", FULL)
+    run.answer("server 0", AGREES)
+    run.advance()
+    assert run.asked == ("peer 3",), "there are replicas to ask"
+    run.answer("peer 3", AGREES)
+    run.settle()
+    assert run.machine.sources == ["server 0", "peer 3"]
+    assert run.machine.depth == 0
+
+
+def test_without_a_place_at_any_replica_watchers_serve() -> None:
+    run = Run(3)
+    run.advance()
+    while run.asked:
+        for peer_id in run.asked:
+            run.answer(peer_id, AGREES if peer_id in run.servers else FULL)
+        run.advance()
+    assert run.machine.sources == run.servers
+    assert run.machine.depth == 1
+    run.lose("server 0")
+    run.settle(FULL)
+    assert run.machine.sources == ["server 1"]
+    assert run.machine.depth == 3
+    run.now += AVOID + 1
+    run.members.update(run.knows)
+    run.machine.members_changed(run.members, run.now)
+    run.settle()
+    assert run.machine.sources == ["server 1", "peer 0"]
+
+
+def test_of_watchers_that_are_named_only_so_many_are_asked_in_a_round() -> None:
+    run = Run(1)
+    run.servers = [f"server {number}" for number in range(5 * MAX_NAMED)]
+    run.advance()
+    lookups, asked = run.lookups, 0
+    while run.asked:
+        asked += len(run.asked)
+        for peer_id in run.asked:
+            run.answer(peer_id, FULL)
+        run.advance()
+    assert run.lookups == lookups
+    assert asked == 1 + MAX_NAMED
+
+
+def test_what_a_source_is_not_ready_to_show_is_asked_for_again_soon() -> None:
+    run = Run(2)
+    run.advance()
+    for peer_id in run.asked:
+        assert not run.machine.agreed(peer_id, UNREADY, run.now)
+        run.machine.compared(peer_id, UNREADY, None, is_connected=True, now=run.now, wall_clock=run.wall_clock)
+    run.advance()
+    assert run.machine.sources == ["peer 0", "peer 1"]
+    assert not run.view.is_ready
+    assert run.until <= run.now + SETTLE
+    run.wait()
+    run.settle()
+    assert run.view.is_ready
+    assert run.fetched == ["peer 0", "peer 1"]
+
+
+def test_knowledge_is_as_old_as_what_a_source_tells() -> None:
+    run = Run(2)
+    assert run.machine.age(run.now) == LONGEST_AGE
+    run.settle()
+    reply = SubscriptionReply(digest=run.view.state.digest(), depth=1, age=FRESH)
+    run.now += FRESH
+    run.machine.renewed("peer 0", reply, run.now)
+    assert run.machine.age(run.now) == pytest.approx(FRESH, abs=0.1)
+    run.now += 1.0
+    assert not run.machine.is_fresh(run.now)
+    run.machine.renewed("peer 1", SubscriptionReply(digest=run.view.state.digest(), age=2.0), run.now)
+    assert run.machine.age(run.now) == pytest.approx(2.0)
+    assert run.machine.is_fresh(run.now)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_watchers_that_only_listen_to_each_other_notice(count: int) -> None:
+    runs = [Run(0) for _ in range(count)]
+    for run in runs:
+        run.settle()
+        run.neighbours = ["before me"]
+        run.members = {"before me"}
+        run.knows = {"before me": ResourceState()}
+        run.depths = {"before me": 1}
+        run.wait()
+        run.settle()
+        assert run.machine.sources == ["before me"]
+    rounds = 0
+    while any(run.machine.sources for run in runs):
+        rounds += 1
+        assert rounds <= MAX_DEPTH + 1
+        for run, before in zip(runs, [runs[-1], *runs[:-1]], strict=True):
+            run.now += RENEW / count
+            depth = before.machine.depth + 1
+            reply = SubscriptionReply(digest=ResourceState().digest(), depth=depth, age=before.machine.age(before.now))
+            run.machine.renewed("before me", reply, run.now)
 
 
 def test_a_lost_source_is_replaced_at_once() -> None:
