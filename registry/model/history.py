@@ -9,6 +9,9 @@ import msgspec
 from registry.model.values import Key, Record, Slot, State
 
 MAX_EVENTS: Final = 100_000  # kept per node; the oldest go first
+MAX_EVENTS_OF_A_RESOURCE: Final = 500
+SHARE_OF_THE_DATABASE: Final = 10  # the history has at most a tenth of it
+FEWEST_BYTES: Final = 2**20  # that the history may have in any case, roughly
 STORED: Final = "stored"
 RENEWED: Final = "renewed"  # signed anew by its host or owner
 UPDATED: Final = "updated"  # issued anew

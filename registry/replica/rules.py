@@ -30,6 +30,7 @@ from registry.model.verification import is_expired
 from registry.settings import RegistrySettings
 from registry.storage.transaction import Transaction
 
+COLLECTED_AT_ONCE: Final = 64  # expired rows
 MAX_SLOTS: Final = 4096  # under one key, ended ones included, of which there is one per record that ever was
 
 
@@ -192,24 +193,32 @@ def _room_for(
     return lightest
 
 
-def clear_expired(transaction: Transaction, now: int, settings: RegistrySettings) -> ClearExpiredResult:
-    """Deletes expired records, tombstones and the keys that nothing lives under any more.
+def clear_expired(
+    transaction: Transaction, now: int, settings: RegistrySettings, limit: int = COLLECTED_AT_ONCE
+) -> ClearExpiredResult:
+    """Deletes expired records, tombstones and the keys that nothing lives under any more, about `limit` rows at most:
+    collected in small parts, they keep no other write waiting. When it deletes nothing, nothing is left.
 
     A record or tombstone goes when nobody would accept it any more, tombstones by their timestamp_issued; a key when it
     is expired and empty (docs/design.md, original's faults 3, 9, 10 and 15).
     """
-    records = transaction.expired_slots(_before(now, settings.expired_age), _before(now, settings.record_lifetime))
-    tombstones = transaction.expired_tombstones(_before(now, settings.tombstone_lifetime))
+    transaction.settle()
+    records = transaction.expired_slots(
+        _before(now, settings.expired_age), _before(now, settings.record_lifetime), limit
+    )
+    tombstones = transaction.expired_tombstones(_before(now, settings.tombstone_lifetime), limit - len(records))
     for what, slots in ((history.EXPIRED, records), (history.FORGOTTEN, tombstones)):
         for slot in slots:
             transaction.remove_state(slot)
             transaction.note(history.of_slot(slot, what, now, "by age"))
-    keys = transaction.empty_keys(_before(now, settings.expired_age))
+    left = limit - len(records) - len(tombstones)
+    keys = transaction.empty_keys(_before(now, settings.expired_age), left)
     for key_id in keys:
         transaction.remove_key(key_id)
         transaction.note(history.HistoryEvent(now, key_id, "", "", history.EXPIRED, "by age, with nothing under it"))
-    tombstones_of_keys = transaction.forget_key_tombstones(_before(now, settings.key_tombstone_lifetime))
-    transaction.forget_issued(_before(now, settings.tombstone_lifetime))
+    left -= len(keys)
+    tombstones_of_keys = transaction.forget_key_tombstones(_before(now, settings.key_tombstone_lifetime), left)
+    transaction.forget_issued(_before(now, settings.tombstone_lifetime), limit)
     return ClearExpiredResult(
         success=True,
         count_keys=len(keys),

@@ -37,9 +37,17 @@ class Upkeep(ServiceView):
         try:
             self._operator_only("clear_expired")
             check_seconds("current_timestamp_sec", current_timestamp_sec)
-            return await self._write(
-                lambda transaction: rules.clear_expired(transaction, current_timestamp_sec, self.settings)
-            )
+            keys = records = tombstones = 0
+            while True:
+                part = await self._write(
+                    lambda transaction: rules.clear_expired(transaction, current_timestamp_sec, self.settings)
+                )
+                if not (part.count_keys or part.count_records or part.count_tombstones):
+                    break
+                keys += part.count_keys
+                records += part.count_records
+                tombstones += part.count_tombstones
+            return ClearExpiredResult(success=True, count_keys=keys, count_records=records, count_tombstones=tombstones)
         except RegistryError as error:
             return ClearExpiredResult(success=False, error=text_of(error))
 

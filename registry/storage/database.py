@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from registry.errors import StorageError
+from registry.storage.digests import settle
 
 MIGRATIONS: Final[tuple[str, ...]] = (
     """
@@ -71,13 +72,151 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     CREATE INDEX key_tombstones_by_owner ON key_tombstones (owner_peer_id);
     CREATE INDEX key_tombstones_by_age ON key_tombstones (timestamp_issued);
     """,
+    """
+    CREATE TABLE resources (
+        key_id TEXT PRIMARY KEY,
+        records INTEGER NOT NULL DEFAULT 0,
+        tombstones INTEGER NOT NULL DEFAULT 0,
+        digest BLOB NOT NULL DEFAULT x'',
+        hosted INTEGER NOT NULL DEFAULT 0,
+        issued INTEGER NOT NULL DEFAULT 0,
+        ended INTEGER NOT NULL DEFAULT 0,
+        owned INTEGER NOT NULL DEFAULT 0,
+        removed INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    CREATE INDEX resources_unsettled ON resources (key_id) WHERE digest = x'';
+    CREATE INDEX resources_empty ON resources (key_id) WHERE records = 0 AND tombstones = 0;
+    CREATE INDEX resources_by_hosted ON resources (hosted);
+    CREATE INDEX resources_by_issued ON resources (issued);
+    CREATE INDEX resources_by_ended ON resources (ended);
+    CREATE TABLE positions (
+        position BLOB NOT NULL,
+        key_id TEXT NOT NULL,
+        PRIMARY KEY (position, key_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE issuers (
+        key_id TEXT NOT NULL,
+        issued_by TEXT NOT NULL,
+        records INTEGER NOT NULL,
+        PRIMARY KEY (key_id, issued_by)
+    ) WITHOUT ROWID;
+    CREATE TABLE hosts (
+        peer_id TEXT NOT NULL,
+        issued_by TEXT NOT NULL,
+        records INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        PRIMARY KEY (peer_id, issued_by)
+    ) WITHOUT ROWID;
+    CREATE TABLE owners (
+        owner_peer_id TEXT PRIMARY KEY,
+        keys INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE totals (
+        name TEXT PRIMARY KEY,
+        amount INTEGER NOT NULL
+    ) WITHOUT ROWID;
+
+    INSERT INTO resources (key_id, records, tombstones)
+        SELECT key_id, sum(is_tombstone = 0), sum(is_tombstone = 1) FROM states GROUP BY key_id;
+    INSERT OR IGNORE INTO resources (key_id) SELECT key_id FROM keys;
+    INSERT OR IGNORE INTO resources (key_id) SELECT key_id FROM key_tombstones;
+    INSERT INTO issuers SELECT key_id, issued_by, count(*) FROM states WHERE is_tombstone = 0
+        GROUP BY key_id, issued_by;
+    INSERT INTO hosts SELECT peer_id, issued_by, count(*), sum(length(body)) FROM states WHERE is_tombstone = 0
+        GROUP BY peer_id, issued_by;
+    INSERT INTO owners SELECT owner_peer_id, count(*) FROM (
+        SELECT owner_peer_id FROM keys UNION ALL SELECT owner_peer_id FROM key_tombstones
+    ) GROUP BY owner_peer_id;
+    INSERT INTO totals VALUES
+        ('keys', (SELECT count(*) FROM keys)),
+        ('records', (SELECT count(*) FROM states WHERE is_tombstone = 0)),
+        ('tombstones', (SELECT count(*) FROM states WHERE is_tombstone = 1)),
+        ('history', (SELECT coalesce(sum(length(key_id) * 2 + length(issued_by) + length(peer_id) + length(what)
+            + length(detail) + 40), 0) FROM history));
+
+    CREATE TRIGGER key_added AFTER INSERT ON keys BEGIN
+        INSERT INTO resources (key_id) VALUES (new.key_id) ON CONFLICT DO UPDATE SET digest = x'';
+        INSERT INTO owners VALUES (new.owner_peer_id, 1) ON CONFLICT DO UPDATE SET keys = keys + 1;
+        UPDATE totals SET amount = amount + 1 WHERE name = 'keys';
+    END;
+    CREATE TRIGGER key_replaced AFTER UPDATE ON keys BEGIN
+        UPDATE resources SET digest = x'' WHERE key_id = new.key_id;
+    END;
+    CREATE TRIGGER key_dropped AFTER DELETE ON keys BEGIN
+        UPDATE resources SET digest = x'' WHERE key_id = old.key_id;
+        UPDATE owners SET keys = keys - 1 WHERE owner_peer_id = old.owner_peer_id;
+        DELETE FROM owners WHERE owner_peer_id = old.owner_peer_id AND keys = 0;
+        UPDATE totals SET amount = amount - 1 WHERE name = 'keys';
+    END;
+    CREATE TRIGGER key_tombstone_added AFTER INSERT ON key_tombstones BEGIN
+        INSERT INTO resources (key_id) VALUES (new.key_id) ON CONFLICT DO UPDATE SET digest = x'';
+        INSERT INTO owners VALUES (new.owner_peer_id, 1) ON CONFLICT DO UPDATE SET keys = keys + 1;
+    END;
+    CREATE TRIGGER key_tombstone_replaced AFTER UPDATE ON key_tombstones BEGIN
+        UPDATE resources SET digest = x'' WHERE key_id = new.key_id;
+    END;
+    CREATE TRIGGER key_tombstone_dropped AFTER DELETE ON key_tombstones BEGIN
+        UPDATE resources SET digest = x'' WHERE key_id = old.key_id;
+        UPDATE owners SET keys = keys - 1 WHERE owner_peer_id = old.owner_peer_id;
+        DELETE FROM owners WHERE owner_peer_id = old.owner_peer_id AND keys = 0;
+    END;
+    CREATE TRIGGER record_added AFTER INSERT ON states WHEN new.is_tombstone = 0 BEGIN
+        INSERT INTO resources (key_id, records) VALUES (new.key_id, 1)
+            ON CONFLICT DO UPDATE SET records = records + 1, digest = x'';
+        INSERT INTO issuers VALUES (new.key_id, new.issued_by, 1) ON CONFLICT DO UPDATE SET records = records + 1;
+        INSERT INTO hosts VALUES (new.peer_id, new.issued_by, 1, length(new.body))
+            ON CONFLICT DO UPDATE SET records = records + 1, bytes = bytes + excluded.bytes;
+        UPDATE totals SET amount = amount + 1 WHERE name = 'records';
+    END;
+    CREATE TRIGGER record_dropped AFTER DELETE ON states WHEN old.is_tombstone = 0 BEGIN
+        UPDATE resources SET records = records - 1, digest = x'' WHERE key_id = old.key_id;
+        UPDATE issuers SET records = records - 1 WHERE key_id = old.key_id AND issued_by = old.issued_by;
+        DELETE FROM issuers WHERE key_id = old.key_id AND issued_by = old.issued_by AND records = 0;
+        UPDATE hosts SET records = records - 1, bytes = bytes - length(old.body)
+            WHERE peer_id = old.peer_id AND issued_by = old.issued_by;
+        DELETE FROM hosts WHERE peer_id = old.peer_id AND issued_by = old.issued_by AND records = 0;
+        UPDATE totals SET amount = amount - 1 WHERE name = 'records';
+    END;
+    CREATE TRIGGER tombstone_added AFTER INSERT ON states WHEN new.is_tombstone = 1 BEGIN
+        INSERT INTO resources (key_id, tombstones) VALUES (new.key_id, 1)
+            ON CONFLICT DO UPDATE SET tombstones = tombstones + 1, digest = x'';
+        UPDATE totals SET amount = amount + 1 WHERE name = 'tombstones';
+    END;
+    CREATE TRIGGER tombstone_dropped AFTER DELETE ON states WHEN old.is_tombstone = 1 BEGIN
+        UPDATE resources SET tombstones = tombstones - 1, digest = x'' WHERE key_id = old.key_id;
+        UPDATE totals SET amount = amount - 1 WHERE name = 'tombstones';
+    END;
+    CREATE TRIGGER event_added AFTER INSERT ON history BEGIN
+        UPDATE totals SET amount = amount + length(new.key_id) * 2 + length(new.issued_by) + length(new.peer_id)
+            + length(new.what) + length(new.detail) + 40 WHERE name = 'history';
+    END;
+    CREATE TRIGGER event_dropped AFTER DELETE ON history BEGIN
+        UPDATE totals SET amount = amount - length(old.key_id) * 2 - length(old.issued_by) - length(old.peer_id)
+            - length(old.what) - length(old.detail) - 40 WHERE name = 'history';
+    END;
+
+    DROP INDEX states_by_age;
+    DROP INDEX states_by_host;
+    CREATE INDEX states_by_host ON states (peer_id, is_tombstone, key_id, issued_by);
+    CREATE INDEX issued_by_age ON issued (timestamp_issued);
+    """,
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
-`key_tombstones` holds the tombstones of keys, `history` the last events (`registry.model.history`)."""
+`key_tombstones` holds the tombstones of keys, `history` the last events (`registry.model.history`).
+
+What can be computed from these is kept beside them by triggers, so that nothing is ever counted through:
+`resources`: per key id how many records and tombstones there are, the digest of everything, and the oldest signature of
+each kind (as `registry.model.expiry_horizon`). A change empties the digest; `registry.storage.digests` computes it
+before the transaction ends. `positions`: where a resource is in the keyspace, 32 bytes.
+`issuers`: records per key and issuer; `hosts`: records, and their bytes, per host and issuer; `owners`: keys and key
+tombstones; `totals`: keys, records, tombstones, and about how many bytes the history has.
+A state is replaced by deleting and inserting it, since these two fire the triggers.
+"""
 
 _INCREMENTAL: Final = 2  # SQLite's number of that mode of auto_vacuum
+_SETTLED_AT_ONCE: Final = 1024  # resources
 BUSY_TIMEOUT: Final = 5.0  # seconds that a second process may hold the file, e.g. a backup
 
 
@@ -93,6 +232,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         _migrate(connection, path)
+        _settle(connection)
     except sqlite3.Error as error:
         connection.close()
         raise StorageError(
@@ -122,3 +262,13 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         )
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+def _settle(connection: sqlite3.Connection) -> None:
+    """Computes what a migration left to be computed; a process that is stopped meanwhile goes on at its next start."""
+    while True:
+        connection.execute("BEGIN IMMEDIATE")
+        settled = settle(connection, _SETTLED_AT_ONCE)
+        connection.execute("COMMIT")
+        if not settled:
+            return

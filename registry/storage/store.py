@@ -25,6 +25,7 @@ from registry.model.history import GONE, HistoryEvent
 from registry.model.merge import ResourceState
 from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
+from registry.storage.digests import settle
 from registry.storage.resource_cache import ResourceCache
 from registry.storage.transaction import Change, Transaction
 
@@ -32,6 +33,7 @@ Result = TypeVar("Result")
 
 MAX_QUEUED: Final = 4096  # writes; beyond it writers wait for the disk
 MAX_COMMIT: Final = 512  # writes in one transaction: a bound on what one failure or one fsync delays
+VACUUMED_AT_ONCE: Final = 64  # pages, while writes wait
 
 _OWN_FAULTS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """What one write's own values provoke. Any other error of SQLite's is the disk's, and all in the transaction fail."""
@@ -112,9 +114,11 @@ class Store:
             return await self._query(query)
 
     async def vacuum(self) -> int:
-        """Gives what deletions freed back to the file system; how many bytes. Raises StorageError."""
-        async with self._disk:
-            return await self._query(lambda transaction: transaction.vacuum())
+        """Gives what deletions freed back to the file system, in small steps; how many bytes. Raises StorageError."""
+        given_back = 0
+        while freed := await self.read(lambda transaction: transaction.vacuum(VACUUMED_AT_ONCE)):
+            given_back += freed
+        return given_back
 
     async def _query(self, query: Callable[[Transaction], Result]) -> Result:
         try:
@@ -168,6 +172,7 @@ class Store:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             transactions = [transaction for write in batch if (transaction := self._run_one(write))]
+            settle(self._connection)
             self._connection.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
 
 import msgspec
 
 from registry.errors import InvalidValue, StorageError
-from registry.model.history import MAX_EVENTS, HistoryEvent
+from registry.model.expiry_horizon import ExpiryHorizon
+from registry.model.history import (
+    FEWEST_BYTES,
+    MAX_EVENTS,
+    MAX_EVENTS_OF_A_RESOURCE,
+    SHARE_OF_THE_DATABASE,
+    HistoryEvent,
+)
 from registry.model.merge import ResourceState
 from registry.model.values import (
     Key,
@@ -23,14 +30,22 @@ from registry.model.values import (
     decode_state,
     encode,
 )
+from registry.storage.digests import position_bytes, settle
 
-_HISTORY_PRUNED_EVERY = 1024  # events
-_KEY_IDS = """
-    SELECT key_id FROM (SELECT key_id FROM keys WHERE key_id > :after ORDER BY key_id LIMIT :count)
-    UNION SELECT key_id FROM (SELECT key_id FROM key_tombstones WHERE key_id > :after ORDER BY key_id LIMIT :count)
-    UNION SELECT key_id FROM (SELECT DISTINCT key_id FROM states WHERE key_id > :after ORDER BY key_id LIMIT :count)
-    ORDER BY key_id LIMIT :count
-"""  # each part has a limit of its own, so that SQLite reads no more of an index than it must
+_HISTORY_PRUNED_EVERY = 256  # events, and as many go at once when there are too many
+_PLACES_IN = """
+    SELECT positions.position, key_id, digest,
+        hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ?
+    FROM positions CROSS JOIN resources USING (key_id)
+    WHERE positions.position >= ? AND positions.position <= ? ORDER BY positions.position, key_id LIMIT ?
+"""
+_EXPIRED_BY_HOST, _EXPIRED_BY_ISSUER = (
+    f"""
+    SELECT states.key_id, issued_by, peer_id FROM resources CROSS JOIN states USING (key_id)
+    WHERE {oldest} <= ? AND is_tombstone = 0 AND (timestamp_created <= ? OR timestamp_issued <= ?) LIMIT ?
+    """  # noqa: S608 - two names of columns
+    for oldest in ("hosted", "issued")
+)
 _REMEDY = "restore a copy, or move it away to start empty"
 
 
@@ -47,6 +62,15 @@ class StoredState(msgspec.Struct, frozen=True):
 
     state: State
     weight: int
+
+
+class Place(NamedTuple):
+    """A resource where it is in the keyspace. `digest` is of all that is stored; `is_alive`: none of it is too old."""
+
+    position: bytes
+    key_id: str
+    digest: bytes
+    is_alive: bool
 
 
 class Change:
@@ -88,7 +112,9 @@ class Transaction:
     def put_key(self, key: Key, timestamp_published: int, weight: int) -> None:
         """Stores a key over whatever is there; `timestamp_published` in seconds."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " owner_peer_id = excluded.owner_peer_id, timestamp_created = excluded.timestamp_created,"
+            " timestamp_published = excluded.timestamp_published, weight = excluded.weight, body = excluded.body",
             (key.id, key.owner_peer_id, key.timestamp_created, timestamp_published, weight, encode(key)),
         )
         self._key_changed(key.id, key)
@@ -110,15 +136,17 @@ class Transaction:
     def put_key_tombstone(self, key_tombstone: KeyTombstone) -> None:
         """Stores a key tombstone over whatever is there; what it kills stays."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO key_tombstones VALUES (?, ?, ?, ?)",
+            "INSERT INTO key_tombstones VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " owner_peer_id = excluded.owner_peer_id, timestamp_issued = excluded.timestamp_issued,"
+            " body = excluded.body",
             (key_tombstone.key_id, key_tombstone.owner_peer_id, key_tombstone.timestamp_issued, encode(key_tombstone)),
         )
         self._key_tombstone_changed(key_tombstone.key_id, key_tombstone)
 
-    def forget_key_tombstones(self, issued_until: int) -> int:
-        """Drops key tombstones issued no later than this (seconds); how many."""
+    def forget_key_tombstones(self, issued_until: int, limit: int = -1) -> int:
+        """Drops key tombstones issued no later than this (seconds), `limit` of them at most; how many."""
         rows = self._connection.execute(
-            "SELECT key_id FROM key_tombstones WHERE timestamp_issued <= ?", (issued_until,)
+            "SELECT key_id FROM key_tombstones WHERE timestamp_issued <= ? LIMIT ?", (issued_until, limit)
         )
         key_ids = [key_id for (key_id,) in rows.fetchall()]
         for key_id in key_ids:
@@ -132,12 +160,8 @@ class Transaction:
 
     def keys_or_tombstones_of(self, owner_peer_id: str) -> int:
         """How many keys and key tombstones of an owner's there are."""
-        (count,) = self._connection.execute(
-            "SELECT (SELECT count(*) FROM keys WHERE owner_peer_id = :owner)"
-            " + (SELECT count(*) FROM key_tombstones WHERE owner_peer_id = :owner)",
-            {"owner": owner_peer_id},
-        ).fetchone()
-        return int(count)
+        row = self._connection.execute("SELECT keys FROM owners WHERE owner_peer_id = ?", (owner_peer_id,)).fetchone()
+        return int(row[0]) if row else 0
 
     def owned_keys(self, owner_peer_id: str, created_until: int) -> list[Key]:
         """An owner's keys, as far as they are here, created at `created_until` (seconds) or before."""
@@ -149,8 +173,29 @@ class Transaction:
 
     def key_ids(self, after: str, count: int) -> list[str]:
         """The next `count` resources of which anything is here, in order of their ids."""
-        rows = self._connection.execute(_KEY_IDS, {"after": after, "count": count})
+        rows = self._connection.execute(
+            "SELECT key_id FROM resources WHERE key_id > ? ORDER BY key_id LIMIT ?", (after, count)
+        )
         return [key_id for (key_id,) in rows]
+
+    def places_in(self, first: bytes, last: bytes, horizon: ExpiryHorizon, count: int) -> list[Place]:
+        """The first `count` resources whose positions are `first` to `last` (32 bytes, both included), in order of
+        position."""
+        rows = self._connection.execute(_PLACES_IN, (*msgspec.structs.astuple(horizon), first, last, count))
+        return [Place(position, key_id, digest, bool(alive)) for position, key_id, digest, alive in rows]
+
+    def digests(self, key_ids: Sequence[str], horizon: ExpiryHorizon) -> list[Place]:
+        """These resources, as far as anything of them is here."""
+        found: list[Place] = []
+        for key_id in key_ids:
+            row = self._connection.execute(
+                "SELECT digest, hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? FROM resources"
+                " WHERE key_id = ?",
+                (*msgspec.structs.astuple(horizon), key_id),
+            ).fetchone()
+            if row is not None:
+                found.append(Place(position_bytes(key_id), key_id, row[0], bool(row[1])))
+        return found
 
     def note(self, event: HistoryEvent) -> None:
         """Writes down what happened and why, with this change."""
@@ -161,8 +206,20 @@ class Transaction:
             "INSERT INTO history (time, key_id, issued_by, peer_id, what, detail) VALUES (?, ?, ?, ?, ?, ?)",
             msgspec.structs.astuple(event),
         ).lastrowid
+        self._connection.execute(
+            "DELETE FROM history WHERE number IN"
+            " (SELECT number FROM history WHERE key_id = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (event.key_id, MAX_EVENTS_OF_A_RESOURCE),
+        )
         if number is not None and number % _HISTORY_PRUNED_EVERY == 0:
-            self._connection.execute("DELETE FROM history WHERE number <= ?", (number - MAX_EVENTS,))
+            self._prune_history(number)
+
+    def _prune_history(self, last: int) -> None:
+        """Drops the oldest events, a few times as many as can have come since it was last done."""
+        (oldest,) = self._connection.execute("SELECT min(number) FROM history").fetchone()
+        bound = max(self.used_bytes() // SHARE_OF_THE_DATABASE, FEWEST_BYTES)
+        if self._total("history") > bound or last - oldest >= MAX_EVENTS:
+            self._connection.execute("DELETE FROM history WHERE number < ?", (oldest + 2 * _HISTORY_PRUNED_EVERY,))
 
     def history(self, key_id: str, count: int) -> list[HistoryEvent]:
         """The last `count` events of a resource, oldest first."""
@@ -173,14 +230,16 @@ class Transaction:
         )
         return [HistoryEvent(*row) for row in reversed(rows.fetchall())]
 
-    def vacuum(self) -> int:
-        """Shrinks the file by what is free in it; bytes. Not within a write."""
+    def vacuum(self, pages: int) -> int:
+        """Shrinks the file by up to so many pages that are free in it; bytes, 0 when none is. Not within a write."""
         (free,), (size,) = (
             self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size")
         )
-        self._connection.execute("PRAGMA incremental_vacuum").fetchall()
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return int(free * size)
+        if free == 0:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return 0
+        self._connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        return int(min(free, pages) * size)
 
     def used_bytes(self) -> int:
         """Bytes of the database that hold something."""
@@ -199,14 +258,14 @@ class Transaction:
             )
         ]
 
-    def empty_keys(self, created_until: int) -> list[str]:
-        """Ids of keys created at `created_until` (seconds) or before that nothing lives under."""
+    def empty_keys(self, created_until: int, limit: int) -> list[str]:
+        """Ids of keys created at `created_until` (seconds) or before that nothing lives under, `limit` at most."""
         return [
             key_id
             for (key_id,) in self._connection.execute(
-                "SELECT key_id FROM keys WHERE timestamp_created <= ?"
-                " AND NOT EXISTS (SELECT 1 FROM states WHERE states.key_id = keys.key_id)",
-                (created_until,),
+                "SELECT keys.key_id FROM resources CROSS JOIN keys USING (key_id)"
+                " WHERE records = 0 AND tombstones = 0 AND timestamp_created <= ? LIMIT ?",
+                (created_until, limit),
             )
         ]
 
@@ -232,37 +291,49 @@ class Transaction:
         """Puts `state` into its slot, over whatever is there."""
         is_record = isinstance(state, Record)
         created = state.timestamp_created if isinstance(state, Record) else 0
+        self._delete_state(state.slot)
         self._connection.execute(
-            "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (*state.slot, int(not is_record), state.timestamp_issued, created, weight, encode(state)),
         )
         self.changes[state.slot.key_id].slots[state.slot] = state
 
     def remove_state(self, slot: Slot) -> None:
         """Deletes the state of a slot."""
-        self._connection.execute("DELETE FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot)
+        self._delete_state(slot)
         self.changes[slot.key_id].slots[slot] = None
+
+    def _delete_state(self, slot: Slot) -> None:
+        self._connection.execute("DELETE FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot)
 
     def slots_under(self, key_id: str) -> int:
         """How many records and tombstones lie under a key id."""
-        (count,) = self._connection.execute("SELECT count(*) FROM states WHERE key_id = ?", (key_id,)).fetchone()
-        return int(count)
+        return sum(self._counts_under(key_id))
 
     def tombstones_under(self, key_id: str) -> int:
         """How many tombstones lie under a key id."""
-        (count,) = self._connection.execute(
-            "SELECT count(*) FROM states WHERE key_id = ? AND is_tombstone = 1", (key_id,)
+        return self._counts_under(key_id)[1]
+
+    def _counts_under(self, key_id: str) -> tuple[int, int]:
+        row = self._connection.execute(
+            "SELECT records, tombstones FROM resources WHERE key_id = ?", (key_id,)
         ).fetchone()
-        return int(count)
+        return cast("tuple[int, int]", row or (0, 0))
 
     def foreign_records(self, key_id: str, host_peer_id: str, issuer: str) -> tuple[int, int]:
         """Of a key's records that other peers host: (all, those by `issuer`)."""
-        row = self._connection.execute(
-            "SELECT count(*), coalesce(sum(issued_by = ?), 0) FROM states"
-            " WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?",
-            (issuer, key_id, host_peer_id),
+        (own,) = self._connection.execute(
+            "SELECT count(*) FROM states WHERE peer_id = ? AND is_tombstone = 0 AND key_id = ?", (host_peer_id, key_id)
         ).fetchone()
-        return cast("tuple[int, int]", row)
+        (own_by_issuer,) = self._connection.execute(
+            "SELECT count(*) FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ? AND is_tombstone = 0",
+            (key_id, issuer, host_peer_id),
+        ).fetchone()
+        by_issuer = self._connection.execute(
+            "SELECT records FROM issuers WHERE key_id = ? AND issued_by = ?", (key_id, issuer)
+        ).fetchone()
+        records, _ = self._counts_under(key_id)
+        return records - own, (by_issuer[0] if by_issuer else 0) - own_by_issuer
 
     def lightest_foreign_record(self, key_id: str, host_peer_id: str) -> tuple[int, Slot]:
         """(weight, slot) of the lightest of a key's records that other peers host, the oldest among equals.
@@ -288,20 +359,19 @@ class Transaction:
     def hosting(self, host_peer_id: str, issuer: str) -> tuple[int, int, int]:
         """What a host holds for others: (records, their bytes, records by `issuer`)."""
         row = self._connection.execute(
-            "SELECT count(*), coalesce(sum(length(body)), 0), coalesce(sum(issued_by = ?), 0) FROM states"
-            " WHERE peer_id = ? AND is_tombstone = 0 AND issued_by != ?",
+            "SELECT coalesce(sum(records), 0), coalesce(sum(bytes), 0), coalesce(sum(records * (issued_by = ?)), 0)"
+            " FROM hosts WHERE peer_id = ? AND issued_by != ?",
             (issuer, host_peer_id, host_peer_id),
         ).fetchone()
         return cast("tuple[int, int, int]", row)
 
-    def expired_slots(self, created_until: int, records_issued_until: int) -> list[Slot]:
-        """Slots of records whose host or issuer signed no later than these (seconds)."""
-        rows = self._connection.execute(
-            "SELECT key_id, issued_by, peer_id FROM states WHERE is_tombstone = 0"
-            " AND (timestamp_created <= ? OR timestamp_issued <= ?)",
-            (created_until, records_issued_until),
-        )
-        return [Slot(*row) for row in rows]
+    def expired_slots(self, created_until: int, records_issued_until: int, limit: int) -> list[Slot]:
+        """Slots of records whose host or issuer signed no later than these (seconds), `limit` at most."""
+        found: dict[Slot, None] = {}
+        for query, until in ((_EXPIRED_BY_HOST, created_until), (_EXPIRED_BY_ISSUER, records_issued_until)):
+            rows = self._connection.execute(query, (until, created_until, records_issued_until, limit))
+            found.update(dict.fromkeys(Slot(*row) for row in rows))
+        return list(found)[:limit]
 
     def expired_foreign_slots(
         self, key_id: str, host_peer_id: str, created_until: int, issued_until: int
@@ -314,11 +384,12 @@ class Transaction:
         )
         return [Slot(*row) for row in rows.fetchall()]
 
-    def expired_tombstones(self, issued_until: int) -> list[Slot]:
-        """Slots of tombstones issued no later than this (seconds)."""
+    def expired_tombstones(self, issued_until: int, limit: int) -> list[Slot]:
+        """Slots of tombstones issued no later than this (seconds), `limit` at most."""
         rows = self._connection.execute(
-            "SELECT key_id, issued_by, peer_id FROM states WHERE is_tombstone = 1 AND timestamp_issued <= ?",
-            (issued_until,),
+            "SELECT states.key_id, issued_by, peer_id FROM resources CROSS JOIN states USING (key_id)"
+            " WHERE ended <= ? AND is_tombstone = 1 AND timestamp_issued <= ? LIMIT ?",
+            (issued_until, issued_until, limit),
         )
         return [Slot(*row) for row in rows]
 
@@ -343,17 +414,26 @@ class Transaction:
             (key_id, peer_id, timestamp_issued),
         )
 
-    def forget_issued(self, issued_until: int) -> None:
-        """Drops what no replica can hold any more."""
-        self._connection.execute("DELETE FROM issued WHERE timestamp_issued <= ?", (issued_until,))
+    def forget_issued(self, issued_until: int, limit: int = -1) -> int:
+        """Drops what no replica can hold any more, `limit` slots at most; how many."""
+        return self._connection.execute(
+            "DELETE FROM issued WHERE (key_id, peer_id) IN"
+            " (SELECT key_id, peer_id FROM issued WHERE timestamp_issued <= ? LIMIT ?)",
+            (issued_until, limit),
+        ).rowcount
+
+    def settle(self) -> None:
+        """Computes the digests of what changed: `Store` does it before each commit, and what needs the ages of what a
+        write itself changed does it before."""
+        settle(self._connection)
 
     def counts(self) -> tuple[int, int, int]:
         """(keys, records, tombstones)."""
-        (keys,) = self._connection.execute("SELECT count(*) FROM keys").fetchone()
-        records, tombstones = self._connection.execute(
-            "SELECT coalesce(sum(is_tombstone = 0), 0), coalesce(sum(is_tombstone = 1), 0) FROM states"
-        ).fetchone()
-        return keys, records, tombstones
+        return self._total("keys"), self._total("records"), self._total("tombstones")
+
+    def _total(self, name: str) -> int:
+        (amount,) = self._connection.execute("SELECT amount FROM totals WHERE name = ?", (name,)).fetchone()
+        return int(amount)
 
 
 def _stored_key(row: tuple[bytes, int, int]) -> StoredKey:

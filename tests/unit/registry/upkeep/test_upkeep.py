@@ -219,7 +219,7 @@ async def test_a_full_node_refuses_what_is_new_and_keeps_what_it_has(autojump_cl
         assert await ingest.store([Item(key)], "t") == [
             ErrorInfo(Code.QUOTA_EXCEEDED, "quota exceeded: this peer stores 1 bytes already and takes nothing new")
         ]
-    async with simulated_nodes(1, settings(max_disk_bytes=200_000), clock) as (_, [node]):
+    async with simulated_nodes(1, settings(max_disk_bytes=250_000), clock) as (_, [node]):
         ingest = node.parts.replica.ingest
         items = [
             Item(key, a_record(key.id, identity(number), identity(number), START, value="x" * 5_000))

@@ -1,0 +1,182 @@
+"""What a node's storage costs as it fills, side by side, and how long writes wait while much is collected.
+
+    python -m benchmarks.storage [--records 1000 300000] [--expired 100000]
+
+The records are written straight into the database, unsigned, as rows are believed that are there. Start, status,
+register and resolve are then timed on a real node process over that database, by a light client; what it registers and
+resolves is new. The reference for the longest wait is the wait of the same writes while nothing is collected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from aqua_compat.cli.node_process import NodeProcess
+from benchmarks.timing import timed
+from overlay.identity import Identity
+from registry.client.light import open_light_client
+from registry.model.signing import key_id_of
+from registry.model.values import Key, Record, RecordMetadata
+from registry.node import DATABASE
+from registry.replica.tombstone_limit import TombstoneLimit
+from registry.service import RegistryService
+from registry.settings import CurrentSettings, RegistrySettings
+from registry.storage import Transaction, open_store
+from registry.storage.database import open_database
+
+PER_RESOURCE = 10
+COUNT = 200  # operations per figure
+SIGNATURE = b"s" * 64
+PEERS = [Identity.generate().peer_id for _ in range(2_000)]
+
+
+def resources(count: int, signed: int) -> Iterator[tuple[Key, list[Record]]]:
+    """`count` records, ten to a resource, signed at `signed` (seconds)."""
+    for number in range(count // PER_RESOURCE):
+        owner, label = PEERS[number % len(PEERS)], f"filling {number}"
+        key_id = key_id_of(label, owner)
+        records = []
+        for place in range(PER_RESOURCE):
+            host = PEERS[(number * 7 + place) % len(PEERS)]
+            metadata = RecordMetadata(key_id, host, host, signed, b"", "10.0.0.1:80", (), ("service",), SIGNATURE)
+            records.append(Record(metadata, signed, SIGNATURE))
+        yield Key(label, owner, signed, b"", "", SIGNATURE), records
+
+
+def fill(path: Path, count: int, signed: int) -> None:
+    """Writes so many records into a database, in a folder that is made for it."""
+    path.parent.mkdir()
+    with closing(open_database(path)) as connection:
+        transaction = Transaction(connection)
+        connection.execute("BEGIN")
+        for number, (key, records) in enumerate(resources(count, signed)):
+            transaction.put_key(key, signed, 0)
+            for record in records:
+                transaction.put_state(record, 0)
+            if number % 100 == 99:
+                connection.execute("COMMIT")
+                connection.execute("BEGIN")
+        connection.execute("COMMIT")
+    open_database(path).close()  # which completes what is kept beside the rows
+
+
+async def node_figures(folder: Path, count: int) -> dict[str, float]:
+    """Milliseconds per operation of a node that keeps `count` records."""
+    node = NodeProcess(folder, folder.with_suffix(".log"))
+    fill(node.data_dir / DATABASE, count, int(time.time()))
+    try:
+        starts = []
+        for _ in range(3):
+            began = time.perf_counter()
+            await node.start("--listen", "/ip4/127.0.0.1/tcp/0", timeout=120)
+            starts.append(1000 * (time.perf_counter() - began))
+            await node.stop()
+        await node.start("--listen", "/ip4/127.0.0.1/tcp/0", timeout=120)
+        found = {"start": min(starts)}
+        identity = Identity.generate()
+        async with open_light_client(identity, [node.address]) as client:
+            registry, ids = client.registry, []
+
+            async def create(number: int) -> bool:
+                created = await registry.create_resource(f"new {number}", factor=1)
+                ids.append(created.resource_id or "")
+                return created.resource_id is not None
+
+            async def register(number: int) -> bool:
+                return (await registry.register_service(ids[number], "v", identity.peer_id, "s", factor=1)).success
+
+            async def resolve(number: int) -> bool:
+                return len((await registry.resolve_resource(ids[number], 1)).records or ()) == 1
+
+            async def status(number: int) -> bool:  # noqa: ARG001 - each time the same
+                return (await registry.status()).records >= count
+
+            calls: tuple[tuple[str, Callable[[int], Awaitable[bool]]], ...] = (
+                ("create", create),
+                ("register", register),
+                ("resolve", resolve),
+                ("status", status),
+            )
+            for name, call in calls:
+                timing = await timed(call, COUNT, 1)
+                assert timing.failed == 0, name
+                found[name] = timing.p50
+        return found
+    finally:
+        await node.stop()
+
+
+async def longest_wait(folder: Path, expired: int) -> None:
+    """Prints how long the slowest of many writes waited, before and during a collection."""
+    path, peer_id, now = folder / DATABASE, PEERS[0], int(time.time())
+    fill(path, expired, now - 100 * 86_400)
+    rules = RegistrySettings()
+    async with open_store(path) as store:
+        service = RegistryService(store, peer_id, CurrentSettings(rules), TombstoneLimit(peer_id, rules))
+        for name in ("nothing", f"{expired} records and their {expired // PER_RESOURCE} keys"):
+            waits: list[float] = []
+            began = time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write_always, store.write, waits)
+                if name == "nothing":
+                    await trio.sleep(5)
+                else:
+                    result = await service.clear_expired(now)
+                    assert result.success, result.error
+                    assert result.count_records == expired
+                    await store.vacuum()
+                nursery.cancel_scope.cancel()
+            seconds, waits = time.perf_counter() - began, sorted(waits)
+            print(
+                f"while {name} is collected, for {seconds:.1f} s: writes wait {1000 * waits[len(waits) // 2]:.1f} ms,"
+                f" p99 {1000 * waits[int(len(waits) * 0.99)]:.1f} ms, the longest {1000 * waits[-1]:.1f} ms"
+            )
+
+
+async def write_always(write: Callable[[Callable[[Transaction], None]], Awaitable[None]], waits: list[float]) -> None:
+    """Puts one small row after the other, until cancelled."""
+    number = 0
+    while True:
+        number += 1
+        before = time.perf_counter()
+        await write(partial(_note_issued, number))
+        waits.append(time.perf_counter() - before)
+        await trio.sleep(0.002)
+
+
+def _note_issued(number: int, transaction: Transaction) -> None:
+    transaction.record_issued(f"key {number}", "peer", 2**40)
+
+
+async def main(counts: list[int], expired: int) -> None:
+    """Prints all figures."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = {count: await node_figures(folder / str(count), count) for count in counts}
+        first = counts[0]
+        print(f"{'records on a node':18}" + "".join(f"{count:>12}" for count in counts))
+        for operation in found[first]:
+            figures = "".join(f"{found[count][operation]:9.2f} ms" for count in counts)
+            growth = ", ".join(f"{found[count][operation] / found[first][operation]:.2f}" for count in counts[1:])
+            print(f"{operation:18}{figures}   times {growth}")
+        if expired:
+            await longest_wait(folder / "expired", expired)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--records", type=int, nargs="+", default=[1_000, 300_000])
+    parser.add_argument("--expired", type=int, default=100_000, help="0 leaves this part out")
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    trio.run(main, arguments.records, arguments.expired)
