@@ -8,7 +8,7 @@ it is. Method names: `registry.*` between members, `node.*` from a client to the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final, TypeVar, cast
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -23,21 +23,26 @@ from registry.model.values import (
     decode_key,
     decode_key_tombstone,
     decode_state,
+    digest_of,
     encode,
 )
 from registry.protocol.error_info import ErrorInfo
 
 PUT: Final = "registry.put"
+PASSED_ON: Final = "registry.passed_on"
+HOLDS: Final = "registry.holds"
 READ: Final = "registry.read"
 COUNTERSIGN: Final = "registry.countersign"
 
 MAX_ITEMS: Final = 512  # of one put
 MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB
 MAX_ERRORS: Final = 64
+MAX_SPREAD_PEERS: Final = 16_384  # of one put, all its items together
 
 Blob = Annotated[bytes, msgspec.Meta(max_length=128 * 1024)]
 Name = Annotated[str, msgspec.Meta(max_length=1024)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+Positions = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, lt=MAX_SPREAD_PEERS)], ...], msgspec.Meta(max_length=128)]
 Count = Annotated[int, msgspec.Meta(ge=-(2**15), lt=2**15)]
 
 
@@ -66,31 +71,91 @@ class Item(msgspec.Struct, frozen=True):
         """Bytes on the wire, about."""
         return len(encode(self.key_or_tombstone)) + (len(encode(self.state)) if self.state else 0) + 16
 
+    def digest(self) -> bytes:
+        """The identity of what is written: of the state, or the key or key tombstone alone. 32 bytes."""
+        return digest_of(self.key_or_tombstone if self.state is None else self.state)
+
+
+class Spread(NamedTuple):
+    """What a write asks of a replica that takes it: to pass it on to its `share` of `targets`, all to whom it goes."""
+
+    share: tuple[str, ...]
+    targets: tuple[str, ...]
+
 
 class PutBody(msgspec.Struct, frozen=True, array_like=True):
     """`registry.put`: [key or key tombstone, state or empty] each; an empty first one repeats the last.
 
-    Answered with `PutAnswer`.
+    `spreads`: of each item [share, targets], as `Spread` with positions in `peers`; empty when none is to be passed
+    on. Answered with `PutAnswer`.
     """
 
     items: Annotated[tuple[tuple[Blob, Blob], ...], msgspec.Meta(max_length=MAX_ITEMS)]
+    peers: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_SPREAD_PEERS)] = ()
+    spreads: Annotated[tuple[tuple[Positions, Positions], ...], msgspec.Meta(max_length=MAX_ITEMS)] = ()
+
+    def spread_of(self, position: int) -> Spread | None:
+        """To whom the item at this position is to be passed on; None when to nobody. Positions of no peer are left
+        out."""
+        if position >= len(self.spreads) or not any(self.spreads[position]):
+            return None
+        share, targets = self.spreads[position]
+        return Spread(self._named(share), self._named(targets))
+
+    def _named(self, positions: Positions) -> tuple[str, ...]:
+        return tuple(self.peers[position] for position in positions if position < len(self.peers))
 
     @classmethod
-    def of(cls, items: Iterable[Item]) -> PutBody:
-        """The body that carries these items, in their order."""
+    def of(cls, items: Iterable[Item], spreads: Sequence[Spread | None] = ()) -> PutBody:
+        """The body that carries these items, in their order; `spreads` of each, or of none."""
         pairs: list[tuple[bytes, bytes]] = []
         last: KeyOrTombstone | None = None
         for item in items:
             key_or_tombstone = b"" if item.key_or_tombstone is last else encode(item.key_or_tombstone)
             pairs.append((key_or_tombstone, encode(item.state) if item.state else b""))
             last = item.key_or_tombstone
-        return cls(tuple(pairs))
+        if not any(spreads):
+            return cls(tuple(pairs))
+        peers: dict[str, int] = {}
+
+        def positions(peer_ids: Iterable[str]) -> Positions:
+            return tuple(peers.setdefault(peer_id, len(peers)) for peer_id in peer_ids)
+
+        of_each = tuple((positions(of.share), positions(of.targets)) if of else ((), ()) for of in spreads)
+        return cls(tuple(pairs), tuple(peers), of_each)
 
 
 class PutAnswer(msgspec.Struct, frozen=True, array_like=True):
     """Why each item was refused, in the order of the request; None for one that is on disk."""
 
     errors: Annotated[tuple[ErrorInfo | None, ...], msgspec.Meta(max_length=MAX_ITEMS)]
+
+
+class PassedOnBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.passed_on`: how many replicas took a write from the one that is asked, by the write's id? Answered
+    with `PassedOnAnswer`."""
+
+    write_id: Name
+
+
+class PassedOnAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """How many did, as far as is known."""
+
+    stored: Count
+
+
+class HoldsBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.holds`: are these stored? [key id, digest of a key, key tombstone or state] each."""
+
+    entries: Annotated[
+        tuple[tuple[Name, Annotated[bytes, msgspec.Meta(max_length=32)]], ...], msgspec.Meta(max_length=MAX_ITEMS)
+    ]
+
+
+class HoldsAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """Whether each is, in the order of the request."""
+
+    held: Annotated[tuple[bool, ...], msgspec.Meta(max_length=MAX_ITEMS)]
 
 
 class ReadBody(msgspec.Struct, frozen=True, array_like=True):
@@ -157,13 +222,15 @@ class CountersignBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WriteOutcome(msgspec.Struct, frozen=True, array_like=True):
-    """How a write went: replicas that have it on disk, replicas asked, errors whose texts name their peers."""
+    """How a write went: replicas that have it on disk, each by its own word; replicas that it goes to; errors whose
+    texts name their peers. `told`: replicas that took it from others, as those say."""
 
     stored: int
     targets: int
     errors: Annotated[tuple[ErrorInfo, ...], msgspec.Meta(max_length=MAX_ERRORS)] = ()
     timed_out: bool = False
     write_id: str = ""
+    told: int = 0
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, array_like=True):
