@@ -25,10 +25,12 @@ from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import Item
+from registry.protocol.messages import Item, Spread
 from registry.protocol.network import Clock, Network
+from registry.quorum.pass_on import PassOn
 from registry.quorum.read import Reader
 from registry.quorum.read_repair import ReadRepair
+from registry.quorum.recent_writes import RecentWrites
 from registry.quorum.send_queue import SendQueue
 from registry.quorum.write import Writer
 from registry.replica.catch_up import CatchUp
@@ -68,6 +70,7 @@ class Parts(msgspec.Struct, frozen=True):
     watches: Watches
     host: Countersigner
     rumors: Rumors
+    pass_on: PassOn
     node_api: LocalNode
 
 
@@ -97,8 +100,9 @@ async def assembled(
     catch_up = CatchUp(is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
 
-    def note_put(peer_id: str, items: Sequence[Item]) -> None:
-        rumors.heard(peer_id, items)  # made below: it sends through what asks the replica
+    def note_put(peer_id: str, items: Sequence[Item], spreads: Sequence[Spread | None]) -> None:
+        rumors.heard(peer_id, items)  # made below, as the next: they send through what asks the replica
+        pass_on.take(peer_id, items, spreads)
 
     replica = Replica(network, store, ingest, catch_up, takeover, clock, note_put)
     anti_entropy = AntiEntropy(network, store, replica, clock)
@@ -110,8 +114,10 @@ async def assembled(
         return await ingest.store(items, network.peer_id)
 
     send_queue = SendQueue(network, store_here, replication.note_failure)
-    writer = Writer(network, replica, send_queue)
-    reader = Reader(network, replica, ReadRepair(network, send_queue), clock)
+    pass_on = PassOn(network, store, send_queue, rules.neighbourhood_size, randomness)
+    recent_writes = RecentWrites()
+    writer = Writer(network, replica, send_queue, recent_writes, randomness)
+    reader = Reader(network, replica, ReadRepair(network, send_queue), recent_writes, clock)
     host = Countersigner(network, identity, store, ingest, rules, clock)
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
@@ -160,7 +166,9 @@ async def assembled(
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
     async with background() as nursery:
         await nursery.start(send_queue.run)
+        await nursery.start(replica.run)
         await nursery.start(writer.run)
+        await nursery.start(pass_on.run)
         nursery.start_soon(catch_up.run, network)
         await nursery.start(replication.run)
         await nursery.start(upkeep.run)
@@ -180,5 +188,6 @@ async def assembled(
             watches,
             host,
             rumors,
+            pass_on,
             node_api,
         )

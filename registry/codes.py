@@ -56,6 +56,7 @@ class Code(StrEnum):
     CLOCK = "clock"
     CATCHING_UP = "catching-up"
     NOT_RESPONSIBLE = "not-responsible"
+    TOO_FEW_REPLICAS = "too-few-replicas"
     NOT_PERMITTED = "not-permitted"
     HOSTING_REFUSED = "hosting"
     QUOTA_EXCEEDED = "quota-exceeded"
@@ -116,6 +117,7 @@ _KINDS: Final[dict[Code, Kind]] = {
     Code.CLOCK: Kind.CLOCK,
     Code.CATCHING_UP: Kind.ASKED,
     Code.NOT_RESPONSIBLE: Kind.ASKED,
+    Code.TOO_FEW_REPLICAS: Kind.NETWORK,
     Code.QUOTA_EXCEEDED: Kind.ASKED,
     Code.RATE_EXCEEDED: Kind.LOAD,
     Code.VALUES_LIMIT_EXCEEDED: Kind.ASKED,

@@ -75,6 +75,15 @@ class KeyNotExists(RegistryRefusal):
         super().__init__(f"Requested key {key_id} does not exist")
 
 
+class TooFewReplicas(RegistryRefusal):
+    """Ours: fewer replicas are known than have to answer."""
+
+    code = Code.TOO_FEW_REPLICAS
+
+    def __init__(self, known: int, wanted: int) -> None:
+        super().__init__(f"{wanted} replicas have to answer, and {known} are known")
+
+
 class KeyRemoved(RegistryRefusal):
     """Ours: the owner ended the resource, or this state is from before that."""
 

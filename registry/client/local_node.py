@@ -92,9 +92,9 @@ class LocalNode:
         """See `NodeApi.service`. `caller`: the peer that calls, None for this node."""
         return await self._invocation.call(self.peer_id if caller is None else caller, function, arguments)
 
-    async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:  # noqa: ARG002 - at once
+    async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:
         """See `NodeApi.progress`."""
-        return self._writer.progress(write_id)
+        return await self._writer.progress(write_id, timeout=timeout)
 
     async def status(self, *, timeout: float) -> NodeStatus:  # noqa: ARG002 - at once
         """See `NodeApi.status`."""

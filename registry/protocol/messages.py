@@ -11,8 +11,8 @@ latter, item by item (docs/wire-protocol-registry.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Final, TypeVar, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -29,11 +29,14 @@ from registry.model.values import (
     decode_key_or_tombstone,
     decode_key_tombstone,
     decode_state,
+    digest_of,
     encode,
 )
 from registry.protocol.error_info import ErrorInfo
 
 PUT: Final = "registry.put"
+PASSED_ON: Final = "registry.passed_on"
+HOLDS: Final = "registry.holds"
 READ: Final = "registry.read"
 COUNTERSIGN: Final = "registry.countersign"
 
@@ -41,6 +44,7 @@ MAX_ITEMS: Final = 512  # of one put
 MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB
 MAX_STATES: Final = 4096  # of one page
 MAX_ERRORS: Final = 64  # told of one operation; further ones are left out
+MAX_SPREAD_PEERS: Final = 16_384  # of one put, all its items together
 
 Blob = Annotated[bytes, msgspec.Meta(max_length=128 * 1024)]
 Name = Annotated[str, msgspec.Meta(max_length=1024)]
@@ -48,6 +52,8 @@ Digest = Annotated[bytes, msgspec.Meta(max_length=64)]
 """32 bytes today. Any other one, such as a later version's, is of something else than is known here."""
 Entries = Annotated[tuple[Any, ...], msgspec.Meta(max_length=MAX_ITEMS)]
 """What is decoded one by one, so that an entry that isn't understood fails alone."""
+
+Positions = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, lt=MAX_SPREAD_PEERS)], ...], msgspec.Meta(max_length=128)]
 
 LONGEST_TIME: Final = 3600.0  # seconds that a request may ask for; more counts as this
 LARGEST_COUNT: Final = 2**15 - 1  # of replicas that a request may ask for; more counts as this
@@ -95,25 +101,58 @@ class Item(msgspec.Struct, frozen=True):
         """Bytes on the wire, about."""
         return len(encode(self.key_or_tombstone)) + (len(encode(self.state)) if self.state else 0) + 16
 
+    def digest(self) -> bytes:
+        """The identity of what is written: of the state, or the key or key tombstone alone. 32 bytes."""
+        return digest_of(self.key_or_tombstone if self.state is None else self.state)
+
+
+class Spread(NamedTuple):
+    """What a write asks of a replica that takes it: to pass it on to its `share` of `targets`, all to whom it goes."""
+
+    share: tuple[str, ...]
+    targets: tuple[str, ...]
+
 
 class PutBody(msgspec.Struct, frozen=True, array_like=True):
     """`registry.put`: [key or key tombstone, state or empty] each; an empty first one repeats the last.
 
-    Answered with `PutAnswer`.
+    `spreads`: of each item [share, targets], as `Spread` with positions in `peers`; empty when none is to be passed
+    on. Answered with `PutAnswer`.
     """
 
     items: Entries
+    peers: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_SPREAD_PEERS)] = ()
+    spreads: Annotated[tuple[tuple[Positions, Positions], ...], msgspec.Meta(max_length=MAX_ITEMS)] = ()
+
+    def spread_of(self, position: int) -> Spread | None:
+        """To whom the item at this position is to be passed on; None when to nobody. Positions of no peer are left
+        out."""
+        if position >= len(self.spreads) or not any(self.spreads[position]):
+            return None
+        share, targets = self.spreads[position]
+        return Spread(self._named(share), self._named(targets))
+
+    def _named(self, positions: Positions) -> tuple[str, ...]:
+        return tuple(self.peers[position] for position in positions if position < len(self.peers))
 
     @classmethod
-    def of(cls, items: Iterable[Item]) -> PutBody:
-        """The body that carries these items, in their order."""
+    def of(cls, items: Iterable[Item], spreads: Sequence[Spread | None] = ()) -> PutBody:
+        """The body that carries these items, in their order; `spreads` of each, or of none."""
         pairs: list[tuple[bytes, bytes]] = []
         last: KeyOrTombstone | None = None
         for item in items:
             key_or_tombstone = b"" if item.key_or_tombstone is last else encode(item.key_or_tombstone)
             pairs.append((key_or_tombstone, encode(item.state) if item.state else b""))
             last = item.key_or_tombstone
-        return cls(tuple(pairs))
+        if not any(spreads):
+            return cls(tuple(pairs))
+        peers: dict[str, int] = {}
+
+        def positions(peer_ids: Iterable[str]) -> Positions:
+            return tuple(peers.setdefault(peer_id, len(peers)) for peer_id in peer_ids)
+
+        of_each = tuple((positions(of.share), positions(of.targets)) if of else ((), ()) for of in spreads)
+        return cls(tuple(pairs), tuple(peers), of_each)
 
     def decoded(self) -> list[Item | ErrorInfo]:
         """Each item, or why it is none that this version takes. Not verified yet."""
@@ -133,6 +172,33 @@ class PutAnswer(msgspec.Struct, frozen=True, array_like=True):
     """Why each item was refused, in the order of the request; None for one that is on disk."""
 
     errors: Annotated[tuple[ErrorInfo | None, ...], msgspec.Meta(max_length=MAX_ITEMS)]
+
+
+class PassedOnBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.passed_on`: how many replicas took a write from the one that is asked, by the write's id? Answered
+    with `PassedOnAnswer`."""
+
+    write_id: Name
+
+
+class PassedOnAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """How many did, as far as is known."""
+
+    stored: int
+
+
+class HoldsBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.holds`: are these stored? [key id, digest of a key, key tombstone or state] each."""
+
+    entries: Annotated[
+        tuple[tuple[Name, Annotated[bytes, msgspec.Meta(max_length=32)]], ...], msgspec.Meta(max_length=MAX_ITEMS)
+    ]
+
+
+class HoldsAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """Whether each is, in the order of the request."""
+
+    held: Annotated[tuple[bool, ...], msgspec.Meta(max_length=MAX_ITEMS)]
 
 
 class ReadBody(msgspec.Struct, frozen=True, array_like=True):
@@ -211,13 +277,15 @@ class CountersignBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WriteOutcome(msgspec.Struct, frozen=True, array_like=True):
-    """How a write went: replicas that have it on disk, replicas asked, errors whose texts name their peers."""
+    """How a write went: replicas that have it on disk, each by its own word; replicas that it goes to; errors whose
+    texts name their peers. `told`: replicas that took it from others, as those say."""
 
     stored: int
     targets: int
     errors: tuple[ErrorInfo, ...] = ()
     timed_out: bool = False
     write_id: str = ""
+    told: int = 0
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "errors", self.errors[:MAX_ERRORS])

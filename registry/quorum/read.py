@@ -12,13 +12,14 @@ import trio
 from overlay.errors import CallFailed
 from overlay.tasks import Wakeup
 from registry.errors import InvalidValue, StorageError
-from registry.model.merge import ResourceState
+from registry.model.merge import ResourceState, merged
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher
 from registry.quorum.read_machine import Ask, Finish, ReadMachine, ReadOutcome
 from registry.quorum.read_repair import ReadRepair
+from registry.quorum.recent_writes import RecentWrites
 from registry.quorum.write import NOT_CONNECTED
 from registry.replica.replica import Replica
 
@@ -28,16 +29,21 @@ LONGEST_READ: Final = 60.0  # seconds; the deadline of the whole read is nearer
 class Reader:
     """Reads resources for this node and for the clients that act through it."""
 
-    def __init__(self, network: Network, replica: Replica, repair: ReadRepair, clock: Clock) -> None:
+    def __init__(
+        self, network: Network, replica: Replica, repair: ReadRepair, recent_writes: RecentWrites, clock: Clock
+    ) -> None:
+        """`recent_writes`: what was written through this node; each read merges it in."""
         self._network = network
         self._replica = replica
         self._repair = repair
+        self._recent_writes = recent_writes
         self._clock = clock
         self._fetcher = Fetcher(network, replica.settings, clock)
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
-        """The merged state of a resource once `ack` replicas that hold its key have answered, or all did, or after
-        `timeout` seconds. With `key_suffices` the key is what is asked for: no records aren't looked into further."""
+        """The merged state of a resource once `ack` replicas that hold its key have answered, or none can any more, or
+        after `timeout` seconds: see `registry.quorum.read_machine`. With `key_suffices` the key is what is asked for:
+        no records aren't looked into further."""
         if ack <= 1 and (mine := await self._own_answer(key_id, key_suffices=key_suffices)) is not None:
             outcome = ReadOutcome()
             outcome.resource, outcome.answered = mine, 1
@@ -59,6 +65,7 @@ class Reader:
             ack=ack,
             key_suffices=key_suffices,
             deadline=deadline,
+            written=self._recent_writes.of(key_id),
         )
         outcome = await self._run(machine, key_id)
         if not set(replicas) - {own} and self._network.is_isolated():
@@ -73,6 +80,10 @@ class Reader:
             return None
         mine = self._replica.resource_at_hand(key_id) or await self._replica.own(key_id)
         if mine is None or mine.key is None:
+            return None
+        written = self._recent_writes.of(key_id)
+        mine = mine if written.is_empty() else merged(mine, written)
+        if mine.key is None:
             return None
         return mine if key_suffices or mine.records(int(self._clock()), self._replica.settings) else None
 

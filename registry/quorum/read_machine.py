@@ -4,13 +4,17 @@
 `registry.quorum.read` does that for it.
 
 Rules (docs/design.md, Writing and reading):
-1. This node's own replica answers first and alone, if its answer counts: that costs no call.
+1. This node's own replica answers first, and alone if its answer counts and `ack` is 1: that costs no call. Otherwise
+   at least two answers are merged, as far as there are two replicas and the second comes in time (rule 4).
 2. The read is done once `ack` replicas are known to hold the key and there are records (or the key alone is wanted).
-3. One answer doesn't decide that there is nothing: an empty result, or a key that a majority doesn't hold, waits until
-   a majority of the replicas has replied, or `EMPTY_PATIENCE` seconds more.
-4. Only as many replicas are asked as are needed, the nearest first. Each that fails is made up for by the next; when
+3. When the key is known, but too few hold it yet, those that lacked it or are catching up are asked again, after
+   `FIRST_AGAIN` seconds and then twice as long each time, as long as enough replicas are there that may hold it yet.
+4. One answer doesn't decide that there is nothing, nor what there is: an empty result, a key that a majority doesn't
+   hold, or a single answer waits until enough of the replicas have replied (a majority; two), or `PATIENCE` seconds.
+5. Only as many replicas are asked as are needed, the nearest first. Each that fails is made up for by the next; when
    none answers within `HEDGE` seconds, all the others are asked.
-5. Whatever happens, the read is done by its deadline, and as soon as nobody is left who could answer.
+6. Whatever happens, the read is done by its deadline, and as soon as nobody is left who could answer. With fewer
+   replicas than `ack` each is asked once, and the result says so.
 """
 
 from __future__ import annotations
@@ -20,14 +24,16 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from registry.codes import Code
-from registry.errors import KeyNotExists, KeyRemoved
+from registry.errors import KeyNotExists, KeyRemoved, TooFewReplicas
 from registry.model.merge import ResourceState, merged
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
 from registry.settings import RegistrySettings
 
 HEDGE: Final = 0.05  # seconds after which more replicas are asked than are needed
-EMPTY_PATIENCE: Final = 0.3  # seconds that an empty result waits for a majority
+PATIENCE: Final = 0.3  # seconds that a doubtful result waits for further answers
+FIRST_AGAIN: Final = 0.05  # seconds after which those that lacked a known key are asked again
+OPINIONS: Final = 2  # answers that are merged, unless this node's own counts
 
 
 class ReadOutcome:
@@ -66,16 +72,19 @@ class ReadPhase(enum.Enum):
     OWN = "own"
     """This node's own replica, alone (rule 1)."""
     GATHERING = "gathering"
-    """Replicas that hold the key (rules 2 and 4)."""
+    """Replicas that hold the key (rules 2 and 5)."""
+    ASKING_AGAIN = "asking again"
+    """Those that lacked a key which is known (rule 3)."""
     DOUBTING = "doubting"
-    """A majority, for a limited time, since what there is may be nothing (rule 3)."""
+    """Further answers, for a limited time, since what there is may be nothing, or of one replica alone (rule 4)."""
     FINISHED = "finished"
 
 
 TRANSITIONS: Final[dict[ReadPhase, frozenset[ReadPhase]]] = {
-    ReadPhase.OWN: frozenset({ReadPhase.GATHERING, ReadPhase.DOUBTING, ReadPhase.FINISHED}),
-    ReadPhase.GATHERING: frozenset({ReadPhase.DOUBTING, ReadPhase.FINISHED}),
-    ReadPhase.DOUBTING: frozenset({ReadPhase.GATHERING, ReadPhase.FINISHED}),
+    ReadPhase.OWN: frozenset({ReadPhase.GATHERING, ReadPhase.ASKING_AGAIN, ReadPhase.DOUBTING, ReadPhase.FINISHED}),
+    ReadPhase.GATHERING: frozenset({ReadPhase.ASKING_AGAIN, ReadPhase.DOUBTING, ReadPhase.FINISHED}),
+    ReadPhase.ASKING_AGAIN: frozenset({ReadPhase.GATHERING, ReadPhase.DOUBTING, ReadPhase.FINISHED}),
+    ReadPhase.DOUBTING: frozenset({ReadPhase.GATHERING, ReadPhase.ASKING_AGAIN, ReadPhase.FINISHED}),
     ReadPhase.FINISHED: frozenset(),
 }
 
@@ -93,25 +102,36 @@ class ReadMachine:
         ack: int,
         key_suffices: bool,
         deadline: float,
+        written: ResourceState | None = None,
     ) -> None:
         """`replicas`: the whole neighbourhood, nearest first. `own`: this node's peer id, if its replica's answer
-        counts at once. `deadline`: seconds of the monotonic clock."""
+        counts at once. `deadline`: seconds of the monotonic clock. `written`: what is known of the resource before
+        anybody is asked; it is merged into the result, and counts as nobody's answer."""
         self.known: dict[str, ResourceState] = {}
-        """What each replica knew, by its peer id."""
+        """What each replica knew when it answered last, by its peer id."""
         self._key_id = key_id
         self._settings = settings
         self._own = own if own in replicas else None
         self._others = tuple(peer_id for peer_id in replicas if peer_id != self._own)  # nearest first
         self._majority = len(replicas) // 2 + 1
+        self._opinions = min(OPINIONS, len(replicas))
         self._ack = max(ack, 1)
+        self._too_few = len(replicas) < self._ack
         self._key_suffices = key_suffices
         self._deadline = deadline
+        self._resource = written or ResourceState()
         self._outcome = ReadOutcome()
         self._phase = ReadPhase.GATHERING if self._own is None else ReadPhase.OWN
+        self._own_asked = False
         self._asked = 0  # of the others
         self._open: set[str] = set()
-        self._replied = 0  # with an answer, be it that they don't hold the key
+        self._replied: set[str] = set()  # with an answer, be it that they don't hold the key
+        self._holding: set[str] = set()
+        self._lacking: dict[str, None] = {}  # in the order of their answers; asked again they leave, until they answer
+        self._faults: dict[str, ErrorInfo] = {}  # of each replica the last one
         self._hedge_at: float | None = None
+        self._again_at: float | None = None
+        self._again_after = FIRST_AGAIN
         self._doubt_until = 0.0
 
     @property
@@ -121,36 +141,43 @@ class ReadMachine:
 
     @property
     def resource(self) -> ResourceState:
-        """What the answers so far come to, merged."""
-        return self._outcome.resource
+        """What the answers so far come to, merged with what was known before."""
+        return self._resource
 
     def answered(self, peer_id: str, theirs: ResourceState, *, caught_up: bool) -> None:
         """A replica that was asked told what it knows. What it lacks proves nothing while it hasn't `caught_up`."""
         self._close(peer_id)
         self.known[peer_id] = theirs
         if not theirs.is_empty():  # a key tombstone counts even where it left no key
-            self._outcome.resource = merged(self._outcome.resource, theirs)
+            self._resource = merged(self._resource, theirs)
         if not caught_up:
-            self._outcome.errors.append(ErrorInfo(Code.CATCHING_UP, "the replica is catching up").on(peer_id))
+            self._faults[peer_id] = ErrorInfo(Code.CATCHING_UP, "the replica is catching up").on(peer_id)
+            self._lacking[peer_id] = None
             return
-        self._replied += 1
+        if peer_id == self._own:
+            self._opinions = 1
+        self._replied.add(peer_id)
         if theirs.key is None:
-            self._outcome.errors.append(ErrorInfo.of(KeyNotExists(self._key_id)).on(peer_id))
+            self._faults[peer_id] = ErrorInfo.of(KeyNotExists(self._key_id)).on(peer_id)
+            self._lacking[peer_id] = None
             return
-        self._outcome.answered += 1
+        self._faults.pop(peer_id, None)
+        self._holding.add(peer_id)
 
     def failed(self, peer_id: str, cause: ErrorInfo) -> None:
         """A replica that was asked gave no answer."""
         self._close(peer_id)
-        self._outcome.errors.append(cause.on(peer_id))
+        self._faults[peer_id] = cause.on(peer_id)
+        if peer_id in self.known:  # it answered before, and may do so again
+            self._lacking[peer_id] = None
 
     def step(self, now: float, wall_clock: int) -> Ask | AwaitAnswer | Finish:
         """What to do next. `now`: seconds of the monotonic clock; `wall_clock`: seconds since 1970, by which records
         are live or expired."""
-        if self._phase is not ReadPhase.FINISHED and self._own is not None:
+        if self._own is not None and not self._own_asked:
+            self._own_asked = True
             self._open.add(self._own)
-            own, self._own = self._own, None
-            return Ask((own,))
+            return Ask((self._own,))
         if self._is_done(now, wall_clock):
             return Finish(self._outcome)
         if self._phase is ReadPhase.OWN:
@@ -158,7 +185,7 @@ class ReadMachine:
         peer_ids = self._next_to_ask(now, wall_clock)
         if peer_ids:
             return Ask(peer_ids)
-        if not self._open:
+        if not self._open and self._phase is not ReadPhase.ASKING_AGAIN:
             self._finish()
             return Finish(self._outcome)
         return AwaitAnswer(min(self._wake_at(now), self._deadline))
@@ -188,49 +215,79 @@ class ReadMachine:
         self._hedge_at = None
 
     def _move_on(self, now: float) -> None:
-        """Between gathering and doubting. The patience of rule 3 is had once, however answers trickle in, unless it was
-        about the key and somebody turns out to hold that."""
-        if self._phase is not ReadPhase.DOUBTING:
-            doubted = self._has_ack() or (self._outcome.answered == 0 and self._replied >= self._majority)
-            if doubted:
-                self._doubt_until = now + EMPTY_PATIENCE
-            self._enter(ReadPhase.DOUBTING if doubted else ReadPhase.GATHERING)
-        elif not self._has_ack() and self._outcome.answered:
+        """Into the phase that the answers so far ask for. The patience of rule 4 is had once, however answers trickle
+        in, unless it was about the key and somebody turns out to hold that."""
+        if self._has_ack() or (self._resource.key is None and len(self._replied) >= self._majority):
+            if self._phase is not ReadPhase.DOUBTING:
+                self._doubt_until = now + PATIENCE
+            self._enter(ReadPhase.DOUBTING)
+        elif self._can_ask_again():
+            if self._again_at is None:
+                self._again_at = now + self._again_after
+            self._enter(ReadPhase.ASKING_AGAIN)
+        else:
             self._enter(ReadPhase.GATHERING)
 
+    def _can_ask_again(self) -> bool:
+        if self._resource.key is None or not self._lacking or self._asked < len(self._others):
+            return False
+        return len(self._holding) + len(self._lacking) + len(self._open) >= self._ack
+
     def _next_to_ask(self, now: float, wall_clock: int) -> tuple[str, ...]:
-        if self._phase is ReadPhase.GATHERING and self._hedge_at is not None and now >= self._hedge_at:
+        if self._again_at is not None and now >= self._again_at:
+            self._again_at = None
+            self._again_after *= 2
+            if self._phase is ReadPhase.ASKING_AGAIN:
+                again, self._lacking = tuple(self._lacking), {}
+                self._open.update(again)
+                return again
+        if self._hedge_at is not None and now >= self._hedge_at:
             count = len(self._others)
-        elif not self._has_ack():
-            count = self._ack - self._outcome.answered - len(self._open)
-        elif not self._has_records(wall_clock):
-            count = self._majority - self._replied - len(self._open)
         else:
-            count = 0
+            count = self._wanted(wall_clock) - len(self._open)
         peer_ids = self._others[self._asked : self._asked + max(count, 0)]
         self._asked += len(peer_ids)
         self._open.update(peer_ids)
         return peer_ids
 
+    def _wanted(self, wall_clock: int) -> int:
+        """How many answers more there have to be, if all go well."""
+        opinions = self._opinions - len(self._replied)
+        if not self._has_ack():
+            return max(self._ack - self._held(), opinions)
+        return opinions if self._has_records(wall_clock) else self._majority - len(self._replied)
+
     def _wake_at(self, now: float) -> float:
+        wake_at = self._deadline
         if self._phase is ReadPhase.DOUBTING:
-            return self._doubt_until
+            wake_at = self._doubt_until
+        elif self._phase is ReadPhase.ASKING_AGAIN and self._again_at is not None:
+            wake_at = self._again_at
         if self._asked == len(self._others):
-            return self._deadline
+            return wake_at
         if self._hedge_at is None:
             self._hedge_at = now + HEDGE
-        return self._hedge_at
+        return min(wake_at, self._hedge_at)
+
+    def _held(self) -> int:
+        """How many replicas hold the key; whoever still serves a removed one is behind."""
+        return 0 if self._resource.key is None else len(self._holding)
 
     def _has_ack(self) -> bool:
-        return self._outcome.answered >= self._ack
+        return self._held() >= self._ack
+
+    def _is_removed(self) -> bool:
+        return self._resource.key is None and self._resource.key_tombstone is not None
 
     def _has_records(self, wall_clock: int) -> bool:
-        if self._key_suffices and self._outcome.resource.key is not None:
+        if self._key_suffices and self._resource.key is not None:
             return True
-        return bool(self._outcome.resource.records(wall_clock, self._settings))
+        return bool(self._resource.records(wall_clock, self._settings))
 
     def _is_enough(self, wall_clock: int) -> bool:
-        return self._has_ack() and (self._replied >= self._majority or self._has_records(wall_clock))
+        if len(self._replied) >= self._majority:
+            return self._has_ack() or self._is_removed()
+        return self._has_ack() and len(self._replied) >= self._opinions and self._has_records(wall_clock)
 
     def _enter(self, phase: ReadPhase) -> None:
         if phase is not self._phase:
@@ -240,8 +297,10 @@ class ReadMachine:
     def _finish(self, *, timed_out: bool = False) -> None:
         self._enter(ReadPhase.FINISHED)
         outcome = self._outcome
-        outcome.timed_out = timed_out
-        if outcome.resource.key is None and outcome.resource.key_tombstone is not None:
-            outcome.answered = 0  # whoever still served the key is behind
+        outcome.resource, outcome.answered, outcome.timed_out = self._resource, self._held(), timed_out
+        outcome.errors = list(self._faults.values())
+        if self._too_few:
+            outcome.errors.insert(0, ErrorInfo.of(TooFewReplicas(len(self._others) + bool(self._own), self._ack)))
+        if self._is_removed():
             outcome.errors.insert(0, ErrorInfo.of(KeyRemoved(self._key_id)))
         del outcome.errors[MAX_ERRORS:]

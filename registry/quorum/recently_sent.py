@@ -7,7 +7,6 @@ from typing import Final
 import trio
 from cachetools import TTLCache
 
-from registry.model.values import digest_of
 from registry.protocol.messages import Item
 
 REMEMBERED: Final = 65_536
@@ -22,12 +21,8 @@ class RecentlySent:
 
     def remember(self, peer_id: str, item: Item) -> None:
         """`item` needn't be offered to the peer again."""
-        self._pairs[peer_id, _update(item)] = None
+        self._pairs[peer_id, item.digest()] = None
 
     def knows(self, peer_id: str, item: Item) -> bool:
         """Whether `item` was remembered for the peer, and lately."""
-        return (peer_id, _update(item)) in self._pairs
-
-
-def _update(item: Item) -> bytes:
-    return digest_of(item.key_or_tombstone if item.state is None else item.state)
+        return (peer_id, item.digest()) in self._pairs

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -18,13 +18,14 @@ from overlay.tasks import TaskOwner, TaskStatus, Wakeup
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, build, parse
+from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, PUT, Item, PutAnswer, PutBody, Spread, build, parse
 from registry.protocol.network import Network
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
 LINGER: Final = 0.05  # seconds between frames of puts which nobody waits for
 MAX_BYTES: Final = 64 * 2**20  # of items to all peers; likewise
 MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is to be told
+LONGEST_PEER_ID: Final = 56  # bytes on the wire
 SEND_TIMEOUT: Final = 6.0  # seconds for one frame
 
 Report = Callable[[str, ErrorInfo | None], None]
@@ -46,7 +47,7 @@ class SendQueue:
         self._network = network
         self._store_here = store_here
         self._note_failure = note_failure
-        self._waiting: dict[str, deque[tuple[Item, Report]]] = {}
+        self._waiting: dict[str, deque[_Put]] = {}
         self._urgent: dict[str, Wakeup] = {}
         self._tasks = TaskOwner()
         self._sent: LRUCache[str, float] = LRUCache(MAX_PEERS)  # when the last frame to a peer was sent
@@ -58,12 +59,14 @@ class SendQueue:
         """Sends until cancelled; what isn't sent by then is left to replication."""
         await self._tasks.run(task_status=task_status)
 
-    def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool) -> None:
-        """Queues one put; `report` is called once, later, from the sending task."""
+    def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool, spread: Spread | None = None) -> None:
+        """Queues one put; `report` is called once, later, from the sending task. `spread`: to whom the peer is to pass
+        it on."""
         if not self._tasks.is_open:
             report(peer_id, ErrorInfo(Code.STOPPING, "this node is stopping"))
             return
-        size = item.size()
+        put = _Put(item, spread, report)
+        size = put.size()
         waiting = self._waiting.get(peer_id)
         if self._bytes + size > MAX_BYTES or (waiting is None and len(self._waiting) >= MAX_PEERS):
             report(peer_id, ErrorInfo(Code.OVERLOADED, "too many puts are waiting"))
@@ -75,7 +78,7 @@ class SendQueue:
         if len(waiting) >= MAX_WAITING:
             report(peer_id, ErrorInfo(Code.OVERLOADED, "too many puts are waiting for this peer"))
             return
-        waiting.append((item, report))
+        waiting.append(put)
         self._bytes += size
         if urgent:
             self._urgent[peer_id].set()
@@ -93,33 +96,46 @@ class SendQueue:
             del self._waiting[peer_id]
             del self._urgent[peer_id]
 
-    def _next_batch(self, waiting: deque[tuple[Item, Report]]) -> list[tuple[Item, Report]]:
-        batch: list[tuple[Item, Report]] = []
+    def _next_batch(self, waiting: deque[_Put]) -> list[_Put]:
+        batch: list[_Put] = []
         size = 0
         while waiting and len(batch) < MAX_ITEMS:
-            size += waiting[0][0].size()
+            size += waiting[0].size()
             if batch and size > MAX_PAGE:
                 break
             batch.append(waiting.popleft())
-            self._bytes -= batch[-1][0].size()
+            self._bytes -= batch[-1].size()
         return batch
 
-    async def _send(self, peer_id: str, batch: list[tuple[Item, Report]]) -> None:
+    async def _send(self, peer_id: str, batch: list[_Put]) -> None:
         self.frames += 1
         self.items += len(batch)
+        items = [put.item for put in batch]
         errors: tuple[ErrorInfo | None, ...]
         try:
             if peer_id == self._network.peer_id:
-                errors = tuple(await self._store_here([item for item, _ in batch]))
+                errors = tuple(await self._store_here(items))
             else:
-                body = build(PutBody.of(item for item, _ in batch))
+                body = build(PutBody.of(items, [put.spread for put in batch]))
                 errors = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer).errors
         except (CallFailed, InvalidValue, StorageError) as error:
             _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))
             errors = (ErrorInfo.of(error),) * len(batch)
-            self._note_failure(peer_id, {item.key_id for item, _ in batch})
+            self._note_failure(peer_id, {item.key_id for item in items})
         except Exception:  # of one frame; raised on, it would end the node
             _log.exception("a put failed", peer=peer_id)
             errors = (ErrorInfo(Code.INTERNAL, "internal error"),) * len(batch)
-        for position, (_, report) in enumerate(batch):
-            report(peer_id, errors[position] if position < len(errors) else _MALFORMED)
+        for position, put in enumerate(batch):
+            put.report(peer_id, errors[position] if position < len(errors) else _MALFORMED)
+
+
+class _Put(NamedTuple):
+    """One put that waits, and who is told how it ended."""
+
+    item: Item
+    spread: Spread | None
+    report: Report
+
+    def size(self) -> int:
+        """Bytes on the wire, at most."""
+        return self.item.size() + (LONGEST_PEER_ID * len(self.spread.targets) if self.spread else 0)

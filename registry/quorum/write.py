@@ -1,26 +1,45 @@
-"""Writes to a neighbourhood: to all replicas at once, successfully when enough of them have it on disk."""
+"""Writes to a neighbourhood: to some replicas that pass it on to the others, successfully when enough have it on disk.
+
+`registry.quorum.distribution` decides who gets it from whom; here is what sends and waits.
+"""
 
 from __future__ import annotations
 
-from hashlib import sha256
+import random
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 import trio
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
-from overlay.tasks import TaskOwner, TaskStatus
+from overlay.errors import CallFailed
+from overlay.tasks import TaskOwner, TaskStatus, Wakeup
 from registry.codes import Code
-from registry.errors import StorageError
-from registry.model.values import Tombstone, digest_of
+from registry.errors import InvalidValue, StorageError
+from registry.model.values import Tombstone
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import MAX_ERRORS, Item, WriteOutcome
+from registry.protocol.messages import (
+    PASSED_ON,
+    Item,
+    PassedOnAnswer,
+    PassedOnBody,
+    Spread,
+    WriteOutcome,
+    build,
+    parse,
+)
 from registry.protocol.network import Network
-from registry.quorum.send_queue import SendQueue
+from registry.quorum.distribution import Distribution, Send
+from registry.quorum.pass_on import write_id_of
+from registry.quorum.recent_writes import RecentWrites
+from registry.quorum.send_queue import Report, SendQueue
 from registry.replica.replica import Replica
 
 REMEMBERED_WRITES: Final = 1024
-MAX_UNDER_WAY: Final = 4096  # writes to the own disk; a disk that stalls makes them pile up
+MAX_UNDER_WAY: Final = 4096  # writes, and writes to the own disk; a disk that stalls makes them pile up
+RANKED_FOR: Final = 1.0  # seconds for which the random order of peers stays the same, so that writes share frames
+MAX_RANKED: Final = 4096  # peers
 STOPPING: Final = ErrorInfo(Code.STOPPING, "this node is stopping")
 NOT_CONNECTED: Final = ErrorInfo(
     Code.NOT_CONNECTED, "not connected: no live member of the network is known; check the bootstrap addresses"
@@ -29,104 +48,147 @@ NOT_CONNECTED: Final = ErrorInfo(
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Progress:
-    """Counts how many replicas have stored a write that is under way, and why others didn't."""
+class _Write:
+    """A write that is under way, or was lately."""
 
-    def __init__(self, targets: int, factor: int) -> None:
-        self.targets = targets
-        self.factor = max(factor, 1)
-        self.stored = 0
-        self.errors: list[ErrorInfo] = []
+    def __init__(self, item: Item, factor: int) -> None:
+        self.item = item
+        self.factor = factor
+        self.write_id = write_id_of(item)
+        self.distribution = Distribution((), here=None, factor=factor)
+        self.refusal: ErrorInfo | None = None
         self.settled = trio.Event()
+        self.reported = Wakeup()
 
-    def report(self, peer_id: str, error: ErrorInfo | None) -> None:
-        if error:
-            self.errors.append(error.on(peer_id))
-        else:
-            self.stored += 1
-        answered = self.stored + len(self.errors)
-        # Once the others can't make up for it any more, waiting longer can't help either.
-        if self.stored >= self.factor or self.stored + self.targets - answered < self.factor:
-            self.settled.set()
-
-    def outcome(self, write_id: str, *, timed_out: bool = False) -> WriteOutcome:
-        return WriteOutcome(
-            stored=self.stored,
-            targets=self.targets,
-            errors=tuple(self.errors[:MAX_ERRORS]),
-            timed_out=timed_out,
-            write_id=write_id,
-        )
+    def outcome(self, *, timed_out: bool = False, told: int = 0) -> WriteOutcome:
+        of = self.distribution
+        errors = of.errors if self.refusal is None else [self.refusal]
+        return WriteOutcome(len(of.stored), len(of.targets), tuple(errors), timed_out, self.write_id, told)
 
 
 class Writer:
-    """Writes keys with one state to the replicas of a resource. `run` owns the writes that go on after success."""
+    """Writes keys with one state to the replicas of a resource. `run` owns the writes, which go on after success and
+    after their callers left."""
 
-    def __init__(self, network: Network, replica: Replica, send_queue: SendQueue) -> None:
+    def __init__(
+        self,
+        network: Network,
+        replica: Replica,
+        send_queue: SendQueue,
+        recent_writes: RecentWrites,
+        randomness: random.Random,
+    ) -> None:
+        """`recent_writes` is told of what replicas have taken."""
         self._network = network
         self._replica = replica
         self._send_queue = send_queue
+        self._recent_writes = recent_writes
+        self._random = randomness
         self._tasks = TaskOwner()
-        self._recent: LRUCache[str, _Progress] = LRUCache(REMEMBERED_WRITES)
+        self._recent: LRUCache[str, _Write] = LRUCache(REMEMBERED_WRITES)
+        self._ranks: TTLCache[str, float] = TTLCache(MAX_RANKED, RANKED_FOR, timer=trio.current_time)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Owns writes to the own disk until cancelled."""
+        """Owns writes until cancelled."""
         await self._tasks.run(task_status=task_status)
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
-        """Sends `item` to the whole neighbourhood (and a record to its host); returns when `factor` replicas have it on
-        disk, when that has become impossible, or after `timeout` seconds. The rest goes on: see `progress`."""
+        """Writes `item` to the whole neighbourhood (and a record to its host), as `registry.quorum.distribution` says;
+        returns when `factor` replicas have it on disk, when that has become impossible, or after `timeout` seconds.
+
+        The rest goes on, also when this is cancelled: see `progress`.
+        """
         if self._network.is_isolated():
-            return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,))
+            return _refused(NOT_CONNECTED)
         is_stored = self._replica.ingest.holds(item)  # by who made it here, verified and in one transaction
         fault = None if is_stored else self._replica.ingest.fault_of(item)
         if fault:  # nothing that fails verification is forwarded
-            return WriteOutcome(stored=0, targets=0, errors=(fault.on(self._network.peer_id),))
-        deadline = trio.current_time() + max(timeout, 0.0)
-        targets: list[str] = []
-        with trio.move_on_at(deadline) as lookup:
-            targets = await self._network.neighbourhood(item.key_id, self._replica.settings.neighbourhood_size)
-        if lookup.cancelled_caught or not targets:
-            return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,), timed_out=lookup.cancelled_caught)
+            return _refused(fault.on(self._network.peer_id))
         if not self._tasks.is_open:
-            return WriteOutcome(stored=0, targets=0, errors=(STOPPING,))
-        here = self._network.peer_id in targets
-        progress = _Progress(len(targets), factor)
-        write_id = self._remember(item, progress)
-        if is_stored:
-            if here:
-                progress.report(self._network.peer_id, None)
-        elif here and self._tasks.count >= MAX_UNDER_WAY:
-            progress.report(self._network.peer_id, ErrorInfo(Code.OVERLOADED, "too many writes are under way"))
-        elif here or self._replica.ingest.has_part_in(item):
-            self._tasks.start_soon(self._store_here, item, progress if here else None)
-        # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
-        urgent = factor > 1 or not here
-        announcers = self._network.topics.peers_in(item.key_id)
-        for peer_id in targets:
-            if peer_id != self._network.peer_id:
-                # Who watches hears of it from the replicas that are in the topic.
-                self._send_queue.put(peer_id, item, progress.report, urgent=urgent or peer_id in announcers)
-        if isinstance(item.state, Tombstone) and item.state.peer_id not in (*targets, self._network.peer_id):
+            return _refused(STOPPING)
+        if self._tasks.count >= MAX_UNDER_WAY:
+            return _refused(ErrorInfo(Code.OVERLOADED, "too many writes are under way"))
+        write = _Write(item, factor)
+        self._tasks.start_soon(self._distribute, write, is_stored)
+        with trio.move_on_after(max(timeout, 0.0)) as waiting:
+            await write.settled.wait()
+        if waiting.cancelled_caught and not write.distribution.targets:
+            return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,), timed_out=True)
+        return write.outcome(timed_out=waiting.cancelled_caught)
+
+    async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:
+        """Tells how far a recent write has come; None when it is forgotten. Those that pass it on are asked for their
+        numbers, within `timeout` seconds."""
+        write = self._recent.get(write_id)
+        if write is None:
+            return None
+        told: list[int] = []
+
+        async def ask(peer_id: str, most: int) -> None:
+            try:
+                answer = await self._network.call(peer_id, PASSED_ON, build(PassedOnBody(write_id)), timeout=timeout)
+                told.append(min(max(parse(answer, PassedOnAnswer).stored, 0), most))
+            except (CallFailed, InvalidValue) as error:
+                _log.debug("the progress of a write wasn't told", peer=peer_id, error=str(error))
+
+        with trio.move_on_after(timeout):
+            async with trio.open_nursery() as nursery:
+                for peer_id, share in write.distribution.shares.items():
+                    if share and peer_id in write.distribution.stored and peer_id != self._network.peer_id:
+                        nursery.start_soon(ask, peer_id, len(share))
+        return write.outcome(told=sum(told))
+
+    async def _distribute(self, write: _Write, is_stored: bool) -> None:
+        """Sends a write until all that it was sent to have answered, or were made up for."""
+        item, here = write.item, self._network.peer_id
+        found = await self._network.neighbourhood(item.key_id, self._replica.settings.neighbourhood_size)
+        if not found:
+            write.refusal = NOT_CONNECTED
+            write.settled.set()
+            return
+        targets = sorted(found, key=lambda peer_id: self._ranks.setdefault(peer_id, self._random.random()))
+        of = write.distribution = Distribution(
+            targets,
+            here=here if here in targets else None,
+            factor=write.factor,
+            announcers=self._network.topics.peers_in(item.key_id),
+        )
+        self._recent[write.write_id] = write
+        self._send(write, of.begin(trio.current_time()), is_stored)
+        if here not in targets and not is_stored and self._replica.ingest.has_part_in(item):
+            await self._store_here(item)  # an owner and a host keep what is theirs; only replicas count
+        if isinstance(item.state, Tombstone) and item.state.peer_id not in (*targets, here):
             # The host renews what it signed, so it has to know when that ended; it isn't a replica and doesn't count.
             self._send_queue.put(item.state.peer_id, item, _ignore, urgent=False)
-        with trio.move_on_at(deadline) as waiting:
-            await progress.settled.wait()
-        return progress.outcome(write_id, timed_out=waiting.cancelled_caught)
+        while (until := of.wake_at()) is not None:
+            with trio.move_on_at(until):
+                await write.reported.wait()
+            self._send(write, of.step(trio.current_time()), is_stored)
 
-    def progress(self, write_id: str) -> WriteOutcome | None:
-        """Tells how far a recent write has come; None when it is forgotten."""
-        progress = self._recent.get(write_id)
-        return progress.outcome(write_id) if progress else None
+    def _send(self, write: _Write, sends: Sequence[Send], is_stored: bool) -> None:
+        of, item = write.distribution, write.item
+        announcers = self._network.topics.peers_in(item.key_id)
 
-    def _remember(self, item: Item, progress: _Progress) -> str:
-        write_id = sha256(
-            digest_of(item.key_or_tombstone) + (digest_of(item.state) if item.state else b"")
-        ).hexdigest()[:32]
-        self._recent[write_id] = progress
-        return write_id
+        def report(peer_id: str, error: ErrorInfo | None) -> None:
+            of.report(peer_id, error)
+            if error is None and len(of.stored) == 1:
+                self._recent_writes.remember(item)
+            if of.is_settled:
+                write.settled.set()
+            write.reported.set()
 
-    async def _store_here(self, item: Item, progress: _Progress | None) -> None:
+        for peer_id, share, urgent in sends:
+            if peer_id != self._network.peer_id:
+                spread = None if of.is_direct else Spread(share, of.targets)
+                # Who watches hears of it from the replicas that are in the topic.
+                is_urgent = urgent or peer_id in announcers
+                self._send_queue.put(peer_id, item, report, urgent=is_urgent, spread=spread)
+            elif is_stored:
+                report(peer_id, None)
+            else:
+                self._tasks.start_soon(self._store_here, item, report)
+
+    async def _store_here(self, item: Item, report: Report | None = None) -> None:
         try:
             [error] = await self._replica.ingest.store([item], self._network.peer_id, verified=True)
         except StorageError as failure:
@@ -134,8 +196,12 @@ class Writer:
         except Exception:  # of one write; raised on, it would end the node
             _log.exception("a write failed", key_id=item.key_id)
             error = ErrorInfo(Code.INTERNAL, "internal error")
-        if progress is not None:  # an owner and a host keep what is theirs; only replicas count
-            progress.report(self._network.peer_id, error)
+        if report is not None:
+            report(self._network.peer_id, error)
+
+
+def _refused(error: ErrorInfo) -> WriteOutcome:
+    return WriteOutcome(stored=0, targets=0, errors=(error,))
 
 
 def _ignore(peer_id: str, error: ErrorInfo | None) -> None:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
+import outcome
 import structlog
+import trio
 
 from overlay.errors import Refusal
+from overlay.tasks import TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState, is_spent
 from registry.model.values import Slot
 from registry.model.verification import is_expired
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import PUT, READ, Form, Item, PutAnswer, PutBody, ReadBody, StatePage, build, parse
+from registry.protocol.messages import (
+    PUT,
+    READ,
+    Form,
+    Item,
+    PutAnswer,
+    PutBody,
+    ReadBody,
+    Spread,
+    StatePage,
+    build,
+    parse,
+)
 from registry.protocol.network import Clock, Network
 from registry.replica.catch_up import CatchUp
 from registry.replica.ingest import Ingest
@@ -21,8 +37,10 @@ from registry.replica.takeover import Takeover
 from registry.settings import RegistrySettings
 from registry.storage import Store
 
-NotePut = Callable[[str, Sequence[Item]], None]
-"""(peer id, items that it put)."""
+NotePut = Callable[[str, Sequence[Item], Sequence[Spread | None]], None]
+"""(peer id, items that it put, to whom each is to be passed on)."""
+
+MAX_PUTS: Final = 1024  # that go on when their callers leave
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -48,8 +66,13 @@ class Replica:
         self.catch_up = catch_up
         self.takeover = takeover
         self._note_put = note_put
+        self._tasks = TaskOwner()
         network.serve(PUT, self._serve_put)
         network.serve(READ, self._serve_read)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Owns the puts that go on when their callers leave, until cancelled."""
+        await self._tasks.run(task_status=task_status)
 
     @property
     def settings(self) -> RegistrySettings:
@@ -119,7 +142,25 @@ class Replica:
         return ResourceState.of(key, kept, key_tombstone)
 
     async def _serve_put(self, caller: str, body: object) -> object:
-        return await self.take(caller, _parsed(body, PutBody), keyless=False)
+        """Goes on when the caller leaves: what is on disk then is passed on all the same."""
+        put = _parsed(body, PutBody)
+        if not self._tasks.is_open or self._tasks.count >= MAX_PUTS:
+            return await self.take(caller, put, keyless=False)
+        done, answers = trio.Event(), list[outcome.Outcome[object]]()
+
+        async def take() -> None:
+            try:
+                answers.append(outcome.Value(await self.take(caller, put, keyless=False)))
+            except Exception as error:
+                answers.append(outcome.Error(error))
+            finally:
+                done.set()
+
+        self._tasks.start_soon(take)
+        await done.wait()
+        if not answers:
+            raise Refusal(Code.STOPPING, "this node is stopping")
+        return answers[0].unwrap()
 
     async def take(self, caller: str, body: PutBody, *, keyless: bool) -> object:
         """Stores what a peer sent; the answer to it. `keyless`: see `Ingest.store`. Raises Refusal."""
@@ -132,9 +173,9 @@ class Replica:
             raise Refusal(Code.STORAGE, "the disk refused") from error
         verdicts = iter(stored)
         errors = [item if isinstance(item, ErrorInfo) else next(verdicts) for item in decoded]
-        taken = [item for item, refused in zip(items, stored, strict=True) if refused is None]
         if self._note_put is not None:
-            self._note_put(caller, taken)
+            taken = [(item, at) for at, item in enumerate(decoded) if isinstance(item, Item) and errors[at] is None]
+            self._note_put(caller, [item for item, _ in taken], [body.spread_of(at) for _, at in taken])
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))
         return build(PutAnswer(tuple(errors)))

@@ -20,7 +20,6 @@ import structlog
 import trio
 
 from overlay.tasks import TaskStatus, Wakeup
-from registry.model.values import digest_of
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Network
@@ -62,7 +61,7 @@ class Rumors:
 
     def note(self, item: Item) -> None:
         """Has `item` sent on: it was written here, was news, and is on the disk."""
-        digest = _update(item)
+        digest = item.digest()
         if digest in self._due:
             return
         self._due[digest] = _Due(item, trio.current_time() + self._random.uniform(*DELAYS))
@@ -73,7 +72,7 @@ class Rumors:
     def heard(self, peer_id: str, items: Sequence[Item]) -> None:
         """Notes that a peer has these items, since it put them here."""
         for item in items if self._due else ():
-            due = self._due.get(_update(item))
+            due = self._due.get(item.digest())
             if due is not None and len(due.known_by) < MOST_HEARD:
                 due.known_by.add(peer_id)
 
@@ -101,10 +100,6 @@ class Rumors:
             if peer_id != self._network.peer_id and peer_id not in due.known_by:
                 self.offered += 1
                 self._send_queue.put(peer_id, due.item, _note_report, urgent=False)
-
-
-def _update(item: Item) -> bytes:
-    return digest_of(item.key_or_tombstone if item.state is None else item.state)
 
 
 def _note_report(peer_id: str, error: ErrorInfo | None) -> None:

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.codes import Code
-from registry.errors import KeyNotExists, KeyRemoved
+from registry.errors import KeyNotExists, KeyRemoved, TooFewReplicas
 from registry.model.merge import ResourceState, merged
 from registry.protocol.error_info import ErrorInfo
 from registry.quorum.read_machine import (
-    EMPTY_PATIENCE,
+    FIRST_AGAIN,
     HEDGE,
+    PATIENCE,
     TRANSITIONS,
     Ask,
     AwaitAnswer,
@@ -60,6 +61,7 @@ class Case(NamedTuple):
     ack: int
     key_suffices: bool
     deadline: float = 1.0
+    written: ResourceState = ResourceState()
 
     @property
     def replicas(self) -> list[str]:
@@ -76,7 +78,8 @@ class Run:
         self.now = 0.0
         self.asked: list[str] = []
         self.open: list[str] = []
-        self.replies: list[Reply] = []
+        self.replies: dict[str, list[Reply]] = {}
+        self.again: list[float] = []
         self.timers = 0
         self.outcome: ReadOutcome | None = None
         self.until = 0.0
@@ -89,6 +92,7 @@ class Run:
             ack=case.ack,
             key_suffices=case.key_suffices,
             deadline=case.deadline,
+            written=case.written,
         )
         self.settle()
 
@@ -101,15 +105,12 @@ class Run:
                 assert self.machine.phase in TRANSITIONS[before]
             match action:
                 case Ask(peer_ids):
-                    assert peer_ids, "asking nobody is no step"
-                    for peer_id in peer_ids:
-                        assert peer_id not in self.asked, "nobody is asked twice"
-                        assert peer_id in self.case.replicas
+                    self._check_who_is_asked(peer_ids)
                     self.asked.extend(peer_ids)
                     self.open.extend(peer_ids)
                 case AwaitAnswer(until):
                     assert self.now < until <= self.case.deadline
-                    assert self.open, "what is waited for?"
+                    assert self.open or self.machine.phase is ReadPhase.ASKING_AGAIN, "what is waited for?"
                     self.until = until
                     self._check_that_it_has_to_wait()
                     return
@@ -122,7 +123,7 @@ class Run:
         """The answer or failure of a replica that was asked, a little later."""
         self.now = min(self.now + LATENCY, self.until)
         self.open.remove(peer_id)
-        self.replies.append(reply)
+        self.replies.setdefault(peer_id, []).append(reply)
         before = self.machine.resource
         if reply.state is None:
             self.machine.failed(peer_id, BROKEN)
@@ -138,63 +139,102 @@ class Run:
         self.timers += 1
         self.settle()
 
+    def answer_of(self, peer_id: str) -> Reply | None:
+        """What a replica answered last; None for one that gave no answer."""
+        return next((reply for reply in reversed(self.replies.get(peer_id, [])) if reply.state is not None), None)
+
+    def lacks(self, peer_id: str) -> bool:
+        """Whether a replica answered, but not for the key."""
+        answer = self.answer_of(peer_id)
+        return answer is not None and not is_holder(answer)
+
+    def state(self) -> ResourceState:
+        """The merge of all answers and of what was known before."""
+        state = self.case.written
+        for replies in self.replies.values():
+            for reply in replies:
+                state = state if reply.state is None else merged(state, reply.state)
+        return state
+
+    def holding(self) -> int:
+        """How many replicas answered for the key, unless it was removed."""
+        if self.state().key is None:
+            return 0
+        return sum(any(map(is_holder, replies)) for replies in self.replies.values())
+
+    def answers(self) -> int:
+        """How many replicas gave an answer that proves something."""
+        return sum(any(reply.state is not None and reply.caught_up for reply in of) for of in self.replies.values())
+
+    def is_enough(self) -> bool:
+        """Rule 2, and how many have to reply by rules 1 and 4, said once more."""
+        state, case = self.state(), self.case
+        if self.answers() > case.size // 2:
+            return self.has_ack() or (state.key is None and state.key_tombstone is not None)
+        own = self.answer_of(OWN)
+        opinions = 1 if own is not None and own.caught_up else 2
+        something = (case.key_suffices and state.key is not None) or bool(state.records(NOW, SETTINGS))
+        return self.has_ack() and something and self.answers() >= opinions
+
+    def has_ack(self) -> bool:
+        return self.holding() >= max(self.case.ack, 1)
+
+    def is_doubtful(self) -> bool:
+        """Whether what is known may be nothing or one replica's alone, so that only more answers or time decide."""
+        return self.has_ack() or (self.state().key is None and self.answers() > self.case.size // 2)
+
+    def is_worth_asking_again(self) -> bool:
+        """Rule 3, said once more."""
+        if self.state().key is None or self.has_ack() or len(set(self.asked)) < self.case.size:
+            return False
+        lacking = [peer_id for peer_id in self.replies if peer_id not in self.open and self.lacks(peer_id)]
+        return bool(lacking) and self.holding() + len(lacking) + len(self.open) >= self.case.ack
+
+    def _check_who_is_asked(self, peer_ids: tuple[str, ...]) -> None:
+        assert peer_ids, "asking nobody is no step"
+        assert set(peer_ids) <= set(self.case.replicas)
+        assert not set(peer_ids) & set(self.open), "nobody is asked while it is asked"
+        again = [peer_id for peer_id in peer_ids if peer_id in self.asked]
+        if again:
+            assert self.is_worth_asking_again()
+            assert all(map(self.lacks, peer_ids)), "only who lacked the key is asked again"
+            assert self.now >= sum(FIRST_AGAIN * 2**number for number in range(len(self.again) + 1))
+            self.again.append(self.now)
+
     def _check_that_it_has_to_wait(self) -> None:
-        assert not enough(self.case, self.replies), "all that is wanted is known"
-        doubted = doubtful(self.case, self.replies)
+        assert not self.is_enough(), "all that is wanted is known"
+        doubted = self.is_doubtful()
         if self.machine.phase is not ReadPhase.OWN:
             assert (self.machine.phase is ReadPhase.DOUBTING) == doubted
+            assert (self.machine.phase is ReadPhase.ASKING_AGAIN) == self.is_worth_asking_again()
         if doubted and self.doubted_since is None:
             self.doubted_since = self.now
         elif not doubted:
             self.doubted_since = None
         if self.doubted_since is not None:
-            assert self.now < self.doubted_since + EMPTY_PATIENCE
+            assert self.now < self.doubted_since + PATIENCE
 
 
-def known(replies: list[Reply]) -> ResourceState:
-    """The merge of all answers."""
-    state = ResourceState()
-    for reply in replies:
-        state = state if reply.state is None else merged(state, reply.state)
-    return state
-
-
-def holding(replies: list[Reply]) -> int:
-    """How many replicas answered for the key."""
-    return sum(reply.state is not None and reply.caught_up and reply.state.key is not None for reply in replies)
-
-
-def answers(replies: list[Reply]) -> int:
-    """How many replicas gave an answer that proves something."""
-    return sum(reply.state is not None and reply.caught_up for reply in replies)
-
-
-def enough(case: Case, replies: list[Reply]) -> bool:
-    """Rule 2 and the majority of rule 3, said once more."""
-    state = known(replies)
-    something = (case.key_suffices and state.key is not None) or bool(state.records(NOW, SETTINGS))
-    return holding(replies) >= max(case.ack, 1) and (something or answers(replies) > case.size // 2)
-
-
-def doubtful(case: Case, replies: list[Reply]) -> bool:
-    """Whether what is known may be nothing, so that only a majority or time decides."""
-    return holding(replies) >= max(case.ack, 1) or (holding(replies) == 0 and answers(replies) > case.size // 2)
+def is_holder(reply: Reply) -> bool:
+    """Whether a reply is an answer for the key."""
+    return reply.state is not None and reply.caught_up and reply.state.key is not None
 
 
 def check_end(run: Run) -> None:
     """The outcome against what the rules say of the answers that came, however they came."""
     outcome, case = run.outcome, run.case
     assert outcome is not None
-    state = known(run.replies)
+    state = run.state()
     assert outcome.resource.digest() == state.digest()
+    assert outcome.answered == run.holding()
     removed = state.key is None and state.key_tombstone is not None
-    assert outcome.answered == (0 if removed else holding(run.replies))
-    problems = sum(reply.state is None or not reply.caught_up or reply.state.key is None for reply in run.replies)
-    assert len(outcome.errors) == problems + removed
-    assert outcome.timed_out == (run.now >= case.deadline and not enough(case, run.replies))
-    doubt_over = run.doubted_since is not None and run.now >= run.doubted_since + EMPTY_PATIENCE
-    nobody_left = len(run.asked) == case.size and not run.open
-    assert enough(case, run.replies) or nobody_left or doubt_over or outcome.timed_out, "it ended too early"
+    holders = [peer_id for peer_id in run.replies if any(map(is_holder, run.replies[peer_id]))]
+    told = len(run.replies) - len(holders) + removed + (case.size < max(case.ack, 1))
+    assert len(outcome.errors) == told, "each that doesn't hold the key is told of once"
+    assert outcome.timed_out == (run.now >= case.deadline and not run.is_enough())
+    doubt_over = run.doubted_since is not None and run.now >= run.doubted_since + PATIENCE
+    nobody_left = len(set(run.asked)) == case.size and not run.open and not run.is_worth_asking_again()
+    assert run.is_enough() or nobody_left or doubt_over or outcome.timed_out, "it ended too early"
     assert run.now <= case.deadline
 
 
@@ -209,14 +249,19 @@ def explore(case: Case, replies: tuple[Reply, ...], *, max_timers: int) -> Itera
         if run.outcome is not None:
             yield run
             continue
-        for peer_id, reply in product(run.open, replies):
+        if len(run.again) > 1:
+            courses.append([*course, Run.time_passes])
+            continue
+        # Whoever is asked again has the key now or hasn't, and answers in turn: else there are too many courses.
+        open_ones, possible = (run.open[:1], (RECORDS, NOTHING)) if run.again else (run.open, replies)
+        for peer_id, reply in product(open_ones, possible):
             courses.append([*course, lambda run, peer_id=peer_id, reply=reply: run.reply(peer_id, reply)])  # type: ignore[misc]
-        if run.timers < max_timers or len(run.asked) == case.size:
+        if (run.timers < max_timers and not run.again) or not run.open:
             courses.append([*course, Run.time_passes])
 
 
 CASES: Final = [
-    Case(size, own, ack, key_suffices)
+    Case(size, own, ack, key_suffices, deadline=0.4)
     for size in (1, 2, 3)
     for own in (False, True)
     for ack in range(size + 2)
@@ -242,7 +287,13 @@ def test_answers_that_prove_nothing_and_tombstones_end_as_the_rules_say_too(own:
 @settings(deadline=None)  # a busy machine is no failure
 @given(
     st.builds(
-        Case, st.integers(1, 9), st.booleans(), st.integers(-1, 10), st.booleans(), st.sampled_from([0.01, 0.2, 1.0, 9])
+        Case,
+        st.integers(1, 9),
+        st.booleans(),
+        st.integers(-1, 10),
+        st.booleans(),
+        st.sampled_from([0.01, 0.2, 1.0, 9]),
+        st.sampled_from([ResourceState(), KEY_ALONE.state, RECORDS.state, REMOVED.state]),
     ),
     st.data(),
 )
@@ -261,13 +312,14 @@ def test_every_course_of_a_larger_read_ends_by_its_deadline_as_the_rules_say(cas
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.permutations([RECORDS, OTHER_RECORDS, KEY_ALONE, NOTHING, FAILURE]))
 def test_the_order_of_the_answers_of_all_replicas_makes_no_difference(replies: list[Reply]) -> None:
-    run = Run(Case(5, own=False, ack=4, key_suffices=False))
+    run = Run(Case(5, own=False, ack=5, key_suffices=False))
     for reply in replies:
         while not run.open:
             run.time_passes()
         run.reply(run.open[0], reply)
     assert run.outcome is not None
-    assert run.outcome.resource.digest() == known([*REPLIES, OTHER_RECORDS]).digest()
+    both = merged(RECORDS.state or ResourceState(), OTHER_RECORDS.state or ResourceState())
+    assert run.outcome.resource.digest() == both.digest()
     assert (run.outcome.answered, len(run.outcome.errors)) == (3, 2)
 
 
@@ -280,6 +332,89 @@ def test_as_many_as_are_needed_are_asked_the_nearest_first() -> None:
     run.reply("peer 2", RECORDS)
     assert run.outcome is not None
     assert run.outcome.errors == [BROKEN.on("peer 1")]
+
+
+def test_two_answers_are_merged_unless_this_nodes_own_counts() -> None:
+    run = Run(Case(5, own=False, ack=1, key_suffices=False))
+    assert run.asked == ["peer 0", "peer 1"]
+    run.reply("peer 1", RECORDS)
+    assert run.outcome is None
+    run.reply("peer 0", OTHER_RECORDS)
+    assert run.outcome is not None
+    assert len(run.outcome.resource.slots) == 2
+    run = Run(Case(5, own=True, ack=1, key_suffices=False))
+    run.reply(OWN, RECORDS)
+    assert run.outcome is not None
+    assert run.asked == [OWN]
+
+
+def test_a_second_answer_is_not_waited_for_for_long() -> None:
+    run = Run(Case(3, own=False, ack=1, key_suffices=False))
+    run.reply("peer 0", RECORDS)
+    began = run.now
+    run.time_passes()
+    assert run.asked == ["peer 0", "peer 1", "peer 2"], "the second is slow"
+    run.time_passes()
+    assert run.now == began + PATIENCE
+    assert run.outcome is not None
+    assert run.outcome.answered == 1
+
+
+def test_those_that_lacked_a_known_key_are_asked_again_after_twice_the_time_each() -> None:
+    run = Run(Case(3, own=False, ack=3, key_suffices=False, deadline=9.0))
+    run.reply("peer 0", RECORDS)
+    run.reply("peer 1", NOTHING)
+    began = run.now
+    run.reply("peer 2", BEHIND)
+    for delay in (0.05, 0.1, 0.2, 0.4):
+        assert run.machine.phase is ReadPhase.ASKING_AGAIN
+        assert run.until == pytest.approx(began + delay)
+        run.time_passes()
+        assert sorted(run.open) == ["peer 1", "peer 2"]
+        run.reply("peer 1", FAILURE)
+        began = run.now
+        run.reply("peer 2", NOTHING)
+    run.time_passes()
+    run.reply("peer 2", RECORDS)
+    run.reply("peer 1", KEY_ALONE)
+    assert run.outcome is not None
+    assert (run.outcome.answered, run.outcome.errors) == (3, [])
+
+
+def test_what_is_missing_at_the_deadline_is_told_once_by_each_that_lacks_it() -> None:
+    run = Run(Case(3, own=False, ack=2, key_suffices=False))
+    run.reply("peer 1", RECORDS)
+    for peer_id in ("peer 0", "peer 2"):
+        run.reply(peer_id, NOTHING)
+    while run.outcome is None:
+        run.time_passes()
+        for peer_id in tuple(run.open):
+            run.reply(peer_id, NOTHING)
+    assert run.now == run.case.deadline
+    assert run.outcome.timed_out
+    assert run.outcome.answered == 1
+    assert run.outcome.errors == [ErrorInfo.of(KeyNotExists(KEY.id)).on(f"peer {number}") for number in (0, 2)]
+
+
+def test_what_was_written_through_this_node_lately_has_those_that_lack_it_asked_again() -> None:
+    run = Run(Case(2, own=False, ack=1, key_suffices=False, written=RECORDS.state or ResourceState()))
+    run.reply("peer 0", NOTHING)
+    run.reply("peer 1", NOTHING)
+    assert run.machine.phase is ReadPhase.ASKING_AGAIN
+    run.time_passes()
+    run.reply("peer 1", KEY_ALONE)
+    assert run.outcome is not None
+    assert run.outcome.answered == 1
+    assert len(run.outcome.resource.records(NOW, SETTINGS)) == 1
+
+
+def test_too_few_replicas_are_told_of_at_once() -> None:
+    run = Run(Case(2, own=False, ack=3, key_suffices=False))
+    run.reply("peer 0", RECORDS)
+    run.reply("peer 1", NOTHING)
+    assert run.outcome is not None
+    assert run.outcome.answered == 1
+    assert run.outcome.errors[0] == ErrorInfo.of(TooFewReplicas(2, 3))
 
 
 def test_when_nobody_answers_for_a_moment_all_are_asked() -> None:
@@ -305,7 +440,9 @@ def test_an_empty_answer_waits_for_a_majority_but_not_long() -> None:
     assert run.asked == ["peer 0", "peer 1", "peer 2"], "a majority"
     began = run.now
     run.reply("peer 1", KEY_ALONE)
-    assert run.until == began + EMPTY_PATIENCE, "patience is had once"
+    assert run.until == run.now + HEDGE
+    run.time_passes()
+    assert run.until == began + PATIENCE, "patience is had once"
     run.time_passes()
     assert run.outcome is not None
     assert not run.outcome.timed_out
@@ -318,12 +455,10 @@ def test_whoever_holds_a_key_that_a_majority_lacks_ends_the_doubt() -> None:
         run.reply(f"peer {number}", NOTHING)
     assert run.machine.phase is ReadPhase.DOUBTING
     run.reply("peer 3", RECORDS)
-    assert run.machine.phase is ReadPhase.GATHERING
-    assert run.until == run.case.deadline
-    run.reply("peer 4", NOTHING)
-    assert run.outcome is not None, "all have answered"
-    assert run.outcome.answered == 1
-    assert run.outcome.errors == [ErrorInfo.of(KeyNotExists(KEY.id)).on(f"peer {number}") for number in (0, 1, 2, 4)]
+    assert run.machine.phase is ReadPhase.ASKING_AGAIN
+    run.reply("peer 4", RECORDS)
+    assert run.outcome is not None, "two hold it"
+    assert run.outcome.errors == [ErrorInfo.of(KeyNotExists(KEY.id)).on(f"peer {number}") for number in (0, 1, 2)]
 
 
 def test_a_removed_resource_is_answered_by_nobody_and_the_removal_is_told_first() -> None:

@@ -307,7 +307,7 @@ async def test_the_progress_of_a_write_can_be_asked_after_it_was_acknowledged(au
         assert outcome.stored >= 1
         with trio.fail_after(5):
             while True:
-                progress = nodes[0].parts.writer.progress(outcome.write_id)
+                progress = await nodes[0].parts.writer.progress(outcome.write_id, timeout=5)
                 assert progress is not None
                 if progress.stored == progress.targets == 4:
                     break

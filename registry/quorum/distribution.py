@@ -1,0 +1,121 @@
+"""The decisions of a write, as a pure state machine: to whom it is sent directly, and who passes it on to whom.
+
+Rules (docs/design.md, Writing and reading):
+1. Up to `ALL_DIRECTLY` replicas all get it directly: so few aren't worth a second hop.
+2. Of more, `factor` replicas get it directly, `DIRECTLY` at least, in the order given, which is random: the nearest
+   could be chosen by whoever makes keys until one lies near a resource. This node comes first when it is a replica.
+   Two more get it directly when they announce it to watchers.
+3. These split the others among themselves and pass it on, each to its share, so that nobody gets it twice. This node
+   sends to its share as to those above.
+4. Each that refuses or doesn't answer within `PATIENCE` seconds is made up for by another, of its own share if it has
+   one, that takes over the rest of the share. When all have refused, all the others get it directly.
+5. Only the own word of a replica to this node counts for `factor`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
+
+from registry.protocol.error_info import ErrorInfo
+from registry.protocol.messages import MAX_ERRORS
+
+ALL_DIRECTLY: Final = 8  # replicas
+DIRECTLY: Final = 3  # replicas of more
+ANNOUNCERS: Final = 2
+PATIENCE: Final = 1.0  # seconds
+
+
+class Send(NamedTuple):
+    """Send the write to this replica, which is to pass it on to its share; `urgent` if somebody waits for its word."""
+
+    peer_id: str
+    share: tuple[str, ...] = ()
+    urgent: bool = True
+
+
+class Distribution:
+    """One write. Do what `begin` and `step` return, tell it by `report` how each of these went."""
+
+    def __init__(
+        self, targets: Sequence[str], *, here: str | None, factor: int, announcers: Collection[str] = ()
+    ) -> None:
+        """`targets`: all replicas, in random order. `here`: this node, if it is one of them. `announcers`: peers that
+        tell watchers of the resource."""
+        self.targets = tuple(targets)
+        self.factor = max(factor, 1)
+        self.errors: list[ErrorInfo] = []
+        self.stored: set[str] = set()
+        """Replicas that said themselves that they have it on disk."""
+        self.shares: dict[str, tuple[str, ...]] = {}
+        """Who was sent it directly, and what each is to pass on."""
+        self._here = here
+        self._failed: set[str] = set()
+        self._made_up_for: set[str] = set()
+        self._answer_by: dict[str, float] = {}
+        ordered = sorted(self.targets, key=lambda peer_id: peer_id != here)
+        count = len(ordered) if len(ordered) <= ALL_DIRECTLY else max(self.factor, DIRECTLY)
+        self._direct, rest = ordered[:count], ordered[count:]
+        self._direct += [peer_id for peer_id in rest if peer_id in announcers][:ANNOUNCERS]
+        self._rest = [peer_id for peer_id in rest if peer_id not in self._direct]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether enough replicas have it, or that has become impossible."""
+        return len(self.stored) >= self.factor or len(self.targets) - len(self._failed) < self.factor
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether nobody is asked to pass it on."""
+        return not any(share for peer_id, share in self.shares.items() if peer_id != self._here)
+
+    def begin(self, now: float) -> list[Send]:
+        """To whom to send it first. `now`: seconds of the monotonic clock."""
+        sends: list[Send] = []
+        # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
+        urgent = self.factor > 1 or self._here is None
+        for number, peer_id in enumerate(self._direct):
+            share = tuple(self._rest[number :: len(self._direct)])
+            sends.append(self._sent(Send(peer_id, share, urgent), now))
+            if peer_id == self._here:
+                sends.extend(self._sent(Send(other, urgent=False), math.inf) for other in share)
+        return sends
+
+    def report(self, peer_id: str, error: ErrorInfo | None) -> None:
+        """How the write to one of those that it was sent to went: why it was refused, None when it is on disk."""
+        self._answer_by.pop(peer_id, None)
+        if error is None:
+            self.stored.add(peer_id)
+            self._failed.discard(peer_id)
+        else:
+            self._failed.add(peer_id)
+            self.errors.append(error.on(peer_id))
+            del self.errors[MAX_ERRORS:]
+
+    def step(self, now: float) -> list[Send]:
+        """To whom to send it instead of those that failed, or were too slow (rule 4)."""
+        late = {peer_id for peer_id, until in self._answer_by.items() if until <= now}
+        sends: list[Send] = []
+        for peer_id in late:
+            self._answer_by[peer_id] = math.inf  # it may still answer
+        lost = sorted((late | self._failed) - self._made_up_for - {self._here})
+        self._made_up_for.update(lost)
+        hopeless = not self.stored and self._failed.issuperset(self.shares)
+        for peer_id in lost:
+            unsent = [other for other in self.shares[peer_id] if other not in self.shares]
+            instead = unsent or [other for other in self._rest if other not in self.shares]
+            if instead and not hopeless:
+                sends.append(self._sent(Send(instead[0], tuple(unsent[1:])), now))
+        if hopeless:
+            sends.extend(self._sent(Send(other), now) for other in self._rest if other not in self.shares)
+        return sends
+
+    def wake_at(self) -> float | None:
+        """When to `step` at the latest (seconds of the monotonic clock); None when all have answered."""
+        return min(self._answer_by.values()) if self._answer_by else None
+
+    def _sent(self, send: Send, now: float) -> Send:
+        self.shares[send.peer_id] = send.share
+        self._answer_by[send.peer_id] = now + PATIENCE
+        return send

@@ -1,0 +1,67 @@
+"""What was written through this node in the last minute, so that its own clients never read an older state.
+
+A write is successful once some replicas have it; whom a read asks may not have it yet.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+from cachetools import TTLCache
+
+from registry.model.merge import ResourceState, merged
+from registry.model.values import Slot
+from registry.protocol.messages import Item
+
+REMEMBERED_FOR: Final = 60.0  # seconds
+MAX_BYTES: Final = 16 * 2**20  # of all items, each counted with `OVERHEAD`: so their number is bounded too
+OVERHEAD: Final = 1024  # bytes
+MAX_SLOTS: Final = 64  # of one resource, the last ones written
+
+_Written = dict[Slot | type, tuple[float, Item]]
+"""By slot, or the type of a key or key tombstone: when it was written, and what."""
+
+
+class RecentWrites:
+    """Items that verified and that some replica has stored, for a minute each."""
+
+    def __init__(self) -> None:
+        self._written: TTLCache[str, _Written] = TTLCache(
+            MAX_BYTES, REMEMBERED_FOR, timer=trio.current_time, getsizeof=_size
+        )
+
+    def remember(self, item: Item) -> None:
+        """Has `item` be part of `of` from now on."""
+        written = _lately(self._written.get(item.key_id, {}))
+        slot = item.state.slot if item.state is not None else type(item.key_or_tombstone)
+        _, before = written.pop(slot, (0.0, item))
+        written[slot] = (trio.current_time(), _greater(before, item))  # at the end
+        while len(written) > MAX_SLOTS:
+            del written[next(iter(written))]
+        self._written[item.key_id] = written
+
+    def of(self, key_id: str) -> ResourceState:
+        """The merge of what was written of a resource lately."""
+        state = ResourceState()
+        for _, item in _lately(self._written.get(key_id, {})).values():
+            state = merged(state, item.as_resource())
+        return state
+
+
+def _greater(one: Item, other: Item) -> Item:
+    """Of two writes of one slot, two keys, or two key tombstones, the one that wins."""
+    if one.state is not None and other.state is not None:
+        return one if one.state.order() > other.state.order() else other
+    first, second = one.as_resource(), other.as_resource()
+    both = merged(first, second)
+    return one if (both.key, both.key_tombstone) == (first.key, first.key_tombstone) else other
+
+
+def _lately(written: _Written) -> _Written:
+    earliest = trio.current_time() - REMEMBERED_FOR
+    return {slot: entry for slot, entry in written.items() if entry[0] > earliest}
+
+
+def _size(written: _Written) -> int:
+    return sum(item.size() + OVERHEAD for _, item in written.values())
