@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ from tests.aqua.js_peer import JsProcess
 from tests.aqua.nodes import AquaNetwork
 from tests.aqua.npm import Missing, Tools, or_skip, tools
 from tests.end_to_end.conftest import pytest_runtest_makereport  # noqa: F401 - the hook, for this folder
+from tests.unit.aqua_compat.particles.conftest import interpreter_folder  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +43,13 @@ async def js(js_processes: list[JsProcess], js_tools: Tools) -> AsyncIterator[Js
 
 
 @pytest.fixture(scope="package")
-def network(js_tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AquaNetwork]:
+def network(
+    js_tools: Tools,
+    interpreter_folder: Path,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[AquaNetwork]:
     folder = tmp_path_factory.mktemp("aqua")
     shared = AquaNetwork(folder)
-    trio.run(shared.start_with, js_tools)
+    trio.run(shared.start_with, js_tools, interpreter_folder)
     yield shared
     trio.run(shared.stop)
