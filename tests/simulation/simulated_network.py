@@ -44,7 +44,7 @@ class SimulatedNetwork:
         del self.peers[peer_id]
 
     def alive(self) -> list[str]:
-        return [peer_id for peer_id in self.peers if peer_id not in self.down]
+        return [peer_id for peer_id in self.peers if peer_id not in self.down] if self.down else list(self.peers)
 
     def connected(self, one: str, other: str) -> bool:
         return self.sides.get(one, 0) == self.sides.get(other, 0)
@@ -168,6 +168,6 @@ class SimulatedPeer:
             await trio.lowlevel.checkpoint()
 
     def _seen(self) -> list[str]:
-        network = self._network
-        alive = network.alive()
-        return [peer_id for peer_id in alive if network.connected(self.peer_id, peer_id)] if network.sides else alive
+        alive, sides = self._network.alive(), self._network.sides
+        mine = sides.get(self.peer_id, 0)
+        return [peer_id for peer_id in alive if sides.get(peer_id, 0) == mine] if sides else alive
