@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, Final
 
 import pytest
@@ -12,6 +14,11 @@ from xdist.scheduler import LoadScopeScheduling
 # its own, with a clock of its own.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+
+# Each worker imports and rewrites all tests, and starts processes that import all packages: where the environment keeps
+# Python from caching what it compiled, that is 5 s of CPU each.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 WORKERS: Final = 3  # on two cores: tests often wait for other processes
 ORDER: Final = ("aqua", "end_to_end", "simulation", "unit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Final
 
 from libp2p.abc import IPeerStore
@@ -61,19 +62,21 @@ class KnownAddresses:
             self._peer_store.clear_peerdata(libp2p_id(peer_id))
 
     def _identified(self, peer_id: str) -> list[str]:
-        good: list[str] = []
         try:
             addresses = self._peer_store.addrs(libp2p_id(peer_id))
         except PeerStoreError:
-            return good
-        for address in addresses[: self._most]:
-            try:
-                transport, named = parse_dialable(str(address))
-            except AddressError:
-                continue
-            if named in (None, peer_id):
-                good.append(transport)
-        return good
+            return []
+        parsed = filter(None, map(_dialable, addresses[: self._most]))
+        return [transport for transport, named in parsed if named in (None, peer_id)]
+
+
+@lru_cache(maxsize=2048)  # writing an address out takes longer than all else that answers a lookup
+def _dialable(address: Multiaddr) -> tuple[str, str | None] | None:
+    """As `parse_dialable`; None for what isn't dialable."""
+    try:
+        return parse_dialable(str(address))
+    except AddressError:
+        return None
 
 
 def announced(announce: Sequence[Multiaddr], candidates: list[Multiaddr]) -> list[Multiaddr]:
@@ -83,6 +86,7 @@ def announced(announce: Sequence[Multiaddr], candidates: list[Multiaddr]) -> lis
     return list(dict.fromkeys(concrete for candidate in candidates for concrete in _spelled_out(candidate)))
 
 
+@lru_cache(maxsize=2048)
 def libp2p_id(peer_id: str) -> ID:
     """A peer's id (base58) as libp2p's type."""
     return ID.from_base58(peer_id)

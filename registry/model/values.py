@@ -51,7 +51,7 @@ class Slot(NamedTuple):
     peer_id: str
 
 
-class Key(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="key"):
+class Key(msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forbid_unknown_fields=True, tag="key"):
     """A resource: a label under its owner's peer id (original: `Key`).
 
     `timestamp_created` is in whole seconds since 1970; `signature` is the owner's, over `signed_bytes`.
@@ -86,7 +86,9 @@ class Key(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         return (self.timestamp_created, digest_of(self))
 
 
-class RecordMetadata(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="metadata"):
+class RecordMetadata(
+    msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forbid_unknown_fields=True, tag="metadata"
+):
     """What an issuer says of a service: it runs on `peer_id`, with a value (original: `RecordMetadata`).
 
     `relay_id` and `service_id` hold no or one string; `issuer_signature` is over `signed_bytes`.
@@ -127,7 +129,7 @@ class RecordMetadata(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
         )
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="record"):
+class Record(msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forbid_unknown_fields=True, tag="record"):
     """A live service: metadata, counter-signed by the hosting peer at `timestamp_created` (original: `Record`)."""
 
     metadata: RecordMetadata
@@ -164,7 +166,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         return (self.metadata.timestamp_issued, 0, self.timestamp_created, digest_of(self))
 
 
-class Tombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="tombstone"):
+class Tombstone(
+    msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forbid_unknown_fields=True, tag="tombstone"
+):
     """What an issuer says of a service that ended; beats every record of its slot up to its second."""
 
     key_id: str
@@ -191,7 +195,9 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         return (self.timestamp_issued, 1, 0, digest_of(self))
 
 
-class KeyTombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="key-tombstone"):
+class KeyTombstone(
+    msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forbid_unknown_fields=True, tag="key-tombstone"
+):
     """What an owner says of a resource that ended; beats its keys and all states under them up to its second.
 
     Ours: the original promised to remove keys and never did (docs/design.md, State and merging).

@@ -1,12 +1,16 @@
-"""The original JS client in a process of its own, told what to do."""
+"""Original JS clients, several in one process, told what to do.
+
+Starting Node and importing the client takes two seconds of CPU: tests share a process, save those that kill one.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -14,7 +18,8 @@ import trio
 
 from tests.aqua.npm import PROJECT, Tools
 
-START = 30.0  # seconds
+START = 30.0  # seconds for a client, and for the process when it is the first one
+CLOSE = 10.0  # seconds
 TTL = 12.0  # seconds that a particle lives
 
 
@@ -26,41 +31,72 @@ class PeerGone(Exception):
     """The process ended."""
 
 
-class JsPeer:
-    """A running peer.mjs. `called`: the names that its greeter was called with; `heard`: the greetings it heard."""
+class JsProcess:
+    """A running peer.mjs. It outlives a test's Trio: `within` reads what it says meanwhile."""
 
-    def __init__(self, process: trio.Process) -> None:
-        self.process = process
-        self.peer_id = ""
-        self._called, self.called = trio.open_memory_channel[str](math.inf)
-        self._heard, self.heard = trio.open_memory_channel[str](math.inf)
-        self._ready = trio.Event()
+    def __init__(self, tools: Tools) -> None:
+        command = [str(tools.node), "--no-deprecation", "peer.mjs", str(tools.compiled)]
+        self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._received = b""
         self._numbers = count(1)
-        self._writing = trio.Lock()
         self._waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
+        self._peers: dict[int, JsPeer] = {}
 
-    async def call(self, function: str, *arguments: object, ttl: float = TTL) -> Any:
-        """A compiled function's result; raises CallFailed, PeerGone."""
-        return await self._ask(call=function, args=arguments, ttl=int(ttl * 1000))
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
-    async def serve(self, service_id: str, greeting: str | None) -> None:
-        """Serve a greeter that answers with a greeting, or never."""
-        await self._ask(**{"serve": service_id, "as": greeting})
-
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """End it as a crash would."""
-        self.process.kill()
-        await self.process.wait()
+        self._process.kill()
+        self._process.wait()
 
-    async def _ask(self, **command: object) -> Any:
-        assert self.process.stdin is not None
+    def close(self) -> None:
+        """Kill it, and close its pipes."""
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    @asynccontextmanager
+    async def within(self) -> AsyncIterator[None]:
+        """Clients are told what to do, and heard, within this."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._writing = trio.Lock()
+        async with (
+            trio.lowlevel.FdStream(os.dup(self._process.stdin.fileno())) as self._stdin,
+            trio.lowlevel.FdStream(os.dup(self._process.stdout.fileno())) as stdout,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(self._read, stdout)
+            yield
+            nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def peer(self, relay: str) -> AsyncIterator[JsPeer]:
+        """A client of the node at `relay`, a WebSocket multiaddr; disconnected in the end."""
+        number = next(self._numbers)
+        peer = self._peers[number] = JsPeer(self, number)
+        try:
+            with trio.fail_after(START):
+                peer.peer_id = await self.ask(peer=number, open=relay)
+            yield peer
+        finally:
+            patience = trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE)
+            with patience, suppress(CallFailed, PeerGone):  # it never opened, or the test killed it
+                await self.ask(peer=number, close=True)
+            del self._peers[number]
+
+    async def ask(self, **command: object) -> Any:
+        """What the process answers; raises CallFailed, PeerGone."""
         number = next(self._numbers)
         sender, receiver = trio.open_memory_channel[dict[str, Any]](1)
         self._waiting[number] = sender
         try:
             line = json.dumps({"id": number, **command}).encode() + b"\n"
             async with self._writing:
-                await self.process.stdin.send_all(line)
+                await self._stdin.send_all(line)
             answer = await receiver.receive()
         except (trio.EndOfChannel, trio.BrokenResourceError):
             raise PeerGone from None
@@ -70,52 +106,59 @@ class JsPeer:
             raise CallFailed(answer["error"])
         return answer["result"]
 
-    async def read(self) -> None:
-        """Take in what the process says until it ends."""
-        assert self.process.stdout is not None
-        received = b""
-        async for piece in self.process.stdout:
-            *lines, received = (received + piece).split(b"\n")
+    async def _read(self, stdout: trio.lowlevel.FdStream) -> None:
+        async for piece in stdout:
+            *lines, self._received = (self._received + piece).split(b"\n")
             for line in lines:
                 self._take(line)
         for sender in self._waiting.values():
             sender.close()
 
-    async def ready(self) -> None:
-        with trio.fail_after(START):
-            await self._ready.wait()
-
     def _take(self, line: bytes) -> None:
         try:
             said = json.loads(line)
         except ValueError:
-            print(line.decode(errors="replace"))  # noqa: T201 - the client's own words, shown beside a failure
+            print(line.decode(errors="replace"))  # noqa: T201 - the clients' own words, shown beside a failure
             return
-        if "peer_id" in said:
-            self.peer_id = said["peer_id"]
-            self._ready.set()
-        elif "called" in said:
-            self._called.send_nowait(said["called"])
-        elif "heard" in said:
-            self._heard.send_nowait(said["heard"])
+        if "peer" in said:
+            if (peer := self._peers.get(said["peer"])) is not None:
+                peer.take(said)
         elif (sender := self._waiting.get(said["id"])) is not None:
             sender.send_nowait(said)
 
 
+class JsPeer:
+    """A client. `called`: the names that its greeter was called with; `heard`: the greetings it heard."""
+
+    def __init__(self, process: JsProcess, number: int) -> None:
+        self.process = process
+        self.peer_id = ""
+        self._number = number
+        self._called, self.called = trio.open_memory_channel[str](math.inf)
+        self._heard, self.heard = trio.open_memory_channel[str](math.inf)
+
+    async def call(self, function: str, *arguments: object, ttl: float = TTL) -> Any:
+        """A compiled function's result; raises CallFailed, PeerGone."""
+        return await self.process.ask(peer=self._number, call=function, args=arguments, ttl=int(ttl * 1000))
+
+    async def serve(self, service_id: str, greeting: str | None) -> None:
+        """Serve a greeter that answers with a greeting, or never."""
+        await self.process.ask(**{"peer": self._number, "serve": service_id, "as": greeting})
+
+    def take(self, said: dict[str, str]) -> None:
+        """An event of this client's."""
+        if "called" in said:
+            self._called.send_nowait(said["called"])
+        else:
+            self._heard.send_nowait(said["heard"])
+
+
 @asynccontextmanager
-async def js_peer(tools: Tools, relay: str) -> AsyncIterator[JsPeer]:
-    """A client of the node at `relay`, a WebSocket multiaddr; killed in the end."""
-    command = [str(tools.node), "--no-deprecation", "peer.mjs", str(tools.compiled), relay]
-    process = await trio.lowlevel.open_process(
-        command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None
-    )
-    peer = JsPeer(process)
+async def process_of_its_own(tools: Tools) -> AsyncIterator[JsProcess]:
+    """For clients that a test kills; killed in the end."""
+    process = JsProcess(tools)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(peer.read)
-            await peer.ready()
-            yield peer
-            nursery.cancel_scope.cancel()
+        async with process.within():
+            yield process
     finally:
-        with trio.CancelScope(shield=True):
-            await peer.kill()
+        process.close()

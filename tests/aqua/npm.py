@@ -30,12 +30,16 @@ class Tools(NamedTuple):
 
 
 def tools() -> Tools:
-    """Install and compile; nothing is installed that already is. Raises Missing when this machine can't."""
+    """Install and compile, unless that has been done already. Raises Missing when this machine can't."""
     install(PROJECT)
     node = node_executable()
     target = PROJECT / "compiled" / "scenarios.js"
     target.parent.mkdir(exist_ok=True)
-    _run(str(node), "compile.mjs", str(SCENARIOS), str(target), folder=PROJECT, timeout=60)
+    mark = target.with_suffix(".made-from")
+    wanted = _digest(SCENARIOS, PROJECT / "compile.mjs", PROJECT / "package-lock.json")
+    if not target.exists() or not mark.exists() or mark.read_text() != wanted:
+        _run(str(node), "compile.mjs", str(SCENARIOS), str(target), folder=PROJECT, timeout=60)
+        mark.write_text(wanted)
     return Tools(node, target, PROJECT / "node_modules" / "@fluencelabs" / "avm" / "dist" / "avm.wasm")
 
 
@@ -43,7 +47,7 @@ def install(project: Path) -> None:
     """`npm ci`, unless node_modules is of this lock file already. Raises Missing."""
     if shutil.which("npm") is None:
         raise Missing("npm isn't installed")
-    wanted = sha256((project / "package-lock.json").read_bytes()).hexdigest()
+    wanted = _digest(project / "package-lock.json")
     modules = project / "node_modules"
     mark = modules / ".installed"
     with (project / "package.json").open() as locked:
@@ -74,6 +78,10 @@ def or_skip(missing: Missing) -> None:
     if os.environ.get("CI"):
         raise missing
     pytest.skip(str(missing))
+
+
+def _digest(*files: Path) -> str:
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def _run(*command: str, folder: Path, timeout: float) -> str:

@@ -8,16 +8,15 @@ import base58
 import pytest
 
 from overlay.identity import Identity
-from tests.aqua.js_peer import CallFailed, js_peer
+from tests.aqua.js_peer import CallFailed, JsProcess
 from tests.aqua.nodes import AquaNetwork, websocket
-from tests.aqua.npm import Tools
 
 pytestmark = pytest.mark.timeout(300)  # the first test also installs
 
 
-async def test_builtins_answer_as_aqua_lib_says(network: AquaNetwork, js: Tools) -> None:
+async def test_builtins_answer_as_aqua_lib_says(network: AquaNetwork, js: JsProcess) -> None:
     relay = network.nodes[0]
-    async with js_peer(js, websocket(relay)) as peer:
+    async with js.peer(websocket(relay)) as peer:
         text = "grüße"
         said = await peer.call("builtins", text, Identity.generate().peer_id)
     assert said["b58"] == base58.b58encode(text.encode()).decode()
@@ -33,8 +32,8 @@ async def test_builtins_answer_as_aqua_lib_says(network: AquaNetwork, js: Tools)
     assert said["signer"] == relay.peer_id
 
 
-async def test_a_call_of_a_missing_service_fails_as_in_the_original(network: AquaNetwork, js: Tools) -> None:
-    async with js_peer(js, websocket(network.nodes[0])) as peer:
+async def test_a_call_of_a_missing_service_fails_as_in_the_original(network: AquaNetwork, js: JsProcess) -> None:
+    async with js.peer(websocket(network.nodes[0])) as peer:
         with pytest.raises(CallFailed) as failed:
             await peer.call("callNobody", "you")
     [error] = failed.value.args

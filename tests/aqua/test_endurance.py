@@ -5,18 +5,17 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.aqua.js_peer import js_peer
+from tests.aqua.js_peer import JsProcess
 from tests.aqua.nodes import AquaNetwork, websocket
-from tests.aqua.npm import Tools
 
 pytestmark = pytest.mark.timeout(300)  # the first test also installs
 
 STREAMS = 1000  # that the original's client takes at the same time; it never closes its side of one
 
 
-async def test_a_client_gets_more_particles_than_it_has_streams(network: AquaNetwork, js: Tools) -> None:
+async def test_a_client_gets_more_particles_than_it_has_streams(network: AquaNetwork, js: JsProcess) -> None:
     times: list[int] = []
-    async with js_peer(js, websocket(network.nodes[0])) as peer, trio.open_nursery() as nursery:
+    async with js.peer(websocket(network.nodes[0])) as peer, trio.open_nursery() as nursery:
 
         async def ask() -> None:
             while len(times) < STREAMS + 50:

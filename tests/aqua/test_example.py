@@ -22,15 +22,15 @@ EXAMPLE = ROOT / "examples" / "aqua"
 
 
 async def test_greeters_are_found_called_and_gone_after_they_stopped(
-    network: AquaNetwork, js: Tools, tmp_path: Path
+    network: AquaNetwork, js_tools: Tools, tmp_path: Path
 ) -> None:
     one, two = websocket(network.nodes[0]), websocket(network.nodes[1])
-    path = f"{js.node.parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{js_tools.node.parent}{os.pathsep}{os.environ['PATH']}"
     install(EXAMPLE)  # npm ci
     environment = environment_of(tmp_path, PATH=path)
     await trio.run_process(["npm", "run", "compile"], cwd=EXAMPLE, env=environment, capture_stdout=True)
     log = tmp_path / "log"
-    provider = (str(js.node), str(EXAMPLE / "provider.mjs"))
+    provider = (str(js_tools.node), str(EXAMPLE / "provider.mjs"))
     async with launched(*provider, one, "Good morning", home=tmp_path, log=log) as first:
         resource_id = await first_line(first)
         async with launched(*provider, two, "Hi", resource_id, home=tmp_path, log=log) as second:
@@ -38,7 +38,7 @@ async def test_greeters_are_found_called_and_gone_after_they_stopped(
 
             async def call() -> list[str]:
                 done = await trio.run_process(
-                    [str(js.node), str(EXAMPLE / "caller.mjs"), one, resource_id, "Ada", "2"],
+                    [str(js_tools.node), str(EXAMPLE / "caller.mjs"), one, resource_id, "Ada", "2"],
                     env=environment,
                     capture_stdout=True,
                 )

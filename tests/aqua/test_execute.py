@@ -5,17 +5,16 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.aqua.js_peer import js_peer
+from tests.aqua.js_peer import JsProcess
 from tests.aqua.nodes import AquaNetwork, websocket
-from tests.aqua.npm import Tools
 from tests.aqua.test_scenarios import label, resolved
 
 pytestmark = pytest.mark.timeout(300)  # the first test also installs
 
 
-async def test_every_provider_on_a_resource_is_called_through_its_relay(network: AquaNetwork, js: Tools) -> None:
+async def test_every_provider_on_a_resource_is_called_through_its_relay(network: AquaNetwork, js: JsProcess) -> None:
     first, second, third = (websocket(node) for node in network.nodes[:3])
-    async with js_peer(js, first) as caller, js_peer(js, second) as polite, js_peer(js, third) as hasty:
+    async with js.peer(first) as caller, js.peer(second) as polite, js.peer(third) as hasty:
         resource_id, errors = await caller.call("createResource", label())
         assert resource_id is not None, errors
         for provider, greeting in ((polite, "Good morning"), (hasty, "Hi")):
@@ -35,9 +34,9 @@ async def test_every_provider_on_a_resource_is_called_through_its_relay(network:
             assert [provider.called.receive_nowait() for _ in range(2)] == [caller.peer_id] * 2
 
 
-async def test_a_provider_without_the_service_leaves_the_others_be(network: AquaNetwork, js: Tools) -> None:
+async def test_a_provider_without_the_service_leaves_the_others_be(network: AquaNetwork, js: JsProcess) -> None:
     first, second = (websocket(node) for node in network.nodes[:2])
-    async with js_peer(js, first) as provider, js_peer(js, second) as empty:
+    async with js.peer(first) as provider, js.peer(second) as empty:
         await provider.serve("a greeter", "Hello")
         resource_id, done, errors = await provider.call("createAndRegister", label(), "", provider.peer_id, "a greeter")
         assert done, errors

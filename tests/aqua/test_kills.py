@@ -10,7 +10,7 @@ import trio
 
 from aqua_compat import connect
 from aqua_compat.cli.node_process import NodeProcess
-from tests.aqua.js_peer import CallFailed, JsPeer, PeerGone, js_peer
+from tests.aqua.js_peer import CallFailed, JsPeer, JsProcess, PeerGone, process_of_its_own
 from tests.aqua.nodes import AquaNetwork, websocket
 from tests.aqua.npm import Tools
 from tests.aqua.test_scenarios import label, resolved
@@ -67,13 +67,13 @@ async def forgotten(node: NodeProcess) -> None:
     await eventually(left, lambda now: now == (0, 0), 30)
 
 
-async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: Tools) -> None:
+async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: JsProcess) -> None:
     dying, behind, other = network.nodes[1], network.nodes[2], network.nodes[3]
     sizes = log_sizes(network)
     async with (
-        js_peer(js, websocket(dying)) as caller,
-        js_peer(js, websocket(behind)) as provider,
-        js_peer(js, websocket(other)) as bystander,
+        js.peer(websocket(dying)) as caller,
+        js.peer(websocket(behind)) as provider,
+        js.peer(websocket(other)) as bystander,
         trio.open_nursery() as nursery,
     ):
         resource_id = await busy_provider(provider)
@@ -104,18 +104,22 @@ async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: To
         await eventually(trio.lowlevel.checkpoint, lambda _: len(outcome) == 2, LIFETIME + 5)
         assert "the bystander's call ended" in outcome
     await network.revive(dying)
-    async with js_peer(js, websocket(dying)) as again:
+    async with js.peer(websocket(dying)) as again:
         await works(again)
     assert complaints(sizes) == []
 
 
-async def test_a_provider_and_a_caller_die_in_the_middle_of_a_call(network: AquaNetwork, js: Tools) -> None:
+async def test_a_provider_and_a_caller_die_in_the_middle_of_a_call(
+    network: AquaNetwork, js: JsProcess, js_tools: Tools
+) -> None:
     near, far = network.nodes[4], network.nodes[5]
     sizes = log_sizes(network)
     async with (
-        js_peer(js, websocket(near)) as bystander,
-        js_peer(js, websocket(near)) as caller,
-        js_peer(js, websocket(far)) as provider,
+        process_of_its_own(js_tools) as of_caller,
+        process_of_its_own(js_tools) as of_provider,
+        js.peer(websocket(near)) as bystander,
+        of_caller.peer(websocket(near)) as caller,
+        of_provider.peer(websocket(far)) as provider,
         trio.open_nursery() as nursery,
     ):
         resource_id = await busy_provider(provider)
@@ -135,8 +139,8 @@ async def test_a_provider_and_a_caller_die_in_the_middle_of_a_call(network: Aqua
                 caller.peer_id,
                 bystander.peer_id,
             }
-        await provider.kill()
-        await caller.kill()
+        of_provider.kill()
+        of_caller.kill()
         await works(bystander)
         greetings, errors = await bystander.call("greetings", resource_id, 1, PATIENCE)
         assert greetings == [], errors

@@ -7,9 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.aqua.js_peer import JsPeer, js_peer
+from tests.aqua.js_peer import JsPeer, JsProcess
 from tests.aqua.nodes import AquaNetwork, websocket
-from tests.aqua.npm import Tools
 from tests.end_to_end.network import eventually
 
 pytestmark = pytest.mark.timeout(300)  # the first test also installs
@@ -36,23 +35,25 @@ async def resolved(peer: JsPeer, resource_id: str, ack: int, count: int) -> list
     return await eventually(resolve, lambda records: len(records) == count, SETTLED)
 
 
-async def test_the_id_of_a_created_resource_is_the_one_that_anyone_computes(network: AquaNetwork, js: Tools) -> None:
-    async with js_peer(js, websocket(network.nodes[0])) as peer:
+async def test_the_id_of_a_created_resource_is_the_one_that_anyone_computes(
+    network: AquaNetwork, js: JsProcess
+) -> None:
+    async with js.peer(websocket(network.nodes[0])) as peer:
         created, computed, errors = await peer.call("createAndIdentify", label())
         assert errors == []
         assert created == computed
 
 
-async def test_a_created_resource_is_got_with_its_id_owner_and_label(network: AquaNetwork, js: Tools) -> None:
-    async with js_peer(js, websocket(network.nodes[1])) as peer:
+async def test_a_created_resource_is_got_with_its_id_owner_and_label(network: AquaNetwork, js: JsProcess) -> None:
+    async with js.peer(websocket(network.nodes[1])) as peer:
         name = label()
         created, resource, errors = await peer.call("createAndGet", name)
         assert resource is not None, errors
         assert (resource["id"], resource["owner_peer_id"], resource["label"]) == (created, peer.peer_id, name)
 
 
-async def test_a_service_of_the_client_is_found_until_it_is_unregistered(network: AquaNetwork, js: Tools) -> None:
-    async with js_peer(js, websocket(network.nodes[2])) as peer:
+async def test_a_service_of_the_client_is_found_until_it_is_unregistered(network: AquaNetwork, js: JsProcess) -> None:
+    async with js.peer(websocket(network.nodes[2])) as peer:
         resource_id, done, errors = await peer.call("createAndRegister", label(), "some value", peer.peer_id, "id")
         assert done, errors
         [record] = await resolved(peer, resource_id, 1, 1)
@@ -67,8 +68,10 @@ async def test_a_service_of_the_client_is_found_until_it_is_unregistered(network
         assert await resolved(peer, resource_id, 2, 0) == []
 
 
-async def test_a_service_of_a_remote_peer_is_found_until_it_is_unregistered(network: AquaNetwork, js: Tools) -> None:
-    async with js_peer(js, websocket(network.nodes[3])) as peer:
+async def test_a_service_of_a_remote_peer_is_found_until_it_is_unregistered(
+    network: AquaNetwork, js: JsProcess
+) -> None:
+    async with js.peer(websocket(network.nodes[3])) as peer:
         host = network.nodes[5].peer_id
         resource_id, done, errors = await peer.call("createAndRegister", label(), "some value", host, "id")
         assert done, errors

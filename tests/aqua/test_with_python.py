@@ -6,9 +6,8 @@ import pytest
 import trio
 
 from aqua_compat import connect
-from tests.aqua.js_peer import js_peer
+from tests.aqua.js_peer import JsProcess
 from tests.aqua.nodes import AquaNetwork, websocket
-from tests.aqua.npm import Tools
 from tests.aqua.test_scenarios import SETTLED, label, resolved
 from tests.end_to_end.network import eventually
 from tests.end_to_end.test_watch import Watcher, watching
@@ -16,8 +15,8 @@ from tests.end_to_end.test_watch import Watcher, watching
 pytestmark = pytest.mark.timeout(300)  # the first test also installs
 
 
-async def test_a_resource_made_in_python_is_resolved_in_aqua(network: AquaNetwork, js: Tools) -> None:
-    async with connect(network.relay()) as aqua, js_peer(js, websocket(network.nodes[4])) as peer:
+async def test_a_resource_made_in_python_is_resolved_in_aqua(network: AquaNetwork, js: JsProcess) -> None:
+    async with connect(network.relay()) as aqua, js.peer(websocket(network.nodes[4])) as peer:
         name = label()
         resource_id, errors = await aqua.createResource(name)
         assert resource_id is not None, errors
@@ -32,8 +31,8 @@ async def test_a_resource_made_in_python_is_resolved_in_aqua(network: AquaNetwor
         assert await resolved(peer, resource_id, 1, 0) == []
 
 
-async def test_a_resource_made_in_aqua_is_resolved_and_watched_in_python(network: AquaNetwork, js: Tools) -> None:
-    async with connect(network.relay()) as aqua, js_peer(js, websocket(network.nodes[5])) as peer:
+async def test_a_resource_made_in_aqua_is_resolved_and_watched_in_python(network: AquaNetwork, js: JsProcess) -> None:
+    async with connect(network.relay()) as aqua, js.peer(websocket(network.nodes[5])) as peer:
         resource_id, errors = await peer.call("createResource", label())
         assert resource_id is not None, errors
         watcher = Watcher(aqua, resource_id)
@@ -54,8 +53,8 @@ async def test_a_resource_made_in_aqua_is_resolved_and_watched_in_python(network
         assert resource.owner_peer_id == peer.peer_id
 
 
-async def test_both_register_on_one_resource_and_see_each_other(network: AquaNetwork, js: Tools) -> None:
-    async with connect(network.relay()) as aqua, js_peer(js, websocket(network.nodes[0])) as peer:
+async def test_both_register_on_one_resource_and_see_each_other(network: AquaNetwork, js: JsProcess) -> None:
+    async with connect(network.relay()) as aqua, js.peer(websocket(network.nodes[0])) as peer:
         resource_id, done, errors = await peer.call("createAndRegister", label(), "Aqua", peer.peer_id, "s")
         assert done, errors
         assert await aqua.registerService(resource_id, "Python", aqua.peer_id, "s") == (True, [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,33 +14,22 @@ import pytest
 import trio
 
 from aqua_compat import connect
+from tests.aqua.npm import Missing, install
 from tests.end_to_end.network import Network, eventually
 from tests.end_to_end.test_announcements import announcer, topics_of
 from tests.end_to_end.test_watch import Watcher, watching
 
 PACKAGE = Path(__file__).parent.parent / "data" / "js"
-INSTALL = 90.0  # seconds for npm
 
 
 @pytest.fixture(scope="module")
-def js_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The watcher with what it needs from npm."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("Node and npm aren't installed")
-    folder = tmp_path_factory.mktemp("js")
-    for file in PACKAGE.iterdir():
-        shutil.copy(file, folder)
+def js_folder() -> Path:
+    """The watcher, with what it needs from npm."""
     try:
-        subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            timeout=INSTALL,
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"npm can't install js-libp2p here: {error}")
-    return folder
+        install(PACKAGE)
+    except Missing as missing:
+        pytest.skip(str(missing))
+    return PACKAGE
 
 
 class JsWatcher:

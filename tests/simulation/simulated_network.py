@@ -49,6 +49,8 @@ class SimulatedNetwork:
         del self.peers[peer_id]
 
     def alive(self) -> list[str]:
+        if not self.down and not self.clients:
+            return list(self.peers)
         return [peer_id for peer_id in self.peers if peer_id not in self.down and peer_id not in self.clients]
 
     def connected(self, one: str, other: str) -> bool:
@@ -182,6 +184,6 @@ class SimulatedPeer:
             await trio.lowlevel.checkpoint()
 
     def _seen(self) -> list[str]:
-        network = self._network
-        alive = network.alive()
-        return [peer_id for peer_id in alive if network.connected(self.peer_id, peer_id)] if network.sides else alive
+        alive, sides = self._network.alive(), self._network.sides
+        mine = sides.get(self.peer_id, 0)
+        return [peer_id for peer_id in alive if sides.get(peer_id, 0) == mine] if sides else alive

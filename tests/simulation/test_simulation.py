@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -17,13 +18,16 @@ from overlay.discovery.keyspace import nearest, resource_position
 from registry.model.values import Record
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from tests.paths import ROOT
-from tests.simulation.scenario import Attempt, possible, run
+from tests.simulation.scenario import Attempt, Report, possible, run
 from tests.simulation.world import World
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 7))  # two more, in `test_a_seed_gives_the_same_trace_in_any_process`
 def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults(seed: int) -> None:
-    report = run(seed)
+    check(run(seed))
+
+
+def check(report: Report) -> None:
     assert report.acknowledged > 100, "hardly anything was written"
     assert report.crashes > 10, "hardly anything went wrong"
 
@@ -33,10 +37,13 @@ def test_the_same_holds_in_a_larger_network() -> None:
 
 
 def test_a_seed_gives_the_same_trace_in_any_process() -> None:
+    """And what was acknowledged is found, and what ended is not, as with the other seeds."""
     with ThreadPoolExecutor() as pool:
-        one, other, of_another_seed = pool.map(_trace, (7, 7, 8), ("1", "2", "1"))
+        one, other, of_another_seed = pool.map(_reported, (7, 7, 8), ("1", "2", "1"))
     assert one == other
-    assert of_another_seed != one
+    assert of_another_seed.trace != one.trace
+    check(one)
+    check(of_another_seed)
 
 
 def test_what_may_be_found_is_the_last_acknowledged_write_or_a_later_attempt() -> None:
@@ -106,9 +113,10 @@ def _repaired(world: World) -> int:
     return sum(node.parts.replication.status().repaired for node in world.up() if node.parts)
 
 
-def _trace(seed: int, hash_seed: str) -> str:
-    """Of a process of its own, in which sets have another order."""
-    program = f"from tests.simulation.scenario import run; print('trace', run({seed}).trace)"
+def _reported(seed: int, hash_seed: str) -> Report:
+    """The run in a process of its own, in which sets have another order. Raises when something didn't hold there."""
+    imports = "import msgspec; from tests.simulation.scenario import run"
+    program = f"{imports}; print(msgspec.json.encode(run({seed})).decode())"
     ran = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
@@ -117,4 +125,4 @@ def _trace(seed: int, hash_seed: str) -> str:
         timeout=120,
         check=True,
     )
-    return ran.stdout.splitlines()[-1].removeprefix("trace ")
+    return msgspec.json.decode(ran.stdout.splitlines()[-1], type=Report)
