@@ -10,8 +10,12 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from registry.errors import StorageError
 from registry.storage.digests import settle
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 MIGRATIONS: Final[tuple[str, ...]] = (
     """
@@ -250,7 +254,10 @@ def _return_space(connection: sqlite3.Connection) -> None:
     (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     if mode != _INCREMENTAL:
         connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
-        connection.execute("VACUUM")
+        try:
+            connection.execute("VACUUM")
+        except sqlite3.Error as error:  # a full disk, a damaged page: the node works all the same
+            _log.warning("a database can't give space back", error=str(error))
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
