@@ -64,10 +64,11 @@ def fill(path: Path, count: int, signed: int) -> None:
             for record in records:
                 transaction.put_state(record, 0)
             if number % 100 == 99:
+                transaction.settle()
                 connection.execute("COMMIT")
                 connection.execute("BEGIN")
+        transaction.settle()
         connection.execute("COMMIT")
-    open_database(path).close()  # which completes what is kept beside the rows
 
 
 async def node_figures(folder: Path, count: int) -> dict[str, float]:

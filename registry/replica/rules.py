@@ -30,7 +30,7 @@ from registry.model.verification import is_expired
 from registry.settings import RegistrySettings
 from registry.storage.transaction import Transaction
 
-COLLECTED_AT_ONCE: Final = 64  # expired rows
+COLLECTED_AT_ONCE: Final = 32  # expired rows
 MAX_SLOTS: Final = 4096  # under one key, ended ones included, of which there is one per record that ever was
 
 

@@ -6,6 +6,8 @@ resources that it moved up for, until a replica has compared them with it, or un
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -18,6 +20,10 @@ from registry.replica.catch_up import PATIENCE
 WINDOW: Final = 8.0  # seconds: a departure is noticed, waited out, and followed by comparisons in turn
 MAX_GONE: Final = 1024
 MAX_COMPARED: Final = 65_536
+MAX_COMPARED_WHERE: Final = 256
+
+Covers = Callable[[int], bool]
+"""Whether a position is in some part of the keyspace."""
 
 
 class Takeover:
@@ -29,6 +35,7 @@ class Takeover:
         self._present = set(network.neighbours())
         self._gone: dict[str, float] = {}
         self._compared: dict[str, float] = {}
+        self._compared_where: deque[tuple[Covers, float]] = deque(maxlen=MAX_COMPARED_WHERE)
         self._progress = Broadcast()
         network.on_membership_change(self._note_change)
 
@@ -39,14 +46,16 @@ class Takeover:
             del self._gone[peer_id]
         if not self._gone:
             self._compared.clear()
+            self._compared_where.clear()
             return False
-        compared = self._compared.get(key_id, -1.0)
+        compared, position = self._compared.get(key_id, -1.0), resource_position(key_id)
+        for covers, since in self._compared_where:
+            if since > compared and covers(position):
+                compared = since
         gone = [peer_id for peer_id, since in self._gone.items() if since >= compared]
         members = self._network.neighbours()
         everyone = {self._network.peer_id, *members, *gone}
-        return bool(gone) and self._network.peer_id not in nearest(
-            resource_position(key_id), sorted(everyone), self._size
-        )
+        return bool(gone) and self._network.peer_id not in nearest(position, sorted(everyone), self._size)
 
     async def wait(self, key_id: str) -> bool:
         """Waits, for a while, until what is here of a resource counts; whether it does."""
@@ -59,6 +68,12 @@ class Takeover:
         """A replica has compared a resource with this node, and sent what was lacking."""
         if self._gone and len(self._compared) < MAX_COMPARED:
             self._compared[key_id] = trio.current_time()
+            self._progress.send()
+
+    def note_compared_where(self, covers: Covers) -> None:
+        """A replica has compared all resources with this node that are where `covers` says."""
+        if self._gone:
+            self._compared_where.append((covers, trio.current_time()))
             self._progress.send()
 
     def _note_change(self) -> None:

@@ -1,10 +1,17 @@
-"""Compares resources with one peer and sends it what it lacks; both ends of the protocol."""
+"""Compares resources with one peer and sends it what it lacks; both ends of the protocol.
+
+Whole ranges of positions are compared by hash trees (`over_ranges`), which tell the resources that differ; those are
+compared by the orders of their states (`with_peer`), and what the other lacks is sent. What it has and we lack it finds
+the same way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
 
+import msgspec
 import structlog
 import trio
 from cachetools import LRUCache
@@ -14,32 +21,53 @@ from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.delta import delta
 from registry.model.expiry_horizon import ExpiryHorizon
+from registry.model.merge import ResourceState
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
-from registry.quorum.recently_sent import RecentlySent
 from registry.replica.replica import Replica
+from registry.replication.hash_tree import Descent, Node, is_prefix
 from registry.replication.messages import (
     COMPARE,
+    COMPARE_RANGES,
     MAX_ENTRIES,
+    MAX_NODES,
+    MAX_RANGES,
     MAX_SUMMARIES,
     REPLICATE,
     CompareAnswer,
     CompareBody,
+    RangesAnswer,
+    RangesBody,
     ReplicateBody,
     Summary,
+    packed,
     size_of,
+    unpacked,
 )
+from registry.replication.ranges import Ranges, covers, difference, intersection, union
+from registry.replication.refusals import Refusals
+from registry.replication.trees import Tree, Trees
+from registry.replication.view import RangeView
 from registry.storage import Store
 
 CALL_TIMEOUT: Final = 10.0  # seconds for one body
 MAX_AWAITED: Final = 10_000  # resources of one caller that differed
 MAX_CALLERS: Final = 256
+MAX_AWAITED_RANGES: Final = 64  # of one caller
 YIELD_AFTER: Final = 16  # resources after which other tasks get their turn
+EPOCH: Final = 60  # seconds: trees leave out what is too old at a whole minute of the clock, which both ends name alike
+TERMS: Final = 3  # times that a peer may say what else it compares by
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-
 Known = TypeVar("Known")
+
+
+class Compared(NamedTuple):
+    """What came of comparing ranges: resources that a peer lacks or has otherwise, and where it takes nothing."""
+
+    differing: list[str]
+    unwanted: Ranges
 
 
 class ComparisonCounters:
@@ -55,18 +83,73 @@ class ComparisonCounters:
 
 
 class AntiEntropy:
-    """Serves `registry.compare` and `registry.replicate`; `with_peer` is the asking end."""
+    """Serves `registry.ranges`, `registry.compare` and `registry.replicate`; `over_ranges` and `with_peer` ask."""
 
     def __init__(self, network: Network, store: Store, replica: Replica, clock: Clock) -> None:
         self._network = network
         self._store = store
         self._replica = replica
         self._clock = clock
-        self._refused = RecentlySent()
+        self.refusals = Refusals()
+        self.view = RangeView(network, lambda: replica.settings)
+        self._trees = Trees(store, self.refusals)
         self._awaited: LRUCache[str, set[str]] = LRUCache(MAX_CALLERS)
+        self._awaited_ranges: LRUCache[str, list[Ranges]] = LRUCache(MAX_CALLERS)
         self.counters = ComparisonCounters()
+        network.serve(COMPARE_RANGES, self._serve_ranges)
         network.serve(COMPARE, self._serve_compare)
         network.serve(REPLICATE, self._serve_replicate)
+
+    async def over_ranges(self, peer_id: str, ranges: Ranges, *, last: bool) -> Compared:
+        """Compares all that is in some ranges (`MAX_RANGES` at most) with what a peer has there; sends nothing of it.
+
+        With `last` this is all for now, unless something differs. Raises CallFailed, InvalidValue for a malformed
+        answer, StorageError.
+        """
+        settings = self._replica.settings
+        epoch = epoch_of(self._clock(), settings.clock_skew)
+        horizon, unwanted, told = ExpiryHorizon.at(epoch, settings), Ranges(), None
+        for _ in range(TERMS):
+            tree = await self._trees.build(peer_id, ranges, horizon)
+            if not tree.key_ids:
+                if last:
+                    await self._send(peer_id, [], last=True)
+                return Compared([], unwanted)
+            body = RangesBody(epoch, told, packed(ranges), tree.hashes.digest(), (), last)
+            answer = await self._ask_ranges(peer_id, body)
+            if answer.horizon is None and answer.ranges is None:
+                self.counters.resources += len(tree.key_ids)
+                differing = [] if answer.same else await self._descend(peer_id, body, tree, answer)
+                if last and not (answer.same or differing):
+                    await self._send(peer_id, [], last=True)
+                return Compared(differing, unwanted)
+            if answer.horizon is not None:
+                told = horizon = horizon.stricter(answer.horizon)
+            if answer.ranges is not None:
+                taken = unpacked(answer.ranges)
+                unwanted = union(unwanted, difference(ranges, taken))
+                ranges = intersection(ranges, taken)[:MAX_RANGES]
+        raise InvalidValue("a peer never says by what it compares ranges")
+
+    async def _descend(self, peer_id: str, body: RangesBody, tree: Tree, answer: RangesAnswer) -> list[str]:
+        """The resources that differ, when the roots do: `answer` has the peer's."""
+        descent, asked = Descent(tree.hashes), [b""]
+        while True:
+            if len(answer.nodes) != len(asked):
+                raise InvalidValue("a peer told of other nodes than it was asked for")
+            for prefix, node in zip(asked, answer.nodes, strict=True):
+                try:
+                    descent.told(prefix, Node(*node))
+                except ValueError as error:
+                    raise InvalidValue(str(error)) from error
+            if not descent.ahead:
+                return [tree.key_ids[entry] for entry in descent.differing]
+            asked = descent.ahead[:MAX_NODES]
+            del descent.ahead[:MAX_NODES]
+            answer = await self._ask_ranges(peer_id, msgspec.structs.replace(body, root=b"", prefixes=tuple(asked)))
+
+    async def _ask_ranges(self, peer_id: str, body: RangesBody) -> RangesAnswer:
+        return parse(await self._call(peer_id, COMPARE_RANGES, build(body)), RangesAnswer)
 
     async def with_peer(self, peer_id: str, key_ids: Sequence[str], *, last: bool) -> list[str]:
         """Compares these resources with a peer's and sends what it lacks. `last` says that this is all for now.
@@ -89,14 +172,9 @@ class AntiEntropy:
         """Asks a peer what it has of the first of these; returns what it lacks, and how many were compared."""
         now = int(self._clock())
         horizon = ExpiryHorizon.at(now, self._replica.settings)
-        entries = []
-        for number, key_id in enumerate(key_ids, start=1):
-            entries.append((key_id, await self._store.digest(key_id, horizon)))
-            if number % YIELD_AFTER == 0:
-                await trio.lowlevel.checkpoint()
-        answer = parse(
-            await self._call(peer_id, COMPARE, build(CompareBody(now, horizon, tuple(entries)))), CompareAnswer
-        )
+        digests = await self._store.digests(key_ids, horizon)
+        body = CompareBody(now, horizon, tuple((key_id, digests[key_id]) for key_id in key_ids))
+        answer = parse(await self._call(peer_id, COMPARE, build(body)), CompareAnswer)
         compared = min(answer.compared, len(key_ids))
         if compared < 1:
             raise InvalidValue("the answer to a comparison compares nothing")
@@ -110,10 +188,20 @@ class AntiEntropy:
                 continue
             mine = horizon.stricter(answer.horizon).alive(await self._store.resource(key_ids[summary.number]))
             if mine.digest() != summary.digest:
-                missing = [Item(*write) for write in delta(mine, summary.orders())]
-                items.extend(item for item in missing if not self._refused.knows(peer_id, item))
+                items.extend(self._acceptable(peer_id, mine, summary))
             await trio.lowlevel.checkpoint()
         return items, compared
+
+    def _acceptable(self, peer_id: str, mine: ResourceState, summary: Summary) -> list[Item]:
+        """What the peer lacks of a resource and didn't refuse lately."""
+        missing = [Item(*write) for write in delta(mine, summary.orders())]
+        wanted = [item for item in missing if not self.refusals.knows(peer_id, item.state or item.key_or_tombstone)]
+        if mine.key is not None:
+            if summary.key is not None:
+                self.refusals.forget(peer_id, mine.key)
+            elif missing and not wanted:  # what it refused, it refused with the key
+                self.refusals.remember(peer_id, mine.key.id, mine.key)
+        return wanted
 
     async def _send(self, peer_id: str, items: Sequence[Item], *, last: bool) -> None:
         start = 0
@@ -129,7 +217,7 @@ class AntiEntropy:
             errors = parse(await self._call(peer_id, REPLICATE, build(body)), PutAnswer).errors
             for item, error in zip(batch, errors, strict=False):
                 if error and not (error.kind.is_temporary or error.code == Code.NOT_RESPONSIBLE):
-                    self._refused.remember(peer_id, item)
+                    self.refusals.remember(peer_id, item.key_id, item.state or item.key_or_tombstone)
                 if error:
                     _log.debug(
                         "a replica refused a repair",
@@ -160,6 +248,7 @@ class AntiEntropy:
             _log.warning("a peer's clock differs too much to compare with it", peer=caller, seconds=request.now - now)
             raise Refusal(Code.CLOCK, f"this peer's clock says {now}, yours {request.now}")
         horizon = request.horizon.stricter(ExpiryHorizon.at(now, settings))
+        digests = await self._known(self._store.digests([key_id for key_id, _ in request.entries], horizon))
         summaries: list[Summary] = []
         slots = compared = 0
         for number, (key_id, digest) in enumerate(request.entries):
@@ -169,7 +258,7 @@ class AntiEntropy:
             if not self._replica.ingest.is_responsible(key_id):
                 summaries.append(Summary(number, wanted=False))
                 continue
-            if await self._known(self._store.digest(key_id, horizon)) == digest:
+            if digests[key_id] == digest:
                 self._note_compared(caller, [key_id])
             else:
                 resource = horizon.alive(await self._known(self._store.resource(key_id)))
@@ -179,6 +268,39 @@ class AntiEntropy:
             if number % YIELD_AFTER == 0:
                 await trio.lowlevel.checkpoint()
         return build(CompareAnswer(horizon, compared, tuple(summaries)))
+
+    async def _serve_ranges(self, caller: str, body: object) -> object:
+        try:
+            request = parse(body, RangesBody)
+            ranges = unpacked(request.ranges)
+        except InvalidValue as error:
+            raise Refusal(Code.INVALID, str(error)) from error
+        if not all(map(is_prefix, request.prefixes)):
+            raise Refusal(Code.INVALID, "malformed RangesBody: a prefix has steps of four bits")
+        settings = self._replica.settings
+        ahead = request.epoch - epoch_of(self._clock(), settings.clock_skew)
+        if abs(ahead) > EPOCH + 2 * max(settings.clock_skew, 1):
+            _log.warning("a peer's clock differs too much to compare with it", peer=caller, seconds=ahead)
+            raise Refusal(Code.CLOCK, f"your clock is {ahead} seconds ahead of this peer's")
+        mine = ExpiryHorizon.at(request.epoch, settings)
+        horizon = request.horizon or mine
+        taken = self.view.taken()
+        other_rules, too_much = mine.stricter(horizon) != horizon, bool(difference(ranges, taken))
+        if other_rules or too_much:
+            told = packed(taken)[:MAX_RANGES] if too_much else None
+            return build(RangesAnswer(False, horizon=mine if other_rules else None, ranges=told))
+        tree = await self._known(self._trees.for_caller(caller, ranges, horizon, anew=bool(request.root)))
+        if not request.root:
+            return build(RangesAnswer(False, tuple(tree.node(prefix) for prefix in request.prefixes)))
+        if tree.digest() != request.root:
+            awaited = self._awaited_ranges.setdefault(caller, [])
+            del awaited[: max(len(awaited) - MAX_AWAITED_RANGES + 1, 0)]
+            awaited.append(ranges)
+            return build(RangesAnswer(False, (tree.node(b""),)))
+        self._note_ranges_compared(caller, [ranges])
+        if request.last:
+            self._note_all_compared(caller)
+        return build(RangesAnswer(True))
 
     async def _known(self, query: Awaitable[Known]) -> Known:
         try:
@@ -196,10 +318,20 @@ class AntiEntropy:
         if request.items:
             answer = await self._replica.take(caller, PutBody(request.items), keyless=True)
         if request.last:
-            self._note_compared(caller, self._awaited.pop(caller, set()))
-            if caller in self._network.members():
-                self._replica.catch_up.note_compared()
+            self._note_all_compared(caller)
         return answer
+
+    def _note_all_compared(self, caller: str) -> None:
+        """A peer has compared all that it meant to, and sent what was lacking here."""
+        self._note_compared(caller, self._awaited.pop(caller, set()))
+        self._note_ranges_compared(caller, self._awaited_ranges.pop(caller, []))
+        if caller in self._network.members():
+            self._replica.catch_up.note_compared()
+
+    def _note_ranges_compared(self, caller: str, several: Iterable[Ranges]) -> None:
+        if caller in self._network.members():
+            for ranges in several:
+                self._replica.takeover.note_compared_where(partial(covers, ranges))
 
     def _await_items(self, caller: str, key_id: str) -> None:
         """Remembers that a resource differs: it counts as compared once the caller has sent what is lacking here."""
@@ -211,3 +343,9 @@ class AntiEntropy:
         if caller in self._network.members():
             for key_id in key_ids:
                 self._replica.takeover.note_compared(key_id)
+
+
+def epoch_of(now: float, clock_skew: int) -> int:
+    """The time at which what lives is compared: a whole minute so late that by no clock anything that lives then has
+    been collected yet."""
+    return (int(now) + clock_skew) // EPOCH * EPOCH + EPOCH

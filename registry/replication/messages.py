@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Sequence
+from itertools import islice, pairwise
 from typing import Annotated, Any, Final, Self
 
 import msgspec
 
+from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
+from registry.errors import InvalidValue
 from registry.model.delta import Orders
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.model.values import Record, digest_of
 from registry.protocol.messages import Entries, Name
+from registry.replication.hash_tree import DEEPEST, DIGEST, ENTRY, LEAF
+from registry.replication.ranges import Range, Ranges
 
 COMPARE: Final = "registry.compare"
 REPLICATE: Final = "registry.replicate"
+COMPARE_RANGES: Final = "registry.ranges"
 MAX_ENTRIES: Final = 512  # resources of one comparison
 MAX_SUMMARIES: Final = 1024  # slots told of in one answer, unless one resource has more
+MAX_RANGES: Final = 1024
+MAX_NODES: Final = 512  # of one answer, 140 kB
 MAX_SLOTS: Final = 3584  # told of one resource; what lies beyond is sent whether it is lacking or not
 
 Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Bound = Annotated[bytes, msgspec.Meta(max_length=POSITION_BYTES)]
+SentRanges = Annotated[tuple[tuple[Bound, Bound], ...], msgspec.Meta(max_length=MAX_RANGES)]
 
 
 class SlotSummary(msgspec.Struct, frozen=True, array_like=True):
@@ -115,6 +125,61 @@ class ReplicateBody(msgspec.Struct, frozen=True, array_like=True):
 
     items: Entries
     last: bool
+
+
+class RangesBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.ranges`: asks for nodes of the hash tree over what the callee knows in these ranges of positions.
+
+    What was signed too long before `epoch` isn't counted: by the callee's own rules, or as `horizon` says.
+    `root`: the digest of the caller's own root, with which a comparison begins; nothing is told when it is the
+    callee's as well, and `last` says that this would be all for now.
+    """
+
+    epoch: Seconds
+    horizon: ExpiryHorizon | None
+    ranges: SentRanges
+    root: Annotated[bytes, msgspec.Meta(max_length=DIGEST)]
+    prefixes: Annotated[
+        tuple[Annotated[bytes, msgspec.Meta(max_length=DEEPEST)], ...], msgspec.Meta(max_length=MAX_NODES)
+    ]
+    last: bool
+
+
+class RangesAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """The nodes asked for, or the root when a comparison begins; none when it is `same`.
+
+    None of them either when `horizon` tells of other rules than were asked by, or `ranges` of all that the callee
+    takes, which isn't all that was asked about.
+    """
+
+    same: bool
+    nodes: Annotated[
+        tuple[tuple[bool, Annotated[bytes, msgspec.Meta(max_length=LEAF * ENTRY)]], ...],
+        msgspec.Meta(max_length=MAX_NODES),
+    ] = ()
+    horizon: ExpiryHorizon | None = None
+    ranges: SentRanges | None = None
+
+
+def packed(ranges: Ranges) -> tuple[tuple[bytes, bytes], ...]:
+    """Ranges as they are sent: the bounds without their last zeros, which aligned ones have many of."""
+    return tuple((_packed(part.start), _packed(part.end % 2**POSITION_BITS)) for part in ranges)
+
+
+def unpacked(ranges: Sequence[tuple[bytes, bytes]]) -> Ranges:
+    """Ranges as they came. Raises InvalidValue for what isn't in order."""
+    found = tuple(Range(_unpacked(start), _unpacked(end) or 2**POSITION_BITS) for start, end in ranges)
+    if any(part.start >= part.end for part in found) or any(one.end > other.start for one, other in pairwise(found)):
+        raise InvalidValue("ranges of positions aren't in order")
+    return found
+
+
+def _packed(position: int) -> bytes:
+    return position.to_bytes(POSITION_BYTES, "big").rstrip(b"\0")
+
+
+def _unpacked(bound: bytes) -> int:
+    return int.from_bytes(bound.ljust(POSITION_BYTES, b"\0"), "big")
 
 
 def size_of(body: Any) -> int:

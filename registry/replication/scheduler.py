@@ -1,42 +1,61 @@
 """Decides when this node compares with whom: hourly, as in the original, and at once when a neighbourhood changes.
 
 Rules (docs/design.md, Replication):
-1. A newcomer is compared with for every resource of ours in whose neighbourhood it is; it does the same, so each side
-   sends what the other lacks.
-2. After a departure, for every resource that the departed kept, the peer that moved up is compared with. A departed
-   peer gets some seconds to come back first.
+1. When members come or go, only the ranges of the keyspace are compared whose keepers changed, with whoever became one
+   of them: a newcomer, or a peer that moved up. A newcomer does the same, so each side sends what the other lacks. A
+   departed peer gets some seconds to come back first; then it counts as a newcomer.
+2. Hourly all that this node and another keep is compared, a pair at a time.
 3. A peer that a write didn't reach is compared with for that resource, later and later.
-4. A node that isn't responsible any more compares like the others: so it hands its surplus over.
-5. Of the replicas of a resource the nearest acts first, the others some seconds later: mostly they find nothing to do.
-6. This is background work: two comparisons at a time, with a pause after each that is as long as it took.
+4. A node that isn't a keeper any more takes part in 1: so it hands its surplus over. What is left of it, where this
+   node knows nobody, is compared with its keepers a little at a time, hourly.
+5. Of the keepers of a resource the nearest acts first, the others some seconds later: mostly they find nothing to do.
+6. This is background work: two comparisons at a time, with a pause after each that is as long as it took. Ranges come
+   first; the resources that differ in them are due next.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 import msgspec
 import structlog
 import trio
 
-from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallFailed
 from overlay.tasks import Broadcast, TaskStatus, Wakeup
 from registry.errors import InvalidValue, StorageError
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.protocol.network import Network
 from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.messages import MAX_RANGES
+from registry.replication.ranges import (
+    EVERYWHERE,
+    Block,
+    Range,
+    Ranges,
+    changes,
+    difference,
+    intersection,
+    joined,
+    nearest_within,
+    union,
+    within_reach,
+)
+from registry.replication.trees import pages
 from registry.settings import UpkeepSettings
 from registry.storage import Store
 
-SCANNED_AT_ONCE: Final = 256  # resources
+SURPLUS_AT_ONCE: Final = 256  # resources an hour whose keepers are looked up
 AT_ONCE: Final = 2  # comparisons
 COMPARED_AT_ONCE: Final = 512  # resources of one turn of a peer
 LONGEST_PAUSE: Final = 1.0  # seconds
 UNWANTED_RETRIES: Final = 5  # then the hourly comparison will do
 RETRY_LIMIT: Final = 300.0  # seconds
+_ALWAYS: Final = ExpiryHorizon(-1, -1, -1, -1, -1)
 MAX_FAILED: Final = 10_000  # resources remembered for a peer that writes didn't reach; beyond it, it gets all
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -45,8 +64,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class ReplicationStatus(msgspec.Struct, frozen=True):
     """Tells how far replication has come.
 
-    `pending`: comparisons of a resource with a peer that are due. `settled`: none is, and the members are those that
-    they were made for. The rest is counted since the node's start; `bytes` roughly.
+    `pending`: comparisons of a resource, or of a range of the keyspace, with a peer that are due. `settled`: none is,
+    and the members are those that they were made for. `refused`: what others refused to take lately, and is left out
+    when they are compared with. The rest is counted since the node's start; `bytes` roughly.
     """
 
     settled: bool
@@ -55,6 +75,27 @@ class ReplicationStatus(msgspec.Struct, frozen=True):
     repaired: int
     messages: int
     bytes: int
+    refused: int = 0
+
+
+class _Due:
+    """What is to be compared with one peer: resources, ranges, and hourly everything shared, as it is then."""
+
+    __slots__ = ("everything", "key_ids", "ranges")
+
+    def __init__(self) -> None:
+        self.key_ids: set[str] = set()
+        self.ranges: Ranges = ()
+        self.everything = False
+
+    def __len__(self) -> int:
+        return len(self.key_ids) + len(self.ranges) + self.everything
+
+    def add(self, other: _Due) -> None:
+        """All that is due in `other`."""
+        self.key_ids |= other.key_ids
+        self.ranges = union(self.ranges, other.ranges)
+        self.everything |= other.everything
 
 
 class ReplicationScheduler:
@@ -74,38 +115,47 @@ class ReplicationScheduler:
         self._anti_entropy = anti_entropy
         self._settings = settings
         self._size = neighbourhood_size
+        self._surplus_after = 0  # position up to which rule 4 has come
+        self._unwanted: dict[str, Ranges] = {}
         self._random = randomness
         self._members: set[str] = set()  # those that the pending comparisons are for
         self._departing: dict[str, float] = {}  # gone since
-        self._due: dict[str, set[str]] = {}
-        self._later: dict[str, set[str]] = {}
+        self._due: defaultdict[str, _Due] = defaultdict(_Due)
+        self._later: defaultdict[str, _Due] = defaultdict(_Due)
         self._wait_my_turn = Wakeup()
         self._retries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._under_way: set[str] = set()
-        self._scanning = False
         self._changed = Wakeup()
         self._work = Broadcast()
         self._done = Broadcast()
 
     def status(self) -> ReplicationStatus:
         """Takes a snapshot."""
-        pending = sum(len(key_ids) for due in (self._due, self._later) for key_ids in due.values())
+        pending = sum(len(due) for dues in (self._due, self._later) for due in dues.values())
         pending += len(self._under_way)
-        settled = not (pending or self._scanning or self._departing or self._changed.is_set())
+        settled = not (pending or self._departing or self._changed.is_set())
         settled = settled and self._members == set(self._network.neighbours())
         counters = self._anti_entropy.counters
         return ReplicationStatus(
-            settled, pending, counters.resources, counters.repaired, counters.messages, counters.bytes
+            settled,
+            pending,
+            counters.resources,
+            counters.repaired,
+            counters.messages,
+            counters.bytes,
+            len(self._anti_entropy.refusals),
         )
 
     def note_failure(self, peer_id: str, key_ids: Iterable[str]) -> None:
         """Has these resources compared with a peer that their writes didn't reach (rule 3)."""
         if peer_id == self._network.peer_id or peer_id not in self._network.neighbours():
             return  # rule 1 will bring it what it missed
-        due = self._due.setdefault(peer_id, set())
-        if len(due) < MAX_FAILED:
-            due.update(key_ids)
+        due = self._due[peer_id]
+        if len(due.key_ids) < MAX_FAILED:
+            due.key_ids.update(key_ids)
+        else:
+            due.everything = True
         self._postpone(peer_id)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -119,19 +169,32 @@ class ReplicationScheduler:
             task_status.started()
 
     async def replicate(self) -> int:
-        """Compares every resource with its whole neighbourhood; how many comparisons that were. Nobody is asked twice
-        at once: what is due to a peer already is not made due again."""
-        made_due = 0
-        after: str | None = ""
-        while after is not None:
-            page, after = await self._page(after)
-            for key_id in page:
-                for peer_id in await self._network.neighbourhood(key_id, self._size):
-                    made_due += self._make_due(peer_id, key_id)
-            self._wake()
-            while any(self._due.values()) and self._has_work():  # a page at a time: what is due takes memory
-                await self._done.wait()
-        return made_due
+        """Compares all that this node keeps with everyone who keeps it too; with how many peers that was."""
+        peers = set(self._network.neighbours())
+        for peer_id in sorted(peers):
+            self._due[peer_id].everything = True
+        async for key_id in self._some_surplus():
+            for peer_id in await self._network.neighbourhood(key_id, self._size):
+                if peer_id != self._network.peer_id:
+                    self._due[peer_id].key_ids.add(key_id)
+                    peers.add(peer_id)
+        self._wake()
+        while self._has_work():
+            await self._done.wait()
+        return len(peers)
+
+    async def _some_surplus(self) -> AsyncIterator[str]:
+        """The next few resources here that this node isn't a keeper of, in turn (rule 4)."""
+        elsewhere = difference(EVERYWHERE, self._anti_entropy.view.kept())
+        ahead = intersection(elsewhere, (Range(self._surplus_after, EVERYWHERE[0].end),))
+        count, self._surplus_after = 0, 0
+        async for page in pages(self._store, ahead, _ALWAYS):
+            for place in page:
+                yield place.key_id
+                count += 1
+                if count == SURPLUS_AT_ONCE:
+                    self._surplus_after = int.from_bytes(place.position, "big") + 1
+                    return
 
     def _note_change(self) -> None:
         """Notes who has gone: even after a short absence, writes may have been missed."""
@@ -158,76 +221,54 @@ class ReplicationScheduler:
             for peer_id in came | went:
                 self._departing.pop(peer_id, None)
             if came or went:
-                await self._scan(came, went)
+                self._make_changes_due(came, went)
 
     def _next_departure(self) -> float:
         if not self._departing:
             return math.inf
         return min(self._departing.values()) + self._settings.departure_grace
 
-    async def _scan(self, came: set[str], went: set[str]) -> None:
-        self._scanning = True
+    def _make_changes_due(self, came: set[str], went: set[str]) -> None:
+        """Rules 1, 4 and 5."""
+        here, view = self._network.peer_id, self._anti_entropy.view
+        before, after = view.with_us(self._members - came), view.with_us((self._members - went) | came)
         for peer_id in went:
             self._members.discard(peer_id)
             self._forget(peer_id)
-        try:
-            after: str | None = ""
-            while after is not None:
-                page, after = await self._page(after)
-                for key_id in page:
-                    await self._make_due_after(key_id, came, went)
-        except StorageError as error:
-            _log.error("can't see what to replicate", error=str(error))
-        self._scanning = False
+        now: defaultdict[str, list[Block]] = defaultdict(list)
+        later: defaultdict[str, list[Block]] = defaultdict(list)
+        reach = within_reach(view.own, before, after, reach=view.reach)
+        for block, were, are in changes(before, after, self._size, reach):
+            behind = are - were - {here}
+            for part, first in nearest_within(block, {peer_id: after[peer_id] for peer_id in are & were}):
+                for peer_id in sorted(behind):
+                    (now if first == here else later)[peer_id].append(part)
+        for dues, blocks_of in ((self._due, now), (self._later, later)):
+            for peer_id, blocks in blocks_of.items():
+                dues[peer_id].ranges = union(dues[peer_id].ranges, joined(blocks))
         for peer_id in sorted(came):
             if peer_id in self._network.neighbours():
                 self._members.add(peer_id)
-                self._due.setdefault(peer_id, set())  # be it only to say that this is all
+                _ = self._due[peer_id]  # be it only to say that this is all
             else:
                 self._changed.set()
         self._wait_my_turn.set()
         _log.info("neighbours changed", came=len(came), went=len(went), due=sum(map(len, self._due.values())))
         self._wake()
 
-    async def _make_due_after(self, key_id: str, came: set[str], went: set[str]) -> None:
-        keepers = await self._network.neighbourhood(key_id, self._size)
-        behind = came.intersection(keepers)
-        if went:
-            behind |= set(keepers).difference(nearest(resource_position(key_id), [*keepers, *sorted(went)], self._size))
-        first = next((peer_id for peer_id in keepers if peer_id not in behind), None)
-        for peer_id in sorted(behind):
-            if first == self._network.peer_id:
-                self._make_due(peer_id, key_id)
-            elif peer_id != self._network.peer_id:
-                self._later.setdefault(peer_id, set()).add(key_id)
-
-    async def _page(self, after: str) -> tuple[list[str], str | None]:
-        """Reads a page of resources; also returns where the next page begins, None after the last."""
-        page = await self._store.read(lambda transaction: transaction.key_ids(after, SCANNED_AT_ONCE))
-        return page, page[-1] if len(page) == SCANNED_AT_ONCE else None
-
-    def _make_due(self, peer_id: str, key_id: str) -> int:
-        if peer_id == self._network.peer_id:
-            return 0
-        due = self._due.setdefault(peer_id, set())
-        if key_id in due:
-            return 0
-        due.add(key_id)
-        return 1
-
     async def _take_turns(self) -> None:
         """Makes due what others of the neighbourhood should have compared first (rule 5)."""
         while True:
             await self._wait_my_turn.wait()
             await trio.sleep(self._settings.turn * self._random.uniform(0.75, 1.25))
-            later, self._later = self._later, {}
-            for peer_id, key_ids in later.items():
+            later, self._later = self._later, defaultdict(_Due)
+            for peer_id, due in later.items():
                 if peer_id in self._network.neighbours():
-                    self._due.setdefault(peer_id, set()).update(key_ids)
+                    self._due[peer_id].add(due)
             self._wake()
 
     def _forget(self, peer_id: str) -> None:
-        for of_peer in (self._due, self._later, self._retries, self._not_before):
+        for of_peer in (self._due, self._later, self._unwanted, self._retries, self._not_before):
             of_peer.pop(peer_id, None)
 
     def _wake(self) -> None:
@@ -265,28 +306,54 @@ class ReplicationScheduler:
 
     async def _compare_some(self, peer_id: str) -> None:
         due = self._due.pop(peer_id)
-        batch = sorted(due)[:COMPARED_AT_ONCE]
-        rest = due.difference(batch)
-        if rest:
-            self._due[peer_id] = rest
         try:
-            unwanted = await self._anti_entropy.with_peer(peer_id, batch, last=not rest)
+            if due.everything or due.ranges:
+                await self._compare_ranges(peer_id, due)
+            else:
+                await self._compare_resources(peer_id, due)
         except (CallFailed, InvalidValue, StorageError) as error:
             if peer_id in self._network.neighbours():
                 _log.info("a comparison failed", peer=peer_id, error=str(error))
-                self._due.setdefault(peer_id, set()).update(batch)
+                self._due[peer_id].add(due)
                 self._postpone(peer_id)
         except Exception:  # of one comparison; raised on, it would end the node
             _log.exception("a comparison failed", peer=peer_id)
-        else:
-            await self._try_unwanted_again(peer_id, unwanted)
 
-    async def _try_unwanted_again(self, peer_id: str, unwanted: Sequence[str]) -> None:
+    async def _compare_ranges(self, peer_id: str, due: _Due) -> None:
+        shared = self._anti_entropy.view.shared_with(peer_id) if due.everything else ()
+        ranges = union(due.ranges, shared)
+        batch, rest = ranges[:MAX_RANGES], ranges[MAX_RANGES:]
+        is_last = not (rest or due.key_ids)
+        compared = await self._anti_entropy.over_ranges(peer_id, batch, last=is_last)
+        if compared.unwanted:
+            asked_for = intersection(compared.unwanted, due.ranges)
+            self._unwanted[peer_id] = union(self._unwanted.get(peer_id, ()), asked_for)
+        if rest or due.key_ids or compared.differing:
+            left = self._due[peer_id]
+            left.ranges = union(left.ranges, rest)
+            left.key_ids.update(due.key_ids, compared.differing)
+        else:
+            await self._try_unwanted_again(peer_id, [], is_all=True)
+
+    async def _compare_resources(self, peer_id: str, due: _Due) -> None:
+        batch = sorted(due.key_ids)[:COMPARED_AT_ONCE]
+        rest = due.key_ids.difference(batch)
+        if rest:
+            self._due[peer_id].key_ids |= rest
+        unwanted = await self._anti_entropy.with_peer(peer_id, batch, last=not rest)
+        await self._try_unwanted_again(peer_id, unwanted, is_all=not rest)
+
+    async def _try_unwanted_again(self, peer_id: str, unwanted: Sequence[str], *, is_all: bool) -> None:
         """Compares again later what the peer said it isn't responsible for: for some seconds after a change, peers see
         differently who is near."""
         kept = [key_id for key_id in unwanted if peer_id in await self._network.neighbourhood(key_id, self._size)]
-        if kept and self._retries.get(peer_id, 0) < UNWANTED_RETRIES:
-            self._due.setdefault(peer_id, set()).update(kept)
+        ranges = self._unwanted.pop(peer_id, ()) if is_all else ()
+        if ranges and peer_id in self._network.neighbours():
+            ranges = intersection(ranges, self._anti_entropy.view.kept_by(peer_id))
+        if (kept or ranges) and self._retries.get(peer_id, 0) < UNWANTED_RETRIES:
+            due = self._due[peer_id]
+            due.key_ids.update(kept)
+            due.ranges = union(due.ranges, ranges)
             self._postpone(peer_id)
         else:
             self._retries.pop(peer_id, None)

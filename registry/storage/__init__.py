@@ -1,6 +1,6 @@
 """One SQLite file per node: what was acknowledged is in it."""
 
-from registry.storage.store import Store, open_store
-from registry.storage.transaction import Change, StoredKey, StoredState, Transaction
+from registry.storage.store import NOTHING, Store, open_store
+from registry.storage.transaction import Change, Place, StoredKey, StoredState, Transaction
 
-__all__ = ["Change", "Store", "StoredKey", "StoredState", "Transaction", "open_store"]
+__all__ = ["NOTHING", "Change", "Place", "Store", "StoredKey", "StoredState", "Transaction", "open_store"]

@@ -220,7 +220,7 @@ A state is replaced by deleting and inserting it, since these two fire the trigg
 """
 
 _INCREMENTAL: Final = 2  # SQLite's number of that mode of auto_vacuum
-_SETTLED_AT_ONCE: Final = 1024  # resources
+_WITH_DIGESTS: Final = 4  # the version that brought digests of what older ones stored
 BUSY_TIMEOUT: Final = 5.0  # seconds that a second process may hold the file, e.g. a backup
 
 
@@ -236,7 +236,6 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         _migrate(connection, path)
-        _settle(connection)
     except sqlite3.Error as error:
         connection.close()
         raise StorageError(
@@ -268,14 +267,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             "install that version"
         )
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
-
-
-def _settle(connection: sqlite3.Connection) -> None:
-    """Computes what a migration left to be computed; a process that is stopped meanwhile goes on at its next start."""
-    while True:
-        connection.execute("BEGIN IMMEDIATE")
-        settled = settle(connection, _SETTLED_AT_ONCE)
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number};")
+        if version < _WITH_DIGESTS <= number:
+            settle(connection)
         connection.execute("COMMIT")
-        if not settled:
-            return

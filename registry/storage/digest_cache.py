@@ -1,4 +1,7 @@
-"""Digests of resources as of the last commit, so that comparing what didn't change costs next to nothing."""
+"""Digests of the resources of which some part is too old to be compared, so that each is computed once.
+
+Of others the database has the digest. A node keeps what is too old until it is collected, for a day at most.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,23 @@ CACHED_DIGESTS: Final = 65_536
 
 
 class DigestCache:
-    """Forgets what was used longest ago. A digest holds until the oldest signature in the resource is too old."""
+    """Forgets what was used longest ago. A digest holds until the oldest signature that it counts is too old itself."""
 
     def __init__(self) -> None:
-        self._entries: LRUCache[str, tuple[bytes, ExpiryHorizon]] = LRUCache(CACHED_DIGESTS)
+        self._entries: LRUCache[str, tuple[bytes, ExpiryHorizon, ExpiryHorizon]] = LRUCache(CACHED_DIGESTS)
 
     def get(self, key_id: str, horizon: ExpiryHorizon) -> bytes | None:
         """The digest of what lives under `horizon`, if it is known."""
         entry = self._entries.get(key_id)
         if entry is None:
             return None
-        digest, oldest = entry
-        return digest if oldest.all_after(horizon) else None
+        digest, since, oldest = entry
+        return digest if horizon.stricter(since) == horizon and oldest.all_after(horizon) else None
 
-    def remember(self, key_id: str, resource: ResourceState) -> bytes:
-        """The digest of a resource of which everything lives."""
-        digest = resource.digest()
-        self._entries[key_id] = digest, oldest_of(resource)
+    def remember(self, key_id: str, horizon: ExpiryHorizon, alive: ResourceState) -> bytes:
+        """The digest of what lives of a resource under `horizon`."""
+        digest = alive.digest()
+        self._entries[key_id] = digest, horizon, oldest_of(alive)
         return digest
 
     def forget(self, key_id: str) -> None:

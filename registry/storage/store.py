@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,12 +27,13 @@ from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
 from registry.storage.digests import settle
 from registry.storage.resource_cache import ResourceCache
-from registry.storage.transaction import Change, Transaction
+from registry.storage.transaction import Change, Place, Transaction
 
 Result = TypeVar("Result")
 
 MAX_QUEUED: Final = 4096  # writes; beyond it writers wait for the disk
 MAX_COMMIT: Final = 512  # writes in one transaction: a bound on what one failure or one fsync delays
+NOTHING: Final = ResourceState().digest()  # of a resource of which nothing is known
 VACUUMED_AT_ONCE: Final = 64  # pages, while writes wait
 
 _OWN_FAULTS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -95,14 +96,22 @@ class Store:
             self._cache.remember(key_id, state)
         return state
 
-    async def digest(self, key_id: str, horizon: ExpiryHorizon) -> bytes:
-        """The digest of what lives under a key id, as of the last commit. Raises StorageError."""
-        known = self._digests.get(key_id, horizon)
+    async def digests(self, key_ids: Sequence[str], horizon: ExpiryHorizon) -> dict[str, bytes]:
+        """The digests of what lives under these key ids, as of the last commit. Raises StorageError."""
+        places = await self.read(lambda transaction: transaction.digests(key_ids, horizon))
+        found = dict.fromkeys(key_ids, NOTHING)
+        found.update({place.key_id: await self.digest_at(place, horizon) for place in places})
+        return found
+
+    async def digest_at(self, place: Place, horizon: ExpiryHorizon) -> bytes:
+        """The digest of what lives at a place as it was read, `NOTHING` when nothing does. Raises StorageError."""
+        if place.is_alive:
+            return place.digest
+        known = self._digests.get(place.key_id, horizon)
         if known is not None:
             return known
-        resource = await self.resource(key_id)
-        alive = horizon.alive(resource)
-        return self._digests.remember(key_id, resource) if alive is resource else alive.digest()
+        resource = await self.resource(place.key_id)
+        return self._digests.remember(place.key_id, horizon, horizon.alive(resource))
 
     def cached_resource(self, key_id: str) -> ResourceState | None:
         """`resource`, when that needs no disk."""

@@ -30,14 +30,15 @@ from registry.model.values import (
     decode_state,
     encode,
 )
-from registry.storage.digests import position_bytes, settle
+from registry.storage.digests import NEVER, position_bytes, settle
 
 _HISTORY_PRUNED_EVERY = 256  # events, and as many go at once when there are too many
 _PLACES_IN = """
     SELECT positions.position, key_id, digest,
         hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ?
     FROM positions CROSS JOIN resources USING (key_id)
-    WHERE positions.position >= ? AND positions.position <= ? ORDER BY positions.position, key_id LIMIT ?
+    WHERE (positions.position, positions.key_id) > (?, ?) AND positions.position <= ?
+    ORDER BY positions.position, positions.key_id LIMIT ?
 """
 _EXPIRED_BY_HOST, _EXPIRED_BY_ISSUER = (
     f"""
@@ -178,10 +179,12 @@ class Transaction:
         )
         return [key_id for (key_id,) in rows]
 
-    def places_in(self, first: bytes, last: bytes, horizon: ExpiryHorizon, count: int) -> list[Place]:
+    def places_in(
+        self, first: bytes, last: bytes, horizon: ExpiryHorizon, count: int, *, after: str = ""
+    ) -> list[Place]:
         """The first `count` resources whose positions are `first` to `last` (32 bytes, both included), in order of
-        position."""
-        rows = self._connection.execute(_PLACES_IN, (*msgspec.structs.astuple(horizon), first, last, count))
+        position and id; of those at `first` the ones whose ids follow `after`."""
+        rows = self._connection.execute(_PLACES_IN, (*_times(horizon), first, after, last, count))
         return [Place(position, key_id, digest, bool(alive)) for position, key_id, digest, alive in rows]
 
     def digests(self, key_ids: Sequence[str], horizon: ExpiryHorizon) -> list[Place]:
@@ -191,7 +194,7 @@ class Transaction:
             row = self._connection.execute(
                 "SELECT digest, hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? FROM resources"
                 " WHERE key_id = ?",
-                (*msgspec.structs.astuple(horizon), key_id),
+                (*_times(horizon), key_id),
             ).fetchone()
             if row is not None:
                 found.append(Place(position_bytes(key_id), key_id, row[0], bool(row[1])))
@@ -238,7 +241,8 @@ class Transaction:
         if free == 0:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return 0
-        self._connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        # Not `execute`, which would take only the first of its steps: they have no columns.
+        self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
         return int(min(free, pages) * size)
 
     def used_bytes(self) -> int:
@@ -434,6 +438,11 @@ class Transaction:
     def _total(self, name: str) -> int:
         (amount,) = self._connection.execute("SELECT amount FROM totals WHERE name = ?", (name,)).fetchone()
         return int(amount)
+
+
+def _times(horizon: ExpiryHorizon) -> tuple[int, ...]:
+    """The times of a horizon that a peer may have made up, as far as SQLite knows such numbers."""
+    return tuple(min(max(time, -NEVER), NEVER) for time in msgspec.structs.astuple(horizon))
 
 
 def _stored_key(row: tuple[bytes, int, int]) -> StoredKey:

@@ -227,17 +227,6 @@ def test_a_database_of_the_third_schema_migrates_with_its_data(tmp_path: Path) -
         }
 
 
-def test_a_migration_that_was_stopped_before_all_digests_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "registry.sqlite"
-    of_the_third_schema(path)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(f"{database.MIGRATIONS[THIRD]} PRAGMA user_version = {THIRD + 1};")
-    with closing(open_database(path)) as connection:
-        places = Transaction(connection).places_in(FIRST, LAST, ALWAYS, 100)
-        assert len(places) == 4
-        assert all(len(place.digest) == 32 for place in places)
-
-
 # History
 
 

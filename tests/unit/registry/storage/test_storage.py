@@ -479,15 +479,19 @@ def test_a_place_where_no_file_can_be_is_refused_with_the_path(tmp_path: Path) -
         open_database(tmp_path)
 
 
-def damage_all_but_the_schemas_page(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+def damage_all_but_the_schemas_pages(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        roots = connection.execute("SELECT rootpage FROM sqlite_schema WHERE rootpage > 1").fetchall()
+    with path.open("r+b") as file:
+        for (page,) in roots:
+            file.seek(4096 * (page - 1))
+            file.write(b"\xff" * 4096)
 
 
 async def test_a_file_with_damaged_pages_gives_storage_errors(path: Path) -> None:
     async with open_store(path) as store:
         await store.write(puts(*(a_record(KEY.id, issuer=identity(number)) for number in range(50, 90))))
-    damage_all_but_the_schemas_page(path)
+    damage_all_but_the_schemas_pages(path)
     async with open_store(path) as store:
         for _ in range(2):
             with pytest.raises(StorageError):

@@ -1,0 +1,272 @@
+"""Which parts of the keyspace have which replicas: pure arithmetic over members' positions.
+
+The *keepers* of a position are the `size` members nearest to it. In an aligned block of the keyspace, of 2**height
+positions, a member's distance is told apart from another's by its bits above `height`, unless these are equal: so the
+keepers are the same everywhere in the block when the last of them and the first who isn't one differ in those bits.
+Blocks in which they don't are cut in half. So the keyspace falls into blocks with keepers each, and what a change of
+the members changes is told by the blocks, without looking at a single key (docs/design.md, Replication).
+
+A member sees only those around itself: completely in the smallest aligned subtree around it with `HOME_SIZE` members,
+and in each farther bucket of which it sees anybody (`overlay.discovery.home`); of others it knows that many are there.
+So it knows where it may be a keeper, or be so within some margin, and who is nearer there; blocks farther away are left
+out. *Limit*: in a network of more members whose ids leave a bucket beyond the home empty, which random ones don't, what
+is there isn't compared by ranges.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from overlay.discovery.home import HOME_SIZE
+from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
+
+Members = Mapping[str, int]
+"""The position of each."""
+Keepers = frozenset[str]
+IsWanted = Callable[["Block"], bool]
+"""Whether anything in a block matters."""
+
+
+class Block(NamedTuple):
+    """The positions from `start` on that share all bits above `height`."""
+
+    start: int
+    height: int
+
+    @property
+    def end(self) -> int:
+        """The first position after it."""
+        return self.start + (1 << self.height)
+
+    def __contains__(self, position: object) -> bool:
+        return isinstance(position, int) and position >> self.height == self.start >> self.height
+
+    def halves(self) -> tuple[Block, Block]:
+        """The two blocks that it consists of."""
+        height = self.height - 1
+        return Block(self.start, height), Block(self.start | 1 << height, height)
+
+
+WHOLE = Block(0, POSITION_BITS)
+
+
+class Range(NamedTuple):
+    """Positions from `start` on, before `end`."""
+
+    start: int
+    end: int
+
+    @property
+    def first_bytes(self) -> bytes:
+        """The first position in it, 32 bytes."""
+        return self.start.to_bytes(POSITION_BYTES, "big")
+
+    @property
+    def last_bytes(self) -> bytes:
+        """The last position in it, 32 bytes."""
+        return (self.end - 1).to_bytes(POSITION_BYTES, "big")
+
+
+Ranges = tuple[Range, ...]
+"""In order, with gaps between them."""
+EVERYWHERE: Ranges = (Range(0, 1 << POSITION_BITS),)
+
+
+class KeeperBlock(NamedTuple):
+    """A block, everywhere in which the same members are nearest."""
+
+    block: Block
+    keepers: Keepers
+
+
+class Change(NamedTuple):
+    """A block, everywhere in which the keepers were `before`, and are `after` now."""
+
+    block: Block
+    before: Keepers
+    after: Keepers
+
+
+class _View(NamedTuple):
+    """What is known of a block's keepers: those that are nearest everywhere in it, and those among whom it isn't
+    decided yet, since they share the bits above the block's height: `open_places` of them are keepers."""
+
+    certain: tuple[str, ...]
+    undecided: tuple[tuple[int, str], ...]
+    open_places: int
+
+    def half(self, block: Block) -> _View:
+        """The view of a half of the block, which is `block`."""
+        if not self.open_places:
+            return self
+        wanted = block.start >> block.height & 1
+        near: list[tuple[int, str]] = []
+        far: list[tuple[int, str]] = []
+        for member in self.undecided:
+            (near if member[0] >> block.height & 1 == wanted else far).append(member)
+        if len(near) > self.open_places:
+            return _View(self.certain, tuple(near), self.open_places)
+        certain = (*self.certain, *(name for _, name in near))
+        left = self.open_places - len(near)
+        if not left or len(far) <= left:
+            return _View((*certain, *(name for _, name in far)) if left else certain, (), 0)
+        return _View(certain, tuple(far), left)
+
+
+def _view_of(members: Members, size: int) -> _View:
+    if len(members) <= size:
+        return _View(tuple(members), (), 0)
+    return _View((), tuple((position, member) for member, position in members.items()), size)
+
+
+def keeper_blocks(members: Members, size: int, is_wanted: IsWanted | None = None) -> Iterator[KeeperBlock]:
+    """The blocks of the keyspace in order, each with its keepers, without those that `is_wanted` says don't matter."""
+    waiting = [(WHOLE, _view_of(members, size))]
+    while waiting:
+        block, view = waiting.pop()
+        if is_wanted is not None and not is_wanted(block):
+            continue
+        if not view.open_places:
+            yield KeeperBlock(block, frozenset(view.certain))
+            continue
+        first, second = block.halves()
+        waiting += [(second, view.half(second)), (first, view.half(first))]
+
+
+def changes(before: Members, after: Members, size: int, is_wanted: IsWanted | None = None) -> Iterator[Change]:
+    """The blocks whose keepers changed when the members did, in order."""
+    waiting = [(WHOLE, _view_of(before, size), _view_of(after, size))]
+    while waiting:
+        block, old, new = waiting.pop()
+        if is_wanted is not None and not is_wanted(block):
+            continue
+        if not old.open_places and not new.open_places:
+            was, now = frozenset(old.certain), frozenset(new.certain)
+            if was != now:
+                yield Change(block, was, now)
+            continue
+        first, second = block.halves()
+        waiting += [(second, old.half(second), new.half(second)), (first, old.half(first), new.half(first))]
+
+
+def within_reach(own: int, *views: Members, reach: int) -> IsWanted:
+    """Tells of a block whether a member at `own` may be among the `reach` nearest to anything in it, in one of the
+    views: to be given to the functions above."""
+    sides = [
+        ([position for position in view.values() if position != own], unknown_buckets(own, view.values()))
+        for view in views
+    ]
+
+    def is_wanted(block: Block) -> bool:
+        height = block.height
+        distance = (own ^ block.start) >> height
+        return any(
+            not unknown >> height & distance
+            and sum((position ^ block.start) >> height < distance for position in positions) < reach
+            for positions, unknown in sides
+        )
+
+    return is_wanted
+
+
+def unknown_buckets(own: int, positions: Iterable[int]) -> int:
+    """The buckets of a member at `own`, as bits, that hold many members of whom its view has none. Bucket i has those
+    whose positions differ from its own first at bit i."""
+    seen = Counter((position ^ own).bit_length() - 1 for position in positions if position != own)
+    count, height = 1, 0
+    while count < HOME_SIZE and height < POSITION_BITS:
+        count += seen[height]
+        height += 1
+    return sum(1 << bucket for bucket in range(height, POSITION_BITS) if not seen[bucket])
+
+
+def shared_ranges(members: Members, own: str, peer_id: str, size: int) -> Ranges:
+    """What both members keep, as one of them, `own`, sees it."""
+    is_wanted = within_reach(members[own], members, reach=size)
+    return joined(
+        block for block, keepers in keeper_blocks(members, size, is_wanted) if own in keepers and peer_id in keepers
+    )
+
+
+def kept_ranges(members: Members, own: str, peer_id: str, size: int, reach: int) -> Ranges:
+    """What a member keeps as `own` sees it, as far as `own` is within `reach` itself."""
+    is_wanted = within_reach(members[own], members, reach=reach)
+    return joined(block for block, keepers in keeper_blocks(members, size, is_wanted) if peer_id in keepers)
+
+
+def nearest_within(block: Block, members: Members) -> Iterator[tuple[Block, str]]:
+    """Cuts a block into those in which one of the members is the nearest, in order, with that member."""
+    waiting = [(block, tuple((position, member) for member, position in members.items()))]
+    # Whoever differs from the block in its highest bits is farther from everything in it.
+    closest = min(((position ^ block.start) >> block.height for position, _ in waiting[0][1]), default=0)
+    waiting = [(block, tuple(m for m in waiting[0][1] if (m[0] ^ block.start) >> block.height == closest))]
+    while waiting:
+        part, candidates = waiting.pop()
+        if not candidates:
+            continue
+        if len(candidates) == 1:
+            yield part, candidates[0][1]
+            continue
+        for half in reversed(part.halves()):
+            wanted = half.start >> half.height & 1
+            near = tuple(member for member in candidates if member[0] >> half.height & 1 == wanted)
+            waiting.append((half, near or candidates))
+
+
+def joined(blocks: Iterable[Block]) -> Ranges:
+    """The ranges that blocks, in order, cover together."""
+    found: list[Range] = []
+    for block in blocks:
+        if found and found[-1].end == block.start:
+            found[-1] = Range(found[-1].start, block.end)
+        else:
+            found.append(Range(block.start, block.end))
+    return tuple(found)
+
+
+def intersection(some: Ranges, others: Ranges) -> Ranges:
+    """What is in both."""
+    found: list[Range] = []
+    mine, theirs = iter(some), iter(others)
+    one, other = next(mine, None), next(theirs, None)
+    while one is not None and other is not None:
+        start, end = max(one.start, other.start), min(one.end, other.end)
+        if start < end:
+            found.append(Range(start, end))
+        if one.end < other.end:
+            one = next(mine, None)
+        else:
+            other = next(theirs, None)
+    return tuple(found)
+
+
+def union(*several: Ranges) -> Ranges:
+    """What is in any of them."""
+    found: list[Range] = []
+    for start, end in sorted(part for ranges in several for part in ranges):
+        if found and found[-1].end >= start:
+            found[-1] = Range(found[-1].start, max(end, found[-1].end))
+        else:
+            found.append(Range(start, end))
+    return tuple(found)
+
+
+def difference(some: Ranges, others: Ranges) -> Ranges:
+    """What is in `some` and not in `others`."""
+    bounds = [0, *(bound for part in others for bound in part), 1 << POSITION_BITS]
+    gaps = tuple(Range(start, end) for start, end in zip(bounds[::2], bounds[1::2], strict=True) if start < end)
+    return intersection(some, gaps)
+
+
+def covers(ranges: Ranges, position: int) -> bool:
+    """Whether a position is in one of the ranges."""
+    low, high = 0, len(ranges)
+    while low < high:
+        middle = (low + high) // 2
+        if ranges[middle].end <= position:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(ranges) and ranges[low].start <= position
