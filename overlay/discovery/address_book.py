@@ -7,6 +7,7 @@ circuits are dialled by other means, and what no transport of ours can dial is o
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from cachetools import LRUCache
@@ -20,6 +21,7 @@ _HOSTS = frozenset({"ip4", "ip6", "dns", "dns4", "dns6"})
 _LONGEST_ADDRESS = 512
 
 
+@lru_cache(maxsize=16_384)  # parsing takes 100 us, and lookups tell the same addresses again and again
 def parse_dialable(text: str) -> tuple[str, str | None]:
     """`text` as (transport address without peer id, peer id or None). Raises `AddressError`."""
     if len(text) > _LONGEST_ADDRESS:

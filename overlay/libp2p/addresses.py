@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Final
 
 from libp2p.abc import IPeerStore
@@ -39,7 +40,7 @@ class KnownAddresses:
             return
         good = self._book.add(peer_id, addresses, in_use=in_use)
         if good:
-            self._peer_store.add_addrs(libp2p_id(peer_id), [Multiaddr(text) for text in good], ADDRESS_LIFETIME)
+            self._peer_store.add_addrs(libp2p_id(peer_id), list(map(_multiaddr, good)), ADDRESS_LIFETIME)
 
     def of(self, peer_id: str) -> list[str]:
         """Multiaddrs known of a peer, without its id; those that led to it lately first."""
@@ -67,11 +68,8 @@ class KnownAddresses:
         except PeerStoreError:
             return good
         for address in addresses[: self._most]:
-            try:
-                transport, named = parse_dialable(str(address))
-            except AddressError:
-                continue
-            if named in (None, peer_id):
+            transport, named = _dialable(address.to_bytes())
+            if transport is not None and named in (None, peer_id):
                 good.append(transport)
         return good
 
@@ -83,6 +81,24 @@ def announced(announce: Sequence[Multiaddr], candidates: list[Multiaddr]) -> lis
     return list(dict.fromkeys(concrete for candidate in candidates for concrete in _spelled_out(candidate)))
 
 
+# Parsing and spelling multiaddrs takes 100 us and more, and the same ones come up in every lookup.
+
+
+@lru_cache(maxsize=16_384)
+def _dialable(address: bytes) -> tuple[str | None, str | None]:
+    """`parse_dialable` of a multiaddr's bytes; no address where that raises."""
+    try:
+        return parse_dialable(str(Multiaddr(address)))
+    except (AddressError, ValueError, LookupError):
+        return None, None
+
+
+@lru_cache(maxsize=16_384)
+def _multiaddr(text: str) -> Multiaddr:
+    return Multiaddr(text)
+
+
+@lru_cache(maxsize=16_384)
 def libp2p_id(peer_id: str) -> ID:
     """A peer's id (base58) as libp2p's type."""
     return ID.from_base58(peer_id)
