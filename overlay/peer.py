@@ -4,7 +4,8 @@ open_peer ── host           py-libp2p: listening, connections, streams, goss
           └─ OverlayPeer.run
              ├─ links         calls to and from every peer
              ├─ topics        joining and leaving topics
-             ├─ bootstrap     joining the network, rejoining it, looking up our own position
+             ├─ lookup        knowing all members around our own position
+             ├─ bootstrap     joining the network, and rejoining it
              ├─ departures    newcomers and lost members: routing table, addresses, more dials before one is given up
              └─ peer_records  publishing where this peer can be reached
 """
@@ -73,7 +74,7 @@ class OverlayPeer:
             Relay(self._links, settings.relaying)
         self._topics = Topics(host.gossip, host.admission, settings.topics)
         self._routing = KadRouting(host, settings, serve=settings.member)
-        self._lookup = Lookup(host, self._links, settings)
+        self._lookup = Lookup(identity, host, self._links, settings)
         self._identity = identity
         self._peer_records = PeerRecords(
             self._links,
@@ -90,7 +91,14 @@ class OverlayPeer:
         self._joined = trio.Event()
         self._loop_lag = LoopLag()
         self._membership_callbacks: list[Callable[[], None]] = []
-        self._departures = Departures(host, self._links, self._routing, settings.dial_timeout, self._note_change)
+        self._departures = Departures(
+            host,
+            self._links,
+            self._routing,
+            settings.dial_timeout,
+            is_neighbour=self._lookup.is_neighbour,
+            when_changed=self._note_change,
+        )
         if settings.member:
             self._links.serve(_FIND_METHOD, self._answer_find)
         if not self._joins_through_others:
@@ -203,7 +211,7 @@ class OverlayPeer:
 
     def is_responsible(self, resource_id: str, count: int) -> bool:
         """Whether this peer is among the `count` members nearest to a resource, as far as it knows; asks nobody."""
-        return self.peer_id in self._lookup.known_nearest(resource_position(resource_id), count)
+        return self._lookup.is_responsible(resource_position(resource_id), count)
 
     def members(self) -> list[str]:
         """Members with an open link, without this peer."""
@@ -300,8 +308,17 @@ class OverlayPeer:
         """Link to a peer whose addresses are known, within `dial_timeout`."""
         await self._links.ensure_link(peer_id, timeout=self._settings.dial_timeout)
 
+    def is_neighbour(self, peer_id: str) -> bool:
+        """Whether a peer lies around our own position, where we need a link to every member."""
+        return self._lookup.is_neighbour(peer_id)
+
+    async def meet_through(self, peer_id: str) -> None:
+        """Ask a linked member for our place in the network, and link with those near it; members only."""
+        if self._settings.member:
+            await self._lookup.meet_through(peer_id)
+
     async def self_lookup(self) -> None:
-        """Look our own position up, so that the members near it and this one know each other; members only."""
+        """Make sure that the members near this one and it know each other; members only."""
         if self._settings.member:
             await self._lookup.self_lookup()
 
@@ -313,6 +330,7 @@ class OverlayPeer:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._links.run)
                 await nursery.start(self._topics.run)
+                nursery.start_soon(self._lookup.run)
                 nursery.start_soon(self._bootstrap.run)
                 nursery.start_soon(self._departures.run)
                 nursery.start_soon(self._peer_records.run)

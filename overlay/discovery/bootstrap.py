@@ -1,12 +1,16 @@
 """Gets a peer into the network and keeps it there.
 
 Rules:
-1. Every bootstrap address has a task that keeps a link to its peer, for ever: the nodes of a network may start in any
-   order, a bootstrap peer that comes later is found, and parts of a network that lost each other meet again.
-2. Retries wait longer each time, up to a limit, with jitter, so that nodes started together don't dial together.
-3. A peer without any live member also tries those that it remembers, for bootstrap peers may be gone for good.
-4. After it joined, after a loss, and from time to time, the peer looks up its own position, so that it and the members
-   near it know each other.
+1. Every bootstrap address is tried until its peer was linked once, for ever: the nodes of a network may start in any
+   order, and a bootstrap peer that comes later is found. Through each that is linked, the peer asks for its own place.
+2. While a bootstrap peer is our neighbour, as all are in a small network, the link to it is kept: one that was started
+   anew, and knows nobody, is found again by those around it. Another may let us go, and isn't troubled.
+3. Every quarter of an hour one bootstrap address at random is asked for our place, so that parts of a network that lost
+   each other meet again.
+4. Retries wait longer each time, up to a limit, with jitter, so that nodes started together don't dial together.
+5. A peer without any live member also tries those that it remembers, for bootstrap peers may be gone for good.
+
+What keeps the members near this peer known to it is `overlay.discovery.home_upkeep`.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ import trio
 from overlay.discovery.address_book import parse_peer_address
 from overlay.errors import OverlayError
 from overlay.settings import OverlaySettings
-from overlay.tasks import Broadcast, TaskStatus, Wakeup
+from overlay.tasks import Broadcast, TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _REMEMBERED_TRIED_AT_ONCE = 3
-_SHORTEST_LOOKUP_INTERVAL = 1.0  # seconds
+_VISIT_INTERVAL = 900.0  # seconds
 _STABLE_AFTER = 5.0  # seconds; a link that ended earlier counts as a failed attempt
 
 
@@ -58,8 +62,12 @@ class BootstrapPeer(Protocol):
         """Open a link to a peer whose addresses are known. Raises `OverlayError`."""
         ...
 
-    async def self_lookup(self) -> None:
-        """Look up our own position and link with those near it."""
+    def is_neighbour(self, peer_id: str) -> bool:
+        """Whether a peer lies where we need a link to everybody."""
+        ...
+
+    async def meet_through(self, peer_id: str) -> None:
+        """Ask a linked peer for our place in the network, and link with those near it."""
         ...
 
 
@@ -73,12 +81,11 @@ class Bootstrap:
         self._settings = settings
         self._random = randomness or random.Random()  # noqa: S311 - jitter, not secrets
         self._changed = Broadcast()
-        self._lookup_due = Wakeup()
+        self._sought = set(settings.bootstrap)  # those that are dialled until they answer
 
     def note_change(self) -> None:
         """To be called whenever a link came up or went down."""
         self._changed.send()
-        self._lookup_due.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the peer in the network until cancelled."""
@@ -86,11 +93,11 @@ class Bootstrap:
             for address in self._settings.bootstrap:
                 nursery.start_soon(self._keep_linked, address)
             nursery.start_soon(self._rejoin)
-            nursery.start_soon(self._self_lookup)
+            nursery.start_soon(self._visit)
             task_status.started()
 
     async def _keep_linked(self, address: str) -> None:
-        """Rules 1 and 2 for one bootstrap address."""
+        """Rules 1, 2 and 4 for one bootstrap address."""
         _, peer_id = parse_peer_address(address)
         if peer_id == self._network.peer_id:
             return  # one list of bootstrap peers for all nodes is fine
@@ -98,12 +105,14 @@ class Bootstrap:
         while True:
             if self._network.is_linked(peer_id):
                 since = trio.current_time()
-                while self._network.is_linked(peer_id):
+                while self._network.is_linked(peer_id) or not self._network.is_neighbour(peer_id):
                     await self._changed.wait()
                 if trio.current_time() - since > _STABLE_AFTER:
                     attempts = 0
+            self._sought.add(address)
             try:
-                await self._network.link_through(address)
+                await self._meet_through(address, peer_id)
+                self._sought.discard(address)
                 # One that lets us in only to drop us isn't dialled in a tight loop.
                 attempts += 1
                 if not self._network.is_linked(peer_id) or attempts > 1:
@@ -114,8 +123,27 @@ class Bootstrap:
                     log.info("a bootstrap peer can't be reached", address=address, attempts=attempts, error=str(error))
                 await self._pause(attempts)
 
-    async def _rejoin(self) -> None:
+    async def _meet_through(self, address: str, peer_id: str) -> None:
+        if not self._network.is_linked(peer_id):
+            await self._network.link_through(address)
+        await self._network.meet_through(peer_id)
+
+    async def _visit(self) -> None:
         """Rule 3."""
+        peers = {address: parse_peer_address(address)[1] for address in self._settings.bootstrap}
+        addresses = [address for address, peer_id in peers.items() if peer_id != self._network.peer_id]
+        while addresses:
+            await trio.sleep(_VISIT_INTERVAL * self._random.uniform(0.75, 1.25))
+            address = self._random.choice(addresses)
+            if address in self._sought:
+                continue
+            try:
+                await self._meet_through(address, peers[address])
+            except OverlayError as error:
+                log.debug("a bootstrap peer can't be asked", address=address, error=str(error))
+
+    async def _rejoin(self) -> None:
+        """Rule 5."""
         attempts = 0
         while True:
             remembered = self._network.remembered_members()
@@ -130,18 +158,6 @@ class Bootstrap:
             if not self._network.members():
                 attempts += 1
                 await self._pause(attempts)
-
-    async def _self_lookup(self) -> None:
-        """Rule 4; at most once a second, however many peers come and go."""
-        while True:
-            with trio.move_on_after(self._settings.lookup_freshness * self._random.uniform(0.5, 0.9)):
-                await self._lookup_due.wait()
-            if self._network.members():
-                try:
-                    await self._network.self_lookup()
-                except OverlayError as error:
-                    log.info("looking up our own position failed", error=str(error))
-                await trio.sleep(_SHORTEST_LOOKUP_INTERVAL * self._random.uniform(1, 1.5))
 
     async def _try_to_link(self, peer_id: str) -> None:
         try:

@@ -1,7 +1,8 @@
 """Members that come and go.
 
-A newcomer is asked for its addresses and entered into the routing table. A member whose link was lost is dialled again
-a few times before it is taken out.
+A newcomer is asked for its addresses and entered into the routing table. The end of a link is no departure: most links
+may be closed to save them, and a contact stays in the table until it can't be dialled. A neighbour, whose link this
+peer needs, is dialled again a few times.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ class Departures:
         links: Links,
         routing: RoutingTable,
         dial_timeout: float,
+        *,
+        is_neighbour: Callable[[str], bool],
         when_changed: Callable[[bool], None],
     ) -> None:
-        """`when_changed(member)` is called whenever a link came up or went down.
+        """`is_neighbour(peer id)`: whether we need a link to it. `when_changed(member)` is called whenever one came up
+        or went down.
 
         Registers itself with `links` and not the other way round, because it also calls and dials over them.
         """
@@ -47,6 +51,7 @@ class Departures:
         self._links = links
         self._routing = routing
         self._dial_timeout = dial_timeout
+        self._is_neighbour = is_neighbour
         self._when_changed = when_changed
         self._remembered: LRUCache[str, None] = LRUCache(_MAX_REMEMBERED)
         self._live: set[str] = set()
@@ -55,6 +60,7 @@ class Departures:
         self._due = Wakeup()
         links.on_up(self._note_up)
         links.on_down(self._note_down)
+        links.on_unreachable(routing.remove)
         links.serve(_ADDRESSES_METHOD, self._answer_addresses)
 
     def remembered(self) -> list[str]:
@@ -86,8 +92,9 @@ class Departures:
         member = peer_id in self._live
         if member:
             self._live.discard(peer_id)
-            self._went.add(peer_id)
             self._came.discard(peer_id)
+            if self._is_neighbour(peer_id):
+                self._went.add(peer_id)
         self._due.set()
         self._when_changed(member)
 
@@ -111,7 +118,7 @@ class Departures:
                 reason = error.reason
             else:
                 return
-        log.info("a member is gone", peer_id=peer_id, reason=reason)
+        log.info("a neighbour is gone", peer_id=peer_id, reason=reason)
         self._routing.remove(peer_id)
 
     async def _answer_addresses(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature

@@ -3,9 +3,10 @@
 Rules (k = 20 members keep a resource; H = k + 8):
 1. *Bucket* i of a member holds the others whose positions differ from its own first at bit i.
 2. The *home* is the smallest aligned subtree around the own position with at least H members, or all of the keyspace
-   where there are fewer; all of it is known and linked. It is never smaller than the subtree in which the estimate of
-   the network's size expects 14 members, so that ids ground close to this member don't shrink it; and it is cut where
-   it would hold more than `MOST_HOME` members.
+   where there are fewer; all of it is known and linked. It is cut where it would hold more than `MOST_HOME` members.
+   What is linked *reaches* farther where the estimate of the network's size expects 14 members in a larger subtree, so
+   that ids ground close to this member don't leave it alone with them. Nothing is claimed of that part: its members
+   link to us only if they estimate the same.
 3. A farther bucket is *thin* when a lookup in it, asking for H, got fewer: then these are all, and they are linked
    too. What we happen to be linked with never says so. It counts as complete while it has fewer than `THIN`.
 4. A neighbourhood is *exact* when each bucket that its members come from is complete: in the home, or thin. Bucket i
@@ -16,6 +17,7 @@ Rules (k = 20 members keep a resource; H = k + 8):
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -42,9 +44,11 @@ class Home:
         self.own = own
         self._buckets: dict[int, dict[str, int]] = {}
         self._thin_since: dict[int, float] = {}
+        self._full: set[int] = set()
         self._confirmed: dict[str, tuple[float, int]] = {}  # when, and how high the home was
         self._expected: float | None = None
         self._height: int | None = None
+        self._reach: int | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -53,13 +57,13 @@ class Home:
         """A verified member that is linked, at its position."""
         if position != self.own:
             self._buckets.setdefault(self.bucket_of(position), {})[member] = position
-            self._height = None
+            self._height = self._reach = None
 
     def remove(self, member: str, position: int) -> None:
         """A member that has gone."""
         bucket = self._buckets.get(self.bucket_of(position), {})
         if bucket.pop(member, None) is not None:
-            self._height = None
+            self._height = self._reach = None
             self._confirmed.pop(member, None)
 
     def bucket_of(self, position: int) -> int:
@@ -68,7 +72,7 @@ class Home:
 
     def note_size(self, expected: float) -> None:
         """How many members the network is estimated to have."""
-        self._expected, self._height = expected, None
+        self._expected, self._reach = expected, None
 
     def note_confirmed(self, member: str, now: float) -> None:
         """`member` told whom it knows near our position, and all of them are linked or couldn't be reached."""
@@ -78,19 +82,28 @@ class Home:
         """A lookup in a bucket outside of the home asked for H members and got `found`."""
         if found < HOME_SIZE:
             self._thin_since[bucket] = now
+            self._full.discard(bucket)
         else:
             self._thin_since.pop(bucket, None)
+            self._full.add(bucket)
 
     @property
     def height(self) -> int:
         """Bits of the home's subtree: positions below 2**height from ours; 256 when it is everything."""
         if self._height is None:
-            self._height = self._measured({})
+            self._height = self._measured({}, floor=0)
         return self._height
 
-    def height_with(self, positions: Iterable[int]) -> int:
-        """What `height` would be if members at these positions were known, too."""
-        return self._measured(Counter(map(self.bucket_of, positions)))
+    @property
+    def reach(self) -> int:
+        """Bits of the subtree whose members are linked: the home, or more where it is full of ground ids."""
+        if self._reach is None:
+            self._reach = self._measured({}, floor=self._floor())
+        return self._reach
+
+    def reach_with(self, positions: Iterable[int]) -> int:
+        """What `reach` would be if members at these positions were known, too."""
+        return self._measured(Counter(map(self.bucket_of, positions)), floor=self._floor())
 
     def members(self) -> dict[str, int]:
         """The home's members but ourselves, with their positions."""
@@ -106,8 +119,11 @@ class Home:
 
     def keeps(self, position: int) -> bool:
         """Whether a link to a member at `position` belongs to what has to be known completely."""
-        bucket = self.bucket_of(position)
-        return bucket < self.height or bucket in self._thin_since
+        return self.keeps_bucket(self.bucket_of(position))
+
+    def keeps_bucket(self, bucket: int) -> bool:
+        """The same of a whole bucket."""
+        return bucket < self.reach or bucket in self._thin_since
 
     def is_confirmed(self, now: float) -> bool:
         """Rule 5; for a home that has grown since, as members left, what was confirmed before says nothing."""
@@ -144,24 +160,52 @@ class Home:
                 return found[:count]
         return found
 
+    def is_among_nearest(self, target: int, count: int) -> bool:
+        """Whether we are among the `count` members nearest to `target`, as far as is known.
+
+        Links that happen to be open in a far bucket say nothing: one in which a lookup found H members holds as many.
+        """
+        before = 0
+        for bucket in walk(self.own ^ target):
+            if bucket is None:
+                return True
+            known = len(self._buckets.get(bucket, ()))
+            before += max(known, HOME_SIZE) if bucket >= self.height and bucket in self._full else known
+            if before >= count:
+                return False
+        return True
+
+    def inside(self, around: int, height: int) -> dict[str, int]:
+        """The members known whose positions differ from `around` only in the last `height` bits, with positions."""
+        bucket = self.bucket_of(around)
+        buckets = [self._buckets.get(bucket, {})] if bucket >= height else list(self._buckets.values())
+        return {m: p for members in buckets for m, p in members.items() if (p ^ around).bit_length() <= height}
+
+    def height_around(self, position: int) -> int:
+        """How high the home of a member at `position` is, as far as we know who is there."""
+        distances = [other ^ position for members in self._buckets.values() for other in members.values()]
+        nearest = heapq.nsmallest(HOME_SIZE, [*distances, self.own ^ position])
+        return nearest[-1].bit_length() if len(nearest) == HOME_SIZE else POSITION_BITS
+
     def _is_thin(self, bucket: int) -> bool:
         return bucket in self._thin_since and len(self._buckets.get(bucket, ())) < THIN
 
-    def _measured(self, more: Mapping[int, int]) -> int:
-        """The home's height, with so many `more` members in each bucket."""
+    def _measured(self, more: Mapping[int, int], *, floor: int) -> int:
+        """The home's height but at least `floor`, with so many `more` members in each bucket."""
         count, height = 1, POSITION_BITS
         for bucket in sorted({*self._buckets, *more}):
             count += len(self._buckets.get(bucket, ())) + more.get(bucket, 0)
             if count >= HOME_SIZE:
-                height = max(bucket + 1, self._floor())
+                height = max(bucket + 1, floor)
                 break
         return self._cut(height, more)
 
     def _floor(self) -> int:
-        if self._expected is None or self._expected <= FLOOR_EXPECTS:
-            return POSITION_BITS if self._expected is not None else 0
-        # The subtree of height h is expected to hold expected / 2**(256 - h) members.
-        return POSITION_BITS - (int(self._expected // FLOOR_EXPECTS).bit_length() - 1)
+        if self._expected is None:
+            return 0
+        # The subtree of height h is expected to hold expected / 2**(256 - h) members; there are those known, at least.
+        expected = max(self._expected, len(self) + 1)
+        return POSITION_BITS - max(int(expected // FLOOR_EXPECTS).bit_length() - 1, 0)
 
     def _cut(self, height: int, more: Mapping[int, int]) -> int:
         count = 1

@@ -1,19 +1,19 @@
 """Finds the live members near a position.
 
 Rules:
-1. A member counts when it is authenticated on an open link. What others tell is only where to look: a peer that others
-   told of is linked to, and so verified, before it is in a result.
-2. A lookup asks the nearest known members for nearer ones until all of the nearest were asked. Peers that couldn't be
-   reached lately are left out, so that results hold live members only.
-3. A completed lookup knows all members in a subtree of the keyspace. While this peer is itself in that subtree and
-   fewer than k members are, every member that joins there links to it, so it keeps knowing all of them for
-   `lookup_freshness` seconds and asks nobody. What a lookup found in other subtrees is believed for a few seconds.
-4. A light client leaves the lookup to one of its nodes.
+1. What this peer knows completely, it answers by itself (`overlay.discovery.home`): for a replica that is nearly always
+   so for its own resources, and in a network of a few dozen for all.
+2. Otherwise a neighbourhood that a lookup found lately serves the positions in it (`overlay.discovery.regions`); after
+   a while only once one of its members said by digest that nothing changed.
+3. Otherwise a recursive lookup over standing links is begun (`overlay.discovery.recursive`), and where its answers are
+   fewer or sparser than the network's size lets expect, an iterative one (`overlay.discovery.iterative`).
+4. What others tell is only where to look. Peers that couldn't be dialled lately are left out.
+5. A light client leaves the lookup to one of its nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import msgspec
 import structlog
@@ -21,9 +21,19 @@ import trio
 from cachetools import TTLCache
 
 from overlay.discovery.address_book import PeerAddresses
+from overlay.discovery.home import Home
+from overlay.discovery.home_upkeep import HomeUpkeep
+from overlay.discovery.home_view import METHOD as HOME_METHOD
+from overlay.discovery.home_view import HomeView, HomeViews
+from overlay.discovery.iterative import IterativeLookup
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES, nearest, peer_position
+from overlay.discovery.recursive import METHOD as ROUTE_METHOD
+from overlay.discovery.recursive import KnownMember, RecursiveLookup
+from overlay.discovery.regions import Region, Regions
+from overlay.discovery.route import MOST_NAMED
+from overlay.discovery.size_estimate import SizeEstimate
 from overlay.errors import CallFailed, PeerIdError, Refusal
-from overlay.identity import public_key_of
+from overlay.identity import Identity, public_key_of
 from overlay.rpc.links import Links
 from overlay.settings import OverlaySettings
 
@@ -31,64 +41,87 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _NEAREST_METHOD = "overlay/nearest"
 _LOOKUP_METHOD = "overlay/lookup"
-_SPARE = 8  # members asked for beyond those wanted, since some of those told of are gone
-_MOST_ASKED_FOR = 64
 _ADDRESSES_TOLD = 4  # of each member
-_FOREIGN_FRESHNESS = 5.0  # seconds for which a lookup of a subtree without this peer is believed
 _MAX_FAILED = 4096
-_MAX_REGIONS = 64
 _ASK_TIMEOUT = 2.0  # seconds
-
-
-class _KnownMember(msgspec.Struct, frozen=True, array_like=True):
-    peer_id: str
-    addresses: tuple[str, ...]
+_PATIENCE_LINKED = 0.5  # seconds until somebody with a link is passed by in an iterative lookup
+_PATIENCE_NEW = 1.5  # the same for somebody who has to be dialled
 
 
 class _Query(msgspec.Struct, frozen=True, array_like=True):
+    """The body of both methods."""
+
     position: bytes
     count: int
-
-
-class _Region(msgspec.Struct, frozen=True):
-    """All members at a distance below 2**height from `target` were known at `time`."""
-
-    target: int
-    height: int
-    time: float
 
 
 class Lookup:
     """Knows members by their positions, and asks others for those that it doesn't know."""
 
-    def __init__(self, addresses: PeerAddresses, links: Links, settings: OverlaySettings) -> None:
+    def __init__(self, identity: Identity, addresses: PeerAddresses, links: Links, settings: OverlaySettings) -> None:
         """Registers itself with `links` and not the other way round, because it also calls over them."""
         self._addresses = addresses
         self._links = links
         self._settings = settings
-        self._own_position = peer_position(addresses.peer_id)
         self._failed: TTLCache[str, None] = TTLCache(_MAX_FAILED, settings.failed_peer_age, timer=trio.current_time)
-        self._regions: list[_Region] = []
-        self._departures = 0
+        self._home = Home(peer_position(addresses.peer_id))
+        self._regions = Regions(trio.current_time)
+        self._size = SizeEstimate()
+        self._recursive = RecursiveLookup(identity, links, self._home, self._described, self._learn)
+        self._upkeep = HomeUpkeep(self._home, self._size, self)
+        self._views = HomeViews(links, self._home, self._described, self._learn, self._upkeep.note_difference)
         links.on_up(self._note_up)
         links.on_down(self._note_down)
         links.on_unreachable(self._note_failed)
         links.serve(_NEAREST_METHOD, self._answer_nearest)
         if settings.member:
             links.serve(_LOOKUP_METHOD, self._answer_lookup)
+            links.serve(ROUTE_METHOD, self._recursive.serve)
+            links.serve(HOME_METHOD, self._views.serve)
+
+    async def run(self) -> None:
+        """Keep this member's home known and linked, until cancelled; a light client has none."""
+        if self._settings.member:
+            await self._upkeep.run()
+
+    # What is known
 
     def members(self) -> list[str]:
         """Members with an open link, without this peer."""
         return [peer_id for peer_id, member in self._links.linked_peers().items() if member]
 
     def neighbours(self) -> list[str]:
-        """Those of them around our own position, who may keep what we keep."""
-        return self.members()
+        """Those of them around our own position, who may keep what we keep: this peer knows all of them."""
+        return [peer_id for peer_id in self.members() if self.is_neighbour(peer_id)]
+
+    def is_neighbour(self, peer_id: str) -> bool:
+        """Whether a peer, linked or not, lies where this one has to know everybody."""
+        return self._home.keeps(peer_position(peer_id))
+
+    def keeps(self, peer_id: str) -> bool:
+        """Whether this peer needs its link to another: a neighbour's, or one of its own far links."""
+        return self.is_neighbour(peer_id) or self._upkeep.is_far_link(peer_id)
 
     def known_nearest(self, position: int, count: int) -> list[str]:
         """The nearest live members as known now, this peer among them when it is one; asks nobody."""
         own = [self._addresses.peer_id] if self._settings.member else []
         return nearest(position, [*own, *self.members()], count)
+
+    def is_responsible(self, position: int, count: int) -> bool:
+        """Whether this peer is among the `count` members nearest to a position, as far as it knows; asks nobody.
+
+        Links beyond those that it has to have decide nothing.
+        """
+        return self._settings.member and self._home.is_among_nearest(position, count)
+
+    def network_size(self) -> float:
+        """How many members the network has, about."""
+        known = len(self._home.members()) + 1
+        if self._home.height == POSITION_BITS:
+            return float(known)
+        return self._size.size or known * 2.0 ** (POSITION_BITS - self._home.height)
+
+    # Looking up
 
     async def nearest(self, position: int, count: int) -> list[str]:
         """The `count` live members nearest to `position`, nearest first; fewer when the network has fewer.
@@ -97,143 +130,198 @@ class Lookup:
         """
         if not self._settings.member:
             return await self._ask_a_node(position, count)
-        if not self._knows_everyone(position, count):
-            with trio.move_on_after(self._settings.lookup_timeout):
-                await self.look_up(position, max(count, self._settings.neighbourhood_size))
-        return self.known_nearest(position, count)
+        if self._home.is_confirmed(trio.current_time()):
+            exact = self._home.exact(position, count, own_name=self._addresses.peer_id)
+            if exact is not None:
+                await trio.lowlevel.checkpoint()
+                return exact
+        region = self._regions.around(position, count)
+        if region is not None and await self._is_so(region):
+            return self._merged(position, region.nearest(position, count), count)
+        found, _ = await self.look_up(position, max(count, self._settings.neighbourhood_size))
+        return found[:count]
 
-    async def look_up(self, position: int, count: int) -> None:
-        """Link to the `count` members nearest to `position`, finding them; remembers the region when it completes."""
-        started = trio.current_time()
-        departures = self._departures
-        asked: set[str] = set()
-        candidates = set(self.members())
-        while True:
-            ahead = [
-                peer_id
-                for peer_id in nearest(position, (peer for peer in candidates if self._is_dialable(peer)), count)
-                if peer_id not in asked
-            ][: self._settings.lookup_parallelism]
-            if not ahead:
-                break
-            asked.update(ahead)
-            async with trio.open_nursery() as nursery:
-                for peer_id in ahead:
-                    nursery.start_soon(self._ask_into, candidates, peer_id, position, count)
-        if departures == self._departures:
-            self._remember(position, count, started)
+    async def look_up(self, position: int, count: int) -> tuple[list[str], bool]:
+        """Ask others for the members nearest to `position`, whatever is known; remembers those found.
+
+        Also tells whether somebody answered who knows that neighbourhood completely. Takes at most `lookup_timeout`.
+        """
+        timeout = self._settings.lookup_timeout / 2
+        result = await self._recursive.find(position, count, timeout=timeout)
+        names, is_exact = result.names(), result.is_exact
+        if not result.is_believable(self.network_size()):
+            log.debug("a lookup's answers are too few or too sparse", answers=result.answers, named=len(names))
+            names, is_exact = await self._iteratively(position, count, names, timeout), False
+        elif (region := result.region(self.network_size())) is not None:
+            height, members = region
+            self._regions.remember(position, height, {name: peer_position(name) for name in members})
+        return self._merged(position, names, count), is_exact
 
     async def self_lookup(self) -> None:
-        """Look our own position up, whatever is known already, within `lookup_timeout`."""
+        """Make sure that the members near this peer and it know each other, within `lookup_timeout`."""
         with trio.move_on_after(self._settings.lookup_timeout):
-            await self.look_up(self._own_position, self._settings.neighbourhood_size)
+            await self._upkeep.run_once()
+
+    async def meet_through(self, peer_id: str) -> None:
+        """Ask a member, who may be of a part of the network that we lost, for our place, and link those it names."""
+        try:
+            names = await self._ask(_LOOKUP_METHOD, peer_id, self._home.own, self._settings.neighbourhood_size)
+        except CallFailed as error:
+            log.debug("a bootstrap peer doesn't tell our place", peer_id=peer_id, error=str(error))
+        else:
+            await self._upkeep.enter(names)
 
     def forget_regions(self) -> None:
         """Believe no earlier lookup any more. For after isolation, when members may have changed unseen."""
         self._regions.clear()
 
-    def _is_dialable(self, peer_id: str) -> bool:
+    async def _is_so(self, region: Region) -> bool:
+        """Whether a region's members are still those that are remembered, as one of them says who is linked."""
+        if self._regions.is_fresh(region):
+            await trio.lowlevel.checkpoint()
+            return True
+        member = next((name for name in region.members if self._links.is_linked(name)), None)
+        self._regions.drop(region)
+        if member is None:
+            await trio.lowlevel.checkpoint()
+            return False
+        try:
+            view = await self._views.ask(member, region.around, region.height, region.members)
+        except CallFailed:
+            return False
+        if not view.is_equal or view.height < region.height:
+            return False
+        self._regions.remember(region.around, region.height, region.members)
+        return True
+
+    def _merged(self, position: int, names: Iterable[str], count: int) -> list[str]:
+        """What others named, without those that can't be dialled, with the members that this peer knows itself."""
+        dialable = [name for name in names if self.is_dialable(name)]
+        return nearest(position, [*dialable, *self.known_nearest(position, count)], count)
+
+    async def _iteratively(self, position: int, count: int, names: Iterable[str], timeout: float) -> list[str]:
+        lookup = IterativeLookup(position, self._addresses.peer_id, count=count)
+        lookup.heard((name, peer_position(name)) for name in (*self.members(), *names) if self.is_dialable(name))
+        progress = trio.Event()
+
+        async def ask(peer_id: str) -> None:
+            try:
+                told = await self._ask(_NEAREST_METHOD, peer_id, position, count)
+            except CallFailed as error:
+                log.debug("a peer didn't answer a lookup", peer_id=peer_id, error=str(error))
+                self._note_failed(peer_id)
+                lookup.failed(peer_id)
+            else:
+                if self._links.linked_peers().get(peer_id, False):
+                    lookup.answered(peer_id, ((name, peer_position(name)) for name in told if self.is_dialable(name)))
+                else:
+                    lookup.failed(peer_id)  # a light client, or gone again
+            progress.set()
+
+        with trio.move_on_after(timeout):
+            async with trio.open_nursery() as nursery:
+                while not lookup.is_done(trio.current_time()):
+                    progress = trio.Event()
+                    for peer_id in lookup.to_ask(trio.current_time(), self._patience):
+                        nursery.start_soon(ask, peer_id)
+                    with trio.move_on_at(lookup.wakes_at()):
+                        await progress.wait()
+                nursery.cancel_scope.cancel()
+        return lookup.found()
+
+    def _patience(self, peer_id: str) -> float:
+        return _PATIENCE_LINKED if self._links.is_linked(peer_id) else _PATIENCE_NEW
+
+    # What upkeep of the home needs
+
+    def is_dialable(self, peer_id: str) -> bool:
+        """Whether a peer is linked, or didn't fail to be dialled lately."""
         return self._links.is_linked(peer_id) or peer_id not in self._failed
 
-    async def _ask_into(self, candidates: set[str], peer_id: str, position: int, count: int) -> None:
+    async def ask_home(self, peer_id: str, around: int, height: int) -> HomeView:
+        """What a member knows of a subtree of the keyspace. Raises `CallFailed`."""
+        return await self._views.ask(peer_id, around, height)
+
+    async def link(self, peer_id: str) -> bool:
+        """Link to a peer; whether it is a member that is linked now. Never raises for what peers do."""
         try:
-            members = await self._ask(_NEAREST_METHOD, peer_id, position, count)
+            return await self._links.ensure_link(peer_id, timeout=self._settings.dial_timeout)
         except CallFailed as error:
-            candidates.discard(peer_id)
-            self._note_failed(peer_id)
-            log.debug("a peer didn't answer a lookup", peer_id=peer_id, error=str(error))
-            return
-        if not self._links.linked_peers().get(peer_id, False):
-            candidates.discard(peer_id)  # a light client, or gone again
-        candidates.update(member.peer_id for member in members)
+            log.debug("a member that others told of can't be linked", peer_id=peer_id, error=str(error))
+            return False
 
-    async def _ask(self, method: str, peer_id: str, position: int, count: int) -> list[_KnownMember]:
-        """The members that `peer_id` says are near, whose addresses are remembered. Raises `CallFailed`."""
-        query = [position.to_bytes(POSITION_BYTES, "big"), min(count + _SPARE, _MOST_ASKED_FOR)]
-        answer = await self._links.call(peer_id, method, query, timeout=_ASK_TIMEOUT)
-        members: list[_KnownMember] = []
-        try:
-            told = msgspec.convert(answer, list[_KnownMember], strict=True)
-        except msgspec.ValidationError:
-            return members
-        for member in told[: _MOST_ASKED_FOR + _SPARE]:
-            try:
-                public_key_of(member.peer_id)
-            except PeerIdError:
-                continue
-            if member.peer_id != self._addresses.peer_id:
-                self._addresses.add_addresses(member.peer_id, member.addresses)
-                members.append(member)
-        return members
-
-    async def _ask_a_node(self, position: int, count: int) -> list[str]:
-        """Rule 4, with fail-over."""
-        for peer_id in self.members():
-            try:
-                members = await self._ask(_LOOKUP_METHOD, peer_id, position, count)
-            except CallFailed as error:
-                log.debug("a node didn't look up", peer_id=peer_id, error=str(error))
-                continue
-            return nearest(position, [member.peer_id for member in members], count)
-        return []
+    # Telling others
 
     async def _answer_nearest(self, caller: str, body: object) -> object:
         query = _parsed(body)
         await trio.lowlevel.checkpoint()
-        return self._as_told(self.known_nearest(int.from_bytes(query.position, "big"), query.count), caller)
+        return self._told(self.known_nearest(int.from_bytes(query.position, "big"), query.count), caller)
 
     async def _answer_lookup(self, caller: str, body: object) -> object:
         query = _parsed(body)
-        return self._as_told(await self.nearest(int.from_bytes(query.position, "big"), query.count), caller)
+        return self._told(await self.nearest(int.from_bytes(query.position, "big"), query.count), caller)
 
-    def _as_told(self, peer_ids: Sequence[str], caller: str) -> list[list[object]]:
-        return [[peer_id, self._told_addresses(peer_id)] for peer_id in peer_ids if peer_id != caller]
+    def _told(self, peer_ids: Iterable[str], caller: str) -> object:
+        described = [self._described(peer_id) for peer_id in peer_ids if peer_id != caller]
+        return [[member.peer_id, list(member.addresses)] for member in described]
 
-    def _told_addresses(self, peer_id: str) -> list[str]:
-        if peer_id == self._addresses.peer_id:
-            return self._addresses.listen_addresses()[:_ADDRESSES_TOLD]
-        return self._addresses.addresses_of(peer_id)[:_ADDRESSES_TOLD]
+    def _described(self, peer_id: str) -> KnownMember:
+        own = peer_id == self._addresses.peer_id
+        known = self._addresses.listen_addresses() if own else self._addresses.addresses_of(peer_id)
+        return KnownMember(peer_id, tuple(known[:_ADDRESSES_TOLD]))
 
-    def _knows_everyone(self, position: int, count: int) -> bool:
-        """Rule 3."""
-        now = trio.current_time()
-        found = self.known_nearest(position, count)
-        radius = (peer_position(found[-1]) ^ position).bit_length() if len(found) == count else POSITION_BITS
-        for region in self._regions:
-            is_home = (self._own_position ^ region.target).bit_length() <= region.height
-            freshness = self._settings.lookup_freshness if is_home else _FOREIGN_FRESHNESS
-            if now - region.time > freshness or max((region.target ^ position).bit_length(), radius) > region.height:
-                continue
-            if not is_home or len(self._within(region)) < self._settings.neighbourhood_size:
-                return True
-        return False
+    # Asking others
 
-    def _within(self, region: _Region) -> list[str]:
-        members = [self._addresses.peer_id, *self.members()]
-        return [peer for peer in members if (peer_position(peer) ^ region.target).bit_length() <= region.height]
+    async def _ask(self, method: str, peer_id: str, position: int, count: int) -> list[str]:
+        query = [position.to_bytes(POSITION_BYTES, "big"), min(count, MOST_NAMED)]
+        answer = await self._links.call(peer_id, method, query, timeout=_ASK_TIMEOUT)
+        try:
+            told = msgspec.convert(answer, list[KnownMember], strict=True)
+        except msgspec.ValidationError:
+            return []
+        return [member.peer_id for member in told[:MOST_NAMED] if self._learn(member)]
 
-    def _remember(self, position: int, count: int, time: float) -> None:
-        found = self.known_nearest(position, count)
-        is_complete = len(found) < count  # fewer than asked for: these are all
-        height = POSITION_BITS if is_complete else (peer_position(found[-1]) ^ position).bit_length() - 1
-        self._regions = [region for region in self._regions if region.target != position][-_MAX_REGIONS + 1 :]
-        self._regions.append(_Region(target=position, height=height, time=time))
+    async def _ask_a_node(self, position: int, count: int) -> list[str]:
+        """Rule 5, with fail-over."""
+        for peer_id in self.members():
+            try:
+                return nearest(position, await self._ask(_LOOKUP_METHOD, peer_id, position, count), count)
+            except CallFailed as error:
+                log.debug("a node didn't look up", peer_id=peer_id, error=str(error))
+        return []
 
-    def _note_up(self, peer_id: str, member: bool) -> None:  # noqa: ARG002 - the callback's signature
+    def _learn(self, member: KnownMember) -> bool:
+        """Remember where somebody is said to be; False for what is no peer, or this one."""
+        try:
+            public_key_of(member.peer_id)
+        except PeerIdError:
+            return False
+        if member.peer_id == self._addresses.peer_id:
+            return False
+        self._addresses.add_addresses(member.peer_id, member.addresses)
+        return True
+
+    # Links that come and go
+
+    def _note_up(self, peer_id: str, member: bool) -> None:
         self._failed.pop(peer_id, None)
+        if member:
+            self._home.add(peer_id, peer_position(peer_id))
+            self._regions.note_member(peer_position(peer_id))
+            self._upkeep.note_up(peer_id)
 
     def _note_down(self, peer_id: str) -> None:
-        """A lost neighbour makes room for others that aren't known yet, if there were k of them."""
-        self._departures += 1
-        position = peer_position(peer_id)
-        self._regions = [
-            region
-            for region in self._regions
-            if region.height == POSITION_BITS or (region.target ^ position).bit_length() > region.height
-        ]
+        """The end of a link is no departure, unless it is one that both need: what others told of another peer stays
+        until that can't be dialled."""
+        was_kept = self.is_neighbour(peer_id)
+        if was_kept:
+            self._regions.forget(peer_id)
+        self._home.remove(peer_id, peer_position(peer_id))
+        self._upkeep.note_down(peer_id, was_kept=was_kept)
 
     def _note_failed(self, peer_id: str) -> None:
         self._failed[peer_id] = None
+        self._regions.forget(peer_id)
 
 
 def _parsed(body: object) -> _Query:
@@ -241,6 +329,6 @@ def _parsed(body: object) -> _Query:
         query = msgspec.convert(body, _Query, strict=True)
     except msgspec.ValidationError as error:
         raise Refusal("malformed", str(error)) from error
-    if len(query.position) != POSITION_BYTES or not 0 < query.count <= _MOST_ASKED_FOR + _SPARE:
-        raise Refusal("malformed", f"a query has a position of 32 bytes and a count of 1 to {_MOST_ASKED_FOR + _SPARE}")
+    if len(query.position) != POSITION_BYTES or not 0 < query.count <= MOST_NAMED:
+        raise Refusal("malformed", f"a query has a position of 32 bytes and a count of 1 to {MOST_NAMED}")
     return query

@@ -223,13 +223,12 @@ class PeerRecords:
             raise Refusal("malformed", str(error)) from error
         if not self._is_fresh(peer_record):
             raise Refusal("stale", "the peer record is old, or the clocks differ too much")
-        near = self._lookup.known_nearest(peer_position(peer_record.peer_id), _KEPT_BY + _SPARE)
         if put.send_on:
             if caller != peer_record.peer_id:
                 raise Refusal("malformed", "only its own peer may have a peer record sent on")
             takers: list[str] = []
             await self._send_on(peer_record, takers)
-        elif self._links.peer_id not in near:
+        elif not self._lookup.is_responsible(peer_position(peer_record.peer_id), _KEPT_BY + _SPARE):
             raise Refusal("not-responsible", "others are nearer to the peer")
         self._keep(peer_record)
         return None

@@ -135,21 +135,34 @@ class RouteResult:
         self.answers = 0
         self.is_exact = False
         """Whether one of those that answered knows the neighbourhood completely, as it says."""
-        self.region: tuple[int, tuple[str, ...]] | None = None
-        """The largest region that an answer told completely: its height, and its members."""
+        self._regions: list[tuple[int, dict[str, int]]] = []
 
     def add(self, answer: RouteAnswer, positions: Iterable[int]) -> None:
         """An answer, and the positions of those that it names, in its order."""
         self.answers += 1
         self.is_exact = self.is_exact or answer.is_exact
-        if answer.height > (self.region[0] if self.region else 0):
-            self.region = answer.height, answer.names
-        for name, position in zip(answer.names[:MOST_NAMED], positions, strict=False):
-            self._names[name] = position ^ self._target
+        told = {
+            name: position ^ self._target for name, position in zip(answer.names[:MOST_NAMED], positions, strict=False)
+        }
+        if answer.is_exact and answer.height > 0:
+            self._regions.append((answer.height, told))
+        self._names.update(told)
 
     def names(self) -> list[str]:
         """The nearest of all that were named, nearest first."""
         return heapq.nsmallest(self._count, self._names, key=self._names.__getitem__)
+
+    def region(self, network_size: float) -> tuple[int, tuple[str, ...]] | None:
+        """The largest region that an answer told completely, and that nothing speaks against: height and members.
+
+        It holds all that other answers name there, and not less than half of the members that a network of this size
+        has in it: a liar empties no part of the keyspace.
+        """
+        for height, told in sorted(self._regions, key=lambda region: -region[0]):
+            inside = {name for name, distance in self._names.items() if distance.bit_length() <= height}
+            if inside <= told.keys() and len(inside) * SPARSE >= network_size / 2.0 ** (POSITION_BITS - height):
+                return height, tuple(inside)
+        return None
 
     def is_believable(self, network_size: float) -> bool:
         """Rule 6. `network_size`: the estimate; with fewer members than asked for, all of them are expected."""

@@ -40,7 +40,7 @@ class KnownAddresses:
             return
         good = self._book.add(peer_id, addresses, in_use=in_use)
         if good:
-            self._peer_store.add_addrs(libp2p_id(peer_id), [Multiaddr(text) for text in good], ADDRESS_LIFETIME)
+            self._peer_store.add_addrs(libp2p_id(peer_id), list(map(_multiaddr, good)), ADDRESS_LIFETIME)
 
     def of(self, peer_id: str) -> list[str]:
         """Multiaddrs known of a peer, without its id; those that led to it lately first."""
@@ -62,21 +62,16 @@ class KnownAddresses:
             self._peer_store.clear_peerdata(libp2p_id(peer_id))
 
     def _identified(self, peer_id: str) -> list[str]:
+        good: list[str] = []
         try:
             addresses = self._peer_store.addrs(libp2p_id(peer_id))
         except PeerStoreError:
-            return []
-        parsed = filter(None, map(_dialable, addresses[: self._most]))
-        return [transport for transport, named in parsed if named in (None, peer_id)]
-
-
-@lru_cache(maxsize=2048)  # writing an address out takes longer than all else that answers a lookup
-def _dialable(address: Multiaddr) -> tuple[str, str | None] | None:
-    """As `parse_dialable`; None for what isn't dialable."""
-    try:
-        return parse_dialable(str(address))
-    except AddressError:
-        return None
+            return good
+        for address in addresses[: self._most]:
+            transport, named = _dialable(address.to_bytes())
+            if transport is not None and named in (None, peer_id):
+                good.append(transport)
+        return good
 
 
 def announced(announce: Sequence[Multiaddr], candidates: list[Multiaddr]) -> list[Multiaddr]:
@@ -86,7 +81,24 @@ def announced(announce: Sequence[Multiaddr], candidates: list[Multiaddr]) -> lis
     return list(dict.fromkeys(concrete for candidate in candidates for concrete in _spelled_out(candidate)))
 
 
-@lru_cache(maxsize=2048)
+# Parsing and spelling multiaddrs takes 100 us and more, and the same ones come up in every lookup.
+
+
+@lru_cache(maxsize=16_384)
+def _dialable(address: bytes) -> tuple[str | None, str | None]:
+    """`parse_dialable` of a multiaddr's bytes; no address where that raises."""
+    try:
+        return parse_dialable(str(Multiaddr(address)))
+    except (AddressError, ValueError, LookupError):
+        return None, None
+
+
+@lru_cache(maxsize=16_384)
+def _multiaddr(text: str) -> Multiaddr:
+    return Multiaddr(text)
+
+
+@lru_cache(maxsize=16_384)
 def libp2p_id(peer_id: str) -> ID:
     """A peer's id (base58) as libp2p's type."""
     return ID.from_base58(peer_id)

@@ -28,7 +28,8 @@ class PlayedNetwork:
         self.linked: set[str] = set()
         self.remembered: list[str] = []
         self.dials: list[tuple[float, str]] = []
-        self.lookups = 0
+        self.met: list[tuple[float, str]] = []
+        self.neighbours = {BOOT}
         self.bootstrap: Bootstrap | None = None
 
     def members(self) -> list[str]:
@@ -51,9 +52,12 @@ class PlayedNetwork:
         self.linked.add(peer_id)
         self.change()
 
-    async def self_lookup(self) -> None:
+    def is_neighbour(self, peer_id: str) -> bool:
+        return peer_id in self.neighbours
+
+    async def meet_through(self, peer_id: str) -> None:
         await trio.lowlevel.checkpoint()
-        self.lookups += 1
+        self.met.append((trio.current_time(), peer_id))
 
     def lose(self, peer_id: str) -> None:
         self.linked.discard(peer_id)
@@ -124,21 +128,35 @@ async def test_an_isolated_peer_tries_the_members_that_it_remembers(
     assert network.linked == {OTHER}
 
 
-async def test_a_peer_looks_itself_up_after_joining_and_from_time_to_time_but_not_all_the_time(
+async def test_a_peer_asks_for_its_place_through_a_bootstrap_peer_and_again_every_quarter_of_an_hour(
     network: PlayedNetwork, autojump_clock: MockClock
 ) -> None:
     await trio.sleep(3600)
-    assert network.lookups == 0
+    assert network.met == []
     network.reachable.add(BOOT)
     await trio.sleep(20)
-    assert network.lookups >= 1
+    assert [peer_id for _, peer_id in network.met] == [BOOT]
     for _ in range(1000):
         network.change()
-    await trio.sleep(1.4)
-    assert network.lookups <= 4
-    lookups = network.lookups
-    await trio.sleep(3600)
-    assert 6 <= network.lookups - lookups <= 13
+    await trio.sleep(60)
+    assert len(network.met) <= 2, "links that come and go ask nobody"
+    met = len(network.met)
+    await trio.sleep(4 * 3600)
+    assert 12 <= len(network.met) - met <= 22
+
+
+async def test_a_bootstrap_peer_that_is_no_neighbour_may_let_us_go(
+    network: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    network.reachable.add(BOOT)
+    await trio.sleep(20)
+    network.neighbours.clear()
+    network.lose(BOOT)
+    dials = len(network.dials)
+    await trio.sleep(600)
+    assert len(network.dials) == dials
+    await trio.sleep(600)
+    assert len(network.dials) == dials + 1
 
 
 def test_delays_grow_to_a_limit_with_jitter() -> None:

@@ -115,9 +115,10 @@ def test_ground_ids_do_not_shrink_a_home_below_what_the_networks_size_lets_expec
     home = Home(0)
     for number in range(1, 100):
         home.add(f"ground {number}", number)
-    assert home.height < 8
+    assert home.reach < 8
     home.note_size(100.0)
-    assert home.height >= POSITION_BITS - 2
+    assert home.reach >= POSITION_BITS - 2
+    assert home.height < 8, "who of that part estimates another size doesn't link to us"
 
 
 def test_a_home_is_cut_where_it_would_hold_too_many() -> None:
@@ -126,6 +127,7 @@ def test_a_home_is_cut_where_it_would_hold_too_many() -> None:
         home.add(str(number), number)
     home.note_size(1.0)
     assert len(home.members()) <= MOST_HOME
+    assert len(home.inside(home.own, home.reach)) <= MOST_HOME
 
 
 def test_a_home_that_grew_because_members_left_has_to_be_confirmed_again() -> None:
@@ -138,7 +140,7 @@ def test_a_home_that_grew_because_members_left_has_to_be_confirmed_again() -> No
     home.remove(str(HOME_SIZE - 1), HOME_SIZE - 1)
     assert home.height == 251
     assert not home.is_confirmed(1.0)
-    assert home.height_with([HOME_SIZE - 1]) < 251
+    assert home.reach_with([HOME_SIZE - 1]) < 251
 
 
 def test_exactness_is_claimed_while_two_of_the_three_nearest_confirmed_the_home_lately() -> None:

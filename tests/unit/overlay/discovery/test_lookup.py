@@ -20,6 +20,7 @@ from tests.unit.overlay.memory_network import MemoryDialler, MemoryNetwork
 
 IDENTITIES = [Identity.from_seed(hashlib.sha256(b"lookup %d" % number).digest()) for number in range(60)]
 WANTED = 5
+SETTLING = 10.0  # seconds
 MEMBER = OverlaySettings(neighbourhood_size=8)
 LIGHT = OverlaySettings(neighbourhood_size=8, member=False)
 
@@ -54,11 +55,14 @@ class Crowd:
         self.network.diallers[identity.peer_id] = dialler
         links = LyingLinks(dialler, settings, member=settings.member)
         links.lies = {}
-        peer = Peer(dialler, links, Lookup(dialler, links, settings), trio.CancelScope())
+        peer = Peer(dialler, links, Lookup(identity, dialler, links, settings), trio.CancelScope())
 
         async def run(*, task_status: TaskStatus[None]) -> None:
             with peer.stop:
-                await links.run(task_status=task_status)
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(links.run)
+                    nursery.start_soon(peer.lookup.run)
+                    task_status.started()
 
         await self.nursery.start(run)
         first = next(iter(self.peers.values()), None)
@@ -83,10 +87,12 @@ class Crowd:
 
 @asynccontextmanager
 async def crowd(count: int) -> AsyncIterator[Crowd]:
+    """Peers that joined one after the other, a few seconds ago."""
     async with trio.open_nursery() as nursery:
         crowd = Crowd(MemoryNetwork(nursery), nursery)
         for identity in IDENTITIES[:count]:
             await crowd.join(identity)
+        await trio.sleep(SETTLING)
         yield crowd
         nursery.cancel_scope.cancel()
 

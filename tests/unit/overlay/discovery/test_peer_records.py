@@ -33,7 +33,7 @@ class Peer:
         self.clock_error = 0.0
         self.links = LyingLinks(dialler, settings, member=settings.member)
         self.links.lies = {}
-        self.lookup = Lookup(dialler, self.links, settings)
+        self.lookup = Lookup(self.identity, dialler, self.links, settings)
         self.peer_records = PeerRecords(
             self.links,
             self.lookup,

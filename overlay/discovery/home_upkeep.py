@@ -1,0 +1,298 @@
+"""Keeps a member's home complete: all who belong into it are linked, and the buckets beyond it known for what they are.
+
+1. A *pass* asks the three nearest members whom they know around them (`overlay.discovery.home_view`), and then, of the
+   home's members, those who live in no part that somebody told: all of the home is told by members who live there and
+   know their own homes. All whom they name that belong into the home, or into a thin bucket, are linked. The pass
+   begins anew while somebody new was found; then those who answered have confirmed the home.
+2. A member whose home isn't confirmed looks its own position up first: whoever one joins through may be far away.
+3. A pass is made at once when the home isn't confirmed, as after joining or a loss, and again 2 seconds after one that
+   found somebody new. In between, one of the three nearest and one neighbour at random are asked every two minutes, by
+   digest; and whoever asked us with another view than ours, soon.
+4. Each bucket outside of the home is looked up once an hour: of fewer than a home's members all are linked; else two of
+   them at random are, through which lookups go. These lookups tell the network's size, too.
+
+Whoever links all members of its thin buckets is known to all in whose homes it is: a bucket has fewer than H members
+just when the home of each of them reaches beyond it, to us.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable
+from typing import Final, Protocol
+
+import structlog
+import trio
+from cachetools import TTLCache
+
+from overlay.discovery.home import CONFIRMERS, HOME_SIZE, Home
+from overlay.discovery.home_view import HomeView, uncovered
+from overlay.discovery.keyspace import POSITION_BITS, peer_position
+from overlay.discovery.size_estimate import SizeEstimate
+from overlay.errors import CallFailed
+from overlay.tasks import Wakeup
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+ROUNDS: Final = 8
+MOST_ASKED: Final = 24
+"""Members asked in one round."""
+LINKED_AT_ONCE: Final = 16
+FAR_LINKS: Final = 2
+REFRESH: Final = 3600.0
+AGAIN: Final = 2.0
+"""Seconds after a pass that found somebody new."""
+INTERVAL: Final = 120.0
+_SHORTEST: Final = 1.0  # seconds between two passes
+_ASKED_BACK: Final = 30.0  # seconds for which a member with another view isn't asked back again
+_MOST_ASKED_BACK: Final = 256
+_BUCKETS_AT_ONCE: Final = 4
+
+
+class Searching(Protocol):
+    """What upkeep needs of the peer whose home it is: satisfied by `overlay.discovery.lookup.Lookup`."""
+
+    def members(self) -> list[str]:
+        """Members with an open link."""
+        ...
+
+    def is_dialable(self, peer_id: str) -> bool:
+        """Whether a peer is linked, or didn't fail to be dialled lately."""
+        ...
+
+    async def ask_home(self, peer_id: str, around: int, height: int) -> HomeView:
+        """What a member knows of a subtree. Raises `CallFailed`."""
+        ...
+
+    async def look_up(self, position: int, count: int) -> tuple[list[str], bool]:
+        """The members nearest to a position, as others tell; and whether one of them knows them completely."""
+        ...
+
+    async def link(self, peer_id: str) -> bool:
+        """Link to a peer; whether it is a member that is linked now."""
+        ...
+
+
+class HomeUpkeep:
+    """Of one member. `run` keeps it; `run_once` is one pass."""
+
+    def __init__(
+        self, home: Home, size: SizeEstimate, peer: Searching, randomness: random.Random | None = None
+    ) -> None:
+        self._home = home
+        self._size = size
+        self._peer = peer
+        self._random = randomness or random.Random()  # noqa: S311 - which far contacts, not secrets
+        self._looked_up: dict[int, float] = {}
+        self._far: dict[int, set[str]] = {}
+        self._differing: set[str] = set()
+        self._asked_back: TTLCache[str, None] = TTLCache(_MOST_ASKED_BACK, _ASKED_BACK, timer=trio.current_time)
+        self._turn = 0
+        self._pass = trio.Lock()
+        self._due = Wakeup()
+
+    def is_far_link(self, member: str) -> bool:
+        """Whether it is one of the two that we chose in its bucket."""
+        return any(member in chosen for chosen in self._far.values())
+
+    def note_up(self, member: str) -> None:  # noqa: ARG002 - who it is doesn't matter
+        """A member was linked: with another among the three nearest, the home has to be confirmed anew."""
+        if not self._home.is_confirmed(trio.current_time()):
+            self._due.set()
+
+    def note_down(self, member: str, *, was_kept: bool) -> None:
+        """A member's link was lost."""
+        for chosen in self._far.values():
+            chosen.discard(member)
+        if was_kept:
+            self._due.set()
+
+    def note_difference(self, member: str) -> None:
+        """A member asked with another view than ours: we may be the one who lacks somebody."""
+        if member not in self._asked_back and len(self._differing) < MOST_ASKED:
+            self._asked_back[member] = None
+            self._differing.add(member)
+            self._due.set()
+
+    async def run(self) -> None:
+        """Keep the home until cancelled."""
+        wait = INTERVAL
+        while True:
+            with trio.move_on_after(wait * self._random.uniform(0.75, 1.0)):
+                await self._due.wait()
+            if not self._peer.members():
+                wait = INTERVAL
+                continue
+            async with self._pass:
+                found = await self._turn_once()
+            wait = AGAIN if found else INTERVAL
+            await trio.sleep(_SHORTEST * self._random.uniform(0.5, 1.0))
+
+    async def run_once(self) -> None:
+        """One whole pass, whatever is confirmed."""
+        async with self._pass:
+            await self._whole_pass()
+
+    async def enter(self, names: Iterable[str]) -> int:
+        """Link those who belong into the home, of members that somebody named; how many those were."""
+        async with self._pass:
+            return await self._link(self._belonging(set(names)))
+
+    async def _turn_once(self) -> int:
+        """What is due now: a whole pass, or a few questions; how many new members were linked."""
+        differing = [member for member in self._peer.members() if member in self._differing]
+        self._differing.clear()
+        if not self._home.is_confirmed(trio.current_time()):
+            return await self._whole_pass()
+        near = self._home.nearest_members(CONFIRMERS)
+        self._turn += 1
+        chosen = {*differing, near[self._turn % len(near)], self._random.choice(self._kept())} if near else set()
+        found, answered = await self._ask(sorted(chosen), [])
+        if not found:
+            for member in answered:
+                self._home.note_confirmed(member, trio.current_time())
+        await self._refresh_buckets()
+        return found
+
+    def _kept(self) -> list[str]:
+        return [name for name in self._peer.members() if self._home.keeps(peer_position(name))] or self._peer.members()
+
+    async def _whole_pass(self) -> int:
+        """Rules 1 and 2."""
+        found = 0
+        if not self._home.is_confirmed(trio.current_time()):
+            names, _ = await self._peer.look_up(self._home.own, HOME_SIZE)
+            found += await self._link(self._belonging(set(names)))
+        for _ in range(ROUNDS):
+            new = await self._round()
+            found += new
+            if not new:
+                break
+        await self._refresh_buckets()
+        return found
+
+    async def _round(self) -> int:
+        """Rule 1, once; how many new members were linked."""
+        covered: list[tuple[int, int]] = []
+        asked: set[str] = set()
+        answered: set[str] = set()
+        found = 0
+        to_ask = self._home.nearest_members(CONFIRMERS)
+        while to_ask and len(asked) < MOST_ASKED:
+            asked.update(to_ask)
+            new, answers = await self._ask(to_ask, covered)
+            found += new
+            answered |= answers
+            here = self._home.inside(self._home.own, self._home.reach)
+            rest = [name for name in uncovered(here, covered) if name not in asked]
+            to_ask = self._random.sample(rest, min(CONFIRMERS, len(rest)))
+        if not found:
+            for member in answered:
+                self._home.note_confirmed(member, trio.current_time())
+        return found
+
+    async def _ask(self, members: Iterable[str], covered: list[tuple[int, int]]) -> tuple[int, set[str]]:
+        """Ask members about what lies around them, link whom they name, and enter what they told into `covered`.
+
+        How many new members were linked, and who answered.
+        """
+        answers: dict[str, HomeView] = {}
+
+        async def ask(member: str) -> None:
+            position = peer_position(member)
+            bucket = self._home.bucket_of(position)
+            # As much of its home as concerns us: our own home, or all of a bucket beyond it.
+            height = min(self._home.height_around(position), max(self._home.reach, bucket))
+            try:
+                answers[member] = await self._peer.ask_home(member, position, height)
+            except CallFailed as error:
+                log.debug("a member didn't tell of its home", member=member, error=str(error))
+            else:
+                covered.append((position, min(height, answers[member].height)))
+
+        async with trio.open_nursery() as nursery:
+            for member in members:
+                nursery.start_soon(ask, member)
+        found = await self._link(self._belonging({name for view in answers.values() for name in view.names}))
+        return found, set(answers)
+
+    def _belonging(self, names: Collection[str]) -> list[str]:
+        """Those that aren't linked and would be in the home, or in a thin bucket, if all of them were."""
+        linked = set(self._peer.members())
+        new = {name: peer_position(name) for name in names if name not in linked and self._peer.is_dialable(name)}
+        new = {name: position for name, position in new.items() if position != self._home.own}
+        reach = self._home.reach_with(new.values())
+        return [
+            name
+            for name, position in new.items()
+            if self._home.bucket_of(position) < reach or self._home.keeps(position)
+        ]
+
+    async def _link(self, names: Iterable[str]) -> int:
+        """Link to peers, several at the same time; how many became linked members."""
+        known = set(self._peer.members())
+        waiting = [name for name in names if name not in known]
+        linked = 0
+
+        async def work() -> None:
+            nonlocal linked
+            while waiting:
+                linked += await self._peer.link(waiting.pop())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(LINKED_AT_ONCE, len(waiting))):
+                nursery.start_soon(work)
+        return linked
+
+    async def _refresh_buckets(self) -> None:
+        """Rule 4."""
+        if self._home.height == POSITION_BITS:
+            self._size.note_all(len(self._home) + 1)
+        due = [bucket for bucket in range(self._home.height, POSITION_BITS) if self._is_due(bucket)]
+        targets: list[int | None] = [None] * self._size.missing if self._home.height < POSITION_BITS else []
+
+        async def work() -> None:
+            while due:
+                await self._refresh(due.pop())
+            while targets:
+                targets.pop()
+                target = self._random.getrandbits(POSITION_BITS)
+                found, _ = await self._peer.look_up(target, HOME_SIZE)
+                self._note_size(target, found)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_BUCKETS_AT_ONCE):
+                nursery.start_soon(work)
+        if self._size.size is not None:
+            self._home.note_size(self._size.size)
+
+    def _is_due(self, bucket: int) -> bool:
+        since = trio.current_time() - self._looked_up.get(bucket, -REFRESH)
+        lacks_far_links = not self._home.keeps_bucket(bucket) and len(self._far.get(bucket, ())) < FAR_LINKS
+        return since >= (INTERVAL / 2 if lacks_far_links else REFRESH)
+
+    async def _refresh(self, bucket: int) -> None:
+        target = self._home.own ^ 1 << bucket ^ self._random.getrandbits(bucket)
+        found, is_exact = await self._peer.look_up(target, HOME_SIZE)
+        inside = [name for name in found if self._home.bucket_of(peer_position(name)) == bucket]
+        if len(inside) < HOME_SIZE:
+            await self._link(name for name in inside if self._peer.is_dialable(name))
+        if not is_exact:
+            return  # whoever answered may know a part only: tried again next time
+        self._note_size(target, found)
+        now = trio.current_time()
+        self._home.note_bucket(bucket, len(inside), now)
+        self._looked_up[bucket] = now
+        if len(inside) < HOME_SIZE:
+            self._far.pop(bucket, None)
+            return
+        chosen = self._far.setdefault(bucket, set())
+        candidates = [name for name in inside if name not in chosen and self._peer.is_dialable(name)]
+        wanted = self._random.sample(candidates, min(max(FAR_LINKS - len(chosen), 0), len(candidates)))
+        for name in wanted:
+            if name in set(self._peer.members()) or await self._peer.link(name):
+                chosen.add(name)
+
+    def _note_size(self, target: int, found: Collection[str]) -> None:
+        if len(found) >= HOME_SIZE:
+            self._size.note(len(found), max(peer_position(name) ^ target for name in found))
