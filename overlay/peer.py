@@ -74,6 +74,7 @@ class OverlayPeer:
             Relay(self._links, settings.relaying)
         self._topics = Topics(host.gossip, host.admission, settings.topics)
         self._routing = KadRouting(host, settings, serve=settings.member)
+        self._links.on_unreachable(self._routing.note_failure)
         self._lookup = Lookup(host, self._links, settings)
         self._identity = identity
         self._peer_records = PeerRecords(
