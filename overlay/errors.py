@@ -48,6 +48,16 @@ class Unreachable(CallFailed):
     default_reason = "unreachable"
 
 
+class PeerFull(Unreachable):
+    """The peer has no place for another link. `others`: members that it named, whose addresses are remembered."""
+
+    default_reason = "the peer has no place for another link"
+
+    def __init__(self, peer_id: str, method: str, reason: str = "", others: tuple[str, ...] = ()) -> None:
+        super().__init__(peer_id, method, reason)
+        self.others = others
+
+
 class ConnectionLost(Unreachable):
     """The connection ended before the answer came: the peer may have served the call."""
 

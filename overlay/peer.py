@@ -26,7 +26,7 @@ from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.discovery.lookup import Lookup
 from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
-from overlay.errors import CallFailed, PeerIdError, Refusal
+from overlay.errors import CallFailed, PeerFull, PeerIdError, Refusal
 from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
 from overlay.libp2p.kad import KadRouting
@@ -69,11 +69,13 @@ class OverlayPeer:
         self._host = host
         self._settings = settings
         self._links = Links(host, settings, settings.member)
+        self._links.on_closed(lambda _: self._note_change(True))
         self._relayed = RelayedRpc(identity, self._links, settings.relaying)
         if settings.member:
             Relay(self._links, settings.relaying)
         self._topics = Topics(host.gossip, host.admission, settings.topics)
         self._routing = KadRouting(host, settings, serve=settings.member)
+        self._links.on_unreachable(self._routing.note_failure)
         self._lookup = Lookup(identity, host, self._links, settings)
         self._identity = identity
         self._peer_records = PeerRecords(
@@ -301,8 +303,21 @@ class OverlayPeer:
         return self._departures.remembered()
 
     async def link_through(self, multiaddr: str) -> None:
-        """Connect and link, within `dial_timeout`."""
-        await self.connect(multiaddr, timeout=self._settings.dial_timeout)
+        """Connect and link, within `dial_timeout`; where all places are taken, to a member that the peer names."""
+        try:
+            await self.connect(multiaddr, timeout=self._settings.dial_timeout)
+        except PeerFull as full:
+            if not any(map(self.is_linked, full.others)):
+                await self._link_any(full)
+
+    async def _link_any(self, full: PeerFull) -> None:
+        """Link to one of the members that a peer named which has no place. Raises `full` when none can be linked."""
+        for peer_id in full.others:
+            try:
+                return await self.link(peer_id)
+            except CallFailed as error:
+                log.debug("a member that a full one named can't be linked", peer_id=peer_id, error=str(error))
+        raise full
 
     async def link(self, peer_id: str) -> None:
         """Link to a peer whose addresses are known, within `dial_timeout`."""

@@ -47,6 +47,32 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for that sign of life. Lower notices frozen peers earlier and loses slow ones more often."""
 
 
+class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many links are kept open, and when those that nobody needs are closed. An open one costs about 0.12 MB."""
+
+    idle: float = 600.0
+    """Seconds without a call after which a link that neither side keeps is closed. Opening it again takes eight round
+    trips and 10 ms of CPU."""
+
+    shortest: float = 3.0
+    """Seconds for which a link lasts at least, however crowded it is."""
+
+    low_water: int = 112
+    """Links to members down to which those that neither side keeps are closed when there are too many."""
+
+    high_water: int = 160
+    """Links to members beyond which that is done."""
+
+    most_members: int = 192
+    """Links to members at which other members are turned away, unless this peer keeps them by its own choice."""
+
+    most_light_clients: int = 1200
+    """Light clients that are linked at the same time; others are turned away."""
+
+    told_when_full: int = 8
+    """Members that a peer that is turned away is told to try."""
+
+
 class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on announcements: how many topics, and what one peer may send."""
 
@@ -158,6 +184,9 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     calls: CallLimits = CallLimits()
     """Bounds and deadlines of the links to other peers."""
 
+    links: LinkLimits = LinkLimits()
+    """How many links are kept open."""
+
     topics: TopicLimits = TopicLimits()
     """Bounds on announcements."""
 
@@ -208,8 +237,8 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_timeout: float = 2.0
     """Seconds for saying goodbye to connected peers before sockets are just closed."""
 
-    protocol_id: str = "/aqua-registry/calls/2"
-    """Protocol of the links; its last part is their version."""
+    protocol_id: str = "/aqua-registry/calls/3"
+    """Protocol of the links; its last part is their major version. Peers tell minor ones when they greet each other."""
 
     kad_protocol_id: str = "/aqua-registry/kad/1.0.0"
     """Protocol of the Kad-DHT, our own, so that this network and the public one stay apart."""

@@ -1,44 +1,25 @@
-"""libp2p's Kad-DHT under our own protocol id: its routing table of known peers, and FIND_NODE with other peers.
+"""libp2p's Kad-DHT under our own protocol id: a routing table of members, and FIND_NODE with other peers.
 
-Members enter the table when their link comes up and leave it when they can't be reached any more. Peers that speak
-the Kad protocol but aren't members (other implementations) enter it when they ask us; they are asked over Kad's own
-protocol. The table's order is that of `overlay.discovery.keyspace`: sha256 of peer ids under XOR.
+Members enter the table when their link comes up and leave it when they can't be reached any more; nobody else does.
+Peers of other implementations may ask us who is near a position, and be asked. The table's order is that of
+`overlay.discovery.keyspace`: sha256 of peer ids under XOR.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
-import structlog
 import trio
-import varint  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
-from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
-from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.discovery.keyspace import nearest
-from overlay.errors import BadFrame, CallTimeout, PeerIdError, StreamBroken, Unreachable
-from overlay.identity import public_key_of
-from overlay.libp2p.addresses import ADDRESS_LIFETIME, libp2p_id
+from overlay.errors import BadFrame, CallTimeout, StreamBroken, Unreachable
+from overlay.libp2p.addresses import libp2p_id
 from overlay.libp2p.host import Host
-from overlay.libp2p.workarounds.own_kad_protocol import kad_dht
-from overlay.rpc.transport import ByteStream
+from overlay.libp2p.kad_messages import LONGEST_ANSWER, KnownPeer, MessageReader, encoded, told
+from overlay.libp2p.kad_server import KadServer
+from overlay.libp2p.workarounds.kademlia_table import KademliaTable
 from overlay.settings import OverlaySettings
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-_LONGEST_ANSWER = 256 * 1024  # bytes
-_PEERS_PER_ANSWER = 64
-
-
-class KnownPeer(msgspec.Struct, frozen=True):
-    """A peer that was heard of, and where it may be reached; nothing says that it lives."""
-
-    peer_id: str
-    addresses: tuple[str, ...]
 
 
 class KadRouting:
@@ -48,54 +29,50 @@ class KadRouting:
         """`serve`: whether others may ask it, as they may ask members but not light clients."""
         self._host = host
         self._settings = settings
-        self._dht = kad_dht(host.libp2p, settings.kad_protocol_id, serve=serve)
+        self._table = KademliaTable(libp2p_id(host.peer_id), host.libp2p)
+        if serve:
+            host.set_stream_handler(settings.kad_protocol_id, KadServer(self._live_nearest).handle)
 
     def __len__(self) -> int:
-        return int(self._dht.routing_table.size())
+        return self._table.size()
 
     def peers(self) -> list[str]:
         """Ids of all peers in the table."""
-        return [str(peer) for peer in self._dht.routing_table.get_peer_ids()]
+        return [str(peer) for peer in self._table.get_peer_ids()]
 
     def nearest(self, position: int, count: int) -> list[KnownPeer]:
         """The `count` known peers nearest to `position`, nearest first, with addresses."""
-        return [
-            KnownPeer(peer_id=peer_id, addresses=tuple(self._host.addresses_of(peer_id)))
-            for peer_id in nearest(position, self.peers(), count)
-        ]
+        return self._with_addresses(nearest(position, self.peers(), count))
 
     async def add(self, peer_id: str) -> None:
-        """Enter a member, or refresh its entry; a full bucket first pings its oldest peer.
+        """Enter a member that is linked, or refresh its entry. A full bucket keeps its older peers while they live.
 
-        Leaves a member out whose addresses aren't known.
+        Leaves a member out whose addresses aren't known: others couldn't be sent there.
         """
-        addresses = [Multiaddr(text) for text in self._host.addresses_of(peer_id)]
-        if not addresses:
-            return  # others couldn't be sent there; its link makes it a member all the same
-        peer = libp2p_id(peer_id)
-        self._host.libp2p.get_peerstore().add_addrs(peer, addresses, ADDRESS_LIFETIME)
-        with trio.move_on_after(self._settings.dial_timeout):
-            await self._dht.routing_table.add_peer(PeerInfo(peer, addresses), skip_server_mode_check=True)
+        await trio.lowlevel.checkpoint()
+        if self._host.addresses_of(peer_id):
+            self._table.enter(PeerInfo(libp2p_id(peer_id), []))  # its addresses are in the book
 
     def remove(self, peer_id: str) -> None:
         """Take a peer out, as one that can't be reached."""
-        self._dht.routing_table.remove_peer(libp2p_id(peer_id))
+        self._table.remove_peer(libp2p_id(peer_id))
+
+    def note_failure(self, peer_id: str) -> None:
+        """A peer couldn't be reached just now: others aren't sent to it, and a newcomer may take its place."""
+        self._table.note_failure(libp2p_id(peer_id))
 
     async def find_node(self, peer_id: str, key: bytes, *, timeout: float) -> list[KnownPeer]:
         """What `peer_id` knows near `key`, asked over Kad's own protocol; `key` is hashed to its position.
 
         For peers that aren't members; members are asked over their link. Raises `CallFailed` of the fitting kind.
         """
-        request = Message()
-        request.type = Message.MessageType.FIND_NODE
-        request.key = key
-        encoded = request.SerializeToString()
-        answer: list[KnownPeer] | None = None
-        with trio.move_on_after(timeout):
+        request = Message(type=Message.MessageType.FIND_NODE, key=key)
+        answer: Message | None = None
+        with trio.move_on_after(timeout) as scope:
             stream = await self._host.open_stream(peer_id, self._settings.kad_protocol_id)
             try:
-                await stream.write(varint.encode(len(encoded)) + encoded)
-                answer = _known_peers(await _read_delimited(stream))
+                await stream.write(encoded(request))
+                answer = await MessageReader(stream, LONGEST_ANSWER).next()
             except StreamBroken as error:
                 raise Unreachable(peer_id, "FIND_NODE", str(error)) from error
             except (DecodeError, ValueError) as error:
@@ -103,50 +80,29 @@ class KadRouting:
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(0.5):
                     await stream.reset()
-        if answer is None:
+        if scope.cancelled_caught:
             raise CallTimeout(peer_id, "FIND_NODE")
-        return [known for known in answer if known.peer_id != self._host.peer_id]
+        if answer is None:
+            raise BadFrame(peer_id, "FIND_NODE", "no answer")
+        return [known for known in told(answer) if known.peer_id != self._host.peer_id]
 
+    async def find_way_in(self, multiaddr: str, *, timeout: float) -> list[str]:
+        """Ask the peer at a multiaddr, a member or not, for peers near us; remembers their addresses.
 
-async def _read_delimited(stream: ByteStream) -> bytes:
-    """One message with its length before it. Raises ValueError when it's too long or cut."""
-    received = b""
-    while True:
-        chunk = await stream.read_some(64 * 1024)
-        if not chunk:
-            raise ValueError("the answer was cut")
-        received += chunk
-        header = next((count for count, byte in enumerate(received[:10], 1) if byte < 0x80), None)
-        if header is None:
-            if len(received) >= 10:
-                raise ValueError("the answer has no length")
-            continue
-        length = int(varint.decode_bytes(received[:header]))
-        if length > _LONGEST_ANSWER:
-            raise ValueError("the answer is too long")
-        if len(received) >= header + length:
-            return received[header : header + length]
+        Returns who they are, nearest to us first; linking to them shows whether they are members. So a peer joins
+        through any peer of the Kad protocol that knows members. Raises `CallFailed`, `AddressError`.
+        """
+        deadline = trio.current_time() + timeout
+        peer_id = await self._host.connect(multiaddr, timeout=timeout)
+        own_key = libp2p_id(self._host.peer_id).to_bytes()
+        known = await self.find_node(peer_id, own_key, timeout=max(deadline - trio.current_time(), 0.0))
+        for peer in known:
+            self._host.add_addresses(peer.peer_id, peer.addresses)
+        return [peer.peer_id for peer in known]
 
+    def _live_nearest(self, position: int, count: int) -> list[KnownPeer]:
+        live = (str(peer) for peer in self._table.get_peer_ids() if not self._table.has_failed(peer))
+        return self._with_addresses(nearest(position, live, count))
 
-def _known_peers(encoded: bytes) -> list[KnownPeer]:
-    answer = Message()
-    answer.ParseFromString(encoded)
-    known: list[KnownPeer] = []
-    for entry in answer.closerPeers[:_PEERS_PER_ANSWER]:
-        peer_id = str(ID(entry.id))
-        try:
-            public_key_of(peer_id)
-        except PeerIdError:
-            continue
-        known.append(KnownPeer(peer_id=peer_id, addresses=tuple(_texts(entry.addrs[:16]))))
-    return known
-
-
-def _texts(addresses: Sequence[bytes]) -> list[str]:
-    texts: list[str] = []
-    for raw in addresses:
-        try:
-            texts.append(str(Multiaddr(raw)))
-        except Exception as error:  # the library raises whatever its codecs do
-            log.debug("an address in an answer is invalid", error=repr(error)[:100])
-    return texts
+    def _with_addresses(self, peer_ids: list[str]) -> list[KnownPeer]:
+        return [KnownPeer(peer_id, tuple(self._host.addresses_of(peer_id))) for peer_id in peer_ids]

@@ -26,6 +26,10 @@ class Counters(msgspec.Struct, kw_only=True):
     """Links that were reset because the peer broke the protocol, and bodies that weren't CBOR."""
     stalled: int = 0
     """Links that were reset because the peer took nothing or said nothing for too long."""
+    closed: int = 0
+    """Links that were closed because neither side kept them."""
+    turned_away: int = 0
+    """Links that were refused because all places were taken."""
     dial_failures: int = 0
     """Attempts to link to a peer that failed."""
 

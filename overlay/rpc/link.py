@@ -19,11 +19,16 @@ from overlay.rpc.protocol import (
     Failed,
     Frame,
     Hello,
+    Keep,
     Ping,
     Pong,
+    Reason,
+    Referral,
     Refused,
     Request,
     Response,
+    Stay,
+    Unknown,
     encode,
     parse,
 )
@@ -31,6 +36,7 @@ from overlay.rpc.server import Handler, RequestServer
 from overlay.rpc.transport import ByteStream
 from overlay.rpc.write_queue import BATCH_BYTES, WriteQueue, WriteQueueClosed, WriteQueueFull
 from overlay.settings import CallLimits
+from overlay.tasks import Broadcast
 
 _READ_BYTES: Final = 64 * 1024
 _LONGEST_TIMEOUT: Final = 3600.0
@@ -54,8 +60,15 @@ class Link:
         handlers: Mapping[str, Handler],
         limits: CallLimits,
         counters: Counters,
+        when_free: Callable[[], None] = lambda: None,
+        admit: Callable[[Hello], Bye | None] | None = None,
     ) -> None:
-        """`opened_by`: the peer id of the side that opened the stream. `hello`: our own."""
+        """`opened_by`: the peer id of the side that opened the stream. `hello`: our own.
+
+        `when_free` is called when neither side keeps the link any more. `admit` is asked once the peer said hello,
+        before we do; it returns the bye with which the peer is turned away. Without it we say hello at once, which
+        saves a round trip.
+        """
         self.peer_id = peer_id
         self.opened_by = opened_by
         self._state = LinkState(limits, opened_by_peer=opened_by == peer_id)
@@ -64,14 +77,17 @@ class Link:
         self._counters = counters
         self._write_queue = WriteQueue(limits.max_write_buffer, 2 * limits.max_frame)
         self._pending = PendingCalls()
-        self._server = RequestServer(peer_id, handlers, self._write_queue, limits, counters, self._close_when_drained)
-        self._to_send: dict[Action, Frame] = {
-            Action.SEND_HELLO: hello,
-            Action.SEND_PING: Ping(),
-            Action.SEND_PONG: Pong(),
-            Action.SEND_BYE: Bye(),
-        }
+        self._server = RequestServer(peer_id, handlers, self._write_queue, limits, counters, self._note_served)
+        self._hello = hello
+        self._when_free = when_free
+        self._admit = admit
+        self._farewell: Bye | None = None
+        self._is_writing = False
+        self._kept = True
+        self._used_at = trio.current_time()
+        self._others: tuple[Referral, ...] = ()
         self._nursery: trio.Nursery | None = None
+        self._decided = Broadcast()
         self._ended = trio.Event()
 
     @property
@@ -85,9 +101,44 @@ class Link:
         return self._state.up_since
 
     @property
+    def minor(self) -> int:
+        """The minor version of the protocol that both sides speak."""
+        return min(self._hello.minor, self.remote.minor) if self.remote is not None else 0
+
+    @property
     def usable(self) -> bool:
         """Whether calls can be made on it now."""
         return self._state.usable
+
+    @property
+    def greeting(self) -> bool:
+        """Whether we say hello without waiting for the peer's, which hasn't come yet."""
+        return self._admit is None and self.remote is None
+
+    @property
+    def asking(self) -> bool:
+        """Whether the peer has yet to answer whether the link may end; see `wait_decided`."""
+        return self._state.phase is Phase.ASKING
+
+    @property
+    def kept(self) -> bool:
+        """Whether we keep it, as the peer was told."""
+        return self._kept
+
+    @property
+    def kept_there(self) -> bool:
+        """Whether the peer keeps it, as far as it told."""
+        return self._state.kept_there
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way, in either direction."""
+        return bool(self._pending) or not self._server.idle
+
+    @property
+    def used_at(self) -> float:
+        """When the last call on it was made, or served, or ended, in Trio's time."""
+        return self._used_at
 
     @property
     def loss(self) -> str:
@@ -99,27 +150,39 @@ class Link:
         """Why the link ended; None while it lives."""
         return self._state.ended.cause if self._state.ended else None
 
-    async def run(self, when_up: Callable[[Link], None]) -> None:
+    @property
+    def said(self) -> Reason:
+        """What the bye that ended it said, whosever it was; `OTHER` while the link lives, and where none did."""
+        return self._state.ended.said if self._state.ended else Reason.OTHER
+
+    @property
+    def others(self) -> tuple[Referral, ...]:
+        """The members that the peer told us to try instead."""
+        return self._others
+
+    async def run(self, when_up: Callable[[Link], None], when_ended: Callable[[Link], None] = lambda _: None) -> None:
         """Say hello, then serve until the stream ends, the peer breaks the rules, or the task is cancelled.
 
         `when_up` is called once the peer said hello. Never raises for what the peer does. In the end all pending calls
-        fail with `Unreachable`, handlers are cancelled, and the stream is closed or reset.
+        fail with `Unreachable`, handlers are cancelled, `when_ended` is called, the peer is told why if there is
+        something to tell, within a second, and the stream is closed or reset.
         """
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._do(self._state.opened(trio.current_time()))
+                self._do(self._state.opened(trio.current_time(), greet=self._admit is None))
                 if self._state.ended is None:  # else it was given up before it started
                     nursery.start_soon(self._write_frames)
                     nursery.start_soon(self._keep_time)
                     await self._read_frames(when_up)
         finally:
-            self.end("the link was closed")
+            self._end(Cause.CLOSED, "this peer is stopping", Bye(Reason.STOPPING))
             self._write_queue.close()
             self._pending.lose()
             self._ended.set()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_TIMEOUT):
-                await (self._stream.close() if self.cause is Cause.DONE else self._stream.reset())
+            self._decided.send()
+            when_ended(self)
+            await self._close()
 
     async def wait_ended(self) -> None:
         """Wait until the link is lost or closed."""
@@ -132,7 +195,27 @@ class Link:
     def retire(self) -> None:
         """Make no more calls on it; end it when those under way, both ways, are done."""
         self._do(self._state.retire())
+        self._decided.send()
         self._close_when_drained()
+
+    def ask_to_end(self) -> None:
+        """Ask the peer whether the link may end, as nobody keeps it. `wait_decided` waits for the answer."""
+        self._do(self._state.ask(trio.current_time()))
+
+    async def wait_decided(self) -> None:
+        """Wait for the peer's answer to `ask_to_end`, or the link's end."""
+        while self.asking:
+            await self._decided.wait()
+
+    def turn_away(self, bye: Bye) -> None:
+        """End it, telling the peer why."""
+        self._end(Cause.REFUSED, "there is no place for the peer", bye)
+
+    def keep(self, kept: bool) -> None:
+        """Tell the peer whether we keep the link, if that changed and the link is up."""
+        if kept != self._kept and self.remote is not None:
+            self._kept = kept
+            self._send(Keep(kept))
 
     async def call(self, method: str, body: bytes, deadline: float) -> object:
         """Call the peer with an encoded body; the caller cancels this at `deadline`, which the peer is told.
@@ -145,6 +228,7 @@ class Link:
         if len(self._pending) >= self._limits.max_pending:
             raise Overloaded(self.peer_id, method, "too many calls to it are pending")
         call_id, call = self._pending.add()
+        self._used_at = trio.current_time()
         in_write_queue = False
         try:
             timeout = min(max(deadline - trio.current_time(), 0.0), _LONGEST_TIMEOUT)
@@ -161,6 +245,7 @@ class Link:
         finally:
             if self._pending.give_up(call_id) and in_write_queue:
                 self._send(Cancel(call_id))
+            self._used_at = trio.current_time()
             self._close_when_drained()
         if not isinstance(answer, Response):
             raise failure(self.peer_id, method, answer)
@@ -190,28 +275,60 @@ class Link:
         except WriteQueueFull:
             self._end_unread()
 
-    def _receive(self, frame: Frame, now: float, when_up: Callable[[Link], None]) -> None:
+    def _receive(self, frame: Frame | Unknown, now: float, when_up: Callable[[Link], None]) -> None:
+        if isinstance(frame, Bye):
+            self._others = frame.others_to_try
         action = self._state.receive(frame, now)
         match frame:
             case Response() | Refused() | Failed() if action is Action.SETTLE:
                 self._pending.settle(frame)
             case Request() if action is Action.SERVE:
                 assert self._nursery is not None
+                self._used_at = now
                 self._server.accept(frame, self._nursery)
             case Cancel() if action is Action.CANCEL:
                 self._server.cancel(frame.id)
             case Hello() if action is Action.GREETED:
                 when_up(self)
+            case Keep() if not self._kept and not self.kept_there:
+                self._when_free()
+            case Hello() if action is Action.CHOOSE:
+                self._choose(frame, now, when_up)
             case _:
                 self._do(action)
                 self._close_when_drained()
 
+    def _choose(self, hello: Hello, now: float, when_up: Callable[[Link], None]) -> None:
+        bye = self._admit(hello) if self._admit is not None else None
+        if bye is not None:
+            self.turn_away(bye)
+        else:
+            self._do(self._state.admit(now))
+            when_up(self)
+
     def _do(self, action: Action) -> None:
         """Send a frame, or stop: what needs no frame of the peer's."""
-        if action is Action.STOP:
-            self._stop()
-        elif action in self._to_send:
-            self._send(self._to_send[action])
+        match action:
+            case Action.STOP:
+                self._stop()
+            case Action.SEND_HELLO:
+                self._send(self._hello)
+            case Action.SEND_PING:
+                self._send(Ping())
+            case Action.SEND_PONG:
+                self._send(Pong())
+            case Action.SEND_BYE:
+                self._send(self._state.bye)
+            case Action.REPLY if self._kept or self.busy:
+                self._send(Stay())
+            case Action.REPLY:
+                self._do(self._state.agree())
+            case Action.STAY_UP:
+                self._used_at = trio.current_time()  # the peer needs it: it isn't asked again before long
+            case _:
+                pass
+        if not self.asking:
+            self._decided.send()
 
     def _send(self, frame: Frame) -> None:
         """Say what can't wait for room."""
@@ -226,6 +343,7 @@ class Link:
         try:
             while True:
                 batch = await self._write_queue.take()
+                self._is_writing = True
                 # A large frame in pieces, so that the deadline is for 64 KiB, whatever the size of the frame.
                 for start in range(0, len(batch), BATCH_BYTES):
                     piece = batch if len(batch) <= BATCH_BYTES else batch[start : start + BATCH_BYTES]
@@ -236,6 +354,7 @@ class Link:
                         return
                     self._counters.bytes_sent += len(piece)
                     self._write_queue.written(len(piece))
+                self._is_writing = False
                 self._close_when_drained()
         except StreamBroken as error:
             self._end(Cause.LOST, f"the stream broke: {error}")
@@ -246,6 +365,10 @@ class Link:
             await trio.sleep_until(self._state.wake_at)
             self._do(self._state.wake(trio.current_time()))
 
+    def _note_served(self) -> None:
+        self._used_at = trio.current_time()
+        self._close_when_drained()
+
     def _close_when_drained(self) -> None:
         if (
             self._state.phase is Phase.DRAINING
@@ -255,15 +378,42 @@ class Link:
         ):
             self._do(self._state.drained())
 
-    def _end(self, cause: Cause, reason: str) -> None:
-        self._do(self._state.end(cause, reason))
+    def _end(self, cause: Cause, reason: str, farewell: Bye | None = None) -> None:
+        if self._state.ended is None:
+            self._farewell = farewell
+        self._do(self._state.end(cause, reason, farewell.reason if farewell is not None else Reason.OTHER))
+
+    async def _close(self) -> None:
+        """End the stream: in order where both sides know that it ends."""
+        in_order = self.cause is Cause.DONE or self.cause is Cause.LEFT
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_TIMEOUT):
+            if in_order:
+                await self._stream.close()
+            elif self._farewell is not None and not self._is_writing:
+                in_order = await self._part(self._farewell)
+        if not in_order:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_TIMEOUT):
+                await self._stream.reset()
+
+    async def _part(self, farewell: Bye) -> bool:
+        """Say why, and wait for the peer to close its side, lest a reset overtakes what we said."""
+        try:
+            await self._stream.write(encode(farewell))
+            await self._stream.close()
+            while await self._stream.read_some(_READ_BYTES):
+                pass
+        except StreamBroken:
+            return False
+        return True
 
     def _end_unread(self) -> None:
         self._end(Cause.BROKE_PROTOCOL, "the peer doesn't read")
 
     def _stop(self) -> None:
         """The link ended just now: stop its tasks."""
-        self._counters.malformed += self.cause is Cause.BROKE_PROTOCOL
+        if self.cause is Cause.BROKE_PROTOCOL:
+            self._counters.malformed += 1
+            self._farewell = Bye(Reason.BROKE_PROTOCOL)
         self._counters.stalled += self.cause in {Cause.STALLED, Cause.SILENT}
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()

@@ -24,7 +24,7 @@ class Choice(enum.Enum):
     REPLACE = enum.auto()
     """The new one stays, the old one is retired."""
     RESTARTED = enum.auto()
-    """The new one stays; the old one is ended: it leads to a process that is no more, or can't be used."""
+    """The new one stays; the old one is ended: it leads to a process that is no more."""
 
 
 class Candidate(Protocol):
@@ -58,7 +58,9 @@ def choose(new: Candidate, current: Candidate | None, simultaneous: float) -> Ch
     """
     if current is None:
         return Choice.FIRST
-    if not current.usable or new.remote != current.remote:
+    if new.remote != current.remote:
         return Choice.RESTARTED
+    if not current.usable:
+        return Choice.REPLACE
     crossed = new.up_since - current.up_since <= simultaneous and new.opened_by != current.opened_by
     return Choice.KEEP if crossed and current.opened_by < new.opened_by else Choice.REPLACE

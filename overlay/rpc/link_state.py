@@ -1,12 +1,16 @@
 """The life of a link, without its stream: what each event makes of it, and what is to be done then.
 
-    NEW --opened--> GREETING --hello--> UP --------bye------> LEFT
-                                        |                      |
-                                      retire                 retire
-                                        v                      v
-                                    RETIRING ------bye-----> DRAINING --drained--> ENDED
+    NEW --opened--> GREETING --hello--> UP ---------bye-------> LEFT
+     |                                 ^ | |                      |
+   listen                              | | retire               retire
+     v                                 | |   v                    v
+    LISTENING --hello, admit-----------' | RETIRING --bye--> DRAINING --drained--> ENDED
+                                         ask                      ^
+                               UP <-stay-- ASKING ------bye-------'
 
-From everywhere `end` leads to ENDED, and so does a frame that the table below doesn't allow. `retire` says our own bye.
+From everywhere `end` leads to ENDED, and so do a frame that the table below doesn't allow and a bye after which nothing
+is said. `retire` and `ask` say our own bye. A bye that asks is answered by `agree`, which leads from UP to DRAINING, or
+by a `Stay` that changes nothing; whoever is asked chooses.
 
 Pure: events and the time come in, in seconds of any clock that doesn't go back, and an `Action` comes out. After ENDED
 every event comes to nothing, so a link ends once and says nothing afterwards.
@@ -20,7 +24,23 @@ from typing import Final
 
 from msgspec import Struct
 
-from overlay.rpc.protocol import Bye, Cancel, Failed, Frame, Hello, Ping, Pong, Refused, Request, Response
+from overlay.rpc.protocol import (
+    IMMEDIATE,
+    Bye,
+    Cancel,
+    Failed,
+    Frame,
+    Hello,
+    Keep,
+    Ping,
+    Pong,
+    Reason,
+    Refused,
+    Request,
+    Response,
+    Stay,
+    Unknown,
+)
 from overlay.settings import CallLimits
 
 _SECOND_TO_ASK: Final = 1.25  # ping intervals after which the side that didn't open the link asks
@@ -31,10 +51,14 @@ class Phase(enum.Enum):
 
     NEW = enum.auto()
     """There is a stream; nothing was said."""
+    LISTENING = enum.auto()
+    """The peer has to say hello first, and to be admitted."""
     GREETING = enum.auto()
     """We said hello, the peer didn't yet."""
     UP = enum.auto()
     """Both said hello: calls go both ways."""
+    ASKING = enum.auto()
+    """We asked whether the link may end, and make no calls meanwhile; the peer's requests are served."""
     RETIRING = enum.auto()
     """We said bye: the peer's requests are served, own calls are made no more."""
     LEFT = enum.auto()
@@ -46,7 +70,7 @@ class Phase(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What happens to a link: a frame of the peer's, or one of the last three."""
+    """What happens to a link: a frame of the peer's, or what we do, from `OPENED` on."""
 
     HELLO = enum.auto()
     REQUEST = enum.auto()
@@ -55,8 +79,17 @@ class Event(enum.Enum):
     PING = enum.auto()
     PONG = enum.auto()
     BYE = enum.auto()
+    QUESTION = enum.auto()
+    """A bye that asks, or answers our own so."""
+    KEEP = enum.auto()
+    STAY = enum.auto()
+    UNKNOWN = enum.auto()
     OPENED = enum.auto()
+    LISTEN = enum.auto()
+    ADMIT = enum.auto()
     RETIRE = enum.auto()
+    ASK = enum.auto()
+    AGREE = enum.auto()
     DRAINED = enum.auto()
 
 
@@ -70,6 +103,12 @@ class Action(enum.Enum):
     SEND_BYE = enum.auto()
     GREETED = enum.auto()
     """Tell that the link is up."""
+    CHOOSE = enum.auto()
+    """Admit the peer that said hello, or end the link."""
+    REPLY = enum.auto()
+    """Agree that the link ends, or say `Stay`."""
+    STAY_UP = enum.auto()
+    """Go on making calls."""
     SERVE = enum.auto()
     """Serve the request."""
     SETTLE = enum.auto()
@@ -87,6 +126,10 @@ class Cause(enum.Enum):
     """Both sides said bye and nothing is under way."""
     CLOSED = enum.auto()
     """This side gave it up for reasons of its own."""
+    LEFT = enum.auto()
+    """The peer left, and said why."""
+    REFUSED = enum.auto()
+    """We had no place for the peer."""
     LOST = enum.auto()
     """The stream broke or ended."""
     BROKE_PROTOCOL = enum.auto()
@@ -102,6 +145,8 @@ class Ended(Struct, frozen=True):
 
     cause: Cause
     reason: str
+    said: Reason = Reason.OTHER
+    """What the bye said that ended it, whosever it was."""
 
 
 def _stay(phase: Phase, **actions: Action) -> dict[Event, tuple[Phase, Action]]:
@@ -110,12 +155,27 @@ def _stay(phase: Phase, **actions: Action) -> dict[Event, tuple[Phase, Action]]:
 
 def _always(phase: Phase) -> dict[Event, tuple[Phase, Action]]:
     """What is allowed in every phase between hello and end."""
-    return _stay(phase, ANSWER=Action.SETTLE, CANCEL=Action.CANCEL, PING=Action.SEND_PONG, PONG=Action.NOTHING)
+    return _stay(
+        phase,
+        ANSWER=Action.SETTLE,
+        CANCEL=Action.CANCEL,
+        PING=Action.SEND_PONG,
+        PONG=Action.NOTHING,
+        KEEP=Action.NOTHING,
+        STAY=Action.NOTHING,
+        UNKNOWN=Action.NOTHING,
+    )
 
 
 _TABLE: Final[dict[Phase, dict[Event, tuple[Phase, Action]]]] = {
     Phase.NEW: {
         Event.OPENED: (Phase.GREETING, Action.SEND_HELLO),
+        Event.LISTEN: (Phase.LISTENING, Action.NOTHING),
+        Event.RETIRE: (Phase.ENDED, Action.STOP),
+    },
+    Phase.LISTENING: {
+        Event.HELLO: (Phase.LISTENING, Action.CHOOSE),
+        Event.ADMIT: (Phase.UP, Action.SEND_HELLO),
         Event.RETIRE: (Phase.ENDED, Action.STOP),
     },
     Phase.GREETING: {
@@ -126,28 +186,44 @@ _TABLE: Final[dict[Phase, dict[Event, tuple[Phase, Action]]]] = {
         **_always(Phase.UP),
         Event.REQUEST: (Phase.UP, Action.SERVE),
         Event.BYE: (Phase.LEFT, Action.NOTHING),
+        Event.QUESTION: (Phase.UP, Action.REPLY),
         Event.RETIRE: (Phase.RETIRING, Action.SEND_BYE),
+        Event.ASK: (Phase.ASKING, Action.SEND_BYE),
+        Event.AGREE: (Phase.DRAINING, Action.SEND_BYE),
+    },
+    Phase.ASKING: {
+        **_always(Phase.ASKING),
+        Event.REQUEST: (Phase.ASKING, Action.SERVE),
+        Event.BYE: (Phase.DRAINING, Action.NOTHING),
+        Event.QUESTION: (Phase.DRAINING, Action.NOTHING),
+        Event.STAY: (Phase.UP, Action.STAY_UP),
+        Event.RETIRE: (Phase.RETIRING, Action.NOTHING),
     },
     Phase.RETIRING: {
         **_always(Phase.RETIRING),
         Event.REQUEST: (Phase.RETIRING, Action.SERVE),
         Event.BYE: (Phase.DRAINING, Action.NOTHING),
+        Event.QUESTION: (Phase.DRAINING, Action.NOTHING),
+        # It answers what was asked before this link was retired, and so wasn't taken as a bye yet.
+        Event.STAY: (Phase.RETIRING, Action.SEND_BYE),
     },
     Phase.LEFT: {
         **_always(Phase.LEFT),
         Event.BYE: (Phase.LEFT, Action.NOTHING),
+        Event.QUESTION: (Phase.LEFT, Action.NOTHING),
         Event.RETIRE: (Phase.DRAINING, Action.SEND_BYE),
     },
     Phase.DRAINING: {
         **_always(Phase.DRAINING),
         Event.BYE: (Phase.DRAINING, Action.NOTHING),
+        Event.QUESTION: (Phase.DRAINING, Action.NOTHING),
         Event.DRAINED: (Phase.ENDED, Action.STOP),
     },
     Phase.ENDED: _stay(Phase.ENDED, **{event.name: Action.NOTHING for event in Event}),
 }
 """Of each phase, what each event leads to. A frame that isn't here breaks the protocol; another event is ignored."""
 
-_EVENTS: Final[dict[type[Frame], Event]] = {
+_EVENTS: Final[dict[type[Frame | Unknown], Event]] = {
     Hello: Event.HELLO,
     Request: Event.REQUEST,
     Response: Event.ANSWER,
@@ -157,13 +233,38 @@ _EVENTS: Final[dict[type[Frame], Event]] = {
     Ping: Event.PING,
     Pong: Event.PONG,
     Bye: Event.BYE,
+    Keep: Event.KEEP,
+    Stay: Event.STAY,
+    Unknown: Event.UNKNOWN,
+}
+
+_SAID: Final[dict[Reason, str]] = {
+    Reason.OTHER: "the peer closed the link",
+    Reason.REPLACED: "another link replaced it",
+    Reason.STOPPING: "the peer is stopping",
+    Reason.IDLE: "neither side keeps the link",
+    Reason.FULL: "the peer has no place for another link",
+    Reason.BROKE_PROTOCOL: "the peer says that we broke the protocol",
 }
 
 
 class LinkState:
     """Where one link is in its life, and when it needs to be looked at again."""
 
-    __slots__ = ("_asked_at", "_heard_at", "_interval", "_limits", "_opened_at", "ended", "phase", "remote", "up_since")
+    __slots__ = (
+        "_asked_at",
+        "_heard_at",
+        "_interval",
+        "_limits",
+        "_opened_at",
+        "_reply_by",
+        "bye",
+        "ended",
+        "kept_there",
+        "phase",
+        "remote",
+        "up_since",
+    )
 
     def __init__(self, limits: CallLimits, *, opened_by_peer: bool) -> None:
         self.phase = Phase.NEW
@@ -173,12 +274,17 @@ class LinkState:
         """When it said so."""
         self.ended: Ended | None = None
         """Why the link ended; None while it lives."""
+        self.kept_there = True
+        """Whether the peer keeps the link, as far as it told."""
+        self.bye = Bye(Reason.REPLACED)
+        """What to say where `Action.SEND_BYE` is to be done."""
         self._limits = limits
         # One side's ping is the other's sign of life, so one side asks, unless it's the one that is silent.
         self._interval = limits.ping_interval * (_SECOND_TO_ASK if opened_by_peer else 1.0)
         self._opened_at = 0.0
         self._heard_at = 0.0
         self._asked_at: float | None = None  # for a sign of life, which hasn't come yet
+        self._reply_by = math.inf  # when the peer has to have answered whether the link may end
 
     @property
     def usable(self) -> bool:
@@ -188,42 +294,57 @@ class LinkState:
     @property
     def wake_at(self) -> float:
         """When to call `wake` next. What is heard puts it off; a call that comes too early does nothing."""
-        if self.phase is Phase.GREETING:
+        if self.phase is Phase.GREETING or self.phase is Phase.LISTENING:
             return self._opened_at + self._limits.hello_timeout
         if self.phase is Phase.NEW or self.phase is Phase.ENDED:
             return math.inf
         if self._asked_at is not None:
-            return self._asked_at + self._limits.ping_timeout
-        return self._heard_at + self._interval
+            return min(self._asked_at + self._limits.ping_timeout, self._reply_by)
+        return min(self._heard_at + self._interval, self._reply_by)
 
-    def opened(self, now: float) -> Action:
-        """The stream is there."""
+    def opened(self, now: float, *, greet: bool = True) -> Action:
+        """The stream is there. `greet`: whether we say hello at once, or admit the peer after it said who it is."""
         self._opened_at = self._heard_at = now
-        return self._step(Event.OPENED)
+        return self._step(Event.OPENED if greet else Event.LISTEN)
+
+    def admit(self, now: float) -> Action:
+        """There is a place for the peer that said hello."""
+        self.up_since = now
+        return self._step(Event.ADMIT)
 
     def heard(self, now: float) -> None:
         """The peer sent something, whatever it was: a sign of life."""
         self._heard_at = now
         self._asked_at = None
 
-    def receive(self, frame: Frame, now: float) -> Action:
+    def receive(self, frame: Frame | Unknown, now: float) -> Action:
         """A frame of the peer's came."""
         event = _EVENTS[type(frame)]
+        if isinstance(frame, Bye):
+            if frame.reason in IMMEDIATE and self.phase is not Phase.ENDED:
+                return self.end(Cause.LEFT, _SAID[frame.reason], frame.reason)
+            event = Event.QUESTION if frame.reason is Reason.IDLE else Event.BYE
         step = _TABLE[self.phase].get(event)
         if step is None:
             return self.end(Cause.BROKE_PROTOCOL, f"the peer broke the protocol: {self._fault(event)}")
         self.phase, action = step
-        if action is Action.GREETED and isinstance(frame, Hello):
+        if isinstance(frame, Keep):
+            self.kept_there = frame.kept
+        elif isinstance(frame, Hello) and self.remote is None:
             self.remote = frame
             self.up_since = now
+        if self.phase is not Phase.ASKING:
+            self._reply_by = math.inf
         return action
 
     def wake(self, now: float) -> Action:
         """Time has passed: ask for a sign of life, or give the link up, when it is time to."""
         if now < self.wake_at:
             return Action.NOTHING
-        if self.phase is Phase.GREETING:
+        if self.phase is Phase.GREETING or self.phase is Phase.LISTENING:
             return self.end(Cause.STALLED, f"the peer said no hello within {self._limits.hello_timeout:g} s")
+        if now >= self._reply_by:
+            return self.end(Cause.STALLED, "the peer didn't answer whether the link may end")
         if self._asked_at is None:
             self._asked_at = now
             return Action.SEND_PING
@@ -231,24 +352,38 @@ class LinkState:
 
     def retire(self) -> Action:
         """Make no more calls on the link, and end it when those under way are done, both ways."""
+        self.bye = Bye(Reason.REPLACED)
+        self._reply_by = math.inf
         return self._step(Event.RETIRE)
+
+    def ask(self, now: float) -> Action:
+        """Ask the peer whether the link may end. Nothing happens where the link isn't up."""
+        if self.phase is Phase.UP:
+            self.bye = Bye(Reason.IDLE)
+            self._reply_by = now + self._limits.ping_timeout
+        return self._step(Event.ASK)
+
+    def agree(self) -> Action:
+        """The link may end, as the peer asked."""
+        self.bye = Bye(Reason.IDLE)
+        return self._step(Event.AGREE)
 
     def drained(self) -> Action:
         """Nothing is under way, nor waits for being written."""
         return self._step(Event.DRAINED)
 
-    def end(self, cause: Cause, reason: str) -> Action:
-        """The link ends, whatever is under way."""
+    def end(self, cause: Cause, reason: str, said: Reason = Reason.OTHER) -> Action:
+        """The link ends, whatever is under way. `said`: what the peer's bye said, if that ends it, or ours."""
         if self.phase is Phase.ENDED:
             return Action.NOTHING
         self.phase = Phase.ENDED
-        self.ended = Ended(cause, reason)
+        self.ended = Ended(cause, reason, said)
         return Action.STOP
 
     def _step(self, event: Event) -> Action:
         following, action = _TABLE[self.phase].get(event, (self.phase, Action.NOTHING))
         if action is Action.STOP:
-            return self.end(Cause.DONE, "the link was closed")
+            return self.end(Cause.DONE, _SAID[self.bye.reason], self.bye.reason)
         self.phase = following
         return action
 

@@ -1,9 +1,17 @@
-"""All links of a peer: one per pair of peers, made when a call needs it. `link_choice` says which stays of two."""
+"""All links of a peer: one per pair of peers, made when a call needs it, closed when neither of the two keeps it.
+
+`link_choice` says which stays of two, `link_budget` which are closed and for whom there is a place. A link that was
+closed on purpose tells nothing about its peer: it is no loss.
+"""
 
 from __future__ import annotations
 
+import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 import structlog
@@ -14,24 +22,46 @@ from overlay.errors import (
     CallFailed,
     CallTimeout,
     OverlayError,
+    PeerFull,
+    PeerIdError,
     ProtocolError,
     ProtocolNotSupported,
     Unreachable,
 )
+from overlay.identity import public_key_of
 from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
+from overlay.rpc.link_budget import LinkBudget, LinkInUse
 from overlay.rpc.link_choice import Choice, choose
 from overlay.rpc.link_state import Cause
-from overlay.rpc.protocol import METHOD_MAX_LENGTH, VERSION, Hello
+from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Bye, Hello, Reason, Referral
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
 from overlay.settings import OverlaySettings
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskStatus, Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a peer that dials again meanwhile
+
+
+_ADDRESSES_TOLD = 4  # of each member that others are sent to
+_PARTING = 1.0  # seconds after the end of a link in which a new one may come over its connection
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    """Why a dial failed, for each call that waited for it."""
+
+    kind: type[CallFailed]
+    reason: str
+    others: tuple[str, ...] = ()
+
+    def of(self, peer_id: str, method: str) -> CallFailed:
+        """The exception for one call."""
+        if self.kind is PeerFull:
+            return PeerFull(peer_id, method, self.reason, self.others)
+        return self.kind(peer_id, method, self.reason)
 
 
 class _Dial:
@@ -39,18 +69,39 @@ class _Dial:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.failure: tuple[type[CallFailed], str] | None = None
+        self.failure: _Failure | None = None
+
+
+def _everyone(_peer_id: str) -> bool:
+    """Whom a peer keeps that knows no rule."""
+    return True
 
 
 class Links:
     """Calls any peer, and serves the calls of all."""
 
-    def __init__(self, transport: Transport, settings: OverlaySettings, member: bool) -> None:
-        """`member`: whether this peer tells others that it is a member of the network."""
+    def __init__(
+        self,
+        transport: Transport,
+        settings: OverlaySettings,
+        member: bool,
+        *,
+        keeps: Callable[[str], bool] = _everyone,
+    ) -> None:
+        """`member`: whether this peer tells others that it is a member of the network.
+
+        `keeps(peer_id)`: whether a link to the peer is kept though nobody uses it; asked often, and anew after
+        `note_keeping`. Where it is false, a link lasts as long as the other side keeps it, a block of `hold` needs it,
+        or calls go over it.
+        """
         self.peer_id = transport.peer_id
         self._transport = transport
         self._settings = settings
-        self._hello = Hello(VERSION, member, secrets.token_bytes(8))
+        self._hello = Hello(MINOR_VERSION, member, secrets.token_bytes(8))
+        self._keeps = keeps
+        self._held: Counter[str] = Counter()
+        self._budget = LinkBudget(settings.links)
+        self._budget_due = Wakeup()
         self._handlers: dict[str, Handler] = {}
         self._nursery: trio.Nursery | None = None
         self._current: dict[str, Link] = {}
@@ -59,6 +110,7 @@ class Links:
         self._counters = Counters()
         self._when_up: list[Callable[[str, bool], None]] = []
         self._when_down: list[Callable[[str], None]] = []
+        self._when_closed: list[Callable[[str], None]] = []
         self._when_unreachable: list[Callable[[str], None]] = []
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -68,11 +120,11 @@ class Links:
             self._transport.set_stream_handler(self._settings.protocol_id, self._accept)
             task_status.started()
             try:
-                await trio.sleep_forever()
+                await self._keep_within_budget()
             finally:
                 self._nursery = None
                 for peer_id, dial in list(self._dials.items()):
-                    self._dialled(peer_id, dial, (Unreachable, "this peer is stopping"))
+                    self._dialled(peer_id, dial, _Failure(Unreachable, "this peer is stopping"))
 
     def serve(self, method: str, handler: Handler) -> None:
         """Answer calls of `method`. Raises ValueError when it is served already, or its name is empty or too long."""
@@ -133,14 +185,41 @@ class Links:
         """Have `callback(peer_id)` called when a peer's link is lost and no other replaces it."""
         self._when_down.append(callback)
 
+    def on_closed(self, callback: Callable[[str], None]) -> None:
+        """Have `callback(peer_id)` called when a peer's link was closed on purpose: it may be linked again any time."""
+        self._when_closed.append(callback)
+
     def on_unreachable(self, callback: Callable[[str], None]) -> None:
         """Have `callback(peer_id)` called when dialling a peer failed."""
         self._when_unreachable.append(callback)
 
     def statistics(self) -> LinkStatistics:
         """Links and counts as of now."""
-        members = sum(map(_is_member, self._current.values()))
-        return LinkStatistics(links=len(self._current), members=members, **msgspec.structs.asdict(self._counters))
+        return LinkStatistics(
+            links=len(self._current), members=self._count(member=True), **msgspec.structs.asdict(self._counters)
+        )
+
+    def minor_version(self, peer_id: str) -> int | None:
+        """The minor version of the protocol that a linked peer and this one both speak; None without a link."""
+        link = self._current.get(peer_id)
+        return link.minor if link is not None else None
+
+    @contextmanager
+    def hold(self, peer_id: str) -> Iterator[None]:
+        """Keep a link to the peer, if there is one, during the block; for what uses it without calling all the time."""
+        self._held[peer_id] += 1
+        self._mark(peer_id)
+        try:
+            yield
+        finally:
+            self._held[peer_id] -= 1
+            if not self._held[peer_id]:
+                del self._held[peer_id]
+            self._mark(peer_id)
+
+    def note_keeping(self) -> None:
+        """To be called when `keeps` may say something else than before."""
+        self._budget_due.set()
 
     async def _link(self, peer_id: str, method: str) -> Link:
         """The link to a peer, made when there is none. Waits as long as a dial may take."""
@@ -148,6 +227,9 @@ class Links:
             link = self._current.get(peer_id)
             if link is not None and link.usable:
                 return link
+            if link is not None and link.asking:
+                await link.wait_decided()
+                continue
             if peer_id == self.peer_id:
                 raise Unreachable(peer_id, method, "that is this peer itself")
             dial = self._dials.get(peer_id)
@@ -158,26 +240,25 @@ class Links:
                 self._nursery.start_soon(self._dial, peer_id, dial)
             await dial.done.wait()
             if dial.failure is not None:
-                kind, reason = dial.failure
-                raise kind(peer_id, method, reason)
+                raise dial.failure.of(peer_id, method)
 
     async def _dial(self, peer_id: str, dial: _Dial) -> None:
         stream: ByteStream | None = None
-        failure = (Unreachable, f"dialling took longer than {self._settings.dial_timeout:g} s")
+        failure = _Failure(Unreachable, f"dialling took longer than {self._settings.dial_timeout:g} s")
         try:
             with trio.move_on_after(self._settings.dial_timeout):
                 stream = await self._transport.open_stream(peer_id, self._settings.protocol_id)
         except ProtocolNotSupported as error:
-            self._dialled(peer_id, dial, (ProtocolNotSupported, error.reason))
+            self._dialled(peer_id, dial, _Failure(ProtocolNotSupported, error.reason))
             return
         except OverlayError as error:
-            failure = (Unreachable, error.reason if isinstance(error, CallFailed) else str(error))
+            failure = _Failure(Unreachable, error.reason if isinstance(error, CallFailed) else str(error))
         if stream is None:
             self._dialled(peer_id, dial, failure)
         else:
             await self._run(self._add(peer_id, stream, opened_by=self.peer_id), dial)
 
-    def _dialled(self, peer_id: str, dial: _Dial, failure: tuple[type[CallFailed], str] | None) -> None:
+    def _dialled(self, peer_id: str, dial: _Dial, failure: _Failure | None) -> None:
         """Tell all who wait for a dial that it has ended, with a failure or with a link."""
         if self._dials.get(peer_id) is not dial:
             return  # the peer's own stream came first and ended this dial
@@ -186,7 +267,7 @@ class Links:
         dial.done.set()
         if failure is not None:
             self._counters.dial_failures += 1
-            if failure[0] is not ProtocolNotSupported:
+            if failure.kind is not ProtocolNotSupported and failure.kind is not PeerFull:
                 for callback in self._when_unreachable:
                     callback(peer_id)
 
@@ -211,6 +292,8 @@ class Links:
             handlers=self._handlers,
             limits=self._settings.calls,
             counters=self._counters,
+            when_free=self._budget_due.set,
+            admit=partial(self._admit, peer_id) if self._is_short_of_places(opened_by) else None,
         )
         self._streams.setdefault(peer_id, set()).add(link)
         return link
@@ -218,18 +301,20 @@ class Links:
     async def _run(self, link: Link, dial: _Dial | None = None) -> None:
         """Run a link to its end; `dial` is told when it ended before it was up."""
         try:
-            await link.run(self._up)
+            await link.run(self._up, self._forget)
         except Exception:
             log.exception("a link failed", peer=link.peer_id)
-        finally:
             link.end("the link failed")
             self._forget(link)
-            if link.cause is Cause.SILENT and not self._streams.get(link.peer_id) and self._nursery is not None:
-                # Nothing comes through the connection any more; over it, every attempt to link again would time out.
-                self._nursery.start_soon(self._transport.disconnect, link.peer_id)
+        finally:
             if dial is not None and link.remote is None:
-                kind = ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable
-                self._dialled(link.peer_id, dial, (kind, link.loss))
+                self._dialled(link.peer_id, dial, self._failure_of(link))
+
+    def _failure_of(self, link: Link) -> _Failure:
+        """Why a link that we dialled ended before it was up."""
+        if link.said is Reason.FULL:
+            return _Failure(PeerFull, link.loss, self._remember(link.others))
+        return _Failure(ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable, link.loss)
 
     def _up(self, link: Link) -> None:
         """The peer said hello: choose the link that stays, and tell who waits for one."""
@@ -244,30 +329,142 @@ class Links:
         else:
             if current is not None:
                 current.end("the peer was started anew")
-                self._tell_down(peer_id)
+                self._tell_down(peer_id, current.loss)
             self._tell_up(link)
+        self._mark(peer_id)
+        self._budget_due.set()
         dial = self._dials.get(peer_id)
         if dial is not None:
             self._dialled(peer_id, dial, None)
 
     def _forget(self, link: Link) -> None:
         """Forget a link that has ended, and tell so when no other replaced it."""
-        streams = self._streams[link.peer_id]
+        peer_id = link.peer_id
+        streams = self._streams.get(peer_id, set())
+        if link not in streams:
+            return
         streams.discard(link)
         if not streams:
-            del self._streams[link.peer_id]
-        if self._current.get(link.peer_id) is link:
-            del self._current[link.peer_id]
-            self._tell_down(link.peer_id)
+            del self._streams[peer_id]
+        is_closed = link.said in {Reason.IDLE, Reason.FULL} and link.cause is not Cause.CLOSED
+        self._counters.turned_away += link.cause is Cause.REFUSED
+        if self._nursery is not None and not streams:
+            if link.cause is Cause.SILENT:
+                # Nothing comes through the connection any more; over it, every attempt to link would time out.
+                self._nursery.start_soon(self._transport.disconnect, peer_id)
+            elif is_closed:
+                self._nursery.start_soon(self._part_from, peer_id)
+        if self._current.get(peer_id) is link:
+            del self._current[peer_id]
+            self._counters.closed += is_closed
+            if is_closed:
+                self._tell_closed(peer_id)
+            else:
+                self._tell_down(peer_id, link.loss)
+
+    # Keeping links, and places for them.
+
+    async def _keep_within_budget(self) -> None:
+        """Tell peers whose links we keep, and close those that nobody keeps, until cancelled."""
+        while True:
+            for peer_id in self._current:
+                self._mark(peer_id)
+            self._budget_due.clear()
+            now = trio.current_time()
+            for peer_id in self._budget.to_close(self._in_use(), now):
+                log.debug("asking whether a link may end", peer=peer_id)
+                self._current[peer_id].ask_to_end()
+            with trio.move_on_at(self._budget.wake_at(self._in_use(), now)):
+                await self._budget_due.wait()
+
+    def _in_use(self) -> list[LinkInUse]:
+        """The links that are up, as they are now."""
+        return [
+            LinkInUse(
+                peer_id=peer_id,
+                member=_is_member(link),
+                kept=link.kept or link.kept_there,
+                busy=link.busy,
+                up_since=link.up_since,
+                used_at=link.used_at,
+            )
+            for peer_id, link in self._current.items()
+            if link.usable
+        ]
+
+    def _is_kept(self, peer_id: str) -> bool:
+        return peer_id in self._held or self._keeps(peer_id)
+
+    def _mark(self, peer_id: str) -> None:
+        """Tell a peer whether we keep its link."""
+        link = self._current.get(peer_id)
+        if link is not None:
+            link.keep(self._is_kept(peer_id))
+            if not link.kept and not link.kept_there:
+                self._budget_due.set()
+
+    def _count(self, *, member: bool) -> int:
+        return sum(_is_member(link) is member for link in self._current.values())
+
+    def _is_short_of_places(self, opened_by: str) -> bool:
+        """Whether a peer that opens a stream may have to be turned away, so that it has to say first who it is."""
+        if opened_by == self.peer_id or opened_by in self._current:
+            return False
+        members, coming = self._count(member=True), self._coming()
+        return self._budget.may_refuse(members=members + coming, light_clients=len(self._current) - members + coming)
+
+    def _coming(self) -> int:
+        """Links of which we don't know yet what they lead to, and which take a place."""
+        return sum(link.greeting for streams in self._streams.values() for link in streams)
+
+    def _admit(self, peer_id: str, hello: Hello) -> Bye | None:
+        """The bye for a peer for whom there is no place, or None."""
+        linked = self._count(member=hello.member) + self._coming()
+        if peer_id in self._current or self._budget.admits(
+            member=hello.member, kept=self._is_kept(peer_id), linked=linked
+        ):
+            return None
+        return Bye(Reason.FULL, self._others_than(peer_id))
+
+    def _others_than(self, peer_id: str) -> tuple[Referral, ...]:
+        """Members that a peer may try instead, chosen at random so that they share those who come."""
+        members = [other for other, link in self._current.items() if _is_member(link) and other != peer_id]
+        chosen = random.sample(members, min(self._settings.links.told_when_full, len(members)))  # no secret
+        addresses = [tuple(self._transport.addresses_of(other)[:_ADDRESSES_TOLD]) for other in chosen]
+        return tuple(Referral(*told) for told in zip(chosen, addresses, strict=True) if told[1])
+
+    def _remember(self, others: tuple[Referral, ...]) -> tuple[str, ...]:
+        """Remember where others are said to be, and return who they are."""
+        known: list[str] = []
+        for other in others:
+            try:
+                public_key_of(other.peer_id)
+            except PeerIdError:
+                continue
+            if other.peer_id != self.peer_id:
+                self._transport.add_addresses(other.peer_id, other.addresses[:_ADDRESSES_TOLD])
+                known.append(other.peer_id)
+        return tuple(known)
+
+    async def _part_from(self, peer_id: str) -> None:
+        """Close the connection to a peer whose link was closed on purpose, unless it is linked again."""
+        await trio.sleep(_PARTING)
+        if peer_id not in self._streams and peer_id not in self._dials:
+            await self._transport.disconnect(peer_id)
 
     def _tell_up(self, link: Link) -> None:
         log.debug("peer linked", peer=link.peer_id, member=_is_member(link), opened_by=link.opened_by)
         for callback in self._when_up:
             callback(link.peer_id, _is_member(link))
 
-    def _tell_down(self, peer_id: str) -> None:
-        log.debug("peer no longer linked", peer=peer_id)
+    def _tell_down(self, peer_id: str, reason: str) -> None:
+        log.debug("peer no longer linked", peer=peer_id, reason=reason)
         for callback in self._when_down:
+            callback(peer_id)
+
+    def _tell_closed(self, peer_id: str) -> None:
+        log.debug("link closed, as neither side keeps it", peer=peer_id)
+        for callback in self._when_closed:
             callback(peer_id)
 
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import outcome
 import trio
 
 from overlay.errors import BodyTooLarge, CallFailed, CallRefused, CallTimeout, NoSuchMethod, Overloaded, ProtocolError
-from overlay.rpc.protocol import Failed, Fault, Refused, Response
+from overlay.rpc.protocol import Failed, Fault, Refused, Response, shortened
 
 Answer = Response | Refused | Failed
 """The frames that settle a call."""
+
+
+_FAULTS: Final[dict[int, tuple[type[CallFailed], str]]] = {
+    Fault.OVERLOADED: (Overloaded, ""),
+    Fault.NO_SUCH_METHOD: (NoSuchMethod, ""),
+    Fault.TIMEOUT: (CallTimeout, ""),
+    Fault.ANSWER_TOO_LARGE: (BodyTooLarge, "the answer is too large for a frame"),
+    Fault.BAD_BODY: (ProtocolError, "the peer couldn't decode the request's body"),
+}
+"""What each fault is for the caller; a reason of its own where the error's doesn't tell all."""
 
 
 class LinkLost(Exception):
@@ -85,15 +97,6 @@ class PendingCalls:
 def failure(peer_id: str, method: str, answer: Refused | Failed) -> CallFailed:
     """The exception that an answer other than `Response` is for the caller."""
     if isinstance(answer, Refused):
-        return CallRefused(peer_id, method, answer.code, answer.message)
-    match answer.fault:
-        case Fault.OVERLOADED:
-            return Overloaded(peer_id, method)
-        case Fault.NO_SUCH_METHOD:
-            return NoSuchMethod(peer_id, method)
-        case Fault.TIMEOUT:
-            return CallTimeout(peer_id, method)
-        case Fault.ANSWER_TOO_LARGE:
-            return BodyTooLarge(peer_id, method, "the answer is too large for a frame")
-        case Fault.BAD_BODY:
-            return ProtocolError(peer_id, method, "the peer couldn't decode the request's body")
+        return CallRefused(peer_id, method, shortened(answer.code), shortened(answer.message))
+    kind, reason = _FAULTS.get(answer.fault, (CallFailed, f"failed, as only newer peers know ({answer.fault})"))
+    return kind(peer_id, method, reason)

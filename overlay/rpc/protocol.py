@@ -1,15 +1,21 @@
-"""What travels on a link: nine kinds of frames, parsed at the edge into values.
+"""What travels on a link: eleven kinds of frames, parsed at the edge into values.
 
-1. Each side first says `Hello`, once. Anything before it breaks the protocol.
+1. Each side first says `Hello`, once, or `Bye` where it has no place. Anything else before it breaks the protocol.
 2. `Request` is answered once, by `Response`, `Refused` or `Failed` with its id, unless it is cancelled. Ids are chosen
    by the caller and mean nothing to the other direction. Answers to unknown ids are ignored (their caller gave up).
 3. `Cancel` stops the serving of a request; it may cross the answer.
 4. `Ping` is answered by `Pong`; any byte counts as a sign of life.
-5. `Bye` says that its sender makes no more requests on this link. Answers still travel; when both said it, and nothing
-   is under way, either side closes.
+5. `Bye` says why its sender leaves. `STOPPING`, `FULL` and `BROKE_PROTOCOL`: the link is over. `IDLE` asks whether the
+   link may end; it is answered once, by the same or by `Stay`, and the asker makes no requests meanwhile. Any other:
+   its sender makes no more requests on this link. Answers still travel; when both said it, and nothing is under way,
+   either side closes.
+6. `Keep` tells whether its sender keeps the link; until then it does. Only a link that neither keeps is asked to end.
 
 A frame is a CBOR array, its kind first. Bodies are CBOR within a byte string: they are decoded where they are used, so
 queued requests take no more memory than their bytes, and a body that isn't CBOR fails its own call only.
+
+Peers of newer minor versions may say more: fields after the known ones, and after the hello frames of unknown kinds,
+are ignored; unknown codes of faults and reasons are taken as "failed" and "other". See docs/wire-protocol.md.
 """
 
 from __future__ import annotations
@@ -22,15 +28,15 @@ from msgspec import Meta, Struct
 
 from overlay.rpc.framing import FrameError, encode_frame
 
-VERSION = 1
-"""Of the protocol, as each side says in its `Hello`."""
+MINOR_VERSION = 0
+"""Newest minor version of the protocol that we speak, with all before it; the major one is in the protocol's id."""
 
 METHOD_MAX_LENGTH = 128
 _TEXT_MAX_LENGTH = 1024
-_LONGEST_TIMEOUT = 24 * 3600 * 1000
+_LONGEST_TIMEOUT = 24 * 3600 * 1000  # milliseconds
+_MOST_OTHERS = 16
 
 CallId = Annotated[int, Meta(ge=0, le=2**53)]
-Text = Annotated[str, Meta(max_length=_TEXT_MAX_LENGTH)]
 
 
 class Fault(enum.IntEnum):
@@ -43,64 +49,125 @@ class Fault(enum.IntEnum):
     BAD_BODY = 5
 
 
-class Hello(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=0):
-    """Who speaks: its version, whether it is a member, and which run of its process this is (random bytes)."""
+class Reason(enum.IntEnum):
+    """Why a side leaves a link, as it says in its `Bye`."""
 
-    version: Annotated[int, Meta(ge=1)]
+    OTHER = 0
+    """Whatever a newer peer may mean."""
+    REPLACED = 1
+    """Another link between the two stays."""
+    STOPPING = 2
+    """The peer's process ends."""
+    IDLE = 3
+    """Neither side keeps the link, and nothing went over it for long, or others need the place."""
+    FULL = 4
+    """All places for links are taken; other members to try are named."""
+    BROKE_PROTOCOL = 5
+    """The other side broke the rules."""
+
+
+IMMEDIATE = frozenset({Reason.STOPPING, Reason.FULL, Reason.BROKE_PROTOCOL})
+"""Reasons for which nothing more is said or heard on the link."""
+
+
+class Hello(Struct, frozen=True, array_like=True, tag=0):
+    """Who speaks: its newest minor version, whether it's a member, which run of its process this is (random bytes)."""
+
+    minor: Annotated[int, Meta(ge=0)]
     member: bool
     session: Annotated[bytes, Meta(min_length=8, max_length=8)]
 
 
-class Request(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
+class Request(Struct, frozen=True, array_like=True, tag=1):
     """A call: the encoded body, and how long the caller waits in milliseconds."""
 
     id: CallId
     method: Annotated[str, Meta(min_length=1, max_length=METHOD_MAX_LENGTH)]
     body: bytes
-    timeout: Annotated[int, Meta(ge=0, le=_LONGEST_TIMEOUT)]
+    timeout: Annotated[int, Meta(ge=0)]
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long the caller waits, at most a day."""
+        return min(self.timeout, _LONGEST_TIMEOUT) / 1000
 
 
-class Response(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
+class Response(Struct, frozen=True, array_like=True, tag=2):
     """What the handler returned, encoded."""
 
     id: CallId
     body: bytes
 
 
-class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=3):
+class Refused(Struct, frozen=True, array_like=True, tag=3):
     """The handler refused, or broke (code "internal")."""
 
     id: CallId
-    code: Text
-    message: Text
+    code: str
+    message: str
 
 
-class Cancel(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):
+class Cancel(Struct, frozen=True, array_like=True, tag=4):
     """The caller no longer waits."""
 
     id: CallId
 
 
-class Ping(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=5):
+class Ping(Struct, frozen=True, array_like=True, tag=5):
     """Asks for a sign of life."""
 
 
-class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=6):
+class Pong(Struct, frozen=True, array_like=True, tag=6):
     """The sign of life."""
 
 
-class Bye(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=7):
-    """No more requests of the sender will come on this link."""
+class Referral(Struct, frozen=True, array_like=True):
+    """A member that may have a place, and multiaddrs of it."""
+
+    peer_id: str
+    addresses: tuple[str, ...]
 
 
-class Failed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=8):
+class Bye(Struct, frozen=True, array_like=True, tag=7):
+    """The sender leaves the link, or asks whether it may; with `FULL`, it names others to try."""
+
+    code: Annotated[int, Meta(ge=0)] = Reason.OTHER
+    others: tuple[Referral, ...] = ()
+
+    @property
+    def reason(self) -> Reason:
+        """What the code means."""
+        return Reason(self.code) if self.code in _REASONS else Reason.OTHER
+
+    @property
+    def others_to_try(self) -> tuple[Referral, ...]:
+        """As many of the others as are worth reading."""
+        return self.others[:_MOST_OTHERS]
+
+
+class Failed(Struct, frozen=True, array_like=True, tag=8):
     """The request got no answer of its handler."""
 
     id: CallId
-    fault: Fault
+    fault: Annotated[int, Meta(ge=0)]
+    """A `Fault`, or what a newer peer may say instead."""
 
 
-Frame = Hello | Request | Response | Refused | Cancel | Ping | Pong | Bye | Failed
+class Keep(Struct, frozen=True, array_like=True, tag=9):
+    """Whether the sender keeps the link."""
+
+    kept: bool
+
+
+class Stay(Struct, frozen=True, array_like=True, tag=10):
+    """Answers `Bye` for being idle: the link doesn't end."""
+
+
+class Unknown(Struct, frozen=True):
+    """A frame of a kind that only newer peers know."""
+
+
+Frame = Hello | Request | Response | Refused | Cancel | Ping | Pong | Bye | Failed | Keep | Stay
 
 _KINDS: dict[object, type[Frame]] = {
     0: Hello,
@@ -112,16 +179,22 @@ _KINDS: dict[object, type[Frame]] = {
     6: Pong,
     7: Bye,
     8: Failed,
+    9: Keep,
+    10: Stay,
 }
+_REASONS = frozenset(Reason)
 
 
-def parse(item: object) -> Frame:
+def parse(item: object) -> Frame | Unknown:
     """The frame that a decoded item is. Raises `FrameError`."""
     # By kind through a table: converting to a union costs msgspec 9 us, to one struct 1.
-    if type(item) is not list or not item or type(item[0]) is not int or item[0] not in _KINDS:
-        raise FrameError("a frame of unknown kind")
+    if type(item) is not list or not item or type(item[0]) is not int or item[0] < 0:
+        raise FrameError("not a frame")
+    kind = _KINDS.get(item[0])
+    if kind is None:
+        return Unknown()
     try:
-        return msgspec.convert(item, _KINDS[item[0]], builtin_types=(bytes,))
+        return msgspec.convert(item, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise FrameError(f"a frame of bad form: {error}") from error
 

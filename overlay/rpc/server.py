@@ -69,7 +69,7 @@ class RequestServer:
         if request.method not in self._handlers:
             self._write_queue.put(encode(Failed(request.id, Fault.NO_SUCH_METHOD)))
             return
-        waiting = _Waiting(request, trio.current_time() + request.timeout / 1000)
+        waiting = _Waiting(request, trio.current_time() + request.timeout_seconds)
         if not self._queue and self._may_start(size):
             self._start(waiting)
             nursery.start_soon(self._serve, waiting, nursery)

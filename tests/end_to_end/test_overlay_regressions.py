@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import pytest
@@ -18,9 +18,10 @@ import trio.testing
 import varint
 from libp2p.abc import IHost, INetConn, INetStream, INetwork, INotifee
 from libp2p.custom_types import TProtocol
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.pb.kademlia_pb2 import Message, Record
 from libp2p.peer.id import ID
-from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
 from multiaddr import Multiaddr
 
@@ -423,6 +424,45 @@ async def test_kad_stores_nothing_of_strangers() -> None:
         assert got is not None
         assert got.key == key
         assert not got.HasField("record")
+
+
+async def test_visitors_of_kad_shut_nobody_out_and_are_told_to_nobody() -> None:
+    """40 silent streams of strangers, as others ask."""
+    async with AsyncExitStack() as stack:
+        host, member, asking = [await stack.enter_async_context(echoing_host()) for _ in range(3)]
+        routing = KadRouting(host, SETTINGS, serve=True)
+        host.add_addresses(member.peer_id, member.listen_addresses())
+        await routing.add(member.peer_id)
+        for visitor in [await stack.enter_async_context(echoing_host(DIALS_ONLY)) for _ in range(4)]:
+            visitor.add_addresses(host.peer_id, host.listen_addresses())
+            for _ in range(10):
+                await visitor.open_stream(host.peer_id, SETTINGS.kad_protocol_id)
+        asking.add_addresses(host.peer_id, host.listen_addresses())
+        question = Message(type=Message.MessageType.FIND_NODE, key=b"anywhere")
+        for _ in range(20):
+            answer = await asked_of_kad(asking, host.peer_id, question)
+            assert answer is not None
+            assert [str(ID(peer.id)) for peer in answer.closerPeers] == [member.peer_id]
+        assert routing.peers() == [member.peer_id]
+
+
+async def test_peer_joins_through_a_kad_peer_of_another_implementation() -> None:
+    """It knows a member, and nothing of our calls; it speaks the Kad protocol as libp2p has it."""
+    settings = OverlaySettings(kad_protocol_id="/ipfs/kad/1.0.0")
+    async with (
+        echoing_host() as member,
+        echoing_host() as newcomer,
+        stranger(security_protocol="tls", listen=[LOOPBACK]) as other,
+    ):
+        dht = KadDHT(other, DHTMode.SERVER)
+        member_id = await dial(other, member.listen_addresses()[0])
+        known = PeerInfo(member_id, [Multiaddr(address) for address in member.listen_addresses()])
+        assert await dht.routing_table.add_peer(known, skip_server_mode_check=True)
+        routing = KadRouting(newcomer, settings, serve=False)
+        assert await routing.find_way_in(str(other.get_addrs()[0]), timeout=5) == [member.peer_id]
+        stream = await newcomer.open_stream(member.peer_id, ECHO)
+        await stream.write(b"hello")
+        assert await stream.read_some(10) == b"hello"
 
 
 async def asked_of_kad(asking: Host, peer_id: str, message: Message) -> Message | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -135,9 +135,9 @@ class MemoryNetwork:
         dialler = self.diallers[peer_id] = MemoryDialler(self, peer_id)
         return dialler
 
-    async def links(self, peer_id: str, *, member: bool = True) -> Links:
+    async def links(self, peer_id: str, *, member: bool = True, keeps: Callable[[str], bool] = lambda _: True) -> Links:
         """The links of a new peer, running."""
-        links = Links(self.dialler(peer_id), self.settings, member)
+        links = Links(self.dialler(peer_id), self.settings, member, keeps=keeps)
         await self.nursery.start(links.run)
         return links
 

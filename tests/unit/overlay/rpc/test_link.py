@@ -38,9 +38,11 @@ from overlay.rpc.protocol import (
     Hello,
     Ping,
     Pong,
+    Reason,
     Refused,
     Request,
     Response,
+    Unknown,
     encode,
     parse,
 )
@@ -58,12 +60,23 @@ class Remote:
     def __init__(self, stream: MemoryStream) -> None:
         self.stream = stream
         self.decoder = FrameDecoder(64 * KIB * KIB)
-        self.received: list[Frame] = []
+        self.received: list[Frame | Unknown] = []
 
     async def say(self, *frames: Frame) -> None:
         await self.stream.write(b"".join(map(encode, frames)))
 
-    async def hear(self) -> Frame:
+    async def say_goodbye(self) -> None:
+        """Read until the other side closes, then close, as a peer does."""
+        await self.hear_last()
+        await self.stream.close()
+
+    async def hear_last(self) -> Frame | Unknown:
+        """The last frame before the other side closes."""
+        while chunk := await self.stream.read_some(64 * KIB):
+            self.received += map(parse, self.decoder.feed(chunk))
+        return self.received[-1]
+
+    async def hear(self) -> Frame | Unknown:
         """The next frame that isn't a ping."""
         while True:
             while self.received:
@@ -86,7 +99,14 @@ class Linked:
         self.remote = remote
         self.counters = counters
         self.nursery = nursery
+        self.link_scope = trio.CancelScope()
+        self.ended = trio.Event()
         self.outcomes: list[object] = []
+
+    async def run(self, up: trio.Event) -> None:
+        with self.link_scope:
+            await self.link.run(lambda _: up.set())
+        self.ended.set()
 
     async def call(self, method: str = "echo", body: object = None, *, timeout: float = math.inf) -> None:
         """Call, and keep the answer or the error."""
@@ -115,13 +135,14 @@ async def linked(
         counters=counters,
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(link.run, lambda _: up.set())
         remote = Remote(theirs)
+        pair = Linked(link, ours, remote, counters, nursery)
+        nursery.start_soon(pair.run, up)
         if hello:
             await remote.say(HELLO)
             await up.wait()
             assert await remote.hear() == HELLO
-        yield Linked(link, ours, remote, counters, nursery)
+        yield pair
         nursery.cancel_scope.cancel()
 
 
@@ -416,7 +437,8 @@ async def test_body_that_is_not_cbor_fails_its_own_call_only() -> None:
     "garbage",
     [
         b"GET / HTTP/1.1\r\n\r\n",
-        encode_frame([99]),
+        encode_frame([-1]),
+        encode_frame([True]),
         encode_frame({}),
         encode_frame([1, "id", "echo", b"", 5]),
         encode_frame([1, -1, "echo", b"", 5]),
@@ -435,9 +457,9 @@ async def test_breaking_the_protocol_ends_the_link(garbage: bytes) -> None:
         await pair.remote.stream.write(garbage)
         await wait_all_tasks_blocked()
         assert pair.link.cause is Cause.BROKE_PROTOCOL
-        assert pair.stream.was_reset
         assert pair.counters.malformed == 1
         assert [type(error) for error in pair.outcomes] == [ConnectionLost]
+        assert await pair.remote.hear_last() == Bye(Reason.BROKE_PROTOCOL), "it is told why"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -536,7 +558,7 @@ async def test_retired_link_ends_when_all_is_done_both_ways() -> None:
         asked = await pair.remote.hear()
         assert isinstance(asked, Request)
         pair.link.retire()
-        assert await pair.remote.hear() == Bye()
+        assert await pair.remote.hear() == Bye(Reason.REPLACED)
         await pair.call()
         assert isinstance(pair.outcomes.pop(), NotSent)
         await pair.remote.say(Bye())

@@ -50,12 +50,20 @@ def test_of_two_links_stays(current_by: str, new_by: str, later: float, expected
 
 @pytest.mark.parametrize("opened_by", list(itertools.product((SMALLER, LARGER), repeat=2)))
 @pytest.mark.parametrize("later", [0.0, 100.0])
-@pytest.mark.parametrize(("remote", "usable"), [(ANOTHER_RUN, True), (ANOTHER_RUN, False), (RUN, False), (None, False)])
-def test_link_of_another_run_or_without_use_is_ended(
+@pytest.mark.parametrize(("remote", "usable"), [(ANOTHER_RUN, True), (ANOTHER_RUN, False), (None, False)])
+def test_link_of_another_run_is_ended(
     opened_by: tuple[str, str], later: float, remote: Hello | None, usable: bool
 ) -> None:
     current = Side(opened_by[0], remote=remote, usable=usable)
     assert choose(Side(opened_by[1], up_since=100.0 + later), current, WINDOW) is Choice.RESTARTED
+
+
+@pytest.mark.parametrize("opened_by", list(itertools.product((SMALLER, LARGER), repeat=2)))
+@pytest.mark.parametrize("later", [0.0, 100.0])
+def test_link_without_use_is_replaced(opened_by: tuple[str, str], later: float) -> None:
+    """It was closed on purpose just now: the peer came to no harm, and nobody has to be told."""
+    current = Side(opened_by[0], usable=False)
+    assert choose(Side(opened_by[1], up_since=100.0 + later), current, WINDOW) is Choice.REPLACE
 
 
 def test_both_sides_choose_the_same_link_whichever_is_up_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -16,16 +17,20 @@ from overlay.rpc.protocol import (
     Fault,
     Frame,
     Hello,
+    Keep,
     Ping,
     Pong,
+    Reason,
     Refused,
     Request,
     Response,
+    Stay,
+    Unknown,
 )
 from overlay.settings import CallLimits
 
 HELLO = Hello(1, True, b"session1")
-FRAMES: dict[str, Frame] = {
+FRAMES: dict[str, Frame | Unknown] = {
     "hello": HELLO,
     "request": Request(1, "echo", b"", 1000),
     "response": Response(1, b""),
@@ -35,14 +40,32 @@ FRAMES: dict[str, Frame] = {
     "ping": Ping(),
     "pong": Pong(),
     "bye": Bye(),
+    "idle": Bye(Reason.IDLE),
+    "stopping": Bye(Reason.STOPPING),
+    "full": Bye(Reason.FULL),
+    "accused": Bye(Reason.BROKE_PROTOCOL),
+    "keep": Keep(False),
+    "stay": Stay(),
+    "unknown": Unknown(),
 }
+DEEDS = ("opened", "listen", "admit", "retire", "ask", "agree", "drained")
 LIMITS = CallLimits(hello_timeout=5, ping_interval=8, ping_timeout=5)
-AFTER_HELLO = {Action.GREETED, Action.SERVE, Action.SETTLE, Action.CANCEL, Action.SEND_PONG, Action.SEND_BYE}
+AFTER_HELLO = {
+    Action.GREETED,
+    Action.REPLY,
+    Action.SERVE,
+    Action.SETTLE,
+    Action.CANCEL,
+    Action.SEND_PONG,
+    Action.SEND_BYE,
+}
 
 WAYS_TO: dict[Phase, list[str]] = {
     Phase.NEW: [],
+    Phase.LISTENING: ["listen"],
     Phase.GREETING: ["opened"],
     Phase.UP: ["opened", "hello"],
+    Phase.ASKING: ["opened", "hello", "ask"],
     Phase.RETIRING: ["opened", "hello", "retire"],
     Phase.LEFT: ["opened", "hello", "bye"],
     Phase.DRAINING: ["opened", "hello", "bye", "retire"],
@@ -50,20 +73,31 @@ WAYS_TO: dict[Phase, list[str]] = {
 }
 
 EXPECTED = """
-           NEW              GREETING    UP                 RETIRING          LEFT               DRAINING          ENDED
-opened     GREETING:hello   -           -                  -                 -                  -                 -
-hello      broken           UP:greeted  broken             broken            broken             broken            -
-request    broken           broken      UP:serve           RETIRING:serve    broken             broken            -
-response   broken           broken      UP:settle          RETIRING:settle   LEFT:settle        DRAINING:settle   -
-refused    broken           broken      UP:settle          RETIRING:settle   LEFT:settle        DRAINING:settle   -
-failed     broken           broken      UP:settle          RETIRING:settle   LEFT:settle        DRAINING:settle   -
-cancel     broken           broken      UP:cancel          RETIRING:cancel   LEFT:cancel        DRAINING:cancel   -
-ping       broken           broken      UP:pong            RETIRING:pong     LEFT:pong          DRAINING:pong     -
-pong       broken           broken      -                  -                 -                  -                 -
-bye        broken           broken      LEFT               DRAINING          -                  -                 -
-retire     done             done        RETIRING:bye       -                 DRAINING:bye       -                 -
-drained    -                -           -                  -                 -                  done              -
-"""
+         NEW            LISTENING        GREETING   UP           ASKING        RETIRING        LEFT         DRAINING        ENDED
+opened   GREETING:hello -                -          -            -             -               -            -               -
+listen   LISTENING      -                -          -            -             -               -            -               -
+admit    -              UP:hello         -          -            -             -               -            -               -
+hello    broken         LISTENING:choose UP:greeted broken       broken        broken          broken       broken          -
+request  broken         broken           broken     UP:serve     ASKING:serve  RETIRING:serve  broken       broken          -
+response broken         broken           broken     UP:give    ASKING:give RETIRING:give LEFT:give  DRAINING:give -
+refused  broken         broken           broken     UP:give    ASKING:give RETIRING:give LEFT:give  DRAINING:give -
+failed   broken         broken           broken     UP:give    ASKING:give RETIRING:give LEFT:give  DRAINING:give -
+cancel   broken         broken           broken     UP:drop    ASKING:drop RETIRING:drop LEFT:drop  DRAINING:drop -
+ping     broken         broken           broken     UP:pong      ASKING:pong   RETIRING:pong   LEFT:pong    DRAINING:pong   -
+pong     broken         broken           broken     -            -             -               -            -               -
+keep     broken         broken           broken     -            -             -               -            -               -
+unknown  broken         broken           broken     -            -             -               -            -               -
+bye      broken         broken           broken     LEFT         DRAINING      DRAINING        -            -               -
+idle     broken         broken           broken     UP:reply     DRAINING      DRAINING        -            -               -
+stay     broken         broken           broken     -            UP:stay       RETIRING:bye    -            -               -
+stopping left           left             left       left         left          left            left         left            -
+full     left           left             left       left         left          left            left         left            -
+accused  left           left             left       left         left          left            left         left            -
+retire   done           done             done       RETIRING:bye RETIRING      -               DRAINING:bye -               -
+ask      -              -                -          ASKING:bye   -             -               -            -               -
+agree    -              -                -          DRAINING:bye -             -               -            -               -
+drained  -              -                -          -            -             -               -            done            -
+"""  # noqa: E501 - a table
 """Of each event in each phase: the next phase and what is to be done; "-": nothing happens."""
 
 ACTIONS = {
@@ -73,9 +107,15 @@ ACTIONS = {
     "bye": Action.SEND_BYE,
     "greeted": Action.GREETED,
     "serve": Action.SERVE,
-    "settle": Action.SETTLE,
-    "cancel": Action.CANCEL,
+    "give": Action.SETTLE,
+    "drop": Action.CANCEL,
+    "choose": Action.CHOOSE,
+    "reply": Action.REPLY,
+    "stay": Action.STAY_UP,
 }
+
+
+ENDINGS = {"broken": Cause.BROKE_PROTOCOL, "done": Cause.DONE, "left": Cause.LEFT}
 
 
 def expectations() -> list[tuple[Phase, str, str]]:
@@ -89,14 +129,18 @@ def expectations() -> list[tuple[Phase, str, str]]:
 
 def tell(link: LinkState, event: str, now: float) -> Action:
     """One event, as the driver of a link tells it."""
-    if event == "opened":
-        return link.opened(now)
-    if event == "retire":
-        return link.retire()
-    if event == "drained":
-        return link.drained()
-    if event == "wake":
-        return link.wake(now)
+    deeds: dict[str, Callable[[], Action]] = {
+        "opened": lambda: link.opened(now),
+        "listen": lambda: link.opened(now, greet=False),
+        "admit": lambda: link.admit(now),
+        "retire": link.retire,
+        "ask": lambda: link.ask(now),
+        "agree": link.agree,
+        "drained": link.drained,
+        "wake": lambda: link.wake(now),
+    }
+    if event in deeds:
+        return deeds[event]()
     if event in FRAMES:
         link.heard(now)
         return link.receive(FRAMES[event], now)
@@ -116,7 +160,7 @@ def link_in(phase: Phase, *, opened_by_peer: bool = False, now: float = 100.0) -
 
 def test_every_event_is_expected_in_every_phase() -> None:
     assert {(phase, event) for phase, event, _ in expectations()} == {
-        (phase, event) for phase in Phase for event in (*FRAMES, "opened", "retire", "drained")
+        (phase, event) for phase in Phase for event in (*FRAMES, *DEEDS)
     }
 
 
@@ -125,10 +169,10 @@ def test_event_leads_to(phase: Phase, event: str, expected: str) -> None:
     link = link_in(phase)
     before = link.ended
     action = tell(link, event, 101.0)
-    if expected in {"broken", "done"}:
+    if expected in ENDINGS:
         assert (link.phase, action) == (Phase.ENDED, Action.STOP)
         assert link.ended is not None
-        assert link.ended.cause is (Cause.DONE if expected == "done" else Cause.BROKE_PROTOCOL)
+        assert link.ended.cause is ENDINGS[expected]
     else:
         following, _, wanted = expected.partition(":")
         assert link.phase is (phase if following == "-" else Phase[following])
@@ -167,6 +211,24 @@ def test_reason_names_the_rule_that_was_broken(phase: Phase, event: str, reason:
     assert link.ended == Ended(Cause.BROKE_PROTOCOL, f"the peer broke the protocol: {reason}")
 
 
+@pytest.mark.parametrize("reason", [Reason.STOPPING, Reason.FULL, Reason.BROKE_PROTOCOL])
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.ENDED])
+def test_bye_after_which_nothing_is_said_tells_why(phase: Phase, reason: Reason) -> None:
+    link = link_in(phase)
+    link.receive(Bye(reason), 101.0)
+    assert link.ended is not None
+    assert (link.ended.cause, link.ended.said) == (Cause.LEFT, reason)
+
+
+def test_both_sides_keep_a_link_until_the_peer_says_else() -> None:
+    link = link_in(Phase.UP)
+    assert link.kept_there
+    link.receive(Keep(False), 101.0)
+    assert not link.kept_there
+    link.receive(Keep(True), 102.0)
+    assert link.kept_there
+
+
 def test_hello_tells_who_the_peer_is_and_since_when() -> None:
     link = link_in(Phase.GREETING)
     assert link.remote is None
@@ -202,6 +264,29 @@ def test_silent_peer_is_asked_and_then_given_up(
     assert link.ended == Ended(Cause.SILENT, f"the peer was silent for {silent} s")
 
 
+def test_peer_has_five_seconds_to_answer_whether_the_link_may_end() -> None:
+    link = link_in(Phase.ASKING, now=100.0)
+    assert link.wake_at == 105.0
+    link.heard(104.0)
+    assert link.wake(104.9) is Action.NOTHING
+    assert link.wake(105.0) is Action.STOP
+    assert link.ended == Ended(Cause.STALLED, "the peer didn't answer whether the link may end")
+
+
+@pytest.mark.parametrize("answer", ["stay", "idle", "bye", "retire"])
+def test_nothing_is_waited_for_once_it_answered(answer: str) -> None:
+    link = link_in(Phase.ASKING, now=100.0)
+    tell(link, answer, 104.0)
+    link.heard(104.0)
+    assert link.wake_at == 112.0
+
+
+def test_newcomer_that_is_listened_to_has_five_seconds_too() -> None:
+    link = link_in(Phase.LISTENING, now=100.0)
+    assert link.wake(105.0) is Action.STOP
+    assert link.ended == Ended(Cause.STALLED, "the peer said no hello within 5 s")
+
+
 def test_any_sign_of_life_puts_off_asking_and_giving_up() -> None:
     link = link_in(Phase.UP, now=100.0)
     link.heard(107.0)
@@ -229,7 +314,7 @@ def test_nothing_is_waited_for_before_and_after(phase: Phase) -> None:
 
 # Sequences
 
-OFTEN = ["ping", "pong", "response", "request", "bye", "retire", "drained"]
+OFTEN = ["ping", "pong", "response", "request", "bye", "idle", "stay", "ask", "agree", "retire", "drained"]
 ENDS = ["closed", "lost", "stalled", "broke_protocol"]
 EVENTS = st.sampled_from([*FRAMES, *OFTEN, *OFTEN, "wake", "wake", *ENDS])
 STEPS = st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.5, 3.0, 5.0, 8.0, 20.0])), max_size=40)
@@ -249,14 +334,16 @@ def test_whatever_happens_a_link_ends_once_and_says_nothing_afterwards(
         actions.append(action)
         assert (action is Action.STOP) == (link.ended is not None and was_ended is None)
         assert (link.phase is Phase.ENDED) == (link.ended is not None)
-        assert action is not Action.SERVE or link.phase in {Phase.UP, Phase.RETIRING}
-        assert was_usable or not link.usable or action is Action.GREETED, "what isn't usable is never again"
+        assert action is not Action.SERVE or link.phase in {Phase.UP, Phase.ASKING, Phase.RETIRING}
+        assert was_usable or not link.usable or action in {Action.GREETED, Action.STAY_UP}, (
+            "what isn't usable is never again, unless it was asked for"
+        )
         if link.ended is None:
             assert link.wake_at > now or event != "wake", "a driver that sleeps until then doesn't spin"
     if Action.STOP in actions:
         assert set(actions[actions.index(Action.STOP) + 1 :]) <= {Action.NOTHING}
     assert actions.count(Action.SEND_HELLO) == 1
-    assert actions.count(Action.SEND_BYE) <= 1
+    assert actions.count(Action.SEND_BYE) <= 1 + [event for event, _ in steps].count("stay"), "one, or one a question"
     assert actions.count(Action.GREETED) <= 1
     after_hello = [action for action in actions if action in AFTER_HELLO]
     assert not after_hello or after_hello[0] is Action.GREETED, "nothing is served, settled or said before the hello"
@@ -289,6 +376,7 @@ def test_two_links_that_retire_each_other_drain_and_end() -> None:
     """Both ends in one test: what one sends, the other hears."""
     ours, theirs = link_in(Phase.UP), link_in(Phase.UP, opened_by_peer=True)
     assert ours.retire() is Action.SEND_BYE
+    assert ours.bye == Bye(Reason.REPLACED)
     assert tell(theirs, "bye", 101.0) is Action.NOTHING
     assert tell(ours, "request", 101.0) is Action.SERVE, "it crossed the bye"
     assert theirs.retire() is Action.SEND_BYE
@@ -296,4 +384,53 @@ def test_two_links_that_retire_each_other_drain_and_end() -> None:
     for link in (ours, theirs):
         assert not link.usable
         assert link.drained() is Action.STOP
-        assert link.ended == Ended(Cause.DONE, "the link was closed")
+        assert link.ended == Ended(Cause.DONE, "another link replaced it", Reason.REPLACED)
+
+
+def answer(link: LinkState, kept: bool, now: float) -> str | None:
+    """What the driver of a link says to a question, or None when both had asked."""
+    action = tell(link, "idle", now)
+    if action is not Action.REPLY:
+        assert action is Action.NOTHING
+        return None
+    if kept:
+        return "stay"
+    assert link.agree() is Action.SEND_BYE
+    return "idle"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_link_ends_after_a_bye_and_its_answer_only(kept: bool) -> None:
+    ours, theirs = link_in(Phase.UP), link_in(Phase.UP, opened_by_peer=True)
+    assert ours.ask(101.0) is Action.SEND_BYE
+    said = answer(theirs, kept, 101.0)
+    assert said is not None
+    tell(ours, said, 102.0)
+    for link in (ours, theirs):
+        assert link.usable is kept
+        assert link.drained() is (Action.NOTHING if kept else Action.STOP)
+        assert link.ended == (None if kept else Ended(Cause.DONE, "neither side keeps the link", Reason.IDLE))
+
+
+def test_link_that_both_ask_to_end_ends() -> None:
+    ours, theirs = link_in(Phase.UP), link_in(Phase.UP, opened_by_peer=True)
+    for link in (ours, theirs):
+        assert link.ask(101.0) is Action.SEND_BYE
+    for link in (ours, theirs):
+        assert answer(link, True, 102.0) is None
+        assert link.drained() is Action.STOP
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_link_that_is_replaced_while_it_is_asked_ends_in_order(kept: bool) -> None:
+    """What one side said before it knew of the other's doing is still answered once."""
+    ours, theirs = link_in(Phase.UP), link_in(Phase.UP, opened_by_peer=True)
+    assert ours.ask(101.0) is Action.SEND_BYE
+    assert ours.retire() is Action.NOTHING
+    said = answer(theirs, kept, 101.0)
+    assert said is not None
+    if tell(ours, said, 102.0) is Action.SEND_BYE:
+        tell(theirs, "bye", 102.0)
+        assert theirs.retire() is Action.SEND_BYE
+        tell(ours, "bye", 103.0)
+    assert (ours.phase, theirs.phase) == (Phase.DRAINING, Phase.DRAINING)

@@ -12,16 +12,18 @@ from overlay.errors import (
     CallFailed,
     CallTimeout,
     ConnectionLost,
+    PeerFull,
     ProtocolError,
     ProtocolNotSupported,
     Unreachable,
 )
+from overlay.identity import Identity
 from overlay.rpc.framing import FrameError
 from overlay.rpc.links import Links
 from overlay.rpc.protocol import Hello, encode
 from overlay.rpc.transport import ByteStream
-from overlay.settings import CallLimits, OverlaySettings
-from tests.unit.overlay.memory_network import LARGER, SMALLER, memory_network, memory_streams
+from overlay.settings import CallLimits, LinkLimits, OverlaySettings
+from tests.unit.overlay.memory_network import LARGER, SMALLER, MemoryNetwork, memory_network, memory_streams
 
 PROTOCOL = OverlaySettings().protocol_id
 
@@ -392,3 +394,237 @@ async def test_statistics_count_what_went_over_links() -> None:
         assert (ours.links, ours.members, ours.calls_made, ours.calls_failed) == (1, 1, 2, 1)
         assert theirs.calls_served == 1
         assert theirs.bytes_received == ours.bytes_sent > 1000
+
+
+# Links that nobody keeps
+
+
+class Keeping:
+    """Whom a peer keeps, as the tests say."""
+
+    def __init__(self, *kept: str) -> None:
+        self.kept = set(kept)
+
+    def __call__(self, peer_id: str) -> bool:
+        return peer_id in self.kept
+
+
+def closings_of(links: Links) -> list[str]:
+    """A list that grows with the peers whose links were closed on purpose."""
+    closed: list[str] = []
+    links.on_closed(closed.append)
+    return closed
+
+
+async def test_link_that_neither_keeps_is_closed_when_idle_and_is_no_loss(autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        a = await network.links(SMALLER, keeps=Keeping())
+        b = await network.links(LARGER, keeps=Keeping())
+        events, closed, closed_there = events_of(a), closings_of(a), closings_of(b)
+        await a.ensure_link(LARGER, timeout=5)
+        await trio.sleep(599)
+        assert a.is_linked(LARGER)
+        await trio.sleep(1.5)
+        assert not a.is_linked(LARGER)
+        assert not b.is_linked(SMALLER)
+        assert events == [f"{LARGER} up, member"], "a link that was closed on purpose tells nothing about its peer"
+        assert (closed, closed_there) == ([LARGER], [SMALLER])
+        [stream] = network.diallers[SMALLER].streams
+        assert not stream.was_reset
+        await trio.sleep(2)
+        assert stream.was_reset, "its connection is closed afterwards"
+        assert a.statistics().closed == 1
+
+
+@pytest.mark.parametrize("keeper", [SMALLER, LARGER])
+async def test_link_that_one_side_keeps_stays(keeper: str, autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        links = {
+            peer_id: await network.links(peer_id, keeps=Keeping(*{SMALLER, LARGER} if peer_id == keeper else ()))
+            for peer_id in (SMALLER, LARGER)
+        }
+        await links[SMALLER].ensure_link(LARGER, timeout=5)
+        await trio.sleep(5000)
+        assert links[SMALLER].is_linked(LARGER)
+        assert network.diallers[SMALLER].dialled == [LARGER]
+
+
+async def test_link_goes_when_its_keeper_lets_go(autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        keeping = Keeping(LARGER)
+        a, b = await network.links(SMALLER, keeps=keeping), await network.links(LARGER, keeps=Keeping())
+        await a.ensure_link(LARGER, timeout=5)
+        await trio.sleep(1000)
+        keeping.kept.clear()
+        a.note_keeping()
+        await trio.sleep(1)
+        assert not b.is_linked(SMALLER), "it had been idle for long"
+
+
+async def test_link_in_use_is_held(autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        a, b = await network.links(SMALLER, keeps=Keeping()), await network.links(LARGER, keeps=Keeping())
+        await a.ensure_link(LARGER, timeout=5)
+        with a.hold(LARGER), a.hold("12D3KooWC"):
+            with a.hold(LARGER):
+                await trio.sleep(2000)
+            await trio.sleep(2000)
+            assert b.is_linked(SMALLER)
+        await trio.sleep(1)
+        assert not b.is_linked(SMALLER)
+
+
+async def test_calls_keep_a_link_open(autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        a, b = await network.links(SMALLER, keeps=Keeping()), await network.links(LARGER, keeps=Keeping())
+        release = trio.Event()
+
+        async def hang(caller: str, body: object) -> object:
+            await release.wait()
+            return body
+
+        b.serve("echo", echo)
+        b.serve("hang", hang)
+        for _ in range(10):
+            await a.call(LARGER, "echo", 1, timeout=5)
+            await trio.sleep(500)
+        outcomes = Outcomes()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcomes.call, a, LARGER, "hang", "long", 3000)
+            await trio.sleep(2000)
+            release.set()
+        assert outcomes.all == ["long"]
+        assert network.diallers[SMALLER].dialled == [LARGER]
+
+
+async def test_call_while_the_link_ends_takes_a_new_one(autojump_clock: MockClock) -> None:
+    """Whoever calls at whatever moment around the end of a link isn't told of it."""
+    async with memory_network() as network:
+        a, b = await network.links(SMALLER, keeps=Keeping()), await network.links(LARGER, keeps=Keeping())
+        for links in (a, b):
+            links.serve("echo", echo)
+        losses = [*events_of(a), *events_of(b)]
+        await a.ensure_link(LARGER, timeout=5)
+        outcomes = Outcomes()
+
+        async def call_at(links: Links, peer_id: str, moment: float, steps: int) -> None:
+            await trio.sleep_until(moment)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            await outcomes.call(links, peer_id, "echo", steps)
+
+        moment = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for steps in range(0, 40, 2):
+                moment += 700.0
+                nursery.start_soon(call_at, *((a, LARGER) if steps % 4 else (b, SMALLER)), moment, steps)
+        assert [outcome for outcome in outcomes.all if not isinstance(outcome, list)] == []
+        assert losses == []
+
+
+async def test_call_waits_for_the_answer_whether_the_link_may_end() -> None:
+    async with memory_network() as network:
+        limits = LinkLimits(idle=0.0, shortest=0.0)
+        network.settings = OverlaySettings(links=limits)
+        keeping = Keeping(LARGER)
+        a, b = await network.links(SMALLER, keeps=keeping), await network.links(LARGER, keeps=Keeping())
+        b.serve("echo", echo)
+        await a.ensure_link(LARGER, timeout=5)
+        await wait_all_tasks_blocked()
+        [stream] = network.diallers[SMALLER].streams
+        assert stream.other is not None
+        stream.other.stall()
+        keeping.kept.clear()
+        a.note_keeping()
+        await wait_all_tasks_blocked()
+        outcomes = Outcomes()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcomes.call, a, LARGER, "echo", 1)
+            await wait_all_tasks_blocked()
+            assert network.diallers[SMALLER].dialled == [LARGER], "the call waits, and dials nobody"
+            stream.other.may_write.set()
+        assert outcomes.all == [[SMALLER, 1]]
+
+
+async def test_beyond_the_high_mark_free_links_are_closed_sooner(autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        network.settings = OverlaySettings(links=LinkLimits(low_water=4, high_water=6, most_members=10))
+        hub = await network.links(SMALLER, keeps=Keeping())
+        for number in range(9):
+            other = await network.links(f"{LARGER}{number}", keeps=Keeping())
+            await other.ensure_link(SMALLER, timeout=5)
+            await trio.sleep(0.1)  # so they may go one after the other, and those beyond the mark do
+        await trio.sleep(5)
+        assert set(hub.linked_peers()) == {f"{LARGER}{number}" for number in range(3, 9)}
+
+
+# Places
+
+
+def full_network(network: MemoryNetwork, **limits: int) -> None:
+    network.settings = OverlaySettings(links=LinkLimits(**{"most_members": 2, "most_light_clients": 1, **limits}))
+
+
+async def test_peer_for_whom_there_is_no_place_is_told_others(autojump_clock: MockClock) -> None:
+    members = [Identity.generate().peer_id for _ in range(4)]
+    async with memory_network() as network:
+        full_network(network)
+        hub = await network.links(members[0], keeps=Keeping())
+        for member in members[1:3]:
+            other = await network.links(member, keeps=Keeping(members[0]))
+            await other.ensure_link(members[0], timeout=5)
+            network.diallers[members[0]].add_addresses(member, [f"/ip4/127.0.0.1/tcp/{len(member)}"])
+        events = events_of(hub)
+        last = await network.links(members[3], keeps=Keeping(members[0]))
+        last_events = events_of(last)
+        with pytest.raises(PeerFull) as refused:
+            await last.call(members[0], "echo", 1, timeout=5)
+        assert set(refused.value.others) == set(members[1:3])
+        assert network.diallers[members[3]].addresses.keys() == set(members[1:3])
+        await trio.sleep(2)
+        assert (events, last_events) == ([], []), "it was never up, and it isn't unreachable"
+        assert hub.statistics().turned_away == 1
+
+
+async def test_member_that_we_keep_always_has_a_place(autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        full_network(network)
+        hub = await network.links(SMALLER, keeps=Keeping(f"{LARGER}9"))
+        for number in (1, 2, 9):
+            other = await network.links(f"{LARGER}{number}")
+            await other.ensure_link(SMALLER, timeout=5)
+        assert len(hub.linked_peers()) == 3
+
+
+async def test_light_clients_have_places_of_their_own(autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        full_network(network)
+        hub = await network.links(SMALLER, keeps=Keeping())
+        light, another = [await network.links(f"{LARGER}{name}", member=False) for name in ("light", "another")]
+        await light.ensure_link(SMALLER, timeout=5)
+        with pytest.raises(PeerFull):
+            await another.ensure_link(SMALLER, timeout=5)
+        for number in range(2):
+            await (await network.links(f"{LARGER}{number}")).ensure_link(SMALLER, timeout=5)
+        assert hub.statistics().links == 3
+        await light.ensure_link(SMALLER, timeout=5)
+
+
+async def test_places_that_are_being_taken_count(autojump_clock: MockClock) -> None:
+    """Many that come at once don't all find the last place."""
+    async with memory_network() as network:
+        full_network(network)
+        hub = await network.links(SMALLER, keeps=Keeping())
+        newcomers = [await network.links(f"{LARGER}{number}") for number in range(20)]
+        outcomes: list[bool] = []
+
+        async def come(links: Links) -> None:
+            try:
+                outcomes.append(await links.ensure_link(SMALLER, timeout=5))
+            except PeerFull:
+                outcomes.append(False)
+
+        async with trio.open_nursery() as nursery:
+            for links in newcomers:
+                nursery.start_soon(come, links)
+        assert outcomes.count(True) == 2 == hub.statistics().members
