@@ -5,9 +5,11 @@
    know their own homes. All whom they name that belong into the home, or into a thin bucket, are linked. The pass
    begins anew while somebody new was found; then those who answered have confirmed the home.
 2. A member whose home isn't confirmed looks its own position up first: whoever one joins through may be far away.
-3. A pass is made at once when the home isn't confirmed, as after joining or a loss, and again 2 seconds after one that
-   found somebody new. In between, one of the three nearest and one neighbour at random are asked every two minutes, by
-   digest; and whoever asked us with another view than ours, soon.
+3. A pass is made at once when the home isn't confirmed, as after joining, and after the loss of a neighbour's link; and
+   again 2 seconds after such a one and after any that found somebody new: who came at the same time knew us as little
+   as we it. In between, one of the three nearest and one neighbour at random are asked every two minutes, by digest;
+   and whoever asked us with another view than ours, soon. Who belongs into the home and couldn't be linked is tried
+   again, ever less often.
 4. Each bucket outside of the home is looked up once an hour: of fewer than a home's members all are linked; else two of
    them at random are, through which lookups go. These lookups tell the network's size, too.
 
@@ -23,7 +25,7 @@ from typing import Final, Protocol
 
 import structlog
 import trio
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from overlay.discovery.home import CONFIRMERS, HOME_SIZE, Home
 from overlay.discovery.home_view import HomeView, uncovered
@@ -37,7 +39,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 ROUNDS: Final = 8
 MOST_ASKED: Final = 24
 """Members asked in one round."""
-LINKED_AT_ONCE: Final = 16
+LINKED_AT_ONCE: Final = 6
 FAR_LINKS: Final = 2
 REFRESH: Final = 3600.0
 AGAIN: Final = 2.0
@@ -46,6 +48,7 @@ INTERVAL: Final = 120.0
 _SHORTEST: Final = 1.0  # seconds between two passes
 _ASKED_BACK: Final = 30.0  # seconds for which a member with another view isn't asked back again
 _MOST_ASKED_BACK: Final = 256
+_MOST_FAILED: Final = 1024
 _BUCKETS_AT_ONCE: Final = 4
 
 
@@ -87,7 +90,10 @@ class HomeUpkeep:
         self._far: dict[int, set[str]] = {}
         self._differing: set[str] = set()
         self._asked_back: TTLCache[str, None] = TTLCache(_MOST_ASKED_BACK, _ASKED_BACK, timer=trio.current_time)
+        self._failed: LRUCache[str, tuple[int, float]] = LRUCache(_MOST_FAILED)  # how often, and until when it rests
+        self._lacks = False  # somebody who belongs here isn't linked
         self._turn = 0
+        self._has_lost = False
         self._pass = trio.Lock()
         self._due = Wakeup()
 
@@ -105,6 +111,7 @@ class HomeUpkeep:
         for chosen in self._far.values():
             chosen.discard(member)
         if was_kept:
+            self._has_lost = True
             self._due.set()
 
     def note_difference(self, member: str) -> None:
@@ -116,16 +123,24 @@ class HomeUpkeep:
 
     async def run(self) -> None:
         """Keep the home until cancelled."""
-        wait = INTERVAL
+        is_again, wait = False, INTERVAL
         while True:
             with trio.move_on_after(wait * self._random.uniform(0.75, 1.0)):
                 await self._due.wait()
             if not self._peer.members():
-                wait = INTERVAL
+                is_again, wait = False, INTERVAL
                 continue
             async with self._pass:
-                found = await self._turn_once()
-            wait = AGAIN if found else INTERVAL
+                is_uncertain = self._has_lost or not self._home.is_confirmed(trio.current_time())
+                self._has_lost = self._lacks = False
+                if is_again or is_uncertain:
+                    found = await self._whole_pass()
+                else:
+                    found = await self._ask_few()
+            if found or is_uncertain:
+                is_again, wait = True, AGAIN
+            else:
+                is_again, wait = self._lacks, min(2 * wait, INTERVAL) if self._lacks else INTERVAL
             await trio.sleep(_SHORTEST * self._random.uniform(0.5, 1.0))
 
     async def run_once(self) -> None:
@@ -138,12 +153,10 @@ class HomeUpkeep:
         async with self._pass:
             return await self._link(self._belonging(set(names)))
 
-    async def _turn_once(self) -> int:
-        """What is due now: a whole pass, or a few questions; how many new members were linked."""
+    async def _ask_few(self) -> int:
+        """What rule 3 says of the time between passes; how many new members were linked."""
         differing = [member for member in self._peer.members() if member in self._differing]
         self._differing.clear()
-        if not self._home.is_confirmed(trio.current_time()):
-            return await self._whole_pass()
         near = self._home.nearest_members(CONFIRMERS)
         self._turn += 1
         chosen = {*differing, near[self._turn % len(near)], self._random.choice(self._kept())} if near else set()
@@ -158,7 +171,7 @@ class HomeUpkeep:
         return [name for name in self._peer.members() if self._home.keeps(peer_position(name))] or self._peer.members()
 
     async def _whole_pass(self) -> int:
-        """Rules 1 and 2."""
+        """Rules 1, 2 and 4; how many new members were linked."""
         found = 0
         if not self._home.is_confirmed(trio.current_time()):
             names, _ = await self._peer.look_up(self._home.own, HOME_SIZE)
@@ -219,14 +232,17 @@ class HomeUpkeep:
     def _belonging(self, names: Collection[str]) -> list[str]:
         """Those that aren't linked and would be in the home, or in a thin bucket, if all of them were."""
         linked = set(self._peer.members())
-        new = {name: peer_position(name) for name in names if name not in linked and self._peer.is_dialable(name)}
+        new = {name: peer_position(name) for name in names if name not in linked}
         new = {name: position for name, position in new.items() if position != self._home.own}
-        reach = self._home.reach_with(new.values())
-        return [
+        resting = {name for name in new if trio.current_time() < self._failed.get(name, (0, 0.0))[1]}
+        reach = self._home.reach_with(position for name, position in new.items() if name not in resting)
+        belonging = {
             name
             for name, position in new.items()
             if self._home.bucket_of(position) < reach or self._home.keeps(position)
-        ]
+        }
+        self._lacks = self._lacks or bool(belonging & resting)
+        return sorted(belonging - resting)
 
     async def _link(self, names: Iterable[str]) -> int:
         """Link to peers, several at the same time; how many became linked members."""
@@ -237,12 +253,21 @@ class HomeUpkeep:
         async def work() -> None:
             nonlocal linked
             while waiting:
-                linked += await self._peer.link(waiting.pop())
+                linked += await self._try_to_link(waiting.pop())
 
         async with trio.open_nursery() as nursery:
             for _ in range(min(LINKED_AT_ONCE, len(waiting))):
                 nursery.start_soon(work)
         return linked
+
+    async def _try_to_link(self, name: str) -> bool:
+        if await self._peer.link(name):
+            self._failed.pop(name, None)
+            return True
+        failures = self._failed.get(name, (0, 0.0))[0] + 1
+        self._failed[name] = failures, trio.current_time() + min(AGAIN * 2.0**failures, INTERVAL)
+        self._lacks = True
+        return False
 
     async def _refresh_buckets(self) -> None:
         """Rule 4."""
@@ -290,7 +315,7 @@ class HomeUpkeep:
         candidates = [name for name in inside if name not in chosen and self._peer.is_dialable(name)]
         wanted = self._random.sample(candidates, min(max(FAR_LINKS - len(chosen), 0), len(candidates)))
         for name in wanted:
-            if name in set(self._peer.members()) or await self._peer.link(name):
+            if name in set(self._peer.members()) or await self._try_to_link(name):
                 chosen.add(name)
 
     def _note_size(self, target: int, found: Collection[str]) -> None:

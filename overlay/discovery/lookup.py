@@ -209,7 +209,6 @@ class Lookup:
                 told = await self._ask(_NEAREST_METHOD, peer_id, position, count)
             except CallFailed as error:
                 log.debug("a peer didn't answer a lookup", peer_id=peer_id, error=str(error))
-                self._note_failed(peer_id)
                 lookup.failed(peer_id)
             else:
                 if self._links.linked_peers().get(peer_id, False):
