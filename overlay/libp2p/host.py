@@ -28,7 +28,12 @@ from overlay.libp2p.gossip import Libp2pGossip
 from overlay.libp2p.stream import Libp2pStream
 from overlay.libp2p.workarounds.authenticated_transports import muxer_options, security_options
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
-from overlay.libp2p.workarounds.connection_limits import connection_config, stop_dialling_by_itself, swarm_of
+from overlay.libp2p.workarounds.connection_limits import (
+    connection_config,
+    resource_manager,
+    stop_dialling_by_itself,
+    swarm_of,
+)
 from overlay.libp2p.workarounds.errors_by_text import is_protocol_unsupported
 from overlay.libp2p.workarounds.exclusive_ports import taken_ports
 from overlay.libp2p.workarounds.guarded_streams import guard_streams
@@ -61,6 +66,7 @@ class Host:
             sec_opt=security_options(key_pair),
             muxer_opt=muxer_options(),
             connection_config=connection_config(settings),
+            resource_manager=resource_manager(settings),
             # Both transports, always: a node that listens on one of them dials the other too. libp2p looks at
             # addresses given here only for the one thing that the switches can't say: both on one port.
             listen_addrs=listen if shares_port else None,

@@ -65,7 +65,7 @@ class Purpose(enum.IntEnum):
 METHODS: Final = {Purpose.OPENING: "overlay/relayed-opening", Purpose.REQUEST: "overlay/relayed"}
 
 
-class RelayRequest(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class RelayRequest(Struct, frozen=True, array_like=True):
     """What a relay is asked to pass on. `further`: the relays after it, at most one. `timeout`: seconds."""
 
     target: _PeerId

@@ -45,7 +45,7 @@ OPENING_TIMEOUT: Final = 3.0  # seconds; a relay that doesn't answer mustn't use
 _ENVELOPE: Final = 1024  # bytes by which a sealed request is longer than its body, at most
 
 
-class _Sealed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class _Sealed(Struct, frozen=True, array_like=True):
     """A sealed request and what is needed to open it."""
 
     session: SessionId
@@ -53,7 +53,7 @@ class _Sealed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     request: bytes
 
 
-class _Request(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class _Request(Struct, frozen=True, array_like=True):
     """What a sealed request holds. `expires`: seconds since 1970 by the caller's clock."""
 
     method: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -61,7 +61,7 @@ class _Request(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     expires: float
 
 
-class _Answer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class _Answer(Struct, frozen=True, array_like=True):
     """What a sealed answer holds; `code` is empty when `body` is the result."""
 
     code: str

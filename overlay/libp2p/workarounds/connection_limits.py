@@ -2,7 +2,10 @@
 
 - After 250 inbound connections in its lifetime a node refuses all further ones: the slot of a closed one isn't given
   back (`Swarm._handle_inbound_connection`). With limits that are never reached nothing is refused; live connections
-  stay limited by libp2p's resource manager (256 in, 256 out, 8 per peer, 1,024 in all).
+  are limited by libp2p's resource manager.
+- That one takes 256 connections in and 256 out by default, so that a network ends at 257 nodes; where its limit is
+  reached it halves it ("graceful degradation"), and five errors close it to all for a minute ("circuit breaker"). So it
+  gets limits that leave room for all links (`LinkLimits`), and neither of the two.
 - Every dial waits 250 ms for a second address even when the first one connected, unless one connection per peer is
   all that is wanted (`Swarm.dial_peer`). Our own dials go address by address and don't wait; Kad's and gossip's do.
 - A failed dial is tried again for 0.7 s, then the peer is blocked for 60 s. We retry by our own policy.
@@ -18,10 +21,18 @@ from __future__ import annotations
 from libp2p.abc import IHost
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.swarm import Swarm
+from libp2p.rcmgr.connection_limits import ConnectionLimits
+from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
 
 from overlay.settings import OverlaySettings
 
 _NEVER_REACHED = 10**6
+_STRANGERS = (
+    512  # connections without a link, such as those of Aqua's clients, and links that we keep beyond all others
+)
+_STREAMS = 16  # of a connection, on average: a link, gossip, and what comes and goes
+_PER_PEER = 8
+_PENDING = 256
 
 
 def connection_config(settings: OverlaySettings) -> ConnectionConfig:
@@ -47,6 +58,30 @@ def connection_config(settings: OverlaySettings) -> ConnectionConfig:
         max_ping_latency=float(_NEVER_REACHED),
         min_ping_success_rate=0.0,
         max_failed_streams=_NEVER_REACHED,
+    )
+
+
+def most_connections(settings: OverlaySettings) -> int:
+    """Connections that a host has at most: room for all links, those that are being closed, and strangers."""
+    return 2 * settings.links.most_members + settings.links.most_light_clients + _STRANGERS
+
+
+def resource_manager(settings: OverlaySettings) -> ResourceManager:
+    """libp2p's limits on live connections and streams."""
+    most = most_connections(settings)
+    return ResourceManager(
+        # A connection that is being set up counts twice.
+        limits=ResourceLimits(max_connections=most + _PENDING, max_streams=_STREAMS * most),
+        connection_limits=ConnectionLimits(
+            max_pending_inbound=_PENDING,
+            max_pending_outbound=_PENDING,
+            max_established_inbound=most,
+            max_established_outbound=most,
+            max_established_per_peer=_PER_PEER,
+            max_established_total=most,
+        ),
+        enable_circuit_breaker=False,
+        enable_graceful_degradation=False,
     )
 
 
