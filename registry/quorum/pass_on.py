@@ -4,7 +4,7 @@ Rules:
 1. A put with a `Spread`, once it is on disk here, is sent to its share, without one: what was passed on isn't passed on
    again. Whoever is linked, near enough and missing among the writer's targets gets it too.
 2. Nothing is passed on to a peer twice within a minute, whoever asks, unless that failed.
-3. About a second later one of the others' shares, at random, is asked whether it has the write. If not, somebody
+3. One to two seconds later one of the others' shares, at random, is asked whether it has the write. If not, somebody
    didn't pass it on: all that aren't known to have it get it from here.
 4. Whoever wrote it may ask how many took it from here.
 """
@@ -44,13 +44,14 @@ from registry.protocol.messages import (
     parse,
 )
 from registry.protocol.network import Network
-from registry.quorum.send_queue import SendQueue
+from registry.quorum.send_queue import LONG_LINGER, SendQueue
 from registry.storage import Store
 
 REMEMBERED_FOR: Final = 60.0  # seconds
 MAX_REMEMBERED: Final = 16_384  # pairs of a peer and a write
 MAX_WRITES: Final = 4096  # whose numbers are remembered
-CHECKED_AFTER: Final = 1.0  # seconds
+CHECKED_AFTER: Final = 1.0  # seconds, and up to twice that
+CHECKERS: Final = 3  # replicas that check a write, about
 MAX_CHECKED: Final = 4096  # writes that wait for their check; beyond it the oldest isn't checked
 CHECK_TIMEOUT: Final = 5.0  # seconds
 
@@ -106,7 +107,8 @@ class PassOn:
         unknown_to_writer = {*near} - {*spread.targets, caller, here}
         self._send(item, {*spread.share, *unknown_to_writer}.intersection(members))
         others = {*spread.targets}.difference(spread.share, (here, caller)).intersection(members)
-        if others:
+        # Whoever passes a large share on knows of few others who do: so three in all check a write, about.
+        if others and self._random.random() * len(spread.targets) < CHECKERS * (len(spread.share) + 1):
             self._checks.append(_Check(trio.current_time() + CHECKED_AFTER, item, tuple(sorted(others))))
 
     def _send(self, item: Item, peer_ids: Collection[str]) -> None:
@@ -125,14 +127,14 @@ class PassOn:
                 self._passed[peer_id, digest] = None
                 self.passed += 1
                 # Who watches hears of it from the replicas that are in the topic.
-                self._send_queue.put(peer_id, item, note, urgent=peer_id in announcers)
+                self._send_queue.put(peer_id, item, note, urgent=peer_id in announcers, linger=LONG_LINGER)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Checks until cancelled whether what others pass on arrives."""
         task_status.started()
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.sleep(CHECKED_AFTER / 2)
+                await trio.sleep(CHECKED_AFTER)
                 asked: dict[str, list[_Check]] = {}
                 order: dict[str, float] = {}
                 now = trio.current_time()
