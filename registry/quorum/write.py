@@ -156,7 +156,9 @@ class Writer:
         self._recent[write.write_id] = write
         self._send(write, of.begin(trio.current_time()), is_stored)
         if here not in targets and not is_stored and self._replica.ingest.has_part_in(item):
-            await self._store_here(item)  # an owner and a host keep what is theirs; only replicas count
+            self._tasks.start_soon(
+                self._store_here, item
+            )  # an owner and a host keep what is theirs; only replicas count
         if isinstance(item.state, Tombstone) and item.state.peer_id not in (*targets, here):
             # The host renews what it signed, so it has to know when that ended; it isn't a replica and doesn't count.
             self._send_queue.put(item.state.peer_id, item, _ignore, urgent=False)

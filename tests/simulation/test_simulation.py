@@ -32,6 +32,10 @@ def test_the_same_holds_in_a_larger_network() -> None:
     assert run(1000, nodes=60).acknowledged > 100
 
 
+def test_the_same_holds_where_replicas_pass_writes_on() -> None:
+    assert run(2000, nodes=20, replicas=12).acknowledged > 100
+
+
 def test_a_seed_gives_the_same_trace_in_any_process() -> None:
     with ThreadPoolExecutor() as pool:
         one, other, of_another_seed = pool.map(_trace, (7, 7, 8), ("1", "2", "1"))
