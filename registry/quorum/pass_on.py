@@ -106,9 +106,9 @@ class PassOn:
         near = nearest(resource_position(item.key_id), [here, *members], self._size)
         unknown_to_writer = {*near} - {*spread.targets, caller, here}
         self._send(item, {*spread.share, *unknown_to_writer}.intersection(members))
-        others = {*spread.targets}.difference(spread.share, (here, caller)).intersection(members)
+        others = {*spread.targets}.difference(spread.share, spread.direct, (here, caller)).intersection(members)
         # Whoever passes a large share on knows of few others who do: so three in all check a write, about.
-        if others and self._random.random() * len(spread.targets) < CHECKERS * (len(spread.share) + 1):
+        if others and self._random.random() * len(spread.targets) < CHECKERS * (len(spread.share) + 2):
             self._checks.append(_Check(trio.current_time() + CHECKED_AFTER, item, tuple(sorted(others))))
 
     def _send(self, item: Item, peer_ids: Collection[str]) -> None:
@@ -147,6 +147,8 @@ class PassOn:
                     nursery.start_soon(self._check, peer_id, checks)
 
     async def _check(self, peer_id: str, checks: Sequence[_Check]) -> None:
+        """Asks a peer for what is still the last state here: what a newer one replaced needn't be anywhere."""
+        checks = [check for check in checks if await self._is_held(check.item.key_id, check.item.digest())]
         for start in range(0, len(checks), MAX_ITEMS):
             batch = checks[start : start + MAX_ITEMS]
             body = build(HoldsBody(tuple((check.item.key_id, check.item.digest()) for check in batch)))
@@ -165,15 +167,22 @@ class PassOn:
         await trio.lowlevel.checkpoint()
         return build(PassedOnAnswer(self._stored.get(_parsed(body, PassedOnBody).write_id, 0)))
 
-    async def _serve_holds(self, caller: str, body: object) -> object:
+    async def _serve_holds(self, caller: str, body: object) -> object:  # noqa: ARG002 - as above
         held: list[bool] = []
         for key_id, digest in _parsed(body, HoldsBody).entries:
-            try:
-                held.append(_holds(await self._store.resource(key_id), digest))
-            except StorageError as error:
-                _log.error("a check can't be answered", caller=caller, error=str(error))
-                raise Refusal(Code.STORAGE, "the disk refused") from error
+            is_held = await self._is_held(key_id, digest)
+            if is_held is None:
+                raise Refusal(Code.STORAGE, "the disk refused")
+            held.append(is_held)
         return build(HoldsAnswer(tuple(held)))
+
+    async def _is_held(self, key_id: str, digest: bytes) -> bool | None:
+        """Whether the value of this digest is stored here; None when the disk refused."""
+        try:
+            return _holds(await self._store.resource(key_id), digest)
+        except StorageError as error:
+            _log.error("a check failed", key_id=key_id, error=str(error))
+            return None
 
 
 def _parsed(body: object, form: type[Form]) -> Form:
