@@ -107,30 +107,33 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Spread(NamedTuple):
-    """What a write asks of a replica that takes it: to pass it on to its `share` of `targets`, all to whom it goes."""
+    """What a write asks of a replica that takes it: to pass it on to its `share` of `targets`, all to whom it goes.
+
+    `direct`: those of them that get it from the writer.
+    """
 
     share: tuple[str, ...]
     targets: tuple[str, ...]
+    direct: tuple[str, ...] = ()
 
 
 class PutBody(msgspec.Struct, frozen=True, array_like=True):
     """`registry.put`: [key or key tombstone, state or empty] each; an empty first one repeats the last.
 
-    `spreads`: of each item [share, targets], as `Spread` with positions in `peers`; empty when none is to be passed
-    on. Answered with `PutAnswer`.
+    `spreads`: of each item [share, targets, direct], as `Spread` with positions in `peers`; empty when none is to be
+    passed on. Answered with `PutAnswer`.
     """
 
     items: Entries
     peers: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_SPREAD_PEERS)] = ()
-    spreads: Annotated[tuple[tuple[Positions, Positions], ...], msgspec.Meta(max_length=MAX_ITEMS)] = ()
+    spreads: Annotated[tuple[tuple[Positions, Positions, Positions], ...], msgspec.Meta(max_length=MAX_ITEMS)] = ()
 
     def spread_of(self, position: int) -> Spread | None:
         """To whom the item at this position is to be passed on; None when to nobody. Positions of no peer are left
         out."""
         if position >= len(self.spreads) or not any(self.spreads[position]):
             return None
-        share, targets = self.spreads[position]
-        return Spread(self._named(share), self._named(targets))
+        return Spread(*map(self._named, self.spreads[position]))
 
     def _named(self, positions: Positions) -> tuple[str, ...]:
         return tuple(self.peers[position] for position in positions if position < len(self.peers))
@@ -151,7 +154,9 @@ class PutBody(msgspec.Struct, frozen=True, array_like=True):
         def positions(peer_ids: Iterable[str]) -> Positions:
             return tuple(peers.setdefault(peer_id, len(peers)) for peer_id in peer_ids)
 
-        of_each = tuple((positions(of.share), positions(of.targets)) if of else ((), ()) for of in spreads)
+        of_each = tuple(
+            (positions(of.share), positions(of.targets), positions(of.direct)) if of else ((), (), ()) for of in spreads
+        )
         return cls(tuple(pairs), tuple(peers), of_each)
 
     def decoded(self) -> list[Item | ErrorInfo]:

@@ -49,7 +49,7 @@ class Distribution:
         self.stored: set[str] = set()
         """Replicas that said themselves that they have it on disk."""
         self.shares: dict[str, tuple[str, ...]] = {}
-        """Who was sent it directly, and what each is to pass on."""
+        """Who was sent it directly, and what each is to pass on, unless another took over."""
         self._here = here
         self._failed: set[str] = set()
         self._made_up_for: set[str] = set()
@@ -106,6 +106,7 @@ class Distribution:
             unsent = [other for other in self.shares[peer_id] if other not in self.shares]
             instead = unsent or [other for other in self._rest if other not in self.shares]
             if instead and not hopeless:
+                self.shares[peer_id] = ()
                 sends.append(self._sent(Send(instead[0], tuple(unsent[1:])), now))
         if hopeless:
             sends.extend(self._sent(Send(other), now) for other in self._rest if other not in self.shares)

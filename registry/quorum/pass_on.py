@@ -4,7 +4,7 @@ Rules:
 1. A put with a `Spread`, once it is on disk here, is sent to its share, without one: what was passed on isn't passed on
    again. Whoever is linked, near enough and missing among the writer's targets gets it too.
 2. Nothing is passed on to a peer twice within a minute, whoever asks, unless that failed.
-3. About a second later one of the others' shares, at random, is asked whether it has the write. If not, somebody
+3. One to two seconds later one of the others' shares, at random, is asked whether it has the write. If not, somebody
    didn't pass it on: all that aren't known to have it get it from here.
 4. Whoever wrote it may ask how many took it from here.
 """
@@ -44,13 +44,14 @@ from registry.protocol.messages import (
     parse,
 )
 from registry.protocol.network import Network
-from registry.quorum.send_queue import SendQueue
+from registry.quorum.send_queue import LONG_LINGER, SendQueue
 from registry.storage import Store
 
 REMEMBERED_FOR: Final = 60.0  # seconds
 MAX_REMEMBERED: Final = 16_384  # pairs of a peer and a write
 MAX_WRITES: Final = 4096  # whose numbers are remembered
-CHECKED_AFTER: Final = 1.0  # seconds
+CHECKED_AFTER: Final = 1.0  # seconds, and up to twice that
+CHECKERS: Final = 3  # replicas that check a write, about
 MAX_CHECKED: Final = 4096  # writes that wait for their check; beyond it the oldest isn't checked
 CHECK_TIMEOUT: Final = 5.0  # seconds
 
@@ -105,8 +106,9 @@ class PassOn:
         near = nearest(resource_position(item.key_id), [here, *members], self._size)
         unknown_to_writer = {*near} - {*spread.targets, caller, here}
         self._send(item, {*spread.share, *unknown_to_writer}.intersection(members))
-        others = {*spread.targets}.difference(spread.share, (here, caller)).intersection(members)
-        if others:
+        others = {*spread.targets}.difference(spread.share, spread.direct, (here, caller)).intersection(members)
+        # Whoever passes a large share on knows of few others who do: so three in all check a write, about.
+        if others and self._random.random() * len(spread.targets) < CHECKERS * (len(spread.share) + 2):
             self._checks.append(_Check(trio.current_time() + CHECKED_AFTER, item, tuple(sorted(others))))
 
     def _send(self, item: Item, peer_ids: Collection[str]) -> None:
@@ -125,14 +127,14 @@ class PassOn:
                 self._passed[peer_id, digest] = None
                 self.passed += 1
                 # Who watches hears of it from the replicas that are in the topic.
-                self._send_queue.put(peer_id, item, note, urgent=peer_id in announcers)
+                self._send_queue.put(peer_id, item, note, urgent=peer_id in announcers, linger=LONG_LINGER)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Checks until cancelled whether what others pass on arrives."""
         task_status.started()
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.sleep(CHECKED_AFTER / 2)
+                await trio.sleep(CHECKED_AFTER)
                 asked: dict[str, list[_Check]] = {}
                 order: dict[str, float] = {}
                 now = trio.current_time()
@@ -145,6 +147,8 @@ class PassOn:
                     nursery.start_soon(self._check, peer_id, checks)
 
     async def _check(self, peer_id: str, checks: Sequence[_Check]) -> None:
+        """Asks a peer for what is still the last state here: what a newer one replaced needn't be anywhere."""
+        checks = [check for check in checks if await self._is_held(check.item.key_id, check.item.digest())]
         for start in range(0, len(checks), MAX_ITEMS):
             batch = checks[start : start + MAX_ITEMS]
             body = build(HoldsBody(tuple((check.item.key_id, check.item.digest()) for check in batch)))
@@ -163,15 +167,22 @@ class PassOn:
         await trio.lowlevel.checkpoint()
         return build(PassedOnAnswer(self._stored.get(_parsed(body, PassedOnBody).write_id, 0)))
 
-    async def _serve_holds(self, caller: str, body: object) -> object:
+    async def _serve_holds(self, caller: str, body: object) -> object:  # noqa: ARG002 - as above
         held: list[bool] = []
         for key_id, digest in _parsed(body, HoldsBody).entries:
-            try:
-                held.append(_holds(await self._store.resource(key_id), digest))
-            except StorageError as error:
-                _log.error("a check can't be answered", caller=caller, error=str(error))
-                raise Refusal(Code.STORAGE, "the disk refused") from error
+            is_held = await self._is_held(key_id, digest)
+            if is_held is None:
+                raise Refusal(Code.STORAGE, "the disk refused")
+            held.append(is_held)
         return build(HoldsAnswer(tuple(held)))
+
+    async def _is_held(self, key_id: str, digest: bytes) -> bool | None:
+        """Whether the value of this digest is stored here; None when the disk refused."""
+        try:
+            return _holds(await self._store.resource(key_id), digest)
+        except StorageError as error:
+            _log.error("a check failed", key_id=key_id, error=str(error))
+            return None
 
 
 def _parsed(body: object, form: type[Form]) -> Form:

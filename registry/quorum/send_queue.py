@@ -5,6 +5,7 @@ A put that nobody waits for lingers a little after the one before, so that those
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
@@ -23,6 +24,7 @@ from registry.protocol.network import Network
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
 LINGER: Final = 0.05  # seconds between frames of puts which nobody waits for
+LONG_LINGER: Final = 0.25  # seconds; likewise, when enough others have it already
 MAX_BYTES: Final = 64 * 2**20  # of items to all peers; likewise
 MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is to be told
 LONGEST_PEER_ID: Final = 56  # bytes on the wire
@@ -48,7 +50,8 @@ class SendQueue:
         self._store_here = store_here
         self._note_failure = note_failure
         self._waiting: dict[str, deque[_Put]] = {}
-        self._urgent: dict[str, Wakeup] = {}
+        self._due: dict[str, float] = {}  # when the next frame to a peer is to be sent
+        self._sooner: dict[str, Wakeup] = {}
         self._tasks = TaskOwner()
         self._sent: LRUCache[str, float] = LRUCache(MAX_PEERS)  # when the last frame to a peer was sent
         self._bytes = 0
@@ -59,9 +62,18 @@ class SendQueue:
         """Sends until cancelled; what isn't sent by then is left to replication."""
         await self._tasks.run(task_status=task_status)
 
-    def put(self, peer_id: str, item: Item, report: Report, *, urgent: bool, spread: Spread | None = None) -> None:
-        """Queues one put; `report` is called once, later, from the sending task. `spread`: to whom the peer is to pass
-        it on."""
+    def put(
+        self,
+        peer_id: str,
+        item: Item,
+        report: Report,
+        *,
+        urgent: bool,
+        linger: float = LINGER,
+        spread: Spread | None = None,
+    ) -> None:
+        """Queues one put; `report` is called once, later, from the sending task. Unless it is `urgent` it may wait
+        until `linger` seconds after the frame before. `spread`: to whom the peer is to pass it on."""
         if not self._tasks.is_open:
             report(peer_id, ErrorInfo(Code.STOPPING, "this node is stopping"))
             return
@@ -73,28 +85,34 @@ class SendQueue:
             return
         if waiting is None:
             waiting = self._waiting[peer_id] = deque()
-            self._urgent[peer_id] = Wakeup()
+            self._due[peer_id] = math.inf
+            self._sooner[peer_id] = Wakeup()
             self._tasks.start_soon(self._send_all, peer_id)
         if len(waiting) >= MAX_WAITING:
             report(peer_id, ErrorInfo(Code.OVERLOADED, "too many puts are waiting for this peer"))
             return
         waiting.append(put)
         self._bytes += size
-        if urgent:
-            self._urgent[peer_id].set()
+        due = 0.0 if urgent else self._sent.get(peer_id, -math.inf) + linger
+        if due < self._due[peer_id]:
+            self._due[peer_id] = due
+            self._sooner[peer_id].set()
 
     async def _send_all(self, peer_id: str) -> None:
-        waiting = self._waiting[peer_id]
+        waiting, sooner = self._waiting[peer_id], self._sooner[peer_id]
         try:
             while waiting:
-                with trio.move_on_at(self._sent.get(peer_id, -LINGER) + LINGER):
-                    await self._urgent[peer_id].wait()
-                self._urgent[peer_id].clear()
+                while trio.current_time() < self._due[peer_id]:
+                    with trio.move_on_at(self._due[peer_id]):
+                        await sooner.wait()
                 self._sent[peer_id] = trio.current_time()
-                await self._send(peer_id, self._next_batch(waiting))
+                batch = self._next_batch(waiting)
+                self._due[peer_id] = 0.0 if waiting else math.inf
+                await self._send(peer_id, batch)
         finally:
             del self._waiting[peer_id]
-            del self._urgent[peer_id]
+            del self._due[peer_id]
+            del self._sooner[peer_id]
 
     def _next_batch(self, waiting: deque[_Put]) -> list[_Put]:
         batch: list[_Put] = []

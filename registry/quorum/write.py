@@ -109,7 +109,7 @@ class Writer:
         if self._tasks.count >= MAX_UNDER_WAY:
             return _refused(ErrorInfo(Code.OVERLOADED, "too many writes are under way"))
         write = _Write(item, factor)
-        self._tasks.start_soon(self._distribute, write, is_stored)
+        self._tasks.start_soon(self._run, write, is_stored)
         with trio.move_on_after(max(timeout, 0.0)) as waiting:
             await write.settled.wait()
         if waiting.cancelled_caught and not write.distribution.targets:
@@ -138,6 +138,14 @@ class Writer:
                         nursery.start_soon(ask, peer_id, len(share))
         return write.outcome(told=sum(told))
 
+    async def _run(self, write: _Write, is_stored: bool) -> None:
+        try:
+            await self._distribute(write, is_stored)
+        except Exception:  # of one write; raised on, it would end the node
+            _log.exception("a write failed", key_id=write.item.key_id)
+            write.refusal = ErrorInfo(Code.INTERNAL, "internal error")
+            write.settled.set()
+
     async def _distribute(self, write: _Write, is_stored: bool) -> None:
         """Sends a write until all that it was sent to have answered, or were made up for."""
         item, here = write.item, self._network.peer_id
@@ -156,7 +164,8 @@ class Writer:
         self._recent[write.write_id] = write
         self._send(write, of.begin(trio.current_time()), is_stored)
         if here not in targets and not is_stored and self._replica.ingest.has_part_in(item):
-            await self._store_here(item)  # an owner and a host keep what is theirs; only replicas count
+            # An owner and a host keep what is theirs; only replicas count.
+            self._tasks.start_soon(self._store_here, item)
         if isinstance(item.state, Tombstone) and item.state.peer_id not in (*targets, here):
             # The host renews what it signed, so it has to know when that ended; it isn't a replica and doesn't count.
             self._send_queue.put(item.state.peer_id, item, _ignore, urgent=False)
@@ -179,7 +188,7 @@ class Writer:
 
         for peer_id, share, urgent in sends:
             if peer_id != self._network.peer_id:
-                spread = None if of.is_direct else Spread(share, of.targets)
+                spread = None if of.is_direct else Spread(share, of.targets, tuple(of.shares))
                 # Who watches hears of it from the replicas that are in the topic.
                 is_urgent = urgent or peer_id in announcers
                 self._send_queue.put(peer_id, item, report, urgent=is_urgent, spread=spread)

@@ -13,7 +13,18 @@ from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.values import Key, Record, Tombstone, decode_key_or_tombstone, decode_state, encode
-from registry.protocol.messages import PUT, READ, PutAnswer, PutBody, StatePage, build, parse
+from registry.protocol.messages import (
+    HOLDS,
+    PUT,
+    READ,
+    HoldsAnswer,
+    HoldsBody,
+    PutAnswer,
+    PutBody,
+    StatePage,
+    build,
+    parse,
+)
 from registry.replication.messages import COMPARE, REPLICATE, CompareAnswer, CompareBody, ReplicateBody, Summary
 from tests.simulation.simulated_network import SimulatedNetwork
 
@@ -34,6 +45,7 @@ class Liar:
             (REPLICATE, self._replicate),
             (READ, self._read),
             (COMPARE, self._compare),
+            (HOLDS, self._holds),
         ):
             self._peer.serve(method, handler)
 
@@ -75,6 +87,9 @@ class Liar:
         key_or_tombstone, state = self._random.choice(self._seen)
         key = key_or_tombstone if isinstance(decode_key_or_tombstone(key_or_tombstone), Key) else b""
         return build(StatePage(True, same=False, key=key, states=(state, self._forged(state)), more=False))
+
+    async def _holds(self, caller: str, body: object) -> object:
+        return build(HoldsAnswer((True,) * len(parse(body, HoldsBody).entries)))
 
     async def _compare(self, caller: str, body: object) -> object:
         try:

@@ -38,18 +38,22 @@ from tests.simulation.world import START, World, WorldNode
 FAULTS: Final = 300.0  # seconds in which things go wrong
 REPAIR: Final = 120.0  # the period of `replicate_3600` here
 USERS: Final = 6
-SETTINGS: Final = NodeSettings(
-    registry=RegistrySettings(
-        neighbourhood_size=5,
-        responsibility_margin=3,
-        expired_age=600,
-        record_lifetime=4_000,
-        key_lifetime=8_000,
-        clock_skew=10,
-    ),
-    upkeep=UpkeepSettings(clear_expired=200.0, replicate=REPAIR, renew=150.0),
-)
-MAJORITY: Final = 3
+REPLICAS: Final = 5
+
+
+def settings_with(replicas: int) -> NodeSettings:
+    """Settings under which so many replicas keep a resource, and all happens fast."""
+    return NodeSettings(
+        registry=RegistrySettings(
+            neighbourhood_size=replicas,
+            responsibility_margin=3,
+            expired_age=600,
+            record_lifetime=4_000,
+            key_lifetime=8_000,
+            clock_skew=10,
+        ),
+        upkeep=UpkeepSettings(clear_expired=200.0, replicate=REPAIR, renew=150.0),
+    )
 
 
 class Report(msgspec.Struct):
@@ -84,9 +88,12 @@ class User:
 class Scenario:
     """Use `run`."""
 
-    def __init__(self, seed: int, nodes: int) -> None:
+    def __init__(self, seed: int, nodes: int, replicas: int) -> None:
         self.random = random.Random(seed)
         self.nodes = nodes
+        self.settings = settings_with(replicas)
+        self.replicas = replicas
+        self.majority = replicas // 2 + 1
         self.trace = sha256()
         self.events = 0
         self.crashes = 0
@@ -100,7 +107,7 @@ class Scenario:
 
     async def run(self, folder: Path) -> None:
         async with trio.open_nursery() as nursery:
-            self.world = World(nursery, self.random, SETTINGS, folder, self.note)
+            self.world = World(nursery, self.random, self.settings, folder, self.note)
             for _ in range(self.nodes):
                 await self.world.add(self.random.uniform(-4, 4))
             for number in range(max(self.nodes // 10, 1)):
@@ -129,7 +136,7 @@ class Scenario:
     async def _create_resources(self) -> None:
         for number, user in enumerate(self.users * 2):
             assert user.node.parts is not None
-            created = await user.node.parts.registry.create_resource(f"resource {number}", factor=MAJORITY)
+            created = await user.node.parts.registry.create_resource(f"resource {number}", factor=self.majority)
             assert created.resource_id is not None, created.errors
             self.resources.append(created.resource_id)
 
@@ -153,9 +160,11 @@ class Scenario:
             registry, peer_id = parts.registry, user.node.peer_id
             with contextlib.suppress(RegistryError):
                 if attempt.value is None:
-                    done = await registry.unregister_service(resource_id, peer_id, factor=MAJORITY)
+                    done = await registry.unregister_service(resource_id, peer_id, factor=self.majority)
                 else:
-                    done = await registry.register_service(resource_id, attempt.value, peer_id, None, factor=MAJORITY)
+                    done = await registry.register_service(
+                        resource_id, attempt.value, peer_id, None, factor=self.majority
+                    )
                 # What a process that has crashed since would have told, nobody heard.
                 attempt.acknowledged = done.success and user.node.parts is parts
             self.note(f"user {user.node.number} {attempt}")
@@ -168,7 +177,7 @@ class Scenario:
         assert parts is not None
         user.removed[resource_id] = False
         with contextlib.suppress(RegistryError):
-            done = await parts.registry.remove_resource(resource_id, factor=MAJORITY)
+            done = await parts.registry.remove_resource(resource_id, factor=self.majority)
             user.removed[resource_id] = done.success and user.node.parts is parts
         self.note(f"user {user.node.number} removed {resource_id} {user.removed[resource_id]}")
 
@@ -227,7 +236,7 @@ class Scenario:
         for resource_id in self.resources:
             node = self.random.choice(self.world.up())
             assert node.parts is not None
-            resolved = await node.parts.registry.resolve_resource(resource_id, MAJORITY)
+            resolved = await node.parts.registry.resolve_resource(resource_id, self.majority)
             found = {record.metadata.issued_by: record.metadata.value for record in resolved.records or ()}
             self.note(f"{resource_id} {sorted(found.items())}")
             self._check_resource(resource_id, resolved.records is not None, found, resolved.errors)
@@ -258,11 +267,11 @@ class Scenario:
 
     async def _disagreements(self) -> list[str]:
         latest = START + trio.current_time() + 4
-        horizon = ExpiryHorizon.at(int(latest), SETTINGS.registry)
+        horizon = ExpiryHorizon.at(int(latest), self.settings.registry)
         honest = {node.peer_id: node for node in self.world.nodes}
         found: list[str] = []
         for resource_id in self.resources:
-            keepers = nearest(resource_position(resource_id), self.world.network.alive(), 5)
+            keepers = nearest(resource_position(resource_id), self.world.network.alive(), self.replicas)
             digests = {
                 peer_id: horizon.alive(await _known(honest[peer_id], resource_id)).digest()
                 for peer_id in keepers
@@ -312,9 +321,9 @@ def _seeded_scheduler(seed: int) -> Iterator[None]:
         trio_scheduler._r.setstate(state)
 
 
-def run(seed: int, nodes: int = 20) -> Report:
+def run(seed: int, nodes: int = 20, replicas: int = REPLICAS) -> Report:
     """Runs the scenario of a seed. Raises AssertionError, perhaps in a group, when something didn't hold."""
-    scenario = Scenario(seed, nodes)
+    scenario = Scenario(seed, nodes, replicas)
     shared_memory = Path("/dev/shm")
     parent = shared_memory if shared_memory.is_dir() else None
     with tempfile.TemporaryDirectory(dir=parent) as folder, _seeded_scheduler(seed):

@@ -36,6 +36,10 @@ def test_the_same_holds_in_a_larger_network() -> None:
     assert run(1000, nodes=60).acknowledged > 100
 
 
+def test_the_same_holds_where_replicas_pass_writes_on() -> None:
+    assert run(2000, nodes=12, replicas=9).acknowledged > 100
+
+
 def test_a_seed_gives_the_same_trace_in_any_process() -> None:
     """And what was acknowledged is found, and what ended is not, as with the other seeds."""
     with ThreadPoolExecutor() as pool:

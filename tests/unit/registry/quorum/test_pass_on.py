@@ -63,6 +63,18 @@ async def test_a_write_is_sent_to_three_that_pass_it_on_and_everyone_gets_it_onc
         assert len(puts(network)) == 20, "nothing is passed on again, and the checks find nothing"
 
 
+async def test_what_a_newer_write_replaced_is_not_looked_for(autojump_clock) -> None:
+    async with simulated_nodes(24, clock=clock) as (network, nodes):
+        _, far = await split(nodes)
+        for number in range(5):
+            item = Item(KEY, a_record(KEY.id, value=str(number), issued=NOW + 1 + number))
+            assert (await far[0].parts.writer.write(item, factor=1, timeout=5)).stored >= 1
+            await trio.sleep(0.3)
+        await trio.sleep(5)
+        assert len(puts(network)) <= 5 * 20
+        assert sum(node.parts.pass_on.found_missing for node in nodes) == 0
+
+
 async def test_a_replica_that_writes_keeps_it_and_sends_to_its_share_itself(autojump_clock) -> None:
     async with simulated_nodes(24, clock=clock) as (network, nodes):
         near, _ = await split(nodes)
@@ -162,7 +174,7 @@ async def test_a_write_that_is_refused_is_not_passed_on(autojump_clock) -> None:
 
 async def test_positions_of_no_peer_are_left_out(autojump_clock) -> None:
     async with simulated_nodes(3, clock=clock) as (_, nodes):
-        body = [[[encode(KEY), b""]], [nodes[2].peer_id], [[[0, 7], [0, 9]]]]
+        body = [[[encode(KEY), b""]], [nodes[2].peer_id], [[[0, 7], [0, 9], [8]]]]
         assert await nodes[0].peer.call(nodes[1].peer_id, PUT, body, timeout=5) == [[None]]
         await trio.sleep(0.5)
         assert (await nodes[2].store.resource(KEY.id)).key == KEY
