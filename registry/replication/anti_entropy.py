@@ -133,7 +133,8 @@ class AntiEntropy:
 
     async def _descend(self, peer_id: str, body: RangesBody, tree: Tree, answer: RangesAnswer) -> list[str]:
         """The resources that differ, when the roots do: `answer` has the peer's."""
-        descent, asked = Descent(tree.hashes), [b""]
+        descent = Descent(tree.hashes)
+        asked, descent.ahead = descent.ahead, []
         while True:
             if len(answer.nodes) != len(asked):
                 raise InvalidValue("a peer told of other nodes than it was asked for")

@@ -15,7 +15,6 @@ is there isn't compared by ranges.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -174,12 +173,14 @@ def within_reach(own: int, *views: Members, reach: int) -> IsWanted:
 def unknown_buckets(own: int, positions: Iterable[int]) -> int:
     """The buckets of a member at `own`, as bits, that hold many members of whom its view has none. Bucket i has those
     whose positions differ from its own first at bit i."""
-    seen = Counter((position ^ own).bit_length() - 1 for position in positions if position != own)
-    count, height = 1, 0
-    while count < HOME_SIZE and height < POSITION_BITS:
-        count += seen[height]
-        height += 1
-    return sum(1 << bucket for bucket in range(height, POSITION_BITS) if not seen[bucket])
+    buckets = sorted((position ^ own).bit_length() - 1 for position in positions if position != own)
+    if len(buckets) < HOME_SIZE - 1:
+        return 0
+    home = buckets[HOME_SIZE - 2] + 1  # with ourselves so many are within
+    unknown = (1 << POSITION_BITS) - (1 << home)
+    for bucket in buckets[HOME_SIZE - 1 :]:
+        unknown &= ~(1 << bucket)
+    return unknown
 
 
 def shared_ranges(members: Members, own: str, peer_id: str, size: int) -> Ranges:

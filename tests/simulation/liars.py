@@ -25,7 +25,17 @@ from registry.protocol.messages import (
     build,
     parse,
 )
-from registry.replication.messages import COMPARE, REPLICATE, CompareAnswer, CompareBody, ReplicateBody, Summary
+from registry.replication.messages import (
+    COMPARE,
+    COMPARE_RANGES,
+    REPLICATE,
+    CompareAnswer,
+    CompareBody,
+    RangesAnswer,
+    RangesBody,
+    ReplicateBody,
+    Summary,
+)
 from tests.simulation.simulated_network import SimulatedNetwork
 
 KEPT = 500
@@ -46,6 +56,7 @@ class Liar:
             (READ, self._read),
             (COMPARE, self._compare),
             (HOLDS, self._holds),
+            (COMPARE_RANGES, self._compare_ranges),
         ):
             self._peer.serve(method, handler)
 
@@ -99,6 +110,25 @@ class Liar:
         horizon = self._random.choice((request.horizon, ExpiryHorizon(2**60, 2**60, 2**60, 2**60, 2**60)))
         summaries = tuple(Summary(number, wanted=True, digest=b"x" * 32) for number in range(len(request.entries)))
         return build(CompareAnswer(horizon, len(request.entries), summaries))
+
+    async def _compare_ranges(self, caller: str, body: object) -> object:
+        try:
+            request = parse(body, RangesBody)
+        except InvalidValue as error:
+            raise Refusal(Code.INVALID, str(error)) from error
+        node = self._random.choice(
+            ((True, b""), (False, self._random.randbytes(256)), (True, self._random.randbytes(48)))
+        )
+        return build(
+            self._random.choice(
+                (
+                    RangesAnswer(True),
+                    RangesAnswer(False, (node,) * max(len(request.prefixes), 1)),
+                    RangesAnswer(False, horizon=ExpiryHorizon(2**60, 2**60, 2**60, 2**60, 2**60)),
+                    RangesAnswer(False, ranges=((b"", b"\x80"),)),
+                )
+            )
+        )
 
     def _forged(self, blob: bytes) -> bytes:
         state = decode_state(blob) if blob else None
