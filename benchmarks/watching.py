@@ -94,7 +94,7 @@ async def delays(nodes: list[NodeProcess], ids: list[str], issuer: LightClient, 
                     nursery.start_soon(told.follow, watch)
                 await trio.sleep(SETTLED)
                 if after:
-                    await flood(nodes, ids[0], issuer)
+                    await flood(nodes, ids[0])
                 before = sum(map(cpu_seconds, process_ids))
                 await changes(issuer, ids, told, rate, max(seconds, 20 / rate), f"at {rate}{after}")
                 with trio.move_on_after(5):
@@ -106,19 +106,18 @@ async def delays(nodes: list[NodeProcess], ids: list[str], issuer: LightClient, 
             print(told.summary(f"acknowledged to told, {rate} changes per second{after}", cpu))
 
 
-async def flood(nodes: list[NodeProcess], resource_id: str, issuer: LightClient) -> None:
+async def flood(nodes: list[NodeProcess], resource_id: str) -> None:
     """A stranger sends garbage into a topic, a thousand messages a second, until it is thrown out."""
-    nearest = (await issuer.registry.neighbours(resource_id))[0]
-    address = next(node.address for node in nodes if node.peer_id == nearest)
+    told = nodes[2]  # whose clients watch
     settings = OverlaySettings(listen=(), member=False)
     async with open_host(Identity.generate(), settings) as stranger, background() as nursery:
         topics = Topics(stranger.gossip, stranger.admission, settings.topics)
         await nursery.start(topics.run)
-        await stranger.connect(address, timeout=5)
+        await stranger.connect(told.address, timeout=5)
         await topics.join(resource_id)
         await trio.sleep(1)  # until it is in the topic's mesh
         began, sent = trio.current_time(), 0
-        while stranger.is_connected(nearest) and sent < 5000:
+        while told.peer_id is not None and stranger.is_connected(told.peer_id) and sent < 5000:
             await topics.announce(resource_id, b"garbage %d" % sent)
             sent += 1
             await trio.sleep_until(began + sent / 1000)

@@ -15,6 +15,7 @@ import random
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
 import structlog
 import trio
 
@@ -53,6 +54,7 @@ MAX_SUBSCRIBED_KEYS: Final = 16_384
 MAX_UNTOLD: Final = 16_384  # slots that changed and weren't announced yet
 LONGEST_LAG: Final = 60.0  # seconds since it was as good as a replica's, for which a watcher's knowledge serves others
 READY_WAIT: Final = 1.0  # seconds for which a client's request waits until enough is known of the resource
+MAX_NAMED_BYTES: Final = 256 * 1024  # of the servers named in one answer, so that it fits into a frame
 REPLIES_AT_ONCE: Final = 32  # after which other tasks get their turn
 PUSHED: Final = 8  # peers in a topic to whom gossip surely pushes at once; those in its mesh
 
@@ -75,6 +77,10 @@ class WatchedHere(Protocol):
     async def wait_ready(self, key_id: str) -> None:
         """Waits until enough is known of a watched resource to be shown."""
         ...
+
+
+def _size_of(server: Server) -> int:
+    return len(server.peer_id) + sum(map(len, server.addresses))
 
 
 class _Subscription:
@@ -112,6 +118,8 @@ class Subscriptions:
         self._subscriptions: dict[str, dict[str, _Subscription]] = {}  # by resource, then watcher
         self._of_peer: dict[str, set[str]] = {}
         self._topics: set[str] = set()  # joined for subscriptions
+        self._digests: dict[str, bytes] = {}  # of what is stored of subscribed resources, until that changes
+        self._commits = 0  # that changed any of those
         self._relayed: dict[str, Watch] = {}  # resources that are followed for their subscribers
         self._untold: dict[tuple[str, Slot | None], None] = {}
         self._changed = Wakeup()
@@ -128,6 +136,8 @@ class Subscriptions:
         """Has the changes of a commit announced, as far as somebody watches what changed."""
         for key_id in self._subscriptions.keys() & changes.keys():
             change = changes[key_id]
+            self._digests.pop(key_id, None)
+            self._commits += 1
             if change.key_tombstone_changed and change.key_tombstone is not None:
                 self._note(key_id, None)
             for slot, state in change.slots.items():
@@ -164,6 +174,7 @@ class Subscriptions:
             raise Refusal(Code.INVALID, str(error)) from error
         members = frozenset(self._network.members())
         replies: list[SubscriptionReply] = []
+        named = 0
         unready: list[tuple[int, SubscriptionRequest]] = []
         for number, request in enumerate(requests):
             if number % REPLIES_AT_ONCE == 0:
@@ -172,6 +183,9 @@ class Subscriptions:
                 replies.append(SubscriptionReply(error=request))
                 continue
             reply = await self._reply(caller, request, members)
+            named += sum(map(_size_of, reply.servers))
+            if named > MAX_NAMED_BYTES:
+                reply = msgspec.structs.replace(reply, servers=())
             if reply.error is None and not reply.digest and not request.ends:
                 unready.append((number, request))
             replies.append(reply)
@@ -251,12 +265,17 @@ class Subscriptions:
         return _Here(served.state.digest(), served.depth, served.age, is_relayed=True)
 
     async def _stored(self, key_id: str) -> _Here | ErrorInfo:
+        if key_id in self._digests:  # thousands are asked for at each renewal
+            return _Here(self._digests[key_id])
+        commits = self._commits
         try:
             resource = await self._replica.resource(key_id)
         except StorageError:
             return ErrorInfo(Code.STORAGE, "the disk refused")
         if resource.key is None and resource.key_tombstone is None:
             return ErrorInfo.of(KeyNotExists(key_id))
+        if key_id in self._subscriptions and commits == self._commits:  # else `note` may not have told
+            self._digests[key_id] = resource.digest()
         return _Here(resource.digest())
 
     def _followed(self, key_id: str) -> _Here | ErrorInfo:
@@ -288,6 +307,7 @@ class Subscriptions:
         if holders:
             return
         self._subscriptions.pop(key_id, None)
+        self._digests.pop(key_id, None)
         if key_id in self._topics:
             self._topics.discard(key_id)
             self._network.topics.leave(key_id)

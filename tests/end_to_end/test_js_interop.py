@@ -87,7 +87,7 @@ async def test_a_js_peer_hears_of_a_registration_and_its_garbage_is_refused(netw
         assert resource_id is not None, errors
         watcher = Watcher(other, resource_id)
         async with watching(watcher):
-            node = await announcer(network, issuer, resource_id)
+            node = announcer(network, other)
             before = (await topics_of(node)).invalid
             async with js_watcher(js_folder, node.address, resource_id) as js:
                 assert await issuer.registerService(resource_id, "heard", issuer.peer_id, "s") == (True, [])

@@ -7,19 +7,25 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from aqua_compat import AquaClient, connect
+from aqua_compat.cli.node_process import NodeProcess
+from overlay.identity import Identity
+from registry.client.light import open_light_client
 from registry.model.values import Record, Slot
 from registry.watch.event import EventKind, WatchEvent, same_content
+from registry.watch.watch import Watch
 from tests.end_to_end.network import Network, command, eventually, launched
 
 ISSUERS, CHANGES = 8, 25
+CROWD = 48  # light clients that watch one resource
 LONGEST = 20.0  # seconds until a watcher has seen the last change, after whatever happened
 
 
@@ -228,6 +234,63 @@ async def test_watchers_see_everything_while_nodes_are_killed_and_restarted(tmp_
                 print(f"{len(watcher.events)} events, {sum(e.coalesced for e in watcher.events)} coalesced")  # noqa: T201
     finally:
         await network.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_more_watchers_than_there_are_places_miss_nothing_while_those_who_serve_them_die(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        "[registry]\nneighbourhood_size = 2\nresponsibility_margin = 0\n[watching]\nplaces = 2\nclient_places = 12\n"
+    )
+    network = Network(tmp_path, 9, "--config", str(config))
+    await network.start()
+    try:
+        async with AsyncExitStack() as stack:
+            issuer = await stack.enter_async_context(connect(network.nodes[0].address))
+            resource_id, errors = await issuer.createResource("crowded")
+            assert resource_id is not None, errors
+            keepers = await issuer.registry.neighbours(resource_id)
+            entries = [node for node in network.nodes[1:] if node.peer_id not in keepers][:4]
+            watches: list[Watch] = []
+            for number in range(CROWD):
+                addresses = [entries[(number + step) % len(entries)].address for step in range(2)]
+                client = await stack.enter_async_context(open_light_client(Identity.generate(), addresses))
+                watches.append(client.registry.watch(resource_id))
+                assert (await anext(watches[-1])).kind is EventKind.SNAPSHOT
+
+            async def all_see(value: str) -> float:
+                assert await issuer.registerService(resource_id, value, issuer.peer_id, "s") == (True, [])
+                began = trio.current_time()
+                await eventually(
+                    trio.lowlevel.checkpoint,
+                    lambda _: all([r.metadata.value for r in watch.records] == [value] for watch in watches),
+                    LONGEST,
+                )
+                return trio.current_time() - began
+
+            delays = [await all_see(f"before {number}") for number in range(3)]
+            told = await subscriptions_of(network.running)
+            assert max(told.values()) <= 12 + 2, "clients and nodes, within their places"
+            assert sum(told.values()) >= CROWD
+            parent = max(entries, key=lambda node: told[node.peer_id])
+            await parent.kill()
+            delays.append(await all_see("after"))
+            await eventually(partial(subscriptions_of, network.running), lambda told: sum(told.values()) >= CROWD, 30)
+            delays.append(await all_see("later"))
+            print(f"told to all {CROWD} after {', '.join(f'{delay:.2f}' for delay in delays)} s")  # noqa: T201
+    finally:
+        await network.stop()
+
+
+async def subscriptions_of(nodes: Sequence[NodeProcess]) -> dict[str, int]:
+    """How many watchers each node tells."""
+    told: dict[str, int] = {}
+    for node in nodes:
+        assert node.peer_id is not None
+        async with connect(node.address) as aqua:
+            told[node.peer_id] = (await aqua.registry.status()).subscriptions
+    return told
 
 
 def _config(folder: Path) -> Path:

@@ -96,6 +96,7 @@ class SimulatedPeer:
         self._network = network
         self._handlers: dict[str, Handler] = {}
         self.isolated = False
+        self.addresses: list[str] = []  # told of everybody
         self.topics = NoTopics()
         self.callbacks: list[Callable[[], None]] = []
 
@@ -113,7 +114,7 @@ class SimulatedPeer:
         return self.members()
 
     def addresses_of(self, peer_id: str) -> list[str]:
-        return []
+        return self.addresses
 
     def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
         pass

@@ -67,7 +67,7 @@ async def test_more_than_fits_into_a_call_travels_in_several(autojump_clock: tri
             teller.direct.put("quick", (f"large {number}", None), PAYLOAD)
         await trio.sleep(1)
         assert len(teller.told["quick"]) == 1520
-        assert 3 + 4 <= sum(method == ANNOUNCE for *_, method in teller.network.calls) <= 10
+        assert 3 + 3 <= sum(method == ANNOUNCE for *_, method in teller.network.calls) <= 10
 
 
 async def test_a_slow_watcher_delays_nobody_and_holds_a_bounded_part(autojump_clock: trio.testing.MockClock) -> None:

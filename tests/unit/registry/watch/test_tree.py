@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
+import cbor2
 import pytest
 import trio
 
+from overlay.settings import CallLimits
 from registry.protocol.messages import build, parse
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import NodeSettings, RegistrySettings, WatchSettings
 from registry.watch.event import EventKind
 from registry.watch.messages import (
     MAX_DEPTH,
+    MAX_SUBSCRIPTIONS_IN_CALL,
     SUBSCRIBE,
     SUBSCRIPTION_SECONDS,
     SubscribeAnswer,
@@ -93,6 +96,14 @@ async def all_see(watches: Collection[Watch], value: str, longest: float) -> Non
             await seen(watch, value)
 
 
+async def refusal(caller: SimulatedNode, server: SimulatedNode, resource_id: str) -> str | None:
+    """Subscribes; the code of what was refused."""
+    request = SubscriptionRequest(resource_id, on_topic=False, serves=True)
+    answer = await caller.peer.call(server.peer_id, SUBSCRIBE, build(SubscribeBody((build(request),))), timeout=5)
+    [reply] = parse(answer, SubscribeAnswer).replies
+    return reply.error.code if reply.error is not None else None
+
+
 def depths(nodes: Collection[SimulatedNode], resource_id: str) -> list[int]:
     served = [node.parts.watches.served(resource_id) for node in nodes]
     return [each.depth for each in served if each is not None]
@@ -156,22 +167,17 @@ async def test_a_watcher_serves_only_what_it_watches_and_nobody_who_serves_it(
     async with a_network(12) as network:
         [parent, child, other, *_] = await network.others()
 
-        async def ask(caller: SimulatedNode, server: SimulatedNode) -> str | None:
-            request = SubscriptionRequest(network.resource_id, on_topic=False, serves=True)
-            body = build(SubscribeBody((build(request),)))
-            answer = await caller.peer.call(server.peer_id, SUBSCRIBE, body, timeout=5)
-            [reply] = parse(answer, SubscribeAnswer).replies
-            return reply.error.code if reply.error is not None else None
-
-        assert await ask(child, parent) == "not-responsible"
+        assert await refusal(child, parent, network.resource_id) == "not-responsible"
         async with parent.registry.watch(network.resource_id) as watch:
             await anext(watch)
-            assert await ask(child, parent) is None
+            assert await refusal(child, parent, network.resource_id) is None
             [keeper, *_] = sources_of(parent.parts.watches)
-            assert await ask(network.by_id[keeper], parent) == "not-responsible", "it would listen to itself"
+            assert await refusal(network.by_id[keeper], parent, network.resource_id) == "not-responsible", (
+                "it would listen to itself"
+            )
         await trio.sleep(LINGER)
-        assert await ask(child, parent) == "not-responsible", "nobody watches here any more"
-        assert await ask(other, parent) == "not-responsible"
+        assert await refusal(child, parent, network.resource_id) == "not-responsible", "nobody watches here any more"
+        assert await refusal(other, parent, network.resource_id) == "not-responsible"
 
 
 class Client:
@@ -261,3 +267,20 @@ async def test_renewals_take_one_call_per_source_however_much_is_watched(
         methods = {method for caller, _, method in network.simulated.calls if caller in calls}
         assert methods == {SUBSCRIBE}, "nothing else is asked for when nothing happens"
         nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_fits_into_a_frame_whatever_is_asked_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with a_network(12) as network:
+        [node, *watching] = await network.others()
+        keeper = network.by_id[(await network.keepers())[0]]
+        for other in watching[:PLACES]:
+            assert await refusal(other, keeper, network.resource_id) is None
+        many = [network.resource_id] * MAX_SUBSCRIPTIONS_IN_CALL
+        requests = tuple(build(SubscriptionRequest(key_id, on_topic=False, serves=True)) for key_id in many)
+        for peer in network.simulated.peers.values():
+            peer.addresses = [f"/ip4/10.0.0.{number}/tcp/7000" + "/x" * 100 for number in range(8)]
+        answer = await node.peer.call(keeper.peer_id, SUBSCRIBE, build(SubscribeBody(requests)), timeout=60)
+        replies = parse(answer, SubscribeAnswer).replies
+        assert len(replies) == len(many)
+        assert len(replies[0].servers) == PLACES
+        assert len(cbor2.dumps(answer)) < CallLimits().max_frame
