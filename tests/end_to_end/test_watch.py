@@ -19,13 +19,14 @@ from aqua_compat import AquaClient, connect
 from aqua_compat.cli.node_process import NodeProcess
 from overlay.identity import Identity
 from registry.client.light import open_light_client
+from registry.errors import RegistryError
 from registry.model.values import Record, Slot
 from registry.watch.event import EventKind, WatchEvent, same_content
 from registry.watch.watch import Watch
 from tests.end_to_end.network import Network, command, eventually, launched
 
 ISSUERS, CHANGES = 8, 25
-CROWD = 48  # light clients that watch one resource
+CROWD = 36  # light clients that watch one resource
 LONGEST = 20.0  # seconds until a watcher has seen the last change, after whatever happened
 
 
@@ -236,12 +237,11 @@ async def test_watchers_see_everything_while_nodes_are_killed_and_restarted(tmp_
         await network.stop()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 async def test_more_watchers_than_there_are_places_miss_nothing_while_those_who_serve_them_die(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(
-        "[registry]\nneighbourhood_size = 2\nresponsibility_margin = 0\n[watching]\nplaces = 2\nclient_places = 12\n"
+        "[registry]\nneighbourhood_size = 2\nresponsibility_margin = 0\n[watching]\nplaces = 2\nclient_places = 9\n"
     )
     network = Network(tmp_path, 9, "--config", str(config))
     await network.start()
@@ -270,8 +270,8 @@ async def test_more_watchers_than_there_are_places_miss_nothing_while_those_who_
                 return trio.current_time() - began
 
             delays = [await all_see(f"before {number}") for number in range(3)]
-            told = await subscriptions_of(network.running)
-            assert max(told.values()) <= 12 + 2, "clients and nodes, within their places"
+            told = await eventually(partial(subscriptions_of, network.running), bool, LONGEST)
+            assert max(told.values()) <= 9 + 2, "clients and nodes, within their places"
             assert sum(told.values()) >= CROWD
             parent = max(entries, key=lambda node: told[node.peer_id])
             await parent.kill()
@@ -284,12 +284,15 @@ async def test_more_watchers_than_there_are_places_miss_nothing_while_those_who_
 
 
 async def subscriptions_of(nodes: Sequence[NodeProcess]) -> dict[str, int]:
-    """How many watchers each node tells."""
+    """How many watchers each node tells; empty when one is too busy to say."""
     told: dict[str, int] = {}
-    for node in nodes:
-        assert node.peer_id is not None
-        async with connect(node.address) as aqua:
-            told[node.peer_id] = (await aqua.registry.status()).subscriptions
+    try:
+        for node in nodes:
+            assert node.peer_id is not None
+            async with connect(node.address) as aqua:
+                told[node.peer_id] = (await aqua.registry.status()).subscriptions
+    except RegistryError:
+        return {}
     return told
 
 
