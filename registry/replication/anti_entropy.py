@@ -25,7 +25,7 @@ from registry.model.merge import ResourceState
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
 from registry.replica.replica import Replica
-from registry.replication.hash_tree import Descent, Node, is_prefix
+from registry.replication.hash_tree import Descent, TreeNode, is_prefix
 from registry.replication.messages import (
     COMPARE,
     COMPARE_RANGES,
@@ -140,7 +140,7 @@ class AntiEntropy:
                 raise InvalidValue("a peer told of other nodes than it was asked for")
             for prefix, node in zip(asked, answer.nodes, strict=True):
                 try:
-                    descent.told(prefix, Node(*node))
+                    descent.told(prefix, TreeNode(*node))
                 except ValueError as error:
                     raise InvalidValue(str(error)) from error
             if not descent.ahead:

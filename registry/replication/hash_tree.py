@@ -24,7 +24,7 @@ Prefix = bytes
 """The steps to a node, a byte of 0 to 15 each; empty for the root."""
 
 
-class Node(NamedTuple):
+class TreeNode(NamedTuple):
     """What is told of a node: `content` is the entries of a leaf, otherwise the digests of its 16 children."""
 
     is_leaf: bool
@@ -56,12 +56,12 @@ class HashTree:
         start, end = self._span(prefix)
         return self._digest(prefix, start, end)
 
-    def node(self, prefix: Prefix) -> Node:
+    def node(self, prefix: Prefix) -> TreeNode:
         """What is told of a node."""
         start, end = self._span(prefix)
         if _is_leaf(prefix, end - start):
-            return Node(True, b"".join(self._entries[start:end]))
-        return Node(False, b"".join(self.digest(child) for child in children(prefix)))
+            return TreeNode(True, b"".join(self._entries[start:end]))
+        return TreeNode(False, b"".join(self.digest(child) for child in children(prefix)))
 
     def entries(self, prefix: Prefix = b"") -> Sequence[bytes]:
         """The entries under a prefix, in order of their positions."""
@@ -114,7 +114,7 @@ class Descent:
         self.differing: list[bytes] = []
         """Our entries that the other hasn't."""
 
-    def told(self, prefix: Prefix, node: Node) -> None:
+    def told(self, prefix: Prefix, node: TreeNode) -> None:
         """What the other has at a prefix. Raises ValueError when that can't be."""
         mine = self._mine.entries(prefix)
         if node.is_leaf:

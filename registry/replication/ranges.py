@@ -80,7 +80,7 @@ class KeeperBlock(NamedTuple):
     keepers: Keepers
 
 
-class Change(NamedTuple):
+class BlockChange(NamedTuple):
     """A block, everywhere in which the keepers were `before`, and are `after` now."""
 
     block: Block
@@ -134,7 +134,7 @@ def keeper_blocks(members: Members, size: int, is_wanted: IsWanted | None = None
         waiting += [(second, view.half(second)), (first, view.half(first))]
 
 
-def changes(before: Members, after: Members, size: int, is_wanted: IsWanted | None = None) -> Iterator[Change]:
+def changes(before: Members, after: Members, size: int, is_wanted: IsWanted | None = None) -> Iterator[BlockChange]:
     """The blocks whose keepers changed when the members did, in order."""
     waiting = [(WHOLE, _view_of(before, size), _view_of(after, size))]
     while waiting:
@@ -144,7 +144,7 @@ def changes(before: Members, after: Members, size: int, is_wanted: IsWanted | No
         if not old.open_places and not new.open_places:
             was, now = frozenset(old.certain), frozenset(new.certain)
             if was != now:
-                yield Change(block, was, now)
+                yield BlockChange(block, was, now)
             continue
         first, second = block.halves()
         waiting += [(second, old.half(second), new.half(second)), (first, old.half(first), new.half(first))]

@@ -116,6 +116,7 @@ class ReplicationScheduler:
         self._settings = settings
         self._size = neighbourhood_size
         self._surplus_after = 0  # position up to which rule 4 has come
+        self._scanning = False
         self._unwanted: dict[str, Ranges] = {}
         self._random = randomness
         self._members: set[str] = set()  # those that the pending comparisons are for
@@ -134,7 +135,7 @@ class ReplicationScheduler:
         """Takes a snapshot."""
         pending = sum(len(due) for dues in (self._due, self._later) for due in dues.values())
         pending += len(self._under_way)
-        settled = not (pending or self._departing or self._changed.is_set())
+        settled = not (pending or self._scanning or self._departing or self._changed.is_set())
         settled = settled and self._members == set(self._network.neighbours())
         counters = self._anti_entropy.counters
         return ReplicationStatus(
@@ -221,14 +222,16 @@ class ReplicationScheduler:
             for peer_id in came | went:
                 self._departing.pop(peer_id, None)
             if came or went:
-                self._make_changes_due(came, went)
+                self._scanning = True
+                await self._make_changes_due(came, went)
+                self._scanning = False
 
     def _next_departure(self) -> float:
         if not self._departing:
             return math.inf
         return min(self._departing.values()) + self._settings.departure_grace
 
-    def _make_changes_due(self, came: set[str], went: set[str]) -> None:
+    async def _make_changes_due(self, came: set[str], went: set[str]) -> None:
         """Rules 1, 4 and 5."""
         here, view = self._network.peer_id, self._anti_entropy.view
         before, after = view.with_us(self._members - came), view.with_us((self._members - went) | came)
@@ -239,8 +242,11 @@ class ReplicationScheduler:
         later: defaultdict[str, list[Block]] = defaultdict(list)
         reach = within_reach(view.own, before, after, reach=view.reach)
         for block, were, are in changes(before, after, self._size, reach):
+            await trio.lowlevel.checkpoint()
             behind = are - were - {here}
-            for part, first in nearest_within(block, {peer_id: after[peer_id] for peer_id in are & were}):
+            stayed = {peer_id: after[peer_id] for peer_id in are & were}
+            # Where all keepers are new, nobody is first, and whoever has something of theirs hands it over later.
+            for part, first in nearest_within(block, stayed) if stayed else ((block, None),):
                 for peer_id in sorted(behind):
                     (now if first == here else later)[peer_id].append(part)
         for dues, blocks_of in ((self._due, now), (self._later, later)):

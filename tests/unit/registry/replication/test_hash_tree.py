@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.replication.hash_tree import EMPTY, ENTRY, FAN_OUT, LEAF, Descent, HashTree, Node, entry_of
+from registry.replication.hash_tree import EMPTY, ENTRY, FAN_OUT, LEAF, Descent, HashTree, TreeNode, entry_of
 
 ENTRIES = st.tuples(st.binary(min_size=8, max_size=8), st.sampled_from([b"a", b"b"])).map(
     lambda pair: entry_of(pair[0] + bytes(24), pair[1] * 32)
@@ -81,13 +81,15 @@ def test_few_differences_among_many_entries_take_few_nodes() -> None:
 def test_what_is_told_cant_lead_beyond_our_own_tree() -> None:
     mine = HashTree([bytes([number]) * ENTRY for number in range(20)])
     descent = Descent(mine)
-    descent.told(b"", Node(False, b"x" * 256))
+    descent.told(b"", TreeNode(False, b"x" * 256))
     assert descent.ahead == [b""], "asked about the root, which was ours to begin with"
     assert descent.differing == list(mine.entries())
     assert Descent(HashTree([])).ahead == []
 
 
-@pytest.mark.parametrize("node", [Node(True, b"x"), Node(True, b"x" * ENTRY * (LEAF + 1)), Node(False, b"x" * 255)])
-def test_impossible_nodes_are_refused(node: Node) -> None:
+@pytest.mark.parametrize(
+    "node", [TreeNode(True, b"x"), TreeNode(True, b"x" * ENTRY * (LEAF + 1)), TreeNode(False, b"x" * 255)]
+)
+def test_impossible_nodes_are_refused(node: TreeNode) -> None:
     with pytest.raises(ValueError, match="hash tree"):
         Descent(HashTree([b"x" * ENTRY])).told(b"", node)

@@ -224,6 +224,38 @@ def test_what_is_sent_is_what_the_other_lacks(mine: ResourceState, theirs: Resou
     assert Summary.of(0, theirs).orders() == Orders.of(theirs)
 
 
+async def test_a_node_that_is_far_from_what_it_has_hands_it_over_when_it_comes_back(
+    autojump_clock, tmp_path: Path
+) -> None:
+    """Nobody who keeps the resource has it, and this node isn't near it by any margin."""
+    async with world(tmp_path, 9) as made:
+        node = made.nodes[0]
+        labels = (a_key(str(number), created=START) for number in range(1000))
+        key = next(
+            key for key in labels if node.peer_id == nearest(resource_position(key.id), made.network.alive(), 9)[-1]
+        )
+        assert node.parts is not None
+        assert await node.parts.replica.ingest.store([Item(key)], node.peer_id) == [None]
+        await made.crash(node)
+        await trio.sleep(5)
+        await made.start(node)
+        await trio.sleep(10)
+        assert [(await known(keeper, key.id)).key for keeper in keepers(made, key.id)] == [key] * 3
+
+
+async def test_what_is_far_from_a_node_is_handed_over_hourly(autojump_clock, tmp_path: Path) -> None:
+    async with world(tmp_path, 9) as made:
+        node = made.nodes[0]
+        labels = (a_key(str(number), created=START) for number in range(1000))
+        key = next(
+            key for key in labels if node.peer_id == nearest(resource_position(key.id), made.network.alive(), 9)[-1]
+        )
+        assert node.parts is not None
+        assert await node.parts.replica.ingest.store([Item(key)], node.peer_id) == [None]
+        await node.parts.upkeep.run_now("replicate_3600")
+        assert [(await known(keeper, key.id)).key for keeper in keepers(made, key.id)] == [key] * 3
+
+
 async def test_an_old_surplus_copy_doesnt_bring_back_what_was_ended_meanwhile(autojump_clock, tmp_path: Path) -> None:
     """A replica is pushed out by newcomers, misses an unregistration, and moves up again when they die."""
     async with world(tmp_path, 3) as made:
