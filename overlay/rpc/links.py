@@ -47,6 +47,7 @@ _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a
 
 
 _ADDRESSES_TOLD = 4  # of each member that others are sent to
+_PACE = 0.2  # seconds between two looks at all links, however often peers change their minds
 _PARTING = 1.0  # seconds after the end of a link in which a new one may come over its connection
 
 
@@ -376,6 +377,7 @@ class Links:
                 self._current[peer_id].ask_to_end()
             with trio.move_on_at(self._budget.wake_at(self._in_use(), now)):
                 await self._budget_due.wait()
+            await trio.sleep(_PACE)
 
     def _in_use(self) -> list[LinkInUse]:
         """The links that are up, as they are now."""

@@ -460,6 +460,7 @@ async def test_breaking_the_protocol_ends_the_link(garbage: bytes) -> None:
         assert pair.counters.malformed == 1
         assert [type(error) for error in pair.outcomes] == [ConnectionLost]
         assert await pair.remote.hear_last() == Bye(Reason.BROKE_PROTOCOL), "it is told why"
+        await pair.remote.stream.close()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

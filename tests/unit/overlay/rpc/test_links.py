@@ -20,7 +20,7 @@ from overlay.errors import (
 from overlay.identity import Identity
 from overlay.rpc.framing import FrameError
 from overlay.rpc.links import Links
-from overlay.rpc.protocol import Hello, encode
+from overlay.rpc.protocol import Hello, Keep, encode
 from overlay.rpc.transport import ByteStream
 from overlay.settings import CallLimits, LinkLimits, OverlaySettings
 from tests.unit.overlay.memory_network import LARGER, SMALLER, MemoryNetwork, memory_network, memory_streams
@@ -522,28 +522,47 @@ async def test_call_while_the_link_ends_takes_a_new_one(autojump_clock: MockCloc
         assert losses == []
 
 
-async def test_call_waits_for_the_answer_whether_the_link_may_end() -> None:
+async def test_call_waits_for_the_answer_whether_the_link_may_end(autojump_clock: MockClock) -> None:
     async with memory_network() as network:
-        limits = LinkLimits(idle=0.0, shortest=0.0)
-        network.settings = OverlaySettings(links=limits)
+        network.settings = OverlaySettings(links=LinkLimits(idle=0.0, shortest=0.0))
         keeping = Keeping(LARGER)
         a, b = await network.links(SMALLER, keeps=keeping), await network.links(LARGER, keeps=Keeping())
         b.serve("echo", echo)
         await a.ensure_link(LARGER, timeout=5)
-        await wait_all_tasks_blocked()
+        await trio.sleep(1)
         [stream] = network.diallers[SMALLER].streams
         assert stream.other is not None
         stream.other.stall()
         keeping.kept.clear()
         a.note_keeping()
-        await wait_all_tasks_blocked()
+        await trio.sleep(1)
         outcomes = Outcomes()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outcomes.call, a, LARGER, "echo", 1)
-            await wait_all_tasks_blocked()
+            await trio.sleep(1)
             assert network.diallers[SMALLER].dialled == [LARGER], "the call waits, and dials nobody"
             stream.other.may_write.set()
         assert outcomes.all == [[SMALLER, 1]]
+
+
+async def test_peer_that_changes_its_mind_all_the_time_costs_a_few_looks(autojump_clock: MockClock) -> None:
+    asked: list[float] = []
+
+    def keeps(peer_id: str) -> bool:
+        asked.append(trio.current_time())
+        return False
+
+    async with memory_network() as network:
+        a = await network.links(SMALLER, keeps=keeps)
+        ours, theirs = memory_streams()
+        network.nursery.start_soon(network.diallers[SMALLER].handlers[PROTOCOL], LARGER, ours)
+        await theirs.write(encode(Hello(0, True, b"session1")))
+        await trio.sleep(1)
+        asked.clear()
+        await theirs.write(b"".join(encode(Keep(number % 2 == 0)) for number in range(20_000)))
+        await trio.sleep(1)
+        assert len(asked) <= 10
+        assert a.is_linked(LARGER)
 
 
 async def test_beyond_the_high_mark_free_links_are_closed_sooner(autojump_clock: MockClock) -> None:
