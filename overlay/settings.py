@@ -203,16 +203,10 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for a call that names no deadline of its own (the original's DEFAULT_TIMEOUT)."""
 
     lookup_timeout: float = 3.0
-    """Seconds for a whole iterative lookup; what is known by then is its result."""
-
-    lookup_parallelism: int = 3
-    """Peers asked at the same time in a lookup (Kademlia's alpha)."""
+    """Seconds for a whole lookup, half of them for the recursive one; what is known by then is its result."""
 
     failed_peer_age: float = 60.0
     """Seconds for which a peer that couldn't be reached is left out of neighbourhoods, unless it comes by itself."""
-
-    lookup_freshness: float = 600.0
-    """Seconds for which a completed lookup of a region lets it be answered from memory."""
 
     retry_delay: float = 0.25
     """Seconds before the first retry of a bootstrap address; doubles, with jitter, up to `retry_delay_limit`."""

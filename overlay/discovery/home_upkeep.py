@@ -4,7 +4,7 @@
    home's members, those who live in no part that somebody told: all of the home is told by members who live there and
    know their own homes. All whom they name that belong into the home, or into a thin bucket, are linked. The pass
    begins anew while somebody new was found; then those who answered have confirmed the home.
-2. A member whose home isn't confirmed looks its own position up first: whoever one joins through may be far away.
+2. A member that was alone looks its own position up first: whoever one joins through may be far away.
 3. A pass is made at once when the home isn't confirmed, as after joining, and after the loss of a neighbour's link; and
    again 2 seconds after such a one and after any that found somebody new: who came at the same time knew us as little
    as we it. In between, one of the three nearest and one neighbour at random are asked every two minutes, by digest;
@@ -92,6 +92,7 @@ class HomeUpkeep:
         self._asked_back: TTLCache[str, None] = TTLCache(_MOST_ASKED_BACK, _ASKED_BACK, timer=trio.current_time)
         self._failed: LRUCache[str, tuple[int, float]] = LRUCache(_MOST_FAILED)  # how often, and until when it rests
         self._lacks = False  # somebody who belongs here isn't linked
+        self._is_placed = False  # whether our own position was looked up since we had company
         self._turn = 0
         self._has_lost = False
         self._pass = trio.Lock()
@@ -128,7 +129,7 @@ class HomeUpkeep:
             with trio.move_on_after(wait * self._random.uniform(0.75, 1.0)):
                 await self._due.wait()
             if not self._peer.members():
-                is_again, wait = False, INTERVAL
+                is_again, wait, self._is_placed = False, INTERVAL, False
                 continue
             async with self._pass:
                 is_uncertain = self._has_lost or not self._home.is_confirmed(trio.current_time())
@@ -173,7 +174,8 @@ class HomeUpkeep:
     async def _whole_pass(self) -> int:
         """Rules 1, 2 and 4; how many new members were linked."""
         found = 0
-        if not self._home.is_confirmed(trio.current_time()):
+        if not self._is_placed:
+            self._is_placed = True
             names, _ = await self._peer.look_up(self._home.own, HOME_SIZE)
             found += await self._link(self._belonging(set(names)))
         for _ in range(ROUNDS):

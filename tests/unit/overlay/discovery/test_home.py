@@ -158,3 +158,29 @@ def test_exactness_is_claimed_while_two_of_the_three_nearest_confirmed_the_home_
     assert home.is_confirmed(11.0), "the fourth is one of three now"
     home.remove("1", 1)
     assert not home.is_confirmed(11.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_links_that_happen_to_be_open_decide_no_responsibility(kind: str) -> None:
+    randomness = random.Random(1)
+    positions = some_positions(300, randomness, kind)
+    for _ in range(30):
+        target = randomness.choice(positions) ^ randomness.getrandbits(randomness.randrange(200, POSITION_BITS))
+        expected = nearest_of(positions, target, K)
+        for own in {*expected[:2], expected[-1], *randomness.sample(positions, 3)}:
+            home = knowing(own, positions)
+            assert home.is_among_nearest(target, K) == (own in expected)
+            for other in randomness.sample(positions, 10):
+                home.add(str(other), other)
+            assert home.is_among_nearest(target, K) == (own in expected)
+
+
+def test_what_lies_inside_of_a_subtree_and_how_high_another_home_is() -> None:
+    home = Home(0)
+    for position in (*range(1, 40), 1 << 200, 1 << 200 | 5):
+        home.add(str(position), position)
+    assert set(home.inside(1 << 200, 10)) == {str(1 << 200), str(1 << 200 | 5)}
+    assert set(home.inside(2, 2)) == {"1", "2", "3"}
+    assert len(home.inside(0, POSITION_BITS)) == 41
+    assert home.height_around(1) == home.height == 5
+    assert home.height_around(1 << 200) == 201

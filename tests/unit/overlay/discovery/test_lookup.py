@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import pytest
 import trio
+import trio.testing
 
-from overlay.discovery.keyspace import POSITION_BITS, nearest
+from overlay.discovery.home import HOME_SIZE
+from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position
 from overlay.discovery.lookup import Lookup
 from overlay.identity import Identity
-from overlay.settings import OverlaySettings
+from overlay.settings import CallLimits, OverlaySettings
 from overlay.tasks import TaskStatus
 from tests.unit.overlay.discovery.lying_links import LyingLinks
 from tests.unit.overlay.memory_network import MemoryDialler, MemoryNetwork
@@ -22,6 +25,9 @@ IDENTITIES = [Identity.from_seed(hashlib.sha256(b"lookup %d" % number).digest())
 WANTED = 5
 SETTLING = 10.0  # seconds
 MEMBER = OverlaySettings(neighbourhood_size=8)
+LARGE = OverlaySettings(calls=CallLimits(ping_interval=3600))
+MOST_CALLS = 8
+"""Per lookup, forwarded ones counted, as often as not answered without any."""
 LIGHT = OverlaySettings(neighbourhood_size=8, member=False)
 
 
@@ -106,6 +112,80 @@ async def test_everyone_finds_the_peers_that_are_truly_nearest(autojump_clock: t
     async with crowd(40) as all_of_them:
         for position, asker in zip(positions(40), all_of_them.peers.values(), strict=True):
             assert await asker.lookup.nearest(position, WANTED) == all_of_them.truly_nearest(position)
+
+
+async def join_together(crowd: Crowd, identities: list[Identity]) -> None:
+    async with trio.open_nursery() as nursery:
+        for identity in identities:
+            nursery.start_soon(crowd.join, identity, LARGE)
+    await trio.sleep(SETTLING)
+
+
+async def assert_all_is_found(crowd: Crowd, draw: random.Random) -> None:
+    """By what all know around themselves, by lookups of whoever, and by what each says that it is responsible for."""
+    everybody = {peer_id: peer_position(peer_id) for peer_id in crowd.peers}
+    for peer_id, peer in crowd.peers.items():
+        distances = {other: everybody[other] ^ everybody[peer_id] for other in everybody if other != peer_id}
+        if len(distances) >= HOME_SIZE:
+            height = sorted(distances.values())[HOME_SIZE - 2].bit_length()
+            distances = {other: distance for other, distance in distances.items() if distance.bit_length() <= height}
+        assert distances.keys() <= set(peer.lookup.neighbours()), "whoever belongs into a home is linked"
+        assert all(peer.lookup.keeps(neighbour) for neighbour in peer.lookup.neighbours())
+    for _ in range(40):
+        position = draw.getrandbits(POSITION_BITS)
+        truly_nearest = nearest(position, everybody, LARGE.neighbourhood_size)
+        asker = draw.choice(list(crowd.peers.values()))
+        assert await asker.lookup.nearest(position, LARGE.neighbourhood_size) == truly_nearest
+        for peer in crowd.peers.values():
+            is_responsible = peer.lookup.is_responsible(position, LARGE.neighbourhood_size)
+            assert is_responsible == (peer.peer_id in truly_nearest)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("size", [64])
+async def test_all_is_found_in_larger_networks_also_after_joins_and_departures(
+    size: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    draw = random.Random(size)
+    identities = [Identity.from_seed(hashlib.sha256(b"large %d" % number).digest()) for number in range(size)]
+    async with crowd(0) as many:
+        for identity in identities[: size // 2]:
+            await many.join(identity, LARGE)
+        await join_together(many, identities[size // 2 : size - 12])
+        await assert_all_is_found(many, draw)
+        await join_together(many, identities[size - 12 :])
+        await assert_all_is_found(many, draw)
+        for victim in draw.sample(list(many.peers.values())[1:], 12):
+            await many.kill(victim)
+        await trio.sleep(SETTLING)
+        await assert_all_is_found(many, draw)
+        dials = sum(len(peer.dialler.dialled) for peer in many.peers.values())
+        calls = sum(peer.links.statistics().calls_made for peer in many.peers.values())
+        await assert_all_is_found(many, draw)
+        assert sum(len(peer.dialler.dialled) for peer in many.peers.values()) == dials, "lookups open no links"
+        calls = sum(peer.links.statistics().calls_made for peer in many.peers.values()) - calls
+        assert calls <= 40 * MOST_CALLS
+
+
+async def test_who_is_named_but_is_nobody_keeps_no_newcomer_from_its_neighbours(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with crowd(30) as thirty:
+        nobodies = [[Identity.generate().peer_id, ["/ip4/192.0.2.9/tcp/1"]] for _ in range(30)]
+        newcomer = IDENTITIES[50]
+
+        async def lie(caller: str, body: object) -> object:
+            await trio.lowlevel.checkpoint()
+            return [POSITION_BITS, False, nobodies] if caller == newcomer.peer_id else [0, True, []]
+
+        for liar in nearest(peer_position(newcomer.peer_id), thirty.peers, 2):
+            thirty.peers[liar].links.lies["overlay/home"] = lie
+        joined = await thirty.join(newcomer)
+        await trio.sleep(SETTLING)
+        assert set(joined.lookup.neighbours()) == thirty.peers.keys() - {newcomer.peer_id}
+        before = len(joined.dialler.dialled)
+        await trio.sleep(120)
+        assert len(joined.dialler.dialled) - before < 10 * len(nobodies), "they are tried ever less often"
 
 
 async def test_a_network_smaller_than_the_neighbourhood_is_known_whole_and_asked_no_more(
