@@ -68,8 +68,7 @@ class OverlayPeer:
     def __init__(self, host: Host, identity: Identity, settings: OverlaySettings) -> None:
         self._host = host
         self._settings = settings
-        self._links = Links(host, settings, settings.member)
-        self._links.on_closed(lambda _: self._note_change(True))
+        self._links = Links(host, settings, settings.member, keeps=self._keeps)
         self._relayed = RelayedRpc(identity, self._links, settings.relaying)
         if settings.member:
             Relay(self._links, settings.relaying)
@@ -350,6 +349,10 @@ class OverlayPeer:
                 nursery.start_soon(self._departures.run)
                 nursery.start_soon(self._peer_records.run)
                 task_status.started()
+
+    def _keeps(self, peer_id: str) -> bool:
+        """Whether a link is needed though nobody calls over it; a light client acts through each of its own."""
+        return not self._settings.member or self._lookup.keeps(peer_id)
 
     def _note_change(self, member: bool) -> None:
         if self.is_isolated():

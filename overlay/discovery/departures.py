@@ -60,6 +60,7 @@ class Departures:
         self._due = Wakeup()
         links.on_up(self._note_up)
         links.on_down(self._note_down)
+        links.on_closed(self._note_closed)
         links.on_unreachable(routing.remove)
         links.serve(_ADDRESSES_METHOD, self._answer_addresses)
 
@@ -96,6 +97,13 @@ class Departures:
             if self._is_neighbour(peer_id):
                 self._went.add(peer_id)
         self._due.set()
+        self._when_changed(member)
+
+    def _note_closed(self, peer_id: str) -> None:
+        """A link that neither side kept has ended: its peer lives on."""
+        member = peer_id in self._live
+        self._live.discard(peer_id)
+        self._came.discard(peer_id)
         self._when_changed(member)
 
     async def _welcome(self, peer_id: str) -> None:

@@ -72,6 +72,7 @@ class Lookup:
         self._views = HomeViews(links, self._home, self._described, self._learn, self._upkeep.note_difference)
         links.on_up(self._note_up)
         links.on_down(self._note_down)
+        links.on_closed(self._note_closed)
         links.on_unreachable(self._note_failed)
         links.serve(_NEAREST_METHOD, self._answer_nearest)
         if settings.member:
@@ -308,6 +309,7 @@ class Lookup:
             self._home.add(peer_id, peer_position(peer_id))
             self._regions.note_member(peer_position(peer_id))
             self._upkeep.note_up(peer_id)
+            self._links.note_keeping()
 
     def _note_down(self, peer_id: str) -> None:
         """The end of a link is no departure, unless it is one that both need: what others told of another peer stays
@@ -317,6 +319,12 @@ class Lookup:
             self._regions.forget(peer_id)
         self._home.remove(peer_id, peer_position(peer_id))
         self._upkeep.note_down(peer_id, was_kept=was_kept)
+        self._links.note_keeping()
+
+    def _note_closed(self, peer_id: str) -> None:
+        """A link that neither side kept has ended: what is known of its peer stays."""
+        self._home.remove(peer_id, peer_position(peer_id))
+        self._upkeep.note_down(peer_id, was_kept=False)
 
     def _note_failed(self, peer_id: str) -> None:
         self._failed[peer_id] = None
