@@ -39,6 +39,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 ROUNDS: Final = 8
 MOST_ASKED: Final = 24
 """Members asked in one round."""
+LINKED_AT_FIRST: Final = 2
 LINKED_AT_ONCE: Final = 6
 FAR_LINKS: Final = 2
 REFRESH: Final = 3600.0
@@ -91,6 +92,7 @@ class HomeUpkeep:
         self._differing: set[str] = set()
         self._asked_back: TTLCache[str, None] = TTLCache(_MOST_ASKED_BACK, _ASKED_BACK, timer=trio.current_time)
         self._failed: LRUCache[str, tuple[int, float]] = LRUCache(_MOST_FAILED)  # how often, and until when it rests
+        self._at_once = LINKED_AT_FIRST  # dials
         self._lacks = False  # somebody who belongs here isn't linked
         self._is_placed = False  # whether our own position was looked up since we had company
         self._turn = 0
@@ -247,20 +249,32 @@ class HomeUpkeep:
         return sorted(belonging - resting)
 
     async def _link(self, names: Iterable[str]) -> int:
-        """Link to peers, several at the same time; how many became linked members."""
+        """Link to peers, several at the same time; how many became linked members.
+
+        Where many join together, each would dial each: those are dialled first who leave that to us, and the others
+        have mostly come by then. Dials that fail are a sign of a crowd: fewer are made at the same time then.
+        """
         known = set(self._peer.members())
-        waiting = [name for name in names if name not in known]
+        waiting = sorted((name for name in names if name not in known), key=self._comes_by_itself)
         linked = 0
 
-        async def work() -> None:
+        async def work(number: int) -> None:
             nonlocal linked
-            while waiting:
-                linked += await self._try_to_link(waiting.pop())
+            while waiting and number < self._at_once:
+                is_linked = await self._try_to_link(waiting.pop(0))
+                linked += is_linked
+                self._at_once = min(self._at_once + 1, LINKED_AT_ONCE) if is_linked else max(self._at_once // 2, 1)
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(LINKED_AT_ONCE, len(waiting))):
-                nursery.start_soon(work)
+        while waiting:
+            async with trio.open_nursery() as nursery:
+                for number in range(min(self._at_once, len(waiting))):
+                    nursery.start_soon(work, number)
         return linked
+
+    def _comes_by_itself(self, name: str) -> bool:
+        """Of two peers that learn of each other together, which one may wait for the other: half of all, to each."""
+        own, position = self._home.own, peer_position(name)
+        return (own < position) is bool((own ^ position) & 1)
 
     async def _try_to_link(self, name: str) -> bool:
         if await self._peer.link(name):

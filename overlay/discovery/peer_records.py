@@ -155,7 +155,11 @@ class PeerRecords:
         return bool(takers)
 
     async def _send_on(self, peer_record: PeerRecord, takers: list[str]) -> None:
-        near = await self._lookup.nearest(peer_position(peer_record.peer_id), _KEPT_BY)
+        position = peer_position(peer_record.peer_id)
+        if peer_record.peer_id == self._links.peer_id:  # a member is linked to those near it, or will be told of it
+            near = self._lookup.known_nearest(position, _KEPT_BY)
+        else:
+            near = await self._lookup.nearest(position, _KEPT_BY)
         async with trio.open_nursery() as nursery:
             for member in near:
                 if member == self._links.peer_id:
