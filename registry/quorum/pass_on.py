@@ -23,7 +23,7 @@ from cachetools import LRUCache, TTLCache
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallFailed, Refusal
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskStatus, Wakeup
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState
@@ -88,6 +88,7 @@ class PassOn:
         )
         self._stored: LRUCache[str, int] = LRUCache(MAX_WRITES)  # by write id: how many took it from here
         self._checks: deque[_Check] = deque(maxlen=MAX_CHECKED)
+        self._has_checks = Wakeup()
         self.passed = 0
         """How many puts were made for writers, to all peers together."""
         self.found_missing = 0
@@ -110,6 +111,7 @@ class PassOn:
         # Whoever passes a large share on knows of few others who do: so three in all check a write, about.
         if others and self._random.random() * len(spread.targets) < CHECKERS * (len(spread.share) + 2):
             self._checks.append(_Check(trio.current_time() + CHECKED_AFTER, item, tuple(sorted(others))))
+            self._has_checks.set()
 
     def _send(self, item: Item, peer_ids: Collection[str]) -> None:
         digest, write_id = item.digest(), write_id_of(item)
@@ -134,6 +136,9 @@ class PassOn:
         task_status.started()
         async with trio.open_nursery() as nursery:
             while True:
+                if not self._checks:
+                    self._has_checks.clear()
+                    await self._has_checks.wait()
                 await trio.sleep(CHECKED_AFTER)
                 asked: dict[str, list[_Check]] = {}
                 order: dict[str, float] = {}

@@ -15,7 +15,7 @@ import trio
 
 from overlay.errors import CallFailed, Refusal
 from overlay.pubsub.topics import Verdict
-from overlay.tasks import TaskOwner, TaskStatus
+from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
@@ -104,6 +104,7 @@ class Watches:
         self._fetcher = Fetcher(network, settings, clock)
         self._fetching = trio.CapacityLimiter(FETCHES)
         self._followers: dict[str, Follower] = {}
+        self._follows = Broadcast()
         self._users: dict[str, weakref.WeakSet[Watch]] = {}
         self._unused: dict[str, float] = {}  # since when nobody watches it
         self._requests: dict[str, list[_PendingRequest]] = {}
@@ -124,6 +125,7 @@ class Watches:
         follower = self._followers.get(resource_id)
         if follower is None:
             follower = self._followers[resource_id] = Follower(resource_id, self)
+            self._follows.send()
             self._users[resource_id] = weakref.WeakSet()
             self._tasks.start_soon(self._follow, follower)
         watch = Watch(follower.view, follower.changed, self._forget)
@@ -232,6 +234,7 @@ class Watches:
         """Ends following what nobody watches any more. One task for all: watches that were just dropped, without being
         closed, are noticed here, too."""
         while True:
+            await self._wait_for_followers()
             await trio.sleep(LINGER)
             now = trio.current_time()
             for key_id, users in list(self._users.items()):
@@ -239,6 +242,11 @@ class Watches:
                     self._unused.pop(key_id, None)
                 elif now - self._unused.setdefault(key_id, now) >= LINGER:
                     self._let_go(key_id)
+
+    async def _wait_for_followers(self) -> None:
+        """Returns when any resource is watched: who watches nothing, has nothing to do."""
+        while not self._followers:
+            await self._follows.wait()
 
     def _let_go(self, key_id: str) -> None:
         """From now on whoever watches it follows it anew."""
@@ -262,6 +270,7 @@ class Watches:
     async def _renew(self) -> None:
         """Renews the subscriptions of all resources at the same time, by one call per peer that holds some of them."""
         while True:
+            await self._wait_for_followers()
             await trio.sleep_until(next_renewal(trio.current_time(), self._phase))
             by_source: dict[str, list[Follower]] = {}
             for follower in self._followers.values():
