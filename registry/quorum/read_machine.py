@@ -12,7 +12,7 @@ Rules (docs/design.md, Writing and reading):
 4. One answer doesn't decide that there is nothing, nor what there is: an empty result, a key that a majority doesn't
    hold, or a single answer waits until enough of the replicas have replied (a majority; two), or `PATIENCE` seconds.
 5. Only as many replicas are asked as are needed, the nearest first. Each that fails is made up for by the next; when
-   none answers within `HEDGE` seconds, all the others are asked.
+   none answers within `HEDGE` seconds, as many again are asked, then after twice that time, and so on.
 6. Whatever happens, the read is done by its deadline, and as soon as nobody is left who could answer. With fewer
    replicas than `ack` each is asked once, and the result says so.
 """
@@ -130,6 +130,7 @@ class ReadMachine:
         self._lacking: dict[str, None] = {}  # in the order of their answers; asked again they leave, until they answer
         self._faults: dict[str, ErrorInfo] = {}  # of each replica the last one
         self._hedge_at: float | None = None
+        self._hedge_after = HEDGE
         self._again_at: float | None = None
         self._again_after = FIRST_AGAIN
         self._doubt_until = 0.0
@@ -242,7 +243,9 @@ class ReadMachine:
                 self._open.update(again)
                 return again
         if self._hedge_at is not None and now >= self._hedge_at:
-            count = len(self._others)
+            count = max(self._asked, 1)
+            self._hedge_at = None
+            self._hedge_after *= 2
         else:
             count = self._wanted(wall_clock) - len(self._open)
         peer_ids = self._others[self._asked : self._asked + max(count, 0)]
@@ -266,7 +269,7 @@ class ReadMachine:
         if self._asked == len(self._others):
             return wake_at
         if self._hedge_at is None:
-            self._hedge_at = now + HEDGE
+            self._hedge_at = now + self._hedge_after
         return min(wake_at, self._hedge_at)
 
     def _held(self) -> int:

@@ -417,12 +417,14 @@ def test_too_few_replicas_are_told_of_at_once() -> None:
     assert run.outcome.errors[0] == ErrorInfo.of(TooFewReplicas(2, 3))
 
 
-def test_when_nobody_answers_for_a_moment_all_are_asked() -> None:
-    run = Run(Case(5, own=False, ack=1, key_suffices=False))
+def test_when_nobody_answers_for_a_moment_more_and_more_are_asked() -> None:
+    run = Run(Case(9, own=False, ack=1, key_suffices=False))
+    assert len(run.asked) == 2
     assert run.until == HEDGE
-    run.time_passes()
-    assert len(run.asked) == 5
-    assert run.until == run.case.deadline
+    for asked, until in ((4, 3 * HEDGE), (8, 7 * HEDGE), (9, run.case.deadline)):
+        run.time_passes()
+        assert len(run.asked) == asked
+        assert run.until == pytest.approx(until)
 
 
 def test_the_own_replica_is_asked_alone_first() -> None:
