@@ -38,6 +38,7 @@ async def upgraded(folder: Path, name: str, *bootstrap: str) -> AsyncIterator[No
     data_dir = folder / name
     data_dir.mkdir()
     shutil.copy(DATA / "folder-0.1" / name / "identity.json", data_dir)
+    (data_dir / "identity.json").chmod(0o600)  # as 0.1 left it; repositories don't keep that
     with sqlite3.connect(data_dir / DATABASE) as database:
         database.executescript((DATA / "folder-0.1" / name / "registry.sql").read_text())
     identity = load_or_create_identity(data_dir / "identity.json")
