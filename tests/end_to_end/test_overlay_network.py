@@ -108,7 +108,9 @@ async def test_lookups_find_the_nearest_in_a_network_of_more_peers_than_keep_a_r
         settings = OverlaySettings(neighbourhood_size=3, bootstrap=(boot.addresses()[0],))
         peers = [boot, *[await stack.enter_async_context(serving_peer(settings)) for _ in range(11)]]
         members = [peer.peer_id for peer in peers]
-        await until(peers, lambda: all({peer.peer_id, *peer.neighbours()} == set(members) for peer in peers), timeout=60)
+        await until(
+            peers, lambda: all({peer.peer_id, *peer.neighbours()} == set(members) for peer in peers), timeout=60
+        )
         for number in range(6):
             expected = nearest(resource_position(f"resource {number}"), members, 3)
             for peer in peers:
