@@ -21,6 +21,8 @@ from tests.paths import ROOT
 from tests.simulation.scenario import Attempt, Report, possible, run
 from tests.simulation.world import World
 
+HANGS = 300  # seconds of the wall clock: these only compute, for a minute and more beside other workers
+
 
 @pytest.mark.parametrize("seed", range(1, 7))  # two more, in `test_a_seed_gives_the_same_trace_in_any_process`
 def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults(seed: int) -> None:
@@ -32,6 +34,7 @@ def check(report: Report) -> None:
     assert report.crashes > 10, "hardly anything went wrong"
 
 
+@pytest.mark.timeout(HANGS)
 def test_the_same_holds_in_a_larger_network() -> None:
     assert run(1000, nodes=60).acknowledged > 100
 
@@ -40,6 +43,7 @@ def test_the_same_holds_where_replicas_pass_writes_on() -> None:
     assert run(2000, nodes=12, replicas=9).acknowledged > 100
 
 
+@pytest.mark.timeout(HANGS)
 def test_a_seed_gives_the_same_trace_in_any_process() -> None:
     """And what was acknowledged is found, and what ended is not, as with the other seeds."""
     with ThreadPoolExecutor() as pool:
@@ -126,7 +130,7 @@ def _reported(seed: int, hash_seed: str) -> Report:
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS - 10,
         check=True,
     )
     return msgspec.json.decode(ran.stdout.splitlines()[-1], type=Report)
