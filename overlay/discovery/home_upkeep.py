@@ -252,7 +252,8 @@ class HomeUpkeep:
         """Link to peers, several at the same time; how many became linked members.
 
         Where many join together, each would dial each: those are dialled first who leave that to us, and the others
-        have mostly come by then. Dials that fail are a sign of a crowd: fewer are made at the same time then.
+        have mostly come by then. Dials that fail are a sign of a crowd: fewer are made at the same time then, but never
+        one alone, since who names peers that don't answer could hold all others up.
         """
         known = set(self._peer.members())
         waiting = sorted((name for name in names if name not in known), key=self._comes_by_itself)
@@ -263,7 +264,7 @@ class HomeUpkeep:
             while waiting and number < self._at_once:
                 is_linked = await self._try_to_link(waiting.pop(0))
                 linked += is_linked
-                self._at_once = min(self._at_once + 1, LINKED_AT_ONCE) if is_linked else max(self._at_once // 2, 1)
+                self._at_once = min(self._at_once + 1, LINKED_AT_ONCE) if is_linked else LINKED_AT_FIRST
 
         while waiting:
             async with trio.open_nursery() as nursery:
