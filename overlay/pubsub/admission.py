@@ -81,8 +81,7 @@ class Admission:
     def __init__(self, limits: TopicLimits, ban: Ban) -> None:
         self._limits = limits
         self._ban = ban
-        self._validator: Validator | None = None
-        self._open_topics: set[str] = set()
+        self._validators: dict[str, Validator] = {}  # of the topics that are open
         self._rejected: FIFOCache[bytes, None] = FIFOCache(_REJECTED_REMEMBERED)
         self._received = TokenBuckets(limits.rate, limits.burst, debt=limits.burst)
         self._faults = TokenBuckets(limits.invalid_rate, limits.invalid_burst, debt=limits.invalid_burst)
@@ -96,21 +95,13 @@ class Admission:
         self.banned = 0
         """Times that a peer was banned."""
 
-    def validate_with(self, validate: Validator) -> None:
-        """Have `validate` decide on messages from now on; until it is set, every message is ignored.
-
-        It is set at assembly and not at construction, because validators know what is stored, and what stores needs a
-        network first.
-        """
-        self._validator = validate
-
-    def open_topic(self, topic: str) -> None:
-        """Let messages of a topic in from now on."""
-        self._open_topics.add(topic)
+    def open_topic(self, topic: str, validate: Validator) -> None:
+        """Let messages of a topic in from now on, as `validate` decides."""
+        self._validators[topic] = validate
 
     def close_topic(self, topic: str) -> None:
         """Ignore messages of a topic from now on."""
-        self._open_topics.discard(topic)
+        self._validators.pop(topic, None)
 
     def charge(self, peer_id: str) -> bool:
         """Count one thing that a peer has sent, of whatever kind; False when it was more than it may send."""
@@ -143,10 +134,11 @@ class Admission:
         return True
 
     async def _validated(self, topic: str, payload: bytes, forwarder: str) -> Verdict:
-        if self._validator is None or topic not in self._open_topics:
+        validate = self._validators.get(topic)
+        if validate is None:
             return Verdict.IGNORE
         try:
-            return await self._validator(topic, payload, forwarder)
+            return await validate(topic, payload, forwarder)
         except Exception as error:
             log.exception("validating a message failed", topic=topic, forwarder=forwarder, error=repr(error)[:200])
             return Verdict.IGNORE

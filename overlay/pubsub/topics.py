@@ -49,6 +49,7 @@ class Topics:
         self._admission = admission
         self._limits = limits
         self._uses: dict[str, int] = {}
+        self._validators: dict[str, Validator] = {}  # of all topics that are used or were lately
         self._unused_since: dict[str, float] = {}
         self._joined: set[str] = set()
         self._changed = Wakeup()
@@ -56,15 +57,15 @@ class Topics:
         self._slow: set[str] = set()
         self._published = 0
 
-    def validate_with(self, validate: Validator) -> None:
-        """Have `validate` decide on messages of topics joined here (see `Admission.validate_with`)."""
-        self._admission.validate_with(validate)
+    async def join(self, topic: str, validate: Validator) -> bool:
+        """Use a topic once more. False when this peer is in as many others as it may be, or gossip has ended.
 
-    async def join(self, topic: str) -> bool:
-        """Use a topic once more. False when this peer is in as many others as it may be, or gossip has ended."""
+        `validate` decides on the topic's messages, until the topic is left; whoever joins it later uses it as it is.
+        """
         if not 0 < len(topic) <= LONGEST_TOPIC or not self._has_room_for(topic):
             return False
         self._uses[topic] = self._uses.get(topic, 0) + 1
+        self._validators.setdefault(topic, validate)
         self._unused_since.pop(topic, None)
         with trio.move_on_after(self._limits.join_timeout):
             while topic not in self._joined:
@@ -115,11 +116,13 @@ class Topics:
             for topic in [topic for topic in self._uses if topic not in self._joined]:
                 await self._gossip.subscribe(topic)
                 self._joined.add(topic)
-                self._admission.open_topic(topic)
+                self._admission.open_topic(topic, self._validators[topic])
             for topic in self._due():
+                if topic in self._uses:  # again, while another was left
+                    continue
                 self._joined.discard(topic)
                 self._admission.close_topic(topic)
-                del self._unused_since[topic]
+                del self._unused_since[topic], self._validators[topic]
                 await self._gossip.unsubscribe(topic)
             self._settled.send()
             with trio.move_on_at(

@@ -17,12 +17,9 @@ Clock = Callable[[], float]
 class TopicNetwork(Protocol):
     """Announcements to whoever joined a topic: satisfied by `overlay.pubsub.topics.Topics`."""
 
-    def validate_with(self, validate: Validator) -> None:
-        """Has `validate` decide what becomes of what others announce."""
-        ...
-
-    async def join(self, topic: str) -> bool:
-        """One use of a topic more; False when this peer can't be in it."""
+    async def join(self, topic: str, validate: Validator) -> bool:
+        """One use of a topic more; False when this peer can't be in it. `validate` decides what becomes of what others
+        announce there."""
         ...
 
     def leave(self, topic: str) -> None:

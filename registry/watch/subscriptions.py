@@ -47,6 +47,7 @@ from registry.watch.messages import (
     SubscriptionReply,
     SubscriptionRequest,
 )
+from registry.watch.validator import AnnouncementValidator
 from registry.watch.watch import Watch
 
 MAX_SUBSCRIPTIONS_OF_PEER: Final = 8192
@@ -65,6 +66,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class WatchedHere(Protocol):
     """What this node watches itself: satisfied by `registry.watch.watches.Watches`."""
+
+    @property
+    def validator(self) -> AnnouncementValidator:
+        """Decides on announcements of resources, for everything of this node that is in their topics."""
+        ...
 
     def watch(self, resource_id: str) -> Watch:
         """Follows a resource until the watch is closed. Raises InvalidValue, RuntimeError."""
@@ -219,7 +225,7 @@ class Subscriptions:
             self._relayed[key_id] = self._watches.watch(key_id)
         if request.on_topic and key_id not in self._topics:
             self._topics.add(key_id)
-            if not await self._network.topics.join(key_id):
+            if not await self._network.topics.join(key_id, self._watches.validator.validate):
                 self._topics.discard(key_id)
         return SubscriptionReply(digest=here.digest, depth=here.depth, age=here.age)
 

@@ -109,8 +109,7 @@ class Watches:
         self._unused: dict[str, float] = {}  # since when nobody watches it
         self._requests: dict[str, list[_PendingRequest]] = {}
         self._tasks = TaskOwner()
-        self._validator = AnnouncementValidator(settings, clock, (*takers, self._take))
-        network.topics.validate_with(self._validator.validate)
+        self.validator = AnnouncementValidator(settings, clock, (*takers, self._take))
         network.serve(ANNOUNCE, self._serve_announce)
         network.on_membership_change(self._note_change)
 
@@ -214,7 +213,7 @@ class Watches:
     async def _follow(self, follower: Follower) -> None:
         key_id = follower.key_id
         try:
-            follower.on_topic = await self._network.topics.join(key_id)
+            follower.on_topic = await self._network.topics.join(key_id, self.validator.validate)
             with follower.scope:
                 await follower.run()
         finally:
@@ -354,7 +353,7 @@ class Watches:
             follower = self._followers.get(key_id)
             if follower is None or caller not in follower.sources:
                 continue
-            if await self._validator.validate(key_id, payload, caller) is Verdict.REJECT:
+            if await self.validator.validate(key_id, payload, caller) is Verdict.REJECT:
                 follower.distrust(caller)
                 raise Refusal(Code.INVALID, "an announcement that isn't valid")
         return None

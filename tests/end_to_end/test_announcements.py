@@ -44,9 +44,8 @@ async def stranger_in(
     async with open_host(Identity.generate(), settings) as host, background() as nursery:
         topics = Topics(host.gossip, host.admission, settings.topics)
         await nursery.start(topics.run)
-        topics.validate_with(validate)
         await host.connect(node.address, timeout=5)
-        assert await topics.join(topic)
+        assert await topics.join(topic, validate)
         await eventually(
             trio.lowlevel.checkpoint,
             lambda _: bool(host.gossip.pubsub.router.mesh.get(topic)),
@@ -100,9 +99,9 @@ async def test_announcements_that_got_lost_are_made_up_for_at_the_next_renewal(n
     ):
         resource_id, errors = await issuer.createResource("lost")
         assert resource_id is not None, errors
+        assert await deaf.peer.topics.join(resource_id, ignoring)  # before the watch does
         async with deaf.registry.watch(resource_id) as events:
             assert (await anext(events)).kind is EventKind.SNAPSHOT
-            deaf.peer.topics.validate_with(ignoring)
             assert await issuer.registerService(resource_id, "v", issuer.peer_id, "s") == (True, [])
             with trio.fail_after(RENEWED):
                 event = await anext(events)

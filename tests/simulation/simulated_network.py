@@ -71,10 +71,7 @@ class SimulatedNetwork:
 class NoTopics:
     """Nobody can be in a topic here: announcements travel by calls."""
 
-    def validate_with(self, validate: object) -> None:
-        pass
-
-    async def join(self, topic: str) -> bool:
+    async def join(self, topic: str, validate: object) -> bool:
         await trio.lowlevel.checkpoint()
         return False
 

@@ -15,7 +15,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from overlay.errors import Unreachable
 from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
-from overlay.pubsub.admission import Verdict, message_id
+from overlay.pubsub.admission import Admission, Verdict, message_id
 from overlay.pubsub.topics import Topics
 from overlay.settings import OverlaySettings, TopicLimits
 from overlay.tasks import background
@@ -84,12 +84,11 @@ async def peers(count: int, limits: TopicLimits = LIMITS) -> AsyncIterator[tuple
         for _ in range(count):
             peer = await stack.enter_async_context(open_topics(limits))
             validate = RecordingValidator()
-            peer.topics.validate_with(validate)
             if row:
                 await peer.host.connect(row[-1].host.listen_addresses()[0], timeout=5)
             row.append(peer)
             validators.append(validate)
-            assert await peer.topics.join(TOPIC)
+            assert await peer.topics.join(TOPIC, validate)
         for one, other in pairwise(row):
             with trio.fail_after(10):
                 for peer, neighbour in ((one, other), (other, one)):
@@ -196,14 +195,14 @@ async def test_what_a_peer_sends_beyond_its_rate_is_dropped_unread_and_others_ar
 async def test_topics_have_a_bound_and_are_left_a_while_after_their_last_use() -> None:
     limits = msgspec.structs.replace(TopicLimits(), max_topics=2, linger=0.2)
     async with open_topics(limits) as peer:
-        assert await peer.topics.join("one")
-        assert await peer.topics.join("one")
-        assert await peer.topics.join("two")
-        assert not await peer.topics.join("three")
+        assert await peer.topics.join("one", RecordingValidator())
+        assert await peer.topics.join("one", RecordingValidator())
+        assert await peer.topics.join("two", RecordingValidator())
+        assert not await peer.topics.join("three", RecordingValidator())
         peer.topics.leave("one")
-        assert not await peer.topics.join("three")
+        assert not await peer.topics.join("three", RecordingValidator())
         peer.topics.leave("one")
-        assert await peer.topics.join("three")
+        assert await peer.topics.join("three", RecordingValidator())
         assert peer.topic_names() == {"two", "three"}
         peer.topics.leave("two")
         with trio.fail_after(5):
@@ -212,5 +211,40 @@ async def test_topics_have_a_bound_and_are_left_a_while_after_their_last_use() -
 
 async def test_a_name_that_no_topic_has_is_refused() -> None:
     async with open_topics() as peer:
-        assert not await peer.topics.join("")
-        assert not await peer.topics.join("x" * 129)
+        assert not await peer.topics.join("", RecordingValidator())
+        assert not await peer.topics.join("x" * 129, RecordingValidator())
+
+
+class SlowGossip:
+    """Leaves a topic when it is let to."""
+
+    def __init__(self) -> None:
+        self.leaving = trio.Event()
+        self.may_leave = trio.Event()
+
+    async def subscribe(self, topic: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def unsubscribe(self, topic: str) -> None:
+        self.leaving.set()
+        await self.may_leave.wait()
+
+
+async def test_a_topic_that_is_used_again_while_another_is_left_stays() -> None:
+    async def ban(peer_id: str, seconds: float) -> None:
+        raise AssertionError(peer_id)
+
+    gossip, validate = SlowGossip(), RecordingValidator()
+    limits = msgspec.structs.replace(TopicLimits(), linger=0.0)
+    topics = Topics(gossip, Admission(limits, ban), limits)
+    async with background() as nursery:
+        await nursery.start(topics.run)
+        assert await topics.join("one", validate)
+        assert await topics.join("two", validate)
+        topics.leave("one")
+        topics.leave("two")
+        await gossip.leaving.wait()
+        assert await topics.join("two", validate)
+        gossip.may_leave.set()
+        assert await topics.join("one", validate)
+        assert topics.statistics().topics == 2
