@@ -214,6 +214,14 @@ class OverlayPeer:
         """Whether this peer is among the `count` members nearest to a resource, as far as it knows; asks nobody."""
         return self._lookup.is_responsible(resource_position(resource_id), count)
 
+    def hold(self, peer_id: str) -> None:
+        """Keep the link to a peer open, if there is one, until `release`: somebody waits for what comes over it."""
+        self._links.hold(peer_id)
+
+    def release(self, peer_id: str) -> None:
+        """Undo one `hold`."""
+        self._links.release(peer_id)
+
     def members(self) -> list[str]:
         """Members with an open link, without this peer."""
         return self._lookup.members()

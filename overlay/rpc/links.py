@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -92,8 +91,8 @@ class Links:
         """`member`: whether this peer tells others that it is a member of the network.
 
         `keeps(peer_id)`: whether a link to the peer is kept though nobody uses it; asked often, and anew after
-        `note_keeping`. Where it is false, a link lasts as long as the other side keeps it, a block of `hold` needs it,
-        or calls go over it.
+        `note_keeping`. Where it is false, a link lasts as long as the other side keeps it, as `hold` asks,
+        or as calls go over it.
         """
         self.peer_id = transport.peer_id
         self._transport = transport
@@ -205,17 +204,16 @@ class Links:
         link = self._current.get(peer_id)
         return link.minor if link is not None else None
 
-    @contextmanager
-    def hold(self, peer_id: str) -> Iterator[None]:
-        """Keep a link to the peer, if there is one, during the block; for what uses it without calling all the time."""
+    def hold(self, peer_id: str) -> None:
+        """Keep a link to the peer, if there is one, until `release`; for what uses it without calling all the time."""
         self._held[peer_id] += 1
         self._mark(peer_id)
-        try:
-            yield
-        finally:
-            self._held[peer_id] -= 1
-            if not self._held[peer_id]:
-                del self._held[peer_id]
+
+    def release(self, peer_id: str) -> None:
+        """Undo one `hold`."""
+        self._held[peer_id] -= 1
+        if self._held[peer_id] <= 0:
+            del self._held[peer_id]
             self._mark(peer_id)
 
     def note_keeping(self) -> None:

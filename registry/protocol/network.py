@@ -65,6 +65,14 @@ class Network(Protocol):
         network, while the link to any other may be closed to save it."""
         ...
 
+    def hold(self, peer_id: str) -> None:
+        """Keeps the link to a peer open until `release`, for what comes over it without being asked for."""
+        ...
+
+    def release(self, peer_id: str) -> None:
+        """Undoes one `hold`."""
+        ...
+
     def addresses_of(self, peer_id: str) -> list[str]:
         """Where a peer may be reached, as far as known (multiaddrs); what this one tells others of itself."""
         ...

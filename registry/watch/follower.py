@@ -69,6 +69,14 @@ class WatchingPeer(Protocol):
         """What a replica, or another watcher, knows of a resource. Raises CallFailed, InvalidValue."""
         ...
 
+    def hold(self, peer_id: str, /) -> None:
+        """Keeps the link to a source open until `release`."""
+        ...
+
+    def release(self, peer_id: str, /) -> None:
+        """Undoes one `hold`."""
+        ...
+
     def note_news(self, key_id: str, before: ResourceState, after: ResourceState, /) -> None:
         """Is told what was known of a resource, and what is."""
         ...
@@ -100,6 +108,7 @@ class Follower:
         self._poked = Wakeup()
         self._told_revision = 0
         self._told = self.view.state
+        self._held: frozenset[str] = frozenset()  # the sources whose links are kept open
 
     @property
     def key_id(self) -> str:
@@ -134,12 +143,14 @@ class Follower:
         """Somebody came or went: these are the members that this peer is linked to now."""
         for peer_id in self._machine.members_changed(members, trio.current_time()):
             self._log_loss(peer_id, "lost")
+        self._hold_sources()
         self._poked.set()
 
     def distrust(self, peer_id: str) -> None:
         """A source told what can't be true."""
         self._machine.distrust(peer_id, trio.current_time())
         self._log_loss(peer_id, "told what isn't signed")
+        self._hold_sources()
         self._poked.set()
 
     def renewed(self, peer_id: str, reply: SubscriptionReply | None) -> None:
@@ -148,6 +159,7 @@ class Follower:
             self._machine.unrenewed(peer_id, trio.current_time())
         else:
             self._machine.renewed(peer_id, reply, trio.current_time())
+        self._hold_sources()
         if self._machine.is_poked:
             self._poked.set()
 
@@ -157,6 +169,7 @@ class Follower:
         while True:
             action = machine.step(trio.current_time(), self._peer.clock())
             self._telling(news=True)
+            self._hold_sources()
             if isinstance(action, Subscribe):
                 async with trio.open_nursery() as nursery:
                     for peer_id in action.peer_ids:
@@ -171,6 +184,10 @@ class Follower:
             else:
                 with trio.move_on_at(action.until):
                     await self._poked.wait()
+
+    def ended(self) -> None:
+        """It isn't followed any more."""
+        self._hold_sources(ended=True)
 
     async def _subscribe(self, peer_id: str) -> None:
         """Takes or renews a subscription, and fetches what we lack."""
@@ -219,6 +236,16 @@ class Follower:
             self._told_revision = self.view.revision
             self.changed.send()
         return news
+
+    def _hold_sources(self, *, ended: bool = False) -> None:
+        """Keep the links open over which news comes: nobody calls there between two renewals."""
+        sources = frozenset() if ended else frozenset(self._machine.sources)
+        if sources != self._held:
+            for peer_id in sources - self._held:
+                self._peer.hold(peer_id)
+            for peer_id in self._held - sources:
+                self._peer.release(peer_id)
+            self._held = sources
 
     def _wall_clock(self) -> int:
         return int(self._peer.clock())

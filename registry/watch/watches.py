@@ -97,6 +97,8 @@ class Watches:
         self.wanted = wanted
         self.read = read
         self.own = own
+        self.hold = network.hold
+        self.release = network.release
         self._neighbours = neighbours
         self._network = network
         self._note_news = note_news
@@ -217,6 +219,7 @@ class Watches:
             with follower.scope:
                 await follower.run()
         finally:
+            follower.ended()
             if self._followers.get(key_id) is follower:
                 self._let_go(key_id)
             if follower.on_topic:

@@ -7,6 +7,7 @@ source, so a scenario can be repeated exactly.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import cbor2
@@ -96,6 +97,7 @@ class SimulatedPeer:
         self.addresses: list[str] = []  # told of everybody
         self.topics = NoTopics()
         self.callbacks: list[Callable[[], None]] = []
+        self.held: Counter[str] = Counter()
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
         await trio.lowlevel.checkpoint()
@@ -109,6 +111,12 @@ class SimulatedPeer:
 
     def neighbours(self) -> list[str]:
         return self.members()
+
+    def hold(self, peer_id: str) -> None:
+        self.held[peer_id] += 1
+
+    def release(self, peer_id: str) -> None:
+        self.held[peer_id] -= 1
 
     def addresses_of(self, peer_id: str) -> list[str]:
         return self.addresses

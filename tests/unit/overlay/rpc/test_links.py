@@ -465,11 +465,14 @@ async def test_link_in_use_is_held(autojump_clock: MockClock) -> None:
     async with memory_network() as network:
         a, b = await network.links(SMALLER, keeps=Keeping()), await network.links(LARGER, keeps=Keeping())
         await a.ensure_link(LARGER, timeout=5)
-        with a.hold(LARGER), a.hold("12D3KooWC"):
-            with a.hold(LARGER):
-                await trio.sleep(2000)
-            await trio.sleep(2000)
-            assert b.is_linked(SMALLER)
+        a.hold(LARGER)
+        a.hold("12D3KooWC")
+        a.hold(LARGER)
+        await trio.sleep(2000)
+        a.release(LARGER)
+        await trio.sleep(2000)
+        assert b.is_linked(SMALLER)
+        a.release(LARGER)
         await trio.sleep(1)
         assert not b.is_linked(SMALLER)
 

@@ -116,6 +116,7 @@ async def test_watchers_without_a_place_are_served_by_watchers(autojump_clock: t
         await until(lambda: all(len(sources_of(node.parts.watches)) == 2 for node in others), 60)
         assert max(node.parts.subscriptions.count() for node in network.nodes) <= PLACES
         assert 1 < max(depths(others, network.resource_id)) <= MAX_DEPTH + 1
+        assert [+node.peer.held for node in others] == [Counter(sources_of(node.parts.watches)) for node in others]
         for number in range(3):
             await network.register(f"value {number}")
             await all_see(watches, f"value {number}", 2)
@@ -123,6 +124,7 @@ async def test_watchers_without_a_place_are_served_by_watchers(autojump_clock: t
             watch.close()
         await trio.sleep(2 * LINGER + 2 * SUBSCRIPTION_SECONDS)
         assert sum(node.parts.subscriptions.count() for node in network.nodes) == 0
+        assert not any(node.peer.held.total() for node in network.nodes), "a link is kept for nothing"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -142,6 +144,7 @@ async def test_nothing_is_missed_when_those_who_serve_die(seed: int, autojump_cl
         # Who isn't avoided any more may have had a place all the time.
         await until(lambda: all(len(sources_of(node.parts.watches)) == 2 for node in alive), 4 * RENEW)
         for node in alive:
+            assert +node.peer.held == Counter(sources_of(node.parts.watches))
             assert not network.simulated.down & sources_of(node.parts.watches).keys()
         await network.register("later")
         await all_see(watches.values(), "later", 2)
