@@ -43,6 +43,13 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of silence after which a link is asked for a sign of life, by the side that opened it; the other side
     waits a quarter longer, so that one asks and both know. Lower notices frozen peers earlier and costs idle nodes."""
 
+    pings_per_second: float = 2.0
+    """Signs of life asked for per second, on all links together: with more links than that allows, each is asked more
+    rarely, and the peers are told so."""
+
+    longest_ping_interval: float = 60.0
+    """Seconds of silence after which a link is asked however many there are, and whatever the peer told."""
+
     ping_timeout: float = 5.0
     """Seconds for that sign of life. Lower notices frozen peers earlier and loses slow ones more often."""
 

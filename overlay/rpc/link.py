@@ -21,7 +21,6 @@ from overlay.rpc.protocol import (
     Hello,
     Keep,
     Ping,
-    Pong,
     Reason,
     Referral,
     Refused,
@@ -62,16 +61,17 @@ class Link:
         counters: Counters,
         when_free: Callable[[], None] = lambda: None,
         admit: Callable[[Hello], Bye | None] | None = None,
+        ping_interval: Callable[[], float] | None = None,
     ) -> None:
         """`opened_by`: the peer id of the side that opened the stream. `hello`: our own.
 
         `when_free` is called when neither side keeps the link any more. `admit` is asked once the peer said hello,
         before we do; it returns the bye with which the peer is turned away. Without it we say hello at once, which
-        saves a round trip.
+        saves a round trip. `ping_interval`: see `LinkState`.
         """
         self.peer_id = peer_id
         self.opened_by = opened_by
-        self._state = LinkState(limits, opened_by_peer=opened_by == peer_id)
+        self._state = LinkState(limits, opened_by_peer=opened_by == peer_id, ping_interval=ping_interval)
         self._stream = stream
         self._limits = limits
         self._counters = counters
@@ -316,7 +316,7 @@ class Link:
             case Action.SEND_PING:
                 self._send(Ping())
             case Action.SEND_PONG:
-                self._send(Pong())
+                self._send(self._state.pong)
             case Action.SEND_BYE:
                 self._send(self._state.bye)
             case Action.REPLY if self._kept or self.busy:

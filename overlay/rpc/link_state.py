@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
@@ -254,10 +255,12 @@ class LinkState:
     __slots__ = (
         "_asked_at",
         "_heard_at",
-        "_interval",
         "_limits",
         "_opened_at",
+        "_opened_by_peer",
+        "_own_interval",
         "_reply_by",
+        "_rest",
         "bye",
         "ended",
         "kept_there",
@@ -266,7 +269,10 @@ class LinkState:
         "up_since",
     )
 
-    def __init__(self, limits: CallLimits, *, opened_by_peer: bool) -> None:
+    def __init__(
+        self, limits: CallLimits, *, opened_by_peer: bool, ping_interval: Callable[[], float] | None = None
+    ) -> None:
+        """`ping_interval`: seconds of silence after which this side asks for a sign of life; it may change."""
         self.phase = Phase.NEW
         self.remote: Hello | None = None
         """What the peer said of itself; None until it did."""
@@ -279,8 +285,9 @@ class LinkState:
         self.bye = Bye(Reason.REPLACED)
         """What to say where `Action.SEND_BYE` is to be done."""
         self._limits = limits
-        # One side's ping is the other's sign of life, so one side asks, unless it's the one that is silent.
-        self._interval = limits.ping_interval * (_SECOND_TO_ASK if opened_by_peer else 1.0)
+        self._own_interval = ping_interval or (lambda: limits.ping_interval)
+        self._opened_by_peer = opened_by_peer
+        self._rest = 0.0  # seconds of silence for which the peer would be left alone
         self._opened_at = 0.0
         self._heard_at = 0.0
         self._asked_at: float | None = None  # for a sign of life, which hasn't come yet
@@ -301,6 +308,18 @@ class LinkState:
         if self._asked_at is not None:
             return min(self._asked_at + self._limits.ping_timeout, self._reply_by)
         return min(self._heard_at + self._interval, self._reply_by)
+
+    @property
+    def pong(self) -> Pong:
+        """How we answer a ping."""
+        return Pong(math.ceil(self._own_interval()))
+
+    @property
+    def _interval(self) -> float:
+        """Seconds of silence after which we ask."""
+        # One side's ping is the other's sign of life, so one side asks, unless it's the one that is silent.
+        interval = max(self._own_interval(), min(self._rest, self._limits.longest_ping_interval))
+        return interval * (_SECOND_TO_ASK if self._opened_by_peer else 1.0)
 
     def opened(self, now: float, *, greet: bool = True) -> Action:
         """The stream is there. `greet`: whether we say hello at once, or admit the peer after it said who it is."""
@@ -330,6 +349,8 @@ class LinkState:
         self.phase, action = step
         if isinstance(frame, Keep):
             self.kept_there = frame.kept
+        elif isinstance(frame, Pong):
+            self._rest = frame.rest
         elif isinstance(frame, Hello) and self.remote is None:
             self.remote = frame
             self.up_since = now
@@ -348,7 +369,7 @@ class LinkState:
         if self._asked_at is None:
             self._asked_at = now
             return Action.SEND_PING
-        return self.end(Cause.SILENT, f"the peer was silent for {self._interval + self._limits.ping_timeout:g} s")
+        return self.end(Cause.SILENT, f"the peer was silent for {now - self._heard_at:.3g} s")
 
     def retire(self) -> Action:
         """Make no more calls on the link, and end it when those under way are done, both ways."""

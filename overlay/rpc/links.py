@@ -293,6 +293,7 @@ class Links:
             counters=self._counters,
             when_free=self._budget_due.set,
             admit=partial(self._admit, peer_id) if self._is_short_of_places(opened_by) else None,
+            ping_interval=self._ping_interval,
         )
         self._streams.setdefault(peer_id, set()).add(link)
         return link
@@ -402,6 +403,12 @@ class Links:
             link.keep(self._is_kept(peer_id))
             if not link.kept and not link.kept_there:
                 self._budget_due.set()
+
+    def _ping_interval(self) -> float:
+        """Seconds of silence after which a link is asked for a sign of life: more with more links."""
+        limits = self._settings.calls
+        shared = min(len(self._current) / limits.pings_per_second, limits.longest_ping_interval)
+        return max(limits.ping_interval, shared)
 
     def _count(self, *, member: bool) -> int:
         return sum(_is_member(link) is member for link in self._current.values())

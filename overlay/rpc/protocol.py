@@ -4,7 +4,8 @@
 2. `Request` is answered once, by `Response`, `Refused` or `Failed` with its id, unless it is cancelled. Ids are chosen
    by the caller and mean nothing to the other direction. Answers to unknown ids are ignored (their caller gave up).
 3. `Cancel` stops the serving of a request; it may cross the answer.
-4. `Ping` is answered by `Pong`; any byte counts as a sign of life.
+4. `Ping` is answered by `Pong`; any byte counts as a sign of life. A peer with many links says in it that it would be
+   asked more rarely.
 5. `Bye` says why its sender leaves. `STOPPING`, `FULL` and `BROKE_PROTOCOL`: the link is over. `IDLE` asks whether the
    link may end; it is answered once, by the same or by `Stay`, and the asker makes no requests meanwhile. Any other:
    its sender makes no more requests on this link. Answers still travel; when both said it, and nothing is under way,
@@ -118,7 +119,9 @@ class Ping(Struct, frozen=True, array_like=True, tag=5):
 
 
 class Pong(Struct, frozen=True, array_like=True, tag=6):
-    """The sign of life."""
+    """The sign of life, and for how many seconds of silence its sender would be left alone from now on."""
+
+    rest: Annotated[int, Meta(ge=0)] = 0
 
 
 class Referral(Struct, frozen=True, array_like=True):

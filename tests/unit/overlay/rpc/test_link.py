@@ -505,7 +505,7 @@ async def test_peer_that_answers_pings_stays(autojump_clock: MockClock) -> None:
 async def test_ping_is_answered() -> None:
     async with linked() as pair:
         await pair.remote.say(Ping())
-        assert await pair.remote.hear() == Pong()
+        assert await pair.remote.hear() == Pong(8)
 
 
 async def test_peer_that_does_not_read_holds_callers_back_and_is_given_up(autojump_clock: MockClock) -> None:

@@ -264,6 +264,24 @@ def test_silent_peer_is_asked_and_then_given_up(
     assert link.ended == Ended(Cause.SILENT, f"the peer was silent for {silent} s")
 
 
+@pytest.mark.parametrize(
+    ("own", "rest", "asked_after"),
+    [(8.0, 0, 8.0), (30.0, 0, 30.0), (30.0, 20, 30.0), (8.0, 20, 20.0), (8.0, 3600, 60.0)],
+)
+def test_link_is_asked_as_rarely_as_either_side_with_many_links_wishes(
+    own: float, rest: int, asked_after: float
+) -> None:
+    link = LinkState(LIMITS, opened_by_peer=False, ping_interval=lambda: own)
+    link.opened(0.0)
+    link.receive(HELLO, 0.0)
+    assert link.pong == Pong(int(own))
+    link.receive(Pong(rest), 0.0)
+    link.heard(100.0)
+    assert link.wake_at == 100.0 + asked_after
+    link.receive(Pong(0), 100.0)
+    assert link.wake_at == 100.0 + own, "what the peer said last holds"
+
+
 def test_peer_has_five_seconds_to_answer_whether_the_link_may_end() -> None:
     link = link_in(Phase.ASKING, now=100.0)
     assert link.wake_at == 105.0

@@ -28,7 +28,7 @@ NEWER_HELLO = [0, 7, True, b"session1", ["a certificate"], {"expired_age": 86400
         [3, 5, "full", "no more"],
         [4, 5],
         [5],
-        [6],
+        [6, 8],
         [7, 3, []],
         [7, 4, [["12D3KooWA", ["/ip4/127.0.0.1/tcp/1"]]]],
         [8, 5, 1],

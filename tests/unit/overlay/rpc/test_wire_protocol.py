@@ -41,7 +41,7 @@ FRAMES: dict[str, Frame] = {
     "refused": Refused(1, "malformed", "not a peer id"),
     "cancel": Cancel(2),
     "ping": Ping(),
-    "pong": Pong(),
+    "pong": Pong(8),
     "bye, idle": Bye(Reason.IDLE),
     "bye, full": Bye(Reason.FULL, (OTHER,)),
     "failed": Failed(3, Fault.NO_SUCH_METHOD),
