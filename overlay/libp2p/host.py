@@ -25,6 +25,7 @@ from overlay.identity import Identity
 from overlay.libp2p.addresses import KnownAddresses, announced, libp2p_id
 from overlay.libp2p.connections import Connections
 from overlay.libp2p.gossip import Libp2pGossip
+from overlay.libp2p.identify import serve_identify
 from overlay.libp2p.stream import Libp2pStream
 from overlay.libp2p.workarounds.authenticated_transports import muxer_options, security_options
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
@@ -81,6 +82,7 @@ class Host:
         self.admission = Admission(settings.topics, self._connections.ban)
         """Decides which gossip of others is let in."""
         self.gossip = Libp2pGossip(self.libp2p, self.admission)
+        serve_identify(self.libp2p)
         hold_window_updates_back(self._swarm, self.admission.pause)
         guard_streams(self._swarm)
 
