@@ -171,7 +171,7 @@ async def test_a_flood_of_valid_replays_takes_a_bounded_share_of_cpu_and_blames_
                 await changed(issuer, resource_id, watcher, range(6, 10))
 
 
-async def test_of_a_thousand_resources_only_the_watched_ones_are_announced(network: Network) -> None:
+async def test_of_many_resources_only_the_watched_ones_are_announced(network: Network) -> None:
     async with connect(network.relay()) as issuer, connect(network.relay()) as other:
         ids: dict[int, str] = {}
 
@@ -182,8 +182,8 @@ async def test_of_a_thousand_resources_only_the_watched_ones_are_announced(netwo
                 ids[number] = resource_id
 
         async with trio.open_nursery() as nursery:
-            for start in range(20):
-                nursery.start_soon(create, range(start * 50, start * 50 + 50))
+            for start in range(0, 300, 15):
+                nursery.start_soon(create, range(start, start + 15))
         before = await subscriptions_in(network)  # of watchers that have just gone
         watchers = [Watcher(other, ids[number]) for number in range(50)]
         async with watching(*watchers):

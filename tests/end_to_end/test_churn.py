@@ -20,7 +20,7 @@ from tests.end_to_end.network import Network
 
 NODES = 12
 REPLICAS = 5
-RESOURCES = 200
+RESOURCES = 80
 CHANGES_BEFORE = 20
 ALL = Constants(INITIAL_REPLICATION_FACTOR=REPLICAS)
 CONFIGURATION = f"[registry]\nneighbourhood_size = {REPLICAS}\nresponsibility_margin = 2\n"
@@ -146,15 +146,16 @@ async def test_nothing_is_lost_when_fewer_nodes_than_replicas_die_between_repair
 async def test_exactly_what_had_every_copy_on_killed_nodes_is_lost(tmp_path: Path) -> None:
     async with churning(tmp_path) as network:
         written = Written()
-        async with connect([node.address for node in network.nodes[6:]], constants=ALL) as aqua:
+        async with connect([node.address for node in network.nodes[-REPLICAS:]], constants=ALL) as aqua:
             await written.fill(aqua, RESOURCES)
         await network.replicated()
-        kept = [await copies(node, written) for node in network.nodes[6:]]
+        victims, survivors = network.nodes[:-REPLICAS], network.nodes[-REPLICAS:]
+        kept = [await copies(node, written) for node in survivors]
         lost = written.values.keys() - set().union(*kept)
-        await kill(network.nodes[:6])
+        await kill(victims)
         found = await written.found(random.choice(network.running))
         assert found == {resource_id: value for resource_id, value in written.values.items() if resource_id not in lost}
-        print(f"{len(lost)} of {RESOURCES} resources had every copy on the six killed nodes: {sorted(lost)}")  # noqa: T201
+        print(f"{len(lost)} of {RESOURCES} resources had every copy on the killed nodes: {sorted(lost)}")  # noqa: T201
 
 
 async def copies(node: NodeProcess, written: Written) -> set[str]:
