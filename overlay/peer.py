@@ -352,6 +352,7 @@ class OverlayPeer:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._links.run)
                 await nursery.start(self._topics.run)
+                nursery.start_soon(self._host.close_silent, self._links.is_linked)
                 nursery.start_soon(self._lookup.run)
                 nursery.start_soon(self._bootstrap.run)
                 nursery.start_soon(self._departures.run)

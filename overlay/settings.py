@@ -228,9 +228,8 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses remembered per peer, so that none can fill memory with them."""
 
     health_interval: float = 60.0
-    """Seconds between libp2p's own checks of a connection; a peer that fails them is disconnected. They are for
-    connections without a link, whose silence nothing else notices; each costs a stream (see `CallLimits.ping_interval`
-    for the others)."""
+    """Seconds between two checks of a connection without a link, whose silence nothing else notices; a peer that fails
+    one is disconnected. Each costs a stream (see `CallLimits.ping_interval` for the others)."""
 
     health_timeout: float = 5.0
     """Seconds for the answer to such a check."""

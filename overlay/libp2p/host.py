@@ -6,7 +6,7 @@ Other rooms decide which streams are opened and what is said on them. Connection
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -26,6 +26,7 @@ from overlay.libp2p.addresses import KnownAddresses, announced, libp2p_id
 from overlay.libp2p.connections import Connections
 from overlay.libp2p.gossip import Libp2pGossip
 from overlay.libp2p.identify import serve_identify
+from overlay.libp2p.silent_connections import close_silent
 from overlay.libp2p.stream import Libp2pStream
 from overlay.libp2p.workarounds.authenticated_transports import muxer_options, security_options
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
@@ -182,6 +183,10 @@ class Host:
         if stream is None or not written:
             raise Unreachable(peer_id, protocol_id, reason)
         return Libp2pStream(stream)
+
+    async def close_silent(self, is_linked: Callable[[str], bool]) -> None:
+        """Close connections whose peers give no sign of life, until cancelled, but for peers that are linked."""
+        await close_silent(self._swarm, self._settings, is_linked)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -291,7 +291,7 @@ class Disconnections(INotifee):
         pass
 
 
-async def test_a_frozen_peer_is_noticed() -> None:
+async def test_a_peer_that_is_frozen_or_gone_is_noticed_though_it_isnt_linked() -> None:
     gone = Disconnections()
     process = await fork_server().open_process([sys.executable, "-c", FROZEN_PEER], stdout=subprocess.PIPE)
     try:
@@ -301,9 +301,14 @@ async def test_a_frozen_peer_is_noticed() -> None:
         async with echoing_host(OverlaySettings(health_interval=0.2, health_timeout=0.3)) as host:
             host.libp2p.get_network().register_notifee(gone)
             frozen = await host.connect(address, timeout=5)
-            process.send_signal(signal.SIGSTOP)
-            with trio.fail_after(10):
-                await gone.first.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.close_silent, lambda _: False)
+                await trio.sleep(1)  # several checks
+                assert host.is_connected(frozen)
+                process.send_signal(signal.SIGSTOP)
+                with trio.fail_after(10):
+                    await gone.first.wait()
+                nursery.cancel_scope.cancel()
             assert not host.is_connected(frozen)
     finally:
         process.kill()

@@ -10,8 +10,6 @@
   all that is wanted (`Swarm.dial_peer`). Our own dials go address by address and don't wait; Kad's and gossip's do.
 - A failed dial is tried again for 0.7 s, then the peer is blocked for 60 s. We retry by our own policy.
 - The auto-connector dials every peer it has heard of.
-- A frozen peer isn't noticed, unless health monitoring aborts connections whose ping fails. That monitor also
-  replaces connections by a score; its thresholds are set so that it never does.
 
 Remove each line when its fault is fixed upstream; tests/end_to_end/test_overlay_regressions.py has a test for each.
 """
@@ -46,18 +44,7 @@ def connection_config(settings: OverlaySettings) -> ConnectionConfig:
         dial_timeout=settings.dial_timeout,
         inbound_upgrade_timeout=settings.dial_timeout,
         outbound_upgrade_timeout=settings.dial_timeout,
-        enable_health_monitoring=True,
-        abort_connection_on_ping_failure=True,
-        health_initial_delay=settings.health_interval,
-        health_warmup_window=0.0,
-        health_check_interval=settings.health_interval,
-        ping_timeout=settings.health_timeout,
-        record_ping_latency_in_peerstore=False,
-        min_health_threshold=0.0,
-        critical_health_threshold=0.0,
-        max_ping_latency=float(_NEVER_REACHED),
-        min_ping_success_rate=0.0,
-        max_failed_streams=_NEVER_REACHED,
+        enable_health_monitoring=False,
     )
 
 
