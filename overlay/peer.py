@@ -26,7 +26,7 @@ from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.discovery.lookup import Lookup
 from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
-from overlay.errors import CallFailed, PeerFull, PeerIdError, Refusal
+from overlay.errors import CallFailed, PeerFull, PeerIdError, ProtocolNotSupported, Refusal
 from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
 from overlay.libp2p.kad import KadRouting
@@ -309,22 +309,33 @@ class OverlayPeer:
         """The latest peers that were members, linked or not."""
         return self._departures.remembered()
 
-    async def link_through(self, multiaddr: str) -> None:
-        """Connect and link, within `dial_timeout`; where all places are taken, to a member that the peer names."""
-        try:
-            await self.connect(multiaddr, timeout=self._settings.dial_timeout)
-        except PeerFull as full:
-            if not any(map(self.is_linked, full.others)):
-                await self._link_any(full)
+    async def link_through(self, multiaddr: str) -> str:
+        """Connect and link, within `dial_timeout`, and return to whom: the peer itself, or a member that it names.
 
-    async def _link_any(self, full: PeerFull) -> None:
-        """Link to one of the members that a peer named which has no place. Raises `full` when none can be linked."""
-        for peer_id in full.others:
+        It names some where all its places are taken, and where it is one of another implementation, which speaks Kad
+        and nothing else of ours.
+        """
+        timeout = self._settings.dial_timeout
+        try:
+            return await self.connect(multiaddr, timeout=timeout)
+        except PeerFull as full:
+            return await self._link_any(full.others, full)
+        except ProtocolNotSupported as stranger:
+            return await self._link_any(await self._routing.find_way_in(multiaddr, timeout=timeout), stranger)
+
+    async def _link_any(self, named: Sequence[str], refusal: CallFailed) -> str:
+        """Link to one of the peers that another named, unless one is. Raises `refusal` when none can be linked."""
+        linked = next(filter(self.is_linked, named), None)
+        if linked is not None:
+            return linked
+        for peer_id in named:
             try:
-                return await self.link(peer_id)
+                await self.link(peer_id)
             except CallFailed as error:
-                log.debug("a member that a full one named can't be linked", peer_id=peer_id, error=str(error))
-        raise full
+                log.debug("a peer that another named can't be linked", peer_id=peer_id, error=str(error))
+            else:
+                return peer_id
+        raise refusal
 
     async def link(self, peer_id: str) -> None:
         """Link to a peer whose addresses are known, within `dial_timeout`."""

@@ -3,6 +3,7 @@
 Rules:
 1. Every bootstrap address is tried until its peer was linked once, for ever: the nodes of a network may start in any
    order, and a bootstrap peer that comes later is found. Through each that is linked, the peer asks for its own place.
+   One that has no place for us, or isn't of our kind, may name members: then it counts as met while we know any.
 2. While a bootstrap peer is our neighbour, as all are in a small network, the link to it is kept: one that was started
    anew, and knows nobody, is found again by those around it. Another may let us go, and isn't troubled.
 3. Every quarter of an hour one bootstrap address at random is asked for our place, so that parts of a network that lost
@@ -54,8 +55,8 @@ class BootstrapPeer(Protocol):
         """The latest peers that were members, linked or not."""
         ...
 
-    async def link_through(self, multiaddr: str) -> None:
-        """Connect and open the link. Raises `OverlayError`."""
+    async def link_through(self, multiaddr: str) -> str:
+        """Connect and open the link, or one to a member that the peer names; to whom. Raises `OverlayError`."""
         ...
 
     async def link(self, peer_id: str) -> None:
@@ -111,8 +112,11 @@ class Bootstrap:
                     attempts = 0
             self._sought.add(address)
             try:
-                await self._meet_through(address, peer_id)
+                met = await self._meet_through(address, peer_id)
                 self._sought.discard(address)
+                if met != peer_id:
+                    while self._network.members():
+                        await self._changed.wait()
                 # One that lets us in only to drop us isn't dialled in a tight loop.
                 attempts += 1
                 if not self._network.is_linked(peer_id) or attempts > 1:
@@ -123,10 +127,11 @@ class Bootstrap:
                     log.info("a bootstrap peer can't be reached", address=address, attempts=attempts, error=str(error))
                 await self._pause(attempts)
 
-    async def _meet_through(self, address: str, peer_id: str) -> None:
-        if not self._network.is_linked(peer_id):
-            await self._network.link_through(address)
-        await self._network.meet_through(peer_id)
+    async def _meet_through(self, address: str, peer_id: str) -> str:
+        """Ask for our place through a bootstrap peer, or who it names; through whom."""
+        met = peer_id if self._network.is_linked(peer_id) else await self._network.link_through(address)
+        await self._network.meet_through(met)
+        return met
 
     async def _visit(self) -> None:
         """Rule 3."""

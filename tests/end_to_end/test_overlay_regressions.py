@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -31,6 +32,7 @@ from overlay.libp2p.host import Host, open_host
 from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.workarounds.connection_limits import swarm_of
 from overlay.libp2p.workarounds.guarded_pubsub import GOSSIP_PROTOCOLS
+from overlay.peer import open_peer
 from overlay.rpc.transport import ByteStream
 from overlay.settings import OverlaySettings
 from tests.end_to_end.forked import fork_server
@@ -455,19 +457,19 @@ async def test_peer_joins_through_a_kad_peer_of_another_implementation() -> None
     """It knows a member, and nothing of our calls; it speaks the Kad protocol as libp2p has it."""
     settings = OverlaySettings(kad_protocol_id="/ipfs/kad/1.0.0")
     async with (
-        echoing_host() as member,
-        echoing_host() as newcomer,
+        open_peer(Identity.generate(), settings) as member,
         stranger(security_protocol="tls", listen=[LOOPBACK]) as other,
     ):
         dht = KadDHT(other, DHTMode.SERVER)
-        member_id = await dial(other, member.listen_addresses()[0])
-        known = PeerInfo(member_id, [Multiaddr(address) for address in member.listen_addresses()])
+        member_id = await dial(other, member.addresses()[0])
+        known = PeerInfo(member_id, [Multiaddr(address) for address in member.addresses()])
         assert await dht.routing_table.add_peer(known, skip_server_mode_check=True)
-        routing = KadRouting(newcomer, settings, serve=False)
-        assert await routing.find_way_in(str(other.get_addrs()[0]), timeout=5) == [member.peer_id]
-        stream = await newcomer.open_stream(member.peer_id, ECHO)
-        await stream.write(b"hello")
-        assert await stream.read_some(10) == b"hello"
+        through = msgspec.structs.replace(settings, bootstrap=(str(other.get_addrs()[0]),))
+        async with open_peer(Identity.generate(), through) as newcomer:
+            with trio.fail_after(10):
+                await newcomer.wait_joined()
+            assert newcomer.members() == [member.peer_id]
+            await eventually(trio.lowlevel.checkpoint, lambda _: member.members() == [newcomer.peer_id])
 
 
 async def asked_of_kad(asking: Host, peer_id: str, message: Message) -> Message | None:

@@ -29,6 +29,7 @@ class PlayedNetwork:
         self.remembered: list[str] = []
         self.dials: list[tuple[float, str]] = []
         self.met: list[tuple[float, str]] = []
+        self.named: list[str] = []  # by the bootstrap peer, which has no place itself
         self.neighbours = {BOOT}
         self.bootstrap: Bootstrap | None = None
 
@@ -41,8 +42,13 @@ class PlayedNetwork:
     def remembered_members(self) -> list[str]:
         return self.remembered
 
-    async def link_through(self, multiaddr: str) -> None:
-        await self.link(multiaddr.rpartition("/")[2])
+    async def link_through(self, multiaddr: str) -> str:
+        peer_id = multiaddr.rpartition("/")[2]
+        await self.link(peer_id)
+        for named in self.named[:1]:
+            self.linked = self.linked - {peer_id} | {named}
+            return named
+        return peer_id
 
     async def link(self, peer_id: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -112,6 +118,21 @@ async def test_a_bootstrap_peer_that_drops_every_link_is_not_dialled_in_a_tight_
         await trio.sleep(0.1)
         network.lose(BOOT)
     assert len(network.dials) < 50
+
+
+async def test_a_bootstrap_peer_that_names_others_is_left_alone_while_any_of_them_lives(
+    network: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    network.reachable, network.named = {BOOT}, [OTHER]
+    await trio.sleep(600)
+    assert network.linked == {OTHER}
+    assert {peer_id for _, peer_id in network.met} == {OTHER}
+    dials = len(network.dials)
+    assert dials < 10
+    network.lose(OTHER)
+    await trio.sleep(15)
+    assert network.linked == {OTHER}
+    assert len(network.dials) == dials + 1
 
 
 async def test_an_isolated_peer_tries_the_members_that_it_remembers(
