@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
 
 import structlog
 import trio
 from libp2p import new_host
-from libp2p.abc import IHost, INetStream
+from libp2p.abc import IHost, INetStream, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.discovery.address_book import parse_dialable
@@ -25,8 +25,10 @@ from overlay.identity import Identity
 from overlay.libp2p.addresses import KnownAddresses, announced, libp2p_id
 from overlay.libp2p.connections import Connections
 from overlay.libp2p.gossip import Libp2pGossip
+from overlay.libp2p.muxer.connection import MuxedConnection
+from overlay.libp2p.muxer.pipe import SecuredPipe
 from overlay.libp2p.stream import Libp2pStream
-from overlay.libp2p.workarounds.authenticated_transports import muxer_options, security_options
+from overlay.libp2p.workarounds.authenticated_transports import security_options
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
 from overlay.libp2p.workarounds.connection_limits import (
     connection_config,
@@ -38,16 +40,15 @@ from overlay.libp2p.workarounds.errors_by_text import is_protocol_unsupported
 from overlay.libp2p.workarounds.exclusive_ports import taken_ports
 from overlay.libp2p.workarounds.guarded_streams import guard_streams
 from overlay.libp2p.workarounds.lasting_peerstore import LastingPeerStore
+from overlay.libp2p.workarounds.muxer_table import install_muxer, muxer_options
 from overlay.libp2p.workarounds.quiet_loggers import quieten_libp2p
-from overlay.libp2p.workarounds.thrifty_yamux import hold_window_updates_back
+from overlay.limits.fair_quota import FairQuota
 from overlay.pubsub.admission import Admission
 from overlay.rpc.negotiation import negotiation_of
 from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-_DIALS: Final = 6  # dial timeouts that no dial takes: connecting, securing and multiplexing take one each
 
 
 class Host:
@@ -81,7 +82,8 @@ class Host:
         self.admission = Admission(settings.topics, self._connections.ban)
         """Decides which gossip of others is let in."""
         self.gossip = Libp2pGossip(self.libp2p, self.admission)
-        hold_window_updates_back(self._swarm, self.admission.pause)
+        self._unread = FairQuota(settings.max_unread, settings.max_unread_per_peer)
+        install_muxer(self._swarm, self._muxed)
         guard_streams(self._swarm)
 
     @property
@@ -181,6 +183,16 @@ class Host:
             raise Unreachable(peer_id, protocol_id, reason)
         return Libp2pStream(stream)
 
+    def _muxed(self, connection: ISecureConn, peer_id: ID) -> MuxedConnection:
+        return MuxedConnection(
+            connection,
+            peer_id,
+            pipe=SecuredPipe(connection),
+            pause=self.admission.pause,
+            budget=self._unread,
+            write_timeout=self._settings.calls.write_timeout,
+        )
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen and serve until the block ends."""
@@ -188,7 +200,7 @@ class Host:
         if taken:
             raise OverlayError(f"can't listen on {', '.join(taken)}: another process does")
         async with (
-            connections_closed_at_last(self._swarm, _DIALS * self._settings.dial_timeout),
+            connections_closed_at_last(self._swarm),
             self.libp2p.run(self._listen),
             trio.open_nursery() as nursery,
         ):
