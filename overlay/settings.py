@@ -235,6 +235,10 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     max_unread_per_peer: int = 8 * 1024 * 1024
     """The same of one peer, over all its connections, each of which has 4 MiB at most, and each stream 256 KiB."""
 
+    direct_pipes: bool = True
+    """Whether the state of TLS and noise is driven directly on the socket, as far as libp2p's version lets us. False
+    reads and writes by libp2p's public interface, at half as much CPU again for each small message."""
+
     shutdown_timeout: float = 2.0
     """Seconds for saying goodbye to connected peers before sockets are just closed."""
 

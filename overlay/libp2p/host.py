@@ -36,6 +36,7 @@ from overlay.libp2p.workarounds.connection_limits import (
     stop_dialling_by_itself,
     swarm_of,
 )
+from overlay.libp2p.workarounds.direct_pipes import direct_pipe
 from overlay.libp2p.workarounds.errors_by_text import is_protocol_unsupported
 from overlay.libp2p.workarounds.exclusive_ports import taken_ports
 from overlay.libp2p.workarounds.guarded_streams import guard_streams
@@ -184,10 +185,11 @@ class Host:
         return Libp2pStream(stream)
 
     def _muxed(self, connection: ISecureConn, peer_id: ID) -> MuxedConnection:
+        direct = direct_pipe(connection) if self._settings.direct_pipes else None
         return MuxedConnection(
             connection,
             peer_id,
-            pipe=SecuredPipe(connection),
+            pipe=direct or SecuredPipe(connection),
             pause=self.admission.pause,
             budget=self._unread,
             write_timeout=self._settings.calls.write_timeout,

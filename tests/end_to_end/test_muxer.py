@@ -37,8 +37,8 @@ async def read_nothing(_: str, stream: ByteStream) -> None:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[Host]:
-    async with open_host(Identity.generate(), OverlaySettings(listen=LISTENING)) as host:
+async def listening(*, direct_pipes: bool = True) -> AsyncIterator[Host]:
+    async with open_host(Identity.generate(), OverlaySettings(listen=LISTENING, direct_pipes=direct_pipes)) as host:
         host.set_stream_handler(ECHO, echo)
         host.set_stream_handler(SILENT, read_nothing)
         yield host
@@ -58,9 +58,10 @@ async def assert_echoes(stream: ByteStream, payload: bytes) -> None:
         assert received == payload
 
 
+@pytest.mark.parametrize("direct_pipes", [True, False])
 @pytest.mark.parametrize("transport", ["tcp", "ws"])
-async def test_many_windows_flow_both_ways(transport: str) -> None:
-    async with listening() as host, open_host(Identity.generate(), DIALS_ONLY) as other:
+async def test_many_windows_flow_both_ways(transport: str, direct_pipes: bool) -> None:
+    async with listening(direct_pipes=direct_pipes) as host, open_host(Identity.generate(), DIALS_ONLY) as other:
         await other.connect(address_of(host, transport), timeout=5)
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
@@ -103,9 +104,10 @@ class Strange:
         await self.stream.reset()
 
 
+@pytest.mark.parametrize("direct_pipes", [True, False])
 @pytest.mark.parametrize("protocol", ["noise", "tls"])
-async def test_many_windows_flow_to_and_from_libp2ps_own_muxer(protocol: str) -> None:
-    async with listening() as host, stranger(security_protocol=protocol) as other:
+async def test_many_windows_flow_to_and_from_libp2ps_own_muxer(protocol: str, direct_pipes: bool) -> None:
+    async with listening(direct_pipes=direct_pipes) as host, stranger(security_protocol=protocol) as other:
         stream = Strange(other)
         await stream.open(address_of(host), ECHO)
         with trio.fail_after(20):

@@ -292,11 +292,10 @@ class MuxedConnection(IMuxedConn):
         self.ended = ConnectionEnd(code, text)
         if code in _BLAMED or code is EndCode.CLOSED or code is EndCode.MEMORY:
             self.session.go_away(fault=code in _BLAMED)
+            self.session.drop_unread()
         tell = log.info if code in _BLAMED or code is EndCode.MEMORY or code is EndCode.STALLED else log.debug
         tell("a connection ended", peer_id=self._peer, code=code.value, text=text)
         for state in list(self.session.streams.values()):
-            if code is EndCode.MEMORY:
-                self.session.reset(state)
             state.on_change()
             state.forget_driver()
         self._held.close()

@@ -260,6 +260,13 @@ class YamuxSession:
             stream._swept = True
         return [stream for stream in over if stream.forgotten]
 
+    def drop_unread(self) -> None:
+        """Drop what came and wasn't read, of all streams: nobody wants it."""
+        for stream in self.streams.values():
+            stream._chunks.clear()
+            stream.unread = 0
+        self.unread = 0
+
     def take_output(self, most: int) -> bytes:
         """What is to be sent now: about `most` bytes of data at most, after all that goes before them."""
         for stream in self._owing.values():

@@ -14,7 +14,6 @@ Remove: the lists when libp2p's defaults are Noise, TLS and Yamux alone.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, cast
 
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
@@ -23,12 +22,6 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS_PROTOCOL_ID
 from libp2p.security.tls.transport import TLSTransport
-
-from overlay.libp2p.workarounds.bulk_reads import BulkReads
-
-if TYPE_CHECKING:
-    from libp2p.abc import IRawConnection, ISecureConn
-    from libp2p.peer.id import ID
 
 
 class TlsTransport(TLSTransport):
@@ -50,14 +43,6 @@ class TlsTransport(TLSTransport):
             if server_side:
                 context.num_tickets = 0  # sessions are never resumed: each connection proves its identity anew
         return context
-
-    async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
-        """Secure an accepted connection, read in bulk."""
-        return await super().secure_inbound(cast("IRawConnection", BulkReads(conn)))
-
-    async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
-        """Secure a dialled connection, read in bulk."""
-        return await super().secure_outbound(cast("IRawConnection", BulkReads(conn)), peer_id)
 
 
 def security_options(key_pair: KeyPair) -> TSecurityOptions:

@@ -230,6 +230,17 @@ async def test_who_closes_says_goodbye_after_all_that_was_written() -> None:
     assert connection.is_closed
 
 
+async def test_of_a_connection_that_we_closed_nothing_more_is_read() -> None:
+    async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
+        await peer.send(data(1, b"more of the same", SYN))
+        stream = await connection.accept_stream()
+        nursery.start_soon(connection.close)
+        await wait_all_tasks_blocked()
+        with pytest.raises(MuxedStreamReset):
+            await stream.read()
+        assert connection.session.unread == 0
+
+
 @pytest.mark.parametrize("started", [True, False])
 async def test_closing_is_not_cut_short_by_being_cancelled(started: bool) -> None:
     ours, _ = lockstep_stream_pair()
