@@ -37,7 +37,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for the first frame of a new link."""
 
     write_timeout: float = 5.0
-    """Seconds that a write may stall before the link is given up (yamux itself resets a stalled stream after 5 s)."""
+    """Seconds that a write may stall before the link is given up; on other streams, before the write fails."""
 
     ping_interval: float = 8.0
     """Seconds of silence after which a link is asked for a sign of life, by the side that opened it; the other side
@@ -233,6 +233,17 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     health_timeout: float = 5.0
     """Seconds for the answer to such a check."""
+
+    max_unread: int = 64 * 1024 * 1024
+    """Bytes that came from all peers and nobody has read yet. When it is short, the peer with most of them loses its
+    connection. Less than 16 kB of a connection don't count."""
+
+    max_unread_per_peer: int = 8 * 1024 * 1024
+    """The same of one peer, over all its connections, each of which has 4 MiB at most, and each stream 256 KiB."""
+
+    direct_pipes: bool = True
+    """Whether the state of TLS and noise is driven directly on the socket, as far as libp2p's version lets us. False
+    reads and writes by libp2p's public interface, at half as much CPU again for each small message."""
 
     shutdown_timeout: float = 2.0
     """Seconds for saying goodbye to connected peers before sockets are just closed."""

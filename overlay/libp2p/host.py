@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
 
 import structlog
 import trio
 from libp2p import new_host
-from libp2p.abc import IHost, INetStream
+from libp2p.abc import IHost, INetStream, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.discovery.address_book import parse_dialable
@@ -26,9 +26,11 @@ from overlay.libp2p.addresses import KnownAddresses, announced, libp2p_id
 from overlay.libp2p.connections import Connections
 from overlay.libp2p.gossip import Libp2pGossip
 from overlay.libp2p.identify import serve_identify
+from overlay.libp2p.muxer.connection import MuxedConnection
+from overlay.libp2p.muxer.pipe import SecuredPipe
 from overlay.libp2p.silent_connections import close_silent
 from overlay.libp2p.stream import Libp2pStream
-from overlay.libp2p.workarounds.authenticated_transports import muxer_options, security_options
+from overlay.libp2p.workarounds.authenticated_transports import security_options
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
 from overlay.libp2p.workarounds.connection_limits import (
     connection_config,
@@ -36,20 +38,20 @@ from overlay.libp2p.workarounds.connection_limits import (
     stop_dialling_by_itself,
     swarm_of,
 )
+from overlay.libp2p.workarounds.direct_pipes import direct_pipe
 from overlay.libp2p.workarounds.errors_by_text import is_protocol_unsupported
 from overlay.libp2p.workarounds.exclusive_ports import taken_ports
 from overlay.libp2p.workarounds.guarded_streams import guard_streams
 from overlay.libp2p.workarounds.lasting_peerstore import LastingPeerStore
+from overlay.libp2p.workarounds.muxer_table import install_muxer, muxer_options
 from overlay.libp2p.workarounds.quiet_loggers import quieten_libp2p
-from overlay.libp2p.workarounds.thrifty_yamux import hold_window_updates_back
+from overlay.limits.fair_quota import FairQuota
 from overlay.pubsub.admission import Admission
 from overlay.rpc.negotiation import negotiation_of
 from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-_DIALS: Final = 6  # dial timeouts that no dial takes: connecting, securing and multiplexing take one each
 
 
 class Host:
@@ -84,7 +86,8 @@ class Host:
         """Decides which gossip of others is let in."""
         self.gossip = Libp2pGossip(self.libp2p, self.admission)
         serve_identify(self.libp2p)
-        hold_window_updates_back(self._swarm, self.admission.pause)
+        self._unread = FairQuota(settings.max_unread, settings.max_unread_per_peer)
+        install_muxer(self._swarm, self._muxed)
         guard_streams(self._swarm)
 
     @property
@@ -188,6 +191,17 @@ class Host:
         """Close connections whose peers give no sign of life, until cancelled, but for peers that are linked."""
         await close_silent(self._swarm, self._settings, is_linked)
 
+    def _muxed(self, connection: ISecureConn, peer_id: ID) -> MuxedConnection:
+        direct = direct_pipe(connection) if self._settings.direct_pipes else None
+        return MuxedConnection(
+            connection,
+            peer_id,
+            pipe=direct or SecuredPipe(connection),
+            pause=self.admission.pause,
+            budget=self._unread,
+            write_timeout=self._settings.calls.write_timeout,
+        )
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen and serve until the block ends."""
@@ -195,7 +209,7 @@ class Host:
         if taken:
             raise OverlayError(f"can't listen on {', '.join(taken)}: another process does")
         async with (
-            connections_closed_at_last(self._swarm, _DIALS * self._settings.dial_timeout),
+            connections_closed_at_last(self._swarm),
             self.libp2p.run(self._listen),
             trio.open_nursery() as nursery,
         ):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import structlog
 from libp2p.abc import INetStream
-from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.network.stream.net_stream import NetStream
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 
 from overlay.errors import StreamBroken
 
@@ -15,13 +16,16 @@ class Libp2pStream:
     """One libp2p stream as a `ByteStream`. Whatever libp2p raises on it becomes `StreamBroken`."""
 
     def __init__(self, stream: INetStream) -> None:
+        assert isinstance(stream, NetStream)  # there is no other
         self._stream = stream
+        # libp2p's own layer takes a lock, twice, for each read and write, to keep a state that the muxer has anyway.
+        self._muxed = stream.muxed_stream
 
     async def read_some(self, max_bytes: int) -> bytes:
         """At least one byte as soon as there are any; `b""` at the stream's end."""
         try:
-            return await self._stream.read(max_bytes)
-        except StreamEOF:
+            return await self._muxed.read(max_bytes)
+        except MuxedStreamEOF:
             return b""
         except Exception as error:
             raise StreamBroken(f"reading failed: {error!r}"[:200]) from error
@@ -29,7 +33,7 @@ class Libp2pStream:
     async def write(self, payload: bytes) -> None:
         """Pass all of `payload` on; waits while the other side doesn't read."""
         try:
-            await self._stream.write(payload)
+            await self._muxed.write(payload)
         except Exception as error:
             raise StreamBroken(f"writing failed: {error!r}"[:200]) from error
 

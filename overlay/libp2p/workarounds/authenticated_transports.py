@@ -14,22 +14,14 @@ Remove: the lists when libp2p's defaults are Noise, TLS and Yamux alone.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, cast
 
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
-from libp2p.custom_types import TMuxerOptions, TSecurityOptions
+from libp2p.custom_types import TSecurityOptions
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS_PROTOCOL_ID
 from libp2p.security.tls.transport import TLSTransport
-
-from overlay.libp2p.workarounds.bulk_reads import BulkReads
-from overlay.libp2p.workarounds.thrifty_yamux import thrifty_yamux_option
-
-if TYPE_CHECKING:
-    from libp2p.abc import IRawConnection, ISecureConn
-    from libp2p.peer.id import ID
 
 
 class TlsTransport(TLSTransport):
@@ -52,14 +44,6 @@ class TlsTransport(TLSTransport):
                 context.num_tickets = 0  # sessions are never resumed: each connection proves its identity anew
         return context
 
-    async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
-        """Secure an accepted connection, read in bulk."""
-        return await super().secure_inbound(cast("IRawConnection", BulkReads(conn)))
-
-    async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
-        """Secure a dialled connection, read in bulk."""
-        return await super().secure_outbound(cast("IRawConnection", BulkReads(conn)), peer_id)
-
 
 def security_options(key_pair: KeyPair) -> TSecurityOptions:
     """TLS, then noise; nothing else."""
@@ -67,8 +51,3 @@ def security_options(key_pair: KeyPair) -> TSecurityOptions:
         TLS_PROTOCOL_ID: TlsTransport(key_pair),
         NOISE_PROTOCOL_ID: NoiseTransport(key_pair, noise_privkey=create_new_x25519_key_pair().private_key),
     }
-
-
-def muxer_options() -> TMuxerOptions:
-    """Yamux; nothing else."""
-    return thrifty_yamux_option()

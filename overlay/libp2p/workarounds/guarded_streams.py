@@ -11,7 +11,10 @@ from __future__ import annotations
 import structlog
 import trio
 from libp2p.abc import INetStream
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.network.swarm import Swarm
+
+from overlay.errors import StreamBroken
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -27,7 +30,9 @@ def guard_streams(swarm: Swarm) -> None:
         try:
             await unguarded(stream)
         except Exception as error:  # whatever a handler raises is the fault under remedy
-            log.info(
+            # That its peer reset the stream, or its connection ended, is nothing to tell anybody.
+            tell = log.debug if isinstance(error, StreamBroken | StreamError) else log.info
+            tell(
                 "a stream ended with an error",
                 peer_id=str(stream.muxed_conn.peer_id),
                 protocol=stream.get_protocol(),

@@ -1,0 +1,478 @@
+"""yamux (`/yamux/1.0.0`) without I/O: what comes from the peer goes in, what changed and what is to be sent comes out.
+
+Rules:
+1. A peer may send 256 KiB on a stream before we read; more ends the session. What was read is told with what is sent
+   anyway, from a quarter of the window on, and by itself from half of it on.
+2. What nobody read costs at most `MOST_UNREAD` in a session: beyond it the stream with most of it is reset.
+3. A peer has at most `MOST_INBOUND` streams open; further ones are reset. Of ours at most `MOST_UNANSWERED` wait for
+   its first word: whoever drives the session opens none until then.
+4. What a peer makes us say, and doesn't read, is bounded by `MOST_ANSWERS`: then the session ends.
+5. Answers, pings and windows go before data. What is said on one stream keeps its order.
+6. A stream that ended both ways, or that was closed here, lives until its bytes are read and the peer ended its
+   direction, but for at most two sweeps.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+PROTOCOL_ID: Final = "/yamux/1.0.0"
+WINDOW: Final = 256 * 1024
+"""Bytes that each side may send on a stream at first, and we let the peer have at any time."""
+
+MOST_PAYLOAD: Final = 64 * 1024 - 12
+"""Bytes of data in a frame of ours."""
+
+MOST_INBOUND: Final = 256
+MOST_UNANSWERED: Final = 256
+MOST_UNREAD: Final = 4 * 1024 * 1024
+MOST_ANSWERS: Final = 64 * 1024
+
+_HEADER: Final = struct.Struct("!BBHII")
+_HEADER_BYTES: Final = 12
+_DATA, _WINDOW, _PING, _GO_AWAY = range(4)
+_SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
+_ENDS: Final = _FIN | _RST
+_LARGEST_WINDOW: Final = 0xFFFFFFFF
+_TOLD_ALONG: Final = WINDOW // 4
+_TOLD_ALONE: Final = WINDOW // 2
+_SMALL: Final = 512  # bytes; smaller pieces are joined, lest each costs more than it holds
+_JOINED: Final = 4096  # bytes up to which pieces are joined
+_NOTHING: Final = b""
+
+
+class EndCode(enum.Enum):
+    """Why a session, or the connection beneath it, ended."""
+
+    CLOSED = "closed"
+    """By us."""
+    LEFT = "left"
+    """The peer said goodbye."""
+    LOST = "lost"
+    """The connection beneath it ended."""
+    STALLED = "stalled"
+    """The peer reads nothing."""
+    MEMORY = "memory"
+    """Memory is short, and more of this connection than of any other is unread."""
+    REFUSED = "refused"
+    """The peer went away, saying that something is wrong."""
+    BAD_FRAME = "bad frame"
+    """A frame of a version or kind that doesn't exist."""
+    BAD_STREAM = "bad stream"
+    """The peer opened a stream under a number that isn't free, or not its to use."""
+    WINDOW_EXCEEDED = "window exceeded"
+    """More data than the peer may send."""
+    WINDOW_OVERFLOW = "window overflow"
+    """More credit than a window can have."""
+    UNREAD_ANSWERS = "unread answers"
+    """The peer makes us answer, and doesn't read the answers."""
+
+
+class SessionEnded(Exception):
+    """The session can't go on, for what the peer sent."""
+
+    def __init__(self, code: EndCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def _nobody() -> None:
+    """Who is told of a stream's changes at first."""
+
+
+class StreamState:
+    """One stream of a session. Read only, but for `on_change`, which the session never calls."""
+
+    __slots__ = (
+        "_chunks",
+        "_credit",
+        "_left",
+        "_start",
+        "_swept",
+        "answered",
+        "finished",
+        "forgotten",
+        "id",
+        "inbound",
+        "on_change",
+        "peer_finished",
+        "send_window",
+        "unread",
+        "was_reset",
+        "window",
+    )
+
+    def __init__(self, stream_id: int, inbound: bool) -> None:
+        self.id = stream_id
+        self.inbound = inbound
+        """Whether the peer opened it."""
+        self.unread = 0
+        """Bytes that came and weren't read."""
+        self.window = WINDOW
+        """Bytes that the peer may still send."""
+        self.send_window = WINDOW
+        """Bytes that we may still send."""
+        self.answered = inbound
+        """Whether the peer said anything on it."""
+        self.finished = False
+        """Whether we send nothing more."""
+        self.peer_finished = False
+        """Whether the peer sends nothing more."""
+        self.was_reset = False
+        self.forgotten = False
+        """Whether it isn't in the session any more."""
+        self.on_change: Callable[[], None] = _nobody
+        """Whom the driver of the session tells of changes."""
+        self._chunks: deque[bytes | bytearray] = deque()
+        self._start = 0  # of the first chunk: what was read of it
+        self._credit = 0  # bytes read and not told yet
+        self._left = False
+        self._swept = False
+
+    def forget_driver(self) -> None:
+        """Tell nobody of changes any more."""
+        self.on_change = _nobody
+
+
+class YamuxSession:
+    """One side of a connection's streams. Nothing that the peer sends raises anything but `SessionEnded`."""
+
+    def __init__(self, *, initiator: bool) -> None:
+        """`initiator`: whether we made the connection; this side's streams have odd numbers."""
+        self._next_id = 1 if initiator else 2
+        self._peers_parity = 0 if initiator else 1
+        self.streams: dict[int, StreamState] = {}
+        self.inbound = 0
+        """Streams that the peer opened."""
+        self.unanswered = 0
+        """Streams of ours on which the peer hasn't said anything."""
+        self.unread = 0
+        """Bytes of all streams that came and weren't read."""
+        self.waiting = 0
+        """Bytes that are to be sent."""
+        self._opened: list[StreamState] = []
+        self._answers = bytearray()
+        self._frames: deque[bytes | memoryview] = deque()
+        self._headers = 0  # bytes of frames without data among `_frames`
+        self._owing: dict[int, StreamState] = {}
+        self._must_tell = False  # a window that is told by itself
+        self._partial = _NOTHING
+        self._body: StreamState | None = None
+        self._body_left = 0
+        self._body_ends = 0
+        self._pings = 0
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is anything to send."""
+        return self.waiting > 0 or self._must_tell
+
+    # What we do
+
+    def open(self) -> StreamState:
+        """A stream of ours."""
+        stream = StreamState(self._next_id, inbound=False)
+        self._next_id += 2
+        self.streams[stream.id] = stream
+        self.unanswered += 1
+        self._answer(_WINDOW, _SYN, stream.id, 0)
+        return stream
+
+    def send(self, stream: StreamState, data: bytes | memoryview) -> int:
+        """Send as much of `data` as a frame holds and the stream's window allows; how much that is."""
+        count = min(len(data), stream.send_window, MOST_PAYLOAD)
+        if count == 0 or stream.finished:
+            return 0
+        stream.send_window -= count
+        self._frames.append(_HEADER.pack(0, _DATA, 0, stream.id, count))
+        self._frames.append(data if count == len(data) else data[:count])
+        self.waiting += count + _HEADER_BYTES
+        return count
+
+    def read(self, stream: StreamState, most: int) -> bytes:
+        """Take up to `most` bytes (at least one) of what came; there must be any."""
+        chunks, start = stream._chunks, stream._start
+        first = chunks[0]
+        if len(chunks) == 1 or len(first) - start >= most:
+            if len(first) - start <= most:
+                data = first[start:] if start else first
+                chunks.popleft()
+                stream._start = 0
+            else:
+                data = first[start : start + most]
+                stream._start = start + most
+            data = bytes(data)
+        else:
+            data = _joined(stream, most)
+        count = len(data)
+        stream.unread -= count
+        self.unread -= count
+        if not stream.peer_finished:
+            stream._credit += count
+            if stream._credit >= _TOLD_ALONG:
+                self._owing[stream.id] = stream
+                self._must_tell = self._must_tell or stream._credit >= _TOLD_ALONE
+        elif stream.finished and not stream.unread:
+            self._forget(stream)
+        return data
+
+    def finish(self, stream: StreamState) -> None:
+        """Send nothing more on a stream, after what was sent."""
+        if not stream.finished:
+            stream.finished = True
+            self._say(_FIN, stream.id)
+            if stream.peer_finished and not stream.unread:
+                self._forget(stream)
+
+    def leave(self, stream: StreamState) -> None:
+        """Finish a stream of which nobody may read any more either: it lasts for two sweeps at most."""
+        stream._left = True
+        self.finish(stream)
+
+    def reset(self, stream: StreamState) -> None:
+        """Drop a stream both ways, with what is unread of it."""
+        if not stream.forgotten:
+            if not (stream.finished and stream.peer_finished):
+                self._say(_RST, stream.id)
+            self._drop(stream)
+
+    def ping(self) -> None:
+        """Ask for a sign of life, which nobody waits for: it keeps the connection in use."""
+        self._pings = (self._pings + 1) & 0xFFFFFFFF
+        self._answer(_PING, _SYN, 0, self._pings)
+
+    def go_away(self, *, fault: bool) -> None:
+        """Say goodbye, after all that was said. `fault`: because the peer broke the protocol."""
+        self._frames.append(_HEADER.pack(0, _GO_AWAY, 0, 0, int(fault)))
+        self.waiting += _HEADER_BYTES
+
+    def sweep(self) -> list[StreamState]:
+        """Drop the streams that have been over, for us, since the last sweep; those that were."""
+        over = [one for one in self.streams.values() if one._left or (one.finished and one.peer_finished)]
+        for stream in over:
+            if stream._swept:
+                self.reset(stream)
+            stream._swept = True
+        return [stream for stream in over if stream.forgotten]
+
+    def drop_unread(self) -> None:
+        """Drop what came and wasn't read, of all streams: nobody wants it."""
+        for stream in self.streams.values():
+            stream._chunks.clear()
+            stream.unread = 0
+        self.unread = 0
+
+    def take_output(self, most: int) -> bytes:
+        """What is to be sent now: about `most` bytes of data at most, after all that goes before them."""
+        for stream in self._owing.values():
+            if not stream.forgotten and not stream.peer_finished:
+                self._answer(_WINDOW, 0, stream.id, stream._credit)
+                stream.window += stream._credit
+                stream._credit = 0
+        self._owing.clear()
+        self._must_tell = False
+        frames = self._frames
+        taken: list[bytes | bytearray | memoryview] = []
+        size = 0
+        if self._answers:
+            taken.append(self._answers)
+            size = len(self._answers)
+            self._answers = bytearray()
+        if self.waiting - size <= most:
+            taken.extend(frames)
+            frames.clear()
+            self.waiting = self._headers = 0
+            return b"".join(taken)
+        limit = size + most
+        while frames and size < limit:
+            frame = frames.popleft()
+            taken.append(frame)
+            size += len(frame)
+            if frame[1] == _DATA:
+                payload = frames.popleft()
+                taken.append(payload)
+                size += len(payload)
+            elif frame[1] == _WINDOW:
+                self._headers -= _HEADER_BYTES
+        self.waiting -= size
+        return b"".join(taken)
+
+    def take_opened(self) -> list[StreamState]:
+        """The streams that the peer opened since the last time."""
+        opened, self._opened = self._opened, []
+        return opened
+
+    # What the peer does
+
+    def receive(self, data: bytes) -> list[StreamState]:
+        """Take in what came; the streams of which something changed. Raises `SessionEnded`."""
+        changed: list[StreamState] = []
+        if self._partial:
+            data = self._partial + data
+            self._partial = _NOTHING
+        position, end = 0, len(data)
+        while position < end:
+            if self._body_left:
+                position = self._receive_body(data, position, end, changed)
+                continue
+            if end - position < _HEADER_BYTES:
+                self._partial = data[position:]
+                break
+            version, kind, flags, stream_id, value = _HEADER.unpack_from(data, position)
+            position += _HEADER_BYTES
+            self._receive_frame(version, kind, flags, stream_id, value, changed)
+        if len(self._answers) + self._headers > MOST_ANSWERS:
+            raise SessionEnded(EndCode.UNREAD_ANSWERS, "the peer doesn't read what it makes us say")
+        return changed
+
+    def _receive_frame(
+        self, version: int, kind: int, flags: int, stream_id: int, value: int, changed: list[StreamState]
+    ) -> None:
+        """Take in a header. `value`: of data their length, of a window the credit."""
+        if version or kind > _GO_AWAY:
+            raise SessionEnded(EndCode.BAD_FRAME, f"a frame of version {version} and kind {kind}")
+        if kind <= _WINDOW:
+            stream = self.streams.get(stream_id)
+            if flags & _SYN:
+                stream = self._receive_syn(stream_id, stream)
+            if stream is not None and not stream.answered:
+                self._note_answered(stream)
+            if kind == _DATA:
+                self._receive_data(stream, flags, value, changed)
+            elif stream is not None:
+                self._receive_window(stream, flags, value, changed)
+        elif kind == _PING:
+            if flags & _SYN:
+                self._answer(_PING, _ACK, 0, value)
+        elif value:
+            raise SessionEnded(EndCode.REFUSED, f"the peer went away with code {value}")
+        else:
+            raise SessionEnded(EndCode.LEFT, "the peer closed the connection")
+
+    def _receive_body(self, data: bytes, position: int, end: int, changed: list[StreamState]) -> int:
+        count = min(end - position, self._body_left)
+        self._body_left -= count
+        stream = self._body
+        if stream is not None and not stream.forgotten:
+            _keep(stream._chunks, data if count == len(data) else data[position : position + count])
+            stream.unread += count
+            self.unread += count
+            changed.append(stream)
+            if self.unread > MOST_UNREAD:
+                self._make_room(changed)
+            if not self._body_left and self._body_ends:
+                self._receive_end(stream, self._body_ends, changed)
+        return position + count
+
+    def _receive_data(self, stream: StreamState | None, flags: int, length: int, changed: list[StreamState]) -> None:
+        if length > WINDOW or (stream is not None and length > stream.window):
+            raise SessionEnded(EndCode.WINDOW_EXCEEDED, "the peer sent more than it may")
+        if stream is None or stream.peer_finished:  # it was on its way when the stream ended here
+            self._body, self._body_left, self._body_ends = None, length, 0
+            return
+        stream.window -= length
+        if length:
+            self._body, self._body_left, self._body_ends = stream, length, flags & _ENDS
+        elif flags & _ENDS:
+            self._receive_end(stream, flags, changed)
+
+    def _receive_window(self, stream: StreamState, flags: int, credit: int, changed: list[StreamState]) -> None:
+        if credit:
+            stream.send_window += credit
+            if stream.send_window > _LARGEST_WINDOW:
+                raise SessionEnded(EndCode.WINDOW_OVERFLOW, "the peer gave more credit than a window can have")
+            changed.append(stream)
+        if flags & _ENDS:
+            self._receive_end(stream, flags, changed)
+
+    def _receive_syn(self, stream_id: int, known: StreamState | None) -> StreamState | None:
+        if stream_id % 2 != self._peers_parity or not stream_id or known is not None:
+            raise SessionEnded(EndCode.BAD_STREAM, f"the peer opened the stream {stream_id}")
+        if self.inbound >= MOST_INBOUND:
+            self._answer(_WINDOW, _RST, stream_id, 0)
+            return None
+        stream = self.streams[stream_id] = StreamState(stream_id, inbound=True)
+        self.inbound += 1
+        self._opened.append(stream)
+        self._answer(_WINDOW, _ACK, stream_id, 0)
+        return stream
+
+    def _receive_end(self, stream: StreamState, flags: int, changed: list[StreamState]) -> None:
+        stream.peer_finished = True
+        if flags & _RST:
+            self._drop(stream)
+        elif stream.finished and not stream.unread:
+            self._forget(stream)
+        changed.append(stream)
+
+    def _make_room(self, changed: list[StreamState]) -> None:
+        fullest = max(self.streams.values(), key=lambda stream: stream.unread)
+        self._answer(_WINDOW, _RST, fullest.id, 0)
+        self._drop(fullest)
+        changed.append(fullest)
+
+    # What both need
+
+    def _answer(self, kind: int, flags: int, stream_id: int, value: int) -> None:
+        self._answers += _HEADER.pack(0, kind, flags, stream_id, value)
+        self.waiting += _HEADER_BYTES
+
+    def _say(self, flags: int, stream_id: int) -> None:
+        self._frames.append(_HEADER.pack(0, _WINDOW, flags, stream_id, 0))
+        self._headers += _HEADER_BYTES
+        self.waiting += _HEADER_BYTES
+
+    def _note_answered(self, stream: StreamState) -> None:
+        stream.answered = True
+        self.unanswered -= 1
+
+    def _drop(self, stream: StreamState) -> None:
+        stream.was_reset = stream.finished = stream.peer_finished = True
+        self.unread -= stream.unread
+        stream.unread = 0
+        stream._chunks.clear()
+        self._forget(stream)
+
+    def _forget(self, stream: StreamState) -> None:
+        if not stream.forgotten:
+            stream.forgotten = True
+            del self.streams[stream.id]
+            self._owing.pop(stream.id, None)
+            if stream.inbound:
+                self.inbound -= 1
+            elif not stream.answered:
+                self._note_answered(stream)
+
+
+def _keep(chunks: deque[bytes | bytearray], piece: bytes) -> None:
+    """Append a piece, joined with the one before it where it is small."""
+    if not chunks or len(piece) >= _SMALL or len(chunks[-1]) >= _JOINED:
+        chunks.append(piece)
+        return
+    last = chunks[-1]
+    if isinstance(last, bytes):
+        last = chunks[-1] = bytearray(last)
+    last += piece
+
+
+def _joined(stream: StreamState, most: int) -> bytes:
+    """Take up to `most` bytes of several chunks."""
+    chunks, start = stream._chunks, stream._start
+    taken: list[bytes | bytearray] = []
+    while chunks and most > 0:
+        chunk = chunks[0]
+        part = chunk[start : start + most]
+        most -= len(part)
+        taken.append(part)
+        if start + len(part) == len(chunk):
+            chunks.popleft()
+            start = 0
+        else:
+            start += len(part)
+    stream._start = start
+    return b"".join(taken)

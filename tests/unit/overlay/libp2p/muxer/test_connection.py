@@ -1,0 +1,377 @@
+"""Streams of two connections over a pipe in memory: how they wait, what they cost, and how they end."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+import trio
+from libp2p.stream_muxer.exceptions import (
+    MuxedConnUnavailable,
+    MuxedStreamClosed,
+    MuxedStreamEOF,
+    MuxedStreamError,
+    MuxedStreamReset,
+)
+from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
+
+from overlay.identity import Identity
+from overlay.libp2p.muxer.session import MOST_UNANSWERED, WINDOW, EndCode
+from overlay.libp2p.muxer.stream import MuxedStream
+from overlay.limits.fair_quota import FairQuota
+from tests.unit.overlay.libp2p.muxer.frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, data, frame
+from tests.unit.overlay.libp2p.muxer.pipes import (
+    WRITE_TIMEOUT,
+    MemoryPipe,
+    connected,
+    connection_on,
+    running,
+    with_peer_by_hand,
+)
+
+KIB = 1024
+
+
+async def read_exactly(stream: MuxedStream, count: int) -> bytes:
+    received = b""
+    while len(received) < count:
+        received += await stream.read(count - len(received))
+    return received
+
+
+async def read_all(stream: MuxedStream) -> bytes:
+    received = b""
+    while True:
+        try:
+            received += await stream.read()
+        except MuxedStreamEOF:
+            return received
+
+
+async def echo(stream: MuxedStream) -> None:
+    try:
+        while True:
+            await stream.write(await stream.read(64 * KIB))
+    except MuxedStreamEOF:
+        await stream.close()
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+async def test_many_streams_carry_many_windows_both_ways(immediate: bool) -> None:
+    async with connected(immediate=immediate) as (here, there), trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            for _ in range(5):
+                nursery.start_soon(echo, await there.accept_stream())
+
+        async def ask(number: int) -> None:
+            payload = bytes([number]) * (3 * WINDOW + number)
+            stream = await here.open_stream()
+            async with trio.open_nursery() as both:
+
+                async def write() -> None:
+                    await stream.write(payload)
+                    await stream.close_write()
+
+                both.start_soon(write)
+                assert await read_all(stream) == payload
+
+        nursery.start_soon(serve)
+        for number in range(5):
+            nursery.start_soon(ask, number)
+    assert here.session.streams == there.session.streams == {}
+
+
+async def test_small_messages_cost_one_write_each() -> None:
+    ours, theirs = lockstep_stream_pair()
+    pipes = MemoryPipe(ours), MemoryPipe(theirs)
+    here, there = connection_on(pipes[0], initiator=True), connection_on(pipes[1], initiator=False)
+    async with running(here, there), trio.open_nursery() as nursery:
+        stream = await here.open_stream()
+        nursery.start_soon(echo, await there.accept_stream())
+        for _ in range(1000):
+            await stream.write(b"x" * 500)
+            await read_exactly(stream, 500)
+        await stream.close()
+    assert all(1000 <= pipe.sends < 1010 for pipe in pipes)
+
+
+async def test_a_write_waits_for_its_reader_and_is_whole_when_another_writes_too() -> None:
+    async with connected() as (here, there), trio.open_nursery() as nursery:
+        stream = await here.open_stream()
+        nursery.start_soon(stream.write, b"a" * 2 * WINDOW)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(stream.write, b"b" * 10)
+        reader = await there.accept_stream()
+        await wait_all_tasks_blocked()
+        assert there.session.unread == WINDOW
+        assert await read_exactly(reader, 2 * WINDOW + 10) == b"a" * 2 * WINDOW + b"b" * 10
+
+
+async def test_a_stalled_stream_fails_alone_after_the_write_timeout(autojump_clock: MockClock) -> None:
+    async with connected() as (here, there):
+        stalled, fine = await here.open_stream(), await here.open_stream()
+        await there.accept_stream()
+        before = trio.current_time()
+        with pytest.raises(MuxedStreamError, match="read nothing for 5 s"):
+            await stalled.write(bytes(2 * WINDOW))
+        assert trio.current_time() - before == pytest.approx(WRITE_TIMEOUT)
+        await fine.write(b"hello")
+        assert await (await there.accept_stream()).read() == b"hello"
+
+
+async def test_a_write_that_was_cancelled_leaves_the_other_streams_whole(autojump_clock: MockClock) -> None:
+    async with connected() as (here, there):
+        one, other = await here.open_stream(), await here.open_stream()
+        with trio.move_on_after(1):
+            await one.write(bytes(2 * WINDOW))
+        await one.reset()
+        await other.write(b"hello")
+        with pytest.raises(MuxedStreamReset):
+            await read_all(await there.accept_stream())
+        assert await (await there.accept_stream()).read() == b"hello"
+
+
+async def test_a_connection_whose_peer_reads_nothing_ends_and_wakes_all_who_wait(autojump_clock: MockClock) -> None:
+    async with with_peer_by_hand() as (connection, _), trio.open_nursery() as nursery:
+        ends: list[str] = []
+
+        async def write(stream: MuxedStream) -> None:
+            with pytest.raises(MuxedStreamReset) as caught:
+                await stream.write(bytes(WINDOW))
+            ends.append(str(caught.value))
+
+        for _ in range(5):
+            nursery.start_soon(write, await connection.open_stream())
+        with trio.fail_after(31):
+            await connection.event_closed.wait()
+        assert connection.ended is not None
+        assert connection.ended.code is EndCode.STALLED
+        assert connection.session.waiting < 200 * KIB
+    assert ends == ["the peer reads nothing for 15 s"] * 5
+
+
+async def test_who_waits_to_write_gets_a_turn_each() -> None:
+    async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
+        streams = [await connection.open_stream() for _ in range(5)]
+        for stream in streams[:4]:
+            nursery.start_soon(stream.write, bytes(WINDOW))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(streams[4].write, b"a few bytes")
+        await wait_all_tasks_blocked()
+        turns: list[int] = []
+        while streams[4].stream_id not in turns:
+            turns.append((await peer.received(DATA)).stream)
+        assert len(turns) < 15  # of 21
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("while_reading", [True, False])
+async def test_a_reset_is_told_as_a_reset(while_reading: bool) -> None:
+    async with connected() as (here, there):
+        stream = await here.open_stream()
+        await stream.write(b"first")
+        other = await there.accept_stream()
+        async with trio.open_nursery() as nursery:
+            if while_reading:
+                await other.read()
+            nursery.start_soon(stream.reset)
+            if not while_reading:
+                await wait_all_tasks_blocked()
+            with pytest.raises(MuxedStreamReset):
+                await other.read()
+        for one in (stream, other):
+            with pytest.raises(MuxedStreamReset):
+                await one.write(b"more")
+            assert one.is_closed()
+
+
+async def test_a_cut_connection_is_told_as_such_after_what_came() -> None:
+    async with with_peer_by_hand() as (connection, peer):
+        await peer.send(data(1, b"the last words", SYN))
+        stream = await connection.accept_stream()
+        await peer.stream.aclose()
+        await connection.event_closed.wait()
+        await stream.reset()  # as libp2p does with all streams of a connection that ended
+        assert await stream.read() == b"the last words"
+        with pytest.raises(MuxedStreamReset, match="closed the connection"):
+            await stream.read()
+        with pytest.raises(MuxedConnUnavailable):
+            await connection.open_stream()
+        with pytest.raises(MuxedConnUnavailable):
+            await connection.accept_stream()
+
+
+async def test_an_end_in_order_is_told_as_an_end() -> None:
+    async with connected() as (here, there):
+        stream = await here.open_stream()
+        await stream.write(b"question")
+        await stream.close_write()
+        with pytest.raises(MuxedStreamClosed):
+            await stream.write(b"more")
+        other = await there.accept_stream()
+        assert await read_all(other) == b"question"
+        await other.write(b"answer")
+        await other.close()
+        assert await read_all(stream) == b"answer"
+        assert stream.is_closed()
+        assert other.is_closed()
+
+
+async def test_who_closes_says_goodbye_after_all_that_was_written() -> None:
+    async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
+        stream = await connection.open_stream()
+        await stream.write(b"farewell")
+        nursery.start_soon(connection.close)
+        received = b""
+        while piece := await peer.stream.receive_some(64 * KIB):
+            received += bytes(piece)
+    assert received == frame(WINDOW_UPDATE, SYN, 2) + data(2, b"farewell") + frame(GO_AWAY)
+    assert connection.is_closed
+
+
+async def test_of_a_connection_that_we_closed_nothing_more_is_read() -> None:
+    async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
+        await peer.send(data(1, b"more of the same", SYN))
+        stream = await connection.accept_stream()
+        nursery.start_soon(connection.close)
+        await wait_all_tasks_blocked()
+        with pytest.raises(MuxedStreamReset):
+            await stream.read()
+        assert connection.session.unread == 0
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_closing_is_not_cut_short_by_being_cancelled(started: bool) -> None:
+    ours, _ = lockstep_stream_pair()
+    pipe = MemoryPipe(ours)
+    connection = connection_on(pipe, initiator=True)
+    async with running(*[connection] if started else []):
+        with trio.CancelScope() as cancelled:
+            cancelled.cancel()
+            await connection.close()
+        assert pipe.is_closed
+        assert connection.is_closed
+    await connection.start()  # as libp2p may, however late
+    assert connection.event_started.is_set()
+
+
+async def test_who_closes_from_what_is_called_at_the_end_does_not_wait_for_itself() -> None:
+    async with with_peer_by_hand() as (connection, peer):
+        connection.on_close = connection.close
+        with trio.fail_after(1):
+            await peer.stream.aclose()
+            await connection.event_closed.wait()
+
+
+@pytest.mark.parametrize(
+    ("received", "code"),
+    [
+        (frame(DATA, version=9), EndCode.BAD_FRAME),
+        (frame(WINDOW_UPDATE, SYN, 2), EndCode.BAD_STREAM),
+        (data(1, bytes(WINDOW), SYN) + data(1, b"x"), EndCode.WINDOW_EXCEEDED),
+        (frame(PING, SYN) * 20_000, EndCode.UNREAD_ANSWERS),
+    ],
+)
+async def test_who_breaks_the_protocol_is_told_and_left(received: bytes, code: EndCode) -> None:
+    async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
+
+        async def break_it() -> None:
+            with suppress(trio.BrokenResourceError):
+                while True:
+                    await peer.stream.send_all(received)
+
+        nursery.start_soon(break_it)
+        if code is not EndCode.UNREAD_ANSWERS:
+            assert (await peer.received(GO_AWAY)).value == 1
+        await connection.event_closed.wait()
+        assert connection.ended is not None
+        assert connection.ended.code is code
+
+
+async def test_nothing_is_read_of_a_peer_that_has_to_pause(autojump_clock: MockClock) -> None:
+    debt = [3.0]
+
+    def pause(_peer: str) -> float:
+        return debt.pop() if debt else 0.0
+
+    async with with_peer_by_hand(pause=pause) as (_, peer):
+        before = trio.current_time()
+        await peer.send(frame(PING, SYN, 0, 7))
+        await peer.received(PING, ACK)
+        assert trio.current_time() - before == pytest.approx(3.0)
+
+
+async def test_an_idle_connection_is_kept_in_use_and_streams_that_were_left_are_dropped(
+    autojump_clock: MockClock,
+) -> None:
+    async with with_peer_by_hand() as (connection, peer):
+        await peer.send(frame(WINDOW_UPDATE, SYN, 1))
+        stream = await connection.accept_stream()
+        await stream.close()
+        await peer.received(WINDOW_UPDATE, FIN)
+        before = trio.current_time()
+        await peer.received(PING, SYN)
+        assert trio.current_time() - before == pytest.approx(30, abs=1)
+        await peer.received(WINDOW_UPDATE, RST)
+        assert trio.current_time() - before == pytest.approx(60, abs=1)
+        with pytest.raises(MuxedStreamReset):
+            await stream.read()
+
+
+async def test_streams_wait_while_too_many_have_no_answer(autojump_clock: MockClock) -> None:
+    async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with suppress(trio.ClosedResourceError):
+                while True:
+                    await peer.stream.receive_some(64 * KIB)
+
+        nursery.start_soon(read)
+        for _ in range(MOST_UNANSWERED):
+            await connection.open_stream()
+        with pytest.raises(MuxedConnUnavailable, match="answers no streams"):
+            await connection.open_stream()
+        opened = trio.Event()
+
+        async def open_another() -> None:
+            await connection.open_stream()
+            opened.set()
+
+        nursery.start_soon(open_another)
+        await wait_all_tasks_blocked()
+        assert not opened.is_set()
+        await peer.send(frame(WINDOW_UPDATE, ACK, 2))
+        await opened.wait()
+        await peer.stream.aclose()
+
+
+async def test_a_stream_that_was_reset_before_it_was_accepted_is_nobodys() -> None:
+    async with with_peer_by_hand() as (connection, peer):
+        await peer.send(frame(WINDOW_UPDATE, SYN, 1) + frame(WINDOW_UPDATE, RST, 1) + data(3, b"hello", SYN))
+        stream = await connection.accept_stream()
+        assert (stream.stream_id, await stream.read()) == (3, b"hello")
+
+
+async def test_when_memory_is_short_the_peer_with_most_unread_bytes_loses_its_connection() -> None:
+    budget = FairQuota(1000 * KIB, 800 * KIB)
+    async with AsyncExitStack() as stack:
+        peers = [Identity.generate().peer_id for _ in range(3)]
+        greedy, modest, honest = [
+            await stack.enter_async_context(with_peer_by_hand(budget=budget, peer=peer)) for peer in peers
+        ]
+        for stream in (1, 3):
+            await greedy[1].send(data(stream, bytes(250 * KIB), SYN))
+        for connection, peer in (modest, honest):
+            await peer.send(data(1, bytes(200 * KIB), SYN))
+            assert len(await read_exactly(await connection.accept_stream(), 200 * KIB)) == 200 * KIB
+        assert budget.of(peers[2]) == 0
+        await modest[1].send(data(3, bytes(250 * KIB), SYN))
+        assert budget.total <= 1000 * KIB
+        await honest[1].send(data(3, bytes(250 * KIB), SYN))
+        await wait_all_tasks_blocked()
+        assert greedy[0].ended is not None
+        assert greedy[0].ended.code is EndCode.MEMORY
+        assert greedy[0].session.unread == 0
+        assert modest[0].ended is honest[0].ended is None
+        assert budget.of(peers[0]) == 0
