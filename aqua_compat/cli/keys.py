@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse
+from aqua_compat.cli.output import json_line
 
 if TYPE_CHECKING:
     from overlay.identity import Identity
@@ -77,9 +78,7 @@ def show_keys(name: str | None, as_json: bool) -> None:
         raise Failure(f"there is no key {name!r} ({paths[0]}); make it with: aqua-registry key new {name}")
     shown = [{"name": path.stem, "peer_id": named_key(path.stem).peer_id, "file": str(path)} for path in paths]
     if as_json:
-        import json
-
-        click.echo(json.dumps(shown[0] if name else shown))
+        click.echo(json_line(shown[0] if name else shown))
         return
     if not shown:
         click.echo("no keys yet; make one with: aqua-registry key new", err=True)

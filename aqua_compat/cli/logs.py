@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.output import json_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_MINUTE: Final = 60.0  # seconds
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -48,19 +52,51 @@ def _printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMa
     return event
 
 
+class RepeatedLines:
+    """Leaves out what is logged again and again: each event from `info` on gets so many lines a minute.
+
+    Peers can cause some events as often as they like, and a disk would fill with them. The next line after some were
+    left out tells how many, as `left_out`.
+    """
+
+    def __init__(self, most: int = 60, clock: Callable[[], float] = time.monotonic) -> None:
+        """`most`: lines a minute of one event, by its name; all of them come from our own code, so they are few."""
+        self._most = most
+        self._clock = clock
+        self._lines: dict[str, tuple[float, int]] = {}  # when the minute began, and lines in it
+
+    def __call__(self, _: object, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """A processor of structlog's. Raises DropEvent for a line that is left out."""
+        import structlog  # noqa: PLC0415 - see `configure_logs`
+
+        if level == "debug":
+            return event
+        name, now = str(event.get("event")), self._clock()
+        began, lines = self._lines.get(name, (now, 0))
+        if now - began >= _MINUTE:
+            if lines > self._most:
+                event["left_out"] = lines - self._most
+            began, lines = now, 0
+        self._lines[name] = began, lines + 1
+        if lines >= self._most:
+            raise structlog.DropEvent
+        return event
+
+
 def configure_logs(level: str, form: str) -> None:
     """Has structlog write to stderr from `level` on, in lines that are `human` or `json`."""
     import structlog  # noqa: PLC0415 - 0.2 s that `--help` needn't pay
 
     number = getattr(logging, level.upper())
     if form == "json":
-        last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(json_line)]
     else:
         plain = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain, pad_event_to=0)
         last = [_printable, renderer]
     structlog.configure(
         processors=[
+            RepeatedLines(),
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

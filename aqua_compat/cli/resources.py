@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,8 @@ import msgspec
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key
-from aqua_compat.cli.session import CommandSession, json_option, network_options, print_json, warn
+from aqua_compat.cli.output import json_line, print_json
+from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
@@ -73,7 +73,7 @@ def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -
     """
     events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
     if as_json:
-        click.echo(json.dumps([msgspec.structs.asdict(event) for event in events], ensure_ascii=False))
+        click.echo(json_line([msgspec.structs.asdict(event) for event in events]))
         return
     if not events:
         click.echo(
@@ -237,7 +237,7 @@ def upkeep(session: CommandSession, schedule: str, as_json: bool) -> None:
     """
     done = session.run(lambda client: client.registry.run_schedule(schedule, timeout=session.timeout))
     if as_json:
-        click.echo(json.dumps(msgspec.structs.asdict(done)))
+        click.echo(json_line(msgspec.structs.asdict(done)))
     else:
         click.echo(f"{one_line(done.name)}: {one_line(done.did)} in {done.duration:g} s")
 

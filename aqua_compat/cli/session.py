@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -179,13 +178,6 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-
-
-def print_json(value: object) -> None:
-    """One JSON value on one line, as the API's JSON shapes have it."""
-    from aqua_compat.schema.json_codec import to_json
-
-    click.echo(json.dumps(to_json(value), ensure_ascii=False))
 
 
 def warn(errors: list[str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.output import json_line
 from aqua_compat.cli.resources import describe
 from aqua_compat.cli.session import CommandSession, json_option, network_options
 
@@ -54,7 +54,7 @@ def as_json_line(event: WatchEvent) -> str:
         shown["records"] = to_json(list(event.records))
     else:
         shown |= {"record": to_json(event.record), "coalesced": event.coalesced}
-    return json.dumps(shown, ensure_ascii=False)
+    return json_line(shown)
 
 
 def as_lines(event: WatchEvent) -> str:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
 from registry.errors import StorageError
 
+_PRIVATE: Final = 0o700
+
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
-    """Creates `folder` (mode 0700) when missing and holds its lock. Raises StorageError.
+    """Creates `folder` when missing, makes it private (mode 0700) and holds its lock. Raises StorageError.
 
     The kernel drops the lock with the process, also after kill -9.
     """
     lock = FileLock(folder / "lock", mode=0o600)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        if stat.S_IMODE(folder.stat().st_mode) != _PRIVATE:
+            folder.chmod(_PRIVATE)
         lock.acquire(blocking=False)
     except Timeout as error:
         raise StorageError(

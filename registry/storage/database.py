@@ -6,7 +6,10 @@ dropped its tables at every start: docs/design.md, original's fault 18.)
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -226,6 +229,8 @@ BUSY_TIMEOUT: Final = 5.0  # seconds that a second process may hold the file, e.
 
 def open_database(path: Path) -> sqlite3.Connection:
     """The node's database, created or migrated. Used by one thread at a time. Raises StorageError."""
+    if str(path) != ":memory:":
+        _make_private(path)
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
@@ -246,6 +251,23 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """Creates the file for its owner alone, before SQLite does for all. Raises StorageError, for a link too: it could
+    lead out of the data folder."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise StorageError(f"can't open the database {path}: {reason}; is the folder writable?") from error
+    try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o600:
+            os.fchmod(descriptor, 0o600)
+    except OSError as error:
+        raise StorageError(f"can't make the database {path} private: {error.strerror}; check its owner") from error
+    finally:
+        os.close(descriptor)
 
 
 def _return_space(connection: sqlite3.Connection) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from registry.errors import StorageError
 from registry.storage.data_folder import claimed
+from registry.storage.database import open_database
 from tests.paths import ROOT
 
 CLAIM = """
@@ -29,6 +30,34 @@ def test_a_folder_is_made_private_and_can_be_claimed_again_after_its_release(tmp
             assert given == folder
             assert folder.stat().st_mode & 0o777 == 0o700
             assert (folder / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_others_could_read_is_made_private(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o755)
+    database = folder / "registry.sqlite"
+    database.touch(0o644)
+    with claimed(folder):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        connection = open_database(database)
+        connection.execute("INSERT INTO totals VALUES ('of this test', 1)")
+        assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == {
+            "lock": 0o600,
+            "registry.sqlite": 0o600,
+            "registry.sqlite-wal": 0o600,
+            "registry.sqlite-shm": 0o600,
+        }
+        connection.close()
+
+
+def test_a_database_behind_a_symbolic_link_is_refused_and_left_alone(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"precious")
+    link = tmp_path / "registry.sqlite"
+    link.symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="symbolic link"):
+        open_database(link)
+    assert elsewhere.read_bytes() == b"precious"
 
 
 def test_a_folder_of_another_process_is_refused_until_that_was_killed(tmp_path: Path) -> None:
