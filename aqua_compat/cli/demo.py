@@ -13,7 +13,7 @@ import click
 
 from aqua_compat.cli.failures import Failure, reasons, root_of
 from aqua_compat.cli.logs import configure_logs, logging_options
-from aqua_compat.cli.resources import describe
+from aqua_compat.cli.output import describe
 from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:

@@ -13,8 +13,12 @@ from aqua_compat.cli.demo import demo
 from aqua_compat.cli.failures import root_of, tell
 from aqua_compat.cli.keys import key
 from aqua_compat.cli.node import node
-from aqua_compat.cli.resources import peers, resolve, resource, service, upkeep
+from aqua_compat.cli.peers import peers
+from aqua_compat.cli.resolve import resolve
+from aqua_compat.cli.resource import resource
 from aqua_compat.cli.run import run
+from aqua_compat.cli.service import service
+from aqua_compat.cli.upkeep import upkeep
 from aqua_compat.cli.watch import watch
 
 

@@ -1,13 +1,19 @@
-"""What commands print for scripts: JSON, one value per line."""
+"""What commands print: for scripts JSON, one value per line; for people records, and moments in time."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from aqua_compat.cli.failures import one_line
+
+if TYPE_CHECKING:
+    from registry.model.values import Record
 
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 
@@ -26,6 +32,30 @@ def print_json(value: object) -> None:
     from aqua_compat.schema.json_codec import to_json  # noqa: PLC0415 - 0.1 s that `--help` needn't pay
 
     click.echo(json_line(to_json(value)))
+
+
+def describe(record: Record) -> str:
+    """A record on one line for people."""
+    metadata = record.metadata
+    parts = [metadata.peer_id]
+    if metadata.service_id:
+        parts.append(f"service {one_line(metadata.service_id[0])}")
+    if metadata.value:
+        parts.append(f"value {one_line(metadata.value)}")
+    if metadata.relay_id:
+        parts.append(f"via {one_line(metadata.relay_id[0])}")
+    parts.append(f"since {moment(metadata.timestamp_issued)}")
+    if metadata.issued_by != metadata.peer_id:
+        parts.append(f"issued by {metadata.issued_by}")
+    return "  ".join(parts)
+
+
+def moment(seconds: int) -> str:
+    """Seconds since 1970 as a date and a time of day, for people."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"second {seconds}"
 
 
 def _shown(found: re.Match[str]) -> str:

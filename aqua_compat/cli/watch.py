@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqua_compat.cli.failures import one_line
-from aqua_compat.cli.output import json_line
-from aqua_compat.cli.resources import describe
+from aqua_compat.cli.output import describe, json_line
 from aqua_compat.cli.session import CommandSession, json_option, network_options
 
 if TYPE_CHECKING:

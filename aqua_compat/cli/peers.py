@@ -1,0 +1,60 @@
+"""`aqua-registry peers`: prints how a node is, and which members it knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.output import moment, print_json
+from aqua_compat.cli.session import CommandSession, json_option, network_options
+
+if TYPE_CHECKING:
+    from registry.client.status import NodeStatus
+
+
+@click.command(short_help="Print the members of the network that a node knows.")
+@click.argument("resource_id", required=False)
+@json_option
+@network_options()
+def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> None:
+    """Print how the node is and the members that it is linked to.
+
+    With RESOURCE_ID: print the members that are responsible for that resource, nearest first.
+    """
+    if resource_id is not None:
+        found = session.run(lambda client: client.registry.neighbours(resource_id))
+        if as_json:
+            print_json(list(found))
+        else:
+            for peer_id in found:
+                click.echo(peer_id)
+        return
+    status = session.run(lambda client: client.registry.status(timeout=session.timeout))
+    if as_json:
+        print_json(status)
+        return
+    click.echo(f"node     {status.peer_id} ({'ready' if status.ready else 'not connected'})")
+    click.echo(f"stored   {status.keys} resources, {status.records} records, {status.tombstones} tombstones")
+    for line in _upkeep(status):
+        click.echo(line)
+    if status.particles is not None:
+        counts = ", ".join(f"{one_line(name)} {value:g}" for name, value in status.particles.items())
+        click.echo(f"aqua     {counts}")
+    for address in status.addresses:
+        click.echo(f"address  {one_line(address)}")
+    for peer_id in status.members:
+        click.echo(f"member   {one_line(peer_id)}")
+
+
+def _upkeep(status: NodeStatus) -> list[str]:
+    """How replication goes and what the schedules did last, in lines."""
+    lines: list[str] = []
+    if status.replication is not None:
+        now = "settled" if status.replication.settled else f"{status.replication.pending} comparisons due"
+        lines.append(f"copies   {now}; repaired {status.replication.repaired} since its start")
+    for schedule in status.schedules:
+        last = f"last {moment(schedule.last_run)}: {one_line(schedule.did)}" if schedule.runs else "not run yet"
+        lines.append(f"schedule {one_line(schedule.name)}, {last}")
+    return lines

@@ -1,0 +1,127 @@
+"""`aqua-registry resource`: creates, shows, explains and removes resources."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
+from aqua_compat.cli.keys import DEFAULT_KEY, named_key
+from aqua_compat.cli.output import json_line, moment, print_json
+from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+
+# Commands import what they need when they run: `--help` is to answer at once.
+# ruff: noqa: PLC0415
+
+
+@click.group(short_help="Create, show and remove resources.")
+def resource() -> None:
+    """Create, show and remove resources: labels under which services are found."""
+
+
+@resource.command("create")
+@click.argument("label")
+@json_option
+@network_options(writes=True)
+def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
+    """Create the resource LABEL, owned by your key, and print its id."""
+    resource_id, errors = session.run(lambda client: client.createResource(label))
+    if resource_id is None:
+        raise Failure(f"the resource {label[:80]!r} wasn't created: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json({"resource_id": resource_id})
+    else:
+        click.echo(resource_id)
+
+
+@resource.command("remove", short_help="Remove a resource that your key owns.")
+@click.argument("resource_id")
+@json_option
+@network_options(writes=True)
+def remove_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
+    """Remove RESOURCE_ID, which your key owns, and all that is registered on it.
+
+    Its label can be used again.
+    """
+    success, errors = session.run(lambda client: client.removeResource(resource_id))
+    if not success:
+        raise Failure(f"the resource {resource_id} wasn't removed: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json({"removed": resource_id})
+    else:
+        click.echo(f"removed {resource_id}")
+
+
+@resource.command("explain", short_help="Print what happened to a resource on a node, and why.")
+@click.argument("resource_id")
+@json_option
+@network_options()
+def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
+    """Print what happened to RESOURCE_ID on the node, as far as it remembers.
+
+    A line for each record or key that was stored, renewed or removed there, with the time and the reason.
+    """
+    events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
+    if as_json:
+        click.echo(json_line([msgspec.structs.asdict(event) for event in events]))
+        return
+    if not events:
+        click.echo(
+            "the node remembers nothing of this resource; `aqua-registry peers RESOURCE_ID` tells who keeps it",
+            err=True,
+        )
+    for event in events:
+        subject = f"record of {event.issued_by} on {event.peer_id}" if event.peer_id else "resource"
+        click.echo(f"{moment(event.time)}  {event.what:11} {subject}  {one_line(event.detail)}")
+
+
+@resource.command("show", short_help="Print a resource's owner and label.")
+@click.argument("resource_id")
+@json_option
+@network_options()
+def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
+    """Print the owner of RESOURCE_ID, its label and when it was created."""
+    key, errors = session.run(lambda client: client.getResource(resource_id))
+    if key is None:
+        raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")
+    warn(errors)
+    if as_json:
+        print_json(key)
+        return
+    for name, text in (
+        ("id", key.id),
+        ("label", key.label),
+        ("owner", key.owner_peer_id),
+        ("created", moment(key.timestamp_created)),
+    ):
+        click.echo(f"{name:8} {one_line(text)}")
+
+
+@resource.command("id", short_help="Print the id of a resource from its label.")
+@click.argument("label")
+@click.option("--owner", metavar="PEER_ID", help="Peer id of its owner.  [default: your key's]")
+@click.option(
+    "-k",
+    "--key",
+    default=DEFAULT_KEY,
+    show_default=True,
+    metavar="KEYNAME",
+    envvar="AQUA_REGISTRY_KEY",
+    help="Your key, when --owner isn't given.",
+)
+@json_option
+def resource_id(label: str, owner: str | None, key: str, as_json: bool) -> None:
+    """Print the id that the resource LABEL has, whether it exists or not. Needs no network."""
+    from aqua_compat.schema.arguments import check_peer_id, check_string
+    from registry.model.signing import key_id_of
+
+    try:
+        found = key_id_of(check_string("label", label), check_peer_id("owner", owner or named_key(key).peer_id))
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    if as_json:
+        print_json({"resource_id": found})
+    else:
+        click.echo(found)
