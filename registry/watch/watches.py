@@ -10,7 +10,6 @@ from functools import partial
 from typing import Final
 
 import msgspec
-import outcome
 import trio
 
 from overlay.errors import CallFailed, Refusal
@@ -19,7 +18,7 @@ from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
-from registry.protocol.messages import MAX_PAGE, READ, Item, build, parse
+from registry.protocol.messages import READ, Item, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher
 from registry.quorum.read_machine import ReadOutcome
@@ -28,24 +27,19 @@ from registry.storage import Change
 from registry.watch.follower import Follower, Served
 from registry.watch.messages import (
     ANNOUNCE,
-    MAX_SUBSCRIPTIONS_IN_CALL,
     READ_WATCHED,
-    SUBSCRIBE,
     AnnounceBody,
-    SubscribeAnswer,
-    SubscribeBody,
     SubscriptionReply,
     SubscriptionRequest,
 )
 from registry.watch.source_machine import RENEW, SOURCES, TIMEOUT, next_renewal
+from registry.watch.subscription_client import SubscriptionClient
 from registry.watch.validator import AnnouncementValidator, Taker
 from registry.watch.watch import Watch
 
 LINGER: Final = 5.0  # seconds that a resource is followed on after its last watch ended
 
 FETCHES: Final = 32  # of what sources know, and lookups, at the same time: a peer serves only so many calls at once
-REQUEST_OVERHEAD: Final = 8  # bytes of a request beside the resource's id
-APPLIED_AT_ONCE: Final = 64  # renewals, after which other tasks get their turn
 
 MAX_ID: Final = 1024  # characters, as in every call
 
@@ -109,8 +103,8 @@ class Watches:
         self._follows = Broadcast()
         self._users: dict[str, weakref.WeakSet[Watch]] = {}
         self._unused: dict[str, float] = {}  # since when nobody watches it
-        self._requests: dict[str, list[_PendingRequest]] = {}
         self._tasks = TaskOwner()
+        self._client = SubscriptionClient(network, self._tasks)
         self.validator = AnnouncementValidator(settings, clock, (*takers, self._take))
         network.serve(ANNOUNCE, self._serve_announce)
         network.on_membership_change(self._note_change)
@@ -195,7 +189,7 @@ class Watches:
         """Asks a replica, or another watcher, for a subscription; requests to one peer that come together travel
         together. Raises CallFailed, InvalidValue.
         """
-        reply = await self._ask(peer_id, self._request(follower))
+        reply = await self._client.subscribe(peer_id, self._request(follower))
         for server in reply.servers:
             self._network.add_addresses(server.peer_id, list(server.addresses))
         return reply
@@ -228,7 +222,7 @@ class Watches:
             if key_id in self._followers:
                 break  # it is watched again, and needs these subscriptions
             try:
-                await self._ask(peer_id, SubscriptionRequest(key_id, on_topic=False, ends=True))
+                await self._client.subscribe(peer_id, SubscriptionRequest(key_id, on_topic=False, ends=True))
             except (CallFailed, InvalidValue):
                 continue  # it ends by itself
 
@@ -283,64 +277,10 @@ class Watches:
                     nursery.start_soon(self._renew_at, peer_id, followers)
 
     async def _renew_at(self, peer_id: str, followers: list[Follower]) -> None:
-        requests = [self._request(follower) for follower in followers]
-        start = 0
-        while start < len(requests):
-            batch = requests[start : start + _fitting(requests[start:])]
-            try:
-                replies: list[SubscriptionReply | None] = [*await self._call(peer_id, batch)]
-            except (CallFailed, InvalidValue):
-                replies = [None] * len(batch)
-            for number, reply in enumerate(replies):
-                followers[start + number].renewed(peer_id, reply)
-                if number % APPLIED_AT_ONCE == 0:
-                    await trio.lowlevel.checkpoint()
-            start += len(batch)
+        def renewed(number: int, reply: SubscriptionReply | None) -> None:
+            followers[number].renewed(peer_id, reply)
 
-    async def _ask(self, peer_id: str, request: SubscriptionRequest) -> SubscriptionReply:
-        mine = _PendingRequest(request)
-        waiting = self._requests.get(peer_id)
-        if waiting is not None:
-            waiting.append(mine)
-        elif not self._tasks.is_open:
-            raise InvalidValue("this peer isn't open any more")
-        else:
-            self._requests[peer_id] = [mine]
-            self._tasks.start_soon(self._send_requests, peer_id)
-        await mine.done.wait()
-        assert mine.outcome is not None
-        return mine.outcome.unwrap()
-
-    async def _send_requests(self, peer_id: str) -> None:
-        await trio.lowlevel.checkpoint()  # until all who woke up at the same time have said what they want
-        try:
-            while self._requests[peer_id]:
-                waiting = self._requests[peer_id]
-                batch = waiting[: _fitting([each.request for each in waiting])]
-                del waiting[: len(batch)]
-                await self._send_batch(peer_id, batch)
-        finally:
-            for request in self._requests.pop(peer_id):
-                request.settle(outcome.Error(InvalidValue("this peer isn't open any more")))
-
-    async def _send_batch(self, peer_id: str, batch: list[_PendingRequest]) -> None:
-        failure: Exception = InvalidValue("cancelled")
-        replies: Sequence[SubscriptionReply] = ()
-        try:
-            replies = await self._call(peer_id, [each.request for each in batch])
-        except (CallFailed, InvalidValue) as error:
-            failure = error
-        finally:
-            for number, request in enumerate(batch):
-                request.settle(outcome.Value(replies[number]) if replies else outcome.Error(failure))
-
-    async def _call(self, peer_id: str, requests: Sequence[SubscriptionRequest]) -> Sequence[SubscriptionReply]:
-        """One reply per request. Raises CallFailed, InvalidValue."""
-        body = build(SubscribeBody(tuple(build(request) for request in requests)))
-        answer = parse(await self._network.call(peer_id, SUBSCRIBE, body, timeout=TIMEOUT), SubscribeAnswer)
-        if len(answer.replies) != len(requests):
-            raise InvalidValue(f"{len(answer.replies)} answers to {len(requests)} requests")
-        return answer.replies
+        await self._client.renew(peer_id, [self._request(follower) for follower in followers], renewed)
 
     async def _take(self, item: Item, source: str) -> bool:  # noqa: ARG002 - as `Taker` has it
         await trio.lowlevel.checkpoint()
@@ -367,16 +307,6 @@ class Watches:
             follower.note_members(members)
 
 
-def _fitting(requests: Sequence[SubscriptionRequest]) -> int:
-    """How many of the first requests fit into one call."""
-    size = 0
-    for number, request in enumerate(requests[:MAX_SUBSCRIPTIONS_IN_CALL]):
-        size += len(request.key_id.encode()) + REQUEST_OVERHEAD
-        if number and size > MAX_PAGE:
-            return number
-    return min(len(requests), MAX_SUBSCRIPTIONS_IN_CALL)
-
-
 def _check_id(resource_id: str) -> None:
     if not 0 < len(resource_id) <= MAX_ID:
         raise InvalidValue(f"a resource id has 1 to {MAX_ID} characters, not {len(resource_id)}")
@@ -384,19 +314,6 @@ def _check_id(resource_id: str) -> None:
         resource_id.encode()
     except UnicodeEncodeError as error:
         raise InvalidValue(f"a resource id is text: {error}") from error
-
-
-class _PendingRequest:
-    """A request for a subscription that is under way."""
-
-    def __init__(self, request: SubscriptionRequest) -> None:
-        self.request = request
-        self.done = trio.Event()
-        self.outcome: outcome.Outcome[SubscriptionReply] | None = None
-
-    def settle(self, result: outcome.Outcome[SubscriptionReply]) -> None:
-        self.outcome = result
-        self.done.set()
 
 
 def bound_read(read: Callable[..., Awaitable[ReadOutcome]]) -> Read:
