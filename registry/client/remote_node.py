@@ -55,6 +55,7 @@ from registry.service import RegistryService
 from registry.settings import RegistrySettings
 from registry.upkeep.schedule import ScheduleStatus
 
+IN_FLIGHT: Final = 256  # calls on one node; others wait. It serves 64 of a peer at a time, and queues as many as these
 GRACE: Final = 0.25  # seconds that a node's answer may take beyond the deadline that it was given
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -87,6 +88,7 @@ class RemoteNode:
         self._peer = peer
         self._addresses = list(dict.fromkeys(addresses))  # the one that answered last comes first
         self._peer_ids = {address: parse_peer_address(address)[1] for address in addresses}
+        self._places = {peer_id: trio.CapacityLimiter(IN_FLIGHT) for peer_id in self._peer_ids.values()}
         self._settings = settings
         self._clock = clock
 
@@ -226,13 +228,14 @@ class RemoteNode:
 
     async def _call_one(self, address: str, method: str, request: object, deadline: float) -> object:
         peer_id = self._peer_ids[address]
-        if self._peer.is_linked(peer_id):
-            try:
-                return await self._ask(peer_id, method, request, deadline)
-            except Unreachable:
-                pass  # the link was lost just now; perhaps the node was started anew
-        await self._peer.connect(address, timeout=max(deadline - trio.current_time(), 0.0))
-        return await self._ask(peer_id, method, request, deadline)
+        async with self._places[peer_id]:
+            if self._peer.is_linked(peer_id):
+                try:
+                    return await self._ask(peer_id, method, request, deadline)
+                except Unreachable:
+                    pass  # the link was lost just now; perhaps the node was started anew
+            await self._peer.connect(address, timeout=max(deadline - trio.current_time(), 0.0))
+            return await self._ask(peer_id, method, request, deadline)
 
     async def _ask(self, peer_id: str, method: str, request: object, deadline: float) -> object:
         left = max(deadline - trio.current_time(), 0.0)

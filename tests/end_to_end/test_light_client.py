@@ -52,6 +52,23 @@ async def test_calls_go_on_when_the_node_that_serves_them_is_frozen(own_network:
             os.kill(frozen.process_id, signal.SIGCONT)
 
 
+async def test_more_calls_than_a_node_takes_of_one_client_wait_within_their_deadline(network: Network) -> None:
+    async with connect(network.relay(), constants=Constants(DEFAULT_TIMEOUT=40_000)) as aqua:
+        resource_id, errors = await aqua.createResource("burst")
+        assert resource_id is not None, errors
+        done: list[bool] = []
+
+        async def ask() -> None:
+            records, errors = await aqua.resolveResource(resource_id, 1)
+            assert records == [], errors
+            done.append(True)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(600):  # 64 are served and 256 queued of one peer
+                nursery.start_soon(ask)
+        assert len(done) == 600
+
+
 async def test_a_client_renews_and_expires_by_the_rules_of_its_network(tmp_path: Path) -> None:
     rules = RegistrySettings(expired_age=4)
     settings = NodeSettings(registry=rules, upkeep=UpkeepSettings(renew=2))
