@@ -224,8 +224,10 @@ class MuxedConnection(IMuxedConn):
                 while True:
                     if (seconds := self._pause(self._peer)) > 0:
                         await trio.sleep(seconds)
-                    data = await pipe.receive()
-                    if not data:
+                    if session.behind:
+                        await trio.lowlevel.checkpoint()
+                        data = b""
+                    elif not (data := await pipe.receive()):
                         self._end(EndCode.LOST, "the peer closed the connection")
                         return
                     self._take_in(session.receive(data))

@@ -7,8 +7,9 @@ Rules:
 3. A peer has at most `MOST_INBOUND` streams open; further ones are reset. Of ours at most `MOST_UNANSWERED` wait for
    its first word: whoever drives the session opens none until then.
 4. What a peer makes us say, and doesn't read, is bounded by `MOST_ANSWERS`: then the session ends.
-5. Answers, pings and windows go before data. What is said on one stream keeps its order.
-6. A stream that ended both ways, or that was closed here, lives until its bytes are read and the peer ended its
+5. At most `MOST_FRAMES` are taken in at once, whatever their size: the rest when its driver comes back.
+6. Answers, pings and windows go before data. What is said on one stream keeps its order.
+7. A stream that ended both ways, or that was closed here, lives until its bytes are read and the peer ended its
    direction, but for at most two sweeps.
 """
 
@@ -31,6 +32,7 @@ MOST_INBOUND: Final = 256
 MOST_UNANSWERED: Final = 256
 MOST_UNREAD: Final = 4 * 1024 * 1024
 MOST_ANSWERS: Final = 64 * 1024
+MOST_FRAMES: Final = 512
 
 _HEADER: Final = struct.Struct("!BBHII")
 _HEADER_BYTES: Final = 12
@@ -155,6 +157,8 @@ class YamuxSession:
         """Bytes of all streams that came and weren't read."""
         self.waiting = 0
         """Bytes that are to be sent."""
+        self.behind = False
+        """Whether more came than was taken in: `receive(b"")` goes on."""
         self._opened: list[StreamState] = []
         self._answers = bytearray()
         self._frames: deque[bytes | memoryview] = deque()
@@ -315,14 +319,17 @@ class YamuxSession:
         if self._partial:
             data = self._partial + data
             self._partial = _NOTHING
-        position, end = 0, len(data)
+            self.behind = False
+        position, end, frames = 0, len(data), 0
         while position < end:
             if self._body_left:
                 position = self._receive_body(data, position, end, changed)
                 continue
-            if end - position < _HEADER_BYTES:
+            if end - position < _HEADER_BYTES or frames == MOST_FRAMES:
                 self._partial = data[position:]
+                self.behind = frames == MOST_FRAMES
                 break
+            frames += 1
             version, kind, flags, stream_id, value = _HEADER.unpack_from(data, position)
             position += _HEADER_BYTES
             self._receive_frame(version, kind, flags, stream_id, value, changed)

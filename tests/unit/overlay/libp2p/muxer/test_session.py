@@ -8,6 +8,7 @@ import pytest
 
 from overlay.libp2p.muxer.session import (
     MOST_ANSWERS,
+    MOST_FRAMES,
     MOST_INBOUND,
     MOST_PAYLOAD,
     MOST_UNREAD,
@@ -44,6 +45,13 @@ def listening() -> YamuxSession:
     return YamuxSession(initiator=False)
 
 
+def take_in(session: YamuxSession, received: bytes) -> None:
+    """Take in any number of frames."""
+    session.receive(received)
+    while session.behind:
+        session.receive(b"")
+
+
 def opened_by_peer(session: YamuxSession, stream_id: int = 1) -> StreamState:
     session.receive(frame(WINDOW_UPDATE, SYN, stream_id))
     [stream] = session.take_opened()
@@ -52,7 +60,7 @@ def opened_by_peer(session: YamuxSession, stream_id: int = 1) -> StreamState:
 
 def ended(session: YamuxSession, received: bytes) -> EndCode:
     with pytest.raises(SessionEnded) as caught:
-        session.receive(received)
+        take_in(session, received)
     return caught.value.code
 
 
@@ -141,11 +149,11 @@ def test_a_stream_in_frames_of_one_byte_costs_little_more_than_it_holds() -> Non
     opened_by_peer(session)
     received = data(1, b"x") * 5000
     for _ in range(40):
-        session.receive(received)
+        take_in(session, received)
     tracemalloc.start()
     try:
         for _ in range(10):
-            session.receive(received)
+            take_in(session, received)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -215,11 +223,23 @@ def test_pings_are_answered_before_data() -> None:
     assert not session.has_output
 
 
+def test_many_frames_are_taken_in_bit_by_bit() -> None:
+    session = listening()
+    stream = opened_by_peer(session)
+    session.receive(data(1, b"x") * (2 * MOST_FRAMES + 1) + frame(PING)[:5])
+    assert (stream.unread, session.behind) == (MOST_FRAMES, True)
+    session.receive(b"")
+    assert (stream.unread, session.behind) == (2 * MOST_FRAMES, True)
+    session.receive(frame(PING)[5:] + data(1, b"y"))
+    assert session.read(stream, EVERYTHING) == b"x" * (2 * MOST_FRAMES + 1) + b"y"
+    assert not session.behind
+
+
 def test_a_peer_that_reads_no_answers_is_left() -> None:
     session = listening()
     pings = frame(PING, SYN) * 1000
     for _ in range(MOST_ANSWERS // len(pings)):
-        session.receive(pings)
+        take_in(session, pings)
     assert ended(session, pings) is EndCode.UNREAD_ANSWERS
 
 
