@@ -84,6 +84,8 @@ class SessionEnded(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+        self.changed: list[StreamState] = []
+        """The streams of which something changed before."""
 
 
 def _nobody() -> None:
@@ -328,6 +330,14 @@ class YamuxSession:
     def receive(self, data: bytes) -> list[StreamState]:
         """Take in what came; the streams of which something changed. Raises `SessionEnded`."""
         changed: list[StreamState] = []
+        try:
+            self._receive(data, changed)
+        except SessionEnded as end:
+            end.changed = changed
+            raise
+        return changed
+
+    def _receive(self, data: bytes, changed: list[StreamState]) -> None:
         if self._partial:
             data = self._partial + data
             self._partial = _NOTHING
@@ -347,7 +357,6 @@ class YamuxSession:
             self._receive_frame(version, kind, flags, stream_id, value, changed)
         if len(self._answers) + self._headers > MOST_ANSWERS:
             raise SessionEnded(EndCode.UNREAD_ANSWERS, "the peer doesn't read what it makes us say")
-        return changed
 
     def _receive_frame(
         self, version: int, kind: int, flags: int, stream_id: int, value: int, changed: list[StreamState]

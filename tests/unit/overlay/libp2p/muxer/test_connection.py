@@ -203,6 +203,26 @@ async def test_a_cut_connection_is_told_as_such_after_what_came() -> None:
             await connection.accept_stream()
 
 
+@pytest.mark.parametrize(("flags", "told"), [(RST, MuxedStreamReset), (FIN, MuxedStreamEOF)])
+async def test_who_waits_on_a_stream_that_ends_right_before_the_connection_is_woken(
+    flags: int, told: type[Exception]
+) -> None:
+    async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
+        await peer.send(frame(WINDOW_UPDATE, SYN, 1))
+        stream = await connection.accept_stream()
+        await stream.close_write()
+
+        async def read() -> None:
+            with pytest.raises(told):
+                await stream.read()
+
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await peer.send(frame(WINDOW_UPDATE, flags, 1) + frame(GO_AWAY))
+            await connection.event_closed.wait()
+
+
 async def test_an_end_in_order_is_told_as_an_end() -> None:
     async with connected() as (here, there):
         stream = await here.open_stream()
