@@ -224,8 +224,10 @@ class MuxedConnection(IMuxedConn):
                 while True:
                     if (seconds := self._pause(self._peer)) > 0:
                         await trio.sleep(seconds)
-                    data = await pipe.receive()
-                    if not data:
+                    if session.behind:
+                        await trio.lowlevel.checkpoint()
+                        data = b""
+                    elif not (data := await pipe.receive()):
                         self._end(EndCode.LOST, "the peer closed the connection")
                         return
                     self._take_in(session.receive(data))
@@ -235,6 +237,8 @@ class MuxedConnection(IMuxedConn):
                         self._wake_writer()
         except SessionEnded as error:
             self._end(error.code, error.text)
+            for state in error.changed:  # of which some are in the session no more
+                state.on_change()
         except Exception as error:  # whatever libp2p raises, it ended the connection
             self._end(EndCode.LOST, f"reading failed: {error!r}"[:200])
 
@@ -315,7 +319,10 @@ class MuxedConnection(IMuxedConn):
                 log.debug("closing a connection failed", peer_id=self._peer, error=repr(error)[:200])
         self.event_closed.set()
         if self.on_close is not None:
-            await self.on_close()
+            try:
+                await self.on_close()
+            except Exception as error:  # of libp2p's, which would end the host
+                log.warning("libp2p failed to close a connection", peer_id=self._peer, error=repr(error)[:200])
 
     def _give_way(self) -> None:
         self._end(EndCode.MEMORY, "memory is short, and most of it is unread of this peer")

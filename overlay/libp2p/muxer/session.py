@@ -2,13 +2,16 @@
 
 Rules:
 1. A peer may send 256 KiB on a stream before we read; more ends the session. What was read is told with what is sent
-   anyway, from a quarter of the window on, and by itself from half of it on.
+   anyway, from a quarter of the window on, and by itself from three eighths of it on. Each time that a whole window was
+   read, and nothing waits, the window doubles, so that long ways don't slow down what is read as it comes; all streams
+   together have at most `MOST_GROWTH` more that way.
 2. What nobody read costs at most `MOST_UNREAD` in a session: beyond it the stream with most of it is reset.
 3. A peer has at most `MOST_INBOUND` streams open; further ones are reset. Of ours at most `MOST_UNANSWERED` wait for
    its first word: whoever drives the session opens none until then.
 4. What a peer makes us say, and doesn't read, is bounded by `MOST_ANSWERS`: then the session ends.
-5. Answers, pings and windows go before data. What is said on one stream keeps its order.
-6. A stream that ended both ways, or that was closed here, lives until its bytes are read and the peer ended its
+5. At most `MOST_FRAMES` are taken in at once, whatever their size: the rest when its driver comes back.
+6. Answers, pings and windows go before data. What is said on one stream keeps its order.
+7. A stream that ended both ways, or that was closed here, lives until its bytes are read and the peer ended its
    direction, but for at most two sweeps.
 """
 
@@ -22,7 +25,10 @@ from typing import Final
 
 PROTOCOL_ID: Final = "/yamux/1.0.0"
 WINDOW: Final = 256 * 1024
-"""Bytes that each side may send on a stream at first, and we let the peer have at any time."""
+"""Bytes that each side may send on a stream at first."""
+
+MOST_GROWTH: Final = 2 * 1024 * 1024
+"""Bytes by which the windows of all streams of a session may grow together."""
 
 MOST_PAYLOAD: Final = 64 * 1024 - 12
 """Bytes of data in a frame of ours."""
@@ -31,6 +37,7 @@ MOST_INBOUND: Final = 256
 MOST_UNANSWERED: Final = 256
 MOST_UNREAD: Final = 4 * 1024 * 1024
 MOST_ANSWERS: Final = 64 * 1024
+MOST_FRAMES: Final = 512
 
 _HEADER: Final = struct.Struct("!BBHII")
 _HEADER_BYTES: Final = 12
@@ -38,8 +45,6 @@ _DATA, _WINDOW, _PING, _GO_AWAY = range(4)
 _SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
 _ENDS: Final = _FIN | _RST
 _LARGEST_WINDOW: Final = 0xFFFFFFFF
-_TOLD_ALONG: Final = WINDOW // 4
-_TOLD_ALONE: Final = WINDOW // 2
 _SMALL: Final = 512  # bytes; smaller pieces are joined, lest each costs more than it holds
 _JOINED: Final = 4096  # bytes up to which pieces are joined
 _NOTHING: Final = b""
@@ -79,6 +84,8 @@ class SessionEnded(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+        self.changed: list[StreamState] = []
+        """The streams of which something changed before."""
 
 
 def _nobody() -> None:
@@ -91,7 +98,9 @@ class StreamState:
     __slots__ = (
         "_chunks",
         "_credit",
+        "_growth",
         "_left",
+        "_read",
         "_start",
         "_swept",
         "answered",
@@ -131,6 +140,8 @@ class StreamState:
         self._chunks: deque[bytes | bytearray] = deque()
         self._start = 0  # of the first chunk: what was read of it
         self._credit = 0  # bytes read and not told yet
+        self._growth = 0  # of its window
+        self._read = 0  # bytes, since it grew
         self._left = False
         self._swept = False
 
@@ -155,12 +166,15 @@ class YamuxSession:
         """Bytes of all streams that came and weren't read."""
         self.waiting = 0
         """Bytes that are to be sent."""
+        self.behind = False
+        """Whether more came than was taken in: `receive(b"")` goes on."""
         self._opened: list[StreamState] = []
         self._answers = bytearray()
         self._frames: deque[bytes | memoryview] = deque()
         self._headers = 0  # bytes of frames without data among `_frames`
         self._owing: dict[int, StreamState] = {}
         self._must_tell = False  # a window that is told by itself
+        self._growth = 0  # of all windows
         self._partial = _NOTHING
         self._body: StreamState | None = None
         self._body_left = 0
@@ -214,9 +228,11 @@ class YamuxSession:
         self.unread -= count
         if not stream.peer_finished:
             stream._credit += count
-            if stream._credit >= _TOLD_ALONG:
+            stream._read += count
+            told_along = (WINDOW + stream._growth) // 4
+            if stream._credit >= told_along:
                 self._owing[stream.id] = stream
-                self._must_tell = self._must_tell or stream._credit >= _TOLD_ALONE
+                self._must_tell = self._must_tell or 2 * stream._credit >= 3 * told_along
         elif stream.finished and not stream.unread:
             self._forget(stream)
         return data
@@ -271,6 +287,8 @@ class YamuxSession:
         """What is to be sent now: about `most` bytes of data at most, after all that goes before them."""
         for stream in self._owing.values():
             if not stream.forgotten and not stream.peer_finished:
+                if stream._read >= WINDOW + stream._growth and not stream.unread:
+                    self._grow(stream)
                 self._answer(_WINDOW, 0, stream.id, stream._credit)
                 stream.window += stream._credit
                 stream._credit = 0
@@ -312,23 +330,33 @@ class YamuxSession:
     def receive(self, data: bytes) -> list[StreamState]:
         """Take in what came; the streams of which something changed. Raises `SessionEnded`."""
         changed: list[StreamState] = []
+        try:
+            self._receive(data, changed)
+        except SessionEnded as end:
+            end.changed = changed
+            raise
+        return changed
+
+    def _receive(self, data: bytes, changed: list[StreamState]) -> None:
         if self._partial:
             data = self._partial + data
             self._partial = _NOTHING
-        position, end = 0, len(data)
+            self.behind = False
+        position, end, frames = 0, len(data), 0
         while position < end:
             if self._body_left:
                 position = self._receive_body(data, position, end, changed)
                 continue
-            if end - position < _HEADER_BYTES:
+            if end - position < _HEADER_BYTES or frames == MOST_FRAMES:
                 self._partial = data[position:]
+                self.behind = frames == MOST_FRAMES
                 break
+            frames += 1
             version, kind, flags, stream_id, value = _HEADER.unpack_from(data, position)
             position += _HEADER_BYTES
             self._receive_frame(version, kind, flags, stream_id, value, changed)
         if len(self._answers) + self._headers > MOST_ANSWERS:
             raise SessionEnded(EndCode.UNREAD_ANSWERS, "the peer doesn't read what it makes us say")
-        return changed
 
     def _receive_frame(
         self, version: int, kind: int, flags: int, stream_id: int, value: int, changed: list[StreamState]
@@ -370,7 +398,7 @@ class YamuxSession:
         return position + count
 
     def _receive_data(self, stream: StreamState | None, flags: int, length: int, changed: list[StreamState]) -> None:
-        if length > WINDOW or (stream is not None and length > stream.window):
+        if length > (WINDOW + MOST_GROWTH if stream is None else stream.window):
             raise SessionEnded(EndCode.WINDOW_EXCEEDED, "the peer sent more than it may")
         if stream is None or stream.peer_finished:  # it was on its way when the stream ended here
             self._body, self._body_left, self._body_ends = None, length, 0
@@ -427,6 +455,13 @@ class YamuxSession:
         self._headers += _HEADER_BYTES
         self.waiting += _HEADER_BYTES
 
+    def _grow(self, stream: StreamState) -> None:
+        growth = min(WINDOW + stream._growth, MOST_GROWTH - self._growth)
+        stream._growth += growth
+        stream._credit += growth
+        stream._read = 0
+        self._growth += growth
+
     def _note_answered(self, stream: StreamState) -> None:
         stream.answered = True
         self.unanswered -= 1
@@ -443,6 +478,7 @@ class YamuxSession:
             stream.forgotten = True
             del self.streams[stream.id]
             self._owing.pop(stream.id, None)
+            self._growth -= stream._growth
             if stream.inbound:
                 self.inbound -= 1
             elif not stream.answered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from libp2p.abc import IMuxedStream
@@ -14,6 +14,8 @@ from overlay.libp2p.muxer.session import StreamState
 
 if TYPE_CHECKING:
     from overlay.libp2p.muxer.connection import MuxedConnection
+
+_AT_A_STRETCH: Final = 16  # reads and writes of a stream after which other tasks run at last
 
 
 class MuxedStream(IMuxedStream):
@@ -29,6 +31,7 @@ class MuxedStream(IMuxedStream):
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         self._writing = False
+        self._uses = 0
         state.on_change = self._wake
 
     async def read(self, n: int | None = None) -> bytes:
@@ -37,7 +40,7 @@ class MuxedStream(IMuxedStream):
         Raises `MuxedStreamEOF` at the end, `MuxedStreamReset` when the stream was reset or the connection ended. What
         came before the connection ended can still be read.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._take_part()
         if n == 0:
             return b""
         state = self._state
@@ -59,10 +62,12 @@ class MuxedStream(IMuxedStream):
         Raises `MuxedStreamReset`, `MuxedStreamClosed` after `close_write`, and `MuxedStreamError` when the peer lets
         us write nothing for the connection's `write_timeout`. When cancelled, a part of it was passed on.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._take_part()
         while self._writing:  # one after the other, so that nobody's bytes are cut in two
             await self._writers.park()
         self._check_writable()
+        if type(data) is not bytes:
+            data = bytes(data)  # it may be sent later
         connection = self._connection
         if not connection.crowded:
             sent = self._session.send(self._state, data)
@@ -119,6 +124,14 @@ class MuxedStream(IMuxedStream):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _take_part(self) -> None:
+        """Let other tasks run now and then: neither a read nor a write has to wait where the peer is quick."""
+        self._uses += 1
+        if self._uses % _AT_A_STRETCH:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def _write_slowly(self, rest: memoryview) -> None:
         connection, state = self._connection, self._state

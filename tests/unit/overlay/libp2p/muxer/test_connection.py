@@ -16,6 +16,7 @@ from libp2p.stream_muxer.exceptions import (
 from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
 
 from overlay.identity import Identity
+from overlay.libp2p.muxer.connection import MuxedConnection
 from overlay.libp2p.muxer.session import MOST_UNANSWERED, WINDOW, EndCode
 from overlay.libp2p.muxer.stream import MuxedStream
 from overlay.limits.fair_quota import FairQuota
@@ -202,6 +203,26 @@ async def test_a_cut_connection_is_told_as_such_after_what_came() -> None:
             await connection.accept_stream()
 
 
+@pytest.mark.parametrize(("flags", "told"), [(RST, MuxedStreamReset), (FIN, MuxedStreamEOF)])
+async def test_who_waits_on_a_stream_that_ends_right_before_the_connection_is_woken(
+    flags: int, told: type[Exception]
+) -> None:
+    async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
+        await peer.send(frame(WINDOW_UPDATE, SYN, 1))
+        stream = await connection.accept_stream()
+        await stream.close_write()
+
+        async def read() -> None:
+            with pytest.raises(told):
+                await stream.read()
+
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await peer.send(frame(WINDOW_UPDATE, flags, 1) + frame(GO_AWAY))
+            await connection.event_closed.wait()
+
+
 async def test_an_end_in_order_is_told_as_an_end() -> None:
     async with connected() as (here, there):
         stream = await here.open_stream()
@@ -375,3 +396,31 @@ async def test_when_memory_is_short_the_peer_with_most_unread_bytes_loses_its_co
         assert greedy[0].session.unread == 0
         assert modest[0].ended is honest[0].ended is None
         assert budget.of(peers[0]) == 0
+
+
+async def test_many_greedy_peers_take_no_more_than_the_budget_and_a_modest_one_is_served() -> None:
+    budget = FairQuota(4096 * KIB, 1024 * KIB)
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        modest, peer = await stack.enter_async_context(
+            with_peer_by_hand(budget=budget, peer=Identity.generate().peer_id)
+        )
+        await peer.send(frame(WINDOW_UPDATE, SYN, 1))
+        stream = await modest.accept_stream()
+        nursery.start_soon(read_exactly, stream, 200 * KIB)
+        greedy: list[MuxedConnection] = []
+        for _ in range(40):
+            connection, attacker = await stack.enter_async_context(
+                with_peer_by_hand(budget=budget, peer=Identity.generate().peer_id)
+            )
+            greedy.append(connection)
+            with suppress(trio.BrokenResourceError):
+                for number in (1, 3, 5, 7):
+                    await attacker.send(data(number, bytes(250 * KIB), SYN))
+            await peer.send(data(1, bytes(5 * KIB)))
+            held = sum(connection.session.unread for connection in greedy)
+            assert budget.total <= 4096 * KIB
+            assert held <= 4096 * KIB + len(greedy) * 16 * KIB
+        assert modest.ended is None
+        ended = [connection.ended.code for connection in greedy if connection.ended is not None]
+    assert set(ended) == {EndCode.MEMORY}
+    assert len(ended) >= 24

@@ -8,6 +8,8 @@ import pytest
 
 from overlay.libp2p.muxer.session import (
     MOST_ANSWERS,
+    MOST_FRAMES,
+    MOST_GROWTH,
     MOST_INBOUND,
     MOST_PAYLOAD,
     MOST_UNREAD,
@@ -44,6 +46,13 @@ def listening() -> YamuxSession:
     return YamuxSession(initiator=False)
 
 
+def take_in(session: YamuxSession, received: bytes) -> None:
+    """Take in any number of frames."""
+    session.receive(received)
+    while session.behind:
+        session.receive(b"")
+
+
 def opened_by_peer(session: YamuxSession, stream_id: int = 1) -> StreamState:
     session.receive(frame(WINDOW_UPDATE, SYN, stream_id))
     [stream] = session.take_opened()
@@ -52,7 +61,7 @@ def opened_by_peer(session: YamuxSession, stream_id: int = 1) -> StreamState:
 
 def ended(session: YamuxSession, received: bytes) -> EndCode:
     with pytest.raises(SessionEnded) as caught:
-        session.receive(received)
+        take_in(session, received)
     return caught.value.code
 
 
@@ -95,10 +104,10 @@ def test_a_frame_larger_than_any_window_is_refused_before_it_came() -> None:
     session = listening()
     opened_by_peer(session)
     assert ended(session, frame(DATA, 0, 1, WINDOW + 1)) is EndCode.WINDOW_EXCEEDED
-    assert ended(listening(), frame(DATA, 0, 77, WINDOW + 1)) is EndCode.WINDOW_EXCEEDED
+    assert ended(listening(), frame(DATA, 0, 77, WINDOW + MOST_GROWTH + 1)) is EndCode.WINDOW_EXCEEDED
 
 
-def test_what_was_read_is_told_along_from_a_quarter_on_and_alone_from_half_on() -> None:
+def test_what_was_read_is_told_along_from_a_quarter_on_and_alone_from_three_eighths_on() -> None:
     session = listening()
     stream = opened_by_peer(session)
     session.take_output(EVERYTHING)
@@ -110,10 +119,40 @@ def test_what_was_read_is_told_along_from_a_quarter_on_and_alone_from_half_on() 
     assert not session.has_output
     session.ping()
     assert output(session) == [Sent(PING, SYN, 0, 2), Sent(WINDOW_UPDATE, 0, 1, WINDOW // 4)]
-    assert session.read(stream, WINDOW) == bytes(WINDOW * 3 // 4)
+    assert session.read(stream, WINDOW * 3 // 8) == bytes(WINDOW * 3 // 8)
     assert session.has_output
-    assert output(session) == [Sent(WINDOW_UPDATE, 0, 1, WINDOW * 3 // 4)]
-    assert stream.window == WINDOW
+    assert output(session) == [Sent(WINDOW_UPDATE, 0, 1, WINDOW * 3 // 8)]
+    assert stream.window == WINDOW * 5 // 8
+
+
+def fill_and_read(session: YamuxSession, stream: StreamState, *, leave: int = 0) -> None:
+    """Have the peer use its whole window, and read it but for some bytes."""
+    session.receive(data(stream.id, bytes(stream.window)))
+    session.read(stream, stream.unread - leave)
+    session.take_output(EVERYTHING)
+
+
+def test_the_window_of_what_is_read_as_it_comes_grows_up_to_a_bound_for_all_streams() -> None:
+    session = listening()
+    one, other = opened_by_peer(session, 1), opened_by_peer(session, 3)
+    windows = []
+    for _ in range(5):
+        fill_and_read(session, one)
+        windows.append(one.window // WINDOW)
+    assert windows == [2, 4, 8, 9, 9]
+    fill_and_read(session, other)
+    assert other.window == WINDOW
+    session.receive(frame(WINDOW_UPDATE, RST, 1))
+    fill_and_read(session, other)
+    assert other.window == 2 * WINDOW
+
+
+def test_the_window_of_what_waits_to_be_read_stays() -> None:
+    session = listening()
+    stream = opened_by_peer(session)
+    for _ in range(5):
+        fill_and_read(session, stream, leave=1)
+        assert stream.unread + stream.window == WINDOW
 
 
 def test_the_peers_window_is_kept_and_frames_are_bounded() -> None:
@@ -141,11 +180,11 @@ def test_a_stream_in_frames_of_one_byte_costs_little_more_than_it_holds() -> Non
     opened_by_peer(session)
     received = data(1, b"x") * 5000
     for _ in range(40):
-        session.receive(received)
+        take_in(session, received)
     tracemalloc.start()
     try:
         for _ in range(10):
-            session.receive(received)
+            take_in(session, received)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -215,11 +254,23 @@ def test_pings_are_answered_before_data() -> None:
     assert not session.has_output
 
 
+def test_many_frames_are_taken_in_bit_by_bit() -> None:
+    session = listening()
+    stream = opened_by_peer(session)
+    session.receive(data(1, b"x") * (2 * MOST_FRAMES + 1) + frame(PING)[:5])
+    assert (stream.unread, session.behind) == (MOST_FRAMES, True)
+    session.receive(b"")
+    assert (stream.unread, session.behind) == (2 * MOST_FRAMES, True)
+    session.receive(frame(PING)[5:] + data(1, b"y"))
+    assert session.read(stream, EVERYTHING) == b"x" * (2 * MOST_FRAMES + 1) + b"y"
+    assert not session.behind
+
+
 def test_a_peer_that_reads_no_answers_is_left() -> None:
     session = listening()
     pings = frame(PING, SYN) * 1000
     for _ in range(MOST_ANSWERS // len(pings)):
-        session.receive(pings)
+        take_in(session, pings)
     assert ended(session, pings) is EndCode.UNREAD_ANSWERS
 
 
