@@ -28,7 +28,7 @@ from registry.client.light import open_light_client
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, RecordMetadata
 from registry.node import DATABASE
-from registry.replica.tombstone_limit import TombstoneLimit
+from registry.replica.sender_limits import SenderLimits
 from registry.service import RegistryService
 from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Transaction, open_store
@@ -123,7 +123,7 @@ async def longest_wait(folder: Path, expired: int) -> None:
     fill(path, expired, now - 100 * 86_400)
     rules = RegistrySettings()
     async with open_store(path) as store:
-        service = RegistryService(store, peer_id, CurrentSettings(rules), TombstoneLimit(peer_id, rules))
+        service = RegistryService(store, peer_id, CurrentSettings(rules), SenderLimits(peer_id, rules))
         for name in ("nothing", f"{expired} records and their {expired // PER_RESOURCE} keys"):
             waits: list[float] = []
             began = time.perf_counter()

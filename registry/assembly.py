@@ -37,8 +37,8 @@ from registry.replica.catch_up import CatchUp
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest
 from registry.replica.replica import Replica
+from registry.replica.sender_limits import SenderLimits
 from registry.replica.takeover import Takeover
-from registry.replica.tombstone_limit import TombstoneLimit
 from registry.replica.weights import Weights
 from registry.replication import ReplicationScheduler
 from registry.replication.anti_entropy import AntiEntropy
@@ -91,11 +91,11 @@ async def assembled(
     `starts_network`: this node was told of no other one, so there is nobody from whom it could have missed anything.
     """
     rules = settings.registry
-    current, tombstone_limit = CurrentSettings(rules), TombstoneLimit(identity.peer_id, rules)
-    service = RegistryService(store, identity.peer_id, current, tombstone_limit)
+    current, sender_limits = CurrentSettings(rules), SenderLimits(identity.peer_id, rules)
+    service = RegistryService(store, identity.peer_id, current, sender_limits)
     weights = Weights(settings.weights)
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
-    ingest = Ingest(network, store, current, tombstone_limit, weights, clock)
+    ingest = Ingest(network, store, current, sender_limits, weights, clock)
     is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts()))
     catch_up = CatchUp(is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)

@@ -20,7 +20,7 @@ class Kind(Enum):
     CLOCK = "clock"
     """The two peers' clocks differ; later may work."""
     DISK = "disk"
-    """The peer's disk failed; later may work."""
+    """The peer's disk failed, or is full; later may work."""
     LOAD = "load"
     """The peer has too much to do; later may work."""
     NETWORK = "network"
@@ -43,6 +43,7 @@ class Code(StrEnum):
     UNKNOWN_KIND = "unknown-kind"
     INTERNAL = "internal"
     STORAGE = "storage"
+    DISK_FULL = "disk-full"
     NODE_UNAVAILABLE = "node-unavailable"
     NOT_CONNECTED = "not-connected"
     STOPPING = "stopping"
@@ -105,6 +106,7 @@ _KINDS: Final[dict[Code, Kind]] = {
     Code.UNKNOWN_KIND: Kind.ASKED,
     Code.INTERNAL: Kind.ASKED,
     Code.STORAGE: Kind.DISK,
+    Code.DISK_FULL: Kind.DISK,
     Code.NODE_UNAVAILABLE: Kind.NETWORK,
     Code.NOT_CONNECTED: Kind.NETWORK,
     Code.STOPPING: Kind.ASKED,

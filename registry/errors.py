@@ -135,6 +135,15 @@ class RateExceeded(QuotaExceeded):
     code = Code.RATE_EXCEEDED
 
 
+class DiskFull(QuotaExceeded):
+    """Ours: the disk's budget is full, and nobody who takes more has to give way; later there may be room."""
+
+    code = Code.DISK_FULL
+
+    def __init__(self, budget: int) -> None:
+        super().__init__(f"this peer's disk budget of {budget} bytes is full")
+
+
 class InvalidTimestampTetraplet(RegistryRefusal):
     """In the particle path: the time isn't this host's."""
 

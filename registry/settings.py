@@ -49,6 +49,10 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Records of other hosts that a node stores under one key (original: 32)."""
     records_per_issuer: int = 32
     """Of those, records by one issuer."""
+    slots_per_key: int = 4_096
+    """Slots under one key, ended ones included, of which there is one per record that ever was; of strangers."""
+    slots_per_issuer: int = 512
+    """Of those, slots of one issuer: so many different hosts within the lifetime of a tombstone. The owner has all."""
     keys_per_owner: int = 10_000
     """Keys and key tombstones of one owner that a node stores; its own are exempt."""
     tombstones_per_key: int = 1_024
@@ -58,7 +62,13 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     tombstone_burst: int = 10_000
     """Such tombstones at once: what a neighbour has for a peer that was away."""
     max_disk_bytes: int = 2**30
-    """Bytes of the database, beyond which a node refuses what is new to it; updates still get in."""
+    """Bytes of the database, beyond which what makes it grow is refused, unless somebody who has more gives way."""
+    disk_share: float = 1 / 4
+    """Part of `max_disk_bytes` that one stranger may have, as owner and issuer; peers with a weight aren't bound."""
+    assured_share: float = 1 / 256
+    """Part of `max_disk_bytes` of which nothing gives way to other strangers; more of it leaves less to newcomers."""
+    sender_share: float = 1 / 16
+    """Part of `max_disk_bytes` by which one sender may make a database grow a day that is more than half full."""
     max_value: int = 65_536
     """Bytes of a record's value."""
     max_label: int = 4_096

@@ -28,11 +28,12 @@ class TokenBuckets:
         self._most_spent = burst + debt
         self._spent: LRUCache[Hashable, tuple[float, float]] = LRUCache(_TRACKED)  # tokens spent, and when
 
-    def take(self, source: Hashable, now: float) -> bool:
-        """Take one token of a source; False when it has none."""
+    def take(self, source: Hashable, now: float, amount: float = 1.0) -> bool:
+        """Take so many tokens of a source; False when it has fewer."""
         spent, since = self._spent_until(source, now)
-        is_granted = spent + 1 <= self._burst
-        self._spent[source] = (spent + 1 if is_granted else min(spent + 1, max(self._most_spent, spent))), since
+        is_granted = spent + amount <= self._burst
+        most = spent + amount
+        self._spent[source] = (most if is_granted else min(most, max(self._most_spent, spent))), since
         return is_granted
 
     def debt(self, source: Hashable, now: float) -> float:

@@ -31,8 +31,8 @@ from registry.replica.catch_up import CatchUp
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest
 from registry.replica.replica import Replica
+from registry.replica.sender_limits import SenderLimits
 from registry.replica.takeover import Takeover
-from registry.replica.tombstone_limit import TombstoneLimit
 from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings, UpkeepSettings
 from registry.storage import Store, open_store
@@ -89,7 +89,7 @@ async def open_light_client(
             raise InvalidValue(str(error)) from error
         except OverlayError as error:
             raise NodeUnavailable(str(error)) from error
-        limit = TombstoneLimit(identity.peer_id, rules)
+        limit = SenderLimits(identity.peer_id, rules)
         # Takes only what this client owns or hosts.
         ingest = Ingest(peer, store, CurrentSettings(rules), limit, Weights({}), clock)
         takeover = Takeover(peer, rules.neighbourhood_size)

@@ -20,7 +20,7 @@ from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
 from registry.replica import rules
-from registry.replica.tombstone_limit import TombstoneLimit
+from registry.replica.sender_limits import SenderLimits
 from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Store, Transaction
@@ -34,14 +34,14 @@ class Ingest:
         network: Network,
         store: Store,
         settings: CurrentSettings,
-        tombstone_limit: TombstoneLimit,
+        sender_limits: SenderLimits,
         weights: Weights,
         clock: Clock,
     ) -> None:
         self._network = network
         self._store = store
         self._settings = settings
-        self._tombstone_limit = tombstone_limit
+        self._sender_limits = sender_limits
         self._weights = weights
         self._clock = clock
 
@@ -169,9 +169,10 @@ class Ingest:
         self, transaction: Transaction, item: Item, source: str, now: int, moment: float, *, keyless: bool
     ) -> ErrorInfo | None:
         try:
+            self._sender_limits.check(transaction, item.key_or_tombstone, source, moment)
             self._store_key_or_tombstone(transaction, item, now)
             if item.state is not None:
-                self._tombstone_limit.check(transaction, item.state, source, moment)
+                self._sender_limits.check(transaction, item.state, source, moment)
                 rules.put_state(
                     transaction,
                     item.state,
@@ -187,9 +188,9 @@ class Ingest:
 
     def _store_key_or_tombstone(self, transaction: Transaction, item: Item, now: int) -> None:
         key_or_tombstone, here = item.key_or_tombstone, self._network.peer_id
-        if isinstance(key_or_tombstone, KeyTombstone):
-            rules.put_key_tombstone(transaction, key_or_tombstone, here, self.settings, now)
-            return
         weight = self._weights.of(key_or_tombstone.owner_peer_id)
+        if isinstance(key_or_tombstone, KeyTombstone):
+            rules.put_key_tombstone(transaction, key_or_tombstone, here, self.settings, now, weight)
+            return
         store = rules.republish_key if item.state is not None else rules.register_key
         store(transaction, key_or_tombstone, weight, here, self.settings, now)

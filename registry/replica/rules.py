@@ -6,14 +6,13 @@ the original's faults 4, 5, 11 and 12):
 
 - a key replaces an older one; a state replaces a smaller one of its slot; an identical one is a success;
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
-- at the limit, only a greater weight evicts the lightest record;
+- places under a key are shared between issuers (`registry.replica.shares`);
 - a key tombstone ends keys and states up to its second, those that come later too;
-- quotas bind what is new to this node: an update of what it stores, and a tombstone that ends a stored record, get in.
+- what makes the database grow, updates too, needs room (`registry.replica.disk`); what shrinks it always gets in, such
+  as a tombstone that ends a stored record.
 """
 
 from __future__ import annotations
-
-from typing import Final
 
 from registry.errors import (
     KeyAlreadyExistsNewerTimestamp,
@@ -24,14 +23,15 @@ from registry.errors import (
     ValuesLimitExceeded,
 )
 from registry.model import history
-from registry.model.service_results import ClearExpiredResult, EvictStaleItem
-from registry.model.values import Key, KeyTombstone, Record, Slot, State, Tombstone, digest_of
+from registry.model.service_results import EvictStaleItem
+from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
+from registry.replica.collecting import long_before
+from registry.replica.disk import Growth, take_room
+from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
 from registry.settings import RegistrySettings
-from registry.storage.transaction import Transaction
-
-COLLECTED_AT_ONCE: Final = 32  # expired rows
-MAX_SLOTS: Final = 4096  # under one key, ended ones included, of which there is one per record that ever was
+from registry.storage.database import ROW_BYTES
+from registry.storage.transaction import NOTHING_ENDED, StoredState, Transaction
 
 
 def register_key(
@@ -39,7 +39,7 @@ def register_key(
 ) -> bool:
     """Stores a key; False when it is there already.
 
-    Raises KeyAlreadyExistsNewerTimestamp, KeyRemoved, QuotaExceeded.
+    Raises KeyAlreadyExistsNewerTimestamp, KeyRemoved, QuotaExceeded, DiskFull.
     """
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() > key.order():
@@ -55,7 +55,7 @@ def republish_key(
 ) -> bool:
     """Stores a key unless a greater or the same one is there, or it was removed; whether it did.
 
-    Weights are kept (docs/design.md, original's fault 5). Raises QuotaExceeded.
+    Weights are kept (docs/design.md, original's fault 5). Raises QuotaExceeded, DiskFull.
     """
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() >= key.order():
@@ -65,35 +65,52 @@ def republish_key(
         return False
     if stored is None and key_tombstone is None:
         _check_owner_quota(transaction, key.owner_peer_id, host_peer_id, settings)
-        _check_space(transaction, settings)
+    grown = _size(key) - (_size(stored.key) if stored else 0)
+    take_room(transaction, Growth(key.owner_peer_id, weight, key.id, grown), host_peer_id, settings, now)
     transaction.put_key(key, now, weight)
     transaction.note(history.of_key(key, history.RENEWED if stored else history.STORED, now))
     return True
 
 
 def put_key_tombstone(
-    transaction: Transaction, key_tombstone: KeyTombstone, host_peer_id: str, settings: RegistrySettings, now: int
+    transaction: Transaction,
+    key_tombstone: KeyTombstone,
+    host_peer_id: str,
+    settings: RegistrySettings,
+    now: int,
+    weight: int = 0,
 ) -> bool:
-    """Stores a key tombstone, and deletes what it kills; False when that has been done. Raises QuotaExceeded."""
+    """Stores a key tombstone, and deletes what it kills; False when that has been done. `weight`: its owner's.
+
+    Raises QuotaExceeded, DiskFull.
+    """
     key_id = key_tombstone.key_id
     known = transaction.key_tombstone(key_id)
     if known is not None and known.order() >= key_tombstone.order():
         return False
     stored = transaction.key(key_id)
+    killed = [item for item in transaction.states(key_id) if key_tombstone.kills(item.state)]
+    kills_key = stored is not None and key_tombstone.kills_key(stored.key)
+    victims = [transaction.victim_of_key_tombstone(key_id), *(_last_ended(item) for item in killed)]
+    grown = _size(key_tombstone) - (_size(known) if known else 0) - sum(_size(item.state) for item in killed)
+    if stored is not None and kills_key:
+        victims.append(stored.key.timestamp_created)
+        grown -= _size(stored.key)
     if stored is None and known is None:
         _check_owner_quota(transaction, key_tombstone.owner_peer_id, host_peer_id, settings)
-        _check_space(transaction, settings)
-    transaction.put_key_tombstone(key_tombstone)
-    if stored is not None and key_tombstone.kills_key(stored.key):
+    victim = max(victims)
+    growth = Growth(key_tombstone.owner_peer_id, weight, key_id, grown, may_push=victim != NOTHING_ENDED)
+    take_room(transaction, growth, host_peer_id, settings, now)
+    transaction.put_key_tombstone(key_tombstone, weight, victim)
+    if stored is not None and kills_key:
         transaction.remove_key(key_id)
         transaction.note(
             history.of_key(stored.key, history.REMOVED, now, f"by its owner {key_tombstone.owner_peer_id}")
         )
-    for state in [item.state for item in transaction.states(key_id)]:
-        if key_tombstone.kills(state):
-            transaction.remove_state(state.slot)
-            if isinstance(state, Record):
-                transaction.note(history.of_slot(state.slot, history.REMOVED, now, "with its resource, by the owner"))
+    for item in killed:
+        transaction.remove_state(item.state.slot)
+        if isinstance(item.state, Record):
+            transaction.note(history.of_slot(item.state.slot, history.REMOVED, now, "with its resource, by the owner"))
     return True
 
 
@@ -110,8 +127,8 @@ def put_state(
     """Stores a record or tombstone; False when it is there already.
 
     `keyless` lets a state in whose key was removed before the state was issued: replicas keep those alike, a new key
-    may follow. Raises KeyNotExists, KeyRemoved, ValuesLimitExceeded, NewerRecordOrTombstoneExists, QuotaExceeded, in
-    that order.
+    may follow. Raises KeyNotExists, KeyRemoved, ValuesLimitExceeded, NewerRecordOrTombstoneExists, QuotaExceeded,
+    DiskFull, in that order.
     """
     slot = state.slot
     key_tombstone = transaction.key_tombstone(slot.key_id)
@@ -123,23 +140,39 @@ def put_state(
     known = stored.state if stored is not None else None
     if known is not None and digest_of(known) == digest_of(state):
         return False
-    evicted = None
-    if isinstance(state, Record) and not isinstance(known, Record) and slot.peer_id != host_peer_id:
-        evicted = _room_for(transaction, state, weight, host_peer_id, settings, now)
+    places = _Places(transaction, state, weight, host_peer_id, settings, now)
+    makes_way = places.for_record() if isinstance(state, Record) and not isinstance(known, Record) else []
     if known is not None and known.order() > state.order():
         raise NewerRecordOrTombstoneExists(*slot)
     if known is None:
-        if isinstance(state, Tombstone):
-            _check_tombstone_quota(transaction, slot.key_id, settings)
-        _check_space(transaction, settings)
-    if evicted is not None:
-        transaction.remove_state(evicted)
-        transaction.note(
-            history.of_slot(evicted, history.PUSHED_OUT, now, f"by a heavier one issued by {slot.issued_by}")
-        )
-    transaction.put_state(state, weight)
+        makes_way += places.for_slot()
+    growth = Growth(
+        slot.issued_by,
+        weight,
+        slot.key_id,
+        _size(state) - (_size(known) if known else 0),
+        may_push=known is not None or isinstance(state, Record),
+    )
+    take_room(transaction, growth, host_peer_id, settings, now)
+    for going in makes_way:
+        transaction.remove_state(going)
+        transaction.note(history.of_slot(going, history.PUSHED_OUT, now, f"by one issued by {slot.issued_by}"))
+    victim = NOTHING_ENDED if stored is None else stored.victim
+    if isinstance(known, Record) and not isinstance(state, Record):
+        victim = max(victim, known.timestamp_issued)
+    transaction.put_state(state, weight, victim)
     _note_change(transaction, known, state, now)
     return True
+
+
+def _size(value: Key | KeyTombstone | State) -> int:
+    """What storing it is charged for (bytes)."""
+    return len(encode(value)) + ROW_BYTES
+
+
+def _last_ended(stored: StoredState) -> int:
+    """The latest that is ended with a state: itself, or what tombstones of its slot held down."""
+    return max(stored.victim, stored.state.timestamp_issued)
 
 
 def _note_change(transaction: Transaction, known: State | None, state: State, now: int) -> None:
@@ -157,74 +190,103 @@ def _check_owner_quota(
         raise QuotaExceeded(f"{settings.keys_per_owner} keys of the owner {owner_peer_id} are stored here already")
 
 
-def _check_tombstone_quota(transaction: Transaction, key_id: str, settings: RegistrySettings) -> None:
-    if transaction.tombstones_under(key_id) >= settings.tombstones_per_key:
-        raise QuotaExceeded(f"{settings.tombstones_per_key} tombstones are stored under key {key_id} already")
+class _Places:
+    """Whether a state may have a place under its key, and what must go for it (`registry.replica.shares`)."""
 
+    def __init__(
+        self,
+        transaction: Transaction,
+        state: State,
+        weight: int,
+        host_peer_id: str,
+        settings: RegistrySettings,
+        now: int,
+    ) -> None:
+        self._transaction = transaction
+        self._state = state
+        self._weight = weight
+        self._host_peer_id = host_peer_id
+        self._settings = settings
+        self._now = now
+        self._owner = transaction.owner_of(state.slot.key_id) or ""
+        self._is_hosted_here = isinstance(state, Record) and state.slot.peer_id == host_peer_id
 
-def _check_space(transaction: Transaction, settings: RegistrySettings) -> None:
-    if transaction.used_bytes() >= settings.max_disk_bytes:
-        raise QuotaExceeded(f"this peer stores {settings.max_disk_bytes} bytes already and takes nothing new")
+    def for_record(self) -> list[Slot]:
+        """The slots that go for a record in whose slot none is. Raises ValuesLimitExceeded."""
+        room = self._room_for_record()
+        if room is not Room.FREE and self._drop_expired():
+            room = self._room_for_record()
+        if room is Room.FREE:
+            return []
+        if room is not Room.NONE:
+            key_id = self._state.slot.key_id
+            lightest = self._transaction.lightest_foreign_record(key_id, self._host_peer_id, self._owner)
+            if lightest is not None and lightest[0] < max(self._weight, int(self._rank is not Rank.HEAVIER)):
+                return [lightest[1]]
+            if room is Room.RECORD_IF_ANY:
+                return []
+        raise ValuesLimitExceeded(self._state.slot.key_id)
 
+    def for_slot(self) -> list[Slot]:
+        """The slots that go for one of which nothing is known. Raises ValuesLimitExceeded, QuotaExceeded."""
+        is_record = isinstance(self._state, Record)
+        room = room_for_slot(self._taken(), self._rank, self._settings, is_record=is_record)
+        if room is Room.FREE:
+            return []
+        going = self._idle_tombstone(self._state.slot.issued_by)
+        if going is None and room is not Room.OWN_TOMBSTONE:
+            going = self._idle_tombstone()
+        if going is not None:
+            return [going]
+        if room is Room.TOMBSTONE_IF_ANY:
+            return []
+        if is_record:
+            raise ValuesLimitExceeded(self._state.slot.key_id)
+        count = self._transaction.tombstones_under(self._state.slot.key_id)
+        raise QuotaExceeded(f"{count} tombstones are stored under key {self._state.slot.key_id} already")
 
-def _room_for(
-    transaction: Transaction, state: State, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
-) -> Slot | None:
-    """The slot of the record that must go for `state` to come; None when there is room. Raises ValuesLimitExceeded."""
-    key_id, issuer, _ = state.slot
-    present, by_issuer = transaction.foreign_records(key_id, host_peer_id, issuer)
-    if by_issuer >= settings.records_per_issuer or present >= settings.records_per_key:
-        # What is expired but not collected yet takes nobody's place.
-        for slot in transaction.expired_foreign_slots(
-            key_id, host_peer_id, _before(now, settings.expired_age), _before(now, settings.record_lifetime)
-        ):
-            transaction.remove_state(slot)
-            transaction.note(history.of_slot(slot, history.EXPIRED, now, "to make room"))
-        present, by_issuer = transaction.foreign_records(key_id, host_peer_id, issuer)
-    if by_issuer >= settings.records_per_issuer or transaction.slots_under(key_id) >= MAX_SLOTS:
-        raise ValuesLimitExceeded(key_id)
-    if present < settings.records_per_key:
-        return None
-    if present == 0:  # an operator's limit of none
-        raise ValuesLimitExceeded(key_id)
-    lightest_weight, lightest = transaction.lightest_foreign_record(key_id, host_peer_id)
-    if lightest_weight >= weight:
-        raise ValuesLimitExceeded(key_id)
-    return lightest
+    @property
+    def _rank(self) -> Rank:
+        issuer = self._state.slot.issued_by
+        if issuer == self._host_peer_id:
+            return Rank.HOST
+        if issuer == self._owner:
+            return Rank.OWNER
+        if self._weight > 0:
+            return Rank.HEAVIER
+        return Rank.HOSTED if self._is_hosted_here else Rank.STRANGER
 
+    def _taken(self) -> Taken:
+        transaction, (key_id, issuer, _) = self._transaction, self._state.slot
+        records, records_by_issuer = transaction.foreign_records(key_id, self._host_peer_id, issuer)
+        return Taken(
+            slots=transaction.slots_under(key_id),
+            slots_by_issuer=transaction.slots_by(key_id, issuer),
+            records=records,
+            records_by_issuer=records_by_issuer,
+            tombstones=transaction.tombstones_under(key_id),
+        )
 
-def clear_expired(
-    transaction: Transaction, now: int, settings: RegistrySettings, limit: int = COLLECTED_AT_ONCE
-) -> ClearExpiredResult:
-    """Deletes expired records, tombstones and the keys that nothing lives under any more, about `limit` rows at most:
-    collected in small parts, they keep no other write waiting. When it deletes nothing, nothing is left.
+    def _room_for_record(self) -> Room:
+        return room_for_record(self._taken(), self._rank, self._settings, is_hosted_here=self._is_hosted_here)
 
-    A record or tombstone goes when nobody would accept it any more, tombstones by their timestamp_issued; a key when it
-    is expired and empty (docs/design.md, original's faults 3, 9, 10 and 15).
-    """
-    transaction.settle()
-    records = transaction.expired_slots(
-        _before(now, settings.expired_age), _before(now, settings.record_lifetime), limit
-    )
-    tombstones = transaction.expired_tombstones(_before(now, settings.tombstone_lifetime), limit - len(records))
-    for what, slots in ((history.EXPIRED, records), (history.FORGOTTEN, tombstones)):
+    def _drop_expired(self) -> bool:
+        """What is expired but not collected yet takes nobody's place; whether there was any."""
+        transaction, settings, now = self._transaction, self._settings, self._now
+        slots = transaction.expired_foreign_slots(
+            self._state.slot.key_id,
+            self._host_peer_id,
+            long_before(now, settings.expired_age),
+            long_before(now, settings.record_lifetime),
+        )
         for slot in slots:
             transaction.remove_state(slot)
-            transaction.note(history.of_slot(slot, what, now, "by age"))
-    left = limit - len(records) - len(tombstones)
-    keys = transaction.empty_keys(_before(now, settings.expired_age), left)
-    for key_id in keys:
-        transaction.remove_key(key_id)
-        transaction.note(history.HistoryEvent(now, key_id, "", "", history.EXPIRED, "by age, with nothing under it"))
-    left -= len(keys)
-    tombstones_of_keys = transaction.forget_key_tombstones(_before(now, settings.key_tombstone_lifetime), left)
-    transaction.forget_issued(_before(now, settings.tombstone_lifetime), limit)
-    return ClearExpiredResult(
-        success=True,
-        count_keys=len(keys),
-        count_records=len(records),
-        count_tombstones=len(tombstones) + tombstones_of_keys,
-    )
+            transaction.note(history.of_slot(slot, history.EXPIRED, now, "to make room"))
+        return bool(slots)
+
+    def _idle_tombstone(self, issuer: str = "") -> Slot | None:
+        until = long_before(self._now, self._settings.record_lifetime)
+        return self._transaction.idle_tombstone(self._state.slot.key_id, until, self._host_peer_id, self._owner, issuer)
 
 
 def evict_stale(
@@ -233,7 +295,7 @@ def evict_stale(
     """Everything under keys that weren't published for the stale age; what this host neither owns nor serves is
     deleted, as the original does: whoever calls this sends it to the neighbourhood next."""
     items: list[EvictStaleItem] = []
-    for stored in transaction.stale_keys(_before(now, settings.stale_age)):
+    for stored in transaction.stale_keys(long_before(now, settings.stale_age)):
         state = transaction.resource(stored.key.id)
         items.append(
             EvictStaleItem(
@@ -261,15 +323,10 @@ def stale_local_records(
 
     Left out are those that can't be renewed: expired, or with an issuer's signature that is too old.
     """
-    due = transaction.hosted_records(host_peer_id, _before(now, settings.expired_age // 2))
+    due = transaction.hosted_records(host_peer_id, long_before(now, settings.expired_age // 2))
     return [
         record
         for record in due
         if not is_expired(record.timestamp_created, settings.expired_age, now)
         and not is_expired(record.timestamp_issued, settings.record_lifetime, now)
     ]
-
-
-def _before(now: int, age: int) -> int:
-    """The time that is `age` seconds old at `now`; before all times where there is none (original's fault 9)."""
-    return max(now - age, -1)

@@ -27,7 +27,7 @@ from registry.model.values import U63_MAX, Key, State
 from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key, is_expired
 from registry.protocol.error_info import ErrorInfo
 from registry.replica import rules
-from registry.replica.tombstone_limit import TombstoneLimit
+from registry.replica.sender_limits import SenderLimits
 from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Store, Transaction
 
@@ -49,23 +49,19 @@ async def _next_turn() -> AsyncIterator[None]:
 class _Shared:
     """What all callers' views have in common."""
 
-    def __init__(
-        self, store: Store, host_peer_id: str, current: CurrentSettings, tombstone_limit: TombstoneLimit
-    ) -> None:
+    def __init__(self, store: Store, host_peer_id: str, current: CurrentSettings, sender_limits: SenderLimits) -> None:
         self.store = store
         self.host_peer_id = host_peer_id
         self.current = current
-        self.tombstone_limit = tombstone_limit
+        self.sender_limits = sender_limits
 
 
 class ServiceView:
     """The service on one node, seen by one caller (at first: the node itself, its operator)."""
 
-    def __init__(
-        self, store: Store, host_peer_id: str, settings: CurrentSettings, tombstone_limit: TombstoneLimit
-    ) -> None:
-        """`tombstone_limit` bounds the tombstones that others may bring, by this service or otherwise."""
-        self._shared = _Shared(store, host_peer_id, settings, tombstone_limit)
+    def __init__(self, store: Store, host_peer_id: str, settings: CurrentSettings, sender_limits: SenderLimits) -> None:
+        """`sender_limits` bounds what others may bring, by this service or otherwise."""
+        self._shared = _Shared(store, host_peer_id, settings, sender_limits)
         self._caller = self._source = host_peer_id
         self._turn: Turn = _next_turn
 
@@ -119,8 +115,23 @@ class ServiceView:
         shared, moment = self._shared, trio.current_time()
 
         def decide(transaction: Transaction) -> bool:
-            shared.tombstone_limit.check(transaction, state, self._source, moment)
+            shared.sender_limits.check(transaction, state, self._source, moment)
             return rules.put_state(transaction, state, weight, shared.host_peer_id, self.settings, now)
+
+        return await self._write(decide)
+
+    async def _put_key(
+        self,
+        put: Callable[[Transaction, Key, int, str, RegistrySettings, int], bool],
+        key: Key,
+        weight: int,
+        now: int,
+    ) -> bool:
+        shared, moment = self._shared, trio.current_time()
+
+        def decide(transaction: Transaction) -> bool:
+            shared.sender_limits.check(transaction, key, self._source, moment)
+            return put(transaction, key, weight, shared.host_peer_id, self.settings, now)
 
         return await self._write(decide)
 
@@ -131,7 +142,7 @@ class ServiceView:
             updated = 0
             for state, weight in states:
                 try:
-                    shared.tombstone_limit.check(transaction, state, self._source, moment)
+                    shared.sender_limits.check(transaction, state, self._source, moment)
                     updated += rules.put_state(transaction, state, weight, shared.host_peer_id, self.settings, now)
                 except (NewerRecordOrTombstoneExists, ValuesLimitExceeded, QuotaExceeded, KeyRemoved):
                     continue

@@ -73,16 +73,7 @@ class RegistryService(BytesToSign, Upkeep):
             owner = self._owner(owner_peer_id)
             key = Key(label, owner, timestamp_created, challenge, challenge_type, signature)
             self._check_key(key, weight, current_timestamp_sec)
-            await self._write(
-                lambda transaction: rules.register_key(
-                    transaction,
-                    key,
-                    weight.weight,
-                    self._shared.host_peer_id,
-                    self.settings,
-                    current_timestamp_sec,
-                )
-            )
+            await self._put_key(rules.register_key, key, weight.weight, current_timestamp_sec)
         except RegistryError as error:
             return RegisterKeyResult(success=False, error=text_of(error))
         return RegisterKeyResult(success=True, key_id=key.id)
@@ -91,16 +82,7 @@ class RegistryService(BytesToSign, Upkeep):
         """Stores a key that somebody passes on; an older one than the stored is a success that changes nothing."""
         try:
             self._check_key(key, weight, current_timestamp_sec)
-            await self._write(
-                lambda transaction: rules.republish_key(
-                    transaction,
-                    key,
-                    weight.weight,
-                    self._shared.host_peer_id,
-                    self.settings,
-                    current_timestamp_sec,
-                )
-            )
+            await self._put_key(rules.republish_key, key, weight.weight, current_timestamp_sec)
         except RegistryError as error:
             return RegistryResult(success=False, error=text_of(error))
         return RegistryResult(success=True)

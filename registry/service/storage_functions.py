@@ -12,7 +12,7 @@ from registry.model.service_results import (
     EvictStaleResult,
     GetRecordsResult,
 )
-from registry.replica import rules
+from registry.replica import collecting, rules
 from registry.service.call_context import ServiceView, check_seconds, text_of
 
 
@@ -40,7 +40,7 @@ class Upkeep(ServiceView):
             keys = records = tombstones = 0
             while True:
                 part = await self._write(
-                    lambda transaction: rules.clear_expired(transaction, current_timestamp_sec, self.settings)
+                    lambda transaction: collecting.clear_expired(transaction, current_timestamp_sec, self.settings)
                 )
                 if not (part.count_keys or part.count_records or part.count_tombstones):
                     break

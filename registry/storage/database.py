@@ -20,6 +20,33 @@ from registry.storage.digests import settle
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+ROW_BYTES: Final = 600
+"""What a key, key tombstone, record or tombstone is charged for beyond its CBOR: its ids, indexes and counters."""
+
+
+def _charging(table: str, account: str) -> str:
+    """Triggers that keep `accounts` as the rows of a table come, change and go."""
+    give = f"""
+        INSERT INTO accounts VALUES (new.{account}, new.weight, length(new.body) + {ROW_BYTES})
+            ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+    """  # noqa: S608 - names of columns
+    take = f"""
+        UPDATE accounts SET bytes = bytes - length(old.body) - {ROW_BYTES}
+            WHERE peer_id = old.{account} AND weight = old.weight;
+        DELETE FROM accounts WHERE peer_id = old.{account} AND weight = old.weight AND bytes = 0;
+    """  # noqa: S608
+    return f"""
+    CREATE TRIGGER {table}_charged AFTER INSERT ON {table} BEGIN {give} END;
+    CREATE TRIGGER {table}_charged_anew AFTER UPDATE ON {table} BEGIN {take} {give} END;
+    CREATE TRIGGER {table}_freed AFTER DELETE ON {table} BEGIN {take} END;
+    """
+
+
+_CHARGING: Final = "".join(
+    _charging(*names)
+    for names in (("keys", "owner_peer_id"), ("key_tombstones", "owner_peer_id"), ("states", "issued_by"))
+)
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     """
     CREATE TABLE keys (
@@ -207,6 +234,78 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     CREATE INDEX states_by_host ON states (peer_id, is_tombstone, key_id, issued_by);
     CREATE INDEX issued_by_age ON issued (timestamp_issued);
     """,
+    f"""
+    ALTER TABLE states ADD COLUMN victim INTEGER NOT NULL DEFAULT -1;
+    ALTER TABLE key_tombstones ADD COLUMN victim INTEGER NOT NULL DEFAULT -1;
+    ALTER TABLE key_tombstones ADD COLUMN weight INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE issuers ADD COLUMN tombstones INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE accounts (
+        peer_id TEXT NOT NULL,
+        weight INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        PRIMARY KEY (peer_id, weight)
+    ) WITHOUT ROWID;
+    DROP TRIGGER key_tombstone_replaced;
+    DROP TRIGGER record_added;
+    DROP TRIGGER record_dropped;
+    DROP TRIGGER tombstone_added;
+    DROP TRIGGER tombstone_dropped;
+
+    UPDATE states SET victim = timestamp_issued WHERE is_tombstone = 1;
+    UPDATE key_tombstones SET victim = timestamp_issued;
+    INSERT INTO issuers (key_id, issued_by, records, tombstones)
+        SELECT key_id, issued_by, 0, count(*) FROM states WHERE is_tombstone = 1 GROUP BY key_id, issued_by
+        ON CONFLICT DO UPDATE SET tombstones = excluded.tombstones;
+    INSERT INTO accounts SELECT peer_id, weight, sum(bytes) FROM (
+        SELECT owner_peer_id AS peer_id, weight, length(body) + {ROW_BYTES} AS bytes FROM keys
+        UNION ALL SELECT owner_peer_id, weight, length(body) + {ROW_BYTES} FROM key_tombstones
+        UNION ALL SELECT issued_by, weight, length(body) + {ROW_BYTES} FROM states
+    ) GROUP BY peer_id, weight;
+
+    CREATE TRIGGER key_tombstone_replaced AFTER UPDATE ON key_tombstones BEGIN
+        UPDATE resources SET digest = x'' WHERE key_id = new.key_id;
+    END;
+    CREATE TRIGGER record_added AFTER INSERT ON states WHEN new.is_tombstone = 0 BEGIN
+        INSERT INTO resources (key_id, records) VALUES (new.key_id, 1)
+            ON CONFLICT DO UPDATE SET records = records + 1, digest = x'';
+        INSERT INTO issuers (key_id, issued_by, records) VALUES (new.key_id, new.issued_by, 1)
+            ON CONFLICT DO UPDATE SET records = records + 1;
+        INSERT INTO hosts VALUES (new.peer_id, new.issued_by, 1, length(new.body))
+            ON CONFLICT DO UPDATE SET records = records + 1, bytes = bytes + excluded.bytes;
+        UPDATE totals SET amount = amount + 1 WHERE name = 'records';
+    END;
+    CREATE TRIGGER record_dropped AFTER DELETE ON states WHEN old.is_tombstone = 0 BEGIN
+        UPDATE resources SET records = records - 1, digest = x'' WHERE key_id = old.key_id;
+        UPDATE issuers SET records = records - 1 WHERE key_id = old.key_id AND issued_by = old.issued_by;
+        DELETE FROM issuers
+            WHERE key_id = old.key_id AND issued_by = old.issued_by AND records = 0 AND tombstones = 0;
+        UPDATE hosts SET records = records - 1, bytes = bytes - length(old.body)
+            WHERE peer_id = old.peer_id AND issued_by = old.issued_by;
+        DELETE FROM hosts WHERE peer_id = old.peer_id AND issued_by = old.issued_by AND records = 0;
+        UPDATE totals SET amount = amount - 1 WHERE name = 'records';
+    END;
+    CREATE TRIGGER tombstone_added AFTER INSERT ON states WHEN new.is_tombstone = 1 BEGIN
+        INSERT INTO resources (key_id, tombstones) VALUES (new.key_id, 1)
+            ON CONFLICT DO UPDATE SET tombstones = tombstones + 1, digest = x'';
+        INSERT INTO issuers (key_id, issued_by, records, tombstones) VALUES (new.key_id, new.issued_by, 0, 1)
+            ON CONFLICT DO UPDATE SET tombstones = tombstones + 1;
+        UPDATE totals SET amount = amount + 1 WHERE name = 'tombstones';
+    END;
+    CREATE TRIGGER tombstone_dropped AFTER DELETE ON states WHEN old.is_tombstone = 1 BEGIN
+        UPDATE resources SET tombstones = tombstones - 1, digest = x'' WHERE key_id = old.key_id;
+        UPDATE issuers SET tombstones = tombstones - 1 WHERE key_id = old.key_id AND issued_by = old.issued_by;
+        DELETE FROM issuers
+            WHERE key_id = old.key_id AND issued_by = old.issued_by AND records = 0 AND tombstones = 0;
+        UPDATE totals SET amount = amount - 1 WHERE name = 'tombstones';
+    END;
+    {_CHARGING}
+    CREATE INDEX accounts_by_bytes ON accounts (weight, bytes);
+    CREATE INDEX states_that_may_go ON states (issued_by, timestamp_issued) WHERE victim = -1;
+    CREATE INDEX tombstones_by_victim ON states (victim) WHERE is_tombstone = 1;
+    CREATE INDEX key_tombstones_by_victim ON key_tombstones (victim);
+    DROP INDEX keys_by_owner;
+    CREATE INDEX keys_by_owner ON keys (owner_peer_id, timestamp_created);
+    """,  # noqa: S608 - our own names
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
@@ -217,13 +316,17 @@ What can be computed from these is kept beside them by triggers, so that nothing
 `resources`: per key id how many records and tombstones there are, the digest of everything, and the oldest signature of
 each kind (as `registry.model.expiry_horizon`). A change empties the digest; `registry.storage.digests` computes it
 before the transaction ends. `positions`: where a resource is in the keyspace, 32 bytes.
-`issuers`: records per key and issuer; `hosts`: records, and their bytes, per host and issuer; `owners`: keys and key
-tombstones; `totals`: keys, records, tombstones, and about how many bytes the history has.
+`issuers`: records and tombstones per key and issuer; `hosts`: records, and their bytes, per host and issuer; `owners`:
+keys and key tombstones; `accounts`: bytes that a peer is charged for as owner and issuer, by the weight that it had;
+`totals`: keys, records, tombstones, and about how many bytes the history has.
+`victim`: the latest timestamp_issued (of a key: timestamp_created) of what the states of a slot, or a key's tombstones,
+ended here; -1 for nothing. Of tombstones that older versions stored it isn't known, and taken to be their own.
 A state is replaced by deleting and inserting it, since these two fire the triggers.
 """
 
 _INCREMENTAL: Final = 2  # SQLite's number of that mode of auto_vacuum
 _WITH_DIGESTS: Final = 4  # the version that brought digests of what older ones stored
+_MAX_JOURNAL: Final = 8 * 2**20  # bytes that the file of a large transaction keeps once it was written back
 BUSY_TIMEOUT: Final = 5.0  # seconds that a second process may hold the file, e.g. a backup
 
 
@@ -239,6 +342,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         _return_space(connection)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA journal_size_limit={_MAX_JOURNAL}")
         connection.execute("PRAGMA foreign_keys=ON")
         _migrate(connection, path)
     except sqlite3.Error as error:

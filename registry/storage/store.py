@@ -27,6 +27,7 @@ from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
 from registry.storage.digests import settle
 from registry.storage.resource_cache import ResourceCache
+from registry.storage.space import Space
 from registry.storage.transaction import Change, Place, Transaction
 
 Result = TypeVar("Result")
@@ -63,6 +64,9 @@ class Store:
         self._cache = ResourceCache()
         self._digests = DigestCache()
         self._callbacks: list[Callable[[Mapping[str, Change]], None]] = []
+        self._told_full = False
+        self.space = Space()
+        """How full the database is; changed by the worker thread."""
         self.commits = 0
         self.writes = 0
 
@@ -174,6 +178,7 @@ class Store:
                         _log_event(event)
                 self.commits += 1
                 self.writes += len(batch)
+                self._tell_space()
         for write in batch:
             write.done.set()
 
@@ -183,6 +188,7 @@ class Store:
             transactions = [transaction for write in batch if (transaction := self._run_one(write))]
             settle(self._connection)
             self._connection.execute("COMMIT")
+            self.space.measured(Transaction(self._connection).used_bytes())
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -191,7 +197,7 @@ class Store:
 
     def _run_one(self, write: _Write) -> Transaction | None:
         """The transaction with what `write` changed; None when it refused."""
-        transaction = Transaction(self._connection)
+        transaction = Transaction(self._connection, self.space)
         self._connection.execute("SAVEPOINT one_write")
         write.outcome = outcome.capture(write.decide, transaction)
         refused = isinstance(write.outcome, outcome.Error)
@@ -206,6 +212,17 @@ class Store:
                 _log.error("a write failed", error=repr(error))
         self._connection.execute("RELEASE one_write")
         return None if refused else transaction
+
+    def _tell_space(self) -> None:
+        """Once per change: a node that is full stays so for a while, and many are refused meanwhile."""
+        if self.space.is_full == self._told_full:
+            return
+        self._told_full = self.space.is_full
+        told = {"database": str(self._path), "bytes": self.space.used, "of": self.space.budget}
+        if self._told_full:
+            _log.warning("the disk budget is full: strangers' new data is refused; raise max_disk_bytes", **told)
+        else:
+            _log.info("the disk budget has room again", **told)
 
     def close(self) -> None:
         """No writes after this; `run` ends when the queue is empty."""

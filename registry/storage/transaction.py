@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -21,6 +21,7 @@ from registry.model.history import (
 from registry.model.merge import ResourceState
 from registry.model.values import (
     Key,
+    KeyOrTombstone,
     KeyTombstone,
     Record,
     Slot,
@@ -30,7 +31,9 @@ from registry.model.values import (
     decode_state,
     encode,
 )
+from registry.storage.database import ROW_BYTES
 from registry.storage.digests import NEVER, position_bytes, settle
+from registry.storage.space import Space
 
 _HISTORY_PRUNED_EVERY = 256  # events, and as many go at once when there are too many
 _PLACES_IN = """
@@ -47,6 +50,8 @@ _EXPIRED_BY_HOST, _EXPIRED_BY_ISSUER = (
     """  # noqa: S608 - two names of columns
     for oldest in ("hosted", "issued")
 )
+NOTHING_ENDED: Final = -1
+"""The victim of what ended nothing here."""
 _REMEDY = "restore a copy, or move it away to start empty"
 
 
@@ -59,10 +64,34 @@ class StoredKey(msgspec.Struct, frozen=True):
 
 
 class StoredState(msgspec.Struct, frozen=True):
-    """A record or tombstone with the weight that its issuer had when it came."""
+    """A record or tombstone with the weight that its issuer had when it came.
+
+    `victim`: the latest timestamp_issued of the records that tombstones of this slot ended here, -1 for none.
+    """
 
     state: State
     weight: int
+    victim: int = NOTHING_ENDED
+
+
+class Charged(NamedTuple):
+    """What would free some of the disk: a slot's state, or the key (`is_tombstone`: its tombstone) of this id.
+
+    `bytes`: what its owner or issuer is charged for it.
+    """
+
+    slot: Slot | None
+    key_id: str
+    is_tombstone: bool
+    bytes: int
+
+
+class Account(NamedTuple):
+    """What a peer, which had this weight, is charged for as owner and issuer."""
+
+    peer_id: str
+    weight: int
+    bytes: int
 
 
 class Place(NamedTuple):
@@ -91,10 +120,12 @@ class Transaction:
     """Reads see the writes before them. Values are verified before they come here: what is read is trusted.
 
     `changes` collects, per key id, what this write changed; `events` why. `source` tells where the write came from.
+    `space`: how full the database is, which outlives the transaction, also one that refuses.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, space: Space | None = None) -> None:
         self._connection = connection
+        self.space = space or Space()
         self.changes: defaultdict[str, Change] = defaultdict(Change)
         self.events: list[HistoryEvent] = []
         self.source = ""
@@ -109,6 +140,15 @@ class Transaction:
     def has_key(self, key_id: str) -> bool:
         """Whether the key of a resource is here."""
         return self._connection.execute("SELECT 1 FROM keys WHERE key_id = ?", (key_id,)).fetchone() is not None
+
+    def owner_of(self, key_id: str) -> str | None:
+        """Who owns a resource of which the key, or a tombstone of it, is here."""
+        row = self._connection.execute(
+            "SELECT owner_peer_id FROM keys WHERE key_id = ?1 UNION ALL"
+            " SELECT owner_peer_id FROM key_tombstones WHERE key_id = ?1 LIMIT 1",
+            (key_id,),
+        ).fetchone()
+        return str(row[0]) if row else None
 
     def put_key(self, key: Key, timestamp_published: int, weight: int) -> None:
         """Stores a key over whatever is there; `timestamp_published` in seconds."""
@@ -134,15 +174,33 @@ class Transaction:
         row = self._connection.execute("SELECT body FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
         return _stored_key_tombstone(row[0]) if row else None
 
-    def put_key_tombstone(self, key_tombstone: KeyTombstone) -> None:
-        """Stores a key tombstone over whatever is there; what it kills stays."""
+    def put_key_tombstone(self, key_tombstone: KeyTombstone, weight: int = 0, victim: int = NOTHING_ENDED) -> None:
+        """Stores a key tombstone over whatever is there; what it kills stays. See `victim_of_key_tombstone`."""
         self._connection.execute(
-            "INSERT INTO key_tombstones VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            "INSERT INTO key_tombstones (key_id, owner_peer_id, timestamp_issued, body, weight, victim)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " owner_peer_id = excluded.owner_peer_id, timestamp_issued = excluded.timestamp_issued,"
-            " body = excluded.body",
-            (key_tombstone.key_id, key_tombstone.owner_peer_id, key_tombstone.timestamp_issued, encode(key_tombstone)),
+            " body = excluded.body, weight = excluded.weight, victim = excluded.victim",
+            (
+                key_tombstone.key_id,
+                key_tombstone.owner_peer_id,
+                key_tombstone.timestamp_issued,
+                encode(key_tombstone),
+                weight,
+                victim,
+            ),
         )
         self._key_tombstone_changed(key_tombstone.key_id, key_tombstone)
+
+    def remove_key_tombstone(self, key_id: str) -> None:
+        """Deletes a key tombstone."""
+        self._connection.execute("DELETE FROM key_tombstones WHERE key_id = ?", (key_id,))
+        self._key_tombstone_changed(key_id, None)
+
+    def victim_of_key_tombstone(self, key_id: str) -> int:
+        """The latest time (seconds) at which what the tombstones of this key ended here was signed; -1 for nothing."""
+        row = self._connection.execute("SELECT victim FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
+        return int(row[0]) if row else NOTHING_ENDED
 
     def forget_key_tombstones(self, issued_until: int, limit: int = -1) -> int:
         """Drops key tombstones issued no later than this (seconds), `limit` of them at most; how many."""
@@ -151,8 +209,7 @@ class Transaction:
         )
         key_ids = [key_id for (key_id,) in rows.fetchall()]
         for key_id in key_ids:
-            self._connection.execute("DELETE FROM key_tombstones WHERE key_id = ?", (key_id,))
-            self._key_tombstone_changed(key_id, None)
+            self.remove_key_tombstone(key_id)
         return len(key_ids)
 
     def _key_tombstone_changed(self, key_id: str, key_tombstone: KeyTombstone | None) -> None:
@@ -276,13 +333,25 @@ class Transaction:
     def state(self, slot: Slot) -> StoredState | None:
         """The state of a slot, if one is here."""
         row = self._connection.execute(
-            "SELECT body, weight FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot
+            "SELECT body, weight, victim FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot
         ).fetchone()
         return _stored_state(row) if row else None
 
+    def size_of(self, value: KeyOrTombstone | State) -> int:
+        """Bytes of what is stored in the place of a value, 0 for nothing."""
+        if isinstance(value, Key | KeyTombstone):
+            table = "keys" if isinstance(value, Key) else "key_tombstones"
+            query, place = f"SELECT length(body) FROM {table} WHERE key_id = ?", (value.id,)  # noqa: S608 - two names
+            row = self._connection.execute(query, place).fetchone()
+        else:
+            row = self._connection.execute(
+                "SELECT length(body) FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", value.slot
+            ).fetchone()
+        return int(row[0]) if row else 0
+
     def states(self, key_id: str) -> Iterator[StoredState]:
         """All states under a key id."""
-        for row in self._connection.execute("SELECT body, weight FROM states WHERE key_id = ?", (key_id,)):
+        for row in self._connection.execute("SELECT body, weight, victim FROM states WHERE key_id = ?", (key_id,)):
             yield _stored_state(row)
 
     def resource(self, key_id: str) -> ResourceState:
@@ -291,14 +360,14 @@ class Transaction:
         states = (item.state for item in self.states(key_id))
         return ResourceState.of(stored.key if stored else None, states, self.key_tombstone(key_id))
 
-    def put_state(self, state: State, weight: int) -> None:
-        """Puts `state` into its slot, over whatever is there."""
+    def put_state(self, state: State, weight: int, victim: int = NOTHING_ENDED) -> None:
+        """Puts `state` into its slot, over whatever is there. `victim`: see `StoredState`."""
         is_record = isinstance(state, Record)
         created = state.timestamp_created if isinstance(state, Record) else 0
         self._delete_state(state.slot)
         self._connection.execute(
-            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*state.slot, int(not is_record), state.timestamp_issued, created, weight, encode(state)),
+            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*state.slot, int(not is_record), state.timestamp_issued, created, weight, encode(state), victim),
         )
         self.changes[state.slot.key_id].slots[state.slot] = state
 
@@ -339,23 +408,114 @@ class Transaction:
         records, _ = self._counts_under(key_id)
         return records - own, (by_issuer[0] if by_issuer else 0) - own_by_issuer
 
-    def lightest_foreign_record(self, key_id: str, host_peer_id: str) -> tuple[int, Slot]:
-        """(weight, slot) of the lightest of a key's records that other peers host, the oldest among equals.
-
-        There must be one.
-        """
-        weight, *slot = self._connection.execute(
-            "SELECT weight, key_id, issued_by, peer_id FROM states"
-            " WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?"
-            " ORDER BY weight, timestamp_issued, issued_by, peer_id LIMIT 1",
-            (key_id, host_peer_id),
+    def slots_by(self, key_id: str, issuer: str) -> int:
+        """How many records and tombstones of an issuer's lie under a key id."""
+        row = self._connection.execute(
+            "SELECT records + tombstones FROM issuers WHERE key_id = ? AND issued_by = ?", (key_id, issuer)
         ).fetchone()
-        return weight, Slot(*slot)
+        return int(row[0]) if row else 0
+
+    def lightest_foreign_record(self, key_id: str, host_peer_id: str, owner: str) -> tuple[int, Slot] | None:
+        """(weight, slot) of the lightest of a key's records that neither this host nor the resource's owner has a part
+        in; of equals the oldest of the issuer that has most, and what followed an ended one last."""
+        row = self._connection.execute(
+            "SELECT states.weight, states.key_id, states.issued_by, states.peer_id"
+            " FROM states JOIN issuers USING (key_id, issued_by)"
+            " WHERE states.key_id = ? AND is_tombstone = 0 AND peer_id != ?2 AND states.issued_by NOT IN (?2, ?3)"
+            " ORDER BY states.weight, victim > -1, records DESC, timestamp_issued, states.issued_by, peer_id LIMIT 1",
+            (key_id, host_peer_id, owner),
+        ).fetchone()
+        return (row[0], Slot(*row[1:])) if row else None
+
+    def idle_tombstone(
+        self, key_id: str, victims_until: int, host_peer_id: str, owner: str, issuer: str = ""
+    ) -> Slot | None:
+        """The slot of a tombstone under a key (`issuer`: only of this one) that ended here at most what was issued at
+        `victims_until` (seconds) or before, neither this host's nor the resource's owner's, unless it is `issuer`.
+
+        Of several the one of the issuer that has most, and of those the one whose victim is the oldest.
+        """
+        row = self._connection.execute(
+            "SELECT states.key_id, states.issued_by, states.peer_id FROM states JOIN issuers USING (key_id, issued_by)"
+            " WHERE states.key_id = ?1 AND is_tombstone = 1 AND victim <= ?2 AND"
+            " CASE ?5 WHEN '' THEN states.issued_by NOT IN (?3, ?4) ELSE states.issued_by = ?5 END"
+            " ORDER BY tombstones DESC, victim, timestamp_issued LIMIT 1",
+            (key_id, victims_until, host_peer_id, owner, issuer),
+        ).fetchone()
+        return Slot(*row) if row else None
+
+    # What may give way where the disk is full
+
+    def bytes_of(self, peer_id: str) -> int:
+        """What a peer is charged for as owner and issuer."""
+        (amount,) = self._connection.execute(
+            "SELECT coalesce(sum(bytes), 0) FROM accounts WHERE peer_id = ?", (peer_id,)
+        ).fetchone()
+        return int(amount)
+
+    def heaviest(self, weight: int, limit: int) -> list[Account]:
+        """Up to so many accounts of each weight up to `weight`, the lightest weight first, who has most first."""
+        found: list[Account] = []
+        after = -1
+        while True:
+            (after,) = self._connection.execute(
+                "SELECT min(weight) FROM accounts WHERE weight > ? AND weight <= ?", (after, weight)
+            ).fetchone()
+            if after is None:
+                return found
+            found += map(
+                Account._make,
+                self._connection.execute(
+                    "SELECT peer_id, weight, bytes FROM accounts WHERE weight = ? ORDER BY bytes DESC LIMIT ?",
+                    (after, limit),
+                ),
+            )
+
+    def idle_tombstones(self, weight: int, now_until: tuple[int, int], host_peer_id: str, limit: int) -> list[Charged]:
+        """Key tombstones and tombstones of peers other than this host that ended nothing here that can still be good.
+
+        `now_until`: the times (seconds) until which ended keys, and records, were signed that can't. Up to `limit` of
+        each, of peers that weigh `weight` at most.
+        """
+        keys = self._connection.execute(
+            "SELECT key_id, length(body) FROM key_tombstones WHERE victim <= ? AND weight <= ? AND owner_peer_id != ?"
+            " ORDER BY victim LIMIT ?",
+            (now_until[0], weight, host_peer_id, limit),
+        )
+        found = [Charged(None, key_id, True, size + ROW_BYTES) for key_id, size in keys]
+        slots = self._connection.execute(
+            "SELECT key_id, issued_by, peer_id, length(body) FROM states"
+            " WHERE is_tombstone = 1 AND victim <= ? AND weight <= ? AND issued_by != ? ORDER BY victim LIMIT ?",
+            (now_until[1], weight, host_peer_id, limit),
+        )
+        found += [Charged(Slot(*slot), slot[0], True, size + ROW_BYTES) for *slot, size in slots]
+        return found
+
+    def newest_of(self, account: Account, host_peer_id: str, limit: int) -> list[Charged]:
+        """Up to `limit` states that a peer issued and this host has no part in, none of which followed something that
+        was ended here; then, of the owner's newest `limit` keys, those that nothing lies under. The newest first."""
+        states = self._connection.execute(
+            "SELECT key_id, issued_by, peer_id, is_tombstone, length(body) FROM states"
+            " WHERE issued_by = ? AND victim = -1 AND weight = ? AND peer_id != ?"
+            " ORDER BY timestamp_issued DESC LIMIT ?",
+            (account.peer_id, account.weight, host_peer_id, limit),
+        )
+        found = [
+            Charged(Slot(*slot), slot[0], bool(is_tombstone), size + ROW_BYTES) for *slot, is_tombstone, size in states
+        ]
+        keys = self._connection.execute(
+            "SELECT key_id, size FROM (SELECT key_id, weight, length(body) AS size FROM keys WHERE owner_peer_id = ?"
+            " ORDER BY timestamp_created DESC LIMIT ?) JOIN resources USING (key_id)"
+            " WHERE records = 0 AND tombstones = 0 AND weight = ?",
+            (account.peer_id, limit, account.weight),
+        )
+        found += [Charged(None, key_id, False, size + ROW_BYTES) for key_id, size in keys]
+        return found
 
     def hosted_records(self, host_peer_id: str, created_until: int) -> list[Record]:
         """Records that `host_peer_id` signed as their host at `created_until` (seconds) or before."""
         rows = self._connection.execute(
-            "SELECT body, weight FROM states WHERE peer_id = ? AND is_tombstone = 0 AND timestamp_created <= ?",
+            "SELECT body, weight, victim FROM states WHERE peer_id = ? AND is_tombstone = 0 AND timestamp_created <= ?",
             (host_peer_id, created_until),
         )
         return [cast("Record", _stored_state(row).state) for row in rows]
@@ -459,8 +619,8 @@ def _stored_key_tombstone(blob: bytes) -> KeyTombstone:
         raise StorageError(f"the database holds a damaged key tombstone: {error}; {_REMEDY}") from error
 
 
-def _stored_state(row: tuple[bytes, int]) -> StoredState:
+def _stored_state(row: tuple[bytes, int, int]) -> StoredState:
     try:
-        return StoredState(state=decode_state(row[0]), weight=row[1])
+        return StoredState(state=decode_state(row[0]), weight=row[1], victim=row[2])
     except InvalidValue as error:
         raise StorageError(f"the database holds a damaged record or tombstone: {error}; {_REMEDY}") from error

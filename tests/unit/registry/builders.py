@@ -13,7 +13,7 @@ from overlay.identity import Identity
 from registry.model.service_results import RegisterKeyResult, RegistryResult, WeightResult
 from registry.model.signing import key_id_of
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Tombstone
-from registry.replica.tombstone_limit import TombstoneLimit
+from registry.replica.sender_limits import SenderLimits
 from registry.service import RegistryService
 from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Store, open_store
@@ -99,7 +99,7 @@ async def open_service(path: Path, rules: RegistrySettings | None = None) -> Asy
 
 def service_over(store: Store, rules: RegistrySettings) -> RegistryService:
     """The service of NODE over `store`, called by its operator."""
-    return RegistryService(store, NODE.peer_id, CurrentSettings(rules), TombstoneLimit(NODE.peer_id, rules))
+    return RegistryService(store, NODE.peer_id, CurrentSettings(rules), SenderLimits(NODE.peer_id, rules))
 
 
 async def register(service: RegistryService, key: Key, weight: int = 0, now: int = NOW) -> RegisterKeyResult:

@@ -17,7 +17,7 @@ from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item, WriteOutcome
 from registry.quorum.read_machine import ReadOutcome
 from registry.replica.ingest import Ingest
-from registry.replica.tombstone_limit import TombstoneLimit
+from registry.replica.sender_limits import SenderLimits
 from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
@@ -44,7 +44,7 @@ class LosesItsNodes:
 
 def registry_of(node: SimulatedNode, codes: Sequence[Code], clock: Any) -> Registry:
     """A registry on the node's storage that acts through nodes that go."""
-    limit = TombstoneLimit(node.peer_id, SETTINGS)
+    limit = SenderLimits(node.peer_id, SETTINGS)
     ingest = Ingest(node.peer, node.store, CurrentSettings(SETTINGS), limit, Weights({}), clock)
     log = TimestampLog(node.store, ingest)
     api: Any = LosesItsNodes(node, codes)

@@ -22,6 +22,7 @@ from registry.errors import InvalidKeyTombstoneSignature, InvalidValue, Registry
 from registry.model.merge import ResourceState, merged
 from registry.model.values import Key, KeyTombstone, State, decode_key_or_tombstone, encode
 from registry.model.verification import check_key_tombstone
+from registry.replica import collecting
 from registry.replica import rules as write_rules
 from registry.settings import RegistrySettings
 from registry.storage.database import open_database
@@ -122,10 +123,10 @@ def test_collection_drops_it_after_that() -> None:
     with connected() as transaction:
         write_rules.put_key_tombstone(transaction, a_key_tombstone(), NODE.peer_id, RULES, NOW)
         assert (
-            write_rules.clear_expired(transaction, NOW + RULES.key_tombstone_lifetime - 1, RULES).count_tombstones == 0
+            collecting.clear_expired(transaction, NOW + RULES.key_tombstone_lifetime - 1, RULES).count_tombstones == 0
         )
         assert transaction.key_tombstone(a_key().id) == a_key_tombstone()
-        assert write_rules.clear_expired(transaction, NOW + RULES.key_tombstone_lifetime, RULES).count_tombstones == 1
+        assert collecting.clear_expired(transaction, NOW + RULES.key_tombstone_lifetime, RULES).count_tombstones == 1
         assert transaction.key_tombstone(a_key().id) is None
 
 

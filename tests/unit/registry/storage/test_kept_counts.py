@@ -18,10 +18,10 @@ from registry.model import history
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import MAX_EVENTS_OF_A_RESOURCE, HistoryEvent
 from registry.model.values import Record, State, Tombstone, encode
-from registry.replica import rules
+from registry.replica import collecting, rules
 from registry.settings import RegistrySettings
 from registry.storage import Transaction, database, open_store
-from registry.storage.database import open_database
+from registry.storage.database import ROW_BYTES, open_database
 from tests.unit.registry.builders import (
     HOST,
     ISSUER,
@@ -49,8 +49,8 @@ def put_key(key_number: int, created: int) -> Decide:
     return lambda transaction: rules.republish_key(transaction, key, 0, NODE.peer_id, RULES, NOW)
 
 
-def put(state: State) -> Decide:
-    return lambda transaction: rules.put_state(transaction, state, 0, NODE.peer_id, RULES, NOW)
+def put(state: State, weight: int = 0) -> Decide:
+    return lambda transaction: rules.put_state(transaction, state, weight, NODE.peer_id, RULES, NOW)
 
 
 def remove_resource(key_number: int, issued: int) -> Decide:
@@ -60,7 +60,7 @@ def remove_resource(key_number: int, issued: int) -> Decide:
 
 
 def collect(now: int, limit: int) -> Decide:
-    return lambda transaction: rules.clear_expired(transaction, now, RULES, limit)
+    return lambda transaction: collecting.clear_expired(transaction, now, RULES, limit)
 
 
 def refused(decide: Decide) -> Decide:
@@ -85,7 +85,7 @@ STATES = [
 ]
 WRITES = (
     st.builds(put_key, st.integers(0, 2), TIMES)
-    | st.sampled_from(STATES).map(put)
+    | st.builds(put, st.sampled_from(STATES), st.sampled_from([0, 0, 5]))
     | st.builds(remove_resource, st.integers(0, 2), TIMES)
     | st.builds(collect, st.sampled_from([NOW, NOW + 86_400, LATER + 86_400, NOW + 10**8]), st.integers(1, 5))
     | st.just(lambda transaction: rules.evict_stale(transaction, NOW + 3600, NODE.peer_id, RULES))
@@ -132,8 +132,25 @@ def check_counts(connection: sqlite3.Connection) -> None:
     assert dict(connection.execute("SELECT owner_peer_id, keys FROM owners")) == owners
     for owner in (OWNER, STRANGER):
         assert transaction.keys_or_tombstones_of(owner.peer_id) == owners[owner.peer_id]
-    assert not connection.execute("SELECT 1 FROM issuers WHERE records < 1").fetchall()
+    for key in KEYS:
+        for issuer in (ISSUER, STRANGER, NODE):
+            by_issuer = sum((row[0], row[1]) == (key.id, issuer.peer_id) for row in states)
+            assert transaction.slots_by(key.id, issuer.peer_id) == by_issuer
+    assert not connection.execute("SELECT 1 FROM issuers WHERE records + tombstones < 1").fetchall()
     assert not connection.execute("SELECT 1 FROM hosts WHERE records < 1").fetchall()
+    charged: Counter[tuple[str, int]] = Counter()
+    for table, account in (("keys", "owner_peer_id"), ("key_tombstones", "owner_peer_id"), ("states", "issued_by")):
+        for peer_id, weight, size in connection.execute(f"SELECT {account}, weight, length(body) FROM {table}"):
+            charged[peer_id, weight] += size + ROW_BYTES
+    kept = connection.execute("SELECT peer_id, weight, bytes FROM accounts").fetchall()
+    assert {(peer_id, weight): size for peer_id, weight, size in kept} == charged
+    heaviest = transaction.heaviest(5, 100)
+    assert sorted(heaviest) == sorted(kept)
+    assert heaviest == sorted(heaviest, key=lambda account: (account.weight, -account.bytes))
+    for owner in (OWNER, ISSUER):
+        assert transaction.bytes_of(owner.peer_id) == sum(
+            size for (peer_id, _), size in charged.items() if peer_id == owner.peer_id
+        )
 
 
 def check_digests(connection: sqlite3.Connection) -> None:
@@ -220,6 +237,10 @@ def test_a_database_of_the_third_schema_migrates_with_its_data(tmp_path: Path) -
         )
         assert transaction.history(KEYS[0].id, 10) == [HistoryEvent(NOW, KEYS[0].id, "", "", "stored", "from x")]
         check_counts(connection)
+        assert [item.victim for item in transaction.states(KEYS[0].id) if isinstance(item.state, Tombstone)] == [NOW], (
+            "what an old tombstone ended isn't known: it may hold down what was issued until then"
+        )
+        assert transaction.victim_of_key_tombstone(a_key_tombstone("gone").key_id) == NOW
         places = transaction.places_in(FIRST, LAST, ALWAYS, 100)
         assert {place.key_id: place.digest for place in places} == {
             key_id: transaction.resource(key_id).digest()
@@ -272,15 +293,15 @@ def test_the_history_of_all_resources_is_bounded_in_bytes(tmp_path: Path, monkey
 
 async def test_expired_rows_are_collected_in_small_parts(tmp_path: Path) -> None:
     """So that no other write waits for all of them."""
-    count = 5 * rules.COLLECTED_AT_ONCE + 7
+    count = 5 * collecting.COLLECTED_AT_ONCE + 7
     records = [a_record(KEYS[number % 3].id, identity(10 + number // 3)) for number in range(count)]
     async with open_store(tmp_path / "registry.sqlite") as store:
         for key_number in range(3):
             await store.write(put_key(key_number, NOW))
         await store.write(lambda transaction: [transaction.put_state(record, 0) for record in records])
         parts = []
-        while (part := await store.write(collect(NOW + 86_400, rules.COLLECTED_AT_ONCE))).count_records:
+        while (part := await store.write(collect(NOW + 86_400, collecting.COLLECTED_AT_ONCE))).count_records:
             parts.append(part)
-        assert [part.count_records for part in parts] == [rules.COLLECTED_AT_ONCE] * 5 + [7]
+        assert [part.count_records for part in parts] == [collecting.COLLECTED_AT_ONCE] * 5 + [7]
         assert sum(part.count_keys for part in parts) == 3
         assert await store.read(Transaction.counts) == (0, 0, 0)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from registry.errors import RegistryRefusal, StorageError
 from registry.model.merge import ResourceState
 from registry.model.values import State, encode
+from registry.replica import collecting
 from registry.replica import rules as write_rules
 from registry.settings import RegistrySettings
 from registry.storage import Change, Store, StoredKey, Transaction, database, open_store, store
@@ -322,7 +323,7 @@ WRITES = (
     | st.sampled_from(STATES).map(lambda state: then_refuses(puts(state)))
     | st.sampled_from(STATES).map(lambda state: lambda transaction: transaction.remove_state(state.slot))
     | st.sampled_from([NOW, NOW + 86_400, NOW + 10**8]).map(
-        lambda now: lambda transaction: write_rules.clear_expired(transaction, now, RULES)
+        lambda now: lambda transaction: collecting.clear_expired(transaction, now, RULES)
     )
     | st.just(lambda transaction: write_rules.evict_stale(transaction, NOW + 3600, OWNER.peer_id, RULES))
     | st.just(lambda transaction: write_rules.evict_stale(transaction, NOW + 3600, STATES[0].slot.issued_by, RULES))
@@ -516,6 +517,7 @@ async def test_a_damaged_row_gives_storage_errors_for_its_resource_alone(path: P
 WRITER = """
 import sys, trio
 from pathlib import Path
+from registry.replica import collecting
 from registry.replica import rules as write_rules
 from registry.settings import RegistrySettings
 from registry.storage import open_store

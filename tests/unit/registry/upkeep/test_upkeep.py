@@ -214,12 +214,12 @@ async def test_a_stranger_who_calls_the_service_is_slowed_down_alike(autojump_cl
 
 
 async def test_a_full_node_refuses_what_is_new_and_keeps_what_it_has(autojump_clock) -> None:
-    async with simulated_nodes(1, settings(max_disk_bytes=1), clock) as (_, [node]):
+    async with simulated_nodes(1, settings(max_disk_bytes=8_000), clock) as (_, [node]):
         ingest, key = node.parts.replica.ingest, a_key(created=START)
-        assert await ingest.store([Item(key)], "t") == [
-            ErrorInfo(Code.QUOTA_EXCEEDED, "quota exceeded: this peer stores 1 bytes already and takes nothing new")
-        ]
-    async with simulated_nodes(1, settings(max_disk_bytes=250_000), clock) as (_, [node]):
+        full = ErrorInfo(Code.DISK_FULL, "quota exceeded: this peer's disk budget of 8000 bytes is full")
+        assert await ingest.store([Item(key)], "t") == [full]
+        assert full.kind.is_temporary
+    async with simulated_nodes(1, settings(max_disk_bytes=350_000, sender_share=1.0), clock) as (_, [node]):
         ingest = node.parts.replica.ingest
         items = [
             Item(key, a_record(key.id, identity(number), identity(number), START, value="x" * 5_000))
@@ -229,7 +229,8 @@ async def test_a_full_node_refuses_what_is_new_and_keeps_what_it_has(autojump_cl
         taken = errors.count(None)
         assert 10 < taken < 50
         assert errors[-1] is not None
-        assert errors[-1].code == Code.QUOTA_EXCEEDED
+        assert errors[-1].code == Code.DISK_FULL
+        assert node.store.space.is_full
         assert len((await node.store.resource(key.id)).slots) == taken
         renewed = a_record(key.id, identity(10), identity(10), START, START + 5, value="x" * 5_000)
         assert await ingest.store([Item(key, renewed)], "t") == [None]
@@ -254,9 +255,8 @@ async def test_why_a_record_is_there_and_why_it_went_can_be_asked(autojump_clock
         assert events[2].detail == f"by its issuer {nodes[0].peer_id}"
 
 
-async def test_records_that_are_ended_at_once_dont_fill_a_resource_for_ever(autojump_clock, monkeypatch) -> None:
-    monkeypatch.setattr("registry.replica.rules.MAX_SLOTS", 6)
-    async with simulated_nodes(1, settings(), clock) as (_, [node]):
+async def test_records_that_are_ended_at_once_dont_fill_a_resource_for_ever(autojump_clock) -> None:
+    async with simulated_nodes(1, settings(slots_per_key=6), clock) as (_, [node]):
         ingest, key = node.parts.replica.ingest, a_key(created=START)
         taken = 0
         for number in range(10, 20):

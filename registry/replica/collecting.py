@@ -1,0 +1,54 @@
+"""Deleting what nobody would accept any more, in small parts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from registry.model import history
+from registry.model.service_results import ClearExpiredResult
+from registry.settings import RegistrySettings
+from registry.storage.transaction import Transaction
+
+COLLECTED_AT_ONCE: Final = 32  # expired rows
+
+
+def clear_expired(
+    transaction: Transaction, now: int, settings: RegistrySettings, limit: int = COLLECTED_AT_ONCE, *, besides: str = ""
+) -> ClearExpiredResult:
+    """Deletes expired records, tombstones and the keys that nothing lives under any more, about `limit` rows at most:
+    collected in small parts, they keep no other write waiting. When it deletes nothing, nothing is left.
+
+    A record or tombstone goes when nobody would accept it any more, tombstones by their timestamp_issued; a key when it
+    is expired and empty (docs/design.md, original's faults 3, 9, 10 and 15). The key of the resource `besides` stays:
+    something is about to be put under it.
+    """
+    transaction.settle()
+    records = transaction.expired_slots(
+        long_before(now, settings.expired_age), long_before(now, settings.record_lifetime), limit
+    )
+    tombstones = transaction.expired_tombstones(long_before(now, settings.tombstone_lifetime), limit - len(records))
+    for what, slots in ((history.EXPIRED, records), (history.FORGOTTEN, tombstones)):
+        for slot in slots:
+            transaction.remove_state(slot)
+            transaction.note(history.of_slot(slot, what, now, "by age"))
+    left = limit - len(records) - len(tombstones)
+    keys = [
+        key_id for key_id in transaction.empty_keys(long_before(now, settings.expired_age), left) if key_id != besides
+    ]
+    for key_id in keys:
+        transaction.remove_key(key_id)
+        transaction.note(history.HistoryEvent(now, key_id, "", "", history.EXPIRED, "by age, with nothing under it"))
+    left -= len(keys)
+    tombstones_of_keys = transaction.forget_key_tombstones(long_before(now, settings.key_tombstone_lifetime), left)
+    transaction.forget_issued(long_before(now, settings.tombstone_lifetime), limit)
+    return ClearExpiredResult(
+        success=True,
+        count_keys=len(keys),
+        count_records=len(records),
+        count_tombstones=len(tombstones) + tombstones_of_keys,
+    )
+
+
+def long_before(now: int, age: int) -> int:
+    """The time that is `age` seconds old at `now`; before all times where there is none (original's fault 9)."""
+    return max(now - age, -1)

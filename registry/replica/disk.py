@@ -1,0 +1,128 @@
+"""Whether the disk's budget has room for what somebody wants stored, and making room for it.
+
+Everything that makes the database grow is charged, updates too; what shrinks it, such as a tombstone for a record,
+always gets in.
+Rules:
+- A stranger has at most `disk_share` of the budget, as owner and issuer together.
+- Where the budget is full, what is expired is collected first; then the greediest give way
+  (`registry.replica.greediest`).
+- A tombstone for something unknown makes nobody give way.
+- Nothing of this node's own, nor what it hosts, gives way; nor anything under the resource that is written, nor other
+  data of its owner's. What this node itself stores always gets in.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from registry.errors import DiskFull, QuotaExceeded
+from registry.model import history
+from registry.replica.collecting import COLLECTED_AT_ONCE, clear_expired, long_before
+from registry.replica.greediest import Asker, what_gives_way
+from registry.settings import RegistrySettings
+from registry.storage.transaction import Charged, Transaction
+
+MAX_GIVING_WAY: Final = 256  # rows at once
+HEAVIEST: Final = 16  # accounts of a weight that are looked at
+
+
+class Growth(msgspec.Struct, frozen=True):
+    """What somebody, an owner or issuer of this weight, wants stored under a key, beyond what it replaces (bytes).
+
+    `may_push`: whether others may have to give way to it.
+    """
+
+    peer_id: str
+    weight: int
+    key_id: str
+    bytes: int
+    may_push: bool = True
+
+
+def take_room(
+    transaction: Transaction, growth: Growth, host_peer_id: str, settings: RegistrySettings, now: int
+) -> None:
+    """Makes sure that there is room. Raises QuotaExceeded, DiskFull."""
+    is_own = growth.peer_id == host_peer_id
+    if growth.bytes <= 0:
+        return
+    budget = settings.max_disk_bytes
+    holds = transaction.bytes_of(growth.peer_id) + growth.bytes
+    if not is_own and growth.weight == 0 and holds > budget * settings.disk_share:
+        raise QuotaExceeded(f"{growth.peer_id} has its share of this peer's disk already")
+    lacking = _lacking(transaction, growth, budget)
+    if lacking <= 0:
+        return
+    if transaction.space.is_collection_due(now):
+        found = clear_expired(transaction, now, settings, COLLECTED_AT_ONCE, besides=growth.key_id)
+        transaction.space.collected(now, found.count_keys + found.count_records + found.count_tombstones)
+        lacking = _lacking(transaction, growth, budget)
+    # What is freed lies in pages that are used in part: so twice as much as comes, until it shows.
+    needed = min(lacking, 2 * growth.bytes)
+    going = [] if needed <= 0 else _what_gives_way(transaction, growth, holds, needed, host_peer_id, settings, now)
+    if going is None:
+        if is_own:
+            return
+        transaction.space.refuse()
+        raise DiskFull(budget)
+    for one in going:
+        _drop(transaction, one, growth.peer_id, now)
+    if going:
+        transaction.space.make_room(len(going))
+
+
+def _lacking(transaction: Transaction, growth: Growth, budget: int) -> int:
+    used = transaction.used_bytes()
+    transaction.space.measured(used, budget)
+    return used + growth.bytes - budget
+
+
+def _what_gives_way(
+    transaction: Transaction,
+    growth: Growth,
+    holds: int,
+    needed: int,
+    host_peer_id: str,
+    settings: RegistrySettings,
+    now: int,
+) -> list[Charged] | None:
+    weight = growth.weight
+    if growth.peer_id == host_peer_id:
+        weight += 1  # no stranger, and as light as one by the operator's weights
+    elif not growth.may_push:
+        return None
+    owner = transaction.owner_of(growth.key_id)
+    until = (
+        long_before(now, max(settings.key_lifetime, settings.record_lifetime)),
+        long_before(now, settings.record_lifetime),
+    )
+    idle = transaction.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY)
+    accounts = [
+        account
+        for account in transaction.heaviest(weight, HEAVIEST)
+        if account.peer_id not in (growth.peer_id, host_peer_id, owner)
+    ]
+    return what_gives_way(
+        needed,
+        Asker(growth.peer_id, weight, holds),
+        (one for one in idle if one.key_id != growth.key_id),
+        accounts,
+        lambda account: (
+            one for one in transaction.newest_of(account, host_peer_id, MAX_GIVING_WAY) if one.key_id != growth.key_id
+        ),
+        int(settings.max_disk_bytes * settings.assured_share),
+    )
+
+
+def _drop(transaction: Transaction, one: Charged, peer_id: str, now: int) -> None:
+    if one.slot is not None:
+        transaction.remove_state(one.slot)
+    elif one.is_tombstone:
+        transaction.remove_key_tombstone(one.key_id)
+    else:
+        transaction.remove_key(one.key_id)
+    slot = one.slot or ("", "", "")
+    detail = f"the disk is full, to make room for {peer_id}"
+    transaction.note(history.HistoryEvent(now, one.key_id, slot[1], slot[2], history.PUSHED_OUT, detail))
