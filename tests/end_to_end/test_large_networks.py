@@ -197,7 +197,7 @@ async def split_and_healed(area: WideArea, nodes: Sequence[NodeProcess], home: P
 
     async def values(host: int, resource_id: str) -> set[str]:
         found = json.loads(await run(host, "resolve", resource_id, "--ack", "3", "--json"))
-        return {record["metadata"]["value"] for record in found["records"]}
+        return {record["metadata"]["value"] for record in found}
 
     ids = [await run(host, "resource", "create", f"split {host}", "-k", "owner") for host in (0, 1)]
     for resource_id in ids:
