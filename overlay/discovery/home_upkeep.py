@@ -305,8 +305,6 @@ class HomeUpkeep:
         async with trio.open_nursery() as nursery:
             for _ in range(_BUCKETS_AT_ONCE):
                 nursery.start_soon(work)
-        if self._size.size is not None:
-            self._home.note_size(self._size.size)
 
     def _is_due(self, bucket: int) -> bool:
         since = trio.current_time() - self._looked_up.get(bucket, -REFRESH)
