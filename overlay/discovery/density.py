@@ -40,13 +40,26 @@ DIGITS: Final = 3
 HALF_FULL: Final = 0.5
 
 
+class Crowding(Struct, frozen=True):
+    """A position with `CROWD` members nearer than `within` is dense; its region has others whose positions differ from
+    it in the last `height` bits."""
+
+    within: int
+    height: int
+
+
 class Density(Struct, frozen=True):
     """What a network of `size` members lets expect."""
 
     size: float
 
+    def crowding(self, part: float, *, wider: int = 0) -> Crowding:
+        """What is dense below a part of what is expected (`BEGINS`, `ENDS`, `TAKEN`), with regions that are larger by
+        so many bits."""
+        return Crowding(self.distance(part), min(self.height + wider, POSITION_BITS))
+
     def distance(self, part: float) -> int:
-        """Below which the `CROWD`-th nearest member makes a position dense (`BEGINS`, `ENDS`, `TAKEN`)."""
+        """Below which the `CROWD`-th nearest member makes a position dense."""
         if self.size <= CROWD * part:
             return 1 << POSITION_BITS
         distance = int(part * CROWD / self.size * 2.0**POSITION_BITS)
