@@ -12,7 +12,8 @@ Rules (k = 20 members keep a resource; H = k + 8):
 4. A neighbourhood is *exact* when each bucket that its members come from is complete: in the home, or thin. Bucket i
    holds just the distances from ((d >> i) ^ 1) << i on, 2**i of them, where d is the distance of the target from us:
    the buckets' ranges of distances are disjoint, and walking them in that order meets members in theirs.
-5. Exactness is claimed only while two of our three nearest confirmed our home within `CONFIRMED_FOR` seconds.
+5. Exactness is claimed only while two of our three nearest confirmed our home within `CONFIRMED_FOR` seconds. Where
+   members crowd around us, one of each of the three largest buckets of the region has their place.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import chain, zip_longest
 from typing import Final
 
 from overlay.discovery.density import BEGINS, Density, SteadySize, estimated_size
@@ -135,7 +137,7 @@ class Home:
 
     def is_confirmed(self, now: float) -> bool:
         """Rule 5; for a home that has grown since, as members left, what was confirmed before says nothing."""
-        near = self.nearest_members(CONFIRMERS)
+        near = self.confirmers()
         confirmed = [self._confirmed[member] for member in near if member in self._confirmed]
         good = sum(now - since <= CONFIRMED_FOR and height >= self.height for since, height in confirmed)
         return good >= min(ENOUGH_CONFIRMERS, len(near))
@@ -148,6 +150,15 @@ class Home:
             if len(near) >= count:
                 break
         return [member for _, member in near[:count]]
+
+    def confirmers(self) -> list[str]:
+        """Whose word tells whether the home is complete (rule 5)."""
+        if not self.density.is_dense(self.own, self._positions()):
+            return self.nearest_members(CONFIRMERS)
+        buckets = [self._buckets.get(bucket, {}) for bucket in reversed(range(self.density.height))]
+        largest = [_by_distance(self.own, members)[:CONFIRMERS] for members in buckets if members][:CONFIRMERS]
+        in_turn = chain.from_iterable(zip_longest(*largest))
+        return [name for name in in_turn if name is not None][:CONFIRMERS]
 
     def exact(self, target: int, count: int, *, own_name: str) -> list[str] | None:
         """The `count` members nearest to `target`, nearest first, ourselves (`own_name`) among them; None if unknown.
