@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Final
 
@@ -17,6 +17,7 @@ from overlay.errors import CallFailed, Refusal
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
 from overlay.rpc.links import Links
+from overlay.rpc.server import Handler
 from overlay.settings import CallLimits, OverlaySettings
 from registry.model.values import Key, Record, decode_key_or_tombstone, decode_state, encode
 from registry.protocol.messages import (
@@ -67,25 +68,24 @@ def ground(target: int, members: Iterable[str], wanted: int) -> list[Identity]:
 
 
 class Attackers:
-    """All ids of one attacker; `join` runs them in `nursery`."""
+    """All ids of one attacker."""
 
-    def __init__(self, identities: Sequence[Identity], kind: str, nursery: trio.Nursery) -> None:
+    def __init__(self, identities: Sequence[Identity], kind: str) -> None:
         self.peer_ids = [identity.peer_id for identity in identities]
         self._identities = identities
-        self._kind = kind
-        self._nursery = nursery
+        self.kind = kind
         self._taken: list[tuple[bytes, bytes]] = []  # keys and states, as they were put
         self._random = random.Random(1)
 
-    async def join(self, victims: Sequence[tuple[str, Sequence[str]]]) -> None:
-        """Link each of them to all victims, (peer id, addresses)."""
+    async def join(self, victims: Sequence[tuple[str, Sequence[str]]], running: trio.Nursery) -> None:
+        """Run them in a nursery, linked to all victims, (peer id, addresses)."""
         at_once = trio.CapacityLimiter(_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for identity in self._identities:
 
                 async def start(identity: Identity = identity) -> None:
                     async with at_once:
-                        await self._nursery.start(self._run, identity, victims)
+                        await running.start(self._run, identity, victims)
 
                 nursery.start_soon(start)
 
@@ -99,7 +99,7 @@ class Attackers:
         settings = OverlaySettings(calls=CallLimits(ping_interval=3600))
         async with open_host(identity, settings) as host, trio.open_nursery() as nursery:
             links = Links(host, settings, True, keeps=lambda _: True)
-            self._serve(links)
+            self.serve_by(links.serve)
             await nursery.start(links.run)
             for peer_id, addresses in victims:
                 host.add_addresses(peer_id, addresses)
@@ -112,7 +112,8 @@ class Attackers:
             task_status.started()
             await trio.sleep_forever()
 
-    def _serve(self, links: Links) -> None:
+    def serve_by(self, serve: Callable[[str, Handler], None]) -> None:
+        """Answers as attackers do."""
         lies = {
             PUT: self._put,
             REPLICATE: self._replicate,
@@ -125,8 +126,8 @@ class Attackers:
             **dict.fromkeys(_KAD, self._nearest),
         }
         for method, lie in lies.items():
-            links.serve(method, lie if self._kind == LYING else self._silence)
-        links.serve(ROUTE, self._refuse if self._kind == LYING else self._silence)
+            serve(method, lie if self.kind == LYING else self._silence)
+        serve(ROUTE, self._refuse if self.kind == LYING else self._silence)
 
     async def _silence(self, caller: str, body: object) -> object:
         await trio.sleep_forever()
