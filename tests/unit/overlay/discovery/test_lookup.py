@@ -178,9 +178,8 @@ def ground(position: int, members: Collection[str], wanted: int) -> list[Identit
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("silent", [False, True])
-async def test_around_a_resource_to_which_ids_were_ground_others_of_its_region_are_found(
-    silent: bool, autojump_clock: trio.testing.MockClock
+async def test_around_a_resource_to_which_silent_ids_were_ground_others_of_its_region_are_found(
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def never(caller: str, body: object) -> object:
         await trio.sleep_forever()
@@ -193,8 +192,7 @@ async def test_around_a_resource_to_which_ids_were_ground_others_of_its_region_a
         honest, position = set(many.peers), positions(1)[0]
         for identity in ground(position, honest, 24):
             peer = await many.join(identity, LARGE)
-            if silent:
-                peer.links.lies = dict.fromkeys(("overlay/home", "overlay/route", "overlay/nearest"), never)
+            peer.links.lies = dict.fromkeys(("overlay/home", "overlay/route", "overlay/nearest"), never)
         await trio.sleep(60)
         found: Counter[str] = Counter()
         for asker in sorted(honest):
