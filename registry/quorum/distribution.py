@@ -11,7 +11,7 @@ Rules (docs/design.md, Writing and reading):
    one, that takes over the rest of the share. When all have refused, all the others get it directly.
 5. Only the own word of a replica to this node counts for `factor`.
 6. Where members crowd around a resource, whoever was drawn from its whole region gets it first, in the order drawn, and
-   `DIRECTLY` more get it directly: those who crowd could be one liar.
+   `DIRECTLY` more get it directly, and all of those drawn to whom a link is open: those who crowd could be one liar.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ class Distribution:
         factor: int,
         announcers: Collection[str] = (),
         drawn: Sequence[str] = (),
+        linked: Collection[str] = (),
     ) -> None:
         """`targets`: all replicas, in random order. `here`: this node, if it is one of them. `announcers`: peers that
         tell watchers of the resource. `drawn`: further replicas, from the region of a resource that members crowd
-        around."""
+        around. `linked`: peers to whom a link is open."""
         self.targets = (*drawn, *targets)
         self.factor = max(factor, 1)
         self.errors: list[ErrorInfo] = []
@@ -69,6 +70,7 @@ class Distribution:
             count += DIRECTLY
         self._direct, rest = ordered[:count], ordered[count:]
         self._direct += [peer_id for peer_id in rest if peer_id in announcers][:ANNOUNCERS]
+        self._direct += [peer_id for peer_id in drawn if peer_id in linked and peer_id not in self._direct]
         self._rest = [peer_id for peer_id in rest if peer_id not in self._direct]
 
     @property

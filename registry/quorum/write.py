@@ -163,6 +163,7 @@ class Writer:
             factor=write.factor,
             announcers=self._network.topics.peers_in(item.key_id),
             drawn=drawn,
+            linked=frozenset(self._network.members()) if drawn else (),
         )
         self._recent[write.write_id] = write
         self._send(write, of.begin(trio.current_time()), is_stored)

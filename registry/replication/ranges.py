@@ -174,6 +174,14 @@ class _Side(NamedTuple):
         """Once it is decided."""
         return frozenset((*self.view.certain, *self.crowd.region()))
 
+    def is_keeper(self, name: str) -> bool | None:
+        """Whether a member is one everywhere in the block; None while that differs."""
+        view, crowd = self.view, self.crowd
+        if name in view.certain or (crowd.is_dense and name in crowd.region()):
+            return True
+        open_to = (*(view.undecided if view.open_places else ()), *(crowd.candidates if crowd.is_dense is None else ()))
+        return None if any(member == name for _, member in open_to) else False
+
 
 def _side_of(members: Members, size: int, crowding: Crowding) -> _Side:
     if len(members) <= size:
@@ -278,8 +286,21 @@ def kept_ranges(
 ) -> Ranges:
     """What a member keeps as `own` sees it, as far as `own` is within `reach` itself, or in its region."""
     is_wanted = within_reach(members[own], members, reach=reach, crowdings=[crowding])
-    blocks = keeper_blocks(members, size, is_wanted, crowding=crowding)
-    return joined(block for block, keepers in blocks if peer_id in keepers)
+
+    def blocks() -> Iterator[Block]:
+        waiting = [(WHOLE, _side_of(members, size, crowding))]
+        while waiting:
+            block, side = waiting.pop()
+            is_keeper = side.is_keeper(peer_id)
+            if is_keeper is False or not is_wanted(block):
+                continue
+            if is_keeper:  # who the others are makes no difference
+                yield block
+                continue
+            first, second = block.halves()
+            waiting += [(second, side.half(second)), (first, side.half(first))]
+
+    return joined(blocks())
 
 
 def nearest_within(block: Block, members: Members) -> Iterator[tuple[Block, str]]:

@@ -145,3 +145,11 @@ def test_where_members_crowd_those_drawn_from_the_region_get_it_first(
     if not is_here:
         assert direct[: len(drawn)] == drawn[: len(direct)]
         assert len(direct) == min(max(factor, DIRECTLY) + DIRECTLY, size + others)
+
+
+def test_all_of_those_drawn_to_whom_a_link_is_open_get_it_directly() -> None:
+    drawn = [f"drawn {number}" for number in range(40)]
+    distribution = Distribution(peers(20), here=None, factor=1, drawn=drawn, linked=[*drawn[20:], *peers(20)])
+    sends = distribution.begin(0.0)
+    assert [send.peer_id for send in sends] == [*drawn[: 2 * DIRECTLY], *drawn[20:]]
+    assert sorted(reached(sends)) == sorted(distribution.targets)
