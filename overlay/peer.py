@@ -21,6 +21,7 @@ import trio
 
 from overlay.discovery.address_book import parse_peer_address
 from overlay.discovery.bootstrap import Bootstrap, validate_bootstrap
+from overlay.discovery.density import Density
 from overlay.discovery.departures import Departures
 from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.discovery.lookup import Lookup
@@ -199,20 +200,28 @@ class OverlayPeer:
         self._host.add_addresses(peer_id, addresses)
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
-        """The `count` live members nearest to a resource, nearest first, this peer among them when it is one.
+        """The `count` live members nearest to a resource, nearest first, this peer among them when it is one; followed,
+        where the resource is dense, by others of its region (`overlay.discovery.density`).
 
         Fewer when the network has fewer, or when the lookup took longer than `lookup_timeout`; empty for a light client
         without a node. Never raises for what peers do.
         """
-        return await self.nearest_to(resource_position(resource_id), count)
+        return await self._lookup.neighbourhood(resource_position(resource_id), count)
 
     async def nearest_to(self, position: int, count: int) -> list[str]:
         """The `count` live members nearest to any position of the keyspace (`overlay.discovery.keyspace`)."""
         return await self._lookup.nearest(position, count)
 
-    def is_responsible(self, resource_id: str, count: int) -> bool:
-        """Whether this peer is among the `count` members nearest to a resource, as far as it knows; asks nobody."""
-        return self._lookup.is_responsible(resource_position(resource_id), count)
+    def is_responsible(self, resource_id: str, count: int, margin: int = 0) -> bool:
+        """Whether this peer is one of the `neighbourhood` of a resource, as far as it knows; asks nobody.
+
+        With a `margin`, also beyond it by so many, and by what views of the network may differ.
+        """
+        return self._lookup.is_responsible(resource_position(resource_id), count, margin)
+
+    def density(self) -> Density:
+        """What the members that this peer knows let expect of the network: it tells which resources are dense."""
+        return self._lookup.density
 
     def hold(self, peer_id: str) -> None:
         """Keep the link to a peer open, if there is one, until `release`: somebody waits for what comes over it."""

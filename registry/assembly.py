@@ -29,6 +29,7 @@ from registry.protocol.messages import Item, Spread
 from registry.protocol.network import Clock, Network
 from registry.quorum.pass_on import PassOn
 from registry.quorum.read import Reader
+from registry.quorum.read_machine import in_turn, parted
 from registry.quorum.read_repair import ReadRepair
 from registry.quorum.recent_writes import RecentWrites
 from registry.quorum.send_queue import SendQueue
@@ -142,7 +143,7 @@ async def assembled(
     serve_node_api(network, node_api)
 
     async def neighbours(key_id: str, avoided: Collection[str]) -> list[str]:  # noqa: ARG001 - they are told apart
-        return await network.neighbourhood(key_id, rules.neighbourhood_size)
+        return in_turn(*parted(await network.neighbourhood(key_id, rules.neighbourhood_size), rules.neighbourhood_size))
 
     def note_news(key_id: str, before: ResourceState, after: ResourceState) -> None:
         subscriptions.note_news(key_id, before, after)  # made below: it serves what is watched

@@ -4,7 +4,7 @@ Rules (k = 20 members keep a resource; H = k + 8):
 1. *Bucket* i of a member holds the others whose positions differ from its own first at bit i.
 2. The *home* is the smallest aligned subtree around the own position with at least H members, or all of the keyspace
    where there are fewer; all of it is known and linked. It is cut where it would hold more than `MOST_HOME` members.
-   What is linked *reaches* farther where the estimate of the network's size expects 14 members in a larger subtree, so
+   What is linked *reaches* farther where a dense region around us would be larger (`overlay.discovery.density`), so
    that ids ground close to this member don't leave it alone with them. Nothing is claimed of that part: its members
    link to us only if they estimate the same.
 3. A farther bucket is *thin* when a lookup in it, asking for H, got fewer: then these are all, and they are linked
@@ -12,7 +12,8 @@ Rules (k = 20 members keep a resource; H = k + 8):
 4. A neighbourhood is *exact* when each bucket that its members come from is complete: in the home, or thin. Bucket i
    holds just the distances from ((d >> i) ^ 1) << i on, 2**i of them, where d is the distance of the target from us:
    the buckets' ranges of distances are disjoint, and walking them in that order meets members in theirs.
-5. Exactness is claimed only while two of our three nearest confirmed our home within `CONFIRMED_FOR` seconds.
+5. Exactness is claimed only while two of our three nearest confirmed our home within `CONFIRMED_FOR` seconds. Where
+   members crowd around us, one of each of the three largest buckets of the region has their place.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import chain, zip_longest
 from typing import Final
 
+from overlay.discovery.density import BEGINS, Density, SteadySize, estimated_size
 from overlay.discovery.keyspace import POSITION_BITS
 
 HOME_SIZE: Final = 28
@@ -30,7 +33,6 @@ THIN: Final = HOME_SIZE - 4
 """From so many members on, a thin bucket isn't taken as known completely: while it has fewer than `HOME_SIZE`, its
 members have us in their own homes and newcomers among them link to us; from then on they would go unnoticed."""
 MOST_HOME: Final = 160
-FLOOR_EXPECTS: Final = 14
 CONFIRMED_FOR: Final = 600.0
 CONFIRMERS: Final = 3
 ENOUGH_CONFIRMERS: Final = 2
@@ -46,7 +48,8 @@ class Home:
         self._thin_since: dict[int, float] = {}
         self._full: set[int] = set()
         self._confirmed: dict[str, tuple[float, int]] = {}  # when, and how high the home was
-        self._expected: float | None = None
+        self._steady = SteadySize()
+        self._density: Density | None = None
         self._height: int | None = None
         self._reach: int | None = None
 
@@ -57,22 +60,18 @@ class Home:
         """A verified member that is linked, at its position."""
         if position != self.own:
             self._buckets.setdefault(self.bucket_of(position), {})[member] = position
-            self._height = self._reach = None
+            self._forget_measures()
 
     def remove(self, member: str, position: int) -> None:
         """A member that has gone."""
         bucket = self._buckets.get(self.bucket_of(position), {})
         if bucket.pop(member, None) is not None:
-            self._height = self._reach = None
+            self._forget_measures()
             self._confirmed.pop(member, None)
 
     def bucket_of(self, position: int) -> int:
         """The bucket of another's position."""
         return (position ^ self.own).bit_length() - 1
-
-    def note_size(self, expected: float) -> None:
-        """How many members the network is estimated to have."""
-        self._expected, self._reach = expected, None
 
     def note_confirmed(self, member: str, now: float) -> None:
         """`member` told whom it knows near our position, and all of them are linked or couldn't be reached."""
@@ -86,6 +85,7 @@ class Home:
         else:
             self._thin_since.pop(bucket, None)
             self._full.add(bucket)
+        self._density = self._reach = None
 
     @property
     def height(self) -> int:
@@ -98,12 +98,22 @@ class Home:
     def reach(self) -> int:
         """Bits of the subtree whose members are linked: the home, or more where it is full of ground ids."""
         if self._reach is None:
-            self._reach = self._measured({}, floor=self._floor())
+            self._reach = self._measured({}, floor=self.density.height)
         return self._reach
+
+    @property
+    def density(self) -> Density:
+        """What the members in the home and in thin buckets let expect of the network."""
+        if self._density is None:
+            thin = self.thin_buckets()
+            known = [self.own, *self.members().values()]
+            known += [position for bucket in thin for position in self._buckets.get(bucket, {}).values()]
+            self._density = Density(self._steady.note(estimated_size(known, [self.height, *thin])))
+        return self._density
 
     def reach_with(self, positions: Iterable[int]) -> int:
         """What `reach` would be if members at these positions were known, too."""
-        return self._measured(Counter(map(self.bucket_of, positions)), floor=self._floor())
+        return self._measured(Counter(map(self.bucket_of, positions)), floor=self.density.height)
 
     def members(self) -> dict[str, int]:
         """The home's members but ourselves, with their positions."""
@@ -127,7 +137,7 @@ class Home:
 
     def is_confirmed(self, now: float) -> bool:
         """Rule 5; for a home that has grown since, as members left, what was confirmed before says nothing."""
-        near = self.nearest_members(CONFIRMERS)
+        near = self.confirmers()
         confirmed = [self._confirmed[member] for member in near if member in self._confirmed]
         good = sum(now - since <= CONFIRMED_FOR and height >= self.height for since, height in confirmed)
         return good >= min(ENOUGH_CONFIRMERS, len(near))
@@ -140,6 +150,15 @@ class Home:
             if len(near) >= count:
                 break
         return [member for _, member in near[:count]]
+
+    def confirmers(self) -> list[str]:
+        """Whose word tells whether the home is complete (rule 5)."""
+        if not self.density.is_dense(self.own, self._positions()):
+            return self.nearest_members(CONFIRMERS)
+        buckets = [self._buckets.get(bucket, {}) for bucket in reversed(range(self.density.height))]
+        largest = [_by_distance(self.own, members)[:CONFIRMERS] for members in buckets if members][:CONFIRMERS]
+        in_turn = chain.from_iterable(zip_longest(*largest))
+        return [name for name in in_turn if name is not None][:CONFIRMERS]
 
     def exact(self, target: int, count: int, *, own_name: str) -> list[str] | None:
         """The `count` members nearest to `target`, nearest first, ourselves (`own_name`) among them; None if unknown.
@@ -175,6 +194,27 @@ class Home:
                 return False
         return True
 
+    def is_in_region(self, target: int, *, part: float = BEGINS, wider: int = 0) -> bool:
+        """Whether `target` is dense, and we are in its region, or one larger by so many bits, as far as is known.
+
+        In a wider one we may not know who is near the target: then it may be dense.
+        """
+        if (self.own ^ target).bit_length() > self.density.height + wider:
+            return False
+        if wider and not self.keeps(target):
+            return True
+        return self.density.is_dense(target, self._positions(), part)
+
+    def region(self, target: int, *, own_name: str) -> dict[str, int] | None:
+        """All members in the region that `target` has where it is dense, with their positions, ourselves
+        (`own_name`) among them; None if unknown."""
+        height, distance = self.density.height, (self.own ^ target).bit_length()
+        buckets = range(height) if distance <= height else (distance - 1,)
+        if not all(bucket < self.reach or self._is_thin(bucket) for bucket in buckets):
+            return None
+        members = self.inside(target, height)
+        return {**members, own_name: self.own} if distance <= height else members
+
     def inside(self, around: int, height: int) -> dict[str, int]:
         """The members known whose positions differ from `around` only in the last `height` bits, with positions."""
         bucket = self.bucket_of(around)
@@ -200,12 +240,13 @@ class Home:
                 break
         return self._cut(height, more)
 
-    def _floor(self) -> int:
-        if self._expected is None:
-            return 0
-        # The subtree of height h is expected to hold expected / 2**(256 - h) members; there are those known, at least.
-        expected = max(self._expected, len(self) + 1)
-        return POSITION_BITS - max(int(expected // FLOOR_EXPECTS).bit_length() - 1, 0)
+    def _positions(self) -> Iterable[int]:
+        yield self.own
+        for members in self._buckets.values():
+            yield from members.values()
+
+    def _forget_measures(self) -> None:
+        self._height = self._reach = self._density = None
 
     def _cut(self, height: int, more: Mapping[int, int]) -> int:
         count = 1

@@ -27,7 +27,7 @@ import structlog
 import trio
 from cachetools import LRUCache, TTLCache
 
-from overlay.discovery.home import CONFIRMERS, HOME_SIZE, Home
+from overlay.discovery.home import HOME_SIZE, Home
 from overlay.discovery.home_view import HomeView, uncovered
 from overlay.discovery.keyspace import POSITION_BITS, peer_position
 from overlay.discovery.size_estimate import SizeEstimate
@@ -160,7 +160,7 @@ class HomeUpkeep:
         """What rule 3 says of the time between passes; how many new members were linked."""
         differing = [member for member in self._peer.members() if member in self._differing]
         self._differing.clear()
-        near = self._home.nearest_members(CONFIRMERS)
+        near = self._home.confirmers()
         self._turn += 1
         chosen = {*differing, near[self._turn % len(near)], self._random.choice(self._kept())} if near else set()
         found, answered = await self._ask(sorted(chosen), [])
@@ -194,7 +194,7 @@ class HomeUpkeep:
         asked: set[str] = set()
         answered: set[str] = set()
         found = 0
-        to_ask = self._home.nearest_members(CONFIRMERS)
+        to_ask = self._home.confirmers()
         while to_ask and len(asked) < MOST_ASKED:
             asked.update(to_ask)
             new, answers = await self._ask(to_ask, covered)
@@ -202,7 +202,7 @@ class HomeUpkeep:
             answered |= answers
             here = self._home.inside(self._home.own, self._home.reach)
             rest = [name for name in uncovered(here, covered) if name not in asked]
-            to_ask = self._random.sample(rest, min(CONFIRMERS, len(rest)))
+            to_ask = self._random.sample(rest, min(len(asked), len(rest)))  # more each time: many may not answer
         if not found:
             for member in answered:
                 self._home.note_confirmed(member, trio.current_time())
@@ -305,8 +305,6 @@ class HomeUpkeep:
         async with trio.open_nursery() as nursery:
             for _ in range(_BUCKETS_AT_ONCE):
                 nursery.start_soon(work)
-        if self._size.size is not None:
-            self._home.note_size(self._size.size)
 
     def _is_due(self, bucket: int) -> bool:
         since = trio.current_time() - self._looked_up.get(bucket, -REFRESH)

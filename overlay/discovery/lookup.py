@@ -7,12 +7,15 @@ Rules:
    a while only once one of its members said by digest that nothing changed.
 3. Otherwise a recursive lookup over standing links is begun (`overlay.discovery.recursive`), and where its answers are
    fewer or sparser than the network's size lets expect, an iterative one (`overlay.discovery.iterative`).
-4. What others tell is only where to look. Peers that couldn't be dialled lately are left out.
-5. A light client leaves the lookup to one of its nodes.
+4. Around a dense position, others of its region belong to its neighbourhood (`overlay.discovery.density`). Who isn't
+   there himself looks up the largest buckets of the region, away from those who crowd.
+5. What others tell is only where to look. Peers that couldn't be dialled lately are left out.
+6. A light client leaves the lookup to one of its nodes.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 import msgspec
@@ -21,7 +24,8 @@ import trio
 from cachetools import TTLCache
 
 from overlay.discovery.address_book import PeerAddresses
-from overlay.discovery.home import Home
+from overlay.discovery.density import CROWD, MOST_OTHERS, TAKEN, Density, drawn
+from overlay.discovery.home import HOME_SIZE, Home
 from overlay.discovery.home_upkeep import HomeUpkeep
 from overlay.discovery.home_view import METHOD as HOME_METHOD
 from overlay.discovery.home_view import HomeView, HomeViews
@@ -46,6 +50,7 @@ _MAX_FAILED = 4096
 _ASK_TIMEOUT = 2.0  # seconds
 _PATIENCE_LINKED = 0.5  # seconds until somebody with a link is passed by in an iterative lookup
 _PATIENCE_NEW = 1.5  # the same for somebody who has to be dialled
+_BUCKETS_OF_REGION = 3  # that are looked up: seven eighths of it
 
 
 class _Query(msgspec.Struct, frozen=True, array_like=True):
@@ -58,8 +63,16 @@ class _Query(msgspec.Struct, frozen=True, array_like=True):
 class Lookup:
     """Knows members by their positions, and asks others for those that it doesn't know."""
 
-    def __init__(self, identity: Identity, addresses: PeerAddresses, links: Links, settings: OverlaySettings) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        addresses: PeerAddresses,
+        links: Links,
+        settings: OverlaySettings,
+        randomness: random.Random | None = None,
+    ) -> None:
         """Registers itself with `links` and not the other way round, because it also calls over them."""
+        self._random = randomness or random.Random()  # noqa: S311 - whom to ask, not secrets
         self._addresses = addresses
         self._links = links
         self._settings = settings
@@ -108,12 +121,28 @@ class Lookup:
         own = [self._addresses.peer_id] if self._settings.member else []
         return nearest(position, [*own, *self.members()], count)
 
-    def is_responsible(self, position: int, count: int) -> bool:
-        """Whether this peer is among the `count` members nearest to a position, as far as it knows; asks nobody.
+    def is_responsible(self, position: int, count: int, margin: int = 0) -> bool:
+        """Whether this peer is among the `count` members nearest to a position, or in the region of a dense one all of
+        whose members are written to, as far as it knows; asks nobody.
 
-        Links beyond those that it has to have decide nothing.
+        With a `margin`, also beyond it by so many, and by what estimates of the network's size may differ. Links beyond
+        those that it has to have decide nothing.
         """
-        return self._settings.member and self._home.is_among_nearest(position, count)
+        if not self._settings.member:
+            return False
+        if self._home.is_among_nearest(position, count + margin):
+            return True
+        if margin:
+            return self._home.is_in_region(position, part=TAKEN, wider=1)
+        if not self._home.is_in_region(position):
+            return False
+        region = self._home.region(position, own_name=self._addresses.peer_id)
+        return region is not None and len(region) <= count + MOST_OTHERS
+
+    @property
+    def density(self) -> Density:
+        """What the members that this peer knows let expect of the network."""
+        return self._home.density
 
     def network_size(self) -> float:
         """How many members the network has, about."""
@@ -141,6 +170,33 @@ class Lookup:
             return self._merged(position, region.nearest(position, count), count)
         found, _ = await self.look_up(position, max(count, self._settings.neighbourhood_size))
         return found[:count]
+
+    async def neighbourhood(self, position: int, count: int) -> list[str]:
+        """As `nearest`; where the position is dense, followed by up to `MOST_OTHERS` others of its region at random."""
+        found = await self.nearest(position, max(count, CROWD))
+        positions = {name: peer_position(name) for name in found}
+        if not self._settings.member or not self.density.is_dense(position, positions.values()):
+            return found[:count]
+        region = self._home.region(position, own_name=self._addresses.peer_id)
+        if region is None:
+            region = await self._look_up_region(position) | positions
+        others = {name: at for name, at in region.items() if name not in found[:count]}
+        return found[:count] + drawn(others, position, self.density.height, MOST_OTHERS, self._random)
+
+    async def _look_up_region(self, position: int) -> dict[str, int]:
+        """Members in the region of a dense position, as others tell, and their positions."""
+        height, found = self.density.height, dict[str, int]()
+
+        async def look_up(bucket: int) -> None:
+            target = position ^ 1 << bucket ^ self._random.getrandbits(bucket)
+            for name in await self.nearest(target, HOME_SIZE):
+                found[name] = peer_position(name)
+
+        async with trio.open_nursery() as nursery:
+            for bucket in range(height - _BUCKETS_OF_REGION, height):
+                nursery.start_soon(look_up, bucket)
+        inside = self.density.region(position, found)
+        return {name: found[name] for name in inside}
 
     async def look_up(self, position: int, count: int) -> tuple[list[str], bool]:
         """Ask others for the members nearest to `position`, whatever is known; remembers those found.
@@ -282,7 +338,7 @@ class Lookup:
         return [member.peer_id for member in told[:MOST_NAMED] if self._learn(member)]
 
     async def _ask_a_node(self, position: int, count: int) -> list[str]:
-        """Rule 5, with fail-over."""
+        """Rule 6, with fail-over."""
         for peer_id in self.members():
             try:
                 return nearest(position, await self._ask(_LOOKUP_METHOD, peer_id, position, count), count)

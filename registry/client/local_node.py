@@ -74,7 +74,8 @@ class LocalNode:
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
         """See `NodeApi.neighbours`."""
-        return await self._network.neighbourhood(resource_id, self._neighbourhood_size)
+        found = await self._network.neighbourhood(resource_id, self._neighbourhood_size)
+        return found[: self._neighbourhood_size]
 
     async def peer_infos(self, resource_id: str, *, timeout: float) -> list[PeerInfo]:
         """See `NodeApi.peer_infos`."""

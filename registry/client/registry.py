@@ -40,6 +40,7 @@ from registry.watch.watches import Watches
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
+TOLD_BEFORE: Final = 0.05  # seconds before its deadline at which a write tells how far it came
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
 ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
 
@@ -410,7 +411,8 @@ class Registry:
 
     async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> _WriteResult:
         try:
-            outcome: WriteOutcome = await self._node_api.write(item, factor=factor, timeout=timeout)
+            before = timeout - min(TOLD_BEFORE, timeout / 20)
+            outcome: WriteOutcome = await self._node_api.write(item, factor=factor, timeout=before)
         except RegistryError as error:
             return _refused(error, failure)
         if outcome.stored > 0:
@@ -418,7 +420,8 @@ class Registry:
         codes = frozenset(error.known_code for error in outcome.errors)
         if outcome.stored >= factor and outcome.stored > 0:
             return _WriteResult(Done(True, texts(outcome.errors)), codes)
-        return _WriteResult(Done(False, (*texts(outcome.errors), failure)), codes)
+        told = _option(f"{outcome.stored} of {outcome.targets} replicas took it" if outcome.stored else None)
+        return _WriteResult(Done(False, (*texts(outcome.errors), *told, failure)), codes)
 
 
 class _WriteResult(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
+from overlay.discovery.density import Density
 from overlay.pubsub.topics import Validator
 
 Handler = Callable[[str, object], Awaitable[object]]
@@ -49,11 +50,17 @@ class Network(Protocol):
         ...
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
-        """The `count` nearest live members, nearest first, this one included when it is a member."""
+        """The `count` nearest live members, nearest first, this one included when it is a member; followed, where
+        members crowd around the resource, by others of its region at random."""
         ...
 
-    def is_responsible(self, resource_id: str, count: int) -> bool:
-        """Whether this member is among the `count` nearest that it knows of; asks nobody."""
+    def is_responsible(self, resource_id: str, count: int, margin: int = 0) -> bool:
+        """Whether this member is one of the `neighbourhood` as far as it knows; asks nobody. With a `margin`, also
+        beyond it by so many, and by what views of the network may differ."""
+        ...
+
+    def density(self) -> Density:
+        """How many members the network lets expect anywhere: it tells which resources members crowd around."""
         ...
 
     def members(self) -> list[str]:

@@ -10,6 +10,8 @@ Rules (docs/design.md, Writing and reading):
 4. Each that refuses or doesn't answer within `PATIENCE` seconds is made up for by another, of its own share if it has
    one, that takes over the rest of the share. When all have refused, all the others get it directly.
 5. Only the own word of a replica to this node counts for `factor`.
+6. Where members crowd around a resource, whoever was drawn from its whole region gets it first, in the order drawn, and
+   `DIRECTLY` more get it directly, and all of those drawn to whom a link is open: those who crowd could be one liar.
 """
 
 from __future__ import annotations
@@ -39,11 +41,19 @@ class Distribution:
     """One write. Do what `begin` and `step` return, tell it by `report` how each of these went."""
 
     def __init__(
-        self, targets: Sequence[str], *, here: str | None, factor: int, announcers: Collection[str] = ()
+        self,
+        targets: Sequence[str],
+        *,
+        here: str | None,
+        factor: int,
+        announcers: Collection[str] = (),
+        drawn: Sequence[str] = (),
+        linked: Collection[str] = (),
     ) -> None:
         """`targets`: all replicas, in random order. `here`: this node, if it is one of them. `announcers`: peers that
-        tell watchers of the resource."""
-        self.targets = tuple(targets)
+        tell watchers of the resource. `drawn`: further replicas, from the region of a resource that members crowd
+        around. `linked`: peers to whom a link is open."""
+        self.targets = (*drawn, *targets)
         self.factor = max(factor, 1)
         self.errors: list[ErrorInfo] = []
         self.stored: set[str] = set()
@@ -56,8 +66,11 @@ class Distribution:
         self._answer_by: dict[str, float] = {}
         ordered = sorted(self.targets, key=lambda peer_id: peer_id != here)
         count = len(ordered) if len(ordered) <= ALL_DIRECTLY else max(self.factor, DIRECTLY)
+        if drawn:
+            count += DIRECTLY
         self._direct, rest = ordered[:count], ordered[count:]
         self._direct += [peer_id for peer_id in rest if peer_id in announcers][:ANNOUNCERS]
+        self._direct += [peer_id for peer_id in drawn if peer_id in linked and peer_id not in self._direct]
         self._rest = [peer_id for peer_id in rest if peer_id not in self._direct]
 
     @property

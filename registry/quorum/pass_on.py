@@ -4,8 +4,8 @@ Rules:
 1. A put with a `Spread`, once it is on disk here, is sent to its share, without one: what was passed on isn't passed on
    again. Whoever is linked, near enough and missing among the writer's targets gets it too.
 2. Nothing is passed on to a peer twice within a minute, whoever asks, unless that failed.
-3. One to two seconds later one of the others' shares, at random, is asked whether it has the write. If not, somebody
-   didn't pass it on: all that aren't known to have it get it from here.
+3. One to two seconds later one of the others' shares, at random, is asked whether it has the write, or another when
+   that one doesn't answer. If not, somebody didn't pass it on: all that aren't known to have it get it from here.
 4. Whoever wrote it may ask how many took it from here.
 """
 
@@ -54,6 +54,7 @@ CHECKED_AFTER: Final = 1.0  # seconds, and up to twice that
 CHECKERS: Final = 3  # replicas that check a write, about
 MAX_CHECKED: Final = 4096  # writes that wait for their check; beyond it the oldest isn't checked
 CHECK_TIMEOUT: Final = 5.0  # seconds
+CHECK_TRIES: Final = 3  # peers that are asked until one answers
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -68,7 +69,8 @@ class _Check(NamedTuple):
     at: float
     item: Item
     others: tuple[str, ...]
-    """Those to whom somebody else is to pass it on."""
+    """Those to whom somebody else is to pass it on, without those asked in vain."""
+    tries: int = CHECK_TRIES
 
 
 class PassOn:
@@ -162,11 +164,19 @@ class PassOn:
                 held = parse(answer, HoldsAnswer).held
             except (CallFailed, InvalidValue) as error:
                 _log.debug("a check wasn't answered", peer=peer_id, error=str(error))
+                self._check_again(peer_id, checks[start:])
                 return
             for check, is_held in zip(batch, held, strict=False):
                 if not is_held:
                     self.found_missing += 1
                     self._send(check.item, set(check.others).intersection(self._network.members()))
+
+    def _check_again(self, unanswering: str, checks: Sequence[_Check]) -> None:
+        for check in checks:
+            others = tuple(peer_id for peer_id in check.others if peer_id != unanswering)
+            if others and check.tries > 1:
+                self._checks.append(_Check(trio.current_time(), check.item, others, check.tries - 1))
+                self._has_checks.set()
 
     async def _serve_passed_on(self, caller: str, body: object) -> object:  # noqa: ARG002 - whoever knows the id
         await trio.lowlevel.checkpoint()

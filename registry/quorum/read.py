@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 import trio
+from cachetools import TTLCache
 
+from overlay.discovery.address_group import address_group
 from overlay.errors import CallFailed
 from overlay.tasks import Wakeup
 from registry.errors import InvalidValue, StorageError
@@ -17,12 +19,14 @@ from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher
-from registry.quorum.read_machine import Ask, Finish, ReadMachine, ReadOutcome
+from registry.quorum.read_machine import Ask, Finish, ReadMachine, ReadOutcome, parted
 from registry.quorum.read_repair import ReadRepair
 from registry.quorum.recent_writes import RecentWrites
 from registry.quorum.write import NOT_CONNECTED
 from registry.replica.replica import Replica
 
+GROUPS_FOR: Final = 60.0  # seconds for which the address group of a peer is remembered
+MAX_GROUPS: Final = 4096  # peers
 LONGEST_READ: Final = 60.0  # seconds; the deadline of the whole read is nearer
 
 
@@ -39,6 +43,7 @@ class Reader:
         self._recent_writes = recent_writes
         self._clock = clock
         self._fetcher = Fetcher(network, replica.settings, clock)
+        self._groups: TTLCache[str, str] = TTLCache(MAX_GROUPS, GROUPS_FOR, timer=trio.current_time)
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """The merged state of a resource once `ack` replicas that hold its key have answered, or none can any more, or
@@ -49,23 +54,29 @@ class Reader:
             outcome.resource, outcome.answered = mine, 1
             return outcome
         deadline = trio.current_time() + timeout
-        replicas: list[str] = []
+        replicas, size = list[str](), self._replica.settings.neighbourhood_size
         with trio.move_on_at(deadline) as lookup:
-            replicas = await self._network.neighbourhood(key_id, self._replica.settings.neighbourhood_size)
+            replicas = await self._network.neighbourhood(key_id, size)
         if lookup.cancelled_caught:
             outcome = ReadOutcome()
             outcome.timed_out = True
             return outcome
-        own = self._network.peer_id if self._replica.counts_for(key_id) else None
+        nearest, drawn = parted(replicas, size)
+        here = self._network.peer_id
+        # Not all of a large region get each write.
+        is_sent_to = here in nearest or self._replica.is_among_nearest(key_id)
+        own = here if is_sent_to and self._replica.counts_for(key_id) else None
         machine = ReadMachine(
             key_id,
-            replicas,
+            nearest,
             self._replica.settings,
             own=own,
             ack=ack,
             key_suffices=key_suffices,
             deadline=deadline,
             written=self._recent_writes.of(key_id),
+            drawn=drawn,
+            group_of=self._group_of,
         )
         outcome = await self._run(machine, key_id)
         if not set(replicas) - {own} and self._network.is_isolated():
@@ -73,6 +84,12 @@ class Reader:
             del outcome.errors[MAX_ERRORS:]
         self._repair.after_read(outcome.resource, machine.known)
         return outcome
+
+    def _group_of(self, peer_id: str) -> str:
+        group = self._groups.get(peer_id)
+        if group is None:
+            group = self._groups[peer_id] = address_group(self._network.addresses_of(peer_id))
+        return group
 
     async def _own_answer(self, key_id: str, *, key_suffices: bool) -> ResourceState | None:
         """What is known here, when that alone answers a read with an `ack` of 1."""

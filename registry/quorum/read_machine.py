@@ -5,14 +5,16 @@
 
 Rules (docs/design.md, Writing and reading):
 1. This node's own replica answers first, and alone if its answer counts and `ack` is 1: that costs no call. Otherwise
-   at least two answers are merged, as far as there are two replicas and the second comes in time (rule 4).
+   at least two answers are merged, of peers in different address groups, as far as there are such and the second comes
+   in time (rule 4). Where members crowd around the resource, four are, two of which were drawn from its whole region.
 2. The read is done once `ack` replicas are known to hold the key and there are records (or the key alone is wanted).
 3. When the key is known, but too few hold it yet, those that lacked it or are catching up are asked again, after
    `FIRST_AGAIN` seconds and then twice as long each time, as long as enough replicas are there that may hold it yet.
 4. One answer doesn't decide that there is nothing, nor what there is: an empty result, a key that a majority doesn't
    hold, or a single answer waits until enough of the replicas have replied (a majority; two), or `PATIENCE` seconds.
-5. Only as many replicas are asked as are needed, the nearest first. Each that fails is made up for by the next; when
-   none answers within `HEDGE` seconds, as many again are asked, then after twice that time, and so on.
+5. Only as many replicas are asked as are needed, the nearest first, but one of each address group in turn. Each that
+   fails is made up for by the next; when none answers within `HEDGE` seconds, as many again are asked, then after twice
+   that time, and so on.
 6. Whatever happens, the read is done by its deadline, and as soon as nobody is left who could answer. With fewer
    replicas than `ack` each is asked once, and the result says so.
 """
@@ -20,7 +22,9 @@ Rules (docs/design.md, Writing and reading):
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
 from registry.codes import Code
@@ -34,6 +38,7 @@ HEDGE: Final = 0.05  # seconds after which more replicas are asked than are need
 PATIENCE: Final = 0.3  # seconds that a doubtful result waits for further answers
 FIRST_AGAIN: Final = 0.05  # seconds after which those that lacked a known key are asked again
 OPINIONS: Final = 2  # answers that are merged, unless this node's own counts
+GROUPS: Final = 2  # address groups that these are of, likewise
 
 
 class ReadOutcome:
@@ -103,20 +108,26 @@ class ReadMachine:
         key_suffices: bool,
         deadline: float,
         written: ResourceState | None = None,
+        drawn: Sequence[str] = (),
+        group_of: Callable[[str], str] = str,
     ) -> None:
-        """`replicas`: the whole neighbourhood, nearest first. `own`: this node's peer id, if its replica's answer
+        """`replicas`: the whole neighbourhood, nearest first; `drawn`: others of the resource's region, where members
+        crowd around it. `group_of`: the address group of each. `own`: this node's peer id, if its replica's answer
         counts at once. `deadline`: seconds of the monotonic clock. `written`: what is known of the resource before
         anybody is asked; it is merged into the result, and counts as nobody's answer."""
         self.known: dict[str, ResourceState] = {}
         """What each replica knew when it answered last, by its peer id."""
         self._key_id = key_id
         self._settings = settings
-        self._own = own if own in replicas else None
-        self._others = tuple(peer_id for peer_id in replicas if peer_id != self._own)  # nearest first
-        self._majority = len(replicas) // 2 + 1
-        self._opinions = min(OPINIONS, len(replicas))
+        everyone = (*replicas, *drawn)
+        self._own = own if own in everyone else None
+        self._group_of = group_of
+        self._groups = min(GROUPS, len(set(map(group_of, everyone))))
+        self._others = tuple(peer_id for peer_id in in_turn(replicas, drawn, group_of) if peer_id != self._own)
+        self._majority = len(everyone) // 2 + 1
+        self._opinions = min(2 * OPINIONS if drawn else OPINIONS, len(everyone))
         self._ack = max(ack, 1)
-        self._too_few = len(replicas) < self._ack
+        self._too_few = len(everyone) < self._ack
         self._key_suffices = key_suffices
         self._deadline = deadline
         self._resource = written or ResourceState()
@@ -156,7 +167,7 @@ class ReadMachine:
             self._lacking[peer_id] = None
             return
         if peer_id == self._own:
-            self._opinions = 1
+            self._opinions = self._groups = 1
         self._replied.add(peer_id)
         if theirs.key is None:
             self._faults[peer_id] = ErrorInfo.of(KeyNotExists(self._key_id)).on(peer_id)
@@ -255,7 +266,7 @@ class ReadMachine:
 
     def _wanted(self, wall_clock: int) -> int:
         """How many answers more there have to be, if all go well."""
-        opinions = self._opinions - len(self._replied)
+        opinions = max(self._opinions - len(self._replied), self._groups - self._groups_replied())
         if not self._has_ack():
             return max(self._ack - self._held(), opinions)
         return opinions if self._has_records(wall_clock) else self._majority - len(self._replied)
@@ -290,7 +301,12 @@ class ReadMachine:
     def _is_enough(self, wall_clock: int) -> bool:
         if len(self._replied) >= self._majority:
             return self._has_ack() or self._is_removed()
-        return self._has_ack() and len(self._replied) >= self._opinions and self._has_records(wall_clock)
+        if len(self._replied) < self._opinions or self._groups_replied() < self._groups:
+            return False
+        return self._has_ack() and self._has_records(wall_clock)
+
+    def _groups_replied(self) -> int:
+        return len(set(map(self._group_of, self._replied)))
 
     def _enter(self, phase: ReadPhase) -> None:
         if phase is not self._phase:
@@ -307,3 +323,25 @@ class ReadMachine:
         if self._is_removed():
             outcome.errors.insert(0, ErrorInfo.of(KeyRemoved(self._key_id)))
         del outcome.errors[MAX_ERRORS:]
+
+
+def parted(neighbourhood: Sequence[str], size: int) -> tuple[Sequence[str], Sequence[str]]:
+    """The `size` nearest of a neighbourhood, and who was drawn from its region where members crowd."""
+    return neighbourhood[:size], neighbourhood[size:]
+
+
+def in_turn(replicas: Sequence[str], drawn: Sequence[str], group_of: Callable[[str], str] = str) -> list[str]:
+    """The order in which replicas are asked: of those drawn from a region and of the nearest in turn, as far as there
+    are such, and in both the nearest of each address group in turn."""
+    return _alternating([_by_group(drawn, group_of), _by_group(replicas, group_of)])
+
+
+def _by_group(peer_ids: Sequence[str], group_of: Callable[[str], str]) -> list[str]:
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for peer_id in peer_ids:
+        groups[group_of(peer_id)].append(peer_id)
+    return _alternating([*groups.values()])
+
+
+def _alternating(several: Sequence[Sequence[str]]) -> list[str]:
+    return [peer_id for peer_id in chain.from_iterable(zip_longest(*several)) if peer_id is not None]

@@ -32,6 +32,7 @@ from registry.protocol.messages import (
 from registry.protocol.network import Network
 from registry.quorum.distribution import Distribution, Send
 from registry.quorum.pass_on import write_id_of
+from registry.quorum.read_machine import parted
 from registry.quorum.recent_writes import RecentWrites
 from registry.quorum.send_queue import Report, SendQueue
 from registry.replica.replica import Replica
@@ -149,24 +150,27 @@ class Writer:
     async def _distribute(self, write: _Write, is_stored: bool) -> None:
         """Sends a write until all that it was sent to have answered, or were made up for."""
         item, here = write.item, self._network.peer_id
-        found = await self._network.neighbourhood(item.key_id, self._replica.settings.neighbourhood_size)
+        size = self._replica.settings.neighbourhood_size
+        found = await self._network.neighbourhood(item.key_id, size)
         if not found:
             write.refusal = NOT_CONNECTED
             write.settled.set()
             return
-        targets = sorted(found, key=lambda peer_id: self._ranks.setdefault(peer_id, self._random.random()))
+        nearest, drawn = parted(found, size)
         of = write.distribution = Distribution(
-            targets,
-            here=here if here in targets else None,
+            sorted(nearest, key=lambda peer_id: self._ranks.setdefault(peer_id, self._random.random())),
+            here=here if here in found else None,
             factor=write.factor,
             announcers=self._network.topics.peers_in(item.key_id),
+            drawn=drawn,
+            linked=frozenset(self._network.members()) if drawn else (),
         )
         self._recent[write.write_id] = write
         self._send(write, of.begin(trio.current_time()), is_stored)
-        if here not in targets and not is_stored and self._replica.ingest.has_part_in(item):
+        if here not in found and not is_stored and self._replica.ingest.has_part_in(item):
             # An owner and a host keep what is theirs; only replicas count.
             self._tasks.start_soon(self._store_here, item)
-        if isinstance(item.state, Tombstone) and item.state.peer_id not in (*targets, here):
+        if isinstance(item.state, Tombstone) and item.state.peer_id not in (*found, here):
             # The host renews what it signed, so it has to know when that ended; it isn't a replica and doesn't count.
             self._send_queue.put(item.state.peer_id, item, _ignore, urgent=False)
         while (until := of.wake_at()) is not None:

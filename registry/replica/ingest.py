@@ -56,9 +56,8 @@ class Ingest:
 
     def is_responsible(self, key_id: str) -> bool:
         """Whether this member stores a resource for the network."""
-        return self._network.is_responsible(
-            key_id, self.settings.neighbourhood_size + self.settings.responsibility_margin
-        )
+        settings = self.settings
+        return self._network.is_responsible(key_id, settings.neighbourhood_size, settings.responsibility_margin)
 
     def has_part_in(self, item: Item) -> bool:
         """Whether this node owns or hosts what is written, and so keeps it, however far away."""

@@ -12,7 +12,8 @@ from typing import Final
 
 import trio
 
-from overlay.discovery.keyspace import nearest, resource_position
+from overlay.discovery.density import keepers
+from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.tasks import Broadcast
 from registry.protocol.network import Network
 from registry.replica.catch_up import PATIENCE
@@ -54,8 +55,10 @@ class Takeover:
                 compared = since
         gone = [peer_id for peer_id, since in self._gone.items() if since >= compared]
         members = self._network.neighbours()
-        everyone = {self._network.peer_id, *members, *gone}
-        return bool(gone) and self._network.peer_id not in nearest(position, sorted(everyone), self._size)
+        if not gone:
+            return False
+        everyone = {peer_id: peer_position(peer_id) for peer_id in (self._network.peer_id, *members, *gone)}
+        return self._network.peer_id not in keepers(position, everyone, self._size, self._network.density())
 
     async def wait(self, key_id: str) -> bool:
         """Waits, for a while, until what is here of a resource counts; whether it does."""

@@ -6,6 +6,9 @@ keepers are the same everywhere in the block when the last of them and the first
 Blocks in which they don't are cut in half. So the keyspace falls into blocks with keepers each, and what a change of
 the members changes is told by the blocks, without looking at a single key (docs/design.md, Replication).
 
+Where members crowd around a position (`overlay.discovery.density`), all others of its region keep it too. Whether
+that is so, and who they are, is the same everywhere in a block that is small enough: blocks are cut until it is.
+
 A member sees only those around itself: completely in the smallest aligned subtree around it with `HOME_SIZE` members,
 and in each farther bucket of which it sees anybody (`overlay.discovery.home`); of others it knows that many are there.
 So it knows where it may be a keeper, or be so within some margin, and who is nearer there; blocks farther away are left
@@ -15,9 +18,10 @@ is there isn't compared by ranges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from overlay.discovery.density import CROWD, Crowding
 from overlay.discovery.home import HOME_SIZE
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
 
@@ -49,6 +53,7 @@ class Block(NamedTuple):
 
 
 WHOLE = Block(0, POSITION_BITS)
+NEVER_DENSE = Crowding(0, 0)
 
 
 class Range(NamedTuple):
@@ -114,35 +119,110 @@ class _View(NamedTuple):
         return _View(certain, tuple(far), left)
 
 
-def _view_of(members: Members, size: int) -> _View:
+class _Crowd(NamedTuple):
+    """What is known of whether a block is dense, and of its region: those who may be in it, or near enough to make it
+    dense; `is_dense` is None while that, or the region, isn't the same everywhere in it."""
+
+    candidates: tuple[tuple[int, str], ...]
+    crowding: Crowding
+    is_dense: bool | None = None
+
+    def within(self, block: Block) -> _Crowd:
+        """The same for a block in it."""
+        if self.is_dense is not None:
+            return self
+        (within, height), start = (self.crowding.within, self.crowding.height), block.start >> block.height
+        farthest = max(within, 1 << height)
+        candidates, near, surely_near = [], 0, 0
+        for candidate in self.candidates:
+            distance = (candidate[0] >> block.height ^ start) << block.height  # from the nearest position of the block
+            if distance < farthest:
+                candidates.append(candidate)
+            near += distance < within
+            surely_near += distance + (1 << block.height) <= within
+        if near < CROWD:
+            return _Crowd((), self.crowding, is_dense=False)
+        if block.height > height or surely_near < CROWD:
+            return _Crowd(tuple(candidates), self.crowding)
+        region = (member for member in candidates if not (member[0] ^ block.start) >> height)
+        return _Crowd(tuple(region), self.crowding, is_dense=True)
+
+    def region(self) -> Iterator[str]:
+        """Once it is decided: who keeps everything in the block, since it is dense."""
+        return (name for _, name in self.candidates)
+
+
+class _Side(NamedTuple):
+    """What is known of a block's keepers, by one view of the network."""
+
+    view: _View
+    crowd: _Crowd
+    has_nearest_in_region: bool
+    """Whether those nearest to what is dense all lie in its region, so that it doesn't matter which they are."""
+
+    @property
+    def is_decided(self) -> bool:
+        if self.crowd.is_dense and self.has_nearest_in_region:
+            return True
+        return not self.view.open_places and self.crowd.is_dense is not None
+
+    def half(self, block: Block) -> _Side:
+        """The same for a half of the block, which is `block`."""
+        return self._replace(view=self.view.half(block), crowd=self.crowd.within(block))
+
+    def keepers(self) -> Keepers:
+        """Once it is decided."""
+        return frozenset((*self.view.certain, *self.crowd.region()))
+
+    def is_keeper(self, name: str) -> bool | None:
+        """Whether a member is one everywhere in the block; None while that differs."""
+        view, crowd = self.view, self.crowd
+        if name in view.certain or (crowd.is_dense and name in crowd.region()):
+            return True
+        open_to = (*(view.undecided if view.open_places else ()), *(crowd.candidates if crowd.is_dense is None else ()))
+        return None if any(member == name for _, member in open_to) else False
+
+
+def _side_of(members: Members, size: int, crowding: Crowding) -> _Side:
     if len(members) <= size:
-        return _View(tuple(members), (), 0)
-    return _View((), tuple((position, member) for member, position in members.items()), size)
+        return _Side(_View(tuple(members), (), 0), _Crowd((), NEVER_DENSE, is_dense=False), has_nearest_in_region=False)
+    undecided = tuple((position, member) for member, position in members.items())
+    has_nearest_in_region = size <= CROWD and crowding.within <= 1 << crowding.height
+    return _Side(_View((), undecided, size), _Crowd(undecided, crowding).within(WHOLE), has_nearest_in_region)
 
 
-def keeper_blocks(members: Members, size: int, is_wanted: IsWanted | None = None) -> Iterator[KeeperBlock]:
+def keeper_blocks(
+    members: Members, size: int, is_wanted: IsWanted | None = None, *, crowding: Crowding = NEVER_DENSE
+) -> Iterator[KeeperBlock]:
     """The blocks of the keyspace in order, each with its keepers, without those that `is_wanted` says don't matter."""
-    waiting = [(WHOLE, _view_of(members, size))]
+    waiting = [(WHOLE, _side_of(members, size, crowding))]
     while waiting:
-        block, view = waiting.pop()
+        block, side = waiting.pop()
         if is_wanted is not None and not is_wanted(block):
             continue
-        if not view.open_places:
-            yield KeeperBlock(block, frozenset(view.certain))
+        if side.is_decided:
+            yield KeeperBlock(block, side.keepers())
             continue
         first, second = block.halves()
-        waiting += [(second, view.half(second)), (first, view.half(first))]
+        waiting += [(second, side.half(second)), (first, side.half(first))]
 
 
-def changes(before: Members, after: Members, size: int, is_wanted: IsWanted | None = None) -> Iterator[BlockChange]:
-    """The blocks whose keepers changed when the members did, in order."""
-    waiting = [(WHOLE, _view_of(before, size), _view_of(after, size))]
+def changes(
+    before: Members,
+    after: Members,
+    size: int,
+    is_wanted: IsWanted | None = None,
+    *,
+    crowdings: tuple[Crowding, Crowding] = (NEVER_DENSE, NEVER_DENSE),
+) -> Iterator[BlockChange]:
+    """The blocks whose keepers changed when the members did, and what counts as dense, in order."""
+    waiting = [(WHOLE, _side_of(before, size, crowdings[0]), _side_of(after, size, crowdings[1]))]
     while waiting:
         block, old, new = waiting.pop()
         if is_wanted is not None and not is_wanted(block):
             continue
-        if not old.open_places and not new.open_places:
-            was, now = frozenset(old.certain), frozenset(new.certain)
+        if old.is_decided and new.is_decided:
+            was, now = old.keepers(), new.keepers()
             if was != now:
                 yield BlockChange(block, was, now)
             continue
@@ -150,13 +230,21 @@ def changes(before: Members, after: Members, size: int, is_wanted: IsWanted | No
         waiting += [(second, old.half(second), new.half(second)), (first, old.half(first), new.half(first))]
 
 
-def within_reach(own: int, *views: Members, reach: int) -> IsWanted:
-    """Tells of a block whether a member at `own` may be among the `reach` nearest to anything in it, in one of the
-    views: to be given to the functions above."""
+def within_reach(own: int, *views: Members, reach: int, crowdings: Iterable[Crowding] = ()) -> IsWanted:
+    """Tells of a block whether a member at `own` may be among the `reach` nearest to anything in it, or in a region by
+    one of `crowdings`, in one of the views: to be given to the functions above."""
     sides = [
         ([position for position in view.values() if position != own], unknown_buckets(own, view.values()))
         for view in views
     ]
+    crowdings = tuple(crowdings)
+
+    def may_be_in_region(block: Block, positions: Sequence[int], crowding: Crowding) -> bool:
+        height, start = block.height, block.start
+        if (own ^ start) >> max(height, crowding.height):
+            return False
+        nearer = sum((position ^ start) >> height << height < crowding.within for position in positions)
+        return nearer + ((own ^ start) >> height << height < crowding.within) >= CROWD
 
     def is_wanted(block: Block) -> bool:
         height = block.height
@@ -165,7 +253,7 @@ def within_reach(own: int, *views: Members, reach: int) -> IsWanted:
             not unknown >> height & distance
             and sum((position ^ block.start) >> height < distance for position in positions) < reach
             for positions, unknown in sides
-        )
+        ) or any(may_be_in_region(block, positions, crowding) for crowding in crowdings for positions, _ in sides)
 
     return is_wanted
 
@@ -183,18 +271,36 @@ def unknown_buckets(own: int, positions: Iterable[int]) -> int:
     return unknown
 
 
-def shared_ranges(members: Members, own: str, peer_id: str, size: int) -> Ranges:
-    """What both members keep, as one of them, `own`, sees it."""
-    is_wanted = within_reach(members[own], members, reach=size)
-    return joined(
-        block for block, keepers in keeper_blocks(members, size, is_wanted) if own in keepers and peer_id in keepers
-    )
+def shared_ranges(members: Members, own: str, size: int, crowding: Crowding = NEVER_DENSE) -> dict[str, Ranges]:
+    """What a member keeps together with each other one, as it sees it; by itself, what it keeps."""
+    is_wanted = within_reach(members[own], members, reach=size, crowdings=[crowding])
+    shared: dict[str, list[Block]] = {member: [] for member in members}
+    for block, keepers in keeper_blocks(members, size, is_wanted, crowding=crowding):
+        for member in keepers if own in keepers else ():
+            shared[member].append(block)
+    return {member: joined(blocks) for member, blocks in shared.items()}
 
 
-def kept_ranges(members: Members, own: str, peer_id: str, size: int, reach: int) -> Ranges:
-    """What a member keeps as `own` sees it, as far as `own` is within `reach` itself."""
-    is_wanted = within_reach(members[own], members, reach=reach)
-    return joined(block for block, keepers in keeper_blocks(members, size, is_wanted) if peer_id in keepers)
+def kept_ranges(
+    members: Members, own: str, peer_id: str, size: int, reach: int, crowding: Crowding = NEVER_DENSE
+) -> Ranges:
+    """What a member keeps as `own` sees it, as far as `own` is within `reach` itself, or in its region."""
+    is_wanted = within_reach(members[own], members, reach=reach, crowdings=[crowding])
+
+    def blocks() -> Iterator[Block]:
+        waiting = [(WHOLE, _side_of(members, size, crowding))]
+        while waiting:
+            block, side = waiting.pop()
+            is_keeper = side.is_keeper(peer_id)
+            if is_keeper is False or not is_wanted(block):
+                continue
+            if is_keeper:  # who the others are makes no difference
+                yield block
+                continue
+            first, second = block.halves()
+            waiting += [(second, side.half(second)), (first, side.half(first))]
+
+    return joined(blocks())
 
 
 def nearest_within(block: Block, members: Members) -> Iterator[tuple[Block, str]]:

@@ -5,7 +5,7 @@ Rules:
 1. What was news here is sent on after a random delay to the members of the neighbourhood that aren't known to have it.
 2. Who puts the same to this node has it; and once two other members sent it to everyone, as their puts show, this
    node needn't: what got lost all the same, the hourly comparison finds. Puts of others don't count: peer ids are
-   free, and whoever wants a tombstone held back could take two.
+   free, and whoever wants a tombstone held back could take two. Nor do those of the nearest, where members crowd.
 3. Puts share frames with others to the same peer (`registry.quorum.send_queue`).
 """
 
@@ -94,7 +94,7 @@ class Rumors:
 
     async def _send_on(self, due: _Due) -> None:
         members = await self._network.neighbourhood(due.item.key_id, self._size)
-        if len(due.known_by.intersection(members)) >= ENOUGH:
+        if len(due.known_by.intersection(members[self._size :] or members)) >= ENOUGH:
             return
         for peer_id in members:
             if peer_id != self._network.peer_id and peer_id not in due.known_by:

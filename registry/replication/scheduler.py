@@ -3,7 +3,8 @@
 Rules (docs/design.md, Replication):
 1. When members come or go, only the ranges of the keyspace are compared whose keepers changed, with whoever became one
    of them: a newcomer, or a peer that moved up. A newcomer does the same, so each side sends what the other lacks. A
-   departed peer gets some seconds to come back first; then it counts as a newcomer.
+   departed peer gets some seconds to come back first; then it counts as a newcomer. Likewise where members begin to
+   crowd.
 2. Hourly all that this node and another keep is compared, a pair at a time.
 3. A peer that a write didn't reach is compared with for that resource, later and later.
 4. A node that isn't a keeper any more takes part in 1: so it hands its surplus over. What is left of it, where this
@@ -120,6 +121,7 @@ class ReplicationScheduler:
         self._unwanted: dict[str, Ranges] = {}
         self._random = randomness
         self._members: set[str] = set()  # those that the pending comparisons are for
+        self._crowding = anti_entropy.view.crowding  # likewise
         self._departing: dict[str, float] = {}  # gone since
         self._due: defaultdict[str, _Due] = defaultdict(_Due)
         self._later: defaultdict[str, _Due] = defaultdict(_Due)
@@ -240,8 +242,10 @@ class ReplicationScheduler:
             self._forget(peer_id)
         now: defaultdict[str, list[Block]] = defaultdict(list)
         later: defaultdict[str, list[Block]] = defaultdict(list)
-        reach = within_reach(view.own, before, after, reach=view.reach)
-        for block, were, are in changes(before, after, self._size, reach):
+        crowdings = self._crowding, view.crowding
+        self._crowding = view.crowding
+        reach = within_reach(view.own, before, after, reach=view.reach, crowdings=crowdings)
+        for block, were, are in changes(before, after, self._size, reach, crowdings=crowdings):
             await trio.lowlevel.checkpoint()
             behind = are - were - {here}
             stayed = {peer_id: after[peer_id] for peer_id in are & were}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from overlay.discovery.density import ENDS, TAKEN, Crowding, Density
 from overlay.discovery.keyspace import peer_position
 from registry.protocol.network import Network
 from registry.replication.ranges import Ranges, kept_ranges, shared_ranges
@@ -18,9 +19,10 @@ class RangeView:
         self._settings = settings
         self._neighbours: frozenset[str] = frozenset()
         self._size = 0
+        self._density: Density | None = None
         self._positions: dict[str, int] = {}
         self._shared: dict[str, Ranges] = {}
-        self._kept: dict[int, Ranges] = {}
+        self._taken: Ranges | None = None
 
     @property
     def size(self) -> int:
@@ -29,9 +31,14 @@ class RangeView:
 
     @property
     def reach(self) -> int:
-        """A member takes what it is among so many nearest to."""
+        """A member takes what it is among so many nearest to, and more where members crowd."""
         settings = self._settings()
         return settings.neighbourhood_size + settings.responsibility_margin
+
+    @property
+    def crowding(self) -> Crowding:
+        """Around what all members of a region are replicas."""
+        return self._network.density().crowding(ENDS)
 
     @property
     def own(self) -> int:
@@ -47,36 +54,38 @@ class RangeView:
         self._refresh()
         if peer_id not in self._neighbours:
             return ()
-        if peer_id not in self._shared:
-            self._shared[peer_id] = shared_ranges(self._positions, self._network.peer_id, peer_id, self._size)
-        return self._shared[peer_id]
+        return self._all_shared()[peer_id]
 
     def kept_by(self, peer_id: str) -> Ranges:
         """What a neighbour keeps, as far as this node sees it."""
         self._refresh()
         if peer_id not in self._neighbours:
             return ()
-        return kept_ranges(self._positions, self._network.peer_id, peer_id, self._size, self.reach)
+        here = self._network.peer_id
+        return kept_ranges(self._positions, here, peer_id, self._size, self.reach, self.crowding)
 
     def kept(self) -> Ranges:
         """What this node keeps as one of the replicas."""
-        return self._within(self.size)
+        self._refresh()
+        return self._all_shared()[self._network.peer_id]
 
     def taken(self) -> Ranges:
         """What this node takes from others, being near enough."""
-        return self._within(self.reach)
-
-    def _within(self, count: int) -> Ranges:
         self._refresh()
-        if count not in self._kept:
-            here = self._network.peer_id
-            self._kept[count] = kept_ranges(self._positions, here, here, count, count)
-        return self._kept[count]
+        if self._taken is None:
+            here, reach = self._network.peer_id, self.reach
+            crowding = self._network.density().crowding(TAKEN, wider=1)
+            self._taken = kept_ranges(self._positions, here, here, reach, reach, crowding)
+        return self._taken
+
+    def _all_shared(self) -> dict[str, Ranges]:
+        if not self._shared:
+            self._shared = shared_ranges(self._positions, self._network.peer_id, self._size, self.crowding)
+        return self._shared
 
     def _refresh(self) -> None:
-        neighbours, size = frozenset(self._network.neighbours()), self.size
-        if neighbours != self._neighbours or size != self._size or not self._positions:
-            self._neighbours, self._size = neighbours, size
-            self._positions = self.with_us(neighbours)
-            self._shared.clear()
-            self._kept.clear()
+        seen = frozenset(self._network.neighbours()), self.size, self._network.density()
+        if seen != (self._neighbours, self._size, self._density):
+            self._neighbours, self._size, self._density = seen
+            self._positions = self.with_us(self._neighbours)
+            self._shared, self._taken = {}, None

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import cbor2
 import trio
 
-from overlay.discovery.keyspace import nearest, resource_position
+from overlay.discovery.density import BEGINS, MOST_OTHERS, TAKEN, Density, drawn, estimated_size, keepers
+from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position, resource_position
 from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unreachable
 from overlay.limits.decoder import decode
 from registry.protocol.network import Handler
@@ -38,6 +39,7 @@ class SimulatedNetwork:
         self.sides: dict[str, int] = {}  # of a partition; peers on different sides don't reach each other
         self.rewrites: dict[str, Rewrite] = {}  # of what peers say, by who says it: other versions, say
         self.isolates = False  # whether a peer without others counts as isolated
+        self.crowds = False  # whether resources can be dense
         self.note: Callable[[str], None] = lambda event: None
 
     def add(self, peer_id: str) -> SimulatedPeer:
@@ -101,10 +103,25 @@ class SimulatedPeer:
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
         await trio.lowlevel.checkpoint()
-        return nearest(resource_position(resource_id), self._seen(), count)
+        found = self._keepers(resource_id, count, BEGINS)
+        others = {peer_id: peer_position(peer_id) for peer_id in found[count:]}
+        position, height = resource_position(resource_id), self.density().height
+        return found[:count] + drawn(others, position, height, MOST_OTHERS, self._network.random)
 
-    def is_responsible(self, resource_id: str, count: int) -> bool:
-        return self.peer_id in nearest(resource_position(resource_id), self._seen(), count)
+    def is_responsible(self, resource_id: str, count: int, margin: int = 0) -> bool:
+        return self.peer_id in self._keepers(resource_id, count + margin, TAKEN if margin else BEGINS)
+
+    def density(self) -> Density:
+        if not self._network.crowds:
+            return Density(2.0**POSITION_BITS)
+        return Density(estimated_size([*map(peer_position, self._seen())], [POSITION_BITS]))
+
+    def _keepers(self, resource_id: str, count: int, part: float) -> list[str]:
+        position = resource_position(resource_id)
+        if not self._network.crowds:
+            return nearest(position, self._seen(), count)
+        members = {peer_id: peer_position(peer_id) for peer_id in self._seen()}
+        return keepers(position, members, count, self.density(), part)
 
     def members(self) -> list[str]:
         return [peer_id for peer_id in self._seen() if peer_id != self.peer_id]

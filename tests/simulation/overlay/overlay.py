@@ -109,7 +109,7 @@ class Overlay:
                 contacts = self.random.sample(known, min(BUCKET, len(known)))
                 member.contacts.update(contacts)
                 member.far_links.update([contact for contact in contacts if contact not in self.gone][:FAR_LINKS])
-        for nearest in home.nearest_members(3):
+        for nearest in home.confirmers():
             home.note_confirmed(nearest, 0.0)
         return member
 

@@ -38,6 +38,9 @@ def knowing(own: int, positions: Sequence[int]) -> Home:
         if len(found) < HOME_SIZE:
             for position in found:
                 home.add(str(position), position)
+    for bucket in range(home.reach):
+        for position in buckets.get(bucket, ()):
+            home.add(str(position), position)
     return home
 
 
@@ -111,21 +114,21 @@ def test_a_thin_bucket_that_fills_is_not_known_completely_any_more() -> None:
     assert home.exact(far, K, own_name="own") is None
 
 
-def test_ground_ids_do_not_shrink_a_home_below_what_the_networks_size_lets_expect() -> None:
-    home = Home(0)
-    for number in range(1, 100):
-        home.add(f"ground {number}", number)
-    assert home.reach < 8
-    home.note_size(100.0)
-    assert home.reach >= POSITION_BITS - 2
-    assert home.height < 8, "who of that part estimates another size doesn't link to us"
+def test_ground_ids_do_not_shrink_a_home_below_a_dense_region() -> None:
+    randomness = random.Random(3)
+    own = randomness.getrandbits(POSITION_BITS)
+    honest = some_positions(100, randomness, "random")
+    home = knowing(own, [*honest, *(own ^ number for number in range(1, 100))])
+    assert home.height < 8, "who of the part beyond estimates another size doesn't link to us"
+    expected = POSITION_BITS - 2, POSITION_BITS - 3  # which 100 members let expect 25 or 12 in
+    assert expected[1] <= home.density.height <= expected[0] + 1
+    assert home.reach == home.density.height
 
 
 def test_a_home_is_cut_where_it_would_hold_too_many() -> None:
     home = Home(0)
     for number in range(2, 8 * MOST_HOME):
         home.add(str(number), number)
-    home.note_size(1.0)
     assert len(home.members()) <= MOST_HOME
     assert len(home.inside(home.own, home.reach)) <= MOST_HOME
 
@@ -140,7 +143,8 @@ def test_a_home_that_grew_because_members_left_has_to_be_confirmed_again() -> No
     home.remove(str(HOME_SIZE - 1), HOME_SIZE - 1)
     assert home.height == 251
     assert not home.is_confirmed(1.0)
-    assert home.reach_with([HOME_SIZE - 1]) < 251
+    home.add(str(HOME_SIZE - 1), HOME_SIZE - 1)
+    assert home.height < 251
 
 
 def test_exactness_is_claimed_while_two_of_the_three_nearest_confirmed_the_home_lately() -> None:

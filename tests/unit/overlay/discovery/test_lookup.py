@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count, islice
 
 import pytest
 import trio
 import trio.testing
 
+from overlay.discovery.density import MOST_OTHERS
 from overlay.discovery.home import HOME_SIZE
 from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position
 from overlay.discovery.lookup import Lookup
@@ -165,6 +168,45 @@ async def test_all_is_found_in_larger_networks_also_after_joins_and_departures(
         assert sum(len(peer.dialler.dialled) for peer in many.peers.values()) == dials, "lookups open no links"
         calls = sum(peer.links.statistics().calls_made for peer in many.peers.values()) - calls
         assert calls <= 40 * MOST_CALLS
+
+
+def ground(position: int, members: Collection[str], wanted: int) -> list[Identity]:
+    """Identities nearer to a position than all these members."""
+    free = min(peer_position(member) ^ position for member in members)
+    candidates = (Identity.from_seed(hashlib.sha256(b"ground %d" % number).digest()) for number in count())
+    return list(islice((one for one in candidates if peer_position(one.peer_id) ^ position < free), wanted))
+
+
+@pytest.mark.timeout(300)
+async def test_around_a_resource_to_which_silent_ids_were_ground_others_of_its_region_are_found(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def never(caller: str, body: object) -> object:
+        await trio.sleep_forever()
+        return None
+
+    async with crowd(0) as many:
+        for identity in IDENTITIES[:32]:
+            await many.join(identity, LARGE)
+        await trio.sleep(SETTLING)
+        honest, position = set(many.peers), positions(1)[0]
+        for identity in ground(position, honest, 24):
+            peer = await many.join(identity, LARGE)
+            peer.links.lies = dict.fromkeys(("overlay/home", "overlay/route", "overlay/nearest"), never)
+        await trio.sleep(60)
+        found: Counter[str] = Counter()
+        for asker in sorted(honest):
+            neighbourhood = await many.peers[asker].lookup.neighbourhood(position, 20)
+            assert neighbourhood[:20] == nearest(position, many.peers, 20)
+            assert len({*neighbourhood}) == len(neighbourhood) <= 20 + MOST_OTHERS
+            found.update(honest.intersection(neighbourhood))
+            assert len(honest.intersection(neighbourhood)) >= 8
+        responsible = {name for name in found if many.peers[name].lookup.is_responsible(position, 20, 8)}
+        assert len(responsible) >= 0.95 * len(found), "who is written to takes it"
+        assert all(many.peers[asker].lookup.density.size < 70 for asker in honest), "none counts the ground ids"
+        far = position ^ 1 << POSITION_BITS - 1
+        everywhere = [await many.peers[asker].lookup.neighbourhood(far, 20) for asker in sorted(honest)[:5]]
+        assert all(len(neighbourhood) == 20 for neighbourhood in everywhere), "only there it is dense"
 
 
 async def test_who_is_named_but_is_nobody_keeps_no_newcomer_from_its_neighbours(

@@ -128,3 +128,28 @@ def test_every_replica_gets_it_once_and_the_rest_of_whoever_fails_is_taken_over(
     assert distribution.is_settled
     sent_directly = {send.peer_id for send in sends}
     assert sent_directly | covered == set(targets), "whoever didn't get it directly is in the share of one who took it"
+
+
+@given(st.integers(20, 25), st.integers(1, 44), st.integers(1, 64), st.booleans())
+def test_where_members_crowd_those_drawn_from_the_region_get_it_first(
+    size: int, others: int, factor: int, is_here: bool
+) -> None:
+    drawn = [f"drawn {number}" for number in range(others)]
+    here = peers(size)[-1] if is_here else None
+    distribution = Distribution(peers(size), here=here, factor=factor, drawn=drawn)
+    sends = distribution.begin(0.0)
+    direct = [send.peer_id for send in sends if send.peer_id != here and send.urgent]
+    assert len(distribution.targets) == size + others
+    own_share = next((send.share for send in sends if send.peer_id == here), ())
+    assert sorted(reached(sends)) == sorted([*distribution.targets, *own_share])
+    if not is_here:
+        assert direct[: len(drawn)] == drawn[: len(direct)]
+        assert len(direct) == min(max(factor, DIRECTLY) + DIRECTLY, size + others)
+
+
+def test_all_of_those_drawn_to_whom_a_link_is_open_get_it_directly() -> None:
+    drawn = [f"drawn {number}" for number in range(40)]
+    distribution = Distribution(peers(20), here=None, factor=1, drawn=drawn, linked=[*drawn[20:], *peers(20)])
+    sends = distribution.begin(0.0)
+    assert [send.peer_id for send in sends] == [*drawn[: 2 * DIRECTLY], *drawn[20:]]
+    assert sorted(reached(sends)) == sorted(distribution.targets)

@@ -7,10 +7,12 @@ from collections import Counter
 import msgspec
 import trio
 
+from overlay.errors import Refusal
 from registry.codes import Code
 from registry.model.values import encode
-from registry.protocol.messages import PUT, Item, PutBody, Spread, build, parse
+from registry.protocol.messages import HOLDS, PUT, HoldsAnswer, Item, PutBody, Spread, build, parse
 from registry.quorum.distribution import DIRECTLY
+from registry.quorum.pass_on import CHECK_TRIES
 from registry.quorum.send_queue import SEND_TIMEOUT
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
@@ -138,6 +140,32 @@ async def test_what_recipients_keep_for_themselves_the_others_find_out_and_pass_
         for node in near:
             assert (await node.store.resource(KEY.id)).slots[again.state.slot] == again.state
         assert sum(node.parts.pass_on.found_missing for node in nodes) >= 1
+
+
+async def test_when_whoever_is_asked_for_a_write_does_not_answer_another_is_asked(autojump_clock) -> None:
+    async with simulated_nodes(24, clock=clock) as (network, nodes):
+        recipient, *others = nodes[:21]
+        refused: list[str] = []
+
+        async def refuse_first(caller: str, body: object) -> object:
+            await trio.lowlevel.checkpoint()
+            if len(refused) < CHECK_TRIES - 1:
+                refused.append(caller)
+                raise Refusal(Code.STORAGE, "the disk refused")
+            return build(HoldsAnswer((False,)))
+
+        for node in others:
+            node.peer.intercept(HOLDS, refuse_first)
+        # The others are in nobody's share, as if those who are to pass it on to them didn't.
+        spread = Spread(tuple(node.peer_id for node in others[:15]), tuple(node.peer_id for node in nodes[:21]))
+        while not any(method == HOLDS for _, _, method in network.calls):  # who checks is drawn
+            put = PutBody.of([Item(KEY, a_record(KEY.id, issued=NOW + len(network.calls)))], [spread])
+            await nodes[23].peer.call(recipient.peer_id, PUT, build(put), timeout=5)
+            await trio.sleep(3)
+        await trio.sleep(10)
+        assert len(refused) == CHECK_TRIES - 1
+        assert len({callee for _, callee, method in network.calls if method == HOLDS}) == CHECK_TRIES
+        assert recipient.parts.pass_on.found_missing >= 1
 
 
 async def test_whoever_is_near_and_unknown_to_the_writer_gets_it_too(autojump_clock) -> None:

@@ -25,6 +25,7 @@ from registry.quorum.read_machine import (
     ReadMachine,
     ReadOutcome,
     ReadPhase,
+    in_turn,
 )
 from registry.settings import RegistrySettings
 from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_key_tombstone, a_record
@@ -62,12 +63,17 @@ class Case(NamedTuple):
     key_suffices: bool
     deadline: float = 1.0
     written: ResourceState = ResourceState()
+    drawn: int = 0  # of the replicas
+    groups: int = 1
 
     @property
     def replicas(self) -> list[str]:
-        """Nearest first; the own one isn't the nearest unless it is alone."""
+        """Nearest first, then those drawn; the own one isn't the nearest unless it is alone."""
         others = [f"peer {number}" for number in range(self.size - self.own)]
         return [*others[:1], OWN, *others[1:]] if self.own else others
+
+    def group_of(self, peer_id: str) -> str:
+        return str(self.replicas.index(peer_id) % self.groups)
 
 
 class Run:
@@ -86,13 +92,15 @@ class Run:
         self.doubted_since: float | None = None
         self.machine = ReadMachine(
             KEY.id,
-            case.replicas,
+            case.replicas[: case.size - case.drawn],
             SETTINGS,
             own=OWN if case.own else None,
             ack=case.ack,
             key_suffices=case.key_suffices,
             deadline=case.deadline,
             written=case.written,
+            drawn=case.replicas[case.size - case.drawn :],
+            group_of=case.group_of,
         )
         self.settle()
 
@@ -172,9 +180,13 @@ class Run:
         if self.answers() > case.size // 2:
             return self.has_ack() or (state.key is None and state.key_tombstone is not None)
         own = self.answer_of(OWN)
-        opinions = 1 if own is not None and own.caught_up else 2
+        opinions, groups = (4 if case.drawn else 2), min(2, case.groups, case.size)
+        if own is not None and own.caught_up:
+            opinions = groups = 1
         something = (case.key_suffices and state.key is not None) or bool(state.records(NOW, SETTINGS))
-        return self.has_ack() and something and self.answers() >= opinions
+        answered = [peer for peer, of in self.replies.items() if any(r.state is not None and r.caught_up for r in of)]
+        is_diverse = len({*map(case.group_of, answered)}) >= groups
+        return self.has_ack() and something and len(answered) >= min(opinions, case.size) and is_diverse
 
     def has_ack(self) -> bool:
         return self.holding() >= max(self.case.ack, 1)
@@ -294,10 +306,13 @@ def test_answers_that_prove_nothing_and_tombstones_end_as_the_rules_say_too(own:
         st.booleans(),
         st.sampled_from([0.01, 0.2, 1.0, 9]),
         st.sampled_from([ResourceState(), KEY_ALONE.state, RECORDS.state, REMOVED.state]),
+        st.integers(0, 4),
+        st.integers(1, 3),
     ),
     st.data(),
 )
 def test_every_course_of_a_larger_read_ends_by_its_deadline_as_the_rules_say(case: Case, data: st.DataObject) -> None:
+    case = case._replace(drawn=min(case.drawn, case.size - 1))
     run = Run(case)
     replies = st.sampled_from([RECORDS, OTHER_RECORDS, KEY_ALONE, NOTHING, BEHIND, FAILURE, REMOVED])
     while run.outcome is None:
@@ -486,3 +501,44 @@ def test_a_neighbourhood_of_nobody_is_done_at_once() -> None:
     assert run.outcome is not None
     assert run.outcome.resource.is_empty()
     assert not run.outcome.timed_out
+
+
+def test_two_answers_of_one_address_group_wait_for_one_of_another_but_not_for_long() -> None:
+    run = Run(Case(8, own=False, ack=1, key_suffices=False, groups=2))
+    assert run.asked == ["peer 0", "peer 1"]
+    run.reply("peer 1", FAILURE)
+    assert run.asked[2:] == ["peer 2"], "the next nearest makes up for it"
+    run.reply("peer 0", RECORDS)
+    run.reply("peer 2", RECORDS)
+    assert run.outcome is None
+    assert run.asked[3:] == ["peer 3"], "of the other group"
+    other = Run(Case(8, own=False, ack=1, key_suffices=False, groups=2))
+    other.reply("peer 0", RECORDS)
+    while other.outcome is None:
+        other.time_passes()
+    assert other.now <= LATENCY + PATIENCE
+    run.reply("peer 3", RECORDS)
+    assert run.outcome is not None
+
+
+def test_where_members_crowd_those_drawn_from_the_region_are_asked_too() -> None:
+    case = Case(30, own=False, ack=1, key_suffices=False, drawn=10, groups=30)
+    run = Run(case)
+    assert run.asked == ["peer 20", "peer 0", "peer 21", "peer 1"]
+    for liar in ("peer 0", "peer 1"):
+        run.reply(liar, NOTHING)
+    run.reply("peer 20", NOTHING)
+    run.reply("peer 21", RECORDS)
+    assert run.outcome is not None
+    assert run.outcome.answered == 1
+    assert run.outcome.resource.records(NOW, SETTINGS)
+
+
+@given(st.lists(st.integers(0, 40), unique=True, max_size=30), st.integers(0, 10), st.integers(1, 5))
+def test_replicas_are_asked_in_an_order_in_which_each_is_once(peers: list[int], drawn: int, groups: int) -> None:
+    names = [str(peer) for peer in peers]
+    order = in_turn(names[drawn:], names[:drawn], lambda peer_id: str(int(peer_id) % groups))
+    assert sorted(order) == sorted(names)
+    if not drawn:
+        assert len({int(name) % groups for name in order[:2]}) == min(2, len({int(name) % groups for name in names}))
+    assert in_turn(names, []) == names

@@ -179,6 +179,7 @@ async def test_a_write_succeeds_without_the_dead_and_tells_who_didnt_take_it(aut
         assert failed.resource_id is None
         assert failed.errors == (
             f"timeout exceeded on {stalled}",
+            "3 of 4 replicas took it",
             "resource wasn't created: timeout exceeded",
         )
 

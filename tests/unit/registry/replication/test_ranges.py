@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlay.discovery.density import BEGINS, CROWD, ENDS, TAKEN, Crowding, Density
 from registry.replication.ranges import (
     WHOLE,
     Block,
+    BlockChange,
+    KeeperBlock,
+    Keepers,
     Range,
     Ranges,
     changes,
@@ -53,6 +58,40 @@ def nearest_to(key: int, view: dict[str, int], size: int) -> set[str]:
     return set(sorted(view, key=lambda member: view[member] ^ key)[:size])
 
 
+def eclipsed(randomness: random.Random, honest: int, ground: int) -> tuple[dict[str, int], int]:
+    """Members at random positions, and some nearer to a target than all those are; with the target."""
+    view = {f"m{number}": randomness.getrandbits(BITS) for number in range(honest)}
+    target = randomness.getrandbits(BITS)
+    free = min(position ^ target for position in view.values())
+    return view | {f"g{number}": target ^ randomness.randrange(1, free) for number in range(ground)}, target
+
+
+def keepers_of(key: int, view: dict[str, int], size: int, crowding: Crowding) -> set[str]:
+    """By the rule as it is written."""
+    distances = sorted(position ^ key for position in view.values())
+    found = nearest_to(key, view, size)
+    if len(view) > size and len(distances) >= CROWD and distances[CROWD - 1] < crowding.within:
+        found |= {member for member, position in view.items() if (position ^ key) >> crowding.height == 0}
+    return found
+
+
+def found_at(key: int, blocks: list[KeeperBlock]) -> Keepers:
+    """The keepers of the block that has a key, of blocks that cover the keyspace."""
+    block, keepers = blocks[bisect_right(blocks, key, key=lambda found: found.block.start) - 1]
+    assert key in block
+    return keepers
+
+
+def change_at(key: int, found: list[BlockChange]) -> tuple[Keepers, Keepers] | None:
+    at = bisect_right(found, key, key=lambda change: change.block.start) - 1
+    return (found[at].before, found[at].after) if at >= 0 and key in found[at].block else None
+
+
+def some_crowding(randomness: random.Random, honest: int) -> Crowding:
+    density = Density(honest * randomness.uniform(0.7, 1.3))
+    return density.crowding(randomness.choice([BEGINS, ENDS, TAKEN]), wider=randomness.randrange(2))
+
+
 def rank(key: int, view: dict[str, int], member: str) -> int:
     return sum(position ^ key < view[member] ^ key for position in view.values())
 
@@ -89,10 +128,52 @@ def test_two_members_see_the_same_shared_ranges(seed: int) -> None:
     randomness = random.Random(seed)
     view = members(randomness, 25)
     one, other = randomness.sample(sorted(view), 2)
-    shared = shared_ranges(view, one, other, SIZE)
-    assert shared == shared_ranges(view, other, one, SIZE)
+    shared = shared_ranges(view, one, SIZE)[other]
+    assert shared == shared_ranges(view, other, SIZE)[one]
     for key in keys(randomness, view):
         assert covers(shared, key) == ({one, other} <= nearest_to(key, view, SIZE))
+
+
+@given(SEEDS, st.integers(1, 40), st.integers(0, 40))
+@settings(max_examples=20, deadline=None)
+def test_blocks_have_those_of_a_region_as_keepers_where_members_crowd(seed: int, honest: int, ground: int) -> None:
+    randomness = random.Random(seed)
+    view, target = eclipsed(randomness, honest, ground)
+    crowding = some_crowding(randomness, honest)
+    blocks = list(keeper_blocks(view, 20, crowding=crowding))
+    assert all(one.block.end == other.block.start for one, other in pairwise(blocks))
+    around = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
+    for key in [*keys(randomness, view), target, *around]:
+        assert found_at(key, blocks) == keepers_of(key, view, 20, crowding)
+    one, other = randomness.choices(sorted(view), k=2)
+    kept = kept_ranges(view, one, one, 20, 20, crowding)
+    shared = shared_ranges(view, one, 20, crowding)[other]
+    for key in around:
+        found = keepers_of(key, view, 20, crowding)
+        assert covers(kept, key) == (one in found)
+        assert covers(shared, key) == ({one, other} <= found)
+
+
+@given(SEEDS, st.integers(20, 40), st.integers(0, 25), st.integers(0, 25))
+@settings(max_examples=15, deadline=None)
+def test_what_changed_where_ids_come_that_crowd_is_what_comparing_all_keys_would_tell(
+    seed: int, honest: int, come: int, go: int
+) -> None:
+    randomness = random.Random(seed)
+    everybody, target = eclipsed(randomness, honest, come + go)
+    before = {member: at for member, at in everybody.items() if member not in {f"g{number}" for number in range(come)}}
+    after = {member: at for member, at in everybody.items() if member not in {f"g{come + n}" for n in range(go)}}
+    crowdings = some_crowding(randomness, honest), some_crowding(randomness, honest)
+    found = list(changes(before, after, 20, crowdings=crowdings))
+    wanted = within_reach(everybody["m0"], before, after, reach=20, crowdings=crowdings)
+    near = list(changes(before, after, 20, wanted, crowdings=crowdings))
+    near_target = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
+    for key in [*keys(randomness, everybody, 20), *near_target]:
+        was, now = (keepers_of(key, *view) for view in ((before, 20, crowdings[0]), (after, 20, crowdings[1])))
+        expected = (was, now) if was != now else None
+        assert change_at(key, found) == expected
+        if "m0" in was | now and len(everybody) < 28:
+            assert change_at(key, near) == expected
 
 
 def home_of(own: str, network: dict[str, int]) -> dict[str, int]:
@@ -116,7 +197,8 @@ def test_ranges_from_ones_own_view_equal_those_of_the_whole_network(seed: int, c
     assert len(view) < 200
     kept = kept_ranges(view, "m0", "m0", 20, 20)
     around = [network["m0"] ^ randomness.getrandbits(bits) for bits in range(200, BITS + 1) for _ in range(3)]
-    shared = {member: shared_ranges(view, "m0", member, 20) for member in view if member != "m0"}
+    shared = shared_ranges(view, "m0", 20)
+    assert shared.pop("m0") == kept
     for key in around:
         nearest = nearest_to(key, network, 20)
         assert covers(kept, key) == ("m0" in nearest)
