@@ -15,8 +15,8 @@ is there isn't compared by ranges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from overlay.discovery.home import HOME_SIZE
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
@@ -24,8 +24,6 @@ from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
 Members = Mapping[str, int]
 """The position of each."""
 Keepers = frozenset[str]
-IsWanted = Callable[["Block"], bool]
-"""Whether anything in a block matters."""
 
 
 class Block(NamedTuple):
@@ -120,54 +118,68 @@ def _view_of(members: Members, size: int) -> _View:
     return _View((), tuple((position, member) for member, position in members.items()), size)
 
 
-def keeper_blocks(members: Members, size: int, is_wanted: IsWanted | None = None) -> Iterator[KeeperBlock]:
-    """The blocks of the keyspace in order, each with its keepers, without those that `is_wanted` says don't matter."""
-    waiting = [(WHOLE, _view_of(members, size))]
+_OURSELVES: Final = ""  # no member has this name
+
+
+class Nearby(NamedTuple):
+    """Tells of a block whether a member may be among the so many nearest to anything in it, in one of some views of the
+    network. Made by `within_reach`, and halved with the block."""
+
+    own: int
+    sides: tuple[tuple[_View, int], ...]
+    """Per view who is nearest in the block, and the buckets of which it knows nobody."""
+
+    def is_wanted(self, block: Block) -> bool:
+        """Whether anything in the block matters."""
+        distance = (self.own ^ block.start) >> block.height
+        return any(not unknown >> block.height & distance and self._may_be_in(view) for view, unknown in self.sides)
+
+    def half(self, block: Block) -> Nearby:
+        """The same for a half of the block, which is `block`."""
+        return Nearby(self.own, tuple((view.half(block), unknown) for view, unknown in self.sides))
+
+    def _may_be_in(self, view: _View) -> bool:
+        return _OURSELVES in view.certain or (self.own, _OURSELVES) in view.undecided
+
+
+def within_reach(own: int, *views: Members, reach: int) -> Nearby:
+    """Where a member at `own` may be among the `reach` nearest, in one of the views: for the functions below."""
+    sides = []
+    for view in views:
+        members = {member: position for member, position in view.items() if position != own} | {_OURSELVES: own}
+        sides.append((_view_of(members, reach), unknown_buckets(own, view.values())))
+    return Nearby(own, tuple(sides))
+
+
+def keeper_blocks(members: Members, size: int, nearby: Nearby | None = None) -> Iterator[KeeperBlock]:
+    """The blocks of the keyspace in order, each with its keepers, without those that aren't wanted."""
+    waiting = [(WHOLE, _view_of(members, size), nearby)]
     while waiting:
-        block, view = waiting.pop()
-        if is_wanted is not None and not is_wanted(block):
+        block, view, near = waiting.pop()
+        if near is not None and not near.is_wanted(block):
             continue
         if not view.open_places:
             yield KeeperBlock(block, frozenset(view.certain))
             continue
-        first, second = block.halves()
-        waiting += [(second, view.half(second)), (first, view.half(first))]
+        for half in reversed(block.halves()):
+            waiting.append((half, view.half(half), near and near.half(half)))
 
 
-def changes(before: Members, after: Members, size: int, is_wanted: IsWanted | None = None) -> Iterator[BlockChange]:
-    """The blocks whose keepers changed when the members did, in order."""
-    waiting = [(WHOLE, _view_of(before, size), _view_of(after, size))]
+def changes(before: Members, after: Members, size: int, nearby: Nearby | None = None) -> Iterator[BlockChange]:
+    """The blocks whose keepers changed when the members did, in order; fastest when both name those who stayed in the
+    same order."""
+    waiting = [(WHOLE, _view_of(before, size), _view_of(after, size), nearby)]
     while waiting:
-        block, old, new = waiting.pop()
-        if is_wanted is not None and not is_wanted(block):
+        block, old, new, near = waiting.pop()
+        if old == new or (near is not None and not near.is_wanted(block)):
             continue
         if not old.open_places and not new.open_places:
             was, now = frozenset(old.certain), frozenset(new.certain)
             if was != now:
                 yield BlockChange(block, was, now)
             continue
-        first, second = block.halves()
-        waiting += [(second, old.half(second), new.half(second)), (first, old.half(first), new.half(first))]
-
-
-def within_reach(own: int, *views: Members, reach: int) -> IsWanted:
-    """Tells of a block whether a member at `own` may be among the `reach` nearest to anything in it, in one of the
-    views: to be given to the functions above."""
-    sides = [
-        ([position for position in view.values() if position != own], unknown_buckets(own, view.values()))
-        for view in views
-    ]
-
-    def is_wanted(block: Block) -> bool:
-        height = block.height
-        distance = (own ^ block.start) >> height
-        return any(
-            not unknown >> height & distance
-            and sum((position ^ block.start) >> height < distance for position in positions) < reach
-            for positions, unknown in sides
-        )
-
-    return is_wanted
+        for half in reversed(block.halves()):
+            waiting.append((half, old.half(half), new.half(half), near and near.half(half)))
 
 
 def unknown_buckets(own: int, positions: Iterable[int]) -> int:
@@ -183,18 +195,14 @@ def unknown_buckets(own: int, positions: Iterable[int]) -> int:
     return unknown
 
 
-def shared_ranges(members: Members, own: str, peer_id: str, size: int) -> Ranges:
-    """What both members keep, as one of them, `own`, sees it."""
-    is_wanted = within_reach(members[own], members, reach=size)
-    return joined(
-        block for block, keepers in keeper_blocks(members, size, is_wanted) if own in keepers and peer_id in keepers
-    )
+def shared_ranges(blocks: Iterable[KeeperBlock], own: str, peer_id: str) -> Ranges:
+    """What both members keep, of blocks that one of them sees."""
+    return joined(block for block, keepers in blocks if own in keepers and peer_id in keepers)
 
 
-def kept_ranges(members: Members, own: str, peer_id: str, size: int, reach: int) -> Ranges:
-    """What a member keeps as `own` sees it, as far as `own` is within `reach` itself."""
-    is_wanted = within_reach(members[own], members, reach=reach)
-    return joined(block for block, keepers in keeper_blocks(members, size, is_wanted) if peer_id in keepers)
+def kept_ranges(blocks: Iterable[KeeperBlock], peer_id: str) -> Ranges:
+    """What a member keeps, of these blocks."""
+    return joined(block for block, keepers in blocks if peer_id in keepers)
 
 
 def nearest_within(block: Block, members: Members) -> Iterator[tuple[Block, str]]:

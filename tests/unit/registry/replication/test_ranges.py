@@ -53,6 +53,16 @@ def nearest_to(key: int, view: dict[str, int], size: int) -> set[str]:
     return set(sorted(view, key=lambda member: view[member] ^ key)[:size])
 
 
+def kept_by(member: str, view: dict[str, int], size: int) -> Ranges:
+    """As the member sees it."""
+    return kept_ranges(keeper_blocks(view, size, within_reach(view[member], view, reach=size)), member)
+
+
+def shared_by(own: str, other: str, view: dict[str, int], size: int) -> Ranges:
+    """As the first of both sees it."""
+    return shared_ranges(keeper_blocks(view, size, within_reach(view[own], view, reach=size)), own, other)
+
+
 def rank(key: int, view: dict[str, int], member: str) -> int:
     return sum(position ^ key < view[member] ^ key for position in view.values())
 
@@ -76,7 +86,7 @@ def test_blocks_cover_the_keyspace_once_and_have_its_keepers(seed: int, count: i
 def test_every_key_lies_in_exactly_one_range_of_each_of_its_replicas(seed: int, count: int) -> None:
     randomness = random.Random(seed)
     view = members(randomness, count)
-    ranges = {member: kept_ranges(view, member, member, SIZE, SIZE) for member in view}
+    ranges = {member: kept_by(member, view, SIZE) for member in view}
     for key in keys(randomness, view, 20):
         keepers = {member for member in view if sum(start <= key < end for start, end in ranges[member])}
         assert keepers == nearest_to(key, view, SIZE)
@@ -89,8 +99,8 @@ def test_two_members_see_the_same_shared_ranges(seed: int) -> None:
     randomness = random.Random(seed)
     view = members(randomness, 25)
     one, other = randomness.sample(sorted(view), 2)
-    shared = shared_ranges(view, one, other, SIZE)
-    assert shared == shared_ranges(view, other, one, SIZE)
+    shared = shared_by(one, other, view, SIZE)
+    assert shared == shared_by(other, one, view, SIZE)
     for key in keys(randomness, view):
         assert covers(shared, key) == ({one, other} <= nearest_to(key, view, SIZE))
 
@@ -114,9 +124,9 @@ def test_ranges_from_ones_own_view_equal_those_of_the_whole_network(seed: int, c
     network = {f"m{number}": randomness.getrandbits(BITS) for number in range(count)}
     view = home_of("m0", network)
     assert len(view) < 200
-    kept = kept_ranges(view, "m0", "m0", 20, 20)
+    kept = kept_by("m0", view, 20)
     around = [network["m0"] ^ randomness.getrandbits(bits) for bits in range(200, BITS + 1) for _ in range(3)]
-    shared = {member: shared_ranges(view, "m0", member, 20) for member in view if member != "m0"}
+    shared = {member: shared_by("m0", member, view, 20) for member in view if member != "m0"}
     for key in around:
         nearest = nearest_to(key, network, 20)
         assert covers(kept, key) == ("m0" in nearest)
