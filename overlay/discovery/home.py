@@ -109,6 +109,10 @@ class Home:
         """The home's members but ourselves, with their positions."""
         return {m: p for i in range(self.height) for m, p in self._buckets.get(i, {}).items()}
 
+    def kept_members(self) -> list[str]:
+        """The members that have to be linked, those of the home and of thin buckets: `keeps` says so of each."""
+        return [m for bucket, members in self._buckets.items() if self.keeps_bucket(bucket) for m in members]
+
     def thin_buckets(self) -> list[int]:
         """Buckets outside of the home that are known completely."""
         return [bucket for bucket in self._thin_since if bucket >= self.height and self._is_thin(bucket)]
@@ -209,7 +213,9 @@ class Home:
 
     def _cut(self, height: int, more: Mapping[int, int]) -> int:
         count = 1
-        for bucket in range(height):
+        for bucket in sorted({*self._buckets, *more}):
+            if bucket >= height:
+                break
             count += len(self._buckets.get(bucket, ())) + more.get(bucket, 0)
             if count > MOST_HOME:
                 return bucket

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 import msgspec
@@ -58,7 +59,14 @@ class _Query(msgspec.Struct, frozen=True, array_like=True):
 class Lookup:
     """Knows members by their positions, and asks others for those that it doesn't know."""
 
-    def __init__(self, identity: Identity, addresses: PeerAddresses, links: Links, settings: OverlaySettings) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        addresses: PeerAddresses,
+        links: Links,
+        settings: OverlaySettings,
+        randomness: random.Random | None = None,
+    ) -> None:
         """Registers itself with `links` and not the other way round, because it also calls over them."""
         self._addresses = addresses
         self._links = links
@@ -68,7 +76,7 @@ class Lookup:
         self._regions = Regions(trio.current_time)
         self._size = SizeEstimate()
         self._recursive = RecursiveLookup(identity, links, self._home, self._described, self._learn)
-        self._upkeep = HomeUpkeep(self._home, self._size, self)
+        self._upkeep = HomeUpkeep(self._home, self._size, self, randomness)
         self._views = HomeViews(links, self._home, self._described, self._learn, self._upkeep.note_difference)
         links.on_up(self._note_up)
         links.on_down(self._note_down)
@@ -93,7 +101,7 @@ class Lookup:
 
     def neighbours(self) -> list[str]:
         """Those of them around our own position, who may keep what we keep: this peer knows all of them."""
-        return [peer_id for peer_id in self.members() if self.is_neighbour(peer_id)]
+        return self._home.kept_members()
 
     def is_neighbour(self, peer_id: str) -> bool:
         """Whether a peer, linked or not, lies where this one has to know everybody."""
