@@ -129,6 +129,10 @@ class Home:
         """The same of a whole bucket."""
         return bucket < self.reach or bucket in self._thin_since
 
+    def has_filled(self, bucket: int) -> bool:
+        """Whether a bucket that was found thin has at least H members by now, as is seen from those that are linked."""
+        return bucket in self._thin_since and len(self._buckets.get(bucket, ())) >= HOME_SIZE
+
     def is_confirmed(self, now: float) -> bool:
         """Rule 5; for a home that has grown since, as members left, what was confirmed before says nothing."""
         near = self.nearest_members(CONFIRMERS)
