@@ -7,15 +7,17 @@ source, so a scenario can be repeated exactly.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import cbor2
 import trio
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unreachable
+from overlay.identity import Identity
 from overlay.limits.decoder import decode
-from registry.protocol.network import Handler
+from registry.protocol.network import Clock, Handler
 
 Rewrite = Callable[[str, object, bool], object]
 """(method, body, whether that is an answer) -> the body that is sent in its place."""
@@ -44,8 +46,19 @@ class SimulatedNetwork:
         peer = self.peers[peer_id] = SimulatedPeer(self, peer_id)
         return peer
 
-    def remove(self, peer_id: str) -> None:
-        """A peer that crashed."""
+    @asynccontextmanager
+    async def joined(
+        self,
+        identity: Identity,
+        clock: Clock,
+        randomness: random.Random,
+    ) -> AsyncIterator[SimulatedPeer]:
+        """A peer that is new, or back, until it is said to have crashed."""
+        await trio.lowlevel.checkpoint()
+        yield self.add(identity.peer_id)
+
+    def crash(self, peer_id: str) -> None:
+        """A peer does nothing any more."""
         del self.peers[peer_id]
 
     def alive(self) -> list[str]:
