@@ -46,6 +46,7 @@ REPAIR: Final = 120.0  # the period of `replicate_3600` here
 USERS: Final = 6
 REPLICAS: Final = 5
 BOOTSTRAP: Final = 3  # nodes through which all join
+COLLECTED: Final = 60.0  # seconds between two looks for garbage
 NEAREST: Final = 20  # members that lookups are checked for
 WATCHED: Final = 4  # resources
 WATCHERS: Final = 3  # of each
@@ -133,6 +134,7 @@ class Scenario:
             self.network = PeerNetwork(self.random, self.settings.overlay, first, self.note)
             self.world = World(nursery, self.random, self.settings, folder, self.note, self.network, self.seed)
             nursery.start_soon(self.network.run)
+            nursery.start_soon(_collect_garbage)
             for _ in range(self.nodes):
                 await self.world.add(self.random.uniform(-4, 4))
             liars = [identity_of(self.seed, 1000 + number) for number in range(max(self.nodes // 10, 2))]
@@ -391,14 +393,23 @@ def _seeded_scheduler(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _seldom_collected() -> Iterator[None]:
-    """Have Python look for garbage less often: it would take a quarter of the time, and a run is over soon."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 100)
+def _collected_on_time() -> Iterator[None]:
+    """Have Python look for garbage when virtual time says so: finding an unfinished generator starts a task, so a trace
+    would depend on what the process did before. And it takes a quarter of the time otherwise."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.enable()
+        gc.unfreeze()
+
+
+async def _collect_garbage() -> None:
+    while True:
+        await trio.sleep(COLLECTED)
+        gc.collect()
 
 
 def run(seed: int, nodes: int = 20, replicas: int = REPLICAS, *, faults: float = FAULTS) -> Report:
@@ -406,7 +417,7 @@ def run(seed: int, nodes: int = 20, replicas: int = REPLICAS, *, faults: float =
     scenario = Scenario(seed, nodes, replicas, faults)
     shared_memory = Path("/dev/shm")
     parent = shared_memory if shared_memory.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=parent) as folder, _seeded_scheduler(seed), _seldom_collected():
+    with tempfile.TemporaryDirectory(dir=parent) as folder, _seeded_scheduler(seed), _collected_on_time():
         trio.run(scenario.run, Path(folder), clock=VirtualClock())
     attempts = [attempt for user in scenario.users for slot in user.slots.values() for attempt in slot]
     return Report(

@@ -39,13 +39,10 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.timeout(HANGS)
 def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> None:
-    check(run(1))
-
-
-def check(report: Report) -> None:
-    assert report.acknowledged > 100, "hardly anything was written"
-    assert report.crashes > 10, "hardly anything went wrong"
-    assert report.events > 100, "hardly anything was told to watchers"
+    report = run(1, faults=2 * SHORT)
+    assert report.acknowledged > 80, "hardly anything was written"
+    assert report.crashes > 5, "hardly anything went wrong"
+    assert report.events > 80, "hardly anything was told to watchers"
 
 
 @pytest.mark.timeout(HANGS)
@@ -67,7 +64,7 @@ def test_a_seed_gives_the_same_trace_in_any_process() -> None:
     with ThreadPoolExecutor() as pool:
         one, other = pool.map(_reported, (7, 7), ("1", "2"))
     assert one == other
-    assert run(8, nodes=12, faults=SHORT).trace != one.trace
+    assert run(8, nodes=12, faults=1).trace != one.trace
 
 
 @pytest.mark.slow
@@ -82,6 +79,12 @@ def test_the_same_holds_with_more_seeds(seed: int) -> None:
 @pytest.mark.parametrize("seed", [LARGE, LARGE + 2])
 def test_the_same_holds_for_longer_in_larger_networks(seed: int) -> None:
     check(run(seed, nodes=60))
+
+
+def check(report: Report) -> None:
+    assert report.acknowledged > 100, "hardly anything was written"
+    assert report.crashes > 10, "hardly anything went wrong"
+    assert report.events > 100, "hardly anything was told to watchers"
 
 
 def test_what_may_be_found_is_the_last_acknowledged_write_or_a_later_attempt() -> None:
@@ -155,7 +158,7 @@ def _reported(seed: int, hash_seed: str) -> Report:
     """The run in a process of its own, in which sets have another order. Raises when something didn't hold there."""
     imports = "import logging, msgspec, structlog; from tests.simulation.scenario import run"
     quiet = "structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))"
-    program = f"{imports}; {quiet}; print(msgspec.json.encode(run({seed}, nodes=12, faults={SHORT})).decode())"
+    program = f"{imports}; {quiet}; print(msgspec.json.encode(run({seed}, nodes=12, faults={SHORT / 2})).decode())"
     ran = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},

@@ -130,7 +130,8 @@ class World:
         node.parts = None
         node.scope.cancel()
         self.network.membership_changed()
-        await node.ended.wait()
+        with trio.CancelScope(shield=True):  # or its next life would begin before this one is over
+            await node.ended.wait()
 
     async def wipe(self, node: WorldNode) -> None:
         """A node that crashes and loses its disk."""
