@@ -12,14 +12,17 @@ open_peer ── host           py-libp2p: listening, connections, streams, goss
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import msgspec
 import structlog
 import trio
 
-from overlay.discovery.address_book import parse_peer_address
+from overlay.discovery.address_book import PeerAddresses, parse_peer_address
 from overlay.discovery.bootstrap import Bootstrap, validate_bootstrap
 from overlay.discovery.density import Density
 from overlay.discovery.departures import Departures
@@ -27,12 +30,15 @@ from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.discovery.lookup import Lookup
 from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
+from overlay.discovery.routing_table import RoutingTable
 from overlay.errors import CallFailed, PeerFull, PeerIdError, ProtocolNotSupported, Refusal
 from overlay.identity import Identity
-from overlay.libp2p.host import Host, open_host
+from overlay.libp2p.host import open_host
 from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.loop_lag import LoopLag
+from overlay.pubsub.admission import Admission
+from overlay.pubsub.gossip import Gossip
 from overlay.pubsub.topics import Topics
 from overlay.relaying.path_selection import PathSelection
 from overlay.relaying.relay import Relay
@@ -40,7 +46,7 @@ from overlay.relaying.relayed_rpc import RelayedRpc
 from overlay.rpc.counters import LinkStatistics
 from overlay.rpc.links import Links
 from overlay.rpc.server import Handler
-from overlay.rpc.transport import ByteStream, StreamHandler
+from overlay.rpc.transport import ByteStream, StreamHandler, Transport
 from overlay.settings import OverlaySettings
 from overlay.tasks import TaskStatus, background
 
@@ -63,20 +69,65 @@ class OverlayStatistics(LinkStatistics, kw_only=True):
     """Seconds that 99 of 100 turns of the loop weren't later than, in the last minute."""
 
 
+class PeerHost(Transport, PeerAddresses, Protocol):
+    """What a peer needs of the network below: `overlay.libp2p.host` satisfies it over py-libp2p, and a simulation."""
+
+    @property
+    def gossip(self) -> Gossip:
+        """What spreads announcements."""
+        ...
+
+    @property
+    def admission(self) -> Admission:
+        """What decides which of others' announcements are let in."""
+        ...
+
+    @property
+    def dial_failures(self) -> int:
+        """Attempts to connect that failed, since the start."""
+        ...
+
+    def connected_peers(self) -> list[str]:
+        """Peers with an open connection, members or not."""
+        ...
+
+    async def connect(self, multiaddr: str, *, timeout: float) -> str:
+        """Connect to the peer that `multiaddr` names and return its id. Raises `Unreachable` or `AddressError`."""
+        ...
+
+    async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
+        """A new stream with `message` on it, to a peer that is known to speak `protocol_id`. Raises `Unreachable`."""
+        ...
+
+    async def close_silent(self, is_linked: Callable[[str], bool]) -> None:
+        """Close connections whose peers give no sign of life, until cancelled, but for peers that are linked."""
+        ...
+
+
 class OverlayPeer:
     """One peer of the network. Made by `open_peer`, which owns its tasks."""
 
-    def __init__(self, host: Host, identity: Identity, settings: OverlaySettings) -> None:
+    def __init__(
+        self,
+        host: PeerHost,
+        routing: RoutingTable,
+        identity: Identity,
+        settings: OverlaySettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        randomness: random.Random | None = None,
+    ) -> None:
+        """`routing`: the table of the same host. `clock`: seconds since 1970."""
         self._host = host
         self._settings = settings
-        self._links = Links(host, settings, settings.member, keeps=self._keeps)
-        self._relayed = RelayedRpc(identity, self._links, settings.relaying)
+        self._links = Links(host, settings, settings.member, keeps=self._keeps, randomness=randomness)
+        self._relayed = RelayedRpc(identity, self._links, settings.relaying, clock=clock)
         if settings.member:
             Relay(self._links, settings.relaying)
         self._topics = Topics(host.gossip, host.admission, settings.topics)
-        self._routing = KadRouting(host, settings, serve=settings.member)
+        self._routing = routing
         self._links.on_unreachable(self._routing.note_failure)
-        self._lookup = Lookup(identity, host, self._links, settings)
+        self._lookup = Lookup(identity, host, self._links, settings, randomness)
         self._identity = identity
         self._peer_records = PeerRecords(
             self._links,
@@ -85,8 +136,9 @@ class OverlayPeer:
             member=settings.member,
             own=self._own_peer_record,
             open_sealed=open_peer_record,
+            clock=clock,
         )
-        self._bootstrap = Bootstrap(self, settings)
+        self._bootstrap = Bootstrap(self, settings, randomness)
         self._joins_through_others = any(
             parse_peer_address(address)[1] != host.peer_id for address in settings.bootstrap
         )
@@ -277,6 +329,11 @@ class OverlayPeer:
         )
 
     @property
+    def loop_lag(self) -> LoopLag:
+        """How late the loop is, as `statistics` tells; to be measured while the peer runs."""
+        return self._loop_lag
+
+    @property
     def topics(self) -> Topics:
         """Announcements to every peer that joined a topic."""
         return self._topics
@@ -368,16 +425,15 @@ class OverlayPeer:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run all of the peer's tasks until cancelled."""
-        with self._loop_lag.measured():
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._links.run)
-                await nursery.start(self._topics.run)
-                nursery.start_soon(self._host.close_silent, self._links.is_linked)
-                nursery.start_soon(self._lookup.run)
-                nursery.start_soon(self._bootstrap.run)
-                nursery.start_soon(self._departures.run)
-                nursery.start_soon(self._peer_records.run)
-                task_status.started()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._links.run)
+            await nursery.start(self._topics.run)
+            nursery.start_soon(self._host.close_silent, self._links.is_linked)
+            nursery.start_soon(self._lookup.run)
+            nursery.start_soon(self._bootstrap.run)
+            nursery.start_soon(self._departures.run)
+            nursery.start_soon(self._peer_records.run)
+            task_status.started()
 
     def _keeps(self, peer_id: str) -> bool:
         """Whether a link is needed though nobody calls over it; a light client acts through each of its own."""
@@ -418,6 +474,8 @@ async def open_peer(identity: Identity, settings: OverlaySettings) -> AsyncItera
     """
     validate_bootstrap(settings.bootstrap)
     async with open_host(identity, settings) as host, background() as nursery:
-        peer = OverlayPeer(host, identity, settings)
-        await nursery.start(peer.run)
-        yield peer
+        routing = KadRouting(host, settings, serve=settings.member)
+        peer = OverlayPeer(host, routing, identity, settings)
+        with peer.loop_lag.measured():
+            await nursery.start(peer.run)
+            yield peer

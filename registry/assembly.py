@@ -157,8 +157,9 @@ async def assembled(
         clock,
         [replica.take_announced],
         note_news=note_news,
+        randomness=randomness,
     )
-    subscriptions = Subscriptions(network, store, replica, watches, settings.watching)
+    subscriptions = Subscriptions(network, store, replica, watches, settings.watching, randomness)
     for note_commit in (subscriptions.note, watches.note_commit):  # the store was open before either
         store.on_commit(note_commit)
     registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)

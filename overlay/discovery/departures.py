@@ -55,8 +55,8 @@ class Departures:
         self._when_changed = when_changed
         self._remembered: LRUCache[str, None] = LRUCache(_MAX_REMEMBERED)
         self._live: set[str] = set()
-        self._came: set[str] = set()
-        self._went: set[str] = set()
+        self._came: dict[str, None] = {}
+        self._went: dict[str, None] = {}
         self._due = Wakeup()
         links.on_up(self._note_up)
         links.on_down(self._note_down)
@@ -73,8 +73,8 @@ class Departures:
         async with trio.open_nursery() as nursery:
             while True:
                 await self._due.wait()
-                came, self._came = self._came, set()
-                went, self._went = self._went, set()
+                came, self._came = self._came, {}
+                went, self._went = self._went, {}
                 for peer_id in came:
                     nursery.start_soon(self._welcome, peer_id)
                 for peer_id in went:
@@ -84,8 +84,8 @@ class Departures:
         if member:
             self._remembered[peer_id] = None
             self._live.add(peer_id)
-            self._came.add(peer_id)
-            self._went.discard(peer_id)
+            self._came[peer_id] = None
+            self._went.pop(peer_id, None)
         self._due.set()
         self._when_changed(member)
 
@@ -93,9 +93,9 @@ class Departures:
         member = peer_id in self._live
         if member:
             self._live.discard(peer_id)
-            self._came.discard(peer_id)
+            self._came.pop(peer_id, None)
             if self._is_neighbour(peer_id):
-                self._went.add(peer_id)
+                self._went[peer_id] = None
         self._due.set()
         self._when_changed(member)
 
@@ -103,7 +103,7 @@ class Departures:
         """A link that neither side kept has ended: its peer lives on."""
         member = peer_id in self._live
         self._live.discard(peer_id)
-        self._came.discard(peer_id)
+        self._came.pop(peer_id, None)
         self._when_changed(member)
 
     async def _welcome(self, peer_id: str) -> None:

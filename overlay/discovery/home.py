@@ -119,6 +119,10 @@ class Home:
         """The home's members but ourselves, with their positions."""
         return {m: p for i in range(self.height) for m, p in self._buckets.get(i, {}).items()}
 
+    def kept_members(self) -> list[str]:
+        """The members that have to be linked, those of the home and of thin buckets: `keeps` says so of each."""
+        return [m for bucket, members in self._buckets.items() if self.keeps_bucket(bucket) for m in members]
+
     def thin_buckets(self) -> list[int]:
         """Buckets outside of the home that are known completely."""
         return [bucket for bucket in self._thin_since if bucket >= self.height and self._is_thin(bucket)]
@@ -134,6 +138,10 @@ class Home:
     def keeps_bucket(self, bucket: int) -> bool:
         """The same of a whole bucket."""
         return bucket < self.reach or bucket in self._thin_since
+
+    def has_filled(self, bucket: int) -> bool:
+        """Whether a bucket that was found thin has at least H members by now, as is seen from those that are linked."""
+        return bucket in self._thin_since and len(self._buckets.get(bucket, ())) >= HOME_SIZE
 
     def is_confirmed(self, now: float) -> bool:
         """Rule 5; for a home that has grown since, as members left, what was confirmed before says nothing."""
@@ -250,7 +258,9 @@ class Home:
 
     def _cut(self, height: int, more: Mapping[int, int]) -> int:
         count = 1
-        for bucket in range(height):
+        for bucket in sorted({*self._buckets, *more}):
+            if bucket >= height:
+                break
             count += len(self._buckets.get(bucket, ())) + more.get(bucket, 0)
             if count > MOST_HOME:
                 return bucket

@@ -11,7 +11,8 @@
    and whoever asked us with another view than ours, soon. Who belongs into the home and couldn't be linked is tried
    again, ever less often.
 4. Each bucket outside of the home is looked up once an hour: of fewer than a home's members all are linked; else two of
-   them at random are, through which lookups go. These lookups tell the network's size, too.
+   them at random are, through which lookups go. These lookups tell the network's size, too. A bucket in which more are
+   linked by now than were found is looked up sooner: its links needn't be kept any more.
 
 Whoever links all members of its thin buckets is known to all in whose homes it is: a bucket has fewer than H members
 just when the home of each of them reaches beyond it, to us.
@@ -309,7 +310,7 @@ class HomeUpkeep:
     def _is_due(self, bucket: int) -> bool:
         since = trio.current_time() - self._looked_up.get(bucket, -REFRESH)
         lacks_far_links = not self._home.keeps_bucket(bucket) and len(self._far.get(bucket, ())) < FAR_LINKS
-        return since >= (INTERVAL / 2 if lacks_far_links else REFRESH)
+        return since >= (INTERVAL / 2 if lacks_far_links or self._home.has_filled(bucket) else REFRESH)
 
     async def _refresh(self, bucket: int) -> None:
         target = self._home.own ^ 1 << bucket ^ self._random.getrandbits(bucket)

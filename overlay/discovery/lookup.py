@@ -81,7 +81,7 @@ class Lookup:
         self._regions = Regions(trio.current_time)
         self._size = SizeEstimate()
         self._recursive = RecursiveLookup(identity, links, self._home, self._described, self._learn)
-        self._upkeep = HomeUpkeep(self._home, self._size, self)
+        self._upkeep = HomeUpkeep(self._home, self._size, self, randomness)
         self._views = HomeViews(links, self._home, self._described, self._learn, self._upkeep.note_difference)
         links.on_up(self._note_up)
         links.on_down(self._note_down)
@@ -106,7 +106,7 @@ class Lookup:
 
     def neighbours(self) -> list[str]:
         """Those of them around our own position, who may keep what we keep: this peer knows all of them."""
-        return [peer_id for peer_id in self.members() if self.is_neighbour(peer_id)]
+        return self._home.kept_members()
 
     def is_neighbour(self, peer_id: str) -> bool:
         """Whether a peer, linked or not, lies where this one has to know everybody."""

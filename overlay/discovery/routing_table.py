@@ -8,10 +8,25 @@ from typing import Protocol
 class RoutingTable(Protocol):
     """The peers to which others that search the network are sent."""
 
+    def __len__(self) -> int:
+        """How many are in it."""
+        ...
+
     async def add(self, peer_id: str) -> None:
         """Enter a member, or refresh its entry. A full bucket keeps its older peers as long as they answer."""
         ...
 
     def remove(self, peer_id: str) -> None:
         """Take a peer out that can't be reached any more."""
+        ...
+
+    async def find_way_in(self, multiaddr: str, *, timeout: float) -> list[str]:
+        """Ask the peer at a multiaddr, a member or not, for peers near us; remembers their addresses.
+
+        Returns who they are. Raises `CallFailed`, `AddressError`.
+        """
+        ...
+
+    def note_failure(self, peer_id: str) -> None:
+        """A peer couldn't be reached just now: others aren't sent to it, and a newcomer may take its place."""
         ...

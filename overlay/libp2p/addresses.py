@@ -40,7 +40,7 @@ class KnownAddresses:
             return
         good = self._book.add(peer_id, addresses, in_use=in_use)
         if good:
-            self._peer_store.add_addrs(libp2p_id(peer_id), list(map(_multiaddr, good)), ADDRESS_LIFETIME)
+            self._peer_store.add_addrs(libp2p_id(peer_id), list(map(multiaddr_of, good)), ADDRESS_LIFETIME)
 
     def of(self, peer_id: str) -> list[str]:
         """Multiaddrs known of a peer, without its id; those that led to it lately first."""
@@ -94,8 +94,15 @@ def _dialable(address: bytes) -> tuple[str | None, str | None]:
 
 
 @lru_cache(maxsize=16_384)
-def _multiaddr(text: str) -> Multiaddr:
+def multiaddr_of(text: str) -> Multiaddr:
+    """A multiaddr as libp2p's type. Raises what that raises for what is none."""
     return Multiaddr(text)
+
+
+@lru_cache(maxsize=16_384)
+def spelled(address: bytes) -> str:
+    """A multiaddr's text, of its bytes. Raises what libp2p's type raises for what is none."""
+    return str(Multiaddr(address))
 
 
 @lru_cache(maxsize=16_384)

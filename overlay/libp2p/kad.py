@@ -7,6 +7,8 @@ Peers of other implementations may ask us who is near a position, and be asked. 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
@@ -15,21 +17,29 @@ from libp2p.peer.peerinfo import PeerInfo
 from overlay.discovery.keyspace import nearest
 from overlay.errors import BadFrame, CallTimeout, StreamBroken, Unreachable
 from overlay.libp2p.addresses import libp2p_id
-from overlay.libp2p.host import Host
 from overlay.libp2p.kad_messages import LONGEST_ANSWER, KnownPeer, MessageReader, encoded, told
 from overlay.libp2p.kad_server import KadServer
 from overlay.libp2p.workarounds.kademlia_table import KademliaTable
+from overlay.rpc.transport import Transport
 from overlay.settings import OverlaySettings
+
+
+class KadHost(Transport, Protocol):
+    """What routing needs of the host: satisfied by `overlay.libp2p.host.Host`."""
+
+    async def connect(self, multiaddr: str, *, timeout: float) -> str:
+        """Connect to the peer at a multiaddr, and return its id. Raises `Unreachable` or `AddressError`."""
+        ...
 
 
 class KadRouting:
     """The routing table of one host; satisfies `overlay.discovery.routing_table.RoutingTable`."""
 
-    def __init__(self, host: Host, settings: OverlaySettings, *, serve: bool) -> None:
+    def __init__(self, host: KadHost, settings: OverlaySettings, *, serve: bool) -> None:
         """`serve`: whether others may ask it, as they may ask members but not light clients."""
         self._host = host
         self._settings = settings
-        self._table = KademliaTable(libp2p_id(host.peer_id), host.libp2p)
+        self._table = KademliaTable(libp2p_id(host.peer_id))
         if serve:
             host.set_stream_handler(settings.kad_protocol_id, KadServer(self._live_nearest).handle)
 

@@ -13,12 +13,12 @@ from libp2p.peer.envelope import consume_envelope, seal_record
 from libp2p.peer.id import ID
 from libp2p.peer.peer_record import PEER_RECORD_ENVELOPE_DOMAIN
 from libp2p.peer.peer_record import PeerRecord as Libp2pPeerRecord
-from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.discovery.address_book import parse_dialable
 from overlay.discovery.peer_record import MAX_BYTES, BadPeerRecord, PeerRecord
 from overlay.errors import AddressError
 from overlay.identity import Identity
+from overlay.libp2p.addresses import multiaddr_of, spelled
 
 MAX_RELAYS: Final = 4
 MAX_ADDRESSES: Final = 16
@@ -42,7 +42,7 @@ def sign_peer_record(
     texts = [text for text in (*addresses, *circuits) if len(text) <= LONGEST_ADDRESS][:MAX_ADDRESSES]
     private_key, sequence = create_new_key_pair(identity.seed).private_key, max(int(now * 1_000_000), 1)
     while True:
-        record = Libp2pPeerRecord(ID.from_base58(identity.peer_id), [Multiaddr(text) for text in texts], sequence)
+        record = Libp2pPeerRecord(ID.from_base58(identity.peer_id), [multiaddr_of(text) for text in texts], sequence)
         sealed: bytes = seal_record(record, private_key).marshal_envelope()
         if len(sealed) <= MAX_BYTES or not texts:
             return open_peer_record(sealed)
@@ -57,7 +57,7 @@ def open_peer_record(sealed: bytes) -> PeerRecord:
         envelope, record = consume_envelope(sealed, PEER_RECORD_ENVELOPE_DOMAIN)
         peer = record.peer_id
         is_own = isinstance(envelope.public_key, Ed25519PublicKey) and ID.from_pubkey(envelope.public_key) == peer
-        texts = [str(address) for address in record.addrs[:MAX_ADDRESSES]]
+        texts = [spelled(address.to_bytes()) for address in record.addrs[:MAX_ADDRESSES]]
     except Exception as error:  # whatever libp2p, protobuf or multiaddr raise for bytes of strangers
         raise BadPeerRecord(f"no signed peer record: {error!r}"[:200]) from error
     if not is_own:

@@ -87,6 +87,7 @@ class Links:
         member: bool,
         *,
         keeps: Callable[[str], bool] = _everyone,
+        randomness: random.Random | None = None,
     ) -> None:
         """`member`: whether this peer tells others that it is a member of the network.
 
@@ -97,6 +98,7 @@ class Links:
         self.peer_id = transport.peer_id
         self._transport = transport
         self._settings = settings
+        self._random = randomness or random.Random()  # noqa: S311 - who is named to others, no secrets
         self._hello = Hello(MINOR_VERSION, member, secrets.token_bytes(8))
         self._keeps = keeps
         self._held: Counter[str] = Counter()
@@ -105,6 +107,7 @@ class Links:
         self._handlers: dict[str, Handler] = {}
         self._nursery: trio.Nursery | None = None
         self._current: dict[str, Link] = {}
+        self._linked: dict[str, bool] = {}  # the same peers, and whether each is a member
         self._streams: dict[str, set[Link]] = {}  # also those that shake hands or are retired
         self._dials: dict[str, _Dial] = {}
         self._counters = Counters()
@@ -171,7 +174,7 @@ class Links:
 
     def linked_peers(self) -> Mapping[str, bool]:
         """The peers with a link, each with whether it is a member."""
-        return {peer_id: _is_member(link) for peer_id, link in self._current.items()}
+        return self._linked.copy()
 
     def is_linked(self, peer_id: str) -> bool:
         """Whether a call to the peer needs no dialling."""
@@ -324,6 +327,7 @@ class Links:
             link.retire()
             return
         self._current[peer_id] = link
+        self._linked[peer_id] = _is_member(link)
         if current is not None and choice is Choice.REPLACE:
             current.retire()
         else:
@@ -355,7 +359,7 @@ class Links:
             elif is_closed:
                 self._nursery.start_soon(self._part_from, peer_id)
         if self._current.get(peer_id) is link:
-            del self._current[peer_id]
+            del self._current[peer_id], self._linked[peer_id]
             self._counters.closed += is_closed
             if is_closed:
                 self._tell_closed(peer_id)
@@ -411,7 +415,7 @@ class Links:
         return max(limits.ping_interval, shared)
 
     def _count(self, *, member: bool) -> int:
-        return sum(_is_member(link) is member for link in self._current.values())
+        return sum(is_member is member for is_member in self._linked.values())
 
     def _is_short_of_places(self, opened_by: str) -> bool:
         """Whether a peer that opens a stream may have to be turned away, so that it has to say first who it is."""
@@ -436,7 +440,7 @@ class Links:
     def _others_than(self, peer_id: str) -> tuple[Referral, ...]:
         """Members that a peer may try instead, chosen at random so that they share those who come."""
         members = [other for other, link in self._current.items() if _is_member(link) and other != peer_id]
-        chosen = random.sample(members, min(self._settings.links.told_when_full, len(members)))  # no secret
+        chosen = self._random.sample(members, min(self._settings.links.told_when_full, len(members)))
         addresses = [tuple(self._transport.addresses_of(other)[:_ADDRESSES_TOLD]) for other in chosen]
         return tuple(Referral(*told) for told in zip(chosen, addresses, strict=True) if told[1])
 

@@ -53,6 +53,7 @@ from registry.storage import Store
 SURPLUS_AT_ONCE: Final = 256  # resources an hour whose keepers are looked up
 AT_ONCE: Final = 2  # comparisons
 COMPARED_AT_ONCE: Final = 512  # resources of one turn of a peer
+BLOCKS_AT_ONCE: Final = 16  # blocks of the keyspace whose keepers changed: a few ms
 LONGEST_PAUSE: Final = 1.0  # seconds
 UNWANTED_RETRIES: Final = 5  # then the hourly comparison will do
 RETRY_LIMIT: Final = 300.0  # seconds
@@ -245,8 +246,10 @@ class ReplicationScheduler:
         crowdings = self._crowding, view.crowding
         self._crowding = view.crowding
         reach = within_reach(view.own, before, after, reach=view.reach, crowdings=crowdings)
-        for block, were, are in changes(before, after, self._size, reach, crowdings=crowdings):
-            await trio.lowlevel.checkpoint()
+        changed = changes(before, after, self._size, reach, crowdings=crowdings)
+        for number, (block, were, are) in enumerate(changed):
+            if number % BLOCKS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             behind = are - were - {here}
             stayed = {peer_id: after[peer_id] for peer_id in are & were}
             # Where all keepers are new, nobody is first, and whoever has something of theirs hands it over later.

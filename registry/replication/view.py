@@ -46,8 +46,8 @@ class RangeView:
         return peer_position(self._network.peer_id)
 
     def with_us(self, peer_ids: Iterable[str]) -> dict[str, int]:
-        """The positions of these peers, and of ourselves."""
-        return {peer_id: peer_position(peer_id) for peer_id in (self._network.peer_id, *peer_ids)}
+        """The positions of these peers, and of ourselves, in order of the ids."""
+        return {peer_id: peer_position(peer_id) for peer_id in sorted({self._network.peer_id, *peer_ids})}
 
     def shared_with(self, peer_id: str) -> Ranges:
         """What both this node and a neighbour keep."""

@@ -48,6 +48,8 @@ class WatchingPeer(Protocol):
     clock: Clock
     peer_id: str
     wanted: int
+    randomness: random.Random
+    """For jitter."""
 
     def neighbours(self, key_id: str, avoided: Collection[str], /) -> Awaitable[list[str]]:
         """Who keeps a resource, nearest first, ready to be called; those who are avoided may be left out."""
@@ -101,7 +103,7 @@ class Follower:
         self._machine = SourceMachine(
             self.view,
             peer.peer_id,
-            random.Random(),  # noqa: S311 - jitter, not secrets
+            peer.randomness,
             trio.current_time(),
             wanted=peer.wanted,
         )

@@ -114,7 +114,13 @@ class Subscriptions:
     `note_news` of what is news in a watched resource."""
 
     def __init__(
-        self, network: Network, store: Store, replica: Replica, watches: WatchedHere, settings: WatchSettings
+        self,
+        network: Network,
+        store: Store,
+        replica: Replica,
+        watches: WatchedHere,
+        settings: WatchSettings,
+        randomness: random.Random,
     ) -> None:
         self._network = network
         self._store = store
@@ -130,7 +136,7 @@ class Subscriptions:
         self._untold: dict[tuple[str, Slot | None], None] = {}
         self._changed = Wakeup()
         self._direct = DirectAnnouncements(network, self._give_up)
-        self._random = random.Random()  # noqa: S311 - who is named first, not secrets
+        self._random = randomness
         network.serve(SUBSCRIBE, self._serve_subscribe)
         network.serve(READ_WATCHED, self._serve_read_watched)
 

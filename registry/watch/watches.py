@@ -81,6 +81,7 @@ class Watches:
         *,
         wanted: int = SOURCES,
         note_news: NoteNews | None = None,
+        randomness: random.Random | None = None,
     ) -> None:
         """`takers`: who else gets the good announcements, before this peer's watchers do. `wanted`: how many sources a
         resource should have. `note_news`: of a node, which tells others in turn; None for a light client, which has its
@@ -96,7 +97,8 @@ class Watches:
         self._neighbours = neighbours
         self._network = network
         self._note_news = note_news
-        self._phase = random.uniform(0, RENEW)  # noqa: S311 - so that peers don't renew all at once
+        self.randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
+        self._phase = self.randomness.uniform(0, RENEW)  # so that peers don't renew all at once
         self._fetcher = Fetcher(network, settings, clock)
         self._fetching = trio.CapacityLimiter(FETCHES)
         self._followers: dict[str, Follower] = {}

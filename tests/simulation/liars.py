@@ -1,14 +1,21 @@
-"""A member that lies: it acknowledges what it doesn't keep, forges, and replays what is outdated."""
+"""Members that lie, to other members about the network, or to other replicas about what is stored."""
 
 from __future__ import annotations
 
+import enum
 import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import msgspec
 import trio
 
-from overlay.errors import CallFailed, Refusal
+from overlay.discovery.lookup import Lookup
+from overlay.errors import CallFailed, OverlayError, Refusal
 from overlay.identity import Identity
+from overlay.rpc.links import Links
+from overlay.rpc.server import Handler
+from overlay.tasks import background
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.expiry_horizon import ExpiryHorizon
@@ -36,20 +43,107 @@ from registry.replication.messages import (
     ReplicateBody,
     Summary,
 )
-from tests.simulation.simulated_network import SimulatedNetwork
+from tests.simulation.host import SimulatedHost, open_host
+from tests.simulation.peers import PeerNetwork
 
 KEPT = 500
+DIALS = 10.0
+"""Seconds until a liar has dialled everybody to whom it isn't linked."""
+
+
+class Kind(enum.Enum):
+    """What a liar does when it is asked about the network; of all but these last two, it lies about what is stored."""
+
+    HONEST = enum.auto()
+    FORGING = enum.auto()
+    """It knows, and names, no others than liars: of the whole network, as it signs, these are all."""
+    SILENT = enum.auto()
+    """It takes every request and answers none, whatever it is about."""
+    REFUSING = enum.auto()
+    """It refuses every request."""
+
+
+class LyingLinks(Links):
+    """The links of a liar: to everybody, while it tells of `accomplices` only, if it has some."""
+
+    kind = Kind.HONEST
+    accomplices: frozenset[str] = frozenset()
+
+    def serve(self, method: str, handler: Handler) -> None:
+        async def answer(caller: str, body: object) -> object:
+            if self.kind is Kind.SILENT:
+                await trio.sleep_forever()
+            if self.kind is Kind.REFUSING:
+                raise Refusal("overloaded", "not now")
+            return await handler(caller, body)
+
+        super().serve(method, answer)
+
+    def linked_peers(self) -> Mapping[str, bool]:
+        return {peer: is_member for peer, is_member in super().linked_peers().items() if self._tells_of(peer)}
+
+    def on_up(self, callback: Callable[[str, bool], None]) -> None:
+        super().on_up(lambda peer, is_member: callback(peer, is_member) if self._tells_of(peer) else None)
+
+    def all_peers(self) -> list[str]:
+        """Everybody who is linked."""
+        return list(super().linked_peers())
+
+    def _tells_of(self, peer_id: str) -> bool:
+        return self.kind is not Kind.FORGING or peer_id in self.accomplices
+
+
+class LyingPeer:
+    """A liar's place in the network: it finds everybody, as one can who crawls it."""
+
+    def __init__(self, network: PeerNetwork, host: SimulatedHost, links: LyingLinks) -> None:
+        self.peer_id = host.peer_id
+        self.serve = links.serve
+        self.call = links.call
+        self.members = links.all_peers
+        self._network = network
+        self._host = host
+        self._links = links
+
+    async def run(self) -> None:
+        """Link to everybody, again and again."""
+        while True:
+            for peer_id, host in list(self._network.hosts.items()):
+                if peer_id != self.peer_id and peer_id not in self.members():
+                    self._host.add_addresses(peer_id, host.listen_addresses())
+                    try:
+                        await self._links.ensure_link(peer_id, timeout=2)
+                    except OverlayError:
+                        continue
+            await trio.sleep(DIALS)
+
+
+@asynccontextmanager
+async def open_liar(
+    network: PeerNetwork, identity: Identity, kind: Kind, accomplices: frozenset[str], randomness: random.Random
+) -> AsyncIterator[Liar]:
+    """A liar, while the block lasts."""
+    settings = network.settings
+    async with open_host(network, identity.peer_id, settings) as host, background() as nursery:
+        links = LyingLinks(host, settings, member=True, randomness=randomness)
+        links.kind, links.accomplices = kind, accomplices
+        lookup = Lookup(identity, host, links, settings, randomness)
+        peer = LyingPeer(network, host, links)
+        liar = Liar(peer, randomness)
+        await nursery.start(links.run)
+        nursery.start_soon(lookup.run)
+        nursery.start_soon(peer.run)
+        nursery.start_soon(liar.run)
+        yield liar
 
 
 class Liar:
-    """Use `run`."""
+    """A replica that acknowledges what it doesn't keep, forges, and replays what is outdated. Use `run`."""
 
-    def __init__(self, network: SimulatedNetwork, identity: Identity, randomness: random.Random) -> None:
-        self.peer_id = identity.peer_id
-        self._network = network
+    def __init__(self, peer: LyingPeer, randomness: random.Random) -> None:
         self._random = randomness
         self._seen: list[tuple[bytes, bytes]] = []
-        self._peer = network.add(identity.peer_id)
+        self._peer = peer
         for method, handler in (
             (PUT, self._put),
             (REPLICATE, self._replicate),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import cbor2
 import trio
@@ -16,8 +17,9 @@ import trio
 from overlay.discovery.density import BEGINS, MOST_OTHERS, TAKEN, Density, drawn, estimated_size, keepers
 from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position, resource_position
 from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unreachable
+from overlay.identity import Identity
 from overlay.limits.decoder import decode
-from registry.protocol.network import Handler
+from registry.protocol.network import Clock, Handler
 
 Rewrite = Callable[[str, object, bool], object]
 """(method, body, whether that is an answer) -> the body that is sent in its place."""
@@ -47,8 +49,19 @@ class SimulatedNetwork:
         peer = self.peers[peer_id] = SimulatedPeer(self, peer_id)
         return peer
 
-    def remove(self, peer_id: str) -> None:
-        """A peer that crashed."""
+    @asynccontextmanager
+    async def joined(
+        self,
+        identity: Identity,
+        clock: Clock,
+        randomness: random.Random,
+    ) -> AsyncIterator[SimulatedPeer]:
+        """A peer that is new, or back, until it is said to have crashed."""
+        await trio.lowlevel.checkpoint()
+        yield self.add(identity.peer_id)
+
+    def crash(self, peer_id: str) -> None:
+        """A peer does nothing any more."""
         del self.peers[peer_id]
 
     def alive(self) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -14,7 +15,7 @@ from overlay.identity import Identity
 from overlay.tasks import TaskStatus
 from registry.assembly import Parts, assembled
 from registry.client.status import NodeStatus
-from registry.protocol.network import Clock
+from registry.protocol.network import Clock, Network
 from registry.settings import NodeSettings
 from registry.storage import Store, open_store
 from tests.simulation.simulated_network import SimulatedNetwork
@@ -22,15 +23,42 @@ from tests.simulation.simulated_network import SimulatedNetwork
 START = 1_700_000_000
 
 
+class WorldNetwork(Protocol):
+    """What nodes are joined by: satisfied by `SimulatedNetwork`, and by `PeerNetwork` with whole peers."""
+
+    sides: dict[str, int]
+    """Of a partition; peers on different sides don't reach each other."""
+
+    def joined(
+        self, identity: Identity, clock: Clock, randomness: random.Random
+    ) -> AbstractAsyncContextManager[Network]:
+        """A peer that is new, or back."""
+        ...
+
+    def crash(self, peer_id: str) -> None:
+        """A peer does nothing any more."""
+        ...
+
+    def membership_changed(self) -> None:
+        """Peers came, went, or were separated."""
+        ...
+
+
+def identity_of(family: int, number: int) -> Identity:
+    """The identity of a node; those of another family lie elsewhere in the keyspace."""
+    return Identity.from_seed((family << 64 | number).to_bytes(32, "big"))
+
+
 class WorldNode:
     """One node through its lives. `image` is its disk while it is down."""
 
-    def __init__(self, number: int, skew: float) -> None:
+    def __init__(self, number: int, skew: float, family: int = 0) -> None:
         self.number = number
-        self.identity = Identity.from_seed(number.to_bytes(32, "big"))
+        self.identity = identity_of(family, number)
         self.skew = skew
         self.path = Path()
         self.image: bytes | None = None
+        self.network: Network | None = None
         self.parts: Parts | None = None
         self.store: Store | None = None
         self.scope: trio.CancelScope | None = None
@@ -63,15 +91,16 @@ class World:
         settings: NodeSettings,
         folder: Path,
         note: Callable[[str], None],
+        network: WorldNetwork | None = None,
+        family: int = 0,
     ) -> None:
         self.random = randomness
-        self.network = SimulatedNetwork(randomness)
-        self.network.isolates = True
-        self.network.note = note
+        self.network = network if network is not None else _everybody_linked(randomness, note)
         self.nodes: list[WorldNode] = []
         self._nursery = nursery
         self._settings = settings
         self._folder = folder
+        self._family = family
         self._lives = 0
         self._note = note
 
@@ -80,7 +109,7 @@ class World:
 
     async def add(self, skew: float = 0.0) -> WorldNode:
         """A new node, running."""
-        node = WorldNode(len(self.nodes) + 1, skew)
+        node = WorldNode(len(self.nodes) + 1, skew, self._family)
         self.nodes.append(node)
         await self.start(node)
         return node
@@ -97,11 +126,12 @@ class World:
         self._note(f"{node.peer_id} crashed")
         with closing(sqlite3.connect(node.path)) as reader:
             node.image = reader.serialize()
-        self.network.remove(node.peer_id)
+        self.network.crash(node.peer_id)
         node.parts = None
         node.scope.cancel()
         self.network.membership_changed()
-        await node.ended.wait()
+        with trio.CancelScope(shield=True):  # or its next life would begin before this one is over
+            await node.ended.wait()
 
     async def wipe(self, node: WorldNode) -> None:
         """A node that crashes and loses its disk."""
@@ -123,13 +153,22 @@ class World:
         clock: Clock = node.clock
         with trio.CancelScope() as node.scope:
             async with open_store(node.path, inline=True) as store:
-                peer = self.network.add(node.peer_id)
                 randomness = random.Random(self.random.random())
-                async with assembled(
-                    peer, node.identity, store, self._settings, _no_status, clock, randomness=randomness
-                ) as parts:
-                    node.store, node.parts = store, parts
+                async with (
+                    self.network.joined(node.identity, clock, randomness) as peer,
+                    assembled(
+                        peer, node.identity, store, self._settings, _no_status, clock, randomness=randomness
+                    ) as parts,
+                ):
+                    node.network, node.store, node.parts = peer, store, parts
                     task_status.started()
                     await trio.sleep_forever()
-        node.parts = node.store = None
+        node.network = node.parts = node.store = None
         node.ended.set()
+
+
+def _everybody_linked(randomness: random.Random, note: Callable[[str], None]) -> SimulatedNetwork:
+    network = SimulatedNetwork(randomness)
+    network.isolates = True
+    network.note = note
+    return network

@@ -12,8 +12,8 @@ leaves live contacts alone.
 from __future__ import annotations
 
 import time
+from typing import Any, cast
 
-from libp2p.abc import IHost
 from libp2p.kad_dht.routing_table import KBucket, RoutingTable, peer_id_to_key
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
@@ -22,9 +22,10 @@ from libp2p.peer.peerinfo import PeerInfo
 class KademliaTable(RoutingTable):
     """A routing table as in Kademlia: the nearer to us, the more contacts are known."""
 
-    def __init__(self, local_id: ID, host: IHost) -> None:
-        # Many nodes of one network in one data centre are the common case here, so subnets don't matter.
-        super().__init__(local_id, host, max_peers_per_subnet=0)
+    def __init__(self, local_id: ID) -> None:
+        # Many nodes of one network in one data centre are the common case here, so subnets don't matter. The host is
+        # what libp2p would ping and dial contacts by: nothing here does.
+        super().__init__(local_id, cast("Any", None), max_peers_per_subnet=0)
         self._local_key = peer_id_to_key(local_id)
         self._failed: set[ID] = set()
 

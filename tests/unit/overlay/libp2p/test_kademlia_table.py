@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Any, cast
 
 import pytest
 from libp2p.kad_dht.routing_table import peer_id_to_key
@@ -23,7 +22,7 @@ def peer() -> ID:
 
 
 def table_of(own: ID) -> KademliaTable:
-    return KademliaTable(own, cast("Any", None))  # it asks its host nothing
+    return KademliaTable(own)
 
 
 def contact(peer_id: ID) -> PeerInfo:

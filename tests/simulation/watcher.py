@@ -1,0 +1,68 @@
+"""A user who watches a resource through a node, in each of its lives, and what must hold of the events."""
+
+from __future__ import annotations
+
+import trio
+
+from registry.model.values import Record, Slot
+from registry.watch.event import EventKind, WatchEvent, same_content
+from registry.watch.watch import Watch
+from tests.simulation.world import WorldNode
+
+
+class Told:
+    """What one watch told. `take` raises AssertionError for an event that goes back, repeats, or doesn't follow."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.visible: dict[Slot, Record] = {}
+        self._latest: dict[Slot, Record] = {}
+
+    def take(self, event: WatchEvent) -> None:
+        self.events += 1
+        if self.events == 1:
+            assert event.kind is EventKind.SNAPSHOT, f"the first event is {event}"
+            self.visible = {record.slot: record for record in event.records}
+            self._latest = dict(self.visible)
+            return
+        record = event.record
+        assert record is not None, f"another snapshot: {event}"
+        before, latest = self.visible.get(record.slot), self._latest.get(record.slot)
+        if event.kind in (EventKind.REMOVED, EventKind.EXPIRED):
+            assert before is not None, f"{event} ends what wasn't told"
+            del self.visible[record.slot]
+            return
+        assert (before is None) == (event.kind is EventKind.ADDED), f"{event} after {before}"
+        assert before is None or not same_content(before, record), f"{event} repeats {before}"
+        assert latest is None or latest.order() <= record.order(), f"{event} goes back behind {latest}"
+        self.visible[record.slot] = self._latest[record.slot] = record
+
+
+class Watcher:
+    """Use `run`."""
+
+    def __init__(self, node: WorldNode, resource_id: str) -> None:
+        self.node = node
+        self.resource_id = resource_id
+        self.told = Told()
+        """By the watch of the node's present life."""
+        self.events = 0
+        """In all of them."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            parts = self.node.parts
+            if parts is None:
+                await trio.sleep(1)
+                continue
+            self.told = Told()
+            async with parts.registry.watch(self.resource_id) as watch, trio.open_nursery() as nursery:
+                nursery.start_soon(self._take, watch)
+                await self.node.ended.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _take(self, watch: Watch) -> None:
+        async for event in watch:
+            self.events += 1
+            self.told.take(event)

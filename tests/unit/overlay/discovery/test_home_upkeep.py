@@ -1,0 +1,69 @@
+"""How a home is kept, with a network that answers at once."""
+
+from __future__ import annotations
+
+import random
+
+import trio
+import trio.testing
+
+from overlay.discovery.home import HOME_SIZE, Home
+from overlay.discovery.home_upkeep import INTERVAL, HomeUpkeep
+from overlay.discovery.home_view import HomeView
+from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position
+from overlay.discovery.size_estimate import SizeEstimate
+from overlay.identity import Identity
+
+IDS = [Identity.from_seed(number.to_bytes(32, "big")).peer_id for number in range(1, 161)]
+OWN, *OTHERS = IDS
+FARTHEST = POSITION_BITS - 1
+FAR = [peer for peer in OTHERS if (peer_position(peer) ^ peer_position(OWN)) >> FARTHEST]
+NEAR = [peer for peer in OTHERS if peer not in FAR]
+
+
+class AnsweringNetwork:
+    """Satisfies `overlay.discovery.home_upkeep.Searching`: everybody answers, and whoever is looked up is found."""
+
+    def __init__(self, home: Home, alive: list[str]) -> None:
+        self.alive = alive
+        self._home = home
+        self._linked: dict[str, None] = {}
+
+    def members(self) -> list[str]:
+        return list(self._linked)
+
+    def is_dialable(self, peer_id: str) -> bool:
+        return peer_id in self.alive
+
+    async def ask_home(self, peer_id: str, around: int, height: int) -> HomeView:
+        await trio.lowlevel.checkpoint()
+        return HomeView(POSITION_BITS, False, tuple(self.alive))
+
+    async def look_up(self, position: int, count: int) -> tuple[list[str], bool]:
+        await trio.lowlevel.checkpoint()
+        return nearest(position, self.alive, count), True
+
+    async def link(self, peer_id: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        self._linked[peer_id] = None
+        self._home.add(peer_id, peer_position(peer_id))
+        return True
+
+
+async def test_a_thin_bucket_that_has_filled_is_not_kept_for_an_hour(autojump_clock: trio.testing.MockClock) -> None:
+    home = Home(peer_position(OWN))
+    network = AnsweringNetwork(home, NEAR + FAR[:10])
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(1))
+    await network.link(NEAR[0])
+    await upkeep.run_once()
+    assert home.thin_buckets() == [FARTHEST]
+    assert {*FAR[:10]} <= {*network.members()}
+    network.alive = IDS
+    for newcomer in FAR[10:]:
+        await network.link(newcomer)
+    assert len(FAR) >= HOME_SIZE
+    assert home.keeps_bucket(FARTHEST)
+    await trio.sleep(INTERVAL)
+    await upkeep.run_once()
+    assert not home.keeps_bucket(FARTHEST)
+    assert sum(map(upkeep.is_far_link, FAR)) == 2
