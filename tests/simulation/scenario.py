@@ -142,7 +142,7 @@ class Scenario:
                 kind = list(Kind)[(self.seed + number) % len(Kind)]
                 accomplices = frozenset(other.peer_id for other in liars)
                 nursery.start_soon(self._lie, identity, kind, accomplices)
-            await self._settle()
+            await self._settle(within=200)
             self.users = [User(node) for node in self.random.sample(self.world.nodes, USERS)]
             await self._create_resources()
             for resource_id in self.random.sample(self.resources, WATCHED):
@@ -168,13 +168,13 @@ class Scenario:
         async with open_liar(self.network, identity, kind, accomplices, self.random):
             await trio.sleep_forever()
 
-    async def _settle(self) -> None:
-        """Wait until everybody finds everybody."""
-        for _ in range(100):
+    async def _settle(self, within: float) -> None:
+        """Wait until lookups find all whom brute force finds."""
+        missed, until = 1, trio.current_time() + within
+        while missed:
+            assert trio.current_time() < until, f"lookups go on missing members, {missed} the last time"
             await trio.sleep(2)
-            if await self._misses() == 0:
-                return
-        raise AssertionError("lookups go on missing members")
+            missed = await self._misses()
 
     async def _misses(self) -> int:
         """How many members lookups of each node miss, of those that are nearest by brute force."""
@@ -286,7 +286,7 @@ class Scenario:
     # What must always hold
 
     async def _check(self) -> None:
-        await self._settle()
+        await self._settle(within=10)
         self._check_links()
         await self._check_that_replicas_agree()
         await self._check_that_all_is_verified()

@@ -39,10 +39,10 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.timeout(HANGS)
 def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> None:
-    report = run(1, faults=2 * SHORT)
-    assert report.acknowledged > 80, "hardly anything was written"
+    report = run(1, faults=1.5 * SHORT)
+    assert report.acknowledged > 60, "hardly anything was written"
     assert report.crashes > 5, "hardly anything went wrong"
-    assert report.events > 80, "hardly anything was told to watchers"
+    assert report.events > 60, "hardly anything was told to watchers"
 
 
 @pytest.mark.timeout(HANGS)
@@ -64,7 +64,7 @@ def test_a_seed_gives_the_same_trace_in_any_process() -> None:
     with ThreadPoolExecutor() as pool:
         one, other = pool.map(_reported, (7, 7), ("1", "2"))
     assert one == other
-    assert run(8, nodes=12, faults=1).trace != one.trace
+    assert run(8, nodes=8, faults=1).trace != one.trace
 
 
 @pytest.mark.slow
