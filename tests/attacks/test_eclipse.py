@@ -172,7 +172,7 @@ async def test_what_honest_replicas_of_a_whole_region_do_is_enough(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("honest", "attackers", "kind"), LARGE)
 async def test_however_many_ids_are_ground_they_do_not_own_a_resource(
     tmp_path: Path, honest: int, attackers: int, kind: str

@@ -122,7 +122,10 @@ class SimulatedPeer:
         return found[:count] + drawn(others, position, height, MOST_OTHERS, self._network.random)
 
     def is_responsible(self, resource_id: str, count: int, margin: int = 0) -> bool:
-        return self.peer_id in self._keepers(resource_id, count + margin, TAKEN if margin else BEGINS)
+        found = self._keepers(resource_id, count + margin, TAKEN if margin else BEGINS)
+        if not margin and len(found) > count + MOST_OTHERS:
+            del found[count:]  # of so many not all are written to
+        return self.peer_id in found
 
     def density(self) -> Density:
         if not self._network.crowds:
