@@ -13,7 +13,7 @@ import trio
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from registry.assembly import Parts, assembled
-from registry.client.status import NodeStatus
+from registry.client.status import DiskStatus, NodeStatus
 from registry.errors import NodeUnavailable
 from registry.protocol.network import Clock
 from registry.settings import NodeSettings
@@ -41,7 +41,10 @@ class Node:
     async def status(self) -> NodeStatus:
         """A snapshot of this node. Raises StorageError."""
         watching = self.parts.watches.statistics()
-        keys, records, tombstones = await self.store.read(lambda transaction: transaction.counts())
+        (keys, records, tombstones), used = await self.store.read(
+            lambda transaction: (transaction.counts(), transaction.used_bytes())
+        )
+        space = self.store.space
         return NodeStatus(
             peer_id=self.peer.peer_id,
             addresses=tuple(self.peer.addresses()),
@@ -59,6 +62,9 @@ class Node:
             subscriptions=self.parts.subscriptions.count(),
             watched=watching.resources,
             sources=watching.sources,
+            disk=DiskStatus(
+                used, self.parts.replica.settings.max_disk_bytes, space.is_full, space.refused, space.gave_way
+            ),
             particles=self._particles() if self._particles is not None else None,
         )
 

@@ -37,6 +37,9 @@ def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> No
         return
     click.echo(f"node     {status.peer_id} ({'ready' if status.ready else 'not connected'})")
     click.echo(f"stored   {status.keys} resources, {status.records} records, {status.tombstones} tombstones")
+    if status.disk is not None:
+        full = ", full: nothing new of strangers is stored" if status.disk.is_full else ""
+        click.echo(f"disk     {status.disk.used} of {status.disk.budget} bytes{full}")
     for line in _upkeep(status):
         click.echo(line)
     if status.particles is not None:

@@ -12,6 +12,17 @@ from registry.replication import ReplicationStatus
 from registry.upkeep.schedule import ScheduleStatus
 
 
+class DiskStatus(msgspec.Struct, frozen=True):
+    """How full a node's database is (bytes), and what that cost since the node started."""
+
+    used: int
+    budget: int
+    is_full: bool = False
+    """Whether something was refused, or had to give way, and there is no room yet."""
+    refused: int = 0
+    gave_way: int = 0
+
+
 class NodeStatus(msgspec.Struct, frozen=True):
     """A snapshot of a node. `uptime` in seconds; `members` are the live members this node is linked to."""
 
@@ -35,6 +46,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """How many resources this node watches, for itself or its clients."""
     sources: dict[str, int] = {}
     """How many subscriptions for them other nodes hold, by their peer ids."""
+    disk: DiskStatus | None = None
     particles: dict[str, float] | None = None
     """What the node has done and refused for Aqua's clients, by names; None on a node that doesn't serve them."""
 

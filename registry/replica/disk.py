@@ -25,19 +25,22 @@ from registry.settings import RegistrySettings
 from registry.storage.transaction import Charged, Transaction
 
 MAX_GIVING_WAY: Final = 256  # rows at once
+COLLECTIONS: Final = 8  # of some expired rows, at once; who is refused meanwhile comes again
 HEAVIEST: Final = 16  # accounts of a weight that are looked at
 
 
 class Growth(msgspec.Struct, frozen=True):
-    """What somebody, an owner or issuer of this weight, wants stored under a key, beyond what it replaces (bytes).
+    """What somebody, an owner or issuer, wants stored under a key, beyond what it replaces (bytes).
 
-    `may_push`: whether others may have to give way to it.
+    `weight`: its own, or that of whoever needs it stored; `is_own`: this node itself needs it. `may_push`: whether
+    others may have to give way to it.
     """
 
     peer_id: str
     weight: int
     key_id: str
     bytes: int
+    is_own: bool = False
     may_push: bool = True
 
 
@@ -45,17 +48,18 @@ def take_room(
     transaction: Transaction, growth: Growth, host_peer_id: str, settings: RegistrySettings, now: int
 ) -> None:
     """Makes sure that there is room. Raises QuotaExceeded, DiskFull."""
-    is_own = growth.peer_id == host_peer_id
     if growth.bytes <= 0:
         return
     budget = settings.max_disk_bytes
     holds = transaction.bytes_of(growth.peer_id) + growth.bytes
-    if not is_own and growth.weight == 0 and holds > budget * settings.disk_share:
+    if not growth.is_own and growth.weight == 0 and holds > budget * settings.disk_share:
         raise QuotaExceeded(f"{growth.peer_id} has its share of this peer's disk already")
     lacking = _lacking(transaction, growth, budget)
     if lacking <= 0:
         return
-    if transaction.space.is_collection_due(now):
+    for _ in range(COLLECTIONS):
+        if lacking <= 0 or not transaction.space.is_collection_due(now):
+            break
         found = clear_expired(transaction, now, settings, COLLECTED_AT_ONCE, besides=growth.key_id)
         transaction.space.collected(now, found.count_keys + found.count_records + found.count_tombstones)
         lacking = _lacking(transaction, growth, budget)
@@ -63,7 +67,7 @@ def take_room(
     needed = min(lacking, 2 * growth.bytes)
     going = [] if needed <= 0 else _what_gives_way(transaction, growth, holds, needed, host_peer_id, settings, now)
     if going is None:
-        if is_own:
+        if growth.is_own:
             return
         transaction.space.refuse()
         raise DiskFull(budget)
@@ -89,7 +93,7 @@ def _what_gives_way(
     now: int,
 ) -> list[Charged] | None:
     weight = growth.weight
-    if growth.peer_id == host_peer_id:
+    if growth.is_own:
         weight += 1  # no stranger, and as light as one by the operator's weights
     elif not growth.may_push:
         return None

@@ -191,5 +191,9 @@ class Ingest:
         if isinstance(key_or_tombstone, KeyTombstone):
             rules.put_key_tombstone(transaction, key_or_tombstone, here, self.settings, now, weight)
             return
-        store = rules.republish_key if item.state is not None else rules.register_key
-        store(transaction, key_or_tombstone, weight, here, self.settings, now)
+        if item.state is None:
+            rules.register_key(transaction, key_or_tombstone, weight, here, self.settings, now)
+            return
+        issuer = item.state.slot.issued_by
+        needed_by = issuer, self._weights.of(issuer)
+        rules.republish_key(transaction, key_or_tombstone, weight, here, self.settings, now, needed_by)

@@ -51,11 +51,18 @@ def register_key(
 
 
 def republish_key(
-    transaction: Transaction, key: Key, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
+    transaction: Transaction,
+    key: Key,
+    weight: int,
+    host_peer_id: str,
+    settings: RegistrySettings,
+    now: int,
+    needed_by: tuple[str, int] = ("", 0),
 ) -> bool:
     """Stores a key unless a greater or the same one is there, or it was removed; whether it did.
 
-    Weights are kept (docs/design.md, original's fault 5). Raises QuotaExceeded, DiskFull.
+    `needed_by`: the issuer of a state that comes with it, and its weight: for those that have a right to room, the key
+    has it too. Weights are kept (docs/design.md, original's fault 5). Raises QuotaExceeded, DiskFull.
     """
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() >= key.order():
@@ -66,7 +73,14 @@ def republish_key(
     if stored is None and key_tombstone is None:
         _check_owner_quota(transaction, key.owner_peer_id, host_peer_id, settings)
     grown = _size(key) - (_size(stored.key) if stored else 0)
-    take_room(transaction, Growth(key.owner_peer_id, weight, key.id, grown), host_peer_id, settings, now)
+    growth = Growth(
+        key.owner_peer_id,
+        max(weight, needed_by[1]),
+        key.id,
+        grown,
+        is_own=host_peer_id in (key.owner_peer_id, needed_by[0]),
+    )
+    take_room(transaction, growth, host_peer_id, settings, now)
     transaction.put_key(key, now, weight)
     transaction.note(history.of_key(key, history.RENEWED if stored else history.STORED, now))
     return True
@@ -99,7 +113,8 @@ def put_key_tombstone(
     if stored is None and known is None:
         _check_owner_quota(transaction, key_tombstone.owner_peer_id, host_peer_id, settings)
     victim = max(victims)
-    growth = Growth(key_tombstone.owner_peer_id, weight, key_id, grown, may_push=victim != NOTHING_ENDED)
+    owner = key_tombstone.owner_peer_id
+    growth = Growth(owner, weight, key_id, grown, is_own=owner == host_peer_id, may_push=victim != NOTHING_ENDED)
     take_room(transaction, growth, host_peer_id, settings, now)
     transaction.put_key_tombstone(key_tombstone, weight, victim)
     if stored is not None and kills_key:
@@ -151,6 +166,7 @@ def put_state(
         weight,
         slot.key_id,
         _size(state) - (_size(known) if known else 0),
+        is_own=slot.issued_by == host_peer_id,
         may_push=known is not None or isinstance(state, Record),
     )
     take_room(transaction, growth, host_peer_id, settings, now)
