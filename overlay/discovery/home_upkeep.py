@@ -1,8 +1,8 @@
 """Keeps a member's home complete: all who belong into it are linked, and the buckets beyond it known for what they are.
 
-1. A *pass* asks the three nearest members whom they know around them (`overlay.discovery.home_view`), and then, of the
-   home's members, those who live in no part that somebody told: all of the home is told by members who live there and
-   know their own homes. All whom they name that belong into the home, or into a thin bucket, are linked. The pass
+1. A *pass* asks those who confirm the home (`overlay.discovery.home`, rule 5) whom they know around them, and then, of
+   the home's members, those who live in no part that somebody told: all of the home is told by members who live there
+   and know their own homes. All whom they name that belong into the home, or into a thin bucket, are linked. The pass
    begins anew while somebody new was found; then those who answered have confirmed the home.
 2. A member that was alone looks its own position up first: whoever one joins through may be far away.
 3. A pass is made at once when the home isn't confirmed, as after joining, and after the loss of a neighbour's link; and
