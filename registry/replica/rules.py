@@ -24,7 +24,7 @@ from registry.errors import (
 )
 from registry.model import history
 from registry.model.service_results import EvictStaleItem
-from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
+from registry.model.values import U63_MAX, Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
 from registry.replica.collecting import long_before
 from registry.replica.disk import Growth, take_room
@@ -235,11 +235,10 @@ class _Places:
         if room is Room.FREE:
             return []
         if room is not Room.NONE:
-            key_id = self._state.slot.key_id
-            lightest = self._transaction.lightest_foreign_record(key_id, self._host_peer_id, self._owner)
-            if lightest is not None and lightest[0] < max(self._weight, int(self._rank is not Rank.HEAVIER)):
-                return [lightest[1]]
-            if room is Room.RECORD_IF_ANY:
+            lighter = self._lighter_record(long_before(self._now, self._settings.record_lifetime))
+            if lighter is not None:
+                return [lighter]
+            if room is Room.RECORD_IF_ANY or self._lighter_record(U63_MAX) is not None:
                 return []
         raise ValuesLimitExceeded(self._state.slot.key_id)
 
@@ -285,6 +284,12 @@ class _Places:
 
     def _room_for_record(self) -> Room:
         return room_for_record(self._taken(), self._rank, self._settings, is_hosted_here=self._is_hosted_here)
+
+    def _lighter_record(self, victims_until: int) -> Slot | None:
+        key_id = self._state.slot.key_id
+        lightest = self._transaction.lightest_foreign_record(key_id, self._host_peer_id, self._owner, victims_until)
+        is_lighter = lightest is not None and lightest[0] < max(self._weight, int(self._rank is not Rank.HEAVIER))
+        return lightest[1] if lightest is not None and is_lighter else None
 
     def _drop_expired(self) -> bool:
         """What is expired but not collected yet takes nobody's place; whether there was any."""
