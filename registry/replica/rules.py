@@ -226,6 +226,7 @@ class _Places:
         self._now = now
         self._owner = transaction.owner_of(state.slot.key_id) or ""
         self._is_hosted_here = isinstance(state, Record) and state.slot.peer_id == host_peer_id
+        self._counted: Taken | None = None
 
     def for_record(self) -> list[Slot]:
         """The slots that go for a record in whose slot none is. Raises ValuesLimitExceeded."""
@@ -272,15 +273,18 @@ class _Places:
         return Rank.HOSTED if self._is_hosted_here else Rank.STRANGER
 
     def _taken(self) -> Taken:
+        if self._counted is not None:
+            return self._counted
         transaction, (key_id, issuer, _) = self._transaction, self._state.slot
         records, records_by_issuer = transaction.foreign_records(key_id, self._host_peer_id, issuer)
-        return Taken(
+        self._counted = Taken(
             slots=transaction.slots_under(key_id),
             slots_by_issuer=transaction.slots_by(key_id, issuer),
             records=records,
             records_by_issuer=records_by_issuer,
             tombstones=transaction.tombstones_under(key_id),
         )
+        return self._counted
 
     def _room_for_record(self) -> Room:
         return room_for_record(self._taken(), self._rank, self._settings, is_hosted_here=self._is_hosted_here)
@@ -303,6 +307,7 @@ class _Places:
         for slot in slots:
             transaction.remove_state(slot)
             transaction.note(history.of_slot(slot, history.EXPIRED, now, "to make room"))
+        self._counted = None
         return bool(slots)
 
     def _idle_tombstone(self, issuer: str = "") -> Slot | None:
