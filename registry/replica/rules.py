@@ -24,7 +24,7 @@ from registry.errors import (
 )
 from registry.model import history
 from registry.model.service_results import EvictStaleItem
-from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
+from registry.model.values import U63_MAX, Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
 from registry.replica.collecting import long_before
 from registry.replica.disk import Growth, take_room
@@ -226,6 +226,7 @@ class _Places:
         self._now = now
         self._owner = transaction.owner_of(state.slot.key_id) or ""
         self._is_hosted_here = isinstance(state, Record) and state.slot.peer_id == host_peer_id
+        self._counted: Taken | None = None
 
     def for_record(self) -> list[Slot]:
         """The slots that go for a record in whose slot none is. Raises ValuesLimitExceeded."""
@@ -235,11 +236,10 @@ class _Places:
         if room is Room.FREE:
             return []
         if room is not Room.NONE:
-            key_id = self._state.slot.key_id
-            lightest = self._transaction.lightest_foreign_record(key_id, self._host_peer_id, self._owner)
-            if lightest is not None and lightest[0] < max(self._weight, int(self._rank is not Rank.HEAVIER)):
-                return [lightest[1]]
-            if room is Room.RECORD_IF_ANY:
+            lighter = self._lighter_record(long_before(self._now, self._settings.record_lifetime))
+            if lighter is not None:
+                return [lighter]
+            if room is Room.RECORD_IF_ANY or self._lighter_record(U63_MAX) is not None:
                 return []
         raise ValuesLimitExceeded(self._state.slot.key_id)
 
@@ -273,18 +273,27 @@ class _Places:
         return Rank.HOSTED if self._is_hosted_here else Rank.STRANGER
 
     def _taken(self) -> Taken:
+        if self._counted is not None:
+            return self._counted
         transaction, (key_id, issuer, _) = self._transaction, self._state.slot
         records, records_by_issuer = transaction.foreign_records(key_id, self._host_peer_id, issuer)
-        return Taken(
+        self._counted = Taken(
             slots=transaction.slots_under(key_id),
             slots_by_issuer=transaction.slots_by(key_id, issuer),
             records=records,
             records_by_issuer=records_by_issuer,
             tombstones=transaction.tombstones_under(key_id),
         )
+        return self._counted
 
     def _room_for_record(self) -> Room:
         return room_for_record(self._taken(), self._rank, self._settings, is_hosted_here=self._is_hosted_here)
+
+    def _lighter_record(self, victims_until: int) -> Slot | None:
+        key_id = self._state.slot.key_id
+        lightest = self._transaction.lightest_foreign_record(key_id, self._host_peer_id, self._owner, victims_until)
+        is_lighter = lightest is not None and lightest[0] < max(self._weight, int(self._rank is not Rank.HEAVIER))
+        return lightest[1] if lightest is not None and is_lighter else None
 
     def _drop_expired(self) -> bool:
         """What is expired but not collected yet takes nobody's place; whether there was any."""
@@ -298,6 +307,7 @@ class _Places:
         for slot in slots:
             transaction.remove_state(slot)
             transaction.note(history.of_slot(slot, history.EXPIRED, now, "to make room"))
+        self._counted = None
         return bool(slots)
 
     def _idle_tombstone(self, issuer: str = "") -> Slot | None:

@@ -8,8 +8,9 @@ A place is a slot, with a record or a tombstone. Rules:
 3. Beyond that, idle tombstones give way to records: the issuer's own first, then others'. A tombstone is idle that
    ended nothing here, or nothing that can still be good; one that holds an old record down never gives way.
 4. Preferred issuers are never refused for what others have: the resource's owner, this node itself, and whoever has a
-   weight. A heavier one's record displaces the lightest, the owner's one of a stranger's; where none is lighter, the
-   owner's gets in beyond the limit, which its own share bounds.
+   weight. A heavier one's record displaces the lightest, the owner's one of a stranger's. Where those that are lighter
+   hold old records down (they followed one that was ended), it gets in beyond the limit, which its own share bounds;
+   so does the owner's where none is lighter.
 5. A record that this node hosts for a stranger takes no place among the records of other hosts, and slots up to twice
    their number: the host has let it in by its own quotas.
 """

@@ -222,7 +222,7 @@ class Store:
         if self._told_full:
             _log.warning("the disk budget is full: strangers' new data is refused; raise max_disk_bytes", **told)
         else:
-            _log.info("the disk budget has room again", **told)
+            _log.warning("the disk budget has room again", **told)
 
     def close(self) -> None:
         """No writes after this; `run` ends when the queue is empty."""

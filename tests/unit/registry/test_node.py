@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ import pytest
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
 from registry.client.light import open_light_client
+from registry.codes import Code
 from registry.errors import InvalidValue, NodeUnavailable, StorageError
 from registry.node import open_node
-from registry.settings import NodeSettings
+from registry.protocol.messages import Item
+from registry.settings import NodeSettings, RegistrySettings
 from registry.storage import open_store
 from registry.storage.data_folder import claimed
 from tests.simulation.nodes import simulated_nodes
+from tests.unit.registry.builders import a_key
 
 SETTINGS = NodeSettings(overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",)))
 
@@ -60,6 +64,24 @@ async def test_a_light_client_with_an_address_that_is_none_is_told_so_plainly() 
     with pytest.raises(InvalidValue, match="garbage"):
         async with open_light_client(Identity.generate(), ["garbage"], timeout=2):
             raise AssertionError("there is no node")
+
+
+async def test_a_node_tells_in_its_status_that_its_disk_is_full(tmp_path: Path) -> None:
+    small = NodeSettings(overlay=SETTINGS.overlay, registry=RegistrySettings(max_disk_bytes=8_000))
+    async with open_node(Identity.generate(), small, tmp_path) as node:
+        disk = (await node.status()).disk
+        assert disk is not None
+        assert (disk.budget, disk.is_full, disk.refused) == (8_000, False, 0)
+        key = a_key(created=int(time.time()))
+        [error] = await node.parts.replica.ingest.store([Item(key)], "somebody")
+        assert error is not None
+        assert error.code == Code.DISK_FULL
+        disk = (await node.status()).disk
+        assert disk is not None
+        assert (disk.is_full, disk.refused) == (True, 1)
+        assert disk.used > disk.budget
+        created = await node.registry.create_resource("own")
+        assert created.resource_id is not None, "what the node itself stores always gets in"
 
 
 async def test_a_second_node_on_one_data_folder_is_refused(tmp_path: Path) -> None:
