@@ -146,7 +146,6 @@ async def crowd(folder: Path, count: int = NODES) -> AsyncIterator[Crowd]:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_what_one_node_writes_every_other_finds(tmp_path: Path) -> None:
     async with crowd(tmp_path) as network:
