@@ -19,12 +19,14 @@ _PRIVATE: Final = 0o700
 def claimed(folder: Path) -> Iterator[Path]:
     """Creates `folder` when missing, makes it private (mode 0700) and holds its lock. Raises StorageError.
 
+    One that holds other things, such as /tmp, keeps its mode; what we keep there is private all the same.
+
     The kernel drops the lock with the process, also after kill -9.
     """
     lock = FileLock(folder / "lock", mode=0o600)
     try:
         folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        if stat.S_IMODE(folder.stat().st_mode) != _PRIVATE:
+        if stat.S_IMODE(folder.stat().st_mode) != _PRIVATE and _is_ours(folder):
             folder.chmod(_PRIVATE)
         lock.acquire(blocking=False)
     except Timeout as error:
@@ -37,3 +39,8 @@ def claimed(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nothing but a peer's data is in it: its lock, its key, its database."""
+    return all(entry.name in ("lock", "identity.json") or ".sqlite" in entry.name for entry in folder.iterdir())

@@ -37,17 +37,31 @@ def test_what_others_could_read_is_made_private(tmp_path: Path) -> None:
     folder.mkdir(mode=0o755)
     database = folder / "registry.sqlite"
     database.touch(0o644)
+    (folder / "identity.json").touch(0o600)
     with claimed(folder):
         assert folder.stat().st_mode & 0o777 == 0o700
         connection = open_database(database)
         connection.execute("INSERT INTO totals VALUES ('of this test', 1)")
         assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == {
+            "identity.json": 0o600,
             "lock": 0o600,
             "registry.sqlite": 0o600,
             "registry.sqlite-wal": 0o600,
             "registry.sqlite-shm": 0o600,
         }
         connection.close()
+
+
+def test_a_folder_that_holds_other_things_keeps_its_mode(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / "of somebody else").touch()
+    for _ in range(2):  # also when our own files are there
+        with claimed(folder):
+            assert folder.stat().st_mode & 0o7777 == 0o1777
+            open_database(folder / "registry.sqlite").close()
+        assert (folder / "registry.sqlite").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_database_behind_a_symbolic_link_is_refused_and_left_alone(tmp_path: Path) -> None:
