@@ -156,7 +156,7 @@ async def write_always(write: Callable[[Callable[[Transaction], None]], Awaitabl
 
 
 def _note_issued(number: int, transaction: Transaction) -> None:
-    transaction.record_issued(f"key {number}", "peer", 2**40)
+    transaction.issued.record(f"key {number}", "peer", 2**40)
 
 
 async def main(counts: list[int], expired: int) -> None:

@@ -123,7 +123,7 @@ async def assembled(
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
     async def history(key_id: str) -> list[HistoryEvent]:
-        return await store.read(lambda transaction: transaction.history(key_id, EVENTS_TOLD))
+        return await store.read(lambda transaction: transaction.history.last(key_id, EVENTS_TOLD))
 
     async def run_schedule(name: str) -> ScheduleStatus:
         return await upkeep.run_now(name)  # made below: what it runs acts through the node

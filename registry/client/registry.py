@@ -6,29 +6,27 @@ Nothing here raises for what the network does: every result carries its errors, 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import structlog
 import trio
 
-from overlay.errors import CallFailed
 from overlay.identity import Identity
+from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
+from registry.client.node_writer import NodeWriter, Written, optional, refused, until
 from registry.client.results import Created, Done, Found, Resolved
-from registry.client.slot_locks import SlotLocks
 from registry.client.status import NodeStatus
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError
 from registry.model.history import HistoryEvent
-from registry.model.merge import ResourceState
 from registry.model.signing import key_id_of, record_digest
-from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, Tombstone
-from registry.protocol.error_info import ErrorInfo, texts
-from registry.protocol.messages import Item, WriteOutcome
+from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
+from registry.protocol.error_info import texts
+from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.quorum.read_machine import ReadOutcome
 from registry.replica.countersign import Countersigner, sign_record
@@ -40,19 +38,12 @@ from registry.watch.watches import Watches
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
-TOLD_BEFORE: Final = 0.05  # seconds before its deadline at which a write tells how far it came
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
-ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
-
 NOT_CREATED: Final = "resource wasn't created: timeout exceeded"
 NOT_REGISTERED: Final = "service hasn't registered: timeout exceeded"
 NOT_UNREGISTERED: Final = "unregisterService failed: timeout exceeded"
 NOT_REMOVED: Final = "resource wasn't removed: timeout exceeded"
-NOT_FOUND: Final = "resource not found: timeout exceeded"
 TIMEOUT: Final = "timeout exceeded"
-
-Issue = Callable[[ReadOutcome, Key, Slot, float], Awaitable[State]]
-"""(what is known of the resource, its key, the slot, seconds left) -> the slot's next state, signed."""
 
 
 class Registry:
@@ -71,12 +62,12 @@ class Registry:
         self.identity = identity
         self._node_api = node_api
         self._host = host
-        self._issued = issued
         self._watches = watches
         self._settings = settings
         self._clock = clock
         self._keys = KeyCache()
-        self._slots = SlotLocks()
+        self._writer = NodeWriter(node_api, watches)
+        self._issuer = Issuer(identity, node_api, host, issued, self._writer, self._keys, settings, clock)
 
     @property
     def host_peer_id(self) -> str:
@@ -86,7 +77,7 @@ class Registry:
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         deadline = trio.current_time() + timeout
-        written = _WriteResult(Done(False, (NOT_CREATED,)))
+        written = Written(Done(False, (NOT_CREATED,)))
         timestamp = int(self._clock())
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
@@ -98,16 +89,16 @@ class Registry:
                 except RegistryError as error:
                     if error.code is not Code.KEY_REMOVED:
                         return Created(None, (str(error),))
-                    written = _refused(error, NOT_CREATED)
+                    written = refused(error, NOT_CREATED)
                 else:
-                    written = await self._write(Item(key), factor, _until(deadline), NOT_CREATED)
+                    written = await self._writer.write(Item(key), factor, until(deadline), NOT_CREATED)
                 if written.done.success:
                     self._keys.remember(key)
                     return Created(key.id, written.done.errors)
                 if Code.KEY_REMOVED not in written.codes:
                     break
                 try:
-                    timestamp = await self._after_key_tombstone(unsigned.id, _until(deadline))
+                    timestamp = await self._after_key_tombstone(unsigned.id, until(deadline))
                 except RegistryError as error:
                     return Created(None, (str(error), NOT_CREATED))
         return Created(None, written.done.errors)
@@ -132,7 +123,7 @@ class Registry:
         except RegistryError as error:
             return Done(False, (str(error),))
         self._keys.forget(resource_id)
-        return (await self._write(Item(key_tombstone), factor, _until(deadline), NOT_REMOVED)).done
+        return (await self._writer.write(Item(key_tombstone), factor, until(deadline), NOT_REMOVED)).done
 
     async def run_schedule(self, name: str, *, timeout: float = 600.0) -> ScheduleStatus:
         """Runs a schedule of the node acted through by hand: `clearExpired_86400`, `replicate_3600` or `renew_43200`.
@@ -203,61 +194,37 @@ class Registry:
             relay = (self._node_api.peer_id,) if is_own and self._node_api.peer_id != self.identity.peer_id else ()
 
             def metadata(timestamp: int) -> RecordMetadata:
-                fields = (*slot, timestamp, b"", value, relay, _option(service_id))
+                fields = (*slot, timestamp, b"", value, relay, optional(service_id))
                 unsigned = RecordMetadata(*fields, issuer_signature=b"")
                 signature = self.identity.sign(unsigned.signed_bytes())
                 return msgspec.structs.replace(unsigned, issuer_signature=signature)
 
             if not is_own:
-                timestamp = await self._reserve(slot, outcome)
+                timestamp = await self._issuer.reserve(slot, outcome)
                 return await self._node_api.countersign(key, metadata(timestamp), timeout=remaining)
-            state, error = await self._issue_here(
-                slot, outcome, key, lambda timestamp: sign_record(self.identity, metadata(timestamp), self._now())
+            state, error = await self._issuer.issue_here(
+                slot,
+                outcome,
+                key,
+                lambda timestamp: sign_record(self.identity, metadata(timestamp), self._issuer.now()),
             )
             if error:
                 raise HostingRefused(error.text, code=error.known_code)
             return state
 
-        return await self._issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
+        return await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
 
     async def unregister_service(
         self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
     ) -> Done:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
-        done = await self._issue(resource_id, peer_id, self._issue_tombstone, factor, timeout, NOT_UNREGISTERED)
+        done = await self._issuer.issue(
+            resource_id, peer_id, self._issuer.issue_tombstone, factor, timeout, NOT_UNREGISTERED
+        )
         if peer_id == self.identity.peer_id and not done.success:
             with trio.move_on_after(ENDING_TIMEOUT):  # a slot that is ahead of our clock makes it wait
-                await self._end_here(Slot(resource_id, peer_id, peer_id))
+                await self._issuer.end_here(Slot(resource_id, peer_id, peer_id))
         return done
-
-    async def _issue_tombstone(
-        self,
-        outcome: ReadOutcome,
-        key: Key,
-        slot: Slot,
-        remaining: float = 0.0,  # noqa: ARG002 - needs nobody
-    ) -> State:
-        def tombstone(timestamp: int) -> Tombstone:
-            unsigned = Tombstone(*slot, timestamp, b"", issuer_signature=b"")
-            return msgspec.structs.replace(unsigned, issuer_signature=self.identity.sign(unsigned.signed_bytes()))
-
-        if self._issued.is_kept(slot):  # at once, so that it isn't renewed or issued anew meanwhile
-            state, _ = await self._issue_here(slot, outcome, key, tombstone)
-            return state  # whether it counts, the replicas decide
-        return tombstone(await self._reserve(slot, outcome))
-
-    async def _end_here(self, slot: Slot) -> None:
-        """What couldn't be ended in the network isn't renewed any more, nor issued anew for another relay."""
-        try:
-            async with self._slots.locked(slot):
-                countersigned = await self._host.countersigned(slot)
-                if countersigned is not None:
-                    key, record = countersigned
-                    outcome = ReadOutcome()
-                    outcome.resource = ResourceState.of(key, [record], None)
-                    await self._issue_tombstone(outcome, key, slot)
-        except RegistryError as error:
-            _log.warning("a record couldn't be ended on this peer", key_id=slot.key_id, error=str(error))
 
     async def resolve_resource(self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT) -> Resolved:
         """The live records of a resource, once `ack` replicas have answered (original: resolveResource).
@@ -323,121 +290,9 @@ class Registry:
     async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
         return await self._node_api.read(resource_id, ack=ack, timeout=timeout)
 
-    async def _issue(
-        self,
-        resource_id: str,
-        peer_id: str,
-        issue: Issue,
-        factor: int,
-        timeout: float,
-        failure: str,
-    ) -> Done:
-        """Reads the slot, has `issue` make its next state, writes it; again when somebody was faster."""
-        deadline = trio.current_time() + timeout
-        written = _WriteResult(Done(False, (failure,)))
-        with trio.move_on_at(deadline):
-            for attempt in range(ATTEMPTS):
-                try:
-                    outcome = await self._key_or_all(resource_id, _until(deadline), key_suffices=attempt == 0)
-                    key = outcome.resource.key
-                    if key is None:
-                        return Done(False, (*texts(outcome.errors), NOT_FOUND))
-                    slot = Slot(key.id, self.identity.peer_id, peer_id)
-                    async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
-                        state = await issue(outcome, key, slot, _until(deadline))
-                except (RegistryError, CallFailed) as error:
-                    return Done(False, (str(error),))
-                written = await self._write(Item(key, state), factor, _until(deadline), failure)
-                if written.done.success:
-                    self._keys.remember(key)
-                else:
-                    self._keys.forget(resource_id)
-                if written.done.success or Code.NEWER_STATE_EXISTS not in written.codes:
-                    break
-        return written.done
-
-    async def _key_or_all(self, resource_id: str, timeout: float, *, key_suffices: bool) -> ReadOutcome:
-        """The key alone if it suffices: what a majority knows of a slot matters only where somebody else issued with
-        this identity."""
-        key = self._keys.get(resource_id) if key_suffices else None
-        if key is not None:
-            outcome = ReadOutcome()
-            outcome.resource = ResourceState(key=key)
-            return outcome
-        return await self._node_api.read(resource_id, ack=1, timeout=timeout, key_suffices=key_suffices)
-
-    async def _issue_here(
-        self, slot: Slot, outcome: ReadOutcome, key: Key, sign: Callable[[int], State]
-    ) -> tuple[State, ErrorInfo | None]:
-        """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't."""
-        item, error = await self._issued.issue(
-            slot,
-            *self._last_seen(slot, outcome),
-            lambda timestamp: Item(key, sign(timestamp)),
-            latest=int(self._clock() + self._settings.clock_skew / 2),
-            wait=self._wait_until_accepted,
-        )
-        assert item.state is not None
-        return item.state, error
-
-    async def _reserve(self, slot: Slot, outcome: ReadOutcome) -> int:
-        """The timestamp for the slot's next state, once others would accept it."""
-        timestamp = await self._issued.reserve(slot, *self._last_seen(slot, outcome))
-        await self._wait_until_accepted(timestamp)
-        return timestamp
-
-    def _last_seen(self, slot: Slot, outcome: ReadOutcome) -> tuple[int, int]:
-        """(the last timestamp that this identity is seen to have given to the slot or -1, the time from which the next
-        may be)."""
-        known, key = outcome.resource.slots.get(slot), outcome.resource.key
-        # A key may be from a clock ahead of ours; what is older than the key may have been removed with its forerunner.
-        now = max(self._now(), key.timestamp_created if key else 0)
-        return known.timestamp_issued if known else -1, now
-
-    def _now(self) -> int:
-        return int(self._clock())
-
     async def _after_key_tombstone(self, resource_id: str, timeout: float) -> int:
         """A time at which a removed resource can begin anew."""
         key_tombstone = (await self._read(resource_id, 1, timeout)).resource.key_tombstone
         timestamp = max(int(self._clock()), key_tombstone.timestamp_issued + 1 if key_tombstone else 0)
-        await self._wait_until_accepted(timestamp)
+        await self._issuer.wait_until_accepted(timestamp)
         return timestamp
-
-    async def _wait_until_accepted(self, timestamp: int) -> None:
-        lead = timestamp - self._clock() - self._settings.clock_skew / 2
-        if lead > 0:  # others wouldn't accept it yet
-            await trio.sleep(lead)
-
-    async def _write(self, item: Item, factor: int, timeout: float, failure: str) -> _WriteResult:
-        try:
-            before = timeout - min(TOLD_BEFORE, timeout / 20)
-            outcome: WriteOutcome = await self._node_api.write(item, factor=factor, timeout=before)
-        except RegistryError as error:
-            return _refused(error, failure)
-        if outcome.stored > 0:
-            self._watches.note_own(item)
-        codes = frozenset(error.known_code for error in outcome.errors)
-        if outcome.stored >= factor and outcome.stored > 0:
-            return _WriteResult(Done(True, texts(outcome.errors)), codes)
-        told = _option(f"{outcome.stored} of {outcome.targets} replicas took it" if outcome.stored else None)
-        return _WriteResult(Done(False, (*texts(outcome.errors), *told, failure)), codes)
-
-
-class _WriteResult(NamedTuple):
-    """How a write went: for the caller, and why replicas refused it."""
-
-    done: Done
-    codes: frozenset[Code] = frozenset()
-
-
-def _refused(error: RegistryError, failure: str) -> _WriteResult:
-    return _WriteResult(Done(False, (str(error), failure)), frozenset({error.code}))
-
-
-def _until(deadline: float) -> float:
-    return max(deadline - trio.current_time(), 0.0)
-
-
-def _option(text: str | None) -> tuple[str, ...]:
-    return () if text is None else (text,)

@@ -81,7 +81,7 @@ class Renewal:
         for key_id in sorted(key_ids):
             await self._renew(key_id, due, done)
         half = int(self._clock()) - self._settings.record_lifetime // 2
-        for key_id, peer_id in await self._store.read(lambda transaction: transaction.issued_slots(half)):
+        for key_id, peer_id in await self._store.read(lambda transaction: transaction.issued.until(half)):
             await self._reissue(Slot(key_id, me, peer_id), half, done)
         return done
 

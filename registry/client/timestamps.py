@@ -62,7 +62,7 @@ class TimestampLog:
 
 
 def _next(transaction: Transaction, slot: Slot, last_seen: int, now: int) -> int:
-    last = max(transaction.last_issued(slot.key_id, slot.peer_id), last_seen)
+    last = max(transaction.issued.last(slot.key_id, slot.peer_id), last_seen)
     timestamp = max(now, last + 1)
-    transaction.record_issued(slot.key_id, slot.peer_id, timestamp)
+    transaction.issued.record(slot.key_id, slot.peer_id, timestamp)
     return timestamp

@@ -40,7 +40,7 @@ def clear_expired(
         transaction.note(history.HistoryEvent(now, key_id, "", "", history.EXPIRED, "by age, with nothing under it"))
     left -= len(keys)
     tombstones_of_keys = transaction.forget_key_tombstones(long_before(now, settings.key_tombstone_lifetime), left)
-    transaction.forget_issued(long_before(now, settings.tombstone_lifetime), limit)
+    transaction.issued.forget(long_before(now, settings.tombstone_lifetime), limit)
     return ClearExpiredResult(
         success=True,
         count_keys=len(keys),

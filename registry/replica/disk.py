@@ -22,7 +22,8 @@ from registry.model import history
 from registry.replica.collecting import COLLECTED_AT_ONCE, clear_expired, long_before
 from registry.replica.greediest import Asker, what_gives_way
 from registry.settings import RegistrySettings
-from registry.storage.transaction import Charged, Transaction
+from registry.storage.accounts import Charged
+from registry.storage.transaction import Transaction
 
 MAX_GIVING_WAY: Final = 256  # rows at once
 COLLECTIONS: Final = 8  # of some expired rows, at once; who is refused meanwhile comes again
@@ -51,7 +52,7 @@ def take_room(
     if growth.bytes <= 0:
         return
     budget = settings.max_disk_bytes
-    holds = transaction.bytes_of(growth.peer_id) + growth.bytes
+    holds = transaction.accounts.bytes_of(growth.peer_id) + growth.bytes
     if not growth.is_own and growth.weight == 0 and holds > budget * settings.disk_share:
         raise QuotaExceeded(f"{growth.peer_id} has its share of this peer's disk already")
     lacking = _lacking(transaction, growth, budget)
@@ -102,10 +103,10 @@ def _what_gives_way(
         long_before(now, max(settings.key_lifetime, settings.record_lifetime)),
         long_before(now, settings.record_lifetime),
     )
-    idle = transaction.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY)
+    idle = transaction.accounts.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY)
     accounts = [
         account
-        for account in transaction.heaviest(weight, HEAVIEST)
+        for account in transaction.accounts.heaviest(weight, HEAVIEST)
         if account.peer_id not in (growth.peer_id, host_peer_id, owner)
     ]
     return what_gives_way(
@@ -114,7 +115,9 @@ def _what_gives_way(
         (one for one in idle if one.key_id != growth.key_id),
         accounts,
         lambda account: (
-            one for one in transaction.newest_of(account, host_peer_id, MAX_GIVING_WAY) if one.key_id != growth.key_id
+            one
+            for one in transaction.accounts.newest_of(account, host_peer_id, MAX_GIVING_WAY)
+            if one.key_id != growth.key_id
         ),
         int(settings.max_disk_bytes * settings.assured_share),
     )

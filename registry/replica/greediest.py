@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 
 import msgspec
 
-from registry.storage.transaction import Account, Charged
+from registry.storage.accounts import Account, Charged
 
 
 class Asker(msgspec.Struct, frozen=True):

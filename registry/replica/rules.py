@@ -31,7 +31,8 @@ from registry.replica.disk import Growth, take_room
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
 from registry.settings import RegistrySettings
 from registry.storage.database import ROW_BYTES
-from registry.storage.transaction import NOTHING_ENDED, StoredState, Transaction
+from registry.storage.rows import NOTHING_ENDED, StoredState
+from registry.storage.transaction import Transaction
 
 
 def register_key(

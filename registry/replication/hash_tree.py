@@ -104,7 +104,8 @@ def is_prefix(prefix: bytes) -> bool:
 class Descent:
     """Finds which of our entries another replica lacks, or has otherwise: `ahead` are the nodes to ask about next.
 
-    What only the other has doesn't count: it finds that itself. So what it tells can't lead us beyond our own tree.
+    What only the other has doesn't count: it finds that itself. What it tells can't lead us beyond our own tree: where
+    that ends, what the other has may be taken for lacking if it lies under the same child as something that differs.
     """
 
     def __init__(self, mine: HashTree) -> None:
@@ -125,14 +126,16 @@ class Descent:
             return
         if len(node.content) != FAN_OUT * DIGEST:
             raise ValueError("a node of a hash tree hasn't sixteen children")
-        if _is_leaf(prefix, len(mine)):  # they have more there than we
-            self.differing += mine
-            return
+        if len(prefix) >= DEEPEST:
+            raise ValueError("a node of a hash tree lies deeper than any position")
+        is_leaf = _is_leaf(prefix, len(mine))  # they have more there than we
         for child in children(prefix):
             digest = node.content[child[-1] * DIGEST : (child[-1] + 1) * DIGEST]
-            if digest == EMPTY:
+            if digest == self._mine.digest(child):
+                continue
+            if is_leaf or digest == EMPTY:
                 self.differing += self._mine.entries(child)
-            elif digest != self._mine.digest(child) and self._mine.entries(child):
+            elif self._mine.entries(child):
                 self.ahead.append(child)
 
 

@@ -1,6 +1,7 @@
 """One SQLite file per node: what was acknowledged is in it."""
 
+from registry.storage.rows import Place, StoredKey, StoredState
 from registry.storage.store import NOTHING, Store, open_store
-from registry.storage.transaction import Change, Place, StoredKey, StoredState, Transaction
+from registry.storage.transaction import Change, Transaction
 
 __all__ = ["NOTHING", "Change", "Place", "Store", "StoredKey", "StoredState", "Transaction", "open_store"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Final
 
 SLACK: Final = 64
@@ -51,3 +52,22 @@ class Space:
         """So much was expired: while there is more, it is looked for again at once."""
         if not count:
             self._collected_at = now
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of the database that hold something."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def vacuum(connection: sqlite3.Connection, pages: int) -> int:
+    """Shrinks the file by up to so many pages that are free in it; bytes, 0 when none is. Not within a write."""
+    (free,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size"))
+    if free == 0:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return 0
+    # Not `execute`, which would take only the first of its steps: they have no columns.
+    connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+    return int(min(free, pages) * size)

@@ -27,8 +27,9 @@ from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
 from registry.storage.digests import settle
 from registry.storage.resource_cache import ResourceCache
+from registry.storage.rows import Place
 from registry.storage.space import Space
-from registry.storage.transaction import Change, Place, Transaction
+from registry.storage.transaction import Change, Transaction
 
 Result = TypeVar("Result")
 

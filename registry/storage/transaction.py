@@ -5,19 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, cast
+from typing import cast
 
 import msgspec
 
-from registry.errors import InvalidValue, StorageError
 from registry.model.expiry_horizon import ExpiryHorizon
-from registry.model.history import (
-    FEWEST_BYTES,
-    MAX_EVENTS,
-    MAX_EVENTS_OF_A_RESOURCE,
-    SHARE_OF_THE_DATABASE,
-    HistoryEvent,
-)
+from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import (
     Key,
@@ -26,16 +19,23 @@ from registry.model.values import (
     Record,
     Slot,
     State,
-    decode_key,
-    decode_key_tombstone,
-    decode_state,
     encode,
 )
-from registry.storage.database import ROW_BYTES
+from registry.storage.accounts import Accounts
 from registry.storage.digests import NEVER, position_bytes, settle
-from registry.storage.space import Space
+from registry.storage.history_table import HistoryTable
+from registry.storage.issued_slots import IssuedSlots
+from registry.storage.rows import (
+    NOTHING_ENDED,
+    Place,
+    StoredKey,
+    StoredState,
+    stored_key,
+    stored_key_tombstone,
+    stored_state,
+)
+from registry.storage.space import Space, used_bytes, vacuum
 
-_HISTORY_PRUNED_EVERY = 256  # events, and as many go at once when there are too many
 _PLACES_IN = """
     SELECT positions.position, key_id, digest,
         hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ?
@@ -50,57 +50,6 @@ _EXPIRED_BY_HOST, _EXPIRED_BY_ISSUER = (
     """  # noqa: S608 - two names of columns
     for oldest in ("hosted", "issued")
 )
-NOTHING_ENDED: Final = -1
-"""The victim of what ended nothing here."""
-_REMEDY = "restore a copy, or move it away to start empty"
-
-
-class StoredKey(msgspec.Struct, frozen=True):
-    """A key with what only this node knows of it: when it was last published here (seconds), its owner's weight."""
-
-    key: Key
-    timestamp_published: int
-    weight: int
-
-
-class StoredState(msgspec.Struct, frozen=True):
-    """A record or tombstone with the weight that its issuer had when it came.
-
-    `victim`: the latest timestamp_issued of the records that tombstones of this slot ended here, -1 for none.
-    """
-
-    state: State
-    weight: int
-    victim: int = NOTHING_ENDED
-
-
-class Charged(NamedTuple):
-    """What would free some of the disk: a slot's state, or the key (`is_tombstone`: its tombstone) of this id.
-
-    `bytes`: what its owner or issuer is charged for it.
-    """
-
-    slot: Slot | None
-    key_id: str
-    is_tombstone: bool
-    bytes: int
-
-
-class Account(NamedTuple):
-    """What a peer, which had this weight, is charged for as owner and issuer."""
-
-    peer_id: str
-    weight: int
-    bytes: int
-
-
-class Place(NamedTuple):
-    """A resource where it is in the keyspace. `digest` is of all that is stored; `is_alive`: none of it is too old."""
-
-    position: bytes
-    key_id: str
-    digest: bytes
-    is_alive: bool
 
 
 class Change:
@@ -128,6 +77,9 @@ class Transaction:
         self.space = space or Space()
         self.changes: defaultdict[str, Change] = defaultdict(Change)
         self.events: list[HistoryEvent] = []
+        self.accounts = Accounts(connection)
+        self.history = HistoryTable(connection)
+        self.issued = IssuedSlots(connection)
         self.source = ""
 
     def key(self, key_id: str) -> StoredKey | None:
@@ -135,7 +87,7 @@ class Transaction:
         row = self._connection.execute(
             "SELECT body, timestamp_published, weight FROM keys WHERE key_id = ?", (key_id,)
         ).fetchone()
-        return _stored_key(row) if row else None
+        return stored_key(row) if row else None
 
     def has_key(self, key_id: str) -> bool:
         """Whether the key of a resource is here."""
@@ -172,7 +124,7 @@ class Transaction:
     def key_tombstone(self, key_id: str) -> KeyTombstone | None:
         """The tombstone of a key, if its owner removed it."""
         row = self._connection.execute("SELECT body FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
-        return _stored_key_tombstone(row[0]) if row else None
+        return stored_key_tombstone(row[0]) if row else None
 
     def put_key_tombstone(self, key_tombstone: KeyTombstone, weight: int = 0, victim: int = NOTHING_ENDED) -> None:
         """Stores a key tombstone over whatever is there; what it kills stays. See `victim_of_key_tombstone`."""
@@ -227,7 +179,7 @@ class Transaction:
             "SELECT body, timestamp_published, weight FROM keys WHERE owner_peer_id = ? AND timestamp_created <= ?",
             (owner_peer_id, created_until),
         )
-        return [_stored_key(row).key for row in rows]
+        return [stored_key(row).key for row in rows]
 
     def key_ids(self, after: str, count: int) -> list[str]:
         """The next `count` resources of which anything is here, in order of their ids."""
@@ -262,58 +214,20 @@ class Transaction:
         if self.source and not event.detail:
             event = msgspec.structs.replace(event, detail=self.source)
         self.events.append(event)
-        number = self._connection.execute(
-            "INSERT INTO history (time, key_id, issued_by, peer_id, what, detail) VALUES (?, ?, ?, ?, ?, ?)",
-            msgspec.structs.astuple(event),
-        ).lastrowid
-        self._connection.execute(
-            "DELETE FROM history WHERE number IN"
-            " (SELECT number FROM history WHERE key_id = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
-            (event.key_id, MAX_EVENTS_OF_A_RESOURCE),
-        )
-        if number is not None and number % _HISTORY_PRUNED_EVERY == 0:
-            self._prune_history(number)
-
-    def _prune_history(self, last: int) -> None:
-        """Drops the oldest events, a few times as many as can have come since it was last done."""
-        (oldest,) = self._connection.execute("SELECT min(number) FROM history").fetchone()
-        bound = max(self.used_bytes() // SHARE_OF_THE_DATABASE, FEWEST_BYTES)
-        if self._total("history") > bound or last - oldest >= MAX_EVENTS:
-            self._connection.execute("DELETE FROM history WHERE number < ?", (oldest + 2 * _HISTORY_PRUNED_EVERY,))
-
-    def history(self, key_id: str, count: int) -> list[HistoryEvent]:
-        """The last `count` events of a resource, oldest first."""
-        rows = self._connection.execute(
-            "SELECT time, key_id, issued_by, peer_id, what, detail FROM history WHERE key_id = ?"
-            " ORDER BY number DESC LIMIT ?",
-            (key_id, count),
-        )
-        return [HistoryEvent(*row) for row in reversed(rows.fetchall())]
+        self.history.add(event)
 
     def vacuum(self, pages: int) -> int:
         """Shrinks the file by up to so many pages that are free in it; bytes, 0 when none is. Not within a write."""
-        (free,), (size,) = (
-            self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size")
-        )
-        if free == 0:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            return 0
-        # Not `execute`, which would take only the first of its steps: they have no columns.
-        self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
-        return int(min(free, pages) * size)
+        return vacuum(self._connection, pages)
 
     def used_bytes(self) -> int:
         """Bytes of the database that hold something."""
-        pages, free, size = (
-            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
+        return used_bytes(self._connection)
 
     def stale_keys(self, published_until: int) -> list[StoredKey]:
         """Keys last published at `published_until` (seconds) or before."""
         return [
-            _stored_key(row)
+            stored_key(row)
             for row in self._connection.execute(
                 "SELECT body, timestamp_published, weight FROM keys WHERE timestamp_published <= ?", (published_until,)
             )
@@ -335,7 +249,7 @@ class Transaction:
         row = self._connection.execute(
             "SELECT body, weight, victim FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot
         ).fetchone()
-        return _stored_state(row) if row else None
+        return stored_state(row) if row else None
 
     def size_of(self, value: KeyOrTombstone | State) -> int:
         """Bytes of what is stored in the place of a value, 0 for nothing."""
@@ -352,7 +266,7 @@ class Transaction:
     def states(self, key_id: str) -> Iterator[StoredState]:
         """All states under a key id."""
         for row in self._connection.execute("SELECT body, weight, victim FROM states WHERE key_id = ?", (key_id,)):
-            yield _stored_state(row)
+            yield stored_state(row)
 
     def resource(self, key_id: str) -> ResourceState:
         """Everything under one key id."""
@@ -451,81 +365,13 @@ class Transaction:
         ).fetchone()
         return Slot(*row) if row else None
 
-    # What may give way where the disk is full
-
-    def bytes_of(self, peer_id: str) -> int:
-        """What a peer is charged for as owner and issuer."""
-        (amount,) = self._connection.execute(
-            "SELECT coalesce(sum(bytes), 0) FROM accounts WHERE peer_id = ?", (peer_id,)
-        ).fetchone()
-        return int(amount)
-
-    def heaviest(self, weight: int, limit: int) -> list[Account]:
-        """Up to so many accounts of each weight up to `weight`, the lightest weight first, who has most first."""
-        found: list[Account] = []
-        after = -1
-        while True:
-            (after,) = self._connection.execute(
-                "SELECT min(weight) FROM accounts WHERE weight > ? AND weight <= ?", (after, weight)
-            ).fetchone()
-            if after is None:
-                return found
-            found += map(
-                Account._make,
-                self._connection.execute(
-                    "SELECT peer_id, weight, bytes FROM accounts WHERE weight = ? ORDER BY bytes DESC LIMIT ?",
-                    (after, limit),
-                ),
-            )
-
-    def idle_tombstones(self, weight: int, now_until: tuple[int, int], host_peer_id: str, limit: int) -> list[Charged]:
-        """Key tombstones and tombstones of peers other than this host that ended nothing here that can still be good.
-
-        `now_until`: the times (seconds) until which ended keys, and records, were signed that can't. Up to `limit` of
-        each, of peers that weigh `weight` at most.
-        """
-        keys = self._connection.execute(
-            "SELECT key_id, length(body) FROM key_tombstones WHERE victim <= ? AND weight <= ? AND owner_peer_id != ?"
-            " ORDER BY victim LIMIT ?",
-            (now_until[0], weight, host_peer_id, limit),
-        )
-        found = [Charged(None, key_id, True, size + ROW_BYTES) for key_id, size in keys]
-        slots = self._connection.execute(
-            "SELECT key_id, issued_by, peer_id, length(body) FROM states"
-            " WHERE is_tombstone = 1 AND victim <= ? AND weight <= ? AND issued_by != ? ORDER BY victim LIMIT ?",
-            (now_until[1], weight, host_peer_id, limit),
-        )
-        found += [Charged(Slot(*slot), slot[0], True, size + ROW_BYTES) for *slot, size in slots]
-        return found
-
-    def newest_of(self, account: Account, host_peer_id: str, limit: int) -> list[Charged]:
-        """Up to `limit` states that a peer issued and this host has no part in, none of which followed something that
-        was ended here; then, of the owner's newest `limit` keys, those that nothing lies under. The newest first."""
-        states = self._connection.execute(
-            "SELECT key_id, issued_by, peer_id, is_tombstone, length(body) FROM states"
-            " WHERE issued_by = ? AND victim = -1 AND weight = ? AND peer_id != ?"
-            " ORDER BY timestamp_issued DESC LIMIT ?",
-            (account.peer_id, account.weight, host_peer_id, limit),
-        )
-        found = [
-            Charged(Slot(*slot), slot[0], bool(is_tombstone), size + ROW_BYTES) for *slot, is_tombstone, size in states
-        ]
-        keys = self._connection.execute(
-            "SELECT key_id, size FROM (SELECT key_id, weight, length(body) AS size FROM keys WHERE owner_peer_id = ?"
-            " ORDER BY timestamp_created DESC LIMIT ?) JOIN resources USING (key_id)"
-            " WHERE records = 0 AND tombstones = 0 AND weight = ?",
-            (account.peer_id, limit, account.weight),
-        )
-        found += [Charged(None, key_id, False, size + ROW_BYTES) for key_id, size in keys]
-        return found
-
     def hosted_records(self, host_peer_id: str, created_until: int) -> list[Record]:
         """Records that `host_peer_id` signed as their host at `created_until` (seconds) or before."""
         rows = self._connection.execute(
             "SELECT body, weight, victim FROM states WHERE peer_id = ? AND is_tombstone = 0 AND timestamp_created <= ?",
             (host_peer_id, created_until),
         )
-        return [cast("Record", _stored_state(row).state) for row in rows]
+        return [cast("Record", stored_state(row).state) for row in rows]
 
     def hosting(self, host_peer_id: str, issuer: str) -> tuple[int, int, int]:
         """What a host holds for others: (records, their bytes, records by `issuer`)."""
@@ -564,35 +410,6 @@ class Transaction:
         )
         return [Slot(*row) for row in rows]
 
-    def last_issued(self, key_id: str, peer_id: str) -> int:
-        """The last timestamp_issued that this node's identity gave to a slot; -1 for none."""
-        row = self._connection.execute(
-            "SELECT timestamp_issued FROM issued WHERE key_id = ? AND peer_id = ?", (key_id, peer_id)
-        ).fetchone()
-        return row[0] if row else -1
-
-    def issued_slots(self, issued_until: int) -> list[tuple[str, str]]:
-        """(key id, hosting peer) of what this node's identity issued at `issued_until` (seconds) or before."""
-        return self._connection.execute(
-            "SELECT key_id, peer_id FROM issued WHERE timestamp_issued <= ?", (issued_until,)
-        ).fetchall()
-
-    def record_issued(self, key_id: str, peer_id: str, timestamp_issued: int) -> None:
-        """Notes the timestamp (seconds) that this node's identity gives to a slot; `last_issued` never goes back."""
-        self._connection.execute(
-            "INSERT INTO issued VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET timestamp_issued = max(timestamp_issued, excluded.timestamp_issued)",
-            (key_id, peer_id, timestamp_issued),
-        )
-
-    def forget_issued(self, issued_until: int, limit: int = -1) -> int:
-        """Drops what no replica can hold any more, `limit` slots at most; how many."""
-        return self._connection.execute(
-            "DELETE FROM issued WHERE (key_id, peer_id) IN"
-            " (SELECT key_id, peer_id FROM issued WHERE timestamp_issued <= ? LIMIT ?)",
-            (issued_until, limit),
-        ).rowcount
-
     def settle(self) -> None:
         """Computes the digests of what changed: `Store` does it before each commit, and what needs the ages of what a
         write itself changed does it before."""
@@ -610,24 +427,3 @@ class Transaction:
 def _times(horizon: ExpiryHorizon) -> tuple[int, ...]:
     """The times of a horizon that a peer may have made up, as far as SQLite knows such numbers."""
     return tuple(min(max(time, -NEVER), NEVER) for time in msgspec.structs.astuple(horizon))
-
-
-def _stored_key(row: tuple[bytes, int, int]) -> StoredKey:
-    try:
-        return StoredKey(key=decode_key(row[0]), timestamp_published=row[1], weight=row[2])
-    except InvalidValue as error:
-        raise StorageError(f"the database holds a damaged key: {error}; {_REMEDY}") from error
-
-
-def _stored_key_tombstone(blob: bytes) -> KeyTombstone:
-    try:
-        return decode_key_tombstone(blob)
-    except InvalidValue as error:
-        raise StorageError(f"the database holds a damaged key tombstone: {error}; {_REMEDY}") from error
-
-
-def _stored_state(row: tuple[bytes, int, int]) -> StoredState:
-    try:
-        return StoredState(state=decode_state(row[0]), weight=row[1], victim=row[2])
-    except InvalidValue as error:
-        raise StorageError(f"the database holds a damaged record or tombstone: {error}; {_REMEDY}") from error

@@ -61,7 +61,7 @@ async def test_what_nodes_of_0_1_left_is_there_and_goes_on(tmp_path: Path) -> No
         gone = await two.registry.resolve_resource(REMOVED, 1)
         assert gone.records is None
         assert any("removed" in error for error in gone.errors), gone.errors
-        history = await one.store.read(lambda transaction: transaction.history(RESOURCE, 100))
+        history = await one.store.read(lambda transaction: transaction.history.last(RESOURCE, 100))
         assert history, "what happened to it is still told"
         done = await two.registry.register_service(RESOURCE, "new", two.peer.peer_id, "s", factor=2)
         assert done.success, done.errors

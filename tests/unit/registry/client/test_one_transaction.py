@@ -66,7 +66,7 @@ async def test_the_timestamp_is_on_disk_together_with_what_it_signed(autojump_cl
         issued: list[tuple[int, int]] = []
 
         def look(transaction: Transaction) -> int:
-            return transaction.last_issued(resource_id, me)
+            return transaction.issued.last(resource_id, me)
 
         async def note(changed: Mapping[str, Change]) -> None:
             for state in changed[resource_id].slots.values():

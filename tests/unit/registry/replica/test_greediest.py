@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry.model.values import Slot
 from registry.replica.greediest import Asker, what_gives_way
-from registry.storage.transaction import Account, Charged
+from registry.storage.accounts import Account, Charged
 
 Holdings = dict[tuple[str, int], list[int]]
 """Bytes of each row that may go, the newest first, per peer and weight."""

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.replication.hash_tree import EMPTY, ENTRY, FAN_OUT, LEAF, Descent, HashTree, TreeNode, entry_of
+from registry.replication.hash_tree import (
+    DEEPEST,
+    EMPTY,
+    ENTRY,
+    FAN_OUT,
+    LEAF,
+    POSITION_PREFIX,
+    Descent,
+    HashTree,
+    TreeNode,
+    entry_of,
+)
 
 ENTRIES = st.tuples(st.binary(min_size=8, max_size=8), st.sampled_from([b"a", b"b"])).map(
     lambda pair: entry_of(pair[0] + bytes(24), pair[1] * 32)
@@ -29,6 +40,11 @@ def differing(mine: HashTree, theirs: HashTree) -> tuple[list[bytes], int]:
     return sorted(descent.differing), asked
 
 
+def steps_of(entry: bytes) -> list[int]:
+    """The steps down to the position of an entry."""
+    return [half for byte in entry[:POSITION_PREFIX] for half in (byte >> 4, byte & 15)]
+
+
 @given(SETS, SETS, st.randoms())
 @settings(max_examples=200, deadline=None)
 def test_roots_are_equal_exactly_for_equal_entries(
@@ -47,8 +63,16 @@ def test_a_descent_finds_what_the_other_lacks(mine: set[bytes], data: st.DataObj
     chosen = data.draw(st.integers(0, 2 ** len(mine) - 1))
     common = {entry for number, entry in enumerate(sorted(mine)) if chosen >> number & 1}
     theirs = common | data.draw(SETS)
-    found, _ = differing(HashTree(mine), HashTree(theirs))
-    assert found == sorted(mine - theirs), "nothing else, and everything"
+    ours, other = HashTree(mine), HashTree(theirs)
+    found, _ = differing(ours, other)
+    assert mine - theirs <= set(found), "everything"
+    assert len(found) == len(set(found))
+    for entry in set(found) - (mine - theirs):
+        prefixes = [bytes(steps_of(entry)[:length]) for length in range(DEEPEST)]
+        leaf = next(prefix for prefix in prefixes if len(ours.entries(prefix)) <= LEAF)
+        child = bytes(steps_of(entry)[: len(leaf) + 1])
+        assert len(other.entries(leaf)) > LEAF, "nothing else, but where the other has more than a leaf"
+        assert ours.digest(child) != other.digest(child)
 
 
 @given(SETS)
@@ -67,6 +91,13 @@ def test_a_node_has_what_its_children_have(entries: set[bytes]) -> None:
             assert node.content == b"".join(tree.digest(child) for child in children)
             assert [entry for child in children for entry in tree.entries(child)] == list(tree.entries(prefix))
             waiting += children
+
+
+def test_what_both_have_isnt_sent_because_the_other_has_one_more() -> None:
+    randomness = random.Random(2)
+    entries = [randomness.randbytes(ENTRY) for _ in range(LEAF)]
+    found, _ = differing(HashTree(entries), HashTree([*entries, randomness.randbytes(ENTRY)]))
+    assert len(found) <= LEAF // 4, "where the two differ, and not the whole leaf"
 
 
 def test_few_differences_among_many_entries_take_few_nodes() -> None:

@@ -144,11 +144,11 @@ def check_counts(connection: sqlite3.Connection) -> None:
             charged[peer_id, weight] += size + ROW_BYTES
     kept = connection.execute("SELECT peer_id, weight, bytes FROM accounts").fetchall()
     assert {(peer_id, weight): size for peer_id, weight, size in kept} == charged
-    heaviest = transaction.heaviest(5, 100)
+    heaviest = transaction.accounts.heaviest(5, 100)
     assert sorted(heaviest) == sorted(kept)
     assert heaviest == sorted(heaviest, key=lambda account: (account.weight, -account.bytes))
     for owner in (OWNER, ISSUER):
-        assert transaction.bytes_of(owner.peer_id) == sum(
+        assert transaction.accounts.bytes_of(owner.peer_id) == sum(
             size for (peer_id, _), size in charged.items() if peer_id == owner.peer_id
         )
 
@@ -235,7 +235,7 @@ def test_a_database_of_the_third_schema_migrates_with_its_data(tmp_path: Path) -
         assert sorted(stored, key=lambda state: state.slot) == sorted(
             (*records, *tombstones), key=lambda state: state.slot
         )
-        assert transaction.history(KEYS[0].id, 10) == [HistoryEvent(NOW, KEYS[0].id, "", "", "stored", "from x")]
+        assert transaction.history.last(KEYS[0].id, 10) == [HistoryEvent(NOW, KEYS[0].id, "", "", "stored", "from x")]
         check_counts(connection)
         assert [item.victim for item in transaction.states(KEYS[0].id) if isinstance(item.state, Tombstone)] == [NOW], (
             "what an old tombstone ended isn't known: it may hold down what was issued until then"
@@ -264,14 +264,14 @@ async def test_the_history_of_a_resource_is_bounded(tmp_path: Path) -> None:
 
     async with open_store(tmp_path / "registry.sqlite") as store:
         await store.write(many)
-        events = await store.read(lambda transaction: transaction.history("busy", 10_000))
+        events = await store.read(lambda transaction: transaction.history.last("busy", 10_000))
         assert len(events) == MAX_EVENTS_OF_A_RESOURCE
         assert events[-1].time == NOW + MAX_EVENTS_OF_A_RESOURCE + 49, "the oldest went"
-        assert len(await store.read(lambda transaction: transaction.history("quiet", 10))) == 1
+        assert len(await store.read(lambda transaction: transaction.history.last("quiet", 10))) == 1
 
 
 def test_the_history_of_all_resources_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.storage.transaction.FEWEST_BYTES", 20_000)
+    monkeypatch.setattr("registry.storage.history_table.FEWEST_BYTES", 20_000)
     with closing(open_database(tmp_path / "registry.sqlite")) as connection:
         transaction = Transaction(connection)
         connection.execute("BEGIN")

@@ -574,10 +574,10 @@ async def test_what_a_host_holds_for_others_is_counted_in_records_and_bytes(path
 
 async def test_the_last_time_given_to_a_slot_is_remembered_and_never_goes_back(path: Path) -> None:
     async with open_store(path) as store:
-        assert await store.read(lambda transaction: transaction.last_issued(KEY.id, HOST.peer_id)) == -1
+        assert await store.read(lambda transaction: transaction.issued.last(KEY.id, HOST.peer_id)) == -1
         for second in (NOW, NOW + 2, NOW + 1):
-            await store.write(lambda transaction, at=second: transaction.record_issued(KEY.id, HOST.peer_id, at))
+            await store.write(lambda transaction, at=second: transaction.issued.record(KEY.id, HOST.peer_id, at))
     async with open_store(path) as store:
-        assert await store.read(lambda transaction: transaction.last_issued(KEY.id, HOST.peer_id)) == NOW + 2
-        await store.write(lambda transaction: transaction.forget_issued(NOW + 2))
-        assert await store.read(lambda transaction: transaction.last_issued(KEY.id, HOST.peer_id)) == -1
+        assert await store.read(lambda transaction: transaction.issued.last(KEY.id, HOST.peer_id)) == NOW + 2
+        await store.write(lambda transaction: transaction.issued.forget(NOW + 2))
+        assert await store.read(lambda transaction: transaction.issued.last(KEY.id, HOST.peer_id)) == -1

@@ -1,0 +1,175 @@
+"""Issuing under this identity: the slot is read, its next state is made and written; again when somebody was faster."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from overlay.errors import CallFailed
+from overlay.identity import Identity
+from registry.client.key_cache import KeyCache
+from registry.client.node_api import NodeApi
+from registry.client.node_writer import NodeWriter, Written, until
+from registry.client.results import Done
+from registry.client.slot_locks import SlotLocks
+from registry.client.timestamps import TimestampLog
+from registry.codes import Code
+from registry.errors import RegistryError
+from registry.model.merge import ResourceState
+from registry.model.values import Key, Slot, State, Tombstone
+from registry.protocol.error_info import ErrorInfo, texts
+from registry.protocol.messages import Item
+from registry.protocol.network import Clock
+from registry.quorum.read_machine import ReadOutcome
+from registry.replica.countersign import Countersigner
+from registry.settings import RegistrySettings
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
+
+NOT_FOUND: Final = "resource not found: timeout exceeded"
+
+Issue = Callable[[ReadOutcome, Key, Slot, float], Awaitable[State]]
+"""(what is known of the resource, its key, the slot, seconds left) -> the slot's next state, signed."""
+
+
+class Issuer:
+    """Issues records and tombstones under one identity; one state of a slot at a time."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        node_api: NodeApi,
+        host: Countersigner,
+        issued: TimestampLog,
+        writer: NodeWriter,
+        keys: KeyCache,
+        settings: RegistrySettings,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._node_api = node_api
+        self._host = host
+        self._issued = issued
+        self._writer = writer
+        self._keys = keys
+        self._settings = settings
+        self._clock = clock
+        self._slots = SlotLocks()
+
+    async def issue(
+        self,
+        resource_id: str,
+        peer_id: str,
+        issue: Issue,
+        factor: int,
+        timeout: float,
+        failure: str,
+    ) -> Done:
+        """Reads the slot, has `issue` make its next state, writes it; again when somebody was faster."""
+        deadline = trio.current_time() + timeout
+        written = Written(Done(False, (failure,)))
+        with trio.move_on_at(deadline):
+            for attempt in range(ATTEMPTS):
+                try:
+                    outcome = await self._key_or_all(resource_id, until(deadline), key_suffices=attempt == 0)
+                    key = outcome.resource.key
+                    if key is None:
+                        return Done(False, (*texts(outcome.errors), NOT_FOUND))
+                    slot = Slot(key.id, self._identity.peer_id, peer_id)
+                    async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
+                        state = await issue(outcome, key, slot, until(deadline))
+                except (RegistryError, CallFailed) as error:
+                    return Done(False, (str(error),))
+                written = await self._writer.write(Item(key, state), factor, until(deadline), failure)
+                if written.done.success:
+                    self._keys.remember(key)
+                else:
+                    self._keys.forget(resource_id)
+                if written.done.success or Code.NEWER_STATE_EXISTS not in written.codes:
+                    break
+        return written.done
+
+    async def issue_here(
+        self, slot: Slot, outcome: ReadOutcome, key: Key, sign: Callable[[int], State]
+    ) -> tuple[State, ErrorInfo | None]:
+        """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't."""
+        item, error = await self._issued.issue(
+            slot,
+            *self._last_seen(slot, outcome),
+            lambda timestamp: Item(key, sign(timestamp)),
+            latest=int(self._clock() + self._settings.clock_skew / 2),
+            wait=self.wait_until_accepted,
+        )
+        assert item.state is not None
+        return item.state, error
+
+    async def reserve(self, slot: Slot, outcome: ReadOutcome) -> int:
+        """The timestamp for the slot's next state, once others would accept it."""
+        timestamp = await self._issued.reserve(slot, *self._last_seen(slot, outcome))
+        await self.wait_until_accepted(timestamp)
+        return timestamp
+
+    async def issue_tombstone(
+        self,
+        outcome: ReadOutcome,
+        key: Key,
+        slot: Slot,
+        remaining: float = 0.0,  # noqa: ARG002 - needs nobody
+    ) -> State:
+        """The tombstone of a slot, as `issue` takes it."""
+
+        def tombstone(timestamp: int) -> Tombstone:
+            unsigned = Tombstone(*slot, timestamp, b"", issuer_signature=b"")
+            return msgspec.structs.replace(unsigned, issuer_signature=self._identity.sign(unsigned.signed_bytes()))
+
+        if self._issued.is_kept(slot):  # at once, so that it isn't renewed or issued anew meanwhile
+            state, _ = await self.issue_here(slot, outcome, key, tombstone)
+            return state  # whether it counts, the replicas decide
+        return tombstone(await self.reserve(slot, outcome))
+
+    async def end_here(self, slot: Slot) -> None:
+        """What couldn't be ended in the network isn't renewed any more, nor issued anew for another relay."""
+        try:
+            async with self._slots.locked(slot):
+                countersigned = await self._host.countersigned(slot)
+                if countersigned is not None:
+                    key, record = countersigned
+                    outcome = ReadOutcome()
+                    outcome.resource = ResourceState.of(key, [record], None)
+                    await self.issue_tombstone(outcome, key, slot)
+        except RegistryError as error:
+            _log.warning("a record couldn't be ended on this peer", key_id=slot.key_id, error=str(error))
+
+    async def wait_until_accepted(self, timestamp: int) -> None:
+        """Waits until other peers accept what is signed at this time (seconds)."""
+        lead = timestamp - self._clock() - self._settings.clock_skew / 2
+        if lead > 0:  # others wouldn't accept it yet
+            await trio.sleep(lead)
+
+    def now(self) -> int:
+        """Whole seconds of the wall clock."""
+        return int(self._clock())
+
+    async def _key_or_all(self, resource_id: str, timeout: float, *, key_suffices: bool) -> ReadOutcome:
+        """The key alone if it suffices: what a majority knows of a slot matters only where somebody else issued with
+        this identity."""
+        key = self._keys.get(resource_id) if key_suffices else None
+        if key is not None:
+            outcome = ReadOutcome()
+            outcome.resource = ResourceState(key=key)
+            return outcome
+        return await self._node_api.read(resource_id, ack=1, timeout=timeout, key_suffices=key_suffices)
+
+    def _last_seen(self, slot: Slot, outcome: ReadOutcome) -> tuple[int, int]:
+        """(the last timestamp that this identity is seen to have given to the slot or -1, the time from which the next
+        may be)."""
+        known, key = outcome.resource.slots.get(slot), outcome.resource.key
+        # A key may be from a clock ahead of ours; what is older than the key may have been removed with its forerunner.
+        now = max(self.now(), key.timestamp_created if key else 0)
+        return known.timestamp_issued if known else -1, now

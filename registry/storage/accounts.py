@@ -1,0 +1,102 @@
+"""Who is charged for what is stored, and what of it may give way where the disk is full."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from registry.model.values import Slot
+from registry.storage.database import ROW_BYTES
+
+
+class Charged(NamedTuple):
+    """What would free some of the disk: a slot's state, or the key (`is_tombstone`: its tombstone) of this id.
+
+    `bytes`: what its owner or issuer is charged for it.
+    """
+
+    slot: Slot | None
+    key_id: str
+    is_tombstone: bool
+    bytes: int
+
+
+class Account(NamedTuple):
+    """What a peer, which had this weight, is charged for as owner and issuer."""
+
+    peer_id: str
+    weight: int
+    bytes: int
+
+
+class Accounts:
+    """The accounts of owners and issuers, which triggers keep. Lives as long as its transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def bytes_of(self, peer_id: str) -> int:
+        """What a peer is charged for as owner and issuer."""
+        (amount,) = self._connection.execute(
+            "SELECT coalesce(sum(bytes), 0) FROM accounts WHERE peer_id = ?", (peer_id,)
+        ).fetchone()
+        return int(amount)
+
+    def heaviest(self, weight: int, limit: int) -> list[Account]:
+        """Up to so many accounts of each weight up to `weight`, the lightest weight first, who has most first."""
+        found: list[Account] = []
+        after = -1
+        while True:
+            (after,) = self._connection.execute(
+                "SELECT min(weight) FROM accounts WHERE weight > ? AND weight <= ?", (after, weight)
+            ).fetchone()
+            if after is None:
+                return found
+            found += map(
+                Account._make,
+                self._connection.execute(
+                    "SELECT peer_id, weight, bytes FROM accounts WHERE weight = ? ORDER BY bytes DESC LIMIT ?",
+                    (after, limit),
+                ),
+            )
+
+    def idle_tombstones(self, weight: int, now_until: tuple[int, int], host_peer_id: str, limit: int) -> list[Charged]:
+        """Key tombstones and tombstones of peers other than this host that ended nothing here that can still be good.
+
+        `now_until`: the times (seconds) until which ended keys, and records, were signed that can't. Up to `limit` of
+        each, of peers that weigh `weight` at most.
+        """
+        keys = self._connection.execute(
+            "SELECT key_id, length(body) FROM key_tombstones WHERE victim <= ? AND weight <= ? AND owner_peer_id != ?"
+            " ORDER BY victim LIMIT ?",
+            (now_until[0], weight, host_peer_id, limit),
+        )
+        found = [Charged(None, key_id, True, size + ROW_BYTES) for key_id, size in keys]
+        slots = self._connection.execute(
+            "SELECT key_id, issued_by, peer_id, length(body) FROM states"
+            " WHERE is_tombstone = 1 AND victim <= ? AND weight <= ? AND issued_by != ? ORDER BY victim LIMIT ?",
+            (now_until[1], weight, host_peer_id, limit),
+        )
+        found += [Charged(Slot(*slot), slot[0], True, size + ROW_BYTES) for *slot, size in slots]
+        return found
+
+    def newest_of(self, account: Account, host_peer_id: str, limit: int) -> list[Charged]:
+        """Up to `limit` states that a peer issued and this host has no part in, none of which followed something that
+        was ended here; then, of the owner's newest `limit` keys, those that nothing lies under. The newest first."""
+        states = self._connection.execute(
+            "SELECT key_id, issued_by, peer_id, is_tombstone, length(body) FROM states"
+            " WHERE issued_by = ? AND victim = -1 AND weight = ? AND peer_id != ?"
+            " ORDER BY timestamp_issued DESC LIMIT ?",
+            (account.peer_id, account.weight, host_peer_id, limit),
+        )
+        found = [
+            Charged(Slot(*slot), slot[0], bool(is_tombstone), size + ROW_BYTES) for *slot, is_tombstone, size in states
+        ]
+        keys = self._connection.execute(
+            "SELECT key_id, size FROM (SELECT key_id, weight, length(body) AS size FROM keys WHERE owner_peer_id = ?"
+            " ORDER BY timestamp_created DESC LIMIT ?) JOIN resources USING (key_id)"
+            " WHERE records = 0 AND tombstones = 0 AND weight = ?",
+            (account.peer_id, limit, account.weight),
+        )
+        found += [Charged(None, key_id, False, size + ROW_BYTES) for key_id, size in keys]
+        return found
