@@ -16,22 +16,21 @@ from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
-import structlog
 import trio
 
 from overlay.errors import Refusal
-from overlay.tasks import TaskStatus, Wakeup
+from overlay.tasks import TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue, KeyNotExists, StorageError
-from registry.model.merge import ResourceState, merged
+from registry.model.merge import ResourceState
 from registry.model.values import Slot
 from registry.protocol.error_info import ErrorInfo
-from registry.protocol.messages import Item, ReadBody, StatePage, build, parse
+from registry.protocol.messages import ReadBody, StatePage, build, parse
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
 from registry.settings import WatchSettings
 from registry.storage import Change, Store
-from registry.watch.announcement import announcement_of
+from registry.watch.announcer import Announcer
 from registry.watch.direct_announcements import DirectAnnouncements
 from registry.watch.follower import Served
 from registry.watch.messages import (
@@ -47,21 +46,16 @@ from registry.watch.messages import (
     SubscriptionReply,
     SubscriptionRequest,
 )
+from registry.watch.subscription_table import Subscription, SubscriptionTable
 from registry.watch.validator import AnnouncementValidator
 from registry.watch.watch import Watch
 
-MAX_SUBSCRIPTIONS_OF_PEER: Final = 8192
-MAX_SUBSCRIBED_KEYS: Final = 16_384
-MAX_UNTOLD: Final = 16_384  # slots that changed and weren't announced yet
 LONGEST_LAG: Final = 60.0  # seconds since it was as good as a replica's, for which a watcher's knowledge serves others
 READY_WAIT: Final = 1.0  # seconds for which a client's request waits until enough is known of the resource
 MAX_NAMED_BYTES: Final = 256 * 1024  # of the servers named in one answer, so that it fits into a frame
 REPLIES_AT_ONCE: Final = 32  # after which other tasks get their turn
-PUSHED: Final = 8  # peers in a topic to whom gossip surely pushes at once; those in its mesh
 
 _FULL: Final = ErrorInfo(Code.OVERLOADED, "too many watch here")
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class WatchedHere(Protocol):
@@ -89,16 +83,6 @@ def _size_of(server: Server) -> int:
     return len(server.peer_id) + sum(map(len, server.addresses))
 
 
-class _Subscription:
-    __slots__ = ("is_member", "on_topic", "serves", "until")
-
-    def __init__(self, until: float, request: SubscriptionRequest, *, is_member: bool) -> None:
-        self.until = until
-        self.on_topic = request.on_topic
-        self.serves = request.serves and is_member
-        self.is_member = is_member
-
-
 class _Here(NamedTuple):
     """What a subscription here is worth."""
 
@@ -123,61 +107,61 @@ class Subscriptions:
         randomness: random.Random,
     ) -> None:
         self._network = network
-        self._store = store
         self._replica = replica
         self._watches = watches
-        self._settings = settings
-        self._subscriptions: dict[str, dict[str, _Subscription]] = {}  # by resource, then watcher
-        self._of_peer: dict[str, set[str]] = {}
+        self._table = SubscriptionTable(settings)
         self._topics: set[str] = set()  # joined for subscriptions
         self._digests: dict[str, bytes] = {}  # of what is stored of subscribed resources, until that changes
         self._commits = 0  # that changed any of those
         self._relayed: dict[str, Watch] = {}  # resources that are followed for their subscribers
-        self._untold: dict[tuple[str, Slot | None], None] = {}
-        self._changed = Wakeup()
         self._direct = DirectAnnouncements(network, self._give_up)
+        self._announcer = Announcer(
+            network,
+            store,
+            replica,
+            watches,
+            self._table,
+            topics=self._topics,
+            relayed=self._relayed,
+            direct=self._direct,
+        )
         self._random = randomness
         network.serve(SUBSCRIBE, self._serve_subscribe)
         network.serve(READ_WATCHED, self._serve_read_watched)
 
     def count(self) -> int:
         """Subscriptions that have neither ended nor expired: pairs of a watcher and a resource."""
-        return sum(map(len, self._subscriptions.values()))
+        return len(self._table)
 
     def note(self, changes: Mapping[str, Change]) -> None:
         """Has the changes of a commit announced, as far as somebody watches what changed."""
-        for key_id in self._subscriptions.keys() & changes.keys():
+        for key_id in self._table.watched(changes):
             change = changes[key_id]
             self._digests.pop(key_id, None)
             self._commits += 1
             if change.key_tombstone_changed and change.key_tombstone is not None:
-                self._note(key_id, None)
+                self._announcer.note(key_id, None)
             for slot, state in change.slots.items():
                 if state is not None:
-                    self._note(key_id, slot)
+                    self._announcer.note(key_id, slot)
 
     def note_news(self, key_id: str, before: ResourceState, after: ResourceState) -> None:
         """Has what is news in a watched resource announced, as far as it is relayed to others."""
         if key_id not in self._relayed:
             return
         if after.key_tombstone is not None and after.key_tombstone != before.key_tombstone:
-            self._note(key_id, None)
+            self._announcer.note(key_id, None)
         for slot, state in after.slots.items():
             if before.slots.get(slot) is not state:
-                self._note(key_id, slot)
+                self._announcer.note(key_id, slot)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Announces until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._announce)
+            nursery.start_soon(self._announcer.run)
             nursery.start_soon(self._direct.run)
             nursery.start_soon(self._expire)
             task_status.started()
-
-    def _note(self, key_id: str, slot: Slot | None) -> None:
-        if slot is None or len(self._untold) < MAX_UNTOLD:
-            self._untold[key_id, slot] = None
-            self._changed.set()
 
     async def _serve_subscribe(self, caller: str, body: object) -> object:
         try:
@@ -215,18 +199,17 @@ class Subscriptions:
             self._end(key_id, caller)
             return SubscriptionReply()
         is_member = caller in members
-        if not self._has_place_for(caller, key_id, is_member=is_member):
+        if not self._table.has_place_for(caller, key_id, is_member=is_member):
             return SubscriptionReply(error=_FULL, servers=self._servers(key_id, caller, members))
         here = await self._here(caller, request, is_member=is_member)
         if isinstance(here, ErrorInfo):
             self._end(key_id, caller)
             return SubscriptionReply(error=here)
-        if not self._has_place_for(caller, key_id, is_member=is_member):  # others came meanwhile
+        if not self._table.has_place_for(caller, key_id, is_member=is_member):  # others came meanwhile
             return SubscriptionReply(error=_FULL, servers=self._servers(key_id, caller, members))
         until = trio.current_time() + SUBSCRIPTION_SECONDS
-        subscription = _Subscription(until, request, is_member=is_member)
-        self._subscriptions.setdefault(key_id, {})[caller] = subscription
-        self._of_peer.setdefault(caller, set()).add(key_id)
+        serves = request.serves and is_member
+        self._table.put(caller, key_id, Subscription(until, request.on_topic, is_member=is_member, serves=serves))
         if here.is_relayed and key_id not in self._relayed:
             self._relayed[key_id] = self._watches.watch(key_id)
         if request.on_topic and key_id not in self._topics:
@@ -235,22 +218,10 @@ class Subscriptions:
                 self._topics.discard(key_id)
         return SubscriptionReply(digest=here.digest, depth=here.depth, age=here.age)
 
-    def _has_place_for(self, caller: str, key_id: str, *, is_member: bool) -> bool:
-        holders = self._subscriptions.get(key_id, {})
-        if caller in holders:
-            return True
-        places = self._settings.places if is_member else self._settings.client_places
-        alike = sum(each.is_member is is_member for each in holders.values()) if len(holders) >= places else 0
-        return (
-            alike < places
-            and len(self._of_peer.get(caller, ())) < MAX_SUBSCRIPTIONS_OF_PEER
-            and (bool(holders) or len(self._subscriptions) < MAX_SUBSCRIBED_KEYS)
-        )
-
     def _servers(self, key_id: str, caller: str, members: Collection[str]) -> tuple[Server, ...]:
         """Some of those that watch by this node and serve others."""
-        holders = self._subscriptions.get(key_id, {})
-        serving = [each for each, held in holders.items() if held.serves and each in members and each != caller]
+        watchers = self._table.watchers(key_id)
+        serving = [each for each, held in watchers.items() if held.serves and each in members and each != caller]
         named = self._random.sample(serving, min(MAX_SERVERS, len(serving)))
         return tuple(Server(each, tuple(self._network.addresses_of(each)[:MAX_ADDRESSES])) for each in named)
 
@@ -286,7 +257,7 @@ class Subscriptions:
             return ErrorInfo(Code.STORAGE, "the disk refused")
         if resource.key is None and resource.key_tombstone is None:
             return ErrorInfo.of(KeyNotExists(key_id))
-        if key_id in self._subscriptions and commits == self._commits:  # else `note` may not have told
+        if key_id in self._table and commits == self._commits:  # else `note` may not have told
             self._digests[key_id] = resource.digest()
         return _Here(resource.digest())
 
@@ -306,19 +277,12 @@ class Subscriptions:
 
     def _is_watched_anyway(self, key_id: str, served: Served) -> bool:
         """Whether somebody watches here, not only other nodes by this one: those are to move on when nobody does."""
-        others = any(not each.is_member for each in self._subscriptions.get(key_id, {}).values())
+        others = any(not each.is_member for each in self._table.watchers(key_id).values())
         return others or served.users > (key_id in self._relayed)
 
     def _end(self, key_id: str, watcher: str) -> None:
-        holders = self._subscriptions.get(key_id, {})
-        holders.pop(watcher, None)
-        keys = self._of_peer.get(watcher, set())
-        keys.discard(key_id)
-        if not keys:
-            self._of_peer.pop(watcher, None)
-        if holders:
+        if not self._table.end(watcher, key_id):
             return
-        self._subscriptions.pop(key_id, None)
         self._digests.pop(key_id, None)
         if key_id in self._topics:
             self._topics.discard(key_id)
@@ -328,73 +292,26 @@ class Subscriptions:
             watch.close()
 
     def _give_up(self, watcher: str) -> None:
-        for key_id in list(self._of_peer.get(watcher, ())):
+        for key_id in self._table.keys_of(watcher):
             self._end(key_id, watcher)
 
     async def _expire(self) -> None:
         while True:
             await trio.sleep(SUBSCRIPTION_SECONDS / 3)
-            now = trio.current_time()
-            for key_id, holders in list(self._subscriptions.items()):
-                for watcher in [watcher for watcher, subscription in holders.items() if subscription.until <= now]:
-                    self._end(key_id, watcher)
+            for watcher, key_id in self._table.expired(trio.current_time()):
+                self._end(key_id, watcher)
 
     async def _serve_read_watched(self, caller: str, body: object) -> object:
         try:
             request = parse(body, ReadBody)
         except InvalidValue as error:
             raise Refusal(Code.INVALID, str(error)) from error
-        if caller not in self._subscriptions.get(request.key_id, {}):
+        if caller not in self._table.watchers(request.key_id):
             raise Refusal(Code.NOT_RESPONSIBLE, "there is no subscription of yours")
         try:
-            resource = await self._known(request.key_id)
+            resource = await self._announcer.known(request.key_id)
         except StorageError as error:
             raise Refusal(Code.STORAGE, "the disk refused") from error
         if request.digest and request.digest == resource.digest():
             return build(StatePage(resource.key is not None, same=True, key=b"", states=(), more=False))
         return build(StatePage.of(resource, Slot(*request.after) if request.after else None))
-
-    async def _announce(self) -> None:
-        """Announces one change after the other, each slot in its newest state: nobody misses those in between."""
-        while True:
-            await self._changed.wait()
-            while self._untold:
-                key_id, slot = next(iter(self._untold))
-                del self._untold[key_id, slot]
-                item = await self._item(key_id, slot)
-                if item is not None:
-                    await self._announce_one(item, slot)
-
-    async def _known(self, key_id: str) -> ResourceState:
-        """All that this node knows of a resource, stored or watched. Raises StorageError."""
-        served = self._watches.served(key_id) if key_id in self._relayed else None
-        known = served.state if served is not None else None
-        if self._replica.is_among_nearest(key_id) or known is None:
-            stored = await self._store.resource(key_id)
-            return stored if known is None else merged(stored, known)
-        await trio.lowlevel.checkpoint()
-        return known
-
-    async def _item(self, key_id: str, slot: Slot | None) -> Item | None:
-        try:
-            resource = await self._known(key_id)
-        except StorageError as error:
-            _log.error("a change can't be announced", key_id=key_id, error=str(error))
-            return None
-        if slot is None:
-            return Item(resource.key_tombstone) if resource.key_tombstone else None
-        state = resource.slots.get(slot)
-        return Item(resource.key, state) if state is not None and resource.key is not None else None
-
-    async def _announce_one(self, item: Item, slot: Slot | None) -> None:
-        key_id, payload = item.key_id, announcement_of(item)
-        holders = self._subscriptions.get(key_id, {})
-        on_topic = sum(subscription.on_topic for subscription in holders.values()) if key_id in self._topics else 0
-        for watcher, subscription in holders.items():
-            # Gossip pushes to some only, and names what it has to the others when it comes to it. Nodes are in each
-            # other's reach; clients are linked to their node alone.
-            by_topic = on_topic and subscription.on_topic and (subscription.is_member or on_topic <= PUSHED)
-            if not by_topic:
-                self._direct.put(watcher, (key_id, slot), payload)
-        if on_topic:
-            await self._network.topics.announce(key_id, payload)
