@@ -1,6 +1,6 @@
 """Writes to a neighbourhood: to some replicas that pass it on to the others, successfully when enough have it on disk.
 
-`registry.quorum.distribution` decides who gets it from whom; here is what sends and waits.
+`registry.quorum.write_machine` decides who gets it from whom; here is what sends and waits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from registry.protocol.messages import (
     parse,
 )
 from registry.protocol.network import Network
-from registry.quorum.distribution import Distribution, Send
+from registry.quorum.write_machine import WriteMachine, Send
 from registry.quorum.pass_on import write_id_of
 from registry.quorum.read_machine import parted
 from registry.quorum.recent_writes import RecentWrites
@@ -56,7 +56,7 @@ class _Write:
         self.item = item
         self.factor = factor
         self.write_id = write_id_of(item)
-        self.distribution = Distribution((), here=None, factor=factor)
+        self.distribution = WriteMachine((), here=None, factor=factor)
         self.refusal: ErrorInfo | None = None
         self.settled = trio.Event()
         self.reported = Wakeup()
@@ -94,7 +94,7 @@ class Writer:
         await self._tasks.run(task_status=task_status)
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
-        """Writes `item` to the whole neighbourhood (and a record to its host), as `registry.quorum.distribution` says;
+        """Writes `item` to the whole neighbourhood (and a record to its host), as `registry.quorum.write_machine` says;
         returns when `factor` replicas have it on disk, when that has become impossible, or after `timeout` seconds.
 
         The rest goes on, also when this is cancelled: see `progress`.
@@ -157,7 +157,7 @@ class Writer:
             write.settled.set()
             return
         nearest, drawn = parted(found, size)
-        of = write.distribution = Distribution(
+        of = write.distribution = WriteMachine(
             sorted(nearest, key=lambda peer_id: self._ranks.setdefault(peer_id, self._random.random())),
             here=here if here in found else None,
             factor=write.factor,

@@ -11,7 +11,7 @@ from overlay.errors import Refusal
 from registry.codes import Code
 from registry.model.values import encode
 from registry.protocol.messages import HOLDS, PUT, HoldsAnswer, Item, PutBody, Spread, build, parse
-from registry.quorum.distribution import DIRECTLY
+from registry.quorum.write_machine import DIRECTLY
 from registry.quorum.pass_on import CHECK_TRIES
 from registry.quorum.send_queue import SEND_TIMEOUT
 from tests.simulation.nodes import SimulatedNode, simulated_nodes

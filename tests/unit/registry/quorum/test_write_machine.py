@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from registry.codes import Code
 from registry.protocol.error_info import ErrorInfo
-from registry.quorum.distribution import ALL_DIRECTLY, DIRECTLY, PATIENCE, Distribution, Send
+from registry.quorum.write_machine import ALL_DIRECTLY, DIRECTLY, PATIENCE, WriteMachine, Send
 
 REFUSED: Final = ErrorInfo(Code.QUOTA_EXCEEDED, "full")
 
@@ -24,13 +24,13 @@ def reached(sends: list[Send]) -> list[str]:
 
 
 def test_few_replicas_all_get_it_directly() -> None:
-    distribution = Distribution(peers(ALL_DIRECTLY), here=None, factor=1)
+    distribution = WriteMachine(peers(ALL_DIRECTLY), here=None, factor=1)
     assert distribution.begin(0.0) == [Send(peer_id) for peer_id in peers(ALL_DIRECTLY)]
     assert distribution.is_direct
 
 
 def test_of_many_three_get_it_and_each_passes_a_third_on() -> None:
-    distribution = Distribution(peers(20), here=None, factor=1)
+    distribution = WriteMachine(peers(20), here=None, factor=1)
     sends = distribution.begin(0.0)
     assert [send.peer_id for send in sends] == peers(DIRECTLY)
     assert sorted(len(send.share) for send in sends) == [5, 6, 6]
@@ -38,13 +38,13 @@ def test_of_many_three_get_it_and_each_passes_a_third_on() -> None:
 
 
 def test_as_many_as_have_to_acknowledge_get_it_directly() -> None:
-    sends = Distribution(peers(20), here=None, factor=11).begin(0.0)
+    sends = WriteMachine(peers(20), here=None, factor=11).begin(0.0)
     assert [send.peer_id for send in sends] == peers(11)
     assert all(send.urgent for send in sends)
 
 
 def test_this_node_keeps_it_first_and_sends_to_its_share_itself() -> None:
-    distribution = Distribution(peers(20), here="peer 15", factor=1)
+    distribution = WriteMachine(peers(20), here="peer 15", factor=1)
     own, *others = distribution.begin(0.0)
     assert own.peer_id == "peer 15"
     assert others[: len(own.share)] == [Send(peer_id, urgent=False) for peer_id in own.share]
@@ -53,12 +53,12 @@ def test_this_node_keeps_it_first_and_sends_to_its_share_itself() -> None:
 
 
 def test_two_of_those_that_tell_watchers_get_it_directly_too() -> None:
-    sends = Distribution(peers(20), here=None, factor=1, announcers=peers(20)[10:]).begin(0.0)
+    sends = WriteMachine(peers(20), here=None, factor=1, announcers=peers(20)[10:]).begin(0.0)
     assert [send.peer_id for send in sends] == [*peers(DIRECTLY), "peer 10", "peer 11"]
 
 
 def test_whoever_refuses_is_made_up_for_by_one_of_its_share_that_takes_over_the_rest() -> None:
-    distribution = Distribution(peers(20), here=None, factor=1)
+    distribution = WriteMachine(peers(20), here=None, factor=1)
     first, second, third = distribution.begin(0.0)
     distribution.report(second.peer_id, None)
     distribution.report(first.peer_id, REFUSED)
@@ -71,7 +71,7 @@ def test_whoever_refuses_is_made_up_for_by_one_of_its_share_that_takes_over_the_
 
 
 def test_whoever_is_slow_is_made_up_for_and_still_counts_when_it_answers() -> None:
-    distribution = Distribution(peers(20), here=None, factor=3)
+    distribution = WriteMachine(peers(20), here=None, factor=3)
     first, second, third = distribution.begin(0.0)
     for send in (second, third):
         distribution.report(send.peer_id, None)
@@ -84,7 +84,7 @@ def test_whoever_is_slow_is_made_up_for_and_still_counts_when_it_answers() -> No
 
 
 def test_when_all_refuse_the_others_are_sent_it_at_once_and_it_fails_when_those_did_too() -> None:
-    distribution = Distribution(peers(20), here=None, factor=1)
+    distribution = WriteMachine(peers(20), here=None, factor=1)
     for send in distribution.begin(0.0):
         distribution.report(send.peer_id, REFUSED)
     assert not distribution.is_settled
@@ -104,7 +104,7 @@ def test_every_replica_gets_it_once_and_the_rest_of_whoever_fails_is_taken_over(
     targets = peers(size)
     announcers = data.draw(st.sets(st.sampled_from(targets)))
     here = targets[-1] if is_here else None
-    distribution = Distribution(targets, here=here, factor=factor, announcers=announcers)
+    distribution = WriteMachine(targets, here=here, factor=factor, announcers=announcers)
     sends = distribution.begin(0.0)
     own_share = next((send.share for send in sends if send.peer_id == here), ())
     assert sorted(reached(sends)) == sorted([*targets, *own_share]), "that of this node is sent by itself"
@@ -136,7 +136,7 @@ def test_where_members_crowd_those_drawn_from_the_region_get_it_first(
 ) -> None:
     drawn = [f"drawn {number}" for number in range(others)]
     here = peers(size)[-1] if is_here else None
-    distribution = Distribution(peers(size), here=here, factor=factor, drawn=drawn)
+    distribution = WriteMachine(peers(size), here=here, factor=factor, drawn=drawn)
     sends = distribution.begin(0.0)
     direct = [send.peer_id for send in sends if send.peer_id != here and send.urgent]
     assert len(distribution.targets) == size + others
@@ -149,7 +149,7 @@ def test_where_members_crowd_those_drawn_from_the_region_get_it_first(
 
 def test_all_of_those_drawn_to_whom_a_link_is_open_get_it_directly() -> None:
     drawn = [f"drawn {number}" for number in range(40)]
-    distribution = Distribution(peers(20), here=None, factor=1, drawn=drawn, linked=[*drawn[20:], *peers(20)])
+    distribution = WriteMachine(peers(20), here=None, factor=1, drawn=drawn, linked=[*drawn[20:], *peers(20)])
     sends = distribution.begin(0.0)
     assert [send.peer_id for send in sends] == [*drawn[: 2 * DIRECTLY], *drawn[20:]]
     assert sorted(reached(sends)) == sorted(distribution.targets)

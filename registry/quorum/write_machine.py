@@ -37,7 +37,7 @@ class Send(NamedTuple):
     urgent: bool = True
 
 
-class Distribution:
+class WriteMachine:
     """One write. Do what `begin` and `step` return, tell it by `report` how each of these went."""
 
     def __init__(
