@@ -30,11 +30,11 @@ from registry.protocol.messages import (
     parse,
 )
 from registry.protocol.network import Network
-from registry.quorum.write_machine import WriteMachine, Send
 from registry.quorum.pass_on import write_id_of
 from registry.quorum.read_machine import parted
 from registry.quorum.recent_writes import RecentWrites
 from registry.quorum.send_queue import Report, SendQueue
+from registry.quorum.write_machine import Send, WriteMachine
 from registry.replica.replica import Replica
 
 REMEMBERED_WRITES: Final = 1024

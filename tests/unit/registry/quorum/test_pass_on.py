@@ -11,9 +11,9 @@ from overlay.errors import Refusal
 from registry.codes import Code
 from registry.model.values import encode
 from registry.protocol.messages import HOLDS, PUT, HoldsAnswer, Item, PutBody, Spread, build, parse
-from registry.quorum.write_machine import DIRECTLY
 from registry.quorum.pass_on import CHECK_TRIES
 from registry.quorum.send_queue import SEND_TIMEOUT
+from registry.quorum.write_machine import DIRECTLY
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
 from tests.unit.registry.builders import NOW, a_key, a_record

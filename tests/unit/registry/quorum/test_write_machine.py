@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from registry.codes import Code
 from registry.protocol.error_info import ErrorInfo
-from registry.quorum.write_machine import ALL_DIRECTLY, DIRECTLY, PATIENCE, WriteMachine, Send
+from registry.quorum.write_machine import ALL_DIRECTLY, DIRECTLY, PATIENCE, Send, WriteMachine
 
 REFUSED: Final = ErrorInfo(Code.QUOTA_EXCEEDED, "full")
 
