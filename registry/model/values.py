@@ -20,10 +20,9 @@ from typing import Any, NamedTuple, cast
 import cbor2
 import msgspec
 
-from overlay.errors import PeerIdError
-from overlay.identity import public_key_of
 from overlay.limits.decoder import DecodeError, decode
-from registry.errors import InvalidValue, PeerIdParseError, UnknownKind
+from registry.errors import InvalidValue, UnknownKind
+from registry.model.fields import MAX_NAME, check_bytes, check_option, check_peer_id, check_text, check_timestamp
 from registry.model.signing import (
     key_digest,
     key_id_of,
@@ -33,11 +32,9 @@ from registry.model.signing import (
     tombstone_digest,
 )
 
-U63_MAX = 2**63 - 1  # SQLite's largest integer; the original's u64 above it are refused
 MAX_LABEL = 4096  # bytes of UTF-8, like every limit here
 MAX_VALUE = 65_536
 MAX_PROOF = 4096  # challenge and solution
-MAX_NAME = 1024  # challenge type, relay id, service id
 SIGNATURE_BYTES = 64
 CACHED_BYTES = 2048  # values up to this size are kept in the caches of encodings and verdicts
 MAX_BLOB = 128 * 1024  # bytes of one value in CBOR
@@ -65,12 +62,12 @@ class Key(msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forbid_
     signature: bytes
 
     def __post_init__(self) -> None:
-        _check_text("label", self.label, MAX_LABEL)
-        _check_peer_id("owner_peer_id", self.owner_peer_id)
-        _check_timestamp("timestamp_created", self.timestamp_created)
-        _check_bytes("challenge", self.challenge, MAX_PROOF)
-        _check_text("challenge_type", self.challenge_type, MAX_NAME)
-        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+        check_text("label", self.label, MAX_LABEL)
+        check_peer_id("owner_peer_id", self.owner_peer_id)
+        check_timestamp("timestamp_created", self.timestamp_created)
+        check_bytes("challenge", self.challenge, MAX_PROOF)
+        check_text("challenge_type", self.challenge_type, MAX_NAME)
+        check_bytes("signature", self.signature, SIGNATURE_BYTES)
 
     @property
     def id(self) -> str:
@@ -106,9 +103,9 @@ class RecordMetadata(
 
     def __post_init__(self) -> None:
         _check_slot(self)
-        _check_text("value", self.value, MAX_VALUE)
-        _check_option("relay_id", self.relay_id)
-        _check_option("service_id", self.service_id)
+        check_text("value", self.value, MAX_VALUE)
+        check_option("relay_id", self.relay_id)
+        check_option("service_id", self.service_id)
 
     @property
     def slot(self) -> Slot:
@@ -139,8 +136,8 @@ class Record(msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forb
     def __post_init__(self) -> None:
         if type(self.metadata) is not RecordMetadata:
             raise InvalidValue(f"metadata is {type(self.metadata).__name__}, not RecordMetadata")
-        _check_timestamp("timestamp_created", self.timestamp_created)
-        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+        check_timestamp("timestamp_created", self.timestamp_created)
+        check_bytes("signature", self.signature, SIGNATURE_BYTES)
 
     @property
     def slot(self) -> Slot:
@@ -210,11 +207,11 @@ class KeyTombstone(
     signature: bytes
 
     def __post_init__(self) -> None:
-        _check_text("key_id", self.key_id, MAX_NAME)
-        _check_text("label", self.label, MAX_LABEL)
-        _check_peer_id("owner_peer_id", self.owner_peer_id)
-        _check_timestamp("timestamp_issued", self.timestamp_issued)
-        _check_bytes("signature", self.signature, SIGNATURE_BYTES)
+        check_text("key_id", self.key_id, MAX_NAME)
+        check_text("label", self.label, MAX_LABEL)
+        check_peer_id("owner_peer_id", self.owner_peer_id)
+        check_timestamp("timestamp_issued", self.timestamp_issued)
+        check_bytes("signature", self.signature, SIGNATURE_BYTES)
         if self.key_id != _cached_key_id(self.label, self.owner_peer_id):
             raise InvalidValue(f"key_id {self.key_id} isn't that of this label and owner")
 
@@ -382,57 +379,9 @@ def _cached_key_id(label: str, owner_peer_id: str) -> str:
 
 
 def _check_slot(value: RecordMetadata | Tombstone) -> None:
-    _check_text("key_id", value.key_id, MAX_NAME)
-    _check_peer_id("issued_by", value.issued_by)
-    _check_peer_id("peer_id", value.peer_id)
-    _check_timestamp("timestamp_issued", value.timestamp_issued)
-    _check_bytes("solution", value.solution, MAX_PROOF)
-    _check_bytes("issuer_signature", value.issuer_signature, SIGNATURE_BYTES)
-
-
-# These check types too: values are also made straight from a caller's arguments, and are keys of caches.
-
-
-def _check_text(field: str, text: object, limit: int) -> None:
-    if type(text) is not str:
-        raise InvalidValue(f"{field} is {type(text).__name__}, not text")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:  # lone surrogates
-        raise InvalidValue(f"{field} isn't valid UTF-8: {error.reason}") from error
-    if size > limit:
-        raise InvalidValue(f"{field} has {size} bytes, more than {limit}")
-
-
-def _check_bytes(field: str, content: object, limit: int) -> None:
-    if type(content) is not bytes:
-        raise InvalidValue(f"{field} is {type(content).__name__}, not bytes")
-    if len(content) > limit:
-        raise InvalidValue(f"{field} has {len(content)} bytes, more than {limit}")
-
-
-def _check_option(field: str, option: object) -> None:
-    if type(option) is not tuple:
-        raise InvalidValue(f"{field} is {type(option).__name__}, not a tuple of no or one string")
-    if len(option) > 1:
-        raise InvalidValue(f"{field} holds {len(option)} strings, more than one")
-    for text in option:
-        _check_text(field, text, MAX_NAME)
-
-
-def _check_timestamp(field: str, timestamp: object) -> None:
-    if type(timestamp) is not int:  # nor a bool
-        raise InvalidValue(f"{field} is {type(timestamp).__name__}, not whole seconds")
-    if not 0 <= timestamp <= U63_MAX:
-        # A number of any length may come; printing one of more than 4,300 digits is an error.
-        shown = timestamp if abs(timestamp) < 2**128 else "a larger number"
-        raise InvalidValue(f"{field} is {shown}, not within 0 and {U63_MAX} seconds")
-
-
-def _check_peer_id(field: str, peer_id: object) -> None:
-    if type(peer_id) is not str:
-        raise InvalidValue(f"{field} is {type(peer_id).__name__}, not a peer id")
-    try:
-        public_key_of(peer_id)
-    except PeerIdError as error:
-        raise InvalidValue(str(PeerIdParseError(f"{field}: {error}"))) from error
+    check_text("key_id", value.key_id, MAX_NAME)
+    check_peer_id("issued_by", value.issued_by)
+    check_peer_id("peer_id", value.peer_id)
+    check_timestamp("timestamp_issued", value.timestamp_issued)
+    check_bytes("solution", value.solution, MAX_PROOF)
+    check_bytes("issuer_signature", value.issuer_signature, SIGNATURE_BYTES)

@@ -23,8 +23,9 @@ from registry.errors import (
     ValuesLimitExceeded,
 )
 from registry.model import history
+from registry.model.fields import U63_MAX
 from registry.model.service_results import EvictStaleItem
-from registry.model.values import U63_MAX, Key, KeyTombstone, Record, Slot, State, digest_of, encode
+from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
 from registry.replica.collecting import long_before
 from registry.replica.disk import Growth, take_room

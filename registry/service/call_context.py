@@ -21,9 +21,10 @@ from registry.errors import (
     RegistryRefusal,
     ValuesLimitExceeded,
 )
+from registry.model.fields import U63_MAX
 from registry.model.merge import ResourceState
 from registry.model.service_results import WeightResult
-from registry.model.values import U63_MAX, Key, State
+from registry.model.values import Key, State
 from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key, is_expired
 from registry.protocol.error_info import ErrorInfo
 from registry.replica import rules

@@ -14,14 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidValue, UnknownKind
+from registry.model.fields import MAX_NAME, U63_MAX
 from registry.model.values import (
     CACHED_BYTES,
     MAX_BLOB,
     MAX_LABEL,
-    MAX_NAME,
     MAX_PROOF,
     MAX_VALUE,
-    U63_MAX,
     Key,
     Record,
     RecordMetadata,

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from registry.errors import InvalidValue, NotPermitted
-from registry.model.values import U63_MAX, Record
+from registry.model.fields import U63_MAX
+from registry.model.values import Record
 from registry.service import RegistryService
 from registry.settings import RegistrySettings
 from registry.storage import Store, Transaction, open_store
