@@ -23,15 +23,16 @@ import structlog
 import trio
 
 from overlay.discovery.address_book import PeerAddresses, parse_peer_address
+from overlay.discovery.address_search import AddressSearch
 from overlay.discovery.bootstrap import Bootstrap, validate_bootstrap
 from overlay.discovery.density import Density
 from overlay.discovery.departures import Departures
-from overlay.discovery.keyspace import peer_position, resource_position
+from overlay.discovery.keyspace import resource_position
 from overlay.discovery.lookup import Lookup
 from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
 from overlay.discovery.routing_table import RoutingTable
-from overlay.errors import CallFailed, PeerFull, PeerIdError, ProtocolNotSupported, Refusal
+from overlay.discovery.way_in import WayIn
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
 from overlay.libp2p.kad import KadRouting
@@ -52,7 +53,6 @@ from overlay.tasks import TaskStatus, background
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_FIND_METHOD = "overlay/find"
 _NODES = 2  # through which a light client acts
 
 
@@ -128,6 +128,8 @@ class OverlayPeer:
         self._routing = routing
         self._links.on_unreachable(self._routing.note_failure)
         self._lookup = Lookup(identity, host, self._links, settings, randomness)
+        self._address_search = AddressSearch(host, self._links, self._lookup, member=settings.member)
+        self._way_in = WayIn(host, self._links, routing)
         self._identity = identity
         self._peer_records = PeerRecords(
             self._links,
@@ -153,8 +155,6 @@ class OverlayPeer:
             is_neighbour=self._lookup.is_neighbour,
             when_changed=self._note_change,
         )
-        if settings.member:
-            self._links.serve(_FIND_METHOD, self._answer_find)
         if not self._joins_through_others:
             self._joined.set()
 
@@ -206,18 +206,7 @@ class OverlayPeer:
 
         Remembers them. Empty when no peer that was asked knows any.
         """
-        with trio.move_on_after(timeout):
-            if not self.addresses_of(peer_id) and self._settings.member:
-                await self._lookup.nearest(peer_position(peer_id), 1)
-            for member in self.members() if not self.addresses_of(peer_id) else ():
-                try:
-                    answer = await self._links.call(member, _FIND_METHOD, peer_id, timeout=timeout)
-                    self._host.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
-                except (CallFailed, msgspec.ValidationError) as error:
-                    log.debug("a member didn't tell where a peer is", peer_id=peer_id, error=str(error))
-                if self.addresses_of(peer_id):
-                    break
-        return self.addresses_of(peer_id)
+        return await self._address_search.find(peer_id, timeout=timeout)
 
     def advertise(self) -> None:
         """Publish from now on through which members this peer can be called; members do anyway."""
@@ -238,10 +227,7 @@ class OverlayPeer:
 
         Raises `Unreachable` and other kinds of `CallFailed`, and `AddressError` for what isn't such an address.
         """
-        deadline = trio.current_time() + timeout
-        peer_id = await self._host.connect(multiaddr, timeout=timeout)
-        await self._links.ensure_link(peer_id, timeout=max(deadline - trio.current_time(), 0.0))
-        return peer_id
+        return await self._way_in.connect(multiaddr, timeout=timeout)
 
     async def disconnect(self, peer_id: str) -> None:
         """Close every connection to a peer. Members may come back at once."""
@@ -381,27 +367,7 @@ class OverlayPeer:
         It names some where all its places are taken, and where it is one of another implementation, which speaks Kad
         and nothing else of ours.
         """
-        timeout = self._settings.dial_timeout
-        try:
-            return await self.connect(multiaddr, timeout=timeout)
-        except PeerFull as full:
-            return await self._link_any(full.others, full)
-        except ProtocolNotSupported as stranger:
-            return await self._link_any(await self._routing.find_way_in(multiaddr, timeout=timeout), stranger)
-
-    async def _link_any(self, named: Sequence[str], refusal: CallFailed) -> str:
-        """Link to one of the peers that another named, unless one is. Raises `refusal` when none can be linked."""
-        linked = next(filter(self.is_linked, named), None)
-        if linked is not None:
-            return linked
-        for peer_id in named:
-            try:
-                await self.link(peer_id)
-            except CallFailed as error:
-                log.debug("a peer that another named can't be linked", peer_id=peer_id, error=str(error))
-            else:
-                return peer_id
-        raise refusal
+        return await self._way_in.link_through(multiaddr, timeout=self._settings.dial_timeout)
 
     async def link(self, peer_id: str) -> None:
         """Link to a peer whose addresses are known, within `dial_timeout`."""
@@ -453,17 +419,6 @@ class OverlayPeer:
     def _own_peer_record(self, now: float) -> PeerRecord:
         relays = [(member, self.addresses_of(member)) for member in self.members()]
         return sign_peer_record(self._identity, self.addresses(), relays, now)
-
-    async def _answer_find(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
-        """Tell the addresses of a peer. Asks others only by a lookup, so no question runs in circles."""
-        try:
-            position = peer_position(msgspec.convert(body, str))
-        except (msgspec.ValidationError, PeerIdError) as error:
-            raise Refusal("malformed", "not a peer id") from error
-        peer_id = str(body)
-        if not self.addresses_of(peer_id):
-            await self._lookup.nearest(position, 1)
-        return self.addresses_of(peer_id)
 
 
 @asynccontextmanager

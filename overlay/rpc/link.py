@@ -96,6 +96,11 @@ class Link:
         return self._state.remote
 
     @property
+    def is_to_member(self) -> bool:
+        """Whether the peer said that it is a member of the network."""
+        return self.remote is not None and self.remote.member
+
+    @property
     def up_since(self) -> float:
         """When the peer said hello, in Trio's time."""
         return self._state.up_since

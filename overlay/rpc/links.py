@@ -1,14 +1,13 @@
 """All links of a peer: one per pair of peers, made when a call needs it, closed when neither of the two keeps it.
 
-`link_choice` says which stays of two, `link_budget` which are closed and for whom there is a place. A link that was
-closed on purpose tells nothing about its peer: it is no loss.
+`link_choice` says which stays of two, `places` which are closed and for whom there is a place. A link that was closed
+on purpose tells nothing about its peer: it is no loss.
 """
 
 from __future__ import annotations
 
 import random
 import secrets
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -22,31 +21,25 @@ from overlay.errors import (
     CallTimeout,
     OverlayError,
     PeerFull,
-    PeerIdError,
     ProtocolError,
     ProtocolNotSupported,
     Unreachable,
 )
-from overlay.identity import public_key_of
 from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
-from overlay.rpc.link_budget import LinkBudget, LinkInUse
 from overlay.rpc.link_choice import Choice, choose
 from overlay.rpc.link_state import Cause
-from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Bye, Hello, Reason, Referral
+from overlay.rpc.places import Places
+from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Hello, Reason
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
 from overlay.settings import OverlaySettings
-from overlay.tasks import TaskStatus, Wakeup
+from overlay.tasks import TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a peer that dials again meanwhile
-
-
-_ADDRESSES_TOLD = 4  # of each member that others are sent to
-_PACE = 0.2  # seconds between two looks at all links, however often peers change their minds
 _PARTING = 1.0  # seconds after the end of a link in which a new one may come over its connection
 
 
@@ -98,17 +91,20 @@ class Links:
         self.peer_id = transport.peer_id
         self._transport = transport
         self._settings = settings
-        self._random = randomness or random.Random()  # noqa: S311 - who is named to others, no secrets
         self._hello = Hello(MINOR_VERSION, member, secrets.token_bytes(8))
-        self._keeps = keeps
-        self._held: Counter[str] = Counter()
-        self._budget = LinkBudget(settings.links)
-        self._budget_due = Wakeup()
         self._handlers: dict[str, Handler] = {}
         self._nursery: trio.Nursery | None = None
         self._current: dict[str, Link] = {}
         self._linked: dict[str, bool] = {}  # the same peers, and whether each is a member
         self._streams: dict[str, set[Link]] = {}  # also those that shake hands or are retired
+        self._places = Places(
+            transport,
+            settings.links,
+            keeps,
+            randomness or random.Random(),  # noqa: S311 - who is named to others, no secrets
+            current=self._current,
+            streams=self._streams,
+        )
         self._dials: dict[str, _Dial] = {}
         self._counters = Counters()
         self._when_up: list[Callable[[str, bool], None]] = []
@@ -123,7 +119,7 @@ class Links:
             self._transport.set_stream_handler(self._settings.protocol_id, self._accept)
             task_status.started()
             try:
-                await self._keep_within_budget()
+                await self._places.run()
             finally:
                 self._nursery = None
                 for peer_id, dial in list(self._dials.items()):
@@ -199,7 +195,7 @@ class Links:
     def statistics(self) -> LinkStatistics:
         """Links and counts as of now."""
         return LinkStatistics(
-            links=len(self._current), members=self._count(member=True), **msgspec.structs.asdict(self._counters)
+            links=len(self._current), members=sum(self._linked.values()), **msgspec.structs.asdict(self._counters)
         )
 
     def minor_version(self, peer_id: str) -> int | None:
@@ -209,19 +205,15 @@ class Links:
 
     def hold(self, peer_id: str) -> None:
         """Keep a link to the peer, if there is one, until `release`; for what uses it without calling all the time."""
-        self._held[peer_id] += 1
-        self._mark(peer_id)
+        self._places.hold(peer_id)
 
     def release(self, peer_id: str) -> None:
         """Undo one `hold`."""
-        self._held[peer_id] -= 1
-        if self._held[peer_id] <= 0:
-            del self._held[peer_id]
-            self._mark(peer_id)
+        self._places.release(peer_id)
 
     def note_keeping(self) -> None:
         """To be called when `keeps` may say something else than before."""
-        self._budget_due.set()
+        self._places.note_change()
 
     async def _link(self, peer_id: str, method: str) -> Link:
         """The link to a peer, made when there is none. Waits as long as a dial may take."""
@@ -294,8 +286,8 @@ class Links:
             handlers=self._handlers,
             limits=self._settings.calls,
             counters=self._counters,
-            when_free=self._budget_due.set,
-            admit=partial(self._admit, peer_id) if self._is_short_of_places(opened_by) else None,
+            when_free=self._places.note_change,
+            admit=partial(self._places.admit, peer_id) if self._places.is_short(opened_by) else None,
             ping_interval=self._ping_interval,
         )
         self._streams.setdefault(peer_id, set()).add(link)
@@ -316,7 +308,7 @@ class Links:
     def _failure_of(self, link: Link) -> _Failure:
         """Why a link that we dialled ended before it was up."""
         if link.said is Reason.FULL:
-            return _Failure(PeerFull, link.loss, self._remember(link.others))
+            return _Failure(PeerFull, link.loss, self._places.remember(link.others))
         return _Failure(ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable, link.loss)
 
     def _up(self, link: Link) -> None:
@@ -327,7 +319,7 @@ class Links:
             link.retire()
             return
         self._current[peer_id] = link
-        self._linked[peer_id] = _is_member(link)
+        self._linked[peer_id] = link.is_to_member
         if current is not None and choice is Choice.REPLACE:
             current.retire()
         else:
@@ -335,8 +327,8 @@ class Links:
                 current.end("the peer was started anew")
                 self._tell_down(peer_id, current.loss)
             self._tell_up(link)
-        self._mark(peer_id)
-        self._budget_due.set()
+        self._places.mark(peer_id)
+        self._places.note_change()
         dial = self._dials.get(peer_id)
         if dial is not None:
             self._dialled(peer_id, dial, None)
@@ -366,96 +358,11 @@ class Links:
             else:
                 self._tell_down(peer_id, link.loss)
 
-    # Keeping links, and places for them.
-
-    async def _keep_within_budget(self) -> None:
-        """Tell peers whose links we keep, and close those that nobody keeps, until cancelled."""
-        while True:
-            for peer_id in self._current:
-                self._mark(peer_id)
-            self._budget_due.clear()
-            now = trio.current_time()
-            for peer_id in self._budget.to_close(self._in_use(), now):
-                log.debug("asking whether a link may end", peer=peer_id)
-                self._current[peer_id].ask_to_end()
-            with trio.move_on_at(self._budget.wake_at(self._in_use(), now)):
-                await self._budget_due.wait()
-            await trio.sleep(_PACE)
-
-    def _in_use(self) -> list[LinkInUse]:
-        """The links that are up, as they are now."""
-        return [
-            LinkInUse(
-                peer_id=peer_id,
-                member=_is_member(link),
-                kept=link.kept or link.kept_there,
-                busy=link.busy,
-                up_since=link.up_since,
-                used_at=link.used_at,
-            )
-            for peer_id, link in self._current.items()
-            if link.usable
-        ]
-
-    def _is_kept(self, peer_id: str) -> bool:
-        return peer_id in self._held or self._keeps(peer_id)
-
-    def _mark(self, peer_id: str) -> None:
-        """Tell a peer whether we keep its link."""
-        link = self._current.get(peer_id)
-        if link is not None:
-            link.keep(self._is_kept(peer_id))
-            if not link.kept and not link.kept_there:
-                self._budget_due.set()
-
     def _ping_interval(self) -> float:
         """Seconds of silence after which a link is asked for a sign of life: more with more links."""
         limits = self._settings.calls
         shared = min(len(self._current) / limits.pings_per_second, limits.longest_ping_interval)
         return max(limits.ping_interval, shared)
-
-    def _count(self, *, member: bool) -> int:
-        return sum(is_member is member for is_member in self._linked.values())
-
-    def _is_short_of_places(self, opened_by: str) -> bool:
-        """Whether a peer that opens a stream may have to be turned away, so that it has to say first who it is."""
-        if opened_by == self.peer_id or opened_by in self._current:
-            return False
-        members, coming = self._count(member=True), self._coming()
-        return self._budget.may_refuse(members=members + coming, light_clients=len(self._current) - members + coming)
-
-    def _coming(self) -> int:
-        """Links of which we don't know yet what they lead to, and which take a place."""
-        return sum(link.greeting for streams in self._streams.values() for link in streams)
-
-    def _admit(self, peer_id: str, hello: Hello) -> Bye | None:
-        """The bye for a peer for whom there is no place, or None."""
-        linked = self._count(member=hello.member) + self._coming()
-        if peer_id in self._current or self._budget.admits(
-            member=hello.member, kept=self._is_kept(peer_id), linked=linked
-        ):
-            return None
-        return Bye(Reason.FULL, self._others_than(peer_id))
-
-    def _others_than(self, peer_id: str) -> tuple[Referral, ...]:
-        """Members that a peer may try instead, chosen at random so that they share those who come."""
-        members = [other for other, link in self._current.items() if _is_member(link) and other != peer_id]
-        chosen = self._random.sample(members, min(self._settings.links.told_when_full, len(members)))
-        addresses = [tuple(self._transport.addresses_of(other)[:_ADDRESSES_TOLD]) for other in chosen]
-        return tuple(Referral(*told) for told in zip(chosen, addresses, strict=True) if told[1])
-
-    def _remember(self, others: tuple[Referral, ...]) -> tuple[str, ...]:
-        """Remember where others are said to be, and return who they are."""
-        known: list[str] = []
-        for other in others:
-            try:
-                public_key_of(other.peer_id)
-            except PeerIdError:
-                continue
-            if other.peer_id != self.peer_id:
-                self._transport.add_addresses(other.peer_id, other.addresses[:_ADDRESSES_TOLD])
-                known.append(other.peer_id)
-        return tuple(known)
 
     async def _part_from(self, peer_id: str) -> None:
         """Close the connection to a peer whose link was closed on purpose, unless it is linked again."""
@@ -464,9 +371,9 @@ class Links:
             await self._transport.disconnect(peer_id)
 
     def _tell_up(self, link: Link) -> None:
-        log.debug("peer linked", peer=link.peer_id, member=_is_member(link), opened_by=link.opened_by)
+        log.debug("peer linked", peer=link.peer_id, member=link.is_to_member, opened_by=link.opened_by)
         for callback in self._when_up:
-            callback(link.peer_id, _is_member(link))
+            callback(link.peer_id, link.is_to_member)
 
     def _tell_down(self, peer_id: str, reason: str) -> None:
         log.debug("peer no longer linked", peer=peer_id, reason=reason)
@@ -477,7 +384,3 @@ class Links:
         log.debug("link closed, as neither side keeps it", peer=peer_id)
         for callback in self._when_closed:
             callback(peer_id)
-
-
-def _is_member(link: Link) -> bool:
-    return link.remote is not None and link.remote.member
