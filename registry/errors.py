@@ -33,6 +33,10 @@ class StorageError(RegistryError):
     code = Code.STORAGE
 
 
+class DatabaseDamaged(StorageError):
+    """The database isn't what was written to it."""
+
+
 class InvalidValue(RegistryError, ValueError):
     """A key, record or tombstone whose form is wrong: it never becomes a value."""
 

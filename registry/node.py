@@ -84,7 +84,10 @@ async def open_node(
     Raises StorageError for a folder that can't be used, overlay.errors.OverlayError for addresses that can't.
     """
     with claimed(data_dir):
-        async with open_store(data_dir / DATABASE) as store, open_peer(identity, settings.overlay) as peer:
+        async with (
+            open_store(data_dir / DATABASE, refill=settings.refill_damaged) as store,
+            open_peer(identity, settings.overlay) as peer,
+        ):
             node: Node | None = None
 
             async def status() -> NodeStatus:

@@ -140,3 +140,6 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Peer ids that may run this node's schedules by hand from elsewhere; the node's own identity always may."""
     weights: dict[str, int] = msgspec.field(default_factory=dict)
     """Peer id to weight; strangers weigh 0. Of records beyond the limit of a key, the heavier stay."""
+    refill_damaged: bool = False
+    """Whether a node whose database is damaged sets it aside and starts empty, for the network to fill; otherwise it
+    doesn't start. What only this node had is lost either way."""

@@ -10,13 +10,15 @@ import errno
 import os
 import sqlite3
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from registry.errors import StorageError
+from registry.errors import DatabaseDamaged, StorageError
 from registry.storage.digests import settle
+from registry.storage.rows import checksum_of, text_of
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -306,6 +308,14 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     DROP INDEX keys_by_owner;
     CREATE INDEX keys_by_owner ON keys (owner_peer_id, timestamp_created);
     """,  # noqa: S608 - our own names
+    """
+    ALTER TABLE keys ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE key_tombstones ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE states ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+    UPDATE keys SET checksum = crc32(body);
+    UPDATE key_tombstones SET checksum = crc32(body);
+    UPDATE states SET checksum = crc32(body);
+    """,
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
@@ -322,23 +332,76 @@ keys and key tombstones; `accounts`: bytes that a peer is charged for as owner a
 `victim`: the latest timestamp_issued (of a key: timestamp_created) of what the states of a slot, or a key's tombstones,
 ended here; -1 for nothing. Of tombstones that older versions stored it isn't known, and taken to be their own.
 A state is replaced by deleting and inserting it, since these two fire the triggers.
+`checksum` is the CRC of `body`: a row whose body isn't what was stored there is noticed when it is read
+(`registry.storage.rows`).
 """
 
 _INCREMENTAL: Final = 2  # SQLite's number of that mode of auto_vacuum
-_WITH_DIGESTS: Final = 4  # the version that brought digests of what older ones stored
 _MAX_JOURNAL: Final = 8 * 2**20  # bytes that the file of a large transaction keeps once it was written back
+_REMEDY: Final = (
+    "restore a copy, or move it away to start empty (the network still has what it replicated), "
+    "or set `refill_damaged` to have that done"
+)
 BUSY_TIMEOUT: Final = 5.0  # seconds that a second process may hold the file, e.g. a backup
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """The node's database, created or migrated. Used by one thread at a time. Raises StorageError."""
+def open_database(path: Path, *, refill: bool = False) -> sqlite3.Connection:
+    """The node's database, checked, and created or migrated. Used by one thread at a time. Raises StorageError.
+
+    `refill`: a damaged one is set aside, and an empty one begun, for the network to fill.
+    """
+    try:
+        return _opened(path)
+    except DatabaseDamaged as error:
+        if not refill:
+            raise
+        aside = _set_aside(path)
+        _log.error(
+            "the database was damaged: begun anew, for the network to fill", error=str(error), kept_as=str(aside)
+        )
+        return _opened(path)
+
+
+def damage_in(connection: sqlite3.Connection, most: int = 1) -> list[str]:
+    """What is wrong with the structure of a database, `most` things at most, in SQLite's words: its pages and indexes,
+    not what the rows hold. Reads the whole file: seconds a GiB."""
+    try:
+        found = [str(text) for (text,) in connection.execute(f"PRAGMA quick_check({most})")]
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise
+        return [str(error)]
+    return [] if found == ["ok"] else found
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _set_aside(path: Path) -> Path:
+    """Renames a database with its journal; raises StorageError."""
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+    try:
+        for ending in ("", "-wal", "-shm"):
+            file = path.with_name(path.name + ending)
+            if file.exists():
+                file.rename(aside.with_name(aside.name + ending))
+    except OSError as error:
+        raise StorageError(f"can't set the damaged database {path} aside: {error.strerror}") from error
+    return aside
+
+
+def _opened(path: Path) -> sqlite3.Connection:
     if str(path) != ":memory:":
         _make_private(path)
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise StorageError(f"can't open the database {path}: {error}; is the folder writable?") from error
+    connection.text_factory = text_of
     try:
+        if damage := damage_in(connection):
+            raise DatabaseDamaged(f"the database {path} is damaged: {damage[0].splitlines()[-1]}; {_REMEDY}")
         _return_space(connection)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -347,10 +410,8 @@ def open_database(path: Path) -> sqlite3.Connection:
         _migrate(connection, path)
     except sqlite3.Error as error:
         connection.close()
-        raise StorageError(
-            f"can't use the database {path}: {error}; restore a copy, or move it away to start empty "
-            "(the network still has what it replicated)"
-        ) from error
+        kind = DatabaseDamaged if _is_damage(error) else StorageError
+        raise kind(f"can't use the database {path}: {error}; {_REMEDY}") from error
     except StorageError:
         connection.close()
         raise
@@ -392,8 +453,9 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"the database {path} was written by a newer version (schema {version}, this one knows {len(MIGRATIONS)}); "
             "install that version"
         )
+    connection.create_function("crc32", 1, checksum_of, deterministic=True)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number};")
-        if version < _WITH_DIGESTS <= number:
+        if number == len(MIGRATIONS):  # computes by the newest schema what some of them emptied, or brought
             settle(connection)
         connection.execute("COMMIT")

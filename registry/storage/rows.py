@@ -1,24 +1,30 @@
-"""What rows of the database hold, as typed values."""
+"""What rows of the database hold, as typed values, once it is clear that it is what was stored there."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import sqlite3
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+from zlib import crc32
 
 import msgspec
 
-from registry.errors import InvalidValue, StorageError
+from registry.errors import InvalidValue
 from registry.model.values import (
     Key,
     KeyTombstone,
+    Slot,
     State,
     decode_key,
     decode_key_tombstone,
     decode_state,
 )
 
+Value = TypeVar("Value")
+
 NOTHING_ENDED: Final = -1
 """The victim of what ended nothing here."""
-_REMEDY = "restore a copy, or move it away to start empty"
+ROTTEN: Final = "the body doesn't match its checksum"
 
 
 class StoredKey(msgspec.Struct, frozen=True):
@@ -49,25 +55,71 @@ class Place(NamedTuple):
     is_alive: bool
 
 
-def stored_key(row: tuple[bytes, int, int]) -> StoredKey:
-    """The key of a row (body, timestamp_published, weight). Raises `StorageError` for a damaged one."""
+class DamagedRow(NamedTuple):
+    """Where a row is that doesn't hold what was stored there: a slot's state, or the key or tombstone of a resource."""
+
+    key_id: str
+    slot: Slot | None
+    is_key_tombstone: bool
+    reason: str
+
+
+class Damage(Exception):
+    """A row doesn't hold what was stored there."""
+
+
+def checksum_of(body: bytes) -> int:
+    """What is stored beside a body, so that a change of either by the disk is noticed: its CRC-32."""
+    return crc32(body)
+
+
+def is_whole(body: object, checksum: object) -> bool:
+    """Whether a body is what was stored. A page that rotted may hold any type that SQLite knows."""
+    return isinstance(body, bytes) and checksum_of(body) == checksum
+
+
+def text_of(raw: bytes) -> str:
+    """What a column of text holds, whatever a disk made of it: SQLite's own reading fails for all rows at once."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def delete_damaged_state(connection: sqlite3.Connection, slot: Slot) -> None:
+    """Deletes a row of `states`, the columns of whose slot may not even be text any more."""
+    key_id, *parts = slot
+    connection.execute(
+        "DELETE FROM states WHERE key_id = ? AND CAST(issued_by AS BLOB) = ? AND CAST(peer_id AS BLOB) = ?",
+        (key_id, *(part.encode("utf-8", "surrogateescape") for part in parts)),
+    )
+
+
+def stored_key(key_id: str, row: tuple[bytes, int, int, int]) -> StoredKey:
+    """The key in a row (body, checksum, timestamp_published, weight). Raises `Damage`."""
+    key = _value(decode_key, row[0], row[1])
+    if key.id != key_id:
+        raise Damage(f"a key of another id, {key.id}")
+    return StoredKey(key=key, timestamp_published=row[2], weight=row[3])
+
+
+def stored_key_tombstone(key_id: str, row: tuple[bytes, int]) -> KeyTombstone:
+    """The key tombstone in a row (body, checksum). Raises `Damage`."""
+    key_tombstone = _value(decode_key_tombstone, *row)
+    if key_tombstone.id != key_id:
+        raise Damage(f"a key tombstone of another id, {key_tombstone.id}")
+    return key_tombstone
+
+
+def stored_state(slot: Slot, row: tuple[bytes, int, int, int]) -> StoredState:
+    """The state in a row (body, checksum, weight, victim). Raises `Damage`."""
+    state = _value(decode_state, row[0], row[1])
+    if state.slot != slot:
+        raise Damage(f"a state of another slot, {state.slot}")
+    return StoredState(state=state, weight=row[2], victim=row[3])
+
+
+def _value(decode: Callable[[bytes], Value], body: bytes, checksum: int) -> Value:
+    if not is_whole(body, checksum):
+        raise Damage(ROTTEN)
     try:
-        return StoredKey(key=decode_key(row[0]), timestamp_published=row[1], weight=row[2])
+        return decode(body)
     except InvalidValue as error:
-        raise StorageError(f"the database holds a damaged key: {error}; {_REMEDY}") from error
-
-
-def stored_key_tombstone(blob: bytes) -> KeyTombstone:
-    """The key tombstone of a row's body. Raises `StorageError` for a damaged one."""
-    try:
-        return decode_key_tombstone(blob)
-    except InvalidValue as error:
-        raise StorageError(f"the database holds a damaged key tombstone: {error}; {_REMEDY}") from error
-
-
-def stored_state(row: tuple[bytes, int, int]) -> StoredState:
-    """The state of a row (body, weight, victim). Raises `StorageError` for a damaged one."""
-    try:
-        return StoredState(state=decode_state(row[0]), weight=row[1], victim=row[2])
-    except InvalidValue as error:
-        raise StorageError(f"the database holds a damaged record or tombstone: {error}; {_REMEDY}") from error
+        raise Damage(str(error)) from error

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,9 +26,8 @@ from registry.model.history import GONE, HistoryEvent
 from registry.model.merge import ResourceState
 from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
-from registry.storage.digests import settle
 from registry.storage.resource_cache import ResourceCache
-from registry.storage.rows import Place
+from registry.storage.rows import DamagedRow, Place
 from registry.storage.space import Space
 from registry.storage.transaction import Change, Transaction
 
@@ -65,15 +65,22 @@ class Store:
         self._cache = ResourceCache()
         self._digests = DigestCache()
         self._callbacks: list[Callable[[Mapping[str, Change]], None]] = []
+        self._damage_callbacks: list[Callable[[Collection[str]], None]] = []
         self._told_full = False
         self.space = Space()
         """How full the database is; changed by the worker thread."""
         self.commits = 0
         self.writes = 0
+        self.damaged = 0
+        """Rows that were dropped since the start because they weren't what had been stored there."""
 
     def on_commit(self, callback: Callable[[Mapping[str, Change]], None]) -> None:
         """Has `callback` called, synchronously, with what each write changed, by key id, once that is on disk."""
         self._callbacks.append(callback)
+
+    def on_damage(self, callback: Callable[[Collection[str]], None]) -> None:
+        """Has `callback` called with the resources of which damaged rows were dropped, once that is on disk."""
+        self._damage_callbacks.append(callback)
 
     async def write(self, decide: Callable[[Transaction], Result]) -> Result:
         """Runs `decide` in the next transaction; returns its result when that is on disk.
@@ -135,10 +142,38 @@ class Store:
         return given_back
 
     async def _query(self, query: Callable[[Transaction], Result]) -> Result:
+        transaction = Transaction(self._connection)
         try:
-            return await self._in_thread(query, Transaction(self._connection))
+            found = await self._in_thread(query, transaction)
         except sqlite3.Error as error:
             raise StorageError(f"the database {self._path} can't be read: {error}") from error
+        self._drop(transaction.damaged)
+        return found
+
+    def _drop(self, damaged: Collection[DamagedRow]) -> None:
+        """Has damaged rows deleted with the next commit. What doesn't come about is met again."""
+        if not damaged:
+            return
+
+        def decide(transaction: Transaction) -> None:
+            for row in damaged:
+                transaction.drop_damaged(row)
+
+        with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            self._send.send_nowait(_Write(decide))
+
+    def _tell_damage(self, dropped: Collection[DamagedRow]) -> None:
+        self.damaged += len(dropped)
+        for row in dropped:
+            _log.error(
+                "dropped a damaged row: is the disk failing?",
+                database=str(self._path),
+                key_id=row.key_id,
+                slot=repr(row.slot) if row.slot else "",
+                reason=row.reason,
+            )
+        for callback in self._damage_callbacks:
+            callback({row.key_id for row in dropped})
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         if self._inline:
@@ -177,6 +212,9 @@ class Store:
                             callback(transaction.changes)
                     for event in transaction.events:
                         _log_event(event)
+                    self._drop(transaction.damaged)
+                    if transaction.dropped_as_damaged:
+                        self._tell_damage(transaction.dropped_as_damaged)
                 self.commits += 1
                 self.writes += len(batch)
                 self._tell_space()
@@ -187,14 +225,15 @@ class Store:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             transactions = [transaction for write in batch if (transaction := self._run_one(write))]
-            settle(self._connection)
+            last = Transaction(self._connection)
+            last.settle()
             self._connection.execute("COMMIT")
             self.space.measured(Transaction(self._connection).used_bytes())
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        return transactions
+        return [*transactions, last]
 
     def _run_one(self, write: _Write) -> Transaction | None:
         """The transaction with what `write` changed; None when it refused."""
@@ -238,13 +277,14 @@ def _log_event(event: HistoryEvent) -> None:
 
 
 @asynccontextmanager
-async def open_store(path: Path, *, inline: bool = False) -> AsyncIterator[Store]:
+async def open_store(path: Path, *, inline: bool = False, refill: bool = False) -> AsyncIterator[Store]:
     """The storage in the file `path`, created when missing. Leaving commits what was queued. Raises StorageError.
 
     `inline` runs SQLite in the Trio thread: for a database in memory, which never waits for a disk, and for virtual
-    time, which doesn't wait for threads.
+    time, which doesn't wait for threads. `refill`: a damaged database is set aside and begun anew.
     """
-    connection = open_database(path) if inline else await trio.to_thread.run_sync(open_database, path)
+    opening = partial(open_database, path, refill=refill)
+    connection = opening() if inline else await trio.to_thread.run_sync(opening)
     store = Store(connection, path, inline=inline)
     try:
         async with background() as nursery:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -27,9 +27,13 @@ from registry.storage.history_table import HistoryTable
 from registry.storage.issued_slots import IssuedSlots
 from registry.storage.rows import (
     NOTHING_ENDED,
+    Damage,
+    DamagedRow,
     Place,
     StoredKey,
     StoredState,
+    checksum_of,
+    delete_damaged_state,
     stored_key,
     stored_key_tombstone,
     stored_state,
@@ -66,7 +70,9 @@ class Change:
 
 
 class Transaction:
-    """Reads see the writes before them. Values are verified before they come here: what is read is trusted.
+    """Reads see the writes before them. Values are verified before they come here: what is read is trusted, once its
+    checksum shows that it is what was stored. What isn't counts as absent; `damaged` collects where it was met, and
+    `dropped_as_damaged` what was deleted for it.
 
     `changes` collects, per key id, what this write changed; `events` why. `source` tells where the write came from.
     `space`: how full the database is, which outlives the transaction, also one that refuses.
@@ -77,6 +83,8 @@ class Transaction:
         self.space = space or Space()
         self.changes: defaultdict[str, Change] = defaultdict(Change)
         self.events: list[HistoryEvent] = []
+        self.damaged: list[DamagedRow] = []
+        self.dropped_as_damaged: list[DamagedRow] = []
         self.accounts = Accounts(connection)
         self.history = HistoryTable(connection)
         self.issued = IssuedSlots(connection)
@@ -85,9 +93,9 @@ class Transaction:
     def key(self, key_id: str) -> StoredKey | None:
         """The key of a resource, if it is here."""
         row = self._connection.execute(
-            "SELECT body, timestamp_published, weight FROM keys WHERE key_id = ?", (key_id,)
+            "SELECT CAST(body AS BLOB), checksum, timestamp_published, weight FROM keys WHERE key_id = ?", (key_id,)
         ).fetchone()
-        return stored_key(row) if row else None
+        return self._key_in(key_id, row) if row else None
 
     def has_key(self, key_id: str) -> bool:
         """Whether the key of a resource is here."""
@@ -105,10 +113,19 @@ class Transaction:
     def put_key(self, key: Key, timestamp_published: int, weight: int) -> None:
         """Stores a key over whatever is there; `timestamp_published` in seconds."""
         self._connection.execute(
-            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " owner_peer_id = excluded.owner_peer_id, timestamp_created = excluded.timestamp_created,"
-            " timestamp_published = excluded.timestamp_published, weight = excluded.weight, body = excluded.body",
-            (key.id, key.owner_peer_id, key.timestamp_created, timestamp_published, weight, encode(key)),
+            " timestamp_published = excluded.timestamp_published, weight = excluded.weight, body = excluded.body,"
+            " checksum = excluded.checksum",
+            (
+                key.id,
+                key.owner_peer_id,
+                key.timestamp_created,
+                timestamp_published,
+                weight,
+                body := encode(key),
+                checksum_of(body),
+            ),
         )
         self._key_changed(key.id, key)
 
@@ -117,29 +134,77 @@ class Transaction:
         self._connection.execute("DELETE FROM keys WHERE key_id = ?", (key_id,))
         self._key_changed(key_id, None)
 
+    def _key_in(self, key_id: str, row: tuple[Any, ...]) -> StoredKey | None:
+        try:
+            return stored_key(key_id, row)
+        except Damage as damage:
+            self.damaged.append(DamagedRow(key_id, None, False, str(damage)))
+            return None
+
+    def _state_in(self, slot: Slot, row: tuple[Any, ...]) -> StoredState | None:
+        try:
+            return stored_state(slot, row)
+        except Damage as damage:
+            self.damaged.append(DamagedRow(slot.key_id, slot, False, str(damage)))
+            return None
+
+    def drop_damaged(self, row: DamagedRow) -> None:
+        """Deletes a row, if it is damaged still."""
+        before = len(self.damaged)
+        if row.slot is not None:
+            for _ in self.states(row.key_id):
+                pass
+        elif row.is_key_tombstone:
+            self.key_tombstone(row.key_id)
+        else:
+            self.key(row.key_id)
+        found = [each[:3] for each in self.damaged[before:]]
+        del self.damaged[before:]
+        if row[:3] in found:
+            self._remove_damaged(row)
+
+    def _remove_damaged(self, row: DamagedRow) -> None:
+        if row.slot is not None:
+            delete_damaged_state(self._connection, row.slot)
+            self.changes[row.key_id].slots[row.slot] = None
+        elif row.is_key_tombstone:
+            self.remove_key_tombstone(row.key_id)
+        else:
+            self.remove_key(row.key_id)
+        self.dropped_as_damaged.append(row)
+
     def _key_changed(self, key_id: str, key: Key | None) -> None:
         change = self.changes[key_id]
         change.key, change.key_changed = key, True
 
     def key_tombstone(self, key_id: str) -> KeyTombstone | None:
         """The tombstone of a key, if its owner removed it."""
-        row = self._connection.execute("SELECT body FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
-        return stored_key_tombstone(row[0]) if row else None
+        row = self._connection.execute(
+            "SELECT CAST(body AS BLOB), checksum FROM key_tombstones WHERE key_id = ?", (key_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        try:
+            return stored_key_tombstone(key_id, row)
+        except Damage as damage:
+            self.damaged.append(DamagedRow(key_id, None, True, str(damage)))
+            return None
 
     def put_key_tombstone(self, key_tombstone: KeyTombstone, weight: int = 0, victim: int = NOTHING_ENDED) -> None:
         """Stores a key tombstone over whatever is there; what it kills stays. See `victim_of_key_tombstone`."""
         self._connection.execute(
-            "INSERT INTO key_tombstones (key_id, owner_peer_id, timestamp_issued, body, weight, victim)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            "INSERT INTO key_tombstones (key_id, owner_peer_id, timestamp_issued, body, weight, victim, checksum)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " owner_peer_id = excluded.owner_peer_id, timestamp_issued = excluded.timestamp_issued,"
-            " body = excluded.body, weight = excluded.weight, victim = excluded.victim",
+            " body = excluded.body, weight = excluded.weight, victim = excluded.victim, checksum = excluded.checksum",
             (
                 key_tombstone.key_id,
                 key_tombstone.owner_peer_id,
                 key_tombstone.timestamp_issued,
-                encode(key_tombstone),
+                body := encode(key_tombstone),
                 weight,
                 victim,
+                checksum_of(body),
             ),
         )
         self._key_tombstone_changed(key_tombstone.key_id, key_tombstone)
@@ -176,10 +241,11 @@ class Transaction:
     def owned_keys(self, owner_peer_id: str, created_until: int) -> list[Key]:
         """An owner's keys, as far as they are here, created at `created_until` (seconds) or before."""
         rows = self._connection.execute(
-            "SELECT body, timestamp_published, weight FROM keys WHERE owner_peer_id = ? AND timestamp_created <= ?",
+            "SELECT key_id, CAST(body AS BLOB), checksum, timestamp_published, weight FROM keys"
+            " WHERE owner_peer_id = ? AND timestamp_created <= ?",
             (owner_peer_id, created_until),
         )
-        return [stored_key(row).key for row in rows]
+        return [stored.key for key_id, *row in rows if (stored := self._key_in(key_id, tuple(row)))]
 
     def key_ids(self, after: str, count: int) -> list[str]:
         """The next `count` resources of which anything is here, in order of their ids."""
@@ -226,12 +292,12 @@ class Transaction:
 
     def stale_keys(self, published_until: int) -> list[StoredKey]:
         """Keys last published at `published_until` (seconds) or before."""
-        return [
-            stored_key(row)
-            for row in self._connection.execute(
-                "SELECT body, timestamp_published, weight FROM keys WHERE timestamp_published <= ?", (published_until,)
-            )
-        ]
+        rows = self._connection.execute(
+            "SELECT key_id, CAST(body AS BLOB), checksum, timestamp_published, weight FROM keys"
+            " WHERE timestamp_published <= ?",
+            (published_until,),
+        )
+        return [stored for key_id, *row in rows if (stored := self._key_in(key_id, tuple(row)))]
 
     def empty_keys(self, created_until: int, limit: int) -> list[str]:
         """Ids of keys created at `created_until` (seconds) or before that nothing lives under, `limit` at most."""
@@ -247,9 +313,11 @@ class Transaction:
     def state(self, slot: Slot) -> StoredState | None:
         """The state of a slot, if one is here."""
         row = self._connection.execute(
-            "SELECT body, weight, victim FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot
+            "SELECT CAST(body AS BLOB), checksum, weight, victim FROM states"
+            " WHERE key_id = ? AND issued_by = ? AND peer_id = ?",
+            slot,
         ).fetchone()
-        return stored_state(row) if row else None
+        return self._state_in(Slot(*slot), row) if row else None
 
     def size_of(self, value: KeyOrTombstone | State) -> int:
         """Bytes of what is stored in the place of a value, 0 for nothing."""
@@ -265,8 +333,14 @@ class Transaction:
 
     def states(self, key_id: str) -> Iterator[StoredState]:
         """All states under a key id."""
-        for row in self._connection.execute("SELECT body, weight, victim FROM states WHERE key_id = ?", (key_id,)):
-            yield stored_state(row)
+        rows = self._connection.execute(
+            "SELECT issued_by, peer_id, CAST(body AS BLOB), checksum, weight, victim FROM states WHERE key_id = ?",
+            (key_id,),
+        )
+        for issued_by, peer_id, *row in rows:
+            stored = self._state_in(Slot(key_id, issued_by, peer_id), tuple(row))
+            if stored is not None:
+                yield stored
 
     def resource(self, key_id: str) -> ResourceState:
         """Everything under one key id."""
@@ -276,12 +350,12 @@ class Transaction:
 
     def put_state(self, state: State, weight: int, victim: int = NOTHING_ENDED) -> None:
         """Puts `state` into its slot, over whatever is there. `victim`: see `StoredState`."""
-        is_record = isinstance(state, Record)
+        is_record, body = isinstance(state, Record), encode(state)
         created = state.timestamp_created if isinstance(state, Record) else 0
         self._delete_state(state.slot)
         self._connection.execute(
-            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*state.slot, int(not is_record), state.timestamp_issued, created, weight, encode(state), victim),
+            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*state.slot, int(not is_record), state.timestamp_issued, created, weight, body, victim, checksum_of(body)),
         )
         self.changes[state.slot.key_id].slots[state.slot] = state
 
@@ -368,10 +442,12 @@ class Transaction:
     def hosted_records(self, host_peer_id: str, created_until: int) -> list[Record]:
         """Records that `host_peer_id` signed as their host at `created_until` (seconds) or before."""
         rows = self._connection.execute(
-            "SELECT body, weight, victim FROM states WHERE peer_id = ? AND is_tombstone = 0 AND timestamp_created <= ?",
+            "SELECT key_id, issued_by, CAST(body AS BLOB), checksum, weight, victim FROM states"
+            " WHERE peer_id = ? AND is_tombstone = 0 AND timestamp_created <= ?",
             (host_peer_id, created_until),
         )
-        return [cast("Record", stored_state(row).state) for row in rows]
+        stored = (self._state_in(Slot(key_id, by, host_peer_id), tuple(row)) for key_id, by, *row in rows)
+        return [each.state for each in stored if each is not None and isinstance(each.state, Record)]
 
     def hosting(self, host_peer_id: str, issuer: str) -> tuple[int, int, int]:
         """What a host holds for others: (records, their bytes, records by `issuer`)."""
@@ -413,7 +489,8 @@ class Transaction:
     def settle(self) -> None:
         """Computes the digests of what changed: `Store` does it before each commit, and what needs the ages of what a
         write itself changed does it before."""
-        settle(self._connection)
+        for row in settle(self._connection):
+            self._remove_damaged(row)
 
     def counts(self) -> tuple[int, int, int]:
         """(keys, records, tombstones)."""

@@ -20,7 +20,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import RegistryRefusal, StorageError
+from registry.errors import DatabaseDamaged, RegistryRefusal, StorageError
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.model.values import State, encode
 from registry.replica import collecting
@@ -46,6 +47,7 @@ from tests.unit.registry.builders import (
 RULES = RegistrySettings()
 KEY = a_key()
 OTHER = a_key("other")
+HORIZON = ExpiryHorizon.at(NOW, RULES)
 Decide = Callable[[Transaction], object]
 
 
@@ -489,29 +491,112 @@ def damage_all_but_the_schemas_pages(path: Path) -> None:
             file.write(b"\xff" * 4096)
 
 
-async def test_a_file_with_damaged_pages_gives_storage_errors(path: Path) -> None:
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def zero_three_pages(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(bytes(3 * 4096))
+
+
+async def test_a_database_with_damaged_pages_is_refused_with_the_remedy_and_left_alone(path: Path) -> None:
     async with open_store(path) as store:
         await store.write(puts(*(a_record(KEY.id, issuer=identity(number)) for number in range(50, 90))))
     damage_all_but_the_schemas_pages(path)
+    before = read(path)
+    with pytest.raises(DatabaseDamaged, match=r"registry\.sqlite is damaged: .*restore a copy.*refill_damaged"):
+        open_database(path)
+    assert read(path) == before
+
+
+async def test_a_database_with_a_few_zeroed_pages_isnt_taken_for_whole(path: Path) -> None:
     async with open_store(path) as store:
-        for _ in range(2):
-            with pytest.raises(StorageError):
-                await store.resource(KEY.id)
-            with pytest.raises(StorageError):
-                await store.write(puts(a_record(KEY.id)))
+        await store.write(puts(*(a_record(KEY.id, issuer=identity(number)) for number in range(50, 90))))
+    zero_three_pages(path)
+    with pytest.raises(DatabaseDamaged):
+        open_database(path)
 
 
-async def test_a_damaged_row_gives_storage_errors_for_its_resource_alone(path: Path) -> None:
+async def test_where_the_operator_allows_it_a_damaged_database_is_set_aside_and_begun_anew(path: Path) -> None:
     async with open_store(path) as store:
         await store.write(puts(a_record(KEY.id)))
+    damage_all_but_the_schemas_pages(path)
+    damaged = read(path)
+    async with open_store(path, refill=True) as store:
+        assert (await store.resource(KEY.id)).is_empty()
+        await store.write(puts(a_record(KEY.id)))
+    [aside] = path.parent.glob("registry.sqlite.damaged-*")
+    assert read(aside) == damaged
+    async with open_store(path, refill=True) as store:
+        assert (await store.resource(KEY.id)).slots, "what is whole stays"
+
+
+def rot(path: Path, statement: str) -> None:
+    """Changes rows as a failing disk would: nothing else that is kept of them changes with them."""
+    with closing(sqlite3.connect(path)) as other, other:
+        triggers = other.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            other.execute(f"DROP TRIGGER {name}")
+        other.execute(statement)
+        for _, sql in triggers:
+            other.execute(sql)
+
+
+ROTS = {
+    "a byte of a record": "UPDATE states SET body = substr(body, 1, 40) || x'00' || substr(body, 42)",
+    "a record's checksum": "UPDATE states SET checksum = checksum + 1",
+    "a record of another slot": "UPDATE states SET peer_id = issued_by",
+    "a record that is a number": "UPDATE states SET body = 7",
+    "an issuer that isn't text": "UPDATE states SET issued_by = CAST(x'ff' || substr(issued_by, 2) AS TEXT)",
+    "a byte of the key": "UPDATE keys SET body = substr(body, 1, 20) || x'00' || substr(body, 22)"
+    f" WHERE key_id = '{KEY.id}'",
+}
+
+
+@pytest.mark.parametrize("statement", ROTS.values(), ids=ROTS.keys())
+async def test_a_damaged_row_is_dropped_counted_and_told_and_no_other_suffers(path: Path, statement: str) -> None:
+    record, told = a_record(KEY.id), list[str]()
+    async with open_store(path) as store:
+        await store.write(puts(record))
         await store.write(lambda transaction: transaction.put_key(OTHER, NOW, 0))
-        with closing(sqlite3.connect(path)) as other, other:
-            other.execute("UPDATE states SET body = x'1c'")
-        with pytest.raises(StorageError, match="damaged"):
-            await store.resource(KEY.id)
-        with pytest.raises(StorageError, match="damaged"):
-            await store.write(puts(a_record(KEY.id, issued=NOW + 1)))
+    rot(path, statement)
+    async with open_store(path) as store:
+        store.on_damage(told.extend)
+        found = await store.resource(KEY.id)
+        assert found != ResourceState.of(KEY, [record])
+        await store.write(lambda _: None)  # commits after what was found damaged was dropped
+        assert store.damaged == 1
+        assert told == [KEY.id]
+        digests = await store.digests([KEY.id], HORIZON)
+        assert digests[KEY.id] == found.digest(), "comparing shows what lacks"
         assert (await store.resource(OTHER.id)).key == OTHER
+        await store.write(puts(record))
+        assert await store.resource(KEY.id) == ResourceState.of(KEY, [record])
+    async with open_store(path) as store:
+        assert await store.resource(KEY.id) == ResourceState.of(KEY, [record])
+        assert store.damaged == 0
+
+
+async def test_what_rotted_unread_isnt_hidden_by_a_write_beside_it(path: Path) -> None:
+    rotten, good = a_record(KEY.id), a_record(KEY.id, issuer=identity(50))
+    async with open_store(path) as store:
+        await store.write(puts(rotten))
+        rot(path, ROTS["a byte of a record"])
+        await store.write(puts(good))
+        assert store.damaged == 1
+        assert await store.resource(KEY.id) == ResourceState.of(KEY, [good])
+        assert (await store.digests([KEY.id], HORIZON))[KEY.id] == ResourceState.of(KEY, [good]).digest()
+
+
+async def test_a_damaged_state_wins_no_merge(path: Path) -> None:
+    newer = a_record(KEY.id, issued=NOW + 1)
+    async with open_store(path) as store:
+        await store.write(puts(a_record(KEY.id, issued=NOW + 20)))
+        rot(path, ROTS["a byte of a record"])
+        await store.write(puts(newer))
+        assert (await store.resource(KEY.id)).slots[newer.slot] == newer
 
 
 WRITER = """
