@@ -43,6 +43,7 @@ from registry.replica.takeover import Takeover
 from registry.replica.weights import Weights
 from registry.replication import ReplicationScheduler
 from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.recovery import Recovery
 from registry.replication.rumor import Rumors
 from registry.service import RegistryService
 from registry.service.invocation import Invocation
@@ -96,7 +97,8 @@ async def assembled(
     service = RegistryService(store, identity.peer_id, current, sender_limits)
     weights = Weights(settings.weights)
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
-    ingest = Ingest(network, store, current, sender_limits, weights, clock)
+    recovery = Recovery(network, rules.neighbourhood_size, rules.responsibility_margin)
+    ingest = Ingest(network, store, current, sender_limits, weights, clock, recovery.note)
     is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts()))
     catch_up = CatchUp(is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
@@ -105,7 +107,7 @@ async def assembled(
         rumors.heard(peer_id, items)  # made below, as the next: they send through what asks the replica
         pass_on.take(peer_id, items, spreads)
 
-    replica = Replica(network, store, ingest, catch_up, takeover, clock, note_put)
+    replica = Replica(network, store, ingest, catch_up, takeover, recovery.behind, clock, note_put)
     anti_entropy = AntiEntropy(network, store, replica, clock)
     replication = ReplicationScheduler(
         network, store, anti_entropy, settings.upkeep, rules.neighbourhood_size, randomness
@@ -162,21 +164,17 @@ async def assembled(
     subscriptions = Subscriptions(network, store, replica, watches, settings.watching, randomness)
     for note_commit in (subscriptions.note, watches.note_commit):  # the store was open before either
         store.on_commit(note_commit)
+    store.on_damage(recovery.note_lost)
+    store.on_room(recovery.room_again)
     registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
     async with background() as nursery:
-        await nursery.start(send_queue.run)
-        await nursery.start(replica.run)
-        await nursery.start(writer.run)
-        await nursery.start(pass_on.run)
         nursery.start_soon(catch_up.run, network)
-        await nursery.start(replication.run)
-        await nursery.start(upkeep.run)
-        await nursery.start(subscriptions.run)
-        await nursery.start(watches.run)
-        await nursery.start(rumors.run)
+        writing, reading = (send_queue, replica, writer, pass_on), (subscriptions, watches)
+        for part in (*writing, replication, recovery, upkeep, *reading, rumors):
+            await nursery.start(part.run)
         yield Parts(
             registry,
             service,

@@ -56,6 +56,7 @@ class Node:
             ready=self.peer.ready,
             overlay=self.peer.statistics(),
             caught_up=self.parts.replica.catch_up.is_caught_up,
+            lacking=self.parts.replica.behind.causes(),
             replication=self.parts.replication.status(),
             schedules=self.upkeep.status(),
             topics=self.peer.topics.statistics(),
@@ -63,7 +64,12 @@ class Node:
             watched=watching.resources,
             sources=watching.sources,
             disk=DiskStatus(
-                used, self.parts.replica.settings.max_disk_bytes, space.is_full, space.refused, space.gave_way
+                used,
+                self.parts.replica.settings.max_disk_bytes,
+                space.is_full,
+                space.refused,
+                space.gave_way,
+                self.store.damaged,
             ),
             particles=self._particles() if self._particles is not None else None,
         )

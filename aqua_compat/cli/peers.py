@@ -39,7 +39,11 @@ def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> No
     click.echo(f"stored   {status.keys} resources, {status.records} records, {status.tombstones} tombstones")
     if status.disk is not None:
         full = ", full: nothing new of strangers is stored" if status.disk.is_full else ""
-        click.echo(f"disk     {status.disk.used} of {status.disk.budget} bytes{full}")
+        rotten = f", {status.disk.damaged} damaged rows dropped: check the disk" if status.disk.damaged else ""
+        click.echo(f"disk     {status.disk.used} of {status.disk.budget} bytes{full}{rotten}")
+    if status.lacking:
+        causes = ", ".join(f"{count} ({one_line(cause)})" for cause, count in status.lacking.items())
+        click.echo(f"lacking  resources of which others may have more: {causes}")
     for line in _upkeep(status):
         click.echo(line)
     if status.particles is not None:

@@ -27,6 +27,7 @@ from registry.client.renewal import Renewal
 from registry.client.timestamps import TimestampLog
 from registry.errors import InvalidValue, NodeUnavailable, RegistryError
 from registry.protocol.network import Clock
+from registry.replica.behind import Behind
 from registry.replica.catch_up import CatchUp
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest
@@ -94,7 +95,7 @@ async def open_light_client(
         ingest = Ingest(peer, store, CurrentSettings(rules), limit, Weights({}), clock)
         takeover = Takeover(peer, rules.neighbourhood_size)
         # Served, too: whoever issued what this client hosts ends it here.
-        Replica(peer, store, ingest, CatchUp(is_caught_up=True), takeover, clock)
+        Replica(peer, store, ingest, CatchUp(is_caught_up=True), takeover, Behind(), clock)
         countersigner = Countersigner(peer, identity, store, ingest, rules, clock)
         await node_api.open(timeout=timeout)
 

@@ -21,6 +21,8 @@ class DiskStatus(msgspec.Struct, frozen=True):
     """Whether something was refused, or had to give way, and there is no room yet."""
     refused: int = 0
     gave_way: int = 0
+    damaged: int = 0
+    """Rows that weren't what had been stored there, and were dropped."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -37,6 +39,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     overlay: OverlayStatistics | None = None
     caught_up: bool = True
     """Whether this node's answers count yet."""
+    lacking: dict[str, int] = {}
+    """How many resources this node lacks something of that others may have, by why: codes of `registry.codes`."""
     replication: ReplicationStatus | None = None
     schedules: tuple[ScheduleStatus, ...] = ()
     topics: TopicStatistics | None = None

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal
+from registry.codes import Code
+from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal, StorageError
 from registry.model.merge import is_spent
 from registry.model.values import KeyTombstone
 from registry.model.verification import (
@@ -20,6 +21,7 @@ from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
 from registry.replica import rules
+from registry.replica.behind import is_passing
 from registry.replica.sender_limits import SenderLimits
 from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings
@@ -37,13 +39,16 @@ class Ingest:
         sender_limits: SenderLimits,
         weights: Weights,
         clock: Clock,
+        note_refusal: Callable[[str, Code], None] | None = None,
     ) -> None:
+        """`note_refusal(key id, code)` is told of what this node is responsible for and didn't take."""
         self._network = network
         self._store = store
         self._settings = settings
         self._sender_limits = sender_limits
         self._weights = weights
         self._clock = clock
+        self._note_refusal = note_refusal
 
     @property
     def settings(self) -> RegistrySettings:
@@ -89,9 +94,21 @@ class Ingest:
                 for item, error in zip(items, errors, strict=True)
             ]
 
-        if all(errors):
-            return errors
-        return await self._store.write(decide)
+        if not all(errors):
+            try:
+                errors = await self._store.write(decide)
+            except StorageError as error:
+                self._note_refusals(items, [ErrorInfo.of(error)] * len(items))
+                raise
+        self._note_refusals(items, errors)
+        return errors
+
+    def _note_refusals(self, items: Sequence[Item], errors: Sequence[ErrorInfo | None]) -> None:
+        if self._note_refusal is None:
+            return
+        for item, error in zip(items, errors, strict=True):
+            if error is not None and is_passing(error.known_code) and self.is_responsible(item.key_id):
+                self._note_refusal(item.key_id, error.known_code)
 
     async def store_made(self, make: Callable[[Transaction], Item | None]) -> tuple[Item | None, ErrorInfo | None]:
         """Verifies and stores what `make` signs within the transaction, on its thread: this node's own item, if any.

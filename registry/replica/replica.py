@@ -31,6 +31,7 @@ from registry.protocol.messages import (
     parse,
 )
 from registry.protocol.network import Clock, Network
+from registry.replica.behind import Behind
 from registry.replica.catch_up import CatchUp
 from registry.replica.ingest import Ingest
 from registry.replica.takeover import Takeover
@@ -55,6 +56,7 @@ class Replica:
         ingest: Ingest,
         catch_up: CatchUp,
         takeover: Takeover,
+        behind: Behind,
         clock: Clock,
         note_put: NotePut | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class Replica:
         self.ingest = ingest
         self.catch_up = catch_up
         self.takeover = takeover
+        self.behind = behind
         self._note_put = note_put
         self._tasks = TaskOwner()
         network.serve(PUT, self._serve_put)
@@ -85,11 +88,12 @@ class Replica:
 
     def counts_for(self, key_id: str) -> bool:
         """Whether what is here of a resource is as good as another replica's, now."""
-        return self.catch_up.is_caught_up and not self.takeover.is_new_to(key_id)
+        return self.catch_up.is_caught_up and not self.takeover.is_new_to(key_id) and not self.behind.is_behind(key_id)
 
     async def wait_until_it_counts(self, key_id: str) -> bool:
         """`counts_for`, after waiting for it for a while."""
-        return await self.catch_up.wait() and await self.takeover.wait(key_id)
+        caught_up = await self.catch_up.wait() and await self.takeover.wait(key_id)
+        return caught_up and not self.behind.is_behind(key_id)
 
     async def resource(self, key_id: str) -> ResourceState:
         """What this replica serves of a resource now: neither expired records nor spent tombstones or keys."""

@@ -21,6 +21,7 @@ from registry.replication.ranges import Range, Ranges
 COMPARE: Final = "registry.compare"
 REPLICATE: Final = "registry.replicate"
 COMPARE_RANGES: Final = "registry.ranges"
+PULL: Final = "registry.pull"
 MAX_ENTRIES: Final = 512  # resources of one comparison
 MAX_SUMMARIES: Final = 1024  # slots told of in one answer, unless one resource has more
 MAX_RANGES: Final = 1024
@@ -31,6 +32,14 @@ Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Bound = Annotated[bytes, msgspec.Meta(max_length=POSITION_BYTES)]
 SentRanges = Annotated[tuple[tuple[Bound, Bound], ...], msgspec.Meta(max_length=MAX_RANGES)]
+
+
+class PullBody(msgspec.Struct, frozen=True, array_like=True):
+    """Asks a replica to compare all that both keep, now; it answers when that is done."""
+
+
+class PullAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """The comparison is done, and what was lacking was sent."""
 
 
 class SlotSummary(msgspec.Struct, frozen=True, array_like=True):

@@ -10,7 +10,9 @@ Rules (docs/design.md, Replication):
 4. A node that isn't a keeper any more takes part in 1: so it hands its surplus over. What is left of it, where this
    node knows nobody, is compared with its keepers a little at a time, hourly.
 5. Of the keepers of a resource the nearest acts first, the others some seconds later: mostly they find nothing to do.
-6. This is background work: two comparisons at a time, with a pause after each that is as long as it took. Ranges come
+6. A replica that lacks something, having refused or lost it, asks for a comparison (`registry.pull`), and is told when
+   it is done.
+7. This is background work: two comparisons at a time, with a pause after each that is as long as it took. Ranges come
    first; the resources that differ in them are due next.
 """
 
@@ -26,13 +28,16 @@ import msgspec
 import structlog
 import trio
 
-from overlay.errors import CallFailed
+from overlay.errors import CallFailed, Refusal
+from overlay.limits.token_bucket import TokenBuckets
 from overlay.tasks import Broadcast, TaskStatus, Wakeup
+from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.expiry_horizon import ExpiryHorizon
+from registry.protocol.messages import build
 from registry.protocol.network import Network
 from registry.replication.anti_entropy import AntiEntropy
-from registry.replication.messages import MAX_RANGES
+from registry.replication.messages import MAX_RANGES, PULL, PullAnswer
 from registry.replication.ranges import (
     EVERYWHERE,
     Block,
@@ -57,6 +62,9 @@ BLOCKS_AT_ONCE: Final = 16  # blocks of the keyspace whose keepers changed: a fe
 LONGEST_PAUSE: Final = 1.0  # seconds
 UNWANTED_RETRIES: Final = 5  # then the hourly comparison will do
 RETRY_LIMIT: Final = 300.0  # seconds
+MAX_PULLED: Final = 8  # callers at the same time
+PULL_RATE: Final = 0.5  # comparisons a second that one caller may ask for
+PULL_BURST: Final = 4.0
 _ALWAYS: Final = ExpiryHorizon(-1, -1, -1, -1, -1)
 MAX_FAILED: Final = 10_000  # resources remembered for a peer that writes didn't reach; beyond it, it gets all
 
@@ -133,6 +141,9 @@ class ReplicationScheduler:
         self._changed = Wakeup()
         self._work = Broadcast()
         self._done = Broadcast()
+        self._pulled: set[str] = set()
+        self._pulls = TokenBuckets(PULL_RATE, PULL_BURST)
+        network.serve(PULL, self._serve_pull)
 
     def status(self) -> ReplicationStatus:
         """Takes a snapshot."""
@@ -150,6 +161,29 @@ class ReplicationScheduler:
             counters.bytes,
             len(self._anti_entropy.refusals),
         )
+
+    async def _serve_pull(self, caller: str, body: object) -> object:  # noqa: ARG002 - it says nothing
+        """Rule 6. Each caller has one comparison at a time, and pauses between them."""
+        if caller not in self._network.neighbours():
+            raise Refusal(Code.NOT_RESPONSIBLE, "this peer compares with its neighbours alone")
+        if (
+            caller in self._pulled
+            or len(self._pulled) >= MAX_PULLED
+            or not self._pulls.take(caller, trio.current_time())
+        ):
+            raise Refusal(Code.OVERLOADED, "this peer compares with others at present; ask again in some seconds")
+        self._pulled.add(caller)
+        try:
+            self._due[caller].everything = True
+            self._not_before.pop(caller, None)
+            self._wake()
+            while caller in self._due or caller in self._under_way:
+                if self._not_before.get(caller, 0.0) > trio.current_time():
+                    raise Refusal(Code.FAILED, "the comparison failed; it is tried again later")
+                await self._done.wait()
+        finally:
+            self._pulled.discard(caller)
+        return build(PullAnswer())
 
     def note_failure(self, peer_id: str, key_ids: Iterable[str]) -> None:
         """Has these resources compared with a peer that their writes didn't reach (rule 3)."""
@@ -299,7 +333,7 @@ class ReplicationScheduler:
         return None
 
     async def _compare(self) -> None:
-        """Makes one comparison after the other (rule 6)."""
+        """Makes one comparison after the other (rule 7)."""
         while True:
             peer_id = self._next_peer()
             if peer_id is None:

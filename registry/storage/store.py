@@ -65,6 +65,7 @@ class Store:
         self._cache = ResourceCache()
         self._digests = DigestCache()
         self._callbacks: list[Callable[[Mapping[str, Change]], None]] = []
+        self._room_callbacks: list[Callable[[], None]] = []
         self._damage_callbacks: list[Callable[[Collection[str]], None]] = []
         self._told_full = False
         self.space = Space()
@@ -81,6 +82,10 @@ class Store:
     def on_damage(self, callback: Callable[[Collection[str]], None]) -> None:
         """Has `callback` called with the resources of which damaged rows were dropped, once that is on disk."""
         self._damage_callbacks.append(callback)
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called when a database that was full has room again."""
+        self._room_callbacks.append(callback)
 
     async def write(self, decide: Callable[[Transaction], Result]) -> Result:
         """Runs `decide` in the next transaction; returns its result when that is on disk.
@@ -263,6 +268,8 @@ class Store:
             _log.warning("the disk budget is full: strangers' new data is refused; raise max_disk_bytes", **told)
         else:
             _log.warning("the disk budget has room again", **told)
+            for callback in self._room_callbacks:
+                callback()
 
     def close(self) -> None:
         """No writes after this; `run` ends when the queue is empty."""

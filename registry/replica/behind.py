@@ -1,0 +1,106 @@
+"""Resources of which this node lacks something that others have, and why: it refused it for a while, or lost it.
+
+Rules (docs/design.md, Replication):
+1. What was refused because the disk failed, or was lost by it, makes this node *behind* for that resource: its answers
+   don't count there, until a replica has compared all that both keep with it, having begun after the loss.
+2. What was refused for its time, for load or for room is asked for again in the same way; but this node isn't behind
+   for it, since anybody can send what every replica refuses.
+3. It is asked for again soon, and then later and later, `LONGEST_DELAY` seconds at most; where there was no room,
+   `LONGEST_WITHOUT_ROOM`, but at once when there is room again.
+
+Pure: times in seconds of any clock come in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from registry.codes import Code, Kind
+
+FIRST_DELAY: Final = 1.0  # seconds
+LONGEST_DELAY: Final = 8.0
+LONGEST_WITHOUT_ROOM: Final = 600.0
+MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
+
+
+class _Lack(msgspec.Struct):
+    code: Code
+    noted_at: float
+    tries: int = 0
+    due_at: float = 0.0
+
+
+class Behind:
+    """What this node lacks."""
+
+    def __init__(self) -> None:
+        self._lacks: dict[str, _Lack] = {}
+
+    def __len__(self) -> int:
+        return len(self._lacks)
+
+    def note(self, key_id: str, code: Code, now: float) -> bool:
+        """Something of a resource was refused for a cause that passes, or lost; whether it will be asked for."""
+        if not is_passing(code):
+            return False
+        lack = self._lacks.get(key_id)
+        if lack is None:
+            if len(self._lacks) >= MAX_BEHIND:
+                return False
+            lack = self._lacks[key_id] = _Lack(code, now, due_at=now + FIRST_DELAY)
+        lack.noted_at = now
+        if not _makes_behind(lack.code):
+            lack.code = code
+        return True
+
+    def is_behind(self, key_id: str) -> bool:
+        """Whether this node's answers for a resource don't count (rule 1)."""
+        lack = self._lacks.get(key_id)
+        return lack is not None and _makes_behind(lack.code)
+
+    def due(self, now: float) -> list[str]:
+        """The resources to ask others about now; they count as asked about."""
+        found = [key_id for key_id, lack in self._lacks.items() if lack.due_at <= now]
+        for key_id in found:
+            lack = self._lacks[key_id]
+            longest = LONGEST_WITHOUT_ROOM if lack.code is Code.DISK_FULL else LONGEST_DELAY
+            lack.tries += 1
+            lack.due_at = now + min(FIRST_DELAY * 2.0 ** min(lack.tries, 30), longest)
+        return found
+
+    def wakes_at(self) -> float:
+        """When something is due if nothing comes before; infinite when nothing is lacking."""
+        return min((lack.due_at for lack in self._lacks.values()), default=math.inf)
+
+    def room_again(self, now: float) -> None:
+        """The database has room again."""
+        for lack in self._lacks.values():
+            if lack.code is Code.DISK_FULL:
+                lack.tries, lack.due_at = 0, now
+
+    def compared(self, key_ids: Iterable[str], since: float) -> None:
+        """Another replica has compared these resources with this node, having begun at `since` or later."""
+        for key_id in key_ids:
+            lack = self._lacks.get(key_id)
+            if lack is not None and lack.noted_at <= since:
+                del self._lacks[key_id]
+
+    def causes(self) -> dict[str, int]:
+        """How many resources there are by cause, for the node's status."""
+        found: dict[str, int] = {}
+        for lack in self._lacks.values():
+            found[lack.code.value] = found.get(lack.code.value, 0) + 1
+        return found
+
+
+def is_passing(code: Code) -> bool:
+    """Whether what was refused with this code may be taken by the same node later."""
+    return code.kind in (Kind.CLOCK, Kind.DISK, Kind.LOAD)
+
+
+def _makes_behind(code: Code) -> bool:
+    return code is Code.STORAGE

@@ -1,0 +1,92 @@
+"""Has other replicas compare with this node when it lacks something: it refused it for a while, or lost it.
+
+`registry.replica.behind` says what is lacking and when to ask; here is whom, and what waits for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+import trio
+
+from overlay.errors import CallFailed
+from overlay.tasks import TaskStatus, Wakeup
+from registry.codes import Code
+from registry.protocol.messages import build
+from registry.protocol.network import Network
+from registry.replica.behind import Behind
+from registry.replication.messages import PULL, PullBody
+
+ASKED: Final = 3  # replicas at most, each time
+KEYS_AT_ONCE: Final = 256  # whose keepers are looked up
+PULL_TIMEOUT: Final = 30.0  # seconds for a whole comparison
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Recovery:
+    """Asks until nothing is lacking. `note` has to be told of what was refused or lost."""
+
+    def __init__(self, network: Network, neighbourhood_size: int, responsibility_margin: int) -> None:
+        self._network = network
+        self._size = neighbourhood_size
+        self._margin = responsibility_margin
+        self._changed = Wakeup()
+        self.behind = Behind()
+
+    def note(self, key_id: str, code: Code) -> None:
+        """Something of a resource was refused."""
+        if self.behind.note(key_id, code, trio.current_time()):
+            self._changed.set()
+
+    def note_lost(self, key_ids: Iterable[str]) -> None:
+        """The disk lost something of these resources."""
+        for key_id in key_ids:
+            if self._network.is_responsible(key_id, self._size, self._margin):
+                self.note(key_id, Code.STORAGE)
+
+    def room_again(self) -> None:
+        """The database has room again."""
+        self.behind.room_again(trio.current_time())
+        self._changed.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Asks until cancelled."""
+        task_status.started()
+        while True:
+            with trio.move_on_at(self.behind.wakes_at()):
+                await self._changed.wait()
+            due = self.behind.due(trio.current_time())
+            if due:
+                await self._pull(set(due[:KEYS_AT_ONCE]))
+
+    async def _pull(self, key_ids: set[str]) -> None:
+        """Asks those who keep most of these resources, until each was compared."""
+        keepers: dict[str, set[str]] = {}
+        for key_id in key_ids:
+            for peer_id in await self._network.neighbourhood(key_id, self._size):
+                if peer_id != self._network.peer_id:
+                    keepers.setdefault(peer_id, set()).add(key_id)
+        if not keepers and not self._network.is_isolated():
+            self.behind.compared(key_ids, trio.current_time())  # nobody else has any of it
+            return
+        left = set(key_ids)
+        for _ in range(ASKED):
+            by_count = Counter({peer_id: len(kept & left) for peer_id, kept in keepers.items()})
+            if not left or not by_count:
+                return
+            [(peer_id, count)] = by_count.most_common(1)
+            if not count:
+                return
+            kept, began = keepers.pop(peer_id), trio.current_time()
+            try:
+                await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
+            except CallFailed as error:
+                _log.debug("a replica doesn't compare now", peer=peer_id, error=str(error))
+            else:
+                self.behind.compared(kept & left, began)
+                left -= kept
+                _log.info("got what was lacking", peer=peer_id, resources=count, still_lacking=len(self.behind))

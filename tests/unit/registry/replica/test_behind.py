@@ -1,0 +1,83 @@
+"""What a node lacks, when it asks for it, and whether its answers count meanwhile."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from registry.codes import Code
+from registry.replica.behind import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    LONGEST_WITHOUT_ROOM,
+    MAX_BEHIND,
+    Behind,
+)
+
+
+def test_what_the_disk_lost_doesnt_count_until_it_was_compared_after_the_loss() -> None:
+    behind = Behind()
+    assert behind.note("key", Code.STORAGE, 10.0)
+    assert behind.is_behind("key")
+    assert not behind.is_behind("another")
+    behind.compared(["key"], since=9.0)
+    assert behind.is_behind("key"), "that comparison began before the loss"
+    behind.compared(["key"], since=10.0)
+    assert not behind.is_behind("key")
+    assert behind.wakes_at() == math.inf
+
+
+@pytest.mark.parametrize("code", [Code.RECORD_FROM_FUTURE, Code.RATE_EXCEEDED, Code.DISK_FULL])
+def test_what_anybody_can_have_refused_is_asked_for_but_makes_nobody_behind(code: Code) -> None:
+    behind = Behind()
+    assert behind.note("key", code, 0.0)
+    assert not behind.is_behind("key")
+    assert behind.due(FIRST_DELAY) == ["key"]
+    behind.note("key", Code.STORAGE, 1.0)
+    assert behind.is_behind("key"), "the graver cause counts"
+    behind.note("key", code, 2.0)
+    assert behind.is_behind("key")
+
+
+@pytest.mark.parametrize("code", [Code.RECORD_SIGNATURE, Code.NOT_RESPONSIBLE, Code.VALUES_LIMIT_EXCEEDED])
+def test_what_is_refused_for_good_isnt_asked_for(code: Code) -> None:
+    behind = Behind()
+    assert not behind.note("key", code, 0.0)
+    assert len(behind) == 0
+
+
+def asked_at(behind: Behind, until: float) -> list[float]:
+    times = []
+    while behind.wakes_at() <= until:
+        now = behind.wakes_at()
+        assert behind.due(now)
+        times.append(now)
+    return times
+
+
+def test_it_is_asked_for_soon_and_then_every_eight_seconds() -> None:
+    behind = Behind()
+    behind.note("key", Code.STORAGE, 0.0)
+    times = asked_at(behind, 60.0)
+    assert times[0] == FIRST_DELAY
+    assert max(later - earlier for earlier, later in pairwise(times)) == LONGEST_DELAY
+
+
+def test_without_room_it_is_asked_for_rarely_but_at_once_when_there_is_room() -> None:
+    behind = Behind()
+    behind.note("key", Code.DISK_FULL, 0.0)
+    times = asked_at(behind, 4000.0)
+    assert times[-1] - times[-2] == LONGEST_WITHOUT_ROOM
+    behind.room_again(4001.0)
+    assert behind.due(4001.0) == ["key"]
+
+
+def test_refusals_without_end_take_bounded_memory() -> None:
+    behind = Behind()
+    for number in range(MAX_BEHIND):
+        assert behind.note(str(number), Code.DISK_FULL, 0.0)
+    assert not behind.note("one more", Code.DISK_FULL, 0.0)
+    assert behind.note("0", Code.DISK_FULL, 0.0)
+    assert behind.causes() == {"disk-full": MAX_BEHIND}

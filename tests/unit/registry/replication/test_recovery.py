@@ -1,0 +1,111 @@
+"""Replicas that refused or lost something get it from others once the cause is over, in virtual time."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import trio
+
+from registry.model.merge import ResourceState
+from tests.simulation.world import WorldNode
+from tests.unit.registry.replication.test_replication import keepers, known, registered, world
+
+RECOVERED_WITHIN = 10.0  # seconds after the end of the cause
+
+
+async def wait_for_value(node: WorldNode, resource_id: str, value: str) -> None:
+    """Fails unless a node has it in time; in virtual time looking again and again costs nothing."""
+    with trio.fail_after(RECOVERED_WITHIN):
+        while await value_at(node, resource_id) != {value}:  # noqa: ASYNC110 - as commits come
+            await trio.sleep(0.1)
+
+
+async def update(node: WorldNode, resource_id: str, value: str, factor: int) -> None:
+    assert node.parts is not None
+    done = await node.parts.registry.register_service(resource_id, value, node.peer_id, None, factor=factor)
+    assert done.success, done.errors
+
+
+async def value_at(node: WorldNode, resource_id: str) -> set[str]:
+    resource = await known(node, resource_id)
+    return {record.metadata.value for record in resource.slots.values() if hasattr(record, "metadata")}
+
+
+def change(node: WorldNode, statement: str) -> None:
+    """Changes a node's database behind its back."""
+    with closing(sqlite3.connect(node.path)) as other, other:
+        other.execute(statement)
+
+
+def rot(node: WorldNode) -> None:
+    """One byte of each record on a node's disk isn't what was written, and nothing else changes with it."""
+    with closing(sqlite3.connect(node.path)) as other, other:
+        triggers = other.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            other.execute(f"DROP TRIGGER {name}")
+        other.execute("UPDATE states SET body = CAST(substr(body, 1, 40) || x'00' || substr(body, 42) AS BLOB)")
+        for _, sql in triggers:
+            other.execute(sql)
+
+
+async def test_a_replica_whose_rows_rotted_has_them_again_and_hides_nothing_meanwhile(
+    autojump_clock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, 8) as made:
+        resource_id = await registered(made, made.nodes[0])
+        rotten = next(node for node in keepers(made, resource_id) if node is not made.nodes[0])
+        await made.crash(rotten)
+        rotten.path = tmp_path / "rotten.sqlite"
+        assert rotten.image is not None
+        await trio.Path(rotten.path).write_bytes(rotten.image)
+        rot(rotten)
+        rotten.image = await trio.Path(rotten.path).read_bytes()
+        await made.start(rotten)
+        await trio.sleep(8)
+        assert rotten.parts is not None
+        resolved = await rotten.parts.registry.resolve_resource(resource_id, 3)
+        assert [record.metadata.value for record in resolved.records or ()] == ["v"], resolved.errors
+        assert rotten.store is not None
+        await wait_for_value(rotten, resource_id, "v")
+        await trio.sleep(RECOVERED_WITHIN)
+        assert rotten.store.damaged == 1
+        assert not rotten.parts.replica.behind.causes()
+        states = {(await known(node, resource_id)).digest() for node in keepers(made, resource_id)}
+        assert len(states) == 1
+        assert ResourceState().digest() not in states
+
+
+async def test_a_replica_whose_clock_was_slow_gets_what_it_refused_once_its_clock_is_right(
+    autojump_clock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, 8) as made:
+        resource_id = await registered(made, made.nodes[0])
+        slow = next(node for node in keepers(made, resource_id) if node is not made.nodes[0])
+        slow.skew = -600.0
+        await trio.sleep(5)
+        await update(made.nodes[0], resource_id, "newer", factor=2)
+        await trio.sleep(25)
+        assert await value_at(slow, resource_id) == {"v"}, "it refused what is ten minutes ahead of its clock"
+        slow.skew = 0.0
+        await wait_for_value(slow, resource_id, "newer")
+
+
+async def test_a_replica_whose_disk_failed_for_a_while_gets_what_it_missed_and_doesnt_count_meanwhile(
+    autojump_clock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, 8) as made:
+        resource_id = await registered(made, made.nodes[0])
+        failing = next(node for node in keepers(made, resource_id) if node is not made.nodes[0])
+        assert failing.parts is not None
+        change(
+            failing, "CREATE TRIGGER failing BEFORE INSERT ON states BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        )
+        await update(made.nodes[0], resource_id, "newer", factor=2)
+        await trio.sleep(25)
+        assert await value_at(failing, resource_id) == {"v"}
+        assert not failing.parts.replica.counts_for(resource_id)
+        change(failing, "DROP TRIGGER failing")
+        await wait_for_value(failing, resource_id, "newer")
+        assert await failing.parts.replica.wait_until_it_counts(resource_id)
