@@ -9,6 +9,7 @@ import click
 
 from aqua_compat.cli.aqua import aqua
 from aqua_compat.cli.call import call, services
+from aqua_compat.cli.data import data
 from aqua_compat.cli.demo import demo
 from aqua_compat.cli.failures import root_of, tell
 from aqua_compat.cli.keys import key
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, node, resource, service, resolve, watch, call, services, peers, upkeep, run, key, aqua):
+for command in (demo, node, resource, service, resolve, watch, call, services, peers, upkeep, run, key, data, aqua):
     cli.add_command(command)
 
 
