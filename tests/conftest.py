@@ -21,7 +21,7 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 WORKERS: Final = 3  # on two cores: tests often wait for other processes
-ORDER: Final = ("attacks", "aqua", "end_to_end", "simulation", "unit")
+ORDER: Final = ("attacks", "faults", "aqua", "end_to_end", "simulation", "unit")
 TOGETHER: Final = (
     "tests/aqua/",
     "tests/end_to_end/test_durability.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,7 +13,7 @@ import click
 from aqua_compat.cli.failures import Failure, reasons, root_of
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.output import describe
-from aqua_compat.cli.signals import until_signalled
+from aqua_compat.cli.signals import ENDING, until_signalled
 
 if TYPE_CHECKING:
     from aqua_compat.cli.demo_display import Display
@@ -40,7 +39,7 @@ def demo(log_level: str, log_format: str) -> None:
     configure_logs(log_level, log_format)
     with tempfile.TemporaryDirectory(prefix="aqua-registry-demo-") as folder:
         try:
-            stopped = trio.run(until_signalled, partial(_show, Path(folder)), signal.SIGINT, signal.SIGTERM)
+            stopped = trio.run(until_signalled, partial(_show, Path(folder)), *ENDING)
         except Exception as error:  # known ones become one line on stderr, others go on
             raise _explained(root_of(error)) from error
     if stopped is not None:
@@ -51,7 +50,10 @@ async def _show(folder: Path) -> None:
     from aqua_compat.cli.demo_display import open_display
     from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 
-    nodes = [NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log") for number in range(1, NODES + 1)]
+    nodes = [
+        NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log", tied=True)
+        for number in range(1, NODES + 1)
+    ]
     with open_display(nodes) as display:
         try:
             with display.step(f"Start {NODES} nodes; the others join through the first"):

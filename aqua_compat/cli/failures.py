@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import click
 
@@ -21,7 +22,8 @@ def tell(error: click.ClickException) -> None:
     """Prints an error as one line on stderr."""
     context = getattr(error, "ctx", None)
     hint = f" (see {context.command_path} --help)" if context is not None else ""
-    click.echo(f"error: {one_line(error.format_message())}{hint}", err=True)
+    with suppress(OSError):  # where nobody can be told, the exit code does
+        click.echo(f"error: {one_line(error.format_message())}{hint}", err=True)
 
 
 def root_of(error: BaseException) -> BaseException:

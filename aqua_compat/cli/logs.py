@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TextIO, TypeVar, cast
 
 import click
 
@@ -83,6 +83,31 @@ class RepeatedLines:
         return event
 
 
+class LossyStream:
+    """Log lines go here: those that can't be written, on a full disk or a terminal that was closed, are lost, and the
+    first that can tells how many. Whoever logs never fails for it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost = 0
+
+    def write(self, text: str) -> int:
+        """Writes a piece of a line."""
+        try:
+            if self._lost:
+                self._stream.write(f"{self._lost} pieces of log lines couldn't be written\n")
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._lost += 1
+        else:
+            self._lost = 0
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
 def configure_logs(level: str, form: str) -> None:
     """Has structlog write to stderr from `level` on, in lines that are `human` or `json`."""
     import structlog  # noqa: PLC0415 - 0.2 s that `--help` needn't pay
@@ -103,8 +128,8 @@ def configure_logs(level: str, form: str) -> None:
             *last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", LossyStream(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     # libp2p and its parts log through the standard library, root logger included: hundreds of lines per connection.
-    logging.basicConfig(stream=sys.stderr, level=logging.CRITICAL)
+    logging.basicConfig(stream=LossyStream(sys.stderr), level=logging.CRITICAL)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import Final
 
 import click
 
@@ -11,7 +13,7 @@ from aqua_compat.cli.aqua import aqua
 from aqua_compat.cli.call import call, services
 from aqua_compat.cli.data import data
 from aqua_compat.cli.demo import demo
-from aqua_compat.cli.failures import root_of, tell
+from aqua_compat.cli.failures import Failure, root_of, tell
 from aqua_compat.cli.keys import key
 from aqua_compat.cli.node import node
 from aqua_compat.cli.peers import peers
@@ -19,8 +21,14 @@ from aqua_compat.cli.resolve import resolve
 from aqua_compat.cli.resource import resource
 from aqua_compat.cli.run import run
 from aqua_compat.cli.service import service
+from aqua_compat.cli.signals import end_cleanly_from_now_on
 from aqua_compat.cli.upkeep import upkeep
 from aqua_compat.cli.watch import watch
+
+_SPARE_MEMORY: Final = 32 * 2**20
+"""Bytes that a process has left which doesn't fail for want of memory: four stacks of threads."""
+TERMINATED: Final = 128 + signal.SIGTERM
+"""The exit code of a command that was told to end."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -36,8 +44,35 @@ for command in (demo, node, resource, service, resolve, watch, call, services, p
     cli.add_command(command)
 
 
+def _open_closed_streams() -> None:
+    """Where stdin, stdout or stderr is closed, what this process opens first, a database say, would take its place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
+
+
+def _end_for_want_of_memory() -> None:
+    """Ends this process with one line, if that is why it failed: without memory anything fails, by errors of all kinds,
+    since no thread starts and no library loads."""
+    try:
+        bytearray(_SPARE_MEMORY)
+    except MemoryError:
+        os.write(2, b"error: this process has no memory left; give it more, or lower what it may keep\n")
+        os._exit(1)  # what a clean end needs isn't there either
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Run the command line; exit code 0 on success only, 1 when the operation failed, 2 for wrong usage."""
+    _open_closed_streams()
+    end_cleanly_from_now_on(0 if "node" in sys.argv[1:2] else TERMINATED)
     try:
         code = cli.main(prog_name="aqua-registry", standalone_mode=False)
         sys.stdout.flush()
@@ -48,10 +83,19 @@ def main() -> None:
         tell(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # as in `... | head`: nobody reads on, and closing stdout must not complain again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        # Known ones were told before: this is what the output itself came to.
+        _discard_output()
+        tell(Failure(f"can't write the output: {error.strerror or error}"))
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort, BaseExceptionGroup) as error:
         if not isinstance(root_of(error), (KeyboardInterrupt, click.Abort)):
+            _end_for_want_of_memory()
             raise
         sys.exit(130)
+    except Exception:
+        _end_for_want_of_memory()
+        raise
     sys.exit(code if isinstance(code, int) else 0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +18,7 @@ import click
 from aqua_compat.cli.failures import Failure, Misuse, root_of
 from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.logs import configure_logs, logging_options
-from aqua_compat.cli.signals import until_signalled
+from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 
 if TYPE_CHECKING:
     import structlog
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Serve unmodified Aqua clients too; see `aqua-registry aqua install`. They need a WebSocket address.",
 )
+@click.option("--tied", is_flag=True, hidden=True, help="End when stdin does: with whoever started this node.")
 @logging_options("info")
 def node(
     listen: tuple[str, ...],
@@ -67,13 +71,14 @@ def node(
     data_dir: Path | None,
     config: Path | None,
     aqua: bool,
+    tied: bool,
     log_level: str,
     log_format: str,
 ) -> None:
     """Run a node of the network.
 
     Prints each of its full addresses on a line, then `ready` when it has joined and takes writes. Ends with exit code
-    0 on SIGINT or SIGTERM.
+    0 on SIGINT, SIGTERM or SIGHUP.
 
     \b
     Start a network:  aqua-registry node --listen /ip4/127.0.0.1/tcp/7000
@@ -84,6 +89,8 @@ def node(
     from aqua_compat.cli.config import load_settings, unknown_variables
 
     configure_logs(log_level, log_format)
+    with suppress(OSError, ValueError):  # no stderr to speak of
+        faulthandler.enable()  # no library's fault ends a node without a word
     flags: dict[tuple[str, ...], object] = {
         ("overlay", name): value
         for name, value in (("listen", listen), ("announce", announce), ("bootstrap", bootstrap))
@@ -99,11 +106,26 @@ def node(
     def tell(came: signal.Signals) -> None:
         _log().info("stopping", signal=came.name)
 
-    serve = partial(until_signalled, partial(_serve, settings, folder), signal.SIGINT, signal.SIGTERM, tell=tell)
+    run = partial(_serve, settings, folder)
+    serve = partial(until_signalled, partial(_tied, run) if tied else run, *ENDING, tell=tell)
     try:
         trio.run(serve)
     except Exception as error:  # known ones become one line on stderr, others go on
         raise _explained(root_of(error), folder) from error
+
+
+async def _tied(run: Callable[[], Awaitable[None]]) -> None:
+    import trio
+
+    async with trio.open_nursery() as nursery:
+
+        async def end_with_stdin() -> None:
+            await until_stdin_ends()
+            _log().info("stopping", cause="whoever started this node has ended")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(end_with_stdin)
+        await run()
 
 
 async def _serve(settings: Settings, data_dir: Path) -> None:
@@ -158,3 +180,5 @@ def _print(line: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever started the node doesn't listen any more; it runs on
         pass
+    except OSError as error:
+        _log().warning("this node's addresses can't be printed; it runs on", reason=error.strerror)

@@ -56,11 +56,15 @@ class NodeProcess:
         data_dir: Path,
         log_file: Path,
         open_process: Callable[..., Awaitable[RunningProcess]] = trio.lowlevel.open_process,
+        *,
+        tied: bool = False,
     ) -> None:
+        """`tied`: it ends when this process does, however that ends."""
         self.data_dir = data_dir
         self.log_file = log_file
         self.addresses: list[str] = []
         self._open_process = open_process
+        self._tied = tied
         self._process: RunningProcess | None = None
 
     @property
@@ -86,9 +90,14 @@ class NodeProcess:
     async def start(self, *flags: str, timeout: float = 20.0) -> None:
         """Start the process and wait for `ready`. Raises NodeFailed, and leaves no process then."""
         command = [sys.executable, "-m", "aqua_compat", "node", "--data-dir", str(self.data_dir), *flags]
+        command += ["--tied"] if self._tied else []
         with self.log_file.open("ab") as log:
             self._process = await self._open_process(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.PIPE if self._tied else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
             )
         lines: list[str] = []
         try:

@@ -1,9 +1,41 @@
-"""Ending by Ctrl-C or by a service manager."""
+"""Ending by Ctrl-C, by a service manager, with the terminal, or with whoever started this process."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Final, NoReturn
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a node cleanly."""
+
+
+def end_cleanly_from_now_on(code: int) -> None:
+    """Has SIGTERM and SIGHUP end this process with an exit code, until something else takes them: while a command still
+    loads, the first of them would kill it as if it had crashed."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - as `signal` calls it
+        sys.exit(code)
+
+    for number in heeded(signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+
+
+def heeded(*signals: signal.Signals) -> list[signal.Signals]:
+    """Those of some signals that whoever started this process didn't have it ignore, as `nohup` does."""
+    return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+async def until_stdin_ends() -> None:
+    """Waits until nobody holds the other end of stdin any more: whoever started this process has ended, however."""
+    import trio  # noqa: PLC0415 - `--help` is to answer at once
+
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
+        while await stream.receive_some(4096):
+            pass
 
 
 async def until_signalled(
@@ -28,7 +60,7 @@ async def until_signalled(
             await act()
             nursery.cancel_scope.cancel()
 
-        with trio.open_signal_receiver(*signals) as arriving:
+        with trio.open_signal_receiver(*heeded(*signals)) as arriving:
             nursery.start_soon(run)
             came = signal.Signals(await anext(arriving))
         if tell is not None:

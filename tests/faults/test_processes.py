@@ -1,0 +1,177 @@
+"""Nodes whose process is ill off: no room for logs, no terminal, no memory, told to end before they began."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from tests.end_to_end.network import command, environment_of, eventually, first_line, launched
+
+# ruff: noqa: ASYNC230, ASYNC240 - /dev and /proc are no disks
+
+NODE = (sys.executable, "-m", "aqua_compat", "node", "--data-dir")
+
+
+@asynccontextmanager
+async def started(*arguments: str, home: Path, **options: object) -> AsyncIterator[trio.Process]:
+    """A process of its own, with what nobody forks: limits, closed descriptors."""
+    process = await trio.lowlevel.open_process(list(arguments), env=environment_of(home), **options)  # type: ignore[arg-type]
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def ended(process: trio.Process) -> int:
+    with trio.fail_after(30):
+        return await process.wait()
+
+
+@pytest.mark.parametrize("full", ["stdout", "stderr"])
+async def test_a_node_goes_on_when_what_it_prints_or_logs_to_is_full(full: str, tmp_path: Path) -> None:
+    folder, other = tmp_path / "node", "stderr" if full == "stdout" else "stdout"
+    with Path("/dev/full").open("wb") as nowhere:
+        streams = {full: nowhere, other: subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        async with started(*NODE, str(folder), home=tmp_path, **streams) as process:
+            told = process.stdout or process.stderr
+            assert told is not None
+            said = b""
+            with trio.fail_after(60):
+                while b"ready" not in said:
+                    piece = await told.receive_some(4096)
+                    assert piece, said
+                    said += piece
+            process.send_signal(signal.SIGTERM)
+            async for piece in told:
+                said += piece
+            assert await ended(process) == 0
+    if full == "stdout":
+        assert b"can't be printed" in said
+        assert b"Traceback" not in said
+
+
+async def test_a_node_without_any_stream_keeps_them_off_its_files(tmp_path: Path) -> None:
+    script = f'exec "{sys.executable}" -m aqua_compat node --data-dir "{tmp_path}/node" <&- >&- 2>&-'
+    async with started("/bin/sh", "-c", script, home=tmp_path) as process:
+        database = str(tmp_path / "node" / "registry.sqlite")
+
+        async def opened() -> dict[int, str]:
+            await trio.lowlevel.checkpoint()
+            return {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()}
+
+        found = await eventually(opened, lambda files: database in files.values(), timeout=60)
+        assert [found[number] for number in range(3)] == ["/dev/null"] * 3
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+
+
+async def test_a_node_whose_terminal_closes_says_so_and_ends_cleanly_but_under_nohup_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with launched(*NODE, str(tmp_path / "node"), home=tmp_path, log=log) as process:
+        while await first_line(process) != "ready":
+            pass
+        process.send_signal(signal.SIGHUP)
+        with trio.fail_after(30):
+            assert await process.wait() == 0
+    assert "signal=SIGHUP" in await trio.Path(log).read_text()
+
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    async with started("nohup", *NODE, str(tmp_path / "other"), home=tmp_path, **streams) as process:
+        while await first_line(process) != "ready":
+            pass
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+
+
+async def test_a_node_that_is_told_to_end_while_it_starts_ends_cleanly(tmp_path: Path) -> None:
+    """However far it came: the signal comes as soon as Python has the first of our modules open."""
+    for number in range(4):
+        async with started(*NODE, str(tmp_path / str(number)), home=tmp_path, stdout=subprocess.DEVNULL) as process:
+
+            async def is_loading(process_id: int = process.pid) -> bool:
+                await trio.lowlevel.checkpoint()
+                caught = Path(f"/proc/{process_id}/status").read_text().split("SigCgt:")[1].split()[0]
+                return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+            await eventually(is_loading, bool, timeout=60)
+            await trio.sleep(0.15 * number)  # nothing tells how far it is
+            process.send_signal(signal.SIGTERM)
+            assert await ended(process) == 0
+
+
+@pytest.mark.parametrize("megabytes", [80, 110, 125])
+async def test_without_memory_a_node_ends_with_one_line(megabytes: int, tmp_path: Path) -> None:
+    limit = megabytes * 2**20
+    process = await trio.run_process(
+        [*NODE, str(tmp_path / "node")],
+        env=environment_of(tmp_path),
+        capture_stderr=True,
+        check=False,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_AS, (limit, limit)),
+    )
+    lines = process.stderr.decode().splitlines()
+    assert process.returncode == 1, lines
+    assert lines[-1] == "error: this process has no memory left; give it more, or lower what it may keep"
+
+
+async def test_output_that_cant_be_written_is_an_error_on_one_line(tmp_path: Path) -> None:
+    await command("key", "new", home=tmp_path)
+    with Path("/dev/full").open("wb") as full:
+        process = await trio.run_process(
+            [sys.executable, "-m", "aqua_compat", "key", "show"],
+            env=environment_of(tmp_path),
+            stdout=full,
+            capture_stderr=True,
+            check=False,
+        )
+    assert process.returncode == 1
+    assert process.stderr == b"error: can't write the output: No space left on device\n"
+
+
+async def test_the_demos_nodes_end_with_the_demo_however_it_ends(tmp_path: Path) -> None:
+    async with launched(
+        *(sys.executable, "-m", "aqua_compat", "demo"), home=tmp_path, log=tmp_path / "log", TMPDIR=str(tmp_path)
+    ) as process:
+
+        async def nodes() -> list[psutil.Process]:
+            await trio.lowlevel.checkpoint()
+            return [each for each in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(each.info["cmdline"])]
+
+        await eventually(nodes, lambda running: len(running) >= 3, timeout=60)
+        process.kill()
+        await eventually(nodes, lambda running: not running, timeout=60)
+
+
+async def test_a_nodes_database_is_verified_while_it_runs(tmp_path: Path) -> None:
+    async with launched(*NODE, str(tmp_path / "node"), home=tmp_path, log=tmp_path / "log") as process:
+        address = await first_line(process)
+        created = await command("resource", "create", "checked", "--relay", address, home=tmp_path)
+        assert created.code == 0
+        checked = await command("data", "check", str(tmp_path / "node"), home=tmp_path)
+        assert (checked.code, checked.err) == (0, "")
+        assert "1 keys, 0 records" in checked.out
+        process.send_signal(signal.SIGTERM)  # writes its journal back
+        with trio.fail_after(30):
+            await process.wait()
+    with (tmp_path / "node" / "registry.sqlite").open("r+b") as file:
+        file.seek(5 * 4096)
+        file.write(bytes(3 * 4096))
+    checked = await command("data", "check", str(tmp_path / "node"), home=tmp_path)
+    assert (checked.code, "restore a copy" in checked.err) == (1, True)
+    refused = await command("node", "--data-dir", str(tmp_path / "node"), home=tmp_path)
+    assert refused.code == 1
+    assert "is damaged" in refused.err
+    assert refused.err.count("\n") == 1
