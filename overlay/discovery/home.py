@@ -73,9 +73,12 @@ class Home:
         """The bucket of another's position."""
         return (position ^ self.own).bit_length() - 1
 
-    def note_confirmed(self, member: str, now: float) -> None:
-        """`member` told whom it knows near our position, and all of them are linked or couldn't be reached."""
-        self._confirmed[member] = now, self.height
+    def note_confirmed(self, member: str, now: float, height: int) -> None:
+        """`member` told whom it knows near our position, and all of them are linked or couldn't be reached.
+
+        `height`: of the home, when whoever told of it began to be asked.
+        """
+        self._confirmed[member] = now, height
 
     def note_bucket(self, bucket: int, found: int, now: float) -> None:
         """A lookup in a bucket outside of the home asked for H members and got `found`."""
@@ -145,10 +148,18 @@ class Home:
 
     def is_confirmed(self, now: float) -> bool:
         """Rule 5; for a home that has grown since, as members left, what was confirmed before says nothing."""
+        return self.confirmed_height(now) == self.height
+
+    def confirmed_height(self, now: float) -> int:
+        """Bits of the subtree around us that may be claimed to be known completely: the home, or what it was before it
+        grew; 0 when nothing is confirmed."""
         near = self.confirmers()
         confirmed = [self._confirmed[member] for member in near if member in self._confirmed]
-        good = sum(now - since <= CONFIRMED_FOR and height >= self.height for since, height in confirmed)
-        return good >= min(ENOUGH_CONFIRMERS, len(near))
+        heights = sorted(height for since, height in confirmed if now - since <= CONFIRMED_FOR)
+        needed = min(ENOUGH_CONFIRMERS, len(near))
+        if len(heights) < needed:
+            return 0
+        return min(self.height, heights[-needed]) if needed else self.height
 
     def nearest_members(self, count: int) -> list[str]:
         """The members nearest to our own position, nearest first."""

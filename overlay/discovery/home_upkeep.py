@@ -2,8 +2,8 @@
 
 1. A *pass* asks those who confirm the home (`overlay.discovery.home`, rule 5) whom they know around them, and then, of
    the home's members, those who live in no part that somebody told: all of the home is told by members who live there
-   and know their own homes. All whom they name that belong into the home, or into a thin bucket, are linked. The pass
-   begins anew while somebody new was found; then those who answered have confirmed the home.
+   and whose own homes are confirmed. All whom they name that belong into the home, or into a thin bucket, are linked.
+   The pass begins anew while somebody new was found; then those who answered have confirmed the home.
 2. A member that was alone looks its own position up first: whoever one joins through may be far away.
 3. A pass is made at once when the home isn't confirmed, as after joining, and after the loss of a neighbour's link; and
    again 2 seconds after such a one and after any that found somebody new: who came at the same time knew us as little
@@ -163,11 +163,12 @@ class HomeUpkeep:
         self._differing.clear()
         near = self._home.confirmers()
         self._turn += 1
+        height = self._home.height
         chosen = {*differing, near[self._turn % len(near)], self._random.choice(self._kept())} if near else set()
         found, answered = await self._ask(sorted(chosen), [])
         if not found:
             for member in answered:
-                self._home.note_confirmed(member, trio.current_time())
+                self._home.note_confirmed(member, trio.current_time(), height)
         await self._refresh_buckets()
         return found
 
@@ -194,7 +195,7 @@ class HomeUpkeep:
         covered: list[tuple[int, int]] = []
         asked: set[str] = set()
         answered: set[str] = set()
-        found = 0
+        found, height = 0, self._home.height  # which grows when members leave meanwhile
         to_ask = self._home.confirmers()
         while to_ask and len(asked) < MOST_ASKED:
             asked.update(to_ask)
@@ -206,7 +207,7 @@ class HomeUpkeep:
             to_ask = self._random.sample(rest, min(len(asked), len(rest)))  # more each time: many may not answer
         if not found:
             for member in answered:
-                self._home.note_confirmed(member, trio.current_time())
+                self._home.note_confirmed(member, trio.current_time(), height)
         return found
 
     async def _ask(self, members: Iterable[str], covered: list[tuple[int, int]]) -> tuple[int, set[str]]:

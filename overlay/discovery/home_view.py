@@ -2,8 +2,10 @@
 
 1. Whoever asks names an aligned subtree around the member that it asks, and the digest of those whom it knows in it.
    An equal view is answered with a word; a different one with all who are known there, the nearest first.
-2. The answer tells how high the answerer's home is: of that much around itself it knows everybody. So whoever asks
-   sees which part of its own home the answer covers, and asks others about the rest (`uncovered`).
+2. The answer tells of how much around itself the answerer knows everybody: of its home, as far as that is confirmed.
+   So whoever asks sees which part of its own home the answer covers, and asks others about the rest (`uncovered`). A
+   home that has just grown, as members died, covers what it was before: those who widen theirs together would else
+   confirm to each other that nobody is missing, without one having asked those who live there.
 3. Whoever is asked with another view is told of its difference, too: it may be the one who lacks somebody.
 """
 
@@ -11,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import msgspec
+import trio
 from msgspec import Meta, Struct
 
 from overlay.discovery.home import MOST_HOME, Home
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
 from overlay.discovery.recursive import KnownMember
 from overlay.errors import Refusal
-from overlay.rpc.links import Links
 
 METHOD: Final = "overlay/home"
 DIGEST_BYTES: Final = 8
@@ -39,7 +41,7 @@ class _Question(Struct, frozen=True, array_like=True):
 
 
 class _Answer(Struct, frozen=True, array_like=True):
-    """`members`: none when the views are equal."""
+    """`height`: of the subtree that the answerer knows completely. `members`: none when the views are equal."""
 
     height: Annotated[int, Meta(ge=0, le=POSITION_BITS)]
     is_equal: bool
@@ -47,11 +49,22 @@ class _Answer(Struct, frozen=True, array_like=True):
 
 
 class HomeView(Struct, frozen=True):
-    """What a member said: how high its home is, and whom it knows, unless that is whom we know."""
+    """What a member said: how high the subtree around it is that it knows completely, and whom it knows, unless that is
+    whom we know."""
 
     height: int
     is_equal: bool
     names: tuple[str, ...]
+
+
+class Calling(Protocol):
+    """What views need of the links over which they are told: satisfied by `overlay.rpc.links.Links`."""
+
+    peer_id: str
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Call a method of a peer. Raises `CallFailed`."""
+        ...
 
 
 class HomeViews:
@@ -59,7 +72,7 @@ class HomeViews:
 
     def __init__(
         self,
-        links: Links,
+        links: Calling,
         home: Home,
         described: Callable[[str], KnownMember],
         learn: Callable[[KnownMember], bool],
@@ -97,13 +110,13 @@ class HomeViews:
         except msgspec.ValidationError as error:
             raise Refusal("malformed", str(error)) from error
         around = int.from_bytes(question.around, "big")
-        known = self._known(around, question.height)
+        known, height = self._known(around, question.height), self._home.confirmed_height(trio.current_time())
         if digest_of(known) == question.digest:
-            return [self._home.height, True, []]
+            return [height, True, []]
         self._on_difference(caller)
         nearest = sorted(known, key=lambda name: known[name] ^ around)[:MOST_HOME]
         described = [self._described(name) for name in nearest if name != caller]
-        return [self._home.height, False, [[member.peer_id, list(member.addresses)] for member in described]]
+        return [height, False, [[member.peer_id, list(member.addresses)] for member in described]]
 
     def _known(self, around: int, height: int) -> dict[str, int]:
         known = self._home.inside(around, height)

@@ -56,6 +56,7 @@ MAX_CALLERS: Final = 256
 MAX_AWAITED_RANGES: Final = 64  # of one caller
 YIELD_AFTER: Final = 16  # resources after which other tasks get their turn
 EPOCH: Final = 60  # seconds: trees leave out what is too old at a whole minute of the clock, which both ends name alike
+TOLD_BY: Final = 3  # members nearest to a peer that tell it so when they have nothing to compare with it
 TERMS: Final = 3  # times that a peer may say what else it compares by
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -95,6 +96,7 @@ class AntiEntropy:
         self._trees = Trees(store, self.refusals)
         self._awaited: LRUCache[str, set[str]] = LRUCache(MAX_CALLERS)
         self._awaited_ranges: LRUCache[str, list[Ranges]] = LRUCache(MAX_CALLERS)
+        self._begun: LRUCache[str, None] = LRUCache(MAX_CALLERS)  # comparisons whose end the peer wasn't told of
         self.counters = ComparisonCounters()
         network.serve(COMPARE_RANGES, self._serve_ranges)
         network.serve(COMPARE, self._serve_compare)
@@ -113,15 +115,17 @@ class AntiEntropy:
             tree = await self._trees.build(peer_id, ranges, horizon)
             if not tree.key_ids:
                 if last:
-                    await self._send(peer_id, [], last=True)
+                    await self._tell_end(peer_id)
                 return Compared([], unwanted)
             body = RangesBody(epoch, told, packed(ranges), tree.hashes.digest(), (), last)
             answer = await self._ask_ranges(peer_id, body)
             if answer.horizon is None and answer.ranges is None:
                 self.counters.resources += len(tree.key_ids)
                 differing = [] if answer.same else await self._descend(peer_id, body, tree, answer)
-                if last and not (answer.same or differing):
-                    await self._send(peer_id, [], last=True)
+                if last and answer.same:
+                    self._begun.pop(peer_id, None)
+                elif last and not differing:
+                    await self._tell_end(peer_id)
                 return Compared(differing, unwanted)
             if answer.horizon is not None:
                 told = horizon = horizon.stricter(answer.horizon)
@@ -166,8 +170,14 @@ class AntiEntropy:
             del left[:compared]
             await self._send(peer_id, items, last=last and not left)
         if last and not key_ids:
-            await self._send(peer_id, [], last=True)
+            await self._tell_end(peer_id)
         return unwanted
+
+    async def _tell_end(self, peer_id: str) -> None:
+        """Tells a peer that this is all, with nothing more to send. Where nothing was compared either, those nearest to
+        the peer tell it: it only waits for one word to count as caught up."""
+        if peer_id in self._begun or self.view.rank_near(peer_id) < TOLD_BY:
+            await self._send(peer_id, [], last=True)
 
     async def _missing(self, peer_id: str, key_ids: Sequence[str], unwanted: list[str]) -> tuple[list[Item], int]:
         """Asks a peer what it has of the first of these; returns what it lacks, and how many were compared."""
@@ -216,6 +226,8 @@ class AntiEntropy:
             batch = items[start:end]
             body = ReplicateBody(PutBody.of(batch).items, last=last and end == len(items))
             errors = parse(await self._call(peer_id, REPLICATE, build(body)), PutAnswer).errors
+            if body.last:
+                self._begun.pop(peer_id, None)
             for item, error in zip(batch, errors, strict=False):
                 if error and not (error.kind.is_temporary or error.code == Code.NOT_RESPONSIBLE):
                     self.refusals.remember(peer_id, item.key_id, item.state or item.key_or_tombstone)
@@ -234,6 +246,8 @@ class AntiEntropy:
             start = end
 
     async def _call(self, peer_id: str, method: str, body: object) -> object:
+        if method != REPLICATE:
+            self._begun[peer_id] = None
         answer = await self._network.call(peer_id, method, body, timeout=CALL_TIMEOUT)
         self.counters.messages += 2
         self.counters.bytes += size_of(body) + size_of(answer)

@@ -49,6 +49,12 @@ class RangeView:
         """The positions of these peers, and of ourselves, in order of the ids."""
         return {peer_id: peer_position(peer_id) for peer_id in sorted({self._network.peer_id, *peer_ids})}
 
+    def rank_near(self, peer_id: str) -> int:
+        """How many neighbours are nearer to a peer than we are, that peer left out."""
+        at = peer_position(peer_id)
+        others = (peer_position(neighbour) for neighbour in self._network.neighbours() if neighbour != peer_id)
+        return sum(position ^ at < self.own ^ at for position in others)
+
     def shared_with(self, peer_id: str) -> Ranges:
         """What both this node and a neighbour keep."""
         self._refresh()

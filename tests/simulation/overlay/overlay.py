@@ -110,7 +110,7 @@ class Overlay:
                 member.contacts.update(contacts)
                 member.far_links.update([contact for contact in contacts if contact not in self.gone][:FAR_LINKS])
         for nearest in home.confirmers():
-            home.note_confirmed(nearest, 0.0)
+            home.note_confirmed(nearest, 0.0, home.height)
         return member
 
     def _thin(self, member: Member) -> list[int]:

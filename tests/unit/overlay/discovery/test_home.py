@@ -138,7 +138,7 @@ def test_a_home_that_grew_because_members_left_has_to_be_confirmed_again() -> No
     for position in (*range(1, HOME_SIZE), 1 << 250):
         home.add(str(position), position)
     for position in (1, 2, 3):
-        home.note_confirmed(str(position), 0.0)
+        home.note_confirmed(str(position), 0.0, home.height)
     assert home.is_confirmed(1.0)
     home.remove(str(HOME_SIZE - 1), HOME_SIZE - 1)
     assert home.height == 251
@@ -147,15 +147,35 @@ def test_a_home_that_grew_because_members_left_has_to_be_confirmed_again() -> No
     assert home.height < 251
 
 
+def test_a_home_that_grew_still_claims_what_was_confirmed_before() -> None:
+    home = Home(0)
+    for number in range(1, 64):
+        home.add(str(number), number << 250)
+    for name in home.confirmers():
+        home.note_confirmed(name, 0.0, home.height)
+    assert home.confirmed_height(1.0) == home.height == 255
+    for number in range(HOME_SIZE - 1, 32):
+        home.remove(str(number), number << 250)
+    assert home.height == POSITION_BITS
+    assert home.confirmed_height(1.0) == 255
+    first, second, _ = home.confirmers()
+    home.note_confirmed(first, 1.0, home.height)
+    assert home.confirmed_height(1.0) == 255, "one member's word isn't enough"
+    home.note_confirmed(second, 1.0, home.height)
+    assert home.confirmed_height(1.0) == POSITION_BITS
+    assert home.confirmed_height(CONFIRMED_FOR + 1.1) == 0
+
+
 def test_exactness_is_claimed_while_two_of_the_three_nearest_confirmed_the_home_lately() -> None:
     home = Home(0)
     assert home.is_confirmed(0.0), "alone, there is nobody who could"
     for number in (1, 2, 3, 4):
         home.add(str(number), number)
-    home.note_confirmed("1", 0.0)
-    home.note_confirmed("4", 0.0)
+    home.note_confirmed("1", 0.0, POSITION_BITS)
+    home.note_confirmed("4", 0.0, POSITION_BITS)
     assert not home.is_confirmed(0.0), "the fourth isn't asked"
-    home.note_confirmed("3", 10.0)
+    assert home.confirmed_height(0.0) == 0
+    home.note_confirmed("3", 10.0, POSITION_BITS)
     assert home.is_confirmed(CONFIRMED_FOR)
     assert not home.is_confirmed(CONFIRMED_FOR + 1)
     home.remove("3", 3)

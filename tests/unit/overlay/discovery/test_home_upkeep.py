@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import trio
 import trio.testing
 
@@ -13,6 +14,7 @@ from overlay.discovery.home_view import HomeView
 from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position
 from overlay.discovery.size_estimate import SizeEstimate
 from overlay.identity import Identity
+from tests.unit.overlay.discovery.home_world import HomeWorld
 
 IDS = [Identity.from_seed(number.to_bytes(32, "big")).peer_id for number in range(1, 161)]
 OWN, *OTHERS = IDS
@@ -67,3 +69,54 @@ async def test_a_thin_bucket_that_has_filled_is_not_kept_for_an_hour(autojump_cl
     await upkeep.run_once()
     assert not home.keeps_bucket(FARTHEST)
     assert sum(map(upkeep.is_far_link, FAR)) == 2
+
+
+async def homes_lack_after_deaths(members: int, deaths: int, seed: int) -> dict[str, set[str]]:
+    """Per survivor whom it misses ten seconds after so many of the members died at once."""
+    randomness = random.Random(seed)
+    async with trio.open_nursery() as nursery:
+        world = HomeWorld(nursery, randomness)
+        world.settle(randomness.sample(IDS, members))
+        await trio.sleep(10)
+        assert world.lacking() == {}
+        world.kill(randomness.sample(sorted(world.residents), deaths))
+        await trio.sleep(10)
+        lacking = world.lacking()
+        nursery.cancel_scope.cancel()
+    return lacking
+
+
+@pytest.mark.parametrize(("members", "deaths"), [(64, 12), (100, 60)])
+async def test_homes_that_widen_together_miss_nobody(
+    members: int, deaths: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert await homes_lack_after_deaths(members, deaths, seed=1) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(300))
+async def test_homes_that_widen_together_hundreds_of_times_miss_nobody(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert await homes_lack_after_deaths(64, 12, seed) == {}
+
+
+async def test_a_home_that_has_just_widened_covers_no_more_than_it_was_confirmed_to_know(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        world = HomeWorld(nursery, random.Random(1))
+        world.settle([OWN, *NEAR[:30], *FAR[:30]])
+        await trio.sleep(10)
+        asker, fellow = world.residents[OWN], world.residents[NEAR[0]]
+        before = await asker.views.ask(NEAR[0], fellow.home.own, POSITION_BITS)
+        assert before.height == fellow.home.height < POSITION_BITS
+        world.kill(NEAR[10:30])
+        with trio.fail_after(1):
+            while fellow.home.height < POSITION_BITS:
+                await world.pass_time()
+        fellow.stop.cancel()  # it widened, and doesn't get to ask those who live there
+        after = await asker.views.ask(NEAR[0], fellow.home.own, POSITION_BITS)
+        assert after.height <= before.height
+        nursery.cancel_scope.cancel()

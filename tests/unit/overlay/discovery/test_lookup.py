@@ -153,8 +153,6 @@ async def assert_all_is_found(crowd: Crowd, draw: random.Random) -> None:
             assert is_responsible == (peer.peer_id in truly_nearest)
 
 
-# Slow, and fails in one run of ten: after a mass death homes that widen may miss a member that needs none of them.
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("size", [64])
 async def test_all_is_found_in_larger_networks_also_after_joins_and_departures(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from overlay.discovery.keyspace import nearest, resource_position
+from overlay.discovery.keyspace import nearest, peer_position, resource_position
 from overlay.errors import CallRefused
 from registry.codes import Code
 from registry.model.delta import Orders, delta
@@ -18,6 +18,7 @@ from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.protocol.messages import READ, Item, ReadBody, StatePage, build, parse
 from registry.replica.catch_up import CATCH_UP, CatchUp
+from registry.replication.anti_entropy import TOLD_BY
 from registry.replication.messages import COMPARE, REPLICATE, CompareAnswer, CompareBody, ReplicateBody, Summary
 from registry.settings import NodeSettings, RegistrySettings
 from tests.simulation.world import START, World, WorldNode
@@ -114,6 +115,24 @@ async def test_a_node_counts_once_it_was_compared_with_and_not_before(autojump_c
         )
         assert page.caught_up
         assert 0 < trio.current_time() - before <= CATCH_UP, "the answer waited for a comparison"
+
+
+async def test_of_those_with_nothing_to_compare_the_three_nearest_tell_a_newcomer_so(
+    autojump_clock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, 12) as made:
+        before = len(made.network.calls)
+        newcomer = await made.add()
+        joined = trio.current_time()
+        assert newcomer.parts is not None
+        assert await newcomer.parts.replica.catch_up.wait()
+        assert trio.current_time() - joined < CATCH_UP, "it was told"
+        await trio.sleep(CATCH_UP + 8)
+        words = {(source, target) for source, target, method in made.network.calls[before:] if method == REPLICATE}
+        peers = {node.peer_id for node in made.up()}
+        near = {peer: nearest(peer_position(peer), peers - {peer}, TOLD_BY) for peer in peers}
+        here = newcomer.peer_id
+        assert words == {(peer, here) for peer in near[here]} | {(here, peer) for peer in peers if here in near[peer]}
 
 
 async def test_nodes_that_all_start_at_once_dont_wait_for_each_other(autojump_clock, tmp_path: Path) -> None:
