@@ -26,6 +26,7 @@ MAX_DEPTH: Final = 32
 """How deeply lists and maps may be nested."""
 
 _LARGE: Final = 16_384  # bytes, from which on what is decoded may be so many items that collecting garbage matters
+_LONGEST_SHORT: Final = 257  # bytes of the longest item of a run
 _LONGEST_REASON: Final = 200  # characters: cbor2 tells a key that is there twice, whatever its length
 
 
@@ -41,8 +42,9 @@ def decode(encoded: bytes, *, max_bytes: int | None = None) -> object:
     """
     if max_bytes is not None and len(encoded) > max_bytes:
         raise DecodeError(f"has {len(encoded)} bytes, more than {max_bytes}")
-    if _run(encoded, 0).end() != len(encoded):  # most frames are one run, and right
-        check_items(encoded)
+    at = _run(encoded, 0).end()
+    if at != len(encoded):  # most frames are one run, and right
+        _check(encoded, at)
     if len(encoded) > _LARGE:
         with gc_paused():
             return _build(encoded)
@@ -58,17 +60,20 @@ def _build(encoded: bytes) -> object:
 
 def check_items(encoded: bytes) -> None:
     """Check every item's kind, and how many there are; builds nothing. Raises `DecodeError`."""
-    start, at, end = 0, 0, len(encoded)
-    most = 0  # items so far at most: each takes a byte
+    _check(encoded, _run(encoded, 0).end())
+
+
+def _check(encoded: bytes, at: int) -> None:
+    """`check_items`; `at`: where the first run ends."""
+    start, end = 0, len(encoded)
+    most = at  # items so far at most: each takes a byte
     while at < end:
-        start, at = at, _run(encoded, at).end()
-        most += at - start
-        if at < end:
-            size = _LENGTH_BYTES.get(encoded[at])
-            if size is None:
-                raise DecodeError(_refusal(encoded, start, at))
-            at += 1 + size + int.from_bytes(encoded[at + 1 : at + 1 + size], "big")
-            most += 1
+        size = _LENGTH_BYTES.get(encoded[at])
+        if size is None:
+            raise DecodeError(_refusal(encoded, start, at))
+        start = at + 1 + size + int.from_bytes(encoded[at + 1 : at + 1 + size], "big")
+        at = _run(encoded, start).end() if start < end else start
+        most += 1 + at - start
     if at > end:
         raise DecodeError("isn't CBOR as we use it: it ends too early")
     if most > MAX_ITEMS and start > 0:  # else it was one run, and those are bounded
@@ -76,23 +81,22 @@ def check_items(encoded: bytes) -> None:
 
 
 def _refusal(encoded: bytes, start: int, at: int) -> str:
-    if at - start >= MAX_ITEMS and _run(encoded, at).end() > at:
+    if at - start >= MAX_ITEMS and _run(encoded[at : at + _LONGEST_SHORT], 0).end():  # another one would be right
         return f"has more than {MAX_ITEMS} items"
     return f"isn't CBOR as we use it: byte {at}, 0x{encoded[at]:02x}, begins what isn't allowed or ends too early"
 
 
 def _count(encoded: bytes) -> None:
     """Count the items one by one. Raises `DecodeError`; `encoded` has been checked otherwise."""
-    at, end, counted = 0, len(encoded), 0
-    while at < end:
-        first = encoded[at]
-        at += _SIZES[first]
-        size = _LENGTH_BYTES_OF_STRINGS.get(first)
-        if size is not None:
-            at += int.from_bytes(encoded[at - size : at], "big")
-        counted += 1
-        if counted > MAX_ITEMS:
-            raise DecodeError(f"has more than {MAX_ITEMS} items")
+    at, end, left, heads = 0, len(encoded), MAX_ITEMS, _HEADS
+    while at < end and left:
+        size, length = heads[encoded[at]]
+        at += size
+        if length:
+            at += int.from_bytes(encoded[at - length : at], "big")
+        left -= 1
+    if at < end:
+        raise DecodeError(f"has more than {MAX_ITEMS} items")
 
 
 # An item's first byte: its kind in the upper 3 bits; in the lower 5 its value or length, or in how many bytes those
@@ -121,6 +125,8 @@ def _fixed_sizes() -> Iterator[tuple[int, int]]:
 
 
 _SIZES: Final = dict(_fixed_sizes())
+_HEADS: Final = [(_SIZES.get(first, 1), _LENGTH_BYTES_OF_STRINGS.get(first, 0)) for first in range(256)]
+"""By first byte: its item's bytes without what its length counts, and how many of them are that length."""
 
 
 def _any_of(firsts: Iterable[int]) -> bytes:

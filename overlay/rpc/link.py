@@ -38,6 +38,8 @@ from overlay.settings import CallLimits
 from overlay.tasks import Broadcast
 
 _READ_BYTES: Final = 64 * 1024
+_FRAMES_AT_ONCE: Final = 64  # after which others get their turn: 64 KiB hold 10,000 of the smallest
+_BYTES_AT_ONCE: Final = 16 * 1024  # of frames, likewise
 _LONGEST_TIMEOUT: Final = 3600.0
 _CLOSING_TIMEOUT: Final = 1.0
 
@@ -266,8 +268,13 @@ class Link:
                 now = trio.current_time()
                 self._state.heard(now)
                 self._counters.bytes_received += len(chunk)
+                frames, decoded = 0, decoder.decoded
                 for item in decoder.feed(chunk):
                     self._receive(parse(item), now, when_up)
+                    frames += 1
+                    if frames == _FRAMES_AT_ONCE or decoder.decoded - decoded >= _BYTES_AT_ONCE:
+                        frames, decoded = 0, decoder.decoded
+                        await trio.lowlevel.checkpoint()
         except StreamBroken as error:
             self._end(Cause.LOST, f"the stream broke: {error}")
         except FrameError as error:
