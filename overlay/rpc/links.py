@@ -25,6 +25,7 @@ from overlay.errors import (
     ProtocolNotSupported,
     Unreachable,
 )
+from overlay.limits.time_slices import TimeSlices
 from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
@@ -107,6 +108,7 @@ class Links:
         )
         self._dials: dict[str, _Dial] = {}
         self._counters = Counters()
+        self._time_slices = TimeSlices()
         self._when_up: list[Callable[[str, bool], None]] = []
         self._when_down: list[Callable[[str], None]] = []
         self._when_closed: list[Callable[[str], None]] = []
@@ -289,6 +291,7 @@ class Links:
             when_free=self._places.note_change,
             admit=partial(self._places.admit, peer_id) if self._places.is_short(opened_by) else None,
             ping_interval=self._ping_interval,
+            time_slices=self._time_slices,
         )
         self._streams.setdefault(peer_id, set()).add(link)
         return link
