@@ -99,8 +99,8 @@ class PeerHost(Transport, PeerAddresses, Protocol):
         """A new stream with `message` on it, to a peer that is known to speak `protocol_id`. Raises `Unreachable`."""
         ...
 
-    async def close_silent(self, is_linked: Callable[[str], bool]) -> None:
-        """Close connections whose peers give no sign of life, until cancelled, but for peers that are linked."""
+    async def tend_connections(self, is_linked: Callable[[str], bool]) -> None:
+        """Close connections without a link whose peers are silent, or idle when there are many, until cancelled."""
         ...
 
 
@@ -394,7 +394,7 @@ class OverlayPeer:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._links.run)
             await nursery.start(self._topics.run)
-            nursery.start_soon(self._host.close_silent, self._links.is_linked)
+            nursery.start_soon(self._host.tend_connections, self._links.is_linked)
             nursery.start_soon(self._lookup.run)
             nursery.start_soon(self._bootstrap.run)
             nursery.start_soon(self._departures.run)

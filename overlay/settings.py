@@ -64,6 +64,10 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
     shortest: float = 3.0
     """Seconds for which a link lasts at least, however crowded it is."""
 
+    gives_way: float = 60.0
+    """Seconds without a call after which a link that this peer doesn't keep gives way to a newcomer, when all places of
+    its kind are taken; one whose peer did nothing yet does so after `shortest`. Lower favours newcomers."""
+
     low_water: int = 112
     """Links to members down to which those that neither side keeps are closed when there are too many."""
 
@@ -78,6 +82,16 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     told_when_full: int = 8
     """Members that a peer that is turned away is told to try."""
+
+    most_unlinked: int = 512
+    """Connections without a link, such as those of Aqua's clients. When there are more, those are closed whose peers do
+    nothing, or did something longest ago."""
+
+    most_per_address: int = 256
+    """Connections from one IPv4 address, or from the /64 of an IPv6 one. More are refused before they shake hands."""
+
+    unlimited_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    """Networks whose addresses have any number of connections, as "10.0.0.0/8": where many peers share an address."""
 
 
 class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):

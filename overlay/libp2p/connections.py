@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -16,13 +16,18 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from overlay.discovery.address_book import parse_peer_address
 from overlay.errors import Unreachable
 from overlay.libp2p.addresses import KnownAddresses, libp2p_id
+from overlay.libp2p.muxer.connection import MuxedConnection
+from overlay.libp2p.visitors import Visitors
 from overlay.libp2p.workarounds.errors_by_text import who_answered
 from overlay.settings import OverlaySettings
+from overlay.tasks import Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _ADDRESSES_TRIED: Final = 8
 _MAX_BANNED: Final = 4096
+_LOOK_INTERVAL: Final = 1.0  # seconds between two looks at idle connections, where none comes
+_LOOK_PACE: Final = 0.1  # seconds between two looks at least
 _NEXT_ADDRESS_AFTER: Final = 0.25  # seconds of head start of an address over the next (happy eyeballs, RFC 8305)
 
 
@@ -34,11 +39,20 @@ def _until(_peer_id: str, until: float, _now: float) -> float:
 class Connections:
     """The connections of one swarm: dialled by addresses that we know, one attempt per peer at a time."""
 
-    def __init__(self, peer_id: str, swarm: Swarm, addresses: KnownAddresses, settings: OverlaySettings) -> None:
+    def __init__(
+        self,
+        peer_id: str,
+        swarm: Swarm,
+        addresses: KnownAddresses,
+        visitors: Visitors,
+        settings: OverlaySettings,
+    ) -> None:
         """`peer_id`: our own."""
         self._peer_id = peer_id
         self._swarm = swarm
         self._addresses = addresses
+        self._visitors = visitors
+        self._changed = Wakeup()
         self._settings = settings
         self._dials: dict[str, trio.Lock] = {}
         self._banned: TLRUCache[str, float] = TLRUCache(_MAX_BANNED, _until, timer=trio.current_time)
@@ -116,8 +130,34 @@ class Connections:
         self.dial_failures += 1
         raise Unreachable(peer_id, "connect", reason)
 
-    def note_disconnected(self, peer_id: str) -> None:
-        """Keep the addresses of a peer that has left; libp2p forgets peers without any."""
+    async def close_idle(self, is_linked: Callable[[str], bool]) -> None:
+        """Close connections without a link when there are too many, until cancelled (`overlay.libp2p.visitors`)."""
+        while True:
+            closed = self._visitors.to_close(is_linked, trio.current_time())
+            if closed:
+                log.debug("closing idle connections", count=len(closed), first=closed[0])
+            async with trio.open_nursery() as nursery:
+                for peer_id in closed:
+                    nursery.start_soon(self.disconnect, peer_id)
+            for peer_id in closed:
+                if not self.is_connected(peer_id):
+                    self._visitors.forget(peer_id)
+            with trio.move_on_after(_LOOK_INTERVAL):
+                await self._changed.wait()
+            await trio.sleep(_LOOK_PACE)
+
+    def note_connected(self, peer_id: str, address: str) -> None:
+        """A connection was opened, to or from an IP address."""
+        self._visitors.came(peer_id, address, trio.current_time())
+        self._changed.set()
+
+    def note_disconnected(self, peer_id: str, address: str | None) -> None:
+        """Keep the addresses of a peer that has left; libp2p forgets peers without any.
+
+        `address`: what `note_connected` was told, or None where it wasn't called.
+        """
+        if address is not None:
+            self._visitors.left(peer_id, address)
         if not self.is_connected(peer_id):
             self._addresses.keep(peer_id)
 
@@ -155,15 +195,20 @@ class _ConnectionEvents(INotifee):
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._addresses: dict[INetConn, str] = {}  # a closed connection tells none
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         """Send banned peers away; any other matters once it has opened a link."""
         peer_id = str(conn.muxed_conn.peer_id)
+        if conn.is_closed:
+            return  # told in the wrong order
+        self._connections.note_connected(peer_id, self._addresses.setdefault(conn, _address_of(conn)))
         if self._connections.is_banned(peer_id):
             await self._connections.disconnect(peer_id)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
-        self._connections.note_disconnected(str(conn.muxed_conn.peer_id))
+        peer_id, address = str(conn.muxed_conn.peer_id), self._addresses.pop(conn, None)
+        self._connections.note_disconnected(peer_id, address)
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
         """Do nothing."""
@@ -176,6 +221,12 @@ class _ConnectionEvents(INotifee):
 
     async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
         """Do nothing."""
+
+
+def _address_of(connection: INetConn) -> str:
+    """The IP address of the other end, empty where it isn't known."""
+    remote = connection.muxed_conn.get_remote_address() if isinstance(connection.muxed_conn, MuxedConnection) else None
+    return remote[0] if remote is not None else ""
 
 
 async def _close(connection: INetConn) -> None:

@@ -30,6 +30,7 @@ from overlay.libp2p.muxer.connection import MuxedConnection
 from overlay.libp2p.muxer.pipe import SecuredPipe
 from overlay.libp2p.silent_connections import close_silent
 from overlay.libp2p.stream import Libp2pStream
+from overlay.libp2p.visitors import Visitors
 from overlay.libp2p.workarounds.authenticated_transports import security_options
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
 from overlay.libp2p.workarounds.connection_limits import (
@@ -61,6 +62,7 @@ class Host:
         key_pair = create_new_key_pair(identity.seed)
         self._settings = settings
         self._peer_id = identity.peer_id
+        self._visitors = Visitors(settings.links)
         listen = tuple(Multiaddr(address) for address in settings.listen)
         shares_port = any(f"{address}/ws" in settings.listen and "/tcp/0" not in address for address in settings.listen)
         self._listen = listen
@@ -70,7 +72,7 @@ class Host:
             sec_opt=security_options(key_pair),
             muxer_opt=muxer_options(),
             connection_config=connection_config(settings),
-            resource_manager=resource_manager(settings),
+            resource_manager=resource_manager(settings, self._visitors),
             # Both transports, always: a node that listens on one of them dials the other too. libp2p looks at
             # addresses given here only for the one thing that the switches can't say: both on one port.
             listen_addrs=listen if shares_port else None,
@@ -81,7 +83,7 @@ class Host:
         )
         self._swarm = swarm_of(self.libp2p)
         self._addresses = KnownAddresses(identity.peer_id, self.libp2p.get_peerstore(), settings)
-        self._connections = Connections(identity.peer_id, self._swarm, self._addresses, settings)
+        self._connections = Connections(identity.peer_id, self._swarm, self._addresses, self._visitors, settings)
         self.admission = Admission(settings.topics, self._connections.ban)
         """Decides which gossip of others is let in."""
         self.gossip = Libp2pGossip(self.libp2p, self.admission)
@@ -132,13 +134,16 @@ class Host:
         """Have `handler` called for every inbound stream of `protocol_id`, with the authenticated remote peer id."""
 
         async def adapted(stream: INetStream) -> None:
-            wrapped = Libp2pStream(stream)
+            wrapped, peer_id = Libp2pStream(stream), str(stream.muxed_conn.peer_id)
+            self._visitors.began(peer_id, trio.current_time())
             try:
-                await handler(str(stream.muxed_conn.peer_id), wrapped)
+                await handler(peer_id, wrapped)
             except BaseException:
                 with trio.CancelScope(shield=True), trio.move_on_after(0.5):
                     await wrapped.reset()
                 raise
+            finally:
+                self._visitors.ended(peer_id, trio.current_time())
 
         self.libp2p.set_stream_handler(TProtocol(protocol_id), adapted)
 
@@ -159,6 +164,7 @@ class Host:
                 reason = f"can't open a stream: {error!r}"[:200]
         if stream is None:
             raise Unreachable(peer_id, protocol_id, reason)
+        self._visitors.used(peer_id, trio.current_time())
         return Libp2pStream(stream)
 
     async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
@@ -185,11 +191,14 @@ class Host:
                         await Libp2pStream(stream).reset()
         if stream is None or not written:
             raise Unreachable(peer_id, protocol_id, reason)
+        self._visitors.used(peer_id, trio.current_time())
         return Libp2pStream(stream)
 
-    async def close_silent(self, is_linked: Callable[[str], bool]) -> None:
-        """Close connections whose peers give no sign of life, until cancelled, but for peers that are linked."""
-        await close_silent(self._swarm, self._settings, is_linked)
+    async def tend_connections(self, is_linked: Callable[[str], bool]) -> None:
+        """Close connections without a link whose peers are silent, or idle when there are many, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close_silent, self._swarm, self._settings, is_linked)
+            nursery.start_soon(self._connections.close_idle, is_linked)
 
     def _muxed(self, connection: ISecureConn, peer_id: ID) -> MuxedConnection:
         direct = direct_pipe(connection) if self._settings.direct_pipes else None

@@ -92,6 +92,8 @@ class Link:
         self._is_writing = False
         self._kept = True
         self._used_at = trio.current_time()
+        self._active = False
+        self._opened_at = self._used_at
         self._others: tuple[Referral, ...] = ()
         self._nursery: trio.Nursery | None = None
         self._decided = Broadcast()
@@ -106,6 +108,11 @@ class Link:
     def is_to_member(self) -> bool:
         """Whether the peer said that it is a member of the network."""
         return self.remote is not None and self.remote.member
+
+    @property
+    def active(self) -> bool:
+        """Whether the peer made a call since the link came up, or answered one."""
+        return self._active
 
     @property
     def up_since(self) -> float:
@@ -125,7 +132,12 @@ class Link:
     @property
     def greeting(self) -> bool:
         """Whether we say hello without waiting for the peer's, which hasn't come yet."""
-        return self._admit is None and self.remote is None
+        return self._admit is None and self.remote is None and self._state.ended is None
+
+    @property
+    def opened_at(self) -> float:
+        """When it was made, in Trio's time."""
+        return self._opened_at
 
     @property
     def asking(self) -> bool:
@@ -298,10 +310,12 @@ class Link:
         action = self._state.receive(frame, now)
         match frame:
             case Response() | Refused() | Failed() if action is Action.SETTLE:
+                self._active = self._active or isinstance(frame, Response)
                 self._pending.settle(frame)
             case Request() if action is Action.SERVE:
                 assert self._nursery is not None
                 self._used_at = now
+                self._active = True
                 self._server.accept(frame, self._nursery)
             case Cancel() if action is Action.CANCEL:
                 self._server.cancel(frame.id)

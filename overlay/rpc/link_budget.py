@@ -8,6 +8,10 @@ Rules:
 3. A member that we don't keep is turned away when `most_members` are linked. One that we keep always has a place: how
    many those are is bounded by whoever chooses them.
 4. Light clients have places of their own, so that neither crowds the other out.
+5. When all places of its kind are taken, a newcomer gets that of a link that we don't keep, on which nothing is under
+   way, and that has lasted for `shortest`: first those whose peers did nothing since they came, then those that weren't
+   used for `gives_way`, the longest unused first. Whether the peer keeps it doesn't matter: hostile ones keep all. If
+   all are in use, the newcomer is turned away.
 
 Pure: it is given the links as they are and the time.
 """
@@ -29,8 +33,12 @@ class LinkInUse(Struct, frozen=True, kw_only=True):
 
     peer_id: str
     member: bool
-    kept: bool
-    """By either side."""
+    kept_here: bool
+    """By us."""
+    kept_there: bool
+    """By the peer, as it says."""
+    active: bool
+    """Whether the peer called us, or answered a call, since the link came up."""
     busy: bool
     """Whether a call is under way, in either direction."""
     up_since: float
@@ -60,6 +68,19 @@ class LinkBudget:
             return kept or linked < self._limits.most_members
         return linked < self._limits.most_light_clients
 
+    def gives_way(self, links: Sequence[LinkInUse], now: float, *, member: bool) -> str | None:
+        """The peer whose link ends so that another of its kind has a place (rule 5); None where all are in use."""
+        candidates = [
+            link
+            for link in links
+            if link.member is member
+            and not (link.kept_here or link.busy)
+            and link.up_since + self._limits.shortest <= now
+            and (not link.active or link.used_at + self._limits.gives_way <= now)
+        ]
+        first = min(candidates, key=lambda link: (link.active, link.used_at), default=None)
+        return first.peer_id if first is not None else None
+
     def may_refuse(self, *, members: int, light_clients: int) -> bool:
         """Whether a peer of unknown kind might be turned away at so many links."""
         return members >= self._limits.most_members or light_clients >= self._limits.most_light_clients
@@ -85,7 +106,7 @@ class LinkBudget:
             of_kind = [link for link in links if link.member is member]
             is_crowded = len(of_kind) > marks.high
             for link in of_kind:
-                if link.kept:
+                if link.kept_here or link.kept_there:
                     continue
                 due = link.up_since + self._limits.shortest
                 if not is_crowded:
@@ -96,4 +117,4 @@ class LinkBudget:
 
 
 def _may_go(link: LinkInUse) -> bool:
-    return not link.kept and not link.busy
+    return not link.kept_here and not link.kept_there and not link.busy

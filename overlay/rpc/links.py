@@ -356,6 +356,7 @@ class Links:
         if self._current.get(peer_id) is link:
             del self._current[peer_id], self._linked[peer_id]
             self._counters.closed += is_closed
+            self._places.remember(link.others)  # where it had to give way
             if is_closed:
                 self._tell_closed(peer_id)
             else:

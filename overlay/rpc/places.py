@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 import structlog
@@ -25,6 +25,7 @@ from overlay.tasks import Wakeup
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _ADDRESSES_TOLD: Final = 4  # of each member that others are sent to
+_HELLO_WITHIN: Final = 0.5  # seconds; who takes longer gives way to those who said it
 _PACE: Final = 0.2  # seconds between two looks at all links, however often peers change their minds
 
 
@@ -97,17 +98,34 @@ class Places:
         """Whether a peer that opens a stream may have to be turned away, so that it has to say first who it is."""
         if opened_by == self._transport.peer_id or opened_by in self._current:
             return False
-        members, coming = self._count(member=True), self._coming()
-        return self._budget.may_refuse(members=members + coming, light_clients=len(self._current) - members + coming)
+        coming = self._coming()
+        return self._budget.may_refuse(
+            members=self._count(member=True) + coming, light_clients=self._count(member=False) + coming
+        )
 
     def admit(self, peer_id: str, hello: Hello) -> Bye | None:
-        """The bye for a peer for whom there is no place, or None."""
-        linked = self._count(member=hello.member) + self._coming()
-        if peer_id in self._current or self._budget.admits(
-            member=hello.member, kept=self._is_kept(peer_id), linked=linked
-        ):
+        """The bye for a peer for whom there is no place, or None. Others may have to give way before this returns."""
+        if peer_id in self._current or self._has_place(peer_id, hello.member) or self._make_place(hello.member):
             return None
         return Bye(Reason.FULL, self._others_than(peer_id))
+
+    def _has_place(self, peer_id: str, member: bool) -> bool:
+        linked = self._count(member=member) + self._coming()
+        return self._budget.admits(member=member, kept=member and self._is_kept(peer_id), linked=linked)
+
+    def _make_place(self, member: bool) -> bool:
+        """End the link of a peer that has to give way to one that said hello; whether there is such a one."""
+        now = trio.current_time()
+        for link in self._greeting():
+            if link.opened_by == link.peer_id and link.opened_at + _HELLO_WITHIN <= now:
+                link.turn_away(Bye(Reason.FULL))
+                return True
+        first = self._budget.gives_way(self._in_use(), now, member=member)
+        if first is None:
+            return False
+        log.debug("a link gives way to a newcomer", peer=first, member=member)
+        self._current[first].turn_away(Bye(Reason.FULL, self._others_than(first)))
+        return True
 
     def remember(self, others: Iterable[Referral]) -> tuple[str, ...]:
         """Remember where others are, as one says that has no place for us, and return who they are."""
@@ -131,7 +149,9 @@ class Places:
             LinkInUse(
                 peer_id=peer_id,
                 member=link.is_to_member,
-                kept=link.kept or link.kept_there,
+                kept_here=link.kept and (link.is_to_member or peer_id in self._held),
+                kept_there=link.kept_there,
+                active=link.active,
                 busy=link.busy,
                 up_since=link.up_since,
                 used_at=link.used_at,
@@ -141,11 +161,14 @@ class Places:
         ]
 
     def _count(self, *, member: bool) -> int:
-        return sum(link.is_to_member is member for link in self._current.values())
+        return sum(link.is_to_member is member for link in self._current.values() if link.cause is None)
 
     def _coming(self) -> int:
         """Links of which we don't know yet what they lead to, and which take a place."""
-        return sum(link.greeting for streams in self._streams.values() for link in streams)
+        return sum(1 for _ in self._greeting())
+
+    def _greeting(self) -> Iterator[Link]:
+        return (link for streams in self._streams.values() for link in streams if link.greeting)
 
     def _others_than(self, peer_id: str) -> tuple[Referral, ...]:
         """Members that a peer may try instead, chosen at random so that they share those who come."""

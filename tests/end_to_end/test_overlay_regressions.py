@@ -304,7 +304,7 @@ async def test_a_peer_that_is_frozen_or_gone_is_noticed_though_it_isnt_linked() 
             host.libp2p.get_network().register_notifee(gone)
             frozen = await host.connect(address, timeout=5)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(host.close_silent, lambda _: False)
+                nursery.start_soon(host.tend_connections, lambda _: False)
                 await trio.sleep(1)  # several checks
                 assert host.is_connected(frozen)
                 process.send_signal(signal.SIGSTOP)

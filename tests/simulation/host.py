@@ -342,7 +342,7 @@ class SimulatedHost:
         while internet.are_apart(self.peer_id, peer_id):
             await internet.changed.wait()
 
-    async def close_silent(self, is_linked: Callable[[str], bool]) -> None:
+    async def tend_connections(self, is_linked: Callable[[str], bool]) -> None:
         """Every connection here is of a peer that links."""
         await trio.sleep_forever()
 

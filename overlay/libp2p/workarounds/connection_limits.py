@@ -16,18 +16,19 @@ Remove each line when its fault is fixed upstream; tests/end_to_end/test_overlay
 
 from __future__ import annotations
 
+from typing import Any
+
 from libp2p.abc import IHost
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.swarm import Swarm
 from libp2p.rcmgr.connection_limits import ConnectionLimits
-from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
+from libp2p.rcmgr.manager import ConnectionScope, ResourceLimits, ResourceManager
 
+from overlay.libp2p.visitors import Visitors
 from overlay.settings import OverlaySettings
 
 _NEVER_REACHED = 10**6
-_STRANGERS = (
-    512  # connections without a link, such as those of Aqua's clients, and links that we keep beyond all others
-)
+_NEWCOMERS = 512  # connections without a link that have just come, and links that we keep beyond all others
 _STREAMS = 16  # of a connection, on average: a link, gossip, and what comes and goes
 _PER_PEER = 8
 _PENDING = 256
@@ -49,14 +50,55 @@ def connection_config(settings: OverlaySettings) -> ConnectionConfig:
 
 
 def most_connections(settings: OverlaySettings) -> int:
-    """Connections that a host has at most: room for all links, those that are being closed, and strangers."""
-    return 2 * settings.links.most_members + settings.links.most_light_clients + _STRANGERS
+    """Connections that a host has at most: room for all links, those that are being closed, and those without one."""
+    return (
+        2 * settings.links.most_members + settings.links.most_light_clients + settings.links.most_unlinked + _NEWCOMERS
+    )
 
 
-def resource_manager(settings: OverlaySettings) -> ResourceManager:
+class AddressLimits(ResourceManager):
+    """libp2p's limits, and those on connections from one address, which apply before anything costs much."""
+
+    def __init__(self, visitors: Visitors, **limits: Any) -> None:
+        """`limits`: those of libp2p."""
+        super().__init__(**limits)
+        self._visitors = visitors
+
+    def open_connection(
+        self, peer_id: Any | None = None, endpoint_ip: str | None = None, direction: str = "inbound"
+    ) -> ConnectionScope | None:
+        """Without a peer's id: a connection that comes in and has yet to shake hands."""
+        if peer_id is not None or direction != "inbound" or endpoint_ip is None:
+            return super().open_connection(peer_id, endpoint_ip, direction)
+        if not self._visitors.admits(endpoint_ip):
+            return None
+        scope = super().open_connection(peer_id, endpoint_ip, direction)
+        return None if scope is None else _Handshake(scope, self._visitors, endpoint_ip)
+
+
+class _Handshake(ConnectionScope):
+    """Counts a connection for its address while it shakes hands."""
+
+    def __init__(self, scope: ConnectionScope, visitors: Visitors, address: str) -> None:
+        super().__init__(scope.peer_id, scope.resource_manager)
+        self._scope = scope
+        self._visitors = visitors
+        self._address = address
+        visitors.count(address, 1)
+
+    def close(self) -> None:
+        """The handshake ended, one way or the other."""
+        if not self.closed:
+            self.closed = True
+            self._visitors.count(self._address, -1)
+            self._scope.close()
+
+
+def resource_manager(settings: OverlaySettings, visitors: Visitors) -> ResourceManager:
     """libp2p's limits on live connections and streams."""
     most = most_connections(settings)
-    return ResourceManager(
+    return AddressLimits(
+        visitors,
         # A connection that is being set up counts twice.
         limits=ResourceLimits(max_connections=most + _PENDING, max_streams=_STREAMS * most),
         connection_limits=ConnectionLimits(

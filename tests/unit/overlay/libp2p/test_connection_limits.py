@@ -6,6 +6,7 @@ import pytest
 
 from overlay.identity import Identity
 from overlay.libp2p.addresses import libp2p_id
+from overlay.libp2p.visitors import Visitors
 from overlay.libp2p.workarounds.connection_limits import most_connections, resource_manager
 from overlay.settings import LinkLimits, OverlaySettings
 
@@ -14,7 +15,7 @@ from overlay.settings import LinkLimits, OverlaySettings
 @pytest.mark.parametrize("direction", ["inbound", "outbound"])
 def test_all_links_find_room_and_the_limit_is_no_trap(links: LinkLimits, direction: str) -> None:
     settings = OverlaySettings(links=links)
-    manager = resource_manager(settings)
+    manager = resource_manager(settings, Visitors(settings.links))
     most = most_connections(settings)
     assert most > 2 * links.most_members + links.most_light_clients
     peer = libp2p_id(Identity.generate().peer_id)
@@ -31,7 +32,7 @@ def test_all_links_find_room_and_the_limit_is_no_trap(links: LinkLimits, directi
 
 def test_limits_by_direction_leave_the_same_room() -> None:
     settings = OverlaySettings()
-    limits = resource_manager(settings).connection_limits
+    limits = resource_manager(settings, Visitors(settings.links)).connection_limits
     most = most_connections(settings)
     for limit in (limits.max_established_inbound, limits.max_established_outbound, limits.max_established_total):
         assert limit == most

@@ -21,11 +21,26 @@ def link(
     *,
     member: bool = True,
     kept: bool = False,
+    kept_here: bool = False,
+    active: bool = True,
     busy: bool = False,
     up_since: float = 0.0,
     used_at: float = NOW,
 ) -> LinkInUse:
-    return LinkInUse(peer_id=name, member=member, kept=kept, busy=busy, up_since=up_since, used_at=used_at)
+    return LinkInUse(
+        peer_id=name,
+        member=member,
+        kept_here=kept_here,
+        kept_there=kept,
+        active=active,
+        busy=busy,
+        up_since=up_since,
+        used_at=used_at,
+    )
+
+
+def is_kept(one: LinkInUse) -> bool:
+    return one.kept_here or one.kept_there
 
 
 @st.composite
@@ -37,6 +52,8 @@ def states(draw: st.DrawFn) -> list[LinkInUse]:
             f"peer {number}",
             member=draw(st.booleans()),
             kept=draw(st.booleans()),
+            kept_here=draw(st.sampled_from([False, False, True])),
+            active=draw(st.booleans()),
             busy=draw(st.sampled_from([False, False, True])),
             up_since=(up_since := draw(moments)),
             used_at=max(up_since, draw(moments)),
@@ -53,7 +70,7 @@ def test_no_link_is_cut_that_a_side_keeps_or_uses(links: list[LinkInUse]) -> Non
     closed = set(LinkBudget(LIMITS).to_close(links, NOW))
     for one in links:
         if one.peer_id in closed:
-            assert not one.kept
+            assert not is_kept(one)
             assert not one.busy
             assert one.up_since + LIMITS.shortest <= NOW, "whoever came in has time for what it came for"
 
@@ -62,7 +79,7 @@ def test_no_link_is_cut_that_a_side_keeps_or_uses(links: list[LinkInUse]) -> Non
 def test_beyond_the_high_mark_all_that_may_go_are_closed_down_to_the_low_one(links: list[LinkInUse]) -> None:
     closed = set(LinkBudget(LIMITS).to_close(links, NOW))
     members = [one for one in links if one.member]
-    may_go = [one for one in members if not one.kept and not one.busy and one.up_since + 3 <= NOW]
+    may_go = [one for one in members if not is_kept(one) and not one.busy and one.up_since + 3 <= NOW]
     idle = [one for one in may_go if one.used_at + 600 <= NOW]
     wanted = len(members) - LIMITS.low_water if len(members) > LIMITS.high_water else 0
     expected = min(len(may_go), max(wanted, len(idle)))
@@ -74,7 +91,7 @@ def test_the_least_recently_used_go_first(links: list[LinkInUse]) -> None:
     closed = set(LinkBudget(LIMITS).to_close(links, NOW))
     for member in (True, False):
         may_go = [
-            one for one in links if one.member is member and not one.kept and not one.busy and one.up_since <= 997
+            one for one in links if one.member is member and not is_kept(one) and not one.busy and one.up_since <= 997
         ]
         gone = [one.used_at for one in may_go if one.peer_id in closed]
         stay = [one.used_at for one in may_go if one.peer_id not in closed]
@@ -99,7 +116,7 @@ def test_nothing_is_due_before_it_is_time_to_look(links: list[LinkInUse]) -> Non
     for moment in due:
         assert budget.to_close(left, moment) == []
     if math.isinf(wake_at):
-        assert all(one.kept for one in left)
+        assert all(is_kept(one) for one in left)
     elif not any(one.busy for one in left):
         assert budget.to_close(left, wake_at)
 
@@ -131,6 +148,38 @@ def test_whoever_is_turned_away_was_not_greeted(members: int, light_clients: int
     budget = LinkBudget(LIMITS)
     if not budget.may_refuse(members=members, light_clients=light_clients):
         assert budget.admits(member=member, kept=False, linked=members if member else light_clients)
+
+
+@given(links=states(), member=st.booleans())
+def test_who_gives_way_to_a_newcomer_is_idle_and_not_kept_by_us(links: list[LinkInUse], member: bool) -> None:
+    first = LinkBudget(LIMITS).gives_way(links, NOW, member=member)
+    may = [
+        one
+        for one in links
+        if one.member is member and not one.kept_here and not one.busy and one.up_since + LIMITS.shortest <= NOW
+    ]
+    silent = [one for one in may if not one.active]
+    unused = [one for one in may if one.used_at + LIMITS.gives_way <= NOW]
+    if first is None:
+        assert not silent
+        assert not unused
+        return
+    one = next(one for one in links if one.peer_id == first)
+    assert one in (silent or unused), "who did nothing gives way before who did something"
+    assert one.used_at == min(other.used_at for other in silent or unused)
+
+
+@given(idle=st.integers(1, 16))
+def test_idle_clients_that_keep_their_links_keep_nobody_out(idle: int) -> None:
+    links = [link(f"idle {number}", member=False, kept=True, active=False, used_at=0.0) for number in range(idle)]
+    links += [link(f"busy {number}", member=False, kept=True) for number in range(16 - idle)]
+    for number in range(idle):
+        first = LinkBudget(LIMITS).gives_way(links, NOW, member=False)
+        assert first is not None
+        assert first.startswith("idle")
+        links = [one for one in links if one.peer_id != first]
+        links.append(link(f"newcomer {number}", member=False, kept=True, up_since=NOW, active=False))
+    assert LinkBudget(LIMITS).gives_way(links, NOW, member=False) is None, "whoever uses its link stays"
 
 
 def test_presets_leave_room_between_the_marks() -> None:
@@ -181,12 +230,12 @@ def test_in_a_long_history_marks_hold_and_nothing_kept_is_cut(seed: int) -> None
                     used_at=now,
                 )
         for gone in node.look(now):
-            assert not gone.kept
+            assert not is_kept(gone)
             assert not gone.busy
             assert gone.up_since + LIMITS.shortest <= now
         members = [one for one in node.links.values() if one.member]
         if len(members) > LIMITS.high_water:
-            assert all(one.kept or one.busy or one.up_since + LIMITS.shortest > now for one in members)
+            assert all(is_kept(one) or one.busy or one.up_since + LIMITS.shortest > now for one in members)
 
 
 @settings(max_examples=50)

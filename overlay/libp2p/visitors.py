@@ -1,0 +1,143 @@
+"""Connections by what their peers do: which are closed when many have no link, and from where too many come.
+
+Rules:
+1. Connections without a link, such as those of Aqua's clients, have places of their own (`most_unlinked`), so that they
+   don't crowd out those with a link, whose places are decided over in `overlay.rpc.link_budget`.
+2. When there are more, peers that opened no stream of ours since they came go first, the longest here first, then those
+   whose last stream ended longest ago. Peers with an open stream stay, and newcomers do for `shortest`, so that whoever
+   comes has time for what it came for, however many idle ones there are.
+3. From one address, an IPv4 address or the /64 of an IPv6 one, `most_per_address` connections are taken, also while
+   they shake hands; more only from networks that are configured, since all nodes of one machine share an address.
+
+Pure: the time comes in, in seconds of any clock that doesn't go back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from overlay.errors import AddressError
+from overlay.settings import LinkLimits
+
+_IPV6_BITS = 64  # of an address: what one line or machine is mostly given
+
+
+class _Visitor:
+    """What is known of one peer with open connections."""
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self.used_at = -math.inf  # it never was
+        self.streams = 0
+        self.addresses: Counter[str] = Counter()
+
+    @property
+    def connections(self) -> int:
+        return self.addresses.total()
+
+
+class Visitors:
+    """All peers with open connections, and how many come from each address."""
+
+    def __init__(self, limits: LinkLimits) -> None:
+        """Raises `AddressError` for an unlimited network that is none."""
+        self._limits = limits
+        self._visitors: dict[str, _Visitor] = {}
+        self._by_address: Counter[str] = Counter()
+        try:
+            self._unlimited = [ip_network(network) for network in limits.unlimited_networks]
+        except ValueError as error:
+            raise AddressError(f"not a network of the form 10.0.0.0/8: {error}") from error
+
+    def came(self, peer_id: str, address: str, now: float) -> None:
+        """A connection of a peer was opened; `address`: the IP address of its other end, or empty."""
+        visitor = self._visitors.setdefault(peer_id, _Visitor(now))
+        visitor.addresses[address] += 1
+        self.count(address, 1)
+
+    def left(self, peer_id: str, address: str) -> None:
+        """A connection that `came` was told of ended."""
+        visitor = self._visitors.get(peer_id)
+        if visitor is None or not visitor.addresses[address]:
+            return
+        visitor.addresses[address] -= 1
+        self.count(address, -1)
+        if not visitor.connections:
+            del self._visitors[peer_id]
+
+    def forget(self, peer_id: str) -> None:
+        """A peer has no connection any more."""
+        visitor = self._visitors.pop(peer_id, None)
+        for address, connections in visitor.addresses.items() if visitor is not None else ():
+            self.count(address, -connections)
+
+    def began(self, peer_id: str, now: float) -> None:
+        """A peer opened a stream of a protocol of ours."""
+        visitor = self._visitors.get(peer_id)
+        if visitor is not None:
+            visitor.streams += 1
+            visitor.used_at = now
+
+    def used(self, peer_id: str, now: float) -> None:
+        """We opened a stream to a peer."""
+        self.began(peer_id, now)
+        self.ended(peer_id, now)
+
+    def ended(self, peer_id: str, now: float) -> None:
+        """A stream that `began` was told of ended."""
+        visitor = self._visitors.get(peer_id)
+        if visitor is not None:
+            visitor.streams = max(visitor.streams - 1, 0)  # its earlier connection may have ended before
+            visitor.used_at = now
+
+    def count(self, address: str, change: int) -> None:
+        """Connections from an address became more, or fewer; for those that shake hands."""
+        source = self._source(address)
+        self._by_address[source] += change
+        if self._by_address[source] <= 0:
+            del self._by_address[source]
+
+    def admits(self, address: str) -> bool:
+        """Whether another connection from an IP address is taken (rule 3)."""
+        source = self._source(address)
+        return not source or self._by_address[source] < self._limits.most_per_address
+
+    def to_close(self, is_linked: Callable[[str], bool], now: float) -> list[str]:
+        """The peers whose connections are closed now (rule 2)."""
+        unlinked = {peer_id: visitor for peer_id, visitor in self._visitors.items() if not is_linked(peer_id)}
+        surplus = sum(visitor.connections for visitor in unlinked.values()) - self._limits.most_unlinked
+        if surplus <= 0:
+            return []
+        closed: list[str] = []
+        ready = [
+            (visitor.used_at, visitor.since, peer_id)
+            for peer_id, visitor in unlinked.items()
+            if not visitor.streams and visitor.since + self._limits.shortest <= now
+        ]
+        for _, _, peer_id in sorted(ready):
+            if surplus <= 0:
+                break
+            closed.append(peer_id)
+            surplus -= unlinked[peer_id].connections
+        return closed
+
+    def _source(self, address: str) -> str:
+        """What is counted by; empty for what isn't limited."""
+        try:
+            parsed = ip_address(address.partition("%")[0])
+        except ValueError:
+            return ""
+        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        if any(_is_in(parsed.version, network) and parsed in network for network in self._unlimited):
+            return ""
+        if isinstance(parsed, IPv6Address):
+            return str(ip_network((parsed, _IPV6_BITS), strict=False))
+        return str(parsed)
+
+
+def _is_in(version: int, network: IPv4Network | IPv6Network) -> bool:
+    return network.version == version

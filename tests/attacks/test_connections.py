@@ -1,0 +1,84 @@
+"""Identities that take places and do nothing keep no newcomer out, whatever kind of place they take."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final
+
+import pytest
+import trio
+
+from overlay import OverlayPeer, OverlaySettings, open_peer
+from overlay.identity import Identity
+from overlay.settings import LinkLimits
+from tests.attacks.strangers import ATTACKS, attacked
+from tests.end_to_end.network import eventually
+from tests.end_to_end.test_link_places import becomes_true
+
+PLACES: Final = 12  # of each kind
+ATTACKERS: Final = 30
+IN_WITHIN: Final = 10.0  # seconds until a newcomer is in, on a busy machine
+LIMITS: Final = LinkLimits(
+    low_water=6, high_water=8, most_members=PLACES, most_light_clients=PLACES, most_unlinked=PLACES
+)
+
+
+async def echo(caller: str, body: object) -> object:
+    await trio.lowlevel.checkpoint()
+    return [caller, body]
+
+
+@asynccontextmanager
+async def serving(settings: OverlaySettings) -> AsyncIterator[OverlayPeer]:
+    async with open_peer(Identity.generate(), settings) as peer:
+        peer.serve("echo", echo)
+        yield peer
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_idle_identities_keep_no_newcomer_out(attack: str) -> None:
+    async with (
+        serving(OverlaySettings(links=LIMITS)) as node,
+        attacked(node.addresses()[0], ATTACKS[attack], ATTACKERS),
+    ):
+        began = trio.current_time()
+        joining = OverlaySettings(bootstrap=(node.addresses()[0],))
+        light = OverlaySettings(bootstrap=joining.bootstrap, listen=(), member=False)
+        async with serving(joining) as member, serving(light) as client:
+            with trio.fail_after(IN_WITHIN):
+                await member.wait_joined()
+                await client.wait_joined()
+            print(f"{attack}: both were in after {trio.current_time() - began:.2f} s")  # noqa: T201
+            await becomes_true(lambda: member.peer_id in node.members())
+            for newcomer in (member, client):
+                assert await newcomer.call(node.peer_id, "echo", 1, timeout=5) == [newcomer.peer_id, 1]
+                assert await node.call(newcomer.peer_id, "echo", 2, timeout=5) == [node.peer_id, 2]
+            statistics = node.statistics()
+            assert statistics.links <= 2 * PLACES + 1
+            await becomes_true(lambda: node.statistics().connections <= 3 * PLACES + 8)
+
+
+async def test_one_address_gets_its_share_of_connections_also_while_they_shake_hands() -> None:
+    limits = LinkLimits(most_per_address=4, unlimited_networks=())
+    async with open_peer(Identity.generate(), OverlaySettings(links=limits)) as node, AsyncExitStack() as opened:
+        port = int(node.addresses()[0].split("/")[4])
+
+        async def is_taken(source: str) -> bool:
+            one = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            await one.bind((source, 0))
+            stream = await opened.enter_async_context(trio.SocketStream(one))
+            await one.connect(("127.0.0.1", port))
+            with trio.move_on_after(0.5):
+                try:
+                    return bool(await stream.receive_some(100))
+                except trio.BrokenResourceError:
+                    return False
+            return True
+
+        assert [await is_taken("127.0.0.1") for _ in range(6)] == [True] * 4 + [False] * 2
+        assert await is_taken("127.0.0.2")
+        await opened.aclose()
+        await eventually(partial(is_taken, "127.0.0.1"), bool)

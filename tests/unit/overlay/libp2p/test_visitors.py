@@ -1,0 +1,109 @@
+"""Connections without a link: who has to go, against brute force, and how many one address gets."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.errors import AddressError
+from overlay.libp2p.visitors import Visitors
+from overlay.settings import LinkLimits
+
+LIMITS = LinkLimits(most_unlinked=8, most_per_address=4, shortest=3.0)
+NOBODY = "203.0.113.1"
+
+
+def nobody(_peer_id: str) -> bool:
+    return False
+
+
+def test_idle_visitors_go_and_newcomers_stay() -> None:
+    visitors = Visitors(LIMITS)
+    for number in range(30):
+        visitors.came(f"idle {number}", NOBODY, number * 0.01)
+    visitors.came("newcomer", NOBODY, 9.0)
+    assert visitors.to_close(nobody, 10.0) == [f"idle {number}" for number in range(23)]
+
+
+def test_who_opened_streams_stays_before_who_did_not_and_who_has_one_open_stays_at_all() -> None:
+    visitors = Visitors(LIMITS)
+    for number in range(12):
+        visitors.came(str(number), NOBODY, 0.0)
+    for number in range(6):
+        visitors.used(str(number), 10.0 + number)
+    visitors.began("11", 1.0)
+    assert visitors.to_close(nobody, 60.0) == ["10", "6", "7", "8"]
+    for number in range(6, 11):
+        visitors.left(str(number), NOBODY)
+    for number in range(20, 22):
+        visitors.came(str(number), NOBODY, 59.0)
+    assert visitors.to_close(nobody, 60.0) == ["0"]
+
+
+def test_linked_peers_are_not_counted() -> None:
+    visitors = Visitors(LIMITS)
+    for number in range(20):
+        visitors.came(str(number), NOBODY, 0.0)
+    assert visitors.to_close(lambda peer_id: int(peer_id) >= 8, 60.0) == []
+
+
+@given(seed=st.integers(0, 2**32))
+def test_in_a_long_history_counts_are_right(seed: int) -> None:
+    chance, visitors = random.Random(seed), Visitors(LIMITS)
+    open_connections: list[tuple[str, str]] = []
+    for step in range(200):
+        if chance.random() < 0.6 or not open_connections:
+            peer_id, address = f"peer {chance.randrange(12)}", f"203.0.113.{chance.randrange(6)}"
+            if visitors.admits(address):
+                visitors.came(peer_id, address, float(step))
+                open_connections.append((peer_id, address))
+        elif chance.random() < 0.8:
+            visitors.left(*open_connections.pop(chance.randrange(len(open_connections))))
+        else:
+            peer_id = chance.choice(open_connections)[0]
+            visitors.forget(peer_id)
+            open_connections = [(other, address) for other, address in open_connections if other != peer_id]
+        for number in range(6):
+            taken = sum(address == f"203.0.113.{number}" for _, address in open_connections)
+            assert taken <= LIMITS.most_per_address
+            assert visitors.admits(f"203.0.113.{number}") is (taken < LIMITS.most_per_address)
+        closed = set(visitors.to_close(nobody, step + 100.0))
+        left = sum(peer_id not in closed for peer_id, _ in open_connections)
+        assert left <= LIMITS.most_unlinked
+        assert not closed or left + 12 > LIMITS.most_unlinked, "no more are closed than have to be"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "limited"),
+    [
+        (["203.0.113.1"] * 4, True),
+        (["::ffff:203.0.113.1", "203.0.113.1"] * 2, True),
+        ([f"2001:db8::{number}" for number in range(1, 5)], True),
+        ([f"2001:db8:0:{number}::1" for number in range(1, 5)], False),
+        ([f"203.0.113.{number}" for number in range(1, 5)], False),
+        (["127.0.0.1"] * 100, False),
+        (["::1"] * 100, False),
+        ([""] * 100, False),
+        (["not an address"] * 100, False),
+    ],
+)
+def test_places_of_one_address(addresses: list[str], limited: bool) -> None:
+    visitors = Visitors(LIMITS)
+    for address in addresses:
+        visitors.count(address, 1)
+    assert visitors.admits(addresses[0]) is not limited
+    visitors.count(addresses[0], -1)
+    assert visitors.admits(addresses[0])
+
+
+def test_configured_networks_are_not_limited() -> None:
+    visitors = Visitors(LinkLimits(most_per_address=1, unlimited_networks=("10.0.0.0/8",)))
+    for address in ("10.1.2.3", "127.0.0.1"):
+        visitors.count(address, 1)
+    assert visitors.admits("10.1.2.3")
+    assert not visitors.admits("127.0.0.1")
+    with pytest.raises(AddressError, match="no network"):
+        Visitors(LinkLimits(unlimited_networks=("no network",)))
