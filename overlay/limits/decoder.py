@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Final, cast
 
 import cbor2
@@ -26,6 +27,7 @@ MAX_DEPTH: Final = 32
 """How deeply lists and maps may be nested."""
 
 _LARGE: Final = 16_384  # bytes, from which on what is decoded may be so many items that collecting garbage matters
+_LONGEST_SHORT: Final = 257  # bytes of the longest item of a run
 _LONGEST_REASON: Final = 200  # characters: cbor2 tells a key that is there twice, whatever its length
 
 
@@ -33,16 +35,17 @@ class DecodeError(ValueError):
     """The bytes aren't CBOR as we use it, or hold too much of it."""
 
 
-def decode(encoded: bytes, *, max_bytes: int | None = None) -> object:
+def decode(encoded: bytes, *, max_bytes: int | None = None, max_items: int = MAX_ITEMS) -> object:
     """The value that is encoded, lists as `list`, maps as `dict`. Raises `DecodeError`, and nothing else.
 
-    `max_bytes`: longer encodings are refused; None where the caller has bounded them. What follows the first item is
-    ignored, but it is checked too.
+    `max_bytes`: longer encodings are refused; None where the caller has bounded them. `max_items`: as `MAX_ITEMS`, for
+    what never needs as many. What follows the first item is ignored, but it is checked too.
     """
     if max_bytes is not None and len(encoded) > max_bytes:
         raise DecodeError(f"has {len(encoded)} bytes, more than {max_bytes}")
-    if _run(encoded, 0).end() != len(encoded):  # most frames are one run, and right
-        check_items(encoded)
+    at = _run_of(max_items)(encoded, 0).end()
+    if at != len(encoded):  # most frames are one run, and right
+        _check(encoded, at, max_items)
     if len(encoded) > _LARGE:
         with gc_paused():
             return _build(encoded)
@@ -58,41 +61,43 @@ def _build(encoded: bytes) -> object:
 
 def check_items(encoded: bytes) -> None:
     """Check every item's kind, and how many there are; builds nothing. Raises `DecodeError`."""
-    start, at, end = 0, 0, len(encoded)
-    most = 0  # items so far at most: each takes a byte
+    _check(encoded, _run_of(MAX_ITEMS)(encoded, 0).end(), MAX_ITEMS)
+
+
+def _check(encoded: bytes, at: int, max_items: int) -> None:
+    """`check_items`; `at`: where the first run ends."""
+    start, end, run = 0, len(encoded), _run_of(max_items)
+    most = at  # items so far at most: each takes a byte
     while at < end:
-        start, at = at, _run(encoded, at).end()
-        most += at - start
-        if at < end:
-            size = _LENGTH_BYTES.get(encoded[at])
-            if size is None:
-                raise DecodeError(_refusal(encoded, start, at))
-            at += 1 + size + int.from_bytes(encoded[at + 1 : at + 1 + size], "big")
-            most += 1
+        size = _LENGTH_BYTES.get(encoded[at])
+        if size is None:
+            raise DecodeError(_refusal(encoded, start, at, max_items))
+        start = at + 1 + size + int.from_bytes(encoded[at + 1 : at + 1 + size], "big")
+        at = run(encoded, start).end() if start < end else start
+        most += 1 + at - start
     if at > end:
         raise DecodeError("isn't CBOR as we use it: it ends too early")
-    if most > MAX_ITEMS and start > 0:  # else it was one run, and those are bounded
-        _count(encoded)
+    if most > max_items and start > 0:  # else it was one run, and those are bounded
+        _count(encoded, max_items)
 
 
-def _refusal(encoded: bytes, start: int, at: int) -> str:
-    if at - start >= MAX_ITEMS and _run(encoded, at).end() > at:
-        return f"has more than {MAX_ITEMS} items"
+def _refusal(encoded: bytes, start: int, at: int, max_items: int) -> str:
+    if at - start >= max_items and _run_of(max_items)(encoded[at : at + _LONGEST_SHORT], 0).end():
+        return f"has more than {max_items} items"  # another one would be right
     return f"isn't CBOR as we use it: byte {at}, 0x{encoded[at]:02x}, begins what isn't allowed or ends too early"
 
 
-def _count(encoded: bytes) -> None:
+def _count(encoded: bytes, max_items: int) -> None:
     """Count the items one by one. Raises `DecodeError`; `encoded` has been checked otherwise."""
-    at, end, counted = 0, len(encoded), 0
-    while at < end:
-        first = encoded[at]
-        at += _SIZES[first]
-        size = _LENGTH_BYTES_OF_STRINGS.get(first)
-        if size is not None:
-            at += int.from_bytes(encoded[at - size : at], "big")
-        counted += 1
-        if counted > MAX_ITEMS:
-            raise DecodeError(f"has more than {MAX_ITEMS} items")
+    at, end, left, heads = 0, len(encoded), max_items, _HEADS
+    while at < end and left:
+        size, length = heads[encoded[at]]
+        at += size
+        if length:
+            at += int.from_bytes(encoded[at - length : at], "big")
+        left -= 1
+    if at < end:
+        raise DecodeError(f"has more than {max_items} items")
 
 
 # An item's first byte: its kind in the upper 3 bits; in the lower 5 its value or length, or in how many bytes those
@@ -121,6 +126,8 @@ def _fixed_sizes() -> Iterator[tuple[int, int]]:
 
 
 _SIZES: Final = dict(_fixed_sizes())
+_HEADS: Final = [(_SIZES.get(first, 1), _LENGTH_BYTES_OF_STRINGS.get(first, 0)) for first in range(256)]
+"""By first byte: its item's bytes without what its length counts, and how many of them are that length."""
 
 
 def _any_of(firsts: Iterable[int]) -> bytes:
@@ -144,8 +151,9 @@ def _choice(sizes: dict[int, int], width: int) -> bytes:
     )
 
 
-def _one_run() -> re.Pattern[bytes]:
-    """Matches up to `MAX_ITEMS` items of less than 256 bytes each, the most frequent kinds tried first."""
+@lru_cache(maxsize=4)
+def _run_of(most: int) -> Callable[[bytes, int], re.Match[bytes]]:
+    """Matches up to `most` items of less than 256 bytes each, if none, the most frequent kinds tried first."""
     short = {first: size for first, size in _SIZES.items() if first not in _LENGTH_BYTES_OF_STRINGS}
     single = [first for first, size in short.items() if size == 1]
     strings = {first: size for first, size in short.items() if size > 1 and first & 0xE0 in _STRINGS}
@@ -160,8 +168,5 @@ def _one_run() -> re.Pattern[bytes]:
         ]
     )
     # "+" behind the bounds: a run never gives items back, so it takes linear time and no memory.
-    return re.compile(b"(?s:%b){0,%d}+" % (item, MAX_ITEMS))
-
-
-# It always matches, if nothing.
-_run: Final = cast("Callable[[bytes, int], re.Match[bytes]]", _one_run().match)
+    run = re.compile(b"(?s:%b){0,%d}+" % (item, most))
+    return cast("Callable[[bytes, int], re.Match[bytes]]", run.match)

@@ -5,11 +5,15 @@ What comes from a peer is bounded before it is built: first by its declared leng
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cbor2
 
 from overlay.limits.decoder import MAX_ITEMS, DecodeError, check_items, decode
 
 HEADER_BYTES = 4
+MOST_IN_FRAME = 1024
+"""Items of a frame: bodies are byte strings in it."""
 
 
 class FrameError(ValueError):
@@ -26,27 +30,31 @@ class FrameDecoder:
         """`max_frame`: bytes of the longest frame that is accepted, its header not counted."""
         self._max_frame = max_frame
         self._incomplete = bytearray()
+        self.decoded = 0
+        """Bytes of all frames so far."""
 
-    def feed(self, chunk: bytes) -> list[object]:
-        """The items that `chunk` completes, in order. Raises `FrameError`."""
+    def feed(self, chunk: bytes) -> Iterator[object]:
+        """The items that `chunk` completes, in order, each decoded when it is asked for. Raises `FrameError`.
+
+        All of them have to be taken before the next chunk.
+        """
         received: bytes | bytearray = chunk
         if self._incomplete:
             self._incomplete += chunk
             if len(self._incomplete) < self._wanted():
-                return []
+                return
             received, self._incomplete = self._incomplete, bytearray()
-        items: list[object] = []
         start, end = 0, len(received)
         while end - start >= HEADER_BYTES:
             body = start + HEADER_BYTES
             length = self._length(received, start)
             if end - body < length:
                 break
-            items.append(decode_item(bytes(received[body : body + length])))
+            self.decoded += HEADER_BYTES + length
+            yield decode_item(bytes(received[body : body + length]), max_items=MOST_IN_FRAME)
             start = body + length
         if start < end:
             self._incomplete += received[start:]
-        return items
 
     @property
     def buffered(self) -> int:
@@ -82,9 +90,9 @@ def encode_item(item: object) -> bytes:
     return encoded
 
 
-def decode_item(encoded: bytes) -> object:
+def decode_item(encoded: bytes, *, max_items: int = MAX_ITEMS) -> object:
     """The value that is encoded, lists as `list`, maps as `dict`. Raises `FrameError`, and nothing else."""
     try:
-        return decode(encoded)
+        return decode(encoded, max_items=max_items)
     except DecodeError as error:
         raise FrameError(str(error)) from error

@@ -11,9 +11,9 @@ from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import CallRequest, CallResult, Tetraplet
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
-from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.rpc.dispatch import BadCall, Function, functions_of
 from aqua_compat.rpc.server import called_by
+from overlay.limits.time_slices import TimeSlices
 
 Tetraplets = Sequence[Sequence[Tetraplet]]
 HostFunction = Callable[[Context, list[object], Tetraplets], Awaitable[object]]

@@ -1,0 +1,122 @@
+"""Gives a parser its inputs, and holds it to what it may do: raise its own errors, within 20 ms of CPU.
+
+A slow input is tried again: what the machine or a full collection of others' garbage took isn't the input's. Its own
+garbage is: collecting goes on while it is measured, but for what was there before.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import GeneratorType
+from typing import Final
+
+import msgspec
+
+from tests.attacks.fuzz.grammar import hostile
+from tests.attacks.fuzz.mutation import damaged, mutated
+from tests.attacks.fuzz.parsers import Parser
+
+BUDGET: Final = 0.02  # seconds of CPU
+TRIES: Final = 3
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """An input that a parser didn't bear."""
+
+    parser: str
+    number: int
+    what: str
+    encoded: bytes
+
+    def __str__(self) -> str:
+        shown = self.encoded[:60].hex() + ("..." if len(self.encoded) > 60 else "")
+        return f"{self.parser}, input {self.number} ({len(self.encoded)} bytes, {shown}): {self.what}"
+
+
+class Report(msgspec.Struct):
+    """What became of a parser's inputs. `slowest` in seconds of CPU, `slowest_input` by its number."""
+
+    parser: str
+    inputs: int = 0
+    refused: int = 0
+    slowest: float = 0.0
+    slowest_input: int = 0
+    faults: list[Fault] = msgspec.field(default_factory=list)
+
+    def __str__(self) -> str:
+        took = f"{self.slowest * 1000:6.2f} ms (input {self.slowest_input})"
+        return f"{self.parser:34} {self.inputs:8} inputs {self.refused:8} refused {took:28} {len(self.faults)} faults"
+
+
+def input_of(parser: Parser, seed: int, number: int) -> bytes:
+    """An input, a function of its arguments alone."""
+    randomness = random.Random(f"{seed} {parser.name} {number}")
+    chance = randomness.random()
+    if parser.form is None:
+        encoded = randomness.choice(parser.seeds)
+        if chance < 0.05:
+            encoded = randomness.randbytes(randomness.randrange(200))
+        for _ in range(randomness.choice((1, 1, 2, 3))):
+            encoded = damaged(randomness, encoded)
+        if chance > 0.99:
+            encoded *= max(int(parser.longest ** randomness.random()) // max(len(encoded), 1), 1)
+    elif chance < 0.15:
+        encoded = hostile(randomness, parser.longest)
+    elif chance < 0.18:
+        encoded = randomness.choice(parser.seeds)
+    else:
+        encoded = mutated(randomness, parser.seeds, parser.form, parser.longest)
+    return encoded[: parser.longest]
+
+
+def run(parser: Parser, seed: int, count: int, first: int = 0) -> Report:
+    """Tries `count` inputs."""
+    report = Report(parser.name)
+    with settled():
+        for number in range(first, first + count):
+            _try(parser, number, input_of(parser, seed, number), report)
+    return report
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """What is there already is no garbage to look through again and again."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _try(parser: Parser, number: int, encoded: bytes, report: Report) -> None:
+    report.inputs += 1
+    took = _measured(parser, number, encoded, report)
+    for _ in range(TRIES - 1):
+        if took <= BUDGET:
+            break
+        gc.collect()
+        took = min(took, _measured(parser, number, encoded, Report(parser.name)))
+    if took > report.slowest:
+        report.slowest, report.slowest_input = took, number
+    if took > BUDGET:
+        report.faults.append(Fault(parser.name, number, f"it took {took * 1000:.1f} ms", encoded))
+
+
+def _measured(parser: Parser, number: int, encoded: bytes, report: Report) -> float:
+    """Seconds of CPU of the longest turn."""
+    longest, started = 0.0, time.thread_time()
+    try:
+        parsed = parser.parse(encoded)
+        if isinstance(parsed, GeneratorType):
+            for _ in parsed:
+                longest, started = max(longest, time.thread_time() - started), time.thread_time()
+    except parser.errors:
+        report.refused += 1
+    except Exception as error:
+        report.faults.append(Fault(parser.name, number, f"it raised {error!r}"[:500], encoded))
+    return max(longest, time.thread_time() - started)

@@ -1,0 +1,93 @@
+"""A fixed part of the fuzzer's inputs, each time, and that it finds what it looks for."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from overlay.limits.decoder import DecodeError, decode
+from tests.attacks.fuzz.driver import input_of, run
+from tests.attacks.fuzz.mutation import CBOR, PROTOBUF, load_protobuf
+from tests.attacks.fuzz.parsers import PARSERS, Parser
+
+SEED = 4
+INPUTS = 100  # of each parser: some seconds in all
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
+def test_no_input_breaks_a_parser_or_holds_it_up(parser: Parser) -> None:
+    report = run(parser, SEED, INPUTS)
+    assert not report.faults, "\n".join(map(str, report.faults))
+    assert report.inputs == INPUTS
+    if parser.form and parser.errors:
+        assert 0 < report.refused < INPUTS, "inputs of both kinds"
+    assert len({input_of(parser, SEED, number) for number in range(INPUTS)}) > INPUTS / 2
+
+
+def test_parsers_have_names_of_their_own() -> None:
+    assert len({parser.name for parser in PARSERS}) == len(PARSERS)
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
+def test_good_messages_are_good(parser: Parser) -> None:
+    """Else what is altered would be refused at once, and nothing reached deep."""
+    for number, seed in enumerate(parser.seeds):
+        assert parser.form is None or parser.form.load(seed) is not None
+        parsed = parser.parse(seed)
+        assert parsed is None or list(parsed if hasattr(parsed, "__next__") else []) is not None, number
+
+
+def test_same_seed_makes_the_same_inputs() -> None:
+    parser = PARSERS[0]
+    assert [input_of(parser, 1, n) for n in range(50)] == [input_of(parser, 1, n) for n in range(50)]
+    assert [input_of(parser, 1, n) for n in range(50)] != [input_of(parser, 2, n) for n in range(50)]
+
+
+def test_altered_trees_are_written_as_they_were_read() -> None:
+    for parser in PARSERS:
+        if parser.form in (CBOR, PROTOBUF):
+            for seed in parser.seeds:
+                assert parser.form.load(parser.form.dump(parser.form.load(seed))) == parser.form.load(seed)
+    assert load_protobuf(b"\x08\x01") == [[1, 0, 1]]
+
+
+def test_an_error_that_isnt_declared_is_a_fault() -> None:
+    def breaks(encoded: bytes) -> object:
+        if len(encoded) % 2:
+            raise KeyError("not declared")
+        return decode(encoded)
+
+    report = run(Parser("it", breaks, (DecodeError,), [b"\x80", b"\x41a"]), 0, 40)
+    assert report.faults
+    assert "KeyError" in str(report.faults[0])
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_an_input_that_takes_long_is_a_fault_in_whichever_turn(stage: int) -> None:
+    def works(seconds: float) -> None:
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+
+    def parse(encoded: bytes) -> object:
+        works(0.05 if stage == 0 else 0)
+        yield
+        works(0.05 if stage == 1 else 0)
+
+    [fault, *_] = run(Parser("it", parse, (), [b"\x80"]), 0, 2).faults
+    assert "ms" in str(fault)
+
+
+def test_one_slow_try_is_the_machines() -> None:
+    tries = 0
+
+    def parse(encoded: bytes) -> None:
+        nonlocal tries
+        tries += 1
+        until = time.thread_time() + (0.05 if tries == 1 else 0)
+        while time.thread_time() < until:
+            pass
+
+    assert not run(Parser("it", parse, (), [b"\x80"]), 0, 1).faults
+    assert tries == 2
