@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -19,10 +19,18 @@ _RESOURCES = 20
 class Latencies(NamedTuple):
     """Of what was done in a while: milliseconds in which half of it, and 99 of 100, were done; how often it failed."""
 
-    count: int
+    durations: list[float]
+    """Seconds that each thing took, sorted."""
     p50: float
     p99: float
     failed: int
+
+    @classmethod
+    def of(cls, durations: Iterable[float], failed: int = 0) -> Latencies:
+        """Of what took so many seconds each."""
+        rising = sorted(durations)
+        p50, p99 = (rising[int(len(rising) * part)] * 1000 if rising else 0.0 for part in (0.5, 0.99))
+        return cls(rising, p50, p99, failed)
 
 
 class HonestClients:
@@ -55,12 +63,9 @@ class HonestClients:
 
     def take(self) -> Latencies:
         """How it went since the last time."""
-        durations, failed = sorted(self._durations), self._failed
+        durations, failed = self._durations, self._failed
         self._durations, self._failed = [], 0
-        if not durations:
-            return Latencies(0, 0.0, 0.0, failed)
-        of = [durations[min(int(len(durations) * part), len(durations) - 1)] * 1000 for part in (0.5, 0.99)]
-        return Latencies(len(durations), of[0], of[1], failed)
+        return Latencies.of(durations, failed)
 
     async def status(self) -> NodeStatus | None:
         """What the node says of itself; None where it doesn't answer."""

@@ -120,7 +120,7 @@ class Soak:
         self.attack = ""
         of = self._clients[number].take()
         done = " ".join(f"{what}={count}" for what, count in running.done.items())
-        went = f"{of.count} done, {of.failed} failed, p50 {of.p50:.0f} ms, p99 {of.p99:.0f} ms"
+        went = f"{len(of.durations)} done, {of.failed} failed, p50 {of.p50:.0f} ms, p99 {of.p99:.0f} ms"
         self._say(f"{name} on {number}: {went}; {done[:150]}")
         if not running.done:
             self._say(f"{name} did nothing")

@@ -1,7 +1,7 @@
 """What honest clients notice of each attack of the corpus, and what it takes of the node that is attacked.
 
-Each attack gets a network of its own, whose nodes are processes. Two clients act through one of them, first in peace
-and then while it is attacked. The lag is the node's worst since it started, at most of the last minute.
+Each attack gets a network of its own, whose nodes are processes. Two clients act through one of them: in peace, while
+it is attacked, and in peace again. The lag is the node's worst in the last minute.
 
 Usage: python -m tests.attacks.under_attack [ATTACK ...] [--seconds 20] [--nodes 3] [--rate 1] [--details]
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ import trio
 
 from benchmarks.processes import cpu_seconds, node_network, open_files, resident_megabytes
 from tests.attacks.corpus import ATTACKS
-from tests.attacks.honest import honest_clients
+from tests.attacks.honest import Latencies, honest_clients
 from tests.attacks.running_attack import attacking
 
 ROUNDS_PER_SECOND: Final = 8.0
@@ -42,8 +43,8 @@ async def measure(attack: str, seconds: float, nodes: int, rate: float, *, detai
                 nursery.start_soon(clients.work, ROUNDS_PER_SECOND)
                 await trio.sleep(WARMING_UP)
                 clients.take()
-                await trio.sleep(seconds)
-                peace = clients.take()
+                await trio.sleep(seconds / 2)
+                before = clients.take()
                 memory, files = resident_megabytes(node.process_id), open_files(node.process_id)
                 async with attacking(attack, node.address, seconds + BEFORE_MEASURING, seed=1, rate=rate) as running:
                     await trio.sleep(BEFORE_MEASURING)
@@ -54,8 +55,12 @@ async def measure(attack: str, seconds: float, nodes: int, rate: float, *, detai
                     cpu = cpu_seconds(node.process_id) - cpu
                     memory = resident_megabytes(node.process_id) - memory
                     files = open_files(node.process_id) - files
+                    status = await clients.status()
+                await trio.sleep(WARMING_UP)
+                clients.take()
+                await trio.sleep(seconds / 2)
+                peace = Latencies.of([*before.durations, *clients.take().durations])
                 nursery.cancel_scope.cancel()
-            status = await clients.status()
             lag = status.overlay.loop_lag_max * 1000 if status is not None and status.overlay is not None else -1.0
             times = under.p99 / peace.p99
             print(
@@ -64,14 +69,17 @@ async def measure(attack: str, seconds: float, nodes: int, rate: float, *, detai
                 flush=True,
             )
             if details:
-                print(f"  p50 {peace.p50:.1f} ms, under attack {under.p50:.1f} ms ({under.count} done)", flush=True)
+                print(
+                    f"  p50 {peace.p50:.1f} ms, under attack {under.p50:.1f} ms ({len(under.durations)} done)",
+                    flush=True,
+                )
                 print(f"  {running.done}", flush=True)
             return node.alive and under.failed == 0 and times <= MOST_TIMES and bool(running.done)
 
 
 async def main(attacks: list[str], seconds: float, nodes: int, rate: float, *, details: bool) -> int:
     """Print the table; how many attacks broke what is promised."""
-    print(HEADING, flush=True)
+    print(f"load of this machine: {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores\n{HEADING}", flush=True)
     broken = [name for name in attacks if not await measure(name, seconds, nodes, rate, details=details)]
     print(f"broken by: {', '.join(broken) or 'none'}", flush=True)
     return len(broken)

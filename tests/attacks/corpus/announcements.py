@@ -36,6 +36,7 @@ async def gossip_flood(target: Target) -> None:
                 rpc.publish.append(message)
                 rpc.subscriptions.append(rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic))
                 rpc.control.graft.append(rpc_pb2.ControlGraft(topicID=topic))
+                rpc.control.prune.append(rpc_pb2.ControlPrune(topicID=topic * 4, backoff=2**40))
                 rpc.control.ihave.append(rpc_pb2.ControlIHave(topicID=topic, messageIDs=[topic.encode()] * 10))
             await wire.send(stream, encode_varint_prefixed(rpc.SerializeToString()))
             target.done["messages"] += _AT_ONCE
