@@ -51,3 +51,13 @@ async def idle_share(nodes: Sequence[NodeProcess], seconds: float) -> float:
     before = cpu_of_all(nodes)
     await trio.sleep(seconds)
     return (cpu_of_all(nodes) - before) / seconds / len(nodes)
+
+
+def open_files(process_id: int) -> int:
+    """File descriptors of a process, sockets among them."""
+    return sum(1 for _ in Path(f"/proc/{process_id}/fd").iterdir())
+
+
+def threads(process_id: int) -> int:
+    """Threads of a process."""
+    return sum(1 for _ in Path(f"/proc/{process_id}/task").iterdir())

@@ -8,7 +8,9 @@ import msgspec
 class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on what one peer can make this one hold, and deadlines of a link.
 
-    The memory that one hostile peer can take is about `max_queued_bytes + max_write_buffer + 70 * max_served_bytes`.
+    What one link holds, counted in bytes as they travel, is at most `max_frame + max_served_bytes + max_queued_bytes +
+    max_write_buffer`, and all links of a peer share `OverlaySettings.max_unread_per_peer`. While its requests are
+    served, hostile CBOR takes up to 70 times as much as it has bytes.
     """
 
     max_frame: int = 1024 * 1024
@@ -24,7 +26,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of requests of one peer that are served at the same time (one always is). Decoded, hostile CBOR takes up
     to 70 times as much."""
 
-    max_queued_bytes: int = 16 * 1024 * 1024
+    max_queued_bytes: int = 4 * 1024 * 1024
     """Bytes of requests of one peer that wait for being served; beyond it they are answered with `Overloaded`."""
 
     max_pending: int = 1024
@@ -35,6 +37,9 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     hello_timeout: float = 5.0
     """Seconds for the first frame of a new link."""
+
+    frame_timeout: float = 30.0
+    """Seconds in which a frame that has begun has to be complete. Lower frees memory of slow peers, hostile or not."""
 
     write_timeout: float = 5.0
     """Seconds that a write may stall before the link is given up; on other streams, before the write fails."""
@@ -248,12 +253,14 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     health_timeout: float = 5.0
     """Seconds for the answer to such a check."""
 
-    max_unread: int = 32 * 1024 * 1024
-    """Bytes that came from all peers and nobody has read yet. When it is short, the peer with most of them loses its
-    connection. Less than 16 kB of a connection don't count."""
+    max_unread: int = 64 * 1024 * 1024
+    """Bytes that came from all peers and nobody has read yet, that links hold of frames and requests, and that wait for
+    being written. When it is short, the peer with most of them loses its connection. Less than 16 kB of a connection
+    don't count."""
 
-    max_unread_per_peer: int = 8 * 1024 * 1024
-    """The same of one peer, over all its connections, each of which has 4 MiB at most, and each stream 256 KiB."""
+    max_unread_per_peer: int = 16 * 1024 * 1024
+    """The same of one peer, over all its connections. What nobody has read yet is at most 4 MiB of each connection, and
+    256 KiB of each stream."""
 
     direct_pipes: bool = True
     """Whether the state of TLS and noise is driven directly on the socket, as far as libp2p's version lets us. False

@@ -8,6 +8,7 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 
 from overlay.errors import StreamBroken
+from overlay.libp2p.muxer.stream import MuxedStream
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -19,7 +20,9 @@ class Libp2pStream:
         assert isinstance(stream, NetStream)  # there is no other
         self._stream = stream
         # libp2p's own layer takes a lock, twice, for each read and write, to keep a state that the muxer has anyway.
-        self._muxed = stream.muxed_stream
+        muxed = stream.muxed_stream
+        assert isinstance(muxed, MuxedStream)  # of `install_muxer`
+        self._muxed = muxed
 
     async def read_some(self, max_bytes: int) -> bytes:
         """At least one byte as soon as there are any; `b""` at the stream's end."""
@@ -36,6 +39,10 @@ class Libp2pStream:
             await self._muxed.write(payload)
         except Exception as error:
             raise StreamBroken(f"writing failed: {error!r}"[:200]) from error
+
+    def hold(self, amount: int) -> bool:
+        """Say how many bytes are held on the peer's account; False where that is too much."""
+        return self._muxed.hold(amount)
 
     async def close(self) -> None:
         """End our direction; what was written still arrives."""

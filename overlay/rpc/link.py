@@ -83,8 +83,17 @@ class Link:
         self._pending = PendingCalls()
         self._time_slices = time_slices or TimeSlices()
         self._server = RequestServer(
-            peer_id, handlers, self._write_queue, limits, counters, self._note_served, self._time_slices
+            peer_id,
+            handlers,
+            self._write_queue,
+            limits,
+            counters,
+            self._note_served,
+            self._time_slices,
+            self._may_hold,
         )
+        self._decoder = FrameDecoder(limits.max_frame)
+        self._incomplete_until = math.inf
         self._hello = hello
         self._when_free = when_free
         self._admit = admit
@@ -205,6 +214,7 @@ class Link:
             self._pending.lose()
             self._ended.set()
             self._decided.send()
+            self._stream.hold(0)
             when_ended(self)
             await self._close()
 
@@ -280,10 +290,10 @@ class Link:
             raise ProtocolError(self.peer_id, method, f"its answer {error}") from error
 
     async def _read_frames(self, when_up: Callable[[Link], None]) -> None:
-        decoder = FrameDecoder(self._limits.max_frame)
+        decoder = self._decoder
         try:
             while True:
-                chunk = await self._stream.read_some(_READ_BYTES)
+                chunk = await self._read_chunk()
                 if not chunk:
                     self._end(Cause.LOST, "the peer closed the link")
                     return
@@ -297,12 +307,39 @@ class Link:
                     if frames == _FRAMES_AT_ONCE or decoder.decoded - decoded >= _BYTES_AT_ONCE:
                         frames, decoded = 0, decoder.decoded
                         await trio.lowlevel.checkpoint()
+                self._note_incomplete(now, is_new=frames > 0 or decoder.decoded > decoded)
         except StreamBroken as error:
             self._end(Cause.LOST, f"the stream broke: {error}")
         except FrameError as error:
             self._end(Cause.BROKE_PROTOCOL, f"the peer broke the protocol: {error}")
         except WriteQueueFull:
             self._end_unread()
+
+    async def _read_chunk(self) -> bytes:
+        """Some bytes; none at the end, or when a frame that has begun doesn't come to its end."""
+        if not self._decoder.buffered:
+            return await self._stream.read_some(_READ_BYTES)
+        chunk = b""
+        with trio.move_on_at(self._incomplete_until) as scope:
+            chunk = await self._stream.read_some(_READ_BYTES)
+        if scope.cancelled_caught:
+            self._end(Cause.STALLED, f"a frame wasn't complete within {self._limits.frame_timeout:g} s")
+        return chunk
+
+    def _note_incomplete(self, now: float, *, is_new: bool) -> None:
+        """Count what came of the next frame. `is_new`: whether it began only now."""
+        if not self._decoder.buffered:
+            self._incomplete_until = math.inf
+        elif is_new or self._incomplete_until == math.inf:
+            self._incomplete_until = now + self._limits.frame_timeout
+        if not self._may_hold(0):
+            self._end(Cause.STALLED, "memory is short, and the peer holds much of it")
+
+    def _may_hold(self, more: int) -> bool:
+        """Whether memory allows so many bytes more than what is held for the peer now."""
+        queue = self._write_queue
+        held = self._decoder.buffered + self._server.held + queue.buffered + queue.waiting
+        return self._stream.hold(held + more)
 
     def _receive(self, frame: Frame | Unknown, now: float, when_up: Callable[[Link], None]) -> None:
         if isinstance(frame, Bye):
@@ -385,6 +422,7 @@ class Link:
                         return
                     self._counters.bytes_sent += len(piece)
                     self._write_queue.written(len(piece))
+                    self._may_hold(0)
                 self._is_writing = False
                 self._close_when_drained()
         except StreamBroken as error:

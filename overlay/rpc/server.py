@@ -50,8 +50,12 @@ class RequestServer:
         counters: Counters,
         when_idle: Callable[[], None],
         time_slices: TimeSlices,
+        may_hold: Callable[[int], bool],
     ) -> None:
-        """`when_idle` is called each time that the last request was answered. `time_slices`: of all callers."""
+        """`when_idle` is called each time that the last request was answered. `time_slices`: of all callers.
+
+        `may_hold`: whether memory allows so many bytes more for this caller.
+        """
         self._caller = caller
         self._handlers = handlers
         self._write_queue = write_queue
@@ -59,11 +63,17 @@ class RequestServer:
         self._counters = counters
         self._when_idle = when_idle
         self._time_slices = time_slices
+        self._may_hold = may_hold
         self._running: dict[int, trio.CancelScope] = {}
         self._running_bytes = 0
         self._cancelled: set[int] = set()
         self._queue: dict[int, _Waiting] = {}  # a dict, so that a cancelled one leaves at once
         self._queued_bytes = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes of the requests that are being served, or wait for it."""
+        return self._running_bytes + self._queued_bytes
 
     @property
     def idle(self) -> bool:
@@ -79,15 +89,16 @@ class RequestServer:
             self._write_queue.put(encode(Failed(request.id, Fault.NO_SUCH_METHOD)))
             return
         waiting = _Waiting(request, trio.current_time() + request.timeout_seconds)
-        if not self._queue and self._may_start(size):
+        if not self._may_hold(size):
+            self._turn_away(request)
+        elif not self._queue and self._may_start(size):
             self._start(waiting)
             nursery.start_soon(self._serve, waiting, nursery)
         elif len(self._queue) < self._limits.max_queued and self._queued_bytes + size <= self._limits.max_queued_bytes:
             self._queue[request.id] = waiting
             self._queued_bytes += size
         else:
-            self._counters.overloaded += 1
-            self._write_queue.put(encode(Failed(request.id, Fault.OVERLOADED)))
+            self._turn_away(request)
 
     def cancel(self, call_id: int) -> None:
         """Stop serving a request, if it is under way; it gets no answer."""
@@ -97,6 +108,10 @@ class RequestServer:
         elif call_id in self._running:
             self._cancelled.add(call_id)
             self._running[call_id].cancel()
+
+    def _turn_away(self, request: Request) -> None:
+        self._counters.overloaded += 1
+        self._write_queue.put(encode(Failed(request.id, Fault.OVERLOADED)))
 
     def _may_start(self, size: int) -> bool:
         if len(self._running) >= self._limits.max_in_flight:
@@ -127,7 +142,7 @@ class RequestServer:
             try:
                 answer = await self._answer(waiting)
                 if answer is not None:
-                    await self._write_queue.send(answer)
+                    await self._write_queue.send(self._within_memory(request, answer))
             finally:
                 del self._running[request.id]
                 self._running_bytes -= len(request.body)
@@ -170,6 +185,13 @@ class RequestServer:
             return Refused(request.id, "internal", "internal error")
         self._counters.calls_served += 1
         return answer
+
+    def _within_memory(self, request: Request, answer: bytes) -> bytes:
+        """An answer that may be held until the caller reads it."""
+        if self._may_hold(len(answer)):
+            return answer
+        self._counters.overloaded += 1
+        return encode(Failed(request.id, Fault.OVERLOADED))
 
     def _encoded(self, request: Request, answer: Frame) -> bytes:
         frame = encode(answer)

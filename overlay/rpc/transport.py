@@ -26,6 +26,14 @@ class ByteStream(Protocol):
         """
         ...
 
+    def hold(self, amount: int) -> bool:
+        """Say how many bytes its user holds on the peer's account: what it read and hasn't used up, or waits to write.
+
+        They count like what nobody has read yet. False where that is too much: then what was said before still counts.
+        What counts is given back with 0, at the latest when the stream isn't used any more.
+        """
+        ...
+
     async def close(self) -> None:
         """End our direction; what was written still arrives. Never raises for what the network did."""
         ...

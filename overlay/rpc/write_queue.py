@@ -30,11 +30,17 @@ class WriteQueue:
         self._closed = False
         self.buffered = 0
         """Bytes that aren't written yet, those that are just being written included."""
+        self.waiting = 0
+        """Bytes that wait for room."""
 
     async def send(self, frame: bytes) -> None:
         """Append a frame as soon as there is room. When cancelled, nothing was appended. Raises `WriteQueueClosed`."""
-        while self.buffered >= self._limit and not self._closed:
-            await self._waiting_for_room.park()
+        self.waiting += len(frame)
+        try:
+            while self.buffered >= self._limit and not self._closed:
+                await self._waiting_for_room.park()
+        finally:
+            self.waiting -= len(frame)
         if self._closed:
             raise WriteQueueClosed
         self.put(frame)

@@ -97,6 +97,9 @@ class Strange:
     async def write(self, payload: bytes) -> None:
         await self.stream.write(payload)
 
+    def hold(self, amount: int) -> bool:
+        return True
+
     async def close(self) -> None:
         await self.stream.close()
 

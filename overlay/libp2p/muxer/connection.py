@@ -63,7 +63,8 @@ class MuxedConnection(IMuxedConn):
     ) -> None:
         """`pipe`: how `conn` is read and written.
 
-        `budget`: bytes that all connections of this process may hold unread, which count by peer.
+        `budget`: bytes that all connections of this process may hold, which count by peer: what nobody has read, and
+        what users of streams say that they hold.
         `write_timeout`: seconds that a stream's write waits for a peer that reads nothing.
         """
         self.peer_id = peer_id
@@ -82,6 +83,7 @@ class MuxedConnection(IMuxedConn):
         self._pause = pause
         self._peer = str(peer_id)
         self._held = budget.open(self._peer, self._give_way)
+        self._used = 0  # bytes that users of streams hold
         self._running = False
         self._to_write = False
         self._writing_since: float | None = None
@@ -210,10 +212,18 @@ class MuxedConnection(IMuxedConn):
 
     def note_read(self) -> None:
         """Tell the peer, and the budget, that a stream was read."""
-        if self._held.amount and self.session.unread + _STEP <= self._held.amount:
-            self._hold()
+        if self._held.amount and self._in_hand + _STEP <= self._held.amount:
+            self._count()
         if self.session.has_output:
             self.flush()
+
+    def hold(self, change: int) -> bool:
+        """Count so many bytes more, or less, that users of streams hold; False, and nothing, where that is too much."""
+        self._used += change
+        if self._count() or self.ended is not None:
+            return True
+        self._used -= change
+        return False
 
     # Its tasks
 
@@ -251,8 +261,8 @@ class MuxedConnection(IMuxedConn):
             self._accepting.unpark_all()
         if self._opening and session.unanswered < MOST_UNANSWERED:
             self._opening.unpark(count=MOST_UNANSWERED - session.unanswered)
-        if session.unread > max(self._held.amount, _UNCOUNTED):
-            self._hold()
+        if not self._count():
+            self._give_way()
 
     async def _write(self) -> None:
         session, pipe = self.session, self._pipe
@@ -327,15 +337,19 @@ class MuxedConnection(IMuxedConn):
     def _give_way(self) -> None:
         self._end(EndCode.MEMORY, "memory is short, and most of it is unread of this peer")
 
-    def _hold(self) -> None:
-        """Take from the budget what is unread, in large steps, or give it back."""
-        unread = self.session.unread
-        wanted = -(-unread // _STEP) * _STEP if unread > _UNCOUNTED else 0
-        change = wanted - self._held.amount
-        if change < 0:
-            self._held.give_back(-change)
-        elif not self._held.take(change):
-            self._give_way()
+    @property
+    def _in_hand(self) -> int:
+        """Bytes that are unread, or held by users of streams."""
+        return self.session.unread + self._used
+
+    def _count(self) -> bool:
+        """Take from the budget what is in hand, in large steps, or give it back; False where it's refused."""
+        in_hand, counted = self._in_hand, self._held.amount
+        if in_hand > max(counted, _UNCOUNTED):
+            return self._held.take(-(-in_hand // _STEP) * _STEP - counted)
+        if counted and in_hand + _STEP <= counted:
+            self._held.give_back(counted - (-(-in_hand // _STEP) * _STEP if in_hand > _UNCOUNTED else 0))
+        return True
 
     def _wake_writer(self) -> None:
         self._to_write = True

@@ -32,6 +32,7 @@ class MuxedStream(IMuxedStream):
         self._writers = trio.lowlevel.ParkingLot()
         self._writing = False
         self._uses = 0
+        self._held = 0
         state.on_change = self._wake
 
     async def read(self, n: int | None = None) -> bytes:
@@ -108,6 +109,16 @@ class MuxedStream(IMuxedStream):
     def is_closed(self) -> bool:
         """Whether it ended both ways."""
         return self._state.forgotten or self._connection.ended is not None
+
+    def hold(self, amount: int) -> bool:
+        """Count `amount` bytes, from now on, as those of this stream that nobody has read; False where that's too much.
+
+        Whoever has read them, or waits to write them, says 0 in the end.
+        """
+        if not self._connection.hold(amount - self._held):
+            return False
+        self._held = amount
+        return True
 
     def set_deadline(self, ttl: int) -> None:
         """Not offered: deadlines are Trio's cancel scopes."""

@@ -14,6 +14,11 @@
   some, which others drop as equivocation.
 - Each message carries its sender's signed addresses, which each receiver verifies again; we tell them otherwise.
 - Neither messages nor subscriptions nor control messages are counted, except for some: all are here.
+- What a PRUNE says of any topic, of any length and for any time, is kept for ever, and the peers that it names are
+  dialled. A GRAFT of a topic that we aren't in is answered, after a millisecond for our signed addresses. Here what is
+  said of such topics is dropped.
+- Each subscription starts three tasks, which do nothing for a topic that we aren't in, and all that a peer may have are
+  kept, however many peers there are.
 
 Remove each with its fix upstream.
 """
@@ -40,7 +45,20 @@ from overlay.tasks import TaskStatus
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 GOSSIP_PROTOCOLS = (TProtocol("/meshsub/1.1.0"), TProtocol("/meshsub/1.0.0"))
-TOPICS_PER_PEER: Final = 4096  # subscriptions of one peer that are remembered
+TOPICS_PER_PEER: Final = 4096
+"""Subscriptions of one peer that are remembered."""
+
+MOST_TOPICS: Final = 16_384
+"""Topics that are remembered of all peers, but for `ASSURED_TOPICS` of each; 0.5 kB each."""
+
+ASSURED_TOPICS: Final = 64
+"""Subscriptions of one peer that are remembered however many others have."""
+
+LONGEST_BACK_OFF: Final = 60
+"""Seconds for which a peer may tell us to stay out of its mesh."""
+
+_NAMES_AS_ONE: Final = 8  # control messages that only name messages and count as one
+_IDS_AS_ONE: Final = 64  # ids in them that count as one message
 
 Admit = Callable[[str, rpc_pb2.Message], Awaitable[bool]]
 """Whether a message by this forwarder (base58) is new and good, so that it goes on to others."""
@@ -80,9 +98,34 @@ class GuardedRouter(GossipSub):
         self.time_since_last_publish.pop(topic, None)
 
     async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
-        """Handle control messages of a peer that hasn't sent more than it may."""
-        if cast("GuardedPubsub", self.pubsub).charge(str(sender_peer_id)):
+        """Handle control messages of topics that we are in, of a peer that hasn't sent more than it may."""
+        charge = cast("GuardedPubsub", self.pubsub).charge
+        if all(charge(str(sender_peer_id)) for _ in range(_weight(rpc.control))):
+            self._leave_out_unknown_topics(rpc.control)
             await super().handle_rpc(rpc, sender_peer_id)
+
+    async def emit_control_message(self, control_msg: rpc_pb2.ControlMessage, to_peer: ID) -> None:
+        """Send a control message without looking up our signed addresses."""
+        rpc = rpc_pb2.RPC()
+        rpc.control.CopyFrom(control_msg)
+        self.send_rpc(to_peer, rpc, priority=True)
+
+    def remove_peer(self, peer_id: ID) -> None:
+        """Forget a peer that has left, and what it said of topics."""
+        super().remove_peer(peer_id)
+        for topic, peers in list(self.back_off.items()):
+            peers.pop(peer_id, None)
+            if not peers:
+                del self.back_off[topic]
+
+    def _leave_out_unknown_topics(self, control: rpc_pb2.ControlMessage) -> None:
+        for named in (control.graft, control.prune, control.ihave):
+            for number in range(len(named) - 1, -1, -1):
+                if named[number].topicID not in self.mesh:
+                    del named[number]
+        for prune in control.prune:
+            prune.ClearField("peers")
+            prune.backoff = min(prune.backoff, LONGEST_BACK_OFF)
 
     def send_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC, priority: bool = False) -> None:
         """Send without our signed addresses."""
@@ -119,8 +162,27 @@ class GuardedPubsub(Pubsub):
 
     def handle_subscription(self, origin_id: ID, sub_message: rpc_pb2.RPC.SubOpts) -> None:
         """Note that a peer subscribed or unsubscribed, unless it sent more than it may."""
-        if len(sub_message.topicid) <= LONGEST_TOPIC and self.charge(str(origin_id)):
+        topic = sub_message.topicid
+        if len(topic) > LONGEST_TOPIC or not self.charge(str(origin_id)):
+            return
+        router = cast("GuardedRouter", self.router)
+        if not sub_message.subscribe or topic in router.mesh or topic in router.fanout:
             super().handle_subscription(origin_id, sub_message)
+        elif origin_id not in self.peer_topics.get(topic, ()) and self._remembers_another(origin_id):
+            self.peer_topics.setdefault(topic, set()).add(origin_id)
+            self._peer_subscription_count[origin_id] = self._peer_subscription_count.get(origin_id, 0) + 1
+
+    def _remembers_another(self, peer_id: ID) -> bool:
+        count = self._peer_subscription_count.get(peer_id, 0)
+        return count < (TOPICS_PER_PEER if len(self.peer_topics) < MOST_TOPICS else ASSURED_TOPICS)
+
+
+def _weight(control: rpc_pb2.ControlMessage) -> int:
+    """As how many messages it counts."""
+    kinds = (control.ihave, control.iwant, control.idontwant)
+    naming = sum(len(kind) for kind in kinds)
+    ids = sum(len(one.messageIDs) for kind in kinds for one in kind)
+    return 1 + len(control.graft) + len(control.prune) + naming // _NAMES_AS_ONE + ids // _IDS_AS_ONE
 
 
 def guarded_pubsub(host: IHost, *, message_id: MessageId, admit: Admit, charge: Charge, seen: Seen) -> GuardedPubsub:

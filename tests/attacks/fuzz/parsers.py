@@ -369,6 +369,9 @@ class _Stream:
     async def write(self, payload: bytes) -> None:
         raise NotImplementedError
 
+    def hold(self, amount: int) -> bool:
+        raise NotImplementedError
+
     async def close(self) -> None:
         raise NotImplementedError
 

@@ -28,6 +28,8 @@ class MemoryStream:
         self.was_reset = False
         self.was_closed = False
         self.writes: list[bytes] = []
+        self.held = 0
+        self.may_hold = 1 << 30
 
     def stall(self) -> None:
         self.may_write = trio.Event()
@@ -54,6 +56,12 @@ class MemoryStream:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise StreamBroken("the stream was reset") from error
         self.writes.append(payload)
+
+    def hold(self, amount: int) -> bool:
+        if amount > self.may_hold:
+            return False
+        self.held = amount
+        return True
 
     async def close(self) -> None:
         self.was_closed = True

@@ -543,6 +543,80 @@ async def test_peer_that_makes_us_talk_and_does_not_read_is_given_up() -> None:
         assert pair.link.loss == "the peer doesn't read"
 
 
+# Memory
+
+
+async def test_what_is_held_for_the_peer_is_told_and_given_back() -> None:
+    log: list[str] = []
+    async with linked(CallLimits(), {"echo": blocking(log)}) as pair:
+        frame = encode(Request(1, "echo", encode_item("x" * 10_000), 100_000))
+        await pair.remote.stream.write(frame[:6000])
+        await wait_all_tasks_blocked()
+        assert pair.stream.held == 6000
+        await pair.remote.stream.write(frame[6000:])
+        await wait_all_tasks_blocked()
+        assert 10_000 <= pair.stream.held <= 10_010
+        await pair.remote.say(Cancel(1))
+        await wait_all_tasks_blocked()
+        await pair.remote.say(Ping())
+        assert await pair.remote.hear() == Pong(8)
+        await wait_all_tasks_blocked()
+        assert pair.stream.held == 0
+        await pair.remote.stream.write(frame[:6000])
+        await wait_all_tasks_blocked()
+        pair.link.end("for the test")
+        await pair.ended.wait()
+        assert pair.stream.held == 0
+
+
+async def test_what_memory_has_no_room_for_is_turned_away() -> None:
+    async def lengthen(caller: str, body: object) -> object:
+        return "x" * 2000
+
+    async with linked(CallLimits(), {"echo": echo, "lengthen": lengthen}) as pair:
+        pair.stream.may_hold = 1000
+        await pair.remote.say(request(1, "echo", "x" * 900), request(2, "lengthen"), request(3, "echo", 5))
+        answers = [await pair.remote.hear() for _ in range(3)]
+        assert Failed(1, Fault.OVERLOADED) in answers
+        assert Failed(2, Fault.OVERLOADED) in answers
+        assert Response(3, encode_item([LARGER, 5])) in answers
+        assert pair.counters.overloaded == 2
+
+
+async def test_a_frame_that_memory_has_no_room_for_ends_the_link() -> None:
+    async with linked() as pair:
+        pair.stream.may_hold = 1000
+        await pair.remote.stream.write(encode(request(1, "echo", "x" * 5000))[:2000])
+        await pair.ended.wait()
+        assert pair.link.cause is Cause.STALLED
+        assert pair.stream.held == 0
+
+
+async def test_a_frame_that_does_not_come_to_its_end_ends_the_link(autojump_clock: MockClock) -> None:
+    async with linked(CallLimits(frame_timeout=10)) as pair:
+        frame = encode(request(1, "echo", "x" * 5000))
+        await trio.sleep(5)
+        position = 0
+        while not pair.ended.is_set():
+            await pair.remote.stream.write(frame[position : position + 1])
+            position += 1
+            with trio.move_on_after(1):
+                await pair.ended.wait()
+        assert trio.current_time() == pytest.approx(15, abs=1.1)
+        assert pair.link.cause is Cause.STALLED
+
+
+async def test_each_frame_has_its_own_time(autojump_clock: MockClock) -> None:
+    async with linked(CallLimits(frame_timeout=10), {"echo": echo}) as pair:
+        rest = b""
+        for number in range(10):
+            frame = rest + encode(request(number, "echo", "x" * 100))
+            await pair.remote.stream.write(frame[:-20])
+            await trio.sleep(6)
+            rest = frame[-20:]
+        assert not pair.ended.is_set()
+
+
 # Retiring
 
 

@@ -398,6 +398,30 @@ async def test_when_memory_is_short_the_peer_with_most_unread_bytes_loses_its_co
         assert budget.of(peers[0]) == 0
 
 
+async def test_what_users_of_streams_hold_counts_as_what_is_unread() -> None:
+    budget = FairQuota(1000 * KIB, 800 * KIB)
+    name = Identity.generate().peer_id
+    async with with_peer_by_hand(budget=budget, peer=name) as (connection, peer):
+        await peer.send(data(1, bytes(200 * KIB), SYN) + frame(WINDOW_UPDATE, SYN, 3))
+        stream, other = await connection.accept_stream(), await connection.accept_stream()
+        assert budget.of(name) == 256 * KIB
+        assert len(await read_exactly(stream, 200 * KIB)) == 200 * KIB
+        assert budget.of(name) == 0
+        assert stream.hold(200 * KIB)
+        assert other.hold(300 * KIB)
+        assert budget.of(name) == 512 * KIB
+        assert not other.hold(700 * KIB)
+        assert connection.ended is None
+        assert budget.of(name) == 512 * KIB
+        assert stream.hold(0)
+        assert other.hold(700 * KIB)
+        assert budget.of(name) == 704 * KIB
+        await connection.close()
+        assert budget.total == 0
+        assert stream.hold(0)
+        assert budget.total == 0
+
+
 async def test_many_greedy_peers_take_no_more_than_the_budget_and_a_modest_one_is_served() -> None:
     budget = FairQuota(4096 * KIB, 1024 * KIB)
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
