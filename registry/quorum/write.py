@@ -56,13 +56,13 @@ class _Write:
         self.item = item
         self.factor = factor
         self.write_id = write_id_of(item)
-        self.distribution = WriteMachine((), here=None, factor=factor)
+        self.machine = WriteMachine((), here=None, factor=factor)
         self.refusal: ErrorInfo | None = None
         self.settled = trio.Event()
         self.reported = Wakeup()
 
     def outcome(self, *, timed_out: bool = False, told: int = 0) -> WriteOutcome:
-        of = self.distribution
+        of = self.machine
         errors = of.errors if self.refusal is None else [self.refusal]
         return WriteOutcome(len(of.stored), len(of.targets), tuple(errors), timed_out, self.write_id, told)
 
@@ -113,7 +113,7 @@ class Writer:
         self._tasks.start_soon(self._run, write, is_stored)
         with trio.move_on_after(max(timeout, 0.0)) as waiting:
             await write.settled.wait()
-        if waiting.cancelled_caught and not write.distribution.targets:
+        if waiting.cancelled_caught and not write.machine.targets:
             return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,), timed_out=True)
         return write.outcome(timed_out=waiting.cancelled_caught)
 
@@ -134,8 +134,8 @@ class Writer:
 
         with trio.move_on_after(timeout):
             async with trio.open_nursery() as nursery:
-                for peer_id, share in write.distribution.shares.items():
-                    if share and peer_id in write.distribution.stored and peer_id != self._network.peer_id:
+                for peer_id, share in write.machine.shares.items():
+                    if share and peer_id in write.machine.stored and peer_id != self._network.peer_id:
                         nursery.start_soon(ask, peer_id, len(share))
         return write.outcome(told=sum(told))
 
@@ -157,7 +157,7 @@ class Writer:
             write.settled.set()
             return
         nearest, drawn = parted(found, size)
-        of = write.distribution = WriteMachine(
+        of = write.machine = WriteMachine(
             sorted(nearest, key=lambda peer_id: self._ranks.setdefault(peer_id, self._random.random())),
             here=here if here in found else None,
             factor=write.factor,
@@ -179,7 +179,7 @@ class Writer:
             self._send(write, of.step(trio.current_time()), is_stored)
 
     def _send(self, write: _Write, sends: Sequence[Send], is_stored: bool) -> None:
-        of, item = write.distribution, write.item
+        of, item = write.machine, write.item
         announcers = self._network.topics.peers_in(item.key_id)
 
         def report(peer_id: str, error: ErrorInfo | None) -> None:

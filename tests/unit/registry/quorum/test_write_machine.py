@@ -24,17 +24,17 @@ def reached(sends: list[Send]) -> list[str]:
 
 
 def test_few_replicas_all_get_it_directly() -> None:
-    distribution = WriteMachine(peers(ALL_DIRECTLY), here=None, factor=1)
-    assert distribution.begin(0.0) == [Send(peer_id) for peer_id in peers(ALL_DIRECTLY)]
-    assert distribution.is_direct
+    machine = WriteMachine(peers(ALL_DIRECTLY), here=None, factor=1)
+    assert machine.begin(0.0) == [Send(peer_id) for peer_id in peers(ALL_DIRECTLY)]
+    assert machine.is_direct
 
 
 def test_of_many_three_get_it_and_each_passes_a_third_on() -> None:
-    distribution = WriteMachine(peers(20), here=None, factor=1)
-    sends = distribution.begin(0.0)
+    machine = WriteMachine(peers(20), here=None, factor=1)
+    sends = machine.begin(0.0)
     assert [send.peer_id for send in sends] == peers(DIRECTLY)
     assert sorted(len(send.share) for send in sends) == [5, 6, 6]
-    assert not distribution.is_direct
+    assert not machine.is_direct
 
 
 def test_as_many_as_have_to_acknowledge_get_it_directly() -> None:
@@ -44,8 +44,8 @@ def test_as_many_as_have_to_acknowledge_get_it_directly() -> None:
 
 
 def test_this_node_keeps_it_first_and_sends_to_its_share_itself() -> None:
-    distribution = WriteMachine(peers(20), here="peer 15", factor=1)
-    own, *others = distribution.begin(0.0)
+    machine = WriteMachine(peers(20), here="peer 15", factor=1)
+    own, *others = machine.begin(0.0)
     assert own.peer_id == "peer 15"
     assert others[: len(own.share)] == [Send(peer_id, urgent=False) for peer_id in own.share]
     assert [send.peer_id for send in others[len(own.share) :]] == ["peer 0", "peer 1"]
@@ -58,43 +58,43 @@ def test_two_of_those_that_tell_watchers_get_it_directly_too() -> None:
 
 
 def test_whoever_refuses_is_made_up_for_by_one_of_its_share_that_takes_over_the_rest() -> None:
-    distribution = WriteMachine(peers(20), here=None, factor=1)
-    first, second, third = distribution.begin(0.0)
-    distribution.report(second.peer_id, None)
-    distribution.report(first.peer_id, REFUSED)
-    assert distribution.step(0.1) == [Send(first.share[0], first.share[1:])]
-    assert distribution.step(0.1) == [], "once"
-    distribution.report(third.peer_id, None)
-    distribution.report(first.share[0], None)
-    assert distribution.wake_at() is None
-    assert distribution.stored == {second.peer_id, third.peer_id, first.share[0]}
+    machine = WriteMachine(peers(20), here=None, factor=1)
+    first, second, third = machine.begin(0.0)
+    machine.report(second.peer_id, None)
+    machine.report(first.peer_id, REFUSED)
+    assert machine.step(0.1) == [Send(first.share[0], first.share[1:])]
+    assert machine.step(0.1) == [], "once"
+    machine.report(third.peer_id, None)
+    machine.report(first.share[0], None)
+    assert machine.wake_at() is None
+    assert machine.stored == {second.peer_id, third.peer_id, first.share[0]}
 
 
 def test_whoever_is_slow_is_made_up_for_and_still_counts_when_it_answers() -> None:
-    distribution = WriteMachine(peers(20), here=None, factor=3)
-    first, second, third = distribution.begin(0.0)
+    machine = WriteMachine(peers(20), here=None, factor=3)
+    first, second, third = machine.begin(0.0)
     for send in (second, third):
-        distribution.report(send.peer_id, None)
-    assert distribution.wake_at() == PATIENCE
-    assert distribution.step(PATIENCE - 0.1) == []
-    assert distribution.step(PATIENCE) == [Send(first.share[0], first.share[1:])]
-    assert not distribution.is_settled
-    distribution.report(first.peer_id, None)
-    assert distribution.is_settled
+        machine.report(send.peer_id, None)
+    assert machine.wake_at() == PATIENCE
+    assert machine.step(PATIENCE - 0.1) == []
+    assert machine.step(PATIENCE) == [Send(first.share[0], first.share[1:])]
+    assert not machine.is_settled
+    machine.report(first.peer_id, None)
+    assert machine.is_settled
 
 
 def test_when_all_refuse_the_others_are_sent_it_at_once_and_it_fails_when_those_did_too() -> None:
-    distribution = WriteMachine(peers(20), here=None, factor=1)
-    for send in distribution.begin(0.0):
-        distribution.report(send.peer_id, REFUSED)
-    assert not distribution.is_settled
-    sends = distribution.step(0.1)
+    machine = WriteMachine(peers(20), here=None, factor=1)
+    for send in machine.begin(0.0):
+        machine.report(send.peer_id, REFUSED)
+    assert not machine.is_settled
+    sends = machine.step(0.1)
     assert sends == [Send(peer_id) for peer_id in peers(20)[DIRECTLY:]]
     for send in sends:
-        distribution.report(send.peer_id, REFUSED)
-    assert distribution.is_settled
-    assert distribution.step(0.2) == []
-    assert len(distribution.errors) == 20
+        machine.report(send.peer_id, REFUSED)
+    assert machine.is_settled
+    assert machine.step(0.2) == []
+    assert len(machine.errors) == 20
 
 
 @given(st.integers(1, 30), st.integers(-1, 31), st.booleans(), st.data())
@@ -104,8 +104,8 @@ def test_every_replica_gets_it_once_and_the_rest_of_whoever_fails_is_taken_over(
     targets = peers(size)
     announcers = data.draw(st.sets(st.sampled_from(targets)))
     here = targets[-1] if is_here else None
-    distribution = WriteMachine(targets, here=here, factor=factor, announcers=announcers)
-    sends = distribution.begin(0.0)
+    machine = WriteMachine(targets, here=here, factor=factor, announcers=announcers)
+    sends = machine.begin(0.0)
     own_share = next((send.share for send in sends if send.peer_id == here), ())
     assert sorted(reached(sends)) == sorted([*targets, *own_share]), "that of this node is sent by itself"
     pending, now = list(sends), 0.0
@@ -114,18 +114,18 @@ def test_every_replica_gets_it_once_and_the_rest_of_whoever_fails_is_taken_over(
     while pending:
         send = pending.pop(data.draw(st.integers(0, len(pending) - 1)))
         is_taken = data.draw(st.booleans())
-        distribution.report(send.peer_id, None if is_taken else REFUSED)
+        machine.report(send.peer_id, None if is_taken else REFUSED)
         if is_taken:
             acknowledged.add(send.peer_id)
             covered.update((send.peer_id, *send.share))
         now += 0.01
-        again = distribution.step(now)
+        again = machine.step(now)
         assert not {other.peer_id for other in again} & {other.peer_id for other in sends}, "directly at most once"
         sends += again
         pending += again
-    assert distribution.wake_at() is None
-    assert distribution.stored == acknowledged
-    assert distribution.is_settled
+    assert machine.wake_at() is None
+    assert machine.stored == acknowledged
+    assert machine.is_settled
     sent_directly = {send.peer_id for send in sends}
     assert sent_directly | covered == set(targets), "whoever didn't get it directly is in the share of one who took it"
 
@@ -136,12 +136,12 @@ def test_where_members_crowd_those_drawn_from_the_region_get_it_first(
 ) -> None:
     drawn = [f"drawn {number}" for number in range(others)]
     here = peers(size)[-1] if is_here else None
-    distribution = WriteMachine(peers(size), here=here, factor=factor, drawn=drawn)
-    sends = distribution.begin(0.0)
+    machine = WriteMachine(peers(size), here=here, factor=factor, drawn=drawn)
+    sends = machine.begin(0.0)
     direct = [send.peer_id for send in sends if send.peer_id != here and send.urgent]
-    assert len(distribution.targets) == size + others
+    assert len(machine.targets) == size + others
     own_share = next((send.share for send in sends if send.peer_id == here), ())
-    assert sorted(reached(sends)) == sorted([*distribution.targets, *own_share])
+    assert sorted(reached(sends)) == sorted([*machine.targets, *own_share])
     if not is_here:
         assert direct[: len(drawn)] == drawn[: len(direct)]
         assert len(direct) == min(max(factor, DIRECTLY) + DIRECTLY, size + others)
@@ -149,7 +149,7 @@ def test_where_members_crowd_those_drawn_from_the_region_get_it_first(
 
 def test_all_of_those_drawn_to_whom_a_link_is_open_get_it_directly() -> None:
     drawn = [f"drawn {number}" for number in range(40)]
-    distribution = WriteMachine(peers(20), here=None, factor=1, drawn=drawn, linked=[*drawn[20:], *peers(20)])
-    sends = distribution.begin(0.0)
+    machine = WriteMachine(peers(20), here=None, factor=1, drawn=drawn, linked=[*drawn[20:], *peers(20)])
+    sends = machine.begin(0.0)
     assert [send.peer_id for send in sends] == [*drawn[: 2 * DIRECTLY], *drawn[20:]]
-    assert sorted(reached(sends)) == sorted(distribution.targets)
+    assert sorted(reached(sends)) == sorted(machine.targets)
