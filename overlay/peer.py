@@ -127,7 +127,7 @@ class OverlayPeer:
         self._topics = Topics(host.gossip, host.admission, settings.topics)
         self._routing = routing
         self._links.on_unreachable(self._routing.note_failure)
-        self._lookup = Lookup(identity, host, self._links, settings, randomness)
+        self._lookup = Lookup(identity, host, self._links, settings, randomness, routing)
         self._address_search = AddressSearch(host, self._links, self._lookup, member=settings.member)
         self._way_in = WayIn(host, self._links, routing)
         self._identity = identity

@@ -6,7 +6,8 @@ Rules:
 2. Otherwise a neighbourhood that a lookup found lately serves the positions in it (`overlay.discovery.regions`); after
    a while only once one of its members said by digest that nothing changed.
 3. Otherwise a recursive lookup over standing links is begun (`overlay.discovery.recursive`), and where its answers are
-   fewer or sparser than the network's size lets expect, an iterative one (`overlay.discovery.iterative`).
+   fewer or sparser than the network's size lets expect, an iterative one (`overlay.discovery.iterative`), which begins
+   at the nearest in the routing table, too.
 4. Around a dense position, others of its region belong to its neighbourhood (`overlay.discovery.density`). Who isn't
    there himself looks up the largest buckets of the region, away from those who crowd.
 5. What others tell is only where to look. Peers that couldn't be dialled lately are left out.
@@ -35,6 +36,7 @@ from overlay.discovery.recursive import METHOD as ROUTE_METHOD
 from overlay.discovery.recursive import KnownMember, RecursiveLookup
 from overlay.discovery.regions import Region, Regions
 from overlay.discovery.route import MOST_NAMED
+from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.size_estimate import SizeEstimate
 from overlay.errors import CallFailed, PeerIdError, Refusal
 from overlay.identity import Identity, public_key_of
@@ -70,12 +72,17 @@ class Lookup:
         links: Links,
         settings: OverlaySettings,
         randomness: random.Random | None = None,
+        table: RoutingTable | None = None,
     ) -> None:
-        """Registers itself with `links` and not the other way round, because it also calls over them."""
+        """Registers itself with `links` and not the other way round, because it also calls over them.
+
+        `table`: members that this peer was linked to, where iterative lookups begin beside those that it is linked to.
+        """
         self._random = randomness or random.Random()  # noqa: S311 - whom to ask, not secrets
         self._addresses = addresses
         self._links = links
         self._settings = settings
+        self._table = table
         self._failed: TTLCache[str, None] = TTLCache(_MAX_FAILED, settings.failed_peer_age, timer=trio.current_time)
         self._home = Home(peer_position(addresses.peer_id))
         self._regions = Regions(trio.current_time)
@@ -258,7 +265,9 @@ class Lookup:
 
     async def _iteratively(self, position: int, count: int, names: Iterable[str], timeout: float) -> list[str]:
         lookup = IterativeLookup(position, self._addresses.peer_id, count=count)
-        lookup.heard((name, peer_position(name)) for name in (*self.members(), *names) if self.is_dialable(name))
+        known = self._table.known_near(position, count) if self._table is not None else ()
+        candidates = (*self.members(), *known, *names)
+        lookup.heard((name, peer_position(name)) for name in candidates if self.is_dialable(name))
         progress = trio.Event()
 
         async def ask(peer_id: str) -> None:

@@ -12,6 +12,10 @@ class RoutingTable(Protocol):
         """How many are in it."""
         ...
 
+    def known_near(self, position: int, count: int) -> list[str]:
+        """The `count` peers in it nearest to a position that didn't fail lately, nearest first."""
+        ...
+
     async def add(self, peer_id: str) -> None:
         """Enter a member, or refresh its entry. A full bucket keeps its older peers as long as they answer."""
         ...

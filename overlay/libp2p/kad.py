@@ -116,9 +116,13 @@ class KadRouting:
             await trio.lowlevel.checkpoint()  # parsing those of one takes milliseconds
         return [peer.peer_id for peer in known]
 
-    def _live_nearest(self, position: int, count: int) -> list[KnownPeer]:
+    def known_near(self, position: int, count: int) -> list[str]:
+        """The `count` peers in it nearest to a position that didn't fail lately, nearest first."""
         live = (str(peer) for peer in self._table.get_peer_ids() if not self._table.has_failed(peer))
-        return self._with_addresses(nearest(position, live, count))
+        return nearest(position, live, count)
+
+    def _live_nearest(self, position: int, count: int) -> list[KnownPeer]:
+        return self._with_addresses(self.known_near(position, count))
 
     def _with_addresses(self, peer_ids: list[str]) -> list[KnownPeer]:
         return [KnownPeer(peer_id, tuple(self._host.addresses_of(peer_id))) for peer_id in peer_ids]

@@ -117,6 +117,49 @@ async def test_everyone_finds_the_peers_that_are_truly_nearest(autojump_clock: t
             assert await asker.lookup.nearest(position, WANTED) == all_of_them.truly_nearest(position)
 
 
+class Contacts:
+    """A routing table that holds these peers."""
+
+    def __init__(self, peer_ids: Collection[str]) -> None:
+        self.peer_ids = peer_ids
+
+    def __len__(self) -> int:
+        return len(self.peer_ids)
+
+    def known_near(self, position: int, count: int) -> list[str]:
+        return nearest(position, self.peer_ids, count)
+
+    async def add(self, peer_id: str) -> None:
+        raise NotImplementedError
+
+    def remove(self, peer_id: str) -> None:
+        raise NotImplementedError
+
+    async def find_way_in(self, multiaddr: str, *, timeout: float) -> list[str]:
+        raise NotImplementedError
+
+    def note_failure(self, peer_id: str) -> None:
+        raise NotImplementedError
+
+
+async def test_who_has_no_link_left_finds_the_nearest_from_its_routing_table(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with crowd(40) as all_of_them:
+        identity = Identity.from_seed(bytes(32))
+        dialler = AddressedDialler(all_of_them.network, identity.peer_id)
+        all_of_them.network.diallers[identity.peer_id] = dialler
+        links = LyingLinks(dialler, MEMBER, member=True)
+        links.lies = {}
+        await all_of_them.nursery.start(links.run)
+        position = positions(1)[0]
+        farthest = nearest(position, all_of_them.peers, 40)[-3:]
+        lookup = Lookup(identity, dialler, links, MEMBER, table=Contacts(farthest))
+        assert lookup.members() == []
+        found, _ = await lookup.look_up(position, WANTED)
+        assert [name for name in found if name != identity.peer_id][:WANTED] == all_of_them.truly_nearest(position)
+
+
 async def join_together(crowd: Crowd, identities: list[Identity]) -> None:
     async with trio.open_nursery() as nursery:
         for identity in identities:
