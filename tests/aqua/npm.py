@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.paths import ROOT
+from tests.paths import KEPT, ROOT, claimed
 
 PROJECT = Path(__file__).parent
 EXAMPLE = ROOT / "examples" / "aqua"
@@ -36,50 +35,60 @@ def tools() -> Tools:
     """Install and compile, unless that has been done already. Raises Missing when this machine can't."""
     install(PROJECT)
     node = node_executable()
-    target = PROJECT / "compiled" / "scenarios.js"
-    target.parent.mkdir(exist_ok=True)
-    mark = target.with_suffix(".made-from")
-    wanted = _digest(SCENARIOS, PROJECT / "compile.mjs", PROJECT / "package-lock.json")
-    if not target.exists() or not mark.exists() or mark.read_text() != wanted:
-        _run(str(node), "compile.mjs", str(SCENARIOS), str(target), folder=PROJECT, timeout=60)
-        mark.write_text(wanted)
+    compiler = PROJECT / "compile.mjs"
+    with claimed(_kept(PROJECT) / f"scenarios-{_digest(SCENARIOS, compiler)}") as folder:
+        target = folder / "scenarios.js"
+        if not target.exists():
+            made = target.with_suffix(".part")
+            _run(str(node), str(compiler), str(SCENARIOS), str(made), folder=PROJECT, timeout=60)
+            made.rename(target)
     return Tools(node, target, PROJECT / "node_modules" / "@fluencelabs" / "avm" / "dist" / "avm.wasm")
 
 
 def install(project: Path) -> None:
-    """`npm ci`, unless node_modules is of this lock file already. Raises Missing."""
+    """`npm ci`, once for each lock file: node_modules is a link to what is kept. Raises Missing."""
     if shutil.which("npm") is None:
         raise Missing("npm isn't installed")
-    wanted = _digest(project / "package-lock.json")
-    modules = project / "node_modules"
-    mark = modules / ".installed"
-    with (project / "package.json").open() as locked:
-        fcntl.flock(locked, fcntl.LOCK_EX)  # another run of the tests may be installing
-        if not mark.exists() or mark.read_text() != wanted:
-            _run("npm", "ci", "--no-audit", "--no-fund", "--prefer-offline", folder=project, timeout=INSTALL)
-            mark.write_text(wanted)
+    with claimed(_kept(project)) as folder:
+        mark = folder / ".installed"
+        if not mark.exists():
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(project / name, folder)
+            _run("npm", "ci", "--no-audit", "--no-fund", "--prefer-offline", folder=folder, timeout=INSTALL)
+            mark.touch()
+        modules = project / "node_modules"
+        if not modules.is_symlink() or modules.readlink() != folder / "node_modules":
+            if modules.is_symlink():
+                modules.unlink()
+            else:
+                shutil.rmtree(modules, ignore_errors=True)
+            modules.symlink_to(folder / "node_modules")
 
 
 def example(node: Path) -> Path:
-    """examples/aqua after `npm ci` and `npm run compile`, in a copy, unless that was done already.
+    """examples/aqua after `npm ci` and `npm run compile`, in a copy, unless that was done already. Raises Missing.
 
     Its packages are among the tests' own, of the same versions (`test_example`): to install them once more would cost
     twenty seconds of CPU.
     """
-    copy = PROJECT / "compiled" / "example"
     sources = sorted(file for file in EXAMPLE.iterdir() if file.suffix in (".aqua", ".json", ".mjs"))
-    mark = copy / ".made-from"
-    wanted = _digest(*sources)
-    if not mark.exists() or mark.read_text() != wanted:
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.mkdir(parents=True)
-        for file in sources:
-            shutil.copy(file, copy)
-        (copy / "node_modules").symlink_to(PROJECT / "node_modules")
-        path = f"{node.parent}{os.pathsep}{os.environ['PATH']}"
-        _run("npm", "run", "compile", folder=copy, timeout=60, PATH=path)
-        mark.write_text(wanted)
-    return copy
+    with claimed(_kept(PROJECT) / f"example-{_digest(*sources)}") as folder:
+        mark = folder / ".compiled"
+        if not mark.exists():
+            for file in sources:
+                shutil.copy(file, folder)
+            modules = folder / "node_modules"
+            modules.unlink(missing_ok=True)
+            modules.symlink_to(_kept(PROJECT) / "node_modules")
+            path = f"{node.parent}{os.pathsep}{os.environ['PATH']}"
+            _run("npm", "run", "compile", folder=folder, timeout=60, PATH=path)
+            mark.touch()
+    return folder
+
+
+def _kept(project: Path) -> Path:
+    """Where what comes of a project's lock file is kept for all clones on this machine."""
+    return KEPT / f"npm-{_digest(project / 'package.json', project / 'package-lock.json')}"
 
 
 def node_executable() -> Path:
@@ -106,7 +115,7 @@ def or_skip(missing: Missing) -> None:
 
 
 def _digest(*files: Path) -> str:
-    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
 def _run(*command: str, folder: Path, timeout: float, **environment: str) -> str:

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from aqua_compat import connect
 from aqua_compat.cli.node_process import NodeProcess
 from tests.aqua.js_peer import CallFailed, JsPeer, JsProcess, PeerGone, process_of_its_own
 from tests.aqua.nodes import AquaNetwork, websocket
 from tests.aqua.npm import Tools
 from tests.aqua.test_scenarios import label, resolved
-from tests.end_to_end.network import eventually
+from tests.end_to_end.network import eventually, observer
 
 pytestmark = pytest.mark.timeout(300)  # the first test also installs
 
@@ -58,13 +57,14 @@ def complaints(sizes: dict[Path, int]) -> list[str]:
 async def forgotten(node: NodeProcess) -> None:
     """Wait until a node has no particle of these tests any more."""
 
-    async def left() -> tuple[int, int]:
-        async with connect(node.address) as aqua:
-            status = await aqua.registry.status()
+    async with observer() as observing:
+
+        async def left() -> tuple[int, int]:
+            status = await observing.status(node)
             assert status.particles is not None
             return status.particles["actors"], status.particles["calls"]
 
-    await eventually(left, lambda now: now == (0, 0), 30)
+        await eventually(left, lambda now: now == (0, 0), 30)
 
 
 async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: JsProcess) -> None:

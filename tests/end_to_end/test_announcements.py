@@ -22,7 +22,7 @@ from overlay.settings import OverlaySettings, TopicLimits
 from overlay.tasks import background
 from registry.client.light import open_light_client
 from registry.watch.event import EventKind
-from tests.end_to_end.network import Network, eventually
+from tests.end_to_end.network import Network, eventually, observer
 from tests.end_to_end.test_watch import LONGEST, Watcher, watching
 
 UNBOUND = TopicLimits(rate=1e6, burst=1e6)  # an attacker doesn't keep to ours
@@ -64,17 +64,17 @@ def announcer(network: Network, watcher: AquaClient) -> NodeProcess:
 
 
 async def topics_of(node: NodeProcess) -> TopicStatistics:
-    async with connect(node.address) as aqua:
-        topics = (await aqua.registry.status()).topics
+    async with observer() as observing:
+        topics = (await observing.status(node)).topics
     assert topics is not None
     return topics
 
 
 async def subscriptions_in(network: Network) -> int:
     subscriptions = 0
-    for node in network.running:
-        async with connect(node.address) as aqua:
-            status = await aqua.registry.status()
+    async with observer() as observing:
+        for node in network.running:
+            status = await observing.status(node)
             assert status.topics is not None
             assert status.topics.topics <= 64
             subscriptions += status.subscriptions

@@ -15,7 +15,7 @@ import trio
 from aqua_compat import AquaClient, connect
 from overlay.identity import Identity
 from registry.model.values import Record
-from tests.end_to_end.network import Network, command, first_line, launched
+from tests.end_to_end.network import Network, command, first_line, launched, observer
 
 UNKNOWN = "49LTqRPfWT7ykstnr3Ea9jNDGojznA9cA3mK6j1oDZdi"
 
@@ -24,10 +24,10 @@ UNKNOWN = "49LTqRPfWT7ykstnr3Ea9jNDGojznA9cA3mK6j1oDZdi"
 async def aqua(network: Network) -> AsyncIterator[AquaClient]:
     async with connect(network.nodes[0].address) as client:
         yield client
-    for node in network.nodes:
-        assert node.alive
-        async with connect(node.address) as client:
-            status = await client.registry.status()
+    async with observer() as observing:
+        for node in network.nodes:
+            assert node.alive
+            status = await observing.status(node)
             assert status.ready
             assert len(status.members) == len(network.nodes) - 1
 

@@ -7,11 +7,12 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from aqua_compat import connect
 from aqua_compat.particles.particle import encode, framed
-from tests.end_to_end.network import Network, eventually
+from tests.end_to_end.network import Network, Observer, eventually, observer
 from tests.end_to_end.particle_client import ParticleClient, particle_client
 from tests.unit.aqua_compat.particles.conftest import interpreter_folder  # noqa: F401 - a fixture
 from tests.unit.aqua_compat.particles.scripts import an_endless_script
@@ -47,9 +48,8 @@ def asking(client: ParticleClient, *calls: tuple[str, str, str]) -> str:
     return script
 
 
-async def statistics(network: Network) -> dict[str, float]:
-    async with connect(network.nodes[0].address) as client:
-        return (await client.registry.status()).particles or {}
+async def statistics(observing: Observer, network: Network) -> dict[str, float]:
+    return (await observing.status(network.nodes[0])).particles or {}
 
 
 async def test_builtins_answer_over_real_sockets(tmp_path: Path, interpreter_folder: Path) -> None:  # noqa: F811
@@ -94,6 +94,7 @@ async def test_node_survives_floods_fuzz_and_endless_scripts(
         aqua_network(tmp_path, interpreter_folder, 2) as network,
         particle_client(websocket(network), interpreter_folder) as hostile,
         particle_client(websocket(network), interpreter_folder) as honest,
+        observer() as observing,
     ):
         good = framed(encode(hostile.particle("(null)")))
         for _ in range(30):
@@ -119,13 +120,14 @@ async def test_node_survives_floods_fuzz_and_endless_scripts(
         async with connect(network.nodes[0].address) as native:
             created, errors = await native.createResource("native")
             assert created, errors
-        counts = await eventually(lambda: statistics(network), lambda told: told.get("interrupted", 0) >= 4, 30)
+        counted = partial(statistics, observing, network)
+        counts = await eventually(counted, lambda told: told.get("interrupted", 0) >= 4, 30)
         assert counts["dropped: malformed"] >= 1
         assert counts["dropped: too large"] >= 1
         assert counts["dropped: expired"] + counts.get("dropped: bad signature", 0) >= 1
         assert all(node.alive for node in network.nodes)
         # Everything ends with its particle.
-        await eventually(lambda: statistics(network), lambda told: told["actors"] == told["bytes"] == 0, 30)
+        await eventually(counted, lambda told: told["actors"] == told["bytes"] == 0, 30)
 
 
 def list_of(count: int) -> str:

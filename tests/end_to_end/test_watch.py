@@ -23,7 +23,7 @@ from registry.errors import RegistryError
 from registry.model.values import Record, Slot
 from registry.watch.event import EventKind, WatchEvent, same_content
 from registry.watch.watch import Watch
-from tests.end_to_end.network import Network, command, eventually, launched
+from tests.end_to_end.network import Network, Observer, command, eventually, launched, observer
 
 ISSUERS, CHANGES = 8, 25
 CROWD = 36  # light clients that watch one resource
@@ -270,30 +270,29 @@ async def test_more_watchers_than_there_are_places_miss_nothing_while_those_who_
                 return trio.current_time() - began
 
             delays = [await all_see(f"before {number}") for number in range(3)]
-            told = await eventually(partial(subscriptions_of, network.running), bool, LONGEST)
+            observing = await stack.enter_async_context(observer())
+            told = await eventually(partial(subscriptions_of, observing, network.running), bool, LONGEST)
             assert max(told.values()) <= 9 + 2, "clients and nodes, within their places"
             assert sum(told.values()) >= CROWD
             parent = max(entries, key=lambda node: told[node.peer_id])
             await parent.kill()
             delays.append(await all_see("after"))
-            await eventually(partial(subscriptions_of, network.running), lambda told: sum(told.values()) >= CROWD, 30)
+            running = network.running
+            await eventually(
+                partial(subscriptions_of, observing, running), lambda told: sum(told.values()) >= CROWD, 30
+            )
             delays.append(await all_see("later"))
             print(f"told to all {CROWD} after {', '.join(f'{delay:.2f}' for delay in delays)} s")  # noqa: T201
     finally:
         await network.stop()
 
 
-async def subscriptions_of(nodes: Sequence[NodeProcess]) -> dict[str, int]:
+async def subscriptions_of(observing: Observer, nodes: Sequence[NodeProcess]) -> dict[str, int]:
     """How many watchers each node tells; empty when one is too busy to say."""
-    told: dict[str, int] = {}
     try:
-        for node in nodes:
-            assert node.peer_id is not None
-            async with connect(node.address) as aqua:
-                told[node.peer_id] = (await aqua.registry.status()).subscriptions
+        return {node.peer_id: (await observing.status(node)).subscriptions for node in nodes}
     except RegistryError:
         return {}
-    return told
 
 
 def _config(folder: Path) -> Path:

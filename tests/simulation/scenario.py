@@ -43,7 +43,7 @@ from tests.simulation.watcher import Watcher
 from tests.simulation.world import START, World, WorldNode, identity_of
 
 FAULTS: Final = 300.0  # seconds in which things go wrong, unless told otherwise
-REPAIR: Final = 120.0  # the period of `replicate_3600` here
+REPAIR: Final = 120.0  # the period of `replicate_3600` here, unless told otherwise
 USERS: Final = 6
 REPLICAS: Final = 5
 BOOTSTRAP: Final = 3  # nodes through which all join
@@ -59,7 +59,7 @@ LINKS: Final = LinkLimits(idle=20, low_water=40, high_water=48, most_members=56)
 """So few that of 60 nodes those are closed that neither side needs."""
 
 
-def settings_with(replicas: int) -> NodeSettings:
+def settings_with(replicas: int, repair: float = REPAIR) -> NodeSettings:
     """Settings under which so many replicas keep a resource, and all happens fast."""
     return NodeSettings(
         overlay=OverlaySettings(links=LINKS, calls=CallLimits(ping_interval=30)),
@@ -71,7 +71,7 @@ def settings_with(replicas: int) -> NodeSettings:
             key_lifetime=8_000,
             clock_skew=10,
         ),
-        upkeep=UpkeepSettings(clear_expired=200.0, replicate=REPAIR, renew=150.0, join_delay=0.5),
+        upkeep=UpkeepSettings(clear_expired=200.0, replicate=repair, renew=150.0, join_delay=0.5),
     )
 
 
@@ -111,10 +111,11 @@ class User:
 class Scenario:
     """Use `run`."""
 
-    def __init__(self, seed: int, nodes: int, replicas: int, faults: float) -> None:
+    def __init__(self, seed: int, nodes: int, replicas: int, faults: float, repair: float) -> None:
         self.random = random.Random(seed)
         self.nodes = nodes
-        self.settings = settings_with(replicas)
+        self.settings = settings_with(replicas, repair)
+        self.repair = repair
         self.replicas = replicas
         self.majority = replicas // 2 + 1
         self.trace = sha256()
@@ -163,7 +164,7 @@ class Scenario:
                 await trio.sleep(self.faults)
                 trouble.cancel_scope.cancel()
             await self._heal()
-            await trio.sleep(REPAIR * 1.2 + 10)
+            await trio.sleep(self.repair * 1.2 + 10)
             await self._check()
             nursery.cancel_scope.cancel()
 
@@ -431,9 +432,11 @@ async def _collect_garbage() -> None:
         gc.collect()
 
 
-def run(seed: int, nodes: int = 20, replicas: int = REPLICAS, *, faults: float = FAULTS) -> Report:
+def run(
+    seed: int, nodes: int = 20, replicas: int = REPLICAS, *, faults: float = FAULTS, repair: float = REPAIR
+) -> Report:
     """Runs the scenario of a seed. Raises AssertionError, perhaps in a group, when something didn't hold."""
-    scenario = Scenario(seed, nodes, replicas, faults)
+    scenario = Scenario(seed, nodes, replicas, faults, repair)
     shared_memory = Path("/dev/shm")
     parent = shared_memory if shared_memory.is_dir() else None
     with tempfile.TemporaryDirectory(dir=parent) as folder, _seeded_scheduler(seed), _collected_on_time():

@@ -1,8 +1,7 @@
-"""The original's interpreter for the tests that need it: installed once, as an operator would."""
+"""The original's interpreter for the tests that need it: installed once for each machine, as an operator would."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,28 +11,26 @@ import pytest
 
 from aqua_compat.particles.engine.installation import install, is_installed, load_module
 from aqua_compat.particles.errors import NotInstalled
+from tests.paths import KEPT, claimed
 from tests.unit.aqua_compat.particles.scripts import HOST
 
 if TYPE_CHECKING:
     from aqua_compat.particles.engine.interpreter import Interpreter
-
-FOLDER = Path(__file__).parent / ".interpreter"
 
 
 @pytest.fixture(scope="session")
 def interpreter_folder() -> Path:
     """Where the interpreter is; tests skip where npm can't fetch it, but never in CI."""
     try:
-        with Path(__file__).open() as own:
-            fcntl.flock(own, fcntl.LOCK_EX)  # other workers need it too
-            if not is_installed(FOLDER):
-                install(FOLDER)
-            load_module(FOLDER)
+        with claimed(KEPT / "interpreter") as folder:  # other workers need it too
+            if not is_installed(folder):
+                install(folder)
+            load_module(folder)
     except NotInstalled as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    return FOLDER
+    return folder
 
 
 @pytest.fixture(scope="session")
