@@ -13,7 +13,6 @@ from aqua_compat.particles.engine.actor import ActorEnvironment, Calls, Steps
 from aqua_compat.particles.engine.installation import load_module
 from aqua_compat.particles.engine.pool import Pool
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
-from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls.host_calls import HostCalls
 from aqua_compat.particles.host_calls.host_services import host_services
 from aqua_compat.particles.inbound.dispatcher import Dispatcher
@@ -23,6 +22,7 @@ from aqua_compat.particles.outbound.forwarding import LINK_METHOD, Forwarding, R
 from aqua_compat.particles.particle import PROTOCOL
 from aqua_compat.particles.settings import AquaSettings
 from overlay.identity import Identity
+from overlay.limits.time_slices import TimeSlices
 from overlay.peer import OverlayPeer
 from overlay.rpc.transport import ByteStream
 from overlay.tasks import background

@@ -137,6 +137,8 @@ class ServiceServer:
                 return await _collected(service, function, arguments)
             with _in_time(service):
                 result = await result_of(function, arguments, service.running)
+            if isinstance(result, list | dict):
+                await trio.lowlevel.checkpoint()  # what is large takes as long to encode as to make
             encode_item(result)
             return result
 

@@ -94,7 +94,12 @@ class KadRouting:
             raise CallTimeout(peer_id, "FIND_NODE")
         if answer is None:
             raise BadFrame(peer_id, "FIND_NODE", "no answer")
-        return [known for known in told(answer) if known.peer_id != self._host.peer_id]
+        found: list[KnownPeer] = []
+        for known in told(answer):
+            if known.peer_id != self._host.peer_id:
+                found.append(known)
+            await trio.lowlevel.checkpoint()
+        return found
 
     async def find_way_in(self, multiaddr: str, *, timeout: float) -> list[str]:
         """Ask the peer at a multiaddr, a member or not, for peers near us; remembers their addresses.
@@ -108,6 +113,7 @@ class KadRouting:
         known = await self.find_node(peer_id, own_key, timeout=max(deadline - trio.current_time(), 0.0))
         for peer in known:
             self._host.add_addresses(peer.peer_id, peer.addresses)
+            await trio.lowlevel.checkpoint()  # parsing those of one takes milliseconds
         return [peer.peer_id for peer in known]
 
     def _live_nearest(self, position: int, count: int) -> list[KnownPeer]:

@@ -104,6 +104,7 @@ class KadServer:
                 return request is None and not scope.cancelled_caught
             if not self._rates.take(peer_id, trio.current_time()):
                 return False
+            await trio.lowlevel.checkpoint()  # hundreds may have come at once
             answer = self._answer(peer_id, request)
             if answer is None:
                 return False

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Final, cast
 
 import cbor2
@@ -34,17 +35,17 @@ class DecodeError(ValueError):
     """The bytes aren't CBOR as we use it, or hold too much of it."""
 
 
-def decode(encoded: bytes, *, max_bytes: int | None = None) -> object:
+def decode(encoded: bytes, *, max_bytes: int | None = None, max_items: int = MAX_ITEMS) -> object:
     """The value that is encoded, lists as `list`, maps as `dict`. Raises `DecodeError`, and nothing else.
 
-    `max_bytes`: longer encodings are refused; None where the caller has bounded them. What follows the first item is
-    ignored, but it is checked too.
+    `max_bytes`: longer encodings are refused; None where the caller has bounded them. `max_items`: as `MAX_ITEMS`, for
+    what never needs as many. What follows the first item is ignored, but it is checked too.
     """
     if max_bytes is not None and len(encoded) > max_bytes:
         raise DecodeError(f"has {len(encoded)} bytes, more than {max_bytes}")
-    at = _run(encoded, 0).end()
+    at = _run_of(max_items)(encoded, 0).end()
     if at != len(encoded):  # most frames are one run, and right
-        _check(encoded, at)
+        _check(encoded, at, max_items)
     if len(encoded) > _LARGE:
         with gc_paused():
             return _build(encoded)
@@ -60,35 +61,35 @@ def _build(encoded: bytes) -> object:
 
 def check_items(encoded: bytes) -> None:
     """Check every item's kind, and how many there are; builds nothing. Raises `DecodeError`."""
-    _check(encoded, _run(encoded, 0).end())
+    _check(encoded, _run_of(MAX_ITEMS)(encoded, 0).end(), MAX_ITEMS)
 
 
-def _check(encoded: bytes, at: int) -> None:
+def _check(encoded: bytes, at: int, max_items: int) -> None:
     """`check_items`; `at`: where the first run ends."""
-    start, end = 0, len(encoded)
+    start, end, run = 0, len(encoded), _run_of(max_items)
     most = at  # items so far at most: each takes a byte
     while at < end:
         size = _LENGTH_BYTES.get(encoded[at])
         if size is None:
-            raise DecodeError(_refusal(encoded, start, at))
+            raise DecodeError(_refusal(encoded, start, at, max_items))
         start = at + 1 + size + int.from_bytes(encoded[at + 1 : at + 1 + size], "big")
-        at = _run(encoded, start).end() if start < end else start
+        at = run(encoded, start).end() if start < end else start
         most += 1 + at - start
     if at > end:
         raise DecodeError("isn't CBOR as we use it: it ends too early")
-    if most > MAX_ITEMS and start > 0:  # else it was one run, and those are bounded
-        _count(encoded)
+    if most > max_items and start > 0:  # else it was one run, and those are bounded
+        _count(encoded, max_items)
 
 
-def _refusal(encoded: bytes, start: int, at: int) -> str:
-    if at - start >= MAX_ITEMS and _run(encoded[at : at + _LONGEST_SHORT], 0).end():  # another one would be right
-        return f"has more than {MAX_ITEMS} items"
+def _refusal(encoded: bytes, start: int, at: int, max_items: int) -> str:
+    if at - start >= max_items and _run_of(max_items)(encoded[at : at + _LONGEST_SHORT], 0).end():
+        return f"has more than {max_items} items"  # another one would be right
     return f"isn't CBOR as we use it: byte {at}, 0x{encoded[at]:02x}, begins what isn't allowed or ends too early"
 
 
-def _count(encoded: bytes) -> None:
+def _count(encoded: bytes, max_items: int) -> None:
     """Count the items one by one. Raises `DecodeError`; `encoded` has been checked otherwise."""
-    at, end, left, heads = 0, len(encoded), MAX_ITEMS, _HEADS
+    at, end, left, heads = 0, len(encoded), max_items, _HEADS
     while at < end and left:
         size, length = heads[encoded[at]]
         at += size
@@ -96,7 +97,7 @@ def _count(encoded: bytes) -> None:
             at += int.from_bytes(encoded[at - length : at], "big")
         left -= 1
     if at < end:
-        raise DecodeError(f"has more than {MAX_ITEMS} items")
+        raise DecodeError(f"has more than {max_items} items")
 
 
 # An item's first byte: its kind in the upper 3 bits; in the lower 5 its value or length, or in how many bytes those
@@ -150,8 +151,9 @@ def _choice(sizes: dict[int, int], width: int) -> bytes:
     )
 
 
-def _one_run() -> re.Pattern[bytes]:
-    """Matches up to `MAX_ITEMS` items of less than 256 bytes each, the most frequent kinds tried first."""
+@lru_cache(maxsize=4)
+def _run_of(most: int) -> Callable[[bytes, int], re.Match[bytes]]:
+    """Matches up to `most` items of less than 256 bytes each, if none, the most frequent kinds tried first."""
     short = {first: size for first, size in _SIZES.items() if first not in _LENGTH_BYTES_OF_STRINGS}
     single = [first for first, size in short.items() if size == 1]
     strings = {first: size for first, size in short.items() if size > 1 and first & 0xE0 in _STRINGS}
@@ -166,8 +168,5 @@ def _one_run() -> re.Pattern[bytes]:
         ]
     )
     # "+" behind the bounds: a run never gives items back, so it takes linear time and no memory.
-    return re.compile(b"(?s:%b){0,%d}+" % (item, MAX_ITEMS))
-
-
-# It always matches, if nothing.
-_run: Final = cast("Callable[[bytes, int], re.Match[bytes]]", _one_run().match)
+    run = re.compile(b"(?s:%b){0,%d}+" % (item, most))
+    return cast("Callable[[bytes, int], re.Match[bytes]]", run.match)

@@ -24,6 +24,7 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.identity import Identity
+from overlay.limits.time_slices import work_for
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.relaying.relay import FAILURES, LONGEST, METHODS, RELAY_METHOD, Purpose, RelayLinks, RelayRequest
 from overlay.relaying.secure_channel import (
@@ -37,7 +38,7 @@ from overlay.relaying.secure_channel import (
 )
 from overlay.relaying.sessions import AcceptedSessions, OwnSessions
 from overlay.rpc.framing import FrameError, decode_item, encode_item
-from overlay.rpc.server import Handler
+from overlay.rpc.server import Handler, decoded, encoded
 from overlay.settings import RelayLimits
 
 SKEW: Final = 30.0  # seconds by which clocks may differ
@@ -232,6 +233,7 @@ class RelayedRpc:
         self._accepted.note_used(sealed.session, trio.current_time())
         if not request.expires >= self._clock() - SKEW:
             raise Refusal("stale", "the request has expired, or the clocks differ too much")
+        work_for(session.peer_id)
         code, message, result = await self._outcome(session.peer_id, request)
         return session.seal_answer(sealed.number, encode_item([code, message, result]))
 
@@ -240,7 +242,7 @@ class RelayedRpc:
         if handler is None:
             return "no-such-method", request.method, b""
         try:
-            return "", "", encode_item(await handler(caller, decode_item(request.body)))
+            return "", "", await encoded(await handler(caller, await decoded(request.body)), like=request.body)
         except Refusal as refusal:
             return refusal.code, refusal.message[:1024], b""
         except FrameError as error:

@@ -12,6 +12,8 @@ import cbor2
 from overlay.limits.decoder import MAX_ITEMS, DecodeError, check_items, decode
 
 HEADER_BYTES = 4
+MOST_IN_FRAME = 1024
+"""Items of a frame: bodies are byte strings in it."""
 
 
 class FrameError(ValueError):
@@ -49,7 +51,7 @@ class FrameDecoder:
             if end - body < length:
                 break
             self.decoded += HEADER_BYTES + length
-            yield decode_item(bytes(received[body : body + length]))
+            yield decode_item(bytes(received[body : body + length]), max_items=MOST_IN_FRAME)
             start = body + length
         if start < end:
             self._incomplete += received[start:]
@@ -88,9 +90,9 @@ def encode_item(item: object) -> bytes:
     return encoded
 
 
-def decode_item(encoded: bytes) -> object:
+def decode_item(encoded: bytes, *, max_items: int = MAX_ITEMS) -> object:
     """The value that is encoded, lists as `list`, maps as `dict`. Raises `FrameError`, and nothing else."""
     try:
-        return decode(encoded)
+        return decode(encoded, max_items=max_items)
     except DecodeError as error:
         raise FrameError(str(error)) from error

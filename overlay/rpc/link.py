@@ -9,8 +9,9 @@ from typing import Final
 import trio
 
 from overlay.errors import BodyTooLarge, ConnectionLost, Overloaded, ProtocolError, StreamBroken
+from overlay.limits.time_slices import TimeSlices
 from overlay.rpc.counters import Counters
-from overlay.rpc.framing import HEADER_BYTES, FrameDecoder, FrameError, decode_item
+from overlay.rpc.framing import HEADER_BYTES, FrameDecoder, FrameError
 from overlay.rpc.link_state import Action, Cause, LinkState, Phase
 from overlay.rpc.pending import LinkLost, PendingCalls, failure
 from overlay.rpc.protocol import (
@@ -31,7 +32,7 @@ from overlay.rpc.protocol import (
     encode,
     parse,
 )
-from overlay.rpc.server import Handler, RequestServer
+from overlay.rpc.server import Handler, RequestServer, decoded
 from overlay.rpc.transport import ByteStream
 from overlay.rpc.write_queue import BATCH_BYTES, WriteQueue, WriteQueueClosed, WriteQueueFull
 from overlay.settings import CallLimits
@@ -64,12 +65,13 @@ class Link:
         when_free: Callable[[], None] = lambda: None,
         admit: Callable[[Hello], Bye | None] | None = None,
         ping_interval: Callable[[], float] | None = None,
+        time_slices: TimeSlices | None = None,
     ) -> None:
         """`opened_by`: the peer id of the side that opened the stream. `hello`: our own.
 
         `when_free` is called when neither side keeps the link any more. `admit` is asked once the peer said hello,
         before we do; it returns the bye with which the peer is turned away. Without it we say hello at once, which
-        saves a round trip. `ping_interval`: see `LinkState`.
+        saves a round trip. `ping_interval`: see `LinkState`. `time_slices`: what all links of this peer share.
         """
         self.peer_id = peer_id
         self.opened_by = opened_by
@@ -79,7 +81,10 @@ class Link:
         self._counters = counters
         self._write_queue = WriteQueue(limits.max_write_buffer, 2 * limits.max_frame)
         self._pending = PendingCalls()
-        self._server = RequestServer(peer_id, handlers, self._write_queue, limits, counters, self._note_served)
+        self._time_slices = time_slices or TimeSlices()
+        self._server = RequestServer(
+            peer_id, handlers, self._write_queue, limits, counters, self._note_served, self._time_slices
+        )
         self._hello = hello
         self._when_free = when_free
         self._admit = admit
@@ -252,7 +257,7 @@ class Link:
         if not isinstance(answer, Response):
             raise failure(self.peer_id, method, answer)
         try:
-            return decode_item(answer.body)
+            return await decoded(answer.body, self._time_slices, self.peer_id)
         except FrameError as error:
             self._counters.malformed += 1
             raise ProtocolError(self.peer_id, method, f"its answer {error}") from error

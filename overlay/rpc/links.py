@@ -28,6 +28,7 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.identity import public_key_of
+from overlay.limits.time_slices import TimeSlices
 from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
@@ -111,6 +112,7 @@ class Links:
         self._streams: dict[str, set[Link]] = {}  # also those that shake hands or are retired
         self._dials: dict[str, _Dial] = {}
         self._counters = Counters()
+        self._time_slices = TimeSlices()
         self._when_up: list[Callable[[str, bool], None]] = []
         self._when_down: list[Callable[[str], None]] = []
         self._when_closed: list[Callable[[str], None]] = []
@@ -297,6 +299,7 @@ class Links:
             when_free=self._budget_due.set,
             admit=partial(self._admit, peer_id) if self._is_short_of_places(opened_by) else None,
             ping_interval=self._ping_interval,
+            time_slices=self._time_slices,
         )
         self._streams.setdefault(peer_id, set()).add(link)
         return link

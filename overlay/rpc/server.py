@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 import structlog
 import trio
 from msgspec import Struct
 
 from overlay.errors import Refusal
+from overlay.limits.decoder import MAX_ITEMS
+from overlay.limits.time_slices import TimeSlices, turn, work_for
 from overlay.rpc.counters import Counters
 from overlay.rpc.framing import HEADER_BYTES, FrameError, decode_item, encode_item
 from overlay.rpc.protocol import Failed, Fault, Frame, Refused, Request, Response, encode, shortened
@@ -16,6 +19,10 @@ from overlay.rpc.write_queue import WriteQueue
 from overlay.settings import CallLimits
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_SMALL: Final = 4096  # bytes of a body that is decoded at once, without a slice
+_PER_ITEM: Final = 2e-7  # seconds at most for decoding or encoding one item, which takes a byte at least
+_PER_BYTE: Final = 5e-9
 
 Handler = Callable[[str, object], Awaitable[object]]
 """Answers calls of one method: gets the caller's peer id and the body, returns the body of the answer.
@@ -42,14 +49,16 @@ class RequestServer:
         limits: CallLimits,
         counters: Counters,
         when_idle: Callable[[], None],
+        time_slices: TimeSlices,
     ) -> None:
-        """`when_idle` is called each time that the last request was answered."""
+        """`when_idle` is called each time that the last request was answered. `time_slices`: of all callers."""
         self._caller = caller
         self._handlers = handlers
         self._write_queue = write_queue
         self._limits = limits
         self._counters = counters
         self._when_idle = when_idle
+        self._time_slices = time_slices
         self._running: dict[int, trio.CancelScope] = {}
         self._running_bytes = 0
         self._cancelled: set[int] = set()
@@ -126,6 +135,8 @@ class RequestServer:
             waiting = self._next()
             while waiting is not None and (other := self._next()) is not None:
                 nursery.start_soon(self._serve, other, nursery)
+            if waiting is not None:
+                await trio.lowlevel.checkpoint()  # many handlers have none
         if self.idle:
             self._when_idle()
 
@@ -141,14 +152,15 @@ class RequestServer:
         return frame
 
     async def _result(self, request: Request) -> Frame:
+        work_for(self._caller, self._time_slices)
         try:
-            body = decode_item(request.body)
+            body = await decoded(request.body, self._time_slices, self._caller)
         except FrameError:
             self._counters.malformed += 1
             return Failed(request.id, Fault.BAD_BODY)
         try:
             result = await self._handlers[request.method](self._caller, body)
-            answer = Response(request.id, encode_item(result))
+            answer = Response(request.id, await encoded(result, like=request.body))
         except Refusal as refusal:
             self._counters.refused += 1
             return Refused(request.id, shortened(refusal.code), shortened(refusal.message))
@@ -166,3 +178,30 @@ class RequestServer:
         self._counters.internal_errors += 1
         log.error("an answer is too large to be sent", method=request.method, caller=self._caller, bytes=len(frame))
         return encode(Failed(request.id, Fault.ANSWER_TOO_LARGE))
+
+
+async def decoded(body: bytes, time_slices: TimeSlices | None = None, source: str = "") -> object:
+    """What is in a body; a large one takes a slice of `source`, or of whom this task serves. Raises `FrameError`."""
+    if len(body) <= _SMALL:
+        return decode_item(body)
+    if time_slices is None:
+        await turn(_cost(body))
+        value = decode_item(body)
+    else:
+        async with time_slices.slice(source, _cost(body)):
+            value = decode_item(body)
+    await trio.lowlevel.checkpoint()  # what is made of it takes as long
+    return value
+
+
+async def encoded(answer: object, *, like: bytes) -> bytes:
+    """An answer's bytes; it may have as many items as the request, `like`, has bytes. Raises `FrameError`."""
+    if len(like) <= _SMALL:
+        return encode_item(answer)
+    await turn(_cost(like))
+    return encode_item(answer)
+
+
+def _cost(body: bytes) -> float:
+    """Seconds that decoding takes at most, or encoding what has as many items."""
+    return _PER_ITEM * min(len(body), MAX_ITEMS) + _PER_BYTE * len(body)

@@ -15,12 +15,12 @@ from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.installation import VERSION
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
-from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls.host_calls import HostFunction, Tetraplets, in_places, in_time_slices, native
 from aqua_compat.particles.host_calls.registry_calls import RegistryCalls
 from aqua_compat.particles.host_calls.signing_calls import SigningCalls, countersigning
 from aqua_compat.particles.settings import AquaSettings
 from overlay.identity import Identity
+from overlay.limits.time_slices import TimeSlices
 from registry.node import Node
 from registry.replica.weights import Weights
 

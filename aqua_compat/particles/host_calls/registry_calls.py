@@ -18,10 +18,10 @@ import msgspec
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import Tetraplet
 from aqua_compat.particles.errors import CallError
-from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls.host_calls import HostFunction, Tetraplets
 from aqua_compat.schema.interface import SERVICE_FUNCTIONS
 from aqua_compat.schema.json_codec import from_json, to_json
+from overlay.limits.time_slices import TimeSlices
 from registry.errors import (
     InvalidTimestampTetraplet,
     InvalidValue,

@@ -10,13 +10,13 @@ import structlog
 import trio
 
 from aqua_compat.particles.errors import BadParticle
-from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.inbound.dispatcher import Dispatcher
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.particles.particle import LONGEST_PREFIX, Particle, decode, parse_length
 from aqua_compat.particles.settings import AquaSettings
 from overlay.errors import Refusal, StreamBroken
 from overlay.limits.fair_quota import FairQuota
+from overlay.limits.time_slices import TimeSlices
 from overlay.rpc.transport import ByteStream
 
 READ_AT_ONCE: Final = 65_536  # bytes

@@ -32,7 +32,7 @@ from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.decoder import DecodeError, decode
 from overlay.relaying.secure_channel import Offer, SecureChannelError, accept, opening_of
 from overlay.rpc import protocol
-from overlay.rpc.framing import FrameDecoder, FrameError, decode_item
+from overlay.rpc.framing import MOST_IN_FRAME, FrameDecoder, FrameError, decode_item
 from overlay.settings import CallLimits
 from registry.client.node_operations import OPERATIONS, CallBody, WriteRequest
 from registry.client.status import NodeStatus
@@ -75,6 +75,7 @@ from registry.replication.messages import (
     RangesAnswer,
     RangesBody,
     ReplicateBody,
+    SlotSummary,
     Summary,
     packed,
     size_of,
@@ -92,7 +93,7 @@ from registry.watch.messages import (
     SubscriptionReply,
     SubscriptionRequest,
 )
-from tests.attacks.fuzz.mutation import CBOR, JSON, MSGPACK, PROTOBUF, Format
+from tests.attacks.fuzz.mutation import CBOR, JSON, MSGPACK, PROTOBUF, Format, to_varint
 from tests.unit.registry.builders import HOST, NODE, NOW, OWNER, STRANGER, a_key, a_key_tombstone, a_record, a_tombstone
 
 LONGEST: Final = CallLimits().max_frame
@@ -214,6 +215,7 @@ def _node_call(body: CallBody) -> None:
             continue
 
 
+_SUMMARY: Final = Summary.of(0, RESOURCE, RESOURCE.digest(), list(map(SlotSummary.of, RESOURCE.slots.values())))
 _SCHEDULE: Final = ScheduleStatus("collect", 60.0, 1, NOW, 0.5, "done")
 _PAGE: Final = StatePage.of(RESOURCE, None)
 
@@ -245,7 +247,7 @@ ANSWERS: Final = (
     _body(PassedOnAnswer, _same, PassedOnAnswer(3)),
     _body(HoldsAnswer, _same, HoldsAnswer((True, False))),
     _body(StatePage, _page, _PAGE, StatePage.of(ResourceState.of(None, [RECORD], KEY_TOMBSTONE), RECORD.slot)),
-    _body(CompareAnswer, _compared, CompareAnswer(HORIZON, 2, (Summary.of(0, RESOURCE), Summary(1, False)))),
+    _body(CompareAnswer, _compared, CompareAnswer(HORIZON, 2, (_SUMMARY, Summary(1, False)))),
     _body(
         RangesAnswer, _ranges_answer, RangesAnswer(False, (TREE.node(b""), TREE.node(b"\1\1"))),
         RangesAnswer(False, (), HORIZON, packed((Range(1, 2),))),
@@ -314,7 +316,7 @@ _FRAMES: Final[tuple[protocol.Frame, ...]] = (
 
 
 def _frame(body: bytes) -> None:
-    frame = protocol.parse(decode_item(body))
+    frame = protocol.parse(decode_item(body, max_items=MOST_IN_FRAME))
     match frame:
         case protocol.Request():
             assert frame.timeout_seconds >= 0
@@ -385,10 +387,12 @@ def _at_once(result: Awaitable[object]) -> object:
     return ended.unwrap()
 
 
-def _kad(received: bytes) -> None:
+def _kad(received: bytes) -> Iterator[None]:
     reader = MessageReader(_Stream(received), LONGEST_ANSWER)
     while (message := _at_once(reader.next())) is not None:
-        told(cast("Message", message))
+        for _ in told(cast("Message", message)):
+            yield
+        yield
 
 
 def _kad_answer() -> bytes:
@@ -397,13 +401,8 @@ def _kad_answer() -> bytes:
     return encoded(message)
 
 
-def _kad_without_length(body: bytes) -> None:
-    length = bytearray()
-    size = len(body)
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    _kad(bytes(length) + bytes([size]) + body)
+def _kad_without_length(body: bytes) -> Iterator[None]:
+    return _kad(to_varint(len(body)) + body)
 
 
 def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:

@@ -10,10 +10,10 @@ import trio
 from aqua_compat.builtins.kad import Kad
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
-from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls.host_services import host_services
 from aqua_compat.particles.settings import AquaSettings
 from overlay.discovery.keyspace import nearest, wrapped_position
+from overlay.limits.time_slices import TimeSlices
 from registry.replica.weights import Weights
 from tests.simulation.nodes import simulated_nodes
 from tests.unit.aqua_compat.particles.scripts import a_holding, a_particle

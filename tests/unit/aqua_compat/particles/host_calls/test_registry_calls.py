@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import CallRequest, CallResult, Tetraplet
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
-from aqua_compat.particles.fairness.time_slices import TimeSlices
 from aqua_compat.particles.host_calls import registry_calls
 from aqua_compat.particles.host_calls.host_calls import HostCalls
 from aqua_compat.particles.host_calls.registry_calls import TIME, WEIGHT, RegistryCalls
 from aqua_compat.particles.host_calls.signing_calls import SigningCalls, countersigning
 from aqua_compat.schema.json_codec import to_json
 from overlay.identity import Identity
+from overlay.limits.time_slices import TimeSlices
 from registry.client.results import Found
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
 from registry.protocol.messages import Item

@@ -11,7 +11,7 @@ from itertools import groupby
 import pytest
 import trio
 
-from aqua_compat.particles.fairness.time_slices import TimeSlices
+from overlay.limits.time_slices import TimeSlices
 
 
 async def test_whoever_computes_much_leaves_the_thread_to_others_between() -> None:
