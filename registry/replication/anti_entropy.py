@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
-from hashlib import sha256
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -24,7 +23,6 @@ from registry.errors import InvalidValue, StorageError
 from registry.model.delta import delta
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
-from registry.model.values import digest_of
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
 from registry.replica.replica import Replica
@@ -46,6 +44,7 @@ from registry.replication.messages import (
     Summary,
     packed,
     size_of,
+    slot_summaries,
     unpacked,
 )
 from registry.replication.ranges import Ranges, covers, difference, intersection, union
@@ -359,11 +358,9 @@ class AntiEntropy:
 async def _summary_of(number: int, resource: ResourceState) -> Summary:
     """The summary of a resource, which may have thousands of slots, for the entry `number`."""
     slots: list[SlotSummary] = []
-    async for part in in_parts(SlotSummary.of(resource.slots[slot]) for slot in sorted(resource.slots)):
+    async for part in in_parts(slot_summaries(resource)):
         slots += part
-    key_or_tombstone = (digest_of(value) for value in (resource.key, resource.key_tombstone) if value is not None)
-    digest = sha256(b"".join([*key_or_tombstone, *(slot.digest for slot in slots)])).digest()
-    return Summary.of(number, resource, digest, slots)
+    return Summary.of(number, resource, slots)
 
 
 def epoch_of(now: float, clock_skew: int) -> int:

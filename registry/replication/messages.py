@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from itertools import pairwise
 from typing import Annotated, Any, Final, Self
 
@@ -86,19 +87,30 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
         )
 
     @classmethod
-    def of(cls, number: int, resource: ResourceState, digest: bytes, slots: Sequence[SlotSummary]) -> Self:
-        """The summary of `resource`, for the entry `number`; with its digest and slots, which take longer."""
+    def of(cls, number: int, resource: ResourceState, slots: Sequence[SlotSummary] | None = None) -> Self:
+        """The summary of `resource`, for the entry `number`.
+
+        `slots`: of all states in the order of their slots, where they were made before, since thousands take long.
+        """
         key, key_tombstone = resource.key, resource.key_tombstone
+        if slots is None:
+            slots = list(slot_summaries(resource))
+        digests = [digest_of(value) for value in (key, key_tombstone) if value is not None]
         return cls(
             number=number,
             wanted=True,
-            digest=digest,
+            digest=sha256(b"".join([*digests, *(slot.digest for slot in slots)])).digest(),
             key=KeySummary(key.timestamp_created, digest_of(key)) if key else None,
             key_tombstone=KeySummary(key_tombstone.timestamp_issued, digest_of(key_tombstone))
             if key_tombstone
             else None,
             slots=tuple(slots[:MAX_SLOTS]),
         )
+
+
+def slot_summaries(resource: ResourceState) -> Iterator[SlotSummary]:
+    """The summaries of all states, in the order of their slots."""
+    return (SlotSummary.of(resource.slots[slot]) for slot in sorted(resource.slots))
 
 
 class CompareBody(msgspec.Struct, frozen=True, array_like=True):

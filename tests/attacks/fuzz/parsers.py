@@ -75,7 +75,6 @@ from registry.replication.messages import (
     RangesAnswer,
     RangesBody,
     ReplicateBody,
-    SlotSummary,
     Summary,
     packed,
     size_of,
@@ -215,7 +214,6 @@ def _node_call(body: CallBody) -> None:
             continue
 
 
-_SUMMARY: Final = Summary.of(0, RESOURCE, RESOURCE.digest(), list(map(SlotSummary.of, RESOURCE.slots.values())))
 _SCHEDULE: Final = ScheduleStatus("collect", 60.0, 1, NOW, 0.5, "done")
 _PAGE: Final = StatePage.of(RESOURCE, None)
 
@@ -247,7 +245,7 @@ ANSWERS: Final = (
     _body(PassedOnAnswer, _same, PassedOnAnswer(3)),
     _body(HoldsAnswer, _same, HoldsAnswer((True, False))),
     _body(StatePage, _page, _PAGE, StatePage.of(ResourceState.of(None, [RECORD], KEY_TOMBSTONE), RECORD.slot)),
-    _body(CompareAnswer, _compared, CompareAnswer(HORIZON, 2, (_SUMMARY, Summary(1, False)))),
+    _body(CompareAnswer, _compared, CompareAnswer(HORIZON, 2, (Summary.of(0, RESOURCE), Summary(1, False)))),
     _body(
         RangesAnswer, _ranges_answer, RangesAnswer(False, (TREE.node(b""), TREE.node(b"\1\1"))),
         RangesAnswer(False, (), HORIZON, packed((Range(1, 2),))),
