@@ -40,7 +40,7 @@ from overlay.tasks import Broadcast
 
 _READ_BYTES: Final = 64 * 1024
 _FRAMES_AT_ONCE: Final = 64  # after which others get their turn: 64 KiB hold 10,000 of the smallest
-_BYTES_AT_ONCE: Final = 16 * 1024  # of frames, likewise
+_BYTES_AT_ONCE: Final = 8 * 1024  # of frames, likewise
 _LONGEST_TIMEOUT: Final = 3600.0
 _CLOSING_TIMEOUT: Final = 1.0
 

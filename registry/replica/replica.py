@@ -36,7 +36,7 @@ from registry.replica.ingest import Ingest
 from registry.replica.takeover import Takeover
 from registry.settings import RegistrySettings
 from registry.storage import Store
-from registry.storage.in_turns import digest_in_turns
+from registry.storage.in_turns import digest_in_turns, wait_for_turn
 
 NotePut = Callable[[str, Sequence[Item], Sequence[Spread | None]], None]
 """(peer id, items that it put, to whom each is to be passed on)."""
@@ -193,6 +193,7 @@ class Replica:
             holds_key = resource.key is not None
             return build(StatePage(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up))
         after = Slot(*request.after) if request.after else None
+        await wait_for_turn(resource)
         return build(StatePage.of(resource, after, caught_up=caught_up))
 
 

@@ -11,6 +11,7 @@ from overlay.limits.time_slices import turn
 from registry.model.merge import ResourceState
 
 AT_ONCE: Final = 128  # states
+_TOLD_AT_ONCE: Final = 1024  # states of one answer
 _PER_STATE: Final = 2e-5  # seconds at most for encoding and hashing one of usual size
 
 Part = TypeVar("Part")
@@ -29,6 +30,12 @@ async def in_parts(values: Iterable[Part], at_once: int = AT_ONCE) -> AsyncItera
             return
         await turn(AT_ONCE * _PER_STATE)
         part = list(islice(left, at_once))
+
+
+async def wait_for_turn(resource: ResourceState) -> None:
+    """Before a resource is told of, which takes longer the more slots it has; at once for one with a few."""
+    if len(resource.slots) > AT_ONCE / 2:
+        await turn(min(len(resource.slots), _TOLD_AT_ONCE) * _PER_STATE)
 
 
 async def digest_in_turns(resource: ResourceState) -> bytes:

@@ -32,7 +32,7 @@ from registry.protocol.network import Network
 from registry.replica.replica import Replica
 from registry.settings import WatchSettings
 from registry.storage import Change, Store
-from registry.storage.in_turns import digest_in_turns
+from registry.storage.in_turns import digest_in_turns, wait_for_turn
 from registry.watch.announcement import announcement_of
 from registry.watch.direct_announcements import DirectAnnouncements
 from registry.watch.follower import Served
@@ -356,6 +356,7 @@ class Subscriptions:
             raise Refusal(Code.STORAGE, "the disk refused") from error
         if request.digest and request.digest == await digest_in_turns(resource):
             return build(StatePage(resource.key is not None, same=True, key=b"", states=(), more=False))
+        await wait_for_turn(resource)
         return build(StatePage.of(resource, Slot(*request.after) if request.after else None))
 
     async def _announce(self) -> None:

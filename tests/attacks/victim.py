@@ -149,7 +149,7 @@ class Stranger:
 
     async def _read(self) -> bytes:
         try:
-            return await self._stream.read_some(2**20)
+            return await self._stream.read_some(4096)
         except Exception:  # it broke
             return b""
 
