@@ -93,6 +93,7 @@ class RelayedRpc:
         self._accepted_via = TokenBuckets(
             limits.opened_via_relay, limits.opened_via_relay_burst, debt=limits.opened_via_relay_burst
         )
+        self._decoding = trio.Lock()
         self._opening: dict[tuple[str, ...], _Opening] = {}
         self._most_bytes = limits.max_bytes - _ENVELOPE
         links.serve(METHODS[Purpose.OPENING], self._accept)
@@ -243,7 +244,7 @@ class RelayedRpc:
             return "no-such-method", request.method, b""
         try:
             work = served()
-            body = decode_item(request.body) if work is None else await decoded(request.body, *work)
+            body = decode_item(request.body) if work is None else await decoded(request.body, *work, self._decoding)
             return "", "", await encoded(await handler(caller, body), like=request.body)
         except Refusal as refusal:
             return refusal.code, refusal.message[:1024], b""

@@ -59,6 +59,7 @@ class RequestServer:
         self._counters = counters
         self._when_idle = when_idle
         self._time_slices = time_slices
+        self._decoding = trio.Lock()
         self._running: dict[int, trio.CancelScope] = {}
         self._running_bytes = 0
         self._cancelled: set[int] = set()
@@ -154,7 +155,7 @@ class RequestServer:
     async def _result(self, request: Request) -> Frame:
         work_for(self._caller, self._time_slices)
         try:
-            body = await decoded(request.body, self._time_slices, self._caller)
+            body = await decoded(request.body, self._time_slices, self._caller, self._decoding)
         except FrameError:
             self._counters.malformed += 1
             return Failed(request.id, Fault.BAD_BODY)
@@ -180,18 +181,19 @@ class RequestServer:
         return encode(Failed(request.id, Fault.ANSWER_TOO_LARGE))
 
 
-async def decoded(body: bytes, time_slices: TimeSlices, source: str) -> object:
+async def decoded(body: bytes, time_slices: TimeSlices, source: str, one_at_a_time: trio.Lock) -> object:
     """What is in a body; a large one takes a slice of its source's, who is charged for what will be made of it too.
 
-    Raises `FrameError`.
+    `one_at_a_time`: held meanwhile, so that what is decoded is used before more is. Raises `FrameError`.
     """
     if len(body) <= _SMALL:
         return decode_item(body)
-    async with time_slices.slice(source, _DECODING * min(len(body), MAX_ITEMS)):
-        value, items = decode_counted_item(body)
-        time_slices.charge(source, _HANDLING * items)
-    async with time_slices.slice(source, 0.0):  # what is made of it takes as long
-        return value
+    async with one_at_a_time:
+        async with time_slices.slice(source, _DECODING * min(len(body), MAX_ITEMS)):
+            value, items = decode_counted_item(body)
+            time_slices.charge(source, _HANDLING * items)
+        async with time_slices.slice(source, 0.0):  # what is made of it takes as long
+            return value
 
 
 async def encoded(answer: object, *, like: bytes) -> bytes:

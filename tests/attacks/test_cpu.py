@@ -225,12 +225,12 @@ FLOODS: Final = (
 def floods(stored: Stored) -> dict[str, bytes]:
     large = cbor2.dumps(["op", "identity", [[[]] * 39_000]])
     return {
-        "pings": frames(Ping(), count=20_000),
-        "cancelled calls": frames(Cancel(7), count=20_000),
-        "kept and free": frames(Keep(False), Keep(True), count=10_000),
-        "unknown methods": requests("x", b"", 10_000),
-        "small requests": requests("overlay/addresses", b"\xf6", 5_000),
-        "large requests": requests("service/call", large, 100),
+        "pings": frames(Ping(), count=8_000),
+        "cancelled calls": frames(Cancel(7), count=8_000),
+        "kept and free": frames(Keep(False), Keep(True), count=4_000),
+        "unknown methods": requests("x", b"", 4_000),
+        "small requests": requests("overlay/addresses", b"\xf6", 3_000),
+        "large requests": requests("service/call", large, 40),
         "reads of the big one": requests("registry.read", encoded(ReadBody(stored.big.id)), 200),
         "holds": requests("registry.holds", encoded(HoldsBody(((stored.big.id, bytes(32)),) * 512)), 60),
         "comparisons": requests(

@@ -327,7 +327,7 @@ def _stream_of_frames(received: bytes) -> Iterator[None]:
     decoder = FrameDecoder(LONGEST)
     for number, item in enumerate(decoder.feed(received), start=1):
         protocol.parse(item)
-        if number % 64 == 0:  # as a link does
+        if number % 16 == 0:  # as a link does
             yield
 
 
