@@ -22,6 +22,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _SMALL: Final = 1024  # bytes of a body that is decoded at once, without a slice
 _DECODING: Final = 2e-7  # seconds for one item, which takes a byte at least
+_MANY: Final = 5000  # items, for which a request has to wait itself; those of fewer have the next one wait
 _HANDLING: Final = 1e-6  # seconds for one item: parsing, making as many of it, encoding those twice
 
 Handler = Callable[[str, object], Awaitable[object]]
@@ -191,8 +192,11 @@ async def decoded(body: bytes, time_slices: TimeSlices, source: str, one_at_a_ti
     async with one_at_a_time:
         async with time_slices.slice(source, _DECODING * min(len(body), MAX_ITEMS)):
             value, items = decode_counted_item(body)
-            time_slices.charge(source, _HANDLING * items)
+            if items > _MANY:
+                time_slices.charge(source, _HANDLING * items)
         async with time_slices.slice(source, 0.0):  # what is made of it takes as long
+            if items <= _MANY:
+                time_slices.charge(source, _HANDLING * items)
             return value
 
 
