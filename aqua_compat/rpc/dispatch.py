@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from types import NoneType
 from typing import Any, Final, get_type_hints
 
 import msgspec
+
+MOST_ARGUMENTS: Final = 256
+"""Of one call: each is checked by itself."""
 
 
 class BadCall(ValueError):
@@ -38,6 +42,8 @@ class Function:
 
     def arguments(self, given: list[object]) -> list[object]:
         """The arguments as the function wants them. Raises BadCall."""
+        if len(given) > MOST_ARGUMENTS:
+            raise BadCall(f"{len(given)} arguments, more than {MOST_ARGUMENTS}")
         names = self._names
         if self._variadic is not None:
             names += (self._variadic,) * (len(given) - len(names))
@@ -52,7 +58,7 @@ class Function:
             return str(error)
         return "it takes others"
 
-    @property
+    @cached_property
     def described(self) -> str:
         """The function's name and signature, for people."""
         return f"{self.name}{_readable(self.call, self._signature)}"

@@ -16,6 +16,7 @@ from aqua_compat.rpc.dispatch import BadCall, Function, functions_of
 from aqua_compat.rpc.executor import NO_MORE, next_of, result_of, results_of
 from aqua_compat.rpc.streams import BATCH_BYTES, Deliver, Departing, Token, delivering
 from overlay.errors import CallFailed, Refusal
+from overlay.limits.time_slices import turn
 from overlay.peer import OverlayPeer
 from overlay.rpc.framing import FrameError, encode_item
 
@@ -137,6 +138,8 @@ class ServiceServer:
                 return await _collected(service, function, arguments)
             with _in_time(service):
                 result = await result_of(function, arguments, service.running)
+            if isinstance(result, list | dict):
+                await turn(0.0)  # what is large takes as long to encode as to make
             encode_item(result)
             return result
 

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 
 from overlay.discovery.home import MOST_HOME, Home
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
-from overlay.discovery.recursive import KnownMember
+from overlay.discovery.recursive import LEARNT_AT_ONCE, KnownMember
 from overlay.errors import Refusal
 
 METHOD: Final = "overlay/home"
@@ -100,8 +100,13 @@ class HomeViews:
             told = msgspec.convert(answer, _Answer, strict=True)
         except msgspec.ValidationError:
             return HomeView(0, False, ())
-        names = tuple(known.peer_id for known in told.members if self._learn(known))
-        return HomeView(told.height, told.is_equal, names)
+        learnt: list[str] = []
+        for number, known in enumerate(told.members, start=1):
+            if self._learn(known):
+                learnt.append(known.peer_id)
+            if number % LEARNT_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return HomeView(told.height, told.is_equal, tuple(learnt))
 
     async def serve(self, caller: str, body: object) -> object:
         """The handler of `overlay/home`. Raises `Refusal`."""

@@ -32,8 +32,8 @@ from overlay.discovery.home_view import METHOD as HOME_METHOD
 from overlay.discovery.home_view import HomeView, HomeViews
 from overlay.discovery.iterative import IterativeLookup
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES, nearest, peer_position
+from overlay.discovery.recursive import LEARNT_AT_ONCE, KnownMember, RecursiveLookup
 from overlay.discovery.recursive import METHOD as ROUTE_METHOD
-from overlay.discovery.recursive import KnownMember, RecursiveLookup
 from overlay.discovery.regions import Region, Regions
 from overlay.discovery.route import MOST_NAMED
 from overlay.discovery.routing_table import RoutingTable
@@ -344,7 +344,13 @@ class Lookup:
             told = msgspec.convert(answer, list[KnownMember], strict=True)
         except msgspec.ValidationError:
             return []
-        return [member.peer_id for member in told[:MOST_NAMED] if self._learn(member)]
+        names: list[str] = []
+        for number, member in enumerate(told[:MOST_NAMED], start=1):
+            if self._learn(member):
+                names.append(member.peer_id)
+            if number % LEARNT_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return names
 
     async def _ask_a_node(self, position: int, count: int) -> list[str]:
         """Rule 6, with fail-over."""
@@ -363,7 +369,7 @@ class Lookup:
             return False
         if member.peer_id == self._addresses.peer_id:
             return False
-        self._addresses.add_addresses(member.peer_id, member.addresses)
+        self._addresses.add_addresses(member.peer_id, member.addresses[:_ADDRESSES_TOLD])
         return True
 
     # Links that come and go

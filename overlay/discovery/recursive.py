@@ -43,6 +43,7 @@ _RATE: Final = 50.0  # requests a second that one peer may have passed on
 _BURST: Final = 500.0
 _SEEN: Final = 16_384  # requests whose ids are remembered, so that each is passed on once
 _SEEN_FOR: Final = 30.0
+LEARNT_AT_ONCE: Final = 8  # members of an answer, until others get their turn: each takes up to a millisecond
 _LONGEST: Final = 3.0  # seconds that a hop spends on one request
 _OTHER_PATHS: Final = 0.05  # seconds at least that the other paths get after the first answer
 
@@ -114,8 +115,10 @@ class RecursiveLookup:
         async def along(contact: str) -> None:
             answer = await self._pass(contact, request, timeout)
             if answer is not None and _is_genuine(answer, request):
-                for member in answer.members:
+                for number, member in enumerate(answer.members, start=1):
                     self._learn(member)
+                    if number % LEARNT_AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()
                 names = tuple(member.peer_id for member in answer.members)
                 result.add(RouteAnswer(names, answer.is_exact, answer.height), map(peer_position, names))
                 if answer.is_exact:

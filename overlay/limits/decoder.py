@@ -43,13 +43,21 @@ def decode(encoded: bytes, *, max_bytes: int | None = None, max_items: int = MAX
     """
     if max_bytes is not None and len(encoded) > max_bytes:
         raise DecodeError(f"has {len(encoded)} bytes, more than {max_bytes}")
-    at = _run_of(max_items)(encoded, 0).end()
+    return decode_counted(encoded, max_items)[0]
+
+
+def decode_counted(encoded: bytes, max_items: int = MAX_ITEMS) -> tuple[object, int]:
+    """`decode`, and how many items there are at most: by that one can charge for what is made of them.
+
+    Strings of 256 bytes and more count as one, the bytes of shorter ones as well.
+    """
+    most = at = _run_of(max_items)(encoded, 0).end()
     if at != len(encoded):  # most frames are one run, and right
-        _check(encoded, at, max_items)
+        most = _check(encoded, at, max_items)
     if len(encoded) > _LARGE:
         with gc_paused():
-            return _build(encoded)
-    return _build(encoded)
+            return _build(encoded), min(most, max_items)
+    return _build(encoded), min(most, max_items)
 
 
 def _build(encoded: bytes) -> object:
@@ -64,8 +72,8 @@ def check_items(encoded: bytes) -> None:
     _check(encoded, _run_of(MAX_ITEMS)(encoded, 0).end(), MAX_ITEMS)
 
 
-def _check(encoded: bytes, at: int, max_items: int) -> None:
-    """`check_items`; `at`: where the first run ends."""
+def _check(encoded: bytes, at: int, max_items: int) -> int:
+    """`check_items`; how many there are at most. `at`: where the first run ends."""
     start, end, run = 0, len(encoded), _run_of(max_items)
     most = at  # items so far at most: each takes a byte
     while at < end:
@@ -79,6 +87,7 @@ def _check(encoded: bytes, at: int, max_items: int) -> None:
         raise DecodeError("isn't CBOR as we use it: it ends too early")
     if most > max_items and start > 0:  # else it was one run, and those are bounded
         _count(encoded, max_items)
+    return most
 
 
 def _refusal(encoded: bytes, start: int, at: int, max_items: int) -> str:

@@ -45,8 +45,8 @@ class TimeSlices:
         self._locks[source] = lock, waiting + 1
         try:
             async with lock:
-                if source in self._rest:
-                    await trio.sleep_until(self._rest.pop(source))
+                if (until := self._rest.get(source, 0.0)) > trio.current_time():
+                    await trio.sleep_until(until)
                 async with _lock_of_loop():
                     began = time.perf_counter()
                     if cost is not None:
@@ -67,6 +67,10 @@ class TimeSlices:
         while done == _AT_ONCE:
             async with self.slice(source):
                 done = sum(1 for _ in islice(work, _AT_ONCE))
+
+    def charge(self, source: str, seconds: float) -> None:
+        """Let a source rest for longer before its next slice: for work that follows on one, outside of slices."""
+        self._rest[source] = max(self._rest.get(source, 0.0), trio.current_time()) + seconds
 
     def _have_rest(self, source: str, seconds: float) -> None:
         if seconds > _SHORT:
@@ -98,17 +102,20 @@ def work_for(source: str, time_slices: TimeSlices | None = None) -> None:
     _served.set((time_slices, source))
 
 
-@asynccontextmanager
-async def turn(cost: float) -> AsyncIterator[None]:
-    """A slice for a part of a longer work, of the caller's that this task serves; for nobody, one that costs nothing.
+def served() -> tuple[TimeSlices, str] | None:
+    """For whom this task works, and out of whose slices; None when for nobody but this peer."""
+    return _served.get(None)
 
-    `cost`: seconds that the block takes at most.
+
+async def turn(cost: float) -> None:
+    """Let others have their turn before a part of longer work, and charge that to whom this task serves, if anybody.
+
+    `cost`: seconds that the part takes at most: what follows until the task waits again.
     """
     served = _served.get(None)
     if served is None:
         await trio.lowlevel.checkpoint()
-        yield
         return
     time_slices, source = served
     async with time_slices.slice(source, cost):
-        yield
+        pass  # the next slice is another's, and begins when the loop has gone round

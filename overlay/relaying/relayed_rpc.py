@@ -24,7 +24,7 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.identity import Identity
-from overlay.limits.time_slices import work_for
+from overlay.limits.time_slices import served, work_for
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.relaying.relay import FAILURES, LONGEST, METHODS, RELAY_METHOD, Purpose, RelayLinks, RelayRequest
 from overlay.relaying.secure_channel import (
@@ -93,6 +93,7 @@ class RelayedRpc:
         self._accepted_via = TokenBuckets(
             limits.opened_via_relay, limits.opened_via_relay_burst, debt=limits.opened_via_relay_burst
         )
+        self._decoding = trio.Lock()
         self._opening: dict[tuple[str, ...], _Opening] = {}
         self._most_bytes = limits.max_bytes - _ENVELOPE
         links.serve(METHODS[Purpose.OPENING], self._accept)
@@ -242,7 +243,9 @@ class RelayedRpc:
         if handler is None:
             return "no-such-method", request.method, b""
         try:
-            return "", "", await encoded(await handler(caller, await decoded(request.body)), like=request.body)
+            work = served()
+            body = decode_item(request.body) if work is None else await decoded(request.body, *work, self._decoding)
+            return "", "", await encoded(await handler(caller, body), like=request.body)
         except Refusal as refusal:
             return refusal.code, refusal.message[:1024], b""
         except FrameError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import cbor2
 
-from overlay.limits.decoder import MAX_ITEMS, DecodeError, check_items, decode
+from overlay.limits.decoder import MAX_ITEMS, DecodeError, check_items, decode_counted
 
 HEADER_BYTES = 4
 MOST_IN_FRAME = 1024
@@ -92,7 +92,12 @@ def encode_item(item: object) -> bytes:
 
 def decode_item(encoded: bytes, *, max_items: int = MAX_ITEMS) -> object:
     """The value that is encoded, lists as `list`, maps as `dict`. Raises `FrameError`, and nothing else."""
+    return decode_counted_item(encoded, max_items)[0]
+
+
+def decode_counted_item(encoded: bytes, max_items: int = MAX_ITEMS) -> tuple[object, int]:
+    """`decode_item`, and of how many items it is at most."""
     try:
-        return decode(encoded, max_items=max_items)
+        return decode_counted(encoded, max_items)
     except DecodeError as error:
         raise FrameError(str(error)) from error

@@ -39,8 +39,8 @@ from overlay.settings import CallLimits
 from overlay.tasks import Broadcast
 
 _READ_BYTES: Final = 64 * 1024
-_FRAMES_AT_ONCE: Final = 64  # after which others get their turn: 64 KiB hold 10,000 of the smallest
-_BYTES_AT_ONCE: Final = 16 * 1024  # of frames, likewise
+_FRAMES_AT_ONCE: Final = 16  # after which others get their turn: 64 KiB hold 10,000 of the smallest
+_BYTES_AT_ONCE: Final = 8 * 1024  # of frames, likewise
 _LONGEST_TIMEOUT: Final = 3600.0
 _CLOSING_TIMEOUT: Final = 1.0
 
@@ -82,6 +82,7 @@ class Link:
         self._write_queue = WriteQueue(limits.max_write_buffer, 2 * limits.max_frame)
         self._pending = PendingCalls()
         self._time_slices = time_slices or TimeSlices()
+        self._decoding = trio.Lock()  # of answers
         self._server = RequestServer(
             peer_id,
             handlers,
@@ -284,7 +285,7 @@ class Link:
         if not isinstance(answer, Response):
             raise failure(self.peer_id, method, answer)
         try:
-            return await decoded(answer.body, self._time_slices, self.peer_id)
+            return await decoded(answer.body, self._time_slices, self.peer_id, self._decoding)
         except FrameError as error:
             self._counters.malformed += 1
             raise ProtocolError(self.peer_id, method, f"its answer {error}") from error

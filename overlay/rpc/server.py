@@ -13,16 +13,17 @@ from overlay.errors import Refusal
 from overlay.limits.decoder import MAX_ITEMS
 from overlay.limits.time_slices import TimeSlices, turn, work_for
 from overlay.rpc.counters import Counters
-from overlay.rpc.framing import HEADER_BYTES, FrameError, decode_item, encode_item
+from overlay.rpc.framing import HEADER_BYTES, FrameError, decode_counted_item, decode_item, encode_item
 from overlay.rpc.protocol import Failed, Fault, Frame, Refused, Request, Response, encode, shortened
 from overlay.rpc.write_queue import WriteQueue
 from overlay.settings import CallLimits
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_SMALL: Final = 4096  # bytes of a body that is decoded at once, without a slice
-_PER_ITEM: Final = 2e-7  # seconds at most for decoding or encoding one item, which takes a byte at least
-_PER_BYTE: Final = 5e-9
+_SMALL: Final = 1024  # bytes of a body that is decoded at once, without a slice
+_DECODING: Final = 2e-7  # seconds for one item, which takes a byte at least
+_MANY: Final = 5000  # items, for which a request has to wait itself; those of fewer have the next one wait
+_HANDLING: Final = 1e-6  # seconds for one item: parsing, making as many of it, encoding those twice
 
 Handler = Callable[[str, object], Awaitable[object]]
 """Answers calls of one method: gets the caller's peer id and the body, returns the body of the answer.
@@ -64,6 +65,7 @@ class RequestServer:
         self._when_idle = when_idle
         self._time_slices = time_slices
         self._may_hold = may_hold
+        self._decoding = trio.Lock()
         self._running: dict[int, trio.CancelScope] = {}
         self._running_bytes = 0
         self._cancelled: set[int] = set()
@@ -169,7 +171,7 @@ class RequestServer:
     async def _result(self, request: Request) -> Frame:
         work_for(self._caller, self._time_slices)
         try:
-            body = await decoded(request.body, self._time_slices, self._caller)
+            body = await decoded(request.body, self._time_slices, self._caller, self._decoding)
         except FrameError:
             self._counters.malformed += 1
             return Failed(request.id, Fault.BAD_BODY)
@@ -202,22 +204,26 @@ class RequestServer:
         return encode(Failed(request.id, Fault.ANSWER_TOO_LARGE))
 
 
-async def decoded(body: bytes, time_slices: TimeSlices | None = None, source: str = "") -> object:
-    """What is in a body; a large one takes a slice of `source`, or of whom this task serves. Raises `FrameError`."""
+async def decoded(body: bytes, time_slices: TimeSlices, source: str, one_at_a_time: trio.Lock) -> object:
+    """What is in a body; a large one takes a slice of its source's, who is charged for what will be made of it too.
+
+    `one_at_a_time`: held meanwhile, so that what is decoded is used before more is. Raises `FrameError`.
+    """
     if len(body) <= _SMALL:
         return decode_item(body)
-    async with turn(_cost(body)) if time_slices is None else time_slices.slice(source, _cost(body)):
-        return decode_item(body)
+    async with one_at_a_time:
+        async with time_slices.slice(source, _DECODING * min(len(body), MAX_ITEMS)):
+            value, items = decode_counted_item(body)
+            if items > _MANY:
+                time_slices.charge(source, _HANDLING * items)
+        async with time_slices.slice(source, 0.0):  # what is made of it takes as long
+            if items <= _MANY:
+                time_slices.charge(source, _HANDLING * items)
+            return value
 
 
 async def encoded(answer: object, *, like: bytes) -> bytes:
     """An answer's bytes; it may have as many items as the request, `like`, has bytes. Raises `FrameError`."""
-    if len(like) <= _SMALL:
-        return encode_item(answer)
-    async with turn(_cost(like)):
-        return encode_item(answer)
-
-
-def _cost(body: bytes) -> float:
-    """Seconds that decoding takes at most, or encoding what has as many items."""
-    return _PER_ITEM * min(len(body), MAX_ITEMS) + _PER_BYTE * len(body)
+    if len(like) > _SMALL:
+        await turn(0.0)  # it was charged for with the request
+    return encode_item(answer)

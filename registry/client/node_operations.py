@@ -27,6 +27,7 @@ from registry.protocol.messages import (
     bounded_count,
     bounded_time,
 )
+from registry.storage.in_turns import wait_for_turn
 from registry.upkeep.schedule import ScheduleStatus
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -150,6 +151,7 @@ async def _read(node: LocalNode, request: ReadRequest, caller: Caller) -> ReadAn
     outcome = await node.read(
         request.key_id, ack=request.ack, timeout=caller.timeout, key_suffices=request.key_suffices
     )
+    await wait_for_turn(outcome.resource)
     return ReadAnswer(
         answered=outcome.answered,
         page=StatePage.of(outcome.resource, request.after),

@@ -10,7 +10,7 @@ Everything here is pure and works on verified values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Self
@@ -64,14 +64,16 @@ class ResourceState(msgspec.Struct, frozen=True):
 
     def digest(self) -> bytes:
         """Equal exactly when two replicas know the same. 32 bytes."""
-        summary = sha256()
+        return sha256(b"".join(self.digests())).digest()
+
+    def digests(self) -> Iterator[bytes]:
+        """The digests of the key, the key tombstone and all states, in the order in which `digest` takes them."""
         if self.key is not None:
-            summary.update(digest_of(self.key))
+            yield digest_of(self.key)
         if self.key_tombstone is not None:
-            summary.update(digest_of(self.key_tombstone))
+            yield digest_of(self.key_tombstone)
         for slot in sorted(self.slots):
-            summary.update(digest_of(self.slots[slot]))
-        return summary.digest()
+            yield digest_of(self.slots[slot])
 
 
 def greater(known: State | None, other: State) -> State:

@@ -26,7 +26,6 @@ from overlay.errors import CallFailed, Refusal
 from overlay.tasks import TaskStatus, Wakeup
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
-from registry.model.merge import ResourceState
 from registry.model.values import digest_of
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import (
@@ -46,6 +45,7 @@ from registry.protocol.messages import (
 from registry.protocol.network import Network
 from registry.quorum.send_queue import LONG_LINGER, SendQueue
 from registry.storage import Store
+from registry.storage.in_turns import in_parts
 
 REMEMBERED_FOR: Final = 60.0  # seconds
 MAX_REMEMBERED: Final = 16_384  # pairs of a peer and a write
@@ -55,6 +55,7 @@ CHECKERS: Final = 3  # replicas that check a write, about
 MAX_CHECKED: Final = 4096  # writes that wait for their check; beyond it the oldest isn't checked
 CHECK_TIMEOUT: Final = 5.0  # seconds
 CHECK_TRIES: Final = 3  # peers that are asked until one answers
+MAX_LOOKED_THROUGH: Final = 16_384  # states for one question whether writes are held
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -155,7 +156,7 @@ class PassOn:
 
     async def _check(self, peer_id: str, checks: Sequence[_Check]) -> None:
         """Asks a peer for what is still the last state here: what a newer one replaced needn't be anywhere."""
-        checks = [check for check in checks if await self._is_held(check.item.key_id, check.item.digest())]
+        checks = [check for check in checks if await self._is_last(check.item)]
         for start in range(0, len(checks), MAX_ITEMS):
             batch = checks[start : start + MAX_ITEMS]
             body = build(HoldsBody(tuple((check.item.key_id, check.item.digest()) for check in batch)))
@@ -183,21 +184,36 @@ class PassOn:
         return build(PassedOnAnswer(self._stored.get(_parsed(body, PassedOnBody).write_id, 0)))
 
     async def _serve_holds(self, caller: str, body: object) -> object:  # noqa: ARG002 - as above
-        held: list[bool] = []
-        for key_id, digest in _parsed(body, HoldsBody).entries:
-            is_held = await self._is_held(key_id, digest)
-            if is_held is None:
-                raise Refusal(Code.STORAGE, "the disk refused")
-            held.append(is_held)
-        return build(HoldsAnswer(tuple(held)))
+        entries = _parsed(body, HoldsBody).entries
+        wanted: dict[str, set[bytes]] = {}
+        for key_id, digest in entries:
+            wanted.setdefault(key_id, set()).add(digest)
+        left = MAX_LOOKED_THROUGH
+        for key_id, digests in wanted.items():
+            try:
+                resource = await self._store.resource(key_id)
+            except StorageError as error:
+                _log.error("a check failed", key_id=key_id, error=str(error))
+                raise Refusal(Code.STORAGE, "the disk refused") from error
+            left -= len(resource.slots)
+            if left < 0:
+                raise Refusal(Code.OVERLOADED, "too much is stored there to look through it at once")
+            held: set[bytes] = set()
+            async for part in in_parts(resource.digests()):
+                held.update(digests.intersection(part))
+            wanted[key_id] = held
+        return build(HoldsAnswer(tuple(digest in wanted[key_id] for key_id, digest in entries)))
 
-    async def _is_held(self, key_id: str, digest: bytes) -> bool | None:
-        """Whether the value of this digest is stored here; None when the disk refused."""
+    async def _is_last(self, item: Item) -> bool:
+        """Whether what was written is still the last state here; False too when the disk refused."""
         try:
-            return _holds(await self._store.resource(key_id), digest)
+            resource = await self._store.resource(item.key_id)
         except StorageError as error:
-            _log.error("a check failed", key_id=key_id, error=str(error))
-            return None
+            _log.error("a check failed", key_id=item.key_id, error=str(error))
+            return False
+        if item.state is not None:
+            return resource.slots.get(item.state.slot) == item.state
+        return item.key_or_tombstone in (resource.key, resource.key_tombstone)
 
 
 def _parsed(body: object, form: type[Form]) -> Form:
@@ -205,8 +221,3 @@ def _parsed(body: object, form: type[Form]) -> Form:
         return parse(body, form)
     except InvalidValue as error:
         raise Refusal(Code.INVALID, str(error)) from error
-
-
-def _holds(resource: ResourceState, digest: bytes) -> bool:
-    values = (resource.key, resource.key_tombstone, *resource.slots.values())
-    return any(value is not None and digest_of(value) == digest for value in values)

@@ -37,6 +37,7 @@ from registry.replica.ingest import Ingest
 from registry.replica.takeover import Takeover
 from registry.settings import RegistrySettings
 from registry.storage import Store
+from registry.storage.in_turns import digest_in_turns, wait_for_turn
 
 NotePut = Callable[[str, Sequence[Item], Sequence[Spread | None]], None]
 """(peer id, items that it put, to whom each is to be passed on)."""
@@ -192,10 +193,11 @@ class Replica:
         except StorageError as error:
             _log.error("a read failed", caller=caller, error=str(error))
             raise Refusal(Code.STORAGE, "the disk refused") from error
-        if request.digest and not resource.is_empty() and request.digest == resource.digest():
+        if request.digest and not resource.is_empty() and request.digest == await digest_in_turns(resource):
             holds_key = resource.key is not None
             return build(StatePage(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up))
         after = Slot(*request.after) if request.after else None
+        await wait_for_turn(resource)
         return build(StatePage.of(resource, after, caught_up=caught_up))
 
 

@@ -17,6 +17,7 @@ import trio
 from cachetools import LRUCache
 
 from overlay.errors import Refusal
+from overlay.limits.time_slices import turn
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.delta import delta
@@ -39,9 +40,11 @@ from registry.replication.messages import (
     RangesAnswer,
     RangesBody,
     ReplicateBody,
+    SlotSummary,
     Summary,
     packed,
     size_of,
+    slot_summaries,
     unpacked,
 )
 from registry.replication.ranges import Ranges, covers, difference, intersection, union
@@ -49,12 +52,15 @@ from registry.replication.refusals import Refusals
 from registry.replication.trees import Tree, Trees
 from registry.replication.view import RangeView
 from registry.storage import Store
+from registry.storage.in_turns import digest_in_turns, in_parts
 
 CALL_TIMEOUT: Final = 10.0  # seconds for one body
 MAX_AWAITED: Final = 10_000  # resources of one caller that differed
 MAX_CALLERS: Final = 256
 MAX_AWAITED_RANGES: Final = 64  # of one caller
 YIELD_AFTER: Final = 16  # resources after which other tasks get their turn
+_NODES_AT_ONCE: Final = 32  # of a tree, likewise
+_PER_RESOURCE: Final = 1e-4  # seconds for one of usual size
 EPOCH: Final = 60  # seconds: trees leave out what is too old at a whole minute of the clock, which both ends name alike
 TOLD_BY: Final = 3  # members nearest to a peer that tell it so when they have nothing to compare with it
 TERMS: Final = 3  # times that a peer may say what else it compares by
@@ -198,7 +204,7 @@ class AntiEntropy:
                 unwanted.append(key_ids[summary.number])
                 continue
             mine = horizon.stricter(answer.horizon).alive(await self._store.resource(key_ids[summary.number]))
-            if mine.digest() != summary.digest:
+            if await digest_in_turns(mine) != summary.digest:
                 items.extend(self._acceptable(peer_id, mine, summary))
             await trio.lowlevel.checkpoint()
         return items, compared
@@ -277,11 +283,11 @@ class AntiEntropy:
                 self._note_compared(caller, [key_id])
             else:
                 resource = horizon.alive(await self._known(self._store.resource(key_id)))
-                summaries.append(Summary.of(number, resource))
+                summaries.append(await _summary_of(number, resource))
                 slots += len(resource.slots) + 1
                 self._await_items(caller, key_id)
             if number % YIELD_AFTER == 0:
-                await trio.lowlevel.checkpoint()
+                await turn(YIELD_AFTER * _PER_RESOURCE)
         return build(CompareAnswer(horizon, compared, tuple(summaries)))
 
     async def _serve_ranges(self, caller: str, body: object) -> object:
@@ -306,7 +312,10 @@ class AntiEntropy:
             return build(RangesAnswer(False, horizon=mine if other_rules else None, ranges=told))
         tree = await self._known(self._trees.for_caller(caller, ranges, horizon, anew=bool(request.root)))
         if not request.root:
-            return build(RangesAnswer(False, tuple(tree.node(prefix) for prefix in request.prefixes)))
+            nodes: list[TreeNode] = []
+            async for part in in_parts(map(tree.node, request.prefixes), _NODES_AT_ONCE):
+                nodes += part
+            return build(RangesAnswer(False, tuple(nodes)))
         if tree.digest() != request.root:
             awaited = self._awaited_ranges.setdefault(caller, [])
             del awaited[: max(len(awaited) - MAX_AWAITED_RANGES + 1, 0)]
@@ -358,6 +367,14 @@ class AntiEntropy:
         if caller in self._network.members():
             for key_id in key_ids:
                 self._replica.takeover.note_compared(key_id)
+
+
+async def _summary_of(number: int, resource: ResourceState) -> Summary:
+    """The summary of a resource, which may have thousands of slots, for the entry `number`."""
+    slots: list[SlotSummary] = []
+    async for part in in_parts(slot_summaries(resource)):
+        slots += part
+    return Summary.of(number, resource, slots)
 
 
 def epoch_of(now: float, clock_skew: int) -> int:

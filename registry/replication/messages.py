@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice, pairwise
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from itertools import pairwise
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -13,7 +14,7 @@ from registry.errors import InvalidValue
 from registry.model.delta import Orders
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
-from registry.model.values import Record, digest_of
+from registry.model.values import Record, State, digest_of
 from registry.protocol.messages import Entries, Name
 from registry.replication.hash_tree import DEEPEST, DIGEST, ENTRY, LEAF
 from registry.replication.ranges import Range, Ranges
@@ -52,6 +53,13 @@ class SlotSummary(msgspec.Struct, frozen=True, array_like=True):
     timestamp_created: Seconds
     digest: Digest
 
+    @classmethod
+    def of(cls, state: State) -> Self:
+        """The summary of `state`."""
+        created = state.timestamp_created if isinstance(state, Record) else 0
+        slot, is_tombstone = state.slot, not isinstance(state, Record)
+        return cls(slot.issued_by, slot.peer_id, state.timestamp_issued, is_tombstone, created, digest_of(state))
+
     def order(self) -> tuple[int, int, int, bytes]:
         """The order of the state, as `order` of the state itself."""
         return (self.timestamp_issued, int(self.is_tombstone), self.timestamp_created, self.digest)
@@ -88,29 +96,30 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
         )
 
     @classmethod
-    def of(cls, number: int, resource: ResourceState) -> Self:
-        """The summary of `resource`, for the entry `number`."""
+    def of(cls, number: int, resource: ResourceState, slots: Sequence[SlotSummary] | None = None) -> Self:
+        """The summary of `resource`, for the entry `number`.
+
+        `slots`: of all states in the order of their slots, where they were made before, since thousands take long.
+        """
         key, key_tombstone = resource.key, resource.key_tombstone
+        if slots is None:
+            slots = list(slot_summaries(resource))
+        digests = [digest_of(value) for value in (key, key_tombstone) if value is not None]
         return cls(
             number=number,
             wanted=True,
-            digest=resource.digest(),
+            digest=sha256(b"".join([*digests, *(slot.digest for slot in slots)])).digest(),
             key=KeySummary(key.timestamp_created, digest_of(key)) if key else None,
             key_tombstone=KeySummary(key_tombstone.timestamp_issued, digest_of(key_tombstone))
             if key_tombstone
             else None,
-            slots=tuple(
-                SlotSummary(
-                    slot.issued_by,
-                    slot.peer_id,
-                    state.timestamp_issued,
-                    not isinstance(state, Record),
-                    state.timestamp_created if isinstance(state, Record) else 0,
-                    digest_of(state),
-                )
-                for slot, state in islice(resource.slots.items(), MAX_SLOTS)
-            ),
+            slots=tuple(slots[:MAX_SLOTS]),
         )
+
+
+def slot_summaries(resource: ResourceState) -> Iterator[SlotSummary]:
+    """The summaries of all states, in the order of their slots."""
+    return (SlotSummary.of(resource.slots[slot]) for slot in sorted(resource.slots))
 
 
 class CompareBody(msgspec.Struct, frozen=True, array_like=True):

@@ -8,16 +8,19 @@ from typing import Final, NamedTuple
 import trio
 from cachetools import TTLCache
 
+from overlay.limits.time_slices import turn
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.replication.hash_tree import FAN_OUT, HashTree, entry_of
 from registry.replication.ranges import Ranges
 from registry.replication.refusals import Refusals, without
 from registry.storage import NOTHING, Place, Store, Transaction
+from registry.storage.in_turns import digest_in_turns
 
 PAGE: Final = 512  # resources read at once, while writes wait
 MAX_TREES: Final = 4  # remembered while callers ask about them; one of 20,000 resources takes 2 MB
 REMEMBERED_FOR: Final = 30.0  # seconds
 BUILT_AT_ONCE: Final = 2  # for others
+_PER_PLACE: Final = 1e-5  # seconds
 
 
 class Tree(NamedTuple):
@@ -43,11 +46,12 @@ class Trees:
         refused = self._refusals.of(peer_id)
         key_ids: dict[bytes, str] = {}
         async for page in pages(self._store, ranges, horizon):
+            await turn(PAGE * _PER_PLACE)
             for place in page:
                 digest = await self._store.digest_at(place, horizon)
                 if place.key_id in refused:
                     alive = horizon.alive(await self._store.resource(place.key_id))
-                    digest = without(alive, refused[place.key_id]).digest()
+                    digest = await digest_in_turns(without(alive, refused[place.key_id]))
                 if digest != NOTHING:
                     key_ids[entry_of(place.position, digest)] = place.key_id
         hashes = HashTree(key_ids)

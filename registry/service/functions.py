@@ -43,6 +43,7 @@ from registry.replica import rules
 from registry.service.bytes_to_sign import BytesToSign
 from registry.service.call_context import check_seconds, check_weight, text_of
 from registry.service.storage_functions import Upkeep
+from registry.storage.in_turns import wait_for_turn
 
 FUNCTIONS: Final = (
     "add_tombstone", "clear_expired", "create_record_metadata", "evict_stale", "get_key_bytes", "get_key_id",
@@ -156,6 +157,7 @@ class RegistryService(BytesToSign, Upkeep):
         try:
             check_seconds("current_timestamp_sec", current_timestamp_sec)
             stored = await self._resource(key_id, current_timestamp_sec)
+            await wait_for_turn(stored)
         except RegistryError as error:
             return GetRecordsResult(success=False, error=text_of(error))
         return GetRecordsResult(success=True, result=tuple(stored.records(current_timestamp_sec, self.settings)))
@@ -165,6 +167,7 @@ class RegistryService(BytesToSign, Upkeep):
         try:
             check_seconds("current_timestamp_sec", current_timestamp_sec)
             stored = await self._resource(key_id, current_timestamp_sec)
+            await wait_for_turn(stored)
         except RegistryError as error:
             return GetTombstonesResult(success=False, error=text_of(error))
         oldest = current_timestamp_sec - self.settings.tombstone_lifetime

@@ -29,11 +29,9 @@ class DigestCache:
         digest, since, oldest = entry
         return digest if horizon.stricter(since) == horizon and oldest.all_after(horizon) else None
 
-    def remember(self, key_id: str, horizon: ExpiryHorizon, alive: ResourceState) -> bytes:
-        """The digest of what lives of a resource under `horizon`."""
-        digest = alive.digest()
+    def remember(self, key_id: str, horizon: ExpiryHorizon, alive: ResourceState, digest: bytes) -> None:
+        """Keeps the digest of what lives of a resource under `horizon`."""
         self._entries[key_id] = digest, horizon, oldest_of(alive)
-        return digest
 
     def forget(self, key_id: str) -> None:
         """The resource changed."""

@@ -39,9 +39,9 @@ class ResourceCache:
         entry = self._entries.get(key_id)
         return None if entry is None else entry[0]
 
-    def remember(self, key_id: str, resource: ResourceState) -> None:
-        """Keeps a resource as it was read from the disk."""
-        self._put(key_id, resource, resource.size())
+    def remember(self, key_id: str, resource: ResourceState, size: int) -> None:
+        """Keeps a resource as it was read from the disk. `size`: its own, which takes long to add up."""
+        self._put(key_id, resource, size)
 
     def apply(self, key_id: str, change: Change) -> None:
         """Brings a resource, if it is here, to what was committed."""

@@ -26,6 +26,7 @@ from registry.model.history import GONE, HistoryEvent
 from registry.model.merge import ResourceState
 from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
+from registry.storage.in_turns import digest_in_turns
 from registry.storage.resource_cache import ResourceCache
 from registry.storage.rows import DamagedRow, Place
 from registry.storage.space import Space
@@ -109,8 +110,8 @@ class Store:
         if cached is not None:
             return cached
         async with self._disk:  # no commit is under way, so what is read is what the last one left
-            state = await self._query(lambda transaction: transaction.resource(key_id))
-            self._cache.remember(key_id, state)
+            state, size = await self._query(lambda transaction: _sized(transaction.resource(key_id)))
+            self._cache.remember(key_id, state, size)
         return state
 
     async def digests(self, key_ids: Sequence[str], horizon: ExpiryHorizon) -> dict[str, bytes]:
@@ -127,8 +128,11 @@ class Store:
         known = self._digests.get(place.key_id, horizon)
         if known is not None:
             return known
-        resource = await self.resource(place.key_id)
-        return self._digests.remember(place.key_id, horizon, horizon.alive(resource))
+        commits, alive = self.commits, horizon.alive(await self.resource(place.key_id))
+        digest = await digest_in_turns(alive)
+        if commits == self.commits:  # else it may have changed meanwhile
+            self._digests.remember(place.key_id, horizon, alive, digest)
+        return digest
 
     def cached_resource(self, key_id: str) -> ResourceState | None:
         """`resource`, when that needs no disk."""
@@ -274,6 +278,10 @@ class Store:
     def close(self) -> None:
         """No writes after this; `run` ends when the queue is empty."""
         self._send.close()
+
+
+def _sized(resource: ResourceState) -> tuple[ResourceState, int]:
+    return resource, resource.size()
 
 
 def _log_event(event: HistoryEvent) -> None:

@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from overlay.errors import Refusal
+from overlay.limits.time_slices import turn
 from overlay.tasks import TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue, KeyNotExists, StorageError
@@ -30,6 +31,7 @@ from registry.protocol.network import Network
 from registry.replica.replica import Replica
 from registry.settings import WatchSettings
 from registry.storage import Change, Store
+from registry.storage.in_turns import digest_in_turns, wait_for_turn
 from registry.watch.announcer import Announcer
 from registry.watch.direct_announcements import DirectAnnouncements
 from registry.watch.follower import Served
@@ -54,6 +56,7 @@ LONGEST_LAG: Final = 60.0  # seconds since it was as good as a replica's, for wh
 READY_WAIT: Final = 1.0  # seconds for which a client's request waits until enough is known of the resource
 MAX_NAMED_BYTES: Final = 256 * 1024  # of the servers named in one answer, so that it fits into a frame
 REPLIES_AT_ONCE: Final = 32  # after which other tasks get their turn
+_PER_REPLY: Final = 7e-5  # seconds
 
 _FULL: Final = ErrorInfo(Code.OVERLOADED, "too many watch here")
 
@@ -174,7 +177,7 @@ class Subscriptions:
         unready: list[tuple[int, SubscriptionRequest]] = []
         for number, request in enumerate(requests):
             if number % REPLIES_AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
+                await turn(REPLIES_AT_ONCE * _PER_REPLY)
             if isinstance(request, ErrorInfo):
                 replies.append(SubscriptionReply(error=request))
                 continue
@@ -257,9 +260,10 @@ class Subscriptions:
             return ErrorInfo(Code.STORAGE, "the disk refused")
         if resource.key is None and resource.key_tombstone is None:
             return ErrorInfo.of(KeyNotExists(key_id))
+        digest = await digest_in_turns(resource)
         if key_id in self._table and commits == self._commits:  # else `note` may not have told
-            self._digests[key_id] = resource.digest()
-        return _Here(resource.digest())
+            self._digests[key_id] = digest
+        return _Here(digest)
 
     def _followed(self, key_id: str) -> _Here | ErrorInfo:
         """For a client, for whom this node follows what it doesn't keep."""
@@ -312,6 +316,7 @@ class Subscriptions:
             resource = await self._announcer.known(request.key_id)
         except StorageError as error:
             raise Refusal(Code.STORAGE, "the disk refused") from error
-        if request.digest and request.digest == resource.digest():
+        if request.digest and request.digest == await digest_in_turns(resource):
             return build(StatePage(resource.key is not None, same=True, key=b"", states=(), more=False))
+        await wait_for_turn(resource)
         return build(StatePage.of(resource, Slot(*request.after) if request.after else None))

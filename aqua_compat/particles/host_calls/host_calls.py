@@ -11,7 +11,7 @@ from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import CallRequest, CallResult, Tetraplet
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
-from aqua_compat.rpc.dispatch import BadCall, Function, functions_of
+from aqua_compat.rpc.dispatch import MOST_ARGUMENTS, BadCall, Function, functions_of
 from aqua_compat.rpc.server import called_by
 from overlay.limits.time_slices import TimeSlices
 
@@ -21,7 +21,6 @@ HostFunction = Callable[[Context, list[object], Tetraplets], Awaitable[object]]
 Raises CallError."""
 
 _LONGEST_ERROR = 2000  # characters
-_MOST_ARGUMENTS = 256  # of one call: each is checked by itself
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -43,8 +42,8 @@ class HostCalls:
         function = self._services.get(service, {}).get(name)
         if function is None:
             return _failed(f"Service with id '{service[:256]}' not found (function {name[:256]})")
-        if len(request.arguments) > _MOST_ARGUMENTS:
-            return _failed(f"{len(request.arguments)} arguments, more than {_MOST_ARGUMENTS}")
+        if len(request.arguments) > MOST_ARGUMENTS:
+            return _failed(f"{len(request.arguments)} arguments, more than {MOST_ARGUMENTS}")
         try:
             result = await function(context, request.arguments, request.tetraplets)
             async with self._time_slices.slice(context.source):

@@ -323,10 +323,12 @@ def _frame(body: bytes) -> None:
             str(frame.reason)
 
 
-def _stream_of_frames(received: bytes) -> None:
+def _stream_of_frames(received: bytes) -> Iterator[None]:
     decoder = FrameDecoder(LONGEST)
-    for item in decoder.feed(received):
+    for number, item in enumerate(decoder.feed(received), start=1):
         protocol.parse(item)
+        if number % 16 == 0:  # as a link does
+            yield
 
 
 _OFFER: Final = Offer(OWNER, HOST.peer_id, float(NOW))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import itertools
 import math
 import random
-import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from overlay.limits.decoder import MAX_DEPTH, MAX_ITEMS, DecodeError, check_items, decode
+from overlay.limits.decoder import MAX_DEPTH, MAX_ITEMS, DecodeError, check_items, decode, decode_counted
 
 ROOT = Path(__file__).parents[4]
 LONGEST = 0.02  # seconds on the loop, for any megabyte
@@ -308,11 +308,90 @@ def test_garbage_is_not_collected_while_much_is_decoded_and_it_is_afterwards(enc
     assert gc.isenabled()
 
 
-def modules() -> list[Path]:
-    return [path for package in ("overlay", "registry", "aqua_compat") for path in (ROOT / package).rglob("*.py")]
+@pytest.mark.parametrize(("count", "fits"), [(98, True), (99, True), (100, False), (5000, False)])
+@pytest.mark.parametrize("unit", [b"\x00", b"\x61a", b"\x59\x01\x00" + bytes(256)])
+def test_fewer_items_can_be_all_that_is_allowed(count: int, fits: bool, unit: bytes) -> None:
+    encoded = listed(*[unit] * count)
+    if fits:
+        assert decode(encoded, max_items=100) == decode(encoded)
+    else:
+        with pytest.raises(DecodeError, match="more than 100 items"):
+            decode(encoded, max_items=100)
+
+
+@settings(max_examples=100)
+@given(value=VALUES)
+def test_it_is_told_how_many_items_there_are_at_most(value: object) -> None:
+    def items(part: object) -> int:
+        if isinstance(part, dict):
+            return 1 + sum(items(key) + items(inner) for key, inner in part.items())
+        return 1 + sum(map(items, part)) if isinstance(part, list) else 1
+
+    decoded, most = decode_counted(cbor2.dumps(value))
+    assert items(decoded) <= most <= len(cbor2.dumps(value))
+
+
+def test_long_strings_count_as_one_item_each() -> None:
+    assert decode_counted(cbor2.dumps([b"x" * 100_000, "y" * 300]))[1] <= 4
+
+
+DECODERS = {"load", "loads", "CBORDecoder", "CBORSimpleValue", "decoder", "tag_hook", "object_hook"}
+"""What of cbor2 reads. What writes is free."""
+
+
+def reads_cbor(source: str) -> bool:
+    """Whether a module uses any of cbor2's decoders, by whatever name, or may."""
+    names = {"cbor2"}  # by which the module itself goes here
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=aliases):
+                for alias in aliases:
+                    if alias.name.startswith("cbor2."):
+                        return True
+                    if alias.name == "cbor2":
+                        names.add(alias.asname or "cbor2")
+            case ast.ImportFrom(module=str(module), names=aliases) if module.partition(".")[0] in {"cbor2", "_cbor2"}:
+                if module != "cbor2" or any(alias.name in DECODERS | {"*"} for alias in aliases):
+                    return True
+            case ast.Constant(value="cbor2" | "_cbor2"):  # for `import_module` or `sys.modules`
+                return True
+    uses = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and node.id in names]
+    attributes = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names
+    ]
+    return len(attributes) < len(uses) or any(node.attr in DECODERS or node.attr.startswith("_") for node in attributes)
 
 
 def test_no_other_module_decodes_cbor() -> None:
-    decodes = re.compile(r"\bcbor2\.(loads?|CBORDecoder)\b|from cbor2 import|import cbor2 as")
-    decoding = [str(path.relative_to(ROOT)) for path in modules() if decodes.search(path.read_text())]
+    modules = [path for package in ("overlay", "registry", "aqua_compat") for path in (ROOT / package).rglob("*.py")]
+    decoding = [str(path.relative_to(ROOT)) for path in modules if reads_cbor(path.read_text())]
     assert decoding == ["overlay/limits/decoder.py"], "what peers send is decoded by `overlay.limits.decoder.decode`"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import cbor2\ncbor2.loads(b'')",
+        "import cbor2 as codec\ncodec.load(file)",
+        "import cbor2\ncbor2.CBORDecoder(file)",
+        "from cbor2 import loads as read",
+        "from cbor2 import *",
+        "from cbor2.decoder import CBORDecoder",
+        "import cbor2.decoder",
+        "from _cbor2 import loads",
+        "import cbor2\ncodec = cbor2\ncodec.loads(b'')",
+        "import cbor2\ngetattr(cbor2, name)(b'')",
+        "import importlib\nimportlib.import_module('cbor2').loads(b'')",
+        "import sys\nsys.modules['cbor2']",
+        "def f():\n    from cbor2 import load\n    return load",
+    ],
+)
+def test_decoding_by_another_name_is_noticed(source: str) -> None:
+    assert reads_cbor(source)
+
+
+@pytest.mark.parametrize("source", ["import cbor2\ncbor2.dumps(1)", "from cbor2 import dumps", "loads = json.loads"])
+def test_encoding_is_free(source: str) -> None:
+    assert not reads_cbor(source)

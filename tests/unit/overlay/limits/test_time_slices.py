@@ -1,4 +1,4 @@
-"""Work for scripts on the Trio thread: of each source one piece at a time, and no more than half of the time."""
+"""Work for others on the Trio thread: one piece at a time, and of nobody more than half of the time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import groupby
 import pytest
 import trio
 
-from overlay.limits.time_slices import TimeSlices
+from overlay.limits.time_slices import TimeSlices, served, turn, work_for
 
 
 async def test_whoever_computes_much_leaves_the_thread_to_others_between() -> None:
@@ -71,3 +71,81 @@ async def test_cancelled_slice_lets_the_next_begin_and_leaves_nothing_of_its_sou
     del source
     gc.collect()
     assert is_kept() is None
+
+
+class Rounds(trio.abc.Instrument):
+    """Counts how often the loop went round."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+async def test_slices_of_all_run_one_in_each_round_of_the_loop() -> None:
+    """Also of two peers in one loop: it's the loop that is shared."""
+    rounds, began = Rounds(), list[int]()
+
+    async def work(time_slices: TimeSlices, source: str) -> None:
+        async with time_slices.slice(source, 0.0):
+            began.append(rounds.count)
+
+    trio.lowlevel.add_instrument(rounds)
+    async with trio.open_nursery() as nursery:
+        for time_slices in (TimeSlices(), TimeSlices()):
+            for number in range(20):
+                nursery.start_soon(work, time_slices, f"{number}")
+    trio.lowlevel.remove_instrument(rounds)
+    assert len(set(began)) == len(began) == 40
+
+
+async def test_whoever_is_charged_rests_and_others_dont(autojump_clock) -> None:
+    time_slices = TimeSlices()
+    async with time_slices.slice("greedy", 3.0):
+        time_slices.charge("greedy", 4.0)
+    began = trio.current_time()
+    async with time_slices.slice("modest", 1.0):
+        assert trio.current_time() == began
+    async with time_slices.slice("greedy", 0.0):
+        assert trio.current_time() == began + 7.0
+
+
+async def test_giving_up_while_resting_spares_nothing(autojump_clock) -> None:
+    time_slices = TimeSlices()
+    async with time_slices.slice("greedy", 5.0):
+        pass
+    with trio.move_on_after(1.0) as gave_up:
+        async with time_slices.slice("greedy", 0.0):
+            pass
+    assert gave_up.cancelled_caught
+    async with time_slices.slice("greedy", 0.0):
+        assert trio.current_time() == 5.0
+
+
+async def test_turn_is_charged_to_whom_the_task_serves(autojump_clock) -> None:
+    time_slices = TimeSlices()
+
+    async def serve(caller: str, cost: float) -> None:
+        work_for(caller, time_slices)
+        assert served() == (time_slices, caller)
+        await turn(cost)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, "a", 2.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, "b", 1.0)
+    assert trio.current_time() == 0.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, "a", 0.0)
+    assert trio.current_time() == 2.0
+
+
+async def test_turn_of_work_for_nobody_is_a_checkpoint(autojump_clock) -> None:
+    assert served() is None
+    for _ in range(3):
+        await turn(100.0)
+    assert trio.current_time() == 0.0
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await turn(0.0)
+    assert scope.cancelled_caught

@@ -417,6 +417,7 @@ async def test_bytes_of_requests_are_bounded_and_one_is_always_served() -> None:
     async with linked(limits, {"echo": blocking(log), "other": echo}) as pair:
         await pair.remote.say(*(Request(number, "echo", encode_item("x" * 1500), 100_000) for number in range(4)))
         assert await pair.remote.hear() == Failed(3, Fault.OVERLOADED)
+        await wait_all_tasks_blocked()
         assert len(log) == 1
         await pair.remote.say(request(9, "other"), Cancel(0), Cancel(1), Cancel(2))
         assert isinstance(await pair.remote.hear(), Response), "small ones start beside each other once there is room"

@@ -354,9 +354,10 @@ def test_the_cache_equals_the_disk_after_any_writes(steps: list[Decide | None]) 
 def test_the_cache_is_bounded_in_resources_and_in_bytes() -> None:
     cache = ResourceCache(max_bytes=3 * SMALLEST)
     for number in range(10):
-        cache.remember(f"unknown {number}", ResourceState())
+        cache.remember(f"unknown {number}", ResourceState(), 0)
     assert [number for number in range(10) if f"unknown {number}" in cache] == [7, 8, 9]
-    cache.remember(KEY.id, ResourceState.of(KEY, [a_record(KEY.id, value="x" * 4 * SMALLEST)]))
+    large = ResourceState.of(KEY, [a_record(KEY.id, value="x" * 4 * SMALLEST)])
+    cache.remember(KEY.id, large, large.size())
     assert cache.get(KEY.id) is None, "it is larger than the whole cache"
     assert len(cache) == 3
 
@@ -366,7 +367,7 @@ def test_the_cache_knows_the_sizes_of_what_changes() -> None:
         ResourceCache(),
         [a_record(KEY.id, issuer=identity(number), value="x" * 900) for number in (10, 11)],
     )
-    cache.remember(KEY.id, ResourceState.of(KEY, []))
+    cache.remember(KEY.id, ResourceState.of(KEY, []), ResourceState.of(KEY, []).size())
     for slots in ({records[0].slot: records[0], records[1].slot: records[1]}, {records[0].slot: None}):
         change = Change()
         change.slots = dict(slots)
@@ -378,7 +379,7 @@ def test_the_cache_knows_the_sizes_of_what_changes() -> None:
 
 def test_a_resource_that_grows_beyond_the_cache_leaves_it() -> None:
     cache, record = ResourceCache(max_bytes=4 * SMALLEST), a_record(KEY.id, value="x" * 4 * SMALLEST)
-    cache.remember(KEY.id, ResourceState.of(KEY, []))
+    cache.remember(KEY.id, ResourceState.of(KEY, []), ResourceState.of(KEY, []).size())
     change = Change()
     change.slots[record.slot] = record
     cache.apply(KEY.id, change)
