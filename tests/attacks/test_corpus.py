@@ -19,7 +19,7 @@ from tests.attacks.honest import HonestClients, honest_clients
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import eventually
 
-LASTS: Final = 1.5  # seconds, and until the attack has done something
+LASTS: Final = 1.0  # seconds, and until the attack has done something
 KIB: Final = 1024
 
 
@@ -52,7 +52,7 @@ async def check_served(clients: HonestClients) -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_honest_clients_are_served_under_attack_and_afterwards(node: NodeProcess, attack: str) -> None:
-    async with honest_clients(node.address) as clients:
+    async with honest_clients(node.address, 2) as clients:
         async with attacked(node, attack) as target:
             await trio.sleep(LASTS)  # how long an attack lasts is nobody's to tell
             await check_served(clients)
@@ -96,7 +96,7 @@ async def _begin_frames(node: NodeProcess) -> None:
         except Exception:  # however it notices that its connection was ended: that is what should happen to many
             task_status.started()
 
-    async with honest_clients(node.address) as clients, trio.open_nursery() as nursery:
+    async with honest_clients(node.address, 2) as clients, trio.open_nursery() as nursery:
         before, files = resident_megabytes(node.process_id), open_files(node.process_id)
 
         async def begin_in_turn() -> None:
