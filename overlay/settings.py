@@ -253,10 +253,10 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     health_timeout: float = 5.0
     """Seconds for the answer to such a check."""
 
-    max_unread: int = 64 * 1024 * 1024
+    max_unread: int = 32 * 1024 * 1024
     """Bytes that came from all peers and nobody has read yet, that links hold of frames and requests, and that wait for
-    being written. When it is short, the peer with most of them loses its connection. Less than 16 kB of a connection
-    don't count."""
+    being written; a stream counts as 8 KiB. When it is short, the peer with most of them loses its connection. Less
+    than 16 kB of a connection, and eight streams that the peer opened, don't count."""
 
     max_unread_per_peer: int = 16 * 1024 * 1024
     """The same of one peer, over all its connections. What nobody has read yet is at most 4 MiB of each connection, and

@@ -6,6 +6,7 @@ What comes from a peer is bounded before it is built: first by its declared leng
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import cbor2
 
@@ -14,6 +15,9 @@ from overlay.limits.decoder import MAX_ITEMS, DecodeError, check_items, decode_c
 HEADER_BYTES = 4
 MOST_IN_FRAME = 1024
 """Items of a frame: bodies are byte strings in it."""
+
+
+_JOINED: Final = 4096  # bytes up to which chunks are joined
 
 
 class FrameError(ValueError):
@@ -29,7 +33,10 @@ class FrameDecoder:
     def __init__(self, max_frame: int) -> None:
         """`max_frame`: bytes of the longest frame that is accepted, its header not counted."""
         self._max_frame = max_frame
-        self._incomplete = bytearray()
+        self._incomplete: list[bytes] = []  # chunks, joined at last: a buffer that grows would be moved again and again
+        self._wanted = 0
+        self.buffered = 0
+        """Bytes of the incomplete frame."""
         self.decoded = 0
         """Bytes of all frames so far."""
 
@@ -38,12 +45,14 @@ class FrameDecoder:
 
         All of them have to be taken before the next chunk.
         """
-        received: bytes | bytearray = chunk
+        received = chunk
         if self._incomplete:
-            self._incomplete += chunk
-            if len(self._incomplete) < self._wanted():
+            self._keep(chunk)
+            if self.buffered < self._wanted:
                 return
-            received, self._incomplete = self._incomplete, bytearray()
+            received = b"".join(self._incomplete)
+            self._incomplete.clear()
+            self.buffered = 0
         start, end = 0, len(received)
         while end - start >= HEADER_BYTES:
             body = start + HEADER_BYTES
@@ -51,22 +60,21 @@ class FrameDecoder:
             if end - body < length:
                 break
             self.decoded += HEADER_BYTES + length
-            yield decode_item(bytes(received[body : body + length]), max_items=MOST_IN_FRAME)
+            yield decode_item(received[body : body + length], max_items=MOST_IN_FRAME)
             start = body + length
         if start < end:
-            self._incomplete += received[start:]
+            self._wanted = HEADER_BYTES + self._length(received, start) if end - start >= HEADER_BYTES else HEADER_BYTES
+            self._keep(received[start:])
 
-    @property
-    def buffered(self) -> int:
-        """Bytes of the incomplete frame."""
-        return len(self._incomplete)
+    def _keep(self, chunk: bytes) -> None:
+        """Keep a part of the frame; small ones are joined, lest each costs more than it holds."""
+        self.buffered += len(chunk)
+        if self._incomplete and len(self._incomplete[-1]) + len(chunk) <= _JOINED:
+            self._incomplete[-1] += chunk
+        else:
+            self._incomplete.append(chunk)
 
-    def _wanted(self) -> int:
-        if len(self._incomplete) < HEADER_BYTES:
-            return HEADER_BYTES
-        return HEADER_BYTES + self._length(self._incomplete, 0)
-
-    def _length(self, received: bytes | bytearray, start: int) -> int:
+    def _length(self, received: bytes, start: int) -> int:
         length = int.from_bytes(received[start : start + HEADER_BYTES], "big")
         if not 0 < length <= self._max_frame:
             raise FrameError(f"a frame of {length} bytes; 1 to {self._max_frame} are allowed")

@@ -212,9 +212,11 @@ class Link:
         finally:
             self._end(Cause.CLOSED, "this peer is stopping", Bye(Reason.STOPPING))
             self._write_queue.close()
+            self._server.close()
             self._pending.lose()
             self._ended.set()
             self._decided.send()
+            self._decoder = FrameDecoder(0)  # memory is free now, not only when garbage is collected
             self._stream.hold(0)
             when_ended(self)
             await self._close()

@@ -102,6 +102,11 @@ class RequestServer:
         else:
             self._turn_away(request)
 
+    def close(self) -> None:
+        """Drop the requests that wait: nobody is there for the answers."""
+        self._queue.clear()
+        self._queued_bytes = 0
+
     def cancel(self, call_id: int) -> None:
         """Stop serving a request, if it is under way; it gets no answer."""
         waiting = self._queue.pop(call_id, None)

@@ -68,8 +68,9 @@ class WriteQueue:
         return b"".join(batch)
 
     def close(self) -> None:
-        """Turn away all who wait for room, now and later."""
+        """Turn away all who wait for room, now and later, and drop what wasn't taken."""
         self._closed = True
+        self._frames.clear()
         self._waiting_for_room.unpark_all()
 
     def written(self, count: int) -> None:

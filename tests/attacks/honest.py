@@ -96,8 +96,8 @@ class HonestClients:
 
 
 @asynccontextmanager
-async def honest_clients(address: str) -> AsyncIterator[HonestClients]:
-    """Two clients of the node at `address`, and what they use."""
+async def honest_clients(address: str, count: int = _RESOURCES) -> AsyncIterator[HonestClients]:
+    """Two clients of the node at `address`, and so many resources that they use."""
 
     async def echo(text: str) -> str:
         return text
@@ -105,7 +105,7 @@ async def honest_clients(address: str) -> AsyncIterator[HonestClients]:
     async with connect(address) as provider, connect(address) as user:
         provider.serve("echo", {"echo": echo})
         resources: list[str] = []
-        for number in range(_RESOURCES):
+        for number in range(count):
             resource_id, errors = await provider.createResource(f"honest {number}")
             assert resource_id is not None, errors
             registered, errors = await provider.registerService(resource_id, "value", provider.peer_id, None)

@@ -31,6 +31,8 @@ _FAREWELL: Final = 0.3  # seconds for what is still to be sent when we close
 _CLOSING: Final = 1.0  # seconds for closing what is beneath
 _UNCOUNTED: Final = 16 * 1024  # unread bytes of a connection that cost the budget nothing
 _STEP: Final = 64 * 1024  # in which the budget is taken
+_FREE_STREAMS: Final = 8  # streams that the peer opened and that cost the budget nothing
+_STREAM: Final = 8 * 1024  # bytes that each of the others counts as: tasks wait on it
 
 _BLAMED: Final = {
     EndCode.BAD_FRAME,
@@ -63,8 +65,8 @@ class MuxedConnection(IMuxedConn):
     ) -> None:
         """`pipe`: how `conn` is read and written.
 
-        `budget`: bytes that all connections of this process may hold, which count by peer: what nobody has read, and
-        what users of streams say that they hold.
+        `budget`: bytes that all connections of this process may hold, which count by peer: what nobody has read, what
+        users of streams say that they hold, and streams that the peer opened, beyond a few.
         `write_timeout`: seconds that a stream's write waits for a peer that reads nothing.
         """
         self.peer_id = peer_id
@@ -339,8 +341,9 @@ class MuxedConnection(IMuxedConn):
 
     @property
     def _in_hand(self) -> int:
-        """Bytes that are unread, or held by users of streams."""
-        return self.session.unread + self._used
+        """Bytes that are unread, or held by users of streams, or taken by streams of the peer's."""
+        streams = self.session.inbound - _FREE_STREAMS
+        return self.session.unread + self._used + (streams * _STREAM if streams > 0 else 0)
 
     def _count(self) -> bool:
         """Take from the budget what is in hand, in large steps, or give it back; False where it's refused."""

@@ -12,7 +12,6 @@ from tests.attacks.corpus.target import Target
 from tests.attacks.corpus.wire import HELLO, LINK, Wire, open_wire
 from tests.unit.overlay.libp2p.muxer.frames import DATA, PING, RST, SYN, WINDOW_UPDATE, frame
 
-_KAD = "/aqua-registry/kad/1.0.0/kad/1.0.0"
 _FRAME = 1024 * 1024  # bytes of the longest frame of a link
 _MANY = 64  # identities
 _STREAMS = 4  # of each
@@ -74,10 +73,12 @@ async def partial_frames(target: Target) -> None:
     """Begins frames as long as may be, on links of many identities, and never ends them."""
 
     async def begin(wire: Wire) -> None:
-        stream = await wire.open(LINK, HELLO)
-        await wire.send(stream, (_FRAME - 16).to_bytes(4, "big") + bytes(_FRAME - 1024))
+        stream = await wire.open(LINK, HELLO + _FRAME.to_bytes(4, "big"))
+        left = _FRAME - 1
         target.done["frames"] += 1
-        await trio.sleep(30)
+        async for _ in target.paced(0.6):
+            await wire.send(stream, bytes(min(64 * 1024, left)))
+            left -= min(64 * 1024, left)
 
     async def hold() -> None:
         while True:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import trio
 from multiaddr import Multiaddr
@@ -25,11 +24,22 @@ class Target:
         self.done: Counter[str] = Counter()
         """What the attack did, by words of its own: without any of it, nothing was attacked."""
 
-    async def paced(self, per_second: float) -> AsyncIterator[None]:
-        """Comes round so many times a second, or as often as the loop's body allows; never makes up for lost turns."""
-        pause = 1 / (per_second * self.rate)
-        due = trio.current_time()
-        while True:
-            yield
-            due = max(due + pause, trio.current_time())
-            await trio.sleep_until(due)
+    def paced(self, per_second: float) -> Pace:
+        """For a loop that comes round so many times a second, as far as its body allows."""
+        return Pace(1 / (per_second * self.rate))
+
+
+class Pace:
+    """Iterates without an end, with a pause of so many seconds, and never makes up for lost turns."""
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self._due: float | None = None
+
+    def __aiter__(self) -> Pace:
+        return self
+
+    async def __anext__(self) -> None:
+        now = trio.current_time()
+        self._due = now if self._due is None else max(self._due + self._pause, now)
+        await trio.sleep_until(self._due)

@@ -398,6 +398,32 @@ async def test_when_memory_is_short_the_peer_with_most_unread_bytes_loses_its_co
         assert budget.of(peers[0]) == 0
 
 
+async def test_many_streams_of_a_peer_count_until_they_end() -> None:
+    budget = FairQuota(1 << 30, 1000 * KIB)
+    name = Identity.generate().peer_id
+    async with with_peer_by_hand(budget=budget, peer=name) as (connection, peer):
+        for number in range(8):
+            await peer.send(frame(WINDOW_UPDATE, SYN, 2 * number + 1))
+        await wait_all_tasks_blocked()
+        assert budget.of(name) == 0
+        for number in range(8, 100):
+            await peer.send(frame(WINDOW_UPDATE, SYN, 2 * number + 1))
+        await wait_all_tasks_blocked()
+        assert 92 * 8 * KIB <= budget.of(name) <= 92 * 8 * KIB + 64 * KIB
+        for number in range(100):
+            await peer.send(frame(WINDOW_UPDATE, RST, 2 * number + 1))
+        await wait_all_tasks_blocked()
+        assert budget.of(name) == 0
+        assert connection.ended is None
+        with suppress(trio.BrokenResourceError):
+            for number in range(100, 250):
+                await peer.send(frame(WINDOW_UPDATE, SYN, 2 * number + 1))
+        await wait_all_tasks_blocked()
+        assert connection.ended is not None
+        assert connection.ended.code is EndCode.MEMORY
+        assert budget.total == 0
+
+
 async def test_what_users_of_streams_hold_counts_as_what_is_unread() -> None:
     budget = FairQuota(1000 * KIB, 800 * KIB)
     name = Identity.generate().peer_id
