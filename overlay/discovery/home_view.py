@@ -62,10 +62,10 @@ class HomeViews:
         links: Links,
         home: Home,
         described: Callable[[str], KnownMember],
-        learn: Callable[[KnownMember], bool],
+        learn: Callable[[KnownMember, str], bool],
         on_difference: Callable[[str], None],
     ) -> None:
-        """`described(peer id)`: a member as others are told of it. `learn`: remembers where one is said to be.
+        """`described(peer id)`: a member as others are told of it. `learn`: remembers where one is, as a peer says.
 
         `on_difference(caller)`: a member asked with a view that isn't ours.
         """
@@ -87,7 +87,7 @@ class HomeViews:
             told = msgspec.convert(answer, _Answer, strict=True)
         except msgspec.ValidationError:
             return HomeView(0, False, ())
-        names = tuple(known.peer_id for known in told.members if self._learn(known))
+        names = tuple(known.peer_id for known in told.members if self._learn(known, member))
         return HomeView(told.height, told.is_equal, names)
 
     async def serve(self, caller: str, body: object) -> object:

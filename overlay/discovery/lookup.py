@@ -335,7 +335,7 @@ class Lookup:
             told = msgspec.convert(answer, list[KnownMember], strict=True)
         except msgspec.ValidationError:
             return []
-        return [member.peer_id for member in told[:MOST_NAMED] if self._learn(member)]
+        return [member.peer_id for member in told[:MOST_NAMED] if self._learn(member, peer_id)]
 
     async def _ask_a_node(self, position: int, count: int) -> list[str]:
         """Rule 6, with fail-over."""
@@ -346,15 +346,15 @@ class Lookup:
                 log.debug("a node didn't look up", peer_id=peer_id, error=str(error))
         return []
 
-    def _learn(self, member: KnownMember) -> bool:
-        """Remember where somebody is said to be; False for what is no peer, or this one."""
+    def _learn(self, member: KnownMember, teller: str) -> bool:
+        """Remember where somebody is said to be by `teller`; False for what is no peer, or this one."""
         try:
             public_key_of(member.peer_id)
         except PeerIdError:
             return False
         if member.peer_id == self._addresses.peer_id:
             return False
-        self._addresses.add_addresses(member.peer_id, member.addresses)
+        self._addresses.add_addresses(member.peer_id, member.addresses, teller=teller)
         return True
 
     # Links that come and go

@@ -10,10 +10,12 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 import msgspec
 import structlog
 import trio
+from cachetools import TTLCache
 
 from overlay.errors import (
     BodyTooLarge,
@@ -40,7 +42,20 @@ from overlay.tasks import TaskStatus
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a peer that dials again meanwhile
+_MAX_VETTED = 4096
+_VETTED_FOR = 600.0  # seconds
+_VET_AGAIN = 5.0  # seconds until a peer that didn't count as a member is vetted again; doubles
+_VET_SELDOMEST = 300.0
+_VET_PACE = 0.5  # seconds at least, however often the peer makes new links
 _PARTING = 1.0  # seconds after the end of a link in which a new one may come over its connection
+
+
+class Vet(Protocol):
+    """Says whether a linked peer that says it is a member may count as one."""
+
+    async def __call__(self, peer_id: str, *, dialled: bool) -> bool:
+        """`dialled`: whether we opened the link, so that the peer surely can be dialled."""
+        ...
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -53,8 +68,8 @@ class _Failure(msgspec.Struct, frozen=True):
     def of(self, peer_id: str, method: str) -> CallFailed:
         """The exception for one call."""
         if self.kind is PeerFull:
-            return PeerFull(peer_id, method, self.reason, self.others)
-        return self.kind(peer_id, method, self.reason)
+            return PeerFull(peer_id, method, others=self.others, detail=self.reason)
+        return self.kind(peer_id, method, detail=self.reason)
 
 
 class _Dial:
@@ -95,7 +110,10 @@ class Links:
         self._handlers: dict[str, Handler] = {}
         self._nursery: trio.Nursery | None = None
         self._current: dict[str, Link] = {}
-        self._linked: dict[str, bool] = {}  # the same peers, and whether each is a member
+        self._linked: dict[str, bool] = {}  # the same peers, and whether each counts as a member
+        self._vet: Vet | None = None
+        self._vetted: TTLCache[str, bytes] = TTLCache(_MAX_VETTED, _VETTED_FOR, timer=trio.current_time)
+        self._vetting: dict[str, trio.Event] = {}  # set once the first attempt has ended
         self._streams: dict[str, set[Link]] = {}  # also those that shake hands or are retired
         self._places = Places(
             transport,
@@ -103,6 +121,7 @@ class Links:
             keeps,
             randomness or random.Random(),  # noqa: S311 - who is named to others, no secrets
             current=self._current,
+            members=self._linked,
             streams=self._streams,
         )
         self._dials: dict[str, _Dial] = {}
@@ -158,18 +177,27 @@ class Links:
             raise
 
     async def ensure_link(self, peer_id: str, *, timeout: float) -> bool:
-        """Link to a peer unless there is a link, and tell whether the peer is a member.
+        """Link to a peer unless there is a link, and tell whether the peer counts as a member.
 
         `timeout` is in seconds. Concurrent calls share one dial. Raises `Unreachable`, `ProtocolNotSupported`,
         `ProtocolError`, `CallTimeout`.
         """
         with trio.move_on_after(timeout):
-            remote = (await self._link(peer_id, self._settings.protocol_id)).remote
-            return remote is not None and remote.member
+            await self._link(peer_id, self._settings.protocol_id)
+            if peer_id in self._vetting:
+                await self._vetting[peer_id].wait()
+            return self._linked.get(peer_id, False)
         raise CallTimeout(peer_id, self._settings.protocol_id)
 
+    def vet_members_by(self, vet: Vet) -> None:
+        """Have peers that say they are members count as such only once `vet` said so; otherwise all do at once.
+
+        `await vet(peer_id, dialled=...)`, whether we dialled it, is called over its link, and mustn't raise.
+        """
+        self._vet = vet
+
     def linked_peers(self) -> Mapping[str, bool]:
-        """The peers with a link, each with whether it is a member."""
+        """The peers with a link, each with whether it counts as a member."""
         return self._linked.copy()
 
     def is_linked(self, peer_id: str) -> bool:
@@ -177,7 +205,8 @@ class Links:
         return peer_id in self._current
 
     def on_up(self, callback: Callable[[str, bool], None]) -> None:
-        """Have `callback(peer_id, member)` called when a peer is linked, also anew after it was restarted."""
+        """Have `callback(peer_id, member)` called when a peer is linked, also anew after it was restarted, and once it
+        counts as a member."""
         self._when_up.append(callback)
 
     def on_down(self, callback: Callable[[str], None]) -> None:
@@ -243,10 +272,10 @@ class Links:
             with trio.move_on_after(self._settings.dial_timeout):
                 stream = await self._transport.open_stream(peer_id, self._settings.protocol_id)
         except ProtocolNotSupported as error:
-            self._dialled(peer_id, dial, _Failure(ProtocolNotSupported, error.reason))
+            self._dialled(peer_id, dial, _Failure(ProtocolNotSupported, error.detail))
             return
         except OverlayError as error:
-            failure = _Failure(Unreachable, error.reason if isinstance(error, CallFailed) else str(error))
+            failure = _Failure(Unreachable, error.detail if isinstance(error, CallFailed) else str(error))
         if stream is None:
             self._dialled(peer_id, dial, failure)
         else:
@@ -308,7 +337,7 @@ class Links:
     def _failure_of(self, link: Link) -> _Failure:
         """Why a link that we dialled ended before it was up."""
         if link.said is Reason.FULL:
-            return _Failure(PeerFull, link.loss, self._places.remember(link.others))
+            return _Failure(PeerFull, link.loss, self._places.remember(link.peer_id, link.others))
         return _Failure(ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable, link.loss)
 
     def _up(self, link: Link) -> None:
@@ -319,7 +348,7 @@ class Links:
             link.retire()
             return
         self._current[peer_id] = link
-        self._linked[peer_id] = link.is_to_member
+        self._linked[peer_id] = self._is_vetted(link)
         if current is not None and choice is Choice.REPLACE:
             current.retire()
         else:
@@ -327,11 +356,49 @@ class Links:
                 current.end("the peer was started anew")
                 self._tell_down(peer_id, current.loss)
             self._tell_up(link)
+            if link.is_to_member and not self._linked[peer_id]:
+                self._begin_vetting(link)
         self._places.mark(peer_id)
         self._places.note_change()
         dial = self._dials.get(peer_id)
         if dial is not None:
             self._dialled(peer_id, dial, None)
+
+    def _is_vetted(self, link: Link) -> bool:
+        """Whether the peer of a link counts as a member: this run of its process was vetted lately, or none has to."""
+        remote = link.remote
+        return (
+            remote is not None
+            and remote.member
+            and (self._vet is None or self._vetted.get(link.peer_id) == remote.session)
+        )
+
+    def _begin_vetting(self, link: Link) -> None:
+        if self._nursery is not None and link.peer_id not in self._vetting:
+            self._vetting[link.peer_id] = trio.Event()
+            self._nursery.start_soon(self._vet_while_linked, link.peer_id)
+
+    async def _vet_while_linked(self, peer_id: str) -> None:
+        """Vet the peer of a link until it counts as a member, or the link is gone."""
+        assert self._vet is not None
+        wait = _VET_AGAIN
+        try:
+            while (link := self._current.get(peer_id)) is not None and link.remote is not None:
+                is_member = await self._vet(peer_id, dialled=link.opened_by == self.peer_id)
+                current = self._current.get(peer_id)
+                if is_member and current is not None and current.remote == link.remote:
+                    self._vetted[peer_id] = link.remote.session
+                    self._linked[peer_id] = True
+                    self._tell_up(current)
+                    self._places.mark(peer_id)
+                    return
+                self._vetting[peer_id].set()
+                await trio.sleep(_VET_PACE)
+                with trio.move_on_after(wait):
+                    await link.wait_ended()
+                wait = min(2 * wait, _VET_SELDOMEST)
+        finally:
+            self._vetting.pop(peer_id).set()
 
     def _forget(self, link: Link) -> None:
         """Forget a link that has ended, and tell so when no other replaced it."""
@@ -353,7 +420,7 @@ class Links:
         if self._current.get(peer_id) is link:
             del self._current[peer_id], self._linked[peer_id]
             self._counters.closed += is_closed
-            self._places.remember(link.others)  # where it had to give way
+            self._places.remember(peer_id, link.others)  # where it had to give way
             if is_closed:
                 self._tell_closed(peer_id)
             else:
@@ -372,9 +439,10 @@ class Links:
             await self._transport.disconnect(peer_id)
 
     def _tell_up(self, link: Link) -> None:
-        log.debug("peer linked", peer=link.peer_id, member=link.is_to_member, opened_by=link.opened_by)
+        member = self._linked[link.peer_id]
+        log.debug("peer linked", peer=link.peer_id, member=member, opened_by=link.opened_by)
         for callback in self._when_up:
-            callback(link.peer_id, link.is_to_member)
+            callback(link.peer_id, member)
 
     def _tell_down(self, peer_id: str, reason: str) -> None:
         log.debug("peer no longer linked", peer=peer_id, reason=reason)
