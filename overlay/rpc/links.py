@@ -10,12 +10,10 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 import msgspec
 import structlog
 import trio
-from cachetools import TTLCache
 
 from overlay.errors import (
     BodyTooLarge,
@@ -32,6 +30,7 @@ from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
 from overlay.rpc.link_choice import Choice, choose
 from overlay.rpc.link_state import Cause
+from overlay.rpc.membership import Membership, Vet
 from overlay.rpc.places import Places
 from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Hello, Reason
 from overlay.rpc.server import Handler
@@ -42,20 +41,7 @@ from overlay.tasks import TaskStatus
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a peer that dials again meanwhile
-_MAX_VETTED = 4096
-_VETTED_FOR = 600.0  # seconds
-_VET_AGAIN = 5.0  # seconds until a peer that didn't count as a member is vetted again; doubles
-_VET_SELDOMEST = 300.0
-_VET_PACE = 0.5  # seconds at least, however often the peer makes new links
 _PARTING = 1.0  # seconds after the end of a link in which a new one may come over its connection
-
-
-class Vet(Protocol):
-    """Says whether a linked peer that says it is a member may count as one."""
-
-    async def __call__(self, peer_id: str, *, dialled: bool) -> bool:
-        """`dialled`: whether we opened the link, so that the peer surely can be dialled."""
-        ...
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -110,10 +96,7 @@ class Links:
         self._handlers: dict[str, Handler] = {}
         self._nursery: trio.Nursery | None = None
         self._current: dict[str, Link] = {}
-        self._linked: dict[str, bool] = {}  # the same peers, and whether each counts as a member
-        self._vet: Vet | None = None
-        self._vetted: TTLCache[str, bytes] = TTLCache(_MAX_VETTED, _VETTED_FOR, timer=trio.current_time)
-        self._vetting: dict[str, trio.Event] = {}  # set once the first attempt has ended
+        self._membership = Membership(self.peer_id, self._current, self._note_proven)
         self._streams: dict[str, set[Link]] = {}  # also those that shake hands or are retired
         self._places = Places(
             transport,
@@ -121,7 +104,7 @@ class Links:
             keeps,
             randomness or random.Random(),  # noqa: S311 - who is named to others, no secrets
             current=self._current,
-            members=self._linked,
+            counts=self._membership.counts,
             streams=self._streams,
         )
         self._dials: dict[str, _Dial] = {}
@@ -184,9 +167,7 @@ class Links:
         """
         with trio.move_on_after(timeout):
             await self._link(peer_id, self._settings.protocol_id)
-            if peer_id in self._vetting:
-                await self._vetting[peer_id].wait()
-            return self._linked.get(peer_id, False)
+            return await self._membership.decided(peer_id)
         raise CallTimeout(peer_id, self._settings.protocol_id)
 
     def vet_members_by(self, vet: Vet) -> None:
@@ -194,11 +175,11 @@ class Links:
 
         `await vet(peer_id, dialled=...)`, whether we dialled it, is called over its link, and mustn't raise.
         """
-        self._vet = vet
+        self._membership.vet = vet
 
     def linked_peers(self) -> Mapping[str, bool]:
         """The peers with a link, each with whether it counts as a member."""
-        return self._linked.copy()
+        return dict(self._membership.known)
 
     def is_linked(self, peer_id: str) -> bool:
         """Whether a call to the peer needs no dialling."""
@@ -224,7 +205,9 @@ class Links:
     def statistics(self) -> LinkStatistics:
         """Links and counts as of now."""
         return LinkStatistics(
-            links=len(self._current), members=sum(self._linked.values()), **msgspec.structs.asdict(self._counters)
+            links=len(self._current),
+            members=sum(self._membership.known.values()),
+            **msgspec.structs.asdict(self._counters),
         )
 
     def minor_version(self, peer_id: str) -> int | None:
@@ -348,7 +331,7 @@ class Links:
             link.retire()
             return
         self._current[peer_id] = link
-        self._linked[peer_id] = self._is_vetted(link)
+        self._membership.note_up(link)
         if current is not None and choice is Choice.REPLACE:
             current.retire()
         else:
@@ -356,49 +339,18 @@ class Links:
                 current.end("the peer was started anew")
                 self._tell_down(peer_id, current.loss)
             self._tell_up(link)
-            if link.is_to_member and not self._linked[peer_id]:
-                self._begin_vetting(link)
+            if self._nursery is not None:
+                self._membership.begin(link, self._nursery)
         self._places.mark(peer_id)
         self._places.note_change()
         dial = self._dials.get(peer_id)
         if dial is not None:
             self._dialled(peer_id, dial, None)
 
-    def _is_vetted(self, link: Link) -> bool:
-        """Whether the peer of a link counts as a member: this run of its process was vetted lately, or none has to."""
-        remote = link.remote
-        return (
-            remote is not None
-            and remote.member
-            and (self._vet is None or self._vetted.get(link.peer_id) == remote.session)
-        )
-
-    def _begin_vetting(self, link: Link) -> None:
-        if self._nursery is not None and link.peer_id not in self._vetting:
-            self._vetting[link.peer_id] = trio.Event()
-            self._nursery.start_soon(self._vet_while_linked, link.peer_id)
-
-    async def _vet_while_linked(self, peer_id: str) -> None:
-        """Vet the peer of a link until it counts as a member, or the link is gone."""
-        assert self._vet is not None
-        wait = _VET_AGAIN
-        try:
-            while (link := self._current.get(peer_id)) is not None and link.remote is not None:
-                is_member = await self._vet(peer_id, dialled=link.opened_by == self.peer_id)
-                current = self._current.get(peer_id)
-                if is_member and current is not None and current.remote == link.remote:
-                    self._vetted[peer_id] = link.remote.session
-                    self._linked[peer_id] = True
-                    self._tell_up(current)
-                    self._places.mark(peer_id)
-                    return
-                self._vetting[peer_id].set()
-                await trio.sleep(_VET_PACE)
-                with trio.move_on_after(wait):
-                    await link.wait_ended()
-                wait = min(2 * wait, _VET_SELDOMEST)
-        finally:
-            self._vetting.pop(peer_id).set()
+    def _note_proven(self, link: Link) -> None:
+        """The peer of a link counts as a member from now on."""
+        self._tell_up(link)
+        self._places.mark(link.peer_id)
 
     def _forget(self, link: Link) -> None:
         """Forget a link that has ended, and tell so when no other replaced it."""
@@ -418,7 +370,8 @@ class Links:
             elif is_closed:
                 self._nursery.start_soon(self._part_from, peer_id)
         if self._current.get(peer_id) is link:
-            del self._current[peer_id], self._linked[peer_id]
+            del self._current[peer_id]
+            self._membership.note_down(peer_id)
             self._counters.closed += is_closed
             self._places.remember(peer_id, link.others)  # where it had to give way
             if is_closed:
@@ -439,7 +392,7 @@ class Links:
             await self._transport.disconnect(peer_id)
 
     def _tell_up(self, link: Link) -> None:
-        member = self._linked[link.peer_id]
+        member = self._membership.counts(link.peer_id)
         log.debug("peer linked", peer=link.peer_id, member=member, opened_by=link.opened_by)
         for callback in self._when_up:
             callback(link.peer_id, member)

@@ -40,20 +40,20 @@ class Places:
         randomness: random.Random,
         *,
         current: Mapping[str, Link],
-        members: Mapping[str, bool],
+        counts: Callable[[str], bool],
         streams: Mapping[str, Iterable[Link]],
     ) -> None:
         """`keeps(peer_id)`: whether a link to the peer is kept though nobody uses it.
 
-        `current`: the links that are up, by their peers; `members`: which of these peers count as members; `streams`:
-        all links, with those that shake hands. All of them change.
+        `current`: the links that are up, by their peers; `streams`: all, with those that shake hands. Both change.
+        `counts(peer_id)`: whether a linked peer counts as a member.
         """
         self._transport = transport
         self._limits = limits
         self._keeps = keeps
         self._random = randomness
         self._current = current
-        self._members = members
+        self._counts = counts
         self._streams = streams
         self._held: Counter[str] = Counter()
         self._budget = LinkBudget(limits)
@@ -95,7 +95,7 @@ class Places:
         if link is None:
             return
         # Of a peer that has yet to prove that it is a member we don't tell it, and don't keep it either.
-        if not link.is_to_member or self._members.get(peer_id):
+        if not link.is_to_member or self._counts(peer_id):
             link.keep(self._is_kept(peer_id))
             if not link.kept and not link.kept_there:
                 self._due.set()
@@ -118,7 +118,7 @@ class Places:
     def _has_place(self, peer_id: str, member: bool) -> bool:
         linked = self._count(member=member) + self._coming()
         # Those that we keep by their position always have a place, once they have proven that they are members.
-        unproven = sum(link.is_to_member and not self._members.get(other) for other, link in self._current.items())
+        unproven = sum(link.is_to_member and not self._counts(other) for other, link in self._current.items())
         kept = member and self._is_kept(peer_id) and unproven < self._limits.most_unproven
         return self._budget.admits(member=member, kept=kept, linked=linked)
 
@@ -158,9 +158,9 @@ class Places:
             LinkInUse(
                 peer_id=peer_id,
                 member=link.is_to_member,
-                kept_here=link.kept and (self._members.get(peer_id, False) or peer_id in self._held),
+                kept_here=link.kept and (self._counts(peer_id) or peer_id in self._held),
                 kept_there=link.kept_there,
-                active=self._members.get(peer_id, False) if link.is_to_member else link.active,
+                active=self._counts(peer_id) if link.is_to_member else link.active,
                 busy=link.busy,
                 up_since=link.up_since,
                 used_at=link.used_at,
@@ -181,7 +181,7 @@ class Places:
 
     def _others_than(self, peer_id: str) -> tuple[Referral, ...]:
         """Members that a peer may try instead, chosen at random so that they share those who come."""
-        members = [other for other, link in self._current.items() if self._members.get(other) and other != peer_id]
+        members = [other for other, link in self._current.items() if self._counts(other) and other != peer_id]
         chosen = self._random.sample(members, min(self._limits.told_when_full, len(members)))
         addresses = [tuple(self._transport.addresses_of(other)[:_ADDRESSES_TOLD]) for other in chosen]
         return tuple(Referral(*told) for told in zip(chosen, addresses, strict=True) if told[1])
