@@ -30,14 +30,16 @@ class CallFailed(OverlayError):
     """A call, or the dialling that it needed, failed.
 
     `peer_id` is the remote peer (base58; for `connect`, what the address claims); `method` the called method,
-    or the protocol id where no method was called yet.
+    or the protocol id where no method was called yet. `reason` may be told to anybody; `detail` is for our own logs and
+    users, since what it tells of ports and addresses would help strangers to scan with us.
     """
 
-    def __init__(self, peer_id: str, method: str, reason: str = "") -> None:
+    def __init__(self, peer_id: str, method: str, reason: str = "", *, detail: str = "") -> None:
         self.peer_id = peer_id
         self.method = method
         self.reason = reason or self.default_reason
-        super().__init__(f"{method} on {peer_id}: {self.reason}")
+        self.detail = detail or self.reason
+        super().__init__(f"{method} on {peer_id}: {self.detail}")
 
     default_reason = "failed"
 
@@ -53,8 +55,10 @@ class PeerFull(Unreachable):
 
     default_reason = "the peer has no place for another link"
 
-    def __init__(self, peer_id: str, method: str, reason: str = "", others: tuple[str, ...] = ()) -> None:
-        super().__init__(peer_id, method, reason)
+    def __init__(
+        self, peer_id: str, method: str, reason: str = "", others: tuple[str, ...] = (), *, detail: str = ""
+    ) -> None:
+        super().__init__(peer_id, method, reason, detail=detail)
         self.others = others
 
 

@@ -32,6 +32,7 @@ from overlay.discovery.lookup import Lookup
 from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
 from overlay.discovery.routing_table import RoutingTable
+from overlay.discovery.vetting import Vetting
 from overlay.discovery.way_in import WayIn
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
@@ -99,6 +100,10 @@ class PeerHost(Transport, PeerAddresses, Protocol):
         """A new stream with `message` on it, to a peer that is known to speak `protocol_id`. Raises `Unreachable`."""
         ...
 
+    async def can_be_dialled(self, peer_id: str) -> bool:
+        """Whether a peer, connected or not, answers at one of its addresses; takes at most a few seconds."""
+        ...
+
     async def tend_connections(self, is_linked: Callable[[str], bool]) -> None:
         """Close connections without a link whose peers are silent, or idle when there are many, until cancelled."""
         ...
@@ -125,6 +130,7 @@ class OverlayPeer:
         if settings.member:
             Relay(self._links, settings.relaying)
         self._topics = Topics(host.gossip, host.admission, settings.topics)
+        Vetting(host, self._links)
         self._routing = routing
         self._links.on_unreachable(self._routing.note_failure)
         self._lookup = Lookup(identity, host, self._links, settings, randomness, routing)
@@ -216,10 +222,10 @@ class OverlayPeer:
         """What a peer said lately of where it can be reached, and through which relays; remembers the addresses."""
         peer_record = await self._peer_records.find(peer_id, timeout=timeout)
         if peer_record is not None:
-            self._host.add_addresses(peer_id, peer_record.addresses)
+            self._host.add_addresses(peer_id, peer_record.addresses, teller=peer_id)
             for relay, address in peer_record.relay_addresses:
                 if not self.addresses_of(relay):  # what a stranger says of others pushes nothing out
-                    self._host.add_addresses(relay, [address])
+                    self._host.add_addresses(relay, [address], teller=peer_id)
         return peer_record
 
     async def connect(self, multiaddr: str, *, timeout: float) -> str:
@@ -233,9 +239,12 @@ class OverlayPeer:
         """Close every connection to a peer. Members may come back at once."""
         await self._host.disconnect(peer_id)
 
-    def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
-        """Remember where a peer may be reached; bounded, and bad addresses are dropped silently."""
-        self._host.add_addresses(peer_id, addresses)
+    def add_addresses(self, peer_id: str, addresses: list[str], *, teller: str = "") -> None:
+        """Remember where a peer may be reached; bounded, and bad addresses are dropped silently.
+
+        `teller`: the peer that says so, whose word is worth a few vain dials; empty: our operator or user.
+        """
+        self._host.add_addresses(peer_id, addresses, teller=teller)
 
     async def neighbourhood(self, resource_id: str, count: int) -> list[str]:
         """The `count` live members nearest to a resource, nearest first, this peer among them when it is one; followed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -71,7 +73,7 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     gives_way: float = 60.0
     """Seconds without a call after which a link that this peer doesn't keep gives way to a newcomer, when all places of
-    its kind are taken; one whose peer did nothing yet does so after `shortest`. Lower favours newcomers."""
+    its kind are taken; one whose peer did nothing yet does so after a second. Lower favours newcomers."""
 
     low_water: int = 112
     """Links to members down to which those that neither side keeps are closed when there are too many."""
@@ -81,6 +83,10 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     most_members: int = 192
     """Links to members at which other members are turned away, unless this peer keeps them by its own choice."""
+
+    most_unproven: int = 48
+    """Links to peers that say they are members and have yet to prove it, beyond which they get no place that is due to
+    them by their position alone."""
 
     most_light_clients: int = 1200
     """Light clients that are linked at the same time; others are turned away."""
@@ -96,7 +102,35 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Connections from one IPv4 address, or from the /64 of an IPv6 one. More are refused before they shake hands."""
 
     unlimited_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    """Networks whose addresses have any number of connections, as "10.0.0.0/8": where many peers share an address."""
+    """Networks whose addresses have any number of connections, and of vain dials, as "10.0.0.0/8": where many peers
+    share an address."""
+
+
+class DialLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on dialling what others told, and nobody reached yet. Addresses that were configured have none."""
+
+    private: Literal["auto", "always", "never"] = "auto"
+    """Whether told addresses of loopback and private ranges are dialled: `auto` does so where this peer has an address
+    in the same range, or was configured to dial one; in loopback only where it has no global one."""
+
+    teller_burst: float = 32.0
+    """Vain dials at once to what one peer told. More finds more of a network whose members are mostly gone."""
+
+    teller_rate: float = 0.2
+    """The same per second, on average."""
+
+    host_burst: float = 16.0
+    """Vain dials at once to one IPv4 address, or the /64 of an IPv6 one, on any port and whoever told it; nodes that
+    share an address belong into `LinkLimits.unlimited_networks`."""
+
+    host_rate: float = 0.2
+    """The same per second, on average."""
+
+    group_burst: float = 64.0
+    """Vain dials at once to the /16 of an IPv4 address, or the /32 of an IPv6 one."""
+
+    group_rate: float = 1.0
+    """The same per second, on average."""
 
 
 class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +246,9 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     links: LinkLimits = LinkLimits()
     """How many links are kept open."""
+
+    dials: DialLimits = DialLimits()
+    """Bounds on dialling what others told."""
 
     topics: TopicLimits = TopicLimits()
     """Bounds on announcements."""

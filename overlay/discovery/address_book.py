@@ -6,11 +6,13 @@ circuits are dialled by other means, and what no transport of ours can dial is o
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Protocol
 
 from cachetools import LRUCache
+from msgspec import Struct
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from multiaddr.exceptions import MultiaddrError  # type: ignore[import-untyped]
 
@@ -19,6 +21,8 @@ from overlay.identity import public_key_of
 
 _HOSTS = frozenset({"ip4", "ip6", "dns", "dns4", "dns6"})
 _LONGEST_ADDRESS = 512
+MOST_TELLERS = 4
+"""Of each address, that are remembered."""
 
 
 @lru_cache(maxsize=16_384)  # parsing takes 100 us, and lookups tell the same addresses again and again
@@ -71,23 +75,49 @@ class PeerAddresses(Protocol):
         """Multiaddrs known of a peer, empty when there are none."""
         ...
 
-    def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
-        """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently."""
+    def add_addresses(self, peer_id: str, addresses: Sequence[str], *, teller: str = "") -> None:
+        """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently.
+
+        `teller`: the peer that says so, whose word is worth a few vain dials; empty: our operator or user.
+        """
         ...
 
 
+class Trust(enum.IntEnum):
+    """How sure it is that a peer is at an address; what is surer comes first, and isn't pushed out by what is less."""
+
+    TOLD = 0
+    """Another peer says so."""
+    OWN = 1
+    """The peer itself says so."""
+    KNOWN = 2
+    """It led to the peer lately, or this peer's operator or user says so."""
+
+
+class _Entry(Struct, frozen=True):
+    address: str
+    trust: Trust
+    tellers: tuple[str, ...]
+
+
 class AddressBook:
-    """Addresses per peer, newest first; the peers longest unused make room for new ones, except those in use."""
+    """Addresses per peer, the surest first, then the newest; the peers longest unused make room for new ones, except
+    those in use."""
 
     def __init__(self, *, max_peers: int, max_addresses_per_peer: int) -> None:
         self._max_addresses = max_addresses_per_peer
-        self._book: LRUCache[str, tuple[str, ...]] = LRUCache(max_peers)
+        self._book: LRUCache[str, tuple[_Entry, ...]] = LRUCache(max_peers)
 
     def __len__(self) -> int:
         return len(self._book)
 
-    def add(self, peer_id: str, addresses: Sequence[str], *, in_use: Collection[str] = ()) -> list[str]:
-        """Remember those of `addresses` that can be dialled and are of `peer_id`, and return them without it."""
+    def add(
+        self, peer_id: str, addresses: Sequence[str], *, teller: str = "", in_use: Collection[str] = ()
+    ) -> list[str]:
+        """Remember those of `addresses` that can be dialled and are of `peer_id`, and return them without it.
+
+        `teller`: the peer that says so; empty: our operator or user.
+        """
         good: list[str] = []
         for text in addresses[: self._max_addresses]:
             try:
@@ -98,18 +128,43 @@ class AddressBook:
                 good.append(transport)
         if not good:
             return []
-        merged = tuple(dict.fromkeys((*good, *self._book.get(peer_id, ()))))[: self._max_addresses]
+        known = {entry.address: entry for entry in self._book.get(peer_id, ())}
+        entries = [_told(address, known.pop(address, None), peer_id, teller) for address in dict.fromkeys(good)]
         if peer_id not in self._book and len(self._book) >= self._book.maxsize:
             for other in in_use:
                 self._book.get(other)  # counts as a use, so that another makes room
-        self._book[peer_id] = merged
+        self._enter(peer_id, [*entries, *known.values()])
         return good
 
     def of(self, peer_id: str) -> tuple[str, ...]:
         """Transport addresses of `peer_id`, without the peer id."""
-        return self._book.get(peer_id, ())
+        return tuple(entry.address for entry in self._book.get(peer_id, ()))
+
+    def tellers(self, peer_id: str, address: str) -> tuple[str, ...] | None:
+        """Who told an address of `peer_id`, at most `MOST_TELLERS`; None for one that needs nobody's word.
+
+        Of one that isn't in the book, the peer itself did.
+        """
+        for entry in self._book.get(peer_id, ()):
+            if entry.address == address:
+                return None if entry.trust is Trust.KNOWN else entry.tellers
+        return (peer_id,)
 
     def used(self, peer_id: str, address: str) -> None:
         """Note that `address` has just led to the peer: it's tried first from now on."""
-        known = self._book.get(peer_id, ())
-        self._book[peer_id] = (address, *(other for other in known if other != address))[: self._max_addresses]
+        others = [entry for entry in self._book.get(peer_id, ()) if entry.address != address]
+        self._enter(peer_id, [_Entry(address, Trust.KNOWN, ()), *others])
+
+    def _enter(self, peer_id: str, entries: Sequence[_Entry]) -> None:
+        """Those of equal trust keep their order."""
+        self._book[peer_id] = tuple(sorted(entries, key=lambda entry: -entry.trust)[: self._max_addresses])
+
+
+def _told(address: str, before: _Entry | None, peer_id: str, teller: str) -> _Entry:
+    trust = Trust.TOLD if teller else Trust.KNOWN
+    if teller == peer_id:
+        trust = Trust.OWN
+    if before is None:
+        return _Entry(address, trust, (teller,))
+    tellers = tuple(dict.fromkeys((*before.tellers, teller)))[:MOST_TELLERS]
+    return _Entry(address, max(trust, before.trust), tellers)

@@ -39,7 +39,9 @@ class AddressSearch:
             for member in self._lookup.members() if not self._known(peer_id) else ():
                 try:
                     answer = await self._links.call(member, METHOD, peer_id, timeout=timeout)
-                    self._addresses.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
+                    self._addresses.add_addresses(
+                        peer_id, msgspec.convert(answer, list[str], strict=True), teller=member
+                    )
                 except (CallFailed, msgspec.ValidationError) as error:
                     log.debug("a member didn't tell where a peer is", peer_id=peer_id, error=str(error))
                 if self._known(peer_id):

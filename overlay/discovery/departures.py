@@ -1,8 +1,8 @@
 """Members that come and go.
 
-A newcomer is asked for its addresses and entered into the routing table. The end of a link is no departure: most links
-may be closed to save them, and a contact stays in the table until it can't be dialled. A neighbour, whose link this
-peer needs, is dialled again a few times.
+A newcomer is entered into the routing table. The end of a link is no departure: most links may be closed to save them,
+and a contact stays in the table until it can't be dialled. A neighbour, whose link this peer needs, is dialled again a
+few times.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 import structlog
 import trio
 from cachetools import LRUCache
@@ -23,8 +22,6 @@ from overlay.tasks import Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_ADDRESSES_METHOD: Final = "overlay/addresses"
-_ADDRESSES_TIMEOUT: Final = 5.0
 _MAX_REMEMBERED: Final = 256
 _SECOND_DIALS: Final = (0.0, 0.5, 1.5)  # seconds before each dial of a member whose link was lost
 
@@ -62,7 +59,6 @@ class Departures:
         links.on_down(self._note_down)
         links.on_closed(self._note_closed)
         links.on_unreachable(routing.remove)
-        links.serve(_ADDRESSES_METHOD, self._answer_addresses)
 
     def remembered(self) -> list[str]:
         """The latest peers that were members, in no order."""
@@ -76,7 +72,7 @@ class Departures:
                 came, self._came = self._came, {}
                 went, self._went = self._went, {}
                 for peer_id in came:
-                    nursery.start_soon(self._welcome, peer_id)
+                    await self._routing.add(peer_id)
                 for peer_id in went:
                     nursery.start_soon(self._try_again, peer_id)
 
@@ -106,15 +102,6 @@ class Departures:
         self._came.pop(peer_id, None)
         self._when_changed(member)
 
-    async def _welcome(self, peer_id: str) -> None:
-        """Learn where a new member can be reached, from itself, and tell others from now on."""
-        try:
-            answer = await self._links.call(peer_id, _ADDRESSES_METHOD, None, timeout=_ADDRESSES_TIMEOUT)
-            self._addresses.add_addresses(peer_id, msgspec.convert(answer, list[str], strict=True))
-        except (CallFailed, msgspec.ValidationError) as error:
-            log.debug("a member didn't tell its addresses", peer_id=peer_id, error=str(error))
-        await self._routing.add(peer_id)
-
     async def _try_again(self, peer_id: str) -> None:
         """Dial a member whose link was lost: it may live all the same."""
         reason = "no address known"
@@ -123,12 +110,8 @@ class Departures:
             try:
                 await self._links.ensure_link(peer_id, timeout=self._dial_timeout)
             except CallFailed as error:
-                reason = error.reason
+                reason = error.detail
             else:
                 return
         log.info("a neighbour is gone", peer_id=peer_id, reason=reason)
         self._routing.remove(peer_id)
-
-    async def _answer_addresses(self, caller: str, body: object) -> object:  # noqa: ARG002 - a handler's signature
-        await trio.lowlevel.checkpoint()
-        return self._addresses.listen_addresses()

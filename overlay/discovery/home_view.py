@@ -75,10 +75,10 @@ class HomeViews:
         links: Calling,
         home: Home,
         described: Callable[[str], KnownMember],
-        learn: Callable[[KnownMember], bool],
+        learn: Callable[[KnownMember, str], bool],
         on_difference: Callable[[str], None],
     ) -> None:
-        """`described(peer id)`: a member as others are told of it. `learn`: remembers where one is said to be.
+        """`described(peer id)`: a member as others are told of it. `learn`: remembers where one is, as a peer says.
 
         `on_difference(caller)`: a member asked with a view that isn't ours.
         """
@@ -102,7 +102,7 @@ class HomeViews:
             return HomeView(0, False, ())
         learnt: list[str] = []
         for number, known in enumerate(told.members, start=1):
-            if self._learn(known):
+            if self._learn(known, member):
                 learnt.append(known.peer_id)
             if number % LEARNT_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()

@@ -346,7 +346,7 @@ class Lookup:
             return []
         names: list[str] = []
         for number, member in enumerate(told[:MOST_NAMED], start=1):
-            if self._learn(member):
+            if self._learn(member, peer_id):
                 names.append(member.peer_id)
             if number % LEARNT_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
@@ -361,15 +361,15 @@ class Lookup:
                 log.debug("a node didn't look up", peer_id=peer_id, error=str(error))
         return []
 
-    def _learn(self, member: KnownMember) -> bool:
-        """Remember where somebody is said to be; False for what is no peer, or this one."""
+    def _learn(self, member: KnownMember, teller: str) -> bool:
+        """Remember where somebody is said to be by `teller`; False for what is no peer, or this one."""
         try:
             public_key_of(member.peer_id)
         except PeerIdError:
             return False
         if member.peer_id == self._addresses.peer_id:
             return False
-        self._addresses.add_addresses(member.peer_id, member.addresses[:_ADDRESSES_TOLD])
+        self._addresses.add_addresses(member.peer_id, member.addresses[:_ADDRESSES_TOLD], teller=teller)
         return True
 
     # Links that come and go

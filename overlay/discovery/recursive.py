@@ -87,9 +87,9 @@ class RecursiveLookup:
         links: Links,
         home: Home,
         described: Callable[[str], KnownMember],
-        learn: Callable[[KnownMember], object],
+        learn: Callable[[KnownMember, str], object],
     ) -> None:
-        """`described(peer id)`: a member as others are told of it; `learn`: what others tell of one is remembered."""
+        """`described(peer id)`: a member as others are told of it; `learn`: what a peer tells of one is remembered."""
         self._identity = identity
         self._links = links
         self._home = home
@@ -116,7 +116,7 @@ class RecursiveLookup:
             answer = await self._pass(contact, request, timeout)
             if answer is not None and _is_genuine(answer, request):
                 for number, member in enumerate(answer.members, start=1):
-                    self._learn(member)
+                    self._learn(member, answer.answerer)
                     if number % LEARNT_AT_ONCE == 0:
                         await trio.lowlevel.checkpoint()
                 names = tuple(member.peer_id for member in answer.members)

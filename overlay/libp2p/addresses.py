@@ -34,11 +34,14 @@ class KnownAddresses:
             max_peers=settings.max_known_peers, max_addresses_per_peer=settings.max_addresses_per_peer
         )
 
-    def add(self, peer_id: str, addresses: Sequence[str], *, in_use: Collection[str]) -> None:
-        """Remember multiaddrs of a peer; bad ones are dropped. `in_use`: peers that no new one may displace."""
+    def add(self, peer_id: str, addresses: Sequence[str], *, teller: str = "", in_use: Collection[str]) -> None:
+        """Remember multiaddrs of a peer; bad ones are dropped. `in_use`: peers that no new one may displace.
+
+        `teller`: as of `AddressBook.add`.
+        """
         if peer_id == self._own_peer_id:
             return
-        good = self._book.add(peer_id, addresses, in_use=in_use)
+        good = self._book.add(peer_id, addresses, teller=teller, in_use=in_use)
         if good:
             self._peer_store.add_addrs(libp2p_id(peer_id), list(map(multiaddr_of, good)), ADDRESS_LIFETIME)
 
@@ -49,6 +52,10 @@ class KnownAddresses:
             known.setdefault(text)
         return list(known)[: self._most]
 
+    def tellers(self, peer_id: str, address: str) -> tuple[str, ...] | None:
+        """Who told an address; None for one that needs nobody's word."""
+        return self._book.tellers(peer_id, address)
+
     def used(self, peer_id: str, address: str) -> None:
         """Note that an address has just led to its peer."""
         self._book.used(peer_id, address)
@@ -57,7 +64,7 @@ class KnownAddresses:
         """Put into the book what identify told of a peer that has just disconnected."""
         addresses = self._identified(peer_id)
         if addresses:
-            self._book.add(peer_id, addresses)
+            self._book.add(peer_id, addresses, teller=peer_id)
         elif self._peer_store.has_peer(libp2p_id(peer_id)) and not self._book.of(peer_id):
             self._peer_store.clear_peerdata(libp2p_id(peer_id))
 

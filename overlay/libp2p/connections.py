@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -17,6 +17,7 @@ from overlay.discovery.address_book import parse_peer_address
 from overlay.errors import Unreachable
 from overlay.libp2p.addresses import KnownAddresses, libp2p_id
 from overlay.libp2p.muxer.connection import MuxedConnection
+from overlay.libp2p.told_addresses import ToldAddresses
 from overlay.libp2p.visitors import Visitors
 from overlay.libp2p.workarounds.errors_by_text import who_answered
 from overlay.settings import OverlaySettings
@@ -26,6 +27,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _ADDRESSES_TRIED: Final = 8
 _MAX_BANNED: Final = 4096
+_PROVING_TIMEOUT: Final = 3.0  # seconds
+_ADDRESSES_PROVEN: Final = 4  # that are tried at the same time
+_HANGING_UP: Final = 0.5  # seconds
 _LOOK_INTERVAL: Final = 1.0  # seconds between two looks at idle connections, where none comes
 _LOOK_PACE: Final = 0.1  # seconds between two looks at least
 _NEXT_ADDRESS_AFTER: Final = 0.25  # seconds of head start of an address over the next (happy eyeballs, RFC 8305)
@@ -45,6 +49,7 @@ class Connections:
         swarm: Swarm,
         addresses: KnownAddresses,
         visitors: Visitors,
+        told: ToldAddresses,
         settings: OverlaySettings,
     ) -> None:
         """`peer_id`: our own."""
@@ -52,6 +57,7 @@ class Connections:
         self._swarm = swarm
         self._addresses = addresses
         self._visitors = visitors
+        self._told = told
         self._changed = Wakeup()
         self._settings = settings
         self._dials: dict[str, trio.Lock] = {}
@@ -93,6 +99,7 @@ class Connections:
         address, peer_id = parse_peer_address(multiaddr)
         if peer_id == self._peer_id:
             raise Unreachable(peer_id, "connect", "the address is this peer's own")
+        self._told.note_configured(address)
         self._addresses.add(peer_id, [address], in_use=set(self.peers()))
         await self.ensure(peer_id, timeout=timeout, addresses=[address])
         return peer_id
@@ -105,7 +112,7 @@ class Connections:
         if self.is_connected(peer_id):
             return
         if self.is_banned(peer_id):
-            raise Unreachable(peer_id, "connect", "banned: it sent invalid announcements")
+            raise Unreachable(peer_id, "connect", detail="banned: it sent invalid announcements")
         lock = self._dials.setdefault(peer_id, trio.Lock())
         reason = "timeout exceeded"
         try:
@@ -118,7 +125,7 @@ class Connections:
                     tried = list(dict.fromkeys((*addresses, *known)))[:_ADDRESSES_TRIED]
                     reason = "no address known" if not tried else f"no answer at {', '.join(tried)}"
                     others: list[str] = []
-                    address = await self._dial_any(libp2p_id(peer_id), tried, others)
+                    address = await self._dial_any(peer_id, tried, others)
                     if address is not None:
                         self._addresses.used(peer_id, address)
                         return
@@ -128,7 +135,43 @@ class Connections:
             if not lock.locked():
                 self._dials.pop(peer_id, None)
         self.dial_failures += 1
-        raise Unreachable(peer_id, "connect", reason)
+        raise Unreachable(peer_id, "connect", detail=reason)
+
+    async def can_be_dialled(self, peer_id: str) -> bool:
+        """Whether a peer, connected or not, proves who it is at one of its addresses, within a few seconds."""
+        known = self._addresses.of(peer_id)
+        if any(self._addresses.tellers(peer_id, address) is None for address in known):
+            return True  # it was there lately
+        found: list[str] = []
+
+        async def try_at(address: str) -> None:
+            try:
+                if await self._dial(peer_id, address, self._authenticate) is not None:
+                    found.append(address)
+                    nursery.cancel_scope.cancel()
+            except Exception as error:
+                log.debug("a peer isn't where it says", address=address, error=repr(error)[:200])
+
+        with trio.move_on_after(_PROVING_TIMEOUT):
+            async with trio.open_nursery() as nursery:
+                for address in sorted(known, key=lambda address: "/ws" in address)[:_ADDRESSES_PROVEN]:
+                    nursery.start_soon(try_at, address)
+        for address in found[:1]:
+            self._addresses.used(peer_id, address)
+        return bool(found)
+
+    async def _authenticate(self, address: Multiaddr, peer: ID) -> ID:
+        """Have a peer prove who it is at an address, and hang up. Raises what libp2p does."""
+        transport = self._swarm.transport_manager.transport_for_dialing(address)
+        if transport is None:
+            raise Unreachable(str(peer), "connect", detail="no transport dials that")
+        raw = await transport.dial(address)
+        try:
+            await self._swarm.upgrader.upgrade_security(raw, True, peer)
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(_HANGING_UP):
+                await raw.close()
+        return peer
 
     async def close_idle(self, is_linked: Callable[[str], bool]) -> None:
         """Close connections without a link when there are too many, until cancelled (`overlay.libp2p.visitors`)."""
@@ -161,8 +204,10 @@ class Connections:
         if not self.is_connected(peer_id):
             self._addresses.keep(peer_id)
 
-    async def _dial_any(self, peer: ID, addresses: Sequence[str], others: list[str]) -> str | None:
+    async def _dial_any(self, peer_id: str, addresses: Sequence[str], others: list[str]) -> str | None:
         """The address that connected first, each given a head start over the next, or None.
+
+        Those that others told are left out where they lie in a range, or are beyond a budget, that keeps them from it.
 
         Adds to `others` the addresses at which another peer answered, each with the id of that peer.
         """
@@ -171,7 +216,9 @@ class Connections:
         async def dial(address: str, failed: trio.Event) -> None:
             nonlocal winner
             try:
-                await self._swarm.dial_addr(Multiaddr(address), peer)
+                if await self._dial(peer_id, address, self._swarm.dial_addr) is None:
+                    failed.set()
+                    return
             except Exception as error:
                 log.debug("dialling failed", address=address, error=repr(error)[:200])
                 if other := who_answered(error):
@@ -188,6 +235,22 @@ class Connections:
                 with trio.move_on_after(_NEXT_ADDRESS_AFTER):
                     await failed.wait()
         return winner
+
+    async def _dial(
+        self, peer_id: str, address: str, dial: Callable[[Multiaddr, ID], Awaitable[object]]
+    ) -> object | None:
+        """What `dial` returns for an address of a peer; None where it isn't to be dialled. Raises what `dial` does."""
+        tellers = self._addresses.tellers(peer_id, address)
+        if tellers is None:
+            return await dial(Multiaddr(address), libp2p_id(peer_id))
+        resolved = await self._told.resolved(address)
+        dialled = None if resolved is None else self._told.begin(resolved, tellers)
+        if resolved is None or dialled is None:
+            log.debug("an address that others told isn't dialled", address=address, tellers=tellers)
+            return None
+        connection = await dial(Multiaddr(resolved), libp2p_id(peer_id))
+        self._told.reached(dialled)
+        return connection
 
 
 class _ConnectionEvents(INotifee):

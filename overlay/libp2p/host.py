@@ -30,6 +30,7 @@ from overlay.libp2p.muxer.connection import MuxedConnection
 from overlay.libp2p.muxer.pipe import SecuredPipe
 from overlay.libp2p.silent_connections import close_silent
 from overlay.libp2p.stream import Libp2pStream
+from overlay.libp2p.told_addresses import ToldAddresses
 from overlay.libp2p.visitors import Visitors
 from overlay.libp2p.workarounds.authenticated_transports import security_options
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
@@ -83,7 +84,8 @@ class Host:
         )
         self._swarm = swarm_of(self.libp2p)
         self._addresses = KnownAddresses(identity.peer_id, self.libp2p.get_peerstore(), settings)
-        self._connections = Connections(identity.peer_id, self._swarm, self._addresses, self._visitors, settings)
+        told = ToldAddresses(settings, self._visitors, self.listen_addresses)
+        self._connections = Connections(identity.peer_id, self._swarm, self._addresses, self._visitors, told, settings)
         self.admission = Admission(settings.topics, self._connections.ban)
         """Decides which gossip of others is let in."""
         self.gossip = Libp2pGossip(self.libp2p, self.admission)
@@ -118,13 +120,17 @@ class Host:
         """Connect to the peer that `multiaddr` names and return its id. Raises `Unreachable` or `AddressError`."""
         return await self._connections.connect(multiaddr, timeout=timeout)
 
+    async def can_be_dialled(self, peer_id: str) -> bool:
+        """Whether a peer, connected or not, answers at one of its addresses; takes at most a few seconds."""
+        return await self._connections.can_be_dialled(peer_id)
+
     async def disconnect(self, peer_id: str) -> None:
         """Close every connection to the peer."""
         await self._connections.disconnect(peer_id)
 
-    def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
-        """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently."""
-        self._addresses.add(peer_id, addresses, in_use=set(self.connected_peers()))
+    def add_addresses(self, peer_id: str, addresses: Sequence[str], *, teller: str = "") -> None:
+        """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently. `teller`: who says so."""
+        self._addresses.add(peer_id, addresses, teller=teller, in_use=set(self.connected_peers()))
 
     def addresses_of(self, peer_id: str) -> list[str]:
         """Multiaddrs known of a peer: those of the book, then what the peer itself told by identify."""
@@ -163,7 +169,7 @@ class Host:
                     raise ProtocolNotSupported(peer_id, protocol_id) from error
                 reason = f"can't open a stream: {error!r}"[:200]
         if stream is None:
-            raise Unreachable(peer_id, protocol_id, reason)
+            raise Unreachable(peer_id, protocol_id, detail=reason)
         self._visitors.used(peer_id, trio.current_time())
         return Libp2pStream(stream)
 
@@ -190,7 +196,7 @@ class Host:
                     with trio.CancelScope(shield=True), trio.move_on_after(0.5):
                         await Libp2pStream(stream).reset()
         if stream is None or not written:
-            raise Unreachable(peer_id, protocol_id, reason)
+            raise Unreachable(peer_id, protocol_id, detail=reason)
         self._visitors.used(peer_id, trio.current_time())
         return Libp2pStream(stream)
 

@@ -112,7 +112,7 @@ class KadRouting:
         own_key = libp2p_id(self._host.peer_id).to_bytes()
         known = await self.find_node(peer_id, own_key, timeout=max(deadline - trio.current_time(), 0.0))
         for peer in known:
-            self._host.add_addresses(peer.peer_id, peer.addresses)
+            self._host.add_addresses(peer.peer_id, peer.addresses, teller=peer_id)
             await trio.lowlevel.checkpoint()  # parsing those of one takes milliseconds
         return [peer.peer_id for peer in known]
 

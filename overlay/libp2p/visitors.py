@@ -95,14 +95,14 @@ class Visitors:
 
     def count(self, address: str, change: int) -> None:
         """Connections from an address became more, or fewer; for those that shake hands."""
-        source = self._source(address)
+        source = self.source(address)
         self._by_address[source] += change
         if self._by_address[source] <= 0:
             del self._by_address[source]
 
     def admits(self, address: str) -> bool:
         """Whether another connection from an IP address is taken (rule 3)."""
-        source = self._source(address)
+        source = self.source(address)
         return not source or self._by_address[source] < self._limits.most_per_address
 
     def to_close(self, is_linked: Callable[[str], bool], now: float) -> list[str]:
@@ -124,8 +124,8 @@ class Visitors:
             surplus -= unlinked[peer_id].connections
         return closed
 
-    def _source(self, address: str) -> str:
-        """What is counted by; empty for what isn't limited."""
+    def source(self, address: str) -> str:
+        """What an IP address is counted by; empty for what isn't limited."""
         try:
             parsed = ip_address(address.partition("%")[0])
         except ValueError:

@@ -36,6 +36,15 @@ class TokenBuckets:
         self._spent[source] = (most if is_granted else min(most, max(self._most_spent, spent))), since
         return is_granted
 
+    def has(self, source: Hashable, now: float, amount: float = 1.0) -> bool:
+        """Whether a source could take so many tokens."""
+        return self._spent_until(source, now)[0] + amount <= self._burst
+
+    def give_back(self, source: Hashable, now: float, amount: float = 1.0) -> None:
+        """Undo a `take` that was granted."""
+        spent, since = self._spent_until(source, now)
+        self._spent[source] = max(spent - amount, 0.0), since
+
     def debt(self, source: Hashable, now: float) -> float:
         """Seconds until a source has paid back what it took beyond its bucket; 0 when it owes nothing."""
         return max(self._spent_until(source, now)[0] - self._burst, 0.0) / self._rate

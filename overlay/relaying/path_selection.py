@@ -171,9 +171,9 @@ class PathSelection:
             try:
                 await self._dialer.link(peer_id)
             except CallFailed as error:  # whatever it is, nothing was called
-                raise Unreachable(peer_id, method, error.reason) from error
+                raise Unreachable(peer_id, method, detail=error.detail) from error
             return
-        raise Unreachable(peer_id, method, f"no link within {timeout:.1f} s")
+        raise Unreachable(peer_id, method, detail=f"no link within {timeout:.1f} s")
 
 
 def _left(until: float) -> float:

@@ -8,10 +8,10 @@ Rules:
 3. A member that we don't keep is turned away when `most_members` are linked. One that we keep always has a place: how
    many those are is bounded by whoever chooses them.
 4. Light clients have places of their own, so that neither crowds the other out.
-5. When all places of its kind are taken, a newcomer gets that of a link that we don't keep, on which nothing is under
-   way, and that has lasted for `shortest`: first those whose peers did nothing since they came, then those that weren't
-   used for `gives_way`, the longest unused first. Whether the peer keeps it doesn't matter: hostile ones keep all. If
-   all are in use, the newcomer is turned away.
+5. When all places of its kind are taken, a newcomer gets that of a link that we don't keep, and on which nothing is
+   under way: first those whose peers did nothing in a second, then those that weren't used for `gives_way`, the longest
+   unused first. Whether the peer keeps it doesn't matter: hostile ones keep all. If all are in use, the newcomer is
+   turned away.
 
 Pure: it is given the links as they are and the time.
 """
@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from overlay.settings import LinkLimits
 
+_ACTS_WITHIN = 1.0  # seconds; peers of ours call each other as soon as they are linked
 _SOONEST = 1.0  # seconds until a link is looked at again of which nothing is told meanwhile
 
 
@@ -38,7 +39,7 @@ class LinkInUse(Struct, frozen=True, kw_only=True):
     kept_there: bool
     """By the peer, as it says."""
     active: bool
-    """Whether the peer called us, or answered a call, since the link came up."""
+    """Whether the peer did something since the link came up: called us, or of a member, proved that it is one."""
     busy: bool
     """Whether a call is under way, in either direction."""
     up_since: float
@@ -75,7 +76,7 @@ class LinkBudget:
             for link in links
             if link.member is member
             and not (link.kept_here or link.busy)
-            and link.up_since + self._limits.shortest <= now
+            and link.up_since + (self._limits.shortest if link.active else _ACTS_WITHIN) <= now
             and (not link.active or link.used_at + self._limits.gives_way <= now)
         ]
         first = min(candidates, key=lambda link: (link.active, link.used_at), default=None)

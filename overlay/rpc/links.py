@@ -31,6 +31,7 @@ from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
 from overlay.rpc.link_choice import Choice, choose
 from overlay.rpc.link_state import Cause
+from overlay.rpc.membership import Membership, Vet
 from overlay.rpc.places import Places
 from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Hello, Reason
 from overlay.rpc.server import Handler
@@ -54,8 +55,8 @@ class _Failure(msgspec.Struct, frozen=True):
     def of(self, peer_id: str, method: str) -> CallFailed:
         """The exception for one call."""
         if self.kind is PeerFull:
-            return PeerFull(peer_id, method, self.reason, self.others)
-        return self.kind(peer_id, method, self.reason)
+            return PeerFull(peer_id, method, others=self.others, detail=self.reason)
+        return self.kind(peer_id, method, detail=self.reason)
 
 
 class _Dial:
@@ -96,7 +97,7 @@ class Links:
         self._handlers: dict[str, Handler] = {}
         self._nursery: trio.Nursery | None = None
         self._current: dict[str, Link] = {}
-        self._linked: dict[str, bool] = {}  # the same peers, and whether each is a member
+        self._membership = Membership(self.peer_id, self._current, self._note_proven)
         self._streams: dict[str, set[Link]] = {}  # also those that shake hands or are retired
         self._places = Places(
             transport,
@@ -104,6 +105,7 @@ class Links:
             keeps,
             randomness or random.Random(),  # noqa: S311 - who is named to others, no secrets
             current=self._current,
+            counts=self._membership.counts,
             streams=self._streams,
         )
         self._dials: dict[str, _Dial] = {}
@@ -160,26 +162,34 @@ class Links:
             raise
 
     async def ensure_link(self, peer_id: str, *, timeout: float) -> bool:
-        """Link to a peer unless there is a link, and tell whether the peer is a member.
+        """Link to a peer unless there is a link, and tell whether the peer counts as a member.
 
         `timeout` is in seconds. Concurrent calls share one dial. Raises `Unreachable`, `ProtocolNotSupported`,
         `ProtocolError`, `CallTimeout`.
         """
         with trio.move_on_after(timeout):
-            remote = (await self._link(peer_id, self._settings.protocol_id)).remote
-            return remote is not None and remote.member
+            await self._link(peer_id, self._settings.protocol_id)
+            return await self._membership.decided(peer_id)
         raise CallTimeout(peer_id, self._settings.protocol_id)
 
+    def vet_members_by(self, vet: Vet) -> None:
+        """Have peers that say they are members count as such only once `vet` said so; otherwise all do at once.
+
+        `await vet(peer_id, dialled=...)`, whether we dialled it, is called over its link, and mustn't raise.
+        """
+        self._membership.vet = vet
+
     def linked_peers(self) -> Mapping[str, bool]:
-        """The peers with a link, each with whether it is a member."""
-        return self._linked.copy()
+        """The peers with a link, each with whether it counts as a member."""
+        return dict(self._membership.known)
 
     def is_linked(self, peer_id: str) -> bool:
         """Whether a call to the peer needs no dialling."""
         return peer_id in self._current
 
     def on_up(self, callback: Callable[[str, bool], None]) -> None:
-        """Have `callback(peer_id, member)` called when a peer is linked, also anew after it was restarted."""
+        """Have `callback(peer_id, member)` called when a peer is linked, also anew after it was restarted, and once it
+        counts as a member."""
         self._when_up.append(callback)
 
     def on_down(self, callback: Callable[[str], None]) -> None:
@@ -197,7 +207,9 @@ class Links:
     def statistics(self) -> LinkStatistics:
         """Links and counts as of now."""
         return LinkStatistics(
-            links=len(self._current), members=sum(self._linked.values()), **msgspec.structs.asdict(self._counters)
+            links=len(self._current),
+            members=sum(self._membership.known.values()),
+            **msgspec.structs.asdict(self._counters),
         )
 
     def minor_version(self, peer_id: str) -> int | None:
@@ -245,10 +257,10 @@ class Links:
             with trio.move_on_after(self._settings.dial_timeout):
                 stream = await self._transport.open_stream(peer_id, self._settings.protocol_id)
         except ProtocolNotSupported as error:
-            self._dialled(peer_id, dial, _Failure(ProtocolNotSupported, error.reason))
+            self._dialled(peer_id, dial, _Failure(ProtocolNotSupported, error.detail))
             return
         except OverlayError as error:
-            failure = _Failure(Unreachable, error.reason if isinstance(error, CallFailed) else str(error))
+            failure = _Failure(Unreachable, error.detail if isinstance(error, CallFailed) else str(error))
         if stream is None:
             self._dialled(peer_id, dial, failure)
         else:
@@ -311,7 +323,7 @@ class Links:
     def _failure_of(self, link: Link) -> _Failure:
         """Why a link that we dialled ended before it was up."""
         if link.said is Reason.FULL:
-            return _Failure(PeerFull, link.loss, self._places.remember(link.others))
+            return _Failure(PeerFull, link.loss, self._places.remember(link.peer_id, link.others))
         return _Failure(ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable, link.loss)
 
     def _up(self, link: Link) -> None:
@@ -322,7 +334,7 @@ class Links:
             link.retire()
             return
         self._current[peer_id] = link
-        self._linked[peer_id] = link.is_to_member
+        self._membership.note_up(link)
         if current is not None and choice is Choice.REPLACE:
             current.retire()
         else:
@@ -330,11 +342,18 @@ class Links:
                 current.end("the peer was started anew")
                 self._tell_down(peer_id, current.loss)
             self._tell_up(link)
+            if self._nursery is not None:
+                self._membership.begin(link, self._nursery)
         self._places.mark(peer_id)
         self._places.note_change()
         dial = self._dials.get(peer_id)
         if dial is not None:
             self._dialled(peer_id, dial, None)
+
+    def _note_proven(self, link: Link) -> None:
+        """The peer of a link counts as a member from now on."""
+        self._tell_up(link)
+        self._places.mark(link.peer_id)
 
     def _forget(self, link: Link) -> None:
         """Forget a link that has ended, and tell so when no other replaced it."""
@@ -354,9 +373,10 @@ class Links:
             elif is_closed:
                 self._nursery.start_soon(self._part_from, peer_id)
         if self._current.get(peer_id) is link:
-            del self._current[peer_id], self._linked[peer_id]
+            del self._current[peer_id]
+            self._membership.note_down(peer_id)
             self._counters.closed += is_closed
-            self._places.remember(link.others)  # where it had to give way
+            self._places.remember(peer_id, link.others)  # where it had to give way
             if is_closed:
                 self._tell_closed(peer_id)
             else:
@@ -375,9 +395,10 @@ class Links:
             await self._transport.disconnect(peer_id)
 
     def _tell_up(self, link: Link) -> None:
-        log.debug("peer linked", peer=link.peer_id, member=link.is_to_member, opened_by=link.opened_by)
+        member = self._membership.counts(link.peer_id)
+        log.debug("peer linked", peer=link.peer_id, member=member, opened_by=link.opened_by)
         for callback in self._when_up:
-            callback(link.peer_id, link.is_to_member)
+            callback(link.peer_id, member)
 
     def _tell_down(self, peer_id: str, reason: str) -> None:
         log.debug("peer no longer linked", peer=peer_id, reason=reason)

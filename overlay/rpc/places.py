@@ -40,17 +40,20 @@ class Places:
         randomness: random.Random,
         *,
         current: Mapping[str, Link],
+        counts: Callable[[str], bool],
         streams: Mapping[str, Iterable[Link]],
     ) -> None:
         """`keeps(peer_id)`: whether a link to the peer is kept though nobody uses it.
 
         `current`: the links that are up, by their peers; `streams`: all, with those that shake hands. Both change.
+        `counts(peer_id)`: whether a linked peer counts as a member.
         """
         self._transport = transport
         self._limits = limits
         self._keeps = keeps
         self._random = randomness
         self._current = current
+        self._counts = counts
         self._streams = streams
         self._held: Counter[str] = Counter()
         self._budget = LinkBudget(limits)
@@ -89,7 +92,10 @@ class Places:
     def mark(self, peer_id: str) -> None:
         """Tell a peer whether we keep its link."""
         link = self._current.get(peer_id)
-        if link is not None:
+        if link is None:
+            return
+        # Of a peer that has yet to prove that it is a member we don't tell it, and don't keep it either.
+        if not link.is_to_member or self._counts(peer_id):
             link.keep(self._is_kept(peer_id))
             if not link.kept and not link.kept_there:
                 self._due.set()
@@ -111,7 +117,10 @@ class Places:
 
     def _has_place(self, peer_id: str, member: bool) -> bool:
         linked = self._count(member=member) + self._coming()
-        return self._budget.admits(member=member, kept=member and self._is_kept(peer_id), linked=linked)
+        # Those that we keep by their position always have a place, once they have proven that they are members.
+        unproven = sum(link.is_to_member and not self._counts(other) for other, link in self._current.items())
+        kept = member and self._is_kept(peer_id) and unproven < self._limits.most_unproven
+        return self._budget.admits(member=member, kept=kept, linked=linked)
 
     def _make_place(self, member: bool) -> bool:
         """End the link of a peer that has to give way to one that said hello; whether there is such a one."""
@@ -127,7 +136,7 @@ class Places:
         self._current[first].turn_away(Bye(Reason.FULL, self._others_than(first)))
         return True
 
-    def remember(self, others: Iterable[Referral]) -> tuple[str, ...]:
+    def remember(self, teller: str, others: Iterable[Referral]) -> tuple[str, ...]:
         """Remember where others are, as one says that has no place for us, and return who they are."""
         known: list[str] = []
         for other in others:
@@ -136,7 +145,7 @@ class Places:
             except PeerIdError:
                 continue
             if other.peer_id != self._transport.peer_id:
-                self._transport.add_addresses(other.peer_id, other.addresses[:_ADDRESSES_TOLD])
+                self._transport.add_addresses(other.peer_id, other.addresses[:_ADDRESSES_TOLD], teller=teller)
                 known.append(other.peer_id)
         return tuple(known)
 
@@ -149,9 +158,9 @@ class Places:
             LinkInUse(
                 peer_id=peer_id,
                 member=link.is_to_member,
-                kept_here=link.kept and (link.is_to_member or peer_id in self._held),
+                kept_here=link.kept and (self._counts(peer_id) or peer_id in self._held),
                 kept_there=link.kept_there,
-                active=link.active,
+                active=self._counts(peer_id) if link.is_to_member else link.active,
                 busy=link.busy,
                 up_since=link.up_since,
                 used_at=link.used_at,
@@ -172,7 +181,7 @@ class Places:
 
     def _others_than(self, peer_id: str) -> tuple[Referral, ...]:
         """Members that a peer may try instead, chosen at random so that they share those who come."""
-        members = [other for other, link in self._current.items() if link.is_to_member and other != peer_id]
+        members = [other for other, link in self._current.items() if self._counts(other) and other != peer_id]
         chosen = self._random.sample(members, min(self._limits.told_when_full, len(members)))
         addresses = [tuple(self._transport.addresses_of(other)[:_ADDRESSES_TOLD]) for other in chosen]
         return tuple(Referral(*told) for told in zip(chosen, addresses, strict=True) if told[1])

@@ -66,8 +66,11 @@ class Transport(Protocol):
         """Have `handler` called for every inbound stream of `protocol_id`."""
         ...
 
-    def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
-        """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently."""
+    def add_addresses(self, peer_id: str, addresses: Sequence[str], *, teller: str = "") -> None:
+        """Remember multiaddrs of a peer; bounded, and bad ones are dropped silently.
+
+        `teller`: the peer that says so, whose word is worth a few vain dials; empty: our operator or user.
+        """
         ...
 
     def addresses_of(self, peer_id: str) -> list[str]:

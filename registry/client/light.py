@@ -108,7 +108,7 @@ async def open_light_client(
                 _log.debug("the node doesn't tell who keeps a resource", key_id=key_id, error=str(error))
                 return []
             for info in infos:
-                peer.add_addresses(info.peer_id, list(info.addresses))
+                peer.add_addresses(info.peer_id, list(info.addresses), teller=node_api.peer_id)
             return [node_api.peer_id, *(info.peer_id for info in infos)]  # perhaps another node by now
 
         watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, clock, wanted=1)

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
-from overlay.errors import CallFailed
+import structlog
+
+from overlay.errors import (
+    CallFailed,
+    CallTimeout,
+    ConnectionLost,
+    ProtocolError,
+    ProtocolNotSupported,
+    Unreachable,
+)
 from registry.client.peer_info import MAX_ADDRESSES, PeerInfo
 from registry.client.status import NodeStatus, StatusSource
 from registry.codes import Code
@@ -22,6 +31,10 @@ from registry.quorum.write import Writer
 from registry.replica.countersign import Countersigner
 from registry.service.invocation import Invocation
 from registry.upkeep.schedule import ScheduleStatus
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_NOT_REACHED: Final = (Unreachable, CallTimeout, ProtocolError, ProtocolNotSupported)
 
 RunSchedule = Callable[[str], Awaitable[ScheduleStatus]]
 """Runs the schedule of this name now. Raises InvalidValue for an unknown one."""
@@ -125,7 +138,10 @@ async def ask_to_countersign(network: Network, key: Key, metadata: RecordMetadat
         answer = await network.call_anywhere(metadata.peer_id, COUNTERSIGN, build(body), timeout=timeout)
         record = decode_state(answer) if isinstance(answer, bytes) else None
     except (CallFailed, InvalidValue) as error:
-        info = ErrorInfo.of(error).on(metadata.peer_id)
+        # Strangers may ask for this: that a port is open or closed, or lets nothing through, looks the same to them.
+        _log.debug("a host didn't sign", host=metadata.peer_id, error=str(error))
+        looks_alike = isinstance(error, _NOT_REACHED) and not isinstance(error, ConnectionLost)
+        info = ErrorInfo.of(Unreachable(metadata.peer_id, COUNTERSIGN) if looks_alike else error).on(metadata.peer_id)
         raise HostingRefused(info.text, code=info.known_code) from error
     if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
         raise HostingRefused(

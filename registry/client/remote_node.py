@@ -219,7 +219,7 @@ class RemoteNode:
         except FrameError as error:
             answer = outcome.Error(InvalidValue(f"can't be sent: {error}"))
         except CallFailed as error:
-            attempt.failed(f"{address}: {error.reason}")
+            attempt.failed(f"{address}: {error.detail}")
             return
         if attempt.answer is None:
             attempt.answered(answer)

@@ -84,8 +84,8 @@ class Network(Protocol):
         """Where a peer may be reached, as far as known (multiaddrs); what this one tells others of itself."""
         ...
 
-    def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
-        """Where a peer may be reached, as somebody says."""
+    def add_addresses(self, peer_id: str, addresses: list[str], *, teller: str = "") -> None:
+        """Where a peer may be reached, as `teller` says."""
         ...
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:

@@ -193,7 +193,7 @@ class Watches:
         """
         reply = await self._client.subscribe(peer_id, self._request(follower))
         for server in reply.servers:
-            self._network.add_addresses(server.peer_id, list(server.addresses))
+            self._network.add_addresses(server.peer_id, list(server.addresses), teller=peer_id)
         return reply
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -13,6 +13,7 @@ import trio
 from overlay.discovery.home_view import METHOD as HOME
 from overlay.discovery.keyspace import POSITION_BITS, peer_position
 from overlay.discovery.recursive import METHOD as ROUTE
+from overlay.discovery.vetting import METHOD as ADDRESSES
 from overlay.errors import CallFailed, Refusal
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
@@ -100,6 +101,12 @@ class Attackers:
         async with open_host(identity, settings) as host, trio.open_nursery() as nursery:
             links = Links(host, settings, True, keeps=lambda _: True)
             self.serve_by(links.serve)
+
+            async def addresses(caller: str, body: object) -> object:
+                await trio.lowlevel.checkpoint()
+                return host.listen_addresses()
+
+            links.serve(ADDRESSES, addresses)  # so that they count as members
             await nursery.start(links.run)
             for peer_id, addresses in victims:
                 host.add_addresses(peer_id, addresses)

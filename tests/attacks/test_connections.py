@@ -22,7 +22,7 @@ PLACES: Final = 12  # of each kind
 ATTACKERS: Final = 30
 IN_WITHIN: Final = 10.0  # seconds until a newcomer is in, on a busy machine
 LIMITS: Final = LinkLimits(
-    low_water=6, high_water=8, most_members=PLACES, most_light_clients=PLACES, most_unlinked=PLACES
+    low_water=6, high_water=8, most_members=PLACES, most_unproven=4, most_light_clients=PLACES, most_unlinked=PLACES
 )
 
 

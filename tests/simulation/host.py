@@ -284,7 +284,7 @@ class SimulatedHost:
     def listen_addresses(self) -> list[str]:
         return [f"{self.internet.address_of(self.peer_id)}/p2p/{self.peer_id}"]
 
-    def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
+    def add_addresses(self, peer_id: str, addresses: Sequence[str], *, teller: str = "") -> None:
         if peer_id != self.peer_id:
             self._book.add(peer_id, list(addresses), in_use=self.connections)
 
@@ -304,6 +304,13 @@ class SimulatedHost:
         self.add_addresses(peer_id, [address])
         await self._ensure(peer_id, timeout)
         return peer_id
+
+    async def can_be_dialled(self, peer_id: str) -> bool:
+        for address in self.addresses_of(peer_id):
+            await self._round_trips(peer_id)
+            if self.internet.host_at(address, peer_id) is not None:
+                return True
+        return False
 
     async def disconnect(self, peer_id: str) -> None:
         await trio.lowlevel.checkpoint()

@@ -11,6 +11,8 @@ import msgspec
 import trio
 
 from overlay.discovery.lookup import Lookup
+from overlay.discovery.vetting import METHOD as ADDRESSES
+from overlay.discovery.vetting import Vetting
 from overlay.errors import CallFailed, OverlayError, Refusal
 from overlay.identity import Identity
 from overlay.rpc.links import Links
@@ -77,7 +79,8 @@ class LyingLinks(Links):
                 raise Refusal("overloaded", "not now")
             return await handler(caller, body)
 
-        super().serve(method, answer)
+        # Whoever wants to be heard as a member shows that it is one, whatever it does afterwards.
+        super().serve(method, handler if method == ADDRESSES else answer)
 
     def linked_peers(self) -> Mapping[str, bool]:
         return {peer: is_member for peer, is_member in super().linked_peers().items() if self._tells_of(peer)}
@@ -128,6 +131,7 @@ async def open_liar(
         links = LyingLinks(host, settings, member=True, randomness=randomness)
         links.kind, links.accomplices = kind, accomplices
         lookup = Lookup(identity, host, links, settings, randomness)
+        Vetting(host, links)
         peer = LyingPeer(network, host, links)
         liar = Liar(peer, randomness)
         await nursery.start(links.run)

@@ -154,7 +154,7 @@ class SimulatedPeer:
     def addresses_of(self, peer_id: str) -> list[str]:
         return self.addresses
 
-    def add_addresses(self, peer_id: str, addresses: list[str]) -> None:
+    def add_addresses(self, peer_id: str, addresses: list[str], *, teller: str = "") -> None:
         pass
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:

@@ -117,7 +117,7 @@ class MemoryDialler:
     def set_stream_handler(self, protocol_id: str, handler: StreamHandler) -> None:
         self.handlers[protocol_id] = handler
 
-    def add_addresses(self, peer_id: str, addresses: Sequence[str]) -> None:
+    def add_addresses(self, peer_id: str, addresses: Sequence[str], *, teller: str = "") -> None:
         self.addresses.setdefault(peer_id, []).extend(addresses)
 
     def addresses_of(self, peer_id: str) -> list[str]:

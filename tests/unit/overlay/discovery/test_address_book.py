@@ -74,3 +74,33 @@ def test_the_book_is_bounded_and_spares_peers_in_use() -> None:
         book.add(Identity.generate().peer_id, ["/ip4/127.0.0.1/tcp/1"], in_use={PEER})
     assert len(book) == 5
     assert book.of(PEER)
+
+
+def test_what_others_tell_pushes_nothing_out_that_is_surer_and_comes_after_it() -> None:
+    book = AddressBook(max_peers=10, max_addresses_per_peer=4)
+    book.add(PEER, ["/ip4/192.0.2.1/tcp/1"], teller=PEER)
+    book.used(PEER, "/ip4/192.0.2.1/tcp/2")
+    for port in range(10, 30):
+        book.add(PEER, [f"/ip4/203.0.113.1/tcp/{port}"], teller=OTHER)
+    assert book.of(PEER) == (
+        "/ip4/192.0.2.1/tcp/2",
+        "/ip4/192.0.2.1/tcp/1",
+        "/ip4/203.0.113.1/tcp/29",
+        "/ip4/203.0.113.1/tcp/28",
+    )
+
+
+def test_the_book_knows_who_told_an_address_that_nobody_reached() -> None:
+    book = AddressBook(max_peers=10, max_addresses_per_peer=4)
+    address = "/ip4/192.0.2.1/tcp/1"
+    assert book.tellers(PEER, address) == (PEER,)
+    book.add(PEER, [address], teller=OTHER)
+    book.add(PEER, [address], teller=PEER)
+    assert book.tellers(PEER, address) == (OTHER, PEER)
+    for number in range(10):
+        book.add(PEER, [address], teller=str(number))
+    assert book.tellers(PEER, address) == (OTHER, PEER, "0", "1")
+    book.used(PEER, address)
+    assert book.tellers(PEER, address) is None
+    book.add(PEER, [address], teller=OTHER)
+    assert book.tellers(PEER, address) is None

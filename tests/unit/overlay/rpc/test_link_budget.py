@@ -153,13 +153,9 @@ def test_whoever_is_turned_away_was_not_greeted(members: int, light_clients: int
 @given(links=states(), member=st.booleans())
 def test_who_gives_way_to_a_newcomer_is_idle_and_not_kept_by_us(links: list[LinkInUse], member: bool) -> None:
     first = LinkBudget(LIMITS).gives_way(links, NOW, member=member)
-    may = [
-        one
-        for one in links
-        if one.member is member and not one.kept_here and not one.busy and one.up_since + LIMITS.shortest <= NOW
-    ]
-    silent = [one for one in may if not one.active]
-    unused = [one for one in may if one.used_at + LIMITS.gives_way <= NOW]
+    may = [one for one in links if one.member is member and not one.kept_here and not one.busy]
+    silent = [one for one in may if not one.active and one.up_since + 1 <= NOW]
+    unused = [one for one in may if one.active and one.used_at + LIMITS.gives_way <= NOW]
     if first is None:
         assert not silent
         assert not unused
