@@ -41,6 +41,7 @@ from registry.replication.ranges import (
 
 BITS = 256
 EXACT = BITS
+MOST_ALIKE = 16  # bits
 A_TURN = 0.02  # seconds of CPU
 SIZE, REACH = 5, 8
 SEEDS = st.integers(0, 2**32)
@@ -82,14 +83,16 @@ def kept_ranges(
 
 
 def members(randomness: random.Random, count: int, first: int = 0) -> dict[str, int]:
-    """Random positions, half of them in a few clusters."""
+    """Random positions, half of them in a few clusters, but none so near to another that exact cutting takes long."""
     clusters = [randomness.getrandbits(BITS) for _ in range(3)]
-    return {
-        f"m{number}": randomness.choice(clusters) ^ randomness.getrandbits(BITS - randomness.randrange(12))
-        if number % 2
-        else randomness.getrandbits(BITS)
-        for number in range(first, first + count)
-    }
+    view: dict[str, int] = {}
+    while len(view) < count:
+        position = randomness.getrandbits(BITS)
+        if len(view) % 2:
+            position = randomness.choice(clusters) ^ position >> randomness.randrange(12)
+        if all((position ^ other).bit_length() > BITS - MOST_ALIKE for other in view.values()):
+            view[f"m{first + len(view)}"] = position
+    return view
 
 
 def keys(randomness: random.Random, view: dict[str, int], count: int = 60) -> list[int]:
