@@ -27,6 +27,7 @@ from registry.model.merge import ResourceState
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item, Spread
 from registry.protocol.network import Clock, Network
+from registry.quorum.doubts import Doubts
 from registry.quorum.pass_on import PassOn
 from registry.quorum.read import Reader
 from registry.quorum.read_machine import in_turn, parted
@@ -118,9 +119,9 @@ async def assembled(
 
     send_queue = SendQueue(network, store_here, replication.note_failure)
     pass_on = PassOn(network, store, send_queue, rules.neighbourhood_size, randomness)
-    recent_writes = RecentWrites()
-    writer = Writer(network, replica, send_queue, recent_writes, randomness)
-    reader = Reader(network, replica, ReadRepair(network, send_queue), recent_writes, clock)
+    recent_writes, doubts = RecentWrites(), Doubts()
+    writer = Writer(network, replica, send_queue, recent_writes, doubts, randomness)
+    reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, clock)
     host = Countersigner(network, identity, store, ingest, rules, clock)
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 

@@ -4,15 +4,24 @@ fault 13).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 import trio
 
 from registry.model.merge import ResourceState
-from registry.model.values import Key, KeyTombstone, Slot, State
-from registry.model.verification import VERIFIED_AT_ONCE, is_good, key_is_good, key_tombstone_is_good
+from registry.model.values import Key, KeyTombstone, Record, Slot, State
+from registry.model.verification import (
+    VERIFIED_AT_ONCE,
+    is_good,
+    key_is_genuine,
+    key_is_good,
+    key_tombstone_is_genuine,
+    key_tombstone_is_good,
+    record_is_genuine,
+    tombstone_is_genuine,
+)
 from registry.protocol.messages import READ, ReadBody, StatePage, build, parse
 from registry.protocol.network import Clock, Network
 from registry.settings import RegistrySettings
@@ -22,13 +31,25 @@ MAX_PAGES: Final = 64  # of one replica's answer; one that lies could go on for 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
+def _forget(_peer_id: str) -> None:
+    """For those to whom it makes no difference who invents."""
+
+
 class Fetcher:
     """Asks replicas, and drops what isn't signed."""
 
-    def __init__(self, network: Network, settings: RegistrySettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        network: Network,
+        settings: RegistrySettings,
+        clock: Clock,
+        note_invented: Callable[[str], None] = _forget,
+    ) -> None:
+        """`note_invented(peer id)` is told of a peer that answered with what nobody signed."""
         self._network = network
         self._settings = settings
         self._clock = clock
+        self._note_invented = note_invented
 
     async def fetch(
         self, peer_id: str, key_id: str, known: ResourceState, *, timeout: float, method: str = READ
@@ -64,20 +85,35 @@ class Fetcher:
             key_tombstone.id == key_id and key_tombstone_is_good(key_tombstone, int(self._clock()), self._settings)
         ):
             return key_tombstone
+        if key_tombstone.id != key_id or not key_tombstone_is_genuine(key_tombstone):
+            self._note_invented(peer_id)
         _log.warning("dropped a key tombstone that doesn't verify", peer=peer_id, key_id=key_id)
         return None
 
     def _good_key(self, peer_id: str, key_id: str, key: Key | None) -> Key | None:
         if key is None or (key.id == key_id and key_is_good(key, int(self._clock()), self._settings)):
             return key
+        if key.id != key_id or not key_is_genuine(key):
+            self._note_invented(peer_id)
         _log.warning("dropped a key that doesn't verify", peer=peer_id, key_id=key_id)
         return None
 
     async def _good(self, peer_id: str, key_id: str, states: list[State]) -> list[State]:
         good = await good_states(states, key_id, int(self._clock()), self._settings)
         if len(good) < len(states):
+            await self._look_into(peer_id, key_id, [state for state in states if state not in good])
             _log.warning("dropped states that don't verify", peer=peer_id, count=len(states) - len(good))
         return good
+
+    async def _look_into(self, peer_id: str, key_id: str, bad: Sequence[State]) -> None:
+        """By a clock that differs what is signed may be too old, or of the future."""
+        for number, state in enumerate(bad, start=1):
+            is_genuine = record_is_genuine(state) if isinstance(state, Record) else tombstone_is_genuine(state)
+            if state.slot.key_id != key_id or not is_genuine:
+                self._note_invented(peer_id)
+                return
+            if number % VERIFIED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
 
 async def good_states(states: Sequence[State], key_id: str, now: int, settings: RegistrySettings) -> list[State]:

@@ -18,6 +18,7 @@ from registry.model.merge import ResourceState, merged
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
 from registry.protocol.network import Clock, Network
+from registry.quorum.doubts import Doubts
 from registry.quorum.fetch import Fetcher
 from registry.quorum.read_machine import Ask, Finish, ReadMachine, ReadOutcome, parted
 from registry.quorum.read_repair import ReadRepair
@@ -34,15 +35,22 @@ class Reader:
     """Reads resources for this node and for the clients that act through it."""
 
     def __init__(
-        self, network: Network, replica: Replica, repair: ReadRepair, recent_writes: RecentWrites, clock: Clock
+        self,
+        network: Network,
+        replica: Replica,
+        repair: ReadRepair,
+        recent_writes: RecentWrites,
+        doubts: Doubts,
+        clock: Clock,
     ) -> None:
-        """`recent_writes`: what was written through this node; each read merges it in."""
+        """`recent_writes`: what was written through this node; each read merges it in. `doubts`: who is asked last."""
         self._network = network
         self._replica = replica
         self._repair = repair
         self._recent_writes = recent_writes
         self._clock = clock
-        self._fetcher = Fetcher(network, replica.settings, clock)
+        self._doubts = doubts
+        self._fetcher = Fetcher(network, replica.settings, clock, doubts.note_invented)
         self._groups: TTLCache[str, str] = TTLCache(MAX_GROUPS, GROUPS_FOR, timer=trio.current_time)
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
@@ -53,7 +61,8 @@ class Reader:
             outcome = ReadOutcome()
             outcome.resource, outcome.answered = mine, 1
             return outcome
-        deadline = trio.current_time() + timeout
+        began = trio.current_time()
+        deadline = began + timeout
         replicas, size = list[str](), self._replica.settings.neighbourhood_size
         with trio.move_on_at(deadline) as lookup:
             replicas = await self._network.neighbourhood(key_id, size)
@@ -77,12 +86,13 @@ class Reader:
             written=self._recent_writes.of(key_id),
             drawn=drawn,
             group_of=self._group_of,
+            doubted=frozenset(filter(self._doubts.is_doubted, replicas)),
         )
         outcome = await self._run(machine, key_id)
         if not set(replicas) - {own} and self._network.is_isolated():
             outcome.errors.append(NOT_CONNECTED)
             del outcome.errors[MAX_ERRORS:]
-        self._repair.after_read(outcome.resource, machine.known)
+        self._repair.after_read(outcome.resource, machine.known, machine.replied, began)
         return outcome
 
     def _group_of(self, peer_id: str) -> str:

@@ -10,9 +10,11 @@ Rules (docs/design.md, Writing and reading):
 2. The read is done once `ack` replicas are known to hold the key and there are records (or the key alone is wanted).
 3. When the key is known, but too few hold it yet, those that lacked it or are catching up are asked again, after
    `FIRST_AGAIN` seconds and then twice as long each time, as long as enough replicas are there that may hold it yet.
-4. One answer doesn't decide that there is nothing, nor what there is: an empty result, a key that a majority doesn't
-   hold, or a single answer waits until enough of the replicas have replied (a majority; two), or `PATIENCE` seconds.
-5. Only as many replicas are asked as are needed, the nearest first, but one of each address group in turn. Each that
+4. One answer doesn't decide that there is nothing, nor what there is. An empty result, or a key that a majority doesn't
+   hold, waits until a majority has replied, or `PATIENCE` seconds. A single answer, or those of a single address group,
+   wait for another up to `ALONE` seconds, or half of the time that is left.
+5. Only as many replicas are asked as are needed, the nearest first, but one of each address group in turn, and those
+   that are doubted (`registry.quorum.doubts`) last. Each that
    fails is made up for by the next; when none answers within `HEDGE` seconds, as many again are asked, then after twice
    that time, and so on.
 6. Whatever happens, the read is done by its deadline, and as soon as nobody is left who could answer. With fewer
@@ -23,7 +25,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
@@ -36,6 +38,7 @@ from registry.settings import RegistrySettings
 
 HEDGE: Final = 0.05  # seconds after which more replicas are asked than are needed
 PATIENCE: Final = 0.3  # seconds that a doubtful result waits for further answers
+ALONE: Final = 2.0  # seconds that the answers of one replica or address group wait for another's
 FIRST_AGAIN: Final = 0.05  # seconds after which those that lacked a known key are asked again
 OPINIONS: Final = 2  # answers that are merged, unless this node's own counts
 GROUPS: Final = 2  # address groups that these are of, likewise
@@ -110,11 +113,12 @@ class ReadMachine:
         written: ResourceState | None = None,
         drawn: Sequence[str] = (),
         group_of: Callable[[str], str] = str,
+        doubted: Collection[str] = (),
     ) -> None:
         """`replicas`: the whole neighbourhood, nearest first; `drawn`: others of the resource's region, where members
         crowd around it. `group_of`: the address group of each. `own`: this node's peer id, if its replica's answer
         counts at once. `deadline`: seconds of the monotonic clock. `written`: what is known of the resource before
-        anybody is asked; it is merged into the result, and counts as nobody's answer."""
+        anybody is asked; it is merged into the result, and counts as nobody's answer. `doubted`: who is asked last."""
         self.known: dict[str, ResourceState] = {}
         """What each replica knew when it answered last, by its peer id."""
         self._key_id = key_id
@@ -123,7 +127,8 @@ class ReadMachine:
         self._own = own if own in everyone else None
         self._group_of = group_of
         self._groups = min(GROUPS, len(set(map(group_of, everyone))))
-        self._others = tuple(peer_id for peer_id in in_turn(replicas, drawn, group_of) if peer_id != self._own)
+        in_order = sorted(in_turn(replicas, drawn, group_of), key=doubted.__contains__)
+        self._others = tuple(peer_id for peer_id in in_order if peer_id != self._own)
         self._majority = len(everyone) // 2 + 1
         self._opinions = min(2 * OPINIONS if drawn else OPINIONS, len(everyone))
         self._ack = max(ack, 1)
@@ -144,12 +149,17 @@ class ReadMachine:
         self._hedge_after = HEDGE
         self._again_at: float | None = None
         self._again_after = FIRST_AGAIN
-        self._doubt_until = 0.0
+        self._doubting_since = 0.0
 
     @property
     def phase(self) -> ReadPhase:
         """What the read waits for, as of the last step."""
         return self._phase
+
+    @property
+    def replied(self) -> frozenset[str]:
+        """The replicas whose answers counted, be it that they don't hold the key."""
+        return frozenset(self._replied)
 
     @property
     def resource(self) -> ResourceState:
@@ -215,7 +225,7 @@ class ReadMachine:
         if waits_for_own:
             return False
         self._move_on(now)
-        patient = self._phase is not ReadPhase.DOUBTING or now < self._doubt_until
+        patient = self._phase is not ReadPhase.DOUBTING or now < self._doubt_until()
         if not patient:
             self._finish()
         return not patient
@@ -231,7 +241,7 @@ class ReadMachine:
         in, unless it was about the key and somebody turns out to hold that."""
         if self._has_ack() or (self._resource.key is None and len(self._replied) >= self._majority):
             if self._phase is not ReadPhase.DOUBTING:
-                self._doubt_until = now + PATIENCE
+                self._doubting_since = now
             self._enter(ReadPhase.DOUBTING)
         elif self._can_ask_again():
             if self._again_at is None:
@@ -274,7 +284,7 @@ class ReadMachine:
     def _wake_at(self, now: float) -> float:
         wake_at = self._deadline
         if self._phase is ReadPhase.DOUBTING:
-            wake_at = self._doubt_until
+            wake_at = self._doubt_until()
         elif self._phase is ReadPhase.ASKING_AGAIN and self._again_at is not None:
             wake_at = self._again_at
         if self._asked == len(self._others):
@@ -304,6 +314,14 @@ class ReadMachine:
         if len(self._replied) < self._opinions or self._groups_replied() < self._groups:
             return False
         return self._has_ack() and self._has_records(wall_clock)
+
+    def _doubt_until(self) -> float:
+        """When patience ends (rule 4)."""
+        is_alone = len(self._replied) < min(OPINIONS, self._opinions) or self._groups_replied() < self._groups
+        if not is_alone or len(self._replied) >= self._majority:
+            return self._doubting_since + PATIENCE
+        left = (self._deadline - self._doubting_since) / 2
+        return self._doubting_since + max(PATIENCE, min(ALONE, left))
 
     def _groups_replied(self) -> int:
         return len(set(map(self._group_of, self._replied)))

@@ -30,6 +30,7 @@ from registry.protocol.messages import (
     parse,
 )
 from registry.protocol.network import Network
+from registry.quorum.doubts import Doubts
 from registry.quorum.pass_on import write_id_of
 from registry.quorum.read_machine import parted
 from registry.quorum.recent_writes import RecentWrites
@@ -77,13 +78,15 @@ class Writer:
         replica: Replica,
         send_queue: SendQueue,
         recent_writes: RecentWrites,
+        doubts: Doubts,
         randomness: random.Random,
     ) -> None:
-        """`recent_writes` is told of what replicas have taken."""
+        """`recent_writes` and `doubts` are told of what replicas have taken."""
         self._network = network
         self._replica = replica
         self._send_queue = send_queue
         self._recent_writes = recent_writes
+        self._doubts = doubts
         self._random = randomness
         self._tasks = TaskOwner()
         self._recent: LRUCache[str, _Write] = LRUCache(REMEMBERED_WRITES)
@@ -158,11 +161,11 @@ class Writer:
             return
         nearest, drawn = parted(found, size)
         of = write.machine = WriteMachine(
-            sorted(nearest, key=lambda peer_id: self._ranks.setdefault(peer_id, self._random.random())),
+            sorted(nearest, key=self._rank),
             here=here if here in found else None,
             factor=write.factor,
             announcers=self._network.topics.peers_in(item.key_id),
-            drawn=drawn,
+            drawn=sorted(drawn, key=self._doubts.is_doubted),
             linked=frozenset(self._network.members()) if drawn else (),
         )
         self._recent[write.write_id] = write
@@ -178,12 +181,18 @@ class Writer:
                 await write.reported.wait()
             self._send(write, of.step(trio.current_time()), is_stored)
 
+    def _rank(self, peer_id: str) -> tuple[bool, float]:
+        """By which replicas are put in order: at random, but whoever is doubted last."""
+        return self._doubts.is_doubted(peer_id), self._ranks.setdefault(peer_id, self._random.random())
+
     def _send(self, write: _Write, sends: Sequence[Send], is_stored: bool) -> None:
         of, item = write.machine, write.item
         announcers = self._network.topics.peers_in(item.key_id)
 
         def report(peer_id: str, error: ErrorInfo | None) -> None:
             of.report(peer_id, error)
+            if error is None and peer_id != self._network.peer_id:
+                self._doubts.note_stored(peer_id, item)
             if error is None and len(of.stored) == 1:
                 self._recent_writes.remember(item)
             if of.is_settled:

@@ -2,8 +2,9 @@
 
 Rules (docs/design.md, Writing and reading):
 1. Up to `ALL_DIRECTLY` replicas all get it directly: so few aren't worth a second hop.
-2. Of more, `factor` replicas get it directly, `DIRECTLY` at least, in the order given, which is random: the nearest
-   could be chosen by whoever makes keys until one lies near a resource. This node comes first when it is a replica.
+2. Of more, `factor` replicas get it directly, `DIRECTLY` at least, in the order given, which is random, but for those
+   that are doubted (`registry.quorum.doubts`): the nearest could be chosen by whoever makes keys until one lies near a
+   resource. This node comes first when it is a replica.
    Two more get it directly when they announce it to watchers.
 3. These split the others among themselves and pass it on, each to its share, so that nobody gets it twice. This node
    sends to its share as to those above.

@@ -305,7 +305,7 @@ class AntiEntropy:
             raise Refusal(Code.CLOCK, f"your clock is {ahead} seconds ahead of this peer's")
         mine = ExpiryHorizon.at(request.epoch, settings)
         horizon = request.horizon or mine
-        taken = self.view.taken()
+        taken = await self.view.taken()
         other_rules, too_much = mine.stricter(horizon) != horizon, bool(difference(ranges, taken))
         if other_rules or too_much:
             told = packed(taken)[:MAX_RANGES] if too_much else None

@@ -9,6 +9,11 @@ the members changes is told by the blocks, without looking at a single key (docs
 Where members crowd around a position (`overlay.discovery.density`), all others of its region keep it too. Whether
 that is so, and who they are, is the same everywhere in a block that is small enough: blocks are cut until it is.
 
+Ids that are ground close together are told apart by late bits alone, so far away from them, too, blocks would be cut
+until those differ: by the hundred thousand, of 124 members. So `Nearby` ends the cutting `DEEPEST` bits below the home
+and below each farther bucket. In what is undecided then all who may be keepers somewhere count as such: a few keys more
+are compared with a replica, which says what it doesn't take.
+
 A member sees only those around itself: completely in the smallest aligned subtree around it with `HOME_SIZE` members,
 and in each farther bucket of which it sees anybody (`overlay.discovery.home`); of others it knows that many are there.
 So it knows where it may be a keeper, or be so within some margin, and who is nearer there; blocks farther away are left
@@ -18,12 +23,20 @@ is there isn't compared by ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Final, NamedTuple, TypeVar
 
 from overlay.discovery.density import CROWD, Crowding
 from overlay.discovery.home import HOME_SIZE
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
+
+DEEPEST: Final = 10
+"""Bits below the home, or a bucket, by which blocks are cut."""
+_A_STEP: Final = 16  # blocks: a millisecond or two
+
+Found = TypeVar("Found")
+Steps = Generator[None, None, Found]
+"""Something that takes long, in steps of a few milliseconds; what it returns is what was found."""
 
 Members = Mapping[str, int]
 """The position of each."""
@@ -169,8 +182,15 @@ class _Side(NamedTuple):
         return self._replace(view=self.view.half(block), crowd=self.crowd.within(block))
 
     def keepers(self) -> Keepers:
-        """Once it is decided."""
-        return frozenset((*self.view.certain, *self.crowd.region()))
+        """Once it is decided; before, those that keep everything in the block whatever comes of the rest."""
+        if self.crowd.is_dense:
+            return frozenset((*self.view.certain, *self.crowd.region()))
+        return frozenset(self.view.certain)
+
+    def possible_keepers(self) -> Keepers:
+        """Those that may be keepers anywhere in the block."""
+        undecided = self.view.undecided if self.view.open_places else ()
+        return frozenset((*self.view.certain, *(name for _, name in (*undecided, *self.crowd.candidates))))
 
     def is_keeper(self, name: str) -> bool | None:
         """Whether a member is one everywhere in the block; None while that differs."""
@@ -208,6 +228,15 @@ class Nearby(NamedTuple):
     crowdings: tuple[Crowding, ...]
     positions: tuple[tuple[int, ...], ...]
     """Of the members of each view, ourselves included."""
+    home_height: int
+    """Of the smallest home in any view."""
+    deepest: int
+    """Bits below the home, or a farther bucket, by which blocks are cut."""
+
+    def is_finest(self, block: Block) -> bool:
+        """Whether the block isn't to be cut any more."""
+        bucket = max((self.own ^ block.start) >> block.height << block.height, (1 << self.home_height) - 1)
+        return block.height <= bucket.bit_length() - self.deepest
 
     def is_wanted(self, block: Block) -> bool:
         """Whether anything in the block matters."""
@@ -233,31 +262,46 @@ class Nearby(NamedTuple):
         )
 
 
-def within_reach(own: int, *views: Members, reach: int, crowdings: Iterable[Crowding] = ()) -> Nearby:
+def within_reach(
+    own: int, *views: Members, reach: int, crowdings: Iterable[Crowding] = (), deepest: int = DEEPEST
+) -> Nearby:
     """Where a member at `own` may be among the `reach` nearest, or in a region by one of `crowdings`, in one of the
     views: for the functions below."""
-    sides, positions = [], []
+    sides, positions, home_height = [], [], POSITION_BITS
     for view in views:
+        home_height = min(home_height, _home_height(own, view.values()))
         members = {member: position for member, position in view.items() if position != own} | {_OURSELVES: own}
         sides.append((_view_of(members, reach), unknown_buckets(own, view.values())))
         positions.append(tuple(members.values()))
-    return Nearby(own, tuple(sides), tuple(crowdings), tuple(positions))
+    return Nearby(own, tuple(sides), tuple(crowdings), tuple(positions), home_height, deepest)
 
 
 def keeper_blocks(
     members: Members, size: int, nearby: Nearby | None = None, *, crowding: Crowding = NEVER_DENSE
 ) -> Iterator[KeeperBlock]:
     """The blocks of the keyspace in order, each with its keepers, without those that aren't wanted."""
-    waiting = [(WHOLE, _side_of(members, size, crowding), nearby)]
+    return (found for found in _keeper_blocks(members, size, nearby, crowding) if found is not None)
+
+
+def _keeper_blocks(
+    members: Members, size: int, nearby: Nearby | None, crowding: Crowding
+) -> Iterator[KeeperBlock | None]:
+    """The same, with None after each step."""
+    waiting, looked_at = [(WHOLE, _side_of(members, size, crowding), nearby)], 0
     while waiting:
         block, side, near = waiting.pop()
+        looked_at += 1
+        if looked_at % _A_STEP == 0:
+            yield None
         if near is not None and not near.is_wanted(block):
             continue
         if side.is_decided:
             yield KeeperBlock(block, side.keepers())
-            continue
-        for half in reversed(block.halves()):
-            waiting.append((half, side.half(half), near and near.half(half)))
+        elif near is not None and near.is_finest(block):
+            yield KeeperBlock(block, side.possible_keepers())
+        else:
+            for half in reversed(block.halves()):
+                waiting.append((half, side.half(half), near and near.half(half)))
 
 
 def changes(
@@ -270,18 +314,44 @@ def changes(
 ) -> Iterator[BlockChange]:
     """The blocks whose keepers changed when the members did, and what counts as dense, in order; fastest when both name
     those who stayed in the same order."""
+    found = changes_in_steps(before, after, size, nearby, crowdings=crowdings)
+    return (change for change in found if change is not None)
+
+
+def changes_in_steps(
+    before: Members,
+    after: Members,
+    size: int,
+    nearby: Nearby | None = None,
+    *,
+    crowdings: tuple[Crowding, Crowding] = (NEVER_DENSE, NEVER_DENSE),
+) -> Iterator[BlockChange | None]:
+    """The same, with None after each step."""
     waiting = [(WHOLE, _side_of(before, size, crowdings[0]), _side_of(after, size, crowdings[1]), nearby)]
+    looked_at = 0
     while waiting:
         block, old, new, near = waiting.pop()
+        looked_at += 1
+        if looked_at % _A_STEP == 0:
+            yield None
         if old == new or (near is not None and not near.is_wanted(block)):
             continue
         if old.is_decided and new.is_decided:
             was, now = old.keepers(), new.keepers()
             if was != now:
                 yield BlockChange(block, was, now)
-            continue
-        for half in reversed(block.halves()):
-            waiting.append((half, old.half(half), new.half(half), near and near.half(half)))
+        elif near is not None and near.is_finest(block):
+            # Whoever may have become a keeper somewhere in it counts as new, unless it was one everywhere.
+            yield BlockChange(block, old.keepers(), new.possible_keepers())
+        else:
+            for half in reversed(block.halves()):
+                waiting.append((half, old.half(half), new.half(half), near and near.half(half)))
+
+
+def _home_height(own: int, positions: Iterable[int]) -> int:
+    """Bits of the smallest subtree around a member with `HOME_SIZE` members, by those that it sees."""
+    buckets = sorted((position ^ own).bit_length() for position in positions if position != own)
+    return buckets[HOME_SIZE - 2] if len(buckets) >= HOME_SIZE - 1 else POSITION_BITS
 
 
 def unknown_buckets(own: int, positions: Iterable[int]) -> int:
@@ -297,40 +367,58 @@ def unknown_buckets(own: int, positions: Iterable[int]) -> int:
     return unknown
 
 
-def shared_ranges(members: Members, own: str, size: int, crowding: Crowding = NEVER_DENSE) -> dict[str, Ranges]:
+def shared_ranges(
+    members: Members, own: str, size: int, crowding: Crowding = NEVER_DENSE, *, deepest: int = DEEPEST
+) -> Steps[dict[str, Ranges]]:
     """What a member keeps together with each other one, as it sees it; by itself, what it keeps."""
-    nearby = within_reach(members[own], members, reach=size, crowdings=[crowding])
+    nearby = within_reach(members[own], members, reach=size, crowdings=[crowding], deepest=deepest)
     shared: dict[str, list[Block]] = {member: [] for member in members}
-    for block, keepers in keeper_blocks(members, size, nearby, crowding=crowding):
-        for member in keepers if own in keepers else ():
-            shared[member].append(block)
-    return {member: joined(blocks) for member, blocks in shared.items()}
+    for found in _keeper_blocks(members, size, nearby, crowding):
+        if found is None:
+            yield
+        elif own in found.keepers:
+            for member in found.keepers:
+                shared[member].append(found.block)
+    ranges: dict[str, Ranges] = {}
+    for member, blocks in shared.items():
+        ranges[member] = joined(blocks)
+        yield
+    return ranges
 
 
 def kept_ranges(
-    members: Members, own: str, peer_id: str, size: int, reach: int, crowding: Crowding = NEVER_DENSE
-) -> Ranges:
+    members: Members,
+    own: str,
+    peer_id: str,
+    size: int,
+    reach: int,
+    crowding: Crowding = NEVER_DENSE,
+    *,
+    deepest: int = DEEPEST,
+) -> Steps[Ranges]:
     """What a member keeps as `own` sees it, as far as `own` is within `reach` itself, or in its region."""
-    nearby = within_reach(members[own], members, reach=reach, crowdings=[crowding])
+    nearby = within_reach(members[own], members, reach=reach, crowdings=[crowding], deepest=deepest)
+    waiting, looked_at = [(WHOLE, _side_of(members, size, crowding), nearby)], 0
+    blocks: list[Block] = []
+    while waiting:
+        block, side, near = waiting.pop()
+        looked_at += 1
+        if looked_at % _A_STEP == 0:
+            yield
+        is_keeper = side.is_keeper(peer_id)
+        if is_keeper is False or not near.is_wanted(block):
+            continue
+        if is_keeper or near.is_finest(block):  # who the others are makes no difference
+            blocks.append(block)
+            continue
+        for half in reversed(block.halves()):
+            waiting.append((half, side.half(half), near.half(half)))
+    return joined(blocks)
 
-    def blocks() -> Iterator[Block]:
-        waiting = [(WHOLE, _side_of(members, size, crowding), nearby)]
-        while waiting:
-            block, side, near = waiting.pop()
-            is_keeper = side.is_keeper(peer_id)
-            if is_keeper is False or not near.is_wanted(block):
-                continue
-            if is_keeper:  # who the others are makes no difference
-                yield block
-                continue
-            for half in reversed(block.halves()):
-                waiting.append((half, side.half(half), near.half(half)))
 
-    return joined(blocks())
-
-
-def nearest_within(block: Block, members: Members) -> Iterator[tuple[Block, str]]:
-    """Cuts a block into those in which one of the members is the nearest, in order, with that member."""
+def nearest_within(block: Block, members: Members, nearby: Nearby | None = None) -> Iterator[tuple[Block, str]]:
+    """Cuts a block into those in which one of the members is the nearest, in order, with that member; in what isn't to
+    be cut any more, with the same one of those that may be nearest in it for everybody."""
     waiting = [(block, tuple((position, member) for member, position in members.items()))]
     # Whoever differs from the block in its highest bits is farther from everything in it.
     closest = min(((position ^ block.start) >> block.height for position, _ in waiting[0][1]), default=0)
@@ -339,8 +427,8 @@ def nearest_within(block: Block, members: Members) -> Iterator[tuple[Block, str]
         part, candidates = waiting.pop()
         if not candidates:
             continue
-        if len(candidates) == 1:
-            yield part, candidates[0][1]
+        if len(candidates) == 1 or (nearby is not None and nearby.is_finest(part)):
+            yield part, min(candidates)[1]
             continue
         for half in reversed(part.halves()):
             wanted = half.start >> half.height & 1

@@ -43,7 +43,7 @@ from registry.replication.ranges import (
     Block,
     Range,
     Ranges,
-    changes,
+    changes_in_steps,
     difference,
     intersection,
     joined,
@@ -58,7 +58,7 @@ from registry.storage import Store
 SURPLUS_AT_ONCE: Final = 256  # resources an hour whose keepers are looked up
 AT_ONCE: Final = 2  # comparisons
 COMPARED_AT_ONCE: Final = 512  # resources of one turn of a peer
-BLOCKS_AT_ONCE: Final = 16  # blocks of the keyspace whose keepers changed: a few ms
+PARTS_AT_ONCE: Final = 64  # of a block of the keyspace, each of which somebody else compares first: a few ms
 LONGEST_PAUSE: Final = 1.0  # seconds
 UNWANTED_RETRIES: Final = 5  # then the hourly comparison will do
 RETRY_LIMIT: Final = 300.0  # seconds
@@ -223,7 +223,7 @@ class ReplicationScheduler:
 
     async def _some_surplus(self) -> AsyncIterator[str]:
         """The next few resources here that this node isn't a keeper of, in turn (rule 4)."""
-        elsewhere = difference(EVERYWHERE, self._anti_entropy.view.kept())
+        elsewhere = difference(EVERYWHERE, await self._anti_entropy.view.kept())
         ahead = intersection(elsewhere, (Range(self._surplus_after, EVERYWHERE[0].end),))
         count, self._surplus_after = 0, 0
         async for page in pages(self._store, ahead, _ALWAYS):
@@ -280,14 +280,18 @@ class ReplicationScheduler:
         crowdings = self._crowding, view.crowding
         self._crowding = view.crowding
         reach = within_reach(view.own, before, after, reach=view.reach, crowdings=crowdings)
-        changed = changes(before, after, self._size, reach, crowdings=crowdings)
-        for number, (block, were, are) in enumerate(changed):
-            if number % BLOCKS_AT_ONCE == 0:
+        for change in changes_in_steps(before, after, self._size, reach, crowdings=crowdings):
+            if change is None:
                 await trio.lowlevel.checkpoint()
+                continue
+            block, were, are = change
             behind = are - were - {here}
             stayed = {peer_id: after[peer_id] for peer_id in are & were}
             # Where all keepers are new, nobody is first, and whoever has something of theirs hands it over later.
-            for part, first in nearest_within(block, stayed) if stayed else ((block, None),):
+            parts = nearest_within(block, stayed, reach) if behind and stayed else ((block, None),)
+            for number, (part, first) in enumerate(parts, start=1):
+                if number % PARTS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
                 for peer_id in sorted(behind):
                     (now if first == here else later)[peer_id].append(part)
         for dues, blocks_of in ((self._due, now), (self._later, later)):
@@ -367,7 +371,7 @@ class ReplicationScheduler:
             _log.exception("a comparison failed", peer=peer_id)
 
     async def _compare_ranges(self, peer_id: str, due: _Due) -> None:
-        shared = self._anti_entropy.view.shared_with(peer_id) if due.everything else ()
+        shared = await self._anti_entropy.view.shared_with(peer_id) if due.everything else ()
         ranges = union(due.ranges, shared)
         batch, rest = ranges[:MAX_RANGES], ranges[MAX_RANGES:]
         is_last = not (rest or due.key_ids)
@@ -396,7 +400,7 @@ class ReplicationScheduler:
         kept = [key_id for key_id in unwanted if peer_id in await self._network.neighbourhood(key_id, self._size)]
         ranges = self._unwanted.pop(peer_id, ()) if is_all else ()
         if ranges and peer_id in self._network.neighbours():
-            ranges = intersection(ranges, self._anti_entropy.view.kept_by(peer_id))
+            ranges = intersection(ranges, await self._anti_entropy.view.kept_by(peer_id))
         if (kept or ranges) and self._retries.get(peer_id, 0) < UNWANTED_RETRIES:
             due = self._due[peer_id]
             due.key_ids.update(kept)

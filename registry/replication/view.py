@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import trio
+
 from overlay.discovery.density import ENDS, TAKEN, Crowding, Density
 from overlay.discovery.keyspace import peer_position
 from registry.protocol.network import Network
-from registry.replication.ranges import Ranges, kept_ranges, shared_ranges
+from registry.replication.ranges import Found, Ranges, Steps, kept_ranges, shared_ranges
 from registry.settings import RegistrySettings
 
 
@@ -23,6 +25,7 @@ class RangeView:
         self._positions: dict[str, int] = {}
         self._shared: dict[str, Ranges] = {}
         self._taken: Ranges | None = None
+        self._computing = trio.Lock()  # whoever waits finds it computed
 
     @property
     def size(self) -> int:
@@ -55,39 +58,46 @@ class RangeView:
         others = (peer_position(neighbour) for neighbour in self._network.neighbours() if neighbour != peer_id)
         return sum(position ^ at < self.own ^ at for position in others)
 
-    def shared_with(self, peer_id: str) -> Ranges:
+    async def shared_with(self, peer_id: str) -> Ranges:
         """What both this node and a neighbour keep."""
-        self._refresh()
-        if peer_id not in self._neighbours:
-            return ()
-        return self._all_shared()[peer_id]
+        return (await self._all_shared()).get(peer_id, ())
 
-    def kept_by(self, peer_id: str) -> Ranges:
+    async def kept_by(self, peer_id: str) -> Ranges:
         """What a neighbour keeps, as far as this node sees it."""
         self._refresh()
         if peer_id not in self._neighbours:
             return ()
         here = self._network.peer_id
-        return kept_ranges(self._positions, here, peer_id, self._size, self.reach, self.crowding)
+        return await in_turns(kept_ranges(self._positions, here, peer_id, self._size, self.reach, self.crowding))
 
-    def kept(self) -> Ranges:
+    async def kept(self) -> Ranges:
         """What this node keeps as one of the replicas."""
-        self._refresh()
-        return self._all_shared()[self._network.peer_id]
+        return (await self._all_shared())[self._network.peer_id]
 
-    def taken(self) -> Ranges:
+    async def taken(self) -> Ranges:
         """What this node takes from others, being near enough."""
-        self._refresh()
-        if self._taken is None:
+        async with self._computing:
+            self._refresh()
+            positions = self._positions
+            if self._taken is not None:
+                return self._taken
             here, reach = self._network.peer_id, self.reach
             crowding = self._network.density().crowding(TAKEN, wider=1)
-            self._taken = kept_ranges(self._positions, here, here, reach, reach, crowding)
-        return self._taken
+            taken = await in_turns(kept_ranges(positions, here, here, reach, reach, crowding))
+            if positions is self._positions:
+                self._taken = taken
+            return taken
 
-    def _all_shared(self) -> dict[str, Ranges]:
-        if not self._shared:
-            self._shared = shared_ranges(self._positions, self._network.peer_id, self._size, self.crowding)
-        return self._shared
+    async def _all_shared(self) -> dict[str, Ranges]:
+        async with self._computing:
+            self._refresh()
+            positions = self._positions
+            if self._shared:
+                return self._shared
+            shared = await in_turns(shared_ranges(positions, self._network.peer_id, self._size, self.crowding))
+            if positions is self._positions:
+                self._shared = shared
+            return shared
 
     def _refresh(self) -> None:
         seen = frozenset(self._network.neighbours()), self.size, self._network.density()
@@ -95,3 +105,14 @@ class RangeView:
             self._neighbours, self._size, self._density = seen
             self._positions = self.with_us(self._neighbours)
             self._shared, self._taken = {}, None
+
+
+async def in_turns(steps: Steps[Found]) -> Found:
+    """What is found in steps, between which other tasks get their turn."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: Found = done.value
+            return found
+        await trio.lowlevel.checkpoint()

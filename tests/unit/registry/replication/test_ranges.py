@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import time
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.discovery.density import BEGINS, CROWD, ENDS, TAKEN, Crowding, Density
+from registry.replication import ranges as under_test
 from registry.replication.ranges import (
+    DEEPEST,
+    NEVER_DENSE,
     WHOLE,
     Block,
     BlockChange,
@@ -19,33 +26,73 @@ from registry.replication.ranges import (
     Keepers,
     Range,
     Ranges,
+    Steps,
     changes,
+    changes_in_steps,
     covers,
     difference,
     intersection,
     joined,
     keeper_blocks,
-    kept_ranges,
     nearest_within,
-    shared_ranges,
     union,
     within_reach,
 )
 
 BITS = 256
+EXACT = BITS
+MOST_ALIKE = 16  # bits
+A_TURN = 0.02  # seconds of CPU
 SIZE, REACH = 5, 8
 SEEDS = st.integers(0, 2**32)
 
 
+Found = TypeVar("Found")
+
+
+def finished(steps: Steps[Found]) -> tuple[Found, float]:
+    """What is found in steps, and how many seconds of CPU the longest of them took."""
+    longest = 0.0
+    while True:
+        began = time.thread_time()
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: Found = done.value
+            return found, max(longest, time.thread_time() - began)
+        longest = max(longest, time.thread_time() - began)
+
+
+def shared_ranges(
+    view: dict[str, int], own: str, size: int, crowding: Crowding = NEVER_DENSE, *, deepest: int = EXACT
+) -> dict[str, Ranges]:
+    return finished(under_test.shared_ranges(view, own, size, crowding, deepest=deepest))[0]
+
+
+def kept_ranges(
+    view: dict[str, int],
+    own: str,
+    peer_id: str,
+    size: int,
+    reach: int,
+    crowding: Crowding = NEVER_DENSE,
+    *,
+    deepest: int = EXACT,
+) -> Ranges:
+    return finished(under_test.kept_ranges(view, own, peer_id, size, reach, crowding, deepest=deepest))[0]
+
+
 def members(randomness: random.Random, count: int, first: int = 0) -> dict[str, int]:
-    """Random positions, half of them in a few clusters."""
+    """Random positions, half of them in a few clusters, but none so near to another that exact cutting takes long."""
     clusters = [randomness.getrandbits(BITS) for _ in range(3)]
-    return {
-        f"m{number}": randomness.choice(clusters) ^ randomness.getrandbits(BITS - randomness.randrange(12))
-        if number % 2
-        else randomness.getrandbits(BITS)
-        for number in range(first, first + count)
-    }
+    view: dict[str, int] = {}
+    while len(view) < count:
+        position = randomness.getrandbits(BITS)
+        if len(view) % 2:
+            position = randomness.choice(clusters) ^ position >> randomness.randrange(12)
+        if all((position ^ other).bit_length() > BITS - MOST_ALIKE for other in view.values()):
+            view[f"m{first + len(view)}"] = position
+    return view
 
 
 def keys(randomness: random.Random, view: dict[str, int], count: int = 60) -> list[int]:
@@ -80,6 +127,11 @@ def found_at(key: int, blocks: list[KeeperBlock]) -> Keepers:
     block, keepers = blocks[bisect_right(blocks, key, key=lambda found: found.block.start) - 1]
     assert key in block
     return keepers
+
+
+def is_seen(key: int, own: str, view: dict[str, int]) -> bool:
+    """Whether a key lies nowhere where a member takes it that there are many whom it doesn't see."""
+    return not under_test.unknown_buckets(view[own], view.values()) & (view[own] ^ key)
 
 
 def change_at(key: int, found: list[BlockChange]) -> tuple[Keepers, Keepers] | None:
@@ -165,7 +217,7 @@ def test_what_changed_where_ids_come_that_crowd_is_what_comparing_all_keys_would
     after = {member: at for member, at in everybody.items() if member not in {f"g{come + n}" for n in range(go)}}
     crowdings = some_crowding(randomness, honest), some_crowding(randomness, honest)
     found = list(changes(before, after, 20, crowdings=crowdings))
-    wanted = within_reach(everybody["m0"], before, after, reach=20, crowdings=crowdings)
+    wanted = within_reach(everybody["m0"], before, after, reach=20, crowdings=crowdings, deepest=EXACT)
     near = list(changes(before, after, 20, wanted, crowdings=crowdings))
     near_target = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
     for key in [*keys(randomness, everybody, 20), *near_target]:
@@ -216,7 +268,7 @@ def test_what_changed_is_what_comparing_all_keys_would_tell(seed: int, count: in
     found = list(changes(before, after, SIZE))
     assert all(one.block.end <= other.block.start for one, other in pairwise(found))
     own = next(member for member in before if member in after)
-    near = list(changes(before, after, SIZE, within_reach(before[own], before, after, reach=REACH)))
+    near = list(changes(before, after, SIZE, within_reach(before[own], before, after, reach=REACH, deepest=EXACT)))
     for key in keys(randomness, {**before, **after}, 20):
         was, now = nearest_to(key, before, SIZE), nearest_to(key, after, SIZE)
         told = [(change.before, change.after) for change in found if key in change.block]
@@ -262,3 +314,86 @@ def test_ranges_are_sets_of_positions(some: Ranges, others: Ranges) -> None:
 def test_few_members_keep_everything(count: int) -> None:
     view = members(random.Random(1), count)
     assert [(block, set(keepers)) for block, keepers in keeper_blocks(view, SIZE)] == [(WHOLE, set(view))]
+
+
+@given(SEEDS, st.integers(20, 40), st.integers(0, 60))
+@settings(max_examples=20, deadline=None)
+def test_what_is_cut_no_further_is_compared_with_all_its_replicas_and_few_others(
+    seed: int, honest: int, ground: int
+) -> None:
+    randomness = random.Random(seed)
+    view, target = eclipsed(randomness, honest, ground)
+    crowding = some_crowding(randomness, honest)
+    own = randomness.choice(sorted(view))
+    shared = shared_ranges(view, own, 20, crowding, deepest=DEEPEST)
+    kept = kept_ranges(view, own, own, 20, 20, crowding, deepest=DEEPEST)
+    around = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
+    for key in [*keys(randomness, view), *around]:
+        keepers = keepers_of(key, view, 20, crowding)
+        if own in keepers and is_seen(key, own, view):
+            assert covers(kept, key)
+            assert keepers <= {member for member in shared if covers(shared[member], key)}
+
+
+@given(SEEDS, st.integers(20, 40), st.integers(0, 60), st.integers(0, 9), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_whoever_becomes_a_replica_of_what_is_cut_no_further_is_told_of(
+    seed: int, honest: int, ground: int, come: int, go: int
+) -> None:
+    randomness = random.Random(seed)
+    everybody, target = eclipsed(randomness, honest, ground)
+    names = sorted(everybody)
+    came, went = randomness.sample(names, min(come, len(names) // 3)), randomness.sample(names, min(go, 6))
+    before = {member: everybody[member] for member in names if member not in came}
+    after = {member: everybody[member] for member in names if member not in went}
+    crowdings = some_crowding(randomness, honest), some_crowding(randomness, honest)
+    own = randomness.choice(sorted(before.keys() & after.keys()))
+    wanted = within_reach(everybody[own], before, after, reach=28, crowdings=crowdings)
+    found = list(changes(before, after, 20, wanted, crowdings=crowdings))
+    around = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
+    for key in [*keys(randomness, everybody, 20), *around]:
+        was, now = (keepers_of(key, *view) for view in ((before, 20, crowdings[0]), (after, 20, crowdings[1])))
+        if own in was | now and was != now and is_seen(key, own, before) and is_seen(key, own, after):
+            told = change_at(key, found)
+            assert told is not None
+            assert now - was <= told[1] - told[0]
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """All that the other tests left behind isn't collected within what is measured."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+# Ids that share many bits with each other are as easily ground as such that lie close to a resource.
+@pytest.mark.parametrize(
+    ("honest", "ground", "alike"), [(24, 100, 0), (24, 134, 0), (12, 6, 30), (24, 6, 30), (900, 100, 4)]
+)
+@pytest.mark.parametrize("seed", range(30, 34))
+@pytest.mark.usefixtures("_no_collector")
+def test_a_change_of_members_holds_nobody_up_for_long(honest: int, ground: int, alike: int, seed: int) -> None:
+    randomness = random.Random(seed)
+    view, _ = eclipsed(randomness, honest, ground)
+    twin = randomness.getrandbits(BITS)
+    view |= {f"t{number}": twin ^ randomness.getrandbits(BITS - 40) for number in range(alike)}
+    density = Density(honest * randomness.uniform(0.7, 1.4))
+    crowding, taking = density.crowding(ENDS), density.crowding(TAKEN, wider=1)
+    before = {member: position for member, position in view.items() if member not in {"m5", "g5", "t3"}}
+    for own in ("m0", "m1", "g0"):
+        shared, took = finished(under_test.shared_ranges(view, own, 20, crowding))
+        assert took < A_TURN
+        assert sum(map(len, shared.values())) < 300 * len(view)
+        assert max(map(len, shared.values())) < 2_000
+        taken, took = finished(under_test.kept_ranges(view, own, own, 28, 28, taking))
+        assert took < A_TURN
+        assert len(taken) < 2_000
+        wanted = within_reach(view[own], before, view, reach=28, crowdings=[crowding] * 2)
+        began, blocks = time.thread_time(), 0
+        for change in changes_in_steps(before, view, 20, wanted, crowdings=(crowding, crowding)):
+            assert time.thread_time() - began < A_TURN
+            if change is not None:
+                blocks += sum(1 for _ in nearest_within(change.block, before, wanted))
+            began = time.thread_time()
+        assert blocks < 20_000
