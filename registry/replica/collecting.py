@@ -23,17 +23,19 @@ def clear_expired(
     something is about to be put under it.
     """
     transaction.settle()
-    records = transaction.expired_slots(
+    records = transaction.expired.slots(
         long_before(now, settings.expired_age), long_before(now, settings.record_lifetime), limit
     )
-    tombstones = transaction.expired_tombstones(long_before(now, settings.tombstone_lifetime), limit - len(records))
+    tombstones = transaction.expired.tombstones(long_before(now, settings.tombstone_lifetime), limit - len(records))
     for what, slots in ((history.EXPIRED, records), (history.FORGOTTEN, tombstones)):
         for slot in slots:
             transaction.remove_state(slot)
             transaction.note(history.of_slot(slot, what, now, "by age"))
     left = limit - len(records) - len(tombstones)
     keys = [
-        key_id for key_id in transaction.empty_keys(long_before(now, settings.expired_age), left) if key_id != besides
+        key_id
+        for key_id in transaction.expired.empty_keys(long_before(now, settings.expired_age), left)
+        if key_id != besides
     ]
     for key_id in keys:
         transaction.remove_key(key_id)

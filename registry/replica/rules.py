@@ -31,7 +31,7 @@ from registry.replica.collecting import long_before
 from registry.replica.disk import Growth, take_room
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
 from registry.settings import RegistrySettings
-from registry.storage.database import ROW_BYTES
+from registry.storage.migrations import ROW_BYTES
 from registry.storage.rows import NOTHING_ENDED, StoredState
 from registry.storage.transaction import Transaction
 
@@ -300,7 +300,7 @@ class _Places:
     def _drop_expired(self) -> bool:
         """What is expired but not collected yet takes nobody's place; whether there was any."""
         transaction, settings, now = self._transaction, self._settings, self._now
-        slots = transaction.expired_foreign_slots(
+        slots = transaction.expired.foreign_slots(
             self._state.slot.key_id,
             self._host_peer_id,
             long_before(now, settings.expired_age),

@@ -8,7 +8,7 @@ from overlay.limits.token_bucket import TokenBuckets
 from registry.errors import RateExceeded
 from registry.model.values import KeyOrTombstone, State, Tombstone, encode
 from registry.settings import RegistrySettings
-from registry.storage.database import ROW_BYTES
+from registry.storage.migrations import ROW_BYTES
 from registry.storage.transaction import Transaction
 
 _DAY: Final = 86_400.0  # seconds

@@ -6,7 +6,7 @@ import sqlite3
 from typing import NamedTuple
 
 from registry.model.values import Slot
-from registry.storage.database import ROW_BYTES
+from registry.storage.migrations import ROW_BYTES
 
 
 class Charged(NamedTuple):

@@ -22,7 +22,8 @@ from registry.model.verification import (
     record_is_genuine,
     tombstone_is_genuine,
 )
-from registry.storage.database import MIGRATIONS, damage_in
+from registry.storage.database import damage_in
+from registry.storage.migrations import MIGRATIONS
 from registry.storage.rows import Damage, stored_key, stored_key_tombstone, stored_state, text_of
 
 MOST_TOLD: Final = 100  # damaged pages and rows, each

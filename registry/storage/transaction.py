@@ -23,6 +23,7 @@ from registry.model.values import (
 )
 from registry.storage.accounts import Accounts
 from registry.storage.digests import NEVER, position_bytes, settle
+from registry.storage.expired_rows import ExpiredRows
 from registry.storage.history_table import HistoryTable
 from registry.storage.issued_slots import IssuedSlots
 from registry.storage.rows import (
@@ -47,13 +48,6 @@ _PLACES_IN = """
     WHERE (positions.position, positions.key_id) > (?, ?) AND positions.position <= ?
     ORDER BY positions.position, positions.key_id LIMIT ?
 """
-_EXPIRED_BY_HOST, _EXPIRED_BY_ISSUER = (
-    f"""
-    SELECT states.key_id, issued_by, peer_id FROM resources CROSS JOIN states USING (key_id)
-    WHERE {oldest} <= ? AND is_tombstone = 0 AND (timestamp_created <= ? OR timestamp_issued <= ?) LIMIT ?
-    """  # noqa: S608 - two names of columns
-    for oldest in ("hosted", "issued")
-)
 
 
 class Change:
@@ -86,6 +80,7 @@ class Transaction:
         self.damaged: list[DamagedRow] = []
         self.dropped_as_damaged: list[DamagedRow] = []
         self.accounts = Accounts(connection)
+        self.expired = ExpiredRows(connection)
         self.history = HistoryTable(connection)
         self.issued = IssuedSlots(connection)
         self.source = ""
@@ -299,17 +294,6 @@ class Transaction:
         )
         return [stored for key_id, *row in rows if (stored := self._key_in(key_id, tuple(row)))]
 
-    def empty_keys(self, created_until: int, limit: int) -> list[str]:
-        """Ids of keys created at `created_until` (seconds) or before that nothing lives under, `limit` at most."""
-        return [
-            key_id
-            for (key_id,) in self._connection.execute(
-                "SELECT keys.key_id FROM resources CROSS JOIN keys USING (key_id)"
-                " WHERE records = 0 AND tombstones = 0 AND timestamp_created <= ? LIMIT ?",
-                (created_until, limit),
-            )
-        ]
-
     def state(self, slot: Slot) -> StoredState | None:
         """The state of a slot, if one is here."""
         row = self._connection.execute(
@@ -457,34 +441,6 @@ class Transaction:
             (issuer, host_peer_id, host_peer_id),
         ).fetchone()
         return cast("tuple[int, int, int]", row)
-
-    def expired_slots(self, created_until: int, records_issued_until: int, limit: int) -> list[Slot]:
-        """Slots of records whose host or issuer signed no later than these (seconds), `limit` at most."""
-        found: dict[Slot, None] = {}
-        for query, until in ((_EXPIRED_BY_HOST, created_until), (_EXPIRED_BY_ISSUER, records_issued_until)):
-            rows = self._connection.execute(query, (until, created_until, records_issued_until, limit))
-            found.update(dict.fromkeys(Slot(*row) for row in rows))
-        return list(found)[:limit]
-
-    def expired_foreign_slots(
-        self, key_id: str, host_peer_id: str, created_until: int, issued_until: int
-    ) -> list[Slot]:
-        """Of a key's records that other peers host, those signed by host or issuer no later than these (seconds)."""
-        rows = self._connection.execute(
-            "SELECT key_id, issued_by, peer_id FROM states WHERE key_id = ? AND is_tombstone = 0 AND peer_id != ?"
-            " AND (timestamp_created <= ? OR timestamp_issued <= ?)",
-            (key_id, host_peer_id, created_until, issued_until),
-        )
-        return [Slot(*row) for row in rows.fetchall()]
-
-    def expired_tombstones(self, issued_until: int, limit: int) -> list[Slot]:
-        """Slots of tombstones issued no later than this (seconds), `limit` at most."""
-        rows = self._connection.execute(
-            "SELECT states.key_id, issued_by, peer_id FROM resources CROSS JOIN states USING (key_id)"
-            " WHERE ended <= ? AND is_tombstone = 1 AND timestamp_issued <= ? LIMIT ?",
-            (issued_until, issued_until, limit),
-        )
-        return [Slot(*row) for row in rows]
 
     def settle(self) -> None:
         """Computes the digests of what changed: `Store` does it before each commit, and what needs the ages of what a

@@ -20,8 +20,9 @@ from registry.model.history import MAX_EVENTS_OF_A_RESOURCE, HistoryEvent
 from registry.model.values import Record, State, Tombstone, encode
 from registry.replica import collecting, rules
 from registry.settings import RegistrySettings
-from registry.storage import Transaction, database, open_store
-from registry.storage.database import ROW_BYTES, open_database
+from registry.storage import Transaction, migrations, open_store
+from registry.storage.database import open_database
+from registry.storage.migrations import ROW_BYTES
 from tests.unit.registry.builders import (
     HOST,
     ISSUER,
@@ -205,7 +206,7 @@ def of_the_third_schema(path: Path) -> tuple[list[Record], list[Tombstone]]:
     tombstones = [a_tombstone(KEYS[0].id, identity(20), HOST, NOW)]
     ended = a_key_tombstone("gone")
     with closing(sqlite3.connect(path)) as connection, connection:
-        for script in database.MIGRATIONS[:THIRD]:
+        for script in migrations.MIGRATIONS[:THIRD]:
             connection.executescript(script)
         connection.execute(f"PRAGMA user_version = {THIRD}")
         for key in KEYS:

@@ -27,7 +27,7 @@ from registry.model.values import State, encode
 from registry.replica import collecting
 from registry.replica import rules as write_rules
 from registry.settings import RegistrySettings
-from registry.storage import Change, Store, StoredKey, Transaction, database, open_store, store
+from registry.storage import Change, Store, StoredKey, Transaction, database, migrations, open_store, store
 from registry.storage.database import open_database
 from registry.storage.resource_cache import SMALLEST, ResourceCache
 from tests.paths import ROOT
@@ -401,7 +401,7 @@ async def test_a_migration_keeps_the_data_of_an_older_schema(path: Path, monkeyp
     async with open_store(path) as store:
         await store.write(puts(record))
     older = version_of(path)
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, "CREATE TABLE added (x INTEGER);"))
+    monkeypatch.setattr(database, "MIGRATIONS", (*migrations.MIGRATIONS, "CREATE TABLE added (x INTEGER);"))
     async with open_store(path) as store:
         assert (await store.resource(KEY.id)).slots == {record.slot: record}
     with closing(sqlite3.connect(path)) as connection:
@@ -413,7 +413,7 @@ async def test_key_tombstones_of_the_second_schema_are_kept(path: Path) -> None:
     """Its table of them was called `removals`."""
     record, ended = a_record(KEY.id), a_key_tombstone("other", issued=NOW - 5)
     with closing(sqlite3.connect(path)) as connection, connection:
-        for script in database.MIGRATIONS[:2]:
+        for script in migrations.MIGRATIONS[:2]:
             connection.executescript(script)
         connection.execute("PRAGMA user_version = 2")
         connection.execute(
@@ -443,14 +443,14 @@ async def test_key_tombstones_of_the_second_schema_are_kept(path: Path) -> None:
 def test_a_file_without_a_schema_gets_the_whole_one(path: Path) -> None:
     sqlite3.connect(path).close()
     open_database(path).close()
-    assert version_of(path) == len(database.MIGRATIONS)
+    assert version_of(path) == len(migrations.MIGRATIONS)
 
 
 def test_a_failing_migration_leaves_the_older_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_database(path).close()
     older = version_of(path)
     with monkeypatch.context() as patch:
-        patch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, "CREATE TABLE added (x); nonsense;"))
+        patch.setattr(database, "MIGRATIONS", (*migrations.MIGRATIONS, "CREATE TABLE added (x); nonsense;"))
         with pytest.raises(StorageError, match="nonsense"):
             open_database(path)
     connection = open_database(path)
