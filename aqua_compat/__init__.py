@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from overlay.settings import OverlaySettings
     from registry.model.values import Key, Record, RecordMetadata
     from registry.settings import NodeSettings, RegistrySettings
-    from registry.watch.event import EventKind, WatchEvent
     from registry.watch.watch import Watch
+    from registry.watch.watch_event import EventKind, WatchEvent
 
 __all__ = [
     "AquaClient",
@@ -54,7 +54,7 @@ _HOMES = {
     "AquaSettings": "aqua_compat.particles.settings",
     "BlockingClient": "aqua_compat.api.blocking",
     "Constants": "aqua_compat.schema.constants",
-    "EventKind": "registry.watch.event",
+    "EventKind": "registry.watch.watch_event",
     "Identity": "overlay.identity",
     "Key": "registry.model.values",
     "NoProvider": "aqua_compat.rpc.errors",
@@ -69,7 +69,7 @@ _HOMES = {
     "Settings": "aqua_compat.settings",
     "Strategy": "aqua_compat.rpc.load_balancing",
     "Watch": "registry.watch.watch",
-    "WatchEvent": "registry.watch.event",
+    "WatchEvent": "registry.watch.watch_event",
     "caller": "aqua_compat.rpc.server",
     "connect": "aqua_compat.api.connections",
     "load_or_create_identity": "overlay.identity",

@@ -24,7 +24,7 @@ from aqua_compat.cli.node_process import NodeProcess, start_network, stop_networ
 from benchmarks.registry_operations import cpu_seconds, resident_megabytes
 from overlay.identity import Identity
 from registry.client.light import LightClient, open_light_client
-from registry.client.status import NodeStatus
+from registry.client.node_status import NodeStatus
 from registry.codes import Code
 from registry.model.values import Key, Record, RecordMetadata
 from registry.protocol.messages import PUT, Item, PutAnswer, PutBody, build, parse

@@ -18,9 +18,9 @@ from overlay.identity import Identity
 from overlay.tasks import background
 from registry.client.local_node import LocalNode
 from registry.client.node_api_server import serve_node_api
+from registry.client.node_status import StatusSource
+from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
-from registry.client.renewal import Renewal
-from registry.client.status import StatusSource
 from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState

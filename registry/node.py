@@ -13,7 +13,7 @@ import trio
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from registry.assembly import Parts, assembled
-from registry.client.status import DiskStatus, NodeStatus
+from registry.client.node_status import DiskStatus, NodeStatus
 from registry.errors import NodeUnavailable
 from registry.protocol.network import Clock
 from registry.settings import NodeSettings

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aqua_compat.rpc.server import ServiceLimits
-    from registry.watch.event import WatchEvent
+    from registry.watch.watch_event import WatchEvent
 
 T = TypeVar("T")
 

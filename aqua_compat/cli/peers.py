@@ -11,7 +11,7 @@ from aqua_compat.cli.output import moment, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options
 
 if TYPE_CHECKING:
-    from registry.client.status import NodeStatus
+    from registry.client.node_status import NodeStatus
 
 
 @click.command(short_help="Print the members of the network that a node knows.")

@@ -13,7 +13,7 @@ from aqua_compat.cli.session import CommandSession, json_option, network_options
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
-    from registry.watch.event import WatchEvent
+    from registry.watch.watch_event import WatchEvent
 
 
 @click.command(short_help="Print every change of a resource's services.")

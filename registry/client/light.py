@@ -20,10 +20,10 @@ from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from overlay.settings import OverlaySettings
 from overlay.tasks import background
+from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.relay_failover import RelayFailover
 from registry.client.remote_node import RemoteNode
-from registry.client.renewal import Renewal
 from registry.client.timestamps import TimestampLog
 from registry.errors import InvalidValue, NodeUnavailable, RegistryError
 from registry.protocol.network import Clock

@@ -15,8 +15,8 @@ from overlay.errors import (
     ProtocolNotSupported,
     Unreachable,
 )
+from registry.client.node_status import NodeStatus, StatusSource
 from registry.client.peer_info import MAX_ADDRESSES, PeerInfo
-from registry.client.status import NodeStatus, StatusSource
 from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, NotPermitted
 from registry.model.history import HistoryEvent

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
-from registry.client.status import NodeStatus
 from registry.model.history import HistoryEvent
 from registry.model.values import Key, Record, RecordMetadata
 from registry.protocol.messages import Item, WriteOutcome

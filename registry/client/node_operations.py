@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from registry.client.local_node import LocalNode
+from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
-from registry.client.status import NodeStatus
 from registry.model.history import HistoryEvent
 from registry.model.values import decode_key, decode_metadata, encode
 from registry.protocol.messages import (

@@ -16,9 +16,9 @@ from overlay.identity import Identity
 from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
+from registry.client.node_status import NodeStatus
 from registry.client.node_writer import NodeWriter, Written, optional, refused, until
 from registry.client.results import Created, Done, Found, Resolved
-from registry.client.status import NodeStatus
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError

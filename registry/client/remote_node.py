@@ -38,8 +38,8 @@ from registry.client.node_operations import (
     StatusRequest,
     WriteRequest,
 )
+from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
-from registry.client.status import NodeStatus
 from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, NodeUnavailable
 from registry.model.history import HistoryEvent

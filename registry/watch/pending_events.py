@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from registry.model.values import Record, Slot
-from registry.watch.event import EventKind, Visible, WatchEvent, same_content
 from registry.watch.view import View
+from registry.watch.watch_event import EventKind, Visible, WatchEvent, same_content
 
 
 class PendingEvents:

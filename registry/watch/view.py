@@ -12,7 +12,7 @@ from registry.model.merge import ResourceState, is_spent, merged
 from registry.model.values import Record, Slot
 from registry.protocol.messages import Item
 from registry.settings import RegistrySettings
-from registry.watch.event import Visible, same_content
+from registry.watch.watch_event import Visible, same_content
 
 MAX_KNOWN: Final = 4096  # slots of one resource
 

@@ -9,9 +9,9 @@ import trio
 
 from overlay.tasks import Broadcast
 from registry.model.values import Record
-from registry.watch.event import WatchEvent
 from registry.watch.pending_events import PendingEvents
 from registry.watch.view import View
+from registry.watch.watch_event import WatchEvent
 
 
 class Watch:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import trio
 
 from aqua_compat import AquaClient, connect
-from registry.client.status import NodeStatus
+from registry.client.node_status import NodeStatus
 from registry.errors import RegistryError
 
 _RESOURCES = 20

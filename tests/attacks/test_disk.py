@@ -12,7 +12,7 @@ import structlog
 
 from overlay.identity import Identity
 from registry.assembly import assembled
-from registry.client.status import NodeStatus
+from registry.client.node_status import NodeStatus
 from registry.codes import Code, Kind
 from registry.model.values import State
 from registry.protocol.error_info import ErrorInfo

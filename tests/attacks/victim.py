@@ -26,7 +26,7 @@ from overlay.rpc.protocol import Cancel, Failed, Frame, Hello, Ping, Pong, Refus
 from overlay.settings import CallLimits, OverlaySettings
 from overlay.tasks import background
 from registry.assembly import Parts, assembled
-from registry.client.status import NodeStatus
+from registry.client.node_status import NodeStatus
 from registry.settings import NodeSettings
 from registry.storage import Store, open_store
 from tests.simulation.host import Stream, open_host

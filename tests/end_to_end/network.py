@@ -22,8 +22,8 @@ from aqua_compat.schema.constants import Constants
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from overlay.settings import OverlaySettings
+from registry.client.node_status import NodeStatus
 from registry.client.remote_node import RemoteNode
-from registry.client.status import NodeStatus
 from registry.errors import RegistryError
 from registry.settings import RegistrySettings
 from tests.end_to_end.forked import ForkedProcess, fork_server

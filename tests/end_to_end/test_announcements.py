@@ -21,7 +21,7 @@ from overlay.pubsub.topics import Topics, TopicStatistics
 from overlay.settings import OverlaySettings, TopicLimits
 from overlay.tasks import background
 from registry.client.light import open_light_client
-from registry.watch.event import EventKind
+from registry.watch.watch_event import EventKind
 from tests.end_to_end.network import Network, eventually, observer
 from tests.end_to_end.test_watch import LONGEST, Watcher, watching
 

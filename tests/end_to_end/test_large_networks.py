@@ -25,7 +25,7 @@ from overlay.discovery.keyspace import nearest, resource_position
 from registry.model.values import Record, Slot
 from registry.node import DATABASE
 from registry.storage import open_store
-from registry.watch.event import EventKind, WatchEvent
+from registry.watch.watch_event import EventKind, WatchEvent
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import Network, eventually, ran
 from tests.end_to_end.test_churn import Written, kill, replace

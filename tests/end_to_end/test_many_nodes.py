@@ -17,7 +17,7 @@ from overlay.settings import OverlaySettings
 from overlay.tasks import TaskStatus
 from registry.node import Node, open_node
 from registry.settings import NodeSettings
-from registry.watch.event import EventKind
+from registry.watch.watch_event import EventKind
 from tests.end_to_end.network import POLL, eventually
 
 NODES = 24

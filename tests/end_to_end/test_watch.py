@@ -21,8 +21,8 @@ from overlay.identity import Identity
 from registry.client.light import open_light_client
 from registry.errors import RegistryError
 from registry.model.values import Record, Slot
-from registry.watch.event import EventKind, WatchEvent, same_content
 from registry.watch.watch import Watch
+from registry.watch.watch_event import EventKind, WatchEvent, same_content
 from tests.end_to_end.network import Network, Observer, command, eventually, launched, observer
 
 ISSUERS, CHANGES = 8, 25

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from overlay.identity import Identity
 from registry.assembly import Parts, assembled
+from registry.client.node_status import NodeStatus
 from registry.client.registry import Registry
-from registry.client.status import NodeStatus
 from registry.settings import NodeSettings
 from registry.storage import Store, open_store
 from tests.simulation.simulated_network import SimulatedNetwork, SimulatedPeer

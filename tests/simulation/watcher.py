@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 
 from registry.model.values import Record, Slot
-from registry.watch.event import EventKind, WatchEvent, same_content
 from registry.watch.watch import Watch
+from registry.watch.watch_event import EventKind, WatchEvent, same_content
 from tests.simulation.world import WorldNode
 
 

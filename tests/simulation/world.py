@@ -14,7 +14,7 @@ import trio
 from overlay.identity import Identity
 from overlay.tasks import TaskStatus
 from registry.assembly import Parts, assembled
-from registry.client.status import NodeStatus
+from registry.client.node_status import NodeStatus
 from registry.protocol.network import Clock, Network
 from registry.settings import NodeSettings
 from registry.storage import Store, open_store

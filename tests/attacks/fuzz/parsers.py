@@ -35,7 +35,7 @@ from overlay.rpc import protocol
 from overlay.rpc.framing import MOST_IN_FRAME, FrameDecoder, FrameError, decode_item
 from overlay.settings import CallLimits
 from registry.client.node_operations import OPERATIONS, CallBody, WriteRequest
-from registry.client.status import NodeStatus
+from registry.client.node_status import NodeStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.expiry_horizon import ExpiryHorizon

@@ -11,9 +11,9 @@ from overlay.errors import CallRefused, Unreachable
 from registry.client.node_api import NodeApi
 from registry.client.node_api_server import serve_node_api
 from registry.client.node_operations import OPERATIONS, READ, SERVICE, WRITE, CallBody, ServiceRequest
+from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
 from registry.client.remote_node import RemoteNode
-from registry.client.status import NodeStatus
 from registry.codes import Code
 from registry.errors import HostingRefused, NodeUnavailable, NotPermitted, RegistryRefusal
 from registry.model.history import HistoryEvent

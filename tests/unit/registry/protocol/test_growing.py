@@ -32,8 +32,8 @@ from registry.protocol.messages import (
 )
 from registry.replication.messages import REPLICATE
 from registry.settings import NodeSettings, RegistrySettings
-from registry.watch.event import EventKind
 from registry.watch.messages import ANNOUNCE, SUBSCRIBE, AnnounceBody, SubscribeBody, SubscriptionRequest
+from registry.watch.watch_event import EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_key, a_key_tombstone, a_record, a_tombstone, identity
 

@@ -16,7 +16,6 @@ from overlay.settings import CallLimits
 from registry.protocol.messages import build, parse
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import NodeSettings, RegistrySettings, WatchSettings
-from registry.watch.event import EventKind
 from registry.watch.messages import (
     MAX_DEPTH,
     MAX_SUBSCRIPTIONS_IN_CALL,
@@ -28,6 +27,7 @@ from registry.watch.messages import (
 )
 from registry.watch.source_machine import RENEW
 from registry.watch.watch import Watch
+from registry.watch.watch_event import EventKind
 from registry.watch.watches import LINGER, Watches, keeps_nothing
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork

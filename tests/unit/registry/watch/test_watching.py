@@ -19,12 +19,12 @@ from registry.model.values import Key, Record, State, Tombstone, as_builtins, en
 from registry.protocol.messages import Item
 from registry.settings import NodeSettings, RegistrySettings
 from registry.watch.announcement import announced, announcement_of
-from registry.watch.event import EventKind, WatchEvent
 from registry.watch.messages import SUBSCRIBE
 from registry.watch.pending_events import PendingEvents
 from registry.watch.source_machine import RENEW
 from registry.watch.validator import SLOT_BURST, AnnouncementValidator
 from registry.watch.view import View
+from registry.watch.watch_event import EventKind, WatchEvent
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
 from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_key_tombstone, a_record, a_tombstone, identity
