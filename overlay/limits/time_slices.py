@@ -11,7 +11,6 @@ What serves a call takes slices of its caller's by `turn`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -48,12 +47,12 @@ class TimeSlices:
                 if (until := self._rest.get(source, 0.0)) > trio.current_time():
                     await trio.sleep_until(until)
                 async with _lock_of_loop():
-                    began = time.perf_counter()
+                    began = trio.current_time()
                     if cost is not None:
                         self._have_rest(source, cost)
                     yield
                     if cost is None:
-                        self._have_rest(source, time.perf_counter() - began)
+                        self._have_rest(source, trio.current_time() - began)
         finally:
             lock, waiting = self._locks[source]
             if waiting > 1:
