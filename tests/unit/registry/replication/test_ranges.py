@@ -82,6 +82,11 @@ def kept_ranges(
     return finished(under_test.kept_ranges(view, own, peer_id, size, reach, crowding, deepest=deepest))[0]
 
 
+def is_alike(position: int, view: dict[str, int]) -> bool:
+    """Whether a position shares so many bits with one of these that exact cutting would take long."""
+    return any((position ^ other).bit_length() <= BITS - MOST_ALIKE for other in view.values())
+
+
 def members(randomness: random.Random, count: int, first: int = 0) -> dict[str, int]:
     """Random positions, half of them in a few clusters, but none so near to another that exact cutting takes long."""
     clusters = [randomness.getrandbits(BITS) for _ in range(3)]
@@ -90,7 +95,7 @@ def members(randomness: random.Random, count: int, first: int = 0) -> dict[str, 
         position = randomness.getrandbits(BITS)
         if len(view) % 2:
             position = randomness.choice(clusters) ^ position >> randomness.randrange(12)
-        if all((position ^ other).bit_length() > BITS - MOST_ALIKE for other in view.values()):
+        if not is_alike(position, view):
             view[f"m{first + len(view)}"] = position
     return view
 
@@ -106,11 +111,22 @@ def nearest_to(key: int, view: dict[str, int], size: int) -> set[str]:
 
 
 def eclipsed(randomness: random.Random, honest: int, ground: int) -> tuple[dict[str, int], int]:
-    """Members at random positions, and some nearer to a target than all those are; with the target."""
-    view = {f"m{number}": randomness.getrandbits(BITS) for number in range(honest)}
-    target = randomness.getrandbits(BITS)
-    free = min(position ^ target for position in view.values())
-    return view | {f"g{number}": target ^ randomness.randrange(1, free) for number in range(ground)}, target
+    """Members at random positions, and some nearer to a target than all those are; with the target. None is so near to
+    another that exact cutting takes long."""
+    view: dict[str, int] = {}
+    while len(view) < honest:
+        position = randomness.getrandbits(BITS)
+        if not is_alike(position, view):
+            view[f"m{len(view)}"] = position
+    free = 0
+    while free.bit_length() < BITS - MOST_ALIKE // 2:
+        target = randomness.getrandbits(BITS)
+        free = min(position ^ target for position in view.values())
+    while len(view) < honest + ground:
+        position = target ^ randomness.randrange(1, free)
+        if not is_alike(position, view):
+            view[f"g{len(view) - honest}"] = position
+    return view, target
 
 
 def keepers_of(key: int, view: dict[str, int], size: int, crowding: Crowding) -> set[str]:
