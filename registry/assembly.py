@@ -99,6 +99,8 @@ async def assembled(
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
     recovery = Recovery(network, rules.neighbourhood_size, rules.responsibility_margin)
     ingest = Ingest(network, store, current, sender_limits, weights, clock, recovery.note)
+    store.collect_while(lambda: ingest.clock_guard.is_trusted)
+    time = ingest.clock_guard.time  # to judge by what others tell; what this node takes and signs its own clock judges
     is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts()))
     catch_up = CatchUp(is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
@@ -120,7 +122,7 @@ async def assembled(
     pass_on = PassOn(network, store, send_queue, rules.neighbourhood_size, randomness)
     recent_writes = RecentWrites()
     writer = Writer(network, replica, send_queue, recent_writes, randomness)
-    reader = Reader(network, replica, ReadRepair(network, send_queue), recent_writes, clock)
+    reader = Reader(network, replica, ReadRepair(network, send_queue), recent_writes, time)
     host = Countersigner(network, identity, store, ingest, rules, clock)
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
@@ -156,7 +158,7 @@ async def assembled(
         bound_read(reader.read),
         replica.own,
         rules,
-        clock,
+        time,
         [replica.take_announced],
         note_news=note_news,
         randomness=randomness,
@@ -166,7 +168,7 @@ async def assembled(
         store.on_commit(note_commit)
     store.on_damage(recovery.note_lost)
     store.on_room(recovery.room_again)
-    registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
+    registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, time)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)

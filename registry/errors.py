@@ -124,6 +124,24 @@ class ValuesLimitExceeded(RegistryRefusal):
         super().__init__(f"Values limit for key_d {key_id} is exceeded")  # sic: the original's text
 
 
+class ClockOff(RegistryRefusal):
+    """Ours: this machine's clock is wrong, as enough peers say. `difference`: as in "40 s ahead of 3 peers'"."""
+
+    code = Code.CLOCK
+
+    def __init__(self, difference: str) -> None:
+        super().__init__(f"this machine's clock is {difference}; set it")
+
+
+class NotCollecting(RegistryRefusal):
+    """Ours: nothing is deleted for its age by a clock that is wrong, or that no peer was asked about."""
+
+    code = Code.CLOCK
+
+    def __init__(self) -> None:
+        super().__init__("this machine's clock isn't right, or wasn't compared with peers' yet: nothing is collected")
+
+
 class QuotaExceeded(RegistryRefusal):
     """Ours: what strangers may make a node keep is bounded; what it acknowledged before stays."""
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.output import moment, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options
+from overlay.clock.comparison import Standing
 
 if TYPE_CHECKING:
     from registry.client.status import NodeStatus
+
+
+_WRONG: Final = {
+    Standing.OFF: ": set it; this node signs nothing new, and its answers don't count",
+    Standing.SUSPECT: ": too few to tell whose is right",
+}
+"""What follows from a clock's difference."""
 
 
 @click.command(short_help="Print the members of the network that a node knows.")
@@ -37,6 +45,8 @@ def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> No
         return
     click.echo(f"node     {status.peer_id} ({'ready' if status.ready else 'not connected'})")
     click.echo(f"stored   {status.keys} resources, {status.records} records, {status.tombstones} tombstones")
+    if status.clock is not None and status.clock.standing in _WRONG:
+        click.echo(f"clock    {status.clock}{_WRONG[status.clock.standing]}")
     if status.disk is not None:
         full = ", full: nothing new of strangers is stored" if status.disk.is_full else ""
         rotten = f", {status.disk.damaged} damaged rows dropped: check the disk" if status.disk.damaged else ""

@@ -78,6 +78,10 @@ class Registry:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         deadline = trio.current_time() + timeout
         written = Written(Done(False, (NOT_CREATED,)))
+        try:
+            await self._host.clock_guard.wait()
+        except RegistryError as error:
+            return Created(None, (str(error), NOT_CREATED))
         timestamp = int(self._clock())
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
@@ -108,6 +112,7 @@ class Registry:
         promised this). Creating it again begins anew."""
         deadline = trio.current_time() + timeout
         try:
+            await self._host.clock_guard.wait()
             outcome = await self._read(resource_id, 1, timeout)
             key = outcome.resource.key
             if key is None:
@@ -277,6 +282,7 @@ class Registry:
         Another peer signs by its policy, at its own time, and keeps the record.
         """
         if metadata.peer_id == self.identity.peer_id:
+            await self._host.clock_guard.wait()
             digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, timestamp_created)
             return self.identity.sign(digest)
         key = (await self._read(metadata.key_id, 1, timeout)).resource.key

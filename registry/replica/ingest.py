@@ -22,6 +22,7 @@ from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
 from registry.replica import rules
 from registry.replica.behind import is_passing
+from registry.replica.clock_guard import ClockGuard
 from registry.replica.sender_limits import SenderLimits
 from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings
@@ -49,6 +50,7 @@ class Ingest:
         self._weights = weights
         self._clock = clock
         self._note_refusal = note_refusal
+        self.clock_guard = ClockGuard(network, clock)
 
     @property
     def settings(self) -> RegistrySettings:
@@ -96,7 +98,7 @@ class Ingest:
 
         if not all(errors):
             try:
-                errors = await self._store.write(decide)
+                errors = [self.clock_guard.softened(error) for error in await self._store.write(decide)]
             except StorageError as error:
                 self._note_refusals(items, [ErrorInfo.of(error)] * len(items))
                 raise
@@ -178,7 +180,7 @@ class Ingest:
                 check_field_limits(item.state, self.settings)
                 check_state(item.state, now, self.settings)
         except RegistryError as error:
-            return ErrorInfo.of(error)
+            return self.clock_guard.softened(ErrorInfo.of(error))
         return None
 
     def _store_one(

@@ -75,11 +75,13 @@ class Transaction:
     `dropped_as_damaged` what was deleted for it.
 
     `changes` collects, per key id, what this write changed; `events` why. `source` tells where the write came from.
-    `space`: how full the database is, which outlives the transaction, also one that refuses.
+    `space`: how full the database is, which outlives the transaction, also one that refuses. `may_collect`: whether
+    what is old may be deleted for that.
     """
 
-    def __init__(self, connection: sqlite3.Connection, space: Space | None = None) -> None:
+    def __init__(self, connection: sqlite3.Connection, space: Space | None = None, *, may_collect: bool = True) -> None:
         self._connection = connection
+        self.may_collect = may_collect
         self.space = space or Space()
         self.changes: defaultdict[str, Change] = defaultdict(Change)
         self.events: list[HistoryEvent] = []
