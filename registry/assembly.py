@@ -20,6 +20,7 @@ from registry.client.local_node import LocalNode
 from registry.client.node_api_server import serve_node_api
 from registry.client.registry import Registry
 from registry.client.renewal import Renewal
+from registry.client.resigning import Resigning
 from registry.client.status import StatusSource
 from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
@@ -50,7 +51,7 @@ from registry.service.invocation import Invocation
 from registry.settings import CurrentSettings, NodeSettings
 from registry.storage import Store
 from registry.upkeep.schedule import ScheduleStatus
-from registry.upkeep.schedules import Schedules
+from registry.upkeep.schedules import RENEW, Schedules
 from registry.watch.subscriptions import Subscriptions
 from registry.watch.watches import Watches, bound_read
 
@@ -171,11 +172,12 @@ async def assembled(
     registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, time)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
+    resigning = Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock)
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
         writing, reading = (send_queue, replica, writer, pass_on), (subscriptions, watches)
-        for part in (*writing, replication, recovery, upkeep, *reading, rumors):
+        for part in (*writing, replication, recovery, upkeep, resigning, *reading, rumors):
             await nursery.start(part.run)
         yield Parts(
             registry,

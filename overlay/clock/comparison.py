@@ -33,7 +33,7 @@ class Standing(Enum):
     """What is known of this machine's clock."""
 
     UNCHECKED = "unchecked"
-    """Nobody was asked yet."""
+    """Nobody has answered yet who should."""
     UNKNOWN = "unknown"
     """Too few have an opinion, and they don't say otherwise."""
     SUSPECT = "suspect"
@@ -123,5 +123,7 @@ class ClockComparison:
             if could_tell or not jumped:
                 return  # rule 6
             self._decided = Counted(0.0, 0.0, 0)
+        if could_tell and not found.count and self._few.standing is Standing.UNCHECKED:
+            return  # nothing came of asking
         is_suspect = abs(found.ahead) > LIMIT + found.uncertainty
         self._few = ClockVerdict(Standing.SUSPECT if is_suspect else Standing.UNKNOWN, found.ahead, found.count)

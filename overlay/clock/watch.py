@@ -18,7 +18,7 @@ import trio
 
 from overlay.clock.comparison import ENOUGH, ClockComparison, ClockVerdict, Opinion, Standing
 from overlay.discovery.address_group import address_group
-from overlay.errors import CallFailed
+from overlay.errors import CallFailed, NoSuchMethod
 from overlay.tasks import Broadcast, Wakeup
 
 METHOD: Final = "overlay/time"
@@ -129,6 +129,9 @@ class ClockWatch:
             try:
                 told = await self._peers.call(peer_id, METHOD, None, timeout=ASK_TIMEOUT)
                 theirs = msgspec.convert(told, int, strict=True) / 1000
+            except NoSuchMethod:
+                peers.remove((peer_id, group))  # of a version that doesn't tell
+                return
             except (CallFailed, msgspec.ValidationError, OverflowError) as error:
                 _log.debug("a peer doesn't tell its time", peer=peer_id, error=str(error))
                 return
@@ -138,7 +141,7 @@ class ClockWatch:
 
         before = self._clock() - trio.current_time()
         async with trio.open_nursery() as nursery:
-            for peer_id, group in peers:
+            for peer_id, group in tuple(peers):
                 nursery.start_soon(ask, peer_id, group)
         wall, monotonic = self._clock(), trio.current_time()
         groups = len({group for _, group in peers})

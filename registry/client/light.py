@@ -24,6 +24,7 @@ from registry.client.registry import Registry
 from registry.client.relay_failover import RelayFailover
 from registry.client.remote_node import RemoteNode
 from registry.client.renewal import Renewal
+from registry.client.resigning import Resigning
 from registry.client.timestamps import TimestampLog
 from registry.errors import InvalidValue, NodeUnavailable, RegistryError
 from registry.protocol.network import Clock
@@ -119,7 +120,10 @@ async def open_light_client(
         )
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
-        nursery.start_soon(_renewal(identity, node_api, countersigner, registry, store, rules, clock).run)
+        renewal = _renewal(identity, node_api, countersigner, registry, store, rules, clock)
+        nursery.start_soon(renewal.run)
+        resigning = Resigning(peer, identity, node_api, registry, store, renewal.run_now, rules, clock)
+        await nursery.start(resigning.run)
         relay = RelayFailover(peer, node_api, registry, store, rules, clock)
         nursery.start_soon(relay.run)
         yield LightClient(peer, registry, relay)

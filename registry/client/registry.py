@@ -293,6 +293,10 @@ class Registry:
             raise HostingRefused(f"{metadata.peer_id} signs at its own time, which is {record.timestamp_created}")
         return record.signature
 
+    def forget_key(self, resource_id: str) -> None:
+        """The key of a resource was signed anew."""
+        self._keys.forget(resource_id)
+
     async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
         return await self._node_api.read(resource_id, ack=ack, timeout=timeout)
 
