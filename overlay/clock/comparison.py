@@ -63,6 +63,11 @@ class ClockVerdict(msgspec.Struct, frozen=True):
         """Whether enough peers say that this machine's clock is wrong."""
         return self.standing is Standing.OFF
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether too few say so to tell who is wrong."""
+        return self.standing is Standing.SUSPECT
+
     def __str__(self) -> str:
         """As in "172,800 s ahead of 5 peers'"."""
         how = f"{abs(self.ahead):,.0f} s {'ahead of' if self.ahead > 0 else 'behind'}"
