@@ -129,17 +129,8 @@ class ClockOff(RegistryRefusal):
 
     code = Code.CLOCK
 
-    def __init__(self, difference: str) -> None:
-        super().__init__(f"this machine's clock is {difference}; set it")
-
-
-class NotCollecting(RegistryRefusal):
-    """Ours: nothing is deleted for its age by a clock that is wrong, or that no peer was asked about."""
-
-    code = Code.CLOCK
-
-    def __init__(self) -> None:
-        super().__init__("this machine's clock isn't right, or wasn't compared with peers' yet: nothing is collected")
+    def __init__(self, difference: str, remedy: str = "set it") -> None:
+        super().__init__(f"this machine's clock is {difference}; {remedy}")
 
 
 class QuotaExceeded(RegistryRefusal):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from registry.errors import NotCollecting
+from registry.errors import ClockOff
 from registry.model import history
 from registry.model.service_results import ClearExpiredResult
 from registry.settings import RegistrySettings
@@ -53,9 +53,9 @@ def clear_expired(
 
 
 def clear_by_hand(transaction: Transaction, now: int, settings: RegistrySettings) -> ClearExpiredResult:
-    """`clear_expired`, for whoever wants to know whether it may be done now. Raises NotCollecting."""
+    """`clear_expired`, for whoever wants to know whether it may be done now. Raises ClockOff."""
     if not transaction.may_collect:
-        raise NotCollecting
+        raise ClockOff("wrong, or wasn't compared with peers' yet", "nothing is collected")
     return clear_expired(transaction, now, settings)
 
 

@@ -80,7 +80,7 @@ class Recovery:
         self._changed.set()
 
     async def _pull_everything(self) -> None:
-        """Asks the nearest neighbours, who keep most of what this node keeps; one that compares is enough."""
+        """Asks the nearest neighbours, who keep most of what this node keeps, in turn; one that compares is enough."""
         began, neighbours = trio.current_time(), self._network.neighbours()
         is_compared = not neighbours and not self._network.is_isolated()  # nobody else has any of it
         for peer_id in nearest(peer_position(self._network.peer_id), neighbours, ASKED):
