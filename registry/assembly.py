@@ -169,7 +169,7 @@ async def assembled(
         store.on_commit(note_commit)
     store.on_damage(recovery.note_lost)
     store.on_room(recovery.room_again)
-    registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, time)
+    registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     resigning = Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock)

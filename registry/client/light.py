@@ -115,9 +115,7 @@ async def open_light_client(
             return [node_api.peer_id, *(info.peer_id for info in infos)]  # perhaps another node by now
 
         watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, time_of_peers, wanted=1)
-        registry = Registry(
-            identity, node_api, countersigner, TimestampLog(store, ingest), watches, rules, time_of_peers
-        )
+        registry = Registry(identity, node_api, countersigner, TimestampLog(store, ingest), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
         renewal = _renewal(identity, node_api, countersigner, registry, store, rules, clock)

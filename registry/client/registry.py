@@ -237,14 +237,14 @@ class Registry:
         With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
         """
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
-            return Resolved(tuple(known.records(int(self._clock()), self._settings)), ())
+            return Resolved(tuple(known.records(int(self._host.clock_guard.time()), self._settings)), ())
         try:
             outcome = await self._read(resource_id, ack, timeout)
         except RegistryError as error:
             return Resolved(None, (str(error), TIMEOUT))
         if outcome.answered < max(ack, 1):
             return Resolved(None, (*texts(outcome.errors), TIMEOUT))
-        records = outcome.resource.records(int(self._clock()), self._settings)
+        records = outcome.resource.records(int(self._host.clock_guard.time()), self._settings)
         return Resolved(tuple(records), texts(outcome.errors))
 
     def watch(self, resource_id: str) -> Watch:

@@ -18,7 +18,7 @@ _EXPIRED: Final = frozenset((Code.KEY_EXPIRED, Code.RECORD_EXPIRED, Code.TOMBSTO
 
 
 class ClockGuard:
-    """Asked before anything that only a right clock may decide."""
+    """Asked before anything that only a right clock may decide, in Trio's thread."""
 
     def __init__(self, network: Network, clock: Clock) -> None:
         self._network = network

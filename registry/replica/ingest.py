@@ -161,14 +161,14 @@ class Ingest:
 
     def fault_of(self, item: Item) -> ErrorInfo | None:
         """Why no replica would take this write, be it responsible or not; None when it verifies."""
-        return self._fault(item, int(self._clock()))
+        return self.clock_guard.softened(self._fault(item, int(self._clock())))
 
     def _refusal(self, item: Item, source: str, now: int, *, verified: bool) -> ErrorInfo | None:
         # What this node itself learns, such as the end of what it hosts, it keeps.
         brought_by_itself = source == self._network.peer_id
         if not (brought_by_itself or self.has_part_in(item) or self.is_responsible(item.key_id)):
             return ErrorInfo.of(NotResponsible(item.key_id))
-        return None if verified else self._fault(item, now)
+        return None if verified else self.clock_guard.softened(self._fault(item, now))
 
     def _fault(self, item: Item, now: int) -> ErrorInfo | None:
         try:
@@ -180,7 +180,7 @@ class Ingest:
                 check_field_limits(item.state, self.settings)
                 check_state(item.state, now, self.settings)
         except RegistryError as error:
-            return self.clock_guard.softened(ErrorInfo.of(error))
+            return ErrorInfo.of(error)
         return None
 
     def _store_one(
