@@ -8,7 +8,7 @@ open_peer ── host           py-libp2p: listening, connections, streams, goss
              ├─ bootstrap     joining the network, and rejoining it
              ├─ departures    newcomers and lost members: routing table, addresses, more dials before one is given up
              ├─ peer_records  publishing where this peer can be reached
-             └─ compared_clock comparing this machine's clock with others'
+             └─ compared_clock  comparing this machine's clock with others'
 """
 
 from __future__ import annotations

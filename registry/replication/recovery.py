@@ -26,6 +26,7 @@ from registry.replication.messages import PULL, PullBody
 ASKED: Final = 3  # replicas at most, each time
 KEYS_AT_ONCE: Final = 256  # whose keepers are looked up
 PULL_TIMEOUT: Final = 30.0  # seconds for a whole comparison
+OTHERS: Final = 3.0  # seconds that the other neighbours have to compare everything, once one has
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -80,18 +81,35 @@ class Recovery:
         self._changed.set()
 
     async def _pull_everything(self) -> None:
-        """Asks the nearest neighbours, who keep most of what this node keeps, in turn; one that compares is enough."""
+        """Asks the nearest neighbours, who keep most of what this node keeps; one that compares is enough, but the
+        others have a moment, too."""
         began, neighbours = trio.current_time(), self._network.neighbours()
-        is_compared = not neighbours and not self._network.is_isolated()  # nobody else has any of it
-        for peer_id in nearest(peer_position(self._network.peer_id), neighbours, ASKED):
+        asked = nearest(peer_position(self._network.peer_id), neighbours, ASKED)
+        if not asked and not self._network.is_isolated():
+            self.behind.compared_everything(began)  # nobody else has any of it
+        compared = trio.Event()
+
+        async def ask(peer_id: str) -> None:
             try:
                 await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
             except CallFailed as error:
                 _log.debug("a neighbour doesn't compare now", peer=peer_id, error=str(error))
             else:
-                is_compared = True
                 _log.info("compared everything after the clock was wrong", peer=peer_id)
-        if is_compared:
+                compared.set()
+
+        async def ask_all(done: trio.CancelScope) -> None:
+            async with trio.open_nursery() as nursery:
+                for peer_id in asked:
+                    nursery.start_soon(ask, peer_id)
+            done.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_all, nursery.cancel_scope)
+            await compared.wait()
+            await trio.sleep(OTHERS)
+            nursery.cancel_scope.cancel()
+        if compared.is_set():
             self.behind.compared_everything(began)
 
     async def _pull(self, key_ids: set[str]) -> None:
