@@ -7,7 +7,8 @@ open_peer ── host           py-libp2p: listening, connections, streams, goss
              ├─ lookup        knowing all members around our own position
              ├─ bootstrap     joining the network, and rejoining it
              ├─ departures    newcomers and lost members: routing table, addresses, more dials before one is given up
-             └─ peer_records  publishing where this peer can be reached
+             ├─ peer_records  publishing where this peer can be reached
+             └─ compared_clock  comparing this machine's clock with others'
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 import structlog
 import trio
 
+from overlay.clock.watch import ClockWatch
 from overlay.discovery.address_book import PeerAddresses, parse_peer_address
 from overlay.discovery.address_search import AddressSearch
 from overlay.discovery.bootstrap import Bootstrap, validate_bootstrap
@@ -161,6 +163,7 @@ class OverlayPeer:
             is_neighbour=self._lookup.is_neighbour,
             when_changed=self._note_change,
         )
+        self._compared_clock = ClockWatch(self, clock, randomness or random.Random())  # noqa: S311 - whom to ask
         if not self._joins_through_others:
             self._joined.set()
 
@@ -286,6 +289,10 @@ class OverlayPeer:
         """The linked members around our own position, all of whom this peer knows."""
         return self._lookup.neighbours()
 
+    def chosen_members(self) -> list[str]:
+        """The linked members that this peer needs, not those that just dialled it."""
+        return [peer_id for peer_id in self.members() if self._keeps(peer_id)]
+
     def nodes(self) -> list[str]:
         """The nodes that a light client acts through, the one linked to first at the beginning; none for a member."""
         return [] if self._settings.member else self.members()[:_NODES]
@@ -327,6 +334,11 @@ class OverlayPeer:
     def loop_lag(self) -> LoopLag:
         """How late the loop is, as `statistics` tells; to be measured while the peer runs."""
         return self._loop_lag
+
+    @property
+    def compared_clock(self) -> ClockWatch:
+        """How this machine's clock compares with those of the chosen members."""
+        return self._compared_clock
 
     @property
     def topics(self) -> Topics:
@@ -408,6 +420,7 @@ class OverlayPeer:
             nursery.start_soon(self._bootstrap.run)
             nursery.start_soon(self._departures.run)
             nursery.start_soon(self._peer_records.run)
+            nursery.start_soon(self._compared_clock.run)
             task_status.started()
 
     def _keeps(self, peer_id: str) -> bool:
@@ -422,6 +435,7 @@ class OverlayPeer:
         self._bootstrap.note_change()
         if member:
             self._peer_records.note_change()
+            self._compared_clock.note_change()
             for callback in self._membership_callbacks:
                 callback()
 
@@ -431,15 +445,18 @@ class OverlayPeer:
 
 
 @asynccontextmanager
-async def open_peer(identity: Identity, settings: OverlaySettings) -> AsyncIterator[OverlayPeer]:
+async def open_peer(
+    identity: Identity, settings: OverlaySettings, *, clock: Callable[[], float] = time.time
+) -> AsyncIterator[OverlayPeer]:
     """A peer that listens, joins and serves until the block ends; then its sockets and tasks are gone within seconds.
 
-    Raises `AddressError` for settings with a bad address and `OverlayError` when it can't listen.
+    `clock`: seconds since 1970. Raises `AddressError` for settings with a bad address and `OverlayError` when it can't
+    listen.
     """
     validate_bootstrap(settings.bootstrap)
     async with open_host(identity, settings) as host, background() as nursery:
         routing = KadRouting(host, settings, serve=settings.member)
-        peer = OverlayPeer(host, routing, identity, settings)
+        peer = OverlayPeer(host, routing, identity, settings, clock=clock)
         with peer.loop_lag.measured():
             await nursery.start(peer.run)
             yield peer

@@ -21,6 +21,7 @@ from registry.client.node_api_server import serve_node_api
 from registry.client.node_status import StatusSource
 from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
+from registry.client.resigning import Resigning
 from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
@@ -51,7 +52,7 @@ from registry.service.invocation import Invocation
 from registry.settings import CurrentSettings, NodeSettings
 from registry.storage import Store
 from registry.upkeep.schedule import ScheduleStatus
-from registry.upkeep.schedules import Schedules
+from registry.upkeep.schedules import RENEW, Schedules
 from registry.watch.subscriptions import Subscriptions
 from registry.watch.watches import Watches, bound_read
 
@@ -100,6 +101,8 @@ async def assembled(
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
     recovery = Recovery(network, rules.neighbourhood_size, rules.responsibility_margin)
     ingest = Ingest(network, store, current, sender_limits, weights, clock, recovery.note)
+    store.collect_while(lambda: ingest.clock_guard.is_trusted)
+    time = ingest.clock_guard.time  # to judge by what others tell; what this node takes and signs its own clock judges
     is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts()))
     catch_up = CatchUp(is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
@@ -121,7 +124,7 @@ async def assembled(
     pass_on = PassOn(network, store, send_queue, rules.neighbourhood_size, randomness)
     recent_writes, doubts = RecentWrites(), Doubts()
     writer = Writer(network, replica, send_queue, recent_writes, doubts, randomness)
-    reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, clock)
+    reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, time)
     host = Countersigner(network, identity, store, ingest, rules, clock)
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
@@ -157,7 +160,7 @@ async def assembled(
         bound_read(reader.read),
         replica.own,
         rules,
-        clock,
+        time,
         [replica.take_announced],
         note_news=note_news,
         randomness=randomness,
@@ -170,11 +173,12 @@ async def assembled(
     registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
+    resigning = Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock)
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
         writing, reading = (send_queue, replica, writer, pass_on), (subscriptions, watches)
-        for part in (*writing, replication, recovery, upkeep, *reading, rumors):
+        for part in (*writing, replication, recovery, upkeep, resigning, *reading, rumors):
             await nursery.start(part.run)
         yield Parts(
             registry,

@@ -124,6 +124,15 @@ class ValuesLimitExceeded(RegistryRefusal):
         super().__init__(f"Values limit for key_d {key_id} is exceeded")  # sic: the original's text
 
 
+class ClockOff(RegistryRefusal):
+    """Ours: this machine's clock is wrong, as enough peers say. `difference`: as in "40 s ahead of 3 peers'"."""
+
+    code = Code.CLOCK
+
+    def __init__(self, difference: str, remedy: str = "set it") -> None:
+        super().__init__(f"this machine's clock is {difference}; {remedy}")
+
+
 class QuotaExceeded(RegistryRefusal):
     """Ours: what strangers may make a node keep is bounded; what it acknowledged before stays."""
 

@@ -55,7 +55,7 @@ class Node:
             uptime=round(trio.current_time() - self._started, 3),
             ready=self.peer.ready,
             overlay=self.peer.statistics(),
-            caught_up=self.parts.replica.catch_up.is_caught_up,
+            caught_up=self.parts.replica.is_caught_up,
             lacking=self.parts.replica.behind.causes(),
             replication=self.parts.replication.status(),
             schedules=self.upkeep.status(),
@@ -72,6 +72,7 @@ class Node:
                 self.store.damaged,
             ),
             particles=self._particles() if self._particles is not None else None,
+            clock=self.peer.compared_clock.verdict(),
         )
 
 
@@ -92,7 +93,7 @@ async def open_node(
     with claimed(data_dir):
         async with (
             open_store(data_dir / DATABASE, refill=settings.refill_damaged) as store,
-            open_peer(identity, settings.overlay) as peer,
+            open_peer(identity, settings.overlay, clock=clock) as peer,
         ):
             node: Node | None = None
 

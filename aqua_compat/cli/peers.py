@@ -37,14 +37,7 @@ def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> No
         return
     click.echo(f"node     {status.peer_id} ({'ready' if status.ready else 'not connected'})")
     click.echo(f"stored   {status.keys} resources, {status.records} records, {status.tombstones} tombstones")
-    if status.disk is not None:
-        full = ", full: nothing new of strangers is stored" if status.disk.is_full else ""
-        rotten = f", {status.disk.damaged} damaged rows dropped: check the disk" if status.disk.damaged else ""
-        click.echo(f"disk     {status.disk.used} of {status.disk.budget} bytes{full}{rotten}")
-    if status.lacking:
-        causes = ", ".join(f"{count} ({one_line(cause)})" for cause, count in status.lacking.items())
-        click.echo(f"lacking  resources of which others may have more: {causes}")
-    for line in _upkeep(status):
+    for line in (*_health(status), *_upkeep(status)):
         click.echo(line)
     if status.particles is not None:
         counts = ", ".join(f"{one_line(name)} {value:g}" for name, value in status.particles.items())
@@ -53,6 +46,23 @@ def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> No
         click.echo(f"address  {one_line(address)}")
     for peer_id in status.members:
         click.echo(f"member   {one_line(peer_id)}")
+
+
+def _health(status: NodeStatus) -> list[str]:
+    """What may be wrong with its machine, in lines."""
+    lines: list[str] = []
+    if status.clock is not None and status.clock.is_off:
+        lines.append(f"clock    {status.clock}: set it; this node signs nothing new, and its answers don't count")
+    if status.clock is not None and status.clock.is_suspect:
+        lines.append(f"clock    {status.clock}, too few to tell whose is right")
+    if status.disk is not None:
+        full = ", full: nothing new of strangers is stored" if status.disk.is_full else ""
+        rotten = f", {status.disk.damaged} damaged rows dropped: check the disk" if status.disk.damaged else ""
+        lines.append(f"disk     {status.disk.used} of {status.disk.budget} bytes{full}{rotten}")
+    if status.lacking:
+        causes = ", ".join(f"{count} ({one_line(cause)})" for cause, count in status.lacking.items())
+        lines.append(f"lacking  resources of which others may have more: {causes}")
+    return lines
 
 
 def _upkeep(status: NodeStatus) -> list[str]:

@@ -99,6 +99,7 @@ class Issuer:
         self, slot: Slot, outcome: ReadOutcome, key: Key, sign: Callable[[int], State]
     ) -> tuple[State, ErrorInfo | None]:
         """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't."""
+        await self._host.clock_guard.wait()
         item, error = await self._issued.issue(
             slot,
             *self._last_seen(slot, outcome),
@@ -110,7 +111,8 @@ class Issuer:
         return item.state, error
 
     async def reserve(self, slot: Slot, outcome: ReadOutcome) -> int:
-        """The timestamp for the slot's next state, once others would accept it."""
+        """The timestamp for the slot's next state, once others would accept it. Raises RegistryError."""
+        await self._host.clock_guard.wait()
         timestamp = await self._issued.reserve(slot, *self._last_seen(slot, outcome))
         await self.wait_until_accepted(timestamp)
         return timestamp
@@ -147,10 +149,11 @@ class Issuer:
             _log.warning("a record couldn't be ended on this peer", key_id=slot.key_id, error=str(error))
 
     async def wait_until_accepted(self, timestamp: int) -> None:
-        """Waits until other peers accept what is signed at this time (seconds)."""
+        """Waits until other peers accept what is signed at this time (seconds). Raises ClockOff."""
         lead = timestamp - self._clock() - self._settings.clock_skew / 2
         if lead > 0:  # others wouldn't accept it yet
             await trio.sleep(lead)
+            self._host.clock_guard.check()
 
     def now(self) -> int:
         """Whole seconds of the wall clock."""

@@ -24,11 +24,13 @@ from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.relay_failover import RelayFailover
 from registry.client.remote_node import RemoteNode
+from registry.client.resigning import Resigning
 from registry.client.timestamps import TimestampLog
 from registry.errors import InvalidValue, NodeUnavailable, RegistryError
 from registry.protocol.network import Clock
 from registry.replica.behind import Behind
 from registry.replica.catch_up import CatchUp
+from registry.replica.clock_guard import ClockGuard
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest
 from registry.replica.replica import Replica
@@ -84,8 +86,9 @@ async def open_light_client(
             path = stack.enter_context(claimed(data_dir)) / DATABASE
         store = await stack.enter_async_context(open_store(path, inline=data_dir is None))
         try:
-            peer = await stack.enter_async_context(open_peer(identity, overlay))
-            node_api = RemoteNode(peer, addresses, rules, clock)
+            peer = await stack.enter_async_context(open_peer(identity, overlay, clock=clock))
+            time_of_peers = ClockGuard(peer, clock).time  # to judge by what the node tells
+            node_api = RemoteNode(peer, addresses, rules, time_of_peers)
         except AddressError as error:
             raise InvalidValue(str(error)) from error
         except OverlayError as error:
@@ -111,11 +114,14 @@ async def open_light_client(
                 peer.add_addresses(info.peer_id, list(info.addresses), teller=node_api.peer_id)
             return [node_api.peer_id, *(info.peer_id for info in infos)]  # perhaps another node by now
 
-        watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, clock, wanted=1)
+        watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, time_of_peers, wanted=1)
         registry = Registry(identity, node_api, countersigner, TimestampLog(store, ingest), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
-        nursery.start_soon(_renewal(identity, node_api, countersigner, registry, store, rules, clock).run)
+        renewal = _renewal(identity, node_api, countersigner, registry, store, rules, clock)
+        nursery.start_soon(renewal.run)
+        resigning = Resigning(peer, identity, node_api, registry, store, renewal.run_now, rules, clock)
+        await nursery.start(resigning.run)
         relay = RelayFailover(peer, node_api, registry, store, rules, clock)
         nursery.start_soon(relay.run)
         yield LightClient(peer, registry, relay)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from overlay.clock.comparison import ClockVerdict
 from overlay.peer import OverlayStatistics
 from overlay.pubsub.topics import TopicStatistics
 from registry.replication import ReplicationStatus
@@ -53,6 +54,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     disk: DiskStatus | None = None
     particles: dict[str, float] | None = None
     """What the node has done and refused for Aqua's clients, by names; None on a node that doesn't serve them."""
+    clock: ClockVerdict | None = None
+    """How the node's clock compares with those of peers; while it is off, the node signs nothing new."""
 
 
 StatusSource = Callable[[], Awaitable[NodeStatus]]

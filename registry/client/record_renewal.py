@@ -71,7 +71,8 @@ class Renewal:
         return str(await self.run())
 
     async def run(self) -> Renewed:
-        """Renews what is due. Raises StorageError."""
+        """Renews what is due. Raises ClockOff, StorageError."""
+        await self._countersigner.clock_guard.wait()
         done = Renewed()
         me = self._identity.peer_id
         due = int(self._clock()) - self._due_age
@@ -133,6 +134,7 @@ class Renewal:
         return max(int(self._clock()), timestamp + 1)
 
     async def _write(self, item: Item, done: Renewed) -> bool:
+        self._countersigner.clock_guard.check()
         await self._countersigner.keep(item)
         outcome = await self._node_api.write(item, factor=1, timeout=DEFAULT_TIMEOUT)
         if outcome.stored:

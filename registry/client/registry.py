@@ -78,6 +78,10 @@ class Registry:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         deadline = trio.current_time() + timeout
         written = Written(Done(False, (NOT_CREATED,)))
+        try:
+            await self._host.clock_guard.wait()
+        except RegistryError as error:
+            return Created(None, (str(error), NOT_CREATED))
         timestamp = int(self._clock())
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
@@ -108,6 +112,7 @@ class Registry:
         promised this). Creating it again begins anew."""
         deadline = trio.current_time() + timeout
         try:
+            await self._host.clock_guard.wait()
             outcome = await self._read(resource_id, 1, timeout)
             key = outcome.resource.key
             if key is None:
@@ -232,14 +237,14 @@ class Registry:
         With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
         """
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
-            return Resolved(tuple(known.records(int(self._clock()), self._settings)), ())
+            return Resolved(tuple(known.records(int(self._host.clock_guard.time()), self._settings)), ())
         try:
             outcome = await self._read(resource_id, ack, timeout)
         except RegistryError as error:
             return Resolved(None, (str(error), TIMEOUT))
         if outcome.answered < max(ack, 1):
             return Resolved(None, (*texts(outcome.errors), TIMEOUT))
-        records = outcome.resource.records(int(self._clock()), self._settings)
+        records = outcome.resource.records(int(self._host.clock_guard.time()), self._settings)
         return Resolved(tuple(records), texts(outcome.errors))
 
     def watch(self, resource_id: str) -> Watch:
@@ -277,6 +282,7 @@ class Registry:
         Another peer signs by its policy, at its own time, and keeps the record.
         """
         if metadata.peer_id == self.identity.peer_id:
+            await self._host.clock_guard.wait()
             digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, timestamp_created)
             return self.identity.sign(digest)
         key = (await self._read(metadata.key_id, 1, timeout)).resource.key
@@ -286,6 +292,10 @@ class Registry:
         if record.timestamp_created != timestamp_created:
             raise HostingRefused(f"{metadata.peer_id} signs at its own time, which is {record.timestamp_created}")
         return record.signature
+
+    def forget_key(self, resource_id: str) -> None:
+        """The key of a resource was signed anew."""
+        self._keys.forget(resource_id)
 
     async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
         return await self._node_api.read(resource_id, ack=ack, timeout=timeout)

@@ -64,5 +64,7 @@ class TimestampLog:
 def _next(transaction: Transaction, slot: Slot, last_seen: int, now: int) -> int:
     last = max(transaction.issued.last(slot.key_id, slot.peer_id), last_seen)
     timestamp = max(now, last + 1)
+    if timestamp == transaction.issued.forsaken(slot.key_id, slot.peer_id):
+        timestamp += 1
     transaction.issued.record(slot.key_id, slot.peer_id, timestamp)
     return timestamp

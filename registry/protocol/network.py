@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
+from overlay.clock.comparison import ClockVerdict
 from overlay.discovery.density import Density
 from overlay.pubsub.topics import Validator
 
@@ -36,12 +37,33 @@ class TopicNetwork(Protocol):
         ...
 
 
+class ComparedClock(Protocol):
+    """This machine's clock beside those of peers: satisfied by `overlay.clock.watch.ClockWatch`."""
+
+    def verdict(self) -> ClockVerdict:
+        """What is known of the clock now."""
+        ...
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback()` called, synchronously, when that has changed."""
+        ...
+
+    async def settle(self) -> ClockVerdict:
+        """`verdict`, which a peer that has just joined waits a moment for."""
+        ...
+
+
 class Network(Protocol):
     """Peers, addressed by id, and who is near to a resource."""
 
     @property
     def topics(self) -> TopicNetwork:
         """Announcements."""
+        ...
+
+    @property
+    def compared_clock(self) -> ComparedClock:
+        """Whether this machine's clock is right."""
         ...
 
     @property

@@ -5,7 +5,9 @@ Rules (docs/design.md, Replication):
    don't count there, until a replica has compared all that both keep with it, having begun after the loss.
 2. What was refused for its time, for load or for room is asked for again in the same way; but this node isn't behind
    for it, since anybody can send what every replica refuses.
-3. It is asked for again soon, and then later and later, `LONGEST_DELAY` seconds at most; where there was no room,
+3. After its clock was wrong nobody knows what it refused, or hid: it is behind for everything, until its nearest
+   neighbours have compared all with it; if none does after `MOST_TRIES`, its answers count all the same.
+4. It is asked for again soon, and then later and later, `LONGEST_DELAY` seconds at most; where there was no room,
    `LONGEST_WITHOUT_ROOM`, but at once when there is room again.
 
 Pure: times in seconds of any clock come in.
@@ -24,6 +26,7 @@ from registry.codes import Code, Kind
 FIRST_DELAY: Final = 1.0  # seconds
 LONGEST_DELAY: Final = 8.0
 LONGEST_WITHOUT_ROOM: Final = 600.0
+MOST_TRIES: Final = 6  # of getting everything: half a minute
 MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
 
 
@@ -39,6 +42,7 @@ class Behind:
 
     def __init__(self) -> None:
         self._lacks: dict[str, _Lack] = {}
+        self._everything: _Lack | None = None
 
     def __len__(self) -> int:
         return len(self._lacks)
@@ -62,6 +66,40 @@ class Behind:
         lack = self._lacks.get(key_id)
         return lack is not None and _makes_behind(lack.code)
 
+    @property
+    def lacks_everything(self) -> bool:
+        """Whether it is behind for all resources (rule 3)."""
+        return self._everything is not None
+
+    def note_everything(self, now: float) -> None:
+        """The clock is wrong."""
+        self._everything = _Lack(Code.CLOCK, now)
+
+    def clock_is_right(self, now: float) -> None:
+        """What was refused for its time may be asked for now."""
+        for lack in self._lacks.values():
+            if lack.code.kind is Kind.CLOCK:
+                lack.tries, lack.due_at = 0, now + FIRST_DELAY  # everything comes first
+        if self._everything is not None:
+            self._everything.tries, self._everything.due_at = 0, now
+
+    def is_everything_due(self, now: float) -> bool:
+        """Whether to ask neighbours for everything now; it counts as asked for."""
+        lack = self._everything
+        if lack is None or lack.due_at > now:
+            return False
+        if lack.tries >= MOST_TRIES:
+            self._everything = None
+            return False
+        lack.tries += 1
+        lack.due_at = now + min(FIRST_DELAY * 2.0**lack.tries, LONGEST_DELAY)
+        return True
+
+    def compared_everything(self, since: float) -> None:
+        """Neighbours have compared everything with this node, having begun at `since` or later."""
+        if self._everything is not None and self._everything.noted_at <= since:
+            self._everything = None
+
     def due(self, now: float) -> list[str]:
         """The resources to ask others about now; they count as asked about."""
         found = [key_id for key_id, lack in self._lacks.items() if lack.due_at <= now]
@@ -74,7 +112,8 @@ class Behind:
 
     def wakes_at(self) -> float:
         """When something is due if nothing comes before; infinite when nothing is lacking."""
-        return min((lack.due_at for lack in self._lacks.values()), default=math.inf)
+        lacks = [*self._lacks.values(), *([] if self._everything is None else [self._everything])]
+        return min((lack.due_at for lack in lacks), default=math.inf)
 
     def room_again(self, now: float) -> None:
         """The database has room again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from registry.errors import ClockOff
 from registry.model import history
 from registry.model.service_results import ClearExpiredResult
 from registry.settings import RegistrySettings
@@ -20,8 +21,10 @@ def clear_expired(
 
     A record or tombstone goes when nobody would accept it any more, tombstones by their timestamp_issued; a key when it
     is expired and empty (docs/design.md, original's faults 3, 9, 10 and 15). The key of the resource `besides` stays:
-    something is about to be put under it.
+    something is about to be put under it. Nothing goes where the transaction mayn't collect.
     """
+    if not transaction.may_collect:
+        return ClearExpiredResult(success=True)
     transaction.settle()
     records = transaction.expired.slots(
         long_before(now, settings.expired_age), long_before(now, settings.record_lifetime), limit
@@ -49,6 +52,18 @@ def clear_expired(
         count_records=len(records),
         count_tombstones=len(tombstones) + tombstones_of_keys,
     )
+
+
+def clear_by_hand(transaction: Transaction, now: int, settings: RegistrySettings) -> ClearExpiredResult:
+    """`clear_expired`, for whoever wants to know whether it may be done now. Raises ClockOff."""
+    if not transaction.may_collect:
+        raise ClockOff("wrong, or wasn't compared with peers' yet", "nothing is collected")
+    return clear_expired(transaction, now, settings)
+
+
+def old_until(transaction: Transaction, now: int, age: int) -> int:
+    """`long_before`, for what is deleted; before all times while the clock can't be trusted for that."""
+    return long_before(now, age) if transaction.may_collect else -1
 
 
 def long_before(now: int, age: int) -> int:

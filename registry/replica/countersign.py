@@ -48,6 +48,7 @@ class Countersigner:
         self._ingest = ingest
         self._settings = settings
         self._clock = clock
+        self.clock_guard = ingest.clock_guard
         self._rates = TokenBuckets(settings.hosting.rate, settings.hosting.burst)
         network.serve(COUNTERSIGN, self._serve_countersign, relayed=True)
 
@@ -56,6 +57,7 @@ class Countersigner:
 
         `timestamp_created`: the time to sign, within the tolerance for clocks; this peer's own by default.
         """
+        await self.clock_guard.wait()
         now = int(self._clock())
         if metadata.key_id != key.id:
             raise InvalidValue(f"the metadata is of key {metadata.key_id}, sent with key {key.id}")
@@ -80,6 +82,7 @@ class Countersigner:
 
     def check(self, metadata: RecordMetadata, timestamp_created: int | None) -> None:
         """Raises RegistryError for what this peer wouldn't sign whatever the key."""
+        self.clock_guard.check()
         now = int(self._clock())
         if timestamp_created is not None and abs(timestamp_created - now) > self._settings.clock_skew:
             raise HostingRefused(f"{timestamp_created} isn't the time of this peer, where it is {now}", code=Code.CLOCK)

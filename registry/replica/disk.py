@@ -19,7 +19,7 @@ import msgspec
 
 from registry.errors import DiskFull, QuotaExceeded
 from registry.model import history
-from registry.replica.collecting import COLLECTED_AT_ONCE, clear_expired, long_before
+from registry.replica.collecting import COLLECTED_AT_ONCE, clear_expired, old_until
 from registry.replica.greediest import Asker, what_gives_way
 from registry.settings import RegistrySettings
 from registry.storage.accounts import Charged
@@ -59,7 +59,7 @@ def take_room(
     if lacking <= 0:
         return
     for _ in range(COLLECTIONS):
-        if lacking <= 0 or not transaction.space.is_collection_due(now):
+        if lacking <= 0 or not (transaction.may_collect and transaction.space.is_collection_due(now)):
             break
         found = clear_expired(transaction, now, settings, COLLECTED_AT_ONCE, besides=growth.key_id)
         transaction.space.collected(now, found.count_keys + found.count_records + found.count_tombstones)
@@ -100,8 +100,8 @@ def _what_gives_way(
         return None
     owner = transaction.owner_of(growth.key_id)
     until = (
-        long_before(now, max(settings.key_lifetime, settings.record_lifetime)),
-        long_before(now, settings.record_lifetime),
+        old_until(transaction, now, max(settings.key_lifetime, settings.record_lifetime)),
+        old_until(transaction, now, settings.record_lifetime),
     )
     idle = transaction.accounts.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY)
     accounts = [

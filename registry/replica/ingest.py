@@ -22,6 +22,7 @@ from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
 from registry.replica import rules
 from registry.replica.behind import is_passing
+from registry.replica.clock_guard import ClockGuard
 from registry.replica.sender_limits import SenderLimits
 from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings
@@ -49,6 +50,7 @@ class Ingest:
         self._weights = weights
         self._clock = clock
         self._note_refusal = note_refusal
+        self.clock_guard = ClockGuard(network, clock)
 
     @property
     def settings(self) -> RegistrySettings:
@@ -96,7 +98,7 @@ class Ingest:
 
         if not all(errors):
             try:
-                errors = await self._store.write(decide)
+                errors = [self.clock_guard.softened(error) for error in await self._store.write(decide)]
             except StorageError as error:
                 self._note_refusals(items, [ErrorInfo.of(error)] * len(items))
                 raise
@@ -159,14 +161,14 @@ class Ingest:
 
     def fault_of(self, item: Item) -> ErrorInfo | None:
         """Why no replica would take this write, be it responsible or not; None when it verifies."""
-        return self._fault(item, int(self._clock()))
+        return self.clock_guard.softened(self._fault(item, int(self._clock())))
 
     def _refusal(self, item: Item, source: str, now: int, *, verified: bool) -> ErrorInfo | None:
         # What this node itself learns, such as the end of what it hosts, it keeps.
         brought_by_itself = source == self._network.peer_id
         if not (brought_by_itself or self.has_part_in(item) or self.is_responsible(item.key_id)):
             return ErrorInfo.of(NotResponsible(item.key_id))
-        return None if verified else self._fault(item, now)
+        return None if verified else self.clock_guard.softened(self._fault(item, now))
 
     def _fault(self, item: Item, now: int) -> ErrorInfo | None:
         try:

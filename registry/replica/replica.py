@@ -87,14 +87,21 @@ class Replica:
         """Whether writes of a resource are sent to this member; one beyond may hold a part only, as a host does."""
         return self.ingest.is_among_nearest(key_id)
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether this node's answers count at all: it wasn't away, and its clock isn't off, nor was it just now."""
+        return self.catch_up.is_caught_up and not (self.ingest.clock_guard.is_off or self.behind.lacks_everything)
+
     def counts_for(self, key_id: str) -> bool:
         """Whether what is here of a resource is as good as another replica's, now."""
-        return self.catch_up.is_caught_up and not self.takeover.is_new_to(key_id) and not self.behind.is_behind(key_id)
+        return self.is_caught_up and not self.takeover.is_new_to(key_id) and not self.behind.is_behind(key_id)
 
     async def wait_until_it_counts(self, key_id: str) -> bool:
         """`counts_for`, after waiting for it for a while."""
+        if self.ingest.clock_guard.is_off:  # not over in a moment
+            return False
         caught_up = await self.catch_up.wait() and await self.takeover.wait(key_id)
-        return caught_up and not self.behind.is_behind(key_id)
+        return caught_up and self.is_caught_up and not self.behind.is_behind(key_id)
 
     async def resource(self, key_id: str) -> ResourceState:
         """What this replica serves of a resource now: neither expired records nor spent tombstones or keys."""

@@ -27,7 +27,7 @@ from registry.model.fields import U63_MAX
 from registry.model.service_results import EvictStaleItem
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
-from registry.replica.collecting import long_before
+from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
 from registry.settings import RegistrySettings
@@ -238,7 +238,7 @@ class _Places:
         if room is Room.FREE:
             return []
         if room is not Room.NONE:
-            lighter = self._lighter_record(long_before(self._now, self._settings.record_lifetime))
+            lighter = self._lighter_record(old_until(self._transaction, self._now, self._settings.record_lifetime))
             if lighter is not None:
                 return [lighter]
             if room is Room.RECORD_IF_ANY or self._lighter_record(U63_MAX) is not None:
@@ -303,8 +303,8 @@ class _Places:
         slots = transaction.expired.foreign_slots(
             self._state.slot.key_id,
             self._host_peer_id,
-            long_before(now, settings.expired_age),
-            long_before(now, settings.record_lifetime),
+            old_until(transaction, now, settings.expired_age),
+            old_until(transaction, now, settings.record_lifetime),
         )
         for slot in slots:
             transaction.remove_state(slot)
@@ -313,7 +313,7 @@ class _Places:
         return bool(slots)
 
     def _idle_tombstone(self, issuer: str = "") -> Slot | None:
-        until = long_before(self._now, self._settings.record_lifetime)
+        until = old_until(self._transaction, self._now, self._settings.record_lifetime)
         return self._transaction.idle_tombstone(self._state.slot.key_id, until, self._host_peer_id, self._owner, issuer)
 
 
@@ -323,7 +323,7 @@ def evict_stale(
     """Everything under keys that weren't published for the stale age; what this host neither owns nor serves is
     deleted, as the original does: whoever calls this sends it to the neighbourhood next."""
     items: list[EvictStaleItem] = []
-    for stored in transaction.stale_keys(long_before(now, settings.stale_age)):
+    for stored in transaction.stale_keys(old_until(transaction, now, settings.stale_age)):
         state = transaction.resource(stored.key.id)
         items.append(
             EvictStaleItem(

@@ -1,10 +1,12 @@
 """Has other replicas compare with this node when it lacks something: it refused it for a while, or lost it.
 
-`registry.replica.behind` says what is lacking and when to ask; here is whom, and what waits for it.
+`registry.replica.behind` says what is lacking and when to ask; here is whom, and what waits for it. While this node's
+clock is wrong it asks nobody: it would refuse it again.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
@@ -12,6 +14,7 @@ from typing import Final
 import structlog
 import trio
 
+from overlay.discovery.keyspace import nearest, peer_position
 from overlay.errors import CallFailed
 from overlay.tasks import TaskStatus, Wakeup
 from registry.codes import Code
@@ -23,6 +26,7 @@ from registry.replication.messages import PULL, PullBody
 ASKED: Final = 3  # replicas at most, each time
 KEYS_AT_ONCE: Final = 256  # whose keepers are looked up
 PULL_TIMEOUT: Final = 30.0  # seconds for a whole comparison
+OTHERS: Final = 3.0  # seconds that the other neighbours have to compare everything, once one has
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -55,13 +59,58 @@ class Recovery:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Asks until cancelled."""
+        self._network.compared_clock.on_change(self._note_clock)
         task_status.started()
         while True:
-            with trio.move_on_at(self.behind.wakes_at()):
+            is_off = self._network.compared_clock.verdict().is_off
+            with trio.move_on_at(math.inf if is_off else self.behind.wakes_at()):
                 await self._changed.wait()
+            if self._network.compared_clock.verdict().is_off:
+                continue
+            if self.behind.is_everything_due(trio.current_time()):
+                await self._pull_everything()
             due = self.behind.due(trio.current_time())
             if due:
                 await self._pull(set(due[:KEYS_AT_ONCE]))
+
+    def _note_clock(self) -> None:
+        if self._network.compared_clock.verdict().is_off:
+            self.behind.note_everything(trio.current_time())
+        else:
+            self.behind.clock_is_right(trio.current_time())
+        self._changed.set()
+
+    async def _pull_everything(self) -> None:
+        """Asks the nearest neighbours, who keep most of what this node keeps; one that compares is enough, but the
+        others have a moment, too."""
+        began, neighbours = trio.current_time(), self._network.neighbours()
+        asked = nearest(peer_position(self._network.peer_id), neighbours, ASKED)
+        if not asked and not self._network.is_isolated():
+            self.behind.compared_everything(began)  # nobody else has any of it
+        compared = trio.Event()
+
+        async def ask(peer_id: str) -> None:
+            try:
+                await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
+            except CallFailed as error:
+                _log.debug("a neighbour doesn't compare now", peer=peer_id, error=str(error))
+            else:
+                _log.info("compared everything after the clock was wrong", peer=peer_id)
+                compared.set()
+
+        async def ask_all(done: trio.CancelScope) -> None:
+            async with trio.open_nursery() as nursery:
+                for peer_id in asked:
+                    nursery.start_soon(ask, peer_id)
+            done.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_all, nursery.cancel_scope)
+            await compared.wait()
+            await trio.sleep(OTHERS)
+            nursery.cancel_scope.cancel()
+        if compared.is_set():
+            self.behind.compared_everything(began)
 
     async def _pull(self, key_ids: set[str]) -> None:
         """Asks those who keep most of these resources, until each was compared."""

@@ -40,7 +40,7 @@ class Upkeep(ServiceView):
             keys = records = tombstones = 0
             while True:
                 part = await self._write(
-                    lambda transaction: collecting.clear_expired(transaction, current_timestamp_sec, self.settings)
+                    lambda transaction: collecting.clear_by_hand(transaction, current_timestamp_sec, self.settings)
                 )
                 if not (part.count_keys or part.count_records or part.count_tombstones):
                     break

@@ -302,6 +302,9 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     UPDATE key_tombstones SET checksum = crc32(body);
     UPDATE states SET checksum = crc32(body);
     """,
+    """
+    ALTER TABLE issued ADD COLUMN forsaken INTEGER NOT NULL DEFAULT -1;
+    """,
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).

@@ -69,6 +69,7 @@ class Store:
         self._room_callbacks: list[Callable[[], None]] = []
         self._damage_callbacks: list[Callable[[Collection[str]], None]] = []
         self._told_full = False
+        self._may_collect: Callable[[], bool] = lambda: True
         self.space = Space()
         """How full the database is; changed by the worker thread."""
         self.commits = 0
@@ -87,6 +88,10 @@ class Store:
     def on_room(self, callback: Callable[[], None]) -> None:
         """Has `callback` called when a database that was full has room again."""
         self._room_callbacks.append(callback)
+
+    def collect_while(self, may_collect: Callable[[], bool]) -> None:
+        """Has writes delete nothing for its age while `may_collect()` is false."""
+        self._may_collect = may_collect
 
     async def write(self, decide: Callable[[Transaction], Result]) -> Result:
         """Runs `decide` in the next transaction; returns its result when that is on disk.
@@ -206,7 +211,7 @@ class Store:
     async def _commit(self, batch: list[_Write]) -> None:
         async with self._disk:
             try:
-                transactions = await self._in_thread(self._commit_on_disk, batch)
+                transactions = await self._in_thread(self._commit_on_disk, batch, self._may_collect())
             except sqlite3.Error as error:
                 _log.error("commit failed", database=str(self._path), writes=len(batch), error=repr(error))
                 for write in batch:
@@ -230,10 +235,10 @@ class Store:
         for write in batch:
             write.done.set()
 
-    def _commit_on_disk(self, batch: list[_Write]) -> list[Transaction]:
+    def _commit_on_disk(self, batch: list[_Write], may_collect: bool) -> list[Transaction]:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            transactions = [transaction for write in batch if (transaction := self._run_one(write))]
+            transactions = [transaction for write in batch if (transaction := self._run_one(write, may_collect))]
             last = Transaction(self._connection)
             last.settle()
             self._connection.execute("COMMIT")
@@ -244,9 +249,9 @@ class Store:
             raise
         return [*transactions, last]
 
-    def _run_one(self, write: _Write) -> Transaction | None:
+    def _run_one(self, write: _Write, may_collect: bool) -> Transaction | None:
         """The transaction with what `write` changed; None when it refused."""
-        transaction = Transaction(self._connection, self.space)
+        transaction = Transaction(self._connection, self.space, may_collect=may_collect)
         self._connection.execute("SAVEPOINT one_write")
         write.outcome = outcome.capture(write.decide, transaction)
         refused = isinstance(write.outcome, outcome.Error)

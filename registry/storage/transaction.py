@@ -69,11 +69,13 @@ class Transaction:
     `dropped_as_damaged` what was deleted for it.
 
     `changes` collects, per key id, what this write changed; `events` why. `source` tells where the write came from.
-    `space`: how full the database is, which outlives the transaction, also one that refuses.
+    `space`: how full the database is, which outlives the transaction, also one that refuses. `may_collect`: whether
+    what is old may be deleted for that.
     """
 
-    def __init__(self, connection: sqlite3.Connection, space: Space | None = None) -> None:
+    def __init__(self, connection: sqlite3.Connection, space: Space | None = None, *, may_collect: bool = True) -> None:
         self._connection = connection
+        self.may_collect = may_collect
         self.space = space or Space()
         self.changes: defaultdict[str, Change] = defaultdict(Change)
         self.events: list[HistoryEvent] = []
@@ -432,6 +434,17 @@ class Transaction:
         )
         stored = (self._state_in(Slot(key_id, by, host_peer_id), tuple(row)) for key_id, by, *row in rows)
         return [each.state for each in stored if each is not None and isinstance(each.state, Record)]
+
+    def signed_after(self, peer_id: str, after: int) -> set[str]:
+        """Resources of which something is here that a peer, this node's own, signed for later than `after` (seconds):
+        a key or key tombstone as their owner, a state as its issuer, a record as its host."""
+        rows = self._connection.execute(
+            "SELECT key_id FROM keys WHERE owner_peer_id = ?1 AND timestamp_created > ?2"
+            " UNION SELECT key_id FROM key_tombstones WHERE owner_peer_id = ?1 AND timestamp_issued > ?2"
+            " UNION SELECT key_id FROM states WHERE peer_id = ?1 AND is_tombstone = 0 AND timestamp_created > ?2",
+            (peer_id, after),
+        )
+        return {key_id for (key_id,) in rows} | {key_id for key_id, _ in self.issued.after(after)}
 
     def hosting(self, host_peer_id: str, issuer: str) -> tuple[int, int, int]:
         """What a host holds for others: (records, their bytes, records by `issuer`)."""

@@ -51,8 +51,7 @@ COLLECTED: Final = 60.0  # seconds between two looks for garbage
 NEAREST: Final = 20  # members that lookups are checked for
 WATCHED: Final = 4  # resources
 WATCHERS: Final = 3  # of each
-
-
+WRONG_CLOCKS: Final = (-86_400.0, -600.0, -29.0, 29.0, 45.0, 172_800.0)
 LINKS_SETTLE: Final = 12  # times five seconds
 FAR: Final = 16  # links to members beyond the homes that may be kept
 LINKS: Final = LinkLimits(idle=20, low_water=40, high_water=48, most_members=56)
@@ -161,6 +160,7 @@ class Scenario:
                 trouble.start_soon(self._crash)
                 trouble.start_soon(self._split)
                 trouble.start_soon(self._lose)
+                trouble.start_soon(self._set_clocks)
                 await trio.sleep(self.faults)
                 trouble.cancel_scope.cancel()
             await self._heal()
@@ -278,6 +278,19 @@ class Scenario:
             self.network.loss = self.random.choice((0.0, 0.01, 0.1))
             self.network.delay = self.random.choice((0.01, 0.2, 1.0))
             self.network.break_some()
+
+    async def _set_clocks(self) -> None:
+        """One clock at a time is set wrong, and right again."""
+        while True:
+            await trio.sleep(self.random.uniform(5, 30))
+            node = self.random.choice(self.world.nodes)
+            right, wrong = node.skew, self.random.choice(WRONG_CLOCKS)
+            node.skew = wrong
+            self.note(f"the clock of {node.number} is set to {wrong}")
+            try:
+                await trio.sleep(self.random.uniform(5, 60))
+            finally:
+                node.skew = right
 
     async def _heal(self) -> None:
         self.network.loss = 0.0

@@ -14,12 +14,15 @@ from contextlib import asynccontextmanager
 import cbor2
 import trio
 
+from overlay.clock.comparison import ClockVerdict, Standing
+from overlay.clock.watch import ClockWatch
 from overlay.discovery.density import BEGINS, MOST_OTHERS, TAKEN, Density, drawn, estimated_size, keepers
 from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position, resource_position
 from overlay.errors import CallRefused, CallTimeout, NoSuchMethod, Refusal, Unreachable
 from overlay.identity import Identity
 from overlay.limits.decoder import decode
-from registry.protocol.network import Clock, Handler
+from overlay.tasks import background
+from registry.protocol.network import Clock, ComparedClock, Handler
 
 Rewrite = Callable[[str, object, bool], object]
 """(method, body, whether that is an answer) -> the body that is sent in its place."""
@@ -57,8 +60,12 @@ class SimulatedNetwork:
         randomness: random.Random,
     ) -> AsyncIterator[SimulatedPeer]:
         """A peer that is new, or back, until it is said to have crashed."""
-        await trio.lowlevel.checkpoint()
-        yield self.add(identity.peer_id)
+        peer = self.add(identity.peer_id)
+        watch = peer.compared_clock = ClockWatch(peer, clock, randomness)
+        peer.on_membership_change(watch.note_change)
+        async with background() as nursery:
+            nursery.start_soon(watch.run)
+            yield peer
 
     def crash(self, peer_id: str) -> None:
         """A peer does nothing any more."""
@@ -82,6 +89,20 @@ class SimulatedNetwork:
         for peer in list(self.peers.values()):
             for callback in peer.callbacks:
                 callback()
+
+
+class RightClock:
+    """Of peers whose clocks nobody compares."""
+
+    def verdict(self) -> ClockVerdict:
+        return ClockVerdict(Standing.RIGHT)
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        pass
+
+    async def settle(self) -> ClockVerdict:
+        await trio.lowlevel.checkpoint()
+        return self.verdict()
 
 
 class NoTopics:
@@ -111,6 +132,7 @@ class SimulatedPeer:
         self.isolated = False
         self.addresses: list[str] = []  # told of everybody
         self.topics = NoTopics()
+        self.compared_clock: ComparedClock = RightClock()
         self.callbacks: list[Callable[[], None]] = []
         self.held: Counter[str] = Counter()
 
@@ -144,6 +166,12 @@ class SimulatedPeer:
 
     def neighbours(self) -> list[str]:
         return self.members()
+
+    def chosen_members(self) -> list[str]:
+        return self.members()
+
+    async def wait_joined(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     def hold(self, peer_id: str) -> None:
         self.held[peer_id] += 1

@@ -38,7 +38,8 @@ def host_services(
     countersign = countersigning(parts.registry, parts.host, parts.service.settings.hosting, lookups, time.time)
     peer, kad = native(Peer(node.peer, VERSION)), native(Kad(node.peer))
     merge = in_time_slices({"merge": kad["merge"]}, time_slices)
-    sig = SigningCalls(identity, countersign, as_original=settings.sign_as_original).functions()
+    check_clock = parts.host.clock_guard.check
+    sig = SigningCalls(identity, countersign, check_clock, as_original=settings.sign_as_original).functions()
     registry = RegistryCalls(
         parts.service, node.store, parts.replica.ingest, parts.rumors, identity.peer_id, time_slices
     )

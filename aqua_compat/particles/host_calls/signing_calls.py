@@ -52,8 +52,12 @@ class _Signing:
 class SigningCalls:
     """Answers calls of `sig` as `identity`."""
 
-    def __init__(self, identity: Identity, countersign: Countersign, *, as_original: bool) -> None:
+    def __init__(
+        self, identity: Identity, countersign: Countersign, check_clock: Callable[[], None], *, as_original: bool
+    ) -> None:
+        """`check_clock` raises RegistryError while this host's clock is wrong, and it signs nothing."""
         self._identity = identity
+        self._check_clock = check_clock
         self._countersign = countersign
         self._as_original = as_original
         self._running: dict[tuple[Context, bytes], _Signing] = {}
@@ -78,6 +82,10 @@ class SigningCalls:
         if self._as_original:
             if isinstance(made, MadeBytes):
                 context.countersigned_keys.add(made.metadata.key_id)
+            try:
+                self._check_clock()
+            except RegistryError as error:
+                return SignResult(False, [str(error)], [])
             return SignResult(True, [], [list(self._identity.sign(given))])
         if not isinstance(made, MadeBytes):
             raise CallError("sig.sign signs only what get_record_bytes of this peer made in the same particle")

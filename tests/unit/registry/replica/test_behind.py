@@ -13,6 +13,7 @@ from registry.replica.behind import (
     LONGEST_DELAY,
     LONGEST_WITHOUT_ROOM,
     MAX_BEHIND,
+    MOST_TRIES,
     Behind,
 )
 
@@ -81,3 +82,34 @@ def test_refusals_without_end_take_bounded_memory() -> None:
     assert not behind.note("one more", Code.DISK_FULL, 0.0)
     assert behind.note("0", Code.DISK_FULL, 0.0)
     assert behind.causes() == {"disk-full": MAX_BEHIND}
+
+
+def test_after_the_clock_was_wrong_it_is_behind_for_everything_until_a_comparison_that_began_since() -> None:
+    behind = Behind()
+    behind.note("key", Code.RECORD_FROM_FUTURE, 0.0)
+    behind.note_everything(10.0)
+    assert behind.is_behind("any") is False, "that is another question"
+    assert behind.lacks_everything
+    for now in (10.0, 12.0, 16.0):
+        assert behind.is_everything_due(now)
+    behind.clock_is_right(100.0)
+    assert behind.is_everything_due(100.0), "at once"
+    assert not behind.is_everything_due(100.5)
+    assert behind.due(100.5) == []
+    assert behind.due(101.0) == ["key"], "and what was refused for its time"
+    behind.compared_everything(since=9.0)
+    assert behind.lacks_everything
+    behind.compared_everything(since=100.0)
+    assert not behind.lacks_everything
+
+
+def test_where_nobody_compares_it_isnt_behind_for_ever() -> None:
+    behind = Behind()
+    behind.note_everything(0.0)
+    now, tries = 0.0, 0
+    while behind.lacks_everything:
+        now = max(now, behind.wakes_at())
+        tries += behind.is_everything_due(now)
+    assert tries == MOST_TRIES
+    assert now <= 60
+    assert behind.wakes_at() == math.inf

@@ -55,7 +55,7 @@ class Script:
         countersign = countersigning(
             parts.registry, parts.host, parts.service.settings.hosting, FairSemaphore(64, 16), clock
         )
-        signing = SigningCalls(node.identity, countersign, as_original=as_original)
+        signing = SigningCalls(node.identity, countersign, parts.host.clock_guard.check, as_original=as_original)
         self.calls = HostCalls({"registry": registry.functions(), "sig": signing.functions()}, 10**6)
         self.context = Context(a_particle(by=by), "a client", trio.current_time() + 10, a_holding())
 

@@ -1,0 +1,1 @@
+"""Compares this machine's clock with those of peers that it chose to link with."""

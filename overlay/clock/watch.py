@@ -1,0 +1,201 @@
+"""Asks peers for their time, notices when this machine's clock jumps, and tells when what is known of it changed.
+
+Peers are those that this one chose to link with; whoever just dialled it has no say. They are asked when it has joined,
+when links change as long as too few have an opinion, at once after a jump, and every ten minutes.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+import trio
+
+from overlay.clock.comparison import ENOUGH, ClockComparison, ClockVerdict, Opinion, Standing
+from overlay.discovery.address_group import address_group
+from overlay.errors import CallFailed, NoSuchMethod
+from overlay.tasks import Broadcast, Wakeup
+
+METHOD: Final = "overlay/time"
+ASKED: Final = 9  # peers at once
+ASK_TIMEOUT: Final = 4.0  # seconds
+PERIOD: Final = 600.0  # seconds between two comparisons
+PERIOD_OFF: Final = 30.0  # the same while the clock is off, lest somebody sets it slowly
+JITTER: Final = 0.1  # part of a period by which a comparison comes earlier
+AGAIN: Final = 2.5  # seconds, twice as long each time, until those are asked again of whom too few answered
+SETTLES: Final = 0.3  # seconds in which further links come, at first
+LONGEST_SETTLES: Final = 30.0
+POLL: Final = 2.0  # seconds between two looks at both clocks
+JUMP: Final = 2.0  # seconds
+PATIENCE: Final = 3.0  # seconds that somebody waits for the first comparisons
+_DECIDED: Final = (Standing.RIGHT, Standing.OFF)
+_UNSETTLED: Final = (Standing.UNCHECKED, Standing.SUSPECT)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class ClockPeers(Protocol):
+    """What is needed of a peer of the network."""
+
+    def chosen_members(self) -> Sequence[str]:
+        """The linked members that this peer chose to link with."""
+        ...
+
+    def addresses_of(self, peer_id: str) -> list[str]:
+        """Where a peer is (multiaddrs)."""
+        ...
+
+    async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        """Raises `CallFailed`."""
+        ...
+
+    def serve(self, method: str, handler: Callable[[str, object], Awaitable[object]]) -> None:
+        """Answers calls of `method`."""
+        ...
+
+    async def wait_joined(self) -> None:
+        """Waits for the first member, where there should be any."""
+        ...
+
+
+class ClockWatch:
+    """What is known of this machine's clock. `note_change` has to be told of links that come and go."""
+
+    def __init__(self, peers: ClockPeers, clock: Callable[[], float], randomness: random.Random) -> None:
+        """`clock`: seconds since 1970."""
+        self._peers = peers
+        self._clock = clock
+        self._random = randomness
+        self._comparison = ClockComparison()
+        self._due = Wakeup()
+        self._changed = Broadcast()
+        self._callbacks: list[Callable[[], None]] = []
+        self._told = ClockVerdict(Standing.UNCHECKED)
+        self._patient_until = math.inf
+        peers.serve(METHOD, self._tell)
+
+    def verdict(self) -> ClockVerdict:
+        """What is known now."""
+        return self._comparison.verdict(self._clock(), trio.current_time())
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback()` called, synchronously, when the standing of the clock changed."""
+        self._callbacks.append(callback)
+
+    def note_change(self) -> None:
+        """A member came or went."""
+        if self.verdict().standing not in _DECIDED:
+            self._due.set()
+
+    async def settle(self) -> ClockVerdict:
+        """The verdict; just after the start it is waited for a moment, if a first answer differs or none has come."""
+        with trio.move_on_after(PATIENCE):
+            while trio.current_time() < self._patient_until and self.verdict().standing in _UNSETTLED:
+                await self._changed.wait()
+        return self.verdict()
+
+    async def run(self) -> None:
+        """Compares and looks for jumps until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_for_jumps)
+            await self._peers.wait_joined()
+            self._patient_until = trio.current_time() + PATIENCE
+            undecided = 0  # times in a row
+            while True:
+                could_tell = await self._compare()
+                standing = self.verdict().standing
+                undecided = 0 if standing in _DECIDED else min(undecided + 1, 16)
+                period = PERIOD_OFF if standing is Standing.OFF else PERIOD
+                if undecided and could_tell:
+                    period = min(AGAIN * 2**undecided, PERIOD)
+                with trio.move_on_after(period * (1 - JITTER * self._random.random())):
+                    await self._due.wait()
+                if undecided:
+                    await trio.sleep(min(SETTLES * 2**undecided, LONGEST_SETTLES))
+                self._due.clear()
+
+    async def _compare(self) -> bool:
+        """Whether there were enough to ask."""
+        peers = self._in_turn()
+        opinions: list[Opinion] = []
+
+        async def ask(peer_id: str, group: str) -> None:
+            began, asked_at = trio.current_time(), self._clock()
+            try:
+                told = await self._peers.call(peer_id, METHOD, None, timeout=ASK_TIMEOUT)
+                theirs = msgspec.convert(told, int, strict=True) / 1000
+            except NoSuchMethod:
+                peers.remove((peer_id, group))  # of a version that doesn't tell
+                return
+            except (CallFailed, msgspec.ValidationError, OverflowError) as error:
+                _log.debug("a peer doesn't tell its time", peer=peer_id, error=str(error))
+                return
+            uncertainty = (trio.current_time() - began) / 2
+            # By the monotonic clock, or a jump meanwhile would count by half.
+            opinions.append(Opinion(group, asked_at + uncertainty - theirs, uncertainty))
+
+        before = self._clock() - trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for peer_id, group in tuple(peers):
+                nursery.start_soon(ask, peer_id, group)
+        wall, monotonic = self._clock(), trio.current_time()
+        groups = len({group for _, group in peers})
+        could_tell = (len(peers) if groups == 1 else groups) >= ENOUGH
+        if abs(wall - monotonic - before) > JUMP:
+            self._due.set()  # the clock was set meanwhile
+        else:
+            self._comparison.asked(opinions, wall, monotonic, could_tell=could_tell)
+        self._tell_change()
+        return could_tell
+
+    def _in_turn(self) -> list[tuple[str, str]]:
+        """Some peers at random and the groups of their addresses: of each group one, then of each a second."""
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for peer_id in self._peers.chosen_members():
+            groups[address_group(self._peers.addresses_of(peer_id))].append(peer_id)
+        names = sorted(groups)
+        self._random.shuffle(names)
+        for members in groups.values():
+            members.sort()
+            self._random.shuffle(members)
+        found: list[tuple[str, str]] = []
+        while names and len(found) < ASKED:
+            found += [(groups[name].pop(), name) for name in names[: ASKED - len(found)]]
+            names = [name for name in names if groups[name]]
+        return found
+
+    async def _look_for_jumps(self) -> None:
+        before = self._clock() - trio.current_time()
+        while True:
+            await trio.sleep(POLL)
+            now = self._clock() - trio.current_time()
+            if abs(now - before) > JUMP:
+                _log.warning("this machine's clock jumped", seconds=round(now - before, 1))
+                self._due.set()
+            before = now
+            self._tell_change()
+
+    def _tell_change(self) -> None:
+        verdict = self.verdict()
+        if verdict.standing is self._told.standing:
+            return
+        told = {"seconds_ahead": round(verdict.ahead, 1), "peers": verdict.opinions}
+        if verdict.is_off:
+            _log.warning("this machine's clock is off: set it; nothing new is signed until then", **told)
+        elif verdict.standing is Standing.SUSPECT:
+            _log.warning("this machine's clock differs from those of too few peers to tell whose is right", **told)
+        elif self._told.standing in (Standing.OFF, Standing.SUSPECT):
+            _log.warning("this machine's clock is right again", **told)
+        self._told = verdict
+        self._changed.send()
+        for callback in self._callbacks:
+            callback()
+
+    async def _tell(self, caller: str, body: object) -> object:  # noqa: ARG002 - anybody may know
+        await trio.lowlevel.checkpoint()
+        return int(self._clock() * 1000)
