@@ -44,6 +44,7 @@ class Code(StrEnum):
     INTERNAL = "internal"
     STORAGE = "storage"
     DISK_FULL = "disk-full"
+    DATABASE_DAMAGED = "database-damaged"
     NODE_UNAVAILABLE = "node-unavailable"
     NOT_CONNECTED = "not-connected"
     STOPPING = "stopping"
@@ -107,6 +108,7 @@ _KINDS: Final[dict[Code, Kind]] = {
     Code.INTERNAL: Kind.ASKED,
     Code.STORAGE: Kind.DISK,
     Code.DISK_FULL: Kind.DISK,
+    Code.DATABASE_DAMAGED: Kind.DISK,
     Code.NODE_UNAVAILABLE: Kind.NETWORK,
     Code.NOT_CONNECTED: Kind.NETWORK,
     Code.STOPPING: Kind.ASKED,

@@ -36,6 +36,8 @@ class StorageError(RegistryError):
 class DatabaseDamaged(StorageError):
     """The database isn't what was written to it."""
 
+    code = Code.DATABASE_DAMAGED
+
 
 class InvalidValue(RegistryError, ValueError):
     """A key, record or tombstone whose form is wrong: it never becomes a value."""
