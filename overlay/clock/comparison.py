@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from enum import Enum
+from enum import StrEnum
 from statistics import median
 from typing import Final
 
@@ -29,7 +29,7 @@ ENOUGH: Final = 3  # opinions
 MOST_UNCERTAIN: Final = 2.0  # seconds: half of a round trip
 
 
-class Standing(Enum):
+class Standing(StrEnum):
     """What is known of this machine's clock."""
 
     UNCHECKED = "unchecked"
