@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Final
 
 import click
+
+SPARE_MEMORY: Final = 32 * 2**20
+"""Bytes that a process has left which doesn't fail for want of memory: four stacks of threads."""
 
 
 class Failure(click.ClickException):
@@ -24,6 +29,16 @@ def tell(error: click.ClickException) -> None:
     hint = f" (see {context.command_path} --help)" if context is not None else ""
     with suppress(OSError):  # where nobody can be told, the exit code does
         click.echo(f"error: {one_line(error.format_message())}{hint}", err=True)
+
+
+def end_for_want_of_memory() -> None:
+    """Ends this process with one line, if it has hardly any memory left: then anything fails, by errors of all kinds,
+    and waits for threads that never start."""
+    try:
+        bytearray(SPARE_MEMORY)
+    except MemoryError:
+        os.write(2, b"error: this process has no memory left; give it more, or lower what it may keep\n")
+        os._exit(1)  # what a clean end needs isn't there either
 
 
 def root_of(error: BaseException) -> BaseException:

@@ -13,7 +13,7 @@ from aqua_compat.cli.aqua import aqua
 from aqua_compat.cli.call import call, services
 from aqua_compat.cli.data import data
 from aqua_compat.cli.demo import demo
-from aqua_compat.cli.failures import Failure, root_of, tell
+from aqua_compat.cli.failures import Failure, end_for_want_of_memory, root_of, tell
 from aqua_compat.cli.keys import key
 from aqua_compat.cli.node import node
 from aqua_compat.cli.peers import peers
@@ -25,8 +25,6 @@ from aqua_compat.cli.signals import end_cleanly_from_now_on
 from aqua_compat.cli.upkeep import upkeep
 from aqua_compat.cli.watch import watch
 
-_SPARE_MEMORY: Final = 32 * 2**20
-"""Bytes that a process has left which doesn't fail for want of memory: four stacks of threads."""
 TERMINATED: Final = 128 + signal.SIGTERM
 """The exit code of a command that was told to end."""
 
@@ -53,16 +51,6 @@ def _open_closed_streams() -> None:
                 os.dup2(opened, descriptor)
                 os.close(opened)
             setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
-
-
-def _end_for_want_of_memory() -> None:
-    """Ends this process with one line, if that is why it failed: without memory anything fails, by errors of all kinds,
-    since no thread starts and no library loads."""
-    try:
-        bytearray(_SPARE_MEMORY)
-    except MemoryError:
-        os.write(2, b"error: this process has no memory left; give it more, or lower what it may keep\n")
-        os._exit(1)  # what a clean end needs isn't there either
 
 
 def _discard_output() -> None:
@@ -92,10 +80,10 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort, BaseExceptionGroup) as error:
         if not isinstance(root_of(error), (KeyboardInterrupt, click.Abort)):
-            _end_for_want_of_memory()
+            end_for_want_of_memory()
             raise
         sys.exit(130)
     except Exception:
-        _end_for_want_of_memory()
+        end_for_want_of_memory()
         raise
     sys.exit(code if isinstance(code, int) else 0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aqua_compat.cli.failures import Failure, Misuse, root_of
+from aqua_compat.cli.failures import Failure, Misuse, end_for_want_of_memory, root_of
 from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
@@ -88,6 +88,7 @@ def node(
 
     from aqua_compat.cli.config import load_settings, unknown_variables
 
+    end_for_want_of_memory()
     configure_logs(log_level, log_format)
     with suppress(OSError, ValueError):  # no stderr to speak of
         faulthandler.enable()  # no library's fault ends a node without a word

@@ -115,13 +115,14 @@ async def test_a_node_that_is_told_to_end_while_it_starts_ends_cleanly(tmp_path:
 @pytest.mark.parametrize("megabytes", [80, 110, 125])
 async def test_without_memory_a_node_ends_with_one_line(megabytes: int, tmp_path: Path) -> None:
     limit = megabytes * 2**20
-    process = await trio.run_process(
-        [*NODE, str(tmp_path / "node")],
-        env=environment_of(tmp_path),
-        capture_stderr=True,
-        check=False,
-        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_AS, (limit, limit)),
-    )
+    with trio.fail_after(60):
+        process = await trio.run_process(
+            [*NODE, str(tmp_path / "node")],
+            env=environment_of(tmp_path),
+            capture_stderr=True,
+            check=False,
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_AS, (limit, limit)),
+        )
     lines = process.stderr.decode().splitlines()
     assert process.returncode == 1, lines
     assert lines[-1] == "error: this process has no memory left; give it more, or lower what it may keep"
