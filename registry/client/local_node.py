@@ -13,7 +13,7 @@ from registry.errors import HostingRefused, InvalidValue, NotPermitted
 from registry.model.history import HistoryEvent
 from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
 from registry.model.verification import record_is_genuine
-from registry.protocol.error_info import ErrorInfo
+from registry.protocol.error_info import ErrorInfo, retry_after
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, WriteOutcome, build
 from registry.protocol.network import Network
 from registry.quorum.read import Reader
@@ -126,7 +126,7 @@ async def ask_to_countersign(network: Network, key: Key, metadata: RecordMetadat
         record = decode_state(answer) if isinstance(answer, bytes) else None
     except (CallFailed, InvalidValue) as error:
         info = ErrorInfo.of(error).on(metadata.peer_id)
-        raise HostingRefused(info.text, code=info.known_code) from error
+        raise HostingRefused(info.text, code=info.known_code, retry_after=retry_after(error)) from error
     if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
         raise HostingRefused(
             f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER

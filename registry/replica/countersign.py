@@ -126,8 +126,12 @@ class Countersigner:
     async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
         policy, issuer = self._settings.hosting, metadata.issued_by
         self.check_allowed(issuer)
-        if not self._rates.take(issuer, trio.current_time()):
-            raise HostingRefused(f"too many requests by {issuer}; try again in a moment", code=Code.RATE_EXCEEDED)
+        now = trio.current_time()
+        if not self._rates.take(issuer, now):
+            wait = self._rates.wait(issuer, now)
+            raise HostingRefused(
+                f"too many requests by {issuer}; come back in {wait:.1f} s", code=Code.RATE_EXCEEDED, retry_after=wait
+            )
         records, size, by_issuer = await self._store.read(
             lambda transaction: transaction.hosting(self._identity.peer_id, issuer)
         )
@@ -146,5 +150,5 @@ class Countersigner:
             record = await self.countersign(decode_key(request.key), decode_metadata(request.metadata))
         except RegistryError as error:
             info = ErrorInfo.of(error)
-            raise Refusal(info.code, info.text) from error
+            raise Refusal(info.code, info.text, error.retry_after) from error
         return encode(record)
