@@ -113,6 +113,7 @@ class Issuer:
         self, slot: Slot, outcome: ReadOutcome, key: Key, sign: Callable[[int], State]
     ) -> tuple[State, ErrorInfo | None]:
         """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't."""
+        self._host.signed.note(slot.key_id, slot)
         item, error = await self._issued.issue(
             slot,
             *self._last_seen(slot, outcome),

@@ -14,6 +14,7 @@ from registry.codes import Code
 from registry.errors import RegistryError, TooFewReplicas
 from registry.protocol.error_info import texts
 from registry.protocol.messages import Item, WriteOutcome
+from registry.replica.countersign import SignedStates
 from registry.watch.watches import Watches
 
 TOLD_BEFORE: Final = 0.05  # seconds before its deadline at which a write tells how far it came
@@ -30,8 +31,10 @@ class Written(NamedTuple):
 class NodeWriter:
     """Writes items and tells the watches of this process what was stored."""
 
-    def __init__(self, node_api: NodeApi, watches: Watches) -> None:
+    def __init__(self, node_api: NodeApi, watches: Watches, signed: SignedStates) -> None:
+        """`signed` is told of what has reached a replica."""
         self._node_api = node_api
+        self._signed = signed
         self._watches = watches
 
     async def write(self, item: Item, factor: int, timeout: float, failure: str) -> Written:
@@ -48,6 +51,7 @@ class NodeWriter:
             return refused(error, failure, timed_out=trio.current_time() >= before)
         if outcome.stored > 0:
             self._watches.note_own(item)
+            self._signed.settle([item])
         codes = frozenset(error.known_code for error in outcome.errors)
         if outcome.stored >= factor and outcome.stored > 0:
             return Written(Done(True, texts(outcome.errors), outcome.stored), codes)

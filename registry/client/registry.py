@@ -67,7 +67,7 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._keys = KeyCache()
-        self._writer = NodeWriter(node_api, watches)
+        self._writer = NodeWriter(node_api, watches, host.signed)
         self._issuer = Issuer(identity, node_api, host, issued, self._writer, self._keys, settings, clock)
 
     @property
@@ -122,6 +122,7 @@ class Registry:
             timestamp = max(int(self._clock()), key.timestamp_created, latest)
             unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"")
             key_tombstone = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
+            self._host.signed.note(key.id, None)
             await self._host.keep(Item(key_tombstone))
         except RegistryError as error:
             return Done(False, (str(error),))

@@ -6,6 +6,9 @@ issuer's signature, at this peer's own time (docs/design.md, Permission).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 import trio
 
 from overlay.errors import Refusal
@@ -25,6 +28,19 @@ from registry.settings import RegistrySettings
 from registry.storage import Store
 
 
+class SignedStates(Protocol):
+    """Sees to it that what this peer signs is written, though whoever asked for it may go away meanwhile: satisfied by
+    `registry.client.abandoned_writes.AbandonedWrites`."""
+
+    def note(self, key_id: str, slot: Slot | None) -> None:
+        """Notes that a state of this slot is about to be signed; without a slot, the key itself or its tombstone."""
+        ...
+
+    def settle(self, items: Iterable[Item]) -> None:
+        """Notes that the writes of these are under way."""
+        ...
+
+
 def sign_record(identity: Identity, metadata: RecordMetadata, timestamp_created: int) -> Record:
     """A record by its host. `timestamp_created` in seconds."""
     digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, timestamp_created)
@@ -42,8 +58,11 @@ class Countersigner:
         ingest: Ingest,
         settings: RegistrySettings,
         clock: Clock,
+        signed: SignedStates,
     ) -> None:
+        """`signed` is told what is signed and stored here, before it is."""
         self._identity = identity
+        self.signed = signed
         self._store = store
         self._ingest = ingest
         self._settings = settings
@@ -73,6 +92,7 @@ class Countersigner:
         if not self.trusts(metadata.issued_by):
             await self._check_policy(metadata, is_update=isinstance(known, Record))
         record = sign_record(self._identity, metadata, now if timestamp_created is None else timestamp_created)
+        self.signed.note(key.id, record.slot)
         error = await self._ingest.keep(Item(key, record))
         if error:
             raise HostingRefused(error.text, code=error.known_code)
@@ -110,6 +130,7 @@ class Countersigner:
 
     async def keep_key(self, key: Key) -> None:
         """Keeps a key of this peer's own, which it renews. Raises KeyRemoved and other kinds of RegistryError."""
+        self.signed.note(key.id, None)
         error = await self._ingest.keep(Item(key))
         if error and error.code != Code.NEWER_KEY_EXISTS:
             raise error.exception()

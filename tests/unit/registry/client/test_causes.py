@@ -89,7 +89,7 @@ async def test_unregistering_nothing_says_that_there_was_nothing(autojump_clock:
 
 async def test_a_label_where_an_id_is_wanted_is_answered_with_how_to_get_the_id(autojump_clock: object) -> None:
     async with simulated_nodes(2) as (network, [node, _]):
-        await node.registry.create_resource("echo")
+        await node.registry.create_resource("echo", factor=2)
         network.calls.clear()
         for errors in (
             (await node.registry.resolve_resource("echo", 1)).errors,
