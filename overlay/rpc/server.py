@@ -180,6 +180,7 @@ class RequestServer:
 
     async def _result(self, request: Request) -> Frame:
         work_for(self._caller, self._time_slices)
+        await self._time_slices.begin(self._caller)
         try:
             body = await decoded(request.body, self._time_slices, self._caller)
         except FrameError:
