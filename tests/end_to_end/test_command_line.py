@@ -73,6 +73,18 @@ async def test_a_write_on_fewer_replicas_than_asked_for_says_so_and_goes_on(netw
     assert (resolved.code, resolved.out) == (0, "no services\n"), resolved.err
 
 
+async def test_run_is_quiet_as_the_originals(network: Network, tmp_path: Path) -> None:
+    call = ("run", "-f", f'getResource("{UNKNOWN}")', "--relay", network.relay())
+    quiet = await command(*call, "--quiet", "--particle-id", home=tmp_path)
+    assert (quiet.code, quiet.err) == (1, "")
+    assert json.loads(quiet.out)[0] is None
+    told = await command(*call, "--particle-id", home=tmp_path)
+    assert (told.code, told.out.count("\n")) == (1, 1)
+    assert told.err == (
+        "no particle: the node's functions are called natively\nerror: getResource failed; its result says why\n"
+    )
+
+
 async def test_every_command_for_people_prints_json_for_scripts_on_demand(network: Network, tmp_path: Path) -> None:
     async def json_of(*arguments: str) -> object:
         ended = await command(*arguments, "--json", home=tmp_path, AQUA_REGISTRY_RELAY=network.relay())
