@@ -75,9 +75,15 @@ class CallTimeout(CallFailed):
 
 
 class Overloaded(CallFailed):
-    """The remote peer, or our own queue to it, is full; later may work."""
+    """The remote peer, or our own queue to it, is full; later may work. `retry_after`: in how many seconds, as far as
+    the peer told; 0 when it didn't."""
 
     default_reason = "overloaded"
+
+    def __init__(self, peer_id: str, method: str, reason: str = "", retry_after: float = 0.0) -> None:
+        self.retry_after = retry_after
+        told = f"; come back in {retry_after:.1f} s" if retry_after else ""
+        super().__init__(peer_id, method, (reason or self.default_reason) + told)
 
 
 class NoSuchMethod(CallFailed):
@@ -111,18 +117,24 @@ class BadFrame(ProtocolError):
 
 
 class CallRefused(CallFailed):
-    """The remote handler refused: `code` is for programs, `message` for people."""
+    """The remote handler refused: `code` is for programs, `message` for people. `retry_after`: in how many seconds it
+    may take the same, as far as it told; 0 when it didn't."""
 
-    def __init__(self, peer_id: str, method: str, code: str, message: str) -> None:
+    def __init__(self, peer_id: str, method: str, code: str, message: str, retry_after: float = 0.0) -> None:
         self.code = code
         self.message = message
+        self.retry_after = retry_after
         super().__init__(peer_id, method, f"{code}: {message}")
 
 
 class Refusal(OverlayError):
-    """Raised by a handler to answer a call with an error; the caller gets it as `CallRefused`."""
+    """Raised by a handler to answer a call with an error; the caller gets it as `CallRefused`.
 
-    def __init__(self, code: str, message: str) -> None:
+    `retry_after`: in how many seconds the same may be taken; 0 where the time has nothing to do with it.
+    """
+
+    def __init__(self, code: str, message: str, retry_after: float = 0.0) -> None:
         self.code = code
         self.message = message
+        self.retry_after = retry_after
         super().__init__(f"{code}: {message}")

@@ -16,6 +16,7 @@ import msgspec
 
 from overlay.identity import Identity
 from overlay.tasks import background
+from registry.client.abandoned_writes import AbandonedWrites
 from registry.client.local_node import LocalNode
 from registry.client.node_api_server import serve_node_api
 from registry.client.node_status import StatusSource
@@ -76,6 +77,7 @@ class Parts(msgspec.Struct, frozen=True):
     rumors: Rumors
     pass_on: PassOn
     node_api: LocalNode
+    abandoned: AbandonedWrites
 
 
 @asynccontextmanager
@@ -109,6 +111,7 @@ async def assembled(
 
     def note_put(peer_id: str, items: Sequence[Item], spreads: Sequence[Spread | None]) -> None:
         rumors.heard(peer_id, items)  # made below, as the next: they send through what asks the replica
+        abandoned.settle(items)
         pass_on.take(peer_id, items, spreads)
 
     replica = Replica(network, store, ingest, catch_up, takeover, recovery.behind, clock, note_put)
@@ -125,7 +128,8 @@ async def assembled(
     recent_writes, doubts = RecentWrites(), Doubts()
     writer = Writer(network, replica, send_queue, recent_writes, doubts, randomness)
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, time)
-    host = Countersigner(network, identity, store, ingest, rules, clock)
+    abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
+    host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
     async def history(key_id: str) -> list[HistoryEvent]:
@@ -177,8 +181,10 @@ async def assembled(
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
-        writing, reading = (send_queue, replica, writer, pass_on), (subscriptions, watches)
-        for part in (*writing, replication, recovery, upkeep, resigning, *reading, rumors):
+        for part in (
+            *(send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
+            *(subscriptions, watches, rumors),
+        ):
             await nursery.start(part.run)
         yield Parts(
             registry,
@@ -195,4 +201,5 @@ async def assembled(
             rumors,
             pass_on,
             node_api,
+            abandoned,
         )

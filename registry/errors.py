@@ -18,6 +18,8 @@ class RegistryError(Exception):
     """
 
     code: Code = Code.FAILED
+    retry_after: float = 0.0
+    """Seconds after which the same may be taken, as far as whoever refused it for its load told; 0: it didn't."""
 
     @classmethod
     def told(cls, text: str) -> Self:
@@ -82,12 +84,12 @@ class KeyNotExists(RegistryRefusal):
 
 
 class TooFewReplicas(RegistryRefusal):
-    """Ours: fewer replicas are known than have to answer."""
+    """Ours: fewer replicas are known than have to answer, or to take a write."""
 
     code = Code.TOO_FEW_REPLICAS
 
     def __init__(self, known: int, wanted: int) -> None:
-        super().__init__(f"{wanted} replicas have to answer, and {known} are known")
+        super().__init__(f"{known} of {wanted} replicas are known")
 
 
 class KeyRemoved(RegistryRefusal):
@@ -142,6 +144,16 @@ class QuotaExceeded(RegistryRefusal):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"quota exceeded: {reason}")
+
+
+class NodeOverloaded(RegistryRefusal):
+    """Ours: whoever was asked has too much to do; after `retry_after` seconds it may take the same."""
+
+    code = Code.OVERLOADED
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(f"overloaded: {reason}; come back in {retry_after:.1f} s")
+        self.retry_after = retry_after
 
 
 class RateExceeded(QuotaExceeded):
@@ -361,9 +373,10 @@ class HostingRefused(RegistryRefusal):
 
     code = Code.HOSTING_REFUSED
 
-    def __init__(self, reason: str, *, code: Code = Code.HOSTING_REFUSED) -> None:
+    def __init__(self, reason: str, *, code: Code = Code.HOSTING_REFUSED, retry_after: float = 0.0) -> None:
         super().__init__(f"hosting refused: {reason}")
         self.code = code
+        self.retry_after = retry_after
 
 
 class NotResponsible(RegistryRefusal):

@@ -18,23 +18,23 @@ class Math:
 
     async def add(self, x: I64, y: I64) -> int:
         """x + y"""
-        return _i64(x + y)
+        return as_i64(x + y)
 
     async def sub(self, x: I64, y: I64) -> int:
         """x - y"""
-        return _i64(x - y)
+        return as_i64(x - y)
 
     async def mul(self, x: I64, y: I64) -> int:
         """x * y"""
-        return _i64(x * y)
+        return as_i64(x * y)
 
     async def fmul(self, x: float, y: float) -> int:
         """floor(x * y)"""
-        return _i64(math.floor(x * y))
+        return as_i64(math.floor(x * y))
 
     async def div(self, x: I64, y: I64) -> int:
         """x / y, towards zero."""
-        return _i64(_quotient(x, y))
+        return as_i64(_quotient(x, y))
 
     async def rem(self, x: I64, y: I64) -> int:
         """The remainder of x / y."""
@@ -44,7 +44,7 @@ class Math:
         """x to the power of y"""
         if abs(x) > 1 and y > 63:
             raise ValueError("the result is no i64")
-        return _i64(x**y if abs(x) > 1 or y < 2 else x ** (2 + y % 2))
+        return as_i64(x**y if abs(x) > 1 or y < 2 else x ** (2 + y % 2))
 
     async def log(self, x: I64, y: I64) -> int:
         """The logarithm of y to base x, rounded down."""
@@ -86,7 +86,7 @@ def _quotient(x: int, y: int) -> int:
     return abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
 
 
-def _i64(number: int) -> int:
+def as_i64(number: int) -> int:
     if not _LEAST <= number <= _MOST:
         raise ValueError("the result is no i64")
     return number

@@ -9,6 +9,8 @@ from typing import Annotated
 import base58
 from msgspec import Meta
 
+from aqua_compat.builtins.array import as_array
+
 _SHA2_256 = b"\x12\x20"  # multihash: its code and the length of the digest
 _LONGEST = 1024  # bytes; base58 takes time that grows with the square of the length: 4 ms
 
@@ -29,11 +31,11 @@ class Op:
 
     async def array_length(self, values: object) -> int:
         """The number of elements of an array."""
-        return len(_array(values))
+        return len(as_array(values))
 
     async def concat(self, *arrays: object) -> list[object]:
         """One array of the elements of all arrays, in their order."""
-        return list(chain.from_iterable(map(_array, arrays)))
+        return list(chain.from_iterable(map(as_array, arrays)))
 
     async def concat_strings(self, *texts: str) -> str:
         """One text of all texts, in their order."""
@@ -58,13 +60,6 @@ class Op:
     async def sha256_string(self, text: str) -> str:
         """The SHA2-256 multihash of the text's UTF-8, as base58."""
         return _b58(_SHA2_256 + sha256(text.encode()).digest())
-
-
-def _array(value: object) -> list[object]:
-    """Checked here, for an annotation would have all of it copied."""
-    if not isinstance(value, list):
-        raise ValueError(f"not an array: {type(value).__name__}")  # noqa: TRY004 - the script's fault
-    return value
 
 
 def _b58(raw: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqua_compat.cli.failures import Failure, Misuse, one_line
+from aqua_compat.cli.failures import Failure, Misuse, check_resource_id, one_line
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options
 
@@ -80,6 +80,8 @@ def call(
         raise Misuse("--stream and --via need --on-peer")
     if every and on_peer:
         raise Misuse("--all calls the providers on a resource; leave out --on-peer")
+    if not on_peer:
+        check_resource_id(target)
 
     async def act(client: AquaClient) -> None:
         from aqua_compat.rpc.errors import NoProvider, ServiceError

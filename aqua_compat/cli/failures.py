@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    from registry.client.results import Created, Done
 
 SPARE_MEMORY: Final = 32 * 2**20
 """Bytes that a process has left which doesn't fail for want of memory: four stacks of threads."""
@@ -17,6 +21,12 @@ class Failure(click.ClickException):
     """The operation failed (exit code 1). The message says what happened, to what, and what to do."""
 
     exit_code = 1
+
+
+class Partial(Failure):
+    """A write is on fewer replicas than asked for, and goes on (exit code 3)."""
+
+    exit_code = 3
 
 
 class Misuse(click.UsageError):
@@ -60,6 +70,26 @@ def one_line(text: str) -> str:
     """A text of a peer or of the system on one line, without control characters, which could change the terminal."""
     shown = "".join(character if character.isprintable() else " " for character in text[: LONGEST_LINE + 1]).strip()
     return shown if len(text) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]}..."
+
+
+def not_done(what: str, result: Created | Done) -> Failure:
+    """The failure of a write: `what` didn't come about, or did on fewer replicas than asked for."""
+    if result.stored:
+        return Partial(f"{what} on as many replicas as asked for: {reasons(result.errors)}")
+    return Failure(f"{what}: {reasons(result.errors)}")
+
+
+def check_resource_id(text: str) -> str:
+    """The id of a resource. Raises Misuse for anything else, such as a label, and says how to get the id."""
+    from registry.model.signing import is_key_id  # noqa: PLC0415 - 0.1 s that `--help` needn't pay
+
+    if not is_key_id(text):
+        label = one_line(text[:80])
+        raise Misuse(
+            f"{label!r} is no resource id; if it's a label: `aqua-registry resource id {shlex.quote(label)}"
+            " [--owner PEER_ID]` prints its id"
+        )
+    return text
 
 
 def reasons(errors: Iterable[str]) -> str:

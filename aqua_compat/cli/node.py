@@ -86,6 +86,8 @@ def node(
     """
     import trio
 
+    # Here, since a loop that runs out of memory may wait for ever.
+    import aqua_compat.api.full_node  # noqa: F401
     from aqua_compat.cli.config import load_settings, unknown_variables
 
     end_for_want_of_memory()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.failures import check_resource_id, one_line
 from aqua_compat.cli.output import moment, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options
 
@@ -24,6 +24,7 @@ def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> No
     With RESOURCE_ID: print the members that are responsible for that resource, nearest first.
     """
     if resource_id is not None:
+        check_resource_id(resource_id)
         found = session.run(lambda client: client.registry.neighbours(resource_id))
         if as_json:
             print_json(list(found))

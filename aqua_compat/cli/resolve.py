@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aqua_compat.cli.failures import Failure, reasons
+from aqua_compat.cli.failures import Failure, check_resource_id, reasons
 from aqua_compat.cli.output import describe, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
 
@@ -31,6 +31,7 @@ def resolve(session: CommandSession, resource_id: str, ack: int, reachable: bool
 
     A provider that died is listed until its record expires; with --reachable each is asked whether it is there.
     """
+    check_resource_id(resource_id)
     ask = _reachable if reachable else _resolved
     records, errors = session.run(lambda client: ask(client, resource_id, ack))
     if records is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
+from aqua_compat.cli.failures import Failure, Misuse, check_resource_id, not_done, one_line, reasons
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key
 from aqua_compat.cli.output import json_line, moment, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
@@ -25,14 +25,16 @@ def resource() -> None:
 @network_options(writes=True)
 def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
     """Create the resource LABEL, owned by your key, and print its id."""
-    resource_id, errors = session.run(lambda client: client.createResource(label))
-    if resource_id is None:
-        raise Failure(f"the resource {label[:80]!r} wasn't created: {reasons(errors)}")
-    warn(errors)
+    from aqua_compat.schema.arguments import check_string
+
+    created = session.run(lambda client: client.registry.create_resource(check_string("label", label), **session.write))
+    if created.resource_id is None:
+        raise not_done(f"the resource {label[:80]!r} wasn't created", created)
+    warn(created.errors)
     if as_json:
-        print_json({"resource_id": resource_id})
+        print_json({"resource_id": created.resource_id})
     else:
-        click.echo(resource_id)
+        click.echo(created.resource_id)
 
 
 @resource.command("remove", short_help="Remove a resource that your key owns.")
@@ -44,10 +46,11 @@ def remove_resource(session: CommandSession, resource_id: str, as_json: bool) ->
 
     Its label can be used again.
     """
-    success, errors = session.run(lambda client: client.removeResource(resource_id))
-    if not success:
-        raise Failure(f"the resource {resource_id} wasn't removed: {reasons(errors)}")
-    warn(errors)
+    check_resource_id(resource_id)
+    done = session.run(lambda client: client.registry.remove_resource(resource_id, **session.write))
+    if not done.success:
+        raise not_done(f"the resource {resource_id} wasn't removed", done)
+    warn(done.errors)
     if as_json:
         print_json({"removed": resource_id})
     else:
@@ -63,6 +66,7 @@ def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -
 
     A line for each record or key that was stored, renewed or removed there, with the time and the reason.
     """
+    check_resource_id(resource_id)
     events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
     if as_json:
         click.echo(json_line([msgspec.structs.asdict(event) for event in events]))
@@ -83,6 +87,7 @@ def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -
 @network_options()
 def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
     """Print the owner of RESOURCE_ID, its label and when it was created."""
+    check_resource_id(resource_id)
     key, errors = session.run(lambda client: client.getResource(resource_id))
     if key is None:
         raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")

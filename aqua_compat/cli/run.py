@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse
+from aqua_compat.cli.logs import configure_logs
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, network_options
 
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 @click.command(short_help="Call a function of the original's API.")
 @click.option("-f", "--func", required=True, metavar="CALL", help="Call, such as 'resolveResource(id, 1)'.")
 @click.option("--data", default="{}", metavar="JSON", help="Values of the names in the call, a JSON object.")
+@click.option("--quiet", is_flag=True, help="Print the result and nothing else, whatever --log-level says.")
+@click.option("--particle-id", is_flag=True, help="As the original's option: tells on stderr that no particle is sent.")
 @network_options(writes=True)
-def run(session: CommandSession, func: str, data: str) -> None:
+@click.pass_context
+def run(context: click.Context, session: CommandSession, func: str, data: str, quiet: bool, particle_id: bool) -> None:
     """Call a function of the original's API and print its result as JSON.
 
     Arguments are literals ("text", 1, true, nil, []) or names with a value in --data. Several results are printed as
@@ -59,12 +63,19 @@ def run(session: CommandSession, func: str, data: str) -> None:
     except (TypeError, ValueError) as error:
         raise Misuse(f"{call.function}: {error}") from None
 
+    if quiet:
+        configure_logs("error", "human")
+    elif particle_id:
+        click.echo("no particle: the node's functions are called natively", err=True)
+
     async def act(client: AquaClient) -> object:
         return await cast("Awaitable[object]", getattr(client, call.function)(*arguments))
 
     result = session.run(act)
     print_json(result)
     if _tells_failure(result):
+        if quiet:
+            context.exit(1)
         raise Failure(f"{call.function} failed; its result says why")
 
 

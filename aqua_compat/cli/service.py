@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from aqua_compat.cli.failures import Failure, reasons
+from aqua_compat.cli.failures import check_resource_id, not_done
 from aqua_compat.cli.keys import named_key
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+
+if TYPE_CHECKING:
+    from aqua_compat.api.client import AquaClient
+    from registry.client.results import Done
+
+# Commands import what they need when they run: `--help` is to answer at once.
+# ruff: noqa: PLC0415
 
 
 @click.group()
@@ -31,13 +40,21 @@ def register_service(
 
     A record lives for a day after its hosting peer signed it: run this command again before that.
     """
+    from aqua_compat.schema.arguments import check_optional_string, check_peer_id, check_string
 
-    success, errors = session.run(
-        lambda client: client.registerService(resource_id, value, peer or client.peer_id, service_id)
-    )
-    if not success:
-        raise Failure(f"the service wasn't registered on {resource_id}: {reasons(errors)}")
-    warn(errors)
+    async def register(client: AquaClient) -> Done:
+        return await client.registry.register_service(
+            check_resource_id(resource_id),
+            check_string("value", value),
+            check_peer_id("peer_id", peer or client.peer_id),
+            check_optional_string("service_id", service_id),
+            **session.write,
+        )
+
+    done = session.run(register)
+    if not done.success:
+        raise not_done(f"the service wasn't registered on {resource_id}", done)
+    warn(done.errors)
     if as_json:
         print_json({"success": True})
     else:
@@ -51,11 +68,21 @@ def register_service(
 @network_options(writes=True)
 def unregister_service(session: CommandSession, resource_id: str, peer: str | None, as_json: bool) -> None:
     """End the record that your key registered on RESOURCE_ID for a peer."""
-    success, errors = session.run(lambda client: client.unregisterService(resource_id, peer or client.peer_id))
-    if not success:
-        raise Failure(f"the service wasn't unregistered from {resource_id}: {reasons(errors)}")
-    warn(errors)
+    from aqua_compat.schema.arguments import check_peer_id
+
+    async def unregister(client: AquaClient) -> Done:
+        peer_id = check_peer_id("peer_id", peer or client.peer_id)
+        return await client.registry.unregister_service(check_resource_id(resource_id), peer_id, **session.write)
+
+    done = session.run(unregister)
+    if not done.success:
+        raise not_done(f"the service wasn't unregistered from {resource_id}", done)
     if as_json:
-        print_json({"success": True})
-    else:
-        click.echo(f"unregistered {peer or named_key(session.key_name).peer_id} from {resource_id}")
+        warn(done.errors)
+        print_json({"success": True, "was_registered": done.was_there})
+        return
+    if done.was_there:
+        warn(done.errors)
+    peer_id = peer or named_key(session.key_name).peer_id
+    did = "unregistered" if done.was_there else "there was nothing of your key to unregister for"
+    click.echo(f"{did} {peer_id} {'from' if done.was_there else 'on'} {resource_id}")

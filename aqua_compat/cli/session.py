@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
@@ -26,6 +26,13 @@ _LOCK_POLL = 0.05  # seconds
 
 Outcome = TypeVar("Outcome")
 Action = Callable[["AquaClient"], Awaitable[Outcome]]
+
+
+class WriteOptions(TypedDict):
+    """The options that every write takes: replicas that must have it on disk, and seconds for the whole operation."""
+
+    factor: int
+    timeout: float
 
 
 class CommandSession:
@@ -48,6 +55,11 @@ class CommandSession:
         self.timeout = timeout
         self.factor = factor
         self.writes = writes
+
+    @property
+    def write(self) -> WriteOptions:
+        """How the writes of this command are done."""
+        return {"factor": self.factor or 1, "timeout": self.timeout}
 
     def run(self, action: Action[Outcome]) -> Outcome:
         """Connect, act and disconnect. Raises Failure when no node can be reached, Misuse for a wrong argument, and
@@ -180,7 +192,7 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-def warn(errors: list[str]) -> None:
+def warn(errors: Sequence[str]) -> None:
     """Errors of an operation that succeeded all the same, as lines on stderr."""
     for error in dict.fromkeys(errors):
         click.echo(f"warning: {one_line(error)}", err=True)

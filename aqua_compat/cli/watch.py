@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.failures import check_resource_id, one_line
 from aqua_compat.cli.output import describe, json_line
 from aqua_compat.cli.session import CommandSession, json_option, network_options
 
@@ -26,6 +26,8 @@ def watch(session: CommandSession, resource_id: str, events: int | None, as_json
 
     It turns to other nodes when those that it listens to are gone. End it with Ctrl-C.
     """
+
+    check_resource_id(resource_id)
 
     async def follow(client: AquaClient) -> None:
         count = 0

@@ -104,7 +104,7 @@ def _struct(form: type[msgspec.Struct]) -> Callable[[str, object], object]:
             return form(**cast("dict[str, Any]", _fields(form, name, value)))
         except ValueError as error:  # its text names the field, not always where the value came from
             text = str(error)
-            raise ValueError(text if text.startswith(name) else f"{name}: {text}") from None
+            raise ValueError(text if text.startswith(name) else f"{name}: {text}") from error
 
     return parse
 
@@ -115,7 +115,7 @@ def _key(name: str, value: object) -> Key:
     try:
         key = Key(**fields)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"{name}: {error}") from error
     if key.id != claimed:
         raise ValueError(f"{name}.id is not the id of its label and owner_peer_id, which is {key.id}")
     return key

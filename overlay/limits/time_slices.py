@@ -5,12 +5,16 @@ Rules:
 2. A source that has worked rests for as long before its next slice, so that it takes half of the thread at most. Where
    the work's time is known before, it is charged then; else what it took.
 3. Sources that wait get their slices in turn.
+4. Of work whose time nobody knows, such as serving a call, each source begins one each time that the loop goes round,
+   or `ALONE` while no other source has begun any in the last second: a source with hundreds of calls doesn't keep
+   another's one waiting for all of them.
 
 What serves a call takes slices of its caller's by `turn`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -18,11 +22,13 @@ from itertools import islice
 from typing import Final
 
 import trio
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 _SHORT: Final = 0.001  # seconds after which no rest is needed
 _AT_ONCE: Final = 32  # steps in one slice
 _RESTING: Final = 4096  # sources that are remembered to be resting
+ALONE: Final = 16  # works of the only source that begin before the loop goes round: their answers share frames
+_BUSY_FOR: Final = 1.0  # seconds for which a source that began something counts as another one
 
 _loop: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("the lock of the slice that runs")
 
@@ -33,6 +39,9 @@ class TimeSlices:
     def __init__(self) -> None:
         self._locks: dict[str, tuple[trio.Lock, int]] = {}
         self._rest: LRUCache[str, float] = LRUCache(_RESTING)  # until when, in Trio's time
+        self._to_begin: dict[str, dict[trio.lowlevel.Task, None]] = {}  # tasks that wait, by their sources
+        self._begun: Counter[str] = Counter()  # since the loop went round
+        self._busy: TTLCache[str, None] = TTLCache(_RESTING, _BUSY_FOR, timer=trio.current_time)
 
     @asynccontextmanager
     async def slice(self, source: str, cost: float | None = None) -> AsyncIterator[None]:
@@ -70,6 +79,45 @@ class TimeSlices:
     def charge(self, source: str, seconds: float) -> None:
         """Let a source rest for longer before its next slice: for work that follows on one, outside of slices."""
         self._rest[source] = max(self._rest.get(source, 0.0), trio.current_time()) + seconds
+
+    async def begin(self, source: str) -> None:
+        """Waits until work of this source may begin (rule 4). Where it may at once, this is no checkpoint."""
+        if source not in self._to_begin and self._may_begin(source):
+            self._note_begun(source)
+            return
+        task = trio.lowlevel.current_task()
+        self._to_begin.setdefault(source, {})[task] = None
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._leave(source, task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _may_begin(self, source: str) -> bool:
+        others = len(self._busy) - (source in self._busy)
+        return self._begun[source] < (1 if others else ALONE)
+
+    def _note_begun(self, source: str) -> None:
+        if not self._begun:
+            trio.lowlevel.current_trio_token().run_sync_soon(self._go_round)
+        self._begun[source] += 1
+        self._busy[source] = None
+
+    def _go_round(self) -> None:
+        self._begun.clear()
+        for source in list(self._to_begin):
+            while source in self._to_begin and self._may_begin(source):
+                task = next(iter(self._to_begin[source]))
+                self._leave(source, task)
+                self._note_begun(source)
+                trio.lowlevel.reschedule(task)
+
+    def _leave(self, source: str, task: trio.lowlevel.Task) -> None:
+        waiting = self._to_begin[source]
+        del waiting[task]
+        if not waiting:
+            del self._to_begin[source]
 
     def _have_rest(self, source: str, seconds: float) -> None:
         if seconds > _SHORT:

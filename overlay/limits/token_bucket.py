@@ -45,6 +45,10 @@ class TokenBuckets:
         spent, since = self._spent_until(source, now)
         self._spent[source] = max(spent - amount, 0.0), since
 
+    def wait(self, source: Hashable, now: float, amount: float = 1.0) -> float:
+        """Seconds until a source has so many tokens, if it takes none meanwhile; 0 when it has them."""
+        return max(self._spent_until(source, now)[0] + amount - self._burst, 0.0) / self._rate
+
     def debt(self, source: Hashable, now: float) -> float:
         """Seconds until a source has paid back what it took beyond its bucket; 0 when it owes nothing."""
         return max(self._spent_until(source, now)[0] - self._burst, 0.0) / self._rate

@@ -8,14 +8,13 @@ import outcome
 import trio
 
 from overlay.errors import BodyTooLarge, CallFailed, CallRefused, CallTimeout, NoSuchMethod, Overloaded, ProtocolError
-from overlay.rpc.protocol import Failed, Fault, Refused, Response, shortened
+from overlay.rpc.protocol import Failed, Fault, Refused, Response, seconds, shortened
 
 Answer = Response | Refused | Failed
 """The frames that settle a call."""
 
 
 _FAULTS: Final[dict[int, tuple[type[CallFailed], str]]] = {
-    Fault.OVERLOADED: (Overloaded, ""),
     Fault.NO_SUCH_METHOD: (NoSuchMethod, ""),
     Fault.TIMEOUT: (CallTimeout, ""),
     Fault.ANSWER_TOO_LARGE: (BodyTooLarge, "the answer is too large for a frame"),
@@ -97,6 +96,9 @@ class PendingCalls:
 def failure(peer_id: str, method: str, answer: Refused | Failed) -> CallFailed:
     """The exception that an answer other than `Response` is for the caller."""
     if isinstance(answer, Refused):
-        return CallRefused(peer_id, method, shortened(answer.code), shortened(answer.message))
+        code, message = shortened(answer.code), shortened(answer.message)
+        return CallRefused(peer_id, method, code, message, seconds(answer.retry_after))
+    if answer.fault == Fault.OVERLOADED:
+        return Overloaded(peer_id, method, retry_after=seconds(answer.retry_after))
     kind, reason = _FAULTS.get(answer.fault, (CallFailed, f"failed, as only newer peers know ({answer.fault})"))
     return kind(peer_id, method, reason)

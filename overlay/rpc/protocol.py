@@ -22,6 +22,7 @@ are ignored; unknown codes of faults and reasons are taken as "failed" and "othe
 from __future__ import annotations
 
 import enum
+import math
 from typing import Annotated
 
 import msgspec
@@ -38,6 +39,7 @@ _LONGEST_TIMEOUT = 24 * 3600 * 1000  # milliseconds
 _MOST_OTHERS = 16
 
 CallId = Annotated[int, Meta(ge=0, le=2**53)]
+Milliseconds = Annotated[int, Meta(ge=0)]
 
 
 class Fault(enum.IntEnum):
@@ -85,12 +87,12 @@ class Request(Struct, frozen=True, array_like=True, tag=1):
     id: CallId
     method: Annotated[str, Meta(min_length=1, max_length=METHOD_MAX_LENGTH)]
     body: bytes
-    timeout: Annotated[int, Meta(ge=0)]
+    timeout: Milliseconds
 
     @property
     def timeout_seconds(self) -> float:
         """How long the caller waits, at most a day."""
-        return min(self.timeout, _LONGEST_TIMEOUT) / 1000
+        return seconds(self.timeout)
 
 
 class Response(Struct, frozen=True, array_like=True, tag=2):
@@ -106,6 +108,8 @@ class Refused(Struct, frozen=True, array_like=True, tag=3):
     id: CallId
     code: str
     message: str
+    retry_after: Milliseconds = 0
+    """When to come back; 0 where the time has nothing to do with it."""
 
 
 class Cancel(Struct, frozen=True, array_like=True, tag=4):
@@ -154,6 +158,8 @@ class Failed(Struct, frozen=True, array_like=True, tag=8):
     id: CallId
     fault: Annotated[int, Meta(ge=0)]
     """A `Fault`, or what a newer peer may say instead."""
+    retry_after: Milliseconds = 0
+    """When to come back to a peer that is overloaded, if it says."""
 
 
 class Keep(Struct, frozen=True, array_like=True, tag=9):
@@ -205,6 +211,16 @@ def parse(item: object) -> Frame | Unknown:
 def encode(frame: Frame) -> bytes:
     """The bytes of a frame, length first."""
     return encode_frame(msgspec.to_builtins(frame, builtin_types=(bytes,)))
+
+
+def seconds(milliseconds: int) -> float:
+    """A time that a peer told, at most a day."""
+    return min(milliseconds, _LONGEST_TIMEOUT) / 1000
+
+
+def milliseconds(seconds: float) -> int:
+    """A time as it is told to a peer; none that isn't 0 becomes 0."""
+    return math.ceil(seconds * 1000)
 
 
 def shortened(text: str) -> str:

@@ -14,7 +14,7 @@ from overlay.limits.decoder import MAX_ITEMS
 from overlay.limits.time_slices import TimeSlices, turn, work_for
 from overlay.rpc.counters import Counters
 from overlay.rpc.framing import HEADER_BYTES, FrameError, decode_counted_item, decode_item, encode_item
-from overlay.rpc.protocol import Failed, Fault, Frame, Refused, Request, Response, encode, shortened
+from overlay.rpc.protocol import Failed, Fault, Frame, Refused, Request, Response, encode, milliseconds, shortened
 from overlay.rpc.write_queue import WriteQueue
 from overlay.settings import CallLimits
 
@@ -24,6 +24,8 @@ _SMALL: Final = 1024  # bytes of a body that is decoded at once, without a slice
 _DECODING: Final = 2e-7  # seconds for one item, which takes a byte at least
 _MANY: Final = 5000  # items, for which a request has to wait itself; those of fewer have the next one wait
 _HANDLING: Final = 1e-6  # seconds for one item: parsing, making as many of it, encoding those twice
+_SOONEST: Final = 0.1  # seconds after which who is turned away may come back
+_LATEST: Final = 5.0
 
 Handler = Callable[[str, object], Awaitable[object]]
 """Answers calls of one method: gets the caller's peer id and the body, returns the body of the answer.
@@ -33,9 +35,10 @@ Refuses by raising `Refusal`. Is cancelled at the call's deadline, when the call
 
 
 class _Waiting(Struct, frozen=True):
-    """A request, and until when its caller waits, in Trio's time."""
+    """A request, since when it waits and until when its caller does, in Trio's time."""
 
     request: Request
+    since: float
     deadline: float
 
 
@@ -71,6 +74,7 @@ class RequestServer:
         self._cancelled: set[int] = set()
         self._queue: dict[int, _Waiting] = {}  # a dict, so that a cancelled one leaves at once
         self._queued_bytes = 0
+        self._waited = 0.0  # seconds, by the request that left the queue last for being served
 
     @property
     def held(self) -> int:
@@ -90,7 +94,8 @@ class RequestServer:
         if request.method not in self._handlers:
             self._write_queue.put(encode(Failed(request.id, Fault.NO_SUCH_METHOD)))
             return
-        waiting = _Waiting(request, trio.current_time() + request.timeout_seconds)
+        now = trio.current_time()
+        waiting = _Waiting(request, now, now + request.timeout_seconds)
         if not self._may_hold(size):
             self._turn_away(request)
         elif not self._queue and self._may_start(size):
@@ -118,7 +123,13 @@ class RequestServer:
 
     def _turn_away(self, request: Request) -> None:
         self._counters.overloaded += 1
-        self._write_queue.put(encode(Failed(request.id, Fault.OVERLOADED)))
+        self._write_queue.put(encode(self._overloaded(request)))
+
+    def _overloaded(self, request: Request) -> Failed:
+        """Turned away until those that wait now were served, by the time that the last one waited."""
+        oldest = next(iter(self._queue.values()), None)
+        waited = max(self._waited, trio.current_time() - oldest.since if oldest is not None else 0.0)
+        return Failed(request.id, Fault.OVERLOADED, milliseconds(min(max(waited, _SOONEST), _LATEST)))
 
     def _may_start(self, size: int) -> bool:
         if len(self._running) >= self._limits.max_in_flight:
@@ -138,6 +149,7 @@ class RequestServer:
             return None  # another's end makes room: this can only be so while others run
         del self._queue[call_id]
         self._queued_bytes -= size
+        self._waited = trio.current_time() - waiting.since
         self._start(waiting)
         return waiting
 
@@ -175,6 +187,7 @@ class RequestServer:
 
     async def _result(self, request: Request) -> Frame:
         work_for(self._caller, self._time_slices)
+        await self._time_slices.begin(self._caller)
         try:
             body = await decoded(request.body, self._time_slices, self._caller, self._decoding)
         except FrameError:
@@ -185,7 +198,8 @@ class RequestServer:
             answer = Response(request.id, await encoded(result, like=request.body))
         except Refusal as refusal:
             self._counters.refused += 1
-            return Refused(request.id, shortened(refusal.code), shortened(refusal.message))
+            code, message = shortened(refusal.code), shortened(refusal.message)
+            return Refused(request.id, code, message, milliseconds(refusal.retry_after))
         except Exception:
             self._counters.internal_errors += 1
             log.exception("serving a call failed", method=request.method, caller=self._caller)
@@ -198,7 +212,7 @@ class RequestServer:
         if self._may_hold(len(answer)):
             return answer
         self._counters.overloaded += 1
-        return encode(Failed(request.id, Fault.OVERLOADED))
+        return encode(self._overloaded(request))
 
     def _encoded(self, request: Request, answer: Frame) -> bytes:
         frame = encode(answer)

@@ -13,13 +13,14 @@ from overlay.errors import CallFailed
 from overlay.identity import Identity
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
-from registry.client.node_writer import NodeWriter, Written, until
+from registry.client.node_writer import NodeWriter, Written, failed, until
 from registry.client.results import Done
 from registry.client.slot_locks import SlotLocks
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import RegistryError
 from registry.model.merge import ResourceState
+from registry.model.signing import is_key_id
 from registry.model.values import Key, Slot, State, Tombstone
 from registry.protocol.error_info import ErrorInfo, texts
 from registry.protocol.messages import Item
@@ -32,10 +33,15 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
 
-NOT_FOUND: Final = "resource not found: timeout exceeded"
+NOT_FOUND: Final = "resource not found"  # and the original's `: timeout exceeded`, where the time was up
 
 Issue = Callable[[ReadOutcome, Key, Slot, float], Awaitable[State]]
 """(what is known of the resource, its key, the slot, seconds left) -> the slot's next state, signed."""
+
+
+def no_resource_id(text: str) -> str:
+    """What to tell who gave something else, such as a label, where the id of a resource is wanted."""
+    return f"{text[:80]!r} is no resource id: getResourceId(label, owner) gives the id that an owner's label has"
 
 
 class Issuer:
@@ -70,17 +76,25 @@ class Issuer:
         factor: int,
         timeout: float,
         failure: str,
+        *,
+        reads_slot: bool = False,
     ) -> Done:
-        """Reads the slot, has `issue` make its next state, writes it; again when somebody was faster."""
+        """Reads the slot, has `issue` make its next state, writes it; again when somebody was faster.
+
+        `reads_slot`: `issue` wants to know at once what is in the slot, not only when a write met something newer.
+        """
+        if not is_key_id(resource_id):
+            return Done(False, (no_resource_id(resource_id),))
         deadline = trio.current_time() + timeout
-        written = Written(Done(False, (failure,)))
+        written = Written(Done(False, failed((), failure, timed_out=True)))
         with trio.move_on_at(deadline):
             for attempt in range(ATTEMPTS):
                 try:
-                    outcome = await self._key_or_all(resource_id, until(deadline), key_suffices=attempt == 0)
+                    key_suffices = attempt == 0 and not reads_slot
+                    outcome = await self._key_or_all(resource_id, until(deadline), key_suffices=key_suffices)
                     key = outcome.resource.key
                     if key is None:
-                        return Done(False, (*texts(outcome.errors), NOT_FOUND))
+                        return Done(False, failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out))
                     slot = Slot(key.id, self._identity.peer_id, peer_id)
                     async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
                         state = await issue(outcome, key, slot, until(deadline))
@@ -100,6 +114,7 @@ class Issuer:
     ) -> tuple[State, ErrorInfo | None]:
         """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't."""
         await self._host.clock_guard.wait()
+        self._host.signed.note(slot.key_id, slot)
         item, error = await self._issued.issue(
             slot,
             *self._last_seen(slot, outcome),

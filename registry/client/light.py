@@ -20,6 +20,7 @@ from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from overlay.settings import OverlaySettings
 from overlay.tasks import background
+from registry.client.abandoned_writes import AbandonedWrites
 from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.relay_failover import RelayFailover
@@ -99,7 +100,8 @@ async def open_light_client(
         takeover = Takeover(peer, rules.neighbourhood_size)
         # Served, too: whoever issued what this client hosts ends it here.
         Replica(peer, store, ingest, CatchUp(is_caught_up=True), takeover, Behind(), clock)
-        countersigner = Countersigner(peer, identity, store, ingest, rules, clock)
+        abandoned = AbandonedWrites(store, node_api.read, node_api.write, gets_writes_of=lambda _: False)
+        countersigner = Countersigner(peer, identity, store, ingest, rules, clock, abandoned)
         await node_api.open(timeout=timeout)
 
         async def neighbours(key_id: str, avoided: Collection[str]) -> list[str]:
@@ -118,6 +120,7 @@ async def open_light_client(
         registry = Registry(identity, node_api, countersigner, TimestampLog(store, ingest), watches, rules, clock)
         nursery = await stack.enter_async_context(background())
         await nursery.start(watches.run)
+        await nursery.start(abandoned.run)
         renewal = _renewal(identity, node_api, countersigner, registry, store, rules, clock)
         nursery.start_soon(renewal.run)
         resigning = Resigning(peer, identity, node_api, registry, store, renewal.run_now, rules, clock)

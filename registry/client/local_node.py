@@ -22,7 +22,7 @@ from registry.errors import HostingRefused, InvalidValue, NotPermitted
 from registry.model.history import HistoryEvent
 from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
 from registry.model.verification import record_is_genuine
-from registry.protocol.error_info import ErrorInfo
+from registry.protocol.error_info import ErrorInfo, retry_after
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, WriteOutcome, build
 from registry.protocol.network import Network
 from registry.quorum.read import Reader
@@ -142,7 +142,7 @@ async def ask_to_countersign(network: Network, key: Key, metadata: RecordMetadat
         _log.debug("a host didn't sign", host=metadata.peer_id, error=str(error))
         looks_alike = isinstance(error, _NOT_REACHED) and not isinstance(error, ConnectionLost)
         info = ErrorInfo.of(Unreachable(metadata.peer_id, COUNTERSIGN) if looks_alike else error).on(metadata.peer_id)
-        raise HostingRefused(info.text, code=info.known_code) from error
+        raise HostingRefused(info.text, code=info.known_code, retry_after=retry_after(error)) from error
     if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
         raise HostingRefused(
             f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER

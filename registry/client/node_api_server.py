@@ -29,7 +29,7 @@ def _handler(node: LocalNode, operation: Operation[Any, Any]) -> Handler:
             reply = await operation.answer(node, request, Caller(caller, call.timeout))
         except RegistryError as error:
             info = ErrorInfo.of(error)
-            raise Refusal(info.code, info.text) from error
+            raise Refusal(info.code, info.text, error.retry_after) from error
         return msgspec.to_builtins(reply, builtin_types=(bytes,))
 
     return answer

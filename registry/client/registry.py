@@ -13,17 +13,18 @@ import structlog
 import trio
 
 from overlay.identity import Identity
-from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer
+from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer, no_resource_id
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_status import NodeStatus
-from registry.client.node_writer import NodeWriter, Written, optional, refused, until
+from registry.client.node_writer import NodeWriter, Written, failed, optional, refused, until
+from registry.client.patience import patiently
 from registry.client.results import Created, Done, Found, Resolved
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError
 from registry.model.history import HistoryEvent
-from registry.model.signing import key_id_of, record_digest
+from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.protocol.error_info import texts
 from registry.protocol.messages import Item
@@ -39,11 +40,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
-NOT_CREATED: Final = "resource wasn't created: timeout exceeded"
-NOT_REGISTERED: Final = "service hasn't registered: timeout exceeded"
-NOT_UNREGISTERED: Final = "unregisterService failed: timeout exceeded"
-NOT_REMOVED: Final = "resource wasn't removed: timeout exceeded"
-TIMEOUT: Final = "timeout exceeded"
+# Where the time was up, the original's `: timeout exceeded` stands behind these.
+NOT_CREATED: Final = "resource wasn't created"
+NOT_REGISTERED: Final = "service hasn't registered"
+NOT_UNREGISTERED: Final = "unregisterService failed"
+NOT_REMOVED: Final = "resource wasn't removed"
 
 
 class Registry:
@@ -66,7 +67,7 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._keys = KeyCache()
-        self._writer = NodeWriter(node_api, watches)
+        self._writer = NodeWriter(node_api, watches, host.signed)
         self._issuer = Issuer(identity, node_api, host, issued, self._writer, self._keys, settings, clock)
 
     @property
@@ -77,7 +78,7 @@ class Registry:
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         deadline = trio.current_time() + timeout
-        written = Written(Done(False, (NOT_CREATED,)))
+        written = Written(Done(False, failed((), NOT_CREATED, timed_out=True)))
         try:
             await self._host.clock_guard.wait()
         except RegistryError as error:
@@ -98,25 +99,27 @@ class Registry:
                     written = await self._writer.write(Item(key), factor, until(deadline), NOT_CREATED)
                 if written.done.success:
                     self._keys.remember(key)
-                    return Created(key.id, written.done.errors)
+                    return Created(key.id, written.done.errors, written.done.stored)
                 if Code.KEY_REMOVED not in written.codes:
                     break
                 try:
                     timestamp = await self._after_key_tombstone(unsigned.id, until(deadline))
                 except RegistryError as error:
-                    return Created(None, (str(error), NOT_CREATED))
-        return Created(None, written.done.errors)
+                    return Created(None, refused(error, NOT_CREATED, timed_out=until(deadline) <= 0).done.errors)
+        return Created(None, written.done.errors, written.done.stored)
 
     async def remove_resource(self, resource_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Ends a resource of this identity's, and with it everything registered on it so far (ours: the original
         promised this). Creating it again begins anew."""
+        if not is_key_id(resource_id):
+            return Done(False, (no_resource_id(resource_id),))
         deadline = trio.current_time() + timeout
         try:
             await self._host.clock_guard.wait()
             outcome = await self._read(resource_id, 1, timeout)
             key = outcome.resource.key
             if key is None:
-                return Done(False, (*texts(outcome.errors), NOT_FOUND))
+                return Done(False, failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out))
             if key.owner_peer_id != self.identity.peer_id:
                 return Done(False, (f"only its owner {key.owner_peer_id} may remove resource {resource_id}",))
             # Later than all that it should end, some of which may be from a clock ahead of ours.
@@ -124,6 +127,7 @@ class Registry:
             timestamp = max(int(self._clock()), key.timestamp_created, latest)
             unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"")
             key_tombstone = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
+            self._host.signed.note(key.id, None)
             await self._host.keep(Item(key_tombstone))
         except RegistryError as error:
             return Done(False, (str(error),))
@@ -143,12 +147,15 @@ class Registry:
 
     async def get_resource(self, resource_id: str, *, ack: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Found:
         """The key of a resource, once `ack` replicas that hold it have answered (original: getResource)."""
+        if not is_key_id(resource_id):
+            return Found(None, (no_resource_id(resource_id),))
+        deadline = trio.current_time() + timeout
         try:
             outcome = await self._node_api.read(resource_id, ack=ack, timeout=timeout, key_suffices=True)
         except RegistryError as error:
-            return Found(None, (str(error), NOT_FOUND))
+            return Found(None, failed((str(error),), NOT_FOUND, timed_out=until(deadline) <= 0))
         if outcome.resource.key is None or outcome.answered < ack:
-            return Found(None, (*texts(outcome.errors), NOT_FOUND))
+            return Found(None, failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out))
         return Found(outcome.resource.key, texts(outcome.errors))
 
     async def register_service(
@@ -206,7 +213,10 @@ class Registry:
 
             if not is_own:
                 timestamp = await self._issuer.reserve(slot, outcome)
-                return await self._node_api.countersign(key, metadata(timestamp), timeout=remaining)
+                signed = metadata(timestamp)
+                return await patiently(
+                    lambda seconds: self._node_api.countersign(key, signed, timeout=seconds), remaining
+                )
             state, error = await self._issuer.issue_here(
                 slot,
                 outcome,
@@ -222,10 +232,27 @@ class Registry:
     async def unregister_service(
         self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
     ) -> Done:
-        """Ends what this identity said of a service on `peer_id` (original: unregisterService)."""
+        """Ends what this identity said of a service on `peer_id` (original: unregisterService).
+
+        Where nothing is found the end is written all the same, as there, and the result says so.
+        """
+        try:
+            hosted = await self._host.countersigned(Slot(resource_id, self.identity.peer_id, peer_id))
+        except RegistryError as error:
+            return Done(False, (str(error),))
+        was_there = hosted is not None
+
+        async def end(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
+            nonlocal was_there
+            was_there = was_there or isinstance(outcome.resource.slots.get(slot), Record)
+            return await self._issuer.issue_tombstone(outcome, key, slot, remaining)
+
         done = await self._issuer.issue(
-            resource_id, peer_id, self._issuer.issue_tombstone, factor, timeout, NOT_UNREGISTERED
+            resource_id, peer_id, end, factor, timeout, NOT_UNREGISTERED, reads_slot=hosted is None
         )
+        if done.success and not was_there:
+            nothing = f"nothing was registered for {peer_id} by {self.identity.peer_id}"
+            done = Done(True, (nothing, *done.errors), done.stored, was_there=False)
         if peer_id == self.identity.peer_id and not done.success:
             with trio.move_on_after(ENDING_TIMEOUT):  # a slot that is ahead of our clock makes it wait
                 await self._issuer.end_here(Slot(resource_id, peer_id, peer_id))
@@ -236,14 +263,18 @@ class Registry:
 
         With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
         """
+        if not is_key_id(resource_id):
+            return Resolved(None, (no_resource_id(resource_id),))
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
             return Resolved(tuple(known.records(int(self._host.clock_guard.time()), self._settings)), ())
+        deadline = trio.current_time() + timeout
         try:
             outcome = await self._read(resource_id, ack, timeout)
         except RegistryError as error:
-            return Resolved(None, (str(error), TIMEOUT))
+            return Resolved(None, failed((str(error),), "", timed_out=until(deadline) <= 0))
         if outcome.answered < max(ack, 1):
-            return Resolved(None, (*texts(outcome.errors), TIMEOUT))
+            timed_out = outcome.timed_out
+            return Resolved(None, failed(texts(outcome.errors) or (NOT_FOUND,), "", timed_out=timed_out))
         records = outcome.resource.records(int(self._host.clock_guard.time()), self._settings)
         return Resolved(tuple(records), texts(outcome.errors))
 

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from overlay.discovery.address_book import parse_peer_address
-from overlay.errors import CallFailed, CallRefused, Unreachable
+from overlay.errors import CallFailed, CallRefused, Overloaded, Unreachable
 from overlay.rpc.framing import FrameError
 from overlay.tasks import Wakeup, background
 from registry.client.node_operations import (
@@ -39,9 +39,10 @@ from registry.client.node_operations import (
     WriteRequest,
 )
 from registry.client.node_status import NodeStatus
+from registry.client.patience import SOONEST, patiently
 from registry.client.peer_info import PeerInfo
 from registry.codes import Code
-from registry.errors import HostingRefused, InvalidValue, NodeUnavailable
+from registry.errors import HostingRefused, InvalidValue, NodeOverloaded, NodeUnavailable
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, decode_state, encode
@@ -185,9 +186,11 @@ class RemoteNode:
         """Calls the preferred node, within `timeout` seconds; the next one as soon as that failed, or when it used up
         half of the time: then the first answer counts.
 
-        What a node is asked for may be done twice. Raises NodeUnavailable; RegistryError for what a node refused.
+        What a node is asked for may be done twice. Who is overloaded is asked again when it said, within that time.
+        Raises NodeUnavailable; RegistryError for what a node refused.
         """
-        answer = await self._first_answer(operation.name, build(request), timeout)
+        body = build(request)
+        answer = await patiently(lambda remaining: self._first_answer(operation.name, body, remaining), timeout)
         return parse(answer, operation.reply)
 
     async def _first_answer(self, method: str, request: object, timeout: float) -> object:
@@ -207,19 +210,23 @@ class RemoteNode:
                 if attempt.answer is not None:
                     break
                 attempt.settled.clear()
-        if attempt.answer is None:
-            raise NodeUnavailable("no node could be reached: " + "; ".join(attempt.causes or ["timeout exceeded"]))
-        return attempt.answer.unwrap()
+        if attempt.answer is not None:
+            return attempt.answer.unwrap()
+        if attempt.overloaded:  # the others, if any, are gone
+            error = NodeOverloaded.told("; ".join(attempt.causes))
+            error.retry_after = min(attempt.overloaded)
+            raise error
+        raise NodeUnavailable("no node could be reached: " + "; ".join(attempt.causes or ["timeout exceeded"]))
 
     async def _try(self, address: str, method: str, request: object, deadline: float, attempt: _Attempt) -> None:
         try:
             answer: outcome.Outcome[Any] = outcome.Value(await self._call_one(address, method, request, deadline))
         except CallRefused as error:
-            answer = outcome.Error(ErrorInfo(error.code, error.message).exception())
+            answer = outcome.Error(ErrorInfo(error.code, error.message).exception(error.retry_after))
         except FrameError as error:
             answer = outcome.Error(InvalidValue(f"can't be sent: {error}"))
         except CallFailed as error:
-            attempt.failed(f"{address}: {error.detail}")
+            attempt.failed(f"{address}: {error.detail}", error)
             return
         if attempt.answer is None:
             attempt.answered(answer)
@@ -249,6 +256,8 @@ class _Attempt:
     def __init__(self) -> None:
         self.answer: outcome.Outcome[Any] | None = None
         self.causes: list[str] = []
+        self.overloaded: list[float] = []
+        """Seconds after which each of those that were overloaded may be asked again."""
         self.under_way = 0
         self.settled = Wakeup()
         """Set when an answer has come, or when none can come any more from those that were asked."""
@@ -257,8 +266,10 @@ class _Attempt:
         self.answer = answer
         self.settled.set()
 
-    def failed(self, cause: str) -> None:
+    def failed(self, cause: str, error: CallFailed) -> None:
         self.causes.append(cause)
+        if isinstance(error, Overloaded):
+            self.overloaded.append(error.retry_after or SOONEST)
         self.under_way -= 1
         if not self.under_way:
             self.settled.set()

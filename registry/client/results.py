@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from registry.model.values import Key, Record
 
 
-class Created(NamedTuple):
-    """A resource that was made, by its id; None when it wasn't."""
-
+class _Created(NamedTuple):
     resource_id: str | None
     errors: tuple[str, ...]
+
+
+class Created(_Created):
+    """A resource that was made, by its id; None when it wasn't, or is on fewer replicas than asked for.
+
+    Unpacks and compares as the original's pair of id and errors. `stored`: replicas that have it on disk; the write
+    goes on to the others, also where they are fewer than asked for.
+    """
+
+    stored: int
+
+    def __new__(cls, resource_id: str | None, errors: tuple[str, ...], stored: int = 0) -> Self:
+        """See the class."""
+        self = super().__new__(cls, resource_id, errors)
+        self.stored = stored
+        return self
 
 
 class Found(NamedTuple):
@@ -21,11 +35,26 @@ class Found(NamedTuple):
     errors: tuple[str, ...]
 
 
-class Done(NamedTuple):
-    """Whether something was done."""
-
+class _Done(NamedTuple):
     success: bool
     errors: tuple[str, ...]
+
+
+class Done(_Done):
+    """Whether something was done, on as many replicas as asked for.
+
+    Unpacks and compares as the original's pair of success and errors. `stored`: as of `Created`. `was_there`: whether
+    there was anything to end, as far as was found.
+    """
+
+    stored: int
+    was_there: bool
+
+    def __new__(cls, success: bool, errors: tuple[str, ...], stored: int = 0, *, was_there: bool = True) -> Self:
+        """See the class."""
+        self = super().__new__(cls, success, errors)
+        self.stored, self.was_there = stored, was_there
+        return self
 
 
 class Resolved(NamedTuple):

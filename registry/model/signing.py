@@ -20,12 +20,25 @@ import base58
 
 Field = bytes | int | tuple[bytes, ...]
 
+_ID_BYTES = 32
+_LONGEST_ID = 44  # characters
+
 _LONG = b"registry/v2/"  # how every prefix of the long layout begins
 
 
 def key_id_of(label: str, owner_peer_id: str) -> str:
     """The id of the key (resource) that `owner_peer_id` gave `label`: base58 of 32 bytes (original: `get_key_id`)."""
     return base58.b58encode(sha256((label + owner_peer_id).encode()).digest()).decode()
+
+
+def is_key_id(text: str) -> bool:
+    """Whether `text` has the form of a key's id."""
+    if len(text) > _LONGEST_ID:
+        return False
+    try:
+        return len(base58.b58decode(text)) == _ID_BYTES
+    except ValueError:
+        return False
 
 
 def key_digest(label: str, owner_peer_id: str, timestamp_created: int, challenge: bytes, challenge_type: str) -> bytes:

@@ -61,11 +61,16 @@ class ErrorInfo(msgspec.Struct, frozen=True, array_like=True):
         """The same with the peer that refused in its text, which is shortened."""
         return ErrorInfo(self.known_code, f"{self.text[:LONGEST_TEXT]} on {peer_id}")
 
-    def exception(self) -> RegistryRefusal:
-        """The exception to raise for what somebody else refused."""
+    def exception(self, retry_after: float = 0.0) -> RegistryRefusal:
+        """The exception to raise for what somebody else refused, and in how many seconds it may take it, if it said."""
         error = _REFUSALS.get(self.code, RegistryRefusal).told(self.text)
-        error.code = self.known_code
+        error.code, error.retry_after = self.known_code, retry_after
         return error
+
+
+def retry_after(error: RegistryError | CallFailed) -> float:
+    """In how many seconds the same may be taken, as whoever refused it for its load told; 0 when it didn't."""
+    return error.retry_after if isinstance(error, RegistryError | CallRefused | Overloaded) else 0.0
 
 
 def texts(errors: Iterable[ErrorInfo]) -> tuple[str, ...]:

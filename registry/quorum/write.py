@@ -16,7 +16,7 @@ from cachetools import LRUCache, TTLCache
 from overlay.errors import CallFailed
 from overlay.tasks import TaskOwner, TaskStatus, Wakeup
 from registry.codes import Code
-from registry.errors import InvalidValue, StorageError
+from registry.errors import InvalidValue, NodeOverloaded, StorageError
 from registry.model.values import Tombstone
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import (
@@ -40,6 +40,7 @@ from registry.replica.replica import Replica
 
 REMEMBERED_WRITES: Final = 1024
 MAX_UNDER_WAY: Final = 4096  # writes, and writes to the own disk; a disk that stalls makes them pile up
+RETRY_AFTER: Final = 1.0  # seconds, in which a disk that works again takes them
 RANKED_FOR: Final = 1.0  # seconds for which the random order of peers stays the same, so that writes share frames
 MAX_RANKED: Final = 4096  # peers
 STOPPING: Final = ErrorInfo(Code.STOPPING, "this node is stopping")
@@ -100,7 +101,7 @@ class Writer:
         """Writes `item` to the whole neighbourhood (and a record to its host), as `registry.quorum.write_machine` says;
         returns when `factor` replicas have it on disk, when that has become impossible, or after `timeout` seconds.
 
-        The rest goes on, also when this is cancelled: see `progress`.
+        The rest goes on, also when this is cancelled: see `progress`. Raises NodeOverloaded.
         """
         if self._network.is_isolated():
             return _refused(NOT_CONNECTED)
@@ -111,7 +112,7 @@ class Writer:
         if not self._tasks.is_open:
             return _refused(STOPPING)
         if self._tasks.count >= MAX_UNDER_WAY:
-            return _refused(ErrorInfo(Code.OVERLOADED, "too many writes are under way"))
+            raise NodeOverloaded("too many writes are under way", RETRY_AFTER)
         write = _Write(item, factor)
         self._tasks.start_soon(self._run, write, is_stored)
         with trio.move_on_after(max(timeout, 0.0)) as waiting:
@@ -180,6 +181,8 @@ class Writer:
             with trio.move_on_at(until):
                 await write.reported.wait()
             self._send(write, of.step(trio.current_time()), is_stored)
+            if of.is_settled:  # also by those that took too long
+                write.settled.set()
 
     def _rank(self, peer_id: str) -> tuple[bool, float]:
         """By which replicas are put in order: at random, but whoever is doubted last."""

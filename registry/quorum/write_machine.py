@@ -76,8 +76,11 @@ class WriteMachine:
 
     @property
     def is_settled(self) -> bool:
-        """Whether enough replicas have it, or that has become impossible."""
-        return len(self.stored) >= self.factor or len(self.targets) - len(self._failed) < self.factor
+        """Whether enough replicas have it; or that has become impossible, and nobody is waited for who may have it."""
+        if len(self.stored) >= self.factor:
+            return True
+        is_awaited = any(until < math.inf for until in self._answer_by.values())
+        return len(self.targets) - len(self._failed) < self.factor and not is_awaited
 
     @property
     def is_direct(self) -> bool:

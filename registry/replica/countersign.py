@@ -6,6 +6,9 @@ issuer's signature, at this peer's own time (docs/design.md, Permission).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 import trio
 
 from overlay.errors import Refusal
@@ -25,6 +28,19 @@ from registry.settings import RegistrySettings
 from registry.storage import Store
 
 
+class SignedStates(Protocol):
+    """Sees to it that what this peer signs is written, though whoever asked for it may go away meanwhile: satisfied by
+    `registry.client.abandoned_writes.AbandonedWrites`."""
+
+    def note(self, key_id: str, slot: Slot | None) -> None:
+        """Notes that a state of this slot is about to be signed; without a slot, the key itself or its tombstone."""
+        ...
+
+    def settle(self, items: Iterable[Item]) -> None:
+        """Notes that the writes of these are under way."""
+        ...
+
+
 def sign_record(identity: Identity, metadata: RecordMetadata, timestamp_created: int) -> Record:
     """A record by its host. `timestamp_created` in seconds."""
     digest = record_digest(metadata.signed_bytes(), metadata.issuer_signature, timestamp_created)
@@ -42,8 +58,11 @@ class Countersigner:
         ingest: Ingest,
         settings: RegistrySettings,
         clock: Clock,
+        signed: SignedStates,
     ) -> None:
+        """`signed` is told what is signed and stored here, before it is."""
         self._identity = identity
+        self.signed = signed
         self._store = store
         self._ingest = ingest
         self._settings = settings
@@ -75,6 +94,7 @@ class Countersigner:
         if not self.trusts(metadata.issued_by):
             await self._check_policy(metadata, is_update=isinstance(known, Record))
         record = sign_record(self._identity, metadata, now if timestamp_created is None else timestamp_created)
+        self.signed.note(key.id, record.slot)
         error = await self._ingest.keep(Item(key, record))
         if error:
             raise HostingRefused(error.text, code=error.known_code)
@@ -113,6 +133,7 @@ class Countersigner:
 
     async def keep_key(self, key: Key) -> None:
         """Keeps a key of this peer's own, which it renews. Raises KeyRemoved and other kinds of RegistryError."""
+        self.signed.note(key.id, None)
         error = await self._ingest.keep(Item(key))
         if error and error.code != Code.NEWER_KEY_EXISTS:
             raise error.exception()
@@ -129,8 +150,12 @@ class Countersigner:
     async def _check_policy(self, metadata: RecordMetadata, *, is_update: bool) -> None:
         policy, issuer = self._settings.hosting, metadata.issued_by
         self.check_allowed(issuer)
-        if not self._rates.take(issuer, trio.current_time()):
-            raise HostingRefused(f"too many requests by {issuer}; try again in a moment", code=Code.RATE_EXCEEDED)
+        now = trio.current_time()
+        if not self._rates.take(issuer, now):
+            wait = self._rates.wait(issuer, now)
+            raise HostingRefused(
+                f"too many requests by {issuer}; come back in {wait:.1f} s", code=Code.RATE_EXCEEDED, retry_after=wait
+            )
         records, size, by_issuer = await self._store.read(
             lambda transaction: transaction.hosting(self._identity.peer_id, issuer)
         )
@@ -149,5 +174,5 @@ class Countersigner:
             record = await self.countersign(decode_key(request.key), decode_metadata(request.metadata))
         except RegistryError as error:
             info = ErrorInfo.of(error)
-            raise Refusal(info.code, info.text) from error
+            raise Refusal(info.code, info.text, error.retry_after) from error
         return encode(record)

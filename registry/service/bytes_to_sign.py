@@ -23,8 +23,8 @@ class BytesToSign(ServiceView):
         return Key(label, self._owner(owner_peer_id), timestamp_created, challenge, challenge_type, b"").signed_bytes()
 
     async def get_key_id(self, label: str, peer_id: str) -> str:
-        """The id of the key with this label and owner; the caller's for an empty `peer_id`."""
-        return key_id_of(label, peer_id or self._caller)
+        """The id of the key with this label and owner; an empty `peer_id` names nobody, not the caller."""
+        return key_id_of(label, peer_id)
 
     async def get_record_metadata_bytes(
         self,

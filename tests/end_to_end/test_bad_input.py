@@ -114,9 +114,10 @@ async def test_unknown_ids_are_told(aqua: AquaClient) -> None:
     records, errors = await aqua.resolveResource(UNKNOWN, 1)
     assert records is None
     assert any(error.startswith(f"Requested key {UNKNOWN} does not exist on ") for error in errors)
-    assert errors[-1] == "timeout exceeded"
+    assert not any("timeout" in error for error in errors), "the time wasn't up"
     resource, errors = await aqua.getResource(UNKNOWN)
-    assert (resource, errors[-1]) == (None, "resource not found: timeout exceeded")
+    assert resource is None
+    assert errors[0].startswith(f"Requested key {UNKNOWN} does not exist on ")
     success, errors = await aqua.registerService(UNKNOWN, "v", aqua.peer_id, None)
     assert not success
     assert any("does not exist" in error for error in errors)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aqua_compat import connect
 from tests.end_to_end.network import MAJORITY, SEEN_BY_A_MAJORITY, Network, command, eventually, first_line, launched
+from tests.end_to_end.test_bad_input import UNKNOWN
 
 
 async def _count(until: int) -> AsyncIterator[int]:
@@ -89,9 +90,9 @@ async def test_of_providers_those_are_reachable_that_answer(network: Network, tm
             answering = await command("resolve", *flags, "--reachable", home=tmp_path)
             assert left not in answering.out
             assert provider.peer_id in answering.out
-    unknown = await command("resolve", "--relay", address, "unknown", "--reachable", home=tmp_path)
+    unknown = await command("resolve", "--relay", address, UNKNOWN, "--reachable", home=tmp_path)
     assert (unknown.code, unknown.out) == (1, "")
-    assert "the resource unknown wasn't resolved" in unknown.err
+    assert f"the resource {UNKNOWN} wasn't resolved" in unknown.err
 
 
 async def test_misuse_is_told_before_anything_is_called(network: Network, tmp_path: Path) -> None:
@@ -105,6 +106,6 @@ async def test_misuse_is_told_before_anything_is_called(network: Network, tmp_pa
         misused = await command("call", *flags, *given, home=tmp_path)
         assert misused.code == 2
         assert text in misused.err
-    unknown = await command("call", *flags, "unknown", "f", home=tmp_path)
+    unknown = await command("call", *flags, UNKNOWN, "f", home=tmp_path)
     assert unknown.code == 1
-    assert "the resource unknown wasn't resolved" in unknown.err
+    assert f"the resource {UNKNOWN} wasn't resolved" in unknown.err

@@ -13,10 +13,12 @@ import trio
 
 from aqua_compat.cli.node_process import NodeProcess
 from overlay.identity import Identity
+from registry.model.signing import key_id_of
 from tests.end_to_end.network import MAJORITY, NODES, Network, command, first_line, launched
 
 FACTOR = ("--factor", str(MAJORITY))
 ACK = ("--ack", str(MAJORITY))
+UNKNOWN = key_id_of("nobody has made this", Identity.from_seed(bytes(32)).peer_id)
 
 
 async def test_people_create_register_resolve_and_unregister(network: Network, tmp_path: Path) -> None:
@@ -49,11 +51,38 @@ async def test_people_create_register_resolve_and_unregister(network: Network, t
     other = await command(
         "service", "unregister", resource_id, "--peer", host, "-k", "other", *FACTOR, home=tmp_path, **relay
     )
-    assert other.code == 0
+    assert (other.code, other.err) == (0, "")
+    assert other.out == f"there was nothing of your key to unregister for {host} on {resource_id}\n"
     assert json.loads((await command("resolve", resource_id, *ACK, "--json", home=tmp_path, **relay)).out) == records
     ended = await command("service", "unregister", resource_id, "--peer", host, *FACTOR, home=tmp_path, **relay)
     assert ended.code == 0
     assert (await command("resolve", resource_id, *ACK, home=tmp_path, **relay)).out == "no services\n"
+
+
+async def test_a_write_on_fewer_replicas_than_asked_for_says_so_and_goes_on(network: Network, tmp_path: Path) -> None:
+    relay = {"AQUA_REGISTRY_RELAY": network.relay()}
+    more = len(network.nodes) + 1
+    created = await command("resource", "create", "echo", "--factor", str(more), home=tmp_path, **relay)
+    assert (created.code, created.out) == (3, "")
+    assert created.err == (
+        f"error: the resource 'echo' wasn't created on as many replicas as asked for: {NODES} of {more} replicas are"
+        f" known; {NODES} of {more} replicas have it on disk, and the write goes on\n"
+    )
+    resource_id = (await command("resource", "id", "echo", home=tmp_path)).out.strip()
+    resolved = await command("resolve", resource_id, "--ack", str(NODES), home=tmp_path, **relay)
+    assert (resolved.code, resolved.out) == (0, "no services\n"), resolved.err
+
+
+async def test_run_is_quiet_as_the_originals(network: Network, tmp_path: Path) -> None:
+    call = ("run", "-f", f'getResource("{UNKNOWN}")', "--relay", network.relay())
+    quiet = await command(*call, "--quiet", "--particle-id", home=tmp_path)
+    assert (quiet.code, quiet.err) == (1, "")
+    assert json.loads(quiet.out)[0] is None
+    told = await command(*call, "--particle-id", home=tmp_path)
+    assert (told.code, told.out.count("\n")) == (1, 1)
+    assert told.err == (
+        "no particle: the node's functions are called natively\nerror: getResource failed; its result says why\n"
+    )
 
 
 async def test_every_command_for_people_prints_json_for_scripts_on_demand(network: Network, tmp_path: Path) -> None:
@@ -66,7 +95,10 @@ async def test_every_command_for_people_prints_json_for_scripts_on_demand(networ
     resource_id = (await command("resource", "id", "scripted", home=tmp_path)).out.strip()
     assert created == await json_of_id(tmp_path) == {"resource_id": resource_id}
     assert await json_of("service", "register", resource_id, "--value", "v", *FACTOR) == {"success": True}
-    assert await json_of("service", "unregister", resource_id, *FACTOR) == {"success": True}
+    assert await json_of("service", "unregister", resource_id, *FACTOR) == {
+        "success": True,
+        "was_registered": True,
+    }
     assert await json_of("resolve", resource_id, *ACK) == []
 
 
@@ -92,7 +124,7 @@ async def test_peers_tells_the_members_of_the_network(network: Network, tmp_path
     status = json.loads(told.out)
     assert status["peer_id"] == network.nodes[0].peer_id
     assert set(status["members"]) == {node.peer_id for node in network.nodes[1:]}
-    near = await command("peers", "some id", "--relay", network.relay(), home=tmp_path)
+    near = await command("peers", UNKNOWN, "--relay", network.relay(), home=tmp_path)
     assert set(near.out.split()) == {node.peer_id for node in network.nodes}
 
 
@@ -111,8 +143,9 @@ async def test_keys_are_private_and_made_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("resolve", "id"), "no node to act through: give --relay MULTIADDR"),
-        (("resolve", "id", "--relay", "nonsense"), "not a multiaddr: 'nonsense'"),
+        (("resolve", UNKNOWN), "no node to act through: give --relay MULTIADDR"),
+        (("resolve", "echo"), "if it's a label: `aqua-registry resource id echo [--owner PEER_ID]` prints its id"),
+        (("resolve", UNKNOWN, "--relay", "nonsense"), "not a multiaddr: 'nonsense'"),
         (("run", "-f", "resolveResource(1"), "expected ',' or ')' at character 18"),
         (("run", "-f", "resolveResource(id, 1)"), "id has no value; give one, as in --data"),
         (("run", "-f", 'resolveResource("id", 70000)'), "ack is 70000, not within 0 and 32767"),

@@ -24,6 +24,7 @@ from registry.model.values import Record, Slot
 from registry.watch.watch import Watch
 from registry.watch.watch_event import EventKind, WatchEvent, same_content
 from tests.end_to_end.network import Network, Observer, command, eventually, launched, observer
+from tests.end_to_end.test_bad_input import UNKNOWN
 
 ISSUERS, CHANGES = 8, 25
 CROWD = 36  # light clients that watch one resource
@@ -181,10 +182,10 @@ async def test_the_command_prints_events_as_lines_and_as_json(network: Network, 
         told = json.loads(scripts.out)
         assert told["event"] == "snapshot"
         assert [record["metadata"]["value"] for record in told["records"]] == ["v"]
-        unknown = await command("watch", "nothing", *flags, home=tmp_path)
+        unknown = await command("watch", UNKNOWN, *flags, home=tmp_path)
         assert unknown.code == 0
         assert "no services" in unknown.out
-        assert "no resource nothing is known yet" in unknown.err
+        assert f"no resource {UNKNOWN} is known yet" in unknown.err
 
 
 async def test_the_command_goes_on_while_others_act_as_the_same_user_and_ends_with_ctrl_c(

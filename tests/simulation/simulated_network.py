@@ -235,7 +235,7 @@ class SimulatedPeer:
             answer = network.said(peer_id, method, answer, is_answer=True)
         except Refusal as refusal:
             if network.peers.get(peer_id) is target:
-                raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal
+                raise CallRefused(peer_id, method, refusal.code, refusal.message, refusal.retry_after) from refusal
         if network.peers.get(peer_id) is not target:  # it crashed meanwhile, whatever it had to say
             raise Unreachable(peer_id, method)
         await self._travel()

@@ -6,6 +6,8 @@ import time
 
 import trio
 
+from aqua_compat.builtins.array import Array
+from aqua_compat.builtins.json import Json
 from aqua_compat.builtins.kad import Kad
 from aqua_compat.builtins.math import Cmp, Math
 from aqua_compat.builtins.op import Op
@@ -47,6 +49,8 @@ def host_services(
         "op": in_time_slices(native(Op()), time_slices),
         "math": in_time_slices(native(Math()), time_slices),
         "cmp": in_time_slices(native(Cmp()), time_slices),
+        "array": in_time_slices(native(Array()), time_slices),
+        "json": in_time_slices(native(Json()), time_slices),
         "peer": {**peer, "timeout": peer_timeout, "connect": in_places(peer["connect"], lookups)},
         "kad": {**kad, "neighborhood": in_places(kad["neighborhood"], lookups), **merge},
         "trust-graph": native(TrustGraph(weights)),

@@ -1,9 +1,10 @@
 """The service `registry` for scripts: the same functions on the same storage, with the original's tetraplet checks.
 
 Rules, in this order:
-1. Arguments are of their Aqua types.
+1. Arguments are of their Aqua types, or the call fails. Values of a type that are none are refused: where the
+   function's result has `success`, that is false.
 2. `current_timestamp_sec` is a result of this host's peer.timestamp_sec, each weight one of its trust-graph.get_weight:
-   a tetraplet says so of every argument.
+   a tetraplet says so of every argument, except where there is nothing to republish.
 3. Scripts of strangers make this node store only what it is responsible for, or hosts.
 4. What was new here goes to the rest of the neighbourhood (`registry.replication.rumor`).
 """
@@ -87,8 +88,8 @@ class RegistryCalls:
     def _function(self, name: str, signature: _Signature) -> HostFunction:
         async def call(context: Context, arguments: list[object], tetraplets: Tetraplets) -> object:
             values: dict[str, Any] = {}
-            await self._time_slices.run(context.source, _typing(name, signature, arguments, values))
             try:
+                await self._time_slices.run(context.source, _typing(name, signature, arguments, values))
                 for position, (argument, aqua_type) in enumerate(signature.arguments):
                     self._check_origin(argument, aqua_type, values, tetraplets, position)
                 return await self._as_json(context.source, await self._call(context, name, values))
@@ -107,6 +108,8 @@ class RegistryCalls:
     ) -> None:
         found = tetraplets[position] if position < len(tetraplets) else ()
         if argument == "current_timestamp_sec":
+            if values.get("records") == ():
+                return  # as there, where nothing is republished at no time
             if not found or not self._is_of_this_host(found[0], TIME):
                 raise InvalidTimestampTetraplet(_shown(found[0]) if found else "[]")
         elif aqua_type == "WeightResult" or (aqua_type == "[]WeightResult" and values[argument]):
@@ -187,13 +190,16 @@ class _Written(NamedTuple):
 
 
 def _typing(name: str, signature: _Signature, arguments: list[object], values: dict[str, Any]) -> Iterator[None]:
-    """Fills `values` with the arguments in their types, step by step. Raises CallError."""
+    """Fills `values` with the arguments in their types, step by step. Raises CallError; RegistryError for values that
+    are of their type and are refused, such as a peer id that is none."""
     if len(arguments) != len(signature.arguments):
         raise CallError(f"{name} takes {len(signature.arguments)} arguments, not {len(arguments)}")
     for (argument, aqua_type), value in zip(signature.arguments, arguments, strict=True):
         try:
             values[argument] = yield from _converting(aqua_type, argument, value)
         except (TypeError, ValueError) as error:
+            if isinstance(error.__cause__, RegistryError):  # of its type, and refused
+                raise error.__cause__ from None
             raise CallError(f"{name}: {error}") from error
 
 

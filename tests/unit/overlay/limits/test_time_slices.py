@@ -10,8 +10,9 @@ from itertools import groupby
 
 import pytest
 import trio
+import trio.testing
 
-from overlay.limits.time_slices import TimeSlices, served, turn, work_for
+from overlay.limits.time_slices import ALONE, TimeSlices, served, turn, work_for
 
 
 async def test_whoever_computes_much_leaves_the_thread_to_others_between() -> None:
@@ -149,3 +150,62 @@ async def test_turn_of_work_for_nobody_is_a_checkpoint(autojump_clock) -> None:
         scope.cancel()
         await turn(0.0)
     assert scope.cancelled_caught
+
+
+async def test_hundreds_of_works_of_one_source_dont_keep_anothers_one_waiting() -> None:
+    slices, begun = TimeSlices(), list[str]()
+
+    async def work(source: str) -> None:
+        await slices.begin(source)
+        begun.append(source)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(512):
+            nursery.start_soon(work, "greedy")
+        for number in range(20):
+            before = len(begun)
+            await work("modest")
+            assert begun[before:].count("greedy") <= (2 * ALONE if number == 0 else 2), "one each time round"
+            await trio.lowlevel.checkpoint()
+        assert begun.count("greedy") < 512, "it wasn't done before"
+    assert begun.count("greedy") == 512
+
+
+async def test_an_only_source_begins_many_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
+    slices, rounds, begun = TimeSlices(), 0, 0
+
+    async def work() -> None:
+        nonlocal begun
+        await slices.begin("only")
+        begun += 1
+
+    await slices.begin("another")
+    await trio.sleep(2)  # that one is no longer busy
+    async with trio.open_nursery() as nursery:
+        for _ in range(10 * ALONE):
+            nursery.start_soon(work)
+        while begun < 10 * ALONE:
+            await trio.lowlevel.checkpoint()
+            rounds += 1
+    assert rounds <= 40
+
+
+async def test_whoever_is_cancelled_while_waiting_to_begin_leaves_its_place(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    slices, begun = TimeSlices(), list[int]()
+
+    async def work(number: int) -> None:
+        await slices.begin("source")
+        begun.append(number)
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with trio.open_nursery() as cancelled:
+                for number in range(3 * ALONE):
+                    cancelled.start_soon(work, number)
+        nursery.start_soon(work, -1)
+        await trio.sleep(0.1)
+    assert begun[-1] == -1
+    assert len(begun) <= ALONE + 1

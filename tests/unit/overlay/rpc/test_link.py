@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import msgspec
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
@@ -385,12 +386,51 @@ async def test_requests_beyond_the_limit_queue_and_beyond_the_queue_are_turned_a
     log: list[str] = []
     async with linked(CallLimits(max_in_flight=2, max_queued=2), {"echo": blocking(log)}) as pair:
         await pair.remote.say(*(request(number, body=number) for number in range(5)))
-        assert await pair.remote.hear() == Failed(4, Fault.OVERLOADED)
+        assert await pair.remote.hear() == Failed(4, Fault.OVERLOADED, 100)
         assert sorted(log) == ["started 0", "started 1"]
         await pair.remote.say(Cancel(2), Cancel(0))
         await wait_all_tasks_blocked()
         assert sorted(log) == ["ended 0", "started 0", "started 1", "started 3"], "2 was cancelled in the queue"
         assert pair.counters.overloaded == 1
+
+
+async def test_who_is_turned_away_is_told_to_come_back_when_those_that_wait_were_served(
+    autojump_clock: MockClock,
+) -> None:
+    async def slow(caller: str, body: object) -> object:
+        await trio.sleep(2)
+        return None
+
+    async with linked(CallLimits(max_in_flight=1, max_queued=1), {"echo": slow}) as pair:
+        await pair.remote.say(request(0), request(1))
+        assert isinstance(await pair.remote.hear(), Response)
+        await pair.remote.say(request(2), request(3))
+        assert await pair.remote.hear() == Failed(3, Fault.OVERLOADED, 2000), "the one before waited two seconds"
+
+
+async def test_a_caller_learns_when_to_come_back() -> None:
+    raised: list[CallFailed] = []
+
+    async def call() -> None:
+        try:
+            await pair.link.call("echo", encode_item(None), trio.current_time() + 5)
+        except CallFailed as error:
+            raised.append(error)
+        told.set()
+
+    async with linked() as pair:
+        for answer in (Failed(0, Fault.OVERLOADED, 2500), Refused(0, "overloaded", "busy", 700)):
+            told = trio.Event()
+            pair.nursery.start_soon(call)
+            asked = await pair.remote.hear()
+            assert isinstance(asked, Request)
+            await pair.remote.say(msgspec.structs.replace(answer, id=asked.id))
+            await told.wait()
+    failed, refused = raised
+    assert isinstance(failed, Overloaded)
+    assert (failed.retry_after, failed.reason) == (2.5, "overloaded; come back in 2.5 s")
+    assert isinstance(refused, CallRefused)
+    assert refused.retry_after == 0.7
 
 
 async def test_queued_requests_are_served_in_turn() -> None:
@@ -416,7 +456,7 @@ async def test_bytes_of_requests_are_bounded_and_one_is_always_served() -> None:
     limits = CallLimits(max_served_bytes=KIB, max_queued_bytes=3 * KIB)
     async with linked(limits, {"echo": blocking(log), "other": echo}) as pair:
         await pair.remote.say(*(Request(number, "echo", encode_item("x" * 1500), 100_000) for number in range(4)))
-        assert await pair.remote.hear() == Failed(3, Fault.OVERLOADED)
+        assert await pair.remote.hear() == Failed(3, Fault.OVERLOADED, 100)
         await wait_all_tasks_blocked()
         assert len(log) == 1
         await pair.remote.say(request(9, "other"), Cancel(0), Cancel(1), Cancel(2))
@@ -578,8 +618,8 @@ async def test_what_memory_has_no_room_for_is_turned_away() -> None:
         pair.stream.may_hold = 1000
         await pair.remote.say(request(1, "echo", "x" * 900), request(2, "lengthen"), request(3, "echo", 5))
         answers = [await pair.remote.hear() for _ in range(3)]
-        assert Failed(1, Fault.OVERLOADED) in answers
-        assert Failed(2, Fault.OVERLOADED) in answers
+        assert Failed(1, Fault.OVERLOADED, 100) in answers
+        assert Failed(2, Fault.OVERLOADED, 100) in answers
         assert Response(3, encode_item([LARGER, 5])) in answers
         assert pair.counters.overloaded == 2
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import pytest
 import trio
 
-from overlay.errors import CallRefused, Unreachable
+from overlay.errors import CallRefused, Overloaded, Unreachable
 from registry.client.node_api import NodeApi
 from registry.client.node_api_server import serve_node_api
 from registry.client.node_operations import OPERATIONS, READ, SERVICE, WRITE, CallBody, ServiceRequest
@@ -15,7 +16,7 @@ from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
 from registry.client.remote_node import RemoteNode
 from registry.codes import Code
-from registry.errors import HostingRefused, NodeUnavailable, NotPermitted, RegistryRefusal
+from registry.errors import HostingRefused, NodeOverloaded, NodeUnavailable, NotPermitted, RegistryRefusal
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
@@ -269,3 +270,47 @@ async def test_times_and_counts_out_of_range_count_as_the_nearest_within(said: f
 
 def test_no_two_operations_have_one_name() -> None:
     assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+class BusyNode(FakeNode):
+    """Has too much to do for its first calls."""
+
+    def __init__(self, calls: int, retry_after: float) -> None:
+        super().__init__()
+        self._busy_for = calls
+        self._retry_after = retry_after
+
+    async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
+        if self._busy_for:
+            self._busy_for -= 1
+            raise NodeOverloaded("too many of everything", self._retry_after)
+        return await super().neighbours(resource_id, timeout=timeout)
+
+
+async def test_an_overloaded_node_is_asked_again_when_it_said(autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    assert await World(BusyNode(2, 1.0)).remote.neighbours(KEY.id, timeout=6) == [HOST.peer_id]
+    assert 2 <= trio.current_time() - began <= 3
+    with pytest.raises(RegistryRefusal, match=r"overloaded: too many of everything; come back in 1\.0 s") as refusal:
+        await World(BusyNode(9, 1.0)).remote.neighbours(KEY.id, timeout=3)
+    assert refusal.value.code is Code.OVERLOADED
+
+
+async def test_who_is_turned_away_by_all_nodes_is_told_of_overload(autojump_clock: trio.testing.MockClock) -> None:
+    world = World(FakeNode(), FakeNode())
+    turned_away = 0
+
+    async def call(peer_id: str, method: str, body: object, *, timeout: float) -> object:
+        nonlocal turned_away
+        await trio.lowlevel.checkpoint()
+        turned_away += 1
+        raise Overloaded(peer_id, method, retry_after=0.5)
+
+    served, world.peer.call = world.peer.call, call  # type: ignore[method-assign]
+    with pytest.raises(NodeOverloaded, match=r"tcp/4000.*: overloaded; come back in 0\.5 s; .*tcp/4001"):
+        await world.remote.status(timeout=2)
+    assert 4 <= turned_away <= 8, "two nodes, every half second or more"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(world.remote.status, timeout=2))
+        await trio.sleep(0.1)
+        world.peer.call = served  # type: ignore[method-assign]

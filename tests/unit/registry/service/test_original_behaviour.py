@@ -85,7 +85,7 @@ async def test_key_of_the_caller_is_registered_without_naming_the_owner(service:
     mine = service.on_behalf_of(OWNER.peer_id)
     signed = await mine.get_key_bytes("sample", (), NOW, b"", "")
     result = await mine.register_key("sample", (), NOW, b"", "", OWNER.sign(signed), weight_of(OWNER), NOW)
-    assert result.key_id == await mine.get_key_id("sample", "") == KEY.id
+    assert result.key_id == await mine.get_key_id("sample", KEY.owner_peer_id) == KEY.id
 
 
 async def test_key_with_an_older_timestamp_is_refused(service: RegistryService) -> None:

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
+from aqua_compat.builtins.array import Array
+from aqua_compat.builtins.json import Json
 from aqua_compat.builtins.kad import Kad
 from aqua_compat.builtins.math import Cmp, Math
 from aqua_compat.builtins.op import Op
@@ -48,6 +50,8 @@ SERVICES = {
     "op": native(Op()),
     "math": native(Math()),
     "cmp": native(Cmp()),
+    "array": native(Array()),
+    "json": native(Json()),
     "probe": native(Probe()),
     "peer": {"timeout": peer_timeout},
 }
@@ -97,6 +101,23 @@ async def error_of(service: str, function: str, *arguments: Any) -> str:
         ("cmp", "gt", [2, 1], True),
         ("cmp", "lte", [2, 1], False),
         ("cmp", "cmp", [1, 2], -1),
+        ("array", "sum", [[1, -2, 3]], 2),
+        ("array", "sum", [[]], 0),
+        ("array", "dedup", [["b", "a", "b"]], ["b", "a"]),
+        ("array", "intersect", [["a", "b", "a"], ["b", "a", "c"]], ["a", "b"]),
+        ("array", "diff", [["a", "b", "a"], ["b"]], ["a"]),
+        ("array", "sdiff", [["a", "b", "a"], ["b", "c"]], ["a", "c"]),
+        ("array", "slice", [[1, "b", None], 1, 3], ["b", None]),
+        ("array", "slice", [[1], 1, 1], []),
+        ("array", "length", [[1, 2]], 2),
+        ("json", "obj", [], {}),
+        ("json", "obj", ["a", 1, "b", [None]], {"a": 1, "b": [None]}),
+        ("json", "obj_pairs", [[["a", 1], ["a", 2]]], {"a": 2}),
+        ("json", "put", [{"a": 1}, "b", {"c": 2}], {"a": 1, "b": {"c": 2}}),
+        ("json", "puts", [{"a": 1}, "a", 2, "b", 3], {"a": 2, "b": 3}),
+        ("json", "puts_pairs", [{"a": 1}, [["b", "2"]]], {"a": 1, "b": "2"}),
+        ("json", "parse", [' {"a": [1, 2.5, null, "\\u00e9"]} '], {"a": [1, 2.5, None, "é"]}),
+        ("json", "stringify", [{"a": [1, True, None, "é"]}], '{"a":[1,true,null,"é"]}'),
     ],
 )
 async def test_builtin_gives(service: str, function: str, arguments: list[Any], value: Any) -> None:
@@ -118,6 +139,24 @@ async def test_builtin_gives(service: str, function: str, arguments: list[Any], 
         ("math", "pow", [2, 64], "no i64"),
         ("math", "div", [1, 0], "division by zero"),
         ("math", "log", [1, 5], "no such logarithm"),
+        ("array", "sum", [[2**63 - 1, 1, -1]], "no i64"),
+        ("array", "sum", [["1"]], "Expected `int`"),
+        ("array", "dedup", [[1]], "Expected `str`"),
+        (
+            "array",
+            "slice",
+            [[1, 2], 1, 3],
+            "slice indexes out of bounds. start index: 1, end index: 3, array length: 2",
+        ),
+        ("array", "slice", [[1, 2], 2, 1], "out of bounds"),
+        ("array", "length", [{}], "not an array: dict"),
+        ("json", "obj", ["a", 1, "b"], "No value for key '\"b\"'"),
+        ("json", "obj", [1, 2], "All keys must be of type string"),
+        ("json", "put", [[], "a", 1], "Expected `object`"),
+        ("json", "obj_pairs", [[["a"]]], "length 2"),
+        ("json", "parse", ["{"], "error parsing json {"),
+        ("json", "parse", ["[" * 100_000], "error parsing json ["),
+        ("json", "parse", [" " * 200_000], "at most 131072 are parsed"),
         ("peer", "timeout", [-1, "x"], "milliseconds"),
         ("peer", "timeout", [True, "x"], "milliseconds"),
         ("probe", "broken", [], "no such thing"),
@@ -133,7 +172,7 @@ async def test_call_with_more_arguments_than_are_checked_at_once_is_an_error() -
     assert await error_of("op", "array", *range(257)) == "257 arguments, more than 256"
 
 
-@pytest.mark.parametrize("builtin", [Op, Math, Cmp, Kad, Peer, TrustGraph, Sig])
+@pytest.mark.parametrize("builtin", [Op, Math, Cmp, Array, Json, Kad, Peer, TrustGraph, Sig])
 def test_builtins_give_what_json_can_say_as_it_is(builtin: type) -> None:
     """So results are encoded without being walked in Python, and bytes in them would become base64."""
     for _, function in inspect.getmembers(builtin, inspect.iscoroutinefunction):

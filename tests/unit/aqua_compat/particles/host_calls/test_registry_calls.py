@@ -249,6 +249,30 @@ async def test_malformed_arguments_fail_the_call(
         assert text in json.loads(result.result)
 
 
+@pytest.mark.parametrize("wrong", [{"peer_id": "nobody"}, {"issued_by": ""}, {"value": "x" * 70_000}])
+async def test_values_that_are_none_are_refused_in_the_result(autojump_clock, wrong: dict[str, str]) -> None:
+    async with nodes() as [node]:
+        arguments = [
+            {**to_json(a_metadata(a_key().id)), **wrong},
+            NOW,
+            [1] * 64,
+            to_json(weight_of(ISSUER.peer_id)),
+            NOW,
+        ]
+        [time, weight] = [Tetraplet(node.peer_id, *of, "") for of in (TIME, WEIGHT)]
+        result = signed(await Script(node).raw("registry", "put_record", arguments, [[], [], [], [weight], [time]]))
+        assert result["success"] is False
+        assert next(iter(wrong)) in result["error"]
+
+
+async def test_nothing_is_republished_without_tetraplets(autojump_clock) -> None:
+    async with nodes() as [node]:
+        result = signed(await Script(node).raw("registry", "republish_records", [[], [], NOW], [[], [], []]))
+        assert result == {"success": True, "error": "", "updated": 0}
+        result = signed(await Script(node).raw("registry", "republish_tombstones", [[], NOW], [[], []]))
+        assert "Invalid timestamp tetraplet" in result["error"]
+
+
 async def test_what_only_the_operator_may_do_is_refused(autojump_clock) -> None:
     async with nodes() as [node]:
         script = Script(node)
@@ -266,7 +290,7 @@ async def test_bytes_and_ids_are_those_of_the_values(autojump_clock) -> None:
             "get_key_bytes", label="label", owner_peer_id=[], timestamp_created=NOW, challenge=b"", challenge_type=""
         )
         assert bytes(made) == key.signed_bytes()
-        assert await script.call("get_key_id", label="label", peer_id="") == key.id
+        assert await script.call("get_key_id", label="label", peer_id=OWNER.peer_id) == key.id
         metadata = a_metadata(key.id)
         fields = {name: getattr(metadata, name) for name in metadata.__struct_fields__ if name != "issuer_signature"}
         assert bytes(await script.call("get_record_metadata_bytes", **fields)) == metadata.signed_bytes()

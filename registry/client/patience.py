@@ -1,0 +1,37 @@
+"""Waiting for a peer that has too much to do: it says when to come back, and is asked again within the deadline."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+
+from registry.codes import Kind
+from registry.errors import RegistryError
+
+SOONEST: Final = 0.1  # seconds after which a peer is asked again that didn't say when
+LATEST: Final = 5.0  # seconds; a longer wait that somebody tells isn't believed
+
+Answer = TypeVar("Answer")
+
+
+async def patiently(ask: Callable[[float], Awaitable[Answer]], timeout: float) -> Answer:
+    """What `ask(seconds left)` returns; asked again, when the peer said, while it refuses because of its load.
+
+    Raises what `ask` raises; its refusal for load too, at once when to come back would be after `timeout` seconds.
+    """
+    deadline, wait = trio.current_time() + timeout, SOONEST
+    while True:
+        try:
+            return await ask(max(deadline - trio.current_time(), 0.0))
+        except RegistryError as error:
+            if error.code.kind is not Kind.LOAD:
+                raise
+            # Many are told the same: they mustn't come back in one moment.
+            after = min(error.retry_after or wait, LATEST) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter, not secrets
+            if trio.current_time() + after >= deadline:
+                raise
+            wait = min(2 * wait, LATEST)
+            await trio.sleep(after)
