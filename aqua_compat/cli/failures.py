@@ -41,10 +41,12 @@ def tell(error: click.ClickException) -> None:
         click.echo(f"error: {one_line(error.format_message())}{hint}", err=True)
 
 
-def end_for_want_of_memory() -> None:
+def end_for_want_of_memory(error: BaseException | None = None) -> None:
     """Ends this process with one line, if it has hardly any memory left: then anything fails, by errors of all kinds,
-    and waits for threads that never start."""
+    and waits for threads that never start. `error`: what it failed by, which may say so itself."""
     try:
+        if isinstance(error, MemoryError):
+            raise error
         bytearray(SPARE_MEMORY)
     except MemoryError:
         os.write(2, b"error: this process has no memory left; give it more, or lower what it may keep\n")

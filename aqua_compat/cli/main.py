@@ -80,10 +80,10 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort, BaseExceptionGroup) as error:
         if not isinstance(root_of(error), (KeyboardInterrupt, click.Abort)):
-            end_for_want_of_memory()
+            end_for_want_of_memory(root_of(error))
             raise
         sys.exit(130)
-    except Exception:
-        end_for_want_of_memory()
+    except Exception as error:
+        end_for_want_of_memory(error)
         raise
     sys.exit(code if isinstance(code, int) else 0)

@@ -25,8 +25,11 @@ def end_cleanly_from_now_on(code: int) -> None:
 
 
 def heeded(*signals: signal.Signals) -> list[signal.Signals]:
-    """Those of some signals that whoever started this process didn't have it ignore, as `nohup` does."""
-    return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    """These signals, but for the end of the terminal where `nohup` had it ignored. Shells have background jobs ignore
+    Ctrl-C, too; whoever sends them that means it."""
+    return [
+        number for number in signals if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
 
 async def until_stdin_ends() -> None:

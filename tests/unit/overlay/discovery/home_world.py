@@ -85,7 +85,7 @@ class Resident:
         other.up(self.peer_id)
         return True
 
-    def _learn(self, member: KnownMember) -> bool:
+    def _learn(self, member: KnownMember, teller: str) -> bool:
         return member.peer_id != self.peer_id
 
 
