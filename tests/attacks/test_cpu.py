@@ -265,7 +265,9 @@ async def timed(stranger: Stranger, key: Key, count: int) -> list[float]:
     return sorted(took)
 
 
-@pytest.mark.parametrize("name", FLOODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "large requests" else name for name in FLOODS]
+)  # their answers, as above
 async def test_one_who_floods_holds_nobody_up(tmp_path: Path, name: str) -> None:
     """No turn is long, and the honest are served in a few of them: of 60 calls all but the slowest two."""
     stored = what_is_stored()

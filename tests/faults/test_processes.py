@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -69,7 +69,11 @@ async def test_a_node_without_any_stream_keeps_them_off_its_files(tmp_path: Path
 
         async def opened() -> dict[int, str]:
             await trio.lowlevel.checkpoint()
-            return {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()}
+            found: dict[int, str] = {}
+            for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    found[int(entry.name)] = os.readlink(entry)
+            return found
 
         found = await eventually(opened, lambda files: database in files.values(), timeout=60)
         assert [found[number] for number in range(3)] == ["/dev/null"] * 3
@@ -79,13 +83,15 @@ async def test_a_node_without_any_stream_keeps_them_off_its_files(tmp_path: Path
 
 async def test_a_node_whose_terminal_closes_says_so_and_ends_cleanly_but_under_nohup_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    async with launched(*NODE, str(tmp_path / "node"), home=tmp_path, log=log) as process:
-        while await first_line(process) != "ready":
-            pass
-        process.send_signal(signal.SIGHUP)
-        with trio.fail_after(30):
-            assert await process.wait() == 0
-    assert "signal=SIGHUP" in await trio.Path(log).read_text()
+    with log.open("wb") as stderr:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": stderr}
+        heeding = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
+        async with started(*NODE, str(tmp_path / "node"), home=tmp_path, preexec_fn=heeding, **streams) as process:
+            while await first_line(process) != "ready":
+                pass
+            process.send_signal(signal.SIGHUP)
+            assert await ended(process) == 0
+    assert "signal=SIGHUP" in log.read_text()
 
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     async with started("nohup", *NODE, str(tmp_path / "other"), home=tmp_path, **streams) as process:
@@ -112,7 +118,7 @@ async def test_a_node_that_is_told_to_end_while_it_starts_ends_cleanly(tmp_path:
             assert await ended(process) == 0
 
 
-@pytest.mark.parametrize("megabytes", [80, 110, 125])
+@pytest.mark.parametrize("megabytes", [80, 125])
 async def test_without_memory_a_node_ends_with_one_line(megabytes: int, tmp_path: Path) -> None:
     limit = megabytes * 2**20
     with trio.fail_after(60):
