@@ -41,13 +41,14 @@ def tell(error: click.ClickException) -> None:
         click.echo(f"error: {one_line(error.format_message())}{hint}", err=True)
 
 
-def end_for_want_of_memory(error: BaseException | None = None) -> None:
+def end_for_want_of_memory(error: BaseException | None = None, *, spare: int = SPARE_MEMORY) -> None:
     """Ends this process with one line, if it has hardly any memory left: then anything fails, by errors of all kinds,
-    and waits for threads that never start. `error`: what it failed by, which may say so itself."""
+    and waits for threads that never start. `error`: what it failed by, which may say so itself.
+    `spare`: bytes that it needs."""
     try:
         if isinstance(error, MemoryError):
             raise error
-        bytearray(SPARE_MEMORY)
+        bytearray(spare)
     except MemoryError:
         os.write(2, b"error: this process has no memory left; give it more, or lower what it may keep\n")
         os._exit(1)  # what a clean end needs isn't there either

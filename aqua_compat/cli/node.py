@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 
+_LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is loaded
+
+
 @click.command()
 @click.option(
     "--listen",
@@ -86,6 +89,7 @@ def node(
     """
     import trio
 
+    end_for_want_of_memory(spare=_LOADED)  # where libraries fail halfway, not even an error can be told
     # Here, since a loop that runs out of memory may wait for ever.
     import aqua_compat.api.full_node  # noqa: F401
     from aqua_compat.cli.config import load_settings, unknown_variables

@@ -118,7 +118,7 @@ async def test_a_node_that_is_told_to_end_while_it_starts_ends_cleanly(tmp_path:
             assert await ended(process) == 0
 
 
-@pytest.mark.parametrize("megabytes", [80, 125])
+@pytest.mark.parametrize("megabytes", [80, 110, 125])
 async def test_without_memory_a_node_ends_with_one_line(megabytes: int, tmp_path: Path) -> None:
     limit = megabytes * 2**20
     with trio.fail_after(60):
