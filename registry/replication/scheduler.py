@@ -37,20 +37,10 @@ from registry.model.expiry_horizon import ExpiryHorizon
 from registry.protocol.messages import build
 from registry.protocol.network import Network
 from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.keepers import changes_in_steps, nearest_within
 from registry.replication.messages import MAX_RANGES, PULL, PullAnswer
-from registry.replication.ranges import (
-    EVERYWHERE,
-    Block,
-    Range,
-    Ranges,
-    changes_in_steps,
-    difference,
-    intersection,
-    joined,
-    nearest_within,
-    union,
-    within_reach,
-)
+from registry.replication.nearby import within_reach
+from registry.replication.ranges import EVERYWHERE, Block, Range, Ranges, difference, intersection, joined, union
 from registry.replication.trees import pages
 from registry.settings import UpkeepSettings
 from registry.storage import Store

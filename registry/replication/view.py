@@ -9,7 +9,8 @@ import trio
 from overlay.discovery.density import ENDS, TAKEN, Crowding, Density
 from overlay.discovery.keyspace import peer_position
 from registry.protocol.network import Network
-from registry.replication.ranges import Found, Ranges, Steps, kept_ranges, shared_ranges
+from registry.replication.keepers import Found, Steps, kept_ranges, shared_ranges
+from registry.replication.ranges import Ranges
 from registry.settings import RegistrySettings
 
 

@@ -15,29 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.discovery.density import BEGINS, CROWD, ENDS, TAKEN, Crowding, Density
-from registry.replication import ranges as under_test
-from registry.replication.ranges import (
-    DEEPEST,
-    NEVER_DENSE,
-    WHOLE,
-    Block,
+from registry.replication import keepers
+from registry.replication.block_view import NEVER_DENSE, Keepers
+from registry.replication.keepers import (
     BlockChange,
     KeeperBlock,
-    Keepers,
-    Range,
-    Ranges,
     Steps,
     changes,
     changes_in_steps,
-    covers,
-    difference,
-    intersection,
-    joined,
     keeper_blocks,
     nearest_within,
-    union,
-    within_reach,
 )
+from registry.replication.nearby import DEEPEST, unknown_buckets, within_reach
+from registry.replication.ranges import WHOLE, Block, Range, Ranges, covers, difference, intersection, joined, union
 
 BITS = 256
 EXACT = BITS
@@ -66,7 +56,7 @@ def finished(steps: Steps[Found]) -> tuple[Found, float]:
 def shared_ranges(
     view: dict[str, int], own: str, size: int, crowding: Crowding = NEVER_DENSE, *, deepest: int = EXACT
 ) -> dict[str, Ranges]:
-    return finished(under_test.shared_ranges(view, own, size, crowding, deepest=deepest))[0]
+    return finished(keepers.shared_ranges(view, own, size, crowding, deepest=deepest))[0]
 
 
 def kept_ranges(
@@ -79,7 +69,7 @@ def kept_ranges(
     *,
     deepest: int = EXACT,
 ) -> Ranges:
-    return finished(under_test.kept_ranges(view, own, peer_id, size, reach, crowding, deepest=deepest))[0]
+    return finished(keepers.kept_ranges(view, own, peer_id, size, reach, crowding, deepest=deepest))[0]
 
 
 def is_alike(position: int, view: dict[str, int]) -> bool:
@@ -147,7 +137,7 @@ def found_at(key: int, blocks: list[KeeperBlock]) -> Keepers:
 
 def is_seen(key: int, own: str, view: dict[str, int]) -> bool:
     """Whether a key lies nowhere where a member takes it that there are many whom it doesn't see."""
-    return not under_test.unknown_buckets(view[own], view.values()) & (view[own] ^ key)
+    return not unknown_buckets(view[own], view.values()) & (view[own] ^ key)
 
 
 def change_at(key: int, found: list[BlockChange]) -> tuple[Keepers, Keepers] | None:
@@ -398,11 +388,11 @@ def test_a_change_of_members_holds_nobody_up_for_long(honest: int, ground: int, 
     crowding, taking = density.crowding(ENDS), density.crowding(TAKEN, wider=1)
     before = {member: position for member, position in view.items() if member not in {"m5", "g5", "t3"}}
     for own in ("m0", "m1", "g0"):
-        shared, took = finished(under_test.shared_ranges(view, own, 20, crowding))
+        shared, took = finished(keepers.shared_ranges(view, own, 20, crowding))
         assert took < A_TURN
         assert sum(map(len, shared.values())) < 300 * len(view)
         assert max(map(len, shared.values())) < 2_000
-        taken, took = finished(under_test.kept_ranges(view, own, own, 28, 28, taking))
+        taken, took = finished(keepers.kept_ranges(view, own, own, 28, 28, taking))
         assert took < A_TURN
         assert len(taken) < 2_000
         wanted = within_reach(view[own], before, view, reach=28, crowdings=[crowding] * 2)

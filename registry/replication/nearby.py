@@ -1,0 +1,104 @@
+"""Where in the keyspace a member may be a keeper, by what it sees of the network.
+
+A member sees only those around itself: completely in the smallest aligned subtree around it with `HOME_SIZE` members,
+and in each farther bucket of which it sees anybody (`overlay.discovery.home`); of others it knows that many are there.
+So it knows where it may be a keeper, or be so within some margin, and who is nearer there; blocks farther away are left
+out. *Limit*: in a network of more members whose ids leave a bucket beyond the home empty, which random ones don't, what
+is there isn't compared by ranges.
+
+Ids that are ground close together are told apart by late bits alone, so far away from them, too, blocks would be cut
+until those differ: by the hundred thousand, of 124 members. So `Nearby` ends the cutting `DEEPEST` bits below the home
+and below each farther bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from overlay.discovery.density import CROWD, Crowding
+from overlay.discovery.home import HOME_SIZE
+from overlay.discovery.keyspace import POSITION_BITS
+from registry.replication.block_view import Members, NearestView, nearest_view_of
+from registry.replication.ranges import Block
+
+DEEPEST: Final = 10
+"""Bits below the home, or a bucket, by which blocks are cut."""
+_OURSELVES: Final = ""  # no member has this name
+
+
+class Nearby(NamedTuple):
+    """Tells of a block whether a member may be among the so many nearest to anything in it, or in a dense region, in
+    one of some views of the network. Made by `within_reach`, and halved with the block."""
+
+    own: int
+    sides: tuple[tuple[NearestView, int], ...]
+    """Per view who is nearest in the block, and the buckets of which it knows nobody."""
+    crowdings: tuple[Crowding, ...]
+    positions: tuple[tuple[int, ...], ...]
+    """Of the members of each view, ourselves included."""
+    home_height: int
+    """Of the smallest home in any view."""
+    deepest: int
+    """Bits below the home, or a farther bucket, by which blocks are cut."""
+
+    def is_finest(self, block: Block) -> bool:
+        """Whether the block isn't to be cut any more."""
+        bucket = max((self.own ^ block.start) >> block.height << block.height, (1 << self.home_height) - 1)
+        return block.height <= bucket.bit_length() - self.deepest
+
+    def is_wanted(self, block: Block) -> bool:
+        """Whether anything in the block matters."""
+        distance = (self.own ^ block.start) >> block.height
+        return any(
+            not unknown >> block.height & distance and self._may_be_in(view) for view, unknown in self.sides
+        ) or any(self._may_be_in_region(block, crowding) for crowding in self.crowdings)
+
+    def half(self, block: Block) -> Nearby:
+        """The same for a half of the block, which is `block`."""
+        return self._replace(sides=tuple((view.half(block), unknown) for view, unknown in self.sides))
+
+    def _may_be_in(self, view: NearestView) -> bool:
+        return _OURSELVES in view.certain or (self.own, _OURSELVES) in view.undecided
+
+    def _may_be_in_region(self, block: Block, crowding: Crowding) -> bool:
+        height, start = block.height, block.start
+        if not crowding.within or (self.own ^ start) >> max(height, crowding.height):
+            return False
+        return any(
+            sum((position ^ start) >> height << height < crowding.within for position in positions) >= CROWD
+            for positions in self.positions
+        )
+
+
+def within_reach(
+    own: int, *views: Members, reach: int, crowdings: Iterable[Crowding] = (), deepest: int = DEEPEST
+) -> Nearby:
+    """Where a member at `own` may be among the `reach` nearest, or in a region by one of `crowdings`, in one of the
+    views: for the functions below."""
+    sides, positions, home_height = [], [], POSITION_BITS
+    for view in views:
+        home_height = min(home_height, _home_height(own, view.values()))
+        members = {member: position for member, position in view.items() if position != own} | {_OURSELVES: own}
+        sides.append((nearest_view_of(members, reach), unknown_buckets(own, view.values())))
+        positions.append(tuple(members.values()))
+    return Nearby(own, tuple(sides), tuple(crowdings), tuple(positions), home_height, deepest)
+
+
+def _home_height(own: int, positions: Iterable[int]) -> int:
+    """Bits of the smallest subtree around a member with `HOME_SIZE` members, by those that it sees."""
+    buckets = sorted((position ^ own).bit_length() for position in positions if position != own)
+    return buckets[HOME_SIZE - 2] if len(buckets) >= HOME_SIZE - 1 else POSITION_BITS
+
+
+def unknown_buckets(own: int, positions: Iterable[int]) -> int:
+    """The buckets of a member at `own`, as bits, that hold many members of whom its view has none. Bucket i has those
+    whose positions differ from its own first at bit i."""
+    buckets = sorted((position ^ own).bit_length() - 1 for position in positions if position != own)
+    if len(buckets) < HOME_SIZE - 1:
+        return 0
+    home = buckets[HOME_SIZE - 2] + 1  # with ourselves so many are within
+    unknown = (1 << POSITION_BITS) - (1 << home)
+    for bucket in buckets[HOME_SIZE - 1 :]:
+        unknown &= ~(1 << bucket)
+    return unknown
