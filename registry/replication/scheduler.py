@@ -21,7 +21,8 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -201,7 +202,7 @@ class ReplicationScheduler:
         peers = set(self._network.neighbours())
         for peer_id in sorted(peers):
             self._due[peer_id].everything = True
-        async for key_id in self._some_surplus():
+        for key_id in await self._some_surplus():
             for peer_id in await self._network.neighbourhood(key_id, self._size):
                 if peer_id != self._network.peer_id:
                     self._due[peer_id].key_ids.add(key_id)
@@ -211,18 +212,20 @@ class ReplicationScheduler:
             await self._done.wait()
         return len(peers)
 
-    async def _some_surplus(self) -> AsyncIterator[str]:
+    async def _some_surplus(self) -> list[str]:
         """The next few resources here that this node isn't a keeper of, in turn (rule 4)."""
         elsewhere = difference(EVERYWHERE, await self._anti_entropy.view.kept())
         ahead = intersection(elsewhere, (Range(self._surplus_after, EVERYWHERE[0].end),))
-        count, self._surplus_after = 0, 0
-        async for page in pages(self._store, ahead, _ALWAYS):
-            for place in page:
-                yield place.key_id
-                count += 1
-                if count == SURPLUS_AT_ONCE:
-                    self._surplus_after = int.from_bytes(place.position, "big") + 1
-                    return
+        key_ids: list[str] = []
+        self._surplus_after = 0
+        async with aclosing(pages(self._store, ahead, _ALWAYS)) as found:
+            async for page in found:
+                for place in page:
+                    key_ids.append(place.key_id)
+                    if len(key_ids) == SURPLUS_AT_ONCE:
+                        self._surplus_after = int.from_bytes(place.position, "big") + 1
+                        return key_ids
+        return key_ids
 
     def _note_change(self) -> None:
         """Notes who has gone: even after a short absence, writes may have been missed."""

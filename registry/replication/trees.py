@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final, NamedTuple
 
 import trio
@@ -45,15 +46,16 @@ class Trees:
         """The tree of what lives in these ranges, without what the peer refused. Raises StorageError."""
         refused = self._refusals.of(peer_id)
         key_ids: dict[bytes, str] = {}
-        async for page in pages(self._store, ranges, horizon):
-            await turn(PAGE * _PER_PLACE)
-            for place in page:
-                digest = await self._store.digest_at(place, horizon)
-                if place.key_id in refused:
-                    alive = horizon.alive(await self._store.resource(place.key_id))
-                    digest = await digest_in_turns(without(alive, refused[place.key_id]))
-                if digest != NOTHING:
-                    key_ids[entry_of(place.position, digest)] = place.key_id
+        async with aclosing(pages(self._store, ranges, horizon)) as found:
+            async for page in found:
+                await turn(PAGE * _PER_PLACE)
+                for place in page:
+                    digest = await self._store.digest_at(place, horizon)
+                    if place.key_id in refused:
+                        alive = horizon.alive(await self._store.resource(place.key_id))
+                        digest = await digest_in_turns(without(alive, refused[place.key_id]))
+                    if digest != NOTHING:
+                        key_ids[entry_of(place.position, digest)] = place.key_id
         hashes = HashTree(key_ids)
         for step in range(FAN_OUT if len(hashes) > PAGE else 0):  # all together take some 30 ms of 20,000 resources
             hashes.digest(bytes([step]))
@@ -71,8 +73,8 @@ class Trees:
         return known
 
 
-async def pages(store: Store, ranges: Ranges, horizon: ExpiryHorizon) -> AsyncIterator[list[Place]]:
-    """What is stored in these ranges, in order of position, a page at a time. Raises StorageError."""
+async def pages(store: Store, ranges: Ranges, horizon: ExpiryHorizon) -> AsyncGenerator[list[Place], None]:
+    """What is stored in these ranges, in order of position, a page at a time; to be closed. Raises StorageError."""
     left = [(part.first_bytes, "", part.last_bytes) for part in reversed(ranges)]
 
     def read(transaction: Transaction) -> list[Place]:
