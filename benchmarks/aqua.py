@@ -14,10 +14,11 @@ import logging
 import os
 import platform
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from operator import le
 from pathlib import Path
@@ -27,15 +28,17 @@ import structlog
 import trio
 
 from aqua_compat import AquaClient, connect
+from aqua_compat.particles.engine.installation import install
 from benchmarks.registry_operations import cpu_seconds, resident_megabytes
 from benchmarks.timing import Timing, timed
-from tests.aqua.js_peer import CallFailed, JsPeer, js_peer
+from tests.aqua.js_peer import CallFailed, JsPeer, JsProcess
 from tests.aqua.nodes import AquaNetwork, websocket
 from tests.aqua.npm import Tools, tools
 from tests.end_to_end.network import NODES, eventually
 
 CREATE_AIM, ROUND_TRIP_AIM, SLOWED_AIM = 150.0, 20.0, 20.0  # ms, ms, %
 HELD, DONE = 400, 150  # particles that are kept at the same time
+CLIENTS = 8
 
 
 def report(what: str, timing: Timing, *, aim: float | None = None, reference: Timing | None = None) -> None:
@@ -109,12 +112,13 @@ def _spread(durations: list[float]) -> str:
 class Operations:
     """The functions under measurement, for `timed`: each call's n-th resource is a new one, or one of `ids`."""
 
-    def __init__(self, js: JsPeer, native: AquaClient, ttl: float) -> None:
+    def __init__(self, js: JsPeer, native: AquaClient, ttl: float, labels: str = "label") -> None:
         self.js = js
         self.native = native
         self.ttl = ttl
         self.ids: list[str] = []
         self.failures: list[str] = []
+        self._named = labels
         self._labels = 0
 
     async def call(self, function: str, *arguments: object, ttl: float | None = None) -> Any:
@@ -153,7 +157,7 @@ class Operations:
 
     def _label(self) -> str:
         self._labels += 1
-        return f"label {self._labels}"
+        return f"{self._named} {self._labels}"
 
     def _kept(self, resource_id: str | None, errors: list[str]) -> bool:
         if resource_id is None:
@@ -163,7 +167,7 @@ class Operations:
         return True
 
 
-async def operations(made: Operations, network: AquaNetwork, count: int) -> None:
+async def operations(made: Operations, network: AquaNetwork, count: int, process: JsProcess) -> None:
     await timed(made.create_native, count, 4)
     create = await timed(made.create_native, count, 1)
     register = await timed(made.register_native, count, 1)
@@ -181,16 +185,16 @@ async def operations(made: Operations, network: AquaNetwork, count: int) -> None
         report(f"registerService, {beside}", timing, reference=register)
         timing = await timed(made.resolve, number, in_flight)
         report(f"resolveResource, {beside}", timing, reference=resolve)
-    await cpu(made, network, count)
+    await cpu(made, network, count, process)
     many = await timed(made.create, 50, 50)
     report("createResource, 50 at once", many)
     for failure in made.failures[:5]:
         print(f"  failed: {failure}")
 
 
-async def cpu(made: Operations, network: AquaNetwork, count: int) -> None:
+async def cpu(made: Operations, network: AquaNetwork, count: int, process: JsProcess) -> None:
     """Who works for a createResource: on one core after the other, no wait is in these figures."""
-    process_ids = [node.process_id or 0 for node in network.nodes] + [made.js.process.pid]
+    process_ids = [node.process_id or 0 for node in network.nodes] + [process.process_id]
     before = [cpu_seconds(process_id) for process_id in process_ids]
     await timed(made.create, count, 4)
     spent = [(cpu_seconds(p) - b) / count * 1000 for p, b in zip(process_ids, before, strict=True)]
@@ -254,7 +258,7 @@ async def actors(network: AquaNetwork, made: Operations, neighbour: AquaClient) 
     """What a particle costs that waits on the relay, and what one costs that is done and kept until it expires."""
 
     async def kept() -> int:
-        return int((await neighbour.registry.status()).particles["actors"])
+        return int(((await neighbour.registry.status()).particles or {})["actors"])
 
     relay = network.nodes[0]
     await eventually(kept, lambda count: count == 0, 60)
@@ -273,19 +277,68 @@ async def actors(network: AquaNetwork, made: Operations, neighbour: AquaClient) 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(timed, call, many, in_flight)
             await eventually(kept, partial(le, many), 120)
-            status = await neighbour.registry.status()
+            particles = (await neighbour.registry.status()).particles or {}
             grown = (resident_megabytes(relay.process_id or 0) - before) * 1024 / many
             print(
                 f"{f'memory per particle {name}':45} {grown:6.1f} KiB on the relay ({before:.0f} MB before),"
-                f" {status.particles['bytes'] / many / 1024:.1f} KiB of it accounted for",
+                f" {particles['bytes'] / many / 1024:.1f} KiB of it accounted for",
                 flush=True,
             )
         await eventually(kept, lambda count: count == 0, 120)
 
 
+async def clients(js: Tools, network: AquaNetwork, native: AquaClient, seconds: float) -> None:
+    """Several JS clients, of one process and on all nodes, which create, register and resolve as fast as they can: the
+    calls a second, and what the nodes' memory does meanwhile."""
+    done = 0
+    failures: list[list[str]] = []
+    async with started(js) as process, AsyncExitStack() as stack, trio.open_nursery() as nursery:
+
+        async def work(made: Operations) -> None:
+            nonlocal done
+            while True:
+                for operation in (made.create, made.register, made.resolve):
+                    done += await operation(len(made.ids) - 1)
+
+        for number in range(CLIENTS):
+            peer = await stack.enter_async_context(process.peer(websocket(network.nodes[number % NODES])))
+            made = Operations(peer, native, ttl=20, labels=f"of {number}")
+            failures.append(made.failures)
+            nursery.start_soon(work, made)
+        for quarter in range(1, 5):
+            before = done
+            await trio.sleep(seconds / 4)
+            memory = [resident_megabytes(node.process_id or 0) for node in network.nodes]
+            what, rate = f"{CLIENTS} clients at once, quarter {quarter}", (done - before) * 4 / seconds
+            print(f"{what:38} {rate:8.1f} calls/s, nodes {min(memory):.0f} to {max(memory):.0f} MB", flush=True)
+        nursery.cancel_scope.cancel()
+    for failure in [failure for some in failures for failure in some][:5]:
+        print(f"  failed: {failure}")
+
+
+@asynccontextmanager
+async def started(js: Tools) -> AsyncIterator[JsProcess]:
+    """A process for JS clients."""
+    process = JsProcess(js)
+    try:
+        async with process.within():
+            yield process
+    finally:
+        process.close()
+
+
+def compiled_interpreter(js: Tools, folder: Path) -> Path:
+    """The interpreter, and its compiled form, in a folder of its own."""
+    with tarfile.open(folder / "avm.tgz", "w:gz", compresslevel=1) as archive:
+        archive.add(js.interpreter, "package/dist/avm.wasm")
+    return install(folder / "compiled", folder / "avm.tgz").parent
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=100, help="calls per figure; cheap ones are more")
+    parser.add_argument("--seconds", type=float, default=60.0, help=f"for {CLIENTS} clients at once")
+    parser.add_argument("--clients-only", action="store_true", help=f"only {CLIENTS} clients at once")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     js = tools()
@@ -293,19 +346,26 @@ async def main() -> None:
     print(f"Python {platform.python_version()}, {NODES} node processes, {os.cpu_count()} cores, load {load:.1f} before")
     with tempfile.TemporaryDirectory() as place:
         network = AquaNetwork(Path(place), NODES, "--log-level", "error")
-        await network.start_with(js)
+        await network.start_with(js, compiled_interpreter(js, Path(place)))
         try:
+            if arguments.clients_only:
+                async with connect(network.nodes[1].address) as native:
+                    await clients(js, network, native, arguments.seconds)
+                return
             interpreter_steps(js, network.interpreter_folder)
             async with (
-                js_peer(js, websocket(network.nodes[0])) as peer,
+                started(js) as process,
+                process.peer(websocket(network.nodes[0])) as peer,
                 connect(network.nodes[1].address) as native,
                 connect(network.nodes[0].address) as neighbour,
             ):
                 made = Operations(peer, native, ttl=20)
                 await timed(made.create, 20, 1)  # warm
                 await actors(network, made, neighbour)
-                await operations(made, network, arguments.count)
+                await operations(made, network, arguments.count, process)
                 await meanwhile(made, neighbour, arguments.count)
+            async with connect(network.nodes[1].address) as native:
+                await clients(js, network, native, arguments.seconds)
         finally:
             await network.stop()
 

@@ -13,7 +13,7 @@ from libp2p import new_host
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.tools.anyio_service import background_trio_service
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 logging.disable(logging.CRITICAL)
 
@@ -29,7 +29,7 @@ async def main() -> None:
                 await dht.add_peer(info.peer_id)
             await dht.refresh_routing_table()
             print(host.get_addrs()[0], flush=True)
-            await trio.lowlevel.wait_readable(sys.stdin)
+            await trio.lowlevel.wait_readable(sys.stdin.fileno())
             await host.close()
 
 

@@ -116,7 +116,9 @@ async def repair(folder: Path, records: int, flags: tuple[str, ...]) -> None:
 
 def print_repair(before: list[ReplicationStatus], after: list[ReplicationStatus]) -> None:
     def grown(name: str) -> int:
-        return sum(getattr(status, name) for status in after) - sum(getattr(status, name) for status in before)
+        return sum(int(getattr(status, name)) for status in after) - sum(
+            int(getattr(status, name)) for status in before
+        )
 
     repaired = max(grown("repaired"), 1)
     print(

@@ -108,9 +108,9 @@ def measure(trampoline: Interpreter, direct: Direct, step: Step, count: int) -> 
     """Median milliseconds of a step through the trampoline, and directly."""
     durations: tuple[list[float], list[float]] = ([], [])
     for _ in range(count):
-        for which, run in enumerate((lambda: trampoline.run(step, TICKS).ret_code, lambda: direct.run(step))):
+        for which in (0, 1):
             before = time.perf_counter()
-            ret_code = run()
+            ret_code = direct.run(step) if which else trampoline.run(step, TICKS).ret_code
             durations[which].append(time.perf_counter() - before)
             assert ret_code == 0
     through, directly = (sorted(one)[count // 2] * 1000 for one in durations)

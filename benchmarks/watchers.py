@@ -43,7 +43,8 @@ async def be_watchers(count: int) -> None:
     1970), as a JSON list.
     """
     resource_id, *addresses = json.loads(sys.stdin.readline())
-    places, told = trio.Semaphore(AT_ONCE), {}
+    places = trio.Semaphore(AT_ONCE)
+    told: dict[str, list[float]] = {}
     watching, heard = 0, trio.Condition()
 
     async def be_watcher(number: int) -> None:

@@ -24,6 +24,7 @@ from benchmarks.registry_operations import NODES, cpu_seconds, idle, network, pr
 from benchmarks.timing import timed
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
+from overlay.pubsub.admission import Verdict
 from overlay.pubsub.topics import Topics
 from overlay.settings import OverlaySettings
 from overlay.tasks import background
@@ -106,6 +107,11 @@ async def delays(nodes: list[NodeProcess], ids: list[str], issuer: LightClient, 
             print(told.summary(f"acknowledged to told, {rate} changes per second{after}", cpu))
 
 
+async def accept_all(topic: str, payload: bytes, forwarder: str) -> Verdict:  # noqa: ARG001 - a stranger heeds nothing
+    """What the stranger makes of others' announcements."""
+    return Verdict.ACCEPT
+
+
 async def flood(nodes: list[NodeProcess], resource_id: str) -> None:
     """A stranger sends garbage into a topic, a thousand messages a second, until it is thrown out."""
     told = nodes[2]  # whose clients watch
@@ -114,7 +120,7 @@ async def flood(nodes: list[NodeProcess], resource_id: str) -> None:
         topics = Topics(stranger.gossip, stranger.admission, settings.topics)
         await nursery.start(topics.run)
         await stranger.connect(told.address, timeout=5)
-        await topics.join(resource_id)
+        await topics.join(resource_id, accept_all)
         await trio.sleep(1)  # until it is in the topic's mesh
         began, sent = trio.current_time(), 0
         while told.peer_id is not None and stranger.is_connected(told.peer_id) and sent < 5000:

@@ -20,7 +20,7 @@ from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.peerinfo import info_from_p2p_addr
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from benchmarks.call_methods.method import CALL_TIMEOUT, Measure, measured, serve_until_told, server
 from benchmarks.call_methods.stock_host import stock_host

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization

@@ -9,7 +9,7 @@ import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.request_response import BytesCodec, RequestContext, RequestResponse, RequestResponseConfig
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from benchmarks.call_methods.method import CALL_TIMEOUT, CONCURRENCY, Measure, measured, serve_until_told, server
 from benchmarks.call_methods.stock_host import stock_host

@@ -43,6 +43,11 @@ class JsProcess:
         self._peers: dict[int, JsPeer] = {}
 
     @property
+    def process_id(self) -> int:
+        """Of the process, which the clients share."""
+        return self._process.pid
+
+    @property
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
