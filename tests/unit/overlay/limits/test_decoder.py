@@ -341,6 +341,8 @@ DECODERS = {"load", "loads", "CBORDecoder", "CBORSimpleValue", "decoder", "tag_h
 
 def reads_cbor(source: str) -> bool:
     """Whether a module uses any of cbor2's decoders, by whatever name, or may."""
+    if "cbor2" not in source:
+        return False
     names = {"cbor2"}  # by which the module itself goes here
     for node in ast.walk(ast.parse(source)):
         match node:

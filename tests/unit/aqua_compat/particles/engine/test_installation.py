@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import tarfile
+from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from aqua_compat.particles.engine import installation
 from aqua_compat.particles.errors import NotInstalled
+
+EMPTY_MODULE: Final = b"\0asm\1\0\0\0"
 
 
 def tarball(folder: Path, content: bytes, name: str = "package/dist/avm.wasm") -> Path:
@@ -66,24 +70,35 @@ def test_missing_extra_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         installation.load_module(tmp_path)
 
 
-def test_damaged_compiled_module_is_made_anew(interpreter_folder: Path, tmp_path: Path) -> None:
-    [compiled] = interpreter_folder.glob("*.compiled")
-    (tmp_path / "avm-0.62.0.wasm").write_bytes((interpreter_folder / "avm-0.62.0.wasm").read_bytes())
-    (tmp_path / compiled.name).write_bytes(b"damaged")
-    installation.load_module(tmp_path)
-    assert (tmp_path / compiled.name).read_bytes() == compiled.read_bytes()
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with a module as the interpreter that is compiled at once: the real one takes ten seconds of CPU."""
+    monkeypatch.setattr(installation, "SHA256", sha256(EMPTY_MODULE).hexdigest())
+    (tmp_path / "avm-0.62.0.wasm").write_bytes(EMPTY_MODULE)
+    return tmp_path
 
 
-def test_compiled_module_that_others_could_write_isnt_run(interpreter_folder: Path, tmp_path: Path) -> None:
-    [compiled] = interpreter_folder.glob("*.compiled")
-    (tmp_path / "avm-0.62.0.wasm").write_bytes((interpreter_folder / "avm-0.62.0.wasm").read_bytes())
-    copy = tmp_path / compiled.name
-    copy.write_bytes(compiled.read_bytes())
-    copy.chmod(0o600)
-    kept = copy.stat().st_ino
-    installation.load_module(tmp_path)
-    assert copy.stat().st_ino == kept
-    copy.chmod(0o622)
-    installation.load_module(tmp_path)
-    assert copy.stat().st_ino != kept, "it is compiled again, into a file of its own"
-    assert copy.stat().st_mode & 0o777 == 0o600
+def compiled_in(folder: Path) -> Path:
+    [compiled] = folder.glob("*.compiled")
+    return compiled
+
+
+def test_damaged_compiled_module_is_made_anew(installed: Path) -> None:
+    installation.load_module(installed)
+    compiled = compiled_in(installed)
+    content = compiled.read_bytes()
+    compiled.write_bytes(b"damaged")
+    installation.load_module(installed)
+    assert compiled.read_bytes() == content
+
+
+def test_compiled_module_that_others_could_write_isnt_run(installed: Path) -> None:
+    installation.load_module(installed)
+    compiled = compiled_in(installed)
+    kept = compiled.stat().st_ino
+    installation.load_module(installed)
+    assert compiled.stat().st_ino == kept
+    compiled.chmod(0o622)
+    installation.load_module(installed)
+    assert compiled.stat().st_ino != kept, "it is compiled again, into a file of its own"
+    assert compiled.stat().st_mode & 0o777 == 0o600
