@@ -23,6 +23,7 @@ from overlay.identity import Identity
 from overlay.relaying.relay import METHODS, RELAY_METHOD, Purpose, Relay
 from overlay.relaying.relayed_rpc import RelayedRpc
 from overlay.relaying.secure_channel import Offer
+from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.framing import decode_item, encode_item
 from overlay.settings import RelayLimits
 
@@ -93,7 +94,13 @@ class Three:
 
     def _end(self, place: int) -> RelayedRpc:
         identity = self.ids[place]
-        return RelayedRpc(identity, self.wire.of(identity.peer_id), self.limits, clock=lambda: self.clock)
+        return RelayedRpc(
+            identity,
+            self.wire.of(identity.peer_id),
+            self.limits,
+            decoded_items=DecodedItems(480_000, 160_000),
+            clock=lambda: self.clock,
+        )
 
     def restart_target(self) -> None:
         self.target = self._end(2)
