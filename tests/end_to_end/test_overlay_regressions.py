@@ -202,7 +202,7 @@ async def test_closed_inbound_connections_do_not_use_up_places() -> None:
 
 @pytest.mark.parametrize("address", [LOOPBACK, f"{LOOPBACK}/ws"])
 async def test_nothing_stays_of_an_inbound_connection_that_ended(address: str) -> None:
-    """Each kept a task of libp2p's, with about 14 kB, for as long as the host ran."""
+    """Each kept a task of libp2p's, with about 6 kB, for as long as the host ran."""
     async with echoing_host(msgspec.structs.replace(SETTINGS, listen=(str(address),), dial_timeout=1.0)) as host:
 
         async def tasks() -> int:

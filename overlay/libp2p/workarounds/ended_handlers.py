@@ -1,7 +1,7 @@
 """Fault: what handled an inbound connection stays for as long as the host runs, however soon the connection ended.
 
 `Swarm._do_handle_inbound_connection` waits for the swarm's end once a connection is set up, and the listener closes the
-socket when that returns. So each connection that ever came leaves a task with all that it holds, about 14 kB, and its
+socket when that returns. So each connection that ever came leaves a task with all that it holds, about 6 kB, and its
 slot of the limit on inbound connections (see `connection_limits`).
 
 Remedy: the handler runs in a cancel scope, which is told when the connection has ended. It has some time then to do
