@@ -11,7 +11,7 @@ import pytest
 
 from overlay.limits.decoder import DecodeError, decode
 from tests.attacks.fuzz.driver import MOST_FAULTS, input_of, run
-from tests.attacks.fuzz.mutation import CBOR, PROTOBUF, load_protobuf
+from tests.attacks.fuzz.mutation import CBOR, PROTOBUF, Repeated, dump_cbor, load_protobuf
 from tests.attacks.fuzz.parsers import PARSERS, Parser
 from tests.attacks.fuzz.share import Share, try_in_process
 
@@ -54,6 +54,13 @@ def test_altered_trees_are_written_as_they_were_read() -> None:
             for seed in parser.seeds:
                 assert parser.form.load(parser.form.dump(parser.form.load(seed))) == parser.form.load(seed)
     assert load_protobuf(b"\x08\x01") == [[1, 0, 1]]
+
+
+def test_what_is_repeated_within_what_is_repeated_takes_no_gigabytes() -> None:
+    tree: object = bytes(60_000)
+    for _ in range(3):
+        tree = [Repeated(tree, 100_000)]
+    assert len(dump_cbor(tree)) < 32 * 2**20
 
 
 def test_an_error_that_isnt_declared_is_a_fault() -> None:
