@@ -128,7 +128,9 @@ class OverlayPeer:
         self._host = host
         self._settings = settings
         self._links = Links(host, settings, settings.member, keeps=self._keeps, randomness=randomness)
-        self._relayed = RelayedRpc(identity, self._links, settings.relaying, clock=clock)
+        self._relayed = RelayedRpc(
+            identity, self._links, settings.relaying, clock=clock, decoded_items=self._links.decoded_items
+        )
         if settings.member:
             Relay(self._links, settings.relaying)
         self._topics = Topics(host.gossip, host.admission, settings.topics)

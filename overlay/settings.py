@@ -11,8 +11,8 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on what one peer can make this one hold, and deadlines of a link.
 
     What one link holds, counted in bytes as they travel, is at most `max_frame + max_served_bytes + max_queued_bytes +
-    max_write_buffer`, and all links of a peer share `OverlaySettings.max_unread_per_peer`. While its requests are
-    served, hostile CBOR takes up to 70 times as much as it has bytes.
+    max_write_buffer`, and all links of a peer share `OverlaySettings.max_unread_per_peer`. While requests are served,
+    hostile CBOR takes up to 70 times as much as it has bytes: that has bounds of its own.
     """
 
     max_frame: int = 1024 * 1024
@@ -25,8 +25,14 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of one peer that wait for being served; beyond it they are answered with `Overloaded`."""
 
     max_served_bytes: int = 4 * 1024 * 1024
-    """Bytes of requests of one peer that are served at the same time (one always is). Decoded, hostile CBOR takes up
-    to 70 times as much."""
+    """Bytes of requests of one peer that are served at the same time (one always is)."""
+
+    max_decoded: int = 480_000
+    """Items of CBOR, of at most 70 bytes each in memory, of the requests of all peers that are served at the same time.
+    When it is short, the peer that has most of them loses a request."""
+
+    max_decoded_per_peer: int = 160_000
+    """The same of one peer, whose requests wait for room; at least 40,000, which one request may have."""
 
     max_queued_bytes: int = 4 * 1024 * 1024
     """Bytes of requests of one peer that wait for being served; beyond it they are answered with `Overloaded`."""

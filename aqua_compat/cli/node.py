@@ -139,6 +139,7 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
+    from aqua_compat.cli.freed_memory import return_freed_memory
 
     async with open_full_node(identity_in(data_dir), settings, data_dir) as (running, _):
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
@@ -147,6 +148,7 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
         # What is here by now stays; looking through it again would stop the node for 40 ms each time.
         gc.collect()
         gc.freeze()
+        await return_freed_memory()
         await trio.sleep_forever()
 
 

@@ -41,6 +41,7 @@ from overlay.libp2p.workarounds.connection_limits import (
     swarm_of,
 )
 from overlay.libp2p.workarounds.direct_pipes import direct_pipe
+from overlay.libp2p.workarounds.ended_handlers import end_handlers, end_of_handler
 from overlay.libp2p.workarounds.errors_by_text import is_protocol_unsupported
 from overlay.libp2p.workarounds.exclusive_ports import taken_ports
 from overlay.libp2p.workarounds.guarded_streams import guard_streams
@@ -83,6 +84,7 @@ class Host:
             disable_identify_address_discovery=True,
         )
         self._swarm = swarm_of(self.libp2p)
+        end_handlers(self._swarm)
         self._addresses = KnownAddresses(identity.peer_id, self.libp2p.get_peerstore(), settings)
         told = ToldAddresses(settings, self._visitors, self.listen_addresses)
         self._connections = Connections(identity.peer_id, self._swarm, self._addresses, self._visitors, told, settings)
@@ -215,6 +217,7 @@ class Host:
             pause=self.admission.pause,
             budget=self._unread,
             write_timeout=self._settings.calls.write_timeout,
+            when_closed=_nothing if connection.is_initiator else end_of_handler(self._settings.dial_timeout),
         )
 
     @asynccontextmanager
@@ -245,6 +248,10 @@ class Host:
                     nursery.cancel_scope.cancel()
                     with trio.move_on_after(self._settings.shutdown_timeout):
                         await self.libp2p.close()
+
+
+def _nothing() -> None:
+    """What a connection that we dialled ends besides itself."""
 
 
 @asynccontextmanager

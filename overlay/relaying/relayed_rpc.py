@@ -24,7 +24,7 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.identity import Identity
-from overlay.limits.time_slices import served, work_for
+from overlay.limits.time_slices import TimeSlices, served, work_for
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.relaying.relay import FAILURES, LONGEST, METHODS, RELAY_METHOD, Purpose, RelayLinks, RelayRequest
 from overlay.relaying.secure_channel import (
@@ -37,6 +37,7 @@ from overlay.relaying.secure_channel import (
     opening_of,
 )
 from overlay.relaying.sessions import AcceptedSessions, OwnSessions
+from overlay.rpc.decoded_items import DecodedItems, TooManyItems
 from overlay.rpc.framing import FrameError, decode_item, encode_item
 from overlay.rpc.server import Handler, decoded, encoded
 from overlay.settings import RelayLimits
@@ -82,17 +83,26 @@ class RelayedRpc:
     """Calls other peers through relays, and answers the calls of others that come through relays."""
 
     def __init__(
-        self, identity: Identity, links: RelayLinks, limits: RelayLimits, *, clock: Callable[[], float] = time.time
+        self,
+        identity: Identity,
+        links: RelayLinks,
+        limits: RelayLimits,
+        *,
+        decoded_items: DecodedItems,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`decoded_items`: what is decoded of all that peers call with, directly too."""
         self._identity = identity
         self._links = links
         self._clock = clock
+        self._decoded_items = decoded_items
         self._handlers: dict[str, Handler] = {}
         self._own = OwnSessions(limits.max_sessions)
         self._accepted = AcceptedSessions(limits.max_sessions)
         self._accepted_via = TokenBuckets(
             limits.opened_via_relay, limits.opened_via_relay_burst, debt=limits.opened_via_relay_burst
         )
+        self._time_slices = TimeSlices()  # for calls that nobody's slices serve
         self._decoding = trio.Lock()
         self._opening: dict[tuple[str, ...], _Opening] = {}
         self._most_bytes = limits.max_bytes - _ENVELOPE
@@ -242,11 +252,17 @@ class RelayedRpc:
         handler = self._handlers.get(request.method)
         if handler is None:
             return "no-such-method", request.method, b""
+        outcome = "gave-way", "memory was short while the call was served", b""
+        scope = trio.CancelScope()
         try:
-            work = served()
-            body = decode_item(request.body) if work is None else await decoded(request.body, *work, self._decoding)
-            return "", "", await encoded(await handler(caller, body), like=request.body)
+            with self._decoded_items.opened(caller, scope.cancel) as counted, scope:
+                work = served() or (self._time_slices, caller)
+                body = await decoded(request.body, *work, self._decoding, counted)
+                outcome = "", "", await encoded(await handler(caller, body), like=request.body)
+        except TooManyItems:
+            return "overloaded", "too much is being served", b""
         except Refusal as refusal:
             return refusal.code, refusal.message[:1024], b""
         except FrameError as error:
             return "malformed", str(error), b""
+        return outcome

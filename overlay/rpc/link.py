@@ -11,6 +11,7 @@ import trio
 from overlay.errors import BodyTooLarge, ConnectionLost, Overloaded, ProtocolError, StreamBroken
 from overlay.limits.time_slices import TimeSlices
 from overlay.rpc.counters import Counters
+from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.framing import HEADER_BYTES, FrameDecoder, FrameError
 from overlay.rpc.link_state import Action, Cause, LinkState, Phase
 from overlay.rpc.pending import LinkLost, PendingCalls, failure
@@ -66,12 +67,14 @@ class Link:
         admit: Callable[[Hello], Bye | None] | None = None,
         ping_interval: Callable[[], float] | None = None,
         time_slices: TimeSlices | None = None,
+        decoded_items: DecodedItems | None = None,
     ) -> None:
         """`opened_by`: the peer id of the side that opened the stream. `hello`: our own.
 
         `when_free` is called when neither side keeps the link any more. `admit` is asked once the peer said hello,
         before we do; it returns the bye with which the peer is turned away. Without it we say hello at once, which
-        saves a round trip. `ping_interval`: see `LinkState`. `time_slices`: what all links of this peer share.
+        saves a round trip. `ping_interval`: see `LinkState`. `time_slices`, `decoded_items`: what all links of this
+        peer share.
         """
         self.peer_id = peer_id
         self.opened_by = opened_by
@@ -91,6 +94,7 @@ class Link:
             counters,
             self._note_served,
             self._time_slices,
+            decoded_items or DecodedItems(limits.max_decoded, limits.max_decoded_per_peer),
             self._may_hold,
         )
         self._decoder = FrameDecoder(limits.max_frame)

@@ -27,6 +27,7 @@ from overlay.errors import (
 )
 from overlay.limits.time_slices import TimeSlices
 from overlay.rpc.counters import Counters, LinkStatistics
+from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
 from overlay.rpc.link_choice import Choice, choose
@@ -111,6 +112,8 @@ class Links:
         self._dials: dict[str, _Dial] = {}
         self._counters = Counters()
         self._time_slices = TimeSlices()
+        self.decoded_items = DecodedItems(settings.calls.max_decoded, settings.calls.max_decoded_per_peer)
+        """What is decoded of all that peers call with."""
         self._when_up: list[Callable[[str, bool], None]] = []
         self._when_down: list[Callable[[str], None]] = []
         self._when_closed: list[Callable[[str], None]] = []
@@ -304,6 +307,7 @@ class Links:
             admit=partial(self._places.admit, peer_id) if self._places.is_short(opened_by) else None,
             ping_interval=self._ping_interval,
             time_slices=self._time_slices,
+            decoded_items=self.decoded_items,
         )
         self._streams.setdefault(peer_id, set()).add(link)
         return link

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 
 import structlog
@@ -13,7 +14,8 @@ from overlay.errors import Refusal
 from overlay.limits.decoder import MAX_ITEMS
 from overlay.limits.time_slices import TimeSlices, turn, work_for
 from overlay.rpc.counters import Counters
-from overlay.rpc.framing import HEADER_BYTES, FrameError, decode_counted_item, decode_item, encode_item
+from overlay.rpc.decoded_items import DecodedBody, DecodedItems, TooManyItems
+from overlay.rpc.framing import HEADER_BYTES, FrameError, decode_counted_item, encode_item
 from overlay.rpc.protocol import Failed, Fault, Frame, Refused, Request, Response, encode, milliseconds, shortened
 from overlay.rpc.write_queue import WriteQueue
 from overlay.settings import CallLimits
@@ -54,9 +56,11 @@ class RequestServer:
         counters: Counters,
         when_idle: Callable[[], None],
         time_slices: TimeSlices,
+        decoded_items: DecodedItems,
         may_hold: Callable[[int], bool],
     ) -> None:
-        """`when_idle` is called each time that the last request was answered. `time_slices`: of all callers.
+        """`when_idle` is called each time that the last request was answered. `time_slices`, `decoded_items`: of all
+        callers.
 
         `may_hold`: whether memory allows so many bytes more for this caller.
         """
@@ -67,6 +71,7 @@ class RequestServer:
         self._counters = counters
         self._when_idle = when_idle
         self._time_slices = time_slices
+        self._decoded_items = decoded_items
         self._may_hold = may_hold
         self._decoding = trio.Lock()
         self._running: dict[int, trio.CancelScope] = {}
@@ -122,8 +127,7 @@ class RequestServer:
             self._running[call_id].cancel()
 
     def _turn_away(self, request: Request) -> None:
-        self._counters.overloaded += 1
-        self._write_queue.put(encode(self._overloaded(request)))
+        self._write_queue.put(encode(self._too_much(request)))
 
     def _overloaded(self, request: Request) -> Failed:
         """Turned away until those that wait now were served, by the time that the last one waited."""
@@ -188,11 +192,17 @@ class RequestServer:
     async def _result(self, request: Request) -> Frame:
         work_for(self._caller, self._time_slices)
         await self._time_slices.begin(self._caller)
-        try:
-            body = await decoded(request.body, self._time_slices, self._caller, self._decoding)
-        except FrameError:
-            self._counters.malformed += 1
-            return Failed(request.id, Fault.BAD_BODY)
+        with self._decoded_items.opened(self._caller, partial(self._give_way, request.id)) as counted:
+            try:
+                body = await decoded(request.body, self._time_slices, self._caller, self._decoding, counted)
+            except FrameError:
+                self._counters.malformed += 1
+                return Failed(request.id, Fault.BAD_BODY)
+            except TooManyItems:
+                return self._too_much(request)
+            return await self._handled(request, body)
+
+    async def _handled(self, request: Request, body: object) -> Frame:
         try:
             result = await self._handlers[request.method](self._caller, body)
             answer = Response(request.id, await encoded(result, like=request.body))
@@ -207,12 +217,23 @@ class RequestServer:
         self._counters.calls_served += 1
         return answer
 
+    def _give_way(self, call_id: int) -> None:
+        """Stop serving a request, lest all callers together have too much decoded.
+
+        Its caller is told what it would be at its deadline: that it was perhaps served.
+        """
+        self._counters.overloaded += 1
+        self._running[call_id].cancel()
+
+    def _too_much(self, request: Request) -> Failed:
+        self._counters.overloaded += 1
+        return self._overloaded(request)
+
     def _within_memory(self, request: Request, answer: bytes) -> bytes:
         """An answer that may be held until the caller reads it."""
         if self._may_hold(len(answer)):
             return answer
-        self._counters.overloaded += 1
-        return encode(self._overloaded(request))
+        return encode(self._too_much(request))
 
     def _encoded(self, request: Request, answer: Frame) -> bytes:
         frame = encode(answer)
@@ -223,22 +244,37 @@ class RequestServer:
         return encode(Failed(request.id, Fault.ANSWER_TOO_LARGE))
 
 
-async def decoded(body: bytes, time_slices: TimeSlices, source: str, one_at_a_time: trio.Lock) -> object:
+async def decoded(
+    body: bytes, time_slices: TimeSlices, source: str, one_at_a_time: trio.Lock, counted: DecodedBody | None = None
+) -> object:
     """What is in a body; a large one takes a slice of its source's, who is charged for what will be made of it too.
 
-    `one_at_a_time`: held meanwhile, so that what is decoded is used before more is. Raises `FrameError`.
+    `one_at_a_time`: held meanwhile, so that what is decoded is used before more is. `counted`: where its items are
+    counted; None for an answer, which we asked for. Raises `FrameError`, and `TooManyItems`.
     """
-    if len(body) <= _SMALL:
-        return decode_item(body)
-    async with one_at_a_time:
-        async with time_slices.slice(source, _DECODING * min(len(body), MAX_ITEMS)):
-            value, items = decode_counted_item(body)
-            if items > _MANY:
-                time_slices.charge(source, _HANDLING * items)
-        async with time_slices.slice(source, 0.0):  # what is made of it takes as long
-            if items <= _MANY:
-                time_slices.charge(source, _HANDLING * items)
-            return value
+    while True:
+        if counted is not None:
+            await counted.wait_for_room(len(body))
+        if len(body) <= _SMALL:
+            return _counted(body, counted)[0]
+        async with one_at_a_time:
+            async with time_slices.slice(source, _DECODING * min(len(body), MAX_ITEMS)):
+                if counted is not None and not counted.fits(len(body)):
+                    continue  # another one of this source's was decoded meanwhile
+                value, items = _counted(body, counted)
+                if items > _MANY:
+                    time_slices.charge(source, _HANDLING * items)
+            async with time_slices.slice(source, 0.0):  # what is made of it takes as long
+                if items <= _MANY:
+                    time_slices.charge(source, _HANDLING * items)
+                return value
+
+
+def _counted(body: bytes, counted: DecodedBody | None) -> tuple[object, int]:
+    value, items = decode_counted_item(body)
+    if counted is not None:
+        counted.count(items)
+    return value, items
 
 
 async def encoded(answer: object, *, like: bytes) -> bytes:

@@ -52,12 +52,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class _Write:
-    """A write that is under way, or was lately."""
+    """A write that is under way, or was lately. It outlives what is written, which may be large."""
 
-    def __init__(self, item: Item, factor: int) -> None:
-        self.item = item
+    def __init__(self, write_id: str, factor: int) -> None:
         self.factor = factor
-        self.write_id = write_id_of(item)
+        self.write_id = write_id
         self.machine = WriteMachine((), here=None, factor=factor)
         self.refusal: ErrorInfo | None = None
         self.settled = trio.Event()
@@ -113,8 +112,8 @@ class Writer:
             return _refused(STOPPING)
         if self._tasks.count >= MAX_UNDER_WAY:
             raise NodeOverloaded("too many writes are under way", RETRY_AFTER)
-        write = _Write(item, factor)
-        self._tasks.start_soon(self._run, write, is_stored)
+        write = _Write(write_id_of(item), factor)
+        self._tasks.start_soon(self._run, write, item, is_stored)
         with trio.move_on_after(max(timeout, 0.0)) as waiting:
             await write.settled.wait()
         if waiting.cancelled_caught and not write.machine.targets:
@@ -143,17 +142,17 @@ class Writer:
                         nursery.start_soon(ask, peer_id, len(share))
         return write.outcome(told=sum(told))
 
-    async def _run(self, write: _Write, is_stored: bool) -> None:
+    async def _run(self, write: _Write, item: Item, is_stored: bool) -> None:
         try:
-            await self._distribute(write, is_stored)
+            await self._distribute(write, item, is_stored)
         except Exception:  # of one write; raised on, it would end the node
-            _log.exception("a write failed", key_id=write.item.key_id)
+            _log.exception("a write failed", key_id=item.key_id)
             write.refusal = ErrorInfo(Code.INTERNAL, "internal error")
             write.settled.set()
 
-    async def _distribute(self, write: _Write, is_stored: bool) -> None:
+    async def _distribute(self, write: _Write, item: Item, is_stored: bool) -> None:
         """Sends a write until all that it was sent to have answered, or were made up for."""
-        item, here = write.item, self._network.peer_id
+        here = self._network.peer_id
         size = self._replica.settings.neighbourhood_size
         found = await self._network.neighbourhood(item.key_id, size)
         if not found:
@@ -170,7 +169,7 @@ class Writer:
             linked=frozenset(self._network.members()) if drawn else (),
         )
         self._recent[write.write_id] = write
-        self._send(write, of.begin(trio.current_time()), is_stored)
+        self._send(write, item, of.begin(trio.current_time()), is_stored)
         if here not in found and not is_stored and self._replica.ingest.has_part_in(item):
             # An owner and a host keep what is theirs; only replicas count.
             self._tasks.start_soon(self._store_here, item)
@@ -180,7 +179,7 @@ class Writer:
         while (until := of.wake_at()) is not None:
             with trio.move_on_at(until):
                 await write.reported.wait()
-            self._send(write, of.step(trio.current_time()), is_stored)
+            self._send(write, item, of.step(trio.current_time()), is_stored)
             if of.is_settled:  # also by those that took too long
                 write.settled.set()
 
@@ -188,8 +187,8 @@ class Writer:
         """By which replicas are put in order: at random, but whoever is doubted last."""
         return self._doubts.is_doubted(peer_id), self._ranks.setdefault(peer_id, self._random.random())
 
-    def _send(self, write: _Write, sends: Sequence[Send], is_stored: bool) -> None:
-        of, item = write.machine, write.item
+    def _send(self, write: _Write, item: Item, sends: Sequence[Send], is_stored: bool) -> None:
+        of = write.machine
         announcers = self._network.topics.peers_in(item.key_id)
 
         def report(peer_id: str, error: ErrorInfo | None) -> None:

@@ -26,6 +26,7 @@ from registry.model.merge import ResourceState
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
 from registry.replica.replica import Replica
+from registry.replication.awaited import Awaited
 from registry.replication.hash_tree import Descent, TreeNode, is_prefix
 from registry.replication.messages import (
     COMPARE,
@@ -55,9 +56,11 @@ from registry.storage import Store
 from registry.storage.in_turns import digest_in_turns, in_parts
 
 CALL_TIMEOUT: Final = 10.0  # seconds for one body
-MAX_AWAITED: Final = 10_000  # resources of one caller that differed
 MAX_CALLERS: Final = 256
-MAX_AWAITED_RANGES: Final = 64  # of one caller
+MAX_AWAITED: Final = 65_536  # resources that differed; 200 bytes each
+MAX_AWAITED_OF_ONE: Final = 10_000
+MAX_AWAITED_RANGES: Final = 32_768  # that differed; 200 bytes each
+MAX_AWAITED_RANGES_OF_ONE: Final = 8 * MAX_RANGES
 YIELD_AFTER: Final = 16  # resources after which other tasks get their turn
 _NODES_AT_ONCE: Final = 32  # of a tree, likewise
 _PER_RESOURCE: Final = 1e-4  # seconds for one of usual size
@@ -100,8 +103,8 @@ class AntiEntropy:
         self.refusals = Refusals()
         self.view = RangeView(network, lambda: replica.settings)
         self._trees = Trees(store, self.refusals)
-        self._awaited: LRUCache[str, set[str]] = LRUCache(MAX_CALLERS)
-        self._awaited_ranges: LRUCache[str, list[Ranges]] = LRUCache(MAX_CALLERS)
+        self._awaited: Awaited[str] = Awaited(MAX_AWAITED, MAX_AWAITED_OF_ONE)
+        self._awaited_ranges: Awaited[Ranges] = Awaited(MAX_AWAITED_RANGES, MAX_AWAITED_RANGES_OF_ONE)
         self._begun: LRUCache[str, None] = LRUCache(MAX_CALLERS)  # comparisons whose end the peer wasn't told of
         self.counters = ComparisonCounters()
         network.serve(COMPARE_RANGES, self._serve_ranges)
@@ -317,9 +320,8 @@ class AntiEntropy:
                 nodes += part
             return build(RangesAnswer(False, tuple(nodes)))
         if tree.digest() != request.root:
-            awaited = self._awaited_ranges.setdefault(caller, [])
-            del awaited[: max(len(awaited) - MAX_AWAITED_RANGES + 1, 0)]
-            awaited.append(ranges)
+            if caller in self._network.members():  # whose word counts in the end
+                self._awaited_ranges.add(caller, ranges, len(ranges))
             return build(RangesAnswer(False, (tree.node(b""),)))
         self._note_ranges_compared(caller, [ranges])
         if request.last:
@@ -347,8 +349,8 @@ class AntiEntropy:
 
     def _note_all_compared(self, caller: str) -> None:
         """A peer has compared all that it meant to, and sent what was lacking here."""
-        self._note_compared(caller, self._awaited.pop(caller, set()))
-        self._note_ranges_compared(caller, self._awaited_ranges.pop(caller, []))
+        self._note_compared(caller, self._awaited.take(caller))
+        self._note_ranges_compared(caller, self._awaited_ranges.take(caller))
         if caller in self._network.members():
             self._replica.catch_up.note_compared()
 
@@ -359,9 +361,8 @@ class AntiEntropy:
 
     def _await_items(self, caller: str, key_id: str) -> None:
         """Remembers that a resource differs: it counts as compared once the caller has sent what is lacking here."""
-        awaited = self._awaited.setdefault(caller, set())
-        if len(awaited) < MAX_AWAITED:
-            awaited.add(key_id)
+        if caller in self._network.members():  # whose word counts in the end
+            self._awaited.add(caller, key_id)
 
     def _note_compared(self, caller: str, key_ids: Iterable[str]) -> None:
         if caller in self._network.members():

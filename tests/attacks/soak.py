@@ -1,8 +1,9 @@
 """A network under honest load and all attacks of the corpus in turns, for an hour: nothing that it takes may grow.
 
-The first ten minutes go through the whole corpus once, in a random order; from then on it is drawn at random, each time
-against a random node. After ten minutes, and in the end, the attackers rest for a while, and what the nodes take then
-is compared. The nodes' databases have a small budget, so that they are full by then.
+The first ten minutes go through the whole corpus once, in a random order, each attack against all nodes at once: so
+each node has met all of them by then, and holds what it may hold for good. From then on an attack is drawn at random,
+each time against a random node. After ten minutes, and in the end, the attackers rest for a while, and what the nodes
+take then is compared. The nodes' databases have a small budget, so that they are full by then.
 
 Usage: python -m tests.attacks.soak [--minutes 60] [--seed 1] [--nodes 3] [--rate 0.5]; exits with 1 if something grew.
 """
@@ -17,6 +18,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -92,14 +94,15 @@ class Soak:
             nursery.start_soon(self._sample)
             names = self._random.sample(sorted(ATTACKS), len(ATTACKS))
             for name in names:
-                await self._turn(name, first / len(names))
+                await self._turn(name, first / len(names), range(len(self._nodes)))
             before = await self._rest("the first medians")
             end = self._began + seconds - REST
             for name in self._drawn():
                 left = end - trio.current_time()
                 if left < 1:
                     break
-                await self._turn(name, min(left, LONGEST_TURN * self._random.uniform(0.3, 1)))
+                seconds = min(left, LONGEST_TURN * self._random.uniform(0.3, 1))
+                await self._turn(name, seconds, [self._random.randrange(len(self._nodes))])
             after = await self._rest("the last medians")
             nursery.cancel_scope.cancel()
         pairs = enumerate(zip(before, after, strict=True))
@@ -109,21 +112,31 @@ class Soak:
         while True:
             yield self._random.choice(sorted(ATTACKS))
 
-    async def _turn(self, name: str, seconds: float) -> None:
-        number = self._random.randrange(len(self._nodes))
+    async def _turn(self, name: str, seconds: float, numbers: Sequence[int]) -> None:
+        """One attack, against some of the nodes at once."""
         self.attack = name
         for clients in self._clients:
             clients.take()
-        seed = self._random.randrange(2**32)
-        async with attacking(name, self._nodes[number].address, seconds, seed=seed, rate=self._rate) as running:
+        async with AsyncExitStack() as stack:
+            running = [
+                await stack.enter_async_context(
+                    attacking(
+                        name,
+                        self._nodes[number].address,
+                        seconds,
+                        seed=self._random.randrange(2**32),
+                        rate=self._rate,
+                    )
+                )
+                for number in numbers
+            ]
             await trio.sleep(seconds)
         self.attack = ""
-        of = self._clients[number].take()
-        done = " ".join(f"{what}={count}" for what, count in running.done.items())
-        went = f"{len(of.durations)} done, {of.failed} failed, p50 {of.p50:.0f} ms, p99 {of.p99:.0f} ms"
-        self._say(f"{name} on {number}: {went}; {done[:150]}")
-        if not running.done:
-            self._say(f"{name} did nothing")
+        for number, attack in zip(numbers, running, strict=True):
+            of = self._clients[number].take()
+            done = " ".join(f"{what}={count}" for what, count in attack.done.items())
+            went = f"{len(of.durations)} done, {of.failed} failed, p50 {of.p50:.0f} ms, p99 {of.p99:.0f} ms"
+            self._say(f"{name} on {number}: {went}; {done[:150] or 'it did nothing'}")
 
     async def _rest(self, what: str) -> list[Sample]:
         await trio.sleep(REST)

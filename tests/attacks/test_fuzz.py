@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from overlay.limits.decoder import DecodeError, decode
-from tests.attacks.fuzz.driver import input_of, run
-from tests.attacks.fuzz.mutation import CBOR, PROTOBUF, load_protobuf
+from tests.attacks.fuzz.driver import MOST_FAULTS, input_of, run
+from tests.attacks.fuzz.mutation import CBOR, PROTOBUF, Repeated, dump_cbor, load_protobuf
 from tests.attacks.fuzz.parsers import PARSERS, Parser
+from tests.attacks.fuzz.share import Share, try_in_process
 
 SEED = 4
 INPUTS = 100  # of each parser: some seconds in all
@@ -52,6 +56,13 @@ def test_altered_trees_are_written_as_they_were_read() -> None:
     assert load_protobuf(b"\x08\x01") == [[1, 0, 1]]
 
 
+def test_what_is_repeated_within_what_is_repeated_takes_no_gigabytes() -> None:
+    tree: object = bytes(60_000)
+    for _ in range(3):
+        tree = [Repeated(tree, 100_000)]
+    assert len(dump_cbor(tree)) < 32 * 2**20
+
+
 def test_an_error_that_isnt_declared_is_a_fault() -> None:
     def breaks(encoded: bytes) -> object:
         if len(encoded) % 2:
@@ -91,3 +102,53 @@ def test_one_slow_try_is_the_machines() -> None:
 
     assert not run(Parser("it", parse, (), [b"\x80"]), 0, 1).faults
     assert tries == 2
+
+
+def test_faults_are_counted_and_the_first_are_kept() -> None:
+    def breaks(encoded: bytes) -> object:
+        raise KeyError(encoded)
+
+    report = run(Parser("it", breaks, (), [b"\x80"]), 0, 3 * MOST_FAULTS)
+    assert (report.fault_count, len(report.faults)) == (3 * MOST_FAULTS, MOST_FAULTS)
+    assert f"{3 * MOST_FAULTS} faults" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("dies", "ending"),
+    [
+        ("pass", ""),
+        ("raise KeyError", "faults, see above"),
+        ("os._exit(7)", "its process ended with exit code 7 at input 2"),
+        ("os.abort()", "its process was ended by SIGABRT at input 2"),
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "its process was ended by SIGKILL at input 2; the system may have been short of memory",
+        ),
+        ("held.append(bytearray(2**31))", "faults, see above"),
+    ],
+)
+def test_it_is_told_how_a_process_ended(
+    dies: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dying.py").write_text(DYING.format(dies=dies))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    assert try_in_process(Share("it", 0, 5), "dying") == ending
+    said = capfd.readouterr().out
+    assert ("5 inputs" in said) == (ending in ("", "faults, see above"))
+    assert ("MemoryError" in said) == ("bytearray" in dies)
+
+
+DYING = """
+import os, signal, sys
+from tests.attacks.fuzz.parsers import Parser
+from tests.attacks.fuzz.share import Share, try_here
+
+held, tried = [], []
+
+def parse(encoded):
+    tried.append(encoded)
+    if len(tried) == 3:
+        {dies}
+
+sys.exit(try_here(Share.of(sys.argv[2]), [Parser("it", parse, (), [b"1"])]))
+"""

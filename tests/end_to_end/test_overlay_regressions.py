@@ -200,6 +200,26 @@ async def test_closed_inbound_connections_do_not_use_up_places() -> None:
         await assert_serves(host)
 
 
+@pytest.mark.parametrize("address", [LOOPBACK, f"{LOOPBACK}/ws"])
+async def test_nothing_stays_of_an_inbound_connection_that_ended(address: str) -> None:
+    """Each kept a task of libp2p's, with about 6 kB, for as long as the host ran."""
+    async with echoing_host(msgspec.structs.replace(SETTINGS, listen=(str(address),), dial_timeout=1.0)) as host:
+
+        async def tasks() -> int:
+            return trio.lowlevel.current_statistics().tasks_living
+
+        async def visit(times: int) -> None:
+            for _ in range(times):
+                async with open_host(Identity.generate(), DIALS_ONLY) as visitor:
+                    await visitor.connect(host.listen_addresses()[0], timeout=5)
+
+        await visit(1)
+        before = await tasks()
+        await visit(8)
+        await eventually(tasks, lambda count: count <= before, timeout=20)
+        await assert_serves(host)
+
+
 @pytest.mark.slow
 async def test_more_than_250_lifetime_inbound_connections_are_accepted() -> None:
     async with echoing_host() as host:

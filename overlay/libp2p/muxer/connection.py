@@ -62,12 +62,14 @@ class MuxedConnection(IMuxedConn):
         pause: Pause,
         budget: FairQuota,
         write_timeout: float,
+        when_closed: Callable[[], None] = lambda: None,
     ) -> None:
         """`pipe`: how `conn` is read and written.
 
         `budget`: bytes that all connections of this process may hold, which count by peer: what nobody has read, what
         users of streams say that they hold, and streams that the peer opened, beyond a few.
         `write_timeout`: seconds that a stream's write waits for a peer that reads nothing.
+        `when_closed` is called once all is over.
         """
         self.peer_id = peer_id
         self.secured_conn = conn
@@ -83,6 +85,7 @@ class MuxedConnection(IMuxedConn):
         """Why it ended; None while it lives."""
         self._pipe = pipe
         self._pause = pause
+        self._when_closed = when_closed
         self._peer = str(peer_id)
         self._held = budget.open(self._peer, self._give_way)
         self._used = 0  # bytes that users of streams hold
@@ -335,6 +338,7 @@ class MuxedConnection(IMuxedConn):
                 await self.on_close()
             except Exception as error:  # of libp2p's, which would end the host
                 log.warning("libp2p failed to close a connection", peer_id=self._peer, error=repr(error)[:200])
+        self._when_closed()
 
     def _give_way(self) -> None:
         self._end(EndCode.MEMORY, "memory is short, and most of it is unread of this peer")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import GeneratorType
 from typing import Final
@@ -25,6 +25,7 @@ BUDGET: Final = 0.02  # seconds of CPU, of a core that does `REFERENCE` within `
 REFERENCE: Final = [[]] * 39_000
 USUAL: Final = 0.014  # seconds of CPU, for encoding it
 TRIES: Final = 3
+MOST_FAULTS: Final = 20  # of a report that are kept, with their inputs
 
 
 def is_within(took: float, budget: float) -> bool:
@@ -62,10 +63,17 @@ class Report(msgspec.Struct):
     slowest: float = 0.0
     slowest_input: int = 0
     faults: list[Fault] = msgspec.field(default_factory=list)
+    fault_count: int = 0
+
+    def note(self, fault: Fault) -> None:
+        """Counts a fault, and keeps it if it is one of the first."""
+        self.fault_count += 1
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(fault)
 
     def __str__(self) -> str:
         took = f"{self.slowest * 1000:6.2f} ms (input {self.slowest_input})"
-        return f"{self.parser:34} {self.inputs:8} inputs {self.refused:8} refused {took:28} {len(self.faults)} faults"
+        return f"{self.parser:34} {self.inputs:8} inputs {self.refused:8} refused {took:28} {self.fault_count} faults"
 
 
 def input_of(parser: Parser, seed: int, number: int) -> bytes:
@@ -89,11 +97,14 @@ def input_of(parser: Parser, seed: int, number: int) -> bytes:
     return encoded[: parser.longest]
 
 
-def run(parser: Parser, seed: int, count: int, first: int = 0) -> Report:
-    """Tries `count` inputs."""
+def run(
+    parser: Parser, seed: int, count: int, first: int = 0, before_each: Callable[[int], object] = lambda _: None
+) -> Report:
+    """Tries `count` inputs. `before_each` is told the number of each before it is tried."""
     report = Report(parser.name)
     with settled():
         for number in range(first, first + count):
+            before_each(number)
             _try(parser, number, input_of(parser, seed, number), report)
     return report
 
@@ -120,7 +131,7 @@ def _try(parser: Parser, number: int, encoded: bytes, report: Report) -> None:
     if took > report.slowest:
         report.slowest, report.slowest_input = took, number
     if not is_within(took, BUDGET):
-        report.faults.append(Fault(parser.name, number, f"it took {took * 1000:.1f} ms", encoded))
+        report.note(Fault(parser.name, number, f"it took {took * 1000:.1f} ms", encoded))
 
 
 def _measured(parser: Parser, number: int, encoded: bytes, report: Report) -> float:
@@ -134,5 +145,5 @@ def _measured(parser: Parser, number: int, encoded: bytes, report: Report) -> fl
     except parser.errors:
         report.refused += 1
     except Exception as error:
-        report.faults.append(Fault(parser.name, number, f"it raised {error!r}"[:500], encoded))
+        report.note(Fault(parser.name, number, f"it raised {error!r}"[:500], encoded))
     return max(longest, time.thread_time() - started)

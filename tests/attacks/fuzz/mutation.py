@@ -19,6 +19,7 @@ from overlay.limits.decoder import DecodeError, decode
 from tests.attacks.fuzz.grammar import BYTES, FLOATS, LIST, MAP, NUMBERS, TEXT, TEXTS, item, shape
 
 _MOST_REPEATED: Final = 4096
+_MOST_WRITTEN: Final = 4 * 2**20  # bytes of what is repeated: no parser is given as many, so the rest is cut off anyway
 _CANONICAL: Final = random.Random(1)
 
 
@@ -45,6 +46,11 @@ class Format(NamedTuple):
     dump: Callable[[object], bytes]
 
 
+def _repeated(encoded: bytes, count: int) -> bytes:
+    """So many times, or as often as matters: what is repeated may hold what is repeated, and take gigabytes."""
+    return encoded * min(count, _MOST_WRITTEN // max(len(encoded), 1) + 1)
+
+
 # CBOR
 
 
@@ -57,7 +63,7 @@ def dump_cbor(value: object) -> bytes:  # noqa: PLR0911 - a table
             count = sum(inner.count if isinstance(inner, Repeated) else 1 for inner in value)
             return _head(LIST, count) + b"".join(map(dump_cbor, value))
         case Repeated():
-            return dump_cbor(value.value) * value.count
+            return _repeated(dump_cbor(value.value), value.count)
         case dict():
             return _head(MAP, len(value)) + b"".join(dump_cbor(part) for pair in value.items() for part in pair)
         case bytes():
@@ -183,7 +189,7 @@ def dump_protobuf(value: object) -> bytes:  # noqa: PLR0911 - a table
         case list() | tuple():
             return b"".join(map(dump_protobuf, value))
         case Repeated():
-            return dump_protobuf(value.value) * value.count
+            return _repeated(dump_protobuf(value.value), value.count)
         case Raw():
             return value.encoded
         case bytes():

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from overlay.errors import (
     BodyTooLarge,
@@ -23,6 +24,7 @@ from overlay.identity import Identity
 from overlay.relaying.relay import METHODS, RELAY_METHOD, Purpose, Relay
 from overlay.relaying.relayed_rpc import RelayedRpc
 from overlay.relaying.secure_channel import Offer
+from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.framing import decode_item, encode_item
 from overlay.settings import RelayLimits
 
@@ -87,13 +89,20 @@ class Three:
         self.clock = NOW
         self.served = 0
         self.limits = limits or RelayLimits()
+        self.items = DecodedItems(50_000, 50_000)
         self.caller = self._end(0)
         self.relay = Relay(self.wire.of(self.ids[1].peer_id), self.limits)
         self.restart_target()
 
     def _end(self, place: int) -> RelayedRpc:
         identity = self.ids[place]
-        return RelayedRpc(identity, self.wire.of(identity.peer_id), self.limits, clock=lambda: self.clock)
+        return RelayedRpc(
+            identity,
+            self.wire.of(identity.peer_id),
+            self.limits,
+            decoded_items=self.items,
+            clock=lambda: self.clock,
+        )
 
     def restart_target(self) -> None:
         self.target = self._end(2)
@@ -124,6 +133,41 @@ async def test_the_called_peer_learns_who_calls_and_refuses_by_itself() -> None:
         await three.call("refuse")
     with pytest.raises(NoSuchMethod):
         await three.call("nothing")
+
+
+async def test_what_is_decoded_of_relayed_calls_counts_for_who_made_them(autojump_clock: MockClock) -> None:
+    three, large = Three(), [[]] * 30_000
+    serving = trio.Event()
+    outcomes: list[object] = []
+
+    async def block(caller: str, body: object) -> object:
+        serving.set()
+        await trio.sleep_forever()
+
+    async def call(timeout: float) -> None:
+        try:
+            outcomes.append(await three.call("block", large, timeout))
+        except CallRefused as error:
+            outcomes.append(error.code)
+        except CallTimeout:
+            outcomes.append("timeout")
+
+    three.target.serve("block", block)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, 50)
+        await serving.wait()
+        await call(3)
+        assert outcomes == ["timeout"], "the caller's first call takes all of its room"
+        with three.items.opened("another", lambda: None) as others:
+            others.count(25_000)
+            await trio.sleep(1)
+            assert outcomes[1:] == ["gave-way"], "of the two it has most"
+        with three.items.opened("another", lambda: None) as one, three.items.opened("third", lambda: None) as other:
+            one.count(25_000)
+            other.count(25_000)
+            await call(3)
+        assert outcomes[2:] == ["overloaded"]
+    assert three.items.total == 0
 
 
 async def test_an_altered_request_is_not_served() -> None:

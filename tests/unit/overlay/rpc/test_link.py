@@ -27,6 +27,7 @@ from overlay.errors import (
     StreamBroken,
 )
 from overlay.rpc.counters import Counters
+from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.framing import FrameDecoder, encode_frame, encode_item
 from overlay.rpc.link import Link, NotSent
 from overlay.rpc.link_state import Cause
@@ -122,18 +123,24 @@ class Linked:
 
 @asynccontextmanager
 async def linked(
-    limits: CallLimits | None = None, handlers: dict[str, Handler] | None = None, *, hello: bool = True
+    limits: CallLimits | None = None,
+    handlers: dict[str, Handler] | None = None,
+    *,
+    hello: bool = True,
+    decoded_items: DecodedItems | None = None,
+    peer_id: str = LARGER,
 ) -> AsyncIterator[Linked]:
     ours, theirs = memory_streams()
     counters, up = Counters(), trio.Event()
     link = Link(
-        LARGER,
+        peer_id,
         ours,
         opened_by=SMALLER,
         hello=HELLO,
         handlers=handlers or {},
         limits=limits or CallLimits(),
         counters=counters,
+        decoded_items=decoded_items,
     )
     async with trio.open_nursery() as nursery:
         remote = Remote(theirs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import trio
 
 from registry.model.values import Record
@@ -118,3 +120,21 @@ async def test_what_is_remembered_is_bounded_by_items_and_bytes(autojump_clock) 
     kept = [key for key in large if not recent.of(key.id).is_empty()]
     assert 0 < len(kept) <= MAX_BYTES // (4096 + OVERHEAD)
     assert kept[-1] == large[-1]
+
+
+async def test_what_was_written_is_not_kept_with_how_far_the_write_came(autojump_clock) -> None:
+    """The last 1,024 writes kept 64 MiB, for as long as a node ran."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(type(value) is Item and value.key_or_tombstone in keys for value in gc.get_objects())
+
+    async with simulated_nodes(3, clock=clock) as (_, nodes):
+        keys = [a_key(f"large {number}") for number in range(20)]
+        await trio.sleep(5)
+        outcomes = [await nodes[0].parts.writer.write(Item(key), factor=3, timeout=5) for key in keys]
+        await trio.sleep(REMEMBERED_FOR + 5)
+        last = await nodes[0].parts.writer.write(Item(a_key("the last")), factor=3, timeout=5)
+        assert last.stored == 3, "which has what is over a minute old forgotten"
+        assert await nodes[0].parts.writer.progress(outcomes[0].write_id, timeout=1), "how far it came is known"
+        assert kept() == 0
