@@ -333,7 +333,7 @@ class Registry:
 
     async def _after_key_tombstone(self, resource_id: str, timeout: float) -> int:
         """A time at which a removed resource can begin anew."""
-        key_tombstone = (await self._read(resource_id, 1, timeout)).resource.key_tombstone
-        timestamp = max(int(self._clock()), key_tombstone.timestamp_issued + 1 if key_tombstone else 0)
+        ended = (await self._read(resource_id, 1, timeout)).resource.key_tombstones
+        timestamp = max([int(self._clock()), *(each.timestamp_issued + 1 for each in ended)])
         await self._issuer.wait_until_accepted(timestamp)
         return timestamp

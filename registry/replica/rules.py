@@ -7,6 +7,8 @@ the original's faults 4, 5, 11 and 12):
 - a key replaces an older one; a state replaces a smaller one of its slot; an identical one is a success;
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
 - places under a key are shared between issuers (`registry.replica.shares`);
+- what the policy of the key doesn't permit is refused in an unknown slot, and over what it withholds already
+  (`registry.model.withholding`); tombstones it never refuses;
 - a key tombstone ends keys and states up to its second, those that come later too;
 - what makes the database grow, updates too, needs room (`registry.replica.disk`); what shrinks it always gets in, such
   as a tombstone that ends a stored record.
@@ -20,13 +22,16 @@ from registry.errors import (
     KeyRemoved,
     NewerRecordOrTombstoneExists,
     QuotaExceeded,
+    RefusedByPolicy,
     ValuesLimitExceeded,
 )
 from registry.model import history
 from registry.model.fields import U63_MAX
+from registry.model.merge import kept_key_tombstones
 from registry.model.service_results import EvictStaleItem
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
+from registry.model.withholding import why_not_stored
 from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
@@ -46,8 +51,7 @@ def register_key(
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() > key.order():
         raise KeyAlreadyExistsNewerTimestamp(key.label, key.owner_peer_id)
-    key_tombstone = transaction.key_tombstone(key.id)
-    if key_tombstone is not None and key_tombstone.kills_key(key):
+    if any(key_tombstone.kills_key(key) for key_tombstone in transaction.key_tombstones(key.id)):
         raise KeyRemoved(key.id)
     return republish_key(transaction, key, weight, host_peer_id, settings, now)
 
@@ -69,10 +73,10 @@ def republish_key(
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() >= key.order():
         return False
-    key_tombstone = transaction.key_tombstone(key.id)
-    if key_tombstone is not None and key_tombstone.kills_key(key):
+    key_tombstones = transaction.key_tombstones(key.id)
+    if any(key_tombstone.kills_key(key) for key_tombstone in key_tombstones):
         return False
-    if stored is None and key_tombstone is None:
+    if stored is None and not key_tombstones:
         _check_owner_quota(transaction, key.owner_peer_id, host_peer_id, settings)
     grown = _size(key) - (_size(stored.key) if stored else 0)
     growth = Growth(
@@ -101,24 +105,25 @@ def put_key_tombstone(
     Raises QuotaExceeded, DiskFull.
     """
     key_id = key_tombstone.key_id
-    known = transaction.key_tombstone(key_id)
-    if known is not None and known.order() >= key_tombstone.order():
+    known = transaction.key_tombstones(key_id)
+    kept = kept_key_tombstones([*known, key_tombstone])
+    if kept == known:
         return False
     stored = transaction.key(key_id)
     killed = [item for item in transaction.states(key_id) if key_tombstone.kills(item.state)]
     kills_key = stored is not None and key_tombstone.kills_key(stored.key)
     victims = [transaction.victim_of_key_tombstone(key_id), *(_last_ended(item) for item in killed)]
-    grown = _size(key_tombstone) - (_size(known) if known else 0) - sum(_size(item.state) for item in killed)
+    grown = _size(*kept) - (_size(*known) if known else 0) - sum(_size(item.state) for item in killed)
     if stored is not None and kills_key:
         victims.append(stored.key.timestamp_created)
         grown -= _size(stored.key)
-    if stored is None and known is None:
+    if stored is None and not known:
         _check_owner_quota(transaction, key_tombstone.owner_peer_id, host_peer_id, settings)
     victim = max(victims)
     owner = key_tombstone.owner_peer_id
     growth = Growth(owner, weight, key_id, grown, is_own=owner == host_peer_id, may_push=victim != NOTHING_ENDED)
     take_room(transaction, growth, host_peer_id, settings, now)
-    transaction.put_key_tombstone(key_tombstone, weight, victim)
+    transaction.put_key_tombstones(kept, weight, victim)
     if stored is not None and kills_key:
         transaction.remove_key(key_id)
         transaction.note(
@@ -145,18 +150,20 @@ def put_state(
 
     `keyless` lets a state in whose key was removed before the state was issued: replicas keep those alike, a new key
     may follow. Raises KeyNotExists, KeyRemoved, ValuesLimitExceeded, NewerRecordOrTombstoneExists, QuotaExceeded,
-    DiskFull, in that order.
+    DiskFull, in that order; RefusedByPolicy before the limits, which don't count what is refused.
     """
     slot = state.slot
-    key_tombstone = transaction.key_tombstone(slot.key_id)
-    if not transaction.has_key(slot.key_id) and not (keyless and key_tombstone is not None):
-        raise KeyNotExists(slot.key_id) if key_tombstone is None else KeyRemoved(slot.key_id)
-    if key_tombstone is not None and key_tombstone.kills(state):
+    key_tombstones = transaction.key_tombstones(slot.key_id)
+    if not transaction.has_key(slot.key_id) and not (keyless and key_tombstones):
+        raise KeyRemoved(slot.key_id) if key_tombstones else KeyNotExists(slot.key_id)
+    if any(key_tombstone.kills(state) for key_tombstone in key_tombstones):
         raise KeyRemoved(slot.key_id)
     stored = transaction.state(slot)
     known = stored.state if stored is not None else None
     if known is not None and digest_of(known) == digest_of(state):
         return False
+    if known is None or known.order() < state.order():
+        check_policy(transaction, known, state, now)
     places = _Places(transaction, state, weight, host_peer_id, settings, now)
     makes_way = places.for_record() if isinstance(state, Record) and not isinstance(known, Record) else []
     if known is not None and known.order() > state.order():
@@ -183,9 +190,17 @@ def put_state(
     return True
 
 
-def _size(value: Key | KeyTombstone | State) -> int:
-    """What storing it is charged for (bytes)."""
-    return len(encode(value)) + ROW_BYTES
+def check_policy(transaction: Transaction, known: State | None, state: State, now: int) -> None:
+    """Raises RefusedByPolicy for a state that the key's policy keeps out of a slot in which `known` is."""
+    stored = transaction.key(state.slot.key_id)
+    why = why_not_stored(stored.key, known, state, now) if stored is not None else None
+    if why is not None:
+        raise RefusedByPolicy(state.slot.key_id, why, state.slot.issued_by, state.slot.peer_id)
+
+
+def _size(*values: Key | KeyTombstone | State) -> int:
+    """What storing them in one row is charged for (bytes)."""
+    return sum(len(encode(value)) for value in values) + ROW_BYTES
 
 
 def _last_ended(stored: StoredState) -> int:
