@@ -21,6 +21,7 @@ from typing import Final
 from registry.codes import Code
 from registry.model.values import Key, Record, RecordMetadata, State, Tombstone
 from registry.permission.permitted import Claim, is_named, permitted_until, why_not_permitted
+from registry.permission.policy import Policy
 
 ALWAYS: Final = 2**63 - 1
 
@@ -41,7 +42,13 @@ def why_not_stored(key: Key | None, known: State | None, state: State, now: int)
     return why_withheld(key, state, now) if known is None or is_withheld_update else None
 
 
-def is_preferred(key: Key | None, state: State, now: int) -> bool:
+def names_others(key: Key | None) -> bool:
+    """Whether the policy in `key` names issuers, or roots that certify them."""
+    policy = key.policy if key is not None else None
+    return isinstance(policy, Policy) and bool(policy.allow or policy.roots)
+
+
+def is_named_in(key: Key | None, state: State, now: int) -> bool:
     """Whether the policy in `key` names the issuer of `state`, or it is certified: places are reserved for these."""
     policy = key.policy if key is not None else None
     return key is not None and policy is not None and is_named(policy, _claim(key, state), now)

@@ -31,7 +31,7 @@ from registry.model.merge import kept_key_tombstones
 from registry.model.service_results import EvictStaleItem
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
-from registry.model.withholding import why_not_stored
+from registry.model.withholding import is_named_in, names_others, why_not_stored
 from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
@@ -44,12 +44,15 @@ from registry.storage.transaction import Transaction
 def register_key(
     transaction: Transaction, key: Key, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
 ) -> bool:
-    """Stores a key; False when it is there already.
+    """Stores a key; False when it is there already, or when it has no policy and the one that is there has: owners who
+    know nothing of policies create their resources anew as ever, and that changes nothing.
 
     Raises KeyAlreadyExistsNewerTimestamp, KeyRemoved, QuotaExceeded, DiskFull.
     """
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() > key.order():
+        if key.revision == 0 < stored.key.revision:
+            return False
         raise KeyAlreadyExistsNewerTimestamp(key.label, key.owner_peer_id)
     if any(key_tombstone.kills_key(key) for key_tombstone in transaction.key_tombstones(key.id)):
         raise KeyRemoved(key.id)
@@ -241,14 +244,19 @@ class _Places:
         self._host_peer_id = host_peer_id
         self._settings = settings
         self._now = now
-        self._owner = transaction.owner_of(state.slot.key_id) or ""
+        stored = transaction.key(state.slot.key_id)
+        self._key = stored.key if stored is not None else None
+        self._owner = self._key.owner_peer_id if self._key else transaction.owner_of(state.slot.key_id) or ""
         self._is_hosted_here = isinstance(state, Record) and state.slot.peer_id == host_peer_id
         self._counted: Taken | None = None
+        self._withheld: frozenset[Slot] | None = None
 
     def for_record(self) -> list[Slot]:
         """The slots that go for a record in whose slot none is. Raises ValuesLimitExceeded."""
         room = self._room_for_record()
         if room is not Room.FREE and self._drop_expired():
+            room = self._room_for_record()
+        if room is not Room.FREE and self._withheld_here():
             room = self._room_for_record()
         if room is Room.FREE:
             return []
@@ -287,18 +295,23 @@ class _Places:
             return Rank.OWNER
         if self._weight > 0:
             return Rank.HEAVIER
-        return Rank.HOSTED if self._is_hosted_here else Rank.STRANGER
+        if self._is_hosted_here:
+            return Rank.HOSTED
+        if not names_others(self._key):
+            return Rank.STRANGER
+        return Rank.NAMED if is_named_in(self._key, self._state, self._now) else Rank.UNNAMED
 
     def _taken(self) -> Taken:
         if self._counted is not None:
             return self._counted
         transaction, (key_id, issuer, _) = self._transaction, self._state.slot
         records, records_by_issuer = transaction.foreign_records(key_id, self._host_peer_id, issuer)
+        withheld = self._withheld or frozenset()
         self._counted = Taken(
             slots=transaction.slots_under(key_id),
             slots_by_issuer=transaction.slots_by(key_id, issuer),
-            records=records,
-            records_by_issuer=records_by_issuer,
+            records=records - len(withheld),
+            records_by_issuer=records_by_issuer - sum(slot.issued_by == issuer for slot in withheld),
             tombstones=transaction.tombstones_under(key_id),
         )
         return self._counted
@@ -308,9 +321,23 @@ class _Places:
 
     def _lighter_record(self, victims_until: int) -> Slot | None:
         key_id = self._state.slot.key_id
-        lightest = self._transaction.lightest_foreign_record(key_id, self._host_peer_id, self._owner, victims_until)
+        lightest = self._transaction.lightest_foreign_record(
+            key_id, self._host_peer_id, self._owner, victims_until, self._withheld or ()
+        )
         is_lighter = lightest is not None and lightest[0] < max(self._weight, int(self._rank is not Rank.HEAVIER))
         return lightest[1] if lightest is not None and is_lighter else None
+
+    def _withheld_here(self) -> frozenset[Slot]:
+        """The slots of other hosts' records that the policy withholds, which count for nothing from now on. Whoever is
+        at a limit has them looked through; nobody else."""
+        if self._withheld is None:
+            self._withheld = frozenset(
+                slot
+                for slot in self._transaction.resource(self._state.slot.key_id).withheld(self._now)
+                if slot.peer_id != self._host_peer_id
+            )
+            self._counted = None
+        return self._withheld
 
     def _drop_expired(self) -> bool:
         """What is expired but not collected yet takes nobody's place; whether there was any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -413,23 +413,23 @@ class Transaction:
         return int(row[0]) if row else 0
 
     def lightest_foreign_record(
-        self, key_id: str, host_peer_id: str, owner: str, victims_until: int
+        self, key_id: str, host_peer_id: str, owner: str, victims_until: int, besides: Collection[Slot] = ()
     ) -> tuple[int, Slot] | None:
         """(weight, slot) of the lightest of a key's records that neither this host nor the resource's owner has a part
         in, of equals the oldest of the issuer that has most; None if there is none.
 
         Records that followed an ended one of a time later than `victims_until` (seconds) hold that down, and don't
-        count.
+        count; nor do the slots `besides`.
         """
-        row = self._connection.execute(
+        rows = self._connection.execute(
             "SELECT states.weight, states.key_id, states.issued_by, states.peer_id"
             " FROM states JOIN issuers USING (key_id, issued_by)"
             " WHERE states.key_id = ?1 AND is_tombstone = 0 AND peer_id != ?2 AND states.issued_by NOT IN (?2, ?3)"
             " AND victim <= ?4"
-            " ORDER BY states.weight, records DESC, timestamp_issued, states.issued_by, peer_id LIMIT 1",
-            (key_id, host_peer_id, owner, victims_until),
-        ).fetchone()
-        return (row[0], Slot(*row[1:])) if row else None
+            " ORDER BY states.weight, records DESC, timestamp_issued, states.issued_by, peer_id LIMIT ?5",
+            (key_id, host_peer_id, owner, victims_until, 1 + len(besides)),
+        )
+        return next(((weight, Slot(*slot)) for weight, *slot in rows if Slot(*slot) not in besides), None)
 
     def idle_tombstone(
         self, key_id: str, victims_until: int, host_peer_id: str, owner: str, issuer: str = ""
