@@ -22,6 +22,7 @@ from registry.client.node_api import NodeApi
 from registry.client.node_status import NodeStatus
 from registry.client.node_writer import NodeWriter, Written, failed, optional, refused, until
 from registry.client.patience import patiently
+from registry.client.policies import PolicyEditor
 from registry.client.results import Created, Done, Found, Resolved
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
@@ -30,7 +31,8 @@ from registry.model.history import HistoryEvent
 from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.model.withholding import why_withheld
-from registry.permission.policy import POLICY_TYPE, Policy, encode_policy
+from registry.permission.edits import Edit, EditKind
+from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
 from registry.protocol.error_info import texts
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
@@ -74,6 +76,7 @@ class Registry:
         self._keys = KeyCache()
         self._chains: Callable[[], Iterable[Sequence[Certificate]]] = tuple
         self._writer = NodeWriter(node_api, watches, host.signed)
+        self._policies = PolicyEditor(identity, node_api, host, self._writer, self._keys, clock)
         self._issuer = Issuer(identity, node_api, host, issued, self._writer, self._keys, settings, clock)
 
     @property
@@ -240,6 +243,11 @@ class Registry:
 
         return await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
 
+    async def change_policy(self, resource_id: str, edits: Sequence[Edit], *, timeout: float = DEFAULT_TIMEOUT) -> Done:
+        """Has the policy of a resource of this identity's hold `edits`. A success once a majority of its replicas says
+        that it does."""
+        return await self._policies.change(resource_id, edits, timeout)
+
     def use_certificates(self, chains: Callable[[], Iterable[Sequence[Certificate]]]) -> None:
         """Has this identity show certificates where a resource's policy asks for them. `chains` is called for each
         record that is issued, so that newer ones are used once they are there."""
@@ -268,8 +276,12 @@ class Registry:
     ) -> Done:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService).
 
-        Where nothing is found the end is written all the same, as there, and the result says so.
+        Where nothing is found the end is written all the same, as there, and the result says so. Where nothing is found
+        of the resource's owner, what others said of a service there is denied from now on: each of those issuers on
+        that peer, no other on it and not on other peers.
         """
+        deadline = trio.current_time() + timeout
+        others: dict[str, None] = {}
         try:
             hosted = await self._host.countersigned(Slot(resource_id, self.identity.peer_id, peer_id))
         except RegistryError as error:
@@ -279,11 +291,19 @@ class Registry:
         async def end(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
             nonlocal was_there
             was_there = was_there or isinstance(outcome.resource.slots.get(slot), Record)
+            if key.owner_peer_id == self.identity.peer_id:
+                shown = outcome.resource.records(self._issuer.now(), self._settings)
+                others.update(dict.fromkeys(each.slot.issued_by for each in shown if each.slot.peer_id == peer_id))
             return await self._issuer.issue_tombstone(outcome, key, slot, remaining)
 
         done = await self._issuer.issue(
             resource_id, peer_id, end, factor, timeout, NOT_UNREGISTERED, reads_slot=hosted is None
         )
+        if done.success and not was_there and others:
+            denied = [Edit(EditKind.DENY, key_of(issuer), key_of(peer_id)) for issuer in others]
+            changed = await self.change_policy(resource_id, denied, timeout=until(deadline))
+            told = tuple(f"the resource's policy denies now what {issuer} registers on {peer_id}" for issuer in others)
+            return Done(changed.success, told if changed.success else changed.errors, changed.stored)
         if done.success and not was_there:
             nothing = f"nothing was registered for {peer_id} by {self.identity.peer_id}"
             done = Done(True, (nothing, *done.errors), done.stored, was_there=False)
