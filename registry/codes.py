@@ -88,11 +88,35 @@ class Code(StrEnum):
     KEYS_EMPTY = "keys-empty"
     RECORDS_OF_SEVERAL_KEYS = "records-of-several-keys"
     TOMBSTONES_OF_SEVERAL_KEYS = "tombstones-of-several-keys"
+    POLICY_FORM = "policy-form"
+    POLICY_UNKNOWN_FIELDS = "policy-unknown-fields"
+    POLICY_LOCKS_OWNER_OUT = "policy-locks-owner-out"
+    POLICY_UNKNOWN = "policy-unknown"
+    ISSUER_NOT_ALLOWED = "issuer-not-allowed"
+    ISSUER_DENIED = "issuer-denied"
+    HOST_NOT_ALLOWED = "host-not-allowed"
+    CERTIFICATE_FORM = "certificate-form"
+    CERTIFICATE_UNKNOWN_FIELDS = "certificate-unknown-fields"
+    CERTIFICATE_CHAIN_TOO_LONG = "certificate-chain-too-long"
+    CERTIFICATE_ROOT = "certificate-root"
+    CERTIFICATE_LINK = "certificate-link"
+    CERTIFICATE_SUBJECT = "certificate-subject"
+    CERTIFICATE_PERMISSION = "certificate-permission"
+    CERTIFICATE_DEPTH = "certificate-depth"
+    CERTIFICATE_RESOURCE = "certificate-resource"
+    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_SIGNATURE = "certificate-signature"
 
     @property
     def kind(self) -> Kind:
         """What asking again may come to."""
         return _KINDS.get(self, Kind.FINAL)
+
+    @property
+    def is_by_policy(self) -> bool:
+        """Whether it is refused by the policy of the resource, so that another key may let it in."""
+        return self in _BY_POLICY
 
     @classmethod
     def known(cls, code: str) -> Code:
@@ -101,6 +125,13 @@ class Code(StrEnum):
 
 
 _CODES: Final[dict[str, Code]] = {code.value: code for code in Code}
+
+_BY_POLICY: Final = frozenset(
+    code
+    for code in Code
+    if code.value.startswith("certificate-")
+    or code in (Code.POLICY_UNKNOWN, Code.ISSUER_NOT_ALLOWED, Code.ISSUER_DENIED, Code.HOST_NOT_ALLOWED)
+)
 
 _KINDS: Final[dict[Code, Kind]] = {
     Code.FAILED: Kind.UNKNOWN,
@@ -130,5 +161,13 @@ _KINDS: Final[dict[Code, Kind]] = {
     Code.METADATA_FROM_FUTURE: Kind.CLOCK,
     Code.RECORD_FROM_FUTURE: Kind.CLOCK,
     Code.TOMBSTONE_FROM_FUTURE: Kind.CLOCK,
+    # By the key that this peer has; another one may have a later one.
+    Code.POLICY_UNKNOWN: Kind.ASKED,
+    Code.ISSUER_NOT_ALLOWED: Kind.ASKED,
+    Code.ISSUER_DENIED: Kind.ASKED,
+    Code.HOST_NOT_ALLOWED: Kind.ASKED,
+    Code.CERTIFICATE_UNKNOWN_FIELDS: Kind.ASKED,
+    Code.CERTIFICATE_CHAIN_TOO_LONG: Kind.ASKED,
+    Code.CERTIFICATE_ROOT: Kind.ASKED,
 }
 """All others are final."""

@@ -4,7 +4,9 @@ Rules (docs/design.md, State and merging; original's faults 7 and 22):
 1. A record is renewed by its host, whoever issued it, and a key by its owner, before three quarters of the expired age.
 2. What expired while its host or owner was away isn't renewed: others may have ended it since.
 3. The network is asked first: what was tombstoned or removed in the meantime is learned, not renewed.
-4. An issuer's signature is good for a longer, but limited time; it is issued anew at half of that.
+4. What the policy of a resource withholds isn't renewed. A key with a policy is, also with nothing under it: else an
+   older key, without it, would rule once this one is collected.
+5. An issuer's signature is good for a longer, but limited time; it is issued anew at half of that.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from registry.errors import RegistryError
 from registry.model.merge import ResourceState, is_served, merged
 from registry.model.values import Key, Record, Slot
 from registry.model.verification import is_expired
+from registry.model.withholding import why_withheld
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.replica.countersign import Countersigner, sign_record
@@ -96,7 +99,7 @@ class Renewal:
                 return
             key = await self._renew_key(key, resource, due, done)
             for state in resource.slots.values():
-                if isinstance(state, Record) and self._is_due(state, due):
+                if isinstance(state, Record) and self._is_due(key, state, due):
                     record = sign_record(self._identity, state.metadata, self._now_after(state.timestamp_created))
                     done.records += await self._write(Item(key, record), done)
         except RegistryError as error:
@@ -105,9 +108,10 @@ class Renewal:
 
     async def _learn(self, mine: ResourceState, resource: ResourceState, done: Renewed) -> None:
         """Keeps here what ended in the network, so that it isn't renewed (rule 3)."""
-        if resource.key_tombstone is not None and resource.key_tombstone != mine.key_tombstone:
-            done.ended += 1
-            await self._countersigner.keep(Item(resource.key_tombstone))
+        for key_tombstone in resource.key_tombstones:
+            if key_tombstone not in mine.key_tombstones:
+                done.ended += 1
+                await self._countersigner.keep(Item(key_tombstone))
         if resource.key is None:
             return
         for slot, state in resource.slots.items():
@@ -119,16 +123,20 @@ class Renewal:
         now = int(self._clock())
         if key.owner_peer_id != self._identity.peer_id or key.timestamp_created > due:
             return key
-        if is_expired(key.timestamp_created, self._settings.expired_age, now) and not resource.slots:
+        is_old = is_expired(key.timestamp_created, self._settings.expired_age, now)
+        if is_old and not resource.slots and not key.revision:
             return key  # rule 2: nothing lives under it
         unsigned = msgspec.structs.replace(key, timestamp_created=self._now_after(key.timestamp_created))
         renewed = msgspec.structs.replace(unsigned, signature=self._identity.sign(unsigned.signed_bytes()))
         done.keys += await self._write(Item(renewed), done)
         return renewed
 
-    def _is_due(self, record: Record, due: int) -> bool:
+    def _is_due(self, key: Key, record: Record, due: int) -> bool:
         hosted_here = record.metadata.peer_id == self._identity.peer_id
-        return hosted_here and record.timestamp_created <= due and is_served(record, int(self._clock()), self._settings)
+        if not hosted_here or record.timestamp_created > due:
+            return False
+        now = int(self._clock())
+        return is_served(record, now, self._settings) and why_withheld(key, record, now) is None
 
     def _now_after(self, timestamp: int) -> int:
         return max(int(self._clock()), timestamp + 1)
@@ -144,7 +152,7 @@ class Renewal:
         return False
 
     async def _reissue(self, slot: Slot, issued_until: int, done: Renewed) -> None:
-        """Issues anew what this identity issued long ago (rule 4)."""
+        """Issues anew what this identity issued long ago (rule 5)."""
         try:
             outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
             state = outcome.resource.slots.get(slot)

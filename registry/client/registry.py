@@ -6,6 +6,7 @@ Nothing here raises for what the network does: every result carries its errors, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,19 +14,25 @@ import structlog
 import trio
 
 from overlay.identity import Identity
+from overlay.membership.certificate import Certificate, encode_chain
+from overlay.membership.chain import ends_at
 from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer, no_resource_id
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_status import NodeStatus
 from registry.client.node_writer import NodeWriter, Written, failed, optional, refused, until
 from registry.client.patience import patiently
+from registry.client.policies import PolicyEditor
 from registry.client.results import Created, Done, Found, Resolved
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
-from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError
+from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
 from registry.model.history import HistoryEvent
 from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
+from registry.model.withholding import why_withheld
+from registry.permission.edits import Edit, EditKind
+from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
 from registry.protocol.error_info import texts
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
@@ -67,7 +74,9 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._keys = KeyCache()
+        self._chains: Callable[[], Iterable[Sequence[Certificate]]] = tuple
         self._writer = NodeWriter(node_api, watches, host.signed)
+        self._policies = PolicyEditor(identity, node_api, host, self._writer, self._keys, clock)
         self._issuer = Issuer(identity, node_api, host, issued, self._writer, self._keys, settings, clock)
 
     @property
@@ -83,12 +92,12 @@ class Registry:
             await self._host.clock_guard.wait()
         except RegistryError as error:
             return Created(None, (str(error), NOT_CREATED))
-        timestamp = int(self._clock())
+        timestamp, challenge, challenge_type = int(self._clock()), b"", ""
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
                 try:
                     # The value checks the label before it is hashed.
-                    unsigned = Key(label, self.identity.peer_id, timestamp, b"", "", b"")
+                    unsigned = Key(label, self.identity.peer_id, timestamp, challenge, challenge_type, b"")
                     key = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
                     await self._host.keep_key(key)
                 except RegistryError as error:
@@ -103,7 +112,9 @@ class Registry:
                 if Code.KEY_REMOVED not in written.codes:
                     break
                 try:
-                    timestamp = await self._after_key_tombstone(unsigned.id, until(deadline))
+                    timestamp, revision = await self._after_key_tombstones(unsigned.id, until(deadline))
+                    if revision:  # what had a policy begins anew above the removal, or a stale key would
+                        challenge, challenge_type = encode_policy(Policy(revision=revision, open=True)), POLICY_TYPE
                 except RegistryError as error:
                     return Created(None, refused(error, NOT_CREATED, timed_out=until(deadline) <= 0).done.errors)
         return Created(None, written.done.errors, written.done.stored)
@@ -125,7 +136,8 @@ class Registry:
             # Later than all that it should end, some of which may be from a clock ahead of ours.
             latest = max((state.timestamp_issued for state in outcome.resource.slots.values()), default=0)
             timestamp = max(int(self._clock()), key.timestamp_created, latest)
-            unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"")
+            revision = key.revision + 1 if key.revision else 0
+            unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"", revision)
             key_tombstone = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
             self._host.signed.note(key.id, None)
             await self._host.keep(Item(key_tombstone))
@@ -206,8 +218,10 @@ class Registry:
             relay = (self._node_api.peer_id,) if is_own and self._node_api.peer_id != self.identity.peer_id else ()
 
             def metadata(timestamp: int) -> RecordMetadata:
-                fields = (*slot, timestamp, b"", value, relay, optional(service_id))
-                unsigned = RecordMetadata(*fields, issuer_signature=b"")
+                unsigned = self._permitted(
+                    key,
+                    RecordMetadata(*slot, timestamp, b"", value, relay, optional(service_id), issuer_signature=b""),
+                )
                 signature = self.identity.sign(unsigned.signed_bytes())
                 return msgspec.structs.replace(unsigned, issuer_signature=signature)
 
@@ -229,13 +243,45 @@ class Registry:
 
         return await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
 
+    async def change_policy(self, resource_id: str, edits: Sequence[Edit], *, timeout: float = DEFAULT_TIMEOUT) -> Done:
+        """Has the policy of a resource of this identity's hold `edits`. A success once a majority of its replicas says
+        that it does."""
+        return await self._policies.change(resource_id, edits, timeout)
+
+    def use_certificates(self, chains: Callable[[], Iterable[Sequence[Certificate]]]) -> None:
+        """Has this identity show certificates where a resource's policy asks for them. `chains` is called for each
+        record that is issued, so that newer ones are used once they are there."""
+        self._chains = chains
+
+    def _permitted(self, key: Key, metadata: RecordMetadata) -> RecordMetadata:
+        """The same with that chain of certificates, if it needs one, under which it is permitted for longest. Raises
+        RefusedByPolicy."""
+        now = self._issuer.now()
+        why = why_withheld(key, metadata, now)
+        if why is None:
+            return metadata
+        shown = (msgspec.structs.replace(metadata, solution=encode_chain(chain)) for chain in self._longest_first())
+        for each in shown:
+            why = why_withheld(key, each, now)
+            if why is None:
+                return each
+        self._keys.forget(key.id)  # the owner may have let it in meanwhile
+        raise RefusedByPolicy(key.id, why, metadata.issued_by, metadata.peer_id)
+
+    def _longest_first(self) -> list[Sequence[Certificate]]:
+        return sorted(filter(None, self._chains()), key=ends_at, reverse=True)
+
     async def unregister_service(
         self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
     ) -> Done:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService).
 
-        Where nothing is found the end is written all the same, as there, and the result says so.
+        Where nothing is found the end is written all the same, as there, and the result says so. Where nothing is found
+        of the resource's owner, what others said of a service there is denied from now on: each of those issuers on
+        that peer, no other on it and not on other peers.
         """
+        deadline = trio.current_time() + timeout
+        others: dict[str, None] = {}
         try:
             hosted = await self._host.countersigned(Slot(resource_id, self.identity.peer_id, peer_id))
         except RegistryError as error:
@@ -245,11 +291,19 @@ class Registry:
         async def end(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
             nonlocal was_there
             was_there = was_there or isinstance(outcome.resource.slots.get(slot), Record)
+            if key.owner_peer_id == self.identity.peer_id:
+                shown = outcome.resource.records(self._issuer.now(), self._settings)
+                others.update(dict.fromkeys(each.slot.issued_by for each in shown if each.slot.peer_id == peer_id))
             return await self._issuer.issue_tombstone(outcome, key, slot, remaining)
 
         done = await self._issuer.issue(
             resource_id, peer_id, end, factor, timeout, NOT_UNREGISTERED, reads_slot=hosted is None
         )
+        if done.success and not was_there and others:
+            denied = [Edit(EditKind.DENY, key_of(issuer), key_of(peer_id)) for issuer in others]
+            changed = await self.change_policy(resource_id, denied, timeout=until(deadline))
+            told = tuple(f"the resource's policy denies now what {issuer} registers on {peer_id}" for issuer in others)
+            return Done(changed.success, told if changed.success else changed.errors, changed.stored)
         if done.success and not was_there:
             nothing = f"nothing was registered for {peer_id} by {self.identity.peer_id}"
             done = Done(True, (nothing, *done.errors), done.stored, was_there=False)
@@ -331,9 +385,9 @@ class Registry:
     async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
         return await self._node_api.read(resource_id, ack=ack, timeout=timeout)
 
-    async def _after_key_tombstone(self, resource_id: str, timeout: float) -> int:
-        """A time at which a removed resource can begin anew."""
-        key_tombstone = (await self._read(resource_id, 1, timeout)).resource.key_tombstone
-        timestamp = max(int(self._clock()), key_tombstone.timestamp_issued + 1 if key_tombstone else 0)
+    async def _after_key_tombstones(self, resource_id: str, timeout: float) -> tuple[int, int]:
+        """A time at which a removed resource can begin anew, and its policy's lowest revision then (0: without one)."""
+        ended = (await self._read(resource_id, 1, timeout)).resource.key_tombstones
+        timestamp = max([int(self._clock()), *(each.timestamp_issued + 1 for each in ended)])
         await self._issuer.wait_until_accepted(timestamp)
-        return timestamp
+        return timestamp, max((each.revision for each in ended), default=0)

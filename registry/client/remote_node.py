@@ -111,7 +111,7 @@ class RemoteNode:
         result = ReadOutcome()
         states: list[State] = []
         key: Key | None = None
-        key_tombstone: KeyTombstone | None = None
+        key_tombstones: list[KeyTombstone] = []
         after: Slot | None = None
         deadline = trio.current_time() + timeout
         for _ in range(MAX_PAGES):
@@ -119,8 +119,8 @@ class RemoteNode:
             answer = await self._call(READ, request, max(deadline - trio.current_time(), 0.0))
             result.answered, result.errors = answer.answered, list(answer.errors)
             result.timed_out = answer.timed_out
-            page_key, page_key_tombstone, page = answer.page.decoded()
-            key, key_tombstone = key or page_key, key_tombstone or page_key_tombstone
+            page_key, page_key_tombstones, page = answer.page.decoded()
+            key, key_tombstones = key or page_key, key_tombstones or page_key_tombstones
             states.extend(await self._good(key_id, page))
             after = answer.page.next_after(after)
             if after is None:
@@ -128,12 +128,13 @@ class RemoteNode:
         if key is not None and (key.id != key_id or not key_is_good(key, int(self._clock()), self._settings)):
             _log.warning("the node served a key that doesn't verify", node=self.peer_id, key_id=key_id)
             key = None
-        if key_tombstone is not None and (
-            key_tombstone.id != key_id or not key_tombstone_is_good(key_tombstone, int(self._clock()), self._settings)
-        ):
+        now = int(self._clock())
+        good = [
+            each for each in key_tombstones if each.id == key_id and key_tombstone_is_good(each, now, self._settings)
+        ]
+        if len(good) < len(key_tombstones):
             _log.warning("the node served a key tombstone that doesn't verify", node=self.peer_id, key_id=key_id)
-            key_tombstone = None
-        result.resource = ResourceState.of(key, states, key_tombstone)
+        result.resource = ResourceState.of(key, states, *good)
         return result
 
     async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:

@@ -26,6 +26,7 @@ from overlay.tasks import TaskStatus, Wakeup
 from registry.client.node_api import NodeApi
 from registry.client.registry import DEFAULT_TIMEOUT, Registry
 from registry.errors import RegistryError
+from registry.model.merge import kept_key_tombstones
 from registry.model.values import Key, KeyTombstone, Record, Slot, State
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
@@ -99,13 +100,14 @@ class Resigning:
         """Replaces what is ahead of one resource; what to send."""
         now = int(self._clock())
         after, items = now + self._settings.clock_skew, list[Item]()
-        ended = transaction.key_tombstone(key_id)
-        if ended is not None and ended.owner_peer_id == self._identity.peer_id and ended.timestamp_issued > after:
-            ended = self._signed_key_tombstone(ended, now)
-            transaction.put_key_tombstone(ended, victim=transaction.victim_of_key_tombstone(key_id))
-            items.append(Item(ended))
-        if ended is not None and ended.timestamp_issued >= now:
-            now = ended.timestamp_issued + 1  # what was begun anew stays so
+        ended = transaction.key_tombstones(key_id)
+        ahead = [each for each in ended if each.timestamp_issued > after]
+        if ahead and ended[0].owner_peer_id == self._identity.peer_id:
+            signed = [self._signed_key_tombstone(each, now) for each in ahead]
+            ended = kept_key_tombstones([*(each for each in ended if each not in ahead), *signed])
+            transaction.put_key_tombstones(ended, victim=transaction.victim_of_key_tombstone(key_id))
+            items.extend(Item(each) for each in ended if each in signed)
+        now = max([now, *(each.timestamp_issued + 1 for each in ended)])  # what was begun anew stays so
         stored = transaction.key(key_id)
         key = stored.key if stored is not None else None
         is_own = stored is not None and stored.key.owner_peer_id == self._identity.peer_id

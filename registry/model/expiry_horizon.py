@@ -1,4 +1,5 @@
-"""Which states two replicas compare: those that neither of their clocks, which differ a little, calls too old."""
+"""Which states two replicas compare: those that neither of their clocks, which differ a little, calls too old, and that
+the policy of their resource permits at the later of both times (`registry.model.withholding`)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import msgspec
 
 from registry.model.merge import ResourceState
 from registry.model.values import Record, State
+from registry.model.withholding import permitted_before
 from registry.settings import RegistrySettings
 
 Time = int
@@ -16,13 +18,15 @@ _NEVER: Final = 2**63
 
 class ExpiryHorizon(msgspec.Struct, frozen=True, array_like=True):
     """Seconds; what was signed at these times or before is too old: host's signatures on records, issuers' on records
-    and on tombstones, owners' on keys and on key tombstones."""
+    and on tombstones, owners' on keys and on key tombstones. `certified`: certificates that end then, or before, have
+    ended."""
 
     hosted: Time
     issued: Time
     ended: Time
     owned: Time
     removed: Time
+    certified: Time = -1
 
     @classmethod
     def at(cls, now: int, settings: RegistrySettings) -> Self:
@@ -33,6 +37,7 @@ class ExpiryHorizon(msgspec.Struct, frozen=True, array_like=True):
             now - settings.tombstone_lifetime,
             now - settings.key_lifetime,
             now - settings.key_tombstone_lifetime,
+            now,
         )
 
     def stricter(self, other: ExpiryHorizon) -> ExpiryHorizon:
@@ -46,16 +51,21 @@ class ExpiryHorizon(msgspec.Struct, frozen=True, array_like=True):
         return all(one > another for one, another in zip(mine, theirs, strict=True))
 
     def alive(self, resource: ResourceState) -> ResourceState:
+        """The part of a resource that is neither too old nor withheld."""
+        fresh = self.fresh(resource)
+        return fresh.without(fresh.withheld(self.certified))
+
+    def fresh(self, resource: ResourceState) -> ResourceState:
         """The part of a resource that isn't too old."""
-        key, key_tombstone = resource.key, resource.key_tombstone
+        key = resource.key
         if key is not None and key.timestamp_created <= self.owned:
             key = None
-        if key_tombstone is not None and key_tombstone.timestamp_issued <= self.removed:
-            key_tombstone = None
+        key_tombstones = tuple(each for each in resource.key_tombstones if each.timestamp_issued > self.removed)
         states = [state for state in resource.slots.values() if self._lives(state)]
-        if key is resource.key and key_tombstone is resource.key_tombstone and len(states) == len(resource.slots):
+        is_whole = key is resource.key and len(key_tombstones) == len(resource.key_tombstones)
+        if is_whole and len(states) == len(resource.slots):
             return resource
-        return ResourceState.of(key, states, key_tombstone)
+        return ResourceState.of(key, states, *key_tombstones)
 
     def _lives(self, state: State) -> bool:
         if isinstance(state, Record):
@@ -64,11 +74,13 @@ class ExpiryHorizon(msgspec.Struct, frozen=True, array_like=True):
 
 
 def oldest_of(resource: ResourceState) -> ExpiryHorizon:
-    """The oldest signature of each kind in a resource: while these live, everything in it does."""
-    hosted = issued = ended = _NEVER
+    """The oldest signature of each kind in a resource, and the first end of a certificate: while these live, everything
+    in it does."""
+    hosted = issued = ended = certified = _NEVER
     for state in resource.slots.values():
         if isinstance(state, Record):
             hosted, issued = min(hosted, state.timestamp_created), min(issued, state.timestamp_issued)
+            certified = min(certified, permitted_before(resource.key, state))
         else:
             ended = min(ended, state.timestamp_issued)
     return ExpiryHorizon(
@@ -76,5 +88,6 @@ def oldest_of(resource: ResourceState) -> ExpiryHorizon:
         issued,
         ended,
         resource.key.timestamp_created if resource.key else _NEVER,
-        resource.key_tombstone.timestamp_issued if resource.key_tombstone else _NEVER,
+        min((each.timestamp_issued for each in resource.key_tombstones), default=_NEVER),
+        certified,
     )

@@ -1,16 +1,17 @@
 """How states of a resource become one: the join of a semilattice, so order and repetition don't matter.
 
 A slot's states are totally ordered by (timestamp_issued, tombstone over record, timestamp_created, digest), keys by
-(timestamp_created, digest); the greatest wins (docs/design.md, original's fault 11). A key tombstone beats keys and
-states up to its second, which includes those that come later. States above it stay, with or without a key: a key may
-follow.
+(revision, policy, timestamp_created, digest); the greatest wins (docs/design.md, original's fault 11). A key tombstone
+beats keys below its revision, or without one up to its second, and states up to its second, those that come later too.
+Of those tombstones two are kept, since one may end more keys and another more states. States above both stay, with or
+without a key: a key may follow.
 
 Everything here is pure and works on verified values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Self
@@ -19,6 +20,7 @@ import msgspec
 
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, Tombstone, digest_of, encode
 from registry.model.verification import is_expired
+from registry.model.withholding import why_withheld
 from registry.settings import RegistrySettings
 
 
@@ -28,22 +30,35 @@ class ResourceState(msgspec.Struct, frozen=True):
 
     key: Key | None = None
     slots: Mapping[Slot, State] = msgspec.field(default_factory=lambda: MappingProxyType({}))
-    key_tombstone: KeyTombstone | None = None
+    key_tombstones: tuple[KeyTombstone, ...] = ()
+    """No, one or two, as `kept_key_tombstones` has them."""
 
     @classmethod
-    def of(cls, key: Key | None, states: Iterable[State], key_tombstone: KeyTombstone | None = None) -> Self:
-        """The merge of a key, a key tombstone and any states, in any order."""
+    def of(cls, key: Key | None, states: Iterable[State], *key_tombstones: KeyTombstone | None) -> Self:
+        """The merge of a key, any states and key tombstones, in any order."""
+        kept = kept_key_tombstones(key_tombstones)
         slots: dict[Slot, State] = {}
         for state in states:
-            if key_tombstone is None or not key_tombstone.kills(state):
+            if not any(key_tombstone.kills(state) for key_tombstone in kept):
                 slots[state.slot] = greater(slots.get(state.slot), state)
-        if key is not None and key_tombstone is not None and key_tombstone.kills_key(key):
+        if key is not None and any(key_tombstone.kills_key(key) for key_tombstone in kept):
             key = None
-        return cls(key=key, slots=MappingProxyType(slots), key_tombstone=key_tombstone)
+        return cls(key=key, slots=MappingProxyType(slots), key_tombstones=kept)
+
+    @property
+    def key_tombstone(self) -> KeyTombstone | None:
+        """The key tombstone that ends most keys."""
+        return self.key_tombstones[0] if self.key_tombstones else None
 
     def records(self, now: int, settings: RegistrySettings) -> list[Record]:
-        """The live records, in an order that every replica agrees on."""
-        live = [state for state in self.slots.values() if isinstance(state, Record) and is_served(state, now, settings)]
+        """The live records that the key's policy permits, in an order that every replica agrees on."""
+        live = [
+            state
+            for state in self.slots.values()
+            if isinstance(state, Record)
+            and is_served(state, now, settings)
+            and why_withheld(self.key, state, now) is None
+        ]
         return sorted(live, key=lambda record: record.slot)
 
     def tombstones(self) -> list[Tombstone]:
@@ -51,27 +66,43 @@ class ResourceState(msgspec.Struct, frozen=True):
         stones = [state for state in self.slots.values() if isinstance(state, Tombstone)]
         return sorted(stones, key=lambda tombstone: tombstone.slot)
 
+    def withheld(self, now: int) -> frozenset[Slot]:
+        """The slots whose records the key's policy withholds at `now` (seconds)."""
+        if self.key is None or self.key.policy is None:
+            return frozenset()
+        return frozenset(
+            slot
+            for slot, state in self.slots.items()
+            if isinstance(state, Record) and why_withheld(self.key, state, now) is not None
+        )
+
+    def without(self, slots: Collection[Slot]) -> Self:
+        """The same but for the states of these slots."""
+        if not slots:
+            return self
+        kept = {slot: state for slot, state in self.slots.items() if slot not in slots}
+        return msgspec.structs.replace(self, slots=MappingProxyType(kept))
+
     def size(self) -> int:
         """Bytes in CBOR."""
         states = sum(len(encode(state)) for state in self.slots.values())
         return states + sum(
-            len(encode(key_or_tombstone)) for key_or_tombstone in (self.key, self.key_tombstone) if key_or_tombstone
+            len(encode(key_or_tombstone)) for key_or_tombstone in (self.key, *self.key_tombstones) if key_or_tombstone
         )
 
     def is_empty(self) -> bool:
         """Whether nothing is known of the resource."""
-        return self.key is None and self.key_tombstone is None and not self.slots
+        return self.key is None and not self.key_tombstones and not self.slots
 
     def digest(self) -> bytes:
         """Equal exactly when two replicas know the same. 32 bytes."""
         return sha256(b"".join(self.digests())).digest()
 
     def digests(self) -> Iterator[bytes]:
-        """The digests of the key, the key tombstone and all states, in the order in which `digest` takes them."""
+        """The digests of the key, the key tombstones and all states, in the order in which `digest` takes them."""
         if self.key is not None:
             yield digest_of(self.key)
-        if self.key_tombstone is not None:
-            yield digest_of(self.key_tombstone)
+        yield from map(digest_of, self.key_tombstones)
         for slot in sorted(self.slots):
             yield digest_of(self.slots[slot])
 
@@ -88,17 +119,20 @@ def greater_key(known: Key | None, other: Key | None) -> Key | None:
     return other if other.order() > known.order() else known
 
 
-def greater_key_tombstone(known: KeyTombstone | None, other: KeyTombstone | None) -> KeyTombstone | None:
-    """The winner of two tombstones of one key."""
-    if known is None or other is None:
-        return known or other
-    return other if other.order() > known.order() else known
+def kept_key_tombstones(known: Iterable[KeyTombstone | None]) -> tuple[KeyTombstone, ...]:
+    """Of all tombstones of one key those that end whatever any of them does: the one that ends most keys, and then, if
+    it is another, the one that ends most states."""
+    there = [key_tombstone for key_tombstone in known if key_tombstone is not None]
+    if not there:
+        return ()
+    strongest, latest = max(there, key=KeyTombstone.order), max(there, key=KeyTombstone.lateness)
+    return (strongest,) if latest == strongest else (strongest, latest)
 
 
 def merged(a: ResourceState, b: ResourceState) -> ResourceState:
     """The join of what two replicas know of one resource."""
-    key_tombstone = greater_key_tombstone(a.key_tombstone, b.key_tombstone)
-    return ResourceState.of(greater_key(a.key, b.key), [*a.slots.values(), *b.slots.values()], key_tombstone)
+    states = [*a.slots.values(), *b.slots.values()]
+    return ResourceState.of(greater_key(a.key, b.key), states, *a.key_tombstones, *b.key_tombstones)
 
 
 def is_served(record: Record, now: int, settings: RegistrySettings) -> bool:

@@ -89,10 +89,18 @@ def tombstone_digest(key_id: str, issued_by: str, peer_id: str, timestamp_issued
     )
 
 
-def key_tombstone_digest(key_id: str, label: str, owner_peer_id: str, timestamp_issued: int) -> bytes:
-    """What an owner signs to remove a resource, which is ours alone. 32 bytes; always the long layout."""
+def key_tombstone_digest(
+    key_id: str, label: str, owner_peer_id: str, timestamp_issued: int, revision: int = 0
+) -> bytes:
+    """What an owner signs to remove a resource, which is ours alone. 32 bytes; always the long layout.
+
+    `revision`: above 0 where the resource has a policy; then it is signed too, under a domain of its own.
+    """
     fields: tuple[Field, ...] = (key_id.encode(), label.encode(), owner_peer_id.encode(), timestamp_issued)
-    return sha256(b"registry/key-tombstone:" + b"".join(_laid_out(field, 4) for field in fields)).digest()
+    prefix = b"registry/key-tombstone:"
+    if revision:
+        fields, prefix = (*fields, revision), b"registry/key-tombstone-of-policy:"
+    return sha256(prefix + b"".join(_laid_out(field, 4) for field in fields)).digest()
 
 
 def _digest(long_prefix: bytes, fields: tuple[Field, ...]) -> bytes:

@@ -21,7 +21,7 @@ import cbor2
 import msgspec
 
 from overlay.limits.decoder import DecodeError, decode
-from registry.errors import InvalidValue, UnknownKind
+from registry.errors import InvalidPolicy, InvalidValue, UnknownKind
 from registry.model.fields import MAX_NAME, check_bytes, check_option, check_peer_id, check_text, check_timestamp
 from registry.model.signing import (
     key_digest,
@@ -31,6 +31,7 @@ from registry.model.signing import (
     record_digest,
     tombstone_digest,
 )
+from registry.permission.policy import MAX_REVISION, AnyPolicy, policy_digest, policy_in
 
 MAX_LABEL = 4096  # bytes of UTF-8, like every limit here
 MAX_VALUE = 65_536
@@ -51,7 +52,8 @@ class Slot(NamedTuple):
 class Key(msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forbid_unknown_fields=True, tag="key"):
     """A resource: a label under its owner's peer id (original: `Key`).
 
-    `timestamp_created` is in whole seconds since 1970; `signature` is the owner's, over `signed_bytes`.
+    `timestamp_created` is in whole seconds since 1970; `signature` is the owner's, over `signed_bytes`. The challenge
+    may be a policy (`registry.permission.policy`); one that is malformed makes the key invalid.
     """
 
     label: str
@@ -68,19 +70,37 @@ class Key(msgspec.Struct, frozen=True, cache_hash=True, array_like=True, forbid_
         check_bytes("challenge", self.challenge, MAX_PROOF)
         check_text("challenge_type", self.challenge_type, MAX_NAME)
         check_bytes("signature", self.signature, SIGNATURE_BYTES)
+        _ = self.policy
 
     @property
     def id(self) -> str:
         """The resource id, a function of label and owner."""
         return _cached_key_id(self.label, self.owner_peer_id)
 
+    @property
+    def policy(self) -> AnyPolicy | None:
+        """Who may register on the resource; None if anyone may, as without a policy."""
+        return policy_in(self.challenge_type, self.challenge, self.owner_peer_id)
+
+    @property
+    def revision(self) -> int:
+        """That of the policy, which grows with each change of it; 0 without one."""
+        policy = self.policy
+        return 0 if policy is None else policy.revision
+
     def signed_bytes(self) -> bytes:
         """What the owner signs. 32 bytes."""
         return key_digest(self.label, self.owner_peer_id, self.timestamp_created, self.challenge, self.challenge_type)
 
-    def order(self) -> tuple[int, bytes]:
-        """What decides between two keys of one id: the greater wins (docs/design.md, State and merging)."""
-        return (self.timestamp_created, digest_of(self))
+    def order(self) -> tuple[int, bytes, int, bytes]:
+        """What decides between two keys of one id: the greater wins (docs/design.md, State and merging).
+
+        The policy's digest comes before the time, so that signing a key anew never changes which of two policies of
+        one revision wins.
+        """
+        revision = self.revision
+        policy = policy_digest(self.challenge_type, self.challenge) if revision else b""
+        return (revision, policy, self.timestamp_created, digest_of(self))
 
 
 class RecordMetadata(
@@ -197,6 +217,10 @@ class KeyTombstone(
 ):
     """What an owner says of a resource that ended; beats its keys and all states under them up to its second.
 
+    `revision`: 0 for a resource without a policy, else one more than the policy that was removed had. Then it beats
+    keys by revision instead of by time, or one of an older policy would bring the resource back. Without it the value
+    is encoded, and signed, as it was before there were policies.
+
     Ours: the original promised to remove keys and never did (docs/design.md, State and merging).
     """
 
@@ -205,6 +229,7 @@ class KeyTombstone(
     owner_peer_id: str
     timestamp_issued: int
     signature: bytes
+    revision: int = 0
 
     def __post_init__(self) -> None:
         check_text("key_id", self.key_id, MAX_NAME)
@@ -212,6 +237,8 @@ class KeyTombstone(
         check_peer_id("owner_peer_id", self.owner_peer_id)
         check_timestamp("timestamp_issued", self.timestamp_issued)
         check_bytes("signature", self.signature, SIGNATURE_BYTES)
+        if type(self.revision) is not int or not 0 <= self.revision <= MAX_REVISION + 1:
+            raise InvalidValue(f"revision isn't within 0 and {MAX_REVISION + 1}")
         if self.key_id != _cached_key_id(self.label, self.owner_peer_id):
             raise InvalidValue(f"key_id {self.key_id} isn't that of this label and owner")
 
@@ -222,15 +249,21 @@ class KeyTombstone(
 
     def signed_bytes(self) -> bytes:
         """What the owner signs. 32 bytes."""
-        return key_tombstone_digest(self.key_id, self.label, self.owner_peer_id, self.timestamp_issued)
+        return key_tombstone_digest(self.key_id, self.label, self.owner_peer_id, self.timestamp_issued, self.revision)
 
-    def order(self) -> tuple[int, bytes]:
-        """What decides between two tombstones of one key: the greater wins."""
-        return (self.timestamp_issued, digest_of(self))
+    def order(self) -> tuple[int, int, bytes]:
+        """What decides which tombstone of a key ends most keys: the greater."""
+        return (self.revision, self.timestamp_issued, digest_of(self))
+
+    def lateness(self) -> tuple[int, int, bytes]:
+        """What decides which tombstone of a key ends most states: the greater."""
+        return (self.timestamp_issued, self.revision, digest_of(self))
 
     def kills_key(self, key: Key) -> bool:
         """Whether it ends this key, which must be of the same id."""
-        return key.timestamp_created <= self.timestamp_issued
+        if self.revision == 0 == key.revision:
+            return key.timestamp_created <= self.timestamp_issued
+        return key.revision < self.revision
 
     def kills(self, state: Record | Tombstone) -> bool:
         """Whether it ends this state, which must be under the same key."""
@@ -282,7 +315,10 @@ def _digest_cached(value: KeyOrTombstone | State) -> bytes:
 
 def as_builtins(value: Value) -> list[Any]:
     """The value as nested lists for the CBOR encoder, bytes kept."""
-    return cast("list[Any]", msgspec.to_builtins(value, builtin_types=(bytes,)))
+    fields = cast("list[Any]", msgspec.to_builtins(value, builtin_types=(bytes,)))
+    if isinstance(value, KeyTombstone) and value.revision == 0:
+        del fields[-1]
+    return fields
 
 
 def parse_key(raw: object) -> Key:
@@ -350,6 +386,8 @@ def _parse(raw: object, form: type[Any]) -> Any:
     except msgspec.ValidationError as error:
         if _may_be_newer(raw):
             raise UnknownKind("a value of a kind, or with fields, that this version doesn't know") from error
+        if isinstance(error.__cause__, InvalidPolicy):  # its code tells more
+            raise error.__cause__ from error
         raise InvalidValue(str(error)) from error
 
 

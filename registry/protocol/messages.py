@@ -232,6 +232,8 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
     key_tombstone: Blob = b""
     caught_up: bool = True
     last: tuple[Name, Name, Name] | None = None
+    latest_key_tombstone: Blob = b""
+    """Another one than `key_tombstone`, which ends more states."""
 
     @classmethod
     def of(cls, resource: ResourceState, after: tuple[str, str, str] | None, *, caught_up: bool = True) -> StatePage:
@@ -253,17 +255,19 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
             key=encode(resource.key) if resource.key else b"",
             states=tuple(blobs),
             more=len(blobs) < len(slots),
-            key_tombstone=encode(resource.key_tombstone) if resource.key_tombstone else b"",
+            key_tombstone=b"".join(map(encode, resource.key_tombstones[:1])),
             caught_up=caught_up,
             last=last,
+            latest_key_tombstone=b"".join(map(encode, resource.key_tombstones[1:])),
         )
 
-    def decoded(self) -> tuple[Key | None, KeyTombstone | None, list[State]]:
-        """What of this is understood. Not verified yet."""
+    def decoded(self) -> tuple[Key | None, list[KeyTombstone], list[State]]:
+        """What of this is understood: key, key tombstones, states. Not verified yet."""
+        ended = [_understood(decode_key_tombstone, blob) for blob in (self.key_tombstone, self.latest_key_tombstone)]
         states = [_understood(decode_state, blob) for blob in self.states]
         return (
             _understood(decode_key, self.key),
-            _understood(decode_key_tombstone, self.key_tombstone),
+            [key_tombstone for key_tombstone in ended if key_tombstone is not None],
             [state for state in states if state is not None],
         )
 

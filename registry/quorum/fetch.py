@@ -60,7 +60,7 @@ class Fetcher:
         Raises CallFailed, InvalidValue.
         """
         key: Key | None = None
-        key_tombstone: KeyTombstone | None = None
+        key_tombstones: list[KeyTombstone] = []
         states: list[State] = []
         caught_up = True
         after: Slot | None = None
@@ -71,24 +71,28 @@ class Fetcher:
             caught_up = caught_up and page.caught_up
             if page.same and digest:
                 return known, caught_up
-            page_key, page_key_tombstone, page_states = page.decoded()
+            page_key, page_key_tombstones, page_states = page.decoded()
             key = key or self._good_key(peer_id, key_id, page_key)
-            key_tombstone = key_tombstone or self._good_key_tombstone(peer_id, key_id, page_key_tombstone)
+            if not key_tombstones:
+                key_tombstones = self._good_key_tombstones(peer_id, key_id, page_key_tombstones)
             states.extend(await self._good(peer_id, key_id, page_states))
             after = page.next_after(after)
             if after is None:
                 break
-        return ResourceState.of(key, states, key_tombstone), caught_up
+        return ResourceState.of(key, states, *key_tombstones), caught_up
 
-    def _good_key_tombstone(self, peer_id: str, key_id: str, key_tombstone: KeyTombstone | None) -> KeyTombstone | None:
-        if key_tombstone is None or (
-            key_tombstone.id == key_id and key_tombstone_is_good(key_tombstone, int(self._clock()), self._settings)
-        ):
-            return key_tombstone
-        if key_tombstone.id != key_id or not key_tombstone_is_genuine(key_tombstone):
-            self._note_invented(peer_id)
-        _log.warning("dropped a key tombstone that doesn't verify", peer=peer_id, key_id=key_id)
-        return None
+    def _good_key_tombstones(
+        self, peer_id: str, key_id: str, key_tombstones: Sequence[KeyTombstone]
+    ) -> list[KeyTombstone]:
+        good: list[KeyTombstone] = []
+        for each in key_tombstones:
+            if each.id == key_id and key_tombstone_is_good(each, int(self._clock()), self._settings):
+                good.append(each)
+                continue
+            if each.id != key_id or not key_tombstone_is_genuine(each):
+                self._note_invented(peer_id)
+            _log.warning("dropped a key tombstone that doesn't verify", peer=peer_id, key_id=key_id)
+        return good
 
     def _good_key(self, peer_id: str, key_id: str, key: Key | None) -> Key | None:
         if key is None or (key.id == key_id and key_is_good(key, int(self._clock()), self._settings)):

@@ -213,7 +213,7 @@ class PassOn:
             return False
         if item.state is not None:
             return resource.slots.get(item.state.slot) == item.state
-        return item.key_or_tombstone in (resource.key, resource.key_tombstone)
+        return item.key_or_tombstone in (resource.key, *resource.key_tombstones)
 
 
 def _parsed(body: object, form: type[Form]) -> Form:

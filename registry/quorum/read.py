@@ -92,7 +92,8 @@ class Reader:
         if not set(replicas) - {own} and self._network.is_isolated():
             outcome.errors.append(NOT_CONNECTED)
             del outcome.errors[MAX_ERRORS:]
-        self._repair.after_read(outcome.resource, machine.known, machine.replied, began)
+        withheld = outcome.resource.withheld(int(self._clock()))
+        self._repair.after_read(outcome.resource, machine.known, machine.replied, began, withheld)
         return outcome
 
     def _group_of(self, peer_id: str) -> str:

@@ -9,6 +9,7 @@ import structlog
 
 from registry.model.delta import Orders, delta
 from registry.model.merge import ResourceState
+from registry.model.values import Slot
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.quorum.doubts import Doubts
@@ -30,16 +31,22 @@ class ReadRepair:
         """Updates that replicas have taken."""
 
     def after_read(
-        self, found: ResourceState, known: Mapping[str, ResourceState], caught_up: Collection[str], asked_at: float
+        self,
+        found: ResourceState,
+        known: Mapping[str, ResourceState],
+        caught_up: Collection[str],
+        asked_at: float,
+        withheld: Collection[Slot] = (),
     ) -> None:
         """Sends replicas what they lack: `found` is what a read merged, `known` what each that answered had of it.
 
-        `caught_up`: those whose answers counted. `asked_at`: when the read began, by Trio's clock.
+        `caught_up`: those whose answers counted. `asked_at`: when the read began, by Trio's clock. `withheld`: slots
+        whose records the policy of the key withholds.
         """
         for peer_id, theirs in known.items():
             if theirs is found:
                 continue
-            missing = [Item(*write) for write in delta(found, Orders.of(theirs))]
+            missing = [Item(*write) for write in delta(found, Orders.of(theirs), withheld)]
             if peer_id in caught_up:
                 self._doubts.note_lacked(peer_id, missing, asked_at)
             items = [item for item in missing if not self._recently_sent.knows(peer_id, item)]

@@ -20,7 +20,8 @@ def clear_expired(
     collected in small parts, they keep no other write waiting. When it deletes nothing, nothing is left.
 
     A record or tombstone goes when nobody would accept it any more, tombstones by their timestamp_issued; a key when it
-    is expired and empty (docs/design.md, original's faults 3, 9, 10 and 15). The key of the resource `besides` stays:
+    is expired and empty (docs/design.md, original's faults 3, 9, 10 and 15), one with a policy only when nobody would
+    accept it any more: else an older one, without it, could come back and rule. The key of `besides` stays:
     something is about to be put under it. Nothing goes where the transaction mayn't collect.
     """
     if not transaction.may_collect:
@@ -37,7 +38,9 @@ def clear_expired(
     left = limit - len(records) - len(tombstones)
     keys = [
         key_id
-        for key_id in transaction.expired.empty_keys(long_before(now, settings.expired_age), left)
+        for key_id in transaction.expired.empty_keys(
+            long_before(now, settings.expired_age), long_before(now, settings.key_lifetime), left
+        )
         if key_id != besides
     ]
     for key_id in keys:

@@ -15,11 +15,12 @@ from overlay.errors import Refusal
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
 from registry.codes import Code
-from registry.errors import HostingRefused, InvalidValue, RegistryError
-from registry.model.merge import is_served
+from registry.errors import HostingRefused, InvalidValue, RefusedByPolicy, RegistryError
+from registry.model.merge import greater_key, is_served
 from registry.model.signing import record_digest
 from registry.model.values import Key, Record, RecordMetadata, Slot, State, decode_key, decode_metadata, encode
 from registry.model.verification import check_field_limits, check_key, check_metadata
+from registry.model.withholding import why_withheld
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, parse
 from registry.protocol.network import Clock, Network
@@ -91,6 +92,10 @@ class Countersigner:
             and is_served(known, now, self._settings)
         ):
             return known  # asked again, for instance after an answer was lost: costs no quota
+        stored = await self._store.resource(key.id)
+        why = why_withheld(greater_key(stored.key, key), metadata, now)
+        if why is not None:
+            raise RefusedByPolicy(key.id, why, metadata.issued_by, metadata.peer_id)
         if not self.trusts(metadata.issued_by):
             await self._check_policy(metadata, is_update=isinstance(known, Record))
         record = sign_record(self._identity, metadata, now if timestamp_created is None else timestamp_created)

@@ -127,7 +127,7 @@ def _drop(transaction: Transaction, one: Charged, peer_id: str, now: int) -> Non
     if one.slot is not None:
         transaction.remove_state(one.slot)
     elif one.is_tombstone:
-        transaction.remove_key_tombstone(one.key_id)
+        transaction.remove_key_tombstones(one.key_id)
     else:
         transaction.remove_key(one.key_id)
     slot = one.slot or ("", "", "")

@@ -145,7 +145,7 @@ class Ingest:
             return False
         now, settings, key = int(self._clock()), self.settings, stored.key
         if isinstance(item.key_or_tombstone, KeyTombstone):
-            is_same = item.state is None and stored.key_tombstone == item.key_or_tombstone
+            is_same = item.state is None and item.key_or_tombstone in stored.key_tombstones
             return is_same and not is_expired(
                 item.key_or_tombstone.timestamp_issued, settings.key_tombstone_lifetime, now
             )

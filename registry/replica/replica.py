@@ -14,8 +14,9 @@ from overlay.tasks import TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState, is_spent
-from registry.model.values import Slot
+from registry.model.values import Key, Record, Slot
 from registry.model.verification import is_expired
+from registry.model.withholding import why_withheld
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import (
     PUT,
@@ -126,12 +127,26 @@ class Replica:
             if item.state is not None:
                 stored = known.slots.get(item.state.slot)
                 stale = stored is not None and stored.order() >= item.state.order()
+            elif isinstance(item.key_or_tombstone, Key):
+                stale = known.key is not None and known.key.order() >= item.key_or_tombstone.order()
             else:
-                stale = known.key_tombstone is not None and known.key_tombstone == item.key_or_tombstone
+                stale = item.key_or_tombstone in known.key_tombstones
             return not stale and await self.ingest.store([item], source) == [None]
         except StorageError as error:
             _log.error("an announcement couldn't be stored", key_id=item.key_id, error=str(error))
             return False
+
+    def now(self) -> int:
+        """Whole seconds of the wall clock."""
+        return int(self._clock())
+
+    def _may_be_passed_on(self, item: Item) -> bool:
+        """Whether no policy withholds a record that was stored, as far as memory tells."""
+        if not isinstance(item.state, Record):
+            return True
+        stored = self._store.cached_resource(item.key_id)
+        known = item.key_or_tombstone if stored is None else stored.key
+        return not isinstance(known, Key) or why_withheld(known, item.state, self.now()) is None
 
     def resource_at_hand(self, key_id: str) -> ResourceState | None:
         """`resource`, when it is in memory."""
@@ -143,15 +158,16 @@ class Replica:
         key = stored.key
         if key is not None and is_expired(key.timestamp_created, settings.key_lifetime, now):
             key = None
-        key_tombstone = stored.key_tombstone
-        if key_tombstone is not None and is_expired(
-            key_tombstone.timestamp_issued, settings.key_tombstone_lifetime, now
-        ):
-            key_tombstone = None
+        key_tombstones = tuple(
+            each
+            for each in stored.key_tombstones
+            if not is_expired(each.timestamp_issued, settings.key_tombstone_lifetime, now)
+        )
         kept = [state for state in stored.slots.values() if not is_spent(state, now, settings)]
-        if key is stored.key and key_tombstone is stored.key_tombstone and len(kept) == len(stored.slots):
+        is_whole = key is stored.key and len(key_tombstones) == len(stored.key_tombstones)
+        if is_whole and len(kept) == len(stored.slots):
             return stored
-        return ResourceState.of(key, kept, key_tombstone)
+        return ResourceState.of(key, kept, *key_tombstones)
 
     async def _serve_put(self, caller: str, body: object) -> object:
         """Goes on when the caller leaves: what is on disk then is passed on all the same."""
@@ -186,7 +202,11 @@ class Replica:
         verdicts = iter(stored)
         errors = [item if isinstance(item, ErrorInfo) else next(verdicts) for item in decoded]
         if self._note_put is not None:
-            taken = [(item, at) for at, item in enumerate(decoded) if isinstance(item, Item) and errors[at] is None]
+            taken = [
+                (item, at)
+                for at, item in enumerate(decoded)
+                if isinstance(item, Item) and errors[at] is None and self._may_be_passed_on(item)
+            ]
             self._note_put(caller, [item for item, _ in taken], [body.spread_of(at) for _, at in taken])
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))

@@ -7,6 +7,8 @@ the original's faults 4, 5, 11 and 12):
 - a key replaces an older one; a state replaces a smaller one of its slot; an identical one is a success;
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
 - places under a key are shared between issuers (`registry.replica.shares`);
+- what the policy of the key doesn't permit is refused in an unknown slot, and over what it withholds already
+  (`registry.model.withholding`); tombstones it never refuses;
 - a key tombstone ends keys and states up to its second, those that come later too;
 - what makes the database grow, updates too, needs room (`registry.replica.disk`); what shrinks it always gets in, such
   as a tombstone that ends a stored record.
@@ -20,13 +22,16 @@ from registry.errors import (
     KeyRemoved,
     NewerRecordOrTombstoneExists,
     QuotaExceeded,
+    RefusedByPolicy,
     ValuesLimitExceeded,
 )
 from registry.model import history
 from registry.model.fields import U63_MAX
+from registry.model.merge import kept_key_tombstones
 from registry.model.service_results import EvictStaleItem
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
+from registry.model.withholding import is_named_in, names_others, why_not_stored
 from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
@@ -39,15 +44,17 @@ from registry.storage.transaction import Transaction
 def register_key(
     transaction: Transaction, key: Key, weight: int, host_peer_id: str, settings: RegistrySettings, now: int
 ) -> bool:
-    """Stores a key; False when it is there already.
+    """Stores a key; False when it is there already, or when it has no policy and the one that is there has: owners who
+    know nothing of policies create their resources anew as ever, and that changes nothing.
 
     Raises KeyAlreadyExistsNewerTimestamp, KeyRemoved, QuotaExceeded, DiskFull.
     """
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() > key.order():
+        if key.revision == 0 < stored.key.revision:
+            return False
         raise KeyAlreadyExistsNewerTimestamp(key.label, key.owner_peer_id)
-    key_tombstone = transaction.key_tombstone(key.id)
-    if key_tombstone is not None and key_tombstone.kills_key(key):
+    if any(key_tombstone.kills_key(key) for key_tombstone in transaction.key_tombstones(key.id)):
         raise KeyRemoved(key.id)
     return republish_key(transaction, key, weight, host_peer_id, settings, now)
 
@@ -69,10 +76,10 @@ def republish_key(
     stored = transaction.key(key.id)
     if stored is not None and stored.key.order() >= key.order():
         return False
-    key_tombstone = transaction.key_tombstone(key.id)
-    if key_tombstone is not None and key_tombstone.kills_key(key):
+    key_tombstones = transaction.key_tombstones(key.id)
+    if any(key_tombstone.kills_key(key) for key_tombstone in key_tombstones):
         return False
-    if stored is None and key_tombstone is None:
+    if stored is None and not key_tombstones:
         _check_owner_quota(transaction, key.owner_peer_id, host_peer_id, settings)
     grown = _size(key) - (_size(stored.key) if stored else 0)
     growth = Growth(
@@ -101,24 +108,25 @@ def put_key_tombstone(
     Raises QuotaExceeded, DiskFull.
     """
     key_id = key_tombstone.key_id
-    known = transaction.key_tombstone(key_id)
-    if known is not None and known.order() >= key_tombstone.order():
+    known = transaction.key_tombstones(key_id)
+    kept = kept_key_tombstones([*known, key_tombstone])
+    if kept == known:
         return False
     stored = transaction.key(key_id)
     killed = [item for item in transaction.states(key_id) if key_tombstone.kills(item.state)]
     kills_key = stored is not None and key_tombstone.kills_key(stored.key)
     victims = [transaction.victim_of_key_tombstone(key_id), *(_last_ended(item) for item in killed)]
-    grown = _size(key_tombstone) - (_size(known) if known else 0) - sum(_size(item.state) for item in killed)
+    grown = _size(*kept) - (_size(*known) if known else 0) - sum(_size(item.state) for item in killed)
     if stored is not None and kills_key:
         victims.append(stored.key.timestamp_created)
         grown -= _size(stored.key)
-    if stored is None and known is None:
+    if stored is None and not known:
         _check_owner_quota(transaction, key_tombstone.owner_peer_id, host_peer_id, settings)
     victim = max(victims)
     owner = key_tombstone.owner_peer_id
     growth = Growth(owner, weight, key_id, grown, is_own=owner == host_peer_id, may_push=victim != NOTHING_ENDED)
     take_room(transaction, growth, host_peer_id, settings, now)
-    transaction.put_key_tombstone(key_tombstone, weight, victim)
+    transaction.put_key_tombstones(kept, weight, victim)
     if stored is not None and kills_key:
         transaction.remove_key(key_id)
         transaction.note(
@@ -145,18 +153,20 @@ def put_state(
 
     `keyless` lets a state in whose key was removed before the state was issued: replicas keep those alike, a new key
     may follow. Raises KeyNotExists, KeyRemoved, ValuesLimitExceeded, NewerRecordOrTombstoneExists, QuotaExceeded,
-    DiskFull, in that order.
+    DiskFull, in that order; RefusedByPolicy before the limits, which don't count what is refused.
     """
     slot = state.slot
-    key_tombstone = transaction.key_tombstone(slot.key_id)
-    if not transaction.has_key(slot.key_id) and not (keyless and key_tombstone is not None):
-        raise KeyNotExists(slot.key_id) if key_tombstone is None else KeyRemoved(slot.key_id)
-    if key_tombstone is not None and key_tombstone.kills(state):
+    key_tombstones = transaction.key_tombstones(slot.key_id)
+    if not transaction.has_key(slot.key_id) and not (keyless and key_tombstones):
+        raise KeyRemoved(slot.key_id) if key_tombstones else KeyNotExists(slot.key_id)
+    if any(key_tombstone.kills(state) for key_tombstone in key_tombstones):
         raise KeyRemoved(slot.key_id)
     stored = transaction.state(slot)
     known = stored.state if stored is not None else None
     if known is not None and digest_of(known) == digest_of(state):
         return False
+    if known is None or known.order() < state.order():
+        check_policy(transaction, known, state, now)
     places = _Places(transaction, state, weight, host_peer_id, settings, now)
     makes_way = places.for_record() if isinstance(state, Record) and not isinstance(known, Record) else []
     if known is not None and known.order() > state.order():
@@ -183,9 +193,17 @@ def put_state(
     return True
 
 
-def _size(value: Key | KeyTombstone | State) -> int:
-    """What storing it is charged for (bytes)."""
-    return len(encode(value)) + ROW_BYTES
+def check_policy(transaction: Transaction, known: State | None, state: State, now: int) -> None:
+    """Raises RefusedByPolicy for a state that the key's policy keeps out of a slot in which `known` is."""
+    stored = transaction.key(state.slot.key_id)
+    why = why_not_stored(stored.key, known, state, now) if stored is not None else None
+    if why is not None:
+        raise RefusedByPolicy(state.slot.key_id, why, state.slot.issued_by, state.slot.peer_id)
+
+
+def _size(*values: Key | KeyTombstone | State) -> int:
+    """What storing them in one row is charged for (bytes)."""
+    return sum(len(encode(value)) for value in values) + ROW_BYTES
 
 
 def _last_ended(stored: StoredState) -> int:
@@ -226,14 +244,19 @@ class _Places:
         self._host_peer_id = host_peer_id
         self._settings = settings
         self._now = now
-        self._owner = transaction.owner_of(state.slot.key_id) or ""
+        stored = transaction.key(state.slot.key_id)
+        self._key = stored.key if stored is not None else None
+        self._owner = self._key.owner_peer_id if self._key else transaction.owner_of(state.slot.key_id) or ""
         self._is_hosted_here = isinstance(state, Record) and state.slot.peer_id == host_peer_id
         self._counted: Taken | None = None
+        self._withheld: frozenset[Slot] | None = None
 
     def for_record(self) -> list[Slot]:
         """The slots that go for a record in whose slot none is. Raises ValuesLimitExceeded."""
         room = self._room_for_record()
         if room is not Room.FREE and self._drop_expired():
+            room = self._room_for_record()
+        if room is not Room.FREE and self._withheld_here():
             room = self._room_for_record()
         if room is Room.FREE:
             return []
@@ -272,18 +295,23 @@ class _Places:
             return Rank.OWNER
         if self._weight > 0:
             return Rank.HEAVIER
-        return Rank.HOSTED if self._is_hosted_here else Rank.STRANGER
+        if self._is_hosted_here:
+            return Rank.HOSTED
+        if not names_others(self._key):
+            return Rank.STRANGER
+        return Rank.NAMED if is_named_in(self._key, self._state, self._now) else Rank.UNNAMED
 
     def _taken(self) -> Taken:
         if self._counted is not None:
             return self._counted
         transaction, (key_id, issuer, _) = self._transaction, self._state.slot
         records, records_by_issuer = transaction.foreign_records(key_id, self._host_peer_id, issuer)
+        withheld = self._withheld or frozenset()
         self._counted = Taken(
             slots=transaction.slots_under(key_id),
             slots_by_issuer=transaction.slots_by(key_id, issuer),
-            records=records,
-            records_by_issuer=records_by_issuer,
+            records=records - len(withheld),
+            records_by_issuer=records_by_issuer - sum(slot.issued_by == issuer for slot in withheld),
             tombstones=transaction.tombstones_under(key_id),
         )
         return self._counted
@@ -293,9 +321,23 @@ class _Places:
 
     def _lighter_record(self, victims_until: int) -> Slot | None:
         key_id = self._state.slot.key_id
-        lightest = self._transaction.lightest_foreign_record(key_id, self._host_peer_id, self._owner, victims_until)
+        lightest = self._transaction.lightest_foreign_record(
+            key_id, self._host_peer_id, self._owner, victims_until, self._withheld or ()
+        )
         is_lighter = lightest is not None and lightest[0] < max(self._weight, int(self._rank is not Rank.HEAVIER))
         return lightest[1] if lightest is not None and is_lighter else None
+
+    def _withheld_here(self) -> frozenset[Slot]:
+        """The slots of other hosts' records that the policy withholds, which count for nothing from now on. Whoever is
+        at a limit has them looked through; nobody else."""
+        if self._withheld is None:
+            self._withheld = frozenset(
+                slot
+                for slot in self._transaction.resource(self._state.slot.key_id).withheld(self._now)
+                if slot.peer_id != self._host_peer_id
+            )
+            self._counted = None
+        return self._withheld
 
     def _drop_expired(self) -> bool:
         """What is expired but not collected yet takes nobody's place; whether there was any."""

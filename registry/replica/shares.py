@@ -11,7 +11,9 @@ A place is a slot, with a record or a tombstone. Rules:
    weight. A heavier one's record displaces the lightest, the owner's one of a stranger's. Where those that are lighter
    hold old records down (they followed one that was ended), it gets in beyond the limit, which its own share bounds;
    so does the owner's where none is lighter.
-5. A record that this node hosts for a stranger takes no place among the records of other hosts, and slots up to twice
+5. Where a policy names issuers or roots, half of all places is for those named, or certified; they don't leave the last
+   quarter to others. Others may still end records there, which no policy refuses.
+6. A record that this node hosts for a stranger takes no place among the records of other hosts, and slots up to twice
    their number: the host has let it in by its own quotas.
 """
 
@@ -33,6 +35,10 @@ class Rank(Enum):
     STRANGER = "stranger"
     HOSTED = "hosted"
     """A stranger whose record this node hosts."""
+    UNNAMED = "unnamed"
+    """A stranger where the resource's policy names others."""
+    NAMED = "named"
+    """An issuer that the resource's policy names, or that is certified."""
     HEAVIER = "heavier"
     """Somebody with a weight."""
     OWNER = "owner"
@@ -79,13 +85,12 @@ def room_for_slot(taken: Taken, rank: Rank, settings: RegistrySettings, *, is_re
     share = settings.slots_per_key if rank is Rank.OWNER else settings.slots_per_issuer
     if taken.slots_by_issuer >= share:
         return Room.OWN_TOMBSTONE
-    if not is_record and not rank.is_preferred and taken.tombstones >= settings.tombstones_per_key:
+    tombstones = settings.tombstones_per_key // (2 if rank is Rank.UNNAMED else 1)
+    if not is_record and not rank.is_preferred and taken.tombstones >= tombstones:
         return Room.OWN_TOMBSTONE
     if rank.is_preferred:
         return Room.FREE if taken.slots < settings.slots_per_key else Room.TOMBSTONE_IF_ANY
-    places = 2 * settings.slots_per_key
-    if rank is Rank.STRANGER:
-        places = _places(settings.slots_per_key, taken.slots_by_issuer, share)
+    places = _places_of(rank, settings.slots_per_key, taken.slots_by_issuer, share)
     if taken.slots < places:
         return Room.FREE
     return Room.TOMBSTONE if is_record else Room.OWN_TOMBSTONE
@@ -97,12 +102,26 @@ def room_for_record(taken: Taken, rank: Rank, settings: RegistrySettings, *, is_
         return Room.FREE
     if settings.records_per_key == 0 or taken.records_by_issuer >= settings.records_per_issuer:
         return Room.NONE
-    if rank is Rank.STRANGER:
-        places = _places(settings.records_per_key, taken.records_by_issuer, settings.records_per_issuer)
+    if rank in (Rank.STRANGER, Rank.UNNAMED, Rank.NAMED):
+        share = settings.records_per_issuer
+        places = _places_of(rank, settings.records_per_key, taken.records_by_issuer, share)
         return Room.FREE if taken.records < places else Room.NONE
     if taken.records < settings.records_per_key:
         return Room.FREE
     return Room.RECORD if rank is Rank.HEAVIER else Room.RECORD_IF_ANY
+
+
+def _places_of(rank: Rank, places: int, taken_by_issuer: int, share: int) -> int:
+    """How many of all places count for somebody of this rank, who isn't preferred."""
+    match rank:
+        case Rank.STRANGER:
+            return _places(places, taken_by_issuer, share)
+        case Rank.UNNAMED:
+            return places // 2
+        case Rank.NAMED:
+            return places
+        case _:
+            return 2 * places
 
 
 def _places(places: int, taken_by_issuer: int, share: int) -> int:

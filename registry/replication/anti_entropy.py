@@ -7,7 +7,7 @@ the same way.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
@@ -23,6 +23,7 @@ from registry.errors import InvalidValue, StorageError
 from registry.model.delta import delta
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
+from registry.model.values import Slot
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
 from registry.replica.replica import Replica
@@ -206,16 +207,22 @@ class AntiEntropy:
             if not summary.wanted:
                 unwanted.append(key_ids[summary.number])
                 continue
-            mine = horizon.stricter(answer.horizon).alive(await self._store.resource(key_ids[summary.number]))
-            if await digest_in_turns(mine) != summary.digest:
-                items.extend(self._acceptable(peer_id, mine, summary))
+            at = horizon.stricter(answer.horizon)
+            mine = at.fresh(await self._store.resource(key_ids[summary.number]))
+            withheld = mine.withheld(at.certified)
+            if await digest_in_turns(mine.without(withheld)) != summary.digest:
+                items.extend(self._acceptable(peer_id, mine, summary, withheld))
             await trio.lowlevel.checkpoint()
         return items, compared
 
-    def _acceptable(self, peer_id: str, mine: ResourceState, summary: Summary) -> list[Item]:
+    def _acceptable(
+        self, peer_id: str, mine: ResourceState, summary: Summary, withheld: Collection[Slot]
+    ) -> list[Item]:
         """What the peer lacks of a resource and didn't refuse lately."""
-        missing = [Item(*write) for write in delta(mine, summary.orders())]
-        wanted = [item for item in missing if not self.refusals.knows(peer_id, item.state or item.key_or_tombstone)]
+        missing = [Item(*write) for write in delta(mine, summary.orders(), withheld)]
+        wanted = [
+            item for item in missing if not self.refusals.knows(peer_id, item.state or item.key_or_tombstone, mine.key)
+        ]
         if mine.key is not None:
             if summary.key is not None:
                 self.refusals.forget(peer_id, mine.key)
@@ -239,7 +246,8 @@ class AntiEntropy:
                 self._begun.pop(peer_id, None)
             for item, error in zip(batch, errors, strict=False):
                 if error and not (error.kind.is_temporary or error.code == Code.NOT_RESPONSIBLE):
-                    self.refusals.remember(peer_id, item.key_id, item.state or item.key_or_tombstone)
+                    under = item.key_or_tombstone if error.known_code.is_by_policy else None
+                    self.refusals.remember(peer_id, item.key_id, item.state or item.key_or_tombstone, under)
                 if error:
                     _log.debug(
                         "a replica refused a repair",
@@ -285,8 +293,9 @@ class AntiEntropy:
             if digests[key_id] == digest:
                 self._note_compared(caller, [key_id])
             else:
-                resource = horizon.alive(await self._known(self._store.resource(key_id)))
-                summaries.append(await _summary_of(number, resource))
+                resource = horizon.fresh(await self._known(self._store.resource(key_id)))
+                shown = resource.without(resource.withheld(horizon.certified))
+                summaries.append(await _summary_of(number, resource, shown))
                 slots += len(resource.slots) + 1
                 self._await_items(caller, key_id)
             if number % YIELD_AFTER == 0:
@@ -308,6 +317,8 @@ class AntiEntropy:
             raise Refusal(Code.CLOCK, f"your clock is {ahead} seconds ahead of this peer's")
         mine = ExpiryHorizon.at(request.epoch, settings)
         horizon = request.horizon or mine
+        if horizon.certified < 0:  # of a peer that doesn't know policies yet
+            horizon = msgspec.structs.replace(horizon, certified=mine.certified)
         taken = await self.view.taken()
         other_rules, too_much = mine.stricter(horizon) != horizon, bool(difference(ranges, taken))
         if other_rules or too_much:
@@ -370,12 +381,16 @@ class AntiEntropy:
                 self._replica.takeover.note_compared(key_id)
 
 
-async def _summary_of(number: int, resource: ResourceState) -> Summary:
-    """The summary of a resource, which may have thousands of slots, for the entry `number`."""
+async def _summary_of(number: int, resource: ResourceState, shown: ResourceState) -> Summary:
+    """The summary of a resource, which may have thousands of slots, for the entry `number`. Its digest is of what is
+    `shown`; it tells the orders of what is withheld too, lest a peer goes on sending what those win over."""
     slots: list[SlotSummary] = []
     async for part in in_parts(slot_summaries(resource)):
         slots += part
-    return Summary.of(number, resource, slots)
+    summary = Summary.of(number, resource, slots)
+    if shown is resource:
+        return summary
+    return msgspec.structs.replace(summary, digest=await digest_in_turns(shown))
 
 
 def epoch_of(now: float, clock_skew: int) -> int:

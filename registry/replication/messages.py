@@ -11,10 +11,10 @@ import msgspec
 
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES
 from registry.errors import InvalidValue
-from registry.model.delta import Orders
+from registry.model.delta import KeyOrder, KeyTombstoneOrder, Orders
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
-from registry.model.values import Record, State, digest_of
+from registry.model.values import Key, KeyOrTombstone, Record, State, digest_of
 from registry.protocol.messages import Entries, Name
 from registry.replication.hash_tree import DEEPEST, DIGEST, ENTRY, LEAF
 from registry.replication.ranges import Range, Ranges
@@ -70,10 +70,30 @@ class KeySummary(msgspec.Struct, frozen=True, array_like=True):
 
     time: Seconds
     digest: Digest
+    revision: Seconds = 0
+    policy: Digest = b""
+    """Of a key's policy."""
 
-    def order(self) -> tuple[int, bytes]:
-        """The order of the value, as `order` of the value itself."""
-        return (self.time, self.digest)
+    @classmethod
+    def of(cls, value: KeyOrTombstone) -> Self:
+        """The summary of a key or key tombstone."""
+        if isinstance(value, Key):
+            revision, policy, time, digest = value.order()
+            return cls(time, digest, revision, policy)
+        revision, time, digest = value.order()
+        return cls(time, digest, revision)
+
+    def order(self) -> KeyOrder:
+        """The order of a key, as `order` of the key itself."""
+        return (self.revision, self.policy, self.time, self.digest)
+
+    def tombstone_order(self) -> KeyTombstoneOrder:
+        """The order of a key tombstone, as `order` of the tombstone itself."""
+        return (self.revision, self.time, self.digest)
+
+    def lateness(self) -> KeyTombstoneOrder:
+        """That of a key tombstone, as `lateness` of the tombstone itself."""
+        return (self.time, self.revision, self.digest)
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True):
@@ -86,12 +106,16 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     key: KeySummary | None = None
     key_tombstone: KeySummary | None = None
     slots: Annotated[tuple[SlotSummary, ...], msgspec.Meta(max_length=MAX_SLOTS)] = ()
+    latest_key_tombstone: KeySummary | None = None
+    """Another one than `key_tombstone`, which ends more states."""
 
     def orders(self) -> Orders:
         """The orders in this summary, as `registry.model.delta` compares them."""
+        latest = self.latest_key_tombstone or self.key_tombstone
         return Orders(
             self.key.order() if self.key is not None else None,
-            self.key_tombstone.order() if self.key_tombstone is not None else None,
+            self.key_tombstone.tombstone_order() if self.key_tombstone is not None else None,
+            latest.lateness() if latest is not None else None,
             {(slot.issued_by, slot.peer_id): slot.order() for slot in self.slots},
         )
 
@@ -101,19 +125,18 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
 
         `slots`: of all states in the order of their slots, where they were made before, since thousands take long.
         """
-        key, key_tombstone = resource.key, resource.key_tombstone
+        key, ended = resource.key, [KeySummary.of(each) for each in resource.key_tombstones]
         if slots is None:
             slots = list(slot_summaries(resource))
-        digests = [digest_of(value) for value in (key, key_tombstone) if value is not None]
+        digests = [digest_of(value) for value in (key, *resource.key_tombstones) if value is not None]
         return cls(
             number=number,
             wanted=True,
             digest=sha256(b"".join([*digests, *(slot.digest for slot in slots)])).digest(),
-            key=KeySummary(key.timestamp_created, digest_of(key)) if key else None,
-            key_tombstone=KeySummary(key_tombstone.timestamp_issued, digest_of(key_tombstone))
-            if key_tombstone
-            else None,
+            key=KeySummary.of(key) if key else None,
+            key_tombstone=ended[0] if ended else None,
             slots=tuple(slots[:MAX_SLOTS]),
+            latest_key_tombstone=ended[1] if len(ended) > 1 else None,
         )
 
 

@@ -13,7 +13,7 @@ import trio
 from cachetools import LRUCache, TTLCache
 
 from registry.model.merge import ResourceState
-from registry.model.values import KeyOrTombstone, State, digest_of
+from registry.model.values import Key, KeyOrTombstone, State, digest_of
 
 MAX_PEERS: Final = 256
 MAX_OF_A_PEER: Final = 4096
@@ -24,40 +24,45 @@ class Refusals:
     """Values by the peer that refused them."""
 
     def __init__(self) -> None:
-        self._of: LRUCache[str, TTLCache[bytes, str]] = LRUCache(MAX_PEERS)
+        self._of: LRUCache[str, TTLCache[bytes, tuple[str, bytes]]] = LRUCache(MAX_PEERS)
 
     def __len__(self) -> int:
         return sum(len(refused) for refused in self._of.values())
 
-    def remember(self, peer_id: str, key_id: str, value: KeyOrTombstone | State) -> None:
-        """The peer won't take a value of this resource."""
+    def remember(
+        self, peer_id: str, key_id: str, value: KeyOrTombstone | State, under: KeyOrTombstone | None = None
+    ) -> None:
+        """The peer won't take a value of this resource; `under` this key, by whose policy, if it was for that."""
         refused = self._of.get(peer_id)
         if refused is None:
             refused = self._of[peer_id] = TTLCache(MAX_OF_A_PEER, REMEMBERED_FOR, timer=trio.current_time)
-        refused[digest_of(value)] = key_id
+        refused[digest_of(value)] = key_id, digest_of(under) if under is not None else b""
 
     def forget(self, peer_id: str, value: KeyOrTombstone | State) -> None:
         """The peer has it after all."""
         if peer_id in self._of:
             self._of[peer_id].pop(digest_of(value), None)
 
-    def knows(self, peer_id: str, value: KeyOrTombstone | State) -> bool:
-        """Whether the peer refused a value lately."""
-        return peer_id in self._of and digest_of(value) in self._of[peer_id]
+    def knows(self, peer_id: str, value: KeyOrTombstone | State, key: Key | None = None) -> bool:
+        """Whether the peer refused a value lately; `key`: what the resource has now."""
+        _, under = self._of[peer_id].get(digest_of(value), ("", None)) if peer_id in self._of else ("", None)
+        return under == b"" or (under is not None and key is not None and under == digest_of(key))
 
-    def of(self, peer_id: str) -> Mapping[str, frozenset[bytes]]:
-        """The digests of what a peer refused, per resource."""
-        found: dict[str, set[bytes]] = {}
-        for digest, key_id in self._of[peer_id].items() if peer_id in self._of else ():
-            found.setdefault(key_id, set()).add(digest)
-        return {key_id: frozenset(digests) for key_id, digests in found.items()}
+    def of(self, peer_id: str) -> Mapping[str, Mapping[bytes, bytes]]:
+        """The digests of what a peer refused, per resource, each with that of the key by whose policy, or empty."""
+        found: dict[str, dict[bytes, bytes]] = {}
+        for digest, (key_id, under) in self._of[peer_id].items() if peer_id in self._of else ():
+            found.setdefault(key_id, {})[digest] = under
+        return found
 
 
-def without(resource: ResourceState, refused: frozenset[bytes]) -> ResourceState:
-    """A resource but for the values of these digests."""
-    key, key_tombstone = resource.key, resource.key_tombstone
+def without(resource: ResourceState, refusals: Mapping[bytes, bytes]) -> ResourceState:
+    """A resource but for the values of these digests, as far as they were refused under its key or any."""
+    key = resource.key
+    ruling = digest_of(key) if key is not None else b""
+    refused = {digest for digest, under in refusals.items() if under in (b"", ruling)}
     return ResourceState(
         key=None if key is None or digest_of(key) in refused else key,
         slots={slot: state for slot, state in resource.slots.items() if digest_of(state) not in refused},
-        key_tombstone=None if key_tombstone is None or digest_of(key_tombstone) in refused else key_tombstone,
+        key_tombstones=tuple(each for each in resource.key_tombstones if digest_of(each) not in refused),
     )

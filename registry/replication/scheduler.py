@@ -56,7 +56,7 @@ RETRY_LIMIT: Final = 300.0  # seconds
 MAX_PULLED: Final = 8  # callers at the same time
 PULL_RATE: Final = 0.5  # comparisons a second that one caller may ask for
 PULL_BURST: Final = 4.0
-_ALWAYS: Final = ExpiryHorizon(-1, -1, -1, -1, -1)
+_ALWAYS: Final = ExpiryHorizon(-1, -1, -1, -1, -1, -1)
 MAX_FAILED: Final = 10_000  # resources remembered for a peer that writes didn't reach; beyond it, it gets all
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -67,8 +67,8 @@ class Accounts:
         each, of peers that weigh `weight` at most.
         """
         keys = self._connection.execute(
-            "SELECT key_id, length(body) FROM key_tombstones WHERE victim <= ? AND weight <= ? AND owner_peer_id != ?"
-            " ORDER BY victim LIMIT ?",
+            "SELECT key_id, length(body) + length(latest) FROM key_tombstones"
+            " WHERE victim <= ? AND weight <= ? AND owner_peer_id != ? ORDER BY victim LIMIT ?",
             (now_until[0], weight, host_peer_id, limit),
         )
         found = [Charged(None, key_id, True, size + ROW_BYTES) for key_id, size in keys]

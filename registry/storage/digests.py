@@ -11,7 +11,10 @@ from hashlib import sha256
 from typing import Final
 
 from overlay.discovery.keyspace import POSITION_BYTES, resource_position
-from registry.model.values import Slot
+from registry.errors import InvalidValue
+from registry.model.values import Key, Record, Slot, decode_key, decode_state
+from registry.model.withholding import permitted_before
+from registry.permission.policy import MARK
 from registry.storage.rows import ROTTEN, DamagedRow, delete_damaged_state, is_whole
 
 NEVER: Final = 2**63 - 1
@@ -30,49 +33,95 @@ def position_bytes(key_id: str) -> bytes:
     return resource_position(key_id).to_bytes(POSITION_BYTES, "big")
 
 
+def _with_policy(body: bytes) -> Key | None:
+    """The key in a row whose body may hold a policy, if it does."""
+    try:
+        key = decode_key(body)
+    except InvalidValue:  # reading it tells
+        return None
+    return key if key.policy is not None else None
+
+
+def _permitted_before(key: Key, body: bytes) -> int:
+    """As `permitted_before`, of the record in a row."""
+    try:
+        state = decode_state(body)
+    except InvalidValue:
+        return 0
+    return permitted_before(key, state) if isinstance(state, Record) else NEVER
+
+
 def _settle_one(connection: sqlite3.Connection, key_id: str) -> list[DamagedRow]:
-    summary, oldest = sha256(), [NEVER] * 5
-    damaged: list[DamagedRow] = []
-    is_empty = True
+    summary = _Summary()
     for index, table, time in ((3, "keys", "timestamp_created"), (4, "key_tombstones", "timestamp_issued")):
+        summary.add_key_or_tombstones(connection, key_id, table, time, index)
+    summary.add_states(connection, key_id)
+    if summary.is_empty:
+        connection.execute("DELETE FROM resources WHERE key_id = ?", (key_id,))
+        connection.execute("DELETE FROM positions WHERE position = ? AND key_id = ?", (position_bytes(key_id), key_id))
+        return summary.damaged
+    connection.execute(
+        "UPDATE resources SET digest = ?, hosted = ?, issued = ?, ended = ?, owned = ?, removed = ?, certified = ?"
+        " WHERE key_id = ?",
+        (summary.hash.digest(), *summary.oldest, key_id),
+    )
+    connection.execute("INSERT OR IGNORE INTO positions VALUES (?, ?)", (position_bytes(key_id), key_id))
+    return summary.damaged
+
+
+class _Summary:
+    """What is kept beside a resource's rows, as they are gone through."""
+
+    def __init__(self) -> None:
+        self.hash = sha256()
+        self.oldest = [NEVER] * 6
+        """As `registry.model.expiry_horizon.oldest_of`."""
+        self.damaged: list[DamagedRow] = []
+        self.is_empty = True
+        self._key: Key | None = None
+        """The key, if it has a policy."""
+
+    def add_key_or_tombstones(
+        self, connection: sqlite3.Connection, key_id: str, table: str, time: str, index: int
+    ) -> None:
+        latest = "CAST(latest AS BLOB), latest_checksum" if table == "key_tombstones" else "x'', 0"
         row = connection.execute(
-            f"SELECT CAST(body AS BLOB), checksum, {time} FROM {table} WHERE key_id = ?",  # noqa: S608 - two names
+            f"SELECT CAST(body AS BLOB), checksum, {time}, {latest} FROM {table} WHERE key_id = ?",  # noqa: S608
             (key_id,),
         ).fetchone()
         if row is None:
-            continue
-        body, checksum, oldest[index] = row
-        if not is_whole(body, checksum):
-            connection.execute(f"DELETE FROM {table} WHERE key_id = ?", (key_id,))  # noqa: S608
-            damaged.append(DamagedRow(key_id, None, table == "key_tombstones", ROTTEN))
-            oldest[index] = NEVER
-            continue
-        is_empty = False
-        summary.update(sha256(body).digest())
-    states = connection.execute(
-        "SELECT issued_by, peer_id, CAST(body AS BLOB), checksum, is_tombstone, timestamp_created, timestamp_issued"
-        " FROM states WHERE key_id = ? ORDER BY issued_by, peer_id",
-        (key_id,),
-    ).fetchall()
-    for issued_by, peer_id, body, checksum, is_tombstone, created, issued in states:
-        if not is_whole(body, checksum):
-            slot = Slot(key_id, issued_by, peer_id)
-            delete_damaged_state(connection, slot)
-            damaged.append(DamagedRow(key_id, slot, False, ROTTEN))
-            continue
-        is_empty = False
-        summary.update(sha256(body).digest())
-        if is_tombstone:
-            oldest[2] = min(oldest[2], issued)
-        else:
+            return
+        body, checksum, oldest, latest_body, latest_checksum = row
+        if not is_whole(body, checksum) or (latest_body != b"" and not is_whole(latest_body, latest_checksum)):
+            connection.execute(f"DELETE FROM {table} WHERE key_id = ?", (key_id,))  # noqa: S608 - two names
+            self.damaged.append(DamagedRow(key_id, None, table == "key_tombstones", ROTTEN))
+            return
+        self.oldest[index] = oldest
+        self.is_empty = False
+        self.hash.update(sha256(body).digest())
+        if latest_body:
+            self.hash.update(sha256(latest_body).digest())
+        if table == "keys" and MARK in body:
+            self._key = _with_policy(body)
+
+    def add_states(self, connection: sqlite3.Connection, key_id: str) -> None:
+        states = connection.execute(
+            "SELECT issued_by, peer_id, CAST(body AS BLOB), checksum, is_tombstone, timestamp_created, timestamp_issued"
+            " FROM states WHERE key_id = ? ORDER BY issued_by, peer_id",
+            (key_id,),
+        ).fetchall()
+        oldest = self.oldest
+        for issued_by, peer_id, body, checksum, is_tombstone, created, issued in states:
+            if not is_whole(body, checksum):
+                slot = Slot(key_id, issued_by, peer_id)
+                delete_damaged_state(connection, slot)
+                self.damaged.append(DamagedRow(key_id, slot, False, ROTTEN))
+                continue
+            self.is_empty = False
+            self.hash.update(sha256(body).digest())
+            if is_tombstone:
+                oldest[2] = min(oldest[2], issued)
+                continue
             oldest[0], oldest[1] = min(oldest[0], created), min(oldest[1], issued)
-    if is_empty:
-        connection.execute("DELETE FROM resources WHERE key_id = ?", (key_id,))
-        connection.execute("DELETE FROM positions WHERE position = ? AND key_id = ?", (position_bytes(key_id), key_id))
-        return damaged
-    connection.execute(
-        "UPDATE resources SET digest = ?, hosted = ?, issued = ?, ended = ?, owned = ?, removed = ? WHERE key_id = ?",
-        (summary.digest(), *oldest, key_id),
-    )
-    connection.execute("INSERT OR IGNORE INTO positions VALUES (?, ?)", (position_bytes(key_id), key_id))
-    return damaged
+            if self._key is not None:
+                oldest[5] = min(oldest[5], _permitted_before(self._key, body))

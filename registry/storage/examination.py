@@ -24,7 +24,7 @@ from registry.model.verification import (
 )
 from registry.storage.database import damage_in
 from registry.storage.migrations import MIGRATIONS
-from registry.storage.rows import Damage, stored_key, stored_key_tombstone, stored_state, text_of
+from registry.storage.rows import Damage, stored_key, stored_key_tombstones, stored_state, text_of
 
 MOST_TOLD: Final = 100  # damaged pages and rows, each
 _FORGED: Final = "the signature doesn't match"
@@ -103,11 +103,12 @@ class _Examiner:
 
     def _key_tombstones(self) -> int:
         count = 0
-        query = "SELECT key_id, CAST(body AS BLOB), checksum FROM key_tombstones"
+        query = "SELECT key_id, CAST(body AS BLOB), checksum, CAST(latest AS BLOB), latest_checksum FROM key_tombstones"
         for key_id, *row in self._connection.execute(query):
             count += 1
             with self._telling(f"tombstone of key {key_id!r}"):
-                _demand(key_tombstone_is_genuine(stored_key_tombstone(key_id, tuple(row))), _FORGED)
+                for key_tombstone in stored_key_tombstones(key_id, tuple(row)):
+                    _demand(key_tombstone_is_genuine(key_tombstone), _FORGED)
         return count
 
     def _states(self) -> tuple[int, int]:

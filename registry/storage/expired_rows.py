@@ -47,13 +47,15 @@ class ExpiredRows:
         )
         return [Slot(*row) for row in rows]
 
-    def empty_keys(self, created_until: int, limit: int) -> list[str]:
-        """Ids of keys created at `created_until` (seconds) or before that nothing lives under, `limit` at most."""
+    def empty_keys(self, created_until: int, policies_until: int, limit: int) -> list[str]:
+        """Ids of keys created at `created_until` (seconds) or before that nothing lives under, `limit` at most; those
+        that have policies, if they were created at `policies_until` or before."""
         return [
             key_id
             for (key_id,) in self._connection.execute(
                 "SELECT keys.key_id FROM resources CROSS JOIN keys USING (key_id)"
-                " WHERE records = 0 AND tombstones = 0 AND timestamp_created <= ? LIMIT ?",
-                (created_until, limit),
+                " WHERE records = 0 AND tombstones = 0 AND timestamp_created <= ?"
+                " AND (timestamp_created <= ? OR NOT has_policy) LIMIT ?",
+                (created_until, policies_until, limit),
             )
         ]

@@ -12,14 +12,14 @@ ROW_BYTES: Final = 600
 """What a key, key tombstone, record or tombstone is charged for beyond its CBOR: its ids, indexes and counters."""
 
 
-def _charging(table: str, account: str) -> str:
-    """Triggers that keep `accounts` as the rows of a table come, change and go."""
+def _charging(table: str, account: str, size: str = "length({row}.body)") -> str:
+    """Triggers that keep `accounts` as the rows of a table come, change and go. `size`: of what `{row}` holds."""
     give = f"""
-        INSERT INTO accounts VALUES (new.{account}, new.weight, length(new.body) + {ROW_BYTES})
+        INSERT INTO accounts VALUES (new.{account}, new.weight, {size.format(row="new")} + {ROW_BYTES})
             ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
     """  # noqa: S608 - names of columns
     take = f"""
-        UPDATE accounts SET bytes = bytes - length(old.body) - {ROW_BYTES}
+        UPDATE accounts SET bytes = bytes - ({size.format(row="old")}) - {ROW_BYTES}
             WHERE peer_id = old.{account} AND weight = old.weight;
         DELETE FROM accounts WHERE peer_id = old.{account} AND weight = old.weight AND bytes = 0;
     """  # noqa: S608
@@ -305,16 +305,31 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     """
     ALTER TABLE issued ADD COLUMN forsaken INTEGER NOT NULL DEFAULT -1;
     """,
+    f"""
+    ALTER TABLE key_tombstones ADD COLUMN latest BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE key_tombstones ADD COLUMN latest_checksum INTEGER NOT NULL DEFAULT 0;
+    DROP TRIGGER key_tombstones_charged;
+    DROP TRIGGER key_tombstones_charged_anew;
+    DROP TRIGGER key_tombstones_freed;
+    {_charging("key_tombstones", "owner_peer_id", "length({row}.body) + length({row}.latest)")}
+    ALTER TABLE resources ADD COLUMN certified INTEGER NOT NULL DEFAULT {2**63 - 1};
+    ALTER TABLE keys ADD COLUMN has_policy INTEGER NOT NULL DEFAULT 0;
+    UPDATE keys SET has_policy = 1 WHERE instr(body, CAST('policy/' AS BLOB));
+    UPDATE resources SET digest = x'' WHERE key_id IN (SELECT key_id FROM keys WHERE has_policy);
+    """,  # noqa: S608 - our own names and numbers
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
-`key_tombstones` holds the tombstones of keys, `history` the last events (`registry.model.history`).
+`key_tombstones` holds the tombstones of keys: the one that ends most keys, and as `latest` another that ends more
+states, if there is one (`timestamp_issued` is the former's, which is the older); `history` the last events
+(`registry.model.history`).
 
 What can be computed from these is kept beside them by triggers, so that nothing is ever counted through:
 `resources`: per key id how many records and tombstones there are, the digest of everything, and the oldest signature of
 each kind (as `registry.model.expiry_horizon`). A change empties the digest; `registry.storage.digests` computes it
-before the transaction ends. `positions`: where a resource is in the keyspace, 32 bytes.
+before the transaction ends; so it does the first end of a certificate that a record is under, 0 where a policy
+withholds one. `positions`: where a resource is in the keyspace, 32 bytes.
 `issuers`: records and tombstones per key and issuer; `hosts`: records, and their bytes, per host and issuer; `owners`:
 keys and key tombstones; `accounts`: bytes that a peer is charged for as owner and issuer, by the weight that it had;
 `totals`: keys, records, tombstones, and about how many bytes the history has.

@@ -50,15 +50,15 @@ class ResourceCache:
             return
         known, size = entry
         key = change.key if change.key_changed else known.key
-        key_tombstone = change.key_tombstone if change.key_tombstone_changed else known.key_tombstone
-        size += _size(key) - _size(known.key) + _size(key_tombstone) - _size(known.key_tombstone)
+        ended = change.key_tombstones if change.key_tombstones_changed else known.key_tombstones
+        size += _size(key) - _size(known.key) + sum(map(_size, ended)) - sum(map(_size, known.key_tombstones))
         slots = dict(known.slots)
         for slot, state in change.slots.items():
             # The size is kept up by differences: adding a whole resource up costs a millisecond per write.
             size += _size(state) - _size(slots.pop(slot, None))
             if state is not None:
                 slots[slot] = state
-        self._put(key_id, ResourceState(key=key, slots=MappingProxyType(slots), key_tombstone=key_tombstone), size)
+        self._put(key_id, ResourceState(key=key, slots=MappingProxyType(slots), key_tombstones=ended), size)
 
     def _put(self, key_id: str, resource: ResourceState, size: int) -> None:
         self._entries.pop(key_id, None)

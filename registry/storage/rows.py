@@ -100,12 +100,15 @@ def stored_key(key_id: str, row: tuple[bytes, int, int, int]) -> StoredKey:
     return StoredKey(key=key, timestamp_published=row[2], weight=row[3])
 
 
-def stored_key_tombstone(key_id: str, row: tuple[bytes, int]) -> KeyTombstone:
-    """The key tombstone in a row (body, checksum). Raises `Damage`."""
-    key_tombstone = _value(decode_key_tombstone, *row)
-    if key_tombstone.id != key_id:
-        raise Damage(f"a key tombstone of another id, {key_tombstone.id}")
-    return key_tombstone
+def stored_key_tombstones(key_id: str, row: tuple[bytes, int, bytes, int]) -> tuple[KeyTombstone, ...]:
+    """The key tombstones in a row (body, checksum, latest, its checksum). Raises `Damage`."""
+    found = [_value(decode_key_tombstone, row[0], row[1])]
+    if row[2] != b"":
+        found.append(_value(decode_key_tombstone, row[2], row[3]))
+    for key_tombstone in found:
+        if key_tombstone.id != key_id:
+            raise Damage(f"a tombstone of another key, {key_tombstone.id}")
+    return tuple(found)
 
 
 def stored_state(slot: Slot, row: tuple[bytes, int, int, int]) -> StoredState:

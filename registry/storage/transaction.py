@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -36,14 +36,14 @@ from registry.storage.rows import (
     checksum_of,
     delete_damaged_state,
     stored_key,
-    stored_key_tombstone,
+    stored_key_tombstones,
     stored_state,
 )
 from registry.storage.space import Space, used_bytes, vacuum
 
 _PLACES_IN = """
     SELECT positions.position, key_id, digest,
-        hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ?
+        hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? AND certified > ?
     FROM positions CROSS JOIN resources USING (key_id)
     WHERE (positions.position, positions.key_id) > (?, ?) AND positions.position <= ?
     ORDER BY positions.position, positions.key_id LIMIT ?
@@ -53,13 +53,13 @@ _PLACES_IN = """
 class Change:
     """What one write changed under one key id; None where something was removed."""
 
-    __slots__ = ("key", "key_changed", "key_tombstone", "key_tombstone_changed", "slots")
+    __slots__ = ("key", "key_changed", "key_tombstones", "key_tombstones_changed", "slots")
 
     def __init__(self) -> None:
         self.key: Key | None = None
         self.key_changed = False
-        self.key_tombstone: KeyTombstone | None = None
-        self.key_tombstone_changed = False
+        self.key_tombstones: tuple[KeyTombstone, ...] = ()
+        self.key_tombstones_changed = False
         self.slots: dict[Slot, State | None] = {}
 
 
@@ -110,10 +110,11 @@ class Transaction:
     def put_key(self, key: Key, timestamp_published: int, weight: int) -> None:
         """Stores a key over whatever is there; `timestamp_published` in seconds."""
         self._connection.execute(
-            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            "INSERT INTO keys (key_id, owner_peer_id, timestamp_created, timestamp_published, weight, body, checksum,"
+            " has_policy) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " owner_peer_id = excluded.owner_peer_id, timestamp_created = excluded.timestamp_created,"
             " timestamp_published = excluded.timestamp_published, weight = excluded.weight, body = excluded.body,"
-            " checksum = excluded.checksum",
+            " checksum = excluded.checksum, has_policy = excluded.has_policy",
             (
                 key.id,
                 key.owner_peer_id,
@@ -122,6 +123,7 @@ class Transaction:
                 weight,
                 body := encode(key),
                 checksum_of(body),
+                int(key.revision > 0),
             ),
         )
         self._key_changed(key.id, key)
@@ -152,7 +154,7 @@ class Transaction:
             for _ in self.states(row.key_id):
                 pass
         elif row.is_key_tombstone:
-            self.key_tombstone(row.key_id)
+            self.key_tombstones(row.key_id)
         else:
             self.key(row.key_id)
         found = [each[:3] for each in self.damaged[before:]]
@@ -165,7 +167,7 @@ class Transaction:
             delete_damaged_state(self._connection, row.slot)
             self.changes[row.key_id].slots[row.slot] = None
         elif row.is_key_tombstone:
-            self.remove_key_tombstone(row.key_id)
+            self.remove_key_tombstones(row.key_id)
         else:
             self.remove_key(row.key_id)
         self.dropped_as_damaged.append(row)
@@ -174,42 +176,53 @@ class Transaction:
         change = self.changes[key_id]
         change.key, change.key_changed = key, True
 
-    def key_tombstone(self, key_id: str) -> KeyTombstone | None:
-        """The tombstone of a key, if its owner removed it."""
+    def key_tombstones(self, key_id: str) -> tuple[KeyTombstone, ...]:
+        """The tombstones of a key, as `ResourceState` has them: none unless its owner removed it."""
         row = self._connection.execute(
-            "SELECT CAST(body AS BLOB), checksum FROM key_tombstones WHERE key_id = ?", (key_id,)
+            "SELECT CAST(body AS BLOB), checksum, CAST(latest AS BLOB), latest_checksum FROM key_tombstones"
+            " WHERE key_id = ?",
+            (key_id,),
         ).fetchone()
         if row is None:
-            return None
+            return ()
         try:
-            return stored_key_tombstone(key_id, row)
+            return stored_key_tombstones(key_id, row)
         except Damage as damage:
             self.damaged.append(DamagedRow(key_id, None, True, str(damage)))
-            return None
+            return ()
 
-    def put_key_tombstone(self, key_tombstone: KeyTombstone, weight: int = 0, victim: int = NOTHING_ENDED) -> None:
-        """Stores a key tombstone over whatever is there; what it kills stays. See `victim_of_key_tombstone`."""
+    def put_key_tombstones(
+        self, key_tombstones: tuple[KeyTombstone, ...], weight: int = 0, victim: int = NOTHING_ENDED
+    ) -> None:
+        """Stores the tombstones of a key, one or two of them (`kept_key_tombstones`), over whatever is there; what they
+        kill stays. See `victim_of_key_tombstone`."""
+        first = key_tombstones[0]
+        body, latest = encode(first), b"".join(map(encode, key_tombstones[1:]))
         self._connection.execute(
-            "INSERT INTO key_tombstones (key_id, owner_peer_id, timestamp_issued, body, weight, victim, checksum)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            "INSERT INTO key_tombstones (key_id, owner_peer_id, timestamp_issued, body, weight, victim, checksum,"
+            " latest, latest_checksum)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " owner_peer_id = excluded.owner_peer_id, timestamp_issued = excluded.timestamp_issued,"
-            " body = excluded.body, weight = excluded.weight, victim = excluded.victim, checksum = excluded.checksum",
+            " body = excluded.body, weight = excluded.weight, victim = excluded.victim, checksum = excluded.checksum,"
+            " latest = excluded.latest, latest_checksum = excluded.latest_checksum",
             (
-                key_tombstone.key_id,
-                key_tombstone.owner_peer_id,
-                key_tombstone.timestamp_issued,
-                body := encode(key_tombstone),
+                first.key_id,
+                first.owner_peer_id,
+                first.timestamp_issued,
+                body,
                 weight,
                 victim,
                 checksum_of(body),
+                latest,
+                checksum_of(latest),
             ),
         )
-        self._key_tombstone_changed(key_tombstone.key_id, key_tombstone)
+        self._key_tombstones_changed(first.key_id, key_tombstones)
 
-    def remove_key_tombstone(self, key_id: str) -> None:
-        """Deletes a key tombstone."""
+    def remove_key_tombstones(self, key_id: str) -> None:
+        """Deletes the tombstones of a key."""
         self._connection.execute("DELETE FROM key_tombstones WHERE key_id = ?", (key_id,))
-        self._key_tombstone_changed(key_id, None)
+        self._key_tombstones_changed(key_id, ())
 
     def victim_of_key_tombstone(self, key_id: str) -> int:
         """The latest time (seconds) at which what the tombstones of this key ended here was signed; -1 for nothing."""
@@ -223,12 +236,22 @@ class Transaction:
         )
         key_ids = [key_id for (key_id,) in rows.fetchall()]
         for key_id in key_ids:
-            self.remove_key_tombstone(key_id)
+            left = tuple(each for each in self.key_tombstones(key_id) if each.timestamp_issued > issued_until)
+            if left:
+                self.put_key_tombstones(
+                    left, self._weight_of_key_tombstone(key_id), self.victim_of_key_tombstone(key_id)
+                )
+            else:
+                self.remove_key_tombstones(key_id)
         return len(key_ids)
 
-    def _key_tombstone_changed(self, key_id: str, key_tombstone: KeyTombstone | None) -> None:
+    def _weight_of_key_tombstone(self, key_id: str) -> int:
+        row = self._connection.execute("SELECT weight FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _key_tombstones_changed(self, key_id: str, key_tombstones: tuple[KeyTombstone, ...]) -> None:
         change = self.changes[key_id]
-        change.key_tombstone, change.key_tombstone_changed = key_tombstone, True
+        change.key_tombstones, change.key_tombstones_changed = key_tombstones, True
 
     def keys_or_tombstones_of(self, owner_peer_id: str) -> int:
         """How many keys and key tombstones of an owner's there are."""
@@ -264,8 +287,8 @@ class Transaction:
         found: list[Place] = []
         for key_id in key_ids:
             row = self._connection.execute(
-                "SELECT digest, hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? FROM resources"
-                " WHERE key_id = ?",
+                "SELECT digest, hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? AND certified > ?"
+                " FROM resources WHERE key_id = ?",
                 (*_times(horizon), key_id),
             ).fetchone()
             if row is not None:
@@ -332,7 +355,7 @@ class Transaction:
         """Everything under one key id."""
         stored = self.key(key_id)
         states = (item.state for item in self.states(key_id))
-        return ResourceState.of(stored.key if stored else None, states, self.key_tombstone(key_id))
+        return ResourceState.of(stored.key if stored else None, states, *self.key_tombstones(key_id))
 
     def put_state(self, state: State, weight: int, victim: int = NOTHING_ENDED) -> None:
         """Puts `state` into its slot, over whatever is there. `victim`: see `StoredState`."""
@@ -390,23 +413,23 @@ class Transaction:
         return int(row[0]) if row else 0
 
     def lightest_foreign_record(
-        self, key_id: str, host_peer_id: str, owner: str, victims_until: int
+        self, key_id: str, host_peer_id: str, owner: str, victims_until: int, besides: Collection[Slot] = ()
     ) -> tuple[int, Slot] | None:
         """(weight, slot) of the lightest of a key's records that neither this host nor the resource's owner has a part
         in, of equals the oldest of the issuer that has most; None if there is none.
 
         Records that followed an ended one of a time later than `victims_until` (seconds) hold that down, and don't
-        count.
+        count; nor do the slots `besides`.
         """
-        row = self._connection.execute(
+        rows = self._connection.execute(
             "SELECT states.weight, states.key_id, states.issued_by, states.peer_id"
             " FROM states JOIN issuers USING (key_id, issued_by)"
             " WHERE states.key_id = ?1 AND is_tombstone = 0 AND peer_id != ?2 AND states.issued_by NOT IN (?2, ?3)"
             " AND victim <= ?4"
-            " ORDER BY states.weight, records DESC, timestamp_issued, states.issued_by, peer_id LIMIT 1",
-            (key_id, host_peer_id, owner, victims_until),
-        ).fetchone()
-        return (row[0], Slot(*row[1:])) if row else None
+            " ORDER BY states.weight, records DESC, timestamp_issued, states.issued_by, peer_id LIMIT ?5",
+            (key_id, host_peer_id, owner, victims_until, 1 + len(besides)),
+        )
+        return next(((weight, Slot(*slot)) for weight, *slot in rows if Slot(*slot) not in besides), None)
 
     def idle_tombstone(
         self, key_id: str, victims_until: int, host_peer_id: str, owner: str, issuer: str = ""

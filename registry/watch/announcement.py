@@ -75,6 +75,8 @@ def _is_genuine(item: Item) -> bool:
     key_or_tombstone, state = item.key_or_tombstone, item.state
     if isinstance(key_or_tombstone, KeyTombstone):
         return state is None and key_tombstone_is_genuine(key_or_tombstone)
-    if state is None or not isinstance(key_or_tombstone, Key) or not key_is_genuine(key_or_tombstone):
-        return False  # a key alone is no news to anybody who watches
+    if not isinstance(key_or_tombstone, Key) or not key_is_genuine(key_or_tombstone):
+        return False
+    if state is None:  # without a policy a key alone is no news to anybody who watches
+        return key_or_tombstone.revision > 0
     return record_is_genuine(state) if isinstance(state, Record) else tombstone_is_genuine(state)

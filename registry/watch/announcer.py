@@ -11,7 +11,8 @@ import trio
 from overlay.tasks import Wakeup
 from registry.errors import StorageError
 from registry.model.merge import ResourceState, merged
-from registry.model.values import Slot
+from registry.model.values import Key, Record, Slot
+from registry.model.withholding import why_withheld
 from registry.protocol.messages import Item
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
@@ -25,6 +26,10 @@ MAX_UNTOLD: Final = 16_384  # slots that changed and weren't announced yet
 PUSHED: Final = 8  # peers in a topic to whom gossip surely pushes at once; those in its mesh
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+Subject = Slot | type[Key] | None
+"""What is announced of a resource: a slot's state, its tombstone (None), or its key alone, for its policy."""
 
 
 class WatchesServed(Protocol):
@@ -60,12 +65,12 @@ class Announcer:
         self._topics = topics
         self._relayed = relayed
         self._direct = direct
-        self._untold: dict[tuple[str, Slot | None], None] = {}
+        self._untold: dict[tuple[str, Subject], None] = {}
         self._changed = Wakeup()
 
-    def note(self, key_id: str, slot: Slot | None) -> None:
-        """Has a slot announced that changed, or the tombstone of the resource (None)."""
-        if slot is None or len(self._untold) < MAX_UNTOLD:
+    def note(self, key_id: str, slot: Subject) -> None:
+        """Has a slot announced that changed, or the tombstone of the resource (None), or its key."""
+        if not isinstance(slot, Slot) or len(self._untold) < MAX_UNTOLD:
             self._untold[key_id, slot] = None
             self._changed.set()
 
@@ -90,7 +95,7 @@ class Announcer:
         await trio.lowlevel.checkpoint()
         return known
 
-    async def _item(self, key_id: str, slot: Slot | None) -> Item | None:
+    async def _item(self, key_id: str, slot: Subject) -> Item | None:
         try:
             resource = await self.known(key_id)
         except StorageError as error:
@@ -98,10 +103,16 @@ class Announcer:
             return None
         if slot is None:
             return Item(resource.key_tombstone) if resource.key_tombstone else None
+        if not isinstance(slot, Slot):
+            return Item(resource.key) if resource.key is not None else None
         state = resource.slots.get(slot)
-        return Item(resource.key, state) if state is not None and resource.key is not None else None
+        if state is None or resource.key is None:
+            return None
+        if isinstance(state, Record) and why_withheld(resource.key, state, self._replica.now()) is not None:
+            return None
+        return Item(resource.key, state)
 
-    async def _announce_one(self, item: Item, slot: Slot | None) -> None:
+    async def _announce_one(self, item: Item, slot: Subject) -> None:
         key_id, payload = item.key_id, announcement_of(item)
         watchers = self._table.watchers(key_id)
         on_topic = sum(subscription.on_topic for subscription in watchers.values()) if key_id in self._topics else 0

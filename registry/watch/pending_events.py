@@ -41,8 +41,9 @@ class PendingEvents:
         if record is None:
             if slot not in self._view.versions:
                 del self._versions[slot]
-            kind = EventKind.REMOVED if self._view.was_removed(slot) else EventKind.EXPIRED
-            return WatchEvent(kind, before, coalesced=missed)
+            reason = self._view.why_withheld(slot)
+            kind = EventKind.REMOVED if reason or self._view.was_removed(slot) else EventKind.EXPIRED
+            return WatchEvent(kind, before, reason=reason, coalesced=missed)
         told[slot] = record
         return WatchEvent(EventKind.ADDED if before is None else EventKind.UPDATED, record, coalesced=missed)
 

@@ -24,7 +24,7 @@ from overlay.tasks import TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue, KeyNotExists, StorageError
 from registry.model.merge import ResourceState
-from registry.model.values import Slot
+from registry.model.values import Key, Slot
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import ReadBody, StatePage, build, parse
 from registry.protocol.network import Network
@@ -142,8 +142,10 @@ class Subscriptions:
             change = changes[key_id]
             self._digests.pop(key_id, None)
             self._commits += 1
-            if change.key_tombstone_changed and change.key_tombstone is not None:
+            if change.key_tombstones_changed and change.key_tombstones:
                 self._announcer.note(key_id, None)
+            if change.key_changed and change.key is not None and change.key.revision:
+                self._announcer.note(key_id, Key)
             for slot, state in change.slots.items():
                 if state is not None:
                     self._announcer.note(key_id, slot)
@@ -152,8 +154,10 @@ class Subscriptions:
         """Has what is news in a watched resource announced, as far as it is relayed to others."""
         if key_id not in self._relayed:
             return
-        if after.key_tombstone is not None and after.key_tombstone != before.key_tombstone:
+        if after.key_tombstones and after.key_tombstones != before.key_tombstones:
             self._announcer.note(key_id, None)
+        if after.key is not None and after.key is not before.key and after.key.revision:
+            self._announcer.note(key_id, Key)
         for slot, state in after.slots.items():
             if before.slots.get(slot) is not state:
                 self._announcer.note(key_id, slot)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from registry.codes import Code
 from registry.model.merge import ResourceState, is_spent, merged
 from registry.model.values import Record, Slot
+from registry.model.withholding import permitted_before, why_withheld
 from registry.protocol.messages import Item
 from registry.settings import RegistrySettings
-from registry.watch.watch_event import Visible, same_content
+from registry.watch.watch_event import CERTIFICATE, POLICY, Visible, same_content
 
 MAX_KNOWN: Final = 4096  # slots of one resource
 
@@ -36,6 +38,20 @@ class View:
         """Grows when something became visible, or ready, that wasn't."""
         self._settings = settings
         self._ticks = 0
+        self._refreshed_at = 0
+
+    def why_withheld(self, slot: Slot) -> str:
+        """For which reason what was visible is withheld, empty if it isn't (`WatchEvent.reason`)."""
+        state = self.state.slots.get(slot)
+        if not isinstance(state, Record):
+            return ""
+        match why_withheld(self.state.key, state, self._refreshed_at):
+            case None:
+                return ""
+            case Code.CERTIFICATE_EXPIRED:
+                return CERTIFICATE
+            case _:
+                return POLICY
 
     def was_removed(self, slot: Slot) -> bool:
         """Whether what isn't visible (any more) was ended by its issuer or the resource's owner."""
@@ -64,7 +80,7 @@ class View:
         after = merged(before, other)
         news = (
             after.key is not before.key
-            or after.key_tombstone is not before.key_tombstone
+            or after.key_tombstones != before.key_tombstones
             or any(before.slots.get(slot) is not state for slot, state in after.slots.items())
         )
         if news:
@@ -74,10 +90,11 @@ class View:
 
     def refresh(self, wall_clock: int) -> None:
         """Finds out what is visible now, and lets go of what nobody would accept any more."""
+        self._refreshed_at = wall_clock
         spent = {slot for slot, state in self.state.slots.items() if is_spent(state, wall_clock, self._settings)}
         if spent:
             kept = [state for slot, state in self.state.slots.items() if slot not in spent]
-            self.state = ResourceState.of(self.state.key, kept, self.state.key_tombstone)
+            self.state = ResourceState.of(self.state.key, kept, *self.state.key_tombstones)
         records = self.state.records(wall_clock, self._settings) if self.state.key is not None else []
         visible = {record.slot: record for record in records}
         changed = False
@@ -100,6 +117,7 @@ class View:
             min(
                 record.timestamp_created + self._settings.expired_age,
                 record.timestamp_issued + self._settings.record_lifetime,
+                permitted_before(self.state.key, record),
             )
             for record in self.visible.values()
         ]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import msgspec
 
 from registry.model.values import Record, Slot
+
+POLICY: Final = "policy"
+CERTIFICATE: Final = "certificate"
 
 
 class EventKind(enum.Enum):
@@ -16,7 +20,7 @@ class EventKind(enum.Enum):
     ADDED = "added"
     UPDATED = "updated"
     REMOVED = "removed"
-    """Its issuer unregistered it, or the owner removed the resource."""
+    """Its issuer unregistered it, the owner removed the resource, or a policy withholds it now (`reason`)."""
     EXPIRED = "expired"
     """Its host didn't renew it, or nobody knows it any more."""
 
@@ -29,6 +33,8 @@ class WatchEvent(msgspec.Struct, frozen=True):
     """The record as it is now, or as it was last seen if it went. None in a snapshot."""
     records: tuple[Record, ...] = ()
     """In a snapshot: all live records."""
+    reason: str = ""
+    """Of a record that its resource's policy withholds now: `CERTIFICATE` if its certificate ended, else `POLICY`."""
     coalesced: int = 0
     """How many earlier changes of the same record weren't told, because the watcher was slower than they came."""
 

@@ -145,7 +145,7 @@ class Watches:
         for key_id in self._followers.keys() & changes.keys():
             change = changes[key_id]
             states = [state for state in change.slots.values() if state is not None]
-            self._followers[key_id].merge(ResourceState.of(change.key, states, change.key_tombstone))
+            self._followers[key_id].merge(ResourceState.of(change.key, states, *change.key_tombstones))
 
     def statistics(self) -> WatchStatistics:
         """What is watched, and who holds subscriptions for it."""

@@ -159,8 +159,8 @@ def _put(body: PutBody) -> None:
 
 
 def _page(page: StatePage) -> None:
-    key, key_tombstone, states = page.decoded()
-    ResourceState.of(key, states, key_tombstone).digest()
+    key, key_tombstones, states = page.decoded()
+    ResourceState.of(key, states, *key_tombstones).digest()
     page.next_after(RECORD.slot)
 
 

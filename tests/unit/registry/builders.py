@@ -9,10 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from overlay.identity import Identity
+from overlay.identity import Identity, public_key_of
+from overlay.membership.certificate import Certificate
 from registry.model.service_results import RegisterKeyResult, RegistryResult, WeightResult
 from registry.model.signing import key_id_of
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Tombstone
+from registry.permission.permitted import REGISTER
+from registry.permission.policy import POLICY_TYPE, Policy, encode_policy
+from registry.permission.scope import Scope, ScopeKind
 from registry.replica.sender_limits import SenderLimits
 from registry.service import RegistryService
 from registry.settings import CurrentSettings, RegistrySettings
@@ -30,9 +34,16 @@ def identity(number: int) -> Identity:
 OWNER, ISSUER, HOST, NODE, STRANGER = (identity(number) for number in (1, 2, 3, 4, 5))
 
 
-def a_key(label: str = "sample", owner: Identity = OWNER, created: int = NOW, challenge: bytes = b"") -> Key:
-    """A key signed by its owner."""
-    unsigned = Key(label, owner.peer_id, created, challenge, "", b"")
+def a_key(
+    label: str = "sample",
+    owner: Identity = OWNER,
+    created: int = NOW,
+    challenge: bytes = b"",
+    policy: Policy | None = None,
+) -> Key:
+    """A key signed by its owner, with a policy or any other challenge."""
+    kind = "" if policy is None else POLICY_TYPE
+    unsigned = Key(label, owner.peer_id, created, challenge if policy is None else encode_policy(policy), kind, b"")
     return msgspec.structs.replace(unsigned, signature=owner.sign(unsigned.signed_bytes()))
 
 
@@ -44,9 +55,10 @@ def a_metadata(
     value: str = "",
     relay_id: tuple[str, ...] = (),
     service_id: tuple[str, ...] = ("service",),
+    solution: bytes = b"",
 ) -> RecordMetadata:
     """Metadata signed by its issuer."""
-    unsigned = RecordMetadata(key_id, issuer.peer_id, host.peer_id, issued, b"", value, relay_id, service_id, b"")
+    unsigned = RecordMetadata(key_id, issuer.peer_id, host.peer_id, issued, solution, value, relay_id, service_id, b"")
     return msgspec.structs.replace(unsigned, issuer_signature=issuer.sign(unsigned.signed_bytes()))
 
 
@@ -59,9 +71,10 @@ def a_record(
     value: str = "",
     relay_id: tuple[str, ...] = (),
     service_id: tuple[str, ...] = ("service",),
+    solution: bytes = b"",
 ) -> Record:
     """A record signed by issuer and host; the host signs at `created`, which is `issued` unless given."""
-    metadata = a_metadata(key_id, issuer, host, issued, value, relay_id, service_id)
+    metadata = a_metadata(key_id, issuer, host, issued, value, relay_id, service_id, solution)
     return hosted(metadata, host, issued if created is None else created)
 
 
@@ -79,10 +92,40 @@ def a_tombstone(
     return msgspec.structs.replace(unsigned, issuer_signature=issuer.sign(unsigned.signed_bytes()))
 
 
-def a_key_tombstone(label: str = "sample", owner: Identity = OWNER, issued: int = NOW) -> KeyTombstone:
+def a_key_tombstone(
+    label: str = "sample", owner: Identity = OWNER, issued: int = NOW, revision: int = 0
+) -> KeyTombstone:
     """A key tombstone signed by the owner."""
-    unsigned = KeyTombstone(key_id_of(label, owner.peer_id), label, owner.peer_id, issued, b"")
+    unsigned = KeyTombstone(key_id_of(label, owner.peer_id), label, owner.peer_id, issued, b"", revision)
     return msgspec.structs.replace(unsigned, signature=owner.sign(unsigned.signed_bytes()))
+
+
+def public_key(who: Identity) -> bytes:
+    """The public key of `who`, as policies and certificates name it."""
+    return public_key_of(who.peer_id)
+
+
+def keys_of(*who: Identity) -> tuple[bytes, ...]:
+    """Their public keys, in the order in which policies have them."""
+    return tuple(sorted(map(public_key, who)))
+
+
+def a_certificate(
+    issuer: Identity = OWNER,
+    subject: Identity = ISSUER,
+    *,
+    scope: Scope | None = None,
+    permits: tuple[str, ...] = (REGISTER,),
+    depth: int = 0,
+    not_before: int = NOW - 60,
+    expires_at: int = NOW + 3600,
+) -> Certificate:
+    """A certificate signed by its issuer; of all resources of OWNER by default."""
+    scope = scope or Scope(ScopeKind.ALL, public_key(OWNER))
+    unsigned = Certificate(
+        public_key(issuer), public_key(subject), permits, depth, scope.encoded(), not_before, expires_at
+    )
+    return unsigned.signed_by(issuer)
 
 
 def weight_of(who: Identity, weight: int = 0) -> WeightResult:

@@ -125,9 +125,9 @@ def test_collection_drops_it_after_that() -> None:
         assert (
             collecting.clear_expired(transaction, NOW + RULES.key_tombstone_lifetime - 1, RULES).count_tombstones == 0
         )
-        assert transaction.key_tombstone(a_key().id) == a_key_tombstone()
+        assert transaction.key_tombstones(a_key().id) == (a_key_tombstone(),)
         assert collecting.clear_expired(transaction, NOW + RULES.key_tombstone_lifetime, RULES).count_tombstones == 1
-        assert transaction.key_tombstone(a_key().id) is None
+        assert transaction.key_tombstones(a_key().id) == ()
 
 
 def single(part: Key | KeyTombstone | State) -> ResourceState:

@@ -35,6 +35,7 @@ from registry.model.values import (
     parse_metadata,
     parse_state,
 )
+from registry.permission.policy import is_policy
 from tests.unit.registry.builders import HOST, ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone
 
 PEERS = st.sampled_from([OWNER.peer_id, ISSUER.peer_id, HOST.peer_id])
@@ -42,7 +43,8 @@ SECONDS = st.integers(0, U63_MAX)
 TEXT = st.text(max_size=60)
 OPTION = st.lists(TEXT, max_size=1).map(tuple)
 SIGNATURE = st.binary(max_size=64)
-KEYS = st.builds(Key, TEXT, PEERS, SECONDS, st.binary(max_size=60), TEXT, SIGNATURE)
+KINDS = TEXT.filter(lambda kind: not is_policy(kind))
+KEYS = st.builds(Key, TEXT, PEERS, SECONDS, st.binary(max_size=60), KINDS, SIGNATURE)
 METADATA = st.builds(
     RecordMetadata, TEXT, PEERS, PEERS, SECONDS, st.binary(max_size=60), TEXT, OPTION, OPTION, SIGNATURE
 )

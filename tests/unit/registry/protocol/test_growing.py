@@ -92,7 +92,7 @@ def test_of_a_page_what_is_understood_counts() -> None:
     page = StatePage.of(ResourceState.of(KEY, RECORDS), None)
     states = [LATER_VALUE, *page.states, LATER_FIELDS, b"garbage", 7]
     more = parse([True, False, LATER_VALUE, states, False, LATER_VALUE], StatePage)
-    assert more.decoded() == (None, None, sorted(RECORDS, key=lambda record: record.slot))
+    assert more.decoded() == (None, [], sorted(RECORDS, key=lambda record: record.slot))
 
 
 @given(st.integers(0, 4), st.booleans())

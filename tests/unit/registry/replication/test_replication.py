@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -179,7 +180,7 @@ async def test_the_stricter_time_counts_on_both_sides(autojump_clock, tmp_path: 
         peer, asked = made.network.peers[made.nodes[1].peer_id], made.nodes[2]
         mine = await known(made.nodes[1], resource_id)
         horizon = ExpiryHorizon.at(int(asked.clock()), SETTINGS.registry)
-        later = ExpiryHorizon(2**40, 2**40, horizon.ended, horizon.owned, horizon.removed)
+        later = msgspec.structs.replace(horizon, hosted=2**40, issued=2**40)
         entry = (resource_id, later.alive(mine).digest())
         body = build(CompareBody(int(asked.clock()), later, (entry,)))
         answer = parse(await peer.call(asked.peer_id, COMPARE, body, timeout=5), CompareAnswer)

@@ -23,7 +23,7 @@ async def path(tmp_path: Path) -> Path:
     async with open_store(found) as store:
         await store.write(puts(a_record(KEY.id), a_record(KEY.id, issuer=identity(50))))
         await store.write(lambda transaction: transaction.put_state(a_tombstone(KEY.id, issuer=identity(51)), 0))
-        await store.write(lambda transaction: transaction.put_key_tombstone(a_key_tombstone("other", issued=NOW)))
+        await store.write(lambda transaction: transaction.put_key_tombstones((a_key_tombstone("other", issued=NOW),)))
     return found
 
 

@@ -140,8 +140,12 @@ def check_counts(connection: sqlite3.Connection) -> None:
     assert not connection.execute("SELECT 1 FROM issuers WHERE records + tombstones < 1").fetchall()
     assert not connection.execute("SELECT 1 FROM hosts WHERE records < 1").fetchall()
     charged: Counter[tuple[str, int]] = Counter()
-    for table, account in (("keys", "owner_peer_id"), ("key_tombstones", "owner_peer_id"), ("states", "issued_by")):
-        for peer_id, weight, size in connection.execute(f"SELECT {account}, weight, length(body) FROM {table}"):
+    for table, account, more in (
+        ("keys", "owner_peer_id", ""),
+        ("key_tombstones", "owner_peer_id", " + length(latest)"),
+        ("states", "issued_by", ""),
+    ):
+        for peer_id, weight, size in connection.execute(f"SELECT {account}, weight, length(body){more} FROM {table}"):
             charged[peer_id, weight] += size + ROW_BYTES
     kept = connection.execute("SELECT peer_id, weight, bytes FROM accounts").fetchall()
     assert {(peer_id, weight): size for peer_id, weight, size in kept} == charged

@@ -1,0 +1,1 @@
+"""Certificates: what one key lets another do, checked offline."""
