@@ -12,6 +12,7 @@ from registry.permission.edits import Edit, EditKind, edited, holds
 from registry.permission.permitted import Claim, why_not_permitted
 from registry.permission.policy import (
     ANY_HOST,
+    FOR_EVER,
     MAX_DENIALS,
     Denial,
     Policy,
@@ -24,7 +25,7 @@ from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, OWNER, STRANGE
 KEYS = st.sampled_from([public_key(who) for who in (ISSUER, STRANGER, NODE)])
 HOSTS = st.sampled_from((ANY_HOST, public_key(HOST)))
 OTHER_KINDS = st.sampled_from([kind for kind in EditKind if kind is not EditKind.DENY])
-EDITS = st.builds(Edit, OTHER_KINDS, KEYS) | st.builds(
+EDITS = st.builds(Edit, OTHER_KINDS, KEYS, st.just(ANY_HOST), st.just(FOR_EVER)) | st.builds(
     Edit, st.just(EditKind.DENY), KEYS, HOSTS, st.sampled_from((NOW, NOW + 9))
 )
 
