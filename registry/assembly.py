@@ -26,6 +26,7 @@ from registry.client.resigning import Resigning
 from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
+from registry.protocol.address_groups import AddressGroups
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item, Spread
 from registry.protocol.network import Clock, Network
@@ -99,14 +100,14 @@ async def assembled(
     rules = settings.registry
     current, sender_limits = CurrentSettings(rules), SenderLimits(identity.peer_id, rules)
     service = RegistryService(store, identity.peer_id, current, sender_limits)
-    weights = Weights(settings.weights)
+    weights, groups = Weights(settings.weights), AddressGroups(network)
     randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
-    recovery = Recovery(network, rules.neighbourhood_size, rules.responsibility_margin)
+    recovery = Recovery(network, groups, rules.neighbourhood_size, rules.responsibility_margin)
     ingest = Ingest(network, store, current, sender_limits, weights, clock, recovery.note)
     store.collect_while(lambda: ingest.clock_guard.is_trusted)
     time = ingest.clock_guard.time  # to judge by what others tell; what this node takes and signs its own clock judges
     is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts()))
-    catch_up = CatchUp(is_caught_up=is_first)
+    catch_up = CatchUp(groups, is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
 
     def note_put(peer_id: str, items: Sequence[Item], spreads: Sequence[Spread | None]) -> None:
@@ -126,8 +127,8 @@ async def assembled(
     send_queue = SendQueue(network, store_here, replication.note_failure)
     pass_on = PassOn(network, store, send_queue, rules.neighbourhood_size, randomness)
     recent_writes, doubts = RecentWrites(), Doubts()
-    writer = Writer(network, replica, send_queue, recent_writes, doubts, randomness)
-    reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, time)
+    writer = Writer(network, replica, send_queue, recent_writes, doubts, groups, randomness)
+    reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
     abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
     host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)

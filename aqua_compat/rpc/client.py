@@ -16,7 +16,8 @@ from aqua_compat.rpc.streams import LONGEST, Arrivals, Arriving, TooManyStreams
 from overlay.errors import CallFailed, CallRefused, CallTimeout, Refusal
 from overlay.peer import OverlayPeer
 from overlay.relaying.path_selection import Path, PathSelection
-from overlay.rpc.framing import FrameError, decode_item, encode_item
+from overlay.rpc.bodies import encoded
+from overlay.rpc.framing import FrameError, decode_item
 from overlay.tasks import background
 
 T = TypeVar("T")
@@ -189,11 +190,11 @@ class OnPeer:
         raise CallTimeout(self.peer_id, STREAM_METHOD)
 
     async def _here(self, method: str, body: object, timeout: float) -> object:
-        body = decode_item(encode_item(body))
+        body = decode_item(await encoded(body))
         handler = self._server.handle if method == CALL_METHOD else self._server.listed
         with trio.move_on_after(timeout):
             try:
-                return decode_item(encode_item(await handler(self.peer_id, body)))
+                return decode_item(await encoded(await handler(self.peer_id, body)))
             except Refusal as refusal:
                 raise CallRefused(self.peer_id, method, refusal.code, refusal.message) from refusal
         raise CallTimeout(self.peer_id, method)

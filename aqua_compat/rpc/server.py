@@ -18,7 +18,8 @@ from aqua_compat.rpc.streams import BATCH_BYTES, Deliver, Departing, Token, deli
 from overlay.errors import CallFailed, Refusal
 from overlay.limits.time_slices import turn
 from overlay.peer import OverlayPeer
-from overlay.rpc.framing import FrameError, encode_item
+from overlay.rpc.bodies import Encoded, encoded
+from overlay.rpc.framing import FrameError
 
 CALL_METHOD: Final = "service/call"
 STREAM_METHOD: Final = "service/stream"
@@ -140,8 +141,7 @@ class ServiceServer:
                 result = await result_of(function, arguments, service.running)
             if isinstance(result, list | dict):
                 await turn(0.0)  # what is large takes as long to encode as to make
-            encode_item(result)
-            return result
+            return Encoded(await encoded(result))
 
     async def handle_stream(self, caller: str, body: object) -> object:
         """One call whose results are sent while it runs; how many there were. Raises Refusal, as `handle`."""
@@ -242,7 +242,7 @@ async def _collected(service: _Service, function: Function, arguments: list[obje
     async with results_of(function, arguments, service.running, service.threads) as results:
         while (result := await _next(results, service)) is not NO_MORE:
             collected.append(result)
-            size += len(encode_item(result))
+            size += len(await encoded(result))
             if size > MOST_COLLECTED:
                 raise Refusal("raised", f"its results are more than {MOST_COLLECTED} bytes; call it as a stream")
     return collected

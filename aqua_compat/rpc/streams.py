@@ -19,7 +19,8 @@ from msgspec import Meta, Struct
 from overlay.errors import Overloaded, Refusal
 from overlay.peer import OverlayPeer
 from overlay.relaying.path_selection import Path
-from overlay.rpc.framing import FrameError, encode_item
+from overlay.rpc.bodies import encoded
+from overlay.rpc.framing import FrameError
 
 RESULTS_METHOD: Final = "service/results"
 
@@ -138,7 +139,7 @@ class Departing:
 
     async def put(self, result: object) -> None:
         """Waits while the batch is full. Raises FrameError for what can't be sent."""
-        size = len(encode_item(result))
+        size = len(await encoded(result))
         if size > MOST_OF_RESULT:
             raise FrameError(f"{size} bytes; a result of a stream has at most {MOST_OF_RESULT}")
         while self._bytes >= BATCH_BYTES or len(self._batch) >= BATCH_RESULTS:

@@ -37,9 +37,10 @@ from overlay.relaying.secure_channel import (
     opening_of,
 )
 from overlay.relaying.sessions import AcceptedSessions, OwnSessions
+from overlay.rpc.bodies import decoded, encoded
 from overlay.rpc.decoded_items import DecodedItems, TooManyItems
 from overlay.rpc.framing import FrameError, decode_item, encode_item
-from overlay.rpc.server import Handler, decoded, encoded
+from overlay.rpc.server import Handler
 from overlay.settings import RelayLimits
 
 SKEW: Final = 30.0  # seconds by which clocks may differ
@@ -118,13 +119,17 @@ class RelayedRpc:
 
         Raises the same kinds of `CallFailed` as a direct call, and `FrameError` for a body that CBOR can't hold.
         """
-        encoded = encode_item(body)
         deadline = trio.current_time() + min(timeout, LONGEST)
-        if len(encoded) > self._most_bytes:
+        encoded_body = b""
+        with trio.move_on_at(deadline) as encoding:
+            encoded_body = await encoded(body)
+        if encoding.cancelled_caught:
+            raise CallTimeout(peer_id, method)
+        if len(encoded_body) > self._most_bytes:
             raise BodyTooLarge(peer_id, method, f"at most {self._most_bytes} bytes are relayed")
         session = await self._session(peer_id, relays, method, deadline)
         left = max(deadline - trio.current_time(), 0.0)
-        request = [method, encoded, self._clock() + left]
+        request = [method, encoded_body, self._clock() + left]
         number, sealed = session.seal_request(encode_item(request))
         body = encode_item([session.id, number, sealed])
         try:

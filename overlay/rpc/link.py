@@ -10,6 +10,7 @@ import trio
 
 from overlay.errors import BodyTooLarge, ConnectionLost, Overloaded, ProtocolError, StreamBroken
 from overlay.limits.time_slices import TimeSlices
+from overlay.rpc.bodies import decoded
 from overlay.rpc.counters import Counters
 from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.framing import HEADER_BYTES, FrameDecoder, FrameError
@@ -33,7 +34,7 @@ from overlay.rpc.protocol import (
     encode,
     parse,
 )
-from overlay.rpc.server import Handler, RequestServer, decoded
+from overlay.rpc.server import Handler, RequestServer
 from overlay.rpc.transport import ByteStream
 from overlay.rpc.write_queue import BATCH_BYTES, WriteQueue, WriteQueueClosed, WriteQueueFull
 from overlay.settings import CallLimits

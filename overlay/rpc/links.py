@@ -26,9 +26,9 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.limits.time_slices import TimeSlices
+from overlay.rpc.bodies import encoded
 from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.decoded_items import DecodedItems
-from overlay.rpc.framing import encode_item
 from overlay.rpc.link import Link, NotSent
 from overlay.rpc.link_choice import Choice, choose
 from overlay.rpc.link_state import Cause
@@ -145,18 +145,18 @@ class Links:
         cancelled. Raises subclasses of `CallFailed`, and `FrameError` for a body that CBOR can't hold. A call that may
         have reached the peer is never repeated.
         """
-        encoded = encode_item(body)
-        if len(encoded) > self._settings.calls.max_frame:
-            raise BodyTooLarge(peer_id, method)
         self._counters.calls_made += 1
         try:
             with trio.move_on_after(timeout) as scope:
+                encoded_body = await encoded(body)
+                if len(encoded_body) > self._settings.calls.max_frame:
+                    raise BodyTooLarge(peer_id, method)
                 while True:
                     link = self._current.get(peer_id)
                     if link is None or not link.usable:
                         link = await self._link(peer_id, method)
                     try:
-                        return await link.call(method, encoded, scope.deadline)
+                        return await link.call(method, encoded_body, scope.deadline)
                     except NotSent:
                         await trio.lowlevel.checkpoint()  # the link ended just now: its successor, or a new one
             raise CallTimeout(peer_id, method)

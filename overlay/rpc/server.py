@@ -11,26 +11,22 @@ import trio
 from msgspec import Struct
 
 from overlay.errors import Refusal
-from overlay.limits.decoder import MAX_ITEMS
-from overlay.limits.time_slices import TimeSlices, turn, work_for
+from overlay.limits.time_slices import TimeSlices, work_for
+from overlay.rpc.bodies import decoded, encoded
 from overlay.rpc.counters import Counters
-from overlay.rpc.decoded_items import DecodedBody, DecodedItems, TooManyItems
-from overlay.rpc.framing import HEADER_BYTES, FrameError, decode_counted_item, encode_item
+from overlay.rpc.decoded_items import DecodedItems, TooManyItems
+from overlay.rpc.framing import HEADER_BYTES, FrameError
 from overlay.rpc.protocol import Failed, Fault, Frame, Refused, Request, Response, encode, milliseconds, shortened
 from overlay.rpc.write_queue import WriteQueue
 from overlay.settings import CallLimits
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_SMALL: Final = 1024  # bytes of a body that is decoded at once, without a slice
-_DECODING: Final = 2e-7  # seconds for one item, which takes a byte at least
-_MANY: Final = 5000  # items, for which a request has to wait itself; those of fewer have the next one wait
-_HANDLING: Final = 1e-6  # seconds for one item: parsing, making as many of it, encoding those twice
 _SOONEST: Final = 0.1  # seconds after which who is turned away may come back
 _LATEST: Final = 5.0
 
 Handler = Callable[[str, object], Awaitable[object]]
-"""Answers calls of one method: gets the caller's peer id and the body, returns the body of the answer.
+"""Answers calls of one method: gets the caller's peer id and the body, returns the body of the answer, or an `Encoded`.
 
 Refuses by raising `Refusal`. Is cancelled at the call's deadline, when the caller gives up, and when the link is lost.
 """
@@ -242,43 +238,3 @@ class RequestServer:
         self._counters.internal_errors += 1
         log.error("an answer is too large to be sent", method=request.method, caller=self._caller, bytes=len(frame))
         return encode(Failed(request.id, Fault.ANSWER_TOO_LARGE))
-
-
-async def decoded(
-    body: bytes, time_slices: TimeSlices, source: str, one_at_a_time: trio.Lock, counted: DecodedBody | None = None
-) -> object:
-    """What is in a body; a large one takes a slice of its source's, who is charged for what will be made of it too.
-
-    `one_at_a_time`: held meanwhile, so that what is decoded is used before more is. `counted`: where its items are
-    counted; None for an answer, which we asked for. Raises `FrameError`, and `TooManyItems`.
-    """
-    while True:
-        if counted is not None:
-            await counted.wait_for_room(len(body))
-        if len(body) <= _SMALL:
-            return _counted(body, counted)[0]
-        async with one_at_a_time:
-            async with time_slices.slice(source, _DECODING * min(len(body), MAX_ITEMS)):
-                if counted is not None and not counted.fits(len(body)):
-                    continue  # another one of this source's was decoded meanwhile
-                value, items = _counted(body, counted)
-                if items > _MANY:
-                    time_slices.charge(source, _HANDLING * items)
-            async with time_slices.slice(source, 0.0):  # what is made of it takes as long
-                if items <= _MANY:
-                    time_slices.charge(source, _HANDLING * items)
-                return value
-
-
-def _counted(body: bytes, counted: DecodedBody | None) -> tuple[object, int]:
-    value, items = decode_counted_item(body)
-    if counted is not None:
-        counted.count(items)
-    return value, items
-
-
-async def encoded(answer: object, *, like: bytes) -> bytes:
-    """An answer's bytes; it may have as many items as the request, `like`, has bytes. Raises `FrameError`."""
-    if len(like) > _SMALL:
-        await turn(0.0)  # it was charged for with the request
-    return encode_item(answer)

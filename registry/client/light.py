@@ -28,6 +28,7 @@ from registry.client.remote_node import RemoteNode
 from registry.client.resigning import Resigning
 from registry.client.timestamps import TimestampLog
 from registry.errors import InvalidValue, NodeUnavailable, RegistryError
+from registry.protocol.address_groups import AddressGroups
 from registry.protocol.network import Clock
 from registry.replica.behind import Behind
 from registry.replica.catch_up import CatchUp
@@ -99,7 +100,7 @@ async def open_light_client(
         ingest = Ingest(peer, store, CurrentSettings(rules), limit, Weights({}), clock)
         takeover = Takeover(peer, rules.neighbourhood_size)
         # Served, too: whoever issued what this client hosts ends it here.
-        Replica(peer, store, ingest, CatchUp(is_caught_up=True), takeover, Behind(), clock)
+        Replica(peer, store, ingest, CatchUp(AddressGroups(peer), is_caught_up=True), takeover, Behind(), clock)
         abandoned = AbandonedWrites(store, node_api.read, node_api.write, gets_writes_of=lambda _: False)
         countersigner = Countersigner(peer, identity, store, ingest, rules, clock, abandoned)
         await node_api.open(timeout=timeout)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 import structlog
+import trio
 
 from overlay.errors import (
     CallFailed,
@@ -33,6 +35,8 @@ from registry.service.invocation import Invocation
 from registry.upkeep.schedule import ScheduleStatus
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+ALIKE_AFTER: Final = 6.0  # seconds, in which all dials of a peer fail; whoever takes longer is told at twice that
 
 _NOT_REACHED: Final = (Unreachable, CallTimeout, ProtocolError, ProtocolNotSupported)
 
@@ -79,11 +83,13 @@ class LocalNode:
         """See `NodeApi.read`."""
         return await self._reader.read(key_id, ack=ack, timeout=timeout, key_suffices=key_suffices)
 
-    async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
-        """See `NodeApi.countersign`."""
+    async def countersign(
+        self, key: Key, metadata: RecordMetadata, *, timeout: float, caller: str | None = None
+    ) -> Record:
+        """See `NodeApi.countersign`. `caller`: the peer that calls, None for this node."""
         if metadata.peer_id == self.peer_id:
             return await self._countersigner.countersign(key, metadata)
-        return await ask_to_countersign(self._network, key, metadata, timeout=timeout)
+        return await ask_to_countersign(self._network, key, metadata, timeout=timeout, for_stranger=caller is not None)
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
         """See `NodeApi.neighbours`."""
@@ -131,8 +137,15 @@ class LocalNode:
         return await self._history(key_id)
 
 
-async def ask_to_countersign(network: Network, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
-    """Has a remote peer sign a record as its host. Raises HostingRefused."""
+async def ask_to_countersign(
+    network: Network, key: Key, metadata: RecordMetadata, *, timeout: float, for_stranger: bool = False
+) -> Record:
+    """Has a remote peer sign a record as its host. Raises HostingRefused.
+
+    `for_stranger`: that a host wasn't reached is told `ALIKE_AFTER` seconds after the call began, or when `timeout`
+    seconds have passed, whatever the cause: a closed port shows at once, and a silent one doesn't.
+    """
+    began = trio.current_time()
     body = CountersignBody(key=encode(key), metadata=encode(metadata))
     try:
         answer = await network.call_anywhere(metadata.peer_id, COUNTERSIGN, build(body), timeout=timeout)
@@ -141,6 +154,9 @@ async def ask_to_countersign(network: Network, key: Key, metadata: RecordMetadat
         # Strangers may ask for this: that a port is open or closed, or lets nothing through, looks the same to them.
         _log.debug("a host didn't sign", host=metadata.peer_id, error=str(error))
         looks_alike = isinstance(error, _NOT_REACHED) and not isinstance(error, ConnectionLost)
+        if looks_alike and for_stranger:
+            steps = math.ceil((trio.current_time() - began) / ALIKE_AFTER)
+            await trio.sleep_until(began + min(max(steps, 1) * ALIKE_AFTER, timeout))
         info = ErrorInfo.of(Unreachable(metadata.peer_id, COUNTERSIGN) if looks_alike else error).on(metadata.peer_id)
         raise HostingRefused(info.text, code=info.known_code, retry_after=retry_after(error)) from error
     if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):

@@ -162,7 +162,9 @@ async def _read(node: LocalNode, request: ReadRequest, caller: Caller) -> ReadAn
 
 async def _countersign(node: LocalNode, request: CountersignRequest, caller: Caller) -> CountersignReply:
     key, metadata = decode_key(request.key), decode_metadata(request.metadata)
-    return CountersignReply(encode(await node.countersign(key, metadata, timeout=caller.timeout)))
+    return CountersignReply(
+        encode(await node.countersign(key, metadata, timeout=caller.timeout, caller=caller.peer_id))
+    )
 
 
 async def _neighbours(node: LocalNode, request: ResourceRequest, caller: Caller) -> list[str]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Final
 
 import trio
-from cachetools import TTLCache
 
-from overlay.discovery.address_group import address_group
 from overlay.errors import CallFailed
 from overlay.tasks import Wakeup
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState, merged
+from registry.protocol.address_groups import AddressGroups
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
 from registry.protocol.network import Clock, Network
@@ -26,8 +25,6 @@ from registry.quorum.recent_writes import RecentWrites
 from registry.quorum.write import NOT_CONNECTED
 from registry.replica.replica import Replica
 
-GROUPS_FOR: Final = 60.0  # seconds for which the address group of a peer is remembered
-MAX_GROUPS: Final = 4096  # peers
 LONGEST_READ: Final = 60.0  # seconds; the deadline of the whole read is nearer
 
 
@@ -41,6 +38,7 @@ class Reader:
         repair: ReadRepair,
         recent_writes: RecentWrites,
         doubts: Doubts,
+        groups: AddressGroups,
         clock: Clock,
     ) -> None:
         """`recent_writes`: what was written through this node; each read merges it in. `doubts`: who is asked last."""
@@ -51,7 +49,7 @@ class Reader:
         self._clock = clock
         self._doubts = doubts
         self._fetcher = Fetcher(network, replica.settings, clock, doubts.note_invented)
-        self._groups: TTLCache[str, str] = TTLCache(MAX_GROUPS, GROUPS_FOR, timer=trio.current_time)
+        self._groups = groups
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """The merged state of a resource once `ack` replicas that hold its key have answered, or none can any more, or
@@ -85,7 +83,7 @@ class Reader:
             deadline=deadline,
             written=self._recent_writes.of(key_id),
             drawn=drawn,
-            group_of=self._group_of,
+            group_of=self._groups.of,
             doubted=frozenset(filter(self._doubts.is_doubted, replicas)),
         )
         outcome = await self._run(machine, key_id)
@@ -95,12 +93,6 @@ class Reader:
         withheld = outcome.resource.withheld(int(self._clock()))
         self._repair.after_read(outcome.resource, machine.known, machine.replied, began, withheld)
         return outcome
-
-    def _group_of(self, peer_id: str) -> str:
-        group = self._groups.get(peer_id)
-        if group is None:
-            group = self._groups[peer_id] = address_group(self._network.addresses_of(peer_id))
-        return group
 
     async def _own_answer(self, key_id: str, *, key_suffices: bool) -> ResourceState | None:
         """What is known here, when that alone answers a read with an `ack` of 1."""

@@ -32,6 +32,7 @@ from typing import Final, NamedTuple
 from registry.codes import Code
 from registry.errors import KeyNotExists, KeyRemoved, TooFewReplicas
 from registry.model.merge import ResourceState, merged
+from registry.protocol.address_groups import GROUPS
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
 from registry.settings import RegistrySettings
@@ -41,7 +42,6 @@ PATIENCE: Final = 0.3  # seconds that a doubtful result waits for further answer
 ALONE: Final = 2.0  # seconds that the answers of one replica or address group wait for another's
 FIRST_AGAIN: Final = 0.05  # seconds after which those that lacked a known key are asked again
 OPINIONS: Final = 2  # answers that are merged, unless this node's own counts
-GROUPS: Final = 2  # address groups that these are of, likewise
 
 
 class ReadOutcome:

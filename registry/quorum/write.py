@@ -18,6 +18,7 @@ from overlay.tasks import TaskOwner, TaskStatus, Wakeup
 from registry.codes import Code
 from registry.errors import InvalidValue, NodeOverloaded, StorageError
 from registry.model.values import Tombstone
+from registry.protocol.address_groups import AddressGroups
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import (
     PASSED_ON,
@@ -79,6 +80,7 @@ class Writer:
         send_queue: SendQueue,
         recent_writes: RecentWrites,
         doubts: Doubts,
+        groups: AddressGroups,
         randomness: random.Random,
     ) -> None:
         """`recent_writes` and `doubts` are told of what replicas have taken."""
@@ -87,6 +89,7 @@ class Writer:
         self._send_queue = send_queue
         self._recent_writes = recent_writes
         self._doubts = doubts
+        self._groups = groups
         self._random = randomness
         self._tasks = TaskOwner()
         self._recent: LRUCache[str, _Write] = LRUCache(REMEMBERED_WRITES)
@@ -167,6 +170,8 @@ class Writer:
             announcers=self._network.topics.peers_in(item.key_id),
             drawn=sorted(drawn, key=self._doubts.is_doubted),
             linked=frozenset(self._network.members()) if drawn else (),
+            group_of=self._groups.of,
+            doubted=frozenset(filter(self._doubts.is_doubted, found)),
         )
         self._recent[write.write_id] = write
         self._send(write, item, of.begin(trio.current_time()), is_stored)

@@ -10,7 +10,10 @@ Rules (docs/design.md, Writing and reading):
    sends to its share as to those above.
 4. Each that refuses or doesn't answer within `PATIENCE` seconds is made up for by another, of its own share if it has
    one, that takes over the rest of the share. When all have refused, all the others get it directly.
-5. Only the own word of a replica to this node counts for `factor`.
+5. Only the own word of a replica to this node counts for `factor`. With a `factor` of more than 1 the words have to
+   be of two address groups, if there are such, and those of doubted replicas don't count: one more of another group
+   gets it directly where chance chose none. But that only takes `PATIENCE` seconds, or until nobody is left who could
+   answer: then any words count, or a single replica that refuses would make writes fail.
 6. Where members crowd around a resource, whoever was drawn from its whole region gets it first, in the order drawn, and
    `DIRECTLY` more get it directly, and all of those drawn to whom a link is open: those who crowd could be one liar.
 """
@@ -18,9 +21,10 @@ Rules (docs/design.md, Writing and reading):
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from registry.protocol.address_groups import GROUPS
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
 
@@ -50,10 +54,13 @@ class WriteMachine:
         announcers: Collection[str] = (),
         drawn: Sequence[str] = (),
         linked: Collection[str] = (),
+        group_of: Callable[[str], str] = str,
+        doubted: Collection[str] = (),
     ) -> None:
         """`targets`: all replicas, in random order. `here`: this node, if it is one of them. `announcers`: peers that
         tell watchers of the resource. `drawn`: further replicas, from the region of a resource that members crowd
-        around. `linked`: peers to whom a link is open."""
+        around. `linked`: peers to whom a link is open. `group_of`: the address group of each. `doubted`: those whose
+        word is worth less (rule 5)."""
         self.targets = (*drawn, *targets)
         self.factor = max(factor, 1)
         self.errors: list[ErrorInfo] = []
@@ -62,6 +69,10 @@ class WriteMachine:
         self.shares: dict[str, tuple[str, ...]] = {}
         """Who was sent it directly, and what each is to pass on, unless another took over."""
         self._here = here
+        self._group_of = group_of
+        self._doubted = frozenset(doubted)
+        self._patient_until: float | None = None
+        self._is_patient = True
         self._failed: set[str] = set()
         self._made_up_for: set[str] = set()
         self._answer_by: dict[str, float] = {}
@@ -70,6 +81,12 @@ class WriteMachine:
         if drawn:
             count += DIRECTLY
         self._direct, rest = ordered[:count], ordered[count:]
+        self._groups = min(GROUPS, self.factor, len(self._groups_of(self.targets)))
+        if len(groups := self._groups_of(self._direct)) < self._groups:
+            trusted = (peer_id for peer_id in rest if peer_id not in self._doubted)
+            other = next(peer_id for peer_id in trusted if group_of(peer_id) not in groups)
+            rest.remove(other)
+            self._direct.append(other)
         self._direct += [peer_id for peer_id in rest if peer_id in announcers][:ANNOUNCERS]
         self._direct += [peer_id for peer_id in drawn if peer_id in linked and peer_id not in self._direct]
         self._rest = [peer_id for peer_id in rest if peer_id not in self._direct]
@@ -77,10 +94,11 @@ class WriteMachine:
     @property
     def is_settled(self) -> bool:
         """Whether enough replicas have it; or that has become impossible, and nobody is waited for who may have it."""
+        awaited = [peer_id for peer_id, until in self._answer_by.items() if until < math.inf]
         if len(self.stored) >= self.factor:
-            return True
-        is_awaited = any(until < math.inf for until in self._answer_by.values())
-        return len(self.targets) - len(self._failed) < self.factor and not is_awaited
+            may_be_credible = self._is_patient and self._is_credible({*self.stored, *awaited})
+            return not may_be_credible or self._is_credible(self.stored)
+        return len(self.targets) - len(self._failed) < self.factor and not awaited
 
     @property
     def is_direct(self) -> bool:
@@ -90,6 +108,7 @@ class WriteMachine:
     def begin(self, now: float) -> list[Send]:
         """To whom to send it first. `now`: seconds of the monotonic clock."""
         sends: list[Send] = []
+        self._patient_until = now + PATIENCE
         # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
         urgent = self.factor > 1 or self._here is None
         for number, peer_id in enumerate(self._direct):
@@ -112,6 +131,8 @@ class WriteMachine:
 
     def step(self, now: float) -> list[Send]:
         """To whom to send it instead of those that failed, or were too slow (rule 4)."""
+        if self._patient_until is not None and now >= self._patient_until:
+            self._is_patient = False
         late = {peer_id for peer_id, until in self._answer_by.items() if until <= now}
         sends: list[Send] = []
         for peer_id in late:
@@ -131,7 +152,17 @@ class WriteMachine:
 
     def wake_at(self) -> float | None:
         """When to `step` at the latest (seconds of the monotonic clock); None when all have answered."""
-        return min(self._answer_by.values()) if self._answer_by else None
+        if not self._answer_by:
+            return None
+        patience = [] if self._patient_until is None or not self._is_patient else [self._patient_until]
+        return min(*self._answer_by.values(), *patience, math.inf)
+
+    def _is_credible(self, words: Collection[str]) -> bool:
+        """Whether the words of these replicas suffice at once (rule 5)."""
+        return len({*words} - self._doubted) >= self.factor and len(self._groups_of(words)) >= self._groups
+
+    def _groups_of(self, peer_ids: Iterable[str]) -> set[str]:
+        return {self._group_of(peer_id) for peer_id in peer_ids if peer_id not in self._doubted}
 
     def _sent(self, send: Send, now: float) -> Send:
         self.shares[send.peer_id] = send.share

@@ -26,7 +26,7 @@ from registry.codes import Code, Kind
 FIRST_DELAY: Final = 1.0  # seconds
 LONGEST_DELAY: Final = 8.0
 LONGEST_WITHOUT_ROOM: Final = 600.0
-MOST_TRIES: Final = 6  # of getting everything: half a minute
+MOST_TRIES: Final = 6  # of getting everything, or a second replica's word: half a minute
 MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
 
 
@@ -109,6 +109,11 @@ class Behind:
             lack.tries += 1
             lack.due_at = now + min(FIRST_DELAY * 2.0 ** min(lack.tries, 30), longest)
         return found
+
+    def is_patient(self, key_id: str) -> bool:
+        """Whether others may yet be asked about a resource that don't answer now: `MOST_TRIES` times, in all."""
+        lack = self._lacks.get(key_id)
+        return lack is not None and lack.tries <= MOST_TRIES
 
     def wakes_at(self) -> float:
         """When something is due if nothing comes before; infinite when nothing is lacking."""

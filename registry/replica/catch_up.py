@@ -3,21 +3,24 @@
 (docs/design.md, Replication.)
 
 Rules:
-1. A node that was away, or is new in a network, has caught up with the first comparison that a replica completes with
-   it, or `CATCH_UP` seconds after it joined: then it counts all the same, or nodes that all start at once would wait
-   for each other.
+1. A node that was away, or is new in a network, has caught up when two replicas have completed a comparison with it,
+   of two address groups where its neighbours are of so many: one alone could be a liar that keeps all to itself. Or
+   `CATCH_UP` seconds after it joined: then it counts all the same, or nodes that all start at once would wait for each
+   other.
 2. A node that lost all others was away.
 3. The first node of a network, with nothing stored, has nothing to catch up with.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import structlog
 import trio
 
 from overlay.tasks import Wakeup
+from registry.protocol.address_groups import AddressGroups
 from registry.protocol.network import Network
 
 CATCH_UP: Final = 2.0  # seconds
@@ -29,11 +32,12 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class CatchUp:
     """`is_caught_up`: from the start, for what has no neighbours: a light client, the first node of a network."""
 
-    def __init__(self, *, is_caught_up: bool = False) -> None:
+    def __init__(self, groups: AddressGroups, *, is_caught_up: bool = False) -> None:
+        self._groups = groups
         self._caught_up = trio.Event()
         if is_caught_up:
             self._caught_up.set()
-        self._compared = trio.Event()
+        self._compared: set[str] = set()  # since this node was away
         self._changed = Wakeup()
 
     @property
@@ -47,26 +51,33 @@ class CatchUp:
             await self._caught_up.wait()
         return self.is_caught_up
 
-    def note_compared(self) -> None:
+    def note_compared(self, peer_id: str) -> None:
         """A replica has completed a comparison with us."""
-        self._compared.set()
+        if not self.is_caught_up:
+            self._compared.add(peer_id)
+            self._changed.set()
 
     async def run(self, network: Network) -> None:
         """Keeps the rules until cancelled."""
         network.on_membership_change(self._note_change)
+        until = math.inf  # when it counts all the same
         while True:
             if network.is_isolated():
                 if self.is_caught_up:
                     _log.info("isolated: what this node knows may be outdated from now on")
                     self._caught_up = trio.Event()
-                self._compared = trio.Event()
+                self._compared.clear()
+                until = math.inf
             elif not self.is_caught_up:
-                with trio.move_on_after(CATCH_UP):
-                    await self._compared.wait()
-                _log.info("caught up", by="comparison" if self._compared.is_set() else "time")
-                self._caught_up.set()
-                continue
-            await self._changed.wait()
+                until = min(until, trio.current_time() + CATCH_UP)
+                is_compared = self._groups.suffices(self._compared, network.neighbours())
+                if is_compared or trio.current_time() >= until:
+                    _log.info("caught up", by="comparison" if is_compared else "time")
+                    self._caught_up.set()
+                    self._compared.clear()
+                    until = math.inf
+            with trio.move_on_at(until):
+                await self._changed.wait()
 
     def _note_change(self) -> None:
         self._changed.set()

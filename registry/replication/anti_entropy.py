@@ -185,7 +185,7 @@ class AntiEntropy:
 
     async def _tell_end(self, peer_id: str) -> None:
         """Tells a peer that this is all, with nothing more to send. Where nothing was compared either, those nearest to
-        the peer tell it: it only waits for one word to count as caught up."""
+        the peer tell it: it only waits for two words to count as caught up."""
         if peer_id in self._begun or self.view.rank_near(peer_id) < TOLD_BY:
             await self._send(peer_id, [], last=True)
 
@@ -363,7 +363,7 @@ class AntiEntropy:
         self._note_compared(caller, self._awaited.take(caller))
         self._note_ranges_compared(caller, self._awaited_ranges.take(caller))
         if caller in self._network.members():
-            self._replica.catch_up.note_compared()
+            self._replica.catch_up.note_compared(caller)
 
     def _note_ranges_compared(self, caller: str, several: Iterable[Ranges]) -> None:
         if caller in self._network.members():

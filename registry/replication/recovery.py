@@ -2,12 +2,14 @@
 
 `registry.replica.behind` says what is lacking and when to ask; here is whom, and what waits for it. While this node's
 clock is wrong it asks nobody: it would refuse it again.
+
+One replica's word that all was compared isn't believed where others may give theirs: it takes two, of two address
+groups where there are so many. Who refuses, or doesn't answer, is waited for half a minute, not for ever.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,12 +20,13 @@ from overlay.discovery.keyspace import nearest, peer_position
 from overlay.errors import CallFailed
 from overlay.tasks import TaskStatus, Wakeup
 from registry.codes import Code
+from registry.protocol.address_groups import AddressGroups
 from registry.protocol.messages import build
 from registry.protocol.network import Network
 from registry.replica.behind import Behind
 from registry.replication.messages import PULL, PullBody
 
-ASKED: Final = 3  # replicas at most, each time
+ASKED: Final = 4  # replicas at most, each time
 KEYS_AT_ONCE: Final = 256  # whose keepers are looked up
 PULL_TIMEOUT: Final = 30.0  # seconds for a whole comparison
 OTHERS: Final = 3.0  # seconds that the other neighbours have to compare everything, once one has
@@ -34,8 +37,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Recovery:
     """Asks until nothing is lacking. `note` has to be told of what was refused or lost."""
 
-    def __init__(self, network: Network, neighbourhood_size: int, responsibility_margin: int) -> None:
+    def __init__(
+        self, network: Network, groups: AddressGroups, neighbourhood_size: int, responsibility_margin: int
+    ) -> None:
         self._network = network
+        self._groups = groups
         self._size = neighbourhood_size
         self._margin = responsibility_margin
         self._changed = Wakeup()
@@ -81,13 +87,16 @@ class Recovery:
         self._changed.set()
 
     async def _pull_everything(self) -> None:
-        """Asks the nearest neighbours, who keep most of what this node keeps; one that compares is enough, but the
-        others have a moment, too."""
+        """Asks the nearest neighbours, who keep most of what this node keeps, and others of another address group; the
+        slowest have a moment, once enough have compared."""
         began, neighbours = trio.current_time(), self._network.neighbours()
-        asked = nearest(peer_position(self._network.peer_id), neighbours, ASKED)
+        near = nearest(peer_position(self._network.peer_id), neighbours, len(neighbours))
+        asked = near[:ASKED]
+        others = [peer_id for peer_id in near if self._groups.of(peer_id) not in set(map(self._groups.of, asked))]
+        asked = [*asked, *others[:ASKED]]
         if not asked and not self._network.is_isolated():
             self.behind.compared_everything(began)  # nobody else has any of it
-        compared = trio.Event()
+        compared, words = trio.Event(), set[str]()
 
         async def ask(peer_id: str) -> None:
             try:
@@ -96,7 +105,9 @@ class Recovery:
                 _log.debug("a neighbour doesn't compare now", peer=peer_id, error=str(error))
             else:
                 _log.info("compared everything after the clock was wrong", peer=peer_id)
-                compared.set()
+                words.add(peer_id)
+                if self._groups.suffices(words, asked):
+                    compared.set()
 
         async def ask_all(done: trio.CancelScope) -> None:
             async with trio.open_nursery() as nursery:
@@ -109,33 +120,52 @@ class Recovery:
             await compared.wait()
             await trio.sleep(OTHERS)
             nursery.cancel_scope.cancel()
-        if compared.is_set():
+        if words:  # enough, or all that answered
             self.behind.compared_everything(began)
 
-    async def _pull(self, key_ids: set[str]) -> None:
-        """Asks those who keep most of these resources, until each was compared."""
+    async def _keepers_of(self, key_ids: set[str]) -> dict[str, set[str]]:
+        """Which of these resources each other replica keeps."""
         keepers: dict[str, set[str]] = {}
         for key_id in key_ids:
             for peer_id in await self._network.neighbourhood(key_id, self._size):
                 if peer_id != self._network.peer_id:
                     keepers.setdefault(peer_id, set()).add(key_id)
+        return keepers
+
+    async def _pull(self, key_ids: set[str]) -> None:
+        """Asks those who keep most of these resources, until each was compared."""
+        keepers = await self._keepers_of(key_ids)
         if not keepers and not self._network.is_isolated():
             self.behind.compared(key_ids, trio.current_time())  # nobody else has any of it
             return
-        left = set(key_ids)
+        words: dict[str, set[str]] = {key_id: set() for key_id in key_ids}  # of each, who compared it
+        left, failed = set(key_ids), set[str]()
+        began = trio.current_time()
+
+        def worth(peer_id: str) -> tuple[int, int]:
+            """For how many resources a peer's word would be the first of its address group, and its first."""
+            unheard = [key_id for key_id in keepers[peer_id] & left if peer_id not in words[key_id]]
+            group = self._groups.of(peer_id)
+            return sum(group not in map(self._groups.of, words[key_id]) for key_id in unheard), len(unheard)
+
+        def suffices(key_id: str) -> bool:
+            possible = {peer_id for peer_id, kept in keepers.items() if key_id in kept}
+            if not self.behind.is_patient(key_id):
+                possible -= failed
+            return bool(words[key_id]) and self._groups.suffices(words[key_id], possible)
+
         for _ in range(ASKED):
-            by_count = Counter({peer_id: len(kept & left) for peer_id, kept in keepers.items()})
-            if not left or not by_count:
-                return
-            [(peer_id, count)] = by_count.most_common(1)
-            if not count:
-                return
-            kept, began = keepers.pop(peer_id), trio.current_time()
+            asked = max(sorted(keepers.keys() - failed), key=worth, default=None)
+            if asked is None or worth(asked) == (0, 0):
+                break
             try:
-                await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
+                await self._network.call(asked, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
             except CallFailed as error:
-                _log.debug("a replica doesn't compare now", peer=peer_id, error=str(error))
+                _log.debug("a replica doesn't compare now", peer=asked, error=str(error))
+                failed.add(asked)
             else:
-                self.behind.compared(kept & left, began)
-                left -= kept
-                _log.info("got what was lacking", peer=peer_id, resources=count, still_lacking=len(self.behind))
+                for key_id in keepers[asked] & left:
+                    words[key_id].add(asked)
+                _log.info("got what was lacking", peer=asked, resources=len(keepers[asked] & left))
+            left = {key_id for key_id in left if not suffices(key_id)}
+        self.behind.compared(key_ids - left, began)

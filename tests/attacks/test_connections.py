@@ -63,7 +63,10 @@ async def test_idle_identities_keep_no_newcomer_out(attack: str) -> None:
             print(f"{attack}: both were in after {trio.current_time() - began:.2f} s")  # noqa: T201
             await becomes_true(lambda: member.peer_id in node.members())
             for newcomer in (member, client):
-                # A client that hasn't done anything yet may lose its place to another newcomer, and asks again.
+                # Who hasn't done anything a second after it came loses its place to another newcomer, and asks again:
+                # so do these, who come and wait for each other. Nor can one that acts at once be sure of a place: while
+                # all that have one came within that second, they look like it. If they gave way sooner, it would lose
+                # its own to whoever comes next; if there were more places, they would be taken alike.
                 answered = await eventually(partial(echoed, newcomer, node.peer_id), bool, IN_WITHIN)
                 assert answered == [newcomer.peer_id, 1]
                 assert await node.call(newcomer.peer_id, "echo", 2, timeout=5) == [node.peer_id, 2]

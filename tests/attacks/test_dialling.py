@@ -19,7 +19,7 @@ from overlay.identity import Identity
 from overlay.libp2p.host import open_host
 from overlay.rpc.links import Links
 from overlay.settings import DialLimits, LinkLimits
-from registry.client.local_node import ask_to_countersign
+from registry.client.local_node import ALIKE_AFTER, ask_to_countersign
 from registry.errors import HostingRefused
 from tests.unit.registry.builders import OWNER, a_key, a_metadata
 
@@ -27,6 +27,8 @@ VICTIM: Final = "127.7.7.7"
 PORTS: Final = 24
 NAMED: Final = 100  # peers that don't exist, in each forged answer
 LASTING: Final = 8.0  # seconds
+ASKED_FOR: Final = 1.5  # seconds that an asker waits who is in a hurry: less than a silent port is waited for
+LATE: Final = 1.0  # seconds by which an answer comes later than it is due, of a busy machine
 NODES: Final = LinkLimits(unlimited_networks=("127.0.0.1/32",))
 DIALS: Final = DialLimits(host_burst=8, host_rate=0.1, teller_burst=16, teller_rate=0.1)
 
@@ -134,7 +136,7 @@ async def test_nodes_of_everybody_s_internet_dial_nobody_at_their_own_machine() 
 
 
 async def test_whoever_has_a_node_ask_a_host_learns_nothing_of_its_ports(node: OverlayPeer) -> None:
-    """Closed, silent, open to somebody else, open to a peer without a registry: all are told alike."""
+    """Closed, silent, open to somebody else, open to a peer without a registry: all are told alike, at one time."""
     mute = Identity.generate()
     async with (
         victim() as silent,
@@ -153,14 +155,27 @@ async def test_whoever_has_a_node_ask_a_host_learns_nothing_of_its_ports(node: O
             (mute, speechless.listen_addresses()),
         ]
         told: set[tuple[str, str]] = set()
-        for host, addresses in hosts:
-            node.add_addresses(host.peer_id, addresses, teller=other.peer_id)
+        took: dict[float, list[float]] = {ALIKE_AFTER: [], ASKED_FOR: []}
+
+        async def ask(host: Identity, timeout: float) -> None:
             key = a_key("label", OWNER)
             metadata = a_metadata(key.id, OWNER, host)
+            began = trio.current_time()
             with pytest.raises(HostingRefused) as refused:
-                await ask_to_countersign(node, key, metadata, timeout=6)
+                await ask_to_countersign(node, key, metadata, timeout=timeout, for_stranger=True)
+            took[min(timeout, ALIKE_AFTER)].append(trio.current_time() - began)
             told.add((str(refused.value).replace(host.peer_id, "HOST"), refused.value.code))
+
+        for host, addresses in hosts:
+            node.add_addresses(host.peer_id, addresses, teller=other.peer_id)
+        for timeout in (60.0, ASKED_FOR):
+            async with trio.open_nursery() as nursery:
+                for host, _ in hosts:
+                    nursery.start_soon(ask, host, timeout)
         assert len(told) == 1, told
+        for seconds, times in took.items():
+            assert len(times) == len(hosts)
+            assert seconds <= min(times) <= max(times) < seconds + LATE, times
         assert not any(character in str(told) for character in ("/tcp/", "127."))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
@@ -14,8 +15,12 @@ from overlay.discovery.keyspace import nearest, resource_position
 from registry.model.values import Key, Record, decode_key_or_tombstone, decode_state
 from registry.protocol.messages import PUT, READ, PutAnswer, PutBody, ReadBody, StatePage, build, parse
 from registry.quorum.doubts import DOUBTED_FOR
+from registry.replica.catch_up import CATCH_UP
+from registry.replication.messages import PULL, REPLICATE, PullAnswer, ReplicateBody
 from registry.settings import NodeSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.unit.registry.replication.test_recovery import change, update, value_at, wait_for_value
+from tests.unit.registry.replication.test_replication import keepers, registered, world
 
 REPLICAS: Final = 5
 SLOW: Final = 1.0  # seconds that honest replicas take to answer: longer than a doubtful result waits
@@ -135,3 +140,56 @@ async def test_a_replica_that_was_found_lying_is_asked_last(autojump_clock: trio
         await trio.sleep(DOUBTED_FOR)
         assert await shown(reader, attack.resource_id) == {"v"}
         assert attack.liar.asked == asked + 1, "after a while it is given another try"
+
+
+async def test_one_liar_s_word_that_all_was_compared_makes_nobody_count(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """It is the first to speak, and the honest can't make themselves heard yet."""
+    async with world(tmp_path, 8) as made:
+        resource_id = await registered(made, made.nodes[0])
+        back, liar, *_ = [node for node in keepers(made, resource_id) if node is not made.nodes[0]]
+        await made.crash(back)
+        await update(made.nodes[0], resource_id, "newer", factor=2)
+        made.network.muted = {node.peer_id for node in made.up()} - {liar.peer_id}
+        await made.start(back)
+        began = trio.current_time()
+        lie = build(ReplicateBody((), last=True))
+        speaking = made.network.peers[liar.peer_id]
+        for _ in range(5):
+            await speaking.call(back.peer_id, REPLICATE, lie, timeout=5)
+            await trio.sleep(CATCH_UP / 20)
+            assert back.parts is not None
+            assert not back.parts.replica.counts_for(resource_id)
+        made.network.muted.clear()
+        assert await back.parts.replica.wait_until_it_counts(resource_id)
+        assert trio.current_time() - began <= CATCH_UP
+        await wait_for_value(back, resource_id, "newer")
+
+
+async def test_a_replica_that_lost_something_gets_it_though_one_only_says_that_it_compares(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, 8) as made:
+        resource_id = await registered(made, made.nodes[0])
+        failing, liar = [node for node in keepers(made, resource_id) if node is not made.nodes[0]][:2]
+
+        async def lie(caller: str, body: object) -> object:
+            await trio.lowlevel.checkpoint()
+            lied.append(caller)
+            return build(PullAnswer())
+
+        lied: list[str] = []
+        made.network.peers[liar.peer_id].intercept(PULL, lie)
+        statement = "BEFORE INSERT ON states BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        change(failing, f"CREATE TRIGGER failing {statement}")
+        await update(made.nodes[0], resource_id, "newer", factor=2)
+        await trio.sleep(10)
+        assert await value_at(failing, resource_id) == {"v"}
+        change(failing, "DROP TRIGGER failing")
+        with trio.fail_after(30):
+            assert failing.parts is not None
+            while not failing.parts.replica.counts_for(resource_id):  # noqa: ASYNC110 - in virtual time
+                await trio.sleep(0.1)
+        assert await value_at(failing, resource_id) == {"newer"}, "it counts no sooner"
+        assert lied

@@ -33,6 +33,7 @@ class SimulatedNetwork:
 
     def __init__(self, randomness: random.Random | None = None) -> None:
         self.peers: dict[str, SimulatedPeer] = {}
+        self.addresses: dict[str, list[str]] = {}  # of peers for which they matter
         self.clients: set[str] = set()  # peers that aren't members
         self.down: set[str] = set()
         self.muted: set[str] = set()  # whose own calls don't get through
@@ -180,7 +181,7 @@ class SimulatedPeer:
         self.held[peer_id] -= 1
 
     def addresses_of(self, peer_id: str) -> list[str]:
-        return self.addresses
+        return self._network.addresses.get(peer_id, self.addresses)
 
     def add_addresses(self, peer_id: str, addresses: list[str], *, teller: str = "") -> None:
         pass

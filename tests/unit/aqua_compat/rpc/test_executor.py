@@ -14,7 +14,8 @@ from aqua_compat.rpc.proxy import typed
 from aqua_compat.rpc.server import ServiceLimits, ServiceServer, caller
 from aqua_compat.rpc.streams import MOST_OF_RESULT, Arrivals, Departing, TooManyStreams
 from overlay.errors import Refusal
-from overlay.rpc.framing import FrameError, encode_item
+from overlay.rpc.bodies import encoded
+from overlay.rpc.framing import FrameError, decode_item, encode_item
 from overlay.rpc.protocol import shortened
 
 
@@ -40,7 +41,7 @@ def serving(service: dict[str, Callable[..., Any]], limits: ServiceLimits | None
 
 
 async def call(serving: ServiceServer, function: str, *arguments: object, caller: str = "stranger") -> object:
-    return await serving.handle(caller, ["s", function, list(arguments)])
+    return decode_item(await encoded(await serving.handle(caller, ["s", function, list(arguments)])))
 
 
 async def test_a_function_that_calls_its_own_peer_still_knows_who_called_it() -> None:

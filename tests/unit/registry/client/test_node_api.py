@@ -72,8 +72,10 @@ class FakeNode:
         outcome.resource, outcome.answered, outcome.errors, outcome.timed_out = self.resource, 3, [UNREACHABLE], True
         return outcome
 
-    async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
-        await self._answer(timeout, "countersign", key)
+    async def countersign(
+        self, key: Key, metadata: RecordMetadata, *, timeout: float, caller: str | None = None
+    ) -> Record:
+        await self._answer(timeout, "countersign", key, caller)
         if metadata.peer_id != HOST.peer_id:
             raise HostingRefused("not here")
         return hosted(metadata, HOST, NOW)
@@ -172,7 +174,7 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
         ("write", item, 2),
         ("write", Item(a_key_tombstone()), -1),
         ("read", KEY.id, 2, True),
-        ("countersign", KEY),
+        ("countersign", KEY, ISSUER.peer_id),
         ("neighbours", KEY.id),
         ("peer_infos", KEY.id),
         ("progress", OUTCOME.write_id),

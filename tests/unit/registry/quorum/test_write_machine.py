@@ -52,6 +52,62 @@ def test_this_node_keeps_it_first_and_sends_to_its_share_itself() -> None:
     assert not any(send.urgent for send in others), "nobody waits for them"
 
 
+def group_of(peer_id: str) -> str:
+    """Peers 5, 6, 15 and 16 are in a network of their own."""
+    return "other" if peer_id[-1] in "56" else "usual"
+
+
+def test_where_chance_chose_one_address_group_one_more_of_another_gets_it_directly() -> None:
+    sends = WriteMachine(peers(20), here=None, factor=2, group_of=group_of).begin(0.0)
+    assert [send.peer_id for send in sends] == [*peers(DIRECTLY), "peer 5"]
+    assert sorted(reached(sends)) == sorted(peers(20))
+    sends = WriteMachine(peers(20), here=None, factor=1, group_of=group_of).begin(0.0)
+    assert [send.peer_id for send in sends] == peers(DIRECTLY), "one word is all that is asked for"
+
+
+def test_the_words_of_one_address_group_wait_for_one_of_another_but_not_for_long() -> None:
+    machine = WriteMachine(peers(20), here=None, factor=2, group_of=group_of)
+    machine.begin(0.0)
+    for peer_id in peers(DIRECTLY):
+        machine.report(peer_id, None)
+    assert not machine.is_settled
+    assert machine.wake_at() == PATIENCE
+    machine.step(PATIENCE)
+    assert machine.is_settled, "whoever is silent can't make a write fail"
+
+
+def test_a_word_of_another_address_group_settles_a_write_and_so_does_its_refusal() -> None:
+    for answer in (None, REFUSED):
+        machine = WriteMachine(peers(20), here=None, factor=2, group_of=group_of)
+        machine.begin(0.0)
+        machine.report("peer 0", None)
+        machine.report("peer 5", answer)
+        assert machine.is_settled is (answer is None)
+        machine.report("peer 1", None)
+        assert machine.is_settled
+
+
+def test_the_word_of_a_doubted_replica_counts_only_where_no_other_comes() -> None:
+    machine = WriteMachine(peers(3), here=None, factor=1, doubted=["peer 0"])
+    machine.begin(0.0)
+    machine.report("peer 0", None)
+    assert not machine.is_settled
+    machine.report("peer 1", REFUSED)
+    assert not machine.is_settled
+    machine.report("peer 2", REFUSED)
+    assert machine.is_settled
+    assert machine.stored == {"peer 0"}
+
+
+def test_all_have_to_have_it_where_all_are_asked_for_and_one_is_doubted() -> None:
+    machine = WriteMachine(peers(3), here=None, factor=3, doubted=["peer 0"], group_of=group_of)
+    machine.begin(0.0)
+    for peer_id in peers(3):
+        assert not machine.is_settled
+        machine.report(peer_id, None)
+    assert machine.is_settled, "no other word can come"
+
+
 def test_two_of_those_that_tell_watchers_get_it_directly_too() -> None:
     sends = WriteMachine(peers(20), here=None, factor=1, announcers=peers(20)[10:]).begin(0.0)
     assert [send.peer_id for send in sends] == [*peers(DIRECTLY), "peer 10", "peer 11"]
@@ -95,6 +151,29 @@ def test_when_all_refuse_the_others_are_sent_it_at_once_and_it_fails_when_those_
     assert machine.is_settled
     assert machine.step(0.2) == []
     assert len(machine.errors) == 20
+
+
+@given(st.integers(1, 30), st.integers(1, 5), st.data())
+def test_enough_words_settle_a_write_by_its_deadline_at_the_latest(size: int, factor: int, data: st.DataObject) -> None:
+    """Whoever is doubted, in whatever group, and whoever is silent: with words enough nobody waits beyond `PATIENCE`,
+    and before that only while words may come that are worth more."""
+    targets = peers(size)
+    groups = data.draw(st.fixed_dictionaries({peer_id: st.sampled_from("abc") for peer_id in targets}))
+    doubted = data.draw(st.sets(st.sampled_from(targets)))
+    machine = WriteMachine(targets, here=None, factor=factor, group_of=groups.__getitem__, doubted=doubted)
+    pending = list(machine.begin(0.0))
+    while pending and data.draw(st.integers(0, 9)):
+        send = pending.pop(data.draw(st.integers(0, len(pending) - 1)))
+        machine.report(send.peer_id, None if data.draw(st.booleans()) else REFUSED)
+        trusted = machine.stored - doubted
+        credible = len({groups[peer_id] for peer_id in trusted}) >= min(2, factor)
+        if len(trusted) >= factor and credible:
+            assert machine.is_settled
+        if machine.is_settled and pending:
+            assert len(machine.stored) >= factor
+        pending += machine.step(0.1)
+    machine.step(PATIENCE)
+    assert machine.is_settled or len(machine.stored) < factor
 
 
 @given(st.integers(1, 30), st.integers(-1, 31), st.booleans(), st.data())

@@ -113,3 +113,15 @@ def test_where_nobody_compares_it_isnt_behind_for_ever() -> None:
     assert tries == MOST_TRIES
     assert now <= 60
     assert behind.wakes_at() == math.inf
+
+
+def test_others_are_asked_for_a_second_word_so_many_times_and_no_more() -> None:
+    behind = Behind()
+    assert not behind.is_patient("key"), "nothing is lacking"
+    behind.note("key", Code.STORAGE, 0.0)
+    for _ in range(MOST_TRIES):
+        assert behind.is_patient("key")
+        assert behind.due(behind.wakes_at()) == ["key"]
+    assert behind.is_patient("key"), "the last one is under way"
+    assert behind.due(behind.wakes_at()) == ["key"]
+    assert not behind.is_patient("key")

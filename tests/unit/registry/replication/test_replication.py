@@ -17,6 +17,7 @@ from registry.codes import Code
 from registry.model.delta import Orders, delta
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
+from registry.protocol.address_groups import AddressGroups
 from registry.protocol.messages import READ, Item, ReadBody, StatePage, build, parse
 from registry.replica.catch_up import CATCH_UP, CatchUp
 from registry.replication.anti_entropy import TOLD_BY
@@ -152,10 +153,11 @@ async def test_nodes_that_all_start_at_once_dont_wait_for_each_other(autojump_cl
 
 
 async def test_without_comparisons_a_node_counts_after_two_seconds(autojump_clock, tmp_path: Path) -> None:
-    catch_up = CatchUp()
     async with world(tmp_path, 2) as made, trio.open_nursery() as nursery:
+        network = made.network.peers[made.nodes[0].peer_id]
+        catch_up = CatchUp(AddressGroups(network))
         before = trio.current_time()
-        nursery.start_soon(catch_up.run, made.network.peers[made.nodes[0].peer_id])
+        nursery.start_soon(catch_up.run, network)
         assert await catch_up.wait()
         assert trio.current_time() - before == pytest.approx(CATCH_UP)
         await made.crash(made.nodes[1])
