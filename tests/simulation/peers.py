@@ -69,7 +69,7 @@ class PeerNetwork(Internet):
         async with open_host(self, identity.peer_id, self.settings) as host, background() as nursery:
             routing = KadRouting(host, self.settings, serve=True)
             peer = BusyPeer(host, routing, identity, self.settings, clock=clock, randomness=randomness)
-            peer.busy = self.busy.__contains__
+            peer.busy = lambda peer_id: peer_id in self.busy
             self.peers[identity.peer_id] = peer
             await nursery.start(peer.run)
             yield peer
