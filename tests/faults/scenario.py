@@ -38,6 +38,7 @@ REPLICAS: Final = 5
 RESOURCES: Final = 6
 START: Final = 120.0  # seconds that all nodes may take to start
 SETTLED_WITHIN: Final = 90.0  # seconds after the last fault
+FOUND_WITHIN: Final = 20.0  # seconds: a read has three to be answered, and the machine may be slow
 TOLD_WITHIN: Final = 30.0  # seconds after that, as far as renewals of subscriptions have to tell
 WRONG_CLOCKS: Final = (-86_400.0, -600.0, -20.0, 20.0, 45.0, 172_800.0)
 
@@ -113,8 +114,9 @@ class Scenario:
             await self._agreed()
             settled = trio.current_time() - began
             for resource_id in book.resources:
-                records = await users.found(resource_id)
-                assert records is not None, f"{resource_id} isn't found"
+                ask = partial(users.found, resource_id)
+                records, _ = await eventually(ask, lambda answer: answer[0] is not None, timeout=FOUND_WITHIN)
+                assert records is not None
                 book.check_end(resource_id, records)
                 await self._watchers_told(resource_id, records)
             watching.cancel_scope.cancel()

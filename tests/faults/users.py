@@ -210,8 +210,7 @@ class Users:
                 self.told.remove((resource_id, told))
                 await trio.sleep(1)
 
-    async def found(self, resource_id: str) -> list[Record] | None:
-        """What a new reader finds, None when nothing is told."""
+    async def found(self, resource_id: str) -> tuple[list[Record] | None, list[str]]:
+        """What a new reader finds, None when too few answered in time; and errors."""
         async with connect(self._shuffled(), constants=self._constants, settings=SETTINGS) as aqua:
-            records, _ = await aqua.resolveResource(resource_id, self.majority)
-            return records
+            return await aqua.resolveResource(resource_id, self.majority)

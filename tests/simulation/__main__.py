@@ -1,6 +1,6 @@
 """Any number of seeds: `python -m tests.simulation [COUNT] [--first SEED] [--nodes NODES] [--faults S] [--repair S]`.
 
-A thousand short ones: `python -m tests.simulation 1000 --nodes 12 --faults 100 --repair 60`.
+A thousand short ones: `python -m tests.simulation 1000 --nodes 12 --faults=100 --repair 60`.
 """
 
 from __future__ import annotations
