@@ -57,7 +57,8 @@ class Machine:
 
     async def start(self, bootstrap: Sequence[str]) -> None:
         """The node's next life. Raises AssertionError when it ends before it is ready."""
-        with self.log.open("ab") as log:
+        # Shielded: a process that began, and nobody knows of, would keep the address and the folder.
+        with self.log.open("ab") as log, trio.CancelScope(shield=True):
             self._process = await fork_server().open_process(
                 [
                     *(sys.executable, str(_NODE), str(self.number), str(self.data_dir), str(self.skew)),

@@ -153,16 +153,17 @@ class Users:
             resource_id, value = self.random.choice(self.book.resources), f"command-{count}"
             attempt = self.book.attempt((resource_id, identity.peer_id, identity.peer_id), value)
             relays = [part for address in self._shuffled() for part in ("--relay", address)]
-            process = await fork_server().open_process(
-                [
-                    *(sys.executable, "-m", "aqua_compat", "service", "register", resource_id, "--value", value),
-                    *("--factor", str(self.majority), *relays),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment_of(home),
-            )
+            with trio.CancelScope(shield=True):
+                process = await fork_server().open_process(
+                    [
+                        *(sys.executable, "-m", "aqua_compat", "service", "register", resource_id, "--value", value),
+                        *("--factor", str(self.majority), *relays),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment_of(home),
+                )
             try:
                 with trio.move_on_after(self.random.uniform(0.2, 2.5)):
                     await process.wait()
