@@ -34,9 +34,10 @@ from tests.faults.namespaces import Namespaces
 from tests.faults.users import SETTINGS, Users, values
 from tests.simulation.watcher import Told
 
+CALM: Final = 12  # writes that are acknowledged before anything goes wrong
 REPLICAS: Final = 5
 RESOURCES: Final = 6
-START: Final = 120.0  # seconds that all nodes may take to start
+START: Final = 300.0  # seconds that all nodes may take to start
 SETTLED_WITHIN: Final = 90.0  # seconds after the last fault
 FOUND_WITHIN: Final = 20.0  # seconds: a read has three to be answered, and the machine may be slow
 TOLD_WITHIN: Final = 30.0  # seconds after that, as far as renewals of subscriptions have to tell
@@ -102,6 +103,7 @@ class Scenario:
             async with trio.open_nursery() as nursery:
                 for task in (users.write, users.write, users.write, users.write_and_be_killed, users.read, users.read):
                     nursery.start_soon(task)
+                await eventually(users.acknowledged, lambda count: count >= CALM, timeout=START)
                 async with trio.open_nursery() as trouble:
                     for fault in (self._crash, self._split, self._set_clocks, self._fill, self._pause):
                         trouble.start_soon(fault)
@@ -169,7 +171,7 @@ class Scenario:
 
     async def _split(self) -> None:
         while True:
-            await trio.sleep(self.random.uniform(1, 5))
+            await trio.sleep(self.random.uniform(2, 6))
             self._count("partition")
             self.namespaces.split({machine.number: self.random.randrange(2) for machine in self.machines})
             try:

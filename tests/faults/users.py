@@ -107,6 +107,11 @@ class Users:
     def _shuffled(self) -> list[str]:
         return self.random.sample(self.addresses, len(self.addresses))
 
+    async def acknowledged(self) -> int:
+        """How many writes were, so far."""
+        await trio.lowlevel.checkpoint()
+        return sum(attempt.acknowledged for attempts in self.book.attempts.values() for attempt in attempts)
+
     async def create_resources(self, count: int) -> None:
         async with connect(self._shuffled(), constants=self._constants, settings=SETTINGS) as aqua:
             for number in range(count):
