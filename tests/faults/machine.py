@@ -34,6 +34,8 @@ class Machine:
         mount_small(self.data_dir, DISK)
         self.identity: Identity = load_or_create_identity(self.data_dir / "identity.json")
         self.skew = 0.0
+        self.is_ready = False
+        """Whether it runs and has said that it has joined."""
         self.is_paused = False
         self.is_full = False
         self._configuration = configuration
@@ -76,12 +78,13 @@ class Machine:
             piece = await stdout.receive_some(4096)
             assert piece, f"node {self.number} ended with {await self._process.wait()} after {said!r}"
             said += piece
+        self.is_ready = True
 
     async def kill(self) -> None:
         """kill -9."""
         process = self._process
         assert process is not None
-        self.is_paused = False
+        self.is_ready = self.is_paused = False
         process.kill()
         await process.wait()
         for stream in (process.stdin, process.stdout):

@@ -146,15 +146,15 @@ class Scenario:
 
     def _majority_stays(self) -> bool:
         """Whether one more may be out of order: more than half of the replicas that a resource may have aren't."""
-        out = sum(not machine.is_up or machine.is_paused for machine in self.machines)
+        out = sum(not machine.is_ready or machine.is_paused for machine in self.machines)
         return out < (REPLICAS - 1) // 2
 
     async def _crash(self) -> None:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(self.random.uniform(0.5, 4))
-                up = [machine for machine in self.machines if machine.is_up and not machine.is_paused]
-                if self._majority_stays():
+                up = [machine for machine in self.machines if machine.is_ready and not machine.is_paused]
+                if up and self._majority_stays():
                     self._count("crash")
                     machine = self.random.choice(up)
                     await machine.kill()
@@ -205,7 +205,7 @@ class Scenario:
     async def _pause(self) -> None:
         while True:
             await trio.sleep(self.random.uniform(0.5, 5))
-            up = [machine for machine in self.machines if machine.is_up]
+            up = [machine for machine in self.machines if machine.is_ready]
             if self._majority_stays() and up:
                 self._count("pause")
                 machine = self.random.choice(up)
