@@ -95,16 +95,17 @@ class AbandonedWrites:
                     await trio.sleep_until(due)
                     if self._noted.get(note) == due:
                         del self._noted[note]
-                        await places.acquire_on_behalf_of(note)
-                        nursery.start_soon(self._see_to, note, places)
+                        place = object()  # not the note, which may come again while it is seen to
+                        await places.acquire_on_behalf_of(place)
+                        nursery.start_soon(self._see_to, note, places, place)
 
-    async def _see_to(self, note: _Note, places: trio.CapacityLimiter) -> None:
+    async def _see_to(self, note: _Note, places: trio.CapacityLimiter, place: object) -> None:
         try:
             await self._write_unless_known(*note)
         except RegistryError as error:
             _log.warning("what was signed here couldn't be written", key_id=note[0], error=str(error))
         finally:
-            places.release_on_behalf_of(note)
+            places.release_on_behalf_of(place)
 
     async def _write_unless_known(self, key_id: str, slot: Slot | None) -> None:
         item = _item(await self._store.resource(key_id), slot)

@@ -9,7 +9,6 @@ groups where there are so many. Who refuses, or doesn't answer, is waited for ha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -29,6 +28,8 @@ from registry.replication.messages import PULL, PullBody
 ASKED: Final = 4  # replicas at most, each time
 KEYS_AT_ONCE: Final = 256  # whose keepers are looked up
 PULL_TIMEOUT: Final = 30.0  # seconds for a whole comparison
+OFF_AT_LEAST: Final = 2.0
+"""Seconds until it is looked again whether the clock is right: of one that was wrong for a moment nobody is told."""
 OTHERS: Final = 3.0  # seconds that the other neighbours have to compare everything, once one has
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -69,7 +70,7 @@ class Recovery:
         task_status.started()
         while True:
             is_off = self._network.compared_clock.verdict().is_off
-            with trio.move_on_at(math.inf if is_off else self.behind.wakes_at()):
+            with trio.move_on_at(trio.current_time() + OFF_AT_LEAST if is_off else self.behind.wakes_at()):
                 await self._changed.wait()
             if self._network.compared_clock.verdict().is_off:
                 continue

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import random
+import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -51,6 +53,13 @@ COLLECTED: Final = 60.0  # seconds between two looks for garbage
 NEAREST: Final = 20  # members that lookups are checked for
 WATCHED: Final = 4  # resources
 WATCHERS: Final = 3  # of each
+LEAVING: Final = 0.15
+"""Part of the writes whose caller leaves before it has the answer."""
+ELSEWHERE: Final = 0.25
+"""Part of the writes of services that another user's node hosts."""
+TIGHT: Final = 8192
+"""Bytes that a node with a tight budget has left."""
+RIGHT: Final = 5.0  # seconds that a clock may be off without being wrong
 WRONG_CLOCKS: Final = (-86_400.0, -600.0, -29.0, 29.0, 45.0, 172_800.0)
 LINKS_SETTLE: Final = 12  # times five seconds
 FAR: Final = 16  # links to members beyond the homes that may be kept
@@ -74,6 +83,10 @@ def settings_with(replicas: int, repair: float = REPAIR) -> NodeSettings:
     )
 
 
+Values = dict[tuple[str, str], str]
+"""Of a resource, by issuer and host."""
+
+
 class Report(msgspec.Struct):
     """What a run did; `trace` is a digest of everything that happened, in order."""
 
@@ -82,6 +95,14 @@ class Report(msgspec.Struct):
     acknowledged: int
     attempted: int
     crashes: int
+    left: int
+    """Writes whose caller left."""
+    sick: int
+    """Disks that failed or were full, nodes that had too much to do, or a tight budget."""
+    rotten: int
+    """Rows that rotted."""
+    reads: int
+    """Of users, through their own nodes, of what they wrote."""
     messages: int
     events: int
     """That watchers were told."""
@@ -95,6 +116,8 @@ class Attempt(msgspec.Struct):
 
     value: str | None
     acknowledged: bool = False
+    life: int = 0
+    """Of the node that it was written through: how many times that had crashed."""
 
 
 class User:
@@ -102,7 +125,8 @@ class User:
 
     def __init__(self, node: WorldNode) -> None:
         self.node = node
-        self.slots: dict[str, list[Attempt]] = {}
+        self.slots: dict[tuple[str, str], list[Attempt]] = {}
+        """By resource id and host."""
         self.removed: dict[str, bool] = {}
         """Resource id: whether its removal was acknowledged; no more writes follow there."""
 
@@ -120,10 +144,16 @@ class Scenario:
         self.trace = sha256()
         self.faults = faults
         self.crashes = 0
+        self.left = 0
+        self.sick = 0
+        self.rotten = 0
+        self.reads = 0
         self.users: list[User] = []
         self.watchers: list[Watcher] = []
         self.closed = 0
         self.resources: list[str] = []
+        self.bad_disks: list[WorldNode] = []
+        """So few that one who acknowledged a write keeps it."""
         self.world: World
         self.network: PeerNetwork
         self.seed = seed
@@ -147,6 +177,9 @@ class Scenario:
                 nursery.start_soon(self._lie, identity, kind, accomplices)
             await self._settle(within=200)
             self.users = [User(node) for node in self.random.sample(self.world.nodes, USERS)]
+            writers = {user.node.number for user in self.users}
+            others = [node for node in self.world.nodes if node.number not in writers]
+            self.bad_disks = self.random.sample(others, self.majority - 1)
             await self._create_resources()
             for resource_id in self.random.sample(self.resources, WATCHED):
                 for node in self.random.sample(self.world.nodes, WATCHERS):
@@ -160,7 +193,8 @@ class Scenario:
                 trouble.start_soon(self._crash)
                 trouble.start_soon(self._split)
                 trouble.start_soon(self._lose)
-                trouble.start_soon(self._set_clocks)
+                for fault in (self._set_clocks, self._fill_disks, self._rot, self._overload):
+                    trouble.start_soon(fault)
                 await trio.sleep(self.faults)
                 trouble.cancel_scope.cancel()
             await self._heal()
@@ -213,19 +247,51 @@ class Scenario:
             resource_id = self.random.choice(self.resources[:-2])
             if any(resource_id in other.removed for other in self.users):
                 continue
+            is_elsewhere = self.random.random() < ELSEWHERE
+            host = (self.random.choice(self.users) if is_elsewhere else user).node.peer_id
             attempt = Attempt(None if self.random.random() < 0.3 else f"{user.node.number}-{count}")
-            user.slots.setdefault(resource_id, []).append(attempt)
-            registry, peer_id = parts.registry, user.node.peer_id
-            with contextlib.suppress(RegistryError):
+            attempt.life = user.node.crashes
+            user.slots.setdefault((resource_id, host), []).append(attempt)
+            patience = self.random.uniform(0, 0.5) if self.random.random() < LEAVING else math.inf
+            with trio.move_on_after(patience) as staying, contextlib.suppress(RegistryError):
                 if attempt.value is None:
-                    done = await registry.unregister_service(resource_id, peer_id, factor=self.majority)
+                    done = await parts.registry.unregister_service(resource_id, host, factor=self.majority)
                 else:
-                    done = await registry.register_service(
-                        resource_id, attempt.value, peer_id, None, factor=self.majority
+                    done = await parts.registry.register_service(
+                        resource_id, attempt.value, host, None, factor=self.majority
                     )
                 # What a process that has crashed since would have told, nobody heard.
                 attempt.acknowledged = done.success and user.node.parts is parts
+            self.left += staying.cancelled_caught
             self.note(f"user {user.node.number} {attempt}")
+            if self.random.random() < 0.5:
+                await self._read(user, resource_id)
+
+    async def _read(self, user: User, resource_id: str) -> None:
+        """What was written through a node is read through it at once; of others, what somebody wrote at some time."""
+        parts, life = user.node.parts, user.node.crashes
+        if parts is None or abs(user.node.skew) > RIGHT:
+            return
+        try:
+            resolved = await parts.registry.resolve_resource(resource_id, self.majority)
+        except RegistryError:
+            return
+        is_sound = user.node.parts is parts and abs(user.node.skew) <= RIGHT
+        if resolved.records is None or not is_sound or any(resource_id in other.removed for other in self.users):
+            return
+        self.reads += 1
+        found = _values(resolved.records)
+        issuers = {other.node.peer_id: other for other in self.users}
+        for (issuer, host), value in found.items():
+            attempts = issuers[issuer].slots.get((resource_id, host), []) if issuer in issuers else []
+            assert value in [attempt.value for attempt in attempts], f"nobody wrote {value} as {issuer} on {host}"
+        for (written, host), attempts in user.slots.items():
+            last = next((attempt for attempt in reversed(attempts) if attempt.acknowledged), None)
+            if written == resource_id and last is not None and last.life == life:
+                own = found.get((user.node.peer_id, host))
+                assert own in possible(attempts), (
+                    f"user {user.node.number} reads {own} of {resource_id} on {host} after {attempts}"
+                )
 
     def _own(self, user: User) -> str:
         return self.resources[self.users.index(user)]
@@ -242,8 +308,7 @@ class Scenario:
     # What goes wrong
 
     async def _crash(self) -> None:
-        """At most a quarter of the nodes is down at a time, and two lose their disks, if nobody depends on theirs."""
-        writers = {user.node.number for user in self.users}
+        """At most a quarter of the nodes is down at a time, and two may lose their disks, on which nobody depends."""
         wiped = 0
         async with trio.open_nursery() as nursery:
             while True:
@@ -253,7 +318,7 @@ class Scenario:
                     continue
                 node = self.random.choice(up)
                 self.crashes += 1
-                if wiped < 2 and node.number not in writers and self.random.random() < 0.2:
+                if wiped < len(self.bad_disks) and node in self.bad_disks and self.random.random() < 0.5:
                     wiped += 1
                     await self.world.wipe(node)
                 else:
@@ -261,7 +326,13 @@ class Scenario:
                 nursery.start_soon(self._restart, node)
 
     async def _restart(self, node: WorldNode) -> None:
+        """One node at a time comes back with hardly any room left in its budget, until its next life."""
         await trio.sleep(self.random.uniform(0.5, 60))
+        node.budget = None
+        is_tight = self.random.random() < 0.3 and all(other.budget is None for other in self.world.nodes)
+        if node.image is not None and is_tight:
+            node.budget = len(node.image) + TIGHT
+            self.sick += 1
         await self.world.start(node)
 
     async def _split(self) -> None:
@@ -292,12 +363,56 @@ class Scenario:
             finally:
                 node.skew = right
 
+    async def _fill_disks(self) -> None:
+        """One disk at a time is full, or takes nothing, for a while."""
+        while True:
+            await trio.sleep(self.random.uniform(5, 30))
+            node = self.random.choice(self.world.up())
+            disk, is_full = node.disk, self.random.random() < 0.5
+            assert disk is not None
+            self.sick += 1
+            self.note(f"the disk of {node.number} {'is full' if is_full else 'fails'}")
+            if is_full:
+                disk.fill()
+            else:
+                disk.fail()
+            try:
+                await trio.sleep(self.random.uniform(2, 40))
+            finally:
+                if node.disk is disk:  # else it has crashed
+                    disk.mend()
+
+    async def _rot(self) -> None:
+        """Rows rot on the same two disks that may be lost."""
+        while True:
+            await trio.sleep(self.random.uniform(5, 25))
+            disk = self.random.choice(self.bad_disks).disk
+            with contextlib.suppress(sqlite3.OperationalError):  # it takes nothing just now
+                if disk is not None and (resource_id := disk.rot(self.random)):
+                    self.rotten += 1
+                    self.note(f"a row of {resource_id} rots")
+
+    async def _overload(self) -> None:
+        """Up to two nodes have too much to do for a while."""
+        while True:
+            await trio.sleep(self.random.uniform(5, 30))
+            busy = self.random.sample(self.world.nodes, self.random.randint(1, 2))
+            self.sick += len(busy)
+            self.network.busy = {node.peer_id for node in busy}
+            self.note(f"{sorted(node.number for node in busy)} have too much to do")
+            await trio.sleep(self.random.uniform(1, 15))
+            self.network.busy = set()
+
     async def _heal(self) -> None:
+        self.network.busy = set()
         self.network.loss = 0.0
         self.network.delay = 0.05
         self.world.split({})
         for node in self.world.nodes:
+            if node.is_up and node.budget is not None:
+                await self.world.crash(node)
             if not node.is_up:
+                node.budget = None
                 await self.world.start(node)
 
     # What must always hold
@@ -311,12 +426,12 @@ class Scenario:
             node = self.random.choice(self.world.up())
             assert node.parts is not None
             resolved = await node.parts.registry.resolve_resource(resource_id, self.majority)
-            found = {record.metadata.issued_by: record.metadata.value for record in resolved.records or ()}
+            found = _values(resolved.records or ())
             self._check_watchers(resource_id, found)
             self.note(f"{resource_id} {sorted(found.items())}")
             self._check_resource(resource_id, resolved.records is not None, found, resolved.errors)
 
-    def _check_resource(self, resource_id: str, exists: bool, found: dict[str, str], errors: tuple[str, ...]) -> None:
+    def _check_resource(self, resource_id: str, exists: bool, found: Values, errors: tuple[str, ...]) -> None:
         key_tombstones = [user.removed[resource_id] for user in self.users if resource_id in user.removed]
         if key_tombstones:
             assert not (any(key_tombstones) and (exists or found)), (
@@ -326,15 +441,18 @@ class Scenario:
                 return
         assert exists, f"{resource_id} isn't found: {errors}"
         for user in self.users:
-            attempts = user.slots.get(resource_id, [])
-            value = found.pop(user.node.peer_id, None)
-            assert value in possible(attempts), f"{resource_id} by {user.node.number} is {value} after {attempts}"
+            for (written, host), attempts in user.slots.items():
+                if written == resource_id:
+                    value = found.pop((user.node.peer_id, host), None)
+                    assert value in possible(attempts), (
+                        f"{resource_id} by {user.node.number} on {host} is {value} after {attempts}"
+                    )
         assert not found, f"nobody registered {found}"
 
-    def _check_watchers(self, resource_id: str, found: dict[str, str]) -> None:
+    def _check_watchers(self, resource_id: str, found: Values) -> None:
         for watcher in self.watchers:
             if watcher.resource_id == resource_id:
-                told = {slot.issued_by: record.metadata.value for slot, record in watcher.told.visible.items()}
+                told = _values(watcher.told.visible.values())
                 assert told == found, f"node {watcher.node.number} was told {told} of {resource_id}, which has {found}"
 
     async def _check_links(self) -> None:
@@ -403,6 +521,10 @@ async def _known(node: WorldNode, resource_id: str) -> ResourceState:
     return await node.store.resource(resource_id)
 
 
+def _values(records: Iterable[Record]) -> Values:
+    return {(record.metadata.issued_by, record.metadata.peer_id): record.metadata.value for record in records}
+
+
 def possible(attempts: list[Attempt]) -> set[str | None]:
     """The values that may be found: of the last acknowledged write, or of any that was tried after it."""
     last = max((number for number, attempt in enumerate(attempts) if attempt.acknowledged), default=None)
@@ -461,6 +583,10 @@ def run(
         acknowledged=sum(attempt.acknowledged for attempt in attempts),
         attempted=len(attempts),
         crashes=scenario.crashes,
+        left=scenario.left,
+        sick=scenario.sick,
+        rotten=scenario.rotten,
+        reads=scenario.reads,
         messages=scenario.network.messages,
         events=sum(watcher.events for watcher in scenario.watchers),
         closed=scenario.closed,

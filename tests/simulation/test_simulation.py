@@ -42,6 +42,8 @@ def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> 
     report = run(1, faults=1.5 * SHORT)
     assert report.acknowledged > 60, "hardly anything was written"
     assert report.crashes > 5, "hardly anything went wrong"
+    assert min(report.left, report.sick, report.rotten) > 1, "no caller left, or no machine was sick"
+    assert report.reads > 20, "hardly anything was read"
     assert report.events > 60, "hardly anything was told to watchers"
 
 

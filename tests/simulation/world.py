@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import trio
 
 from overlay.identity import Identity
@@ -17,7 +18,8 @@ from registry.assembly import Parts, assembled
 from registry.client.node_status import NodeStatus
 from registry.protocol.network import Clock, Network
 from registry.settings import NodeSettings
-from registry.storage import Store, open_store
+from registry.storage import Store
+from tests.simulation.disk import Disk, open_disk
 from tests.simulation.simulated_network import SimulatedNetwork
 
 START = 1_700_000_000
@@ -50,7 +52,8 @@ def identity_of(family: int, number: int) -> Identity:
 
 
 class WorldNode:
-    """One node through its lives. `image` is its disk while it is down."""
+    """One node through its lives. `image` is its disk while it is down; `budget`: bytes that its next life may use of
+    it, None for the usual."""
 
     def __init__(self, number: int, skew: float, family: int = 0) -> None:
         self.number = number
@@ -58,6 +61,9 @@ class WorldNode:
         self.skew = skew
         self.path = Path()
         self.image: bytes | None = None
+        self.budget: int | None = None
+        self.crashes = 0
+        self.disk: Disk | None = None
         self.network: Network | None = None
         self.parts: Parts | None = None
         self.store: Store | None = None
@@ -127,6 +133,7 @@ class World:
         with closing(sqlite3.connect(node.path)) as reader:
             node.image = reader.serialize()
         self.network.crash(node.peer_id)
+        node.crashes += 1
         node.parts = None
         node.scope.cancel()
         self.network.membership_changed()
@@ -152,19 +159,24 @@ class World:
         node.ended = trio.Event()
         clock: Clock = node.clock
         with trio.CancelScope() as node.scope:
-            async with open_store(node.path, inline=True) as store:
+            async with open_disk(node.path) as disk:
+                store, settings = disk.store, self._settings_of(node)
                 randomness = random.Random(self.random.random())
                 async with (
                     self.network.joined(node.identity, clock, randomness) as peer,
-                    assembled(
-                        peer, node.identity, store, self._settings, _no_status, clock, randomness=randomness
-                    ) as parts,
+                    assembled(peer, node.identity, store, settings, _no_status, clock, randomness=randomness) as parts,
                 ):
-                    node.network, node.store, node.parts = peer, store, parts
+                    node.network, node.disk, node.store, node.parts = peer, disk, store, parts
                     task_status.started()
                     await trio.sleep_forever()
-        node.network = node.parts = node.store = None
+        node.network = node.parts = node.disk = node.store = None
         node.ended.set()
+
+    def _settings_of(self, node: WorldNode) -> NodeSettings:
+        if node.budget is None:
+            return self._settings
+        registry = msgspec.structs.replace(self._settings.registry, max_disk_bytes=node.budget)
+        return msgspec.structs.replace(self._settings, registry=registry)
 
 
 def _everybody_linked(randomness: random.Random, note: Callable[[str], None]) -> SimulatedNetwork:

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from registry.client.abandoned_writes import GRACE
+from registry.client.abandoned_writes import GRACE, AbandonedWrites
+from registry.protocol.messages import Item, WriteOutcome
 from registry.settings import NodeSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import a_metadata
@@ -121,3 +122,22 @@ async def signed_for_nobody(issuer: SimulatedNode, host: SimulatedNode, resource
     assert key is not None
     metadata = a_metadata(resource_id, issuer.identity, host.identity, int(time.time()))
     await issuer.parts.node_api.countersign(key, metadata, timeout=5)
+
+
+async def test_what_is_signed_again_while_it_is_written_is_written_again(autojump_clock: object) -> None:
+    written: list[Item] = []
+    async with simulated_nodes(1) as (_, [node]), trio.open_nursery() as nursery:
+
+        async def write(item: Item, *, factor: int, timeout: float) -> WriteOutcome:
+            written.append(item)
+            await trio.sleep(3 * GRACE)
+            return await node.parts.writer.write(item, factor=factor, timeout=timeout)
+
+        resource_id = (await node.registry.create_resource("sample")).resource_id or ""
+        abandoned = AbandonedWrites(node.store, node.parts.reader.read, write, bool)
+        await nursery.start(abandoned.run)
+        for _ in range(2):
+            abandoned.note(resource_id, None)
+            await trio.sleep(GRACE + 1)
+        nursery.cancel_scope.cancel()
+    assert len(written) == 2

@@ -92,6 +92,20 @@ async def test_a_replica_whose_clock_was_slow_gets_what_it_refused_once_its_cloc
         await wait_for_value(slow, resource_id, "newer")
 
 
+async def test_a_replica_whose_clock_was_slow_for_a_moment_gets_what_it_refused_then(
+    autojump_clock, tmp_path: Path
+) -> None:
+    """A moment so short that nobody is told that the clock changed."""
+    async with world(tmp_path, 8) as made:
+        resource_id = await registered(made, made.nodes[0])
+        slow = next(node for node in keepers(made, resource_id) if node is not made.nodes[0])
+        await trio.sleep(5)
+        slow.skew = -600.0
+        await update(made.nodes[0], resource_id, "newer", factor=2)
+        slow.skew = 0.0
+        await wait_for_value(slow, resource_id, "newer")
+
+
 async def test_a_replica_whose_disk_failed_for_a_while_gets_what_it_missed_and_doesnt_count_meanwhile(
     autojump_clock, tmp_path: Path
 ) -> None:
