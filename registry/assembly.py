@@ -22,7 +22,7 @@ from registry.client.node_api_server import serve_node_api
 from registry.client.node_status import StatusSource
 from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
-from registry.client.resigning import Resigning
+from registry.client.reissuing import Resigning
 from registry.client.timestamps import TimestampLog
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
@@ -50,7 +50,7 @@ from registry.replication.anti_entropy import AntiEntropy
 from registry.replication.recovery import Recovery
 from registry.replication.rumor import Rumors
 from registry.service import RegistryService
-from registry.service.invocation import Invocation
+from registry.service.remote_invocation import Invocation
 from registry.settings import CurrentSettings, NodeSettings
 from registry.storage import Store
 from registry.upkeep.schedule import ScheduleStatus

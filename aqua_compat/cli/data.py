@@ -12,7 +12,7 @@ from aqua_compat.cli.failures import Failure, one_line
 from aqua_compat.cli.output import json_line
 
 if TYPE_CHECKING:
-    from registry.storage.examination import Examination
+    from registry.storage.database_check import Examination
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -33,7 +33,7 @@ def check(folder: Path, as_json: bool) -> None:
     """
     from registry.errors import StorageError
     from registry.node import DATABASE
-    from registry.storage.examination import examine
+    from registry.storage.database_check import examine
 
     try:
         found = examine(folder / DATABASE)

@@ -34,8 +34,8 @@ from overlay.discovery.iterative import IterativeLookup
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES, nearest, peer_position
 from overlay.discovery.recursive import LEARNT_AT_ONCE, KnownMember, RecursiveLookup
 from overlay.discovery.recursive import METHOD as ROUTE_METHOD
+from overlay.discovery.recursive_machine import MOST_NAMED
 from overlay.discovery.regions import Region, Regions
-from overlay.discovery.route import MOST_NAMED
 from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.size_estimate import SizeEstimate
 from overlay.errors import CallFailed, PeerIdError, Refusal

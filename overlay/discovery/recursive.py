@@ -1,7 +1,8 @@
 """The recursive lookup on the network: serves `overlay/route` as one of the hops, and begins lookups of our own.
 
-Deciding is done by `overlay.discovery.route`; here are messages, deadlines, and what others may ask of us. An answer is
-signed by whoever gives it, over the request's id, its target and the names, so those who pass it on can alter nothing.
+Deciding is done by `overlay.discovery.recursive_machine`; here are messages, deadlines, and what others may ask of us.
+An answer is signed by whoever gives it, over the request's id, its target and the names, so those who pass it on can
+alter nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from msgspec import Meta, Struct
 
 from overlay.discovery.home import Home
 from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES, peer_position
-from overlay.discovery.route import (
+from overlay.discovery.recursive_machine import (
     MOST_FORWARDS,
     MOST_HOPS,
     MOST_NAMED,

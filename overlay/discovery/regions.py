@@ -1,8 +1,8 @@
 """Neighbourhoods remembered from lookups, so that the resources near one needn't each be looked up.
 
-Whoever answers a lookup tells its whole home when the target lies in it (`overlay.discovery.route`): a subtree of the
-keyspace with all of its members. The neighbourhood of every position in that subtree is among them. A region is taken
-as it is for `FRESH_FOR` seconds; later one of its members is asked by digest first whether it still is.
+Whoever answers a lookup tells its whole home when the target lies in it (`overlay.discovery.recursive_machine`): a
+subtree of the keyspace with all of its members. The neighbourhood of every position in that subtree is among them. A
+region is taken as it is for `FRESH_FOR` seconds; later one of its members is asked by digest first whether it still is.
 """
 
 from __future__ import annotations

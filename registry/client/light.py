@@ -23,9 +23,9 @@ from overlay.tasks import background
 from registry.client.abandoned_writes import AbandonedWrites
 from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
+from registry.client.reissuing import Resigning
 from registry.client.relay_failover import RelayFailover
 from registry.client.remote_node import RemoteNode
-from registry.client.resigning import Resigning
 from registry.client.timestamps import TimestampLog
 from registry.errors import InvalidValue, NodeUnavailable, RegistryError
 from registry.protocol.address_groups import AddressGroups

@@ -31,7 +31,7 @@ from registry.quorum.read import Reader
 from registry.quorum.read_machine import ReadOutcome
 from registry.quorum.write import Writer
 from registry.replica.countersign import Countersigner
-from registry.service.invocation import Invocation
+from registry.service.remote_invocation import Invocation
 from registry.upkeep.schedule import ScheduleStatus
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ always gets in.
 Rules:
 - A stranger has at most `disk_share` of the budget, as owner and issuer together.
 - Where the budget is full, what is expired is collected first; then the greediest give way
-  (`registry.replica.greediest`).
+  (`registry.replica.eviction`).
 - A tombstone for something unknown makes nobody give way.
 - Nothing of this node's own, nor what it hosts, gives way; nor anything under the resource that is written, nor other
   data of its owner's. What this node itself stores always gets in.
@@ -20,7 +20,7 @@ import msgspec
 from registry.errors import DiskFull, QuotaExceeded
 from registry.model import history
 from registry.replica.collecting import COLLECTED_AT_ONCE, clear_expired, old_until
-from registry.replica.greediest import Asker, what_gives_way
+from registry.replica.eviction import Asker, what_gives_way
 from registry.settings import RegistrySettings
 from registry.storage.accounts import Charged
 from registry.storage.transaction import Transaction

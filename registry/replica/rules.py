@@ -36,8 +36,8 @@ from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
 from registry.settings import RegistrySettings
+from registry.storage.checked_rows import NOTHING_ENDED, StoredState
 from registry.storage.migrations import ROW_BYTES
-from registry.storage.rows import NOTHING_ENDED, StoredState
 from registry.storage.transaction import Transaction
 
 

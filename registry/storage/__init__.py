@@ -1,6 +1,6 @@
 """One SQLite file per node: what was acknowledged is in it."""
 
-from registry.storage.rows import Place, StoredKey, StoredState
+from registry.storage.checked_rows import Place, StoredKey, StoredState
 from registry.storage.store import NOTHING, Store, open_store
 from registry.storage.transaction import Change, Transaction
 

@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from registry.errors import DatabaseDamaged, StorageError
+from registry.storage.checked_rows import checksum_of, text_of
 from registry.storage.digests import settle
 from registry.storage.migrations import MIGRATIONS
-from registry.storage.rows import checksum_of, text_of
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

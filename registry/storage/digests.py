@@ -15,7 +15,7 @@ from registry.errors import InvalidValue
 from registry.model.values import Key, Record, Slot, decode_key, decode_state
 from registry.model.withholding import permitted_before
 from registry.permission.policy import MARK
-from registry.storage.rows import ROTTEN, DamagedRow, delete_damaged_state, is_whole
+from registry.storage.checked_rows import ROTTEN, DamagedRow, delete_damaged_state, is_whole
 
 NEVER: Final = 2**63 - 1
 """In the place of the oldest signature of a kind, where there is none (SQLite's greatest number)."""

@@ -337,5 +337,5 @@ keys and key tombstones; `accounts`: bytes that a peer is charged for as owner a
 ended here; -1 for nothing. Of tombstones that older versions stored it isn't known, and taken to be their own.
 A state is replaced by deleting and inserting it, since these two fire the triggers.
 `checksum` is the CRC of `body`: a row whose body isn't what was stored there is noticed when it is read
-(`registry.storage.rows`).
+(`registry.storage.checked_rows`).
 """

@@ -24,11 +24,11 @@ from registry.errors import RegistryError, StorageError
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import GONE, HistoryEvent
 from registry.model.merge import ResourceState
+from registry.storage.checked_rows import DamagedRow, Place
 from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
 from registry.storage.in_turns import digest_in_turns
 from registry.storage.resource_cache import ResourceCache
-from registry.storage.rows import DamagedRow, Place
 from registry.storage.space import Space
 from registry.storage.transaction import Change, Transaction
 

@@ -22,11 +22,7 @@ from registry.model.values import (
     encode,
 )
 from registry.storage.accounts import Accounts
-from registry.storage.digests import NEVER, position_bytes, settle
-from registry.storage.expired_rows import ExpiredRows
-from registry.storage.history_table import HistoryTable
-from registry.storage.issued_slots import IssuedSlots
-from registry.storage.rows import (
+from registry.storage.checked_rows import (
     NOTHING_ENDED,
     Damage,
     DamagedRow,
@@ -39,6 +35,10 @@ from registry.storage.rows import (
     stored_key_tombstones,
     stored_state,
 )
+from registry.storage.digests import NEVER, position_bytes, settle
+from registry.storage.expired_rows import ExpiredRows
+from registry.storage.history_table import HistoryTable
+from registry.storage.issued_slots import IssuedSlots
 from registry.storage.space import Space, used_bytes, vacuum
 
 _PLACES_IN = """

@@ -27,7 +27,7 @@ from registry.model.merge import ResourceState
 from registry.model.values import Record
 from registry.settings import RegistrySettings
 from registry.storage import open_store
-from registry.storage.examination import examine
+from registry.storage.database_check import examine
 from tests.end_to_end.network import eventually
 from tests.faults.machine import Machine
 from tests.faults.namespaces import Namespaces

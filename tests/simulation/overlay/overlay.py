@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from overlay.discovery.home import HOME_SIZE, MOST_HOME, Home
 from overlay.discovery.iterative import IterativeLookup
 from overlay.discovery.keyspace import POSITION_BITS
-from overlay.discovery.route import (
+from overlay.discovery.recursive_machine import (
     MOST_FORWARDS,
     MOST_HOPS,
     PATHS,

@@ -12,7 +12,7 @@ from registry.replication.ranges import EVERYWHERE
 from registry.replication.refusals import Refusals
 from registry.replication.trees import Trees
 from registry.storage import Store
-from registry.storage.rows import Place
+from registry.storage.checked_rows import Place
 
 
 class LastRead:

@@ -9,7 +9,7 @@ import pytest
 
 from registry.errors import StorageError
 from registry.storage import open_store
-from registry.storage.examination import Examination, examine
+from registry.storage.database_check import Examination, examine
 from tests.unit.registry.builders import HOST, NOW, a_key, a_key_tombstone, a_record, a_tombstone, identity
 from tests.unit.registry.storage.test_storage import ROTS, damage_all_but_the_schemas_pages, puts, rot
 

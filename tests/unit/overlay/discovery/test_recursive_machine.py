@@ -6,7 +6,7 @@ import pytest
 
 from overlay.discovery.home import HOME_SIZE, Home
 from overlay.discovery.keyspace import POSITION_BITS
-from overlay.discovery.route import (
+from overlay.discovery.recursive_machine import (
     MOST_FORWARDS,
     MOST_HOPS,
     PATHS,

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from registry.model.values import Slot
-from registry.replica.greediest import Asker, what_gives_way
+from registry.replica.eviction import Asker, what_gives_way
 from registry.storage.accounts import Account, Charged
 
 Holdings = dict[tuple[str, int], list[int]]

@@ -22,9 +22,9 @@ from registry.model.verification import (
     record_is_genuine,
     tombstone_is_genuine,
 )
+from registry.storage.checked_rows import Damage, stored_key, stored_key_tombstones, stored_state, text_of
 from registry.storage.database import damage_in
 from registry.storage.migrations import MIGRATIONS
-from registry.storage.rows import Damage, stored_key, stored_key_tombstones, stored_state, text_of
 
 MOST_TOLD: Final = 100  # damaged pages and rows, each
 _FORGED: Final = "the signature doesn't match"
