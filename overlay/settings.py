@@ -27,11 +27,12 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_served_bytes: int = 4 * 1024 * 1024
     """Bytes of requests of one peer that are served at the same time (one always is)."""
 
-    max_decoded: int = 480_000
+    max_decoded: int = 120_000
     """Items of CBOR, of at most 70 bytes each in memory, of the requests of all peers that are served at the same time.
-    When it is short, the peer that has most of them loses a request."""
+    When it is short, the peer that has most of them loses a request. More let peers with large requests wait less, and
+    the loop wait longer while Python looks for garbage among them: 40 ms for 480,000."""
 
-    max_decoded_per_peer: int = 160_000
+    max_decoded_per_peer: int = 40_000
     """The same of one peer, whose requests wait for room; at least 40,000, which one request may have."""
 
     max_queued_bytes: int = 4 * 1024 * 1024

@@ -278,7 +278,8 @@ class Registry:
 
         Where nothing is found the end is written all the same, as there, and the result says so. Where nothing is found
         of the resource's owner, what others said of a service there is denied from now on: each of those issuers on
-        that peer, no other on it and not on other peers.
+        that peer, no other on it and not on other peers. Not so on the owner's own peer: there whoever ends its own
+        service twice would shut out its guests.
         """
         deadline = trio.current_time() + timeout
         others: dict[str, None] = {}
@@ -299,7 +300,7 @@ class Registry:
         done = await self._issuer.issue(
             resource_id, peer_id, end, factor, timeout, NOT_UNREGISTERED, reads_slot=hosted is None
         )
-        if done.success and not was_there and others:
+        if done.success and not was_there and others and peer_id != self.identity.peer_id:
             denied = [Edit(EditKind.DENY, key_of(issuer), key_of(peer_id)) for issuer in others]
             changed = await self.change_policy(resource_id, denied, timeout=until(deadline))
             told = tuple(f"the resource's policy denies now what {issuer} registers on {peer_id}" for issuer in others)

@@ -251,7 +251,10 @@ class Scenario:
             host = (self.random.choice(self.users) if is_elsewhere else user).node.peer_id
             attempt = Attempt(None if self.random.random() < 0.3 else f"{user.node.number}-{count}")
             attempt.life = user.node.crashes
-            user.slots.setdefault((resource_id, host), []).append(attempt)
+            attempts = user.slots.setdefault((resource_id, host), [])
+            if attempt.value is None and resource_id == self._own(user) and host != user.node.peer_id:
+                continue  # an owner who has nothing there would deny what others have
+            attempts.append(attempt)
             patience = self.random.uniform(0, 0.5) if self.random.random() < LEAVING else math.inf
             with trio.move_on_after(patience) as staying, contextlib.suppress(RegistryError):
                 if attempt.value is None:

@@ -292,8 +292,10 @@ async def test_peer_isnt_left_alone_because_particles_waited_too_long_for_a_plac
     reach = SlowReach()
     reach.findable.add(PEER)
     async with forwarding(reach, max_lookups=8, max_lookups_per_peer=2) as (sending, metrics):
-        for peer_id in [*peers(100), PEER]:
+        for peer_id in peers(100):
             sending.send_on(GREEDY, a_particle(), peer_id, LATER)
+        await trio.testing.wait_all_tasks_blocked()  # Trio begins tasks in any order: this one has to wait
+        sending.send_on(GREEDY, a_particle(), PEER, LATER)
         await trio.sleep(10.5)
         assert metrics.snapshot()["sending"] == 0
         sending.send_on(CLIENT, a_particle(), PEER, LATER)
