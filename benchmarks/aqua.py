@@ -298,7 +298,8 @@ async def clients(js: Tools, network: AquaNetwork, native: AquaClient, seconds: 
             nonlocal done
             while True:
                 for operation in (made.create, made.register, made.resolve):
-                    done += await operation(len(made.ids) - 1)
+                    is_done = await operation(len(made.ids) - 1)
+                    done += is_done  # not in one: what others add meanwhile would be lost
 
         for number in range(CLIENTS):
             peer = await stack.enter_async_context(process.peer(websocket(network.nodes[number % NODES])))
