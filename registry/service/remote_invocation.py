@@ -11,6 +11,7 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 
+from overlay.limits.time_slices import turn
 from registry.errors import InvalidValue, NotPermitted, NotResponsible
 from registry.model.signing import key_id_of
 from registry.model.values import Key, RecordMetadata
@@ -62,7 +63,9 @@ class Invocation:
         if not is_operator and function in OPERATORS:
             raise NotPermitted(function)
         method = getattr(self._service.on_behalf_of(caller), function)
+        await turn(0.0)  # decoding, typing and looking at tens of thousands of values take some ms each
         values = self._typed(method, function, arguments, is_operator=is_operator)
+        await turn(0.0)
         if "weight" in values:
             values["weight"] = self._weights.get_weight(_weighed_peer(values, caller))
         if not is_operator and function in STORING and not self._is_responsible(_key_id(values, caller)):

@@ -126,6 +126,7 @@ def service_calls(stored: Stored) -> Iterator[tuple[str, Method]]:
     big, records = stored.big.id, [as_builtins(record) for record in stored.records]
     for name, request in {
         "merge": ["merge", [[records] * 6]],
+        "merge of nothing": ["merge", [[[]] * 39_000]],
         "merge_keys": ["merge_keys", [[as_builtins(key) for key in stored.keys] * 30]],
         "get_records": ["get_records", [stored.keys[1].id, None]],
         "get_tombstones": ["get_tombstones", [big, None]],
@@ -183,11 +184,6 @@ def overlay_calls(stored: Stored) -> Iterator[tuple[str, Method]]:
 Calls = Callable[[Stored], Iterator[tuple[str, Method]]]
 
 
-def largest_calls(stored: Stored) -> Iterator[tuple[str, tuple[str, bytes]]]:
-    """What takes 10 to 15 ms alone, and up to 88 beside other workers: decoding isn't done in turns."""
-    yield "merge of nothing", ("node.service", cbor2.dumps([6.0, ["merge", [[[]] * 39_000]]]))
-
-
 async def lag_of(act: Callable[[], Awaitable[object]]) -> LoopLagStatistics:
     meter = lag_in_cpu_time()
     with meter.measured():
@@ -195,9 +191,7 @@ async def lag_of(act: Callable[[], Awaitable[object]]) -> LoopLagStatistics:
     return meter.statistics()
 
 
-@pytest.mark.parametrize(
-    "calls", [registry_calls, service_calls, overlay_calls, pytest.param(largest_calls, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("calls", [registry_calls, service_calls, overlay_calls])
 async def test_no_single_request_holds_the_loop(tmp_path: Path, calls: Calls) -> None:
     stored = what_is_stored()
     slow: dict[str, str] = {}
