@@ -32,8 +32,9 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     When it is short, the peer that has most of them loses a request. More let peers with large requests wait less, and
     the loop wait longer while Python looks for garbage among them: 40 ms for 480,000."""
 
-    max_decoded_per_peer: int = 40_000
-    """The same of one peer, whose requests wait for room; at least 40,000, which one request may have."""
+    max_decoded_per_peer: int = 60_000
+    """The same of one peer, whose requests wait for room: one that may have 40,000 begins while those that are served
+    have at most the rest. At 40,000 a large one would wait until no other is served at all."""
 
     max_queued_bytes: int = 4 * 1024 * 1024
     """Bytes of requests of one peer that wait for being served; beyond it they are answered with `Overloaded`."""

@@ -12,6 +12,7 @@ from overlay.limits.decoder import MAX_ITEMS
 from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.framing import encode_item
 from overlay.rpc.protocol import Cancel, Failed, Fault, Request, Response
+from overlay.settings import CallLimits
 from tests.unit.overlay.rpc.test_link import Linked, linked
 
 ITEMS = 30_000
@@ -84,6 +85,17 @@ async def test_a_request_that_waits_ends_at_its_deadline(autojump_clock: MockClo
         await pair.remote.say(large(0), Request(1, "serve", LARGE, 3_000))
         assert await pair.remote.hear() == Failed(1, Fault.TIMEOUT)
         assert serving.started == 1
+
+
+async def test_a_long_value_is_served_beside_many_small_requests(autojump_clock: MockClock) -> None:
+    """Of 60,000 bytes, which nobody knows to be one item before they are decoded, with the limits that nodes have."""
+    limits, serving = CallLimits(), Serving()
+    async with links(serving, DecodedItems(limits.max_decoded, limits.max_decoded_per_peer), 1) as [pair]:
+        small, long = encode_item([1] * 99), encode_item("x" * 60_000)
+        await pair.remote.say(*(Request(number, "serve", small, 100_000) for number in range(40)))
+        await pair.remote.say(Request(40, "serve", long, 100_000))
+        await trio.sleep(SOME_TIME)
+        assert serving.under_way == 41
 
 
 async def test_small_requests_count_too(autojump_clock: MockClock) -> None:
