@@ -11,13 +11,15 @@ from typing import Final
 
 import cbor2
 
-from overlay.limits.decoder import MAX_DEPTH, MAX_ITEMS, check_items
+from overlay.limits.decoder import MAX_CONTAINERS, MAX_DEPTH, MAX_ITEMS, check_items
 from overlay.rpc.framing import FrameError
 
 MOST_AT_ONCE: Final = 4000  # items of one part; cbor2 takes 1.4 ms for as many empty lists, the dearest there are
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _LIST, _MAP = 0x80, 0xA0  # the first byte of their heads
+_Counts = tuple[int, int]
+"""Items, and lists and maps of them."""
 
 
 def is_small(value: object) -> bool:
@@ -30,11 +32,12 @@ def parts_of(value: object) -> Iterator[bytes]:
 
     What changes between two parts is encoded as it was or as it is, but is CBOR.
     """
-    items = 0
+    items = containers = 0
     try:
-        for part, count in _parts((value,), 0):
-            items += count
-            if items > MAX_ITEMS:
+        for part, counted in _parts((value,), 0):
+            items += counted[0]
+            containers += counted[1]
+            if items > MAX_ITEMS or containers > MAX_CONTAINERS:
                 break
             check_items(part)
             yield part
@@ -44,10 +47,12 @@ def parts_of(value: object) -> Iterator[bytes]:
         raise FrameError(f"can't be encoded: {error}") from error
     if items > MAX_ITEMS:  # better refused here than by who gets it
         raise FrameError(f"can't be encoded: has more than {MAX_ITEMS} items")
+    if containers > MAX_CONTAINERS:
+        raise FrameError(f"can't be encoded: has more than {MAX_CONTAINERS} lists and maps")
 
 
-def _parts(values: Sequence[object], depth: int) -> Iterator[tuple[bytes, int]]:
-    """Encodes values one after another, halving them until each half is small; with the items of each part."""
+def _parts(values: Sequence[object], depth: int) -> Iterator[tuple[bytes, _Counts]]:
+    """Encodes values one after another, halving them until each half is small; with what each part holds."""
     count = _count(values)
     if count is not None:
         yield cbor2.dumps(values)[len(_head(_LIST, len(values))) :], count
@@ -61,15 +66,15 @@ def _parts(values: Sequence[object], depth: int) -> Iterator[tuple[bytes, int]]:
     if depth == MAX_DEPTH:  # also a list that is in itself
         raise FrameError("can't be encoded: it is nested too deeply")
     if isinstance(value, dict):
-        yield _head(_MAP, len(value)), 1
+        yield _head(_MAP, len(value)), (1, 1)
         yield from _parts((*chain.from_iterable(value.items()),), depth + 1)
     elif isinstance(value, list | tuple):  # nothing else is large
-        yield _head(_LIST, len(value)), 1
+        yield _head(_LIST, len(value)), (1, 1)
         yield from _parts((*value,), depth + 1)
 
 
-def _count(values: Sequence[object]) -> int | None:
-    """How many items there are with those within them; None when more than `MOST_AT_ONCE`, without looking at all."""
+def _count(values: Sequence[object]) -> _Counts | None:
+    """How much there is with what is within; None for more than `MOST_AT_ONCE` items, without looking at all."""
     count = len(values)
     left: list[Iterable[object]] = [values]
     for container in left:  # which grows meanwhile
@@ -84,7 +89,7 @@ def _count(values: Sequence[object]) -> int | None:
             elif isinstance(value, dict):
                 count += 2 * len(value)
                 left.append(value.values())
-    return count if count <= MOST_AT_ONCE else None
+    return (count, len(left) - 1) if count <= MOST_AT_ONCE else None
 
 
 def _head(first: int, length: int) -> bytes:

@@ -16,11 +16,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from overlay.limits.decoder import MAX_DEPTH, MAX_ITEMS, DecodeError, check_items, decode, decode_counted
+from overlay.limits.decoder import (
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_ITEMS,
+    DecodeError,
+    check_items,
+    decode,
+    decode_counted,
+)
 
 ROOT = Path(__file__).parents[4]
 LONGEST = 0.02  # seconds on the loop, for any megabyte
-ORDINARY = 0.0055  # seconds for `EMPTY_LISTS`, measured on two idle cores
+ORDINARY = 0.0055  # seconds for `TEXTS_OF_18`, measured on two idle cores
 
 TEXTS = st.text(max_size=30) | st.sampled_from(["x" * size for size in (23, 24, 255, 256, 70_000)])
 BLOBS = st.binary(max_size=30) | st.sampled_from([bytes(size) for size in (23, 24, 255, 256, 70_000)])
@@ -46,7 +54,8 @@ def listed(*items: bytes) -> bytes:
     return head(4, len(items)) + b"".join(items)
 
 
-EMPTY_LISTS = listed(*[b"\x80"] * (MAX_ITEMS - 1))
+EMPTY_LISTS = listed(*[b"\x80"] * (MAX_CONTAINERS - 1))
+TEXTS_OF_18 = listed(*[b"\x72" + b"x" * 18] * (MAX_ITEMS - 1))
 
 
 def seconds(encoded: bytes) -> float:
@@ -67,7 +76,7 @@ def decoded_in_time(encoded: bytes) -> bool:
     for _ in range(200):
         if taken < LONGEST:
             return True
-        ordinary = min(ordinary, seconds(EMPTY_LISTS))
+        ordinary = min(ordinary, seconds(TEXTS_OF_18))
         if taken < LONGEST * ordinary / ORDINARY:
             return True
         taken = min(taken, seconds(encoded))
@@ -109,7 +118,7 @@ def test_strings_of_every_length_are_skipped_to_their_end() -> None:
 
 
 @pytest.mark.parametrize("count", [MAX_ITEMS - 1, MAX_ITEMS])
-@pytest.mark.parametrize("item", [b"\x80", b"\x18\xff", b"\x59\x01\x00" + bytes(256)])
+@pytest.mark.parametrize("item", [b"\x00", b"\x18\xff", b"\x59\x01\x00" + bytes(256)])
 def test_items_are_counted_exactly(count: int, item: bytes) -> None:
     long_ones = item if len(item) < 100 else b"\x00"  # a megabyte holds 4,000 of the long ones
     items = [long_ones] * (count - 2000) + [item] * 1000 + [long_ones] * 1000
@@ -118,6 +127,22 @@ def test_items_are_counted_exactly(count: int, item: bytes) -> None:
     else:
         with pytest.raises(DecodeError, match=f"more than {MAX_ITEMS} items"):
             decode(listed(*items))
+
+
+@pytest.mark.parametrize("count", [MAX_CONTAINERS, MAX_CONTAINERS + 1])
+@pytest.mark.parametrize(
+    "container", [b"\x80", b"\xa0", b"\x98\x00", b"\xb8\x00", b"\x9b" + bytes(8), b"\x82\x00\x41\x80"]
+)
+@pytest.mark.parametrize("between", [b"", b"\x58\xff" + b"\x80" * 255, b"\x59\x01\x00" + b"\x80" * 256])
+def test_lists_and_maps_are_counted_exactly(count: int, container: bytes, between: bytes) -> None:
+    containers = count - 1  # the list around is one
+    items = [container] * containers
+    items[100:100] = [between] * (20 if between else 0)
+    if count <= MAX_CONTAINERS:
+        assert len(decode(listed(*items, b"\x00"))) == len(items) + 1  # type: ignore[arg-type]
+    else:
+        with pytest.raises(DecodeError, match=f"more than {MAX_CONTAINERS} lists and maps"):
+            decode(listed(*items, b"\x00"))
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH, MAX_DEPTH + 1])
@@ -203,12 +228,17 @@ ATTACKS = {
     "a megabyte of numbers": listed(*[b"\x00"] * 1_000_000),
     "a megabyte that is no item of a list": b"\x00" * 1_000_000,
     "as many [] as are allowed": EMPTY_LISTS,
-    "as many {} as are allowed": listed(*[b"\xa0"] * (MAX_ITEMS - 1)),
-    "as many texts as are allowed": listed(*[b"\x72" + b"x" * 18] * (MAX_ITEMS - 1)),
+    "as many {} as are allowed": listed(*[b"\xa0"] * (MAX_CONTAINERS - 1)),
+    "as many texts as are allowed": TEXTS_OF_18,
     "as many keys as are allowed": head(5, MAX_ITEMS // 2 - 1)
-    + b"".join(b"\x44" + key.to_bytes(4, "big") + b"\x80" for key in range(MAX_ITEMS // 2 - 1)),
-    "as deep as is allowed": listed(*[b"\x81" * (MAX_DEPTH - 2) + b"\x80"] * (MAX_ITEMS // MAX_DEPTH)),
-    "long strings between": listed(*[b"\x59\x01\x00" + bytes(256), *[b"\x80"] * 10] * 3600),
+    + b"".join(
+        b"\x44" + key.to_bytes(4, "big") + (b"\x80" if key < MAX_CONTAINERS - 1 else b"\x00")
+        for key in range(MAX_ITEMS // 2 - 1)
+    ),
+    "as deep as is allowed": listed(*[b"\x81" * (MAX_DEPTH - 2) + b"\x80"] * (MAX_CONTAINERS // MAX_DEPTH)),
+    "long strings between": listed(*[b"\x59\x01\x00" + bytes(256), *[b"\x80"] * 2, *[b"\x00"] * 8] * 3600),
+    "as many [] and numbers as are allowed": listed(*[b"\x80", b"\x00", b"\x00", b"\x00"] * (MAX_CONTAINERS - 1)),
+    "long strings and lists": listed(*[b"\x59\x01\x00" + bytes(256), *[b"\x80"] * 10] * 3600),
     "long list": bytes.fromhex("9bffffffffffffffff"),
     "long text": bytes.fromhex("7b000000ffffffffff"),
     "long bytes": bytes.fromhex("5bffffffffffffffff"),
@@ -291,7 +321,7 @@ def assert_used(value: object) -> None:
 # Around it
 
 
-@pytest.mark.parametrize("encoded", [listed(*[b"\x80"] * 40_000), b"\x9a" + bytes(20_000)])
+@pytest.mark.parametrize("encoded", [EMPTY_LISTS + bytes(10_000), b"\x9a" + bytes(20_000)])
 def test_garbage_is_not_collected_while_much_is_decoded_and_it_is_afterwards(encoded: bytes) -> None:
     collected: list[int] = []
 

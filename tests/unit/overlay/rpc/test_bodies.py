@@ -11,7 +11,7 @@ from overlay.limits.time_slices import TimeSlices, work_for
 from overlay.rpc.bodies import Encoded, encoded
 from overlay.rpc.framing import FrameError
 
-LARGE = [[]] * 39_000
+LARGE = [[0, 0, 0, 0]] * 7_000
 
 
 class Others:

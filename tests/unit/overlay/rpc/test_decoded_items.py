@@ -17,7 +17,7 @@ from tests.unit.overlay.rpc.test_link import Linked, linked
 
 ITEMS = 30_000
 SOME_TIME = 1.0  # second of virtual time, by when all that may be decoded is
-LARGE = encode_item([[]] * (ITEMS - 1))  # a byte each, and of each empty list 64 in memory
+LARGE = encode_item([0] * (ITEMS - 1))  # a byte each
 
 
 class Serving:
