@@ -140,17 +140,14 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
 
     from aqua_compat.api.full_node import identity_in, open_full_node
     from aqua_compat.cli.freed_memory import return_freed_memory
-    from overlay.limits.spare_memory import keep_spare_memory
-    from overlay.tasks import background
 
-    async with open_full_node(identity_in(data_dir), settings, data_dir) as (running, _), background() as nursery:
+    async with open_full_node(identity_in(data_dir), settings, data_dir) as (running, _):
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         await _announce(running, data_dir)
         # What is here by now stays; looking through it again would stop the node for 40 ms each time.
         gc.collect()
         gc.freeze()
-        nursery.start_soon(keep_spare_memory)
         await return_freed_memory()
         await trio.sleep_forever()
 

@@ -19,7 +19,6 @@ import trio
 from aqua_compat.api.services import Services
 from overlay.identity import Identity
 from overlay.limits.loop_lag import LoopLag
-from overlay.limits.spare_memory import keep_spare_memory
 from overlay.peer import OverlayPeer
 from overlay.rpc import protocol
 from overlay.rpc.framing import FrameDecoder
@@ -170,7 +169,6 @@ async def victim(
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(background())
         nursery.start_soon(internet.run)
-        await nursery.start(keep_spare_memory)  # as a node does
         store = await stack.enter_async_context(open_store(path, inline=folder is None))
         peer = await stack.enter_async_context(internet.joined(NODE, clock, random.Random(1)))
         parts = await stack.enter_async_context(
