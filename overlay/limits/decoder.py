@@ -10,7 +10,7 @@ as building them; the same in Python takes five times as long. It doesn't see ho
 refuses, while it builds, what is nested too deeply or ends too early, and keys of other kinds or that are there twice.
 
 Lists and maps are bounded once more, before Python looks through them for garbage: in a process whose memory has been
-in use for long, and is in pieces, that takes 24 ms for 40,000 of them, three times as long as building them.
+in use for long, and is in pieces, that takes up to 20 ms for 40,000 of them, where it takes 1 ms in a fresh one.
 """
 
 from __future__ import annotations
