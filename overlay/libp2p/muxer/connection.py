@@ -15,8 +15,10 @@ from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.libp2p.muxer.pipe import Pipe
-from overlay.libp2p.muxer.session import MOST_UNANSWERED, EndCode, SessionEnded, StreamState, YamuxSession
+from overlay.libp2p.muxer.session import MOST_UNANSWERED, YamuxSession
+from overlay.libp2p.muxer.session_end import EndCode, SessionEnded
 from overlay.libp2p.muxer.stream import MuxedStream
+from overlay.libp2p.muxer.stream_state import StreamState
 from overlay.limits.fair_quota import FairQuota
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -17,16 +17,14 @@ Rules:
 
 from __future__ import annotations
 
-import enum
 import struct
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
-PROTOCOL_ID: Final = "/yamux/1.0.0"
-WINDOW: Final = 256 * 1024
-"""Bytes that each side may send on a stream at first."""
+from overlay.libp2p.muxer.session_end import EndCode, SessionEnded
+from overlay.libp2p.muxer.stream_state import WINDOW, StreamState
 
+PROTOCOL_ID: Final = "/yamux/1.0.0"
 MOST_GROWTH: Final = 2 * 1024 * 1024
 """Bytes by which the windows of all streams of a session may grow together."""
 
@@ -45,109 +43,7 @@ _DATA, _WINDOW, _PING, _GO_AWAY = range(4)
 _SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
 _ENDS: Final = _FIN | _RST
 _LARGEST_WINDOW: Final = 0xFFFFFFFF
-_SMALL: Final = 512  # bytes; smaller pieces are joined, lest each costs more than it holds
-_JOINED: Final = 4096  # bytes up to which pieces are joined
 _NOTHING: Final = b""
-
-
-class EndCode(enum.Enum):
-    """Why a session, or the connection beneath it, ended."""
-
-    CLOSED = "closed"
-    """By us."""
-    LEFT = "left"
-    """The peer said goodbye."""
-    LOST = "lost"
-    """The connection beneath it ended."""
-    STALLED = "stalled"
-    """The peer reads nothing."""
-    MEMORY = "memory"
-    """Memory is short, and more of this connection than of any other is unread."""
-    REFUSED = "refused"
-    """The peer went away, saying that something is wrong."""
-    BAD_FRAME = "bad frame"
-    """A frame of a version or kind that doesn't exist."""
-    BAD_STREAM = "bad stream"
-    """The peer opened a stream under a number that isn't free, or not its to use."""
-    WINDOW_EXCEEDED = "window exceeded"
-    """More data than the peer may send."""
-    WINDOW_OVERFLOW = "window overflow"
-    """More credit than a window can have."""
-    UNREAD_ANSWERS = "unread answers"
-    """The peer makes us answer, and doesn't read the answers."""
-
-
-class SessionEnded(Exception):
-    """The session can't go on, for what the peer sent."""
-
-    def __init__(self, code: EndCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-        self.changed: list[StreamState] = []
-        """The streams of which something changed before."""
-
-
-def _nobody() -> None:
-    """Who is told of a stream's changes at first."""
-
-
-class StreamState:
-    """One stream of a session. Read only, but for `on_change`, which the session never calls."""
-
-    __slots__ = (
-        "_chunks",
-        "_credit",
-        "_growth",
-        "_left",
-        "_read",
-        "_start",
-        "_swept",
-        "answered",
-        "finished",
-        "forgotten",
-        "id",
-        "inbound",
-        "on_change",
-        "peer_finished",
-        "send_window",
-        "unread",
-        "was_reset",
-        "window",
-    )
-
-    def __init__(self, stream_id: int, inbound: bool) -> None:
-        self.id = stream_id
-        self.inbound = inbound
-        """Whether the peer opened it."""
-        self.unread = 0
-        """Bytes that came and weren't read."""
-        self.window = WINDOW
-        """Bytes that the peer may still send."""
-        self.send_window = WINDOW
-        """Bytes that we may still send."""
-        self.answered = inbound
-        """Whether the peer said anything on it."""
-        self.finished = False
-        """Whether we send nothing more."""
-        self.peer_finished = False
-        """Whether the peer sends nothing more."""
-        self.was_reset = False
-        self.forgotten = False
-        """Whether it isn't in the session any more."""
-        self.on_change: Callable[[], None] = _nobody
-        """Whom the driver of the session tells of changes."""
-        self._chunks: deque[bytes | bytearray] = deque()
-        self._start = 0  # of the first chunk: what was read of it
-        self._credit = 0  # bytes read and not told yet
-        self._growth = 0  # of its window
-        self._read = 0  # bytes, since it grew
-        self._left = False
-        self._swept = False
-
-    def forget_driver(self) -> None:
-        """Tell nobody of changes any more."""
-        self.on_change = _nobody
 
 
 class YamuxSession:
@@ -210,21 +106,8 @@ class YamuxSession:
 
     def read(self, stream: StreamState, most: int) -> bytes:
         """Take up to `most` bytes (at least one) of what came; there must be any."""
-        chunks, start = stream._chunks, stream._start
-        first = chunks[0]
-        if len(chunks) == 1 or len(first) - start >= most:
-            if len(first) - start <= most:
-                data = first[start:] if start else first
-                chunks.popleft()
-                stream._start = 0
-            else:
-                data = first[start : start + most]
-                stream._start = start + most
-            data = bytes(data)
-        else:
-            data = _joined(stream, most)
+        data = stream._unread.take(most)
         count = len(data)
-        stream.unread -= count
         self.unread -= count
         if not stream.peer_finished:
             stream._credit += count
@@ -279,8 +162,7 @@ class YamuxSession:
     def drop_unread(self) -> None:
         """Drop what came and wasn't read, of all streams: nobody wants it."""
         for stream in self.streams.values():
-            stream._chunks.clear()
-            stream.unread = 0
+            stream._unread.clear()
         self.unread = 0
 
     def take_output(self, most: int) -> bytes:
@@ -387,8 +269,7 @@ class YamuxSession:
         self._body_left -= count
         stream = self._body
         if stream is not None and not stream.forgotten:
-            _keep(stream._chunks, data if count == len(data) else data[position : position + count])
-            stream.unread += count
+            stream._unread.append(data if count == len(data) else data[position : position + count])
             self.unread += count
             changed.append(stream)
             if self.unread > MOST_UNREAD:
@@ -469,8 +350,7 @@ class YamuxSession:
     def _drop(self, stream: StreamState) -> None:
         stream.was_reset = stream.finished = stream.peer_finished = True
         self.unread -= stream.unread
-        stream.unread = 0
-        stream._chunks.clear()
+        stream._unread.clear()
         self._forget(stream)
 
     def _forget(self, stream: StreamState) -> None:
@@ -483,32 +363,3 @@ class YamuxSession:
                 self.inbound -= 1
             elif not stream.answered:
                 self._note_answered(stream)
-
-
-def _keep(chunks: deque[bytes | bytearray], piece: bytes) -> None:
-    """Append a piece, joined with the one before it where it is small."""
-    if not chunks or len(piece) >= _SMALL or len(chunks[-1]) >= _JOINED:
-        chunks.append(piece)
-        return
-    last = chunks[-1]
-    if isinstance(last, bytes):
-        last = chunks[-1] = bytearray(last)
-    last += piece
-
-
-def _joined(stream: StreamState, most: int) -> bytes:
-    """Take up to `most` bytes of several chunks."""
-    chunks, start = stream._chunks, stream._start
-    taken: list[bytes | bytearray] = []
-    while chunks and most > 0:
-        chunk = chunks[0]
-        part = chunk[start : start + most]
-        most -= len(part)
-        taken.append(part)
-        if start + len(part) == len(chunk):
-            chunks.popleft()
-            start = 0
-        else:
-            start += len(part)
-    stream._start = start
-    return b"".join(taken)

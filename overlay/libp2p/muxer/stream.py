@@ -10,7 +10,7 @@ import trio
 from libp2p.abc import IMuxedStream
 from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 
-from overlay.libp2p.muxer.session import StreamState
+from overlay.libp2p.muxer.stream_state import StreamState
 
 if TYPE_CHECKING:
     from overlay.libp2p.muxer.connection import MuxedConnection

@@ -17,7 +17,8 @@ from libp2p.security.security_multistream import SecurityMultistream
 
 from overlay.identity import Identity
 from overlay.libp2p.muxer.pipe import Pipe
-from overlay.libp2p.muxer.session import PROTOCOL_ID, StreamState, YamuxSession
+from overlay.libp2p.muxer.session import PROTOCOL_ID, YamuxSession
+from overlay.libp2p.muxer.stream_state import StreamState
 from overlay.libp2p.workarounds.authenticated_transports import security_options
 from overlay.libp2p.workarounds.direct_pipes import direct_pipe
 from overlay.rpc.framing import encode_frame

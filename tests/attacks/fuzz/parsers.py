@@ -27,7 +27,8 @@ from overlay.discovery.peer_record import BadPeerRecord
 from overlay.errors import AddressError, PeerIdError
 from overlay.identity import public_key_of
 from overlay.libp2p.kad_messages import LONGEST_ANSWER, KnownPeer, MessageReader, encoded, tell, told
-from overlay.libp2p.muxer.session import SessionEnded, YamuxSession
+from overlay.libp2p.muxer.session import YamuxSession
+from overlay.libp2p.muxer.session_end import SessionEnded
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.decoder import DecodeError, decode
 from overlay.relaying.secure_channel import Offer, SecureChannelError, accept, opening_of

@@ -17,8 +17,10 @@ from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
 
 from overlay.identity import Identity
 from overlay.libp2p.muxer.connection import MuxedConnection
-from overlay.libp2p.muxer.session import MOST_UNANSWERED, WINDOW, EndCode
+from overlay.libp2p.muxer.session import MOST_UNANSWERED
+from overlay.libp2p.muxer.session_end import EndCode
 from overlay.libp2p.muxer.stream import MuxedStream
+from overlay.libp2p.muxer.stream_state import WINDOW
 from overlay.limits.fair_quota import FairQuota
 from tests.unit.overlay.libp2p.muxer.frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, data, frame
 from tests.unit.overlay.libp2p.muxer.pipes import (

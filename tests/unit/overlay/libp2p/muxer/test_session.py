@@ -13,12 +13,10 @@ from overlay.libp2p.muxer.session import (
     MOST_INBOUND,
     MOST_PAYLOAD,
     MOST_UNREAD,
-    WINDOW,
-    EndCode,
-    SessionEnded,
-    StreamState,
     YamuxSession,
 )
+from overlay.libp2p.muxer.session_end import EndCode, SessionEnded
+from overlay.libp2p.muxer.stream_state import WINDOW, StreamState
 from tests.unit.overlay.libp2p.muxer.frames import (
     ACK,
     DATA,

@@ -10,16 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from overlay.libp2p.muxer.session import (
-    MOST_ANSWERS,
-    MOST_GROWTH,
-    MOST_INBOUND,
-    MOST_UNREAD,
-    WINDOW,
-    SessionEnded,
-    StreamState,
-    YamuxSession,
-)
+from overlay.libp2p.muxer.session import MOST_ANSWERS, MOST_GROWTH, MOST_INBOUND, MOST_UNREAD, YamuxSession
+from overlay.libp2p.muxer.session_end import SessionEnded
+from overlay.libp2p.muxer.stream_state import WINDOW, StreamState
 from tests.unit.overlay.libp2p.muxer.frames import frame
 
 BOTH = (0, 1)
