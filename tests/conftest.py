@@ -1,12 +1,19 @@
-"""How the tests are spread over workers: what shares a network stays together, and what takes longest starts first."""
+"""How the tests are spread over workers: what shares a network stays together, and what takes longest starts first.
+
+And what is logged in this process: it is kept, and made text only where a test fails. As text it took each network in
+one process a twentieth of its CPU.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections import deque
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -29,6 +36,41 @@ TOGETHER: Final = (
     "tests/end_to_end/test_relays.py",
 )
 """What has a network of its own for all its tests: each runs in one worker."""
+
+
+LOGGED: Final = 2_000  # events of a test that are kept, the last ones
+_logged: deque[tuple[str, structlog.typing.EventDict]] = deque(maxlen=LOGGED)
+_at_once: Final = (  # what isn't known any more later
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.dev.set_exc_info,
+    structlog.processors.format_exc_info,
+    structlog.processors.TimeStamper("%H:%M:%S.%f", utc=False),
+)
+
+
+def _keep(_: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    _logged.append((method, event))
+    raise structlog.DropEvent
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Tests that look at what is logged, or want none of it, say so themselves."""
+    structlog.configure(processors=[*_at_once, _keep])
+    yield
+    structlog.reset_defaults()
+    _logged.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and _logged:
+        render = structlog.dev.ConsoleRenderer(colors=False)
+        text = "\n".join(str(render(None, method, dict(event))) for method, event in _logged)
+        report.sections.append(("Logged in this process", text))
+    return report
 
 
 class Scheduling(LoadScopeScheduling):
