@@ -17,7 +17,7 @@ ANNOUNCE: Final = "registry.announce"
 READ_WATCHED: Final = "registry.read_watched"
 """As `registry.read`, of what a subscription's holder announces, be it a replica or not."""
 
-MAX_SUBSCRIPTIONS_IN_CALL: Final = 4096
+MAX_SUBSCRIPTIONS_IN_CALL: Final = 2048
 MAX_ANNOUNCEMENTS_IN_CALL: Final = 512
 MAX_SERVERS: Final = 8  # named in one reply
 MAX_ADDRESSES: Final = 8  # of one of them
