@@ -251,6 +251,11 @@ class OverlayPeer:
         """
         return await self._way_in.connect(multiaddr, timeout=timeout)
 
+    async def share_revocations(self, peer_id: str, *, timeout: float) -> None:
+        """Tell a linked peer all that this one knows to be revoked in a private network. Raises `CallFailed`."""
+        assert self._network_upkeep is not None
+        await self._network_upkeep.share(peer_id, timeout=timeout)
+
     async def disconnect(self, peer_id: str) -> None:
         """Close every connection to a peer. Members may come back at once."""
         await self._host.disconnect(peer_id)

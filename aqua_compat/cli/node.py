@@ -65,6 +65,12 @@ _LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is
     is_flag=True,
     help="Serve unmodified Aqua clients too; see `aqua-registry aqua install`. They need a WebSocket address.",
 )
+@click.option(
+    "--join",
+    metavar="FILE|-",
+    help="Join a private network by the token in this file, or from stdin; see `aqua-registry network`. It is"
+    " remembered.",
+)
 @click.option("--tied", is_flag=True, hidden=True, help="End when stdin does: with whoever started this node.")
 @logging_options("info")
 def node(
@@ -74,6 +80,7 @@ def node(
     data_dir: Path | None,
     config: Path | None,
     aqua: bool,
+    join: str | None,
     tied: bool,
     log_level: str,
     log_format: str,
@@ -109,6 +116,7 @@ def node(
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
     folder = data_dir or user_data_folder() / "node"
+    settings = _joined(settings, folder, join)
 
     def tell(came: signal.Signals) -> None:
         _log().info("stopping", signal=came.name)
@@ -119,6 +127,39 @@ def node(
         trio.run(serve)
     except Exception as error:  # known ones become one line on stderr, others go on
         raise _explained(root_of(error), folder) from error
+
+
+def _joined(settings: Settings, folder: Path, join: str | None) -> Settings:
+    """The settings of a node that joins a private network by a token, or did so before: with the token's addresses,
+    where there are no others."""
+    import msgspec
+
+    from aqua_compat.api.full_node import identity_in
+    from overlay.errors import OverlayError
+    from overlay.membership.join_token import LONGEST_TOKEN, JoinToken, parse_token
+    from overlay.rpc.network_files import NetworkFiles, read_token
+
+    overlay = settings.overlay
+    files = NetworkFiles(folder, overlay.network.token)
+    token: JoinToken | None = None
+    try:
+        if join is not None:
+            given = parse_token(sys.stdin.read(LONGEST_TOKEN)) if join == "-" else read_token(Path(join))
+            token = given.joined(identity_in(folder))
+            if not token.is_for_member:
+                raise Failure(
+                    "the token is for light clients; have the network's owner run `aqua-registry network invite"
+                    " --member`"
+                )
+            files.save_token(token)
+        elif files.exists:
+            token = files.token(identity_in(folder))
+    except OverlayError as error:
+        raise Failure(str(error)) from None
+    if token is None or overlay.bootstrap:
+        return settings
+    overlay = msgspec.structs.replace(overlay, bootstrap=token.addresses)
+    return msgspec.structs.replace(settings, overlay=overlay)
 
 
 async def _tied(run: Callable[[], Awaitable[None]]) -> None:

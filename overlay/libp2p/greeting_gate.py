@@ -22,6 +22,7 @@ import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.network.swarm import Swarm
+from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError, MultiselectError
 from libp2p.protocol_muxer.multiselect import PROTOCOL_NOT_FOUND_MSG, Multiselect
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 
@@ -102,8 +103,11 @@ class GreetingGate:
             await self._serve(stream)
             return
         handler: StreamHandlerFn | None = None
-        with trio.move_on_after(self._hello_timeout):
-            handler = await self._negotiate(peer_id, stream)
+        try:
+            with trio.move_on_after(self._hello_timeout):
+                handler = await self._negotiate(peer_id, stream)
+        except (MultiselectError, MultiselectCommunicatorError) as error:
+            log.debug("a peer that wasn't let in opened a stream to no end", peer=peer_id, error=repr(error)[:200])
         if handler is None:
             await stream.reset()
         else:

@@ -8,15 +8,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 import structlog
+from cachetools import TTLCache
 
 from overlay.membership.gatekeeper import Gatekeeper, LinkFault, Shown, encoded
 from overlay.rpc.protocol import Bye, Hello, Reason
 from overlay.tasks import Broadcast, Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_MOST_TOLD: Final = 4096
+_TOLD_AGAIN: Final = 600.0  # seconds after which the log tells again that a peer isn't let in
 
 
 class Greetings:
@@ -29,6 +34,7 @@ class Greetings:
         self._under_way: Counter[str] = Counter()
         self._decided = Broadcast()
         self._for_clients: set[str] = set()
+        self._told: TTLCache[str, LinkFault] = TTLCache(_MOST_TOLD, _TOLD_AGAIN)
         self.changed = Wakeup()
         """Set when chains have to be looked at again, or their ends: for `overlay.rpc.network_upkeep`."""
         self.refused = 0
@@ -69,7 +75,9 @@ class Greetings:
     def refusal(self, peer_id: str, fault: LinkFault) -> Bye:
         """The bye for a peer that isn't let in, or not any more."""
         self.refused += 1
-        log.info("a peer isn't let into this private network", peer=peer_id, code=fault.value)
+        tell = log.debug if self._told.get(peer_id) is fault else log.info
+        self._told[peer_id] = fault
+        tell("a peer isn't let into this private network", peer=peer_id, code=fault.value)
         return Bye(Reason.NOT_ADMITTED, why=fault.value)
 
     def began(self, peer_id: str) -> None:

@@ -76,12 +76,15 @@ class NetworkFiles:
         self.token_path = Path(token) if token else folder / TOKEN if folder is not None else None
         self._revocations_path = folder / REVOCATIONS if folder is not None else None
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a token, or should be."""
+        return self.token_path is not None and (not self._is_in_data_folder or self.token_path.exists())
+
     def token(self, identity: Identity) -> JoinToken | None:
         """What the peer joined by; None where there is no file in its data folder. Raises `NetworkFileError`,
         `TokenError`."""
-        if self.token_path is None:
-            return None
-        if self._is_in_data_folder and not self.token_path.exists():
+        if self.token_path is None or not self.exists:
             return None
         return read_token(self.token_path).joined(identity)
 
@@ -114,8 +117,8 @@ class NetworkFiles:
 
         folder = self.token_path.parent
         stop = threading.Event()
-        while not folder.is_dir():
-            return
+        if not folder.is_dir():
+            return  # there are roots by the settings, and no token
         changes = watch(
             folder,
             watch_filter=None,

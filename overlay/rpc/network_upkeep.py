@@ -79,6 +79,10 @@ def private_network(
     return PrivateNetwork(Greetings(gatekeeper, clock=clock), files)
 
 
+def _plain(told: _Told) -> object:
+    return msgspec.to_builtins(told, builtin_types=(bytes,))
+
+
 def _root(text: str) -> bytes:
     if len(text) == 2 * KEY_BYTES and set(text) <= set(hexdigits):
         return bytes.fromhex(text)
@@ -112,6 +116,12 @@ class NetworkUpkeep:
             nursery.start_soon(self._files.watch_token, self._note_token)
             nursery.start_soon(self._warn_in_time)
 
+    async def share(self, peer_id: str, *, timeout: float) -> None:
+        """Tell a linked peer all that we know to be revoked. Raises `CallFailed`."""
+        own = self._gatekeeper.revocations
+        told = _Told(own.digest(), [encode_entry(entry) for entry in own])
+        await self._links.call(peer_id, REVOCATIONS_METHOD, _plain(told), timeout=timeout)
+
     # Who may stay
 
     async def _put_out_in_time(self) -> None:
@@ -140,9 +150,7 @@ class NetworkUpkeep:
         """Tell a peer of entries, and take those that it has; its list, or None if it's equal or can't be had."""
         told = _Told(self._gatekeeper.revocations.digest(), [encode_entry(entry) for entry in entries])
         try:
-            answer = await self._links.call(
-                peer_id, REVOCATIONS_METHOD, msgspec.to_builtins(told, builtin_types=(bytes,)), timeout=_TIMEOUT
-            )
+            answer = await self._links.call(peer_id, REVOCATIONS_METHOD, _plain(told), timeout=_TIMEOUT)
         except CallFailed as error:
             log.debug("a peer can't be told what was revoked", peer=peer_id, error=str(error))
             return None
