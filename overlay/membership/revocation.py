@@ -68,7 +68,9 @@ class Revocation(msgspec.Struct, frozen=True, cache_hash=True, array_like=True, 
 class Revocations:
     """A list of entries. Immutable; entries are taken as genuine: see `genuine`."""
 
-    def __init__(self, entries: Iterable[Revocation] = ()) -> None:
+    def __init__(self, entries: Iterable[Revocation] = (), *, most: int = MOST_ENTRIES) -> None:
+        """`most`: entries of one root that are kept."""
+        self._most = most
         latest: dict[tuple[bytes, bytes], Revocation] = {}
         for entry in entries:
             place = entry.root, entry.subject
@@ -81,7 +83,7 @@ class Revocations:
         self._entries: dict[tuple[bytes, bytes], Revocation] = {
             (entry.root, entry.subject): entry
             for root in sorted(by_root)
-            for entry in sorted(by_root[root], key=lambda entry: entry.order)[-MOST_ENTRIES:]
+            for entry in sorted(by_root[root], key=lambda entry: entry.order)[-most:]
         }
 
     def __iter__(self) -> Iterator[Revocation]:
@@ -98,7 +100,7 @@ class Revocations:
 
     def __or__(self, other: Iterable[Revocation]) -> Revocations:
         """Both together."""
-        return Revocations([*self, *other])
+        return Revocations([*self, *other], most=self._most)
 
     def beyond(self, other: Revocations) -> tuple[Revocation, ...]:
         """The entries that the other list lacks."""

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from cachetools import TTLCache
 
-from overlay.membership.gatekeeper import Gatekeeper, LinkFault, Shown, encoded
+from overlay.membership.gatekeeper import LINK_FAULTS, Gatekeeper, LinkFault, Shown, encoded
 from overlay.rpc.protocol import Bye, Hello, Reason
 from overlay.tasks import Broadcast, Wakeup
 
@@ -34,6 +34,7 @@ class Greetings:
         self._under_way: Counter[str] = Counter()
         self._decided = Broadcast()
         self._for_clients: set[str] = set()
+        self._refused_by_others: TTLCache[str, bool] = TTLCache(_MOST_TOLD, _TOLD_AGAIN)
         self._told: TTLCache[str, LinkFault] = TTLCache(_MOST_TOLD, _TOLD_AGAIN)
         self.changed = Wakeup()
         """Set when chains have to be looked at again, or their ends: for `overlay.rpc.network_upkeep`."""
@@ -79,6 +80,14 @@ class Greetings:
         self._told[peer_id] = fault
         tell("a peer isn't let into this private network", peer=peer_id, code=fault.value)
         return Bye(Reason.NOT_ADMITTED, why=fault.value)
+
+    def note_refused(self, peer_id: str, fault: LinkFault | None) -> None:
+        """A peer doesn't let us in."""
+        code = fault.value if fault is not None else "unknown"
+        if code not in self._refused_by_others:
+            self._refused_by_others[code] = True
+            remedy = LINK_FAULTS[fault] if fault is not None else ""
+            log.warning("a private network doesn't let this peer in", peer=peer_id, code=code, remedy=remedy)
 
     def began(self, peer_id: str) -> None:
         """A greeting with a peer is under way."""

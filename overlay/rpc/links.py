@@ -400,6 +400,8 @@ class Links:
             self._greetings.ended(peer_id)
         is_closed = link.said in {Reason.IDLE, Reason.FULL} and link.cause is not Cause.CLOSED
         self._counters.turned_away += link.cause is Cause.REFUSED
+        if link.said is Reason.NOT_ADMITTED and link.cause is Cause.LEFT:
+            self._greetings.note_refused(peer_id, link.fault)
         if self._nursery is not None and link.said is Reason.NOT_ADMITTED:
             self._nursery.start_soon(self._shut_out, peer_id)
         elif self._nursery is not None and not streams:
