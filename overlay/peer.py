@@ -435,6 +435,8 @@ class OverlayPeer:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run all of the peer's tasks until cancelled."""
         async with trio.open_nursery() as nursery:
+            if self._network_upkeep is not None:
+                await nursery.start(self._network_upkeep.run)
             await nursery.start(self._links.run)
             await nursery.start(self._topics.run)
             nursery.start_soon(self._host.tend_connections, self._links.is_linked)
@@ -443,8 +445,6 @@ class OverlayPeer:
             nursery.start_soon(self._departures.run)
             nursery.start_soon(self._peer_records.run)
             nursery.start_soon(self._compared_clock.run)
-            if self._network_upkeep is not None:
-                nursery.start_soon(self._network_upkeep.run)
             task_status.started()
 
     def _keeps(self, peer_id: str) -> bool:

@@ -64,7 +64,9 @@ class Greetings:
         """Let a peer in that said hello, or return the bye for it."""
         if not self.is_private:
             return None
-        shown = Shown(hello.chain, hello.member)
+        # Who is in as a member stays one: a second link as a light client would spare it from being put out in time.
+        before = self.gatekeeper.shown_by(peer_id)
+        shown = Shown(hello.chain, hello.member or (before is not None and before.member))
         fault = self.gatekeeper.fault_of(peer_id, shown, self.now(), told=hello.time or None)
         if fault is not None:
             return self.refusal(peer_id, fault)

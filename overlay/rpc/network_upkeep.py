@@ -31,7 +31,7 @@ from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
 from overlay.rpc.network_files import NetworkFiles
 from overlay.settings import NetworkSettings
-from overlay.tasks import TaskOwner, Wakeup, in_thread
+from overlay.tasks import TaskOwner, TaskStatus, Wakeup, in_thread
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -107,14 +107,15 @@ class NetworkUpkeep:
         links.serve(CERTIFICATE_METHOD, self._answer_certificate)
         links.on_up(self._note_up)
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the rules in force until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tasks.run)
+            await nursery.start(self._tasks.run)
             nursery.start_soon(self._put_out_in_time)
             nursery.start_soon(self._save)
             nursery.start_soon(self._files.watch_token, self._note_token)
             nursery.start_soon(self._warn_in_time)
+            task_status.started()
 
     async def share(self, peer_id: str, *, timeout: float) -> None:
         """Tell a linked peer all that we know to be revoked. Raises `CallFailed`."""
@@ -136,8 +137,7 @@ class NetworkUpkeep:
     # What roots took back
 
     def _note_up(self, peer_id: str, member: bool) -> None:  # noqa: ARG002 - a callback's signature
-        if self._tasks.is_open:
-            self._tasks.start_soon(self._exchange, peer_id)
+        self._tasks.start_soon(self._exchange, peer_id)
 
     async def _exchange(self, peer_id: str) -> None:
         """Get from a peer what we lack, and tell it what it lacks."""
