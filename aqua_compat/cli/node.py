@@ -116,7 +116,8 @@ def node(
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
     folder = data_dir or user_data_folder() / "node"
-    settings = _joined(settings, folder, join)
+    if join is not None:
+        _join(settings, folder, join)
 
     def tell(came: signal.Signals) -> None:
         _log().info("stopping", signal=came.name)
@@ -129,37 +130,23 @@ def node(
         raise _explained(root_of(error), folder) from error
 
 
-def _joined(settings: Settings, folder: Path, join: str | None) -> Settings:
-    """The settings of a node that joins a private network by a token, or did so before: with the token's addresses,
-    where there are no others."""
-    import msgspec
-
+def _join(settings: Settings, folder: Path, file: str) -> None:
+    """Keep what a token says, in a file or from stdin ("-"), for this and later starts. Raises Failure."""
     from aqua_compat.api.full_node import identity_in
     from overlay.errors import OverlayError
-    from overlay.membership.join_token import LONGEST_TOKEN, JoinToken, parse_token
+    from overlay.membership.join_token import LONGEST_TOKEN, parse_token
     from overlay.rpc.network_files import NetworkFiles, read_token
 
-    overlay = settings.overlay
-    files = NetworkFiles(folder, overlay.network.token)
-    token: JoinToken | None = None
     try:
-        if join is not None:
-            given = parse_token(sys.stdin.read(LONGEST_TOKEN)) if join == "-" else read_token(Path(join))
-            token = given.joined(identity_in(folder))
-            if not token.is_for_member:
-                raise Failure(
-                    "the token is for light clients; have the network's owner run `aqua-registry network invite"
-                    " --member`"
-                )
-            files.save_token(token)
-        elif files.exists:
-            token = files.token(identity_in(folder))
+        given = parse_token(sys.stdin.read(LONGEST_TOKEN)) if file == "-" else read_token(Path(file))
+        token = given.joined(identity_in(folder))
+        if not token.is_for_member:
+            raise Failure(
+                "the token is for light clients; have the network's owner run `aqua-registry network invite --member`"
+            )
+        NetworkFiles(folder, settings.overlay.network.token).save_token(token)
     except OverlayError as error:
         raise Failure(str(error)) from None
-    if token is None or overlay.bootstrap:
-        return settings
-    overlay = msgspec.structs.replace(overlay, bootstrap=token.addresses)
-    return msgspec.structs.replace(settings, overlay=overlay)
 
 
 async def _tied(run: Callable[[], Awaitable[None]]) -> None:

@@ -13,9 +13,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -94,6 +95,11 @@ class Shown(msgspec.Struct, frozen=True):
     member: bool
 
 
+class _Guest(NamedTuple):
+    shown: Shown
+    ends_at: float
+
+
 class Gatekeeper:
     """The rules of one peer, and the peers that it let in."""
 
@@ -112,7 +118,8 @@ class Gatekeeper:
         self.clients = clients
         self.revocations = revocations or Revocations()
         """What roots took back, as far as known."""
-        self._let_in: dict[str, Shown] = {}
+        self._let_in: dict[str, _Guest] = {}
+        self._has_news = False  # entries came since all were looked at
 
     @property
     def is_private(self) -> bool:
@@ -143,11 +150,13 @@ class Gatekeeper:
 
     def let_in(self, peer_id: str, shown: Shown) -> None:
         """Note that a peer was let in by what it showed."""
-        self._let_in[peer_id] = shown
+        chain = decode_chain(shown.chain) if shown.member or self.clients != "free" else ()
+        self._let_in[peer_id] = _Guest(shown, ends_at(chain) if chain else math.inf)
 
     def shown_by(self, peer_id: str) -> Shown | None:
         """What a peer showed that is in."""
-        return self._let_in.get(peer_id)
+        guest = self._let_in.get(peer_id)
+        return guest.shown if guest is not None else None
 
     def is_in(self, peer_id: str) -> bool:
         """Whether a peer was let in, and is still."""
@@ -159,26 +168,28 @@ class Gatekeeper:
 
     def put_out(self, now: int) -> list[tuple[str, LinkFault]]:
         """Forget the peers whose chains aren't good any more; each with why."""
-        found = [(peer_id, self.fault_of(peer_id, shown, now)) for peer_id, shown in self._let_in.items()]
+        found = [
+            (peer_id, self.fault_of(peer_id, guest.shown, now))
+            for peer_id, guest in self._let_in.items()
+            if self._has_news or guest.ends_at <= now
+        ]
+        self._has_news = False
         out = [(peer_id, fault) for peer_id, fault in found if fault is not None]
         for peer_id, _ in out:
             self.forget(peer_id)
         return out
 
-    def next_end(self) -> int | None:
-        """When the first chain of those let in ends; None where none does."""
-        return min((ends_at(chain) for chain in self._chains()), default=None)
+    def next_end(self) -> float:
+        """When the first chain of those let in ends; infinite where none does."""
+        return min((guest.ends_at for guest in self._let_in.values()), default=math.inf)
 
     def take(self, entries: Iterable[Revocation]) -> tuple[Revocation, ...]:
         """Add genuine entries to the list; those that were news."""
         before = self.revocations
         self.revocations = before | entries
-        return self.revocations.beyond(before)
-
-    def _chains(self) -> Iterator[Chain]:
-        for shown in self._let_in.values():
-            if shown.chain and (chain := decode_chain(shown.chain)):
-                yield chain
+        news = self.revocations.beyond(before)
+        self._has_news = self._has_news or bool(news)
+        return news
 
     def _chain_fault(self, peer_id: str, chain: Chain, member: bool, now: int) -> LinkFault | None:
         permission = MEMBER if member or MEMBER in chain[-1].permits else CLIENT

@@ -10,7 +10,7 @@ within a second or two, without looking again and again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from string import hexdigits
 from typing import Annotated, Final, NamedTuple
@@ -40,6 +40,7 @@ CERTIFICATE_METHOD: Final = "overlay/certificate"
 
 _TIMEOUT: Final = 4.0  # seconds
 _AT_ONCE: Final = 64  # calls
+_AGAIN: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds until a call that failed is made again
 _RATE: Final = 2.0  # calls a second of one peer, each of which may cost signatures
 _BURST: Final = 32.0
 _LONGEST_SLEEP: Final = 60.0  # seconds, should the clock be set meanwhile
@@ -101,6 +102,7 @@ class NetworkUpkeep:
         self._tasks = TaskOwner()
         self._places = trio.CapacityLimiter(_AT_ONCE)
         self._rates = TokenBuckets(_RATE, _BURST)
+        self._untold: dict[str, set[Revocation]] = {}  # by the peers that are being told
         self._unsaved = Wakeup()
         self._renewed = Wakeup()
         links.serve(REVOCATIONS_METHOD, self._answer_revocations)
@@ -129,34 +131,57 @@ class NetworkUpkeep:
         while True:
             for peer_id, fault in self._gatekeeper.put_out(self._greetings.now()):
                 self._tasks.start_soon(self._links.put_out, peer_id, fault)
-            end = self._gatekeeper.next_end()
-            left = math.inf if end is None else max(end - self._greetings.time(), 0.0)
+            left = max(self._gatekeeper.next_end() - self._greetings.time(), 0.0)
             with trio.move_on_after(min(left, _LONGEST_SLEEP)):
                 await self._greetings.changed.wait()
 
     # What roots took back
 
     def _note_up(self, peer_id: str, member: bool) -> None:  # noqa: ARG002 - a callback's signature
-        self._tasks.start_soon(self._exchange, peer_id)
+        self._tell_soon(peer_id, ())
+
+    def _tell_soon(self, peer_id: str, news: tuple[Revocation, ...]) -> None:
+        """Have a peer's list and ours become equal, with `news` told at first."""
+        is_under_way = peer_id in self._untold
+        self._untold.setdefault(peer_id, set()).update(news)
+        if not is_under_way:
+            self._tasks.start_soon(self._exchange_again, peer_id)
+
+    async def _exchange_again(self, peer_id: str) -> None:
+        try:
+            await self._until_done(peer_id, self._exchange)
+        finally:
+            del self._untold[peer_id]
+
+    async def _until_done(self, peer_id: str, do: Callable[[str], Awaitable[None]]) -> None:
+        """Call a linked peer, and do so again if it fails."""
+        for wait in _AGAIN:
+            if not self._links.is_linked(peer_id):
+                return  # what has to be said is said with the next link
+            try:
+                async with self._places:
+                    await do(peer_id)
+            except CallFailed as error:
+                log.debug("a peer can't be told of certificates", peer=peer_id, error=str(error))
+                await trio.sleep(wait)
+            else:
+                return
 
     async def _exchange(self, peer_id: str) -> None:
-        """Get from a peer what we lack, and tell it what it lacks."""
-        async with self._places:
-            theirs = await self._tell(peer_id, ())
+        """Get from a peer what we lack, and tell it what it lacks. Raises `CallFailed`."""
+        while True:
+            news, self._untold[peer_id] = self._untold[peer_id], set()
+            theirs = await self._tell(peer_id, news)
             if theirs is not None and (lacking := self._gatekeeper.revocations.beyond(theirs)):
                 await self._tell(peer_id, lacking)
+            if not self._untold[peer_id]:
+                return
 
-    async def _tell(self, peer_id: str, entries: tuple[Revocation, ...]) -> Revocations | None:
-        """Tell a peer of entries, and take those that it has; its list, or None if it's equal or can't be had."""
+    async def _tell(self, peer_id: str, entries: Iterable[Revocation]) -> Revocations | None:
+        """Tell a peer of entries, and take those that it has; its list, or None if it's equal. Raises `CallFailed`."""
         told = _Told(self._gatekeeper.revocations.digest(), [encode_entry(entry) for entry in entries])
-        try:
-            answer = await self._links.call(peer_id, REVOCATIONS_METHOD, _plain(told), timeout=_TIMEOUT)
-        except CallFailed as error:
-            log.debug("a peer can't be told what was revoked", peer=peer_id, error=str(error))
-            return None
-        if not isinstance(answer, list):
-            return None
-        return self._take(peer_id, answer)
+        answer = await self._links.call(peer_id, REVOCATIONS_METHOD, _plain(told), timeout=_TIMEOUT)
+        return self._take(peer_id, answer) if isinstance(answer, list) else None
 
     async def _answer_revocations(self, caller: str, body: object) -> object:
         await trio.lowlevel.checkpoint()
@@ -180,12 +205,8 @@ class NetworkUpkeep:
             self._unsaved.set()
             for peer_id in self._links.linked_peers():
                 if peer_id != teller:
-                    self._tasks.start_soon(self._tell_news, peer_id, news)
+                    self._tell_soon(peer_id, news)
         return theirs
-
-    async def _tell_news(self, peer_id: str, news: tuple[Revocation, ...]) -> None:
-        async with self._places:
-            await self._tell(peer_id, news)
 
     async def _save(self) -> None:
         while True:
@@ -209,15 +230,10 @@ class NetworkUpkeep:
         self._renewed.set()
         log.info("this peer's certificate was renewed", ends_at=token.ends_at)
         for peer_id in self._links.linked_peers():
-            self._tasks.start_soon(self._show, peer_id)
+            self._tasks.start_soon(self._until_done, peer_id, self._show)
 
     async def _show(self, peer_id: str) -> None:
-        async with self._places:
-            try:
-                chain = encoded(self._gatekeeper.own_chain)
-                await self._links.call(peer_id, CERTIFICATE_METHOD, chain, timeout=_TIMEOUT)
-            except CallFailed as error:
-                log.debug("a renewed certificate can't be shown", peer=peer_id, error=str(error))
+        await self._links.call(peer_id, CERTIFICATE_METHOD, encoded(self._gatekeeper.own_chain), timeout=_TIMEOUT)
 
     async def _answer_certificate(self, caller: str, body: object) -> object:
         await trio.lowlevel.checkpoint()

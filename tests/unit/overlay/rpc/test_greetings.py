@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import pytest
 import trio
 from structlog.testing import capture_logs
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from overlay.errors import CallFailed, NotAdmitted
+from overlay.errors import CallFailed, CallRefused, NotAdmitted
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from overlay.membership.gatekeeper import CLIENT, Gatekeeper, LinkFault, Shown, encoded
-from overlay.membership.revocation import Revocation, encode_entry
+from overlay.membership.revocation import Revocation, Revocations, encode_entry
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
 from overlay.rpc.network_files import NetworkFiles
@@ -209,3 +209,34 @@ async def test_what_waits_for_a_greeting_is_told_of_its_end(wall: Wall) -> None:
         await wait_all_tasks_blocked()
         greetings.check(peer_id, Hello(0, True, bytes(8), encoded([given_by(ROOT, PEER)]), NOW))
     assert answers == [False, False, True]
+
+
+async def test_many_revocations_one_after_the_other_reach_all(wall: Wall, autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        peers = [await a_peer(network, number, wall) for number in (PEER, OTHER, THIRD, THIRD + 1)]
+        a, b, *tellers = peers
+        for other in peers[1:]:
+            await linked(a, other)
+        entries = [revoked(number) for number in range(100, 160)]
+        for number, entry in enumerate(entries):
+            listed = Revocations([entry])
+            body = [listed.digest(), [encode_entry(entry)]]
+            await tellers[number % 2].links.call(a.peer_id, "overlay/revocations", body, timeout=5)
+        assert len(a.gatekeeper.revocations) == 60
+        await trio.sleep(30)
+        assert all(peer.gatekeeper.revocations == Revocations(entries) for peer in peers)
+        assert b.linked() == {a.peer_id}
+
+
+async def test_a_peer_that_floods_with_lists_is_refused(wall: Wall, autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        a, b = await a_peer(network, PEER, wall), await a_peer(network, OTHER, wall)
+        await linked(a, b)
+        codes: list[str] = []
+        for _ in range(100):
+            try:
+                await b.links.call(a.peer_id, "overlay/revocations", told(b), timeout=5)
+            except CallRefused as error:
+                codes.append(error.code)
+        assert set(codes) == {"overloaded"}
+        assert len(codes) > 60
