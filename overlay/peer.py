@@ -52,7 +52,7 @@ from overlay.relaying.relayed_rpc import RelayedRpc
 from overlay.rpc.counters import LinkStatistics
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
-from overlay.rpc.network_upkeep import NetworkUpkeep, PrivateNetwork, private_network
+from overlay.rpc.network_upkeep import NetworkStatus, NetworkUpkeep, PrivateNetwork, private_network
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, StreamHandler, Transport
 from overlay.settings import OverlaySettings
@@ -250,6 +250,10 @@ class OverlayPeer:
         Raises `Unreachable` and other kinds of `CallFailed`, and `AddressError` for what isn't such an address.
         """
         return await self._way_in.connect(multiaddr, timeout=timeout)
+
+    def network_status(self) -> NetworkStatus | None:
+        """How this peer is in a private network; None where the network isn't private."""
+        return self._network_upkeep.status() if self._network_upkeep is not None else None
 
     async def share_revocations(self, peer_id: str, *, timeout: float) -> None:
         """Tell a linked peer all that this one knows to be revoked in a private network. Raises `CallFailed`."""

@@ -73,6 +73,7 @@ class Node:
             ),
             particles=self._particles() if self._particles is not None else None,
             clock=self.peer.compared_clock.verdict(),
+            network=self.peer.network_status(),
         )
 
 

@@ -21,7 +21,7 @@ import trio
 from msgspec import Meta
 
 from overlay.errors import CallFailed, OverlayError, Refusal
-from overlay.identity import Identity, public_key_of
+from overlay.identity import Identity, peer_id_of, public_key_of
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.membership.certificate import KEY_BYTES, MAX_CHAIN_BYTES
 from overlay.membership.chain import ends_at
@@ -52,6 +52,19 @@ class _Told(msgspec.Struct, frozen=True, array_like=True):
 
     digest: Annotated[bytes, Meta(min_length=32, max_length=32)]
     entries: Annotated[list[bytes], Meta(max_length=MOST_ROOTS * MOST_ENTRIES)]
+
+
+class NetworkStatus(msgspec.Struct, frozen=True):
+    """How a peer of a private network is in it."""
+
+    roots: tuple[str, ...]
+    """Peer ids of the keys whose certificates let in."""
+    ends_at: int | None
+    """When its own certificate ends, in seconds since 1970; None without one: others don't let it in."""
+    revoked: int
+    """Entries of the list of revocations."""
+    refused: int
+    """Times that it didn't let a peer in, or put one out, since the start."""
 
 
 class PrivateNetwork(NamedTuple):
@@ -118,6 +131,16 @@ class NetworkUpkeep:
             nursery.start_soon(self._files.watch_token, self._note_token)
             nursery.start_soon(self._warn_in_time)
             task_status.started()
+
+    def status(self) -> NetworkStatus:
+        """How it is now."""
+        keeper = self._gatekeeper
+        return NetworkStatus(
+            roots=tuple(sorted(map(peer_id_of, keeper.roots))),
+            ends_at=ends_at(keeper.own_chain) if keeper.own_chain else None,
+            revoked=len(keeper.revocations),
+            refused=self._greetings.refused,
+        )
 
     async def share(self, peer_id: str, *, timeout: float) -> None:
         """Tell a linked peer all that we know to be revoked. Raises `CallFailed`."""

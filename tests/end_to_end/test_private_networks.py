@@ -370,6 +370,10 @@ async def _a_network_by_commands(home: Home) -> None:
             others = {other.peer_id for other in nodes if other is not node}
             await eventually(partial(members, node.peer_id), lambda known, others=others: known == others, timeout=30)  # type: ignore[misc]
 
+        status = await views[first.peer_id].status(timeout=5)
+        assert status.network is not None
+        assert (status.network.roots, status.network.revoked) == ((root,), 0)
+        assert status.network.refused >= 2
         started = trio.current_time()
         revoked = json.loads((await home.network("revoke", added.peer_id, "--json")).out)
         told_at = trio.current_time()
@@ -387,3 +391,32 @@ async def _a_network_by_commands(home: Home) -> None:
     shown = json.loads((await home.network("show", "--json")).out)
     assert (shown["root"], list(shown["revoked"])) == (root, [added.peer_id])
     assert len(shown["issued"]) == 4
+
+
+async def test_wrong_commands_say_what_is_wrong(tmp_path: Path) -> None:
+    async def failed(code: int, text: str, *arguments: str) -> None:
+        finished = await command(*arguments, home=tmp_path)
+        assert (finished.code, finished.out) == (code, "")
+        assert text in finished.err
+        assert len(finished.err.splitlines()) == 1
+
+    await failed(1, "network create", "network", "invite")
+    await failed(1, "network create", "network", "show")
+    assert (await command("network", "create", home=tmp_path)).code == 0
+    await failed(1, "exists already", "network", "create")
+    await failed(2, "peer id", "network", "invite", "--for", "nobody")
+    await failed(2, "30", "network", "invite", "--expires", "30 moons")
+    await failed(2, "/p2p/", "network", "invite", "--address", "/ip4/192.0.2.7/tcp/1")
+    await failed(2, "peer id", "network", "revoke", "nobody")
+    somebody = Identity.generate().peer_id
+    await failed(1, "no address of a node is known", "network", "revoke", somebody)
+    for_another = tmp_path / "for-another"
+    for_another.write_text((await command("network", "invite", "--for", somebody, home=tmp_path)).out)
+    node = ("node", "--data-dir", str(tmp_path / "node"), "--join")
+    await failed(1, "isn't for this peer", *node, str(for_another))
+    clients = tmp_path / "clients"
+    clients.write_text((await command("network", "invite", "--client", home=tmp_path)).out)
+    await failed(1, "--member", *node, str(clients))
+    clients.write_text("not a token")
+    await failed(1, "no token", *node, str(clients))
+    await failed(1, "can't read", *node, str(tmp_path / "nothing"))

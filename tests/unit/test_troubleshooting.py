@@ -17,7 +17,7 @@ from tests.paths import ROOT
 
 PAGE: Final = (ROOT / "docs" / "troubleshooting.md").read_text()
 LOUD: Final = {"warning", "error", "critical", "exception"}
-HEALTH: Final = ("ready", "caught_up", "lacking", "replication", "disk", "clock")
+HEALTH: Final = ("ready", "caught_up", "lacking", "replication", "disk", "clock", "network")
 """Fields of a node's status that tell of something wrong."""
 
 
