@@ -62,6 +62,17 @@ class PeerFull(Unreachable):
         self.others = others
 
 
+class NotAdmitted(Unreachable):
+    """One side doesn't let the other into its private network. `code`: why, a value of
+    `overlay.membership.gatekeeper.LinkFault`, or empty for one that this version doesn't know."""
+
+    default_reason = "not admitted to the network"
+
+    def __init__(self, peer_id: str, method: str, reason: str = "", code: str = "", *, detail: str = "") -> None:
+        super().__init__(peer_id, method, reason, detail=detail)
+        self.code = code
+
+
 class ConnectionLost(Unreachable):
     """The connection ended before the answer came: the peer may have served the call."""
 

@@ -8,6 +8,7 @@ open_peer ── host           py-libp2p: listening, connections, streams, goss
              ├─ bootstrap     joining the network, and rejoining it
              ├─ departures    newcomers and lost members: routing table, addresses, more dials before one is given up
              ├─ peer_records  publishing where this peer can be reached
+             ├─ network_upkeep  in a private network, who may stay
              └─ compared_clock  comparing this machine's clock with others'
 """
 
@@ -17,6 +18,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -48,7 +50,9 @@ from overlay.relaying.path_selection import PathSelection
 from overlay.relaying.relay import Relay
 from overlay.relaying.relayed_rpc import RelayedRpc
 from overlay.rpc.counters import LinkStatistics
+from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
+from overlay.rpc.network_upkeep import NetworkStatus, NetworkUpkeep, PrivateNetwork, private_network
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, StreamHandler, Transport
 from overlay.settings import OverlaySettings
@@ -123,11 +127,18 @@ class OverlayPeer:
         *,
         clock: Callable[[], float] = time.time,
         randomness: random.Random | None = None,
+        private: PrivateNetwork | None = None,
     ) -> None:
-        """`routing`: the table of the same host. `clock`: seconds since 1970."""
+        """`routing`: the table of the same host. `clock`: seconds since 1970. `private`: what lets peers in."""
         self._host = host
         self._settings = settings
-        self._links = Links(host, settings, settings.member, keeps=self._keeps, randomness=randomness)
+        self._greetings = private.greetings if private is not None else Greetings()
+        self._links = Links(
+            host, settings, settings.member, keeps=self._keeps, randomness=randomness, greetings=self._greetings
+        )
+        self._network_upkeep = (
+            NetworkUpkeep(self._links, self._greetings, identity, private.files) if private is not None else None
+        )
         self._relayed = RelayedRpc(
             identity, self._links, settings.relaying, clock=clock, decoded_items=self._links.decoded_items
         )
@@ -239,6 +250,15 @@ class OverlayPeer:
         Raises `Unreachable` and other kinds of `CallFailed`, and `AddressError` for what isn't such an address.
         """
         return await self._way_in.connect(multiaddr, timeout=timeout)
+
+    def network_status(self) -> NetworkStatus | None:
+        """How this peer is in a private network; None where the network isn't private."""
+        return self._network_upkeep.status() if self._network_upkeep is not None else None
+
+    async def share_revocations(self, peer_id: str, *, timeout: float) -> None:
+        """Tell a linked peer all that this one knows to be revoked in a private network. Raises `CallFailed`."""
+        assert self._network_upkeep is not None
+        await self._network_upkeep.share(peer_id, timeout=timeout)
 
     async def disconnect(self, peer_id: str) -> None:
         """Close every connection to a peer. Members may come back at once."""
@@ -356,7 +376,11 @@ class OverlayPeer:
     # Streams of protocols beside calls.
 
     def set_stream_handler(self, protocol_id: str, handler: StreamHandler) -> None:
-        """Have `handler` called with the remote peer's id for every stream of `protocol_id` that a peer opens."""
+        """Have `handler` called with the remote peer's id for every stream of `protocol_id` that a peer opens.
+
+        In a private network whose light clients are free, also for those of peers that never greet.
+        """
+        self._greetings.open_to_clients(protocol_id)
         self._host.set_stream_handler(protocol_id, handler)
 
     async def open_stream(self, peer_id: str, protocol_id: str) -> ByteStream:
@@ -415,6 +439,8 @@ class OverlayPeer:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run all of the peer's tasks until cancelled."""
         async with trio.open_nursery() as nursery:
+            if self._network_upkeep is not None:
+                await nursery.start(self._network_upkeep.run)
             await nursery.start(self._links.run)
             await nursery.start(self._topics.run)
             nursery.start_soon(self._host.tend_connections, self._links.is_linked)
@@ -448,17 +474,23 @@ class OverlayPeer:
 
 @asynccontextmanager
 async def open_peer(
-    identity: Identity, settings: OverlaySettings, *, clock: Callable[[], float] = time.time
+    identity: Identity,
+    settings: OverlaySettings,
+    *,
+    clock: Callable[[], float] = time.time,
+    data_dir: Path | None = None,
 ) -> AsyncIterator[OverlayPeer]:
     """A peer that listens, joins and serves until the block ends; then its sockets and tasks are gone within seconds.
 
-    `clock`: seconds since 1970. Raises `AddressError` for settings with a bad address and `OverlayError` when it can't
-    listen.
+    `clock`: seconds since 1970. `data_dir`: where it keeps what it knows of a private network. Raises `AddressError`
+    for settings with a bad address and `OverlayError` when it can't listen, or can't use its token.
     """
     validate_bootstrap(settings.bootstrap)
-    async with open_host(identity, settings) as host, background() as nursery:
+    private = private_network(identity, settings.network, data_dir, clock)
+    greetings = private.greetings if private is not None else None
+    async with open_host(identity, settings, greetings) as host, background() as nursery:
         routing = KadRouting(host, settings, serve=settings.member)
-        peer = OverlayPeer(host, routing, identity, settings, clock=clock)
+        peer = OverlayPeer(host, routing, identity, settings, clock=clock, private=private)
         with peer.loop_lag.measured():
             await nursery.start(peer.run)
             yield peer

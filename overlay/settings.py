@@ -231,6 +231,25 @@ class PeerRecordSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Records that one peer may have sent on at once."""
 
 
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the network is private: who may link, by certificates. See docs/private-networks.md.
+
+    A token in the data folder, as `node --join` puts it there, makes the network private too.
+    """
+
+    roots: tuple[str, ...] = ()
+    """Peer ids, or public keys of 64 hexadecimal digits, of those whose certificates let in. None: those of the token;
+    without one anybody is let in."""
+
+    token: str = ""
+    """File with the token of this peer, which holds its certificate; by default the one in the data folder. A changed
+    one is noticed while the peer runs."""
+
+    clients: Literal["certificate", "free"] = "certificate"
+    """Whether light clients, Aqua's too, need a certificate or are free to link. Aqua's can't show any: they are served
+    only where clients are free."""
+
+
 class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one peer listens, joins, looks up and calls."""
 
@@ -266,6 +285,9 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     peer_records: PeerRecordSettings = PeerRecordSettings()
     """How it is found after its relays changed."""
+
+    network: NetworkSettings = NetworkSettings()
+    """Who may link: anybody, or holders of certificates."""
 
     dial_timeout: float = 5.0
     """Seconds for connecting and securing a connection."""

@@ -73,6 +73,7 @@ class Node:
             ),
             particles=self._particles() if self._particles is not None else None,
             clock=self.peer.compared_clock.verdict(),
+            network=self.peer.network_status(),
         )
 
 
@@ -93,7 +94,7 @@ async def open_node(
     with claimed(data_dir):
         async with (
             open_store(data_dir / DATABASE, refill=settings.refill_damaged) as store,
-            open_peer(identity, settings.overlay, clock=clock) as peer,
+            open_peer(identity, settings.overlay, clock=clock, data_dir=data_dir) as peer,
         ):
             node: Node | None = None
 

@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from aqua_compat.api.services import Services
 from aqua_compat.particles.enabling import particles_if_enabled
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.settings import aqua_settings_of
 from overlay.identity import Identity, load_or_create_identity
+from overlay.rpc.network_files import NetworkFiles
 from registry.node import Node, open_node
 from registry.replica.weights import Weights
 from registry.settings import NodeSettings
@@ -24,6 +27,15 @@ def identity_in(data_dir: Path) -> Identity:
     return load_or_create_identity(data_dir / _IDENTITY_FILE)
 
 
+def _with_bootstrap(identity: Identity, settings: NodeSettings, data_dir: Path) -> NodeSettings:
+    """The settings of a node that joined a private network: with its token's addresses, where there are no others."""
+    overlay = settings.overlay
+    token = NetworkFiles(data_dir, overlay.network.token).token(identity)
+    if token is None or overlay.bootstrap:
+        return settings
+    return msgspec.structs.replace(settings, overlay=msgspec.structs.replace(overlay, bootstrap=token.addresses))
+
+
 @asynccontextmanager
 async def open_full_node(
     identity: Identity, settings: NodeSettings, data_dir: Path
@@ -32,6 +44,7 @@ async def open_full_node(
 
     Raises what `open_node` raises, and `aqua_compat.particles.errors.NotInstalled`.
     """
+    settings = _with_bootstrap(identity, settings, data_dir)
     weights, aqua, metrics = Weights(settings.weights), aqua_settings_of(settings), Metrics()
     particles = metrics.snapshot if aqua.enabled else None
     async with open_node(identity, settings, data_dir, particles=particles) as node:

@@ -15,6 +15,7 @@ from aqua_compat.cli.data import data
 from aqua_compat.cli.demo import demo
 from aqua_compat.cli.failures import Failure, end_for_want_of_memory, root_of, tell
 from aqua_compat.cli.keys import key
+from aqua_compat.cli.network import network
 from aqua_compat.cli.node import node
 from aqua_compat.cli.peers import peers
 from aqua_compat.cli.resolve import resolve
@@ -38,7 +39,9 @@ def cli() -> None:
     """
 
 
-for command in (demo, node, resource, service, resolve, watch, call, services, peers, upkeep, run, key, data, aqua):
+for command in (
+    *(demo, node, network, resource, service, resolve, watch, call, services, peers, upkeep, run, key, data, aqua),
+):
     cli.add_command(command)
 
 

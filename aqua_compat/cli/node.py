@@ -65,6 +65,12 @@ _LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is
     is_flag=True,
     help="Serve unmodified Aqua clients too; see `aqua-registry aqua install`. They need a WebSocket address.",
 )
+@click.option(
+    "--join",
+    metavar="FILE|-",
+    help="Join a private network by the token in this file, or from stdin; see `aqua-registry network`. It is"
+    " remembered.",
+)
 @click.option("--tied", is_flag=True, hidden=True, help="End when stdin does: with whoever started this node.")
 @logging_options("info")
 def node(
@@ -74,6 +80,7 @@ def node(
     data_dir: Path | None,
     config: Path | None,
     aqua: bool,
+    join: str | None,
     tied: bool,
     log_level: str,
     log_format: str,
@@ -109,6 +116,8 @@ def node(
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
     folder = data_dir or user_data_folder() / "node"
+    if join is not None:
+        _join(settings, folder, join)
 
     def tell(came: signal.Signals) -> None:
         _log().info("stopping", signal=came.name)
@@ -119,6 +128,25 @@ def node(
         trio.run(serve)
     except Exception as error:  # known ones become one line on stderr, others go on
         raise _explained(root_of(error), folder) from error
+
+
+def _join(settings: Settings, folder: Path, file: str) -> None:
+    """Keep what a token says, in a file or from stdin ("-"), for this and later starts. Raises Failure."""
+    from aqua_compat.api.full_node import identity_in
+    from overlay.errors import OverlayError
+    from overlay.membership.join_token import LONGEST_TOKEN, parse_token
+    from overlay.rpc.network_files import NetworkFiles, read_token
+
+    try:
+        given = parse_token(sys.stdin.read(LONGEST_TOKEN)) if file == "-" else read_token(Path(file))
+        token = given.joined(identity_in(folder))
+        if not token.is_for_member:
+            raise Failure(
+                "the token is for light clients; have the network's owner run `aqua-registry network invite --member`"
+            )
+        NetworkFiles(folder, settings.overlay.network.token).save_token(token)
+    except OverlayError as error:
+        raise Failure(str(error)) from None
 
 
 async def _tied(run: Callable[[], Awaitable[None]]) -> None:

@@ -52,6 +52,10 @@ def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> No
 def _health(status: NodeStatus) -> list[str]:
     """What may be wrong with its machine, in lines."""
     lines: list[str] = []
+    if status.network is not None:
+        ends = "has no certificate" if status.network.ends_at is None else f"until {moment(status.network.ends_at)}"
+        counts = f"{status.network.revoked} revoked, {status.network.refused} refused"
+        lines.append(f"network  private, {ends}; {counts}")
     if status.clock is not None and status.clock.is_off:
         lines.append(f"clock    {status.clock}: set it; this node signs nothing new, and its answers don't count")
     if status.clock is not None and status.clock.is_suspect:

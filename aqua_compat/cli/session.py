@@ -47,8 +47,13 @@ class CommandSession:
         *,
         writes: bool,
         acts: bool,
+        join: Path | None = None,
     ) -> None:
-        """Without `key_name`: as the default key if the command `acts` in its name, else as nobody in particular."""
+        """Without `key_name`: as the default key if the command `acts` in its name, else as nobody in particular.
+
+        `join`: file with the token of a private network.
+        """
+        self.join = join
         self.relays = relays
         self.key_name = key_name or DEFAULT_KEY
         self.is_nobody = key_name is None and not acts
@@ -81,7 +86,9 @@ class CommandSession:
         from aqua_compat.api.connections import connect
         from aqua_compat.schema.constants import Constants
         from overlay.identity import Identity
+        from overlay.settings import NetworkSettings, OverlaySettings
 
+        settings = OverlaySettings(network=NetworkSettings(token=str(self.join or "")))
         constants = Constants(
             INITIAL_REPLICATION_FACTOR=self.factor or 1, DEFAULT_TIMEOUT=max(1, round(self.timeout * 1000))
         )
@@ -91,7 +98,7 @@ class CommandSession:
         async with AsyncExitStack() as stack:
             data_dir = await stack.enter_async_context(self._own_folder()) if self.writes else None
             client = await stack.enter_async_context(
-                connect(self.relays, identity=identity, constants=constants, data_dir=data_dir)
+                connect(self.relays, identity=identity, constants=constants, settings=settings, data_dir=data_dir)
             )
             outcomes.append(await action(client))
 
@@ -143,6 +150,7 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
             relay: tuple[str, ...],
             key: str | None,
             timeout: float,
+            join: Path | None,
             log_level: str,
             log_format: str,
             factor: int | None = None,
@@ -150,7 +158,9 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
         ) -> Any:
             configure_logs(log_level, log_format)
             return command(
-                CommandSession(relay, key, timeout, factor, writes=writes, acts=acts or writes), *arguments, **options
+                CommandSession(relay, key, timeout, factor, writes=writes, acts=acts or writes, join=join),
+                *arguments,
+                **options,
             )
 
         decorated: Callable[..., Any] = logging_options("error")(run)
@@ -177,6 +187,13 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
             envvar="AQUA_REGISTRY_KEY",
             help="Name of your key to act as; made on first use."
             + (f"  [default: {DEFAULT_KEY}]" if acts or writes else "  [default: a new one, for this command only]"),
+        )(decorated)
+        decorated = click.option(
+            "--join",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            envvar="AQUA_REGISTRY_JOIN",
+            help="Token of a private network, as `aqua-registry network invite --client` prints it.",
         )(decorated)
         return click.option(
             "--relay",

@@ -16,6 +16,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from overlay.discovery.address_book import parse_peer_address
 from overlay.errors import Unreachable
 from overlay.libp2p.addresses import KnownAddresses, libp2p_id
+from overlay.libp2p.greeting_gate import GreetingGate
 from overlay.libp2p.muxer.connection import MuxedConnection
 from overlay.libp2p.told_addresses import ToldAddresses
 from overlay.libp2p.visitors import Visitors
@@ -50,9 +51,11 @@ class Connections:
         addresses: KnownAddresses,
         visitors: Visitors,
         told: ToldAddresses,
+        gate: GreetingGate,
         settings: OverlaySettings,
     ) -> None:
         """`peer_id`: our own."""
+        self._gate = gate
         self._peer_id = peer_id
         self._swarm = swarm
         self._addresses = addresses
@@ -192,6 +195,7 @@ class Connections:
     def note_connected(self, peer_id: str, address: str) -> None:
         """A connection was opened, to or from an IP address."""
         self._visitors.came(peer_id, address, trio.current_time())
+        self._gate.came(peer_id)
         self._changed.set()
 
     def note_disconnected(self, peer_id: str, address: str | None) -> None:
@@ -203,6 +207,7 @@ class Connections:
             self._visitors.left(peer_id, address)
         if not self.is_connected(peer_id):
             self._addresses.keep(peer_id)
+            self._gate.gone(peer_id)
 
     async def _dial_any(self, peer_id: str, addresses: Sequence[str], others: list[str]) -> str | None:
         """The address that connected first, each given a head start over the next, or None.

@@ -8,7 +8,7 @@ from libp2p.abc import IHost
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.validators import signature_validator
 
-from overlay.libp2p.workarounds.guarded_pubsub import GuardedPubsub, guarded_pubsub, run_pubsub
+from overlay.libp2p.workarounds.guarded_pubsub import GuardedPubsub, WaitUntilIn, guarded_pubsub, run_pubsub
 from overlay.pubsub.admission import Admission, message_id
 from overlay.tasks import TaskStatus
 
@@ -40,7 +40,8 @@ class Libp2pMessage:
 class Libp2pGossip:
     """The gossip of one host; satisfies `overlay.pubsub.gossip.Gossip`."""
 
-    def __init__(self, host: IHost, admission: Admission) -> None:
+    def __init__(self, host: IHost, admission: Admission, wait_until_in: WaitUntilIn) -> None:
+        """`wait_until_in(peer_id)`: waits until anything may be said to a peer; False if it left before."""
         self._admission = admission
         self.pubsub: GuardedPubsub = guarded_pubsub(
             host,
@@ -48,6 +49,7 @@ class Libp2pGossip:
             admit=self._admit,
             charge=admission.charge,
             seen=admission.seen,
+            wait_until_in=wait_until_in,
         )
 
     async def subscribe(self, topic: str) -> None:

@@ -25,6 +25,7 @@ from overlay.identity import Identity
 from overlay.libp2p.addresses import KnownAddresses, announced, libp2p_id
 from overlay.libp2p.connections import Connections
 from overlay.libp2p.gossip import Libp2pGossip
+from overlay.libp2p.greeting_gate import GreetingGate
 from overlay.libp2p.identify import serve_identify
 from overlay.libp2p.muxer.connection import MuxedConnection
 from overlay.libp2p.muxer.pipe import SecuredPipe
@@ -50,6 +51,7 @@ from overlay.libp2p.workarounds.muxer_table import install_muxer, muxer_options
 from overlay.libp2p.workarounds.quiet_loggers import quieten_libp2p
 from overlay.limits.fair_quota import FairQuota
 from overlay.pubsub.admission import Admission
+from overlay.rpc.greetings import Greetings
 from overlay.rpc.negotiation import negotiation_of
 from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
@@ -60,7 +62,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Host:
     """A listening and dialling end of the network; satisfies `overlay.rpc.transport.Transport`. Made by `open_host`."""
 
-    def __init__(self, identity: Identity, settings: OverlaySettings) -> None:
+    def __init__(self, identity: Identity, settings: OverlaySettings, greetings: Greetings) -> None:
         key_pair = create_new_key_pair(identity.seed)
         self._settings = settings
         self._peer_id = identity.peer_id
@@ -87,10 +89,18 @@ class Host:
         end_handlers(self._swarm)
         self._addresses = KnownAddresses(identity.peer_id, self.libp2p.get_peerstore(), settings)
         told = ToldAddresses(settings, self._visitors, self.listen_addresses)
-        self._connections = Connections(identity.peer_id, self._swarm, self._addresses, self._visitors, told, settings)
+        self._greetings = greetings
+        self._gate = GreetingGate(self.libp2p, self._swarm, greetings, settings)
+        self._connections = Connections(
+            identity.peer_id, self._swarm, self._addresses, self._visitors, told, self._gate, settings
+        )
         self.admission = Admission(settings.topics, self._connections.ban)
         """Decides which gossip of others is let in."""
-        self.gossip = Libp2pGossip(self.libp2p, self.admission)
+        self.gossip = Libp2pGossip(
+            self.libp2p,
+            self.admission,
+            lambda peer_id: self._gate.wait_until_in(peer_id, self._connections.is_connected),
+        )
         serve_identify(self.libp2p)
         self._unread = FairQuota(settings.max_unread, settings.max_unread_per_peer)
         install_muxer(self._swarm, self._muxed)
@@ -160,6 +170,7 @@ class Host:
 
         Raises `Unreachable`, or `ProtocolNotSupported`; takes at most `dial_timeout` for each of both steps.
         """
+        self._gate.check(peer_id, protocol_id)
         await self._connections.ensure(peer_id)
         stream: INetStream | None = None
         reason = "opening a stream took too long"
@@ -181,6 +192,7 @@ class Host:
         What negotiates the protocol goes in the same frame, so that nobody waits for answers; these
         (`negotiation_of`) are the first that is read. Raises as `open_stream`, and doesn't notice if the peer refuses.
         """
+        self._gate.check(peer_id, protocol_id)
         await self._connections.ensure(peer_id)
         stream: INetStream | None = None
         reason = "opening a stream took too long"
@@ -204,9 +216,14 @@ class Host:
 
     async def tend_connections(self, is_linked: Callable[[str], bool]) -> None:
         """Close connections without a link whose peers are silent, or idle when there are many, until cancelled."""
+
+        def is_asked_elsewhere(peer_id: str) -> bool:
+            return is_linked(peer_id) or not self._gate.is_in(peer_id)  # no ping for who isn't let in: it's closed soon
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(close_silent, self._swarm, self._settings, is_linked)
+            nursery.start_soon(close_silent, self._swarm, self._settings, is_asked_elsewhere)
             nursery.start_soon(self._connections.close_idle, is_linked)
+            nursery.start_soon(self._gate.run, self._connections.disconnect)
 
     def _muxed(self, connection: ISecureConn, peer_id: ID) -> MuxedConnection:
         direct = direct_pipe(connection) if self._settings.direct_pipes else None
@@ -255,15 +272,18 @@ def _nothing() -> None:
 
 
 @asynccontextmanager
-async def open_host(identity: Identity, settings: OverlaySettings) -> AsyncIterator[Host]:
+async def open_host(
+    identity: Identity, settings: OverlaySettings, greetings: Greetings | None = None
+) -> AsyncIterator[Host]:
     """A host that listens and dials until the block ends; then its sockets and tasks are gone within seconds.
 
+    `greetings`: who is let in, by its links; everybody by default.
     Raises `AddressError` for addresses that it can't listen on or announce, `OverlayError` when a port is taken.
     """
     for address in (*settings.listen, *settings.announce):
         parse_dialable(address)
     quieten_libp2p()
-    host = Host(identity, settings)
+    host = Host(identity, settings, greetings or Greetings())
     failure: Exception | KeyboardInterrupt | SystemExit | None = None
     async with host.running():
         try:

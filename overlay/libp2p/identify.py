@@ -5,6 +5,7 @@ libp2p's own handler can't name the product.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -38,20 +39,32 @@ def serve_identify(host: IHost) -> None:
     agent = agent_version()
 
     async def answer(stream: INetStream) -> None:
-        answered = False
-        try:
-            with trio.move_on_after(_TIMEOUT):
-                await stream.write(encode_varint_prefixed(_identity(host, stream, agent).SerializeToString()))
-                await stream.close()
-                answered = True
-        except Exception as error:
-            log.debug("a peer couldn't be told who this is", error=repr(error)[:200])
-        finally:
-            if not answered:
-                with trio.CancelScope(shield=True), trio.move_on_after(0.5):
-                    await stream.reset()
+        await _tell(stream, lambda: _identity(host, stream, agent))
 
     host.set_stream_handler(IDENTIFY, answer)
+
+
+async def identify_stranger(host: IHost, stream: INetStream, protocols: Sequence[str]) -> None:
+    """Tell a peer that wasn't let into a private network our key, and what it may speak, alone."""
+    public_key = host.get_public_key().serialize()
+    await _tell(
+        stream, lambda: Identify(protocol_version=_PROTOCOL_VERSION, public_key=public_key, protocols=protocols)
+    )
+
+
+async def _tell(stream: INetStream, identity: Callable[[], Identify]) -> None:
+    answered = False
+    try:
+        with trio.move_on_after(_TIMEOUT):
+            await stream.write(encode_varint_prefixed(identity().SerializeToString()))
+            await stream.close()
+            answered = True
+    except Exception as error:
+        log.debug("a peer couldn't be told who this is", error=repr(error)[:200])
+    finally:
+        if not answered:
+            with trio.CancelScope(shield=True), trio.move_on_after(0.5):
+                await stream.reset()
 
 
 def _identity(host: IHost, stream: INetStream, agent: str) -> Identify:

@@ -10,6 +10,7 @@ import trio
 
 from overlay.errors import BodyTooLarge, ConnectionLost, Overloaded, ProtocolError, StreamBroken
 from overlay.limits.time_slices import TimeSlices
+from overlay.membership.gatekeeper import LinkFault
 from overlay.rpc.bodies import decoded
 from overlay.rpc.counters import Counters
 from overlay.rpc.decoded_items import DecodedItems
@@ -66,14 +67,15 @@ class Link:
         counters: Counters,
         when_free: Callable[[], None] = lambda: None,
         admit: Callable[[Hello], Bye | None] | None = None,
+        listens: bool = False,
         ping_interval: Callable[[], float] | None = None,
         time_slices: TimeSlices | None = None,
         decoded_items: DecodedItems | None = None,
     ) -> None:
         """`opened_by`: the peer id of the side that opened the stream. `hello`: our own.
 
-        `when_free` is called when neither side keeps the link any more. `admit` is asked once the peer said hello,
-        before we do; it returns the bye with which the peer is turned away. Without it we say hello at once, which
+        `when_free` is called when neither side keeps the link any more. `admit` is asked once the peer said hello; it
+        returns the bye with which the peer is turned away. `listens`: we say hello only after that, not at once, which
         saves a round trip. `ping_interval`: see `LinkState`. `time_slices`, `decoded_items`: what all links of this
         peer share.
         """
@@ -103,13 +105,16 @@ class Link:
         self._hello = hello
         self._when_free = when_free
         self._admit = admit
+        self._listens = listens
         self._farewell: Bye | None = None
         self._is_writing = False
+        self._was_up = False
         self._kept = True
         self._used_at = trio.current_time()
         self._active = False
         self._opened_at = self._used_at
         self._others: tuple[Referral, ...] = ()
+        self._fault: LinkFault | None = None
         self._nursery: trio.Nursery | None = None
         self._decided = Broadcast()
         self._ended = trio.Event()
@@ -135,6 +140,11 @@ class Link:
         return self._state.up_since
 
     @property
+    def was_up(self) -> bool:
+        """Whether both sides said hello, and neither turned the other away."""
+        return self._was_up
+
+    @property
     def minor(self) -> int:
         """The minor version of the protocol that both sides speak."""
         return min(self._hello.minor, self.remote.minor) if self.remote is not None else 0
@@ -147,7 +157,7 @@ class Link:
     @property
     def greeting(self) -> bool:
         """Whether we say hello without waiting for the peer's, which hasn't come yet."""
-        return self._admit is None and self.remote is None and self._state.ended is None
+        return not self._listens and self.remote is None and self._state.ended is None
 
     @property
     def opened_at(self) -> float:
@@ -199,6 +209,11 @@ class Link:
         """The members that the peer told us to try instead."""
         return self._others
 
+    @property
+    def fault(self) -> LinkFault | None:
+        """Why one side isn't admitted by the other, as the bye said that ended the link."""
+        return self._fault
+
     async def run(self, when_up: Callable[[Link], None], when_ended: Callable[[Link], None] = lambda _: None) -> None:
         """Say hello, then serve until the stream ends, the peer breaks the rules, or the task is cancelled.
 
@@ -209,7 +224,7 @@ class Link:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._do(self._state.opened(trio.current_time(), greet=self._admit is None))
+                self._do(self._state.opened(trio.current_time(), greet=not self._listens))
                 if self._state.ended is None:  # else it was given up before it started
                     nursery.start_soon(self._write_frames)
                     nursery.start_soon(self._keep_time)
@@ -251,7 +266,11 @@ class Link:
 
     def turn_away(self, bye: Bye) -> None:
         """End it, telling the peer why."""
-        self._end(Cause.REFUSED, "there is no place for the peer", bye)
+        if self._state.ended is None:
+            self._fault = bye.fault
+        not_admitted = f"the peer may not be in this network ({bye.why})"
+        reason = not_admitted if bye.reason is Reason.NOT_ADMITTED else "there is no place for the peer"
+        self._end(Cause.REFUSED, reason, bye)
 
     def keep(self, kept: bool) -> None:
         """Tell the peer whether we keep the link, if that changed and the link is up."""
@@ -352,6 +371,7 @@ class Link:
     def _receive(self, frame: Frame | Unknown, now: float, when_up: Callable[[Link], None]) -> None:
         if isinstance(frame, Bye):
             self._others = frame.others_to_try
+            self._fault = frame.fault
         action = self._state.receive(frame, now)
         match frame:
             case Response() | Refused() | Failed() if action is Action.SETTLE:
@@ -364,8 +384,6 @@ class Link:
                 self._server.accept(frame, self._nursery)
             case Cancel() if action is Action.CANCEL:
                 self._server.cancel(frame.id)
-            case Hello() if action is Action.GREETED:
-                when_up(self)
             case Keep() if not self._kept and not self.kept_there:
                 self._when_free()
             case Hello() if action is Action.CHOOSE:
@@ -380,6 +398,7 @@ class Link:
             self.turn_away(bye)
         else:
             self._do(self._state.admit(now))
+            self._was_up = True
             when_up(self)
 
     def _do(self, action: Action) -> None:

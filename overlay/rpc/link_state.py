@@ -1,12 +1,12 @@
 """The life of a link, without its stream: what each event makes of it, and what is to be done then.
 
-    NEW --opened--> GREETING --hello--> UP ---------bye-------> LEFT
-     |                                 ^ | |                      |
-   listen                              | | retire               retire
-     v                                 | |   v                    v
-    LISTENING --hello, admit-----------' | RETIRING --bye--> DRAINING --drained--> ENDED
-                                         ask                      ^
-                               UP <-stay-- ASKING ------bye-------'
+    NEW --opened--> GREETING --hello, admit--> UP ---------bye-------> LEFT
+     |                                        ^ | |                      |
+   listen                                     | | retire               retire
+     v                                        | |   v                    v
+    LISTENING --hello, admit------------------' | RETIRING --bye--> DRAINING --drained--> ENDED
+                                                ask                      ^
+                                      UP <-stay-- ASKING ------bye-------'
 
 From everywhere `end` leads to ENDED, and so do a frame that the table below doesn't allow and a bye after which nothing
 is said. `retire` and `ask` say our own bye. A bye that asks is answered by `agree`, which leads from UP to DRAINING, or
@@ -55,7 +55,7 @@ class Phase(enum.Enum):
     LISTENING = enum.auto()
     """The peer has to say hello first, and to be admitted."""
     GREETING = enum.auto()
-    """We said hello, the peer didn't yet."""
+    """We said hello, the peer didn't yet, or has yet to be admitted."""
     UP = enum.auto()
     """Both said hello: calls go both ways."""
     ASKING = enum.auto()
@@ -103,7 +103,7 @@ class Action(enum.Enum):
     SEND_PONG = enum.auto()
     SEND_BYE = enum.auto()
     GREETED = enum.auto()
-    """Tell that the link is up."""
+    """Nothing more is to be said: the link is up."""
     CHOOSE = enum.auto()
     """Admit the peer that said hello, or end the link."""
     REPLY = enum.auto()
@@ -130,7 +130,7 @@ class Cause(enum.Enum):
     LEFT = enum.auto()
     """The peer left, and said why."""
     REFUSED = enum.auto()
-    """We had no place for the peer."""
+    """We had no place for the peer, or it may not be in this network."""
     LOST = enum.auto()
     """The stream broke or ended."""
     BROKE_PROTOCOL = enum.auto()
@@ -180,7 +180,8 @@ _TABLE: Final[dict[Phase, dict[Event, tuple[Phase, Action]]]] = {
         Event.RETIRE: (Phase.ENDED, Action.STOP),
     },
     Phase.GREETING: {
-        Event.HELLO: (Phase.UP, Action.GREETED),
+        Event.HELLO: (Phase.GREETING, Action.CHOOSE),
+        Event.ADMIT: (Phase.UP, Action.GREETED),
         Event.RETIRE: (Phase.ENDED, Action.STOP),
     },
     Phase.UP: {
@@ -246,6 +247,7 @@ _SAID: Final[dict[Reason, str]] = {
     Reason.IDLE: "neither side keeps the link",
     Reason.FULL: "the peer has no place for another link",
     Reason.BROKE_PROTOCOL: "the peer says that we broke the protocol",
+    Reason.NOT_ADMITTED: "the peer doesn't let us into its network",
 }
 
 
@@ -327,7 +329,7 @@ class LinkState:
         return self._step(Event.OPENED if greet else Event.LISTEN)
 
     def admit(self, now: float) -> Action:
-        """There is a place for the peer that said hello."""
+        """The peer that said hello may link to us, and there is a place for it."""
         self.up_since = now
         return self._step(Event.ADMIT)
 

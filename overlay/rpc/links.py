@@ -19,6 +19,7 @@ from overlay.errors import (
     BodyTooLarge,
     CallFailed,
     CallTimeout,
+    NotAdmitted,
     OverlayError,
     PeerFull,
     ProtocolError,
@@ -26,15 +27,17 @@ from overlay.errors import (
     Unreachable,
 )
 from overlay.limits.time_slices import TimeSlices
+from overlay.membership.gatekeeper import LINK_FAULTS, LinkFault
 from overlay.rpc.bodies import encoded
 from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.decoded_items import DecodedItems
+from overlay.rpc.greetings import Greetings
 from overlay.rpc.link import Link, NotSent
 from overlay.rpc.link_choice import Choice, choose
 from overlay.rpc.link_state import Cause
 from overlay.rpc.membership import Membership, Vet
 from overlay.rpc.places import Places
-from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Hello, Reason
+from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Bye, Hello, Reason
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
 from overlay.settings import OverlaySettings
@@ -52,9 +55,12 @@ class _Failure(msgspec.Struct, frozen=True):
     kind: type[CallFailed]
     reason: str
     others: tuple[str, ...] = ()
+    fault: str = ""
 
     def of(self, peer_id: str, method: str) -> CallFailed:
         """The exception for one call."""
+        if self.kind is NotAdmitted:
+            return NotAdmitted(peer_id, method, code=self.fault, detail=self.reason)
         if self.kind is PeerFull:
             return PeerFull(peer_id, method, others=self.others, detail=self.reason)
         return self.kind(peer_id, method, detail=self.reason)
@@ -84,8 +90,10 @@ class Links:
         *,
         keeps: Callable[[str], bool] = _everyone,
         randomness: random.Random | None = None,
+        greetings: Greetings | None = None,
     ) -> None:
-        """`member`: whether this peer tells others that it is a member of the network.
+        """`member`: whether this peer tells others that it is a member of the network. `greetings`: who is let in;
+        everybody by default.
 
         `keeps(peer_id)`: whether a link to the peer is kept though nobody uses it; asked often, and anew after
         `note_keeping`. Where it is false, a link lasts as long as the other side keeps it, as `hold` asks,
@@ -95,6 +103,7 @@ class Links:
         self._transport = transport
         self._settings = settings
         self._hello = Hello(MINOR_VERSION, member, secrets.token_bytes(8))
+        self._greetings = greetings or Greetings()
         self._handlers: dict[str, Handler] = {}
         self._nursery: trio.Nursery | None = None
         self._current: dict[str, Link] = {}
@@ -220,6 +229,13 @@ class Links:
         link = self._current.get(peer_id)
         return link.minor if link is not None else None
 
+    async def put_out(self, peer_id: str, fault: LinkFault) -> None:
+        """End all links to a peer that isn't let in any more, tell it why, and close its connections."""
+        bye = self._greetings.refusal(peer_id, fault)
+        for link in tuple(self._streams.get(peer_id, ())):
+            link.turn_away(bye)
+        await self._shut_out(peer_id)
+
     def hold(self, peer_id: str) -> None:
         """Keep a link to the peer, if there is one, until `release`; for what uses it without calling all the time."""
         self._places.hold(peer_id)
@@ -295,22 +311,30 @@ class Links:
             link.end("the connection ended")
 
     def _add(self, peer_id: str, stream: ByteStream, *, opened_by: str) -> Link:
+        is_private = self._greetings.is_private
+        listens = (is_private and opened_by != self.peer_id) or self._places.is_short(opened_by)
         link = Link(
             peer_id,
             stream,
             opened_by=opened_by,
-            hello=self._hello,
+            hello=self._greetings.hello(self._hello),
             handlers=self._handlers,
             limits=self._settings.calls,
             counters=self._counters,
             when_free=self._places.note_change,
-            admit=partial(self._places.admit, peer_id) if self._places.is_short(opened_by) else None,
+            admit=partial(self._admit, peer_id, may_be_full=listens) if listens or is_private else None,
+            listens=listens,
             ping_interval=self._ping_interval,
             time_slices=self._time_slices,
             decoded_items=self.decoded_items,
         )
         self._streams.setdefault(peer_id, set()).add(link)
+        self._greetings.began(peer_id)
         return link
+
+    def _admit(self, peer_id: str, hello: Hello, *, may_be_full: bool) -> Bye | None:
+        """The bye for a peer that said hello, if it isn't let in, or there is no place for it."""
+        return self._greetings.check(peer_id, hello) or (self._places.admit(peer_id, hello) if may_be_full else None)
 
     async def _run(self, link: Link, dial: _Dial | None = None) -> None:
         """Run a link to its end; `dial` is told when it ended before it was up."""
@@ -321,18 +345,22 @@ class Links:
             link.end("the link failed")
             self._forget(link)
         finally:
-            if dial is not None and link.remote is None:
+            if dial is not None and not link.was_up:
                 self._dialled(link.peer_id, dial, self._failure_of(link))
 
     def _failure_of(self, link: Link) -> _Failure:
         """Why a link that we dialled ended before it was up."""
         if link.said is Reason.FULL:
             return _Failure(PeerFull, link.loss, self._places.remember(link.peer_id, link.others))
+        if link.said is Reason.NOT_ADMITTED:
+            text = LINK_FAULTS[link.fault] if link.fault is not None else "for a reason that this version doesn't know"
+            return _Failure(NotAdmitted, f"{link.loss}: {text}", fault=link.fault or "")
         return _Failure(ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable, link.loss)
 
     def _up(self, link: Link) -> None:
         """The peer said hello: choose the link that stays, and tell who waits for one."""
         peer_id, current = link.peer_id, self._current.get(link.peer_id)
+        self._greetings.ended(peer_id)
         choice = choose(link, current, self._settings.calls.hello_timeout)
         if choice is Choice.KEEP:
             link.retire()
@@ -368,9 +396,15 @@ class Links:
         streams.discard(link)
         if not streams:
             del self._streams[peer_id]
+        if not link.was_up:
+            self._greetings.ended(peer_id)
         is_closed = link.said in {Reason.IDLE, Reason.FULL} and link.cause is not Cause.CLOSED
         self._counters.turned_away += link.cause is Cause.REFUSED
-        if self._nursery is not None and not streams:
+        if link.said is Reason.NOT_ADMITTED and link.cause is Cause.LEFT:
+            self._greetings.note_refused(peer_id, link.fault)
+        if self._nursery is not None and link.said is Reason.NOT_ADMITTED:
+            self._nursery.start_soon(self._shut_out, peer_id)
+        elif self._nursery is not None and not streams:
             if link.cause is Cause.SILENT:
                 # Nothing comes through the connection any more; over it, every attempt to link would time out.
                 self._nursery.start_soon(self._transport.disconnect, peer_id)
@@ -396,6 +430,12 @@ class Links:
         """Close the connection to a peer whose link was closed on purpose, unless it is linked again."""
         await trio.sleep(_PARTING)
         if peer_id not in self._streams and peer_id not in self._dials:
+            await self._transport.disconnect(peer_id)
+
+    async def _shut_out(self, peer_id: str) -> None:
+        """Close the connections to a peer that isn't let in, after a moment for what is said to it at last."""
+        await trio.sleep(_PARTING)
+        if not self._greetings.is_in(peer_id):
             await self._transport.disconnect(peer_id)
 
     def _tell_up(self, link: Link) -> None:

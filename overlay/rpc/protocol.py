@@ -1,15 +1,16 @@
 """What travels on a link: eleven kinds of frames, parsed at the edge into values.
 
-1. Each side first says `Hello`, once, or `Bye` where it has no place. Anything else before it breaks the protocol.
+1. Each side first says `Hello`, once, or `Bye` where it has no place, or doesn't let the other into its network.
+   Anything else before it breaks the protocol.
 2. `Request` is answered once, by `Response`, `Refused` or `Failed` with its id, unless it is cancelled. Ids are chosen
    by the caller and mean nothing to the other direction. Answers to unknown ids are ignored (their caller gave up).
 3. `Cancel` stops the serving of a request; it may cross the answer.
 4. `Ping` is answered by `Pong`; any byte counts as a sign of life. A peer with many links says in it that it would be
    asked more rarely.
-5. `Bye` says why its sender leaves. `STOPPING`, `FULL` and `BROKE_PROTOCOL`: the link is over. `IDLE` asks whether the
-   link may end; it is answered once, by the same or by `Stay`, and the asker makes no requests meanwhile. Any other:
-   its sender makes no more requests on this link. Answers still travel; when both said it, and nothing is under way,
-   either side closes.
+5. `Bye` says why its sender leaves. `STOPPING`, `FULL`, `BROKE_PROTOCOL` and `NOT_ADMITTED`: the link is over. `IDLE`
+   asks whether the link may end; it is answered once, by the same or by `Stay`, and the asker makes no requests
+   meanwhile. Any other: its sender makes no more requests on this link. Answers still travel; when both said it, and
+   nothing is under way, either side closes.
 6. `Keep` tells whether its sender keeps the link; until then it does. Only a link that neither keeps is asked to end.
 
 A frame is a CBOR array, its kind first. Bodies are CBOR within a byte string: they are decoded where they are used, so
@@ -28,6 +29,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from overlay.membership.certificate import MAX_CHAIN_BYTES
+from overlay.membership.gatekeeper import LinkFault
 from overlay.rpc.framing import FrameError, encode_frame
 
 MINOR_VERSION = 0
@@ -67,18 +70,25 @@ class Reason(enum.IntEnum):
     """All places for links are taken; other members to try are named."""
     BROKE_PROTOCOL = 5
     """The other side broke the rules."""
+    NOT_ADMITTED = 6
+    """The network is private, and the other side may not be in it, or not any more; `Bye.why` tells the code."""
 
 
-IMMEDIATE = frozenset({Reason.STOPPING, Reason.FULL, Reason.BROKE_PROTOCOL})
+IMMEDIATE = frozenset({Reason.STOPPING, Reason.FULL, Reason.BROKE_PROTOCOL, Reason.NOT_ADMITTED})
 """Reasons for which nothing more is said or heard on the link."""
 
 
 class Hello(Struct, frozen=True, array_like=True, tag=0):
-    """Who speaks: its newest minor version, whether it's a member, which run of its process this is (random bytes)."""
+    """Who speaks: its newest minor version, whether it's a member, which run of its process this is (random bytes).
+
+    In a private network also its certificates, and what it takes for the present (seconds since 1970).
+    """
 
     minor: Annotated[int, Meta(ge=0)]
     member: bool
     session: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    chain: Annotated[bytes, Meta(max_length=MAX_CHAIN_BYTES)] = b""
+    time: Annotated[int, Meta(ge=0)] = 0
 
 
 class Request(Struct, frozen=True, array_like=True, tag=1):
@@ -136,10 +146,14 @@ class Referral(Struct, frozen=True, array_like=True):
 
 
 class Bye(Struct, frozen=True, array_like=True, tag=7):
-    """The sender leaves the link, or asks whether it may; with `FULL`, it names others to try."""
+    """The sender leaves the link, or asks whether it may.
+
+    With `FULL` it names others to try, with `NOT_ADMITTED` it says why: the value of a `LinkFault`.
+    """
 
     code: Annotated[int, Meta(ge=0)] = Reason.OTHER
     others: tuple[Referral, ...] = ()
+    why: str = ""
 
     @property
     def reason(self) -> Reason:
@@ -150,6 +164,11 @@ class Bye(Struct, frozen=True, array_like=True, tag=7):
     def others_to_try(self) -> tuple[Referral, ...]:
         """As many of the others as are worth reading."""
         return self.others[:_MOST_OTHERS]
+
+    @property
+    def fault(self) -> LinkFault | None:
+        """Why the peer isn't admitted; None where no code is told that we know."""
+        return LinkFault(self.why) if self.why in _LINK_FAULTS else None
 
 
 class Failed(Struct, frozen=True, array_like=True, tag=8):
@@ -192,6 +211,7 @@ _KINDS: dict[object, type[Frame]] = {
     10: Stay,
 }
 _REASONS = frozenset(Reason)
+_LINK_FAULTS = frozenset(LinkFault)
 
 
 def parse(item: object) -> Frame | Unknown:

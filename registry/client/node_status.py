@@ -9,6 +9,7 @@ import msgspec
 from overlay.clock.comparison import ClockVerdict
 from overlay.peer import OverlayStatistics
 from overlay.pubsub.topics import TopicStatistics
+from overlay.rpc.network_upkeep import NetworkStatus
 from registry.replication import ReplicationStatus
 from registry.upkeep.schedule import ScheduleStatus
 
@@ -56,6 +57,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """What the node has done and refused for Aqua's clients, by names; None on a node that doesn't serve them."""
     clock: ClockVerdict | None = None
     """How the node's clock compares with those of peers; while it is off, the node signs nothing new."""
+    network: NetworkStatus | None = None
+    """How it is in a private network; None where the network isn't private."""
 
 
 StatusSource = Callable[[], Awaitable[NodeStatus]]

@@ -10,13 +10,14 @@ from typing import Final
 import msgspec
 
 from aqua_compat.rpc.errors import CODES
+from overlay.membership.gatekeeper import LinkFault
 from registry.client.node_status import DiskStatus, NodeStatus
 from registry.codes import Code
 from tests.paths import ROOT
 
 PAGE: Final = (ROOT / "docs" / "troubleshooting.md").read_text()
 LOUD: Final = {"warning", "error", "critical", "exception"}
-HEALTH: Final = ("ready", "caught_up", "lacking", "replication", "disk", "clock")
+HEALTH: Final = ("ready", "caught_up", "lacking", "replication", "disk", "clock", "network")
 """Fields of a node's status that tell of something wrong."""
 
 
@@ -50,6 +51,10 @@ def test_every_code_of_a_call_of_a_service_has_an_entry_and_no_other_has() -> No
     assert names("Calls of services") == set(CODES)
 
 
+def test_every_code_of_a_refused_link_has_an_entry_and_no_other_has() -> None:
+    assert names("Private networks") == {fault.value for fault in LinkFault}
+
+
 def test_every_line_that_a_log_has_at_warning_has_an_entry_and_no_other_has() -> None:
     texts = set(logged())
     assert len(texts) > 20, "hardly any was found"
@@ -66,7 +71,13 @@ def test_every_field_of_a_status_that_tells_of_something_wrong_has_an_entry() ->
 
 
 def test_each_entry_tells_a_cause_and_a_remedy() -> None:
-    for title in ("Codes", "Calls of services", "Lines of a node's log", "Fields of a node's status"):
+    for title in (
+        "Codes",
+        "Calls of services",
+        "Private networks",
+        "Lines of a node's log",
+        "Fields of a node's status",
+    ):
         for name, rest in section(title).items():
             assert all(len(cell.strip()) > 6 for cell in rest.split(" | ")), name
             assert rest.count(" | ") == 1, name

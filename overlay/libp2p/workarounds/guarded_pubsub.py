@@ -17,6 +17,7 @@
 - What a PRUNE says of any topic, of any length and for any time, is kept for ever, and the peers that it names are
   dialled. A GRAFT of a topic that we aren't in is answered, after a millisecond for our signed addresses. Here what is
   said of such topics is dropped.
+- A peer that connects is told all topics at once. In a private network it has to be let in first.
 - Each subscription starts three tasks, which do nothing for a topic that we aren't in, and all that a peer may have are
   kept, however many peers there are.
 
@@ -68,6 +69,10 @@ MessageId = Callable[[rpc_pb2.Message], bytes]
 
 Charge = Callable[[str], bool]
 """Counts one thing that a peer (base58) has sent against what it may; False when it was too much."""
+
+
+WaitUntilIn = Callable[[str], Awaitable[bool]]
+"""Waits until anything may be said to a connected peer (base58); False if it left before."""
 
 
 class Seen(Protocol):
@@ -137,7 +142,14 @@ class GuardedPubsub(Pubsub):
     """A Pubsub that no message can end, and whose messages others validate."""
 
     def __init__(
-        self, host: IHost, router: GuardedRouter, message_id: MessageId, admit: Admit, charge: Charge, seen: Seen
+        self,
+        host: IHost,
+        router: GuardedRouter,
+        message_id: MessageId,
+        admit: Admit,
+        charge: Charge,
+        seen: Seen,
+        wait_until_in: WaitUntilIn | None,
     ) -> None:
         super().__init__(
             host, router, msg_id_constructor=message_id, max_subscriptions_per_peer=TOPICS_PER_PEER, strict_signing=True
@@ -146,6 +158,12 @@ class GuardedPubsub(Pubsub):
         self.counter = time.time_ns()
         self.charge = charge
         self._admit = admit
+        self._wait_until_in = wait_until_in
+
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        """Open the stream to a peer that connected, whose first message names our topics, once it may know them."""
+        if self._wait_until_in is None or await self._wait_until_in(str(peer_id)):
+            await super()._handle_new_peer(peer_id)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Forward a message that is admitted, or is our own."""
@@ -185,7 +203,15 @@ def _weight(control: rpc_pb2.ControlMessage) -> int:
     return 1 + len(control.graft) + len(control.prune) + naming // _NAMES_AS_ONE + ids // _IDS_AS_ONE
 
 
-def guarded_pubsub(host: IHost, *, message_id: MessageId, admit: Admit, charge: Charge, seen: Seen) -> GuardedPubsub:
+def guarded_pubsub(
+    host: IHost,
+    *,
+    message_id: MessageId,
+    admit: Admit,
+    charge: Charge,
+    seen: Seen,
+    wait_until_in: WaitUntilIn | None = None,
+) -> GuardedPubsub:
     """Gossip on `host`, subscribed to nothing; it runs once `run_pubsub` does."""
     router = GuardedRouter(
         protocols=GOSSIP_PROTOCOLS,
@@ -203,7 +229,7 @@ def guarded_pubsub(host: IHost, *, message_id: MessageId, admit: Admit, charge: 
     )
     router.scorer = None
     router.recent_message_deliveries = cast("Any", _NoTimes())
-    return GuardedPubsub(host, router, message_id, admit, charge, seen)
+    return GuardedPubsub(host, router, message_id, admit, charge, seen, wait_until_in)
 
 
 async def run_pubsub(pubsub: GuardedPubsub, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_one_way_pair
 
 from overlay.errors import ProtocolNotSupported, StreamBroken, Unreachable
+from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
 from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import CallLimits, OverlaySettings
@@ -143,9 +144,16 @@ class MemoryNetwork:
         dialler = self.diallers[peer_id] = MemoryDialler(self, peer_id)
         return dialler
 
-    async def links(self, peer_id: str, *, member: bool = True, keeps: Callable[[str], bool] = lambda _: True) -> Links:
+    async def links(
+        self,
+        peer_id: str,
+        *,
+        member: bool = True,
+        keeps: Callable[[str], bool] = lambda _: True,
+        greetings: Greetings | None = None,
+    ) -> Links:
         """The links of a new peer, running."""
-        links = Links(self.dialler(peer_id), self.settings, member, keeps=keeps)
+        links = Links(self.dialler(peer_id), self.settings, member, keeps=keeps, greetings=greetings)
         await self.nursery.start(links.run)
         return links
 

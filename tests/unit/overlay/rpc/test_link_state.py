@@ -44,6 +44,7 @@ FRAMES: dict[str, Frame | Unknown] = {
     "stopping": Bye(Reason.STOPPING),
     "full": Bye(Reason.FULL),
     "accused": Bye(Reason.BROKE_PROTOCOL),
+    "outside": Bye(Reason.NOT_ADMITTED),
     "keep": Keep(False),
     "stay": Stay(),
     "unknown": Unknown(),
@@ -64,20 +65,20 @@ WAYS_TO: dict[Phase, list[str]] = {
     Phase.NEW: [],
     Phase.LISTENING: ["listen"],
     Phase.GREETING: ["opened"],
-    Phase.UP: ["opened", "hello"],
-    Phase.ASKING: ["opened", "hello", "ask"],
-    Phase.RETIRING: ["opened", "hello", "retire"],
-    Phase.LEFT: ["opened", "hello", "bye"],
-    Phase.DRAINING: ["opened", "hello", "bye", "retire"],
-    Phase.ENDED: ["opened", "hello", "bye", "retire", "drained"],
+    Phase.UP: ["opened", "hello", "admit"],
+    Phase.ASKING: ["opened", "hello", "admit", "ask"],
+    Phase.RETIRING: ["opened", "hello", "admit", "retire"],
+    Phase.LEFT: ["opened", "hello", "admit", "bye"],
+    Phase.DRAINING: ["opened", "hello", "admit", "bye", "retire"],
+    Phase.ENDED: ["opened", "hello", "admit", "bye", "retire", "drained"],
 }
 
 EXPECTED = """
          NEW            LISTENING        GREETING   UP           ASKING        RETIRING        LEFT         DRAINING        ENDED
 opened   GREETING:hello -                -          -            -             -               -            -               -
 listen   LISTENING      -                -          -            -             -               -            -               -
-admit    -              UP:hello         -          -            -             -               -            -               -
-hello    broken         LISTENING:choose UP:greeted broken       broken        broken          broken       broken          -
+admit    -              UP:hello         UP:greeted -            -             -               -            -               -
+hello    broken         LISTENING:choose GREETING:choose broken       broken        broken          broken       broken          -
 request  broken         broken           broken     UP:serve     ASKING:serve  RETIRING:serve  broken       broken          -
 response broken         broken           broken     UP:give    ASKING:give RETIRING:give LEFT:give  DRAINING:give -
 refused  broken         broken           broken     UP:give    ASKING:give RETIRING:give LEFT:give  DRAINING:give -
@@ -93,6 +94,7 @@ stay     broken         broken           broken     -            UP:stay       R
 stopping left           left             left       left         left          left            left         left            -
 full     left           left             left       left         left          left            left         left            -
 accused  left           left             left       left         left          left            left         left            -
+outside  left           left             left       left         left          left            left         left            -
 retire   done           done             done       RETIRING:bye RETIRING      -               DRAINING:bye -               -
 ask      -              -                -          ASKING:bye   -             -               -            -               -
 agree    -              -                -          DRAINING:bye -             -               -            -               -
@@ -274,6 +276,7 @@ def test_link_is_asked_as_rarely_as_either_side_with_many_links_wishes(
     link = LinkState(LIMITS, opened_by_peer=False, ping_interval=lambda: own)
     link.opened(0.0)
     link.receive(HELLO, 0.0)
+    link.admit(0.0)
     assert link.pong == Pong(int(own))
     link.receive(Pong(rest), 0.0)
     link.heard(100.0)

@@ -16,21 +16,21 @@ from tests.unit.overlay.memory_network import LARGER, SMALLER, MemoryStream, mem
 from tests.unit.overlay.rpc.test_link import Remote, echo, linked
 
 PROTOCOL = OverlaySettings().protocol_id
-NEWER_HELLO = [0, 7, True, b"session1", ["a certificate"], {"expired_age": 86400}]
+NEWER_HELLO = [0, 7, True, b"session1", b"", 0, ["a certificate"], {"expired_age": 86400}]
 
 
 @pytest.mark.parametrize(
     "known",
     [
-        [0, 0, True, b"session1"],
+        [0, 0, True, b"session1", b"", 0],
         [1, 5, "echo", b"\xf6", 1000],
         [2, 5, b"\xf6"],
         [3, 5, "full", "no more", 500],
         [4, 5],
         [5],
         [6, 8],
-        [7, 3, []],
-        [7, 4, [["12D3KooWA", ["/ip4/127.0.0.1/tcp/1"]]]],
+        [7, 3, [], ""],
+        [7, 4, [["12D3KooWA", ["/ip4/127.0.0.1/tcp/1"]]], ""],
         [8, 5, 1, 500],
         [9, True],
         [10],
@@ -45,10 +45,14 @@ def test_fields_of_a_referral_after_the_known_ones_are_ignored() -> None:
 
 
 def test_bye_of_a_peer_that_gives_no_reason_has_none() -> None:
-    assert parse([7]) == parse([7, 0, []])
+    assert parse([7]) == parse([7, 0, []]) == parse([7, 0, [], ""])
 
 
-@pytest.mark.parametrize("code", [6, 99, 2**60])
+def test_hello_of_a_peer_that_knows_no_private_networks_shows_nothing() -> None:
+    assert parse([0, 0, True, b"session1"]) == Hello(0, True, b"session1", b"", 0)
+
+
+@pytest.mark.parametrize("code", [7, 99, 2**60])
 def test_unknown_reasons_are_taken_as_other(code: int) -> None:
     bye = parse([7, code])
     assert getattr(bye, "reason", None) is Reason.OTHER

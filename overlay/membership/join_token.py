@@ -1,0 +1,134 @@
+"""A token: all that a peer needs to join a private network, on one line of text.
+
+It holds the network's roots, addresses of members, and a chain of certificates, which ends at the key of one peer or at
+an invitation key, whose seed is in the token then. Such a token is a secret: whoever has it may join, until it ends or
+is revoked. `joined` makes of it what the peer keeps, which isn't secret: the invitation key certifies the peer's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+import cbor2
+import msgspec
+
+from overlay.errors import OverlayError
+from overlay.identity import Identity, public_key_of
+from overlay.limits.decoder import DecodeError, decode
+from overlay.membership.certificate import KEY_BYTES, Certificate, CertificateError, decode_chain
+from overlay.membership.chain import ends_at
+from overlay.membership.gatekeeper import ADMIT, LINK_FAULTS, MEMBER, MOST_ROOTS, LinkFault, certificate_for, encoded
+
+PREFIX: Final = "aqua-network-1:"
+MOST_ADDRESSES: Final = 16
+LONGEST_ADDRESS: Final = 256  # characters
+LONGEST_TOKEN: Final = 16 * 1024  # characters
+_SEED_BYTES: Final = 32
+
+
+class TokenError(OverlayError, ValueError):
+    """A text is no token, or none for this peer; the text says what to do. `fault`: the code."""
+
+    def __init__(self, fault: LinkFault, text: str) -> None:
+        super().__init__(text)
+        self.fault = fault
+
+
+class JoinToken(msgspec.Struct, frozen=True):
+    """`roots`: public keys; `addresses`: multiaddrs with peer ids; `seed`: of the invitation key, or empty."""
+
+    roots: tuple[bytes, ...]
+    addresses: tuple[str, ...]
+    chain: tuple[Certificate, ...]
+    seed: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"JoinToken({'an invitation' if self.seed else 'for one peer'})"
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether whoever has it may join."""
+        return bool(self.seed)
+
+    @property
+    def ends_at(self) -> int:
+        """When it ends, in seconds since 1970."""
+        return ends_at(self.chain)
+
+    def joined(self, identity: Identity) -> JoinToken:
+        """The token of one peer alone, without a secret. Raises `TokenError` if it is for another."""
+        key = public_key_of(identity.peer_id)
+        last = self.chain[-1]
+        if self.seed:
+            # The times are those of the invitation: this peer's clock doesn't matter.
+            own = certificate_for(
+                Identity.from_seed(self.seed),
+                key,
+                next(name for name in last.permits if name != ADMIT),
+                not_before=last.not_before,
+                expires_at=last.expires_at,
+            )
+            return JoinToken(self.roots, self.addresses, (*self.chain, own))
+        if last.subject != key:
+            raise TokenError(
+                LinkFault.WRONG_SUBJECT,
+                f"the token isn't for this peer, {identity.peer_id}: {LINK_FAULTS[LinkFault.WRONG_SUBJECT]}",
+            )
+        return self
+
+    @property
+    def is_for_member(self) -> bool:
+        """Whether it is for a node, not for a light client alone."""
+        return MEMBER in self.chain[-1].permits
+
+    def text(self) -> str:
+        """The token as it is given on."""
+        raw = cbor2.dumps([list(self.roots), list(self.addresses), encoded(self.chain), self.seed], canonical=True)
+        return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def parse_token(text: str) -> JoinToken:
+    """The token that a text is, with whatever white space is around it. Raises `TokenError`, which tells no part of
+    it."""
+    stripped = text.strip()
+    if not stripped.startswith(PREFIX) or len(stripped) > LONGEST_TOKEN:
+        raise _malformed()
+    body = stripped.removeprefix(PREFIX)
+    try:
+        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+        parts = decode(raw, max_bytes=LONGEST_TOKEN, max_items=64)
+        roots, addresses, chain, seed = msgspec.convert(
+            parts, tuple[tuple[bytes, ...], tuple[str, ...], bytes, bytes], strict=True, builtin_types=(bytes,)
+        )
+        token = JoinToken(roots, addresses, decode_chain(chain), seed)
+    except (binascii.Error, ValueError, DecodeError, msgspec.ValidationError, CertificateError):
+        raise _malformed() from None
+    is_invitation = bool(token.chain) and ADMIT in token.chain[-1].permits
+    if (
+        not 0 < len(roots) <= MOST_ROOTS
+        or any(len(root) != KEY_BYTES for root in roots)
+        or len(addresses) > MOST_ADDRESSES
+        or any(len(address) > LONGEST_ADDRESS for address in addresses)
+        or not token.chain
+        or is_invitation != bool(seed)
+        or (seed and not _opens(token))
+    ):
+        raise _malformed()
+    return token
+
+
+def _opens(token: JoinToken) -> bool:
+    """Whether the seed is that of the invitation key, and somebody can be admitted by it."""
+    if len(token.seed) != _SEED_BYTES:
+        return False
+    last = token.chain[-1]
+    return public_key_of(Identity.from_seed(token.seed).peer_id) == last.subject and len(last.permits) > 1
+
+
+def _malformed() -> TokenError:
+    return TokenError(
+        LinkFault.INVALID,
+        "that is no token of a private network; give the whole line that `aqua-registry network invite` printed",
+    )
