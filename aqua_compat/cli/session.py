@@ -125,7 +125,7 @@ class CommandSession:
             lock.release()
 
     def _explained(self, error: BaseException) -> BaseException:
-        from overlay.errors import AddressError, IdentityError, OverlayError, PeerIdError
+        from overlay.errors import AddressError, IdentityError, NotAdmitted, OverlayError, PeerIdError
         from registry.errors import InvalidValue, RegistryError, RegistryRefusal, StorageError
 
         if isinstance(error, (AddressError, PeerIdError, InvalidValue, TypeError, ValueError)):
@@ -133,7 +133,8 @@ class CommandSession:
         if isinstance(error, (IdentityError, RegistryRefusal, StorageError)):
             return Failure(str(error))
         if isinstance(error, (OverlayError, RegistryError, OSError)):
-            return Failure(f"can't act through {' or '.join(self.relays)}: {error}; is that node running there?")
+            asks = "" if isinstance(error, NotAdmitted) else "; is that node running there?"
+            return Failure(f"can't act through {' or '.join(self.relays)}: {error}{asks}")
         return error
 
 
