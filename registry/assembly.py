@@ -17,6 +17,7 @@ import msgspec
 from overlay.identity import Identity
 from overlay.tasks import background
 from registry.client.abandoned_writes import AbandonedWrites
+from registry.client.certified_records import CertifiedRecords
 from registry.client.local_node import LocalNode
 from registry.client.node_api_server import serve_node_api
 from registry.client.node_status import StatusSource
@@ -184,7 +185,7 @@ async def assembled(
         nursery.start_soon(catch_up.run, network)
         for part in (
             *(send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
-            *(subscriptions, watches, rumors),
+            *(subscriptions, watches, rumors, CertifiedRecords(identity, node_api, registry, store, rules, clock)),
         ):
             await nursery.start(part.run)
         yield Parts(

@@ -1,0 +1,193 @@
+"""Issuers show certificates, and go on under newer ones: over simulated nodes, from callbacks and from files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from overlay.identity import Identity
+from overlay.membership.certificate import Certificate
+from registry.client.certificate_files import CertificateFiles, UnusableCertificate, read_chain
+from registry.permission.certificate_text import MAX_TEXT, text_of
+from registry.permission.edits import Edit, EditKind
+from registry.permission.scope import Scope, ScopeKind
+from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.unit.registry.builders import NOW, a_certificate, identity, public_key
+from tests.unit.registry.client.test_policies import clock, edit, issuers, registered
+
+ROOT = identity(500)
+
+
+def certificate(
+    subject: Identity, owner: Identity, expires_in: int, *, begins_in: int = -60, issuer: Identity = ROOT
+) -> Certificate:
+    """For all resources of `owner`; times in seconds from now."""
+    now = int(clock())
+    return a_certificate(
+        issuer,
+        subject,
+        scope=Scope(ScopeKind.ALL, public_key(owner)),
+        not_before=now + begins_in,
+        expires_at=now + expires_in,
+    )
+
+
+async def closed(owner: SimulatedNode) -> str:
+    """The id of a resource where only those register whom ROOT certified."""
+    resource_id = (await owner.registry.create_resource("payments")).resource_id
+    assert resource_id is not None
+    edits = [edit(EditKind.ADD_ROOT, ROOT), Edit(EditKind.CLOSE)]
+    assert (await owner.registry.change_policy(resource_id, edits)).success
+    return resource_id
+
+
+async def test_a_running_issuer_goes_on_under_a_newer_certificate(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
+        resource_id = await closed(owner)
+        chains = [[certificate(certified.identity, owner.identity, 600)]]
+        certified.registry.use_certificates(lambda: chains)
+        assert (await registered(certified, resource_id)).success
+        first = (await other.registry.resolve_resource(resource_id, 2)).records
+        await trio.sleep(300)
+        chains.append([certificate(certified.identity, owner.identity, 900)])
+        await trio.sleep(60)
+        assert (await other.registry.resolve_resource(resource_id, 2)).records == first, "there is time left"
+        for _ in range(24):
+            await trio.sleep(60)
+            assert await issuers(other, resource_id) == ({certified.peer_id} if clock() < NOW + 1200 else set())
+
+
+async def test_a_certificate_that_comes_late_brings_the_record_back(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
+        resource_id = await closed(owner)
+        chains = [[certificate(certified.identity, owner.identity, 100)]]
+
+        async def source() -> Sequence[Sequence[Certificate]]:
+            await trio.sleep(0.1)
+            return chains
+
+        certified.registry.use_certificates(source)
+        assert (await registered(certified, resource_id)).success
+        await trio.sleep(200)
+        assert await issuers(other, resource_id) == set()
+        chains[:] = [[certificate(certified.identity, owner.identity, 3600)]]
+        await trio.sleep(30)
+        assert await issuers(other, resource_id) == {certified.peer_id}
+
+
+async def test_what_was_ended_meanwhile_isnt_issued_again(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
+        resource_id = await closed(owner)
+        chains = [[certificate(certified.identity, owner.identity, 300)]]
+        certified.registry.use_certificates(lambda: chains)
+        assert (await registered(certified, resource_id)).success
+        await trio.sleep(20)
+        assert (await certified.registry.unregister_service(resource_id, certified.peer_id)).success
+        chains.append([certificate(certified.identity, owner.identity, 3600)])
+        await trio.sleep(600)
+        assert await issuers(other, resource_id) == set()
+
+
+async def test_a_certificate_that_begins_in_a_moment_dates_the_record(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
+        resource_id = await closed(owner)
+        soon = certificate(certified.identity, owner.identity, 600, begins_in=8)
+        certified.registry.use_certificates(lambda: [[soon]])
+        assert (await registered(certified, resource_id)).success
+        [record] = (await other.registry.resolve_resource(resource_id, 2)).records or ()
+        assert record.timestamp_issued == soon.not_before
+        later = certificate(other.identity, owner.identity, 600, begins_in=300)
+        other.registry.use_certificates(lambda: [[later]])
+        refused = await registered(other, resource_id)
+        assert "check the clocks" in refused.errors[0]
+
+
+async def test_a_source_that_fails_or_hangs_ends_nothing(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, failing, hanging, *_]):
+        resource_id = await closed(owner)
+
+        def fail() -> list[list[Certificate]]:
+            raise OSError("the one who issues is away")
+
+        async def hang() -> list[list[Certificate]]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        failing.registry.use_certificates(fail)
+        hanging.registry.use_certificates(hang)
+        for node in (failing, hanging):
+            assert "ask the owner to allow it" in (await registered(node, resource_id)).errors[0]
+        open_id = (await owner.registry.create_resource("open")).resource_id
+        assert open_id is not None
+        for node in (failing, hanging):
+            assert (await registered(node, open_id)).success
+
+
+async def test_a_chain_is_shown_on_an_open_resource_too(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        certified.registry.use_certificates(lambda: [[certificate(certified.identity, owner.identity, 600)]])
+        assert (await registered(certified, resource_id)).success
+        [record] = (await other.registry.resolve_resource(resource_id, 2)).records or ()
+        assert record.metadata.solution
+        await trio.sleep(900)
+        assert await issuers(other, resource_id) == {certified.peer_id}, "it is open, whatever the chain says"
+
+
+def written(path: Path, *chain: Certificate) -> Path:
+    path.write_text(text_of(chain) + "\n")
+    return path
+
+
+async def test_files_are_read_again_when_they_change(tmp_path: Path) -> None:
+    one, two = a_certificate(), a_certificate(expires_at=NOW + 9000)
+    files = CertificateFiles([tmp_path])
+    assert await files() == []
+    written(tmp_path / "one.cert", one)
+    (tmp_path / "notes.txt").write_text("not looked at")
+    assert await files() == [(one,)]
+    written(tmp_path / "new", two).rename(tmp_path / "one.cert")
+    assert await files() == [(two,)]
+    written(tmp_path / "two.cert", one)
+    assert await files() == [(two,), (one,)]
+    (tmp_path / "one.cert").unlink()
+    assert await files() == [(one,)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "doesn't begin with"),
+        (b"aqua-registry-certificates:", "holds no certificate"),
+        (b"aqua-registry-certificates:!!!", "cut off or changed"),
+        (b"aqua-registry-certificates:AAAA", "not a chain of certificates"),
+        (text_of([a_certificate()])[:-9].encode(), "certificate"),
+        (b"a" * (MAX_TEXT + 1), "has more than"),
+        (bytes(range(256)), "doesn't begin with"),
+        (text_of([a_certificate()] * 4).encode(), "4 certificates; at most 3"),
+    ],
+)
+async def test_what_is_no_certificate_is_passed_over_and_told(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "bad.cert").write_bytes(content)
+    written(tmp_path / "good.cert", a_certificate())
+    assert await CertificateFiles([tmp_path])() == [(a_certificate(),)]
+    with pytest.raises(UnusableCertificate, match=told):
+        read_chain(tmp_path / "bad.cert")
+
+
+async def test_forged_ones_pipes_folders_and_missing_files_are_passed_over(tmp_path: Path) -> None:
+    forged = Certificate(*(getattr(a_certificate(), name) for name in Certificate.__struct_fields__[:-1]), bytes(64))
+    written(tmp_path / "forged.cert", forged)
+    os.mkfifo(tmp_path / "pipe.cert")
+    (tmp_path / "folder.cert").mkdir()
+    with trio.fail_after(5):
+        assert await CertificateFiles([tmp_path, tmp_path / "missing"])() == []
+    with pytest.raises(UnusableCertificate, match="isn't signed by whom it names"):
+        read_chain(tmp_path / "forged.cert")
+    with pytest.raises(UnusableCertificate, match="can't read"):
+        read_chain(tmp_path / "missing")
