@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from aqua_compat.settings import Settings
     from overlay.identity import Identity, load_or_create_identity
     from overlay.settings import OverlaySettings
+    from registry.client.certificate_files import CertificateFiles
+    from registry.model.trust import Trusted
     from registry.model.values import Key, Record, RecordMetadata
     from registry.settings import NodeSettings, RegistrySettings
     from registry.watch.watch import Watch
@@ -26,6 +28,7 @@ __all__ = [
     "AquaClient",
     "AquaSettings",
     "BlockingClient",
+    "CertificateFiles",
     "Constants",
     "EventKind",
     "Identity",
@@ -41,6 +44,7 @@ __all__ = [
     "ServiceLimits",
     "Settings",
     "Strategy",
+    "Trusted",
     "Watch",
     "WatchEvent",
     "caller",
@@ -53,6 +57,7 @@ _HOMES = {
     "AquaClient": "aqua_compat.api.client",
     "AquaSettings": "aqua_compat.particles.settings",
     "BlockingClient": "aqua_compat.api.blocking",
+    "CertificateFiles": "registry.client.certificate_files",
     "Constants": "aqua_compat.schema.constants",
     "EventKind": "registry.watch.watch_event",
     "Identity": "overlay.identity",
@@ -68,6 +73,7 @@ _HOMES = {
     "ServiceLimits": "aqua_compat.rpc.server",
     "Settings": "aqua_compat.settings",
     "Strategy": "aqua_compat.rpc.load_balancing",
+    "Trusted": "registry.model.trust",
     "Watch": "registry.watch.watch",
     "WatchEvent": "registry.watch.watch_event",
     "caller": "aqua_compat.rpc.server",

@@ -27,7 +27,9 @@ from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
 from registry.model.history import HistoryEvent
+from registry.model.merge import ResourceState
 from registry.model.signing import is_key_id, key_id_of, record_digest
+from registry.model.trust import Trust, TrustChoice
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.permission.edits import Edit, EditKind
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
@@ -310,15 +312,20 @@ class Registry:
                 await self._issuer.end_here(Slot(resource_id, peer_id, peer_id))
         return done
 
-    async def resolve_resource(self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT) -> Resolved:
+    async def resolve_resource(
+        self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT, trusted: TrustChoice | None = None
+    ) -> Resolved:
         """The live records of a resource, once `ack` replicas have answered (original: resolveResource).
 
+        `trusted`: whom to believe of those that the resource's policy permits; None for all.
+        Raises InvalidValue for trusted ids that are none.
         With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
         """
+        trust = None if trusted is None else Trust(trusted)
         if not is_key_id(resource_id):
             return Resolved(None, (no_resource_id(resource_id),))
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
-            return Resolved(tuple(known.records(int(self._host.clock_guard.time()), self._settings)), ())
+            return Resolved(self._shown_of(known, trust), ())
         deadline = trio.current_time() + timeout
         try:
             outcome = await self._read(resource_id, ack, timeout)
@@ -327,16 +334,23 @@ class Registry:
         if outcome.answered < max(ack, 1):
             timed_out = outcome.timed_out
             return Resolved(None, failed(texts(outcome.errors) or (NOT_FOUND,), "", timed_out=timed_out))
-        records = outcome.resource.records(int(self._host.clock_guard.time()), self._settings)
-        return Resolved(tuple(records), texts(outcome.errors))
+        return Resolved(self._shown_of(outcome.resource, trust), texts(outcome.errors))
 
-    def watch(self, resource_id: str) -> Watch:
+    def _shown_of(self, resource: ResourceState, trust: Trust | None) -> tuple[Record, ...]:
+        now = int(self._host.clock_guard.time())
+        records = resource.records(now, self._settings)
+        if trust is None or resource.key is None:
+            return tuple(records)
+        return tuple(record for record in records if trust.believes(resource.key, record, now))
+
+    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Watch:
         """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
 
         Nothing that the network does ends it: it looks for other replicas, and goes on where it was.
-        Raises InvalidValue for what is no resource id.
+        `trusted`: whose records are told, None for all. Raises InvalidValue for what is no resource id, and for trusted
+        ids that are none.
         """
-        return self._watches.watch(resource_id)
+        return self._watches.watch(resource_id, None if trusted is None else Trust(trusted))
 
     def resource_id(self, label: str, peer_id: str) -> str:
         """The id of a resource by its label and owner (original: getResourceId)."""

@@ -12,9 +12,11 @@ import trio
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from registry.client.certificate_files import CertificateFiles, UnusableCertificate, read_chain
+from registry.model.trust import Trusted
 from registry.permission.certificate_text import MAX_TEXT, text_of
 from registry.permission.edits import Edit, EditKind
 from registry.permission.scope import Scope, ScopeKind
+from registry.watch.watch_event import TRUST, EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_certificate, identity, public_key
 from tests.unit.registry.client.test_policies import clock, edit, issuers, registered
@@ -131,7 +133,8 @@ async def test_a_chain_is_shown_on_an_open_resource_too(autojump_clock) -> None:
     async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
         resource_id = (await owner.registry.create_resource("payments")).resource_id
         assert resource_id is not None
-        certified.registry.use_certificates(lambda: [[certificate(certified.identity, owner.identity, 600)]])
+        shown = certificate(certified.identity, owner.identity, 600)
+        certified.registry.use_certificates(lambda: [[shown]])
         assert (await registered(certified, resource_id)).success
         [record] = (await other.registry.resolve_resource(resource_id, 2)).records or ()
         assert record.metadata.solution
@@ -191,3 +194,35 @@ async def test_forged_ones_pipes_folders_and_missing_files_are_passed_over(tmp_p
         read_chain(tmp_path / "forged.cert")
     with pytest.raises(UnusableCertificate, match="can't read"):
         read_chain(tmp_path / "missing")
+
+
+async def test_callers_choose_whom_to_believe_on_an_open_resource(autojump_clock) -> None:
+    async with simulated_nodes(5, clock=clock) as (_, [owner, certified, named, stranger, caller]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        shown = certificate(certified.identity, owner.identity, 600)
+        certified.registry.use_certificates(lambda: [[shown]])
+        trusted = Trusted(issuers=[named.peer_id], roots=[ROOT.peer_id])
+        async with caller.registry.watch(resource_id, trusted=trusted) as watch:
+            with trio.fail_after(60):
+                assert (await anext(watch)).records == ()
+                for node in (stranger, certified, named):
+                    assert (await registered(node, resource_id)).success
+                added = [await anext(watch), await anext(watch)]
+            assert {event.record.metadata.issued_by for event in added if event.record} == {
+                certified.peer_id,
+                named.peer_id,
+            }
+            await trio.sleep(5)
+            for registry in (caller.registry, owner.registry):  # from what it watches, and by asking
+                found = await registry.resolve_resource(resource_id, 1, trusted=trusted)
+                assert {each.metadata.issued_by for each in found.records or ()} == {certified.peer_id, named.peer_id}
+            assert len(watch.records) == 2
+            await trio.sleep(10)
+            with trio.fail_after(700):
+                gone = await anext(watch)
+            assert (gone.kind, gone.reason) == (EventKind.REMOVED, TRUST), "its certificate ended"
+            assert gone.record is not None
+            assert gone.record.metadata.issued_by == certified.peer_id
+            assert clock() == pytest.approx(NOW + 600, abs=2)
+            assert len(await issuers(caller, resource_id)) == 3, "it is there, for those who believe it"
