@@ -418,6 +418,11 @@ _WHY_NOT_PERMITTED: Final[dict[Code, str]] = {
 }
 
 
+def why_not_permitted_in_words(code: Code) -> str:
+    """What a code of `RefusedByPolicy` means, and what to do."""
+    return _WHY_NOT_PERMITTED[code]
+
+
 class HostingRefused(RegistryRefusal):
     """Ours: the peer that should host a record doesn't, by its operator's policy or quota, or for the cause that
     `code` tells."""

@@ -32,7 +32,7 @@ def service() -> None:
 )
 @click.option("--service-id", metavar="ID", help="Id of the service on that peer.")
 @json_option
-@network_options(writes=True)
+@network_options(writes=True, registers=True)
 def register_service(
     session: CommandSession, resource_id: str, value: str, peer: str | None, service_id: str | None, as_json: bool
 ) -> None:
