@@ -59,7 +59,7 @@ class InvalidPolicy(InvalidValue):
     code = Code.POLICY_FORM
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"invalid policy: {reason}")
+        super().__init__(f"invalid policy: {reason} ({self.code})")
 
 
 class UnknownPolicyFields(InvalidPolicy):
@@ -394,7 +394,7 @@ class RefusedByPolicy(RegistryRefusal):
     code = Code.ISSUER_NOT_ALLOWED
 
     def __init__(self, key_id: str, code: Code, issued_by: str, peer_id: str) -> None:
-        super().__init__(f"{issued_by} may not register {peer_id} on {key_id}: {_WHY_NOT_PERMITTED[code]}")
+        super().__init__(f"{issued_by} may not register {peer_id} on {key_id}: {_WHY_NOT_PERMITTED[code]} ({code})")
         self.code = code
 
 

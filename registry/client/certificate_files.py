@@ -17,9 +17,11 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from overlay.membership.certificate import Certificate, CertificateError, CertificateFault, is_genuine
+from overlay.membership.certificate import Certificate, CertificateError, is_genuine
 from overlay.tasks import in_thread
+from registry.codes import Code
 from registry.permission.certificate_text import MAX_TEXT, chain_in_text
+from registry.permission.permitted import CODES
 
 SUFFIX: Final = ".cert"
 MAX_FILES: Final = 256  # of a folder
@@ -67,11 +69,11 @@ def read_chain(path: Path) -> tuple[Certificate, ...]:
     except OSError as error:
         raise UnusableCertificate(f"can't read the certificate {path}: {error.strerror}; check its path") from error
     except CertificateError as error:
-        raise UnusableCertificate(f"the certificate {path} can't be used: {error} ({error.fault})") from error
+        raise UnusableCertificate(f"the certificate {path} can't be used: {error} ({CODES[error.fault]})") from error
     if not all(map(is_genuine, chain)):
         raise UnusableCertificate(
             f"the certificate {path} can't be used: it isn't signed by whom it names; get it anew"
-            f" ({CertificateFault.SIGNATURE})"
+            f" ({Code.CERTIFICATE_SIGNATURE})"
         )
     return chain
 

@@ -303,7 +303,9 @@ class Registry:
             denied = [Edit(EditKind.DENY, key_of(issuer), key_of(peer_id)) for issuer in others]
             changed = await self.change_policy(resource_id, denied, timeout=until(deadline))
             told = tuple(f"the resource's policy denies now what {issuer} registers on {peer_id}" for issuer in others)
-            return Done(changed.success, told if changed.success else changed.errors, changed.stored)
+            if not changed.success:
+                return changed
+            return Done(True, told, changed.stored, denied=tuple(others))
         if done.success and not was_there:
             nothing = f"nothing was registered for {peer_id} by {self.identity.peer_id}"
             done = Done(True, (nothing, *done.errors), done.stored, was_there=False)

@@ -30,7 +30,7 @@ from registry.permission.scope import scope_in
 REGISTER: Final = "register"
 """What a certificate permits whose subject may register."""
 
-_CODES: Final[dict[CertificateFault, Code]] = {
+CODES: Final[dict[CertificateFault, Code]] = {
     CertificateFault.FORM: Code.CERTIFICATE_FORM,
     CertificateFault.UNKNOWN_FIELDS: Code.CERTIFICATE_UNKNOWN_FIELDS,
     CertificateFault.TOO_LONG: Code.CERTIFICATE_CHAIN_TOO_LONG,
@@ -44,6 +44,7 @@ _CODES: Final[dict[CertificateFault, Code]] = {
     CertificateFault.EXPIRED: Code.CERTIFICATE_EXPIRED,
     CertificateFault.SIGNATURE: Code.CERTIFICATE_SIGNATURE,
 }
+"""What each fault of a chain is where somebody registers."""
 
 
 class Claim(NamedTuple):
@@ -95,7 +96,7 @@ def why_not_certified(claim: Claim, roots: Collection[bytes], now: int, longest:
     try:
         chain = decode_chain(claim.solution)
     except CertificateError as error:
-        return _CODES[error.fault]
+        return CODES[error.fault]
     if not chain:
         return Code.ISSUER_NOT_ALLOWED
     owner = key_of(claim.owner)
@@ -114,7 +115,7 @@ def why_not_certified(claim: Claim, roots: Collection[bytes], now: int, longest:
         now=now,
         longest=longest,
     )
-    return None if fault is None else _CODES[fault]
+    return None if fault is None else CODES[fault]
 
 
 def roots_shown(solution: bytes) -> tuple[bytes, ...]:
