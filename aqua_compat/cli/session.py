@@ -243,13 +243,13 @@ def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(*arguments: Any, trust: tuple[str, ...], trust_root: tuple[str, ...], **options: Any) -> Any:
-        from registry.model.trust import Trust, Trusted
+        from registry.model.trust import Trusted, TrustRule
 
         trusted: Trusted | None = None
         if trust or trust_root:
             trusted = Trusted(issuers=trust, roots=trust_root)
             try:
-                Trust(trusted)
+                TrustRule(trusted)
             except ValueError as error:
                 raise Misuse(str(error)) from None
         return command(*arguments, trusted=trusted, **options)

@@ -29,7 +29,7 @@ from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstone
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.signing import is_key_id, key_id_of, record_digest
-from registry.model.trust import Trust, TrustChoice
+from registry.model.trust import TrustChoice, TrustRule
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.permission.edits import Edit, EditKind
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
@@ -323,7 +323,7 @@ class Registry:
         Raises InvalidValue for trusted ids that are none.
         With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
         """
-        trust = None if trusted is None else Trust(trusted)
+        trust = None if trusted is None else TrustRule(trusted)
         if not is_key_id(resource_id):
             return Resolved(None, (no_resource_id(resource_id),))
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
@@ -338,7 +338,7 @@ class Registry:
             return Resolved(None, failed(texts(outcome.errors) or (NOT_FOUND,), "", timed_out=timed_out))
         return Resolved(self._shown_of(outcome.resource, trust), texts(outcome.errors))
 
-    def _shown_of(self, resource: ResourceState, trust: Trust | None) -> tuple[Record, ...]:
+    def _shown_of(self, resource: ResourceState, trust: TrustRule | None) -> tuple[Record, ...]:
         now = int(self._host.clock_guard.time())
         records = resource.records(now, self._settings)
         if trust is None or resource.key is None:
@@ -352,7 +352,7 @@ class Registry:
         `trusted`: whose records are told, None for all. Raises InvalidValue for what is no resource id, and for trusted
         ids that are none.
         """
-        return self._watches.watch(resource_id, None if trusted is None else Trust(trusted))
+        return self._watches.watch(resource_id, None if trusted is None else TrustRule(trusted))
 
     def resource_id(self, label: str, peer_id: str) -> str:
         """The id of a resource by its label and owner (original: getResourceId)."""

@@ -32,7 +32,7 @@ TrustChoice = Trusted | Iterable[str] | Callable[[Record], bool]
 """A `Trusted`, the peer ids of issuers, or a function that tells of a record whether to believe it."""
 
 
-class Trust:
+class TrustRule:
     """Applies a choice to records. Raises InvalidValue for what is no peer id, TypeError for what is no choice."""
 
     def __init__(self, choice: TrustChoice) -> None:

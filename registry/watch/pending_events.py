@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.model.trust import Trust
+from registry.model.trust import TrustRule
 from registry.model.values import Record, Slot
 from registry.watch.view import View
 from registry.watch.watch_event import TRUST, EventKind, Visible, WatchEvent, same_content
@@ -14,7 +14,7 @@ class PendingEvents:
     Nothing is queued: whoever asks seldom gets the latest state, with the number of changes that it missed.
     """
 
-    def __init__(self, view: View, trust: Trust | None = None) -> None:
+    def __init__(self, view: View, trust: TrustRule | None = None) -> None:
         """`trust`: what isn't believed by it isn't told."""
         self._view = view
         self._trust = trust

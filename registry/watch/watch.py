@@ -9,7 +9,7 @@ from typing import Any, Self
 import trio
 
 from overlay.tasks import Broadcast
-from registry.model.trust import Trust
+from registry.model.trust import TrustRule
 from registry.model.values import Record
 from registry.protocol.network import Clock
 from registry.watch.pending_events import PendingEvents
@@ -30,7 +30,7 @@ class Watch:
         changed: Broadcast,
         when_closed: Callable[[Watch], None],
         clock: Clock,
-        trust: Trust | None = None,
+        trust: TrustRule | None = None,
     ) -> None:
         """`changed`: sent when the view's `revision` has grown. `when_closed`: called once, with this watch. `trust`:
         what isn't believed by it isn't told."""

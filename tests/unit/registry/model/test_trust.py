@@ -8,7 +8,7 @@ import pytest
 
 from overlay.membership.certificate import Certificate, encode_chain
 from registry.errors import InvalidValue
-from registry.model.trust import Trust, Trusted
+from registry.model.trust import Trusted, TrustRule
 from registry.model.values import Record
 from registry.permission.scope import Scope, ScopeKind
 from tests.unit.registry.builders import HOST, ISSUER, NOW, OWNER, STRANGER, a_certificate, a_key, a_record, public_key
@@ -21,15 +21,15 @@ def record(*chain: Certificate, issuer=ISSUER) -> Record:
 
 
 def test_issuers_are_believed_by_name_and_nobody_else_not_even_the_owner() -> None:
-    trust = Trust([ISSUER.peer_id])
+    trust = TrustRule([ISSUER.peer_id])
     assert [trust.believes(KEY, record(issuer=who), NOW) for who in (ISSUER, STRANGER, OWNER)] == [True, False, False]
-    assert Trust(ISSUER.peer_id).believes(KEY, record(), NOW), "a single id is one, not a list of letters"
-    assert not Trust([]).believes(KEY, record(), NOW)
+    assert TrustRule(ISSUER.peer_id).believes(KEY, record(), NOW), "a single id is one, not a list of letters"
+    assert not TrustRule([]).believes(KEY, record(), NOW)
     assert trust.until(record()) is None
 
 
 def test_roots_are_believed_by_their_certificates_until_these_end() -> None:
-    trust = Trust(Trusted(roots=[STRANGER.peer_id]))
+    trust = TrustRule(Trusted(roots=[STRANGER.peer_id]))
     good = record(a_certificate(STRANGER, ISSUER))
     assert trust.believes(KEY, good, NOW)
     assert trust.until(good) == NOW + 3600
@@ -48,7 +48,7 @@ def test_roots_are_believed_by_their_certificates_until_these_end() -> None:
 
 
 def test_a_function_decides_alone() -> None:
-    trust = Trust(lambda each: each.metadata.value == "mine")
+    trust = TrustRule(lambda each: each.metadata.value == "mine")
     assert trust.believes(KEY, a_record(KEY.id, value="mine"), NOW)
     assert not trust.believes(KEY, a_record(KEY.id, value="theirs"), NOW)
 
@@ -56,6 +56,6 @@ def test_a_function_decides_alone() -> None:
 @pytest.mark.parametrize("wrong", [["nobody"], Trusted(issuers=["nobody"]), Trusted(roots=["nobody"])])
 def test_what_is_no_peer_id_is_refused(wrong) -> None:
     with pytest.raises(InvalidValue, match="trusted: not the peer id"):
-        Trust(wrong)
+        TrustRule(wrong)
     with pytest.raises(TypeError):
-        Trust(7)  # type: ignore[arg-type]
+        TrustRule(7)  # type: ignore[arg-type]
