@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from overlay.identity import Identity, load_or_create_identity
     from overlay.settings import OverlaySettings
     from registry.client.certificate_files import CertificateFiles
+    from registry.client.certifying import certify, save_chain, scope_of
     from registry.model.trust import Trusted
     from registry.model.values import Key, Record, RecordMetadata
+    from registry.permission.edits import Edit, EditKind
     from registry.settings import NodeSettings, RegistrySettings
     from registry.watch.watch import Watch
     from registry.watch.watch_event import EventKind, WatchEvent
@@ -30,6 +32,8 @@ __all__ = [
     "BlockingClient",
     "CertificateFiles",
     "Constants",
+    "Edit",
+    "EditKind",
     "EventKind",
     "Identity",
     "Key",
@@ -48,9 +52,12 @@ __all__ = [
     "Watch",
     "WatchEvent",
     "caller",
+    "certify",
     "connect",
     "load_or_create_identity",
     "node",
+    "save_chain",
+    "scope_of",
 ]
 
 _HOMES = {
@@ -59,6 +66,8 @@ _HOMES = {
     "BlockingClient": "aqua_compat.api.blocking",
     "CertificateFiles": "registry.client.certificate_files",
     "Constants": "aqua_compat.schema.constants",
+    "Edit": "registry.permission.edits",
+    "EditKind": "registry.permission.edits",
     "EventKind": "registry.watch.watch_event",
     "Identity": "overlay.identity",
     "Key": "registry.model.values",
@@ -77,9 +86,12 @@ _HOMES = {
     "Watch": "registry.watch.watch",
     "WatchEvent": "registry.watch.watch_event",
     "caller": "aqua_compat.rpc.server",
+    "certify": "registry.client.certifying",
     "connect": "aqua_compat.api.connections",
     "load_or_create_identity": "overlay.identity",
     "node": "aqua_compat.api.connections",
+    "save_chain": "registry.client.certifying",
+    "scope_of": "registry.client.certifying",
 }
 
 

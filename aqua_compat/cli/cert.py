@@ -3,12 +3,10 @@ one. Needs no network."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
-
-BEFORE: Final = 60
-"""Seconds by which a certificate begins before it is issued, for clocks that are behind."""
 
 _key_option = click.option(
     "-k",
@@ -96,7 +91,7 @@ def issue(
     me = named_key(key)
     above = _chain_of_mine(chain, me, key, delegate) if chain is not None else ()
     scope = _scope(place, owner, above, me)
-    given = _signed(me, _peer_key("--for", subject), scope.encoded(), delegate, expires)
+    given = _signed(me, _peer_key("--for", subject), scope, delegate, expires)
     _check_own(given)
     _tell((*above, given), as_json=as_json)
 
@@ -133,13 +128,19 @@ def renew(file: Path, expires: int | None, chain: Path | None, key: str, as_json
 
     Whoever runs with that file goes on under the new one by itself.
     """
+    from registry.client.certifying import BEFORE
+    from registry.permission.scope import scope_in
+
     me, old = named_key(key), _read(file)
     last = old[-1]
     if _peer(last.issuer) != me.peer_id:
         raise Failure(f"{file} is by {_peer(last.issuer)}, not by your key {key!r}: ask that one, or give -k")
     above = old[:-1] if chain is None else _chain_of_mine(chain, me, key, last.depth)
     span = expires if expires is not None else last.expires_at - last.not_before - BEFORE
-    given = _signed(me, last.subject, last.scope, last.depth, max(span, 1))
+    scope = scope_in(last.scope)
+    if scope is None:
+        raise Failure(f"{file} is for something that this version doesn't know; renew it with the one that issued it")
+    given = _signed(me, last.subject, scope, last.depth, max(span, 1))
     renewed = (*above, given)
     _check_ends(renewed)
     _write(file, renewed)
@@ -178,22 +179,15 @@ def _chain_of_mine(file: Path, me: Identity, key: str, delegate: int) -> tuple[C
 
 def _scope(place: str, owner: str | None, above: Sequence[Certificate], me: Identity) -> Scope:
     """What `--on` says. Raises Misuse, and Failure for what the certificates above don't cover."""
+    from registry.client.certifying import scope_of
     from registry.codes import Code
-    from registry.model.signing import is_key_id
-    from registry.permission.scope import Scope, ScopeKind, scope_in
+    from registry.permission.scope import scope_in
 
     outer = [scope for scope in map(scope_in, (each.scope for each in above)) if scope is not None]
     owners = [scope.owner for scope in outer if scope.owner]
     owner_key = _peer_key("--owner", owner) if owner else owners[-1] if owners else _peer_key("-k", me.peer_id)
     try:
-        if is_key_id(place):
-            scope = Scope(ScopeKind.RESOURCE, b"", place)
-        elif place == "*":
-            scope = Scope(ScopeKind.ALL, owner_key)
-        elif place.endswith("*"):
-            scope = Scope(ScopeKind.PREFIX, owner_key, place[:-1])
-        else:
-            scope = Scope(ScopeKind.LABEL, owner_key, place)
+        scope = scope_of(place, _peer(owner_key))
     except ValueError as error:
         raise Misuse(f"--on: {error}") from None
     for each in outer:
@@ -226,16 +220,10 @@ def may_share(one: Scope, other: Scope) -> bool:
     return one.name.startswith(other.name) or other.name.startswith(one.name)
 
 
-def _signed(me: Identity, subject: bytes, scope: bytes, depth: int, span: int) -> Certificate:
-    from overlay.identity import public_key_of
-    from overlay.membership.certificate import Certificate
-    from registry.permission.permitted import REGISTER
+def _signed(me: Identity, subject: bytes, scope: Scope, depth: int, span: int) -> Certificate:
+    from registry.client.certifying import certify
 
-    now = int(time.time())
-    unsigned = Certificate(
-        public_key_of(me.peer_id), subject, (REGISTER,), depth, scope, max(now - BEFORE, 0), now + span
-    )
-    return unsigned.signed_by(me)
+    return certify(me, _peer(subject), scope, now=time.time(), lasts=span, delegate=depth)
 
 
 def _check_own(given: Certificate) -> None:
@@ -274,18 +262,10 @@ def _read(file: Path) -> tuple[Certificate, ...]:
 
 
 def _write(file: Path, chain: Sequence[Certificate]) -> None:
-    """Puts a chain in place of what is in `file`: whoever reads meanwhile sees the one or the other."""
-    from registry.permission.certificate_text import text_of
+    from registry.client.certifying import save_chain
 
     try:
-        mode = file.stat().st_mode & 0o777
-        descriptor, temporary = tempfile.mkstemp(dir=file.resolve().parent, prefix=f".{file.name}.")
-        with os.fdopen(descriptor, "w") as written:
-            written.write(text_of(chain) + "\n")
-            written.flush()
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        Path(temporary).replace(file.resolve())
+        save_chain(file, chain)
     except OSError as error:
         raise Failure(
             f"can't write the certificate {file}: {error.strerror}; check that its folder is writable"
