@@ -32,8 +32,8 @@ from registry.protocol.network import Clock
 from registry.settings import RegistrySettings
 from registry.storage import Store, Transaction
 
-FIRST_AFTER: Final = 5.0  # seconds; a command is over by then
-CHECKED_EVERY: Final = 5.0  # seconds between two looks for newer certificates
+FIRST_AFTER: Final = 2.0  # seconds; a command is over by then, as a rule
+CHECKED_EVERY: Final = 2.0  # seconds between two looks for newer certificates, which may hold for seconds only
 LOOKED_AGAIN_AFTER: Final = 900  # seconds until a record is looked at again that is withheld
 NEVER: Final = 2**63 - 1
 

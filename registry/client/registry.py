@@ -257,7 +257,7 @@ class Registry:
         """Has this identity show certificates where a resource's policy asks for them.
 
         `source` gives the chains that there are; it may be async, such as `CertificateFiles`. It is called for each
-        record that is issued, and every few seconds: what was issued under a chain that ends is issued anew under one
+        record that is issued, and every two seconds: what was issued under a chain that ends is issued anew under one
         that ends later, as soon as that is there (`registry.client.certified_records`).
         """
         self.certificates.use(source)
