@@ -24,6 +24,7 @@ EXPIRED: Final = "expired"
 REMOVED: Final = "removed"  # with its resource, by the owner
 HANDED_OVER: Final = "handed over"  # evicted by the operator, for others to keep
 FORGOTTEN: Final = "forgotten"  # a tombstone that can't kill anything any more
+POLICY_CHANGED: Final = "new policy"  # of a resource, by its owner
 WITHHELD: Final = "withheld"  # now, by its resource's policy; told beside what happened, and not kept
 GONE: Final = frozenset({TOMBSTONED, PUSHED_OUT, EXPIRED, REMOVED, HANDED_OVER})
 
@@ -61,6 +62,14 @@ def withheld_in(resource: ResourceState, now: int) -> list[HistoryEvent]:
         for slot, why in found
         if why is not None
     ]
+
+
+def change_of_key(known: Key | None, key: Key) -> str:
+    """What `key` does to its resource."""
+    if known is None:
+        return STORED
+    is_same = (known.challenge_type, known.challenge) == (key.challenge_type, key.challenge)
+    return RENEWED if is_same else POLICY_CHANGED
 
 
 def change_of(known: State | None, state: State) -> str:

@@ -32,6 +32,8 @@ def chain_in_text(text: bytes) -> tuple[Certificate, ...]:
     if len(text) > MAX_TEXT:
         raise CertificateError(CertificateFault.FORM, f"it has more than {MAX_TEXT} bytes, so it is no certificate")
     content = text.strip()
+    if not content:
+        raise CertificateError(CertificateFault.FORM, "it is empty; get the certificate anew")
     if not content.startswith(MARK.encode()):
         raise CertificateError(CertificateFault.FORM, f"it doesn't begin with {MARK!r}, so it is no certificate")
     try:

@@ -165,7 +165,7 @@ async def test_files_are_read_again_when_they_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "doesn't begin with"),
+        (b" \n", "it is empty"),
         (b"aqua-registry-certificates:", "holds no certificate"),
         (b"aqua-registry-certificates:!!!", "cut off or changed"),
         (b"aqua-registry-certificates:AAAA", "not a chain of certificates"),

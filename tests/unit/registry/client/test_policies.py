@@ -7,7 +7,7 @@ import trio
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from registry.client.results import Done
-from registry.model.history import WITHHELD
+from registry.model.history import POLICY_CHANGED, STORED, WITHHELD
 from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER
 from registry.permission.policy import FOR_EVER, Policy
@@ -141,7 +141,8 @@ async def test_explain_tells_what_a_policy_withholds_and_why(autojump_clock) -> 
         assert (await registered(stranger, resource_id)).success
         assert (await owner.registry.change_policy(resource_id, [Edit(EditKind.CLOSE)])).success
         await trio.sleep(5)
-        event = (await stranger.registry.explain(resource_id))[-1]
+        *before, event = await stranger.registry.explain(resource_id)
+        assert [each.what for each in before if not each.peer_id] == [STORED, POLICY_CHANGED]
         assert (event.what, event.issued_by, event.time) == (WITHHELD, stranger.peer_id, int(clock()))
         assert "ask the owner to allow it" in event.detail
         assert "(issuer-not-allowed)" in event.detail
