@@ -34,8 +34,10 @@ from registry.storage import Store, Transaction
 
 FIRST_AFTER: Final = 2.0  # seconds; a command is over by then, as a rule
 CHECKED_EVERY: Final = 2.0  # seconds between two looks for newer certificates, which may hold for seconds only
+RETRIED_AFTER: Final = 10  # seconds until a record is looked at again of which nobody told anything
 LOOKED_AGAIN_AFTER: Final = 900  # seconds until a record is looked at again that is withheld
-NEVER: Final = 2**63 - 1
+NOT_SEEN: Final = (0, 0)
+"""What is known of a record that wasn't looked at yet."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -59,7 +61,9 @@ class CertifiedRecords:
         self._settings = settings
         self._clock = clock
         self._due: dict[Slot, tuple[int, int]] = {}
-        """Of each record that was looked at, when it is due (seconds), and when its chain ends (0: withheld)."""
+        """Of each record under a certificate, or withheld, when it is due (seconds), and when its chain ends (0: it is
+        withheld)."""
+        self._is_listed = False
         self._known: list[Chain] = []
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -76,39 +80,34 @@ class CertifiedRecords:
                 _log.warning("records under certificates couldn't be looked at", error=str(error))
             with trio.move_on_after(CHECKED_EVERY):
                 await certificates.changed.wait()
+                self._is_listed = False
 
     async def check(self) -> int:
         """Does once what the rules ask for; how many records were issued anew. Raises RegistryError."""
         chains, now = await self._registry.certificates.chains(), int(self._clock())
         has_others, self._known = chains != self._known, chains
         latest = max((ends_at(chain) for chain in chains), default=0)
-        me = self._identity.peer_id
-        issued = [Slot(key_id, me, peer_id) for key_id, peer_id in await self._store.read(_issued)]
-        self._due = {slot: self._due[slot] for slot in issued if slot in self._due}
-        for slot in self._registry.certificates.take_noted():
-            self._due.pop(slot, None)
+        if not self._is_listed:
+            me = self._identity.peer_id
+            self._due |= {Slot(key_id, me, peer_id): NOT_SEEN for key_id, peer_id in await self._store.read(_issued)}
+            self._is_listed = True
+        self._due |= dict.fromkeys(self._registry.certificates.take_noted(), NOT_SEEN)
         done = 0
-        for slot in issued:
-            due, ends = self._due.get(slot, (0, 0))
-            is_withheld = slot in self._due and ends == 0 and due != NEVER
+        for slot, (due, ends) in list(self._due.items()):
+            is_withheld = ends == 0 and due > 0
             if (due <= now and latest > ends) or (is_withheld and has_others):
                 done += await self._look(slot, now)
         return done
 
     async def _look(self, slot: Slot, now: int) -> bool:
-        try:
-            outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
-        except RegistryError as error:
-            _log.info("a record under a certificate can't be looked at", key_id=slot.key_id, error=str(error))
+        found = await self._read(slot, now)
+        if found is None:
             return False
-        key, record = outcome.resource.key, outcome.resource.slots.get(slot)
-        if key is None or not isinstance(record, Record) or not is_served(record, now, self._settings):
-            self._due[slot] = NEVER, 0
-            return False
+        key, record = found
         chain = _chain_of(record)
         is_withheld = why_withheld(key, record, now) is not None
         if not is_withheld and not chain:
-            self._due[slot] = NEVER, 0
+            del self._due[slot]  # if it's issued again, that is noted
             return False
         self._due[slot] = (now + LOOKED_AGAIN_AFTER, 0) if is_withheld else (_due_time(chain), ends_at(chain))
         if not is_withheld and now < _due_time(chain):
@@ -116,6 +115,21 @@ class CertifiedRecords:
         if not await self._has_better(key, record, chain, is_withheld=is_withheld, now=now):
             return False
         return await self._issue_anew(record)
+
+    async def _read(self, slot: Slot, now: int) -> tuple[Key, Record] | None:
+        """What the network has in a slot; None if that isn't to be issued anew, or nobody was reached by now."""
+        self._due[slot] = now + RETRIED_AFTER, self._due[slot][1]
+        try:
+            outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
+        except RegistryError as error:
+            _log.info("a record under a certificate can't be looked at", key_id=slot.key_id, error=str(error))
+            return None
+        key, record = outcome.resource.key, outcome.resource.slots.get(slot)
+        if key is not None and isinstance(record, Record) and is_served(record, now, self._settings):
+            return key, record
+        if key is not None or outcome.resource.key_tombstones:
+            del self._due[slot]
+        return None
 
     async def _has_better(
         self, key: Key, record: Record, chain: Sequence[Certificate], *, is_withheld: bool, now: int
@@ -139,12 +153,11 @@ class CertifiedRecords:
             _log.warning("a record couldn't be issued under a newer certificate", errors=done.errors[:3])
             return False
         _log.info("issued anew under a newer certificate", key_id=metadata.key_id, host=metadata.peer_id)
-        self._due.pop(record.slot, None)
         return True
 
 
 def _issued(transaction: Transaction) -> list[tuple[str, str]]:
-    return transaction.issued.until(NEVER)
+    return transaction.issued.after(-1)
 
 
 def _chain_of(record: Record) -> tuple[Certificate, ...]:

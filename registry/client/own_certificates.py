@@ -71,7 +71,7 @@ class OwnCertificates:
         self.changed.set()
 
     def note(self, slot: Slot) -> None:
-        """Something is issued in `slot`, perhaps under another chain than before."""
+        """Something was issued in `slot`, perhaps under another chain than before."""
         if self._source is not None:
             self._noted.add(slot)
 

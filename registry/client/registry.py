@@ -246,7 +246,10 @@ class Registry:
                 raise HostingRefused(error.text, code=error.known_code)
             return state
 
-        return await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
+        done = await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
+        if done.stored:
+            self.certificates.note(Slot(resource_id, self.identity.peer_id, peer_id))
+        return done
 
     async def change_policy(self, resource_id: str, edits: Sequence[Edit], *, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Has the policy of a resource of this identity's hold `edits`. A success once a majority of its replicas says
@@ -263,7 +266,6 @@ class Registry:
         self.certificates.use(source)
 
     async def _shown(self, key: Key, unsigned: RecordMetadata) -> Shown:
-        self.certificates.note(unsigned.slot)
         try:
             return await self.certificates.shown(key, unsigned, self._issuer.now())
         except RefusedByPolicy:

@@ -63,6 +63,34 @@ async def test_a_running_issuer_goes_on_under_a_newer_certificate(autojump_clock
             assert await issuers(other, resource_id) == ({certified.peer_id} if clock() < NOW + 1200 else set())
 
 
+async def test_what_another_peer_hosts_goes_on_under_a_newer_certificate_too(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, host, *_]):
+        resource_id = await closed(owner)
+        chains = [[certificate(certified.identity, owner.identity, 200)]]
+        certified.registry.use_certificates(lambda: chains)
+        done = await certified.registry.register_service(resource_id, "kept", host.peer_id, "service")
+        assert done.success, done.errors
+        chains.append([certificate(certified.identity, owner.identity, 900)])
+        await trio.sleep(600)
+        [record] = (await owner.registry.resolve_resource(resource_id, 2)).records or ()
+        assert (record.metadata.peer_id, record.metadata.value) == (host.peer_id, "kept")
+        await trio.sleep(400)
+        assert await issuers(owner, resource_id) == set(), "nobody renewed it again"
+
+
+async def test_what_was_registered_before_certificates_came_is_issued_again_under_one(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, *_]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        assert (await registered(certified, resource_id)).success
+        assert (await owner.registry.change_policy(resource_id, [Edit(EditKind.CLOSE)])).success
+        assert await issuers(owner, resource_id) == set()
+        shown = certificate(certified.identity, owner.identity, 900, issuer=owner.identity)
+        certified.registry.use_certificates(lambda: [[shown]])
+        await trio.sleep(10)
+        assert await issuers(owner, resource_id) == {certified.peer_id}
+
+
 async def test_a_certificate_that_comes_late_brings_the_record_back(autojump_clock) -> None:
     async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
         resource_id = await closed(owner)
