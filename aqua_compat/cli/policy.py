@@ -61,6 +61,7 @@ def policy(session: CommandSession, resource_id: str, as_json: bool, **changes: 
 
     check_resource_id(resource_id)
     edits = _edits(changes)
+    lifted = frozenset(_pair_in("lift", text) for text in changes["lift"])
     if not edits:
         session.only_read()
 
@@ -70,18 +71,20 @@ def policy(session: CommandSession, resource_id: str, as_json: bool, **changes: 
             raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")
         if not edits:
             return key, errors
-        _check_denials(key, edits)
+        _check_denials(key, edits, lifted)
         done = await client.registry.change_policy(resource_id, edits, timeout=session.timeout)
         if not done.success:
             raise not_done(f"the policy of {resource_id} wasn't changed", done)
         changed, errors = await client.getResource(resource_id)
-        return changed or key, [*done.errors, *errors]
+        if changed is None:
+            raise Failure(f"the policy of {resource_id} was changed, but can't be shown: {reasons(errors)}")
+        return changed, [*done.errors, *errors]
 
     key, errors = session.run(act)
     warn(errors)
     for edit in edits:
         if edit.kind is EditKind.DENY:
-            click.echo(f"note: {_meaning(edit)}", err=True)
+            click.echo(f"note: {_meaning(edit, is_lifted=(edit.key, edit.host) in lifted)}", err=True)
     if as_json:
         print_json(_as_json(key))
     else:
@@ -117,14 +120,19 @@ def _edits(changes: dict[str, Any]) -> list[Edit]:
     for name in _PAIRS:
         kind = EditKind.DROP_DENIAL if name == "drop_denial" else EditKind.DENY
         for text in changes[name]:
-            issuer, _, host = text.partition("@")
-            edits.append(Edit(kind, _key(name, issuer), _key(name, host) if host else b"", ends[name]))
+            edits.append(Edit(kind, *_pair_in(name, text), ends[name]))
     named = [(edit.key, edit.host) for edit in edits if edit.kind in (EditKind.DENY, EditKind.DROP_DENIAL)]
     if len(named) != len(set(named)):
         raise Misuse("a pair of issuer and host is named twice among --deny, --lift and --drop-denial; name it once")
     if changes["opens"] or changes["closes"]:
         edits.append(Edit(EditKind.OPEN if changes["opens"] else EditKind.CLOSE))
     return edits
+
+
+def _pair_in(option: str, text: str) -> tuple[bytes, bytes]:
+    """The keys of an issuer and of a host, which may be empty for any."""
+    issuer, _, host = text.partition("@")
+    return _key(option, issuer), _key(option, host) if host else b""
 
 
 def _key(option: str, peer_id: str) -> bytes:
@@ -142,18 +150,17 @@ def _longest(settings: RegistrySettings) -> int:
     return settings.record_lifetime + 2 * settings.clock_skew
 
 
-def _check_denials(key: Key, edits: list[Edit]) -> None:
+def _check_denials(key: Key, edits: list[Edit], lifted: frozenset[tuple[bytes, bytes]]) -> None:
     """Raises Failure for what would be lifted and isn't denied, and for a denial that can't be dropped yet."""
     from registry.permission.edits import EditKind
     from registry.permission.policy import Policy
 
     held = key.policy.deny if isinstance(key.policy, Policy) else ()
     denials = {(each.issuer, each.host): each.until for each in held}
-    now = int(time.time())
     for edit in edits:
         until = denials.get((edit.key, edit.host))
         who = _pair(edit.key, edit.host)
-        is_lift = edit.kind is EditKind.DENY and edit.until <= now
+        is_lift = edit.kind is EditKind.DENY and (edit.key, edit.host) in lifted
         if is_lift and until is None:
             raise Failure(f"{who} isn't denied, so there is nothing to lift; `resource policy {key.id}` shows who is")
         if is_lift and until is not None and until < edit.until:
@@ -167,15 +174,17 @@ def _check_denials(key: Key, edits: list[Edit]) -> None:
             )
 
 
-def _meaning(edit: Edit) -> str:
+def _meaning(edit: Edit, *, is_lifted: bool) -> str:
     from registry.permission.policy import FOR_EVER
 
     who = _pair(edit.key, edit.host)
-    if edit.until <= int(time.time()):
+    if is_lifted:
         return (
             f"lifted: what {who} registers from now on counts again; what it registered before stays withheld, so it"
             " has to register anew"
         )
+    if edit.until <= time.time():
+        return f"denied: what {who} registered until {moment(edit.until)}; what it registered later counts"
     end = "until you lift it" if edit.until == FOR_EVER else f"until {moment(edit.until)}"
     return f"denied: what {who} registered, and what it registers {end}; undo it with --lift {who}"
 
