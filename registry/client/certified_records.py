@@ -5,14 +5,14 @@ Rules:
 2. It is issued anew as soon as there is a chain under which it is permitted for longer; until then it stays as it is.
 3. The network is asked first: what was ended or issued elsewhere in the meantime isn't issued again, nor what expired
    while this peer was away.
-4. Each record is looked at when this begins, and then when it is due: that costs a read. What is withheld and has no
-   better chain is looked at again when there are other chains, and each quarter of an hour.
+4. Each record is looked at when this begins, when it is due, and each quarter of an hour, since its policy may have
+   changed: that costs a read. What is withheld is also looked at when there are other chains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -35,11 +35,21 @@ from registry.storage import Store, Transaction
 FIRST_AFTER: Final = 2.0  # seconds; a command is over by then, as a rule
 CHECKED_EVERY: Final = 2.0  # seconds between two looks for newer certificates, which may hold for seconds only
 RETRIED_AFTER: Final = 10  # seconds until a record is looked at again of which nobody told anything
-LOOKED_AGAIN_AFTER: Final = 900  # seconds until a record is looked at again that is withheld
-NOT_SEEN: Final = (0, 0)
-"""What is known of a record that wasn't looked at yet."""
+LOOKED_AGAIN_AFTER: Final = 900  # seconds until a record is looked at again that isn't due
+NEVER: Final = 2**63 - 1
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class _Seen(NamedTuple):
+    """What is known of a record, at first that it wasn't looked at yet. Times in seconds."""
+
+    due: int = NEVER
+    """When it is to be issued anew, as soon as there is a chain that ends later than at `ends`."""
+    ends: int = 0
+    look_at: int = 0
+    """When to look at it again in any case."""
+    is_withheld: bool = False
 
 
 class CertifiedRecords:
@@ -60,9 +70,7 @@ class CertifiedRecords:
         self._store = store
         self._settings = settings
         self._clock = clock
-        self._due: dict[Slot, tuple[int, int]] = {}
-        """Of each record under a certificate, or withheld, when it is due (seconds), and when its chain ends (0: it is
-        withheld)."""
+        self._seen: dict[Slot, _Seen] = {}
         self._is_listed = False
         self._known: list[Chain] = []
 
@@ -86,16 +94,17 @@ class CertifiedRecords:
         """Does once what the rules ask for; how many records were issued anew. Raises RegistryError."""
         chains, now = await self._registry.certificates.chains(), int(self._clock())
         has_others, self._known = chains != self._known, chains
-        latest = max((ends_at(chain) for chain in chains), default=0)
+        if not chains:
+            return 0
         if not self._is_listed:
             me = self._identity.peer_id
-            self._due |= {Slot(key_id, me, peer_id): NOT_SEEN for key_id, peer_id in await self._store.read(_issued)}
+            self._seen |= {Slot(key_id, me, peer_id): _Seen() for key_id, peer_id in await self._store.read(_issued)}
             self._is_listed = True
-        self._due |= dict.fromkeys(self._registry.certificates.take_noted(), NOT_SEEN)
-        done = 0
-        for slot, (due, ends) in list(self._due.items()):
-            is_withheld = ends == 0 and due > 0
-            if (due <= now and latest > ends) or (is_withheld and has_others):
+        self._seen |= dict.fromkeys(self._registry.certificates.take_noted(), _Seen())
+        latest, done = max(map(ends_at, chains)), 0
+        for slot, seen in list(self._seen.items()):
+            is_due = seen.due <= now and latest > seen.ends
+            if is_due or seen.look_at <= now or (seen.is_withheld and has_others):
                 done += await self._look(slot, now)
         return done
 
@@ -106,11 +115,9 @@ class CertifiedRecords:
         key, record = found
         chain = _chain_of(record)
         is_withheld = why_withheld(key, record, now) is not None
-        if not is_withheld and not chain:
-            del self._due[slot]  # if it's issued again, that is noted
-            return False
-        self._due[slot] = (now + LOOKED_AGAIN_AFTER, 0) if is_withheld else (_due_time(chain), ends_at(chain))
-        if not is_withheld and now < _due_time(chain):
+        due, ends = (_due_time(chain), ends_at(chain)) if chain and not is_withheld else (NEVER, 0)
+        self._seen[slot] = _Seen(due, ends, now + LOOKED_AGAIN_AFTER, is_withheld)
+        if not is_withheld and now < due:
             return False
         if not await self._has_better(key, record, chain, is_withheld=is_withheld, now=now):
             return False
@@ -118,7 +125,8 @@ class CertifiedRecords:
 
     async def _read(self, slot: Slot, now: int) -> tuple[Key, Record] | None:
         """What the network has in a slot; None if that isn't to be issued anew, or nobody was reached by now."""
-        self._due[slot] = now + RETRIED_AFTER, self._due[slot][1]
+        retry = now + RETRIED_AFTER
+        self._seen[slot] = _Seen(retry, self._seen[slot].ends, retry)
         try:
             outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
         except RegistryError as error:
@@ -128,7 +136,7 @@ class CertifiedRecords:
         if key is not None and isinstance(record, Record) and is_served(record, now, self._settings):
             return key, record
         if key is not None or outcome.resource.key_tombstones:
-            del self._due[slot]
+            del self._seen[slot]  # if it's issued again, that is noted
         return None
 
     async def _has_better(

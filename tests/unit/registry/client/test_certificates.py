@@ -91,6 +91,23 @@ async def test_what_was_registered_before_certificates_came_is_issued_again_unde
         assert await issuers(owner, resource_id) == {certified.peer_id}
 
 
+async def test_after_another_root_took_over_an_issuer_with_its_certificate_comes_back(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, *_]):
+        resource_id, next_root = await closed(owner), identity(501)
+        chains = [
+            [certificate(certified.identity, owner.identity, lasts, issuer=root)]
+            for root, lasts in ((ROOT, 9000), (next_root, 8000))
+        ]
+        certified.registry.use_certificates(lambda: chains)
+        assert (await registered(certified, resource_id)).success
+        await trio.sleep(10)
+        edits = [edit(EditKind.DROP_ROOT, ROOT), edit(EditKind.ADD_ROOT, next_root)]
+        assert (await owner.registry.change_policy(resource_id, edits)).success
+        assert await issuers(owner, resource_id) == set()
+        await trio.sleep(905)
+        assert await issuers(owner, resource_id) == {certified.peer_id}
+
+
 async def test_a_certificate_that_comes_late_brings_the_record_back(autojump_clock) -> None:
     async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
         resource_id = await closed(owner)
