@@ -107,6 +107,17 @@ class AquaClient(ResourcesApi, RegistryApi):
             trusted,
         )
 
+    async def resolve(
+        self, resource_id: str, *, ack: int = 1, timeout: float | None = None, trusted: TrustChoice | None = None
+    ) -> list[Record]:
+        """The live records of a resource; the Pythonic form of `resolveResource`. `trusted`: as of `call_any`.
+
+        Raises NoProvider when the resource can't be resolved.
+        """
+        return await self._services.resolve(
+            check_string("resource_id", resource_id), ack, self._seconds(timeout), trusted
+        )
+
     async def reachable(
         self,
         resource_id: str,

@@ -21,7 +21,6 @@ from registry.model.values import Key, Record
 
 if TYPE_CHECKING:
     from registry.client.registry import Registry
-    from registry.model.trust import TrustChoice
 
 ResourceId = str
 Resource = Key
@@ -90,20 +89,13 @@ class ResourcesApi:
         )
         return done.success, list(done.errors)
 
-    async def resolveResource(
-        self, resource_id: ResourceId, ack: int, *, trusted: TrustChoice | None = None
-    ) -> tuple[list[Record] | None, list[Error]]:
+    async def resolveResource(self, resource_id: ResourceId, ack: int) -> tuple[list[Record] | None, list[Error]]:
         """All live records of a resource, as `ack` of its replicas (0 to 32767) know them together.
 
-        None when too few answered in DEFAULT_TIMEOUT or when nobody knows the resource. `trusted` (ours): whom to
-        believe, as `aqua_compat.Trusted`, issuers' peer ids, or a function of a record; by default everybody whom the
-        resource's policy permits.
+        None when too few answered in DEFAULT_TIMEOUT or when nobody knows the resource.
         """
         resolved = await self._registry.resolve_resource(
-            check_string("resource_id", resource_id),
-            check_ack("ack", ack),
-            timeout=self.constants.timeout,
-            trusted=trusted,
+            check_string("resource_id", resource_id), check_ack("ack", ack), timeout=self.constants.timeout
         )
         return None if resolved.records is None else list(resolved.records), list(resolved.errors)
 

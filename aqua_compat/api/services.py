@@ -127,7 +127,7 @@ class Services:
                 called.append(Called(record, result, None))
 
         deadline = trio.current_time() + timeout
-        records = await self._providers(resource_id, ack, timeout, trusted)
+        records = await self.resolve(resource_id, ack, timeout, trusted)
         async with trio.open_nursery() as nursery:
             for record in records:
                 nursery.start_soon(call, record, max(deadline - trio.current_time(), 0.0))
@@ -147,7 +147,7 @@ class Services:
                 await self.on(record.metadata.peer_id, relays_of(record), patience).services()
                 answered.append(record)
 
-        records = await self._providers(resource_id, ack, timeout, trusted)
+        records = await self.resolve(resource_id, ack, timeout, trusted)
         async with trio.open_nursery() as nursery:
             for record in records:
                 nursery.start_soon(ask, record)
@@ -171,7 +171,7 @@ class Services:
         Raises NoProvider when nobody could be called, and the ServiceError of the one that was.
         """
         deadline = trio.current_time() + timeout
-        providers = await self._providers(resource_id, ack, timeout, trusted)
+        providers = await self.resolve(resource_id, ack, timeout, trusted)
         causes: list[str] = []
         ordered = self._load_balancer.order(resource_id, providers, strategy)
         for behind, record in zip(range(len(ordered) - 1, -1, -1), ordered, strict=True):
@@ -196,7 +196,10 @@ class Services:
                 return result
         raise NoProvider(f"no provider on {resource_id}: {'; '.join(causes) or 'nobody is registered'}")
 
-    async def _providers(self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None) -> list[Record]:
+    async def resolve(
+        self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None = None
+    ) -> list[Record]:
+        """The live records of a resource, of those who are `trusted`. Raises NoProvider when it can't be resolved."""
         resolved = await self._registry.resolve_resource(resource_id, ack, timeout=timeout, trusted=trusted)
         if resolved.records is None:
             raise NoProvider(f"the resource {resource_id} wasn't resolved: {'; '.join(resolved.errors)}")

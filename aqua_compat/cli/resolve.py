@@ -53,7 +53,10 @@ def resolve(
 async def _resolved(
     client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None
 ) -> tuple[list[Record] | None, list[str]]:
-    return await client.resolveResource(resource_id, ack, trusted=trusted)
+    resolved = await client.registry.resolve_resource(
+        resource_id, ack, timeout=client.constants.timeout, trusted=trusted
+    )
+    return None if resolved.records is None else list(resolved.records), list(resolved.errors)
 
 
 async def _reachable(

@@ -15,6 +15,8 @@ from aqua_compat import (
     EditKind,
     Identity,
     NodeSettings,
+    NoProvider,
+    Trusted,
     certify,
     connect,
     node,
@@ -64,3 +66,13 @@ async def test_certificates_are_taken_from_a_folder(way_in: str, tmp_path: Path)
             scope = scope_of("payments", owner.peer_id)
             save_chain(folder / "a.cert", [certify(owner, acting.peer_id, scope, now=time.time(), lasts=600)])
             assert await acting.registerService(resource_id, "", acting.peer_id, "service") == (True, [])
+            assert len(await owning.resolve(resource_id, trusted=Trusted(roots=[owner.peer_id]))) == 1
+            assert await owning.resolve(resource_id, trusted=[owner.peer_id]) == []
+            assert await owning.reachable(resource_id, trusted=[owner.peer_id]) == []
+            with pytest.raises(NoProvider, match="nobody is registered"):
+                await owning.call_any(resource_id, "pay", trusted=[owner.peer_id])
+            assert await owning.call_all(resource_id, "pay", trusted=lambda record: False) == []
+            async with owning.watch(resource_id, trusted=[owner.peer_id]) as events:
+                assert (await anext(events)).records == ()
+            with pytest.raises(ValueError, match="trusted: not the peer id"):
+                await owning.resolve(resource_id, trusted=["nobody"])
