@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from aqua_compat.settings import Settings
     from overlay.identity import Identity, load_or_create_identity
     from overlay.settings import OverlaySettings
+    from registry.client.certificate_files import CertificateFiles
+    from registry.client.certifying import certify, save_chain, scope_of
+    from registry.model.trust import Trusted
     from registry.model.values import Key, Record, RecordMetadata
+    from registry.permission.edits import Edit, EditKind
     from registry.settings import NodeSettings, RegistrySettings
     from registry.watch.watch import Watch
     from registry.watch.watch_event import EventKind, WatchEvent
@@ -26,7 +30,10 @@ __all__ = [
     "AquaClient",
     "AquaSettings",
     "BlockingClient",
+    "CertificateFiles",
     "Constants",
+    "Edit",
+    "EditKind",
     "EventKind",
     "Identity",
     "Key",
@@ -41,19 +48,26 @@ __all__ = [
     "ServiceLimits",
     "Settings",
     "Strategy",
+    "Trusted",
     "Watch",
     "WatchEvent",
     "caller",
+    "certify",
     "connect",
     "load_or_create_identity",
     "node",
+    "save_chain",
+    "scope_of",
 ]
 
 _HOMES = {
     "AquaClient": "aqua_compat.api.client",
     "AquaSettings": "aqua_compat.particles.settings",
     "BlockingClient": "aqua_compat.api.blocking",
+    "CertificateFiles": "registry.client.certificate_files",
     "Constants": "aqua_compat.schema.constants",
+    "Edit": "registry.permission.edits",
+    "EditKind": "registry.permission.edits",
     "EventKind": "registry.watch.watch_event",
     "Identity": "overlay.identity",
     "Key": "registry.model.values",
@@ -68,12 +82,16 @@ _HOMES = {
     "ServiceLimits": "aqua_compat.rpc.server",
     "Settings": "aqua_compat.settings",
     "Strategy": "aqua_compat.rpc.load_balancing",
+    "Trusted": "registry.model.trust",
     "Watch": "registry.watch.watch",
     "WatchEvent": "registry.watch.watch_event",
     "caller": "aqua_compat.rpc.server",
+    "certify": "registry.client.certifying",
     "connect": "aqua_compat.api.connections",
     "load_or_create_identity": "overlay.identity",
     "node": "aqua_compat.api.connections",
+    "save_chain": "registry.client.certifying",
+    "scope_of": "registry.client.certifying",
 }
 
 

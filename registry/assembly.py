@@ -17,6 +17,7 @@ import msgspec
 from overlay.identity import Identity
 from overlay.tasks import background
 from registry.client.abandoned_writes import AbandonedWrites
+from registry.client.certified_records import CertifiedRecords
 from registry.client.local_node import LocalNode
 from registry.client.node_api_server import serve_node_api
 from registry.client.node_status import StatusSource
@@ -24,7 +25,7 @@ from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.reissuing import Resigning
 from registry.client.timestamps import TimestampLog
-from registry.model.history import HistoryEvent
+from registry.model.history import HistoryEvent, withheld_in
 from registry.model.merge import ResourceState
 from registry.protocol.address_groups import AddressGroups
 from registry.protocol.error_info import ErrorInfo
@@ -134,7 +135,7 @@ async def assembled(
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
     async def history(key_id: str) -> list[HistoryEvent]:
-        return await store.read(lambda transaction: transaction.history.last(key_id, EVENTS_TOLD))
+        return await _history(store, key_id, int(time()))
 
     async def run_schedule(name: str) -> ScheduleStatus:
         return await upkeep.run_now(name)  # made below: what it runs acts through the node
@@ -184,7 +185,7 @@ async def assembled(
         nursery.start_soon(catch_up.run, network)
         for part in (
             *(send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
-            *(subscriptions, watches, rumors),
+            *(subscriptions, watches, rumors, CertifiedRecords(identity, node_api, registry, store, rules, clock)),
         ):
             await nursery.start(part.run)
         yield Parts(
@@ -204,3 +205,9 @@ async def assembled(
             node_api,
             abandoned,
         )
+
+
+async def _history(store: Store, key_id: str, now: int) -> list[HistoryEvent]:
+    """What happened to a resource here, and what its policy withholds at `now` (seconds)."""
+    events = await store.read(lambda transaction: transaction.history.last(key_id, EVENTS_TOLD))
+    return [*events, *withheld_in(await store.resource(key_id), now)[:EVENTS_TOLD]]

@@ -59,7 +59,7 @@ class InvalidPolicy(InvalidValue):
     code = Code.POLICY_FORM
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"invalid policy: {reason}")
+        super().__init__(f"invalid policy: {reason} ({self.code})")
 
 
 class UnknownPolicyFields(InvalidPolicy):
@@ -394,7 +394,7 @@ class RefusedByPolicy(RegistryRefusal):
     code = Code.ISSUER_NOT_ALLOWED
 
     def __init__(self, key_id: str, code: Code, issued_by: str, peer_id: str) -> None:
-        super().__init__(f"{issued_by} may not register {peer_id} on {key_id}: {_WHY_NOT_PERMITTED[code]}")
+        super().__init__(f"{issued_by} may not register {peer_id} on {key_id}: {_WHY_NOT_PERMITTED[code]} ({code})")
         self.code = code
 
 
@@ -416,6 +416,11 @@ _WHY_NOT_PERMITTED: Final[dict[Code, str]] = {
     Code.CERTIFICATE_EXPIRED: "its certificate has ended; get a new one, and register again",
     Code.CERTIFICATE_SIGNATURE: "a certificate isn't signed by its issuer; get it anew",
 }
+
+
+def why_not_permitted_in_words(code: Code) -> str:
+    """What a code of `RefusedByPolicy` means, and what to do."""
+    return _WHY_NOT_PERMITTED[code]
 
 
 class HostingRefused(RegistryRefusal):

@@ -13,6 +13,7 @@ import trio
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer, open_peer
 from registry.assembly import Parts, assembled
+from registry.client.certificate_files import CertificateFiles
 from registry.client.node_status import DiskStatus, NodeStatus
 from registry.errors import NodeUnavailable
 from registry.protocol.network import Clock
@@ -107,5 +108,7 @@ async def open_node(
             async with assembled(
                 peer, identity, store, settings, status, clock, starts_network=starts_network
             ) as parts:
+                if settings.certificates:
+                    parts.registry.use_certificates(CertificateFiles([Path(settings.certificates)]))
                 node = Node(peer, store, parts, particles)
                 yield node

@@ -140,6 +140,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Peer ids that may run this node's schedules by hand from elsewhere; the node's own identity always may."""
     weights: dict[str, int] = msgspec.field(default_factory=dict)
     """Peer id to weight; strangers weigh 0. Of records beyond the limit of a key, the heavier stay."""
+    certificates: str = ""
+    """Folder of files `*.cert`, each a chain of certificates, or one such file: where a resource's policy asks for one,
+    what this node registers shows it. They are read again when they change, so renew them before they end. Empty: none.
+    """
     refill_damaged: bool = False
     """Whether a node whose database is damaged sets it aside and starts empty, for the network to fill; otherwise it
     doesn't start. What only this node had is lost either way."""

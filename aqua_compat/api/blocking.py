@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aqua_compat.rpc.server import ServiceLimits
+    from registry.model.trust import TrustChoice
     from registry.watch.watch_event import WatchEvent
 
 T = TypeVar("T")
@@ -186,11 +187,14 @@ class BlockingClient:
                 self._token.run_sync_soon(release.set)
                 ended.wait()
 
-    def watch(self, resource_id: str) -> Iterator[WatchEvent]:
-        """Events of a resource, each as soon as it is known; ends with the client. Leave the loop to stop watching."""
+    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Iterator[WatchEvent]:
+        """Events of a resource, each as soon as it is known; ends with the client. Leave the loop to stop watching.
+
+        `trusted`: as of `AquaClient.watch`.
+        """
 
         async def open_watch(client: AquaClient) -> Any:
-            return client.watch(resource_id)
+            return client.watch(resource_id, trusted=trusted)
 
         watch = self.run(open_watch)
         try:

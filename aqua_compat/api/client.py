@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aqua_compat.rpc.load_balancing import Strategy
     from aqua_compat.rpc.server import ServiceLimits
     from registry.client.registry import Registry
+    from registry.model.trust import TrustChoice
     from registry.model.values import Record
     from registry.watch.watch import Watch
 
@@ -89,26 +90,50 @@ class AquaClient(ResourcesApi, RegistryApi):
         service_id: str = "",
         ack: int = 1,
         timeout: float | None = None,
+        trusted: TrustChoice | None = None,
     ) -> list[Called]:
         """Call a function of every provider on a resource at once; what each came to, in the order of answers.
 
-        The Pythonic form of `executeOnResource`. `service_id`: of records that name none. Raises NoProvider when the
-        resource can't be resolved.
+        The Pythonic form of `executeOnResource`. `service_id`: of records that name none. `trusted`: as of `call_any`.
+        Raises NoProvider when the resource can't be resolved.
         """
         return await self._services.call_all(
-            check_string("resource_id", resource_id), function, arguments, service_id, ack, self._seconds(timeout)
+            check_string("resource_id", resource_id),
+            function,
+            arguments,
+            service_id,
+            ack,
+            self._seconds(timeout),
+            trusted,
+        )
+
+    async def resolve(
+        self, resource_id: str, *, ack: int = 1, timeout: float | None = None, trusted: TrustChoice | None = None
+    ) -> list[Record]:
+        """The live records of a resource; the Pythonic form of `resolveResource`. `trusted`: as of `call_any`.
+
+        Raises NoProvider when the resource can't be resolved.
+        """
+        return await self._services.resolve(
+            check_string("resource_id", resource_id), ack, self._seconds(timeout), trusted
         )
 
     async def reachable(
-        self, resource_id: str, *, ack: int = 1, timeout: float | None = None, patience: float = 3.0
+        self,
+        resource_id: str,
+        *,
+        ack: int = 1,
+        timeout: float | None = None,
+        patience: float = 3.0,
+        trusted: TrustChoice | None = None,
     ) -> list[Record]:
         """The records whose peer answers now, in the order of answers: who died is listed until its record expires.
 
         `timeout`: seconds for resolving; `patience`: for each peer to answer. Says nothing of a service that isn't
-        served by this library. Raises NoProvider when the resource can't be resolved.
+        served by this library. `trusted`: as of `call_any`. Raises NoProvider when the resource can't be resolved.
         """
         return await self._services.reachable(
-            check_string("resource_id", resource_id), ack, self._seconds(timeout), patience
+            check_string("resource_id", resource_id), ack, self._seconds(timeout), patience, trusted
         )
 
     async def call_any(
@@ -121,11 +146,14 @@ class AquaClient(ResourcesApi, RegistryApi):
         service_id: str = "",
         ack: int = 1,
         timeout: float | None = None,
+        trusted: TrustChoice | None = None,
     ) -> Any:
         """Call a function of one provider on a resource, and of the next when that one can't be called.
 
         A call that may have reached its service is repeated elsewhere only if `idempotent`. Peers that failed come last
-        for 30 seconds. Raises NoProvider, and the ServiceError of the provider that was called.
+        for 30 seconds. `trusted`: whose records count, as `aqua_compat.Trusted`, issuers' peer ids, or a function of a
+        record; by default everybody's whom the resource's policy permits.
+        Raises NoProvider, and the ServiceError of the provider that was called.
         """
         return await self._services.call_any(
             check_string("resource_id", resource_id),
@@ -136,6 +164,7 @@ class AquaClient(ResourcesApi, RegistryApi):
             service_id=service_id,
             ack=ack,
             timeout=self._seconds(timeout),
+            trusted=trusted,
         )
 
     def _seconds(self, timeout: float | None) -> float:
@@ -156,13 +185,13 @@ class AquaClient(ResourcesApi, RegistryApi):
         """Wait until this peer is in its network, so that writes make sense; a light client is from the beginning."""
         await self._services.wait_joined()
 
-    def watch(self, resource_id: str) -> Watch:
+    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Watch:
         """A snapshot of a resource, then each change, at once; ours, the original had to ask again and again.
 
         `async with client.watch(id) as events: async for event in events: ...`. Nothing that the network does ends it.
-        Raises ValueError or TypeError for what is no resource id.
+        `trusted`: as of `call_any`. Raises ValueError or TypeError for what is no resource id.
         """
-        return self._registry.watch(check_string("resource_id", resource_id))
+        return self._registry.watch(check_string("resource_id", resource_id), trusted=trusted)
 
     @property
     def peer_id(self) -> str:

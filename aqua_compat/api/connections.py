@@ -18,6 +18,8 @@ from overlay.identity import Identity
 
 if TYPE_CHECKING:
     from overlay.settings import OverlaySettings
+    from registry.client.own_certificates import CertificateSource
+    from registry.client.registry import Registry
     from registry.settings import NodeSettings, RegistrySettings
 
 # registry.client.light and registry.node bring libp2p, whose import takes 0.8 s: only a connection should cost it.
@@ -33,12 +35,15 @@ async def connect(
     settings: OverlaySettings | None = None,
     rules: RegistrySettings | None = None,
     data_dir: Path | str | None = None,
+    certificates: Path | str | CertificateSource | None = None,
 ) -> AsyncIterator[AquaClient]:
     """A light client: acts through one of the nodes at `addresses` and fails over between them.
 
     `addresses` are multiaddrs with `/p2p/<peer id>`. `identity` is who acts, a new one for each connection by default;
     it signs here, so the node never can in its name. `rules` are those of the network where they aren't the defaults,
-    its `expired_age` above all. `data_dir` keeps the times of its own writes across restarts.
+    its `expired_age` above all. `data_dir` keeps the times of its own writes across restarts. `certificates`: a file, a
+    folder of files `*.cert`, or a function that gives chains; what this client registers shows them where a policy asks
+    for that, and is issued anew under newer ones (docs/permissions.md).
     Raises `registry.errors.NodeUnavailable` or `overlay.errors.OverlayError` when no node can be reached at the start,
     and RuntimeError outside Trio.
     """
@@ -53,6 +58,7 @@ async def connect(
     who = identity or Identity.generate()
     folder = None if data_dir is None else Path(data_dir)
     async with open_light_client(who, given, settings=settings, registry_settings=rules, data_dir=folder) as client:
+        _use_certificates(client.registry, certificates)
         services = Services(client.peer, client.registry, when_serving=client.relay.serve)
         yield AquaClient(client.registry, constants, services)
 
@@ -64,11 +70,12 @@ async def node(
     identity: Identity | None = None,
     constants: Constants | None = None,
     settings: NodeSettings | None = None,
+    certificates: Path | str | CertificateSource | None = None,
 ) -> AsyncIterator[AquaClient]:
     """A full node in this process, with its state in the folder `data_dir`; acts through itself.
 
     `identity` is by default the one in `data_dir`, made on the first start. `settings`: an `aqua_compat.Settings` can
-    also have it serve unmodified Aqua.
+    also have it serve unmodified Aqua. `certificates`: as of `connect`; by default those of `settings`.
     Raises `overlay.errors.OverlayError` or `registry.errors.StorageError` when it can't listen or use its folder, and
     and RuntimeError outside Trio.
     """
@@ -82,7 +89,17 @@ async def node(
         running,
         services,
     ):
+        _use_certificates(running.registry, certificates)
         yield AquaClient(running.registry, constants, services)
+
+
+def _use_certificates(registry: Registry, certificates: Path | str | CertificateSource | None) -> None:
+    from registry.client.certificate_files import CertificateFiles
+
+    if isinstance(certificates, (Path, str)):
+        registry.use_certificates(CertificateFiles([Path(certificates)]))
+    elif certificates is not None:
+        registry.use_certificates(certificates)
 
 
 def _require_trio() -> None:

@@ -32,6 +32,7 @@ from registry.replica.weights import Weights
 
 if TYPE_CHECKING:
     from registry.client.registry import Registry
+    from registry.model.trust import TrustChoice
 
 BUILTIN_LIMITS = ServiceLimits(concurrency=256, timeout=65.0)
 
@@ -105,7 +106,14 @@ class Services:
             self._server.remove(service_id)
 
     async def call_all(
-        self, resource_id: str, function: str, arguments: Sequence[object], service_id: str, ack: int, timeout: float
+        self,
+        resource_id: str,
+        function: str,
+        arguments: Sequence[object],
+        service_id: str,
+        ack: int,
+        timeout: float,
+        trusted: TrustChoice | None = None,
     ) -> list[Called]:
         """Calls all providers at once; what each came to. Raises NoProvider when the resource can't be resolved."""
         called: list[Called] = []
@@ -119,13 +127,15 @@ class Services:
                 called.append(Called(record, result, None))
 
         deadline = trio.current_time() + timeout
-        records = await self._providers(resource_id, ack, timeout)
+        records = await self.resolve(resource_id, ack, timeout, trusted)
         async with trio.open_nursery() as nursery:
             for record in records:
                 nursery.start_soon(call, record, max(deadline - trio.current_time(), 0.0))
         return called
 
-    async def reachable(self, resource_id: str, ack: int, timeout: float, patience: float) -> list[Record]:
+    async def reachable(
+        self, resource_id: str, ack: int, timeout: float, patience: float, trusted: TrustChoice | None = None
+    ) -> list[Record]:
         """The records whose peer answers within `patience` seconds.
 
         Raises NoProvider when the resource can't be resolved.
@@ -137,7 +147,7 @@ class Services:
                 await self.on(record.metadata.peer_id, relays_of(record), patience).services()
                 answered.append(record)
 
-        records = await self._providers(resource_id, ack, timeout)
+        records = await self.resolve(resource_id, ack, timeout, trusted)
         async with trio.open_nursery() as nursery:
             for record in records:
                 nursery.start_soon(ask, record)
@@ -154,13 +164,14 @@ class Services:
         service_id: str,
         ack: int,
         timeout: float,
+        trusted: TrustChoice | None = None,
     ) -> Any:
         """Calls one provider, and others when it can't be called.
 
         Raises NoProvider when nobody could be called, and the ServiceError of the one that was.
         """
         deadline = trio.current_time() + timeout
-        providers = await self._providers(resource_id, ack, timeout)
+        providers = await self.resolve(resource_id, ack, timeout, trusted)
         causes: list[str] = []
         ordered = self._load_balancer.order(resource_id, providers, strategy)
         for behind, record in zip(range(len(ordered) - 1, -1, -1), ordered, strict=True):
@@ -185,8 +196,11 @@ class Services:
                 return result
         raise NoProvider(f"no provider on {resource_id}: {'; '.join(causes) or 'nobody is registered'}")
 
-    async def _providers(self, resource_id: str, ack: int, timeout: float) -> list[Record]:
-        resolved = await self._registry.resolve_resource(resource_id, ack, timeout=timeout)
+    async def resolve(
+        self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None = None
+    ) -> list[Record]:
+        """The live records of a resource, of those who are `trusted`. Raises NoProvider when it can't be resolved."""
+        resolved = await self._registry.resolve_resource(resource_id, ack, timeout=timeout, trusted=trusted)
         if resolved.records is None:
             raise NoProvider(f"the resource {resource_id} wasn't resolved: {'; '.join(resolved.errors)}")
         return list(resolved.records)

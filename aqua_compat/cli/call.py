@@ -9,10 +9,11 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, check_resource_id, one_line
 from aqua_compat.cli.output import print_json
-from aqua_compat.cli.session import CommandSession, json_option, network_options
+from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
+    from registry.model.trust import Trusted
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -46,6 +47,7 @@ via_option = click.option(
     "--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must have answered."
 )
 @via_option
+@trust_options
 @network_options(acts=True)
 def call(
     session: CommandSession,
@@ -60,6 +62,7 @@ def call(
     idempotent: bool,
     ack: int,
     via: tuple[str, ...],
+    trusted: Trusted | None,
 ) -> None:
     """Call FUNCTION of a service.
 
@@ -80,6 +83,8 @@ def call(
         raise Misuse("--stream and --via need --on-peer")
     if every and on_peer:
         raise Misuse("--all calls the providers on a resource; leave out --on-peer")
+    if trusted and on_peer:
+        raise Misuse("--trust and --trust-root choose among the providers on a resource; leave out --on-peer")
     if not on_peer:
         check_resource_id(target)
 
@@ -92,7 +97,7 @@ def call(
                     async for result in results:
                         print_json(result)
             elif every:
-                await _call_all(client, target, function, given, service, ack)
+                await _call_all(client, target, function, given, service, ack, trusted)
             elif on_peer:
                 print_json(await client.on(target, via=via).call(service, function, *given))
             else:
@@ -105,6 +110,7 @@ def call(
                         idempotent=idempotent,
                         service_id=service,
                         ack=ack,
+                        trusted=trusted,
                     )
                 )
         except (ServiceError, NoProvider) as error:
@@ -114,9 +120,15 @@ def call(
 
 
 async def _call_all(
-    client: AquaClient, resource_id: str, function: str, given: list[Any], service: str, ack: int
+    client: AquaClient,
+    resource_id: str,
+    function: str,
+    given: list[Any],
+    service: str,
+    ack: int,
+    trusted: Trusted | None,
 ) -> None:
-    called = await client.call_all(resource_id, function, *given, service_id=service, ack=ack)
+    called = await client.call_all(resource_id, function, *given, service_id=service, ack=ack, trusted=trusted)
     for one in called:
         error = None if one.error is None else one.error.reason
         print_json({"peer_id": one.record.metadata.peer_id, "result": one.result, "error": error})

@@ -22,7 +22,8 @@ from aqua_compat.settings import Settings
 PREFIX = "AQUA_REGISTRY_"
 # Variables that are no settings of a node: options of commands.
 _OPTIONS = frozenset(
-    PREFIX + name for name in ("RELAY", "KEY", "TIMEOUT", "CONFIG", "DATA_DIR", "JOIN", "LOG_LEVEL", "LOG_FORMAT")
+    PREFIX + name
+    for name in ("RELAY", "KEY", "TIMEOUT", "CERTIFICATE", "CONFIG", "DATA_DIR", "JOIN", "LOG_LEVEL", "LOG_FORMAT")
 )
 
 Nested = dict[str, Any]

@@ -11,6 +11,7 @@ import click
 
 from aqua_compat.cli.aqua import aqua
 from aqua_compat.cli.call import call, services
+from aqua_compat.cli.cert import cert
 from aqua_compat.cli.data import data
 from aqua_compat.cli.demo import demo
 from aqua_compat.cli.failures import Failure, end_for_want_of_memory, root_of, tell
@@ -40,7 +41,22 @@ def cli() -> None:
 
 
 for command in (
-    *(demo, node, network, resource, service, resolve, watch, call, services, peers, upkeep, run, key, data, aqua),
+    demo,
+    node,
+    network,
+    resource,
+    service,
+    resolve,
+    watch,
+    call,
+    services,
+    peers,
+    upkeep,
+    run,
+    key,
+    cert,
+    data,
+    aqua,
 ):
     cli.add_command(command)
 

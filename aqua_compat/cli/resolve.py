@@ -8,10 +8,11 @@ import click
 
 from aqua_compat.cli.failures import Failure, check_resource_id, reasons
 from aqua_compat.cli.output import describe, print_json
-from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options, warn
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
+    from registry.model.trust import Trusted
     from registry.model.values import Record
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -24,16 +25,19 @@ if TYPE_CHECKING:
     "--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must have answered."
 )
 @click.option("--reachable", is_flag=True, help="Print only services whose peer answers now.")
+@trust_options
 @json_option
 @network_options()
-def resolve(session: CommandSession, resource_id: str, ack: int, reachable: bool, as_json: bool) -> None:
+def resolve(
+    session: CommandSession, resource_id: str, ack: int, reachable: bool, trusted: Trusted | None, as_json: bool
+) -> None:
     """Print the live services of RESOURCE_ID.
 
     A provider that died is listed until its record expires; with --reachable each is asked whether it is there.
     """
     check_resource_id(resource_id)
     ask = _reachable if reachable else _resolved
-    records, errors = session.run(lambda client: ask(client, resource_id, ack))
+    records, errors = session.run(lambda client: ask(client, resource_id, ack, trusted))
     if records is None:
         raise Failure(f"{resource_id} wasn't resolved: {reasons(errors)}")
     warn(errors)
@@ -46,14 +50,21 @@ def resolve(session: CommandSession, resource_id: str, ack: int, reachable: bool
         click.echo(describe(record))
 
 
-async def _resolved(client: AquaClient, resource_id: str, ack: int) -> tuple[list[Record] | None, list[str]]:
-    return await client.resolveResource(resource_id, ack)
+async def _resolved(
+    client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None
+) -> tuple[list[Record] | None, list[str]]:
+    resolved = await client.registry.resolve_resource(
+        resource_id, ack, timeout=client.constants.timeout, trusted=trusted
+    )
+    return None if resolved.records is None else list(resolved.records), list(resolved.errors)
 
 
-async def _reachable(client: AquaClient, resource_id: str, ack: int) -> tuple[list[Record] | None, list[str]]:
+async def _reachable(
+    client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None
+) -> tuple[list[Record] | None, list[str]]:
     from aqua_compat.rpc.errors import NoProvider
 
     try:
-        return await client.reachable(resource_id, ack=ack), []
+        return await client.reachable(resource_id, ack=ack, trusted=trusted), []
     except NoProvider as error:
         raise Failure(str(error)) from error

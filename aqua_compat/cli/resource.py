@@ -8,6 +8,7 @@ import msgspec
 from aqua_compat.cli.failures import Failure, Misuse, check_resource_id, not_done, one_line, reasons
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key
 from aqua_compat.cli.output import json_line, moment, print_json
+from aqua_compat.cli.policy import policy
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -17,6 +18,9 @@ from aqua_compat.cli.session import CommandSession, json_option, network_options
 @click.group(short_help="Create, show and remove resources.")
 def resource() -> None:
     """Create, show and remove resources: labels under which services are found."""
+
+
+resource.add_command(policy)
 
 
 @resource.command("create")
@@ -64,7 +68,8 @@ def remove_resource(session: CommandSession, resource_id: str, as_json: bool) ->
 def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
     """Print what happened to RESOURCE_ID on the node, as far as it remembers.
 
-    A line for each record or key that was stored, renewed or removed there, with the time and the reason.
+    A line for each record or key that was stored, renewed or removed there, with the time and the reason; then one for
+    each record that it keeps and the resource's policy withholds.
     """
     check_resource_id(resource_id)
     events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))

@@ -32,7 +32,7 @@ def service() -> None:
 )
 @click.option("--service-id", metavar="ID", help="Id of the service on that peer.")
 @json_option
-@network_options(writes=True)
+@network_options(writes=True, registers=True)
 def register_service(
     session: CommandSession, resource_id: str, value: str, peer: str | None, service_id: str | None, as_json: bool
 ) -> None:
@@ -67,7 +67,11 @@ def register_service(
 @json_option
 @network_options(writes=True)
 def unregister_service(session: CommandSession, resource_id: str, peer: str | None, as_json: bool) -> None:
-    """End the record that your key registered on RESOURCE_ID for a peer."""
+    """End the record that your key registered on RESOURCE_ID for a peer.
+
+    On a resource that your key owns, and where it registered nothing for that peer, this denies what others registered
+    for it there: the resource's policy withholds that from now on, until you lift it by `resource policy ID --lift`.
+    """
     from aqua_compat.schema.arguments import check_peer_id
 
     async def unregister(client: AquaClient) -> Done:
@@ -79,7 +83,13 @@ def unregister_service(session: CommandSession, resource_id: str, peer: str | No
         raise not_done(f"the service wasn't unregistered from {resource_id}", done)
     if as_json:
         warn(done.errors)
-        print_json({"success": True, "was_registered": done.was_there})
+        denied = {"denied": list(done.denied)} if done.denied else {}
+        print_json({"success": True, "was_registered": done.was_there, **denied})
+        return
+    for issuer in done.denied:
+        pair = f"{issuer}@{peer}"
+        click.echo(f"denied {pair} on {resource_id}; undo it with: resource policy {resource_id} --lift {pair}")
+    if done.denied:
         return
     if done.was_there:
         warn(done.errors)

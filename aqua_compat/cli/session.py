@@ -18,6 +18,8 @@ from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
+    from registry.client.certificate_files import CertificateFiles
+    from registry.model.trust import Trusted
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -48,18 +50,26 @@ class CommandSession:
         writes: bool,
         acts: bool,
         join: Path | None = None,
+        certificates: tuple[Path, ...] = (),
     ) -> None:
         """Without `key_name`: as the default key if the command `acts` in its name, else as nobody in particular.
 
-        `join`: file with the token of a private network.
+        `join`: file with the token of a private network. `certificates`: files and folders of them that it shows where
+        it registers.
         """
         self.join = join
         self.relays = relays
         self.key_name = key_name or DEFAULT_KEY
+        self._is_key_named = key_name is not None
         self.is_nobody = key_name is None and not acts
         self.timeout = timeout
         self.factor = factor
         self.writes = writes
+        self.certificates = certificates
+
+    def only_read(self) -> None:
+        """Has this command act as nobody in particular, unless a key was named, since it writes nothing after all."""
+        self.is_nobody, self.writes = not self._is_key_named, False
 
     @property
     def write(self) -> WriteOptions:
@@ -98,9 +108,30 @@ class CommandSession:
         async with AsyncExitStack() as stack:
             data_dir = await stack.enter_async_context(self._own_folder()) if self.writes else None
             client = await stack.enter_async_context(
-                connect(self.relays, identity=identity, constants=constants, settings=settings, data_dir=data_dir)
+                connect(
+                    self.relays,
+                    identity=identity,
+                    constants=constants,
+                    settings=settings,
+                    data_dir=data_dir,
+                    certificates=self._certificate_files(),
+                )
             )
             outcomes.append(await action(client))
+
+    def _certificate_files(self) -> CertificateFiles | None:
+        """Those given, each of which must be one, and those in the user's folder."""
+        from registry.client.certificate_files import CertificateFiles, UnusableCertificate, read_chain
+
+        if not self.writes:
+            return None
+        try:
+            for path in self.certificates:
+                if not path.is_dir():
+                    read_chain(path)
+        except UnusableCertificate as error:
+            raise Failure(str(error)) from None
+        return CertificateFiles([*self.certificates, *filter(Path.is_dir, [user_data_folder() / "certificates"])])
 
     @asynccontextmanager
     async def _own_folder(self) -> AsyncIterator[Path]:
@@ -138,11 +169,15 @@ class CommandSession:
         return error
 
 
-def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def network_options(
+    *, writes: bool = False, acts: bool = False, counts: bool | None = None, registers: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options of every command that uses the network; the command gets a CommandSession as its first argument.
 
-    `acts`: the command does something in the key's name; all that write do.
+    `acts`: the command does something in the key's name; all that write do. `counts`: it takes `--factor`, as all do by
+    default that write. `registers`: it may show a certificate.
     """
+    counts = writes if counts is None else counts
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -155,17 +190,34 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
             log_level: str,
             log_format: str,
             factor: int | None = None,
+            certificate: tuple[Path, ...] = (),
             **options: Any,
         ) -> Any:
             configure_logs(log_level, log_format)
-            return command(
-                CommandSession(relay, key, timeout, factor, writes=writes, acts=acts or writes, join=join),
-                *arguments,
-                **options,
+            session = CommandSession(
+                relay,
+                key,
+                timeout,
+                factor,
+                writes=writes,
+                acts=acts or writes,
+                join=join,
+                certificates=certificate,
             )
+            return command(session, *arguments, **options)
 
         decorated: Callable[..., Any] = logging_options("error")(run)
-        if writes:
+        if registers:
+            decorated = click.option(
+                "--certificate",
+                type=click.Path(path_type=Path),
+                multiple=True,
+                metavar="PATH",
+                envvar="AQUA_REGISTRY_CERTIFICATE",
+                help="File with a certificate to show where the resource's policy asks for one, or a folder of files"
+                " *.cert. Repeatable. Those in the folder `certificates` of your data folder are used too.",
+            )(decorated)
+        if counts:
             decorated = click.option(
                 "--factor",
                 type=click.IntRange(1),
@@ -208,6 +260,36 @@ def network_options(*, writes: bool = False, acts: bool = False) -> Callable[[Ca
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options `--trust` and `--trust-root`, which arrive as `trusted`, None without them."""
+
+    @wraps(command)
+    def run(*arguments: Any, trust: tuple[str, ...], trust_root: tuple[str, ...], **options: Any) -> Any:
+        from registry.model.trust import Trusted, TrustRule
+
+        trusted: Trusted | None = None
+        if trust or trust_root:
+            trusted = Trusted(issuers=trust, roots=trust_root)
+            try:
+                TrustRule(trusted)
+            except ValueError as error:
+                raise Misuse(str(error)) from None
+        return command(*arguments, trusted=trusted, **options)
+
+    decorated = click.option(
+        "--trust-root",
+        multiple=True,
+        metavar="PEER_ID",
+        help="Show only what comes with a certificate of this peer, or is trusted otherwise. Repeatable.",
+    )(run)
+    return click.option(
+        "--trust",
+        multiple=True,
+        metavar="PEER_ID",
+        help="Show only what this peer registered, or is trusted otherwise. Repeatable.",
+    )(decorated)
 
 
 def warn(errors: Sequence[str]) -> None:

@@ -9,19 +9,23 @@ import click
 
 from aqua_compat.cli.failures import check_resource_id, one_line
 from aqua_compat.cli.output import describe, json_line
-from aqua_compat.cli.session import CommandSession, json_option, network_options
+from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
+    from registry.model.trust import Trusted
     from registry.watch.watch_event import WatchEvent
 
 
 @click.command(short_help="Print every change of a resource's services.")
 @click.argument("resource_id")
 @click.option("-n", "--events", type=click.IntRange(1), metavar="N", help="End after N events.  [default: never]")
+@trust_options
 @json_option
 @network_options()
-def watch(session: CommandSession, resource_id: str, events: int | None, as_json: bool) -> None:
+def watch(
+    session: CommandSession, resource_id: str, events: int | None, trusted: Trusted | None, as_json: bool
+) -> None:
     """Print the live services of RESOURCE_ID, then each that is added, updated, removed or expires.
 
     It turns to other nodes when those that it listens to are gone. End it with Ctrl-C.
@@ -31,7 +35,7 @@ def watch(session: CommandSession, resource_id: str, events: int | None, as_json
 
     async def follow(client: AquaClient) -> None:
         count = 0
-        async with client.watch(resource_id) as watched:
+        async with client.watch(resource_id, trusted=trusted) as watched:
             async for event in watched:
                 click.echo(as_json_line(event) if as_json else as_lines(event))
                 count += 1
@@ -47,7 +51,8 @@ def watch(session: CommandSession, resource_id: str, events: int | None, as_json
 
 
 def as_json_line(event: WatchEvent) -> str:
-    """One object: `event`, then `records` of a snapshot, or `record` and how many changes of it were left out."""
+    """One object: `event`, then `records` of a snapshot, or `record`, how many changes of it were left out,
+    and the reason where a policy, a certificate or this watcher's trust withholds it."""
     from aqua_compat.schema.json_codec import to_json  # noqa: PLC0415 - `--help` is to answer at once
 
     shown: dict[str, object] = {"event": event.kind.value}
@@ -55,6 +60,7 @@ def as_json_line(event: WatchEvent) -> str:
         shown["records"] = to_json(list(event.records))
     else:
         shown |= {"record": to_json(event.record), "coalesced": event.coalesced}
+        shown |= {"reason": event.reason} if event.reason else {}
     return json_line(shown)
 
 
@@ -63,7 +69,8 @@ def as_lines(event: WatchEvent) -> str:
     now = datetime.now().astimezone().strftime("%H:%M:%S")
     if event.record is not None:
         missed = f"  (after {event.coalesced} more changes)" if event.coalesced else ""
-        return f"{now}  {event.kind.value:8}  {describe(event.record)}{missed}"
+        reason = f"  ({event.reason})" if event.reason else ""
+        return f"{now}  {event.kind.value:8}  {describe(event.record)}{reason}{missed}"
     if not event.records:
         return f"{now}  {event.kind.value:8}  no services"
     return "\n".join(f"{now}  {event.kind.value:8}  {describe(record)}" for record in event.records)

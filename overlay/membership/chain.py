@@ -69,3 +69,8 @@ def _unfitting(
 def ends_at(chain: Sequence[Certificate]) -> int:
     """When the first of a chain's certificates ends (seconds since 1970)."""
     return min(certificate.expires_at for certificate in chain)
+
+
+def begins_at(chain: Sequence[Certificate]) -> int:
+    """When the last of a chain's certificates begins (seconds since 1970): what is signed before isn't permitted."""
+    return max(certificate.not_before for certificate in chain)

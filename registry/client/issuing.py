@@ -89,8 +89,9 @@ class Issuer:
         written = Written(Done(False, failed((), failure, timed_out=True)))
         with trio.move_on_at(deadline):
             for attempt in range(ATTEMPTS):
+                key_suffices = attempt == 0 and not reads_slot
+                is_from_before = key_suffices and self._keys.get(resource_id) is not None
                 try:
-                    key_suffices = attempt == 0 and not reads_slot
                     outcome = await self._key_or_all(resource_id, until(deadline), key_suffices=key_suffices)
                     key = outcome.resource.key
                     if key is None:
@@ -99,25 +100,31 @@ class Issuer:
                     async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
                         state = await issue(outcome, key, slot, until(deadline))
                 except (RegistryError, CallFailed) as error:
+                    if is_from_before and isinstance(error, RegistryError) and error.code.is_by_policy:
+                        self._keys.forget(resource_id)  # the owner may have changed it since
+                        written = Written(Done(False, (str(error),)))
+                        continue
                     return Done(False, (str(error),))
                 written = await self._writer.write(Item(key, state), factor, until(deadline), failure)
                 if written.done.success:
                     self._keys.remember(key)
                 else:
                     self._keys.forget(resource_id)
-                if written.done.success or Code.NEWER_STATE_EXISTS not in written.codes:
+                by_policy = is_from_before and any(code.is_by_policy for code in written.codes)
+                if written.done.success or not (by_policy or Code.NEWER_STATE_EXISTS in written.codes):
                     break
         return written.done
 
     async def issue_here(
-        self, slot: Slot, outcome: ReadOutcome, key: Key, sign: Callable[[int], State]
+        self, slot: Slot, outcome: ReadOutcome, key: Key, sign: Callable[[int], State], from_time: int = 0
     ) -> tuple[State, ErrorInfo | None]:
-        """What `sign(timestamp)` makes with the slot's next timestamp, and why it isn't on disk here, if it isn't."""
+        """What `sign(timestamp)` makes with the slot's next timestamp, which is `from_time` (seconds) at least, and why
+        it isn't on disk here, if it isn't."""
         await self._host.clock_guard.wait()
         self._host.signed.note(slot.key_id, slot)
         item, error = await self._issued.issue(
             slot,
-            *self._last_seen(slot, outcome),
+            *self._last_seen(slot, outcome, from_time),
             lambda timestamp: Item(key, sign(timestamp)),
             latest=int(self._clock() + self._settings.clock_skew / 2),
             wait=self.wait_until_accepted,
@@ -125,10 +132,11 @@ class Issuer:
         assert item.state is not None
         return item.state, error
 
-    async def reserve(self, slot: Slot, outcome: ReadOutcome) -> int:
-        """The timestamp for the slot's next state, once others would accept it. Raises RegistryError."""
+    async def reserve(self, slot: Slot, outcome: ReadOutcome, from_time: int = 0) -> int:
+        """The timestamp for the slot's next state, `from_time` (seconds) at least, once others would accept it. Raises
+        RegistryError."""
         await self._host.clock_guard.wait()
-        timestamp = await self._issued.reserve(slot, *self._last_seen(slot, outcome))
+        timestamp = await self._issued.reserve(slot, *self._last_seen(slot, outcome, from_time))
         await self.wait_until_accepted(timestamp)
         return timestamp
 
@@ -184,10 +192,10 @@ class Issuer:
             return outcome
         return await self._node_api.read(resource_id, ack=1, timeout=timeout, key_suffices=key_suffices)
 
-    def _last_seen(self, slot: Slot, outcome: ReadOutcome) -> tuple[int, int]:
+    def _last_seen(self, slot: Slot, outcome: ReadOutcome, from_time: int = 0) -> tuple[int, int]:
         """(the last timestamp that this identity is seen to have given to the slot or -1, the time from which the next
         may be)."""
         known, key = outcome.resource.slots.get(slot), outcome.resource.key
         # A key may be from a clock ahead of ours; what is older than the key may have been removed with its forerunner.
-        now = max(self.now(), key.timestamp_created if key else 0)
+        now = max(self.now(), from_time, key.timestamp_created if key else 0)
         return known.timestamp_issued if known else -1, now

@@ -21,6 +21,7 @@ from overlay.peer import OverlayPeer, open_peer
 from overlay.settings import OverlaySettings
 from overlay.tasks import background
 from registry.client.abandoned_writes import AbandonedWrites
+from registry.client.certified_records import CertifiedRecords
 from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.reissuing import Resigning
@@ -126,6 +127,8 @@ async def open_light_client(
         nursery.start_soon(renewal.run)
         resigning = Resigning(peer, identity, node_api, registry, store, renewal.run_now, rules, clock)
         await nursery.start(resigning.run)
+        certified = CertifiedRecords(identity, node_api, registry, store, rules, clock)
+        nursery.start_soon(certified.run)
         relay = RelayFailover(peer, node_api, registry, store, rules, clock)
         nursery.start_soon(relay.run)
         yield LightClient(peer, registry, relay)

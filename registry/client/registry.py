@@ -6,7 +6,7 @@ Nothing here raises for what the network does: every result carries its errors, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,13 +14,12 @@ import structlog
 import trio
 
 from overlay.identity import Identity
-from overlay.membership.certificate import Certificate, encode_chain
-from overlay.membership.chain import ends_at
 from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer, no_resource_id
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_status import NodeStatus
 from registry.client.node_writer import NodeWriter, Written, failed, optional, refused, until
+from registry.client.own_certificates import CertificateSource, OwnCertificates, Shown
 from registry.client.patience import patiently
 from registry.client.policies import PolicyEditor
 from registry.client.results import Created, Done, Found, Resolved
@@ -28,9 +27,10 @@ from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
 from registry.model.history import HistoryEvent
+from registry.model.merge import ResourceState
 from registry.model.signing import is_key_id, key_id_of, record_digest
+from registry.model.trust import TrustChoice, TrustRule
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
-from registry.model.withholding import why_withheld
 from registry.permission.edits import Edit, EditKind
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
 from registry.protocol.error_info import texts
@@ -74,7 +74,7 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._keys = KeyCache()
-        self._chains: Callable[[], Iterable[Sequence[Certificate]]] = tuple
+        self.certificates = OwnCertificates(identity, settings.clock_skew)
         self._writer = NodeWriter(node_api, watches, host.signed)
         self._policies = PolicyEditor(identity, node_api, host, self._writer, self._keys, clock)
         self._issuer = Issuer(identity, node_api, host, issued, self._writer, self._keys, settings, clock)
@@ -217,16 +217,20 @@ class Registry:
             # The node acted through may have changed since the call began.
             relay = (self._node_api.peer_id,) if is_own and self._node_api.peer_id != self.identity.peer_id else ()
 
+            unsigned = RecordMetadata(
+                *slot, self._issuer.now(), b"", value, relay, optional(service_id), issuer_signature=b""
+            )
+            shown = await self._shown(key, unsigned)
+
             def metadata(timestamp: int) -> RecordMetadata:
-                unsigned = self._permitted(
-                    key,
-                    RecordMetadata(*slot, timestamp, b"", value, relay, optional(service_id), issuer_signature=b""),
+                unsigned = RecordMetadata(
+                    *slot, timestamp, shown.solution, value, relay, optional(service_id), issuer_signature=b""
                 )
                 signature = self.identity.sign(unsigned.signed_bytes())
                 return msgspec.structs.replace(unsigned, issuer_signature=signature)
 
             if not is_own:
-                timestamp = await self._issuer.reserve(slot, outcome)
+                timestamp = await self._issuer.reserve(slot, outcome, shown.from_time)
                 signed = metadata(timestamp)
                 return await patiently(
                     lambda seconds: self._node_api.countersign(key, signed, timeout=seconds), remaining
@@ -236,40 +240,37 @@ class Registry:
                 outcome,
                 key,
                 lambda timestamp: sign_record(self.identity, metadata(timestamp), self._issuer.now()),
+                shown.from_time,
             )
             if error:
                 raise HostingRefused(error.text, code=error.known_code)
             return state
 
-        return await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
+        done = await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
+        if done.stored:
+            self.certificates.note(Slot(resource_id, self.identity.peer_id, peer_id))
+        return done
 
     async def change_policy(self, resource_id: str, edits: Sequence[Edit], *, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Has the policy of a resource of this identity's hold `edits`. A success once a majority of its replicas says
         that it does."""
         return await self._policies.change(resource_id, edits, timeout)
 
-    def use_certificates(self, chains: Callable[[], Iterable[Sequence[Certificate]]]) -> None:
-        """Has this identity show certificates where a resource's policy asks for them. `chains` is called for each
-        record that is issued, so that newer ones are used once they are there."""
-        self._chains = chains
+    def use_certificates(self, source: CertificateSource) -> None:
+        """Has this identity show certificates where a resource's policy asks for them.
 
-    def _permitted(self, key: Key, metadata: RecordMetadata) -> RecordMetadata:
-        """The same with that chain of certificates, if it needs one, under which it is permitted for longest. Raises
-        RefusedByPolicy."""
-        now = self._issuer.now()
-        why = why_withheld(key, metadata, now)
-        if why is None:
-            return metadata
-        shown = (msgspec.structs.replace(metadata, solution=encode_chain(chain)) for chain in self._longest_first())
-        for each in shown:
-            why = why_withheld(key, each, now)
-            if why is None:
-                return each
-        self._keys.forget(key.id)  # the owner may have let it in meanwhile
-        raise RefusedByPolicy(key.id, why, metadata.issued_by, metadata.peer_id)
+        `source` gives the chains that there are; it may be async, such as `CertificateFiles`. It is called for each
+        record that is issued, and every two seconds: what was issued under a chain that ends is issued anew under one
+        that ends later, as soon as that is there (`registry.client.certified_records`).
+        """
+        self.certificates.use(source)
 
-    def _longest_first(self) -> list[Sequence[Certificate]]:
-        return sorted(filter(None, self._chains()), key=ends_at, reverse=True)
+    async def _shown(self, key: Key, unsigned: RecordMetadata) -> Shown:
+        try:
+            return await self.certificates.shown(key, unsigned, self._issuer.now())
+        except RefusedByPolicy:
+            self._keys.forget(key.id)  # the owner may have let it in meanwhile
+            raise
 
     async def unregister_service(
         self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
@@ -304,7 +305,9 @@ class Registry:
             denied = [Edit(EditKind.DENY, key_of(issuer), key_of(peer_id)) for issuer in others]
             changed = await self.change_policy(resource_id, denied, timeout=until(deadline))
             told = tuple(f"the resource's policy denies now what {issuer} registers on {peer_id}" for issuer in others)
-            return Done(changed.success, told if changed.success else changed.errors, changed.stored)
+            if not changed.success:
+                return changed
+            return Done(True, told, changed.stored, denied=tuple(others))
         if done.success and not was_there:
             nothing = f"nothing was registered for {peer_id} by {self.identity.peer_id}"
             done = Done(True, (nothing, *done.errors), done.stored, was_there=False)
@@ -313,15 +316,20 @@ class Registry:
                 await self._issuer.end_here(Slot(resource_id, peer_id, peer_id))
         return done
 
-    async def resolve_resource(self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT) -> Resolved:
+    async def resolve_resource(
+        self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT, trusted: TrustChoice | None = None
+    ) -> Resolved:
         """The live records of a resource, once `ack` replicas have answered (original: resolveResource).
 
+        `trusted`: whom to believe of those that the resource's policy permits; None for all.
+        Raises InvalidValue for trusted ids that are none.
         With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
         """
+        trust = None if trusted is None else TrustRule(trusted)
         if not is_key_id(resource_id):
             return Resolved(None, (no_resource_id(resource_id),))
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
-            return Resolved(tuple(known.records(int(self._host.clock_guard.time()), self._settings)), ())
+            return Resolved(self._shown_of(known, trust), ())
         deadline = trio.current_time() + timeout
         try:
             outcome = await self._read(resource_id, ack, timeout)
@@ -330,16 +338,23 @@ class Registry:
         if outcome.answered < max(ack, 1):
             timed_out = outcome.timed_out
             return Resolved(None, failed(texts(outcome.errors) or (NOT_FOUND,), "", timed_out=timed_out))
-        records = outcome.resource.records(int(self._host.clock_guard.time()), self._settings)
-        return Resolved(tuple(records), texts(outcome.errors))
+        return Resolved(self._shown_of(outcome.resource, trust), texts(outcome.errors))
 
-    def watch(self, resource_id: str) -> Watch:
+    def _shown_of(self, resource: ResourceState, trust: TrustRule | None) -> tuple[Record, ...]:
+        now = int(self._host.clock_guard.time())
+        records = resource.records(now, self._settings)
+        if trust is None or resource.key is None:
+            return tuple(records)
+        return tuple(record for record in records if trust.believes(resource.key, record, now))
+
+    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Watch:
         """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
 
         Nothing that the network does ends it: it looks for other replicas, and goes on where it was.
-        Raises InvalidValue for what is no resource id.
+        `trusted`: whose records are told, None for all. Raises InvalidValue for what is no resource id, and for trusted
+        ids that are none.
         """
-        return self._watches.watch(resource_id)
+        return self._watches.watch(resource_id, None if trusted is None else TrustRule(trusted))
 
     def resource_id(self, label: str, peer_id: str) -> str:
         """The id of a resource by its label and owner (original: getResourceId)."""

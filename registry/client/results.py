@@ -44,16 +44,26 @@ class Done(_Done):
     """Whether something was done, on as many replicas as asked for.
 
     Unpacks and compares as the original's pair of success and errors. `stored`: as of `Created`. `was_there`: whether
-    there was anything to end, as far as was found.
+    there was anything to end, as far as was found. `denied`: the issuers of what the resource's policy denies now,
+    where that was done instead of ending something of this identity's own.
     """
 
     stored: int
     was_there: bool
+    denied: tuple[str, ...]
 
-    def __new__(cls, success: bool, errors: tuple[str, ...], stored: int = 0, *, was_there: bool = True) -> Self:
+    def __new__(
+        cls,
+        success: bool,
+        errors: tuple[str, ...],
+        stored: int = 0,
+        *,
+        was_there: bool = True,
+        denied: tuple[str, ...] = (),
+    ) -> Self:
         """See the class."""
         self = super().__new__(cls, success, errors)
-        self.stored, self.was_there = stored, was_there
+        self.stored, self.was_there, self.denied = stored, was_there, denied
         return self
 
 

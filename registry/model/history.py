@@ -6,7 +6,10 @@ from typing import Final
 
 import msgspec
 
+from registry.errors import why_not_permitted_in_words
+from registry.model.merge import ResourceState
 from registry.model.values import Key, Record, Slot, State
+from registry.model.withholding import why_withheld
 
 MAX_EVENTS: Final = 100_000  # kept per node; the oldest go first
 MAX_EVENTS_OF_A_RESOURCE: Final = 500
@@ -21,6 +24,8 @@ EXPIRED: Final = "expired"
 REMOVED: Final = "removed"  # with its resource, by the owner
 HANDED_OVER: Final = "handed over"  # evicted by the operator, for others to keep
 FORGOTTEN: Final = "forgotten"  # a tombstone that can't kill anything any more
+POLICY_CHANGED: Final = "new policy"  # of a resource, by its owner
+WITHHELD: Final = "withheld"  # now, by its resource's policy; told beside what happened, and not kept
 GONE: Final = frozenset({TOMBSTONED, PUSHED_OUT, EXPIRED, REMOVED, HANDED_OVER})
 
 
@@ -43,6 +48,28 @@ def of_key(key: Key, what: str, time: int, detail: str = "") -> HistoryEvent:
 def of_slot(slot: Slot, what: str, time: int, detail: str = "") -> HistoryEvent:
     """An event of a slot."""
     return HistoryEvent(time, slot.key_id, slot.issued_by, slot.peer_id, what, detail)
+
+
+def withheld_in(resource: ResourceState, now: int) -> list[HistoryEvent]:
+    """Which records of a resource its policy withholds at `now` (seconds), and why."""
+    found = (
+        (slot, why_withheld(resource.key, state, now))
+        for slot, state in sorted(resource.slots.items())
+        if isinstance(state, Record)
+    )
+    return [
+        of_slot(slot, WITHHELD, now, f"{why_not_permitted_in_words(why)} ({why})")
+        for slot, why in found
+        if why is not None
+    ]
+
+
+def change_of_key(known: Key | None, key: Key) -> str:
+    """What `key` does to its resource."""
+    if known is None:
+        return STORED
+    is_same = (known.challenge_type, known.challenge) == (key.challenge_type, key.challenge)
+    return RENEWED if is_same else POLICY_CHANGED
 
 
 def change_of(known: State | None, state: State) -> str:

@@ -20,7 +20,14 @@ from typing import Final
 
 from registry.codes import Code
 from registry.model.values import Key, Record, RecordMetadata, State, Tombstone
-from registry.permission.permitted import Claim, is_named, permitted_until, why_not_permitted
+from registry.permission.permitted import (
+    Claim,
+    is_named,
+    permitted_until,
+    roots_shown,
+    why_not_certified,
+    why_not_permitted,
+)
 from registry.permission.policy import Policy
 
 ALWAYS: Final = 2**63 - 1
@@ -31,7 +38,7 @@ def why_withheld(key: Key | None, said: Record | RecordMetadata, now: int) -> Co
     policy = key.policy if key is not None else None
     if key is None or policy is None:
         return None
-    return why_not_permitted(policy, _claim(key, said), now)
+    return why_not_permitted(policy, claim_of(key, said), now)
 
 
 def why_not_stored(key: Key | None, known: State | None, state: State, now: int) -> Code | None:
@@ -51,7 +58,12 @@ def names_others(key: Key | None) -> bool:
 def is_named_in(key: Key | None, state: State, now: int) -> bool:
     """Whether the policy in `key` names the issuer of `state`, or it is certified: places are reserved for these."""
     policy = key.policy if key is not None else None
-    return key is not None and policy is not None and is_named(policy, _claim(key, state), now)
+    return key is not None and policy is not None and is_named(policy, claim_of(key, state), now)
+
+
+def shows_permission(key: Key, said: Record | RecordMetadata, now: int) -> bool:
+    """Whether the chain that a record shows permits it, whoever the chain's root is and whatever the policy says."""
+    return why_not_certified(claim_of(key, said), roots_shown(claim_of(key, said).solution), now) is None
 
 
 def permitted_before(key: Key | None, record: Record) -> int:
@@ -60,14 +72,15 @@ def permitted_before(key: Key | None, record: Record) -> int:
     policy = key.policy if key is not None else None
     if key is None or policy is None:
         return ALWAYS
-    claim = _claim(key, record)
+    claim = claim_of(key, record)
     if why_not_permitted(policy, claim, 0) is not None:
         return 0
     until = permitted_until(policy, claim)
     return ALWAYS if until is None else until
 
 
-def _claim(key: Key, said: Record | RecordMetadata | Tombstone) -> Claim:
+def claim_of(key: Key, said: Record | RecordMetadata | Tombstone) -> Claim:
+    """What a record, or a tombstone, of the resource of `key` says, for the rules of permission."""
     if isinstance(said, Record):
         said = said.metadata
     return Claim(

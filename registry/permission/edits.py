@@ -40,10 +40,12 @@ class EditKind(StrEnum):
     DENY = "deny"
     """Until `until`; of a pair that is denied already the end is set anew. A denial is lifted by setting its end to
     now: without an entry, records from before would come back."""
+    DROP_DENIAL = "drop-denial"
+    """If it ended by `until`, which is to be so long ago that nothing from before it can be good any more."""
 
 
 class Edit(NamedTuple):
-    """One change. `key`: whom it is about, a public key; `host` and `until` are those of a denial."""
+    """One change. `key`: whom it is about, a public key; `host` and `until` (seconds) are those of a denial."""
 
     kind: EditKind
     key: bytes = b""
@@ -93,4 +95,8 @@ def _applied(policy: Policy, edit: Edit) -> Policy:
         pairs = {(each.issuer, each.host): each for each in policy.deny}
         pairs[edit.key, edit.host] = Denial(edit.key, edit.host, edit.until)
         return replace(policy, deny=tuple(pairs[pair] for pair in sorted(pairs)))
+    if edit.kind is EditKind.DROP_DENIAL:
+        pair = (edit.key, edit.host)
+        kept = (each for each in policy.deny if (each.issuer, each.host) != pair or each.until > edit.until)
+        return replace(policy, deny=tuple(kept))
     return replace(policy, open=edit.kind is EditKind.OPEN)

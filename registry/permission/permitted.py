@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from overlay.membership.certificate import (
@@ -23,13 +24,13 @@ from overlay.membership.certificate import (
 )
 from overlay.membership.chain import chain_fault, ends_at
 from registry.codes import Code
-from registry.permission.policy import ANY_HOST, AnyPolicy, Policy, UnknownPolicy, key_of
+from registry.permission.policy import ANY_HOST, LONGEST_CHAIN, AnyPolicy, Policy, UnknownPolicy, key_of
 from registry.permission.scope import scope_in
 
 REGISTER: Final = "register"
 """What a certificate permits whose subject may register."""
 
-_CODES: Final[dict[CertificateFault, Code]] = {
+CODES: Final[dict[CertificateFault, Code]] = {
     CertificateFault.FORM: Code.CERTIFICATE_FORM,
     CertificateFault.UNKNOWN_FIELDS: Code.CERTIFICATE_UNKNOWN_FIELDS,
     CertificateFault.TOO_LONG: Code.CERTIFICATE_CHAIN_TOO_LONG,
@@ -43,6 +44,7 @@ _CODES: Final[dict[CertificateFault, Code]] = {
     CertificateFault.EXPIRED: Code.CERTIFICATE_EXPIRED,
     CertificateFault.SIGNATURE: Code.CERTIFICATE_SIGNATURE,
 }
+"""What each fault of a chain is where somebody registers."""
 
 
 class Claim(NamedTuple):
@@ -86,14 +88,15 @@ def permitted_until(policy: AnyPolicy | None, claim: Claim) -> int | None:
     return None if key_of(claim.issuer) in policy.allow else ends_at(decode_chain(claim.solution))
 
 
-def _why_not_named(policy: Policy, claim: Claim, now: int) -> Code | None:
-    issuer = key_of(claim.issuer)
-    if issuer in policy.allow:
-        return None
+def why_not_certified(claim: Claim, roots: Collection[bytes], now: int, longest: int = LONGEST_CHAIN) -> Code | None:
+    """Why the chain that is shown doesn't permit what is claimed, at `now` (seconds); None if it does.
+
+    `roots`: the public keys by one of which its first certificate must be; `longest`: of how many it may be at most.
+    """
     try:
         chain = decode_chain(claim.solution)
     except CertificateError as error:
-        return _CODES[error.fault]
+        return CODES[error.fault]
     if not chain:
         return Code.ISSUER_NOT_ALLOWED
     owner = key_of(claim.owner)
@@ -104,15 +107,26 @@ def _why_not_named(policy: Policy, claim: Claim, now: int) -> Code | None:
 
     fault = chain_fault(
         chain,
-        roots=(owner, *policy.roots),
-        subject=issuer,
+        roots=roots,
+        subject=key_of(claim.issuer),
         permission=REGISTER,
         fits=fits,
         signed_at=claim.issued_at,
         now=now,
-        longest=policy.longest_chain,
+        longest=longest,
     )
-    return None if fault is None else _CODES[fault]
+    return None if fault is None else CODES[fault]
+
+
+def roots_shown(solution: bytes) -> tuple[bytes, ...]:
+    """By whose key the first certificate of what is shown claims to be, if there is one."""
+    return tuple(certificate.issuer for certificate in _shown(solution)[:1])
+
+
+def _why_not_named(policy: Policy, claim: Claim, now: int) -> Code | None:
+    if key_of(claim.issuer) in policy.allow:
+        return None
+    return why_not_certified(claim, (key_of(claim.owner), *policy.roots), now, policy.longest_chain)
 
 
 def _is_denied(policy: Policy, claim: Claim) -> bool:

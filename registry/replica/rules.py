@@ -91,7 +91,7 @@ def republish_key(
     )
     take_room(transaction, growth, host_peer_id, settings, now)
     transaction.put_key(key, now, weight)
-    transaction.note(history.of_key(key, history.RENEWED if stored else history.STORED, now))
+    transaction.note(history.of_key(key, history.change_of_key(stored.key if stored else None, key), now))
     return True
 
 

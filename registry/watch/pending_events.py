@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from registry.model.trust import TrustRule
 from registry.model.values import Record, Slot
 from registry.watch.view import View
-from registry.watch.watch_event import EventKind, Visible, WatchEvent, same_content
+from registry.watch.watch_event import TRUST, EventKind, Visible, WatchEvent, same_content
 
 
 class PendingEvents:
@@ -13,14 +14,28 @@ class PendingEvents:
     Nothing is queued: whoever asks seldom gets the latest state, with the number of changes that it missed.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, trust: TrustRule | None = None) -> None:
+        """`trust`: what isn't believed by it isn't told."""
         self._view = view
+        self._trust = trust
         self._told: Visible | None = None
         self._versions: dict[Slot, int] = {}
 
-    def next(self) -> WatchEvent | None:
-        """The next event to tell; None when there is none now."""
-        now = self._view.visible
+    def shown(self, wall_clock: int) -> Visible:
+        """The live records that this watcher believes at that time (seconds)."""
+        if self._trust is None:
+            return self._view.visible
+        return self._trust.believed(self._view.state.key, self._view.visible, wall_clock)
+
+    def doubted_at(self) -> int | None:
+        """When something that was told won't be believed any more though nothing changes (seconds); None for never."""
+        if self._trust is None or not self._told:
+            return None
+        return min((end for end in map(self._trust.until, self._told.values()) if end is not None), default=None)
+
+    def next(self, wall_clock: int) -> WatchEvent | None:
+        """The next event to tell at that time (seconds); None when there is none."""
+        now = self.shown(wall_clock)
         if not self._view.is_ready:
             return None
         if self._told is None:
@@ -41,7 +56,7 @@ class PendingEvents:
         if record is None:
             if slot not in self._view.versions:
                 del self._versions[slot]
-            reason = self._view.why_withheld(slot)
+            reason = TRUST if slot in self._view.visible else self._view.why_withheld(slot)
             kind = EventKind.REMOVED if reason or self._view.was_removed(slot) else EventKind.EXPIRED
             return WatchEvent(kind, before, reason=reason, coalesced=missed)
         told[slot] = record

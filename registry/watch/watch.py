@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
 import trio
 
 from overlay.tasks import Broadcast
+from registry.model.trust import TrustRule
 from registry.model.values import Record
+from registry.protocol.network import Clock
 from registry.watch.pending_events import PendingEvents
 from registry.watch.view import View
 from registry.watch.watch_event import WatchEvent
@@ -21,12 +24,21 @@ class Watch:
     queued: whoever is slow gets the latest state, with the number of changes that it missed.
     """
 
-    def __init__(self, view: View, changed: Broadcast, when_closed: Callable[[Watch], None]) -> None:
-        """`changed`: sent when the view's `revision` has grown. `when_closed`: called once, with this watch."""
+    def __init__(
+        self,
+        view: View,
+        changed: Broadcast,
+        when_closed: Callable[[Watch], None],
+        clock: Clock,
+        trust: TrustRule | None = None,
+    ) -> None:
+        """`changed`: sent when the view's `revision` has grown. `when_closed`: called once, with this watch. `trust`:
+        what isn't believed by it isn't told."""
         self._view = view
         self._changed = changed
         self._when_closed = when_closed
-        self._events = PendingEvents(view)
+        self._clock = clock
+        self._events = PendingEvents(view, trust)
         self._closed = trio.Event()
 
     @property
@@ -42,7 +54,8 @@ class Watch:
     @property
     def records(self) -> tuple[Record, ...]:
         """The live records as known now, told or not, in an order that every peer agrees on."""
-        return tuple(self._view.visible[slot] for slot in sorted(self._view.visible))
+        shown = self._events.shown(int(self._clock()))
+        return tuple(shown[slot] for slot in sorted(shown))
 
     def __aiter__(self) -> Self:
         return self
@@ -50,10 +63,12 @@ class Watch:
     async def __anext__(self) -> WatchEvent:
         await trio.lowlevel.checkpoint()
         while not self._closed.is_set():
-            event = self._events.next()
+            event = self._events.next(int(self._clock()))
             if event is not None:
                 return event
-            await self._changed.wait()
+            doubted_at = self._events.doubted_at()
+            with trio.move_on_after(math.inf if doubted_at is None else max(doubted_at - self._clock(), 0.001)):
+                await self._changed.wait()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:

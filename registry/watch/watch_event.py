@@ -11,6 +11,7 @@ from registry.model.values import Record, Slot
 
 POLICY: Final = "policy"
 CERTIFICATE: Final = "certificate"
+TRUST: Final = "trust"
 
 
 class EventKind(enum.Enum):
@@ -20,7 +21,8 @@ class EventKind(enum.Enum):
     ADDED = "added"
     UPDATED = "updated"
     REMOVED = "removed"
-    """Its issuer unregistered it, the owner removed the resource, or a policy withholds it now (`reason`)."""
+    """Its issuer unregistered it, the owner removed the resource, a policy withholds it now, or this watcher doesn't
+    trust it any more (`reason`)."""
     EXPIRED = "expired"
     """Its host didn't renew it, or nobody knows it any more."""
 
@@ -34,7 +36,8 @@ class WatchEvent(msgspec.Struct, frozen=True):
     records: tuple[Record, ...] = ()
     """In a snapshot: all live records."""
     reason: str = ""
-    """Of a record that its resource's policy withholds now: `CERTIFICATE` if its certificate ended, else `POLICY`."""
+    """Of a record that its resource's policy withholds now: `CERTIFICATE` if its certificate ended, else `POLICY`.
+    `TRUST` if it is there, and of those whom this watcher chose to trust it isn't any more."""
     coalesced: int = 0
     """How many earlier changes of the same record weren't told, because the watcher was slower than they came."""
 

@@ -18,6 +18,7 @@ from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
+from registry.model.trust import TrustRule
 from registry.protocol.messages import READ, Item, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher
@@ -111,8 +112,8 @@ class Watches:
         network.serve(ANNOUNCE, self._serve_announce)
         network.on_membership_change(self._note_change)
 
-    def watch(self, resource_id: str) -> Watch:
-        """Watches a resource from now on, existing or not.
+    def watch(self, resource_id: str, trust: TrustRule | None = None) -> Watch:
+        """Watches a resource from now on, existing or not; with `trust`, what is believed by it.
 
         Raises InvalidValue for what no resource has as its id, RuntimeError when this peer has been closed.
         """
@@ -125,7 +126,7 @@ class Watches:
             self._follows.send()
             self._users[resource_id] = weakref.WeakSet()
             self._tasks.start_soon(self._follow, follower)
-        watch = Watch(follower.view, follower.changed, self._forget)
+        watch = Watch(follower.view, follower.changed, self._forget, self.clock, trust)
         self._users[resource_id].add(watch)
         return watch
 

@@ -196,3 +196,24 @@ async def test_echo_walkthrough_calls_both_kinds_of_providers_then_the_one_that_
     assert list(hosts) == ["echo", "echo_service"]
     assert said[:2] == sorted(hosts.values())
     assert said[2:] == [hosts["echo"]]
+
+
+async def test_permissions_only_the_certified_serve_and_only_while_their_certificate_is_renewed(
+    network: Network, tmp_path: Path
+) -> None:
+    example, folder = Example("permissions", tmp_path), str(tmp_path / "certificates")
+    keys = [("--key", str(tmp_path / f"{name}.json")) for name in ("owner", "worker", "stranger")]
+    [peer_id] = await example.run("worker.py", *keys[1])
+    relay = ("--relay", network.relay())
+    registrar = example.start("registrar.py", *relay, *keys[0], "--folder", folder, "--holds", "9", peer_id)
+    async with registrar as owner:
+        resource_id = await first_line(owner)
+        serving = ("worker.py", *relay, "--certificates", folder)
+        assert await example.run(*serving, *keys[2], resource_id, code=1) == []
+        async with example.start(*serving, *keys[1], resource_id) as worker:
+            assert await first_line(worker) == "serving"
+            async with example.start("caller.py", "--relay", network.relay(), resource_id) as caller:
+                assert await first_line(caller) == f"{peer_id[-6:]} is there: paid 7"
+                await line_with(caller, "goes on under another certificate")
+                await example.stop(owner, signal.SIGINT)
+                assert (await line_with(caller, "is gone")).endswith("is gone (certificate)")

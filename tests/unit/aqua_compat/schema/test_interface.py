@@ -55,7 +55,18 @@ RESULT_FORMS: dict[str, object] = {
 }
 
 
-OURS = {"removeResource", "watch", "serve", "provide", "on", "call_all", "call_any", "reachable", "wait_joined"}
+OURS = {
+    "removeResource",
+    "resolve",
+    "watch",
+    "serve",
+    "provide",
+    "on",
+    "call_all",
+    "call_any",
+    "reachable",
+    "wait_joined",
+}
 """What the original promised and never had."""
 
 

@@ -7,6 +7,7 @@ import trio
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from registry.client.results import Done
+from registry.model.history import POLICY_CHANGED, STORED, WITHHELD
 from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER
 from registry.permission.policy import FOR_EVER, Policy
@@ -131,3 +132,35 @@ async def test_only_an_owner_changes_its_policy(autojump_clock) -> None:
         assert done == (False, (f"only its owner {owner.peer_id} may change its policy",))
         owns_nothing = await stranger.registry.unregister_service(resource_id, owner.peer_id)
         assert not owns_nothing.was_there
+
+
+async def test_explain_tells_what_a_policy_withholds_and_why(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, stranger, *_]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        assert (await registered(stranger, resource_id)).success
+        assert (await owner.registry.change_policy(resource_id, [Edit(EditKind.CLOSE)])).success
+        await trio.sleep(5)
+        *before, event = await stranger.registry.explain(resource_id)
+        assert [each.what for each in before if not each.peer_id] == [STORED, POLICY_CHANGED]
+        assert (event.what, event.issued_by, event.time) == (WITHHELD, stranger.peer_id, int(clock()))
+        assert "ask the owner to allow it" in event.detail
+        assert "(issuer-not-allowed)" in event.detail
+        assert (await owner.registry.change_policy(resource_id, [edit(EditKind.ALLOW, stranger.identity)])).success
+        await trio.sleep(5)
+        assert WITHHELD not in {event.what for event in await stranger.registry.explain(resource_id)}
+
+
+async def test_who_knew_the_resource_before_it_was_closed_shows_its_certificate_at_once(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, *_]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        assert (await registered(certified, resource_id)).success
+        assert (await owner.registry.change_policy(resource_id, [Edit(EditKind.CLOSE)])).success
+        scope = Scope(ScopeKind.ALL, public_key(owner.identity))
+        certificate = Certificate(
+            public_key(owner.identity), public_key(certified.identity), (REGISTER,), 0, scope.encoded(), NOW, NOW + 600
+        ).signed_by(owner.identity)
+        certified.registry.use_certificates(lambda: [[certificate]])
+        assert (await registered(certified, resource_id)).success
+        assert await issuers(owner, resource_id) == {certified.peer_id}

@@ -42,15 +42,16 @@ def test_an_edit_holds_once_it_is_made_and_making_it_again_changes_nothing_else(
 
 @given(one=EDITS, other=EDITS)
 def test_two_edits_of_different_things_both_hold(one: Edit, other: Edit) -> None:
-    subjects = [
-        (edit.kind.value.split("-")[-1].removeprefix("dis"), edit.key, edit.host)
-        if edit.kind not in (EditKind.OPEN, EditKind.CLOSE)
-        else "open"
-        for edit in (one, other)
-    ]
     both = edited(edited(None, [one]), [other])
     assert holds(both, other)
-    assert holds(both, one) or subjects[0] == subjects[1]
+    assert holds(both, one) or subject(one) == subject(other)
+
+
+def subject(edit: Edit) -> object:
+    if edit.kind in (EditKind.OPEN, EditKind.CLOSE):
+        return "open"
+    is_denial = edit.kind in (EditKind.DENY, EditKind.DROP_DENIAL)
+    return "deny" if is_denial else edit.kind.value.split("-")[-1].removeprefix("dis"), edit.key, edit.host
 
 
 def test_the_first_edit_of_an_open_resource_leaves_it_open_to_all_others() -> None:
@@ -68,6 +69,18 @@ def test_lifting_a_denial_lets_in_what_is_issued_from_now_on_and_not_what_was_be
         claim = Claim(key.id, key.label, OWNER.peer_id, ISSUER.peer_id, HOST.peer_id, issued, b"")
         assert (why_not_permitted(lifted, claim, NOW + 5) is None) is is_permitted
         assert why_not_permitted(denied, claim, NOW + 5) is not None
+
+
+def test_a_denial_is_dropped_only_once_it_has_ended_by_then() -> None:
+    pair = (public_key(ISSUER), public_key(HOST))
+    denied = edited(None, [Edit(EditKind.DENY, *pair, NOW), Edit(EditKind.DENY, pair[0])])
+    for until, is_kept in ((NOW - 1, True), (NOW, False)):
+        drop = Edit(EditKind.DROP_DENIAL, *pair, until)
+        assert holds(denied, drop) is is_kept
+        dropped = edited(denied, [drop])
+        assert ((*pair, NOW) in [msgspec.structs.astuple(each) for each in dropped.deny]) is is_kept
+        assert (pair[0], ANY_HOST, FOR_EVER) in [msgspec.structs.astuple(each) for each in dropped.deny]
+        assert holds(dropped, drop)
 
 
 def test_a_full_list_says_what_to_use_instead() -> None:

@@ -42,7 +42,7 @@ def a_ready_view() -> View:
 
 
 def pending(events: PendingEvents) -> Iterator[WatchEvent]:
-    while (event := events.next()) is not None:
+    while (event := events.next(NOW)) is not None:
         yield event
 
 

@@ -1,0 +1,180 @@
+"""Issues what this identity registered under a certificate anew before that ends, and what a newer one lets in again.
+
+Rules:
+1. A record is due when a third of the time is left that its chain has in all, or once its policy withholds it.
+2. It is issued anew as soon as there is a chain under which it is permitted for longer; until then it stays as it is.
+3. The network is asked first: what was ended or issued elsewhere in the meantime isn't issued again, nor what expired
+   while this peer was away.
+4. Each record is looked at when this begins, when it is due, and each quarter of an hour, since its policy may have
+   changed: that costs a read. What is withheld is also looked at when there are other chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import structlog
+import trio
+
+from overlay.identity import Identity
+from overlay.membership.certificate import Certificate, CertificateError, decode_chain
+from overlay.membership.chain import begins_at, ends_at
+from overlay.tasks import TaskStatus
+from registry.client.node_api import NodeApi
+from registry.client.own_certificates import Chain
+from registry.client.registry import DEFAULT_TIMEOUT, Registry
+from registry.errors import RegistryError
+from registry.model.merge import is_served
+from registry.model.values import Key, Record, Slot
+from registry.model.withholding import why_withheld
+from registry.protocol.network import Clock
+from registry.settings import RegistrySettings
+from registry.storage import Store, Transaction
+
+FIRST_AFTER: Final = 2.0  # seconds; a command is over by then, as a rule
+CHECKED_EVERY: Final = 2.0  # seconds between two looks for newer certificates, which may hold for seconds only
+RETRIED_AFTER: Final = 10  # seconds until a record is looked at again of which nobody told anything
+LOOKED_AGAIN_AFTER: Final = 900  # seconds until a record is looked at again that isn't due
+NEVER: Final = 2**63 - 1
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class _Seen(NamedTuple):
+    """What is known of a record, at first that it wasn't looked at yet. Times in seconds."""
+
+    due: int = NEVER
+    """When it is to be issued anew, as soon as there is a chain that ends later than at `ends`."""
+    ends: int = 0
+    look_at: int = 0
+    """When to look at it again in any case."""
+    is_withheld: bool = False
+
+
+class CertifiedRecords:
+    """Does this for one identity, while it runs."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        node_api: NodeApi,
+        registry: Registry,
+        store: Store,
+        settings: RegistrySettings,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._node_api = node_api
+        self._registry = registry
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._seen: dict[Slot, _Seen] = {}
+        self._is_listed = False
+        self._known: list[Chain] = []
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the rules until cancelled."""
+        task_status.started()
+        certificates = self._registry.certificates
+        while not certificates.has_source:
+            await certificates.changed.wait()
+        await trio.sleep(FIRST_AFTER)
+        while True:
+            try:
+                await self.check()
+            except RegistryError as error:
+                _log.warning("records under certificates couldn't be looked at", error=str(error))
+            with trio.move_on_after(CHECKED_EVERY):
+                await certificates.changed.wait()
+                self._is_listed = False
+
+    async def check(self) -> int:
+        """Does once what the rules ask for; how many records were issued anew. Raises RegistryError."""
+        chains, now = await self._registry.certificates.chains(), int(self._clock())
+        has_others, self._known = chains != self._known, chains
+        if not chains:
+            return 0
+        if not self._is_listed:
+            me = self._identity.peer_id
+            self._seen |= {Slot(key_id, me, peer_id): _Seen() for key_id, peer_id in await self._store.read(_issued)}
+            self._is_listed = True
+        self._seen |= dict.fromkeys(self._registry.certificates.take_noted(), _Seen())
+        latest, done = max(map(ends_at, chains)), 0
+        for slot, seen in list(self._seen.items()):
+            is_due = seen.due <= now and latest > seen.ends
+            if is_due or seen.look_at <= now or (seen.is_withheld and has_others):
+                done += await self._look(slot, now)
+        return done
+
+    async def _look(self, slot: Slot, now: int) -> bool:
+        found = await self._read(slot, now)
+        if found is None:
+            return False
+        key, record = found
+        chain = _chain_of(record)
+        is_withheld = why_withheld(key, record, now) is not None
+        due, ends = (_due_time(chain), ends_at(chain)) if chain and not is_withheld else (NEVER, 0)
+        self._seen[slot] = _Seen(due, ends, now + LOOKED_AGAIN_AFTER, is_withheld)
+        if not is_withheld and now < due:
+            return False
+        if not await self._has_better(key, record, chain, is_withheld=is_withheld, now=now):
+            return False
+        return await self._issue_anew(record)
+
+    async def _read(self, slot: Slot, now: int) -> tuple[Key, Record] | None:
+        """What the network has in a slot; None if that isn't to be issued anew, or nobody was reached by now."""
+        retry = now + RETRIED_AFTER
+        self._seen[slot] = _Seen(retry, self._seen[slot].ends, retry)
+        try:
+            outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
+        except RegistryError as error:
+            _log.info("a record under a certificate can't be looked at", key_id=slot.key_id, error=str(error))
+            return None
+        key, record = outcome.resource.key, outcome.resource.slots.get(slot)
+        if key is not None and isinstance(record, Record) and is_served(record, now, self._settings):
+            return key, record
+        if key is not None or outcome.resource.key_tombstones:
+            del self._seen[slot]  # if it's issued again, that is noted
+        return None
+
+    async def _has_better(
+        self, key: Key, record: Record, chain: Sequence[Certificate], *, is_withheld: bool, now: int
+    ) -> bool:
+        """Whether what it would show now permits it for longer."""
+        try:
+            shown = await self._registry.certificates.shown(key, record.metadata, now)
+        except RegistryError:
+            return False
+        newer = decode_chain(shown.solution)
+        return is_withheld or (bool(newer) and ends_at(newer) > ends_at(chain))
+
+    async def _issue_anew(self, record: Record) -> bool:
+        metadata = record.metadata
+        if metadata.peer_id == self._identity.peer_id:
+            done = await self._registry.reissue(record)
+        else:
+            service_id = metadata.service_id[0] if metadata.service_id else None
+            done = await self._registry.register_service(metadata.key_id, metadata.value, metadata.peer_id, service_id)
+        if not done.success:
+            _log.warning("a record couldn't be issued under a newer certificate", errors=done.errors[:3])
+            return False
+        _log.info("issued anew under a newer certificate", key_id=metadata.key_id, host=metadata.peer_id)
+        return True
+
+
+def _issued(transaction: Transaction) -> list[tuple[str, str]]:
+    return transaction.issued.after(-1)
+
+
+def _chain_of(record: Record) -> tuple[Certificate, ...]:
+    try:
+        return decode_chain(record.metadata.solution)
+    except CertificateError:
+        return ()
+
+
+def _due_time(chain: Sequence[Certificate]) -> int:
+    """When a third of its time is left."""
+    return ends_at(chain) - max(ends_at(chain) - begins_at(chain), 0) // 3
