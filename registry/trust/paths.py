@@ -1,0 +1,123 @@
+"""Paths from a root to a peer: which weights they lend, and the certificates that they are. Pure.
+
+Rules:
+1. A path is a chain of trusts that count, from a root's trust in itself to the peer. It visits nobody twice, except
+   that a peer's trust in itself may lie between; no peer on it has revoked one further down.
+2. A root lends weight down to as many steps as it was given (`MAX_STEPS` at most), half as much with each: a chain of
+   n + 1 trusts has weight 2^(steps - n). Longer chains are no paths.
+3. The heaviest come first; of equal weight, those whose last issuers come first in order of their ids.
+4. A search takes `MAX_VISITS` steps at most, and tells what it has found by then.
+
+The search goes from the peer to the roots, best first: `reach` is what a peer could have at most, revocations aside, so
+that what leads to no root is never looked at.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Final, NamedTuple
+
+from registry.trust.statements import Chain, Revocation, Statement, Trust
+
+MAX_VISITS: Final = 2_000  # some 10 ms
+
+Statements = Mapping[str, Mapping[str, Statement]]
+"""For whom, by whom: what counts of it."""
+
+
+def reach(roots: Mapping[str, int], trusted: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many steps, at most, each peer could be above the end of a root's chains; only those who can be on one.
+
+    `roots`: the steps of each that trusts itself; `trusted`: whom each peer trusts.
+    """
+    found: dict[str, int] = {}
+    levels: dict[int, list[str]] = {}
+    for peer_id, steps in roots.items():
+        levels.setdefault(steps, []).append(peer_id)
+    for level in range(max(levels, default=-1), -1, -1):
+        for peer_id in levels.get(level, ()):
+            if peer_id not in found:
+                found[peer_id] = level
+                levels.setdefault(level - 1, []).extend(trusted.get(peer_id, ()))
+    return found
+
+
+class Path(NamedTuple):
+    """One way to a root, and the exponent of the weight that it lends."""
+
+    exponent: int
+    chain: Chain
+
+
+class _Open(NamedTuple):
+    """A chain to be extended by one of its choices; the next one is taken up when this one is."""
+
+    exponent: int
+    order: int
+    trusts: tuple[Trust, ...]
+    """From the peer upwards."""
+    choices: Sequence[Trust]
+    choice: int
+    is_path: bool
+    """`trusts` are a path, and there is nothing to extend."""
+
+
+class Search:
+    """Finds the paths to peers among `statements` that count."""
+
+    def __init__(
+        self,
+        roots: Mapping[str, int],
+        reachable: Mapping[str, int],
+        statements: Statements,
+        issuers: Callable[[str], Sequence[Trust]],
+    ) -> None:
+        """`reachable`: their `reach`. `issuers(peer_id)`: the trusts in a peer of those who are, the furthest first."""
+        self._roots = roots
+        self._reachable = reachable
+        self._statements = statements
+        self._issuers = issuers
+
+    def paths(self, peer_id: str, visits: int = MAX_VISITS) -> Iterator[Path]:
+        """The paths to a peer, the heaviest first."""
+        numbers, left = count(), visits
+        waiting: list[tuple[int, int, _Open]] = []
+
+        def add(exponent: int, trusts: tuple[Trust, ...], choices: Sequence[Trust], choice: int, is_path: bool) -> None:
+            if exponent >= 0:
+                one = _Open(exponent, next(numbers), trusts, choices, choice, is_path)
+                heapq.heappush(waiting, (-exponent, one.order, one))
+
+        def extend(trusts: tuple[Trust, ...], choices: Sequence[Trust], first: int) -> None:
+            """Takes up the next choice that may follow."""
+            nonlocal left
+            for choice in range(first, min(len(choices), first + max(left, 0))):
+                left -= 1
+                above = choices[choice].issued_by
+                if self._may_follow(trusts, above):
+                    add(self._reachable[above] - len(trusts) - 1, trusts, choices, choice, False)
+                    return
+
+        extend((), self._issuers(peer_id), 0)
+        while waiting and left > 0:
+            left -= 1
+            _, _, best = heapq.heappop(waiting)
+            if best.is_path:
+                yield Path(best.exponent, tuple(reversed(best.trusts)))
+                continue
+            extend(best.trusts, best.choices, best.choice + 1)
+            last = best.choices[best.choice]
+            trusts = (*best.trusts, last)
+            if last.is_of_itself and last.issued_by in self._roots and len(trusts) > 1:
+                add(self._roots[last.issued_by] - len(trusts) + 1, trusts, (), 0, True)
+            extend(trusts, self._issuers(last.issued_by), 0)
+
+    def _may_follow(self, trusts: tuple[Trust, ...], above: str) -> bool:
+        for trust in trusts:
+            if trust.issued_for == above:
+                return False
+            if isinstance(self._statements.get(trust.issued_for, {}).get(above), Revocation):
+                return False
+        return True
