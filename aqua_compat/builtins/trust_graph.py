@@ -26,7 +26,7 @@ from registry.trust.statements import (
     U64_MAX,
     Chain,
     Revocation,
-    Trust,
+    TrustStatement,
     bytes_of_base58,
     chain_from_text,
     chain_of,
@@ -337,12 +337,12 @@ def _check_peer_id(peer_id: str) -> None:
     trust_digest(peer_id, 0, 0)
 
 
-def _trust(trust: AquaTrust, issued_by: str = "") -> Trust:
+def _trust(trust: AquaTrust, issued_by: str = "") -> TrustStatement:
     signature = _signature_of(trust.signature, trust.sig_type)
     if max(trust.expires_at, trust.issued_at) > U64_MAX:
         raise TrustForm(f"a time isn't whole seconds within 0 and {U64_MAX}")
     _check_peer_id(trust.issued_for)
-    return Trust(issued_by, trust.issued_for, trust.issued_at, trust.expires_at, signature)
+    return TrustStatement(issued_by, trust.issued_for, trust.issued_at, trust.expires_at, signature)
 
 
 def _signature_of(text: str, kind: str) -> bytes:

@@ -16,7 +16,7 @@ from overlay.limits.time_slices import turn
 from registry.protocol.network import Clock
 from registry.storage import Store, Transaction
 from registry.trust.graph import StatementChange, WebOfTrust, check_trust
-from registry.trust.statements import Chain, Revocation, Trust
+from registry.trust.statements import Chain, Revocation, TrustStatement
 
 _TAKING: Final = 0.002  # seconds for a signature, and for what follows from what changed
 _SEARCHING: Final = 0.005  # seconds for all paths to a peer, among some thousands of statements
@@ -69,7 +69,7 @@ class TrustKeeper:
         await turn(0.0)
         return self._graph.revocations(peer_id, self.now)
 
-    async def verify(self, trust: Trust) -> None:
+    async def verify(self, trust: TrustStatement) -> None:
         """Whether a trust counts by itself. Raises RegistryRefusal."""
         await turn(_TAKING)
         check_trust(trust, self.now)

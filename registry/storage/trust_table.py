@@ -9,7 +9,7 @@ from typing import Final
 
 from registry.errors import RegistryError
 from registry.trust.graph import StatementChange
-from registry.trust.statements import Revocation, Statement, Trust, is_genuine
+from registry.trust.statements import Revocation, Statement, TrustStatement, is_genuine
 
 _BODY: Final = struct.Struct("<BQQ64s")  # whether it is a revocation, when issued, when it expires, signature
 
@@ -55,7 +55,7 @@ class TrustTable:
 
 
 def _body(statement: Statement) -> bytes:
-    expires_at = statement.expires_at if isinstance(statement, Trust) else 0
+    expires_at = statement.expires_at if isinstance(statement, TrustStatement) else 0
     return _BODY.pack(isinstance(statement, Revocation), statement.issued_at, expires_at, statement.signature)
 
 
@@ -65,7 +65,7 @@ def _statement(issued_by: str, issued_for: str, body: bytes) -> Statement | None
         statement = (
             Revocation(issued_by, issued_for, issued_at, signature)
             if is_revocation
-            else Trust(issued_by, issued_for, issued_at, expires_at, signature)
+            else TrustStatement(issued_by, issued_for, issued_at, expires_at, signature)
         )
         return statement if is_genuine(statement) else None
     except (struct.error, TypeError, RegistryError):

@@ -23,7 +23,15 @@ from cachetools import LRUCache
 
 from registry.errors import QuotaExceeded, RevokedByStranger, TrustExpired, TrustForm, TrustFromFuture, TrustSignature
 from registry.trust.paths import Path, Search, reach
-from registry.trust.statements import MAX_STEPS, Chain, Revocation, Statement, Trust, is_genuine, shown_signature
+from registry.trust.statements import (
+    MAX_STEPS,
+    Chain,
+    Revocation,
+    Statement,
+    TrustStatement,
+    is_genuine,
+    shown_signature,
+)
 
 PER_ISSUER: Final = 512
 IN_ALL: Final = 4_096
@@ -48,7 +56,7 @@ class StatementChange(NamedTuple):
         return statement.issued_by, statement.issued_for
 
 
-class Taken(NamedTuple):
+class TakenTrust(NamedTuple):
     """What became of a trust: the weight that it lends, and what it changed."""
 
     weight: int
@@ -128,14 +136,14 @@ class WebOfTrust:
         )
         return list(islice(found, MAX_REVOCATIONS))
 
-    def take_trust(self, trust: Trust, now: int, clock_skew: int = 0) -> Taken:
+    def take_trust(self, trust: TrustStatement, now: int, clock_skew: int = 0) -> TakenTrust:
         """Decides on a trust. Raises RegistryRefusal."""
         check_trust(trust, now)
         if trust.issued_at > now + clock_skew:
             raise TrustFromFuture("trust")
         weight = self.weight(trust.issued_by, now)
         lent = weight if trust.is_of_itself else weight // 2
-        return Taken(lent, tuple(self._placing(trust, now)) if lent else ())
+        return TakenTrust(lent, tuple(self._placing(trust, now)) if lent else ())
 
     def take_revocation(self, revocation: Revocation, now: int, clock_skew: int = 0) -> tuple[StatementChange, ...]:
         """Decides on a revocation; what changes. Raises RegistryRefusal."""
@@ -188,7 +196,7 @@ class WebOfTrust:
             yield StatementChange(self._giving_way(by, now), None)
         yield StatementChange(None, statement)
 
-    def _giving_way(self, by: str, now: int) -> Trust:
+    def _giving_way(self, by: str, now: int) -> TrustStatement:
         """The trust that gives way to one by this issuer. Raises QuotaExceeded."""
         reachable = self._at(now).reachable  # weights, but for revocations: the weights of all take long to find
 
@@ -197,7 +205,7 @@ class WebOfTrust:
 
         places = {issuer: place(issuer, number) for issuer, number in self._of.items()}
         lightest = min(
-            (statement for statement in self.statements() if isinstance(statement, Trust)),
+            (statement for statement in self.statements() if isinstance(statement, TrustStatement)),
             key=lambda trust: (places[trust.issued_by], trust.ends_at, trust.order()),
             default=None,
         )
@@ -227,19 +235,19 @@ class WebOfTrust:
                 continue
             until = min(until, statement.ends_at)
             statements.setdefault(statement.issued_for, {})[statement.issued_by] = statement
-            if isinstance(statement, Trust):
+            if isinstance(statement, TrustStatement):
                 trusted[statement.issued_by].append(statement.issued_for)
         roots = {peer_id: steps for peer_id, steps in self._roots.items() if peer_id in trusted.get(peer_id, ())}
         reachable = reach(roots, trusted)
-        sorted_issuers: dict[str, Sequence[Trust]] = {}
+        sorted_issuers: dict[str, Sequence[TrustStatement]] = {}
 
-        def issuers(peer_id: str) -> Sequence[Trust]:
+        def issuers(peer_id: str) -> Sequence[TrustStatement]:
             if peer_id not in sorted_issuers:
                 sorted_issuers[peer_id] = sorted(
                     (
                         statement
                         for statement in statements.get(peer_id, {}).values()
-                        if isinstance(statement, Trust) and statement.issued_by in reachable
+                        if isinstance(statement, TrustStatement) and statement.issued_by in reachable
                     ),
                     key=lambda trust: (-reachable[trust.issued_by], trust.issued_by),
                 )
@@ -250,7 +258,7 @@ class WebOfTrust:
         )
 
 
-def check_trust(trust: Trust, now: int) -> None:
+def check_trust(trust: TrustStatement, now: int) -> None:
     """Whether it counts by itself. Raises TrustExpired, TrustSignature, PeerIdParseError, TrustForm."""
     if trust.ends_at <= now:
         raise TrustExpired(trust.ends_at, now)

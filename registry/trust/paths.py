@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Final, NamedTuple
 
-from registry.trust.statements import Chain, Revocation, Statement, Trust
+from registry.trust.statements import Chain, Revocation, Statement, TrustStatement
 
 MAX_VISITS: Final = 2_000  # some 10 ms
 
@@ -56,9 +56,9 @@ class _Open(NamedTuple):
 
     exponent: int
     order: int
-    trusts: tuple[Trust, ...]
+    trusts: tuple[TrustStatement, ...]
     """From the peer upwards."""
-    choices: Sequence[Trust]
+    choices: Sequence[TrustStatement]
     choice: int
     is_path: bool
     """`trusts` are a path, and there is nothing to extend."""
@@ -72,7 +72,7 @@ class Search:
         roots: Mapping[str, int],
         reachable: Mapping[str, int],
         statements: Statements,
-        issuers: Callable[[str], Sequence[Trust]],
+        issuers: Callable[[str], Sequence[TrustStatement]],
     ) -> None:
         """`reachable`: their `reach`. `issuers(peer_id)`: the trusts in a peer of those who are, the furthest first."""
         self._roots = roots
@@ -85,12 +85,18 @@ class Search:
         numbers, left = count(), visits
         waiting: list[tuple[int, int, _Open]] = []
 
-        def add(exponent: int, trusts: tuple[Trust, ...], choices: Sequence[Trust], choice: int, is_path: bool) -> None:
+        def add(
+            exponent: int,
+            trusts: tuple[TrustStatement, ...],
+            choices: Sequence[TrustStatement],
+            choice: int,
+            is_path: bool,
+        ) -> None:
             if exponent >= 0:
                 one = _Open(exponent, next(numbers), trusts, choices, choice, is_path)
                 heapq.heappush(waiting, (-exponent, one.order, one))
 
-        def extend(trusts: tuple[Trust, ...], choices: Sequence[Trust], first: int) -> None:
+        def extend(trusts: tuple[TrustStatement, ...], choices: Sequence[TrustStatement], first: int) -> None:
             """Takes up the next choice that may follow."""
             nonlocal left
             for choice in range(first, min(len(choices), first + max(left, 0))):
@@ -114,7 +120,7 @@ class Search:
                 add(self._roots[last.issued_by] - len(trusts) + 1, trusts, (), 0, True)
             extend(trusts, self._issuers(last.issued_by), 0)
 
-    def _may_follow(self, trusts: tuple[Trust, ...], above: str) -> bool:
+    def _may_follow(self, trusts: tuple[TrustStatement, ...], above: str) -> bool:
         for trust in trusts:
             if trust.issued_for == above:
                 return False

@@ -38,7 +38,7 @@ _LINES: Final = 4  # of a trust in a certificate's text
 _HEAD: Final = 2  # lines before them: format and version, which nobody heeds
 
 
-class Trust(msgspec.Struct, frozen=True):
+class TrustStatement(msgspec.Struct, frozen=True):
     """What one peer signs when it trusts another, or itself."""
 
     issued_by: str
@@ -90,8 +90,8 @@ class Revocation(msgspec.Struct, frozen=True):
         return self.issued_at, True, 0, self.signature
 
 
-Statement = Trust | Revocation
-Chain = tuple[Trust, ...]
+Statement = TrustStatement | Revocation
+Chain = tuple[TrustStatement, ...]
 """A certificate: from a root's trust in itself to the peer that it is for."""
 
 
@@ -112,7 +112,7 @@ def is_genuine(statement: Statement) -> bool:
     return verify(statement.issued_by, statement.digest(), statement.signature)
 
 
-def chain_of(trusts: Sequence[Trust]) -> Chain:
+def chain_of(trusts: Sequence[TrustStatement]) -> Chain:
     """The trusts of a certificate, which don't name their issuers: each is by the peer before, the first by itself.
 
     Raises TrustForm.
@@ -136,11 +136,11 @@ def chain_from_text(text: str) -> Chain:
     return chain_of(list(_trusts_in(lines[_HEAD:])))
 
 
-def _trusts_in(lines: Sequence[str]) -> Iterator[Trust]:
+def _trusts_in(lines: Sequence[str]) -> Iterator[TrustStatement]:
     for first in range(0, len(lines), _LINES):
         key, signature, expires_at, issued_at = lines[first : first + _LINES]
         number = first + _HEAD
-        yield Trust(
+        yield TrustStatement(
             "",
             peer_id_of(_typed(key, 32, "issued_for", number)),
             _number(issued_at, "issued_at", number),
