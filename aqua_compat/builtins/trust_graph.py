@@ -15,7 +15,15 @@ import base58
 from msgspec import Meta, Struct
 
 from aqua_compat.rpc.server import caller
-from registry.errors import InvalidValue, RegistryError, RegistryRefusal, RootsByOwnerOnly, TrustForm
+from registry.errors import (
+    InvalidValue,
+    RegistryError,
+    RegistryRefusal,
+    RootsByOwnerOnly,
+    TrustExpired,
+    TrustForm,
+    TrustSignature,
+)
 from registry.model.service_results import WeightResult
 from registry.replica.trust_keeper import TrustKeeper
 from registry.replica.weights import Weights
@@ -124,6 +132,9 @@ class IssueRevocationResult(Struct, frozen=True):
 
 Result = TypeVar("Result")
 
+_ADDING: Final = "Trust verification error: "
+_REVOKING: Final = "Error on revoking a trust: Signature is incorrect: "
+
 
 class TrustGraph:
     """The graph as `keeper` has it; what the operator configured of weights comes before it."""
@@ -187,7 +198,7 @@ class TrustGraph:
             _check_peer_id(issuer_peer_id)
             return AddTrustResult(weight=await self._keeper.add((_trust(trust, issuer_peer_id),)))
 
-        return await _told(AddTrustResult, act)
+        return await _told(AddTrustResult, act, _ADDING)
 
     async def insert_cert(self, certificate: AquaCertificate, timestamp_sec: Seconds) -> DoneResult:  # noqa: ARG002
         """Takes in all trusts of a certificate, or none."""
@@ -198,7 +209,7 @@ class TrustGraph:
             await self._keeper.add(chain_of([_trust(trust) for trust in certificate.chain]))
             return DoneResult()
 
-        return await _told(DoneResult, act)
+        return await _told(DoneResult, act, _ADDING)
 
     async def insert_cert_raw(self, certificate: _Text, timestamp_sec: Seconds) -> DoneResult:  # noqa: ARG002
         """`insert_cert` of a certificate's text."""
@@ -207,7 +218,7 @@ class TrustGraph:
             await self._keeper.add(chain_from_text(certificate))
             return DoneResult()
 
-        return await _told(DoneResult, act)
+        return await _told(DoneResult, act, _ADDING)
 
     async def get_weight(self, peer_id: PeerId, timestamp_sec: Seconds) -> WeightResult:  # noqa: ARG002
         """A peer's weight."""
@@ -281,7 +292,7 @@ class TrustGraph:
             )
             return DoneResult()
 
-        return await _told(DoneResult, act)
+        return await _told(DoneResult, act, _REVOKING)
 
     async def export_revocations(self, issued_for: PeerId) -> ExportRevocationsResult:
         """The revocations of a peer that are kept here."""
@@ -320,10 +331,12 @@ def in_memory(host_peer_id: str) -> TrustGraph:
     return TrustGraph(keeper, Weights({}, keeper), host_peer_id)
 
 
-async def _told(result: Callable[..., Result], act: Callable[[], Awaitable[Result]]) -> Result:
-    """What `act` comes to; a refusal as a result of its type."""
+async def _told(result: Callable[..., Result], act: Callable[[], Awaitable[Result]], doing: str = "") -> Result:
+    """What `act` comes to; a refusal as a result of its type, of a statement itself after what the original says."""
     try:
         return await act()
+    except (TrustExpired, TrustSignature) as error:
+        return result(success=False, error=f"{doing}{error}")
     except RegistryError as error:
         known = isinstance(error, RegistryRefusal | InvalidValue)
         return result(success=False, error=str(error) if known else "Internal error: the disk refused")

@@ -101,9 +101,10 @@ class Search:
             nonlocal left
             for choice in range(first, min(len(choices), first + max(left, 0))):
                 left -= 1
-                above = choices[choice].issued_by
-                if self._may_follow(trusts, above):
-                    add(self._reachable[above] - len(trusts) - 1, trusts, choices, choice, False)
+                trust = choices[choice]
+                if self._may_follow(trusts, trust.issued_by):
+                    steps = len(trusts) + (0 if self._may_end(trusts, trust) else 1)
+                    add(self._reachable[trust.issued_by] - steps, trusts, choices, choice, False)
                     return
 
         extend((), self._issuers(peer_id), 0)
@@ -116,9 +117,13 @@ class Search:
             extend(best.trusts, best.choices, best.choice + 1)
             last = best.choices[best.choice]
             trusts = (*best.trusts, last)
-            if last.is_of_itself and last.issued_by in self._roots and len(trusts) > 1:
+            if self._may_end(best.trusts, last):
                 add(self._roots[last.issued_by] - len(trusts) + 1, trusts, (), 0, True)
             extend(trusts, self._issuers(last.issued_by), 0)
+
+    def _may_end(self, trusts: tuple[TrustStatement, ...], last: TrustStatement) -> bool:
+        """Whether these trusts are a path with this one, a root's in itself, which is no step."""
+        return bool(trusts) and last.is_of_itself and last.issued_by in self._roots
 
     def _may_follow(self, trusts: tuple[TrustStatement, ...], above: str) -> bool:
         for trust in trusts:
