@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -239,23 +239,8 @@ class WebOfTrust:
                 trusted[statement.issued_by].append(statement.issued_for)
         roots = {peer_id: steps for peer_id, steps in self._roots.items() if peer_id in trusted.get(peer_id, ())}
         reachable = reach(roots, trusted)
-        sorted_issuers: dict[str, Sequence[TrustStatement]] = {}
-
-        def issuers(peer_id: str) -> Sequence[TrustStatement]:
-            if peer_id not in sorted_issuers:
-                sorted_issuers[peer_id] = sorted(
-                    (
-                        statement
-                        for statement in statements.get(peer_id, {}).values()
-                        if isinstance(statement, TrustStatement) and statement.issued_by in reachable
-                    ),
-                    key=lambda trust: (-reachable[trust.issued_by], trust.issued_by),
-                )
-            return sorted_issuers[peer_id]
-
-        return _Known(
-            since, until, reachable, Search(self._roots, reachable, statements, issuers), LRUCache(_REMEMBERED)
-        )
+        search = Search(self._roots, reachable, statements)
+        return _Known(since, until, reachable, search, LRUCache(_REMEMBERED))
 
 
 def check_trust(trust: TrustStatement, now: int) -> None:

@@ -15,7 +15,7 @@ that what leads to no root is never looked at.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -72,13 +72,12 @@ class Search:
         roots: Mapping[str, int],
         reachable: Mapping[str, int],
         statements: Statements,
-        issuers: Callable[[str], Sequence[TrustStatement]],
     ) -> None:
-        """`reachable`: their `reach`. `issuers(peer_id)`: the trusts in a peer of those who are, the furthest first."""
+        """`reachable`: their `reach`."""
         self._roots = roots
         self._reachable = reachable
         self._statements = statements
-        self._issuers = issuers
+        self._choices: dict[tuple[str, bool], Sequence[TrustStatement]] = {}
 
     def paths(self, peer_id: str, visits: int = MAX_VISITS) -> Iterator[Path]:
         """The paths to a peer, the heaviest first."""
@@ -103,11 +102,10 @@ class Search:
                 left -= 1
                 trust = choices[choice]
                 if self._may_follow(trusts, trust.issued_by):
-                    steps = len(trusts) + (0 if self._may_end(trusts, trust) else 1)
-                    add(self._reachable[trust.issued_by] - steps, trusts, choices, choice, False)
+                    add(self._most(trust, bool(trusts)) - len(trusts), trusts, choices, choice, False)
                     return
 
-        extend((), self._issuers(peer_id), 0)
+        extend((), self._issuers(peer_id, False), 0)
         while waiting and left > 0:
             left -= 1
             _, _, best = heapq.heappop(waiting)
@@ -117,13 +115,35 @@ class Search:
             extend(best.trusts, best.choices, best.choice + 1)
             last = best.choices[best.choice]
             trusts = (*best.trusts, last)
-            if self._may_end(best.trusts, last):
+            if best.trusts and self._may_end(last):
                 add(self._roots[last.issued_by] - len(trusts) + 1, trusts, (), 0, True)
-            extend(trusts, self._issuers(last.issued_by), 0)
+            extend(trusts, self._issuers(last.issued_by, True), 0)
 
-    def _may_end(self, trusts: tuple[TrustStatement, ...], last: TrustStatement) -> bool:
-        """Whether these trusts are a path with this one, a root's in itself, which is no step."""
-        return bool(trusts) and last.is_of_itself and last.issued_by in self._roots
+    def _issuers(self, peer_id: str, has_below: bool) -> Sequence[TrustStatement]:
+        """The trusts in a peer by which a path may go on, those first that leave most.
+
+        `has_below`: some are below already.
+        """
+        held = self._statements.get(peer_id)
+        if held is None:
+            return ()
+        found = self._choices.get((peer_id, has_below))
+        if found is None:
+            trusts = (
+                trust
+                for trust in held.values()
+                if isinstance(trust, TrustStatement) and trust.issued_by in self._reachable
+            )
+            found = sorted(trusts, key=lambda trust: (-self._most(trust, has_below), trust.issued_by))
+            self._choices[peer_id, has_below] = found
+        return found
+
+    def _most(self, trust: TrustStatement, has_below: bool) -> int:
+        """The exponent that is left below a trust at most; a root's in itself at the end of a path is no step."""
+        return self._reachable[trust.issued_by] - (0 if has_below and self._may_end(trust) else 1)
+
+    def _may_end(self, trust: TrustStatement) -> bool:
+        return trust.is_of_itself and trust.issued_by in self._roots
 
     def _may_follow(self, trusts: tuple[TrustStatement, ...], above: str) -> bool:
         for trust in trusts:

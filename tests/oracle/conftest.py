@@ -15,6 +15,12 @@ def its_trust_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origin
     yield from _started("trust-graph", tmp_path_factory)
 
 
+@pytest.fixture
+def a_trust_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Original]:
+    """One that nothing is asked of afterwards."""
+    yield from _started("trust-graph", tmp_path_factory)
+
+
 @pytest.fixture(scope="module")
 def its_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Original]:
     yield from _started("registry", tmp_path_factory)

@@ -7,17 +7,18 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import base58
 import msgspec
 import pytest
 
 from aqua_compat.builtins.trust_graph import TIMES, TrustGraph
 from aqua_compat.rpc.dispatch import functions_of
 from aqua_compat.rpc.server import called_by
-from overlay.identity import Identity
+from overlay.identity import Identity, public_key_of
 from registry.replica.trust_keeper import TrustKeeper
 from registry.replica.weights import Weights
 from registry.trust.statements import LONGEST_TRUST
-from tests.oracle.originals import HOST, TIME, Origin, Original
+from tests.oracle.originals import HOST, TIME, Failed, Origin, Original
 from tests.unit.registry.builders import identity
 
 Json = Any
@@ -118,10 +119,6 @@ async def test_a_certificate_is_taken_as_a_whole_as_text_too(both: Both) -> None
 
 
 def text_of(chain: Sequence[Json]) -> str:
-    import base58
-
-    from overlay.identity import public_key_of
-
     def typed(raw: bytes) -> str:
         return base58.b58encode(b"\0" + raw).decode()
 
@@ -213,11 +210,8 @@ async def test_fault_23_time_is_given_by_whoever_calls(both: Both) -> None:
     root, stranger = both.peers[:2]
     await both.root(root, 3)
     late = both.trust(stranger, stranger, expires_at=2**53 - 1)
-    for answer in (
-        both.original("insert_cert", {"chain": [late]}, 2**52),
-        await both.ours("insert_cert", {"chain": [late]}, 2**52),
-    ):
-        assert answer["success"]
+    assert both.original("insert_cert", {"chain": [late]}, 2**52)["success"]
+    assert (await both.ours("insert_cert", {"chain": [late]}, 2**52))["success"]
     await both.same("add_trust", both.trust(root, both.peers[2]), root.peer_id, both.now)
     assert both.original("get_all_certs", both.peers[2].peer_id, both.now)["certificates"] == []
     assert len((await both.ours("get_all_certs", both.peers[2].peer_id, both.now))["certificates"]) == 1
@@ -230,16 +224,12 @@ async def test_fault_24_the_proof_of_time_is_looked_for_beside_the_issuer(both: 
     assert TIMES["get_weight_from"].position == 2
 
 
-async def test_fault_25_a_short_text_breaks_the_service(tmp_path: Path) -> None:
-    try:
-        with original("trust-graph", tmp_path) as its:
-            with pytest.raises(Failed):
-                its.call("insert_cert_raw", "x", START)
-            with pytest.raises(Failed):
-                its.call("get_weight", HOST, START, origins=[[], [Origin(*TIME)]])
-            assert not (await Both(its, ()).ours("insert_cert_raw", "x", START))["success"]
-    except Missing as missing:
-        or_skip(missing)
+async def test_fault_25_a_short_text_breaks_the_service(a_trust_graph: Original) -> None:
+    with pytest.raises(Failed):
+        a_trust_graph.call("insert_cert_raw", "x", START)
+    with pytest.raises(Failed):
+        a_trust_graph.call("get_weight", HOST, START, origins=[[], [Origin(*TIME)]])
+    assert not (await Both(a_trust_graph, ()).ours("insert_cert_raw", "x", START))["success"]
 
 
 async def test_fault_26_a_root_is_never_changed(both: Both) -> None:
@@ -415,8 +405,8 @@ def peers_of(certificate: Json) -> list[str]:
 
 
 async def test_random_calls(its_trust_graph: Original) -> None:
-    made = [await RandomCalls(Both(its_trust_graph, new_peers(5)), seed).run(12) for seed in range(5)]
-    assert sum(made) > 25, "the states differed too soon for the test to tell anything"
+    made = [await RandomCalls(Both(its_trust_graph, new_peers(5)), seed).run(10) for seed in range(3)]
+    assert sum(made) > 15, "the states differed too soon for the test to tell anything"
 
 
 @pytest.mark.slow
