@@ -88,6 +88,11 @@ class Original:
         return result
 
 
+def as_text(value: object) -> str:
+    """The same for equal JSON values: to sort by, and to compare."""
+    return json.dumps(value, sort_keys=True)
+
+
 @contextmanager
 def original(service: str, folder: Path) -> Iterator[Original]:
     """One of the original's services, `registry` or `trust-graph`, with its database in a folder. Raises Missing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from overlay.identity import Identity, public_key_of
 from registry.replica.trust_keeper import TrustKeeper
 from registry.replica.weights import Weights
 from registry.trust.statements import LONGEST_TRUST
-from tests.oracle.originals import HOST, TIME, Failed, Origin, Original
+from tests.oracle.originals import HOST, TIME, Failed, Origin, Original, as_text
 from tests.unit.registry.builders import identity
 
 Json = Any
@@ -396,17 +395,13 @@ class RandomCalls:
         return not any(self.revokers[peer_id] & set(peers[:place]) for place, peer_id in enumerate(peers))
 
 
-def as_text(certificate: Json) -> str:
-    return json.dumps(certificate, sort_keys=True)
-
-
 def peers_of(certificate: Json) -> list[str]:
     return [trust["issued_for"] for trust in certificate["chain"]]
 
 
 async def test_random_calls(its_trust_graph: Original) -> None:
-    made = [await RandomCalls(Both(its_trust_graph, new_peers(5)), seed).run(10) for seed in range(3)]
-    assert sum(made) > 15, "the states differed too soon for the test to tell anything"
+    made = [await RandomCalls(Both(its_trust_graph, new_peers(5)), seed).run(10) for seed in range(2)]
+    assert sum(made) > 10, "the states differed too soon for the test to tell anything"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import { WASI } from 'node:wasi';
 export function create_wasi(env) {
     return new WASI({
         version: 'preview1',
+        stdout: 2, // where answers are expected, services print too
         env: Object.fromEntries(env),
         preopens: { '/tmp': process.env.ORACLE_FOLDER },
     });
