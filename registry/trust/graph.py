@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from cachetools import LRUCache
 
 from registry.errors import QuotaExceeded, RevokedByStranger, TrustExpired, TrustForm, TrustFromFuture, TrustSignature
-from registry.trust.paths import Path, Search, reach
+from registry.trust.paths import Path, Search
 from registry.trust.statements import (
     MAX_STEPS,
     Chain,
@@ -56,6 +56,10 @@ class StatementChange(NamedTuple):
         return statement.issued_by, statement.issued_for
 
 
+_Kept = tuple[int, Statement]
+"""When a statement ends, which takes long to compute for all; and the statement."""
+
+
 class TakenTrust(NamedTuple):
     """What became of a trust: the weight that it lends, and what it changed."""
 
@@ -68,7 +72,6 @@ class _Known(NamedTuple):
 
     since: float
     until: float
-    reachable: Mapping[str, int]
     search: Search
     weights: LRUCache[str, int]
 
@@ -79,7 +82,8 @@ class WebOfTrust:
     def __init__(self, roots: Mapping[str, int], statements: Iterable[Statement] = ()) -> None:
         """`roots`: peers to the steps down to which they lend weight. `statements` are genuine."""
         self._roots = {peer_id: max(0, min(steps, MAX_STEPS)) for peer_id, steps in roots.items()}
-        self._statements: defaultdict[str, dict[str, Statement]] = defaultdict(dict)
+        self._kept: defaultdict[str, dict[str, _Kept]] = defaultdict(dict)
+        """For whom, by whom."""
         self._of: Counter[str] = Counter()
         self._known: _Known | None = None
         for statement in statements:
@@ -90,8 +94,9 @@ class WebOfTrust:
 
     def statements(self) -> Iterator[Statement]:
         """All that are kept, also those that have ended."""
-        for by in self._statements.values():
-            yield from by.values()
+        for by in self._kept.values():
+            for _, statement in by.values():
+                yield statement
 
     @property
     def roots(self) -> Mapping[str, int]:
@@ -131,8 +136,8 @@ class WebOfTrust:
         """Those of a peer, in order of who revoked it, `MAX_REVOCATIONS` at most."""
         found = (
             statement
-            for _, statement in sorted(self._statements.get(peer_id, {}).items())
-            if isinstance(statement, Revocation) and statement.ends_at > now
+            for _, (ends_at, statement) in sorted(self._kept.get(peer_id, {}).items())
+            if isinstance(statement, Revocation) and ends_at > now
         )
         return list(islice(found, MAX_REVOCATIONS))
 
@@ -160,14 +165,14 @@ class WebOfTrust:
         """Has changes come about."""
         for change in changes:
             by, issued_for = change.pair
-            held = self._statements[issued_for]
+            held = self._kept[issued_for]
             self._of[by] += (change.after is not None) - (by in held)
             if change.after is not None:
-                held[by] = change.after
+                held[by] = change.after.ends_at, change.after
             else:
                 held.pop(by, None)
                 if not held:
-                    del self._statements[issued_for]
+                    del self._kept[issued_for]
             if not self._of[by]:
                 del self._of[by]
             self._known = None
@@ -179,9 +184,9 @@ class WebOfTrust:
     def _placing(self, statement: Statement, now: int) -> Iterator[StatementChange]:
         """What changes when a statement is taken in. Raises QuotaExceeded."""
         by = statement.issued_by
-        before = self._statements.get(statement.issued_for, {}).get(by)
-        if before is not None:
-            if before.ends_at <= now or before.order() < statement.order():
+        if by in self._kept.get(statement.issued_for, {}):
+            ends_at, before = self._kept[statement.issued_for][by]
+            if ends_at <= now or before.order() < statement.order():
                 yield StatementChange(before, statement)
             return
         places, own = len(self), self._of[by]
@@ -198,7 +203,7 @@ class WebOfTrust:
 
     def _giving_way(self, by: str, now: int) -> TrustStatement:
         """The trust that gives way to one by this issuer. Raises QuotaExceeded."""
-        reachable = self._at(now).reachable  # weights, but for revocations: the weights of all take long to find
+        reachable = self._at(now).search.reachable  # weights, but for revocations: the weights of all take long to find
 
         def place(issuer: str, number: int) -> tuple[int, int]:
             return max(reachable.get(issuer, -1), self._roots.get(issuer, -1)), -number
@@ -229,18 +234,17 @@ class WebOfTrust:
         statements: dict[str, dict[str, Statement]] = {}
         trusted: defaultdict[str, list[str]] = defaultdict(list)
         since, until = -math.inf, math.inf
-        for statement in self.statements():
-            if statement.ends_at <= now:
-                since = max(since, statement.ends_at)
-                continue
-            until = min(until, statement.ends_at)
-            statements.setdefault(statement.issued_for, {})[statement.issued_by] = statement
-            if isinstance(statement, TrustStatement):
-                trusted[statement.issued_by].append(statement.issued_for)
-        roots = {peer_id: steps for peer_id, steps in self._roots.items() if peer_id in trusted.get(peer_id, ())}
-        reachable = reach(roots, trusted)
-        search = Search(self._roots, reachable, statements)
-        return _Known(since, until, reachable, search, LRUCache(_REMEMBERED))
+        for issued_for, kept in self._kept.items():
+            held = statements[issued_for] = {}
+            for by, (ends_at, statement) in kept.items():
+                if ends_at <= now:
+                    since = max(since, ends_at)
+                    continue
+                until = min(until, ends_at)
+                held[by] = statement
+                if type(statement) is TrustStatement:
+                    trusted[by].append(issued_for)
+        return _Known(since, until, Search(self._roots, statements, trusted), LRUCache(_REMEMBERED))
 
 
 def check_trust(trust: TrustStatement, now: int) -> None:

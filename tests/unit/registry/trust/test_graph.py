@@ -277,6 +277,20 @@ def test_searches_end_in_the_densest_graph() -> None:
     assert time.process_time() - began < 1.0
 
 
+def test_nobody_hides_a_path_among_hundreds_that_lead_nowhere() -> None:
+    """A peer trusts hundreds of its own, which all trust two peers, whom it revoked: no path goes through it."""
+    root, hiding, *honest = (identity(number).peer_id for number in range(400, 406))
+    own = [identity(number).peer_id for number in range(500, 900)]
+    pairs = [(root, root), (root, hiding), *pairwise((root, *honest))]
+    for each in own:
+        pairs += [(hiding, each), (each, honest[-1]), (each, honest[-2])]
+    graph = WebOfTrust({root: 16}, (unsigned(*pair) for pair in pairs))
+    assert graph.weight(honest[-1], NOW) == 2**13
+    graph.apply(StatementChange(None, Revocation(hiding, whom, NOW, b"")) for whom in honest[-2:])
+    assert graph.weight(honest[-1], NOW) == 2**12
+    assert graph.weight(honest[-2], NOW) == 2**13
+
+
 @pytest.mark.parametrize("steps", [-1, 2**32])
 def test_steps_are_of_32_bits(steps: int) -> None:
     with pytest.raises(TrustForm):
@@ -285,11 +299,11 @@ def test_steps_are_of_32_bits(steps: int) -> None:
 
 def test_roots_are_bounded() -> None:
     graph = web()
-    for number in range(MAX_ROOTS - 1):
+    for number in range(1_000, 999 + MAX_ROOTS):
         graph.set_root(identity(number).peer_id, 2**32 - 1)
     with pytest.raises(QuotaExceeded):
-        graph.set_root(identity(1_000).peer_id, 1)
-    assert graph.weight(identity(0).peer_id, NOW) == 2**16
+        graph.set_root(identity(1).peer_id, 1)
+    assert graph.weight(identity(1_000).peer_id, NOW) == 2**16
 
 
 # Certificates
