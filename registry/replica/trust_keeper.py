@@ -43,7 +43,7 @@ class TrustKeeper:
         self._store = store
         self._clock_skew = clock_skew
         self._changing = trio.Lock()
-        self._graph = graph or WebOfTrust(self._configured)
+        self._graph = WebOfTrust(self._configured) if graph is None else graph
 
     @property
     def now(self) -> int:
