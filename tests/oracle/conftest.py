@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.aqua.npm import Missing, or_skip
+from tests.aqua.npm import Missing
 from tests.oracle.originals import Original, original
 
 
@@ -31,5 +31,4 @@ def _started(service: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         with original(service, tmp_path_factory.mktemp("original")) as started:
             yield started
     except Missing as missing:
-        or_skip(missing)
-        raise
+        pytest.skip(str(missing))

@@ -407,5 +407,5 @@ async def test_random_calls(its_trust_graph: Original) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 async def test_many_random_calls(its_trust_graph: Original) -> None:
-    made = [await RandomCalls(Both(its_trust_graph, new_peers(6)), seed).run(40) for seed in range(100, 400)]
-    assert sum(made) > 3_000
+    made = [await RandomCalls(Both(its_trust_graph, new_peers(6)), seed).run(40) for seed in range(100, 200)]
+    assert sum(made) > 1_000

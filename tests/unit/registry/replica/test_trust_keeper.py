@@ -10,12 +10,18 @@ import msgspec
 import pytest
 import trio
 
+from overlay.identity import Identity
+from registry.codes import Code
 from registry.errors import RegistryError, StorageError, TrustSignature
+from registry.protocol.error_info import ErrorInfo
+from registry.protocol.messages import Item
 from registry.replica.trust_keeper import TrustKeeper, loaded_trust
 from registry.replica.weights import Weights
+from registry.settings import NodeSettings, RegistrySettings
 from registry.storage import Store, open_store
 from registry.trust import graph as graphs
-from tests.unit.registry.builders import NOW, a_revocation, a_trust, identity
+from tests.simulation.nodes import simulated_nodes
+from tests.unit.registry.builders import NOW, a_key, a_record, a_revocation, a_trust, identity
 
 ROOT, FIRST, SECOND = (identity(number) for number in (60, 61, 62))
 CHAIN = (a_trust(ROOT, ROOT), a_trust(ROOT, FIRST), a_trust(FIRST, SECOND))
@@ -129,3 +135,24 @@ async def test_the_operators_word_on_a_peer_comes_before_the_graphs() -> None:
     by = Weights({FIRST.peer_id: 0, identity(9).peer_id: 7}, keeper)
     assert [by.of(peer.peer_id) for peer in (ROOT, FIRST, SECOND, identity(9), identity(10))] == [16, 0, 4, 7, 0]
     assert Weights({}).of(ROOT.peer_id) == 0
+
+
+async def test_a_place_under_the_limit_of_records_goes_by_the_graph(autojump_clock) -> None:
+    """Whom a root trusts displaces a stranger, and no stranger displaces it."""
+    key, trusted, strangers = a_key(), identity(70), [identity(71), identity(72)]
+    rules = NodeSettings(registry=RegistrySettings(records_per_key=1), trust_roots={ROOT.peer_id: 3})
+    async with simulated_nodes(1, rules, clock) as (_, [node]):
+
+        async def refusal(issuer: Identity) -> ErrorInfo | None:
+            [error] = await node.parts.replica.ingest.store([Item(key, a_record(key.id, issuer))], "somebody")
+            return error
+
+        assert await refusal(strangers[0]) is None
+        assert await refusal(trusted) is not None
+        await node.parts.trust.add((a_trust(ROOT, ROOT), a_trust(ROOT, trusted)))
+        assert await refusal(trusted) is None
+        found = await refusal(strangers[1])
+        assert found is not None
+        assert found.known_code is Code.VALUES_LIMIT_EXCEEDED
+        stored = await node.store.resource(key.id)
+        assert [state.slot.issued_by for state in stored.slots.values()] == [trusted.peer_id]
