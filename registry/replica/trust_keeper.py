@@ -18,7 +18,7 @@ from registry.storage import Store, Transaction
 from registry.trust.graph import StatementChange, WebOfTrust, check_trust
 from registry.trust.statements import Chain, Revocation, TrustStatement
 
-_TAKING: Final = 0.002  # seconds for a signature, and for what follows from what changed
+_TAKING: Final = 0.005  # seconds for a signature, and for what follows from what changed
 _SEARCHING: Final = 0.005  # seconds for all paths to a peer, among some thousands of statements
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -92,12 +92,15 @@ class TrustKeeper:
 
         All or nothing. Raises RegistryRefusal, StorageError.
         """
+        for trust in chain:  # whoever waits for its turn mustn't keep others from theirs
+            await turn(_TAKING)
+            check_trust(trust, self.now)
         async with self._changing:
             weight = 0
             changes: list[StatementChange] = []
             try:
                 for trust in chain:
-                    await turn(_TAKING)
+                    await trio.lowlevel.checkpoint()
                     weight, changed = self._graph.take_trust(trust, self.now, self._clock_skew)
                     self._graph.apply(changed)
                     changes += changed
@@ -109,8 +112,8 @@ class TrustKeeper:
 
     async def revoke(self, revocation: Revocation) -> None:
         """Takes a revocation in. Raises RegistryRefusal, StorageError."""
+        await turn(_TAKING)
         async with self._changing:
-            await turn(_TAKING)
             changes = self._graph.take_revocation(revocation, self.now, self._clock_skew)
             self._graph.apply(changes)
             try:

@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from overlay.identity import Identity
+from overlay.limits.time_slices import TimeSlices, work_for
 from registry.codes import Code
 from registry.errors import RegistryError, StorageError, TrustSignature
 from registry.protocol.error_info import ErrorInfo
@@ -135,6 +137,26 @@ async def test_the_operators_word_on_a_peer_comes_before_the_graphs() -> None:
     by = Weights({FIRST.peer_id: 0, identity(9).peer_id: 7}, keeper)
     assert [by.of(peer.peer_id) for peer in (ROOT, FIRST, SECOND, identity(9), identity(10))] == [16, 0, 4, 7, 0]
     assert Weights({}).of(ROOT.peer_id) == 0
+
+
+async def test_whoever_waits_for_its_turn_keeps_nobody_from_theirs(autojump_clock) -> None:
+    keeper = TrustKeeper(clock, {ROOT.peer_id: 4})
+    time_slices, waiting = TimeSlices(), trio.Event()
+
+    async def busy() -> None:
+        work_for("busy", time_slices)
+        time_slices.charge("busy", 60.0)
+        waiting.set()
+        await keeper.add(CHAIN)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(busy)
+        await waiting.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            work_for("other", time_slices)
+            assert await keeper.add(CHAIN[:2]) == 8
+            await keeper.set_root(FIRST.peer_id, 1)
 
 
 async def test_a_place_under_the_limit_of_records_goes_by_the_graph(autojump_clock) -> None:
