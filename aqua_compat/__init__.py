@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from overlay.settings import OverlaySettings
     from registry.client.certificate_files import CertificateFiles
     from registry.client.certifying import certify, save_chain, scope_of
-    from registry.model.trust import Trusted
+    from registry.model.trusted_issuers import Trusted
     from registry.model.values import Key, Record, RecordMetadata
     from registry.permission.edits import Edit, EditKind
     from registry.settings import NodeSettings, RegistrySettings
@@ -82,7 +82,7 @@ _HOMES = {
     "ServiceLimits": "aqua_compat.rpc.server",
     "Settings": "aqua_compat.settings",
     "Strategy": "aqua_compat.rpc.load_balancing",
-    "Trusted": "registry.model.trust",
+    "Trusted": "registry.model.trusted_issuers",
     "Watch": "registry.watch.watch",
     "WatchEvent": "registry.watch.watch_event",
     "caller": "aqua_compat.rpc.server",

@@ -45,6 +45,7 @@ from registry.replica.ingest import Ingest
 from registry.replica.replica import Replica
 from registry.replica.sender_limits import SenderLimits
 from registry.replica.takeover import Takeover
+from registry.replica.trust_keeper import TrustKeeper, loaded_trust
 from registry.replica.weights import Weights
 from registry.replication import ReplicationScheduler
 from registry.replication.anti_entropy import AntiEntropy
@@ -80,6 +81,8 @@ class Parts(msgspec.Struct, frozen=True):
     pass_on: PassOn
     node_api: LocalNode
     abandoned: AbandonedWrites
+    trust: TrustKeeper
+    weights: Weights
 
 
 @asynccontextmanager
@@ -98,11 +101,11 @@ async def assembled(
 
     `starts_network`: this node was told of no other one, so there is nobody from whom it could have missed anything.
     """
-    rules = settings.registry
+    rules, randomness = settings.registry, randomness or random.Random()  # noqa: S311 - jitter, not secrets
     current, sender_limits = CurrentSettings(rules), SenderLimits(identity.peer_id, rules)
     service = RegistryService(store, identity.peer_id, current, sender_limits)
-    weights, groups = Weights(settings.weights), AddressGroups(network)
-    randomness = randomness or random.Random()  # noqa: S311 - jitter, not secrets
+    trust = await loaded_trust(clock, settings.trust_roots, store, rules.clock_skew)
+    weights, groups = Weights(settings.weights, trust), AddressGroups(network)
     recovery = Recovery(network, groups, rules.neighbourhood_size, rules.responsibility_margin)
     ingest = Ingest(network, store, current, sender_limits, weights, clock, recovery.note)
     store.collect_while(lambda: ingest.clock_guard.is_trusted)
@@ -204,6 +207,8 @@ async def assembled(
             pass_on,
             node_api,
             abandoned,
+            trust,
+            weights,
         )
 
 

@@ -107,6 +107,12 @@ class Code(StrEnum):
     CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
     CERTIFICATE_EXPIRED = "certificate-expired"
     CERTIFICATE_SIGNATURE = "certificate-signature"
+    TRUST_FORM = "trust-form"
+    TRUST_SIGNATURE = "trust-signature"
+    TRUST_EXPIRED = "trust-expired"
+    TRUST_FROM_FUTURE = "trust-from-future"
+    TRUST_OWNER = "trust-owner"
+    TRUST_STRANGER = "trust-stranger"
 
     @property
     def kind(self) -> Kind:
@@ -169,5 +175,8 @@ _KINDS: Final[dict[Code, Kind]] = {
     Code.CERTIFICATE_UNKNOWN_FIELDS: Kind.ASKED,
     Code.CERTIFICATE_CHAIN_TOO_LONG: Kind.ASKED,
     Code.CERTIFICATE_ROOT: Kind.ASKED,
+    Code.TRUST_FROM_FUTURE: Kind.CLOCK,
+    Code.TRUST_OWNER: Kind.ASKED,
+    Code.TRUST_STRANGER: Kind.ASKED,  # by whom the operator of this peer trusts
 }
 """All others are final."""

@@ -137,9 +137,14 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     upkeep: UpkeepSettings = UpkeepSettings()
     watching: WatchSettings = WatchSettings()
     operators: tuple[str, ...] = ()
-    """Peer ids that may run this node's schedules by hand from elsewhere; the node's own identity always may."""
+    """Peer ids that may run this node's schedules by hand from elsewhere, and set roots of its trust graph; the node's
+    own identity always may."""
     weights: dict[str, int] = msgspec.field(default_factory=dict)
-    """Peer id to weight; strangers weigh 0. Of records beyond the limit of a key, the heavier stay."""
+    """Peer id to weight, whatever the trust graph says of it, also 0; strangers weigh 0. Of records beyond the limit of
+    a key, the heavier stay."""
+    trust_roots: dict[str, int] = msgspec.field(default_factory=dict)
+    """Peer id to how many steps (16 at most) it lends weight by trusts: 2^steps is its own, and half as much with each
+    step. Before what the trust graph's `set_root` says. A root's chains begin with its trust in itself."""
     certificates: str = ""
     """Folder of files `*.cert`, each a chain of certificates, or one such file: where a resource's policy asks for one,
     what this node registers shows it. They are read again when they change, so renew them before they end. Empty: none.

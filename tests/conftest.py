@@ -28,14 +28,15 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 WORKERS: Final = 3  # on two cores: tests often wait for other processes
-ORDER: Final = ("attacks", "faults", "aqua", "end_to_end", "simulation", "unit")
+ORDER: Final = ("attacks", "faults", "aqua", "oracle", "end_to_end", "simulation", "unit")
 TOGETHER: Final = (
     "tests/aqua/",
+    "tests/oracle/",
     "tests/end_to_end/test_durability.py",
     "tests/end_to_end/test_light_client.py",
     "tests/end_to_end/test_relays.py",
 )
-"""What has a network of its own for all its tests: each runs in one worker."""
+"""What has a network, or an original, of its own for all its tests: each runs in one worker."""
 
 
 LOGGED: Final = 2_000  # events of a test that are kept, the last ones

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aqua_compat.rpc.server import ServiceLimits
-    from registry.model.trust import TrustChoice
+    from registry.model.trusted_issuers import TrustChoice
     from registry.watch.watch_event import WatchEvent
 
 T = TypeVar("T")

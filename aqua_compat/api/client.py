@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aqua_compat.rpc.load_balancing import Strategy
     from aqua_compat.rpc.server import ServiceLimits
     from registry.client.registry import Registry
-    from registry.model.trust import TrustChoice
+    from registry.model.trusted_issuers import TrustChoice
     from registry.model.values import Record
     from registry.watch.watch import Watch
 

@@ -10,13 +10,13 @@ from typing import Final
 import msgspec
 
 from aqua_compat.api.services import Services
+from aqua_compat.builtins.trust_graph import TrustGraph
 from aqua_compat.particles.enabling import particles_if_enabled
 from aqua_compat.particles.metrics import Metrics
 from aqua_compat.settings import aqua_settings_of
 from overlay.identity import Identity, load_or_create_identity
 from overlay.rpc.network_files import NetworkFiles
 from registry.node import Node, open_node
-from registry.replica.weights import Weights
 from registry.settings import NodeSettings
 
 _IDENTITY_FILE: Final = "identity.json"
@@ -45,9 +45,11 @@ async def open_full_node(
     Raises what `open_node` raises, and `aqua_compat.particles.errors.NotInstalled`.
     """
     settings = _with_bootstrap(identity, settings, data_dir)
-    weights, aqua, metrics = Weights(settings.weights), aqua_settings_of(settings), Metrics()
+    aqua, metrics = aqua_settings_of(settings), Metrics()
     particles = metrics.snapshot if aqua.enabled else None
     async with open_node(identity, settings, data_dir, particles=particles) as node:
-        services = Services(node.peer, node.registry, weights=weights)
-        async with particles_if_enabled(node, identity, weights, aqua, metrics):
+        parts = node.parts
+        trust_graph = TrustGraph(parts.trust, parts.weights, identity.peer_id, settings.operators)
+        services = Services(node.peer, node.registry, trust_graph=trust_graph)
+        async with particles_if_enabled(node, identity, trust_graph, aqua, metrics):
             yield node, services

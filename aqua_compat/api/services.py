@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from aqua_compat.builtins.served import builtins_of
+from aqua_compat.builtins.trust_graph import TrustGraph, in_memory
 from aqua_compat.rpc.client import OnPeer
 from aqua_compat.rpc.errors import (
     CallInterrupted,
@@ -28,11 +29,10 @@ from aqua_compat.schema.arguments import check_peer_id
 from aqua_compat.schema.constants import Constants
 from overlay.peer import OverlayPeer
 from registry.model.values import Record
-from registry.replica.weights import Weights
 
 if TYPE_CHECKING:
     from registry.client.registry import Registry
-    from registry.model.trust import TrustChoice
+    from registry.model.trusted_issuers import TrustChoice
 
 BUILTIN_LIMITS = ServiceLimits(concurrency=256, timeout=65.0)
 
@@ -53,17 +53,18 @@ class Services:
         peer: OverlayPeer,
         registry: Registry,
         *,
-        weights: Weights | None = None,
+        trust_graph: TrustGraph | None = None,
         when_serving: Callable[[], None] | None = None,
     ) -> None:
-        """`weights`: what `trust-graph` tells; by default everybody weighs 0. `when_serving` is called when this peer
-        serves more than the builtins, so that others must be able to reach it."""
+        """`trust_graph`: that of this peer; by default one of its own, in memory. `when_serving` is called when this
+        peer serves more than the builtins, so that others must be able to reach it."""
         self._peer = peer
         self._registry = registry
         self._when_serving = when_serving
         self._server = ServiceServer(peer)
         self._arrivals = Arrivals(peer)
-        for service_id, service in builtins_of(peer, registry.identity, weights or Weights({})).items():
+        trust_graph = trust_graph or in_memory(peer.peer_id)
+        for service_id, service in builtins_of(peer, registry.identity, trust_graph).items():
             self._server.add(service_id, service, BUILTIN_LIMITS)
         self._load_balancer = LoadBalancer()
         self._provided: set[str] = set()

@@ -9,9 +9,8 @@ from aqua_compat.builtins.sig import Sig
 from aqua_compat.builtins.trust_graph import TrustGraph
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer
-from registry.replica.weights import Weights
 
 
-def builtins_of(peer: OverlayPeer, identity: Identity, weights: Weights) -> dict[str, object]:
+def builtins_of(peer: OverlayPeer, identity: Identity, trust_graph: TrustGraph) -> dict[str, object]:
     """The builtin services of one peer, by service id."""
-    return {"op": Op(), "peer": Peer(peer), "kad": Kad(peer), "sig": Sig(identity), "trust-graph": TrustGraph(weights)}
+    return {"op": Op(), "peer": Peer(peer), "kad": Kad(peer), "sig": Sig(identity), "trust-graph": trust_graph}

@@ -12,7 +12,7 @@ from aqua_compat.cli.session import CommandSession, json_option, network_options
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
-    from registry.model.trust import Trusted
+    from registry.model.trusted_issuers import Trusted
     from registry.model.values import Record
 
 # Commands import what they need when they run: `--help` is to answer at once.

@@ -19,7 +19,7 @@ from aqua_compat.cli.signals import until_signalled
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
     from registry.client.certificate_files import CertificateFiles
-    from registry.model.trust import Trusted
+    from registry.model.trusted_issuers import Trusted
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -267,7 +267,7 @@ def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(*arguments: Any, trust: tuple[str, ...], trust_root: tuple[str, ...], **options: Any) -> Any:
-        from registry.model.trust import Trusted, TrustRule
+        from registry.model.trusted_issuers import Trusted, TrustRule
 
         trusted: Trusted | None = None
         if trust or trust_root:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from aqua_compat.particles.metrics import Metrics
 
 if TYPE_CHECKING:
+    from aqua_compat.builtins.trust_graph import TrustGraph
     from aqua_compat.particles.settings import AquaSettings
     from overlay.identity import Identity
     from registry.node import Node
-    from registry.replica.weights import Weights
 
 # ruff: noqa: PLC0415
 
@@ -29,7 +29,7 @@ def interpreter_folder(settings: AquaSettings) -> Path:
 
 @asynccontextmanager
 async def particles_if_enabled(
-    node: Node, identity: Identity, weights: Weights, settings: AquaSettings, metrics: Metrics
+    node: Node, identity: Identity, trust_graph: TrustGraph, settings: AquaSettings, metrics: Metrics
 ) -> AsyncIterator[None]:
     """Serves particles while the context is open, if the settings say so. Raises NotInstalled."""
     if not settings.enabled:
@@ -37,5 +37,5 @@ async def particles_if_enabled(
         return
     from aqua_compat.particles.server import open_particle_server
 
-    async with open_particle_server(node, identity, weights, settings, interpreter_folder(settings), metrics):
+    async with open_particle_server(node, identity, trust_graph, settings, interpreter_folder(settings), metrics):
         yield

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trio
 
+from aqua_compat.builtins.trust_graph import TrustGraph
 from aqua_compat.particles.engine.actor import ActorEnvironment, Calls, Steps
 from aqua_compat.particles.engine.installation import load_module
 from aqua_compat.particles.engine.pool import Pool
@@ -27,14 +28,13 @@ from overlay.peer import OverlayPeer
 from overlay.rpc.transport import ByteStream
 from overlay.tasks import background
 from registry.node import Node
-from registry.replica.weights import Weights
 
 Clock = Callable[[], float]
 
 
 @asynccontextmanager
 async def open_particle_server(
-    node: Node, identity: Identity, weights: Weights, settings: AquaSettings, folder: Path, metrics: Metrics
+    node: Node, identity: Identity, trust_graph: TrustGraph, settings: AquaSettings, folder: Path, metrics: Metrics
 ) -> AsyncIterator[None]:
     """Serves particles on a node while the context is open, and counts in `metrics` what it does.
 
@@ -49,7 +49,7 @@ async def open_particle_server(
     pool = Pool(start, engine.increment_epoch, settings, metrics)
     time_slices = TimeSlices()
     lookups = _lookups(settings)
-    services = host_services(node, identity, weights, settings, time_slices, lookups)
+    services = host_services(node, identity, trust_graph, settings, time_slices, lookups)
     calls = HostCalls(services, settings.max_result, time_slices)
     reach = _OverlayReach(node.peer)
     async with (

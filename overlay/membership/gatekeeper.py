@@ -88,7 +88,7 @@ _FAULTS: Final = {
 Chain = tuple[Certificate, ...]
 
 
-class Shown(msgspec.Struct, frozen=True):
+class ShownChain(msgspec.Struct, frozen=True):
     """What a peer showed when it greeted: its chain as it travels, and whether it says that it is a member."""
 
     chain: bytes
@@ -96,7 +96,7 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class _Guest(NamedTuple):
-    shown: Shown
+    shown: ShownChain
     ends_at: float
 
 
@@ -126,7 +126,7 @@ class Gatekeeper:
         """Whether peers have to be let in."""
         return bool(self.roots)
 
-    def fault_of(self, peer_id: str, shown: Shown, now: int, *, told: int | None = None) -> LinkFault | None:
+    def fault_of(self, peer_id: str, shown: ShownChain, now: int, *, told: int | None = None) -> LinkFault | None:
         """Why a peer that proved its id isn't let in; None if it is. `told`: what it takes for the present."""
         if not self.is_private or (not shown.member and self.clients == "free"):
             return None
@@ -148,12 +148,12 @@ class Gatekeeper:
             return LinkFault.CLOCK
         return found
 
-    def let_in(self, peer_id: str, shown: Shown) -> None:
+    def let_in(self, peer_id: str, shown: ShownChain) -> None:
         """Note that a peer was let in by what it showed."""
         chain = decode_chain(shown.chain) if shown.member or self.clients != "free" else ()
         self._let_in[peer_id] = _Guest(shown, ends_at(chain) if chain else math.inf)
 
-    def shown_by(self, peer_id: str) -> Shown | None:
+    def shown_by(self, peer_id: str) -> ShownChain | None:
         """What a peer showed that is in."""
         guest = self._let_in.get(peer_id)
         return guest.shown if guest is not None else None

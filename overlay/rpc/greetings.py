@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from cachetools import TTLCache
 
-from overlay.membership.gatekeeper import LINK_FAULTS, Gatekeeper, LinkFault, Shown, encoded
+from overlay.membership.gatekeeper import LINK_FAULTS, Gatekeeper, LinkFault, ShownChain, encoded
 from overlay.rpc.protocol import Bye, Hello, Reason
 from overlay.tasks import Broadcast, Wakeup
 
@@ -66,7 +66,7 @@ class Greetings:
             return None
         # Who is in as a member stays one: a second link as a light client would spare it from being put out in time.
         before = self.gatekeeper.shown_by(peer_id)
-        shown = Shown(hello.chain, hello.member or (before is not None and before.member))
+        shown = ShownChain(hello.chain, hello.member or (before is not None and before.member))
         fault = self.gatekeeper.fault_of(peer_id, shown, self.now(), told=hello.time or None)
         if fault is not None:
             return self.refusal(peer_id, fault)

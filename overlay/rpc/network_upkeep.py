@@ -25,7 +25,7 @@ from overlay.identity import Identity, peer_id_of, public_key_of
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.membership.certificate import KEY_BYTES, MAX_CHAIN_BYTES
 from overlay.membership.chain import ends_at
-from overlay.membership.gatekeeper import LINK_FAULTS, MOST_ROOTS, Chain, Gatekeeper, Shown, encoded
+from overlay.membership.gatekeeper import LINK_FAULTS, MOST_ROOTS, Chain, Gatekeeper, ShownChain, encoded
 from overlay.membership.revocation import MOST_ENTRIES, Revocation, Revocations, encode_entry, genuine
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
@@ -267,7 +267,7 @@ class NetworkUpkeep:
         before = self._gatekeeper.shown_by(caller)
         if before is None:
             return None  # it was put out meanwhile
-        shown = Shown(body, before.member)
+        shown = ShownChain(body, before.member)
         fault = self._gatekeeper.fault_of(caller, shown, self._greetings.now())
         if fault is not None:
             raise Refusal(fault.value, LINK_FAULTS[fault])

@@ -39,7 +39,7 @@ PATIENCE: Final = 3.0  # seconds for the source to answer
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class Shown(NamedTuple):
+class ShownSolution(NamedTuple):
     """What a record carries to be permitted, and from when (seconds) it may be dated."""
 
     solution: bytes
@@ -95,12 +95,12 @@ class OwnCertificates:
             _log.warning("certificates can't be had: their source is too slow", seconds=PATIENCE)
         return self._last
 
-    async def shown(self, key: Key, metadata: RecordMetadata, now: int) -> Shown:
+    async def shown(self, key: Key, metadata: RecordMetadata, now: int) -> ShownSolution:
         """What a record of `metadata`, which is issued at `now` (seconds), shows. Raises RefusedByPolicy."""
         bare = msgspec.structs.replace(metadata, solution=b"", timestamp_issued=now)
         why = why_withheld(key, bare, now)
         if metadata.issued_by == key.owner_peer_id:
-            return Shown(b"", now)
+            return ShownSolution(b"", now)
         reasons: list[Code] = []
         for chain in await self.chains():
             begin = max(now, begins_at(chain))
@@ -109,10 +109,10 @@ class OwnCertificates:
             each = msgspec.structs.replace(bare, solution=encode_chain(chain), timestamp_issued=begin)
             reason = why_withheld(key, each, now)
             if reason is None and shows_permission(key, each, now):
-                return Shown(each.solution, begin)
+                return ShownSolution(each.solution, begin)
             reasons += [reason] if reason is not None else []
         if why is None:
-            return Shown(b"", now)
+            return ShownSolution(b"", now)
         raise RefusedByPolicy(
             key.id,
             reasons[0] if reasons and why is Code.ISSUER_NOT_ALLOWED else why,

@@ -19,7 +19,7 @@ from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_status import NodeStatus
 from registry.client.node_writer import NodeWriter, Written, failed, optional, refused, until
-from registry.client.own_certificates import CertificateSource, OwnCertificates, Shown
+from registry.client.own_certificates import CertificateSource, OwnCertificates, ShownSolution
 from registry.client.patience import patiently
 from registry.client.policies import PolicyEditor
 from registry.client.results import Created, Done, Found, Resolved
@@ -29,7 +29,7 @@ from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstone
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.signing import is_key_id, key_id_of, record_digest
-from registry.model.trust import TrustChoice, TrustRule
+from registry.model.trusted_issuers import TrustChoice, TrustRule
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.permission.edits import Edit, EditKind
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
@@ -265,7 +265,7 @@ class Registry:
         """
         self.certificates.use(source)
 
-    async def _shown(self, key: Key, unsigned: RecordMetadata) -> Shown:
+    async def _shown(self, key: Key, unsigned: RecordMetadata) -> ShownSolution:
         try:
             return await self.certificates.shown(key, unsigned, self._issuer.now())
         except RefusedByPolicy:

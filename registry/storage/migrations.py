@@ -317,9 +317,22 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     UPDATE keys SET has_policy = 1 WHERE instr(body, CAST('policy/' AS BLOB));
     UPDATE resources SET digest = x'' WHERE key_id IN (SELECT key_id FROM keys WHERE has_policy);
     """,  # noqa: S608 - our own names and numbers
+    """
+    CREATE TABLE trust_statements (
+        issued_by TEXT NOT NULL,
+        issued_for TEXT NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (issued_by, issued_for)
+    ) WITHOUT ROWID;
+    CREATE TABLE trust_roots (
+        peer_id TEXT PRIMARY KEY,
+        steps INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
+`trust_statements`, `trust_roots`: the trust graph (`registry.trust`), and its roots that weren't configured.
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
 `key_tombstones` holds the tombstones of keys: the one that ends most keys, and as `latest` another that ends more
 states, if there is one (`timestamp_issued` is the former's, which is the older); `history` the last events

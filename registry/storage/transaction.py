@@ -40,6 +40,7 @@ from registry.storage.expired_rows import ExpiredRows
 from registry.storage.history_table import HistoryTable
 from registry.storage.issued_slots import IssuedSlots
 from registry.storage.space import Space, used_bytes, vacuum
+from registry.storage.trust_table import TrustTable
 
 _PLACES_IN = """
     SELECT positions.position, key_id, digest,
@@ -85,6 +86,7 @@ class Transaction:
         self.expired = ExpiredRows(connection)
         self.history = HistoryTable(connection)
         self.issued = IssuedSlots(connection)
+        self.trust = TrustTable(connection)
         self.source = ""
 
     def key(self, key_id: str) -> StoredKey | None:

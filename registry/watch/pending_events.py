@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.model.trust import TrustRule
+from registry.model.trusted_issuers import TrustRule
 from registry.model.values import Record, Slot
 from registry.watch.view import View
 from registry.watch.watch_event import TRUST, EventKind, Visible, WatchEvent, same_content

@@ -9,7 +9,7 @@ from typing import Any, Self
 import trio
 
 from overlay.tasks import Broadcast
-from registry.model.trust import TrustRule
+from registry.model.trusted_issuers import TrustRule
 from registry.model.values import Record
 from registry.protocol.network import Clock
 from registry.watch.pending_events import PendingEvents

@@ -18,7 +18,7 @@ from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.merge import ResourceState
-from registry.model.trust import TrustRule
+from registry.model.trusted_issuers import TrustRule
 from registry.protocol.messages import READ, Item, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.fetch import Fetcher

@@ -40,7 +40,7 @@ def tools() -> Tools:
         target = folder / "scenarios.js"
         if not target.exists():
             made = target.with_suffix(".part")
-            _run(str(node), str(compiler), str(SCENARIOS), str(made), folder=PROJECT, timeout=60)
+            run(str(node), str(compiler), str(SCENARIOS), str(made), folder=PROJECT, timeout=60)
             made.rename(target)
     return Tools(node, target, PROJECT / "node_modules" / "@fluencelabs" / "avm" / "dist" / "avm.wasm")
 
@@ -54,7 +54,7 @@ def install(project: Path) -> None:
         if not mark.exists():
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(project / name, folder)
-            _run("npm", "ci", "--no-audit", "--no-fund", "--prefer-offline", folder=folder, timeout=INSTALL)
+            run("npm", "ci", "--no-audit", "--no-fund", "--prefer-offline", folder=folder, timeout=INSTALL)
             mark.touch()
         modules = project / "node_modules"
         if not modules.is_symlink() or modules.readlink() != folder / "node_modules":
@@ -81,7 +81,7 @@ def example(node: Path) -> Path:
             modules.unlink(missing_ok=True)
             modules.symlink_to(_kept(PROJECT) / "node_modules")
             path = f"{node.parent}{os.pathsep}{os.environ['PATH']}"
-            _run("npm", "run", "compile", folder=folder, timeout=60, PATH=path)
+            run("npm", "run", "compile", folder=folder, timeout=60, PATH=path)
             mark.touch()
     return folder
 
@@ -97,7 +97,7 @@ def node_executable() -> Path:
     if brought.exists():
         return brought
     found = shutil.which("node")
-    version = _run(found, "--version", folder=PROJECT, timeout=10) if found else "v0"
+    version = run(found, "--version", folder=PROJECT, timeout=10) if found else "v0"
     if found is None or int(version.removeprefix("v").split(".")[0]) < NODE_VERSION:
         raise Missing(f"Node {NODE_VERSION} isn't installed")
     return Path(found)
@@ -118,7 +118,8 @@ def _digest(*files: Path) -> str:
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
-def _run(*command: str, folder: Path, timeout: float, **environment: str) -> str:
+def run(*command: str, folder: Path, timeout: float, **environment: str) -> str:
+    """What a command says. Raises Missing when it fails or takes too long."""
     everything = {**os.environ, **environment}
     try:
         done = subprocess.run(

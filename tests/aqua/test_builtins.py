@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from hashlib import sha256
 
 import base58
@@ -30,6 +31,16 @@ async def test_builtins_answer_as_aqua_lib_says(network: AquaNetwork, js: JsProc
     assert said["few"] == said["neighbours"][:2]
     assert said["merged"] == said["neighbours"]
     assert said["signer"] == relay.peer_id
+
+
+async def test_the_package_of_the_trust_graph_works_unmodified(network: AquaNetwork, js: JsProcess) -> None:
+    async with js.peer(websocket(network.nodes[0])) as peer:
+        told = await peer.call("trusting", peer.peer_id, Identity.generate().peer_id, int(time.time()) + 100)
+    assert (told["issuing"], told["importing"]) == (None, None)
+    assert (told["verified"], told["certificates"]) == (True, True)
+    assert (told["weight"], told["weight_from"]) == (0, 0), "the node knows no roots"
+    assert told["rooting"] == "Root could add only by trust graph service owner"
+    assert told["revoking"] == f"{peer.peer_id} revokes and has no weight here, so that it ends nothing"
 
 
 async def test_a_call_of_a_missing_service_fails_as_in_the_original(network: AquaNetwork, js: JsProcess) -> None:

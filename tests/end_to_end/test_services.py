@@ -225,6 +225,26 @@ async def test_the_originals_builtins_answer_on_any_peer(network: Network) -> No
         assert weight == {"success": True, "weight": 0, "peer_id": user.peer_id, "error": ""}
 
 
+async def test_peers_give_each_other_trust_by_calls(network: Network) -> None:
+    issuer, now = Identity.generate(), int(time.time())
+    async with connect(network.nodes[1].address) as user:
+        there, own = user.on(network.nodes[3].peer_id), user.on(user.peer_id)
+        bytes_ = (await there.call("trust-graph", "get_trust_bytes", issuer.peer_id, now + 100, now))["result"]
+        signature = issuer.sign(bytes(bytes_))
+        issued = await there.call("trust-graph", "issue_trust", issuer.peer_id, now + 100, now, signature)
+        trust = issued["trust"]
+        assert (await there.call("trust-graph", "verify_trust", trust, issuer.peer_id, 0))["success"]
+        assert not (await there.call("trust-graph", "verify_trust", trust, user.peer_id, 0))["success"]
+        assert not (await there.call("trust-graph", "set_root", issuer.peer_id, 3))["success"], "only its operator may"
+        for peer, weight in ((there, 0), (own, 8)):
+            if peer is own:
+                assert (await own.call("trust-graph", "set_root", issuer.peer_id, 3))["success"]
+            added = await peer.call("trust-graph", "add_trust", trust, issuer.peer_id, 0)
+            assert added == {"success": True, "error": "", "weight": weight}
+            found = await peer.call("trust-graph", "get_weight", issuer.peer_id, 0)
+            assert found == {"success": True, "weight": weight, "peer_id": issuer.peer_id, "error": ""}
+
+
 async def test_a_relay_refuses_what_is_too_large_or_no_request(network: Network) -> None:
     async with open_light_client(Identity.generate(), [network.nodes[0].address]) as user:
         peer, relay, stranger = user.peer, network.nodes[0].peer_id, Identity.generate().peer_id

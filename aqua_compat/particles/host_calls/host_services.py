@@ -20,17 +20,17 @@ from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
 from aqua_compat.particles.host_calls.host_calls import HostFunction, Tetraplets, in_places, in_time_slices, native
 from aqua_compat.particles.host_calls.registry_calls import RegistryCalls
 from aqua_compat.particles.host_calls.signing_calls import SigningCalls, countersigning
+from aqua_compat.particles.host_calls.trust_graph_calls import trust_graph_calls
 from aqua_compat.particles.settings import AquaSettings
 from overlay.identity import Identity
 from overlay.limits.time_slices import TimeSlices
 from registry.node import Node
-from registry.replica.weights import Weights
 
 
 def host_services(
     node: Node,
     identity: Identity,
-    weights: Weights,
+    trust_graph: TrustGraph,
     settings: AquaSettings,
     time_slices: TimeSlices,
     lookups: FairSemaphore,
@@ -53,7 +53,7 @@ def host_services(
         "json": in_time_slices(native(Json()), time_slices),
         "peer": {**peer, "timeout": peer_timeout, "connect": in_places(peer["connect"], lookups)},
         "kad": {**kad, "neighborhood": in_places(kad["neighborhood"], lookups), **merge},
-        "trust-graph": native(TrustGraph(weights)),
+        "trust-graph": trust_graph_calls(trust_graph, identity.peer_id, time_slices),
         "sig": {**sig, **in_time_slices({"verify": sig["verify"]}, time_slices)},
         "registry": registry.functions(),
     }

@@ -111,12 +111,12 @@ class RegistryCalls:
             if values.get("records") == ():
                 return  # as there, where nothing is republished at no time
             if not found or not self._is_of_this_host(found[0], TIME):
-                raise InvalidTimestampTetraplet(_shown(found[0]) if found else "[]")
+                raise InvalidTimestampTetraplet(shown_tetraplet(found[0]) if found else "[]")
         elif aqua_type == "WeightResult" or (aqua_type == "[]WeightResult" and values[argument]):
             count = len(values[argument]) if aqua_type == "[]WeightResult" else 1
             for one in range(count):
                 if one >= len(found) or not self._is_of_this_host(found[one], WEIGHT):
-                    raise InvalidWeightTetraplet(_shown(found[one]) if one < len(found) else "[]")
+                    raise InvalidWeightTetraplet(shown_tetraplet(found[one]) if one < len(found) else "[]")
 
     def _is_of_this_host(self, found: Tetraplet, function: tuple[str, str]) -> bool:
         return found.peer_pk == self._host_peer_id and (found.service_id, found.function_name) == function
@@ -257,7 +257,7 @@ def _text(error: RegistryError) -> str:
     return str(error) if isinstance(error, RegistryRefusal | InvalidValue) else f"Internal error: {error}"
 
 
-def _shown(found: Tetraplet) -> str:
+def shown_tetraplet(found: Tetraplet) -> str:
     """As the original's text has it."""
     fields = (
         ("peer_pk", found.peer_pk),

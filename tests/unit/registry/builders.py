@@ -21,6 +21,7 @@ from registry.replica.sender_limits import SenderLimits
 from registry.service import RegistryService
 from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Store, open_store
+from registry.trust.statements import TrustRevocation, TrustStatement
 
 NOW = 1_700_000_000
 
@@ -126,6 +127,18 @@ def a_certificate(
         public_key(issuer), public_key(subject), permits, depth, scope.encoded(), not_before, expires_at
     )
     return unsigned.signed_by(issuer)
+
+
+def a_trust(by: Identity, whom: Identity, issued: int = NOW, expires: int = NOW + 3600) -> TrustStatement:
+    """What `by` signs when it trusts `whom`."""
+    unsigned = TrustStatement(by.peer_id, whom.peer_id, issued, expires, b"")
+    return msgspec.structs.replace(unsigned, signature=by.sign(unsigned.digest()))
+
+
+def a_revocation(by: Identity, whom: Identity, issued: int = NOW) -> TrustRevocation:
+    """What `by` signs when it revokes `whom`."""
+    unsigned = TrustRevocation(by.peer_id, whom.peer_id, issued, b"")
+    return msgspec.structs.replace(unsigned, signature=by.sign(unsigned.digest()))
 
 
 def weight_of(who: Identity, weight: int = 0) -> WeightResult:

@@ -8,13 +8,13 @@ import pytest
 import trio
 
 from aqua_compat.builtins.kad import Kad
+from aqua_compat.builtins.trust_graph import in_memory
 from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
 from aqua_compat.particles.host_calls.host_services import host_services
 from aqua_compat.particles.settings import AquaSettings
 from overlay.discovery.keyspace import nearest, wrapped_position
 from overlay.limits.time_slices import TimeSlices
-from registry.replica.weights import Weights
 from tests.simulation.nodes import simulated_nodes
 from tests.unit.aqua_compat.particles.scripts import a_holding, a_particle
 from tests.unit.registry.builders import identity
@@ -37,7 +37,12 @@ async def test_what_only_computes_waits_for_the_turn_of_whoever_brought_it(
     time_slices, done = TimeSlices(), trio.Event()
     async with simulated_nodes(1) as (_, [node]), trio.open_nursery() as nursery:
         services = host_services(
-            cast("Any", node), node.identity, Weights({}), AquaSettings(), time_slices, FairSemaphore(64, 16)
+            cast("Any", node),
+            node.identity,
+            in_memory(node.peer_id),
+            AquaSettings(),
+            time_slices,
+            FairSemaphore(64, 16),
         )
 
         async def call() -> None:

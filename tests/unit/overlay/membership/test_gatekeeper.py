@@ -19,7 +19,7 @@ from overlay.membership.gatekeeper import (
     SCOPE,
     Gatekeeper,
     LinkFault,
-    Shown,
+    ShownChain,
     certificate_for,
     encoded,
 )
@@ -61,7 +61,7 @@ def gatekeeper(
 def fault(
     *chain: Certificate, member: bool = True, now: int = NOW, told: int | None = None, keeper: Gatekeeper | None = None
 ) -> LinkFault | None:
-    return (keeper or gatekeeper()).fault_of(PEER_ID, Shown(encoded(chain), member), now, told=told)
+    return (keeper or gatekeeper()).fault_of(PEER_ID, ShownChain(encoded(chain), member), now, told=told)
 
 
 def test_who_has_a_members_certificate_is_let_in_as_either() -> None:
@@ -79,7 +79,7 @@ def test_a_clients_certificate_is_for_light_clients_alone() -> None:
 def test_without_roots_everybody_is_let_in() -> None:
     keeper = Gatekeeper(())
     assert not keeper.is_private
-    assert keeper.fault_of(PEER_ID, Shown(b"", True), NOW) is None
+    assert keeper.fault_of(PEER_ID, ShownChain(b"", True), NOW) is None
 
 
 def test_free_clients_show_nothing_and_nobody_else_comes_in_without() -> None:
@@ -119,7 +119,7 @@ def test_what_is_wrong_has_a_code(chain: tuple[Certificate, ...], expected: Link
 
 def test_what_is_no_chain_is_invalid() -> None:
     for shown in (b"\x00", b"\xff" * 4096, encoded(DIRECT) + b"\x00"):
-        assert gatekeeper().fault_of(PEER_ID, Shown(shown, True), NOW) is LinkFault.INVALID
+        assert gatekeeper().fault_of(PEER_ID, ShownChain(shown, True), NOW) is LinkFault.INVALID
 
 
 def test_revoked_chains_are_refused() -> None:
@@ -166,8 +166,8 @@ def test_once_it_began_time_and_entries_only_narrow(begins: list[int], ends: lis
 def test_who_is_in_is_put_out_when_its_chain_ends_and_when_it_is_revoked() -> None:
     keeper = gatekeeper()
     short = (given_by(ROOT, PEER, end=NOW + 5),)
-    keeper.let_in(PEER_ID, Shown(encoded(short), True))
-    keeper.let_in(identity(OTHER).peer_id, Shown(encoded((given_by(ROOT, OTHER),)), False))
+    keeper.let_in(PEER_ID, ShownChain(encoded(short), True))
+    keeper.let_in(identity(OTHER).peer_id, ShownChain(encoded((given_by(ROOT, OTHER),)), False))
     assert keeper.next_end() == NOW + 5
     assert keeper.put_out(NOW + 4) == []
     assert keeper.put_out(NOW + 5) == [(PEER_ID, LinkFault.EXPIRED)]
@@ -181,8 +181,8 @@ def test_who_is_in_is_put_out_when_its_chain_ends_and_when_it_is_revoked() -> No
 
 def test_a_renewed_chain_takes_the_place_of_the_former() -> None:
     keeper = gatekeeper()
-    keeper.let_in(PEER_ID, Shown(encoded((given_by(ROOT, PEER, end=NOW + 5),)), True))
-    keeper.let_in(PEER_ID, Shown(encoded(DIRECT), True))
+    keeper.let_in(PEER_ID, ShownChain(encoded((given_by(ROOT, PEER, end=NOW + 5),)), True))
+    keeper.let_in(PEER_ID, ShownChain(encoded(DIRECT), True))
     assert keeper.next_end() == END
     assert keeper.put_out(NOW + 5) == []
     keeper.forget(PEER_ID)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.identity import Identity
-from overlay.membership.gatekeeper import CLIENT, LinkFault, Shown, encoded
+from overlay.membership.gatekeeper import CLIENT, LinkFault, ShownChain, encoded
 from overlay.membership.join_token import PREFIX, JoinToken, TokenError, parse_token
 from tests.unit.overlay.membership.test_gatekeeper import END, gatekeeper, given_by
 from tests.unit.overlay.membership.test_revocations import INVITATION, NOW, OTHER, PEER, ROOT, identity, key
@@ -39,7 +39,7 @@ def test_an_invitation_lets_whoever_has_it_in_and_is_a_secret_no_more_then() -> 
         joined = INVITING.joined(identity(number))
         assert not joined.is_secret
         assert joined.ends_at == INVITING.ends_at == END
-        assert gatekeeper().fault_of(identity(number).peer_id, Shown(encoded(joined.chain), True), NOW) is None
+        assert gatekeeper().fault_of(identity(number).peer_id, ShownChain(encoded(joined.chain), True), NOW) is None
         assert parse_token(joined.text()).joined(identity(number)) == joined
 
 
@@ -48,8 +48,8 @@ def test_an_invitation_of_clients_makes_clients() -> None:
     assert not INVITING_CLIENTS.is_for_member
     assert not joined.is_for_member
     shown = encoded(joined.chain)
-    assert gatekeeper().fault_of(identity(PEER).peer_id, Shown(shown, False), NOW) is None
-    assert gatekeeper().fault_of(identity(PEER).peer_id, Shown(shown, True), NOW) is LinkFault.NOT_PERMITTED
+    assert gatekeeper().fault_of(identity(PEER).peer_id, ShownChain(shown, False), NOW) is None
+    assert gatekeeper().fault_of(identity(PEER).peer_id, ShownChain(shown, True), NOW) is LinkFault.NOT_PERMITTED
 
 
 def test_a_token_shows_nothing_of_itself() -> None:
@@ -93,5 +93,5 @@ def test_a_token_with_a_wrong_letter_lets_nobody_else_in(place: int, letter: str
         token = parse_token(text[:place] + letter + text[place + 1 :])
     except TokenError:
         return
-    shown = Shown(encoded(token.chain), True)
+    shown = ShownChain(encoded(token.chain), True)
     assert token.chain == FOR_PEER.chain or gatekeeper().fault_of(identity(PEER).peer_id, shown, NOW) is not None

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from overlay.errors import CallFailed, CallRefused, NotAdmitted
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
-from overlay.membership.gatekeeper import CLIENT, Gatekeeper, LinkFault, Shown, encoded
+from overlay.membership.gatekeeper import CLIENT, Gatekeeper, LinkFault, ShownChain, encoded
 from overlay.membership.revocation import Revocation, Revocations, encode_entry
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
@@ -182,7 +182,7 @@ async def test_a_member_that_greets_again_as_a_client_is_judged_as_a_member(wall
     bye = greetings.check(peer_id, as_client)
     assert bye is not None
     assert bye.fault is LinkFault.NO_CERTIFICATE
-    assert greetings.gatekeeper.shown_by(peer_id) == Shown(as_member.chain, True)
+    assert greetings.gatekeeper.shown_by(peer_id) == ShownChain(as_member.chain, True)
     greetings.forget(peer_id)
     assert greetings.check(peer_id, as_client) is None
 

@@ -12,7 +12,7 @@ import trio
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from registry.client.certificate_files import CertificateFiles, UnusableCertificate, read_chain
-from registry.model.trust import Trusted
+from registry.model.trusted_issuers import Trusted
 from registry.permission.certificate_text import MAX_TEXT, text_of
 from registry.permission.edits import Edit, EditKind
 from registry.permission.scope import Scope, ScopeKind

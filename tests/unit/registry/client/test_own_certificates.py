@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from overlay.membership.certificate import Certificate, encode_chain
 from overlay.membership.chain import ends_at
-from registry.client.own_certificates import OwnCertificates, Shown
+from registry.client.own_certificates import OwnCertificates, ShownSolution
 from registry.errors import RefusedByPolicy
 from registry.model.withholding import why_withheld
 from registry.permission.policy import Policy
@@ -47,13 +47,13 @@ POLICIES = st.builds(
 )
 
 
-def shown(policy: Policy | None, chains: list[list[Certificate]]) -> Shown | None:
+def shown(policy: Policy | None, chains: list[list[Certificate]]) -> ShownSolution | None:
     """What is shown; None if it's refused."""
     key = a_key(policy=policy)
     own = OwnCertificates(ISSUER, SKEW)
     own.use(lambda: chains)
 
-    async def ask() -> Shown | None:
+    async def ask() -> ShownSolution | None:
         try:
             return await own.shown(key, a_metadata(key.id), NOW)
         except RefusedByPolicy:
@@ -92,4 +92,4 @@ def test_what_is_shown_is_permitted_for_longest_and_nothing_permitted_is_refused
 def test_an_owner_needs_none() -> None:
     key = a_key(policy=Policy(revision=1))
     own = OwnCertificates(OWNER, SKEW)
-    assert trio.run(own.shown, key, a_metadata(key.id, OWNER), NOW) == Shown(b"", NOW)
+    assert trio.run(own.shown, key, a_metadata(key.id, OWNER), NOW) == ShownSolution(b"", NOW)

@@ -8,7 +8,7 @@ import pytest
 
 from overlay.membership.certificate import Certificate, encode_chain
 from registry.errors import InvalidValue
-from registry.model.trust import Trusted, TrustRule
+from registry.model.trusted_issuers import Trusted, TrustRule
 from registry.model.values import Record
 from registry.permission.scope import Scope, ScopeKind
 from tests.unit.registry.builders import HOST, ISSUER, NOW, OWNER, STRANGER, a_certificate, a_key, a_record, public_key
