@@ -187,10 +187,10 @@ class Ingest:
         self, transaction: Transaction, item: Item, source: str, now: int, moment: float, *, keyless: bool
     ) -> ErrorInfo | None:
         try:
-            self._sender_limits.check(transaction, item.key_or_tombstone, source, moment)
+            self._sender_limits.check(transaction, item.key_or_tombstone, source, moment, now)
             self._store_key_or_tombstone(transaction, item, now)
             if item.state is not None:
-                self._sender_limits.check(transaction, item.state, source, moment)
+                self._sender_limits.check(transaction, item.state, source, moment, now)
                 rules.put_state(
                     transaction,
                     item.state,

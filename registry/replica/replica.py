@@ -119,7 +119,8 @@ class Replica:
             return None  # others know it too
 
     async def take_announced(self, item: Item, source: str) -> bool:
-        """Stores a verified update that a peer announced, by the same rules as one that it put; whether it was news."""
+        """Stores a verified update that a peer announced, by the same rules as one that it put; whether it was news for
+        others too, which what a policy withholds isn't."""
         if not self.ingest.is_responsible(item.key_id):
             return False
         try:
@@ -131,7 +132,8 @@ class Replica:
                 stale = known.key is not None and known.key.order() >= item.key_or_tombstone.order()
             else:
                 stale = item.key_or_tombstone in known.key_tombstones
-            return not stale and await self.ingest.store([item], source) == [None]
+            is_stored = not stale and await self.ingest.store([item], source) == [None]
+            return is_stored and self._may_be_passed_on(item)
         except StorageError as error:
             _log.error("an announcement couldn't be stored", key_id=item.key_id, error=str(error))
             return False

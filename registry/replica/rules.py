@@ -187,7 +187,7 @@ def put_state(
         slot.key_id,
         _size(state) - (_size(known) if known else 0),
         is_own=slot.issued_by == host_peer_id,
-        may_push=known is not None or isinstance(state, Record),
+        may_push=known is not None or isinstance(state, Record) or places.is_named,
     )
     take_room(transaction, growth, host_peer_id, settings, now)
     for going in makes_way:
@@ -299,6 +299,11 @@ class _Places:
         raise QuotaExceeded(f"{count} tombstones are stored under key {self._state.slot.key_id} already")
 
     @property
+    def is_named(self) -> bool:
+        """Whether the policy names the issuer, or it is certified."""
+        return is_named_in(self._key, self._state, self._now)
+
+    @property
     def _rank(self) -> Rank:
         issuer = self._state.slot.issued_by
         if issuer == self._host_peer_id:
@@ -311,7 +316,7 @@ class _Places:
             return Rank.HOSTED
         if not names_others(self._key):
             return Rank.STRANGER
-        return Rank.NAMED if is_named_in(self._key, self._state, self._now) else Rank.UNNAMED
+        return Rank.NAMED if self.is_named else Rank.UNNAMED
 
     def _taken(self) -> Taken:
         if self._counted is not None:
