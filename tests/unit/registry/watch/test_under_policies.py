@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from overlay.identity import Identity
 from overlay.pubsub.topics import Verdict
 from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyTombstone
@@ -37,6 +38,10 @@ CLOSED = a_key(policy=Policy(revision=1, allow=keys_of(ISSUER)))
 
 def clock() -> float:
     return NOW + trio.current_time()
+
+
+def edit_of(who: Identity) -> Edit:
+    return Edit(EditKind.ALLOW, public_key(who))
 
 
 def a_view(key: Key = CLOSED) -> View:
@@ -111,8 +116,10 @@ async def test_both_of_two_removals_are_told_to_watchers_at_once(autojump_clock)
         resource_id = (await owner.registry.create_resource("payments")).resource_id
         assert resource_id is not None
         assert (await issuer.registry.register_service(resource_id, "", issuer.peer_id, "s")).success
+        for who in nodes[2:5]:  # to a revision that neither removal ends
+            assert (await owner.registry.change_policy(resource_id, [edit_of(who.identity)])).success
         await trio.sleep(5)
-        watching = next(node for node in nodes if not node.parts.replica.is_among_nearest(resource_id))
+        watching = next(node for node in nodes[2:] if not node.parts.replica.is_among_nearest(resource_id))
         async with watching.registry.watch(resource_id) as watch:
             assert len((await watch.__anext__()).records) == 1
             issued = int(clock())
