@@ -41,14 +41,14 @@ class _Made(NamedTuple):
     digest: bytes
     edits: Sequence[Edit]
 
-    def was_overwritten_by(self, key: Key) -> bool:
-        """Whether a key's policy is another of that revision, or was made from another."""
+    def is_beside(self, key: Key) -> bool:
+        """Whether it is a sibling of the policy in `key`."""
+        return key.revision == self.revision and policy_digest(POLICY_TYPE, key.challenge) != self.digest
+
+    def is_unknown_to(self, key: Key) -> bool:
+        """Whether the policy in `key` was made from a sibling of it."""
         policy = key.policy
-        if not isinstance(policy, Policy):
-            return False
-        if policy.revision == self.revision:
-            return policy_digest(POLICY_TYPE, key.challenge) != self.digest
-        return policy.revision == self.revision + 1 and policy.previous != self.digest
+        return isinstance(policy, Policy) and policy.revision == self.revision + 1 and policy.previous != self.digest
 
 
 class PolicyEditor:
@@ -113,11 +113,16 @@ class PolicyEditor:
         """Makes the last edits again where the ruling `key`, of this identity's, was written by somebody who didn't
         know them; without edits of this process, applies what `siblings` changed."""
         made = self._made.get(key.id)
-        if made is None or not made.was_overwritten_by(key):
-            if not siblings:
-                return
-            made = _Made(0, b"", ())
-        done = await self.change(key.id, made.edits, timeout)
+        if made is not None and made.is_unknown_to(key):  # and perhaps meant so: its machine may have seen both
+            _log.warning(
+                "another machine of this owner changed the policy; look whether it holds your last change",
+                key_id=key.id,
+                revision=key.revision,
+            )
+        is_lost = made is not None and made.is_beside(key)
+        if not (is_lost or siblings):
+            return
+        done = await self.change(key.id, made.edits if made is not None and is_lost else (), timeout)
         _log.warning(
             "another machine of this owner changed the policy at the same time; what each changed was put together",
             key_id=key.id,

@@ -10,18 +10,20 @@ from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyTombstone
 from registry.permission.edits import Edit, EditKind
 from registry.permission.policy import Policy
+from registry.permission.scope import Scope, ScopeKind
 from registry.protocol.messages import Item
 from registry.settings import NodeSettings, RegistrySettings
 from registry.watch.announcement import announcement_of
 from registry.watch.validator import AnnouncementValidator
 from registry.watch.view import MAX_KNOWN, View
-from registry.watch.watch_event import EventKind
+from registry.watch.watch_event import CERTIFICATE, EventKind
 from tests.simulation.nodes import simulated_nodes
 from tests.unit.registry.builders import (
     HOST,
     ISSUER,
     NOW,
     STRANGER,
+    a_certificate,
     a_key,
     a_key_tombstone,
     a_record,
@@ -162,3 +164,28 @@ async def test_a_reader_holds_on_to_the_greatest_policy_that_it_has_read_and_wri
             stored = (await node.store.resource(resource_id)).key
             assert stored is not None
             assert stored.revision == 1, "it was written back"
+
+
+async def test_a_record_that_came_by_an_announcement_goes_when_its_certificate_ends(autojump_clock) -> None:
+    """Sooner than what the watch was waiting for when it came."""
+    few = NodeSettings(registry=RegistrySettings(neighbourhood_size=3, responsibility_margin=0))
+    root = identity(500)
+    async with simulated_nodes(6, few, clock) as (_, nodes):
+        owner, issuer = nodes[:2]
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        edits = [Edit(EditKind.ADD_ROOT, public_key(root)), Edit(EditKind.CLOSE)]
+        assert (await owner.registry.change_policy(resource_id, edits)).success
+        watching = next(node for node in nodes[2:] if not node.parts.replica.is_among_nearest(resource_id))
+        async with watching.registry.watch(resource_id) as watch:
+            assert (await watch.__anext__()).records == ()
+            await trio.sleep(20)
+            ends = int(clock()) + 40
+            scope = Scope(ScopeKind.ALL, public_key(owner.identity))
+            certificate = a_certificate(root, issuer.identity, scope=scope, expires_at=ends)
+            issuer.registry.use_certificates(lambda: [[certificate]])
+            assert (await issuer.registry.register_service(resource_id, "", issuer.peer_id, "s")).success
+            assert (await watch.__anext__()).kind is EventKind.ADDED
+            event = await watch.__anext__()
+            assert (event.kind, event.reason) == (EventKind.REMOVED, CERTIFICATE)
+            assert ends <= clock() < ends + 1
