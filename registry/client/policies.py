@@ -72,8 +72,9 @@ class PolicyEditor:
         self._clock = clock
         self._made: LRUCache[str, _Made] = LRUCache(MAX_MADE)
 
-    async def change(self, resource_id: str, edits: Sequence[Edit], timeout: float) -> Done:
-        """Has the policy of a resource hold `edits`, within `timeout` seconds."""
+    async def change(self, resource_id: str, edits: Sequence[Edit], timeout: float, factor: int = 1) -> Done:
+        """Has the policy of a resource hold `edits`, within `timeout` seconds; on `factor` replicas at least, and a
+        majority of those that are found: a side of a partition has its own."""
         if not is_key_id(resource_id):
             return Done(False, (no_resource_id(resource_id),))
         deadline = trio.current_time() + timeout
@@ -81,7 +82,8 @@ class PolicyEditor:
         try:
             await self._host.clock_guard.wait()
             with trio.move_on_at(deadline):
-                majority = len(await self._node_api.neighbours(resource_id, timeout=until(deadline))) // 2 + 1
+                replicas = await self._node_api.neighbours(resource_id, timeout=until(deadline))
+                majority = max(len(replicas) // 2 + 1, factor)
                 bases: dict[bytes, AnyPolicy] = {}
                 written: AnyPolicy | None = None  # what a majority has
                 for _ in range(ATTEMPTS):
@@ -95,7 +97,7 @@ class PolicyEditor:
                     for each in (key, *siblings):
                         if each.policy is not None:
                             bases[policy_digest(each.challenge_type, each.challenge)] = each.policy
-                    others = [each.policy for each in siblings if each.policy is not None]
+                    others = [each.policy for each in siblings if each.policy and each.revision == key.revision]
                     after = following(key.policy, others, bases, edits)
                     if after is None and written == key.policy:
                         self._made[resource_id] = _Made(key.revision, policy_digest(POLICY_TYPE, key.challenge), edits)
@@ -109,9 +111,9 @@ class PolicyEditor:
             return Done(False, (str(error),), done.stored)
         return Done(False, done.errors or failed((), NOT_CHANGED, timed_out=True), done.stored)
 
-    async def look_after(self, key: Key, siblings: Sequence[Key], timeout: float) -> None:
-        """Makes the last edits again where the ruling `key`, of this identity's, was written by somebody who didn't
-        know them; without edits of this process, applies what `siblings` changed."""
+    async def look_after(self, key: Key, timeout: float, *, has_siblings: bool) -> None:
+        """Puts together what this owner's machines changed at the same moment, where the ruling `key` doesn't hold all
+        of it: it has siblings, or is another than this process made, of the same revision."""
         made = self._made.get(key.id)
         if made is not None and made.is_unknown_to(key):  # and perhaps meant so: its machine may have seen both
             _log.warning(
@@ -120,7 +122,7 @@ class PolicyEditor:
                 revision=key.revision,
             )
         is_lost = made is not None and made.is_beside(key)
-        if not (is_lost or siblings):
+        if not (is_lost or has_siblings):
             return
         done = await self.change(key.id, made.edits if made is not None and is_lost else (), timeout)
         _log.warning(

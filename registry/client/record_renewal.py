@@ -104,7 +104,7 @@ class Renewal:
                 return
             key = await self._renew_key(key, resource, due, done)
             if self._rules(key):
-                await self._registry.look_after_policy(key, resource.siblings)
+                await self._registry.look_after_policy(resource)
             for state in resource.slots.values():
                 if isinstance(state, Record) and self._is_due(key, state, due):
                     record = sign_record(self._identity, state.metadata, self._now_after(state.timestamp_created))

@@ -28,6 +28,7 @@ from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
 from registry.model.history import HistoryEvent
+from registry.model.merge import ResourceState
 from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.model.withholding import why_withheld
@@ -245,14 +246,18 @@ class Registry:
 
         return await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
 
-    async def change_policy(self, resource_id: str, edits: Sequence[Edit], *, timeout: float = DEFAULT_TIMEOUT) -> Done:
-        """Has the policy of a resource of this identity's hold `edits`. A success once a majority of its replicas says
-        that it does."""
-        return await self._policies.change(resource_id, edits, timeout)
+    async def change_policy(
+        self, resource_id: str, edits: Sequence[Edit], *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
+    ) -> Done:
+        """Has the policy of a resource of this identity's hold `edits`. A success once a majority of its replicas, and
+        `factor` of them at least, say that it does."""
+        return await self._policies.change(resource_id, edits, timeout, factor)
 
-    async def look_after_policy(self, key: Key, siblings: Sequence[Key], *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Sees to it that what this identity's machines changed at the same moment all counts: see `PolicyEditor`."""
-        await self._policies.look_after(key, siblings, timeout)
+    async def look_after_policy(self, resource: ResourceState, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Sees to it that what this identity's machines changed at the same moment all counts, in the policy of a
+        resource of its own: see `PolicyEditor`."""
+        if resource.key is not None:
+            await self._policies.look_after(resource.key, timeout, has_siblings=resource.has_siblings)
 
     def use_certificates(self, chains: Callable[[], Iterable[Sequence[Certificate]]]) -> None:
         """Has this identity show certificates where a resource's policy asks for them. `chains` is called for each

@@ -36,8 +36,9 @@ class ResourceState(msgspec.Struct, frozen=True):
     key_tombstones: tuple[KeyTombstone, ...] = ()
     """No, one or two, as `kept_key_tombstones` has them."""
     siblings: tuple[Key, ...] = ()
-    """Other keys of the winning one's revision, as `kept_keys` has them: what another machine of the owner wrote at the
-    same time. They rule nothing, and aren't part of the digest; whoever edits the policy reads them."""
+    """Other keys of the winning one's revision, which another machine of the owner wrote at the same time, and the one
+    from which they were made: as `kept_keys` has them. They rule nothing, and aren't part of the digest; whoever edits
+    the policy reads them."""
 
     @classmethod
     def of(
@@ -59,6 +60,11 @@ class ResourceState(msgspec.Struct, frozen=True):
             if each is not None and not any(key_tombstone.kills_key(each) for key_tombstone in kept)
         )
         return cls(keys[0] if keys else None, MappingProxyType(slots), kept, keys[1:])
+
+    @property
+    def has_siblings(self) -> bool:
+        """Whether other keys of the winning one's revision are known."""
+        return self.key is not None and any(each.revision == self.key.revision for each in self.siblings)
 
     @property
     def key_tombstone(self) -> KeyTombstone | None:
@@ -130,16 +136,18 @@ def greater(known: State | None, other: State) -> State:
 
 
 def kept_keys(known: Iterable[Key]) -> tuple[Key, ...]:
-    """Of all keys of one id the winner, and then up to `MAX_SIBLINGS` others of its revision, the greatest first: of
-    each policy the key that was signed last."""
+    """Of all keys of one id the winner; then up to `MAX_SIBLINGS` others of its revision, the greatest first; then the
+    greatest below, from which they may have been made. Of each policy it is the key that was signed last."""
     keys = tuple(dict.fromkeys(known))
     if len(keys) < 2:
         return keys
     of_each: dict[bytes, Key] = {}
     for key in sorted(keys, key=Key.order):
         of_each[policy_digest(key.challenge_type, key.challenge) if key.revision else b""] = key
-    in_order = sorted(of_each.values(), key=Key.order, reverse=True)
-    return tuple(key for key in in_order if key.revision == in_order[0].revision)[: 1 + MAX_SIBLINGS]
+    winner, *others = sorted(of_each.values(), key=Key.order, reverse=True)
+    siblings = [key for key in others if key.revision == winner.revision]
+    below = [key for key in others if 0 < key.revision < winner.revision]
+    return (winner, *siblings[:MAX_SIBLINGS], *below[:1])
 
 
 def greater_key(known: Key | None, other: Key | None) -> Key | None:

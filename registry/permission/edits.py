@@ -8,7 +8,7 @@ Rules:
    so on until what rules has no sibling that says anything else.
 3. What a sibling changed is told by the policy that it names as `previous`. Where it contradicts what the ruling one
    changed, that counts. Where the one before isn't known, only what the sibling denies or closes counts: nobody is let
-   in by guess.
+   in by guess. Replicas keep the one before, so that it is known but where it was itself one of several.
 """
 
 from __future__ import annotations

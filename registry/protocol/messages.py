@@ -236,7 +236,8 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
     latest_key_tombstone: Blob = b""
     """Another one than `key_tombstone`, which ends more states."""
     siblings: Annotated[tuple[Blob, ...], msgspec.Meta(max_length=MAX_SIBLINGS_TOLD)] = ()
-    """Other keys of the revision of `key`, which another machine of the owner wrote; on the first page."""
+    """Other keys of the revision of `key`, which another machine of the owner wrote, and the one from which they
+    were made; on the first page, where there are such."""
 
     @classmethod
     def of(cls, resource: ResourceState, after: tuple[str, str, str] | None, *, caught_up: bool = True) -> StatePage:
@@ -262,7 +263,7 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
             caught_up=caught_up,
             last=last,
             latest_key_tombstone=b"".join(map(encode, resource.key_tombstones[1:])),
-            siblings=tuple(map(encode, resource.siblings)) if after is None else (),
+            siblings=tuple(map(encode, resource.siblings)) if after is None and resource.has_siblings else (),
         )
 
     def decoded_siblings(self) -> list[Key]:

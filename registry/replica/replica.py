@@ -222,7 +222,7 @@ class Replica:
         except StorageError as error:
             _log.error("a read failed", caller=caller, error=str(error))
             raise Refusal(Code.STORAGE, "the disk refused") from error
-        knows_all = bool(request.digest) and not resource.is_empty() and not resource.siblings
+        knows_all = bool(request.digest) and not resource.is_empty() and not resource.has_siblings
         if knows_all and request.digest == await digest_in_turns(resource):
             holds_key = resource.key is not None
             return build(StatePage(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up))

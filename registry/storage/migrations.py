@@ -334,7 +334,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
-`siblings` holds the other keys of the revision of the one that wins, up to four in a CBOR array
+`siblings` holds other keys of the revision of the one that wins, up to four, and the one before them, in a CBOR array
 (`registry.model.merge.kept_keys`).
 `key_tombstones` holds the tombstones of keys: the one that ends most keys, and as `latest` another that ends more
 states, if there is one (`timestamp_issued` is the former's, which is the older); `history` the last events
