@@ -45,6 +45,8 @@ def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> 
     assert min(report.left, report.sick, report.rotten) > 1, "no caller left, or no machine was sick"
     assert report.reads > 20, "hardly anything was read"
     assert report.events > 60, "hardly anything was told to watchers"
+    assert report.changes > 10, "hardly any policy was changed"
+    assert report.refused > 5, "hardly anybody was kept out"
 
 
 @pytest.mark.timeout(HANGS)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
 import trio
 
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from registry.client.results import Done
+from registry.codes import Code
 from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER
 from registry.permission.policy import FOR_EVER, Policy
 from registry.permission.scope import Scope, ScopeKind
+from registry.protocol.messages import Item
 from registry.watch.watch_event import POLICY, EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
-from tests.unit.registry.builders import NOW, identity, public_key
+from tests.unit.registry.builders import NOW, a_key, a_record, identity, public_key
 
 
 def clock() -> float:
@@ -131,3 +134,27 @@ async def test_only_an_owner_changes_its_policy(autojump_clock) -> None:
         assert done == (False, (f"only its owner {owner.peer_id} may change its policy",))
         owns_nothing = await stranger.registry.unregister_service(resource_id, owner.peer_id)
         assert not owns_nothing.was_there
+
+
+async def test_strangers_who_try_cost_neither_a_signature_nor_a_transaction(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (_, [owner, allowed, stranger]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        edits = [edit(EditKind.ALLOW, allowed.identity), Edit(EditKind.CLOSE)]
+        assert (await owner.registry.change_policy(resource_id, edits)).success
+        await trio.sleep(5)
+        key = (await owner.store.resource(resource_id)).key
+        assert key is not None
+        writes, now = owner.store.writes, int(clock())
+        unsigned = msgspec.structs.replace(
+            a_record(resource_id, stranger.identity, stranger.identity, now), signature=b""
+        )
+        [error] = await owner.parts.replica.ingest.store([Item(key, unsigned)], stranger.peer_id)
+        assert error is not None
+        assert error.known_code is Code.ISSUER_NOT_ALLOWED
+        assert owner.store.writes == writes
+        opened = a_key("payments", owner.identity, policy=Policy(revision=9, open=True), created=now)
+        record = a_record(resource_id, stranger.identity, stranger.identity, now)
+        assert await owner.parts.replica.ingest.store([Item(opened, record)], stranger.peer_id) == [None], (
+            "a later key counts"
+        )
