@@ -276,7 +276,7 @@ class Scenario:
             attempt = Attempt(None if self.random.random() < 0.3 else f"{user.node.number}-{count}")
             attempt.life = user.node.crashes
             attempts = user.slots.setdefault((resource_id, host), [])
-            if attempt.value is None and resource_id == self._own(user) and host != user.node.peer_id:
+            if attempt.value is None and self._owns(user, resource_id) and host != user.node.peer_id:
                 continue  # an owner who has nothing there would deny what others have
             attempts.append(attempt)
             patience = self.random.uniform(0, 0.5) if self.random.random() < LEAVING else math.inf
@@ -322,6 +322,9 @@ class Scenario:
 
     def _own(self, user: User) -> str:
         return self.resources[self.users.index(user)]
+
+    def _owns(self, user: User, resource_id: str) -> bool:
+        return self.users[self.resources.index(resource_id) % USERS] is user
 
     async def _remove(self, user: User, resource_id: str) -> None:
         parts = user.node.parts
