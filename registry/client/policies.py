@@ -29,6 +29,7 @@ from registry.replica.countersign import Countersigner
 
 NOT_CHANGED: Final = "the policy wasn't changed"
 ATTEMPTS: Final = 8  # reads and writes of one change; each other machine that changes the policy now costs about one
+AGAIN: Final = 0.1  # seconds more after each attempt that too few replicas took
 MAX_MADE: Final = 1024  # resources whose last edits are remembered
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -86,7 +87,7 @@ class PolicyEditor:
                 majority = max(len(replicas) // 2 + 1, factor)
                 bases: dict[bytes, AnyPolicy] = {}
                 written: AnyPolicy | None = None  # what a majority has
-                for _ in range(ATTEMPTS):
+                for attempt in range(ATTEMPTS):
                     found = await self._node_api.read(resource_id, ack=majority, timeout=until(deadline))
                     key = found.resource.key
                     if key is None or found.answered < majority:
@@ -106,6 +107,8 @@ class PolicyEditor:
                     await self._host.keep_key(changed)
                     done = (await self._writer.write(Item(changed), majority, until(deadline), NOT_CHANGED)).done
                     written = changed.policy if done.success else None
+                    if not done.success:  # a replica may be back in a moment
+                        await trio.sleep(AGAIN * attempt)
                     self._keys.forget(resource_id)
         except RegistryError as error:
             return Done(False, (str(error),), done.stored)
