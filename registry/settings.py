@@ -58,7 +58,8 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     tombstones_per_key: int = 1_024
     """Tombstones under one key, beyond which those for unknown slots are refused; one that ends a record never is."""
     tombstone_rate: float = 100.0
-    """Tombstones for unknown slots per second and sending peer, on average."""
+    """Tombstones for unknown slots per second and sending peer, on average; as many again of issuers that a
+    policy names or that are certified."""
     tombstone_burst: int = 10_000
     """Such tombstones at once: what a neighbour has for a peer that was away."""
     max_disk_bytes: int = 2**30
@@ -68,7 +69,8 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     assured_share: float = 1 / 256
     """Part of `max_disk_bytes` of which nothing gives way to other strangers; more of it leaves less to newcomers."""
     sender_share: float = 1 / 16
-    """Part of `max_disk_bytes` by which one sender may make a database grow a day that is more than half full."""
+    """Part of `max_disk_bytes` by which one sender may make a database grow a day that is more than half full; as much
+    again by states of issuers that a policy names or that are certified."""
     max_value: int = 65_536
     """Bytes of a record's value."""
     max_label: int = 4_096

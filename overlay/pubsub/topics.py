@@ -141,7 +141,7 @@ class Topics:
         return [
             topic
             for number, topic in enumerate(by_age)
-            if number < surplus or now - self._unused_since[topic] >= self._limits.linger
+            if number < surplus or self._unused_since[topic] + self._limits.linger <= now  # as `run` waits
         ]
 
     async def _wait_for_backlogs(self, topic: str) -> None:

@@ -1,15 +1,18 @@
-"""Changing the policy of one's own resource: read from a majority, edited, written to a majority, and read back."""
+"""Changing the policy of one's own resource: read from a majority, edited, written to a majority, and read back, until
+what rules there has the edits and no sibling that says anything else (`registry.permission.edits`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
+import structlog
 import trio
+from cachetools import LRUCache
 
 from overlay.identity import Identity
-from registry.client.issuing import ATTEMPTS, NOT_FOUND, no_resource_id
+from registry.client.issuing import NOT_FOUND, no_resource_id
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_writer import NodeWriter, failed, until
@@ -17,19 +20,41 @@ from registry.client.results import Done
 from registry.errors import RegistryError
 from registry.model.signing import is_key_id
 from registry.model.values import Key
-from registry.permission.edits import Edit, edited, holds
-from registry.permission.policy import POLICY_TYPE, encode_policy
+from registry.permission.edits import Edit, following
+from registry.permission.policy import POLICY_TYPE, AnyPolicy, Policy, encode_policy, policy_digest
 from registry.protocol.error_info import texts
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.replica.countersign import Countersigner
 
 NOT_CHANGED: Final = "the policy wasn't changed"
+ATTEMPTS: Final = 8  # reads and writes of one change; each other machine that changes the policy now costs about one
+AGAIN: Final = 0.1  # seconds more after each attempt that too few replicas took
+MAX_MADE: Final = 1024  # resources whose last edits are remembered
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class _Made(NamedTuple):
+    """Edits that were acknowledged, with the revision and digest of the policy that had them."""
+
+    revision: int
+    digest: bytes
+    edits: Sequence[Edit]
+
+    def is_beside(self, key: Key) -> bool:
+        """Whether it is a sibling of the policy in `key`."""
+        return key.revision == self.revision and policy_digest(POLICY_TYPE, key.challenge) != self.digest
+
+    def is_unknown_to(self, key: Key) -> bool:
+        """Whether the policy in `key` was made from a sibling of it."""
+        policy = key.policy
+        return isinstance(policy, Policy) and policy.revision == self.revision + 1 and policy.previous != self.digest
 
 
 class PolicyEditor:
     """Makes edits for one identity. A change by another machine of the owner that came between is kept, and the edits
-    are made again on top of it."""
+    are made again on top of it: also later, by `look_after`, where a machine that died meanwhile wrote over them."""
 
     def __init__(
         self,
@@ -46,9 +71,11 @@ class PolicyEditor:
         self._writer = writer
         self._keys = keys
         self._clock = clock
+        self._made: LRUCache[str, _Made] = LRUCache(MAX_MADE)
 
-    async def change(self, resource_id: str, edits: Sequence[Edit], timeout: float) -> Done:
-        """Has the policy of a resource hold `edits`, within `timeout` seconds."""
+    async def change(self, resource_id: str, edits: Sequence[Edit], timeout: float, factor: int = 1) -> Done:
+        """Has the policy of a resource hold `edits`, within `timeout` seconds; on `factor` replicas at least, and a
+        majority of those that are found: a side of a partition has its own."""
         if not is_key_id(resource_id):
             return Done(False, (no_resource_id(resource_id),))
         deadline = trio.current_time() + timeout
@@ -56,30 +83,65 @@ class PolicyEditor:
         try:
             await self._host.clock_guard.wait()
             with trio.move_on_at(deadline):
-                majority = len(await self._node_api.neighbours(resource_id, timeout=until(deadline))) // 2 + 1
-                for _ in range(ATTEMPTS):
+                replicas = await self._node_api.neighbours(resource_id, timeout=until(deadline))
+                majority = max(len(replicas) // 2 + 1, factor)
+                bases: dict[bytes, AnyPolicy] = {}
+                written: AnyPolicy | None = None  # what a majority has
+                for attempt in range(ATTEMPTS):
                     found = await self._node_api.read(resource_id, ack=majority, timeout=until(deadline))
                     key = found.resource.key
                     if key is None or found.answered < majority:
                         return Done(False, failed(texts(found.errors), NOT_FOUND, timed_out=found.timed_out))
                     if key.owner_peer_id != self._identity.peer_id:
                         return Done(False, (f"only its owner {key.owner_peer_id} may change its policy",))
-                    if all(holds(key.policy, edit) for edit in edits):
-                        return Done(True, (), max(done.stored, found.answered))
-                    changed = self._signed(key, edits)
+                    siblings = found.resource.siblings
+                    for each in (key, *siblings):
+                        if each.policy is not None:
+                            bases[policy_digest(each.challenge_type, each.challenge)] = each.policy
+                    others = [each.policy for each in siblings if each.policy and each.revision == key.revision]
+                    after = following(key.policy, others, bases, edits)
+                    if after is None and written == key.policy:
+                        self._made[resource_id] = _Made(key.revision, policy_digest(POLICY_TYPE, key.challenge), edits)
+                        return Done(True, (), done.stored)
+                    changed = key if after is None else self._signed(key, after)
                     await self._host.keep_key(changed)
                     done = (await self._writer.write(Item(changed), majority, until(deadline), NOT_CHANGED)).done
+                    written = changed.policy if done.success else None
+                    if not done.success:  # a replica may be back in a moment
+                        await trio.sleep(AGAIN * attempt)
                     self._keys.forget(resource_id)
         except RegistryError as error:
             return Done(False, (str(error),), done.stored)
         return Done(False, done.errors or failed((), NOT_CHANGED, timed_out=True), done.stored)
 
-    def _signed(self, key: Key, edits: Sequence[Edit]) -> Key:
-        """The key that follows, with these edits. Raises InvalidPolicy."""
+    async def look_after(self, key: Key, timeout: float, *, has_siblings: bool) -> None:
+        """Puts together what this owner's machines changed at the same moment, where the ruling `key` doesn't hold all
+        of it: it has siblings, or is another than this process made, of the same revision."""
+        made = self._made.get(key.id)
+        if made is not None and made.is_unknown_to(key):  # and perhaps meant so: its machine may have seen both
+            _log.warning(
+                "another machine of this owner changed the policy; look whether it holds your last change",
+                key_id=key.id,
+                revision=key.revision,
+            )
+        is_lost = made is not None and made.is_beside(key)
+        if not (is_lost or has_siblings):
+            return
+        done = await self.change(key.id, made.edits if made is not None and is_lost else (), timeout)
+        _log.warning(
+            "another machine of this owner changed the policy at the same time; what each changed was put together",
+            key_id=key.id,
+            revision=key.revision,
+            success=done.success,
+            errors=done.errors[:3],
+        )
+
+    def _signed(self, key: Key, policy: Policy) -> Key:
+        """The key that follows, with this policy. Raises InvalidPolicy if it is too large."""
         unsigned = msgspec.structs.replace(
             key,
             timestamp_created=max(int(self._clock()), key.timestamp_created),
-            challenge=encode_policy(edited(key.policy, edits)),
+            challenge=encode_policy(policy),
             challenge_type=POLICY_TYPE,
         )
         return msgspec.structs.replace(unsigned, signature=self._identity.sign(unsigned.signed_bytes()))

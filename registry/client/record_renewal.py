@@ -5,7 +5,8 @@ Rules (docs/design.md, State and merging; original's faults 7 and 22):
 2. What expired while its host or owner was away isn't renewed: others may have ended it since.
 3. The network is asked first: what was tombstoned or removed in the meantime is learned, not renewed.
 4. What the policy of a resource withholds isn't renewed. A key with a policy is, also with nothing under it: else an
-   older key, without it, would rule once this one is collected.
+   older key, without it, would rule once this one is collected. It is read from a majority, since another machine of
+   the owner may have changed it.
 5. An issuer's signature is good for a longer, but limited time; it is issued anew at half of that.
 """
 
@@ -93,11 +94,17 @@ class Renewal:
         try:
             mine = await self._store.resource(key_id)
             resource = merged(mine, (await self._node_api.read(key_id, ack=1, timeout=DEFAULT_TIMEOUT)).resource)
+            if self._rules(resource.key):
+                majority = len(await self._node_api.neighbours(key_id, timeout=DEFAULT_TIMEOUT)) // 2 + 1
+                read = await self._node_api.read(key_id, ack=majority, timeout=DEFAULT_TIMEOUT)
+                resource = merged(resource, read.resource)
             await self._learn(mine, resource, done)
             key = resource.key
             if key is None:
                 return
             key = await self._renew_key(key, resource, due, done)
+            if self._rules(key):
+                await self._registry.look_after_policy(resource)
             for state in resource.slots.values():
                 if isinstance(state, Record) and self._is_due(key, state, due):
                     record = sign_record(self._identity, state.metadata, self._now_after(state.timestamp_created))
@@ -105,6 +112,11 @@ class Renewal:
         except RegistryError as error:
             done.failed += 1
             _log.warning("a resource couldn't be renewed", key_id=key_id, error=str(error))
+
+    def _rules(self, key: Key | None) -> bool:
+        """Whether it is a policy of this identity's: of that the one that a majority knows is renewed, which another
+        machine of the owner may have written."""
+        return key is not None and key.revision > 0 and key.owner_peer_id == self._identity.peer_id
 
     async def _learn(self, mine: ResourceState, resource: ResourceState, done: Renewed) -> None:
         """Keeps here what ended in the network, so that it isn't renewed (rule 3)."""

@@ -128,6 +128,8 @@ class Registry:
         try:
             await self._host.clock_guard.wait()
             outcome = await self._read(resource_id, 1, timeout)
+            if outcome.resource.key is not None and outcome.resource.key.revision:
+                outcome = await self._by_majority(resource_id, until(deadline) / 2) or outcome
             key = outcome.resource.key
             if key is None:
                 return Done(False, failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out))
@@ -251,10 +253,18 @@ class Registry:
             self.certificates.note(Slot(resource_id, self.identity.peer_id, peer_id))
         return done
 
-    async def change_policy(self, resource_id: str, edits: Sequence[Edit], *, timeout: float = DEFAULT_TIMEOUT) -> Done:
-        """Has the policy of a resource of this identity's hold `edits`. A success once a majority of its replicas says
-        that it does."""
-        return await self._policies.change(resource_id, edits, timeout)
+    async def change_policy(
+        self, resource_id: str, edits: Sequence[Edit], *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
+    ) -> Done:
+        """Has the policy of a resource of this identity's hold `edits`. A success once a majority of its replicas, and
+        `factor` of them at least, say that it does."""
+        return await self._policies.change(resource_id, edits, timeout, factor)
+
+    async def look_after_policy(self, resource: ResourceState, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Sees to it that what this identity's machines changed at the same moment all counts, in the policy of a
+        resource of its own: see `PolicyEditor`."""
+        if resource.key is not None:
+            await self._policies.look_after(resource.key, timeout, has_siblings=resource.has_siblings)
 
     def use_certificates(self, source: CertificateSource) -> None:
         """Has this identity show certificates where a resource's policy asks for them.
@@ -400,6 +410,13 @@ class Registry:
 
     async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
         return await self._node_api.read(resource_id, ack=ack, timeout=timeout)
+
+    async def _by_majority(self, resource_id: str, timeout: float) -> ReadOutcome | None:
+        """What a majority of the replicas knows, as far as it answers: the removal of a policy has to be above the one
+        that rules, which another machine of the owner may have written. None where no key is found."""
+        majority = len(await self._node_api.neighbours(resource_id, timeout=timeout)) // 2 + 1
+        outcome = await self._read(resource_id, majority, timeout)
+        return outcome if outcome.resource.key is not None else None
 
     async def _after_key_tombstones(self, resource_id: str, timeout: float) -> tuple[int, int]:
         """A time at which a removed resource can begin anew, and its policy's lowest revision then (0: without one)."""

@@ -110,6 +110,7 @@ class RemoteNode:
         """See `NodeApi.read`. What doesn't verify is dropped."""
         result = ReadOutcome()
         states: list[State] = []
+        siblings: list[Key] = []
         key: Key | None = None
         key_tombstones: list[KeyTombstone] = []
         after: Slot | None = None
@@ -121,6 +122,7 @@ class RemoteNode:
             result.timed_out = answer.timed_out
             page_key, page_key_tombstones, page = answer.page.decoded()
             key, key_tombstones = key or page_key, key_tombstones or page_key_tombstones
+            siblings = siblings or answer.page.decoded_siblings()
             states.extend(await self._good(key_id, page))
             after = answer.page.next_after(after)
             if after is None:
@@ -129,12 +131,13 @@ class RemoteNode:
             _log.warning("the node served a key that doesn't verify", node=self.peer_id, key_id=key_id)
             key = None
         now = int(self._clock())
+        siblings = [each for each in siblings if each.id == key_id and key_is_good(each, now, self._settings)]
         good = [
             each for each in key_tombstones if each.id == key_id and key_tombstone_is_good(each, now, self._settings)
         ]
         if len(good) < len(key_tombstones):
             _log.warning("the node served a key tombstone that doesn't verify", node=self.peer_id, key_id=key_id)
-        result.resource = ResourceState.of(key, states, *good)
+        result.resource = ResourceState.of(key, states, *good, siblings=siblings)
         return result
 
     async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:

@@ -4,7 +4,7 @@ A slot's states are totally ordered by (timestamp_issued, tombstone over record,
 (revision, policy, timestamp_created, digest); the greatest wins (docs/design.md, original's fault 11). A key tombstone
 beats keys below its revision, or without one up to its second, and states up to its second, those that come later too.
 Of those tombstones two are kept, since one may end more keys and another more states. States above both stay, with or
-without a key: a key may follow.
+without a key: a key may follow. Keys of the winner's revision that lose are kept beside it, a few, for whoever edits.
 
 Everything here is pure and works on verified values.
 """
@@ -14,14 +14,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, Tombstone, digest_of, encode
 from registry.model.verification import is_expired
 from registry.model.withholding import why_withheld
+from registry.permission.policy import policy_digest
 from registry.settings import RegistrySettings
+
+MAX_SIBLINGS: Final = 4
 
 
 class ResourceState(msgspec.Struct, frozen=True):
@@ -32,18 +35,36 @@ class ResourceState(msgspec.Struct, frozen=True):
     slots: Mapping[Slot, State] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     key_tombstones: tuple[KeyTombstone, ...] = ()
     """No, one or two, as `kept_key_tombstones` has them."""
+    siblings: tuple[Key, ...] = ()
+    """Other keys of the winning one's revision, which another machine of the owner wrote at the same time, and the one
+    from which they were made: as `kept_keys` has them. They rule nothing, and aren't part of the digest; whoever edits
+    the policy reads them."""
 
     @classmethod
-    def of(cls, key: Key | None, states: Iterable[State], *key_tombstones: KeyTombstone | None) -> Self:
-        """The merge of a key, any states and key tombstones, in any order."""
+    def of(
+        cls,
+        key: Key | None,
+        states: Iterable[State],
+        *key_tombstones: KeyTombstone | None,
+        siblings: Iterable[Key] = (),
+    ) -> Self:
+        """The merge of a key and `siblings`, any states and key tombstones, in any order."""
         kept = kept_key_tombstones(key_tombstones)
         slots: dict[Slot, State] = {}
         for state in states:
             if not any(key_tombstone.kills(state) for key_tombstone in kept):
                 slots[state.slot] = greater(slots.get(state.slot), state)
-        if key is not None and any(key_tombstone.kills_key(key) for key_tombstone in kept):
-            key = None
-        return cls(key=key, slots=MappingProxyType(slots), key_tombstones=kept)
+        keys = kept_keys(
+            each
+            for each in (key, *siblings)
+            if each is not None and not any(key_tombstone.kills_key(each) for key_tombstone in kept)
+        )
+        return cls(keys[0] if keys else None, MappingProxyType(slots), kept, keys[1:])
+
+    @property
+    def has_siblings(self) -> bool:
+        """Whether other keys of the winning one's revision are known."""
+        return self.key is not None and any(each.revision == self.key.revision for each in self.siblings)
 
     @property
     def key_tombstone(self) -> KeyTombstone | None:
@@ -87,7 +108,9 @@ class ResourceState(msgspec.Struct, frozen=True):
         """Bytes in CBOR."""
         states = sum(len(encode(state)) for state in self.slots.values())
         return states + sum(
-            len(encode(key_or_tombstone)) for key_or_tombstone in (self.key, *self.key_tombstones) if key_or_tombstone
+            len(encode(key_or_tombstone))
+            for key_or_tombstone in (self.key, *self.siblings, *self.key_tombstones)
+            if key_or_tombstone
         )
 
     def is_empty(self) -> bool:
@@ -112,6 +135,21 @@ def greater(known: State | None, other: State) -> State:
     return other if known is None or other.order() > known.order() else known
 
 
+def kept_keys(known: Iterable[Key]) -> tuple[Key, ...]:
+    """Of all keys of one id the winner; then up to `MAX_SIBLINGS` others of its revision, the greatest first; then the
+    greatest below, from which they may have been made. Of each policy it is the key that was signed last."""
+    keys = tuple(dict.fromkeys(known))
+    if len(keys) < 2:
+        return keys
+    of_each: dict[bytes, Key] = {}
+    for key in sorted(keys, key=Key.order):
+        of_each[policy_digest(key.challenge_type, key.challenge) if key.revision else b""] = key
+    winner, *others = sorted(of_each.values(), key=Key.order, reverse=True)
+    siblings = [key for key in others if key.revision == winner.revision]
+    below = [key for key in others if 0 < key.revision < winner.revision]
+    return (winner, *siblings[:MAX_SIBLINGS], *below[:1])
+
+
 def greater_key(known: Key | None, other: Key | None) -> Key | None:
     """The winner of two keys of one id."""
     if known is None or other is None:
@@ -132,7 +170,8 @@ def kept_key_tombstones(known: Iterable[KeyTombstone | None]) -> tuple[KeyTombst
 def merged(a: ResourceState, b: ResourceState) -> ResourceState:
     """The join of what two replicas know of one resource."""
     states = [*a.slots.values(), *b.slots.values()]
-    return ResourceState.of(greater_key(a.key, b.key), states, *a.key_tombstones, *b.key_tombstones)
+    keys = [key for key in (a.key, b.key, *a.siblings, *b.siblings) if key is not None]
+    return ResourceState.of(None, states, *a.key_tombstones, *b.key_tombstones, siblings=keys)
 
 
 def is_served(record: Record, now: int, settings: RegistrySettings) -> bool:

@@ -1,12 +1,19 @@
 """Changing a policy: edits, not whole policies, so that what another machine of the owner changed meanwhile stays.
 
-An edit is applied to the policy that rules, which gives one of the next revision. Whoever made it reads that back, and
-has succeeded once what rules holds the edit; else it is applied again, to what rules then.
+Rules:
+1. Edits are applied to the policy that rules, which gives one of the next revision. Whoever made them reads that back
+   from a majority, and has succeeded once what rules holds them, and a majority has it.
+2. Policies of one revision that were written at the same time are siblings: one rules, replicas keep the others beside
+   it. What the others changed is applied to the one that rules, then the edits again: that gives the next revision, and
+   so on until what rules has no sibling that says anything else.
+3. What a sibling changed is told by the policy that it names as `previous`. Where it contradicts what the ruling one
+   changed, that counts. Where the one before isn't known, only what the sibling denies or closes counts: nobody is let
+   in by guess. Replicas keep the one before, so that it is known but where it was itself one of several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -78,6 +85,45 @@ def edited(ruling: AnyPolicy | None, edits: Iterable[Edit]) -> Policy:
     for edit in edits:
         policy = _applied(policy, edit)
     return policy
+
+
+def following(
+    ruling: AnyPolicy | None, siblings: Iterable[AnyPolicy], bases: Mapping[bytes, AnyPolicy], edits: Iterable[Edit]
+) -> Policy | None:
+    """The policy that has to be written next so that `edits` hold, and what the `siblings` of the ruling one changed;
+    None where nothing has. `bases`: policies that were read before, by their digests.
+
+    Raises InvalidPolicy for what no policy can hold, or for a policy of a version that isn't known here.
+    """
+    others = list(siblings)
+    changes = [edit for each in (*others, ruling) for edit in _changed_by(each, ruling, bases)] if others else []
+    after = edited(ruling, [*changes, *edits])
+    if isinstance(ruling, Policy) and all(_say_the_same(each, ruling) for each in (after, *others)):
+        return None
+    return after
+
+
+def _say_the_same(one: AnyPolicy, other: AnyPolicy) -> bool:
+    replace: Callable[..., AnyPolicy] = msgspec.structs.replace
+    return isinstance(one, Policy) and replace(one, revision=1, previous=b"") == replace(
+        other, revision=1, previous=b""
+    )
+
+
+def _changed_by(policy: AnyPolicy | None, ruling: AnyPolicy | None, bases: Mapping[bytes, AnyPolicy]) -> list[Edit]:
+    """Edits that make a policy out of the one that it was made from (rule 3)."""
+    if not isinstance(policy, Policy) or not isinstance(ruling, Policy):
+        raise InvalidPolicy("one of a later version was written at the same time; change it with that")
+    base = bases.get(policy.previous) if policy.previous else Policy(revision=1, open=True)
+    if not isinstance(base, Policy):
+        replace: Callable[..., Policy] = msgspec.structs.replace
+        base = replace(policy, open=policy.open or ruling.open, deny=())
+    edits = [] if base.open is policy.open else [Edit(EditKind.OPEN if policy.open else EditKind.CLOSE)]
+    for kind, (name, is_in) in _LISTS.items():
+        before, after = {*getattr(base, name)}, {*getattr(policy, name)}
+        edits += [Edit(kind, key) for key in sorted(after - before if is_in else before - after)]
+    changed = [denial for denial in policy.deny if denial not in base.deny]
+    return [*edits, *(Edit(EditKind.DENY, denial.issuer, denial.host, denial.until) for denial in changed)]
 
 
 def holds(policy: AnyPolicy | None, edit: Edit) -> bool:

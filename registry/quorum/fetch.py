@@ -60,6 +60,7 @@ class Fetcher:
         Raises CallFailed, InvalidValue.
         """
         key: Key | None = None
+        siblings: list[Key] = []
         key_tombstones: list[KeyTombstone] = []
         states: list[State] = []
         caught_up = True
@@ -73,13 +74,16 @@ class Fetcher:
                 return known, caught_up
             page_key, page_key_tombstones, page_states = page.decoded()
             key = key or self._good_key(peer_id, key_id, page_key)
+            if body.after is None:
+                found = (self._good_key(peer_id, key_id, each) for each in page.decoded_siblings())
+                siblings = [each for each in found if each is not None]
             if not key_tombstones:
                 key_tombstones = self._good_key_tombstones(peer_id, key_id, page_key_tombstones)
             states.extend(await self._good(peer_id, key_id, page_states))
             after = page.next_after(after)
             if after is None:
                 break
-        return ResourceState.of(key, states, *key_tombstones), caught_up
+        return ResourceState.of(key, states, *key_tombstones, siblings=siblings), caught_up
 
     def _good_key_tombstones(
         self, peer_id: str, key_id: str, key_tombstones: Sequence[KeyTombstone]

@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Final
 
 import trio
+from cachetools import LRUCache
 
 from overlay.errors import CallFailed
 from overlay.tasks import Wakeup
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState, merged
+from registry.model.values import Key
+from registry.model.verification import is_expired
 from registry.protocol.address_groups import AddressGroups
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ERRORS
@@ -26,6 +29,7 @@ from registry.quorum.write import NOT_CONNECTED
 from registry.replica.replica import Replica
 
 LONGEST_READ: Final = 60.0  # seconds; the deadline of the whole read is nearer
+MAX_SEEN: Final = 4096  # keys with a policy that are remembered, the last ones read
 
 
 class Reader:
@@ -50,6 +54,7 @@ class Reader:
         self._doubts = doubts
         self._fetcher = Fetcher(network, replica.settings, clock, doubts.note_invented)
         self._groups = groups
+        self._seen: LRUCache[str, Key] = LRUCache(MAX_SEEN)
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """The merged state of a resource once `ack` replicas that hold its key have answered, or none can any more, or
@@ -81,7 +86,7 @@ class Reader:
             ack=ack,
             key_suffices=key_suffices,
             deadline=deadline,
-            written=self._recent_writes.of(key_id),
+            written=merged(self._recent_writes.of(key_id), self._seen_of(key_id)),
             drawn=drawn,
             group_of=self._groups.of,
             doubted=frozenset(filter(self._doubts.is_doubted, replicas)),
@@ -92,7 +97,18 @@ class Reader:
             del outcome.errors[MAX_ERRORS:]
         withheld = outcome.resource.withheld(int(self._clock()))
         self._repair.after_read(outcome.resource, machine.known, machine.replied, began, withheld)
+        if outcome.resource.key is not None and outcome.resource.key.revision:
+            self._seen[key_id] = outcome.resource.key
         return outcome
+
+    def _seen_of(self, key_id: str) -> ResourceState:
+        """The key that was read of a resource before, if it has a policy: an older one of a liar's, or of a replica
+        that is behind, rules no more, and is written over."""
+        key = self._seen.get(key_id)
+        lifetime = self._replica.settings.key_lifetime
+        if key is None or is_expired(key.timestamp_created, lifetime, int(self._clock())):
+            return ResourceState()
+        return ResourceState(key=key)
 
     async def _own_answer(self, key_id: str, *, key_suffices: bool) -> ResourceState | None:
         """What is known here, when that alone answers a read with an `ack` of 1."""
@@ -103,7 +119,8 @@ class Reader:
             return None
         written = self._recent_writes.of(key_id)
         mine = mine if written.is_empty() else merged(mine, written)
-        if mine.key is None:
+        seen = self._seen_of(key_id).key
+        if mine.key is None or (seen is not None and seen.order() > mine.key.order()):
             return None
         return mine if key_suffices or mine.records(int(self._clock()), self._replica.settings) else None
 

@@ -19,8 +19,8 @@ MAX_BYTES: Final = 16 * 2**20  # of all items, each counted with `OVERHEAD`: so 
 OVERHEAD: Final = 1024  # bytes
 MAX_SLOTS: Final = 64  # of one resource, the last ones written
 
-_Written = dict[Slot | type, tuple[float, Item]]
-"""By slot, or the type of a key or key tombstone: when it was written, and what."""
+_Written = dict[Slot | tuple[type, int], tuple[float, Item]]
+"""By slot, or the type and revision of a key or key tombstone: when it was written, and what."""
 
 
 class RecentWrites:
@@ -34,7 +34,8 @@ class RecentWrites:
     def remember(self, item: Item) -> None:
         """Has `item` be part of `of` from now on."""
         written = _lately(self._written.get(item.key_id, {}))
-        slot = item.state.slot if item.state is not None else type(item.key_or_tombstone)
+        alone = item.key_or_tombstone
+        slot = item.state.slot if item.state is not None else (type(alone), alone.revision)
         _, before = written.pop(slot, (0.0, item))
         written[slot] = (trio.current_time(), _greater(before, item))  # at the end
         while len(written) > MAX_SLOTS:

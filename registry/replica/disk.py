@@ -6,7 +6,8 @@ Rules:
 - A stranger has at most `disk_share` of the budget, as owner and issuer together.
 - Where the budget is full, what is expired is collected first; then the greediest give way
   (`registry.replica.eviction`).
-- A tombstone for something unknown makes nobody give way.
+- A tombstone for something unknown makes nobody give way, unless its issuer is named by the resource's policy, or is
+  certified: it may end what a later policy would show.
 - Nothing of this node's own, nor what it hosts, gives way; nor anything under the resource that is written, nor other
   data of its owner's. What this node itself stores always gets in.
 """

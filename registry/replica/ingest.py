@@ -7,9 +7,16 @@ from collections.abc import Callable, Sequence
 import trio
 
 from registry.codes import Code
-from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal, StorageError
-from registry.model.merge import is_spent
-from registry.model.values import KeyTombstone
+from registry.errors import (
+    InvalidValue,
+    NotResponsible,
+    RefusedByPolicy,
+    RegistryError,
+    RegistryRefusal,
+    StorageError,
+)
+from registry.model.merge import greater_key, is_spent
+from registry.model.values import KeyTombstone, Record
 from registry.model.verification import (
     VERIFIED_AT_ONCE,
     check_field_limits,
@@ -17,6 +24,7 @@ from registry.model.verification import (
     check_state,
     is_expired,
 )
+from registry.model.withholding import why_not_stored
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
@@ -168,7 +176,20 @@ class Ingest:
         brought_by_itself = source == self._network.peer_id
         if not (brought_by_itself or self.has_part_in(item) or self.is_responsible(item.key_id)):
             return ErrorInfo.of(NotResponsible(item.key_id))
+        if (unpermitted := self._unpermitted(item, now)) is not None:
+            return unpermitted
         return None if verified else self.clock_guard.softened(self._fault(item, now))
+
+    def _unpermitted(self, item: Item, now: int) -> ErrorInfo | None:
+        """Why the policy keeps a record out of a slot of which nothing is known, as far as memory tells: strangers who
+        try cost neither their signatures nor a transaction."""
+        stored, state = self._store.cached_resource(item.key_id), item.state
+        if stored is None or not isinstance(state, Record) or state.slot in stored.slots:
+            return None
+        if stored.key is None or greater_key(stored.key, item.as_resource().key) is not stored.key:
+            return None
+        why = why_not_stored(stored.key, None, state, now)
+        return None if why is None else ErrorInfo.of(RefusedByPolicy(item.key_id, why, *state.slot[1:]))
 
     def _fault(self, item: Item, now: int) -> ErrorInfo | None:
         try:
@@ -187,10 +208,10 @@ class Ingest:
         self, transaction: Transaction, item: Item, source: str, now: int, moment: float, *, keyless: bool
     ) -> ErrorInfo | None:
         try:
-            self._sender_limits.check(transaction, item.key_or_tombstone, source, moment)
+            self._sender_limits.check(transaction, item.key_or_tombstone, source, moment, now)
             self._store_key_or_tombstone(transaction, item, now)
             if item.state is not None:
-                self._sender_limits.check(transaction, item.state, source, moment)
+                self._sender_limits.check(transaction, item.state, source, moment, now)
                 rules.put_state(
                     transaction,
                     item.state,

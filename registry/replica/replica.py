@@ -119,7 +119,8 @@ class Replica:
             return None  # others know it too
 
     async def take_announced(self, item: Item, source: str) -> bool:
-        """Stores a verified update that a peer announced, by the same rules as one that it put; whether it was news."""
+        """Stores a verified update that a peer announced, by the same rules as one that it put; whether it was news for
+        others too, which what a policy withholds isn't."""
         if not self.ingest.is_responsible(item.key_id):
             return False
         try:
@@ -131,7 +132,8 @@ class Replica:
                 stale = known.key is not None and known.key.order() >= item.key_or_tombstone.order()
             else:
                 stale = item.key_or_tombstone in known.key_tombstones
-            return not stale and await self.ingest.store([item], source) == [None]
+            is_stored = not stale and await self.ingest.store([item], source) == [None]
+            return is_stored and self._may_be_passed_on(item)
         except StorageError as error:
             _log.error("an announcement couldn't be stored", key_id=item.key_id, error=str(error))
             return False
@@ -155,9 +157,9 @@ class Replica:
 
     def _served(self, stored: ResourceState) -> ResourceState:
         now, settings = int(self._clock()), self.settings
-        key = stored.key
+        key, siblings = stored.key, stored.siblings
         if key is not None and is_expired(key.timestamp_created, settings.key_lifetime, now):
-            key = None
+            key, siblings = None, ()
         key_tombstones = tuple(
             each
             for each in stored.key_tombstones
@@ -167,7 +169,7 @@ class Replica:
         is_whole = key is stored.key and len(key_tombstones) == len(stored.key_tombstones)
         if is_whole and len(kept) == len(stored.slots):
             return stored
-        return ResourceState.of(key, kept, *key_tombstones)
+        return ResourceState.of(key, kept, *key_tombstones, siblings=siblings)
 
     async def _serve_put(self, caller: str, body: object) -> object:
         """Goes on when the caller leaves: what is on disk then is passed on all the same."""
@@ -220,7 +222,8 @@ class Replica:
         except StorageError as error:
             _log.error("a read failed", caller=caller, error=str(error))
             raise Refusal(Code.STORAGE, "the disk refused") from error
-        if request.digest and not resource.is_empty() and request.digest == await digest_in_turns(resource):
+        knows_all = bool(request.digest) and not resource.is_empty() and not resource.has_siblings
+        if knows_all and request.digest == await digest_in_turns(resource):
             holds_key = resource.key is not None
             return build(StatePage(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up))
         after = Slot(*request.after) if request.after else None

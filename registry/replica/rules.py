@@ -4,7 +4,8 @@ Each function runs inside a transaction, on verified values, and either refuses 
 anything or applies its write, in the original's order of checks. Rules (docs/design.md, State and merging; they mend
 the original's faults 4, 5, 11 and 12):
 
-- a key replaces an older one; a state replaces a smaller one of its slot; an identical one is a success;
+- a key replaces a smaller one, and others of its revision are kept beside it; a state replaces a smaller one of its
+  slot; an identical one is a success;
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
 - places under a key are shared between issuers (`registry.replica.shares`);
 - what the policy of the key doesn't permit is refused in an unknown slot, and over what it withholds already
@@ -27,7 +28,7 @@ from registry.errors import (
 )
 from registry.model import history
 from registry.model.fields import U63_MAX
-from registry.model.merge import kept_key_tombstones
+from registry.model.merge import kept_key_tombstones, kept_keys
 from registry.model.service_results import EvictStaleItem
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
@@ -50,7 +51,7 @@ def register_key(
     Raises KeyAlreadyExistsNewerTimestamp, KeyRemoved, QuotaExceeded, DiskFull.
     """
     stored = transaction.key(key.id)
-    if stored is not None and stored.key.order() > key.order():
+    if stored is not None and stored.key.order() > key.order() and key.revision != (stored.key.revision or -1):
         if key.revision == 0 < stored.key.revision:
             return False
         raise KeyAlreadyExistsNewerTimestamp(key.label, key.owner_peer_id)
@@ -68,28 +69,35 @@ def republish_key(
     now: int,
     needed_by: tuple[str, int] = ("", 0),
 ) -> bool:
-    """Stores a key unless a greater or the same one is there, or it was removed; whether it did.
+    """Stores a key unless a greater or the same one is there, or it was removed; whether it did. One of the winner's
+    revision that loses is kept beside it (`registry.model.merge.kept_keys`), and the winner that loses to it likewise.
 
     `needed_by`: the issuer of a state that comes with it, and its weight: for those that have a right to room, the key
     has it too. Weights are kept (docs/design.md, original's fault 5). Raises QuotaExceeded, DiskFull.
     """
     stored = transaction.key(key.id)
-    if stored is not None and stored.key.order() >= key.order():
+    siblings = transaction.siblings(key.id) if stored is not None and stored.key.revision else ()
+    known = () if stored is None else (stored.key, *siblings)
+    kept = kept_keys((*known, key))
+    if kept == known:
         return False
     key_tombstones = transaction.key_tombstones(key.id)
     if any(key_tombstone.kills_key(key) for key_tombstone in key_tombstones):
         return False
     if stored is None and not key_tombstones:
         _check_owner_quota(transaction, key.owner_peer_id, host_peer_id, settings)
-    grown = _size(key) - (_size(stored.key) if stored else 0)
+    grown = _size(kept[0]) - (_size(stored.key) if stored else 0) + _size_of_siblings(kept[1:])
     growth = Growth(
         key.owner_peer_id,
         max(weight, needed_by[1]),
         key.id,
-        grown,
+        grown - _size_of_siblings(siblings),
         is_own=host_peer_id in (key.owner_peer_id, needed_by[0]),
     )
     take_room(transaction, growth, host_peer_id, settings, now)
+    transaction.put_siblings(key, kept[1:], weight)
+    if stored is not None and kept[0] == stored.key:
+        return True
     transaction.put_key(key, now, weight)
     transaction.note(history.of_key(key, history.change_of_key(stored.key if stored else None, key), now))
     return True
@@ -179,7 +187,7 @@ def put_state(
         slot.key_id,
         _size(state) - (_size(known) if known else 0),
         is_own=slot.issued_by == host_peer_id,
-        may_push=known is not None or isinstance(state, Record),
+        may_push=known is not None or isinstance(state, Record) or places.is_named,
     )
     take_room(transaction, growth, host_peer_id, settings, now)
     for going in makes_way:
@@ -204,6 +212,10 @@ def check_policy(transaction: Transaction, known: State | None, state: State, no
 def _size(*values: Key | KeyTombstone | State) -> int:
     """What storing them in one row is charged for (bytes)."""
     return sum(len(encode(value)) for value in values) + ROW_BYTES
+
+
+def _size_of_siblings(siblings: tuple[Key, ...]) -> int:
+    return _size(*siblings) if siblings else 0
 
 
 def _last_ended(stored: StoredState) -> int:
@@ -287,6 +299,11 @@ class _Places:
         raise QuotaExceeded(f"{count} tombstones are stored under key {self._state.slot.key_id} already")
 
     @property
+    def is_named(self) -> bool:
+        """Whether the policy names the issuer, or it is certified."""
+        return is_named_in(self._key, self._state, self._now)
+
+    @property
     def _rank(self) -> Rank:
         issuer = self._state.slot.issued_by
         if issuer == self._host_peer_id:
@@ -299,7 +316,7 @@ class _Places:
             return Rank.HOSTED
         if not names_others(self._key):
             return Rank.STRANGER
-        return Rank.NAMED if is_named_in(self._key, self._state, self._now) else Rank.UNNAMED
+        return Rank.NAMED if self.is_named else Rank.UNNAMED
 
     def _taken(self) -> Taken:
         if self._counted is not None:

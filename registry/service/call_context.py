@@ -17,6 +17,7 @@ from registry.errors import (
     NewerRecordOrTombstoneExists,
     NotPermitted,
     QuotaExceeded,
+    RefusedByPolicy,
     RegistryError,
     RegistryRefusal,
     ValuesLimitExceeded,
@@ -116,7 +117,7 @@ class ServiceView:
         shared, moment = self._shared, trio.current_time()
 
         def decide(transaction: Transaction) -> bool:
-            shared.sender_limits.check(transaction, state, self._source, moment)
+            shared.sender_limits.check(transaction, state, self._source, moment, now)
             return rules.put_state(transaction, state, weight, shared.host_peer_id, self.settings, now)
 
         return await self._write(decide)
@@ -131,7 +132,7 @@ class ServiceView:
         shared, moment = self._shared, trio.current_time()
 
         def decide(transaction: Transaction) -> bool:
-            shared.sender_limits.check(transaction, key, self._source, moment)
+            shared.sender_limits.check(transaction, key, self._source, moment, now)
             return put(transaction, key, weight, shared.host_peer_id, self.settings, now)
 
         return await self._write(decide)
@@ -143,9 +144,9 @@ class ServiceView:
             updated = 0
             for state, weight in states:
                 try:
-                    shared.sender_limits.check(transaction, state, self._source, moment)
+                    shared.sender_limits.check(transaction, state, self._source, moment, now)
                     updated += rules.put_state(transaction, state, weight, shared.host_peer_id, self.settings, now)
-                except (NewerRecordOrTombstoneExists, ValuesLimitExceeded, QuotaExceeded, KeyRemoved):
+                except (NewerRecordOrTombstoneExists, ValuesLimitExceeded, QuotaExceeded, KeyRemoved, RefusedByPolicy):
                     continue
             return updated
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeVar
 from zlib import crc32
 
+import cbor2
 import msgspec
 
+from overlay.limits.decoder import DecodeError, decode
 from registry.errors import InvalidValue
 from registry.model.values import (
+    MAX_BLOB,
     Key,
     KeyTombstone,
     Slot,
@@ -18,6 +21,7 @@ from registry.model.values import (
     decode_key,
     decode_key_tombstone,
     decode_state,
+    encode,
 )
 
 Value = TypeVar("Value")
@@ -98,6 +102,24 @@ def stored_key(key_id: str, row: tuple[bytes, int, int, int]) -> StoredKey:
     if key.id != key_id:
         raise Damage(f"a key of another id, {key.id}")
     return StoredKey(key=key, timestamp_published=row[2], weight=row[3])
+
+
+def packed_siblings(siblings: Iterable[Key]) -> bytes:
+    """The body of a row of `siblings`."""
+    return cbor2.dumps([encode(key) for key in siblings], canonical=True)
+
+
+def stored_siblings(key_id: str, row: tuple[bytes, int]) -> tuple[Key, ...]:
+    """The keys in a row (body, checksum); none if it isn't what was stored."""
+    body, checksum = row
+    if not is_whole(body, checksum):
+        return ()
+    try:
+        blobs = decode(body, max_bytes=MAX_BLOB)
+        keys = tuple(map(decode_key, blobs)) if isinstance(blobs, list) else ()
+    except (DecodeError, InvalidValue):
+        return ()
+    return keys if all(key.id == key_id for key in keys) else ()
 
 
 def stored_key_tombstones(key_id: str, row: tuple[bytes, int, bytes, int]) -> tuple[KeyTombstone, ...]:

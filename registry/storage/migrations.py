@@ -317,6 +317,19 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     UPDATE keys SET has_policy = 1 WHERE instr(body, CAST('policy/' AS BLOB));
     UPDATE resources SET digest = x'' WHERE key_id IN (SELECT key_id FROM keys WHERE has_policy);
     """,  # noqa: S608 - our own names and numbers
+    f"""
+    CREATE TABLE siblings (
+        key_id TEXT PRIMARY KEY,
+        owner_peer_id TEXT NOT NULL,
+        weight INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        checksum INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    {_charging("siblings", "owner_peer_id")}
+    CREATE TRIGGER siblings_dropped_with_key AFTER DELETE ON keys BEGIN
+        DELETE FROM siblings WHERE key_id = old.key_id;
+    END;
+    """,  # noqa: S608 - our own names
     """
     CREATE TABLE trust_statements (
         issued_by TEXT NOT NULL,
@@ -334,6 +347,8 @@ MIGRATIONS: Final[tuple[str, ...]] = (
 original's fault 16).
 `trust_statements`, `trust_roots`: the trust graph (`registry.trust`), and its roots that weren't configured.
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
+`siblings` holds other keys of the revision of the one that wins, up to four, and the one before them, in a CBOR array
+(`registry.model.merge.kept_keys`).
 `key_tombstones` holds the tombstones of keys: the one that ends most keys, and as `latest` another that ends more
 states, if there is one (`timestamp_issued` is the former's, which is the older); `history` the last events
 (`registry.model.history`).

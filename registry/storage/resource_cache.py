@@ -50,6 +50,8 @@ class ResourceCache:
             return
         known, size = entry
         key = change.key if change.key_changed else known.key
+        siblings = known.siblings if change.siblings is None else change.siblings
+        size += sum(map(_size, siblings)) - sum(map(_size, known.siblings))
         ended = change.key_tombstones if change.key_tombstones_changed else known.key_tombstones
         size += _size(key) - _size(known.key) + sum(map(_size, ended)) - sum(map(_size, known.key_tombstones))
         slots = dict(known.slots)
@@ -58,7 +60,7 @@ class ResourceCache:
             size += _size(state) - _size(slots.pop(slot, None))
             if state is not None:
                 slots[slot] = state
-        self._put(key_id, ResourceState(key=key, slots=MappingProxyType(slots), key_tombstones=ended), size)
+        self._put(key_id, ResourceState(key, MappingProxyType(slots), ended, siblings), size)
 
     def _put(self, key_id: str, resource: ResourceState, size: int) -> None:
         self._entries.pop(key_id, None)

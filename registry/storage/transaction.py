@@ -31,8 +31,10 @@ from registry.storage.checked_rows import (
     StoredState,
     checksum_of,
     delete_damaged_state,
+    packed_siblings,
     stored_key,
     stored_key_tombstones,
+    stored_siblings,
     stored_state,
 )
 from registry.storage.digests import NEVER, position_bytes, settle
@@ -54,11 +56,13 @@ _PLACES_IN = """
 class Change:
     """What one write changed under one key id; None where something was removed."""
 
-    __slots__ = ("key", "key_changed", "key_tombstones", "key_tombstones_changed", "slots")
+    __slots__ = ("key", "key_changed", "key_tombstones", "key_tombstones_changed", "siblings", "slots")
 
     def __init__(self) -> None:
         self.key: Key | None = None
         self.key_changed = False
+        self.siblings: tuple[Key, ...] | None = None
+        """None where they didn't change."""
         self.key_tombstones: tuple[KeyTombstone, ...] = ()
         self.key_tombstones_changed = False
         self.slots: dict[Slot, State | None] = {}
@@ -109,6 +113,28 @@ class Transaction:
         ).fetchone()
         return str(row[0]) if row else None
 
+    def siblings(self, key_id: str) -> tuple[Key, ...]:
+        """The other keys of the stored one's revision (`ResourceState.siblings`). Those that a disk spoilt are lost:
+        they are no more than what other replicas keep too."""
+        row = self._connection.execute(
+            "SELECT CAST(body AS BLOB), checksum FROM siblings WHERE key_id = ?", (key_id,)
+        ).fetchone()
+        return stored_siblings(key_id, row) if row else ()
+
+    def put_siblings(self, key: Key, siblings: tuple[Key, ...], weight: int) -> None:
+        """Stores the siblings of a key over whatever is there."""
+        if not siblings:
+            if self._connection.execute("DELETE FROM siblings WHERE key_id = ?", (key.id,)).rowcount:
+                self.changes[key.id].siblings = ()
+            return
+        body = packed_siblings(siblings)
+        self._connection.execute(
+            "INSERT INTO siblings VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " weight = excluded.weight, body = excluded.body, checksum = excluded.checksum",
+            (key.id, key.owner_peer_id, weight, body, checksum_of(body)),
+        )
+        self.changes[key.id].siblings = siblings
+
     def put_key(self, key: Key, timestamp_published: int, weight: int) -> None:
         """Stores a key over whatever is there; `timestamp_published` in seconds."""
         self._connection.execute(
@@ -131,9 +157,10 @@ class Transaction:
         self._key_changed(key.id, key)
 
     def remove_key(self, key_id: str) -> None:
-        """Deletes a key; what lies under it stays."""
+        """Deletes a key, and its siblings; what lies under it stays."""
         self._connection.execute("DELETE FROM keys WHERE key_id = ?", (key_id,))
         self._key_changed(key_id, None)
+        self.changes[key_id].siblings = ()
 
     def _key_in(self, key_id: str, row: tuple[Any, ...]) -> StoredKey | None:
         try:
@@ -357,7 +384,9 @@ class Transaction:
         """Everything under one key id."""
         stored = self.key(key_id)
         states = (item.state for item in self.states(key_id))
-        return ResourceState.of(stored.key if stored else None, states, *self.key_tombstones(key_id))
+        siblings = self.siblings(key_id) if stored is not None and stored.key.revision else ()
+        key = stored.key if stored is not None else None
+        return ResourceState.of(key, states, *self.key_tombstones(key_id), siblings=siblings)
 
     def put_state(self, state: State, weight: int, victim: int = NOTHING_ENDED) -> None:
         """Puts `state` into its slot, over whatever is there. `victim`: see `StoredState`."""

@@ -11,7 +11,7 @@ import trio
 from overlay.tasks import Wakeup
 from registry.errors import StorageError
 from registry.model.merge import ResourceState, merged
-from registry.model.values import Key, Record, Slot
+from registry.model.values import Key, KeyTombstone, Record, Slot
 from registry.model.withholding import why_withheld
 from registry.protocol.messages import Item
 from registry.protocol.network import Network
@@ -28,8 +28,9 @@ PUSHED: Final = 8  # peers in a topic to whom gossip surely pushes at once; thos
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-Subject = Slot | type[Key] | None
-"""What is announced of a resource: a slot's state, its tombstone (None), or its key alone, for its policy."""
+Subject = Slot | type[Key] | type[KeyTombstone] | None
+"""What is announced of a resource: a slot's state, its tombstone (None), the other one of its tombstones, if there are
+two (`KeyTombstone`), or its key alone, for its policy."""
 
 
 class WatchesServed(Protocol):
@@ -69,7 +70,7 @@ class Announcer:
         self._changed = Wakeup()
 
     def note(self, key_id: str, slot: Subject) -> None:
-        """Has a slot announced that changed, or the tombstone of the resource (None), or its key."""
+        """Has a slot announced that changed, or one of the tombstones of the resource, or its key."""
         if not isinstance(slot, Slot) or len(self._untold) < MAX_UNTOLD:
             self._untold[key_id, slot] = None
             self._changed.set()
@@ -101,8 +102,9 @@ class Announcer:
         except StorageError as error:
             _log.error("a change can't be announced", key_id=key_id, error=str(error))
             return None
-        if slot is None:
-            return Item(resource.key_tombstone) if resource.key_tombstone else None
+        if slot is None or slot is KeyTombstone:
+            ended = resource.key_tombstones[0 if slot is None else 1 :]
+            return Item(ended[0]) if ended else None
         if not isinstance(slot, Slot):
             return Item(resource.key) if resource.key is not None else None
         state = resource.slots.get(slot)

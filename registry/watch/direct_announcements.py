@@ -11,7 +11,7 @@ import trio
 from overlay.errors import CallFailed
 from overlay.limits.fair_quota import FairQuota, Holding
 from overlay.tasks import TaskStatus, Wakeup, background
-from registry.model.values import Key, Slot
+from registry.model.values import Key, KeyTombstone, Slot
 from registry.protocol.messages import MAX_PAGE, build
 from registry.protocol.network import Network
 from registry.watch.messages import ANNOUNCE, MAX_ANNOUNCEMENTS_IN_CALL, AnnounceBody
@@ -21,8 +21,9 @@ MAX_BYTES_OF_WATCHER: Final = 4 * 2**20
 OVERHEAD: Final = 256  # bytes of memory that one waiting announcement takes besides its payload, about
 TELL_TIMEOUT: Final = 5.0  # seconds for a watcher to take what it is told
 
-Change = tuple[str, Slot | type[Key] | None]
-"""The resource, and the slot that changed; None for the resource's key tombstone, `Key` for its key."""
+Change = tuple[str, Slot | type[Key] | type[KeyTombstone] | None]
+"""The resource, and the slot that changed; None for the resource's key tombstone, `KeyTombstone` for the other one,
+`Key` for its key."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

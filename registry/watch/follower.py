@@ -234,6 +234,9 @@ class Follower:
         if self.view.state is not self._told:
             before, self._told = self._told, self.view.state
             self._peer.note_news(self.key_id, before, self._told)
+            self._machine.known_changed(trio.current_time(), self._peer.clock())
+            if self._machine.is_poked:
+                self._poked.set()
         if self.view.revision != self._told_revision:
             self._told_revision = self.view.revision
             self.changed.send()

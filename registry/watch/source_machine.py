@@ -310,6 +310,12 @@ class SourceMachine:
             self._is_poked = True
         return lost
 
+    def known_changed(self, now: float, wall_clock: float) -> None:
+        """What is known changed: it may end sooner than what was known when the wait began, by a certificate."""
+        expiry = self.view.next_expiry(wall_clock)
+        if expiry is not None and now + expiry + EXPIRY_MARGIN < self._wake_at:
+            self._is_poked = True
+
     def distrust(self, peer_id: str, now: float) -> None:
         """A source told what can't be true, or fails otherwise."""
         if self.state_of(peer_id) is SourceState.SOURCE:

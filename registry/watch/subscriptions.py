@@ -12,7 +12,7 @@ that however many of them watch one, it is watched once.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -24,7 +24,7 @@ from overlay.tasks import TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue, KeyNotExists, StorageError
 from registry.model.merge import ResourceState
-from registry.model.values import Key, Slot
+from registry.model.values import Key, KeyTombstone, Slot
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import ReadBody, StatePage, build, parse
 from registry.protocol.network import Network
@@ -142,8 +142,8 @@ class Subscriptions:
             change = changes[key_id]
             self._digests.pop(key_id, None)
             self._commits += 1
-            if change.key_tombstones_changed and change.key_tombstones:
-                self._announcer.note(key_id, None)
+            if change.key_tombstones_changed:
+                self._note_key_tombstones(key_id, change.key_tombstones)
             if change.key_changed and change.key is not None and change.key.revision:
                 self._announcer.note(key_id, Key)
             for slot, state in change.slots.items():
@@ -154,13 +154,18 @@ class Subscriptions:
         """Has what is news in a watched resource announced, as far as it is relayed to others."""
         if key_id not in self._relayed:
             return
-        if after.key_tombstones and after.key_tombstones != before.key_tombstones:
-            self._announcer.note(key_id, None)
+        if after.key_tombstones != before.key_tombstones:
+            self._note_key_tombstones(key_id, after.key_tombstones)
         if after.key is not None and after.key is not before.key and after.key.revision:
             self._announcer.note(key_id, Key)
         for slot, state in after.slots.items():
             if before.slots.get(slot) is not state:
                 self._announcer.note(key_id, slot)
+
+    def _note_key_tombstones(self, key_id: str, key_tombstones: Sequence[KeyTombstone]) -> None:
+        """Each of two may end what the other doesn't."""
+        for subject in (None, KeyTombstone)[: len(key_tombstones)]:
+            self._announcer.note(key_id, subject)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Announces until cancelled."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from registry.codes import Code
-from registry.model.merge import ResourceState, is_spent, merged
+from registry.model.merge import ResourceState, greater_key, is_spent, merged
 from registry.model.values import Record, Slot
-from registry.model.withholding import permitted_before, why_withheld
+from registry.model.withholding import permitted_before, why_not_stored, why_withheld
 from registry.protocol.messages import Item
 from registry.settings import RegistrySettings
 from registry.watch.watch_event import CERTIFICATE, POLICY, Visible, same_content
@@ -65,13 +65,18 @@ class View:
         return len(self.visible) >= 2 * self._settings.records_per_key or len(self.state.slots) >= MAX_KNOWN
 
     def take(self, item: Item, wall_clock: int) -> bool:
-        """Merges one verified update; whether it was news."""
+        """Merges one verified update; whether it was news that others may be told."""
         if item.state is not None:
             known = self.state.slots.get(item.state.slot)
             if known is not None and known.order() >= item.state.order():
                 return False
             if known is None and self.is_full():
                 return False  # no replica would have room for it; if one has, the next comparison tells
+            key = greater_key(self.state.key, item.as_resource().key)
+            if isinstance(item.state, Record) and why_withheld(key, item.state, wall_clock) is not None:
+                is_kept = why_not_stored(key, known, item.state, wall_clock) is None
+                self.merge((item if is_kept else Item(item.key_or_tombstone)).as_resource(), wall_clock)
+                return False
         return self.merge(item.as_resource(), wall_clock)
 
     def merge(self, other: ResourceState, wall_clock: int) -> bool:

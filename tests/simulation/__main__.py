@@ -38,8 +38,11 @@ def main() -> None:
             continue
         print(
             f"{report.acknowledged} of {report.attempted} writes acknowledged, {report.left} left, "
-            f"{report.reads} reads, {report.crashes} crashes, {report.sick} sick, {report.rotten} rotten, "
-            f"{report.messages} messages, {report.events} events, {report.closed} links closed, "
+            f"{report.reads} reads, "
+            f"{report.crashes} crashes, {report.sick} sick, {report.rotten} rotten, "
+            f"{report.messages} messages, {report.events} events, "
+            f"{report.changes} changes of policies, {report.refused} registrations refused, "
+            f"{report.closed} links closed, "
             f"trace {report.trace[:16]}, {time.perf_counter() - started:.1f} s",
             flush=True,
         )

@@ -16,7 +16,9 @@ from overlay.rpc.server import Handler
 from overlay.settings import OverlaySettings
 from overlay.tasks import background
 from registry.codes import Code
+from registry.protocol.messages import parse
 from registry.protocol.network import Clock
+from registry.replication.messages import REPLICATE, ReplicateBody
 from tests.simulation.host import open_host
 from tests.simulation.internet import Internet
 
@@ -33,6 +35,8 @@ class BusyPeer(OverlayPeer):
 
     busy: Callable[[str], bool] = staticmethod(lambda peer_id: False)
     """Whether a peer has too much to do."""
+    note_call: Callable[[str, str, object], None] = staticmethod(lambda method, caller, body: None)
+    """Is told of each call."""
 
     def serve(self, method: str, handler: Handler, *, relayed: bool = False) -> None:
         """See `OverlayPeer.serve`."""
@@ -40,6 +44,7 @@ class BusyPeer(OverlayPeer):
         async def answer(caller: str, body: object) -> object:
             if self.busy(self.peer_id):
                 raise Refusal(Code.OVERLOADED, "too much to do", RETRY_AFTER)
+            self.note_call(method, caller, body)
             return await handler(caller, body)
 
         super().serve(method, answer, relayed=relayed)
@@ -62,6 +67,8 @@ class PeerNetwork(Internet):
         self.peers: dict[str, OverlayPeer] = {}
         self.busy: set[str] = set()
         """Peers that have too much to do."""
+        self.repairs = 0
+        """Items that honest replicas sent each other after they had compared."""
 
     @asynccontextmanager
     async def joined(self, identity: Identity, clock: Clock, randomness: random.Random) -> AsyncIterator[OverlayPeer]:
@@ -70,9 +77,14 @@ class PeerNetwork(Internet):
             routing = KadRouting(host, self.settings, serve=True)
             peer = BusyPeer(host, routing, identity, self.settings, clock=clock, randomness=randomness)
             peer.busy = lambda peer_id: peer_id in self.busy
+            peer.note_call = self._note_call
             self.peers[identity.peer_id] = peer
             await nursery.start(peer.run)
             yield peer
+
+    def _note_call(self, method: str, caller: str, body: object) -> None:
+        if method == REPLICATE and caller in self.peers:
+            self.repairs += len(parse(body, ReplicateBody).items)
 
     def crash(self, peer_id: str) -> None:
         """kill -9 of a peer's process, or the end of its host's power."""

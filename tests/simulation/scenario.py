@@ -39,6 +39,7 @@ from registry.model.verification import (
 )
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from tests.simulation.clock import VirtualClock
+from tests.simulation.guarded import ISSUERS, Guarded, rounds_that_send_nothing
 from tests.simulation.liars import Kind, open_liar
 from tests.simulation.peers import PeerNetwork
 from tests.simulation.watcher import Watcher
@@ -53,6 +54,7 @@ COLLECTED: Final = 60.0  # seconds between two looks for garbage
 NEAREST: Final = 20  # members that lookups are checked for
 WATCHED: Final = 4  # resources
 WATCHERS: Final = 3  # of each
+GUARDED: Final = 2  # resources with policies
 LEAVING: Final = 0.15
 """Part of the writes whose caller leaves before it has the answer."""
 ELSEWHERE: Final = 0.25
@@ -106,6 +108,10 @@ class Report(msgspec.Struct):
     messages: int
     events: int
     """That watchers were told."""
+    changes: int
+    """Of policies, that were acknowledged."""
+    refused: int
+    """Registrations that a policy kept out, or that failed."""
     closed: int
     """Links that were closed since neither side needed them, between nodes that were up in the end."""
     trace: str
@@ -152,6 +158,7 @@ class Scenario:
         self.watchers: list[Watcher] = []
         self.closed = 0
         self.resources: list[str] = []
+        self.guarded: list[Guarded] = []
         self.bad_disks: list[WorldNode] = []
         """So few that one who acknowledged a write keeps it."""
         self.world: World
@@ -181,7 +188,11 @@ class Scenario:
             others = [node for node in self.world.nodes if node.number not in writers]
             self.bad_disks = self.random.sample(others, self.majority - 1)
             await self._create_resources()
-            for resource_id in self.random.sample(self.resources, WATCHED):
+            await self._create_guarded()
+            for resource_id in [
+                *self.random.sample(self.resources, WATCHED),
+                *(each.resource_id for each in self.guarded),
+            ]:
                 for node in self.random.sample(self.world.nodes, WATCHERS):
                     watcher = Watcher(node, resource_id)
                     self.watchers.append(watcher)
@@ -190,6 +201,8 @@ class Scenario:
             async with trio.open_nursery() as trouble:
                 for user in self.users:
                     trouble.start_soon(self._write, user)
+                for guarded in self.guarded:
+                    trouble.start_soon(guarded.run)
                 trouble.start_soon(self._crash)
                 trouble.start_soon(self._split)
                 trouble.start_soon(self._lose)
@@ -232,6 +245,17 @@ class Scenario:
             assert created.resource_id is not None, created.errors
             self.resources.append(created.resource_id)
 
+    async def _create_guarded(self) -> None:
+        """By users, on whose nodes nothing is lost; the issuers are users too, and a stranger."""
+        strangers = [node for node in self.world.nodes if all(node is not user.node for user in self.users)]
+        nodes = [user.node for user in self.users]
+        for number in range(GUARDED):
+            owner, *others = nodes[number:] + nodes[:number]
+            issuers = [*others[:ISSUERS], self.random.choice(strangers)]
+            guarded = Guarded(self.world, self.random, owner, others[-1], issuers, self.majority, self.note)
+            await guarded.create()
+            self.guarded.append(guarded)
+
     async def _write(self, user: User) -> None:
         count = 0
         while True:
@@ -252,7 +276,7 @@ class Scenario:
             attempt = Attempt(None if self.random.random() < 0.3 else f"{user.node.number}-{count}")
             attempt.life = user.node.crashes
             attempts = user.slots.setdefault((resource_id, host), [])
-            if attempt.value is None and resource_id == self._own(user) and host != user.node.peer_id:
+            if attempt.value is None and self._owns(user, resource_id) and host != user.node.peer_id:
                 continue  # an owner who has nothing there would deny what others have
             attempts.append(attempt)
             patience = self.random.uniform(0, 0.5) if self.random.random() < LEAVING else math.inf
@@ -298,6 +322,9 @@ class Scenario:
 
     def _own(self, user: User) -> str:
         return self.resources[self.users.index(user)]
+
+    def _owns(self, user: User, resource_id: str) -> bool:
+        return self.users[self.resources.index(resource_id) % USERS] is user
 
     async def _remove(self, user: User, resource_id: str) -> None:
         parts = user.node.parts
@@ -423,6 +450,8 @@ class Scenario:
     async def _check(self) -> None:
         await self._settle(within=10)
         await self._check_links()
+        for guarded in self.guarded:
+            await guarded.put_together()
         await self._check_that_replicas_agree()
         await self._check_that_all_is_verified()
         for resource_id in self.resources:
@@ -433,6 +462,22 @@ class Scenario:
             self._check_watchers(resource_id, found)
             self.note(f"{resource_id} {sorted(found.items())}")
             self._check_resource(resource_id, resolved.records is not None, found, resolved.errors)
+        for guarded in self.guarded:
+            await self._check_guarded(guarded)
+        await rounds_that_send_nothing(self.world, lambda: self.network.repairs)
+
+    async def _check_guarded(self, guarded: Guarded) -> None:
+        """Of every node: all readers are shown the same, which is what the policy permits."""
+        await guarded.wait_for_certificates()
+        known = await guarded.known()
+        guarded.check_policy(known.key)
+        self.note(f"{guarded.resource_id} {known.digest().hex()}")
+        for node in self.world.up():
+            assert node.parts is not None
+            resolved = await node.parts.registry.resolve_resource(guarded.resource_id, self.majority)
+            assert resolved.records is not None, f"node {node.number} can't read: {resolved.errors}"
+            guarded.check_found(known, _values(resolved.records), self.settings.registry)
+        self._check_watchers(guarded.resource_id, _values(resolved.records))
 
     def _check_resource(self, resource_id: str, exists: bool, found: Values, errors: tuple[str, ...]) -> None:
         key_tombstones = [user.removed[resource_id] for user in self.users if resource_id in user.removed]
@@ -495,7 +540,7 @@ class Scenario:
         horizon = ExpiryHorizon.at(int(latest), self.settings.registry)
         honest = {node.peer_id: node for node in self.world.nodes}
         found: list[str] = []
-        for resource_id in self.resources:
+        for resource_id in [*self.resources, *(each.resource_id for each in self.guarded)]:
             keepers = nearest(resource_position(resource_id), self.network.alive(), self.replicas)
             digests = {
                 peer_id: horizon.alive(await _known(honest[peer_id], resource_id)).digest()
@@ -592,6 +637,8 @@ def run(
         reads=scenario.reads,
         messages=scenario.network.messages,
         events=sum(watcher.events for watcher in scenario.watchers),
+        changes=sum(change.ended < math.inf for guarded in scenario.guarded for change in guarded.changes),
+        refused=sum(guarded.refused for guarded in scenario.guarded),
         closed=scenario.closed,
         trace=scenario.trace.hexdigest(),
     )

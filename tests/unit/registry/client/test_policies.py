@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 import trio
 
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from registry.client.results import Done
+from registry.codes import Code
 from registry.model.history import POLICY_CHANGED, STORED, WITHHELD
 from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER
 from registry.permission.policy import FOR_EVER, Policy
 from registry.permission.scope import Scope, ScopeKind
+from registry.protocol.messages import Item
 from registry.watch.watch_event import POLICY, EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
-from tests.unit.registry.builders import NOW, identity, public_key
+from tests.unit.registry.builders import NOW, a_key, a_record, identity, public_key
 
 
 def clock() -> float:
@@ -164,3 +167,27 @@ async def test_who_knew_the_resource_before_it_was_closed_shows_its_certificate_
         certified.registry.use_certificates(lambda: [[certificate]])
         assert (await registered(certified, resource_id)).success
         assert await issuers(owner, resource_id) == {certified.peer_id}
+
+
+async def test_strangers_who_try_cost_neither_a_signature_nor_a_transaction(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (_, [owner, allowed, stranger]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        edits = [edit(EditKind.ALLOW, allowed.identity), Edit(EditKind.CLOSE)]
+        assert (await owner.registry.change_policy(resource_id, edits)).success
+        await trio.sleep(5)
+        key = (await owner.store.resource(resource_id)).key
+        assert key is not None
+        writes, now = owner.store.writes, int(clock())
+        unsigned = msgspec.structs.replace(
+            a_record(resource_id, stranger.identity, stranger.identity, now), signature=b""
+        )
+        [error] = await owner.parts.replica.ingest.store([Item(key, unsigned)], stranger.peer_id)
+        assert error is not None
+        assert error.known_code is Code.ISSUER_NOT_ALLOWED
+        assert owner.store.writes == writes
+        opened = a_key("payments", owner.identity, policy=Policy(revision=9, open=True), created=now)
+        record = a_record(resource_id, stranger.identity, stranger.identity, now)
+        assert await owner.parts.replica.ingest.store([Item(opened, record)], stranger.peer_id) == [None], (
+            "a later key counts"
+        )

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import permutations
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overlay.membership.certificate import encode_chain
 from registry.codes import Code
-from registry.errors import RefusedByPolicy, RegistryRefusal
+from registry.errors import DiskFull, RateExceeded, RefusedByPolicy, RegistryRefusal
 from registry.model.delta import Orders, delta
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState, merged
@@ -22,6 +23,7 @@ from registry.model.values import Key, KeyOrTombstone, KeyTombstone, Record, Sta
 from registry.model.withholding import why_withheld
 from registry.permission.policy import ANY_HOST, FOR_EVER, Denial, Policy
 from registry.replica import collecting, rules
+from registry.replica.sender_limits import SenderLimits
 from registry.settings import RegistrySettings
 from registry.storage.database import open_database
 from registry.storage.transaction import Transaction
@@ -43,6 +45,7 @@ from tests.unit.registry.builders import (
 )
 
 RULES = RegistrySettings()
+ROOMY = RegistrySettings(disk_share=1.0, slots_per_issuer=100, records_per_issuer=100, records_per_key=100)
 ROOT, OTHER_ROOT = identity(40), identity(41)
 ID = a_key().id
 DENIED = Denial(public_key(ISSUER), public_key(HOST), FOR_EVER)
@@ -301,3 +304,48 @@ def test_a_refusal_says_why_and_what_to_do() -> None:
     assert ISSUER.peer_id in str(error)
     assert "ask the owner" in str(error)
     assert error.code is Code.ISSUER_NOT_ALLOWED
+
+
+def test_half_of_what_a_sender_may_bring_is_reserved_for_issuers_that_a_policy_names() -> None:
+    """Strangers whose tombstones a sender passes on would else keep out those of issuers that are allowed."""
+    few = RegistrySettings(tombstone_rate=1, tombstone_burst=2)
+    limits = SenderLimits(NODE.peer_id, few)
+    closed = a_key(policy=Policy(revision=1, allow=keys_of(ISSUER), roots=keys_of(ROOT)))
+    with replicas(1) as [one]:
+        put(one, (closed, None), START)
+
+        def takes(tombstone: Tombstone) -> bool:
+            try:
+                limits.check(one, tombstone, "sender", 0.0, START)
+            except RateExceeded:
+                return False
+            return True
+
+        theirs = [takes(a_tombstone(ID, identity(number), HOST)) for number in range(80, 83)]
+        assert theirs == [True, True, False]
+        chain = encode_chain([a_certificate(ROOT, STRANGER)])
+        named = [a_tombstone(ID, ISSUER, HOST), a_tombstone(ID, STRANGER, HOST, solution=chain)]
+        assert all(map(takes, named))
+        assert not takes(a_tombstone(ID, ISSUER, NODE)), "that has its end too"
+
+
+def test_a_full_disk_makes_room_for_the_end_that_a_named_issuer_tells_and_not_for_a_strangers() -> None:
+    closed = a_key(policy=Policy(revision=1, allow=keys_of(ISSUER)))
+    with replicas(1) as [one]:
+        put(one, (closed, None), START)
+        greedy = a_key("greedy", identity(90))
+        put(one, (greedy, None), START)
+        for number in range(40):
+            rules.put_state(
+                one, a_record(greedy.id, identity(90), identity(number + 200), value="x" * 5000), 0, "", ROOMY, START
+            )
+        full = msgspec.structs.replace(ROOMY, max_disk_bytes=one.used_bytes())
+
+        def is_stored(tombstone: Tombstone) -> bool:
+            try:
+                return rules.put_state(one, tombstone, 0, "", full, START)
+            except DiskFull:
+                return False
+
+        assert not is_stored(a_tombstone(ID, STRANGER, HOST))
+        assert is_stored(a_tombstone(ID, ISSUER, HOST))

@@ -1,0 +1,333 @@
+"""Resources with policies in a scenario: their owner changes them by two machines at once, issuers come with
+certificates that end, strangers try; and what must hold of it in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple
+
+import trio
+
+from overlay.identity import Identity, public_key_of
+from overlay.membership.certificate import Certificate
+from registry.client.key_cache import KeyCache
+from registry.client.node_writer import NodeWriter
+from registry.client.policies import PolicyEditor
+from registry.errors import RegistryError
+from registry.model.merge import ResourceState, merged
+from registry.model.values import Key, Record, Slot
+from registry.model.withholding import ALWAYS, permitted_before
+from registry.permission.edits import Edit, EditKind
+from registry.permission.permitted import REGISTER, Claim, why_not_permitted
+from registry.permission.policy import ANY_HOST, FOR_EVER, Policy
+from registry.permission.scope import Scope, ScopeKind
+from registry.settings import RegistrySettings
+from registry.upkeep.schedules import REPLICATE
+from tests.simulation.world import START, World, WorldNode, identity_of
+
+LABEL: Final = "guarded"
+ISSUERS: Final = 4
+PATIENCE: Final = 20.0  # seconds for a change of a policy
+ROUNDS: Final = 4  # of comparisons, of which one at least sends nothing
+SETTLING: Final = 5.0  # seconds for the comparisons of one round
+MARGIN: Final = 10  # seconds around the end of a certificate, in which clocks that differ don't agree
+
+
+class Change(NamedTuple):
+    """One attempt to change what `subject` names to `value`, from when until when it may have happened."""
+
+    subject: tuple[str, bytes, bytes]
+    value: bool | int
+    began: float
+    ended: float
+    """Infinite for one that wasn't acknowledged: it may happen later."""
+
+
+class Statement(NamedTuple):
+    """One attempt of an issuer's: a value registered, or None for an unregistration."""
+
+    value: str | None
+    acknowledged: bool
+
+
+def possible_values(changes: Iterable[Change], before: bool | int) -> set[bool | int]:
+    """What may rule after these changes of one subject: none of which began after another was acknowledged."""
+    attempts = [Change(("", b"", b""), before, -math.inf, -math.inf), *changes]
+    acknowledged = [each for each in attempts if each.ended < math.inf]
+    return {one.value for one in attempts if not any(other.began > one.ended for other in acknowledged)}
+
+
+def _subject_of(edit: Edit, now: float) -> tuple[tuple[str, bytes, bytes], bool | int]:
+    match edit.kind:
+        case EditKind.OPEN | EditKind.CLOSE:
+            return ("open", b"", b""), edit.kind is EditKind.OPEN
+        case EditKind.ALLOW | EditKind.DISALLOW:
+            return ("allow", edit.key, b""), edit.kind is EditKind.ALLOW
+        case EditKind.ADD_ROOT | EditKind.DROP_ROOT:
+            return ("roots", edit.key, b""), edit.kind is EditKind.ADD_ROOT
+        case _:
+            assert edit.kind is EditKind.DENY, (edit, now)
+            return ("deny", edit.key, edit.host), edit.until
+
+
+def _value_in(policy: Policy | None, subject: tuple[str, bytes, bytes]) -> bool | int:
+    name, key, host = subject
+    if name == "open":
+        return policy is None or policy.open
+    if name == "deny":
+        ends = [each.until for each in policy.deny if (each.issuer, each.host) == (key, host)] if policy else []
+        return ends[0] if ends else -1
+    return policy is not None and key in getattr(policy, name)
+
+
+class Guarded:
+    """One resource with a policy. `owner` owns it; `other` is where the owner's second machine acts."""
+
+    def __init__(
+        self,
+        world: World,
+        randomness: random.Random,
+        owner: WorldNode,
+        other: WorldNode,
+        issuers: list[WorldNode],
+        majority: int,
+        note: Callable[[str], None],
+    ) -> None:
+        self.world = world
+        self.random = randomness
+        self.owner = owner
+        self.other = other
+        self.issuers = issuers
+        self.majority = majority
+        self.resource_id = ""
+        self.changes: list[Change] = []
+        self.statements: dict[Slot, list[Statement]] = {}
+        self.refused = 0
+        """Registrations that the policy kept out."""
+        self.seen: dict[tuple[int, int], int] = {}
+        """By node and its life: the greatest revision that it has read."""
+        self._note = note
+        self._root = identity_of(9_000, owner.number)
+        self._delegate = identity_of(9_001, owner.number)
+
+    async def create(self) -> None:
+        """Before anything goes wrong: the resource is closed, with one root, and one issuer allowed."""
+        assert self.owner.parts is not None
+        registry = self.owner.parts.registry
+        created = await registry.create_resource(LABEL, factor=self.majority)
+        assert created.resource_id is not None, created.errors
+        self.resource_id = created.resource_id
+        edits = [
+            Edit(EditKind.ADD_ROOT, _key(self._root)),
+            Edit(EditKind.ALLOW, _key(self.issuers[0].identity)),
+            Edit(EditKind.CLOSE),
+        ]
+        await self._change(edits, self.owner)
+        assert all(change.ended < math.inf for change in self.changes), "the first change failed"
+
+    async def run(self) -> None:
+        """Everybody acts, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for machine in (self.owner, self.other):
+                nursery.start_soon(self._edit, machine)
+            for issuer in self.issuers:
+                nursery.start_soon(self._issue, issuer)
+
+    # What the owner does
+
+    async def _edit(self, machine: WorldNode) -> None:
+        while True:
+            await trio.sleep(self.random.uniform(2, 30))
+            if machine.parts is None or abs(machine.skew) > 5:
+                continue
+            await self._change([self._some_edit(machine) for _ in range(self.random.randint(1, 2))], machine)
+
+    def _some_edit(self, machine: WorldNode) -> Edit:
+        issuer = self.random.choice(self.issuers)
+        who, host = _key(issuer.identity), _key(self.random.choice((issuer, self.owner)).identity)
+        kinds = (
+            EditKind.ALLOW,
+            EditKind.DISALLOW,
+            EditKind.OPEN,
+            EditKind.CLOSE,
+            EditKind.ADD_ROOT,
+            EditKind.DROP_ROOT,
+        )
+        if self.random.random() < 0.3:
+            until = self.random.choice((FOR_EVER, int(machine.clock())))  # which lifts it
+            return Edit(
+                EditKind.DENY,
+                self.random.choice((who, _key(self._delegate))),
+                self.random.choice((host, ANY_HOST)),
+                until,
+            )
+        kind = self.random.choice(kinds)
+        return Edit(kind, _key(self._root) if kind in (EditKind.ADD_ROOT, EditKind.DROP_ROOT) else who)
+
+    async def _change(self, edits: list[Edit], machine: WorldNode) -> None:
+        parts, began, success = machine.parts, trio.current_time(), False
+        assert parts is not None
+        writer = NodeWriter(parts.node_api, parts.watches, parts.host.signed)
+        editor = PolicyEditor(self.owner.identity, parts.node_api, parts.host, writer, KeyCache(), machine.clock)
+        try:
+            with contextlib.suppress(RegistryError):
+                done = await editor.change(self.resource_id, edits, PATIENCE, self.majority)
+                success = done.success and machine.parts is parts
+        finally:  # also when the scenario's troubles end meanwhile
+            ended = trio.current_time() if success else math.inf
+            made = dict(_subject_of(edit, began) for edit in edits)  # of one subject the last edit counts
+            self.changes += [Change(subject, value, began, ended) for subject, value in made.items()]
+            self._note(f"{machine.number} changed {self.resource_id} {made} {success}")
+
+    # What issuers do
+
+    def _certificates(self, issuer: WorldNode) -> list[list[Certificate]]:
+        """By the root, or by a delegate of it; some for another label, some that soon end."""
+        now, scope = int(issuer.clock()), Scope(ScopeKind.LABEL, _key(self.owner.identity), LABEL)
+        if self.random.random() < 0.1:
+            scope = Scope(ScopeKind.LABEL, _key(self.owner.identity), "another")
+        ends = now + self.random.choice((20, 90, 900))
+
+        def certified(by: Identity, subject: Identity, depth: int) -> Certificate:
+            return Certificate(_key(by), _key(subject), (REGISTER,), depth, scope.encoded(), now - 60, ends).signed_by(
+                by
+            )
+
+        if self.random.random() < 0.5:
+            return [[certified(self._root, issuer.identity, 0)]]
+        return [[certified(self._root, self._delegate, 1), certified(self._delegate, issuer.identity, 0)]]
+
+    async def _issue(self, issuer: WorldNode) -> None:
+        count, has_certificates = 0, issuer is not self.issuers[-1]  # the last one is a stranger
+        while True:
+            await trio.sleep(self.random.uniform(1, 10))
+            parts = issuer.parts
+            if parts is None:
+                continue
+            count += 1
+            if has_certificates:
+                parts.registry.use_certificates(lambda: self._certificates(issuer))
+            slot = Slot(self.resource_id, issuer.peer_id, issuer.peer_id)
+            value = None if self.random.random() < 0.25 else f"{issuer.number}-{count}"
+            statements = self.statements.setdefault(slot, [])
+            number = len(statements)
+            statements.append(Statement(value, acknowledged=False))
+            with contextlib.suppress(RegistryError):
+                if value is None:
+                    done = await parts.registry.unregister_service(
+                        self.resource_id, issuer.peer_id, factor=self.majority
+                    )
+                else:
+                    done = await parts.registry.register_service(
+                        self.resource_id, value, issuer.peer_id, None, factor=self.majority
+                    )
+                    self.refused += not done.success
+                statements[number] = Statement(value, done.success and issuer.parts is parts)
+            await self._read(issuer)
+
+    async def _read(self, node: WorldNode) -> None:
+        """Who has read a policy never shows what an older one permits, whatever replicas answer."""
+        parts, life = node.parts, (node.number, node.crashes)
+        if parts is None:
+            return
+        with contextlib.suppress(RegistryError):
+            found = await parts.registry.get_resource(self.resource_id, ack=self.random.randint(1, self.majority))
+            if found.key is not None and node.parts is parts:
+                assert found.key.revision >= self.seen.get(life, 0), f"node {node.number} reads a policy that is over"
+                self.seen[life] = found.key.revision
+
+    # What must hold in the end
+
+    async def known(self) -> ResourceState:
+        """What all honest nodes together have."""
+        together = ResourceState()
+        for node in self.world.up():
+            assert node.store is not None
+            together = merged(together, await node.store.resource(self.resource_id))
+        return together
+
+    async def put_together(self) -> None:
+        """As the owner's node does when it renews the key: a machine that crashed, or gave up, may have written over
+        what the other one changed."""
+        parts, store = self.owner.parts, self.owner.store
+        assert parts is not None
+        assert store is not None
+        for _ in range(2):
+            found = await parts.node_api.read(self.resource_id, ack=self.majority, timeout=PATIENCE)
+            await parts.registry.look_after_policy(merged(await store.resource(self.resource_id), found.resource))
+
+    async def wait_for_certificates(self) -> None:
+        """Until no certificate ends just now, about which clocks would differ."""
+        while True:
+            known, now = await self.known(), START + trio.current_time()
+            ends = [permitted_before(known.key, each) for each in known.slots.values() if isinstance(each, Record)]
+            if not any(abs(end - now) < MARGIN for end in ends if 0 < end < ALWAYS):
+                return
+            await trio.sleep(MARGIN)
+
+    def check_policy(self, key: Key | None) -> None:
+        """No change is lost that was acknowledged."""
+        assert key is not None, f"{self.resource_id} has gone"
+        policy = key.policy
+        assert isinstance(policy, Policy)
+        by_subject: dict[tuple[str, bytes, bytes], list[Change]] = {}
+        for change in self.changes:
+            by_subject.setdefault(change.subject, []).append(change)
+        for subject, changes in by_subject.items():
+            expected = possible_values(changes, _value_in(None, subject))
+            found = _value_in(policy, subject)
+            assert found in expected, f"{self.resource_id}: {subject} is {found} after {changes}"
+
+    def check_found(
+        self, known: ResourceState, found: Mapping[tuple[str, str], str], settings: RegistrySettings
+    ) -> None:
+        """Shown is what the policy permits, of what was said last, and nothing else."""
+        key, now = known.key, int(START + trio.current_time())
+        assert key is not None
+        left = dict(found)
+        for slot, statements in self.statements.items():
+            state = known.slots.get(slot)
+            value = state.metadata.value if isinstance(state, Record) else None
+            last = max((number for number, each in enumerate(statements) if each.acknowledged), default=None)
+            allowed = {each.value for each in statements[last or 0 :]} | ({None} if last is None else set())
+            is_old = isinstance(state, Record) and now - state.timestamp_created > settings.expired_age - 60
+            assert value in allowed or is_old, f"{slot} is {value} after {statements}"
+            shown = left.pop((slot.issued_by, slot.peer_id), None)
+            if not isinstance(state, Record) or is_old:
+                assert shown is None or is_old, f"{slot} is shown, {shown}"
+                continue
+            claim = Claim(
+                key.id,
+                key.label,
+                key.owner_peer_id,
+                slot.issued_by,
+                slot.peer_id,
+                state.timestamp_issued,
+                state.metadata.solution,
+            )
+            why = why_not_permitted(key.policy, claim, now)
+            assert shown == (value if why is None else None), f"{slot} is shown as {shown}, {why}, of {value}"
+        assert not left, f"nobody registered {left}"
+
+
+def _key(who: Identity) -> bytes:
+    return public_key_of(who.peer_id)
+
+
+async def rounds_that_send_nothing(world: World, repairs: Callable[[], int]) -> None:
+    """After settling, comparing sends nothing: in one of some rounds at least, since renewals go on. `repairs`: how
+    many items honest replicas have sent each other."""
+    sent = -1
+    for _ in range(ROUNDS):
+        before = repairs()
+        for node in world.up():
+            assert node.parts is not None
+            await node.parts.upkeep.run_now(REPLICATE)
+        await trio.sleep(SETTLING)
+        sent = repairs() - before
+        if sent == 0:
+            return
+    raise AssertionError(f"comparing goes on sending, {sent} the last time")
