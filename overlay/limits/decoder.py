@@ -96,6 +96,7 @@ def _check(encoded: bytes, at: int, max_items: int) -> int:
     """`check_items`; how many there are at most. `at`: where the first run ends."""
     start, end, run = 0, len(encoded), _run_of(max_items)
     most = at  # items so far at most: each takes a byte
+    counted = exact = 0  # the bytes whose items were counted, and how many those are
     while at < end:
         size = _LENGTH_BYTES.get(encoded[at])
         if size is None:
@@ -103,10 +104,13 @@ def _check(encoded: bytes, at: int, max_items: int) -> int:
         start = at + 1 + size + int.from_bytes(encoded[at + 1 : at + 1 + size], "big")
         at = run(encoded, start).end() if start < end else start
         most += 1 + at - start
+        if most > max_items:
+            exact += _count(encoded, counted, min(at, end), max_items - exact)
+            if exact > max_items:  # a megabyte has more than can be looked at in time
+                raise DecodeError(f"has more than {max_items} items")
+            most, counted = exact, at
     if at > end:
         raise DecodeError("isn't CBOR as we use it: it ends too early")
-    if most > max_items and start > 0:  # else it was one run, and those are bounded
-        _count(encoded, max_items)
     return most
 
 
@@ -116,17 +120,16 @@ def _refusal(encoded: bytes, start: int, at: int, max_items: int) -> str:
     return f"isn't CBOR as we use it: byte {at}, 0x{encoded[at]:02x}, begins what isn't allowed or ends too early"
 
 
-def _count(encoded: bytes, max_items: int) -> None:
-    """Count the items one by one. Raises `DecodeError`; `encoded` has been checked otherwise."""
-    at, end, left, heads = 0, len(encoded), max_items, _HEADS
-    while at < end and left:
+def _count(encoded: bytes, at: int, end: int, most: int) -> int:
+    """How many items there are between two of them, counted one by one; `most` + 1 for more. They were checked."""
+    count, heads = 0, _HEADS
+    while at < end and count <= most:
         size, length = heads[encoded[at]]
         at += size
         if length:
             at += int.from_bytes(encoded[at - length : at], "big")
-        left -= 1
-    if at < end:
-        raise DecodeError(f"has more than {max_items} items")
+        count += 1
+    return count
 
 
 # An item's first byte: its kind in the upper 3 bits; in the lower 5 its value or length, or in how many bytes those

@@ -148,15 +148,19 @@ class AntiEntropy:
     async def _descend(self, peer_id: str, body: RangesBody, tree: Tree, answer: RangesAnswer) -> list[str]:
         """The resources that differ, when the roots do: `answer` has the peer's."""
         descent = Descent(tree.hashes)
+
+        def take(prefix: bytes, node: tuple[bool, bytes]) -> None:
+            descent.told(prefix, TreeNode(*node))
+
         asked, descent.ahead = descent.ahead, []
         while True:
             if len(answer.nodes) != len(asked):
                 raise InvalidValue("a peer told of other nodes than it was asked for")
-            for prefix, node in zip(asked, answer.nodes, strict=True):
-                try:
-                    descent.told(prefix, TreeNode(*node))
-                except ValueError as error:
-                    raise InvalidValue(str(error)) from error
+            try:
+                async for _ in in_parts(map(take, asked, answer.nodes), _NODES_AT_ONCE):
+                    pass
+            except ValueError as error:
+                raise InvalidValue(str(error)) from error
             if not descent.ahead:
                 return [tree.key_ids[entry] for entry in descent.differing]
             asked = descent.ahead[:MAX_NODES]

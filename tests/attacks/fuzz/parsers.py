@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from types import GeneratorType
 from typing import Any, Final, NamedTuple, cast, get_origin
 
 import cbor2
@@ -134,14 +135,16 @@ _VALUES: Final = tuple(map(encode, (KEY, RECORD, TOMBSTONE, KEY_TOMBSTONE, RECOR
 
 
 def _body(form: Any, then: Callable[[Any], object], *seeds: object) -> Parser:
-    """A body or an answer of the registry's calls, with what is made of it at once."""
+    """A body or an answer of the registry's calls, with what is made of it: in one turn, or in those of a generator."""
     encoded_seeds = [cbor2.dumps(msgspec.to_builtins(seed, builtin_types=(bytes,))) for seed in seeds]
     name = str(form) if get_origin(form) else form.__name__
 
     def in_turns(body: bytes) -> Iterator[None]:
         decoded = decode_item(body)
         yield  # large bodies are decoded in a turn of their own
-        then(parse(decoded, form))
+        made = then(parse(decoded, form))
+        if isinstance(made, GeneratorType):
+            yield from made
 
     return Parser(name, in_turns, (FrameError, InvalidValue), encoded_seeds)
 
@@ -165,24 +168,34 @@ def _page(page: StatePage) -> None:
     page.next_after(RECORD.slot)
 
 
-def _ranges(body: RangesBody) -> None:
+def _ranges(body: RangesBody) -> Iterator[None]:
     unpacked(body.ranges)
     all(map(is_prefix, body.prefixes))
-    for prefix in body.prefixes:
-        if is_prefix(prefix):
-            TREE.node(prefix)
+    for part in _parts(body.prefixes):
+        yield
+        for prefix in part:
+            if is_prefix(prefix):
+                TREE.node(prefix)
 
 
-def _ranges_answer(answer: RangesAnswer) -> None:
+def _ranges_answer(answer: RangesAnswer) -> Iterator[None]:
     if answer.ranges is not None:
         unpacked(answer.ranges)
     descent = Descent(TREE)
-    for prefix, node in zip(descent.ahead * len(answer.nodes), answer.nodes, strict=False):
-        try:
-            descent.told(prefix, TreeNode(*node))
-        except ValueError as error:
-            raise InvalidValue(str(error)) from error
+    for part in _parts(answer.nodes):
+        yield
+        for node in part:
+            try:
+                descent.told(b"", TreeNode(*node))  # the dearest there is: it has all entries
+            except ValueError as error:
+                raise InvalidValue(str(error)) from error
+    yield
     size_of(build(answer))
+
+
+def _parts(nodes: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """As many at once as a comparison looks at."""
+    return (nodes[start : start + 32] for start in range(0, len(nodes), 32))
 
 
 def _compared(answer: CompareAnswer) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+from typing import Any, Final
+
 import pytest
 import trio
 
 from overlay.discovery.keyspace import resource_position
 from overlay.errors import CallRefused
 from registry.codes import Code
+from registry.errors import InvalidValue
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.values import Key, Record
 from registry.protocol.messages import Item, build, parse
@@ -17,11 +22,14 @@ from registry.replication.messages import COMPARE_RANGES, RangesAnswer, RangesBo
 from registry.replication.ranges import EVERYWHERE, Range, covers
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from registry.storage import Transaction
+from tests.attacks.fuzz.driver import is_within, settled
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_key, a_record, a_tombstone, identity
 
 QUIET = UpkeepSettings(clear_expired=1e6, replicate=1e6, renew=1e6)
 HALF = 2**255
+LONGEST: Final = 0.02  # seconds of CPU for one turn
+TRIES: Final = 3
 SKEW = RegistrySettings().clock_skew
 
 
@@ -210,3 +218,49 @@ async def test_a_resource_counts_once_its_range_was_compared(autojump_clock) -> 
         assert takeover.is_new_to(resource_id)
         takeover.note_compared_where(lambda where: covers((Range(position, position + 1),), where))
         assert not takeover.is_new_to(resource_id)
+
+
+class Turns(trio.abc.Instrument):
+    """How long each turn of a task took, in seconds of CPU."""
+
+    def __init__(self) -> None:
+        self.longest = self._began = 0.0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._began = time.thread_time()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._began:
+            self.longest = max(self.longest, time.thread_time() - self._began)
+
+
+async def test_a_peer_that_differs_everywhere_holds_nobody_up(autojump_clock) -> None:
+    """It tells of other digests below each node that it is asked for: 256 and more in one answer."""
+    asked: list[int] = []
+
+    def differing(method: str, body: Any, is_answer: bool) -> Any:
+        if method == COMPARE_RANGES:
+            if not is_answer:
+                asked.append(len(parse(body, RangesBody).prefixes))
+            else:
+                nodes = tuple((False, bytes([number % 255 + 1]) * 256) for number in range(max(asked[-1], 1)))
+                return build(RangesAnswer(False, nodes))
+        return body
+
+    keys = [a_key(str(number)) for number in range(2000)]
+    async with simulated_nodes(2, settings(keys_per_owner=10_000), clock) as (network, [one, other]):
+        await trio.sleep(5)
+        await fill(one, keys, [])
+        network.rewrites[other.peer_id] = differing
+        network.rewrites[one.peer_id] = differing
+        with settled():
+            for _ in range(TRIES):
+                turns = Turns()
+                trio.lowlevel.add_instrument(turns)
+                with suppress(InvalidValue), trio.move_on_after(60):
+                    await compared(one)
+                trio.lowlevel.remove_instrument(turns)
+                if is_within(turns.longest, LONGEST):
+                    break
+        assert max(asked) >= 256
+        assert is_within(turns.longest, LONGEST), f"{turns.longest * 1000:.1f} ms"
