@@ -66,7 +66,7 @@ async def test_builtins_answer_over_real_sockets(tmp_path: Path, interpreter_fol
                 ("peer", "is_connected", f'"{others[0]}"'),
                 ("kad", "neighborhood", '"abc" [] []'),
                 ("sig", "get_peer_id", ""),
-                ("trust-graph", "get_weight", f'"{others[0]}" 1'),
+                ("trust-graph", "get_weight", f'"{others[0]}" x0'),
             )
         )
         seconds, identified, connected, neighbours, signer, weight = answer

@@ -323,9 +323,10 @@ async def rounds_that_send_nothing(world: World, repairs: Callable[[], int]) -> 
     sent = -1
     for _ in range(ROUNDS):
         before = repairs()
-        for node in world.up():
-            assert node.parts is not None
-            await node.parts.upkeep.run_now(REPLICATE)
+        async with trio.open_nursery() as nursery:
+            for node in world.up():
+                assert node.parts is not None
+                nursery.start_soon(node.parts.upkeep.run_now, REPLICATE)
         await trio.sleep(SETTLING)
         sent = repairs() - before
         if sent == 0:

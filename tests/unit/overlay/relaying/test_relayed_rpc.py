@@ -136,7 +136,7 @@ async def test_the_called_peer_learns_who_calls_and_refuses_by_itself() -> None:
 
 
 async def test_what_is_decoded_of_relayed_calls_counts_for_who_made_them(autojump_clock: MockClock) -> None:
-    three, large = Three(), [[]] * 30_000
+    three, large = Three(), [0] * 30_000
     serving = trio.Event()
     outcomes: list[object] = []
 

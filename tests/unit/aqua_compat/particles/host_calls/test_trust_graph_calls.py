@@ -22,6 +22,7 @@ from registry.replica.weights import Weights
 from tests.unit.aqua_compat.particles.scripts import CLIENT, HOST, OTHER, a_holding, a_particle
 
 NOW = int(time.time())
+LASTING = 100_000  # seconds: other tests may take some before these run
 TIME = Tetraplet(HOST.peer_id, "peer", "timestamp_sec", "")
 
 
@@ -40,9 +41,9 @@ class Script:
         return json.loads(result.result)
 
     async def trust(self, by: Identity, whom: Identity, issued_at: int = NOW - 10) -> Any:
-        bytes_ = (await self.call("get_trust_bytes", whom.peer_id, NOW + 100, issued_at))["result"]
+        bytes_ = (await self.call("get_trust_bytes", whom.peer_id, NOW + LASTING, issued_at))["result"]
         signature = list(by.sign(bytes(bytes_)))
-        return (await self.call("issue_trust", whom.peer_id, NOW + 100, issued_at, signature))["trust"]
+        return (await self.call("issue_trust", whom.peer_id, NOW + LASTING, issued_at, signature))["trust"]
 
 
 @pytest.fixture
