@@ -51,7 +51,7 @@ def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> 
 
 @pytest.mark.timeout(HANGS)
 def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_them() -> None:
-    report = run(LARGE, nodes=60, faults=26, repair=50)
+    report = run(LARGE, nodes=60, faults=30, repair=50)
     assert report.acknowledged > 20
     assert report.crashes > 1
     assert report.events > 12
