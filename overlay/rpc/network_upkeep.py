@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from overlay.errors import CallFailed, OverlayError, Refusal
 from overlay.identity import Identity, peer_id_of, public_key_of
+from overlay.limits.time_slices import turn
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.membership.certificate import KEY_BYTES, MAX_CHAIN_BYTES
 from overlay.membership.chain import ends_at
@@ -41,6 +42,9 @@ CERTIFICATE_METHOD: Final = "overlay/certificate"
 _TIMEOUT: Final = 4.0  # seconds
 _AT_ONCE: Final = 64  # calls
 _AGAIN: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds until a call that failed is made again
+_MOST_TOLD: Final = MOST_ROOTS * MOST_ENTRIES
+_VERIFIED_AT_ONCE: Final = 16
+_PER_SIGNATURE: Final = 0.0002  # seconds for one entry
 _RATE: Final = 2.0  # calls a second of one peer, each of which may cost signatures
 _BURST: Final = 32.0
 _LONGEST_SLEEP: Final = 60.0  # seconds, should the clock be set meanwhile
@@ -51,7 +55,7 @@ class _Told(msgspec.Struct, frozen=True, array_like=True):
     """The digest of the caller's list, and entries that the other may lack."""
 
     digest: Annotated[bytes, Meta(min_length=32, max_length=32)]
-    entries: Annotated[list[bytes], Meta(max_length=MOST_ROOTS * MOST_ENTRIES)]
+    entries: Annotated[list[bytes], Meta(max_length=_MOST_TOLD)]
 
 
 class NetworkStatus(msgspec.Struct, frozen=True):
@@ -204,7 +208,7 @@ class NetworkUpkeep:
         """Tell a peer of entries, and take those that it has; its list, or None if it's equal. Raises `CallFailed`."""
         told = _Told(self._gatekeeper.revocations.digest(), [encode_entry(entry) for entry in entries])
         answer = await self._links.call(peer_id, REVOCATIONS_METHOD, _plain(told), timeout=_TIMEOUT)
-        return self._take(peer_id, answer) if isinstance(answer, list) else None
+        return await self._take(peer_id, answer[:_MOST_TOLD]) if isinstance(answer, list) else None
 
     async def _answer_revocations(self, caller: str, body: object) -> object:
         await trio.lowlevel.checkpoint()
@@ -214,13 +218,17 @@ class NetworkUpkeep:
             told = msgspec.convert(body, _Told, strict=True, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
             raise Refusal("malformed", str(error)) from error
-        self._take(caller, told.entries)
+        await self._take(caller, told.entries)
         own = self._gatekeeper.revocations
         return None if own.digest() == told.digest else [encode_entry(entry) for entry in own]
 
-    def _take(self, teller: str, entries: list[bytes] | list[object]) -> Revocations:
-        """Add what a peer told to the list; what is genuine of it."""
-        theirs = Revocations(genuine(entries, self._gatekeeper.roots))
+    async def _take(self, teller: str, entries: list[bytes] | list[object]) -> Revocations:
+        """Add what a peer told to the list; what is genuine of it. Forged ones cost a signature each: in turns."""
+        found: list[Revocation] = []
+        for start in range(0, len(entries), _VERIFIED_AT_ONCE):
+            await turn(_VERIFIED_AT_ONCE * _PER_SIGNATURE)
+            found += genuine(entries[start : start + _VERIFIED_AT_ONCE], self._gatekeeper.roots)
+        theirs = Revocations(found)
         news = self._gatekeeper.take(theirs)
         if news:
             log.info("certificates were revoked", entries=len(news), teller=teller)

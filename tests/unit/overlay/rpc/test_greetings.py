@@ -19,9 +19,11 @@ from overlay.rpc.links import Links
 from overlay.rpc.network_files import NetworkFiles
 from overlay.rpc.network_upkeep import NetworkUpkeep
 from overlay.rpc.protocol import Hello
+from tests.attacks.fuzz.driver import is_within, settled
 from tests.unit.overlay.membership.test_gatekeeper import END, given_by
 from tests.unit.overlay.membership.test_revocations import NOW, OTHER, OTHER_ROOT, PEER, ROOT, identity, key, revoked
 from tests.unit.overlay.memory_network import MemoryNetwork, memory_network
+from tests.unit.turns import Turns
 
 THIRD = 6
 
@@ -240,3 +242,25 @@ async def test_a_peer_that_floods_with_lists_is_refused(wall: Wall, autojump_clo
                 codes.append(error.code)
         assert set(codes) == {"overloaded"}
         assert len(codes) > 60
+
+
+async def test_forged_revocations_hold_nobody_up(wall: Wall) -> None:
+    async with memory_network() as network:
+        a, b = await a_peer(network, PEER, wall), await a_peer(network, OTHER, wall)
+        await linked(a, b)
+        lags: list[float] = []
+        for number in range(3):
+            signature = bytes([number]) * 64
+            forged = [
+                encode_entry(Revocation(key(ROOT), at.to_bytes(32, "big"), NOW, signature)) for at in range(1_000)
+            ]
+            turns = Turns()
+            with settled():
+                trio.lowlevel.add_instrument(turns)
+                await a.links.call(b.peer_id, "overlay/revocations", [bytes(32), forged], timeout=30)
+                trio.lowlevel.remove_instrument(turns)
+            lags.append(turns.longest)
+            if is_within(turns.longest, 0.02):
+                break
+        assert not b.gatekeeper.revocations
+        assert is_within(min(lags), 0.02), lags

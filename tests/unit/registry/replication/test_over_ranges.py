@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from registry.storage import Transaction
 from tests.attacks.fuzz.driver import is_within, settled
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_key, a_record, a_tombstone, identity
+from tests.unit.turns import Turns
 
 QUIET = UpkeepSettings(clear_expired=1e6, replicate=1e6, renew=1e6)
 HALF = 2**255
@@ -218,20 +218,6 @@ async def test_a_resource_counts_once_its_range_was_compared(autojump_clock) -> 
         assert takeover.is_new_to(resource_id)
         takeover.note_compared_where(lambda where: covers((Range(position, position + 1),), where))
         assert not takeover.is_new_to(resource_id)
-
-
-class Turns(trio.abc.Instrument):
-    """How long each turn of a task took, in seconds of CPU."""
-
-    def __init__(self) -> None:
-        self.longest = self._began = 0.0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._began = time.thread_time()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._began:
-            self.longest = max(self.longest, time.thread_time() - self._began)
 
 
 async def test_a_peer_that_differs_everywhere_holds_nobody_up(autojump_clock) -> None:

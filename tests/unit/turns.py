@@ -1,0 +1,21 @@
+"""How long the turns of tasks take, in CPU time of the loop's thread."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+
+class Turns(trio.abc.Instrument):
+    """The longest turn of a task, in seconds of CPU, since this was added."""
+
+    def __init__(self) -> None:
+        self.longest = self._began = 0.0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._began = time.thread_time()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._began:
+            self.longest = max(self.longest, time.thread_time() - self._began)
