@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from overlay.discovery.density import keepers
+from overlay.discovery.density import BEGINS, keepers
 from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.tasks import Broadcast
 from registry.protocol.network import Network
@@ -58,7 +58,8 @@ class Takeover:
         if not gone:
             return False
         everyone = {peer_id: peer_position(peer_id) for peer_id in (self._network.peer_id, *members, *gone)}
-        return self._network.peer_id not in keepers(position, everyone, self._size, self._network.density())
+        written_to = keepers(position, everyone, self._size, self._network.density(), BEGINS)
+        return self._network.peer_id not in written_to
 
     async def wait(self, key_id: str) -> bool:
         """Waits, for a while, until what is here of a resource counts; whether it does."""

@@ -4,7 +4,8 @@ Rules (docs/design.md, Replication):
 1. When members come or go, only the ranges of the keyspace are compared whose keepers changed, with whoever became one
    of them: a newcomer, or a peer that moved up. A newcomer does the same, so each side sends what the other lacks. A
    departed peer gets some seconds to come back first; then it counts as a newcomer. Likewise where members begin to
-   crowd.
+   crowd; and with whoever moved up to the nearest, though it was a keeper as one of a region: what wavers between
+   being dense or not was written to the nearest alone (`overlay.discovery.density`).
 2. Hourly all that this node and another keep is compared, a pair at a time.
 3. A peer that a write didn't reach is compared with for that resource, later and later.
 4. A node that isn't a keeper any more takes part in 1: so it hands its surplus over. What is left of it, where this
@@ -23,6 +24,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -273,7 +275,10 @@ class ReplicationScheduler:
         crowdings = self._crowding, view.crowding
         self._crowding = view.crowding
         reach = within_reach(view.own, before, after, reach=view.reach, crowdings=crowdings)
-        for change in changes_in_steps(before, after, self._size, reach, crowdings=crowdings):
+        for change in chain(
+            changes_in_steps(before, after, self._size, reach, crowdings=crowdings),
+            changes_in_steps(before, after, self._size, reach),
+        ):
             if change is None:
                 await trio.lowlevel.checkpoint()
                 continue

@@ -46,6 +46,7 @@ class SimulatedNetwork:
         self.rewrites: dict[str, Rewrite] = {}  # of what peers say, by who says it: other versions, say
         self.isolates = False  # whether a peer without others counts as isolated
         self.crowds = False  # whether resources can be dense
+        self.size: float | None = None  # of the network, as all peers estimate it where resources can be dense
         self.note: Callable[[str], None] = lambda event: None
 
     def add(self, peer_id: str) -> SimulatedPeer:
@@ -153,7 +154,8 @@ class SimulatedPeer:
     def density(self) -> Density:
         if not self._network.crowds:
             return Density(2.0**POSITION_BITS)
-        return Density(estimated_size([*map(peer_position, self._seen())], [POSITION_BITS]))
+        estimated = estimated_size([*map(peer_position, self._seen())], [POSITION_BITS])
+        return Density(estimated if self._network.size is None else self._network.size)
 
     def _keepers(self, resource_id: str, count: int, part: float) -> list[str]:
         position = resource_position(resource_id)

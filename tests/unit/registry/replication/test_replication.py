@@ -11,7 +11,8 @@ import msgspec
 import pytest
 import trio
 
-from overlay.discovery.keyspace import nearest, peer_position, resource_position
+from overlay.discovery.density import BEGINS, CROWD, ENDS
+from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position, resource_position
 from overlay.errors import CallRefused
 from registry.codes import Code
 from registry.model.delta import Orders, delta
@@ -72,6 +73,35 @@ async def test_whoever_moves_up_after_a_departure_gets_a_copy(autojump_clock, tm
         assert len(keepers(made, resource_id)) == 3
         assert len(states) == 1
         assert ResourceState().digest() not in states
+
+
+async def test_whoever_moves_up_gets_a_copy_though_it_keeps_the_region_where_density_wavers(
+    autojump_clock, tmp_path: Path
+) -> None:
+    """Such a resource was written to its nearest alone, but all of its region count as keepers: here, everybody."""
+    settings = NodeSettings(registry=RegistrySettings(neighbourhood_size=CROWD, clock_skew=10))
+    async with world(tmp_path, CROWD + 4, settings) as made:
+        resource_id = await registered(made, made.nodes[0])
+        members = made.network.alive()
+        position = resource_position(resource_id)
+        nearest_first = nearest(position, members, len(members))
+        farthest = (peer_position(nearest_first[CROWD - 1]) ^ position) / 2.0**POSITION_BITS
+        made.network.crowds, made.network.size = True, CROWD * (BEGINS + ENDS) / 2 / farthest
+        density = made.network.peers[members[0]].density()
+        positions = [peer_position(member) for member in members]
+        assert not density.is_dense(position, positions, BEGINS)
+        assert density.is_dense(position, positions, ENDS)
+        by_id = {node.peer_id: node for node in made.up()}
+        assert (await known(by_id[nearest_first[CROWD]], resource_id)).key is None
+        for peer_id in [peer_id for peer_id in nearest_first[:CROWD] if peer_id != made.nodes[0].peer_id][:2]:
+            await made.crash(by_id[peer_id])
+        await trio.sleep(2)
+        moved_up = by_id[nearest_first[CROWD]].parts
+        assert moved_up is not None
+        assert moved_up.replica.takeover.is_new_to(resource_id), "what it has doesn't count before it was compared"
+        await trio.sleep(8)
+        for peer_id in nearest(position, made.network.alive(), CROWD):
+            assert (await known(by_id[peer_id], resource_id)).key is not None
 
 
 async def test_a_replica_that_was_away_for_a_moment_gets_what_it_missed(autojump_clock, tmp_path: Path) -> None:
