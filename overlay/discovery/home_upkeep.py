@@ -9,7 +9,7 @@
    again 2 seconds after such a one and after any that found somebody new: who came at the same time knew us as little
    as we it. In between, one of the three nearest and one neighbour at random are asked every two minutes, by digest;
    and whoever asked us with another view than ours, soon. Who belongs into the home and couldn't be linked is tried
-   again, ever less often.
+   again, ever less often, and by itself: a pass that finds nobody new comes ever later.
 4. Each bucket outside of the home is looked up once an hour: of fewer than a home's members all are linked; else two of
    them at random are, through which lookups go. These lookups tell the network's size, too. A bucket in which more are
    linked by now than were found is looked up sooner: its links needn't be kept any more.
@@ -51,6 +51,8 @@ _SHORTEST: Final = 1.0  # seconds between two passes
 _ASKED_BACK: Final = 30.0  # seconds for which a member with another view isn't asked back again
 _MOST_ASKED_BACK: Final = 256
 _MOST_FAILED: Final = 1024
+MOST_LACKING: Final = 64
+"""Members that couldn't be linked and are tried again between passes."""
 _BUCKETS_AT_ONCE: Final = 4
 
 
@@ -94,7 +96,7 @@ class HomeUpkeep:
         self._asked_back: TTLCache[str, None] = TTLCache(_MOST_ASKED_BACK, _ASKED_BACK, timer=trio.current_time)
         self._failed: LRUCache[str, tuple[int, float]] = LRUCache(_MOST_FAILED)  # how often, and until when it rests
         self._at_once = LINKED_AT_FIRST  # dials
-        self._lacks = False  # somebody who belongs here isn't linked
+        self._lacking: set[str] = set()  # who belongs here and couldn't be linked
         self._is_placed = False  # whether our own position was looked up since we had company
         self._turn = 0
         self._has_lost = False
@@ -129,14 +131,14 @@ class HomeUpkeep:
         """Keep the home until cancelled."""
         is_again, wait = False, INTERVAL
         while True:
-            with trio.move_on_after(wait * self._random.uniform(0.75, 1.0)):
-                await self._due.wait()
+            is_again |= await self._wait(wait * self._random.uniform(0.75, 1.0))
             if not self._peer.members():
                 is_again, wait, self._is_placed = False, INTERVAL, False
                 continue
             async with self._pass:
                 is_uncertain = self._has_lost or not self._home.is_confirmed(trio.current_time())
-                self._has_lost = self._lacks = False
+                self._has_lost = False
+                self._lacking.clear()
                 if is_again or is_uncertain:
                     found = await self._whole_pass()
                 else:
@@ -144,8 +146,28 @@ class HomeUpkeep:
             if found or is_uncertain:
                 is_again, wait = True, AGAIN
             else:
-                is_again, wait = self._lacks, min(2 * wait, INTERVAL) if self._lacks else INTERVAL
+                is_again = bool(self._lacking)
+                wait = min(2 * wait, INTERVAL) if is_again else INTERVAL
             await trio.sleep(_SHORTEST * self._random.uniform(0.5, 1.0))
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait until the next pass is due, and try those again meanwhile who couldn't be linked; whether one was."""
+        until = trio.current_time() + seconds
+        while trio.current_time() < until:
+            next_try = min((self._rests_until(name) for name in self._lacking), default=until)
+            with trio.move_on_at(min(next_try, until)) as waiting:
+                await self._due.wait()
+            if not waiting.cancelled_caught:
+                break
+            rested = {name for name in self._lacking if self._rests_until(name) <= trio.current_time()}
+            self._lacking -= rested
+            async with self._pass:
+                if await self._link(rested):
+                    return True
+        return False
+
+    def _rests_until(self, name: str) -> float:
+        return self._failed.get(name, (0, 0.0))[1]
 
     async def run_once(self) -> None:
         """One whole pass, whatever is confirmed."""
@@ -240,14 +262,14 @@ class HomeUpkeep:
         linked = set(self._peer.members())
         new = {name: peer_position(name) for name in names if name not in linked}
         new = {name: position for name, position in new.items() if position != self._home.own}
-        resting = {name for name in new if trio.current_time() < self._failed.get(name, (0, 0.0))[1]}
+        resting = {name for name in new if trio.current_time() < self._rests_until(name)}
         reach = self._home.reach_with(position for name, position in new.items() if name not in resting)
         belonging = {
             name
             for name, position in new.items()
             if self._home.bucket_of(position) < reach or self._home.keeps(position)
         }
-        self._lacks = self._lacks or bool(belonging & resting)
+        self._lacking |= set(sorted(belonging & resting)[: MOST_LACKING - len(self._lacking)])
         return sorted(belonging - resting)
 
     async def _link(self, names: Iterable[str]) -> int:
@@ -285,7 +307,8 @@ class HomeUpkeep:
             return True
         failures = self._failed.get(name, (0, 0.0))[0] + 1
         self._failed[name] = failures, trio.current_time() + min(AGAIN * 2.0**failures, INTERVAL)
-        self._lacks = True
+        if len(self._lacking) < MOST_LACKING:
+            self._lacking.add(name)
         return False
 
     async def _refresh_buckets(self) -> None:

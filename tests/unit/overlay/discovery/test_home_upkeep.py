@@ -28,6 +28,7 @@ class AnsweringNetwork:
 
     def __init__(self, home: Home, alive: list[str]) -> None:
         self.alive = alive
+        self.unreachable: set[str] = set()
         self._home = home
         self._linked: dict[str, None] = {}
 
@@ -47,6 +48,8 @@ class AnsweringNetwork:
 
     async def link(self, peer_id: str) -> bool:
         await trio.lowlevel.checkpoint()
+        if peer_id in self.unreachable:
+            return False
         self._linked[peer_id] = None
         self._home.add(peer_id, peer_position(peer_id))
         return True
@@ -69,6 +72,26 @@ async def test_a_thin_bucket_that_has_filled_is_not_kept_for_an_hour(autojump_cl
     await upkeep.run_once()
     assert not home.keeps_bucket(FARTHEST)
     assert sum(map(upkeep.is_far_link, FAR)) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_who_couldnt_be_linked_is_when_its_time_comes_and_not_with_some_later_pass(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    home = Home(peer_position(OWN))
+    network = AnsweringNetwork(home, IDS[:20])
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(seed))
+    network.unreachable = {OTHERS[5]}
+    await network.link(OTHERS[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.run)
+        upkeep.note_up(OTHERS[0])
+        await trio.sleep(20)
+        assert {*OTHERS[:19]} - {*network.members()} == {OTHERS[5]}
+        network.unreachable.clear()
+        await trio.sleep(10)  # it is tried after 4, 12 and 28 seconds
+        assert OTHERS[5] in network.members()
+        nursery.cancel_scope.cancel()
 
 
 async def homes_lack_after_deaths(members: int, deaths: int, seed: int) -> dict[str, set[str]]:
