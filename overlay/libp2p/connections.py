@@ -205,6 +205,8 @@ class Connections:
         """
         if address is not None:
             self._visitors.left(peer_id, address)
+            if not self._gate.lets_stay(peer_id):
+                self._visitors.turned_away(address, trio.current_time())
         if not self.is_connected(peer_id):
             self._addresses.keep(peer_id)
             self._gate.gone(peer_id)

@@ -57,6 +57,10 @@ class GreetingGate:
         """Whether a peer was let in."""
         return self._greetings.is_in(peer_id)
 
+    def lets_stay(self, peer_id: str) -> bool:
+        """Whether a peer may have a connection for long: one that was let in, and any where light clients are free."""
+        return self._greetings.is_in(peer_id) or bool(self._greetings.client_protocols)
+
     def check(self, peer_id: str, protocol_id: str) -> None:
         """Raise `Unreachable` for a stream that isn't to be opened (rule 3)."""
         if not self._greetings.is_in(peer_id) and not self._is_open(protocol_id):
@@ -70,7 +74,7 @@ class GreetingGate:
 
     def came(self, peer_id: str) -> None:
         """A connection to a peer was opened."""
-        if not self._greetings.is_in(peer_id) and not self._greetings.client_protocols:
+        if not self.lets_stay(peer_id):
             self._waiting.setdefault(peer_id, trio.current_time() + _PATIENCE * self._hello_timeout)
             self._came.set()
 

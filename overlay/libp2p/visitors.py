@@ -8,6 +8,9 @@ Rules:
    comes has time for what it came for, however many idle ones there are.
 3. From one address, an IPv4 address or the /64 of an IPv6 one, `most_per_address` connections are taken, also while
    they shake hands; more only from networks that are configured, since all nodes of one machine share an address.
+4. A handshake costs 30 ms, and who has no certificate for a private network may try for ever. So an address from where
+   somebody left lately without having been let in has few more such connections (`_TURNED_AWAY`), and all these
+   addresses together too (`_ALL_TURNED_AWAY`).
 
 Pure: the time comes in, in seconds of any clock that doesn't go back.
 """
@@ -18,10 +21,20 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from cachetools import LRUCache
 
 from overlay.errors import AddressError
+from overlay.limits.token_bucket import TokenBuckets
 from overlay.settings import LinkLimits
 
+_TURNED_AWAY: Final = 8.0  # connections of peers that weren't let in, from one address
+_TURNED_AWAY_RATE: Final = 0.2  # the same per second
+_ALL_TURNED_AWAY: Final = 32.0  # the same from all addresses with any lately
+_ALL_TURNED_AWAY_RATE: Final = 1.5  # 5 % of a core
+_LATELY: Final = 600.0  # seconds
+_MOST_REMEMBERED: Final = 4096  # addresses
 _IPV6_BITS = 64  # of an address: what one line or machine is mostly given
 
 
@@ -47,6 +60,9 @@ class Visitors:
         self._limits = limits
         self._visitors: dict[str, _Visitor] = {}
         self._by_address: Counter[str] = Counter()
+        self._turned_away_at: LRUCache[str, float] = LRUCache(_MOST_REMEMBERED)
+        self._turned_away = TokenBuckets(_TURNED_AWAY_RATE, _TURNED_AWAY)
+        self._all_turned_away = TokenBuckets(_ALL_TURNED_AWAY_RATE, _ALL_TURNED_AWAY)
         try:
             self._unlimited = [ip_network(network) for network in limits.unlimited_networks]
         except ValueError as error:
@@ -100,10 +116,23 @@ class Visitors:
         if self._by_address[source] <= 0:
             del self._by_address[source]
 
-    def admits(self, address: str) -> bool:
-        """Whether another connection from an IP address is taken (rule 3)."""
+    def turned_away(self, address: str, now: float) -> None:
+        """A peer at an IP address left, and was never let in."""
+        if source := self.source(address):
+            self._turned_away_at[source] = now
+            self._turned_away.take(source, now)
+            self._all_turned_away.take("", now)
+
+    def admits(self, address: str, now: float) -> bool:
+        """Whether another connection from an IP address is taken (rules 3 and 4)."""
         source = self.source(address)
-        return not source or self._by_address[source] < self._limits.most_per_address
+        if not source:
+            return True
+        if now - self._turned_away_at.get(source, -math.inf) < _LATELY:
+            may_try = self._turned_away.has(source, now) and self._all_turned_away.has("", now)
+            if not may_try:
+                return False
+        return self._by_address[source] < self._limits.most_per_address
 
     def to_close(self, is_linked: Callable[[str], bool], now: float) -> list[str]:
         """The peers whose connections are closed now (rule 2)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -23,7 +24,7 @@ from libp2p.utils import decode_varint_with_size
 from structlog.testing import capture_logs
 
 from aqua_compat.cli.node_process import NodeProcess, stop_network
-from overlay.errors import NotAdmitted
+from overlay.errors import CallFailed, NotAdmitted, Unreachable
 from overlay.identity import Identity, public_key_of
 from overlay.membership.certificate import Certificate
 from overlay.membership.gatekeeper import CLIENT, MEMBER, LinkFault, certificate_for, encoded
@@ -34,7 +35,7 @@ from overlay.rpc.framing import FrameDecoder, encode_item
 from overlay.rpc.network_files import NetworkFiles
 from overlay.rpc.protocol import Bye, Hello, Reason, Request, encode, parse
 from overlay.rpc.transport import ByteStream
-from overlay.settings import CallLimits, NetworkSettings, OverlaySettings
+from overlay.settings import CallLimits, LinkLimits, NetworkSettings, OverlaySettings
 from registry.client.remote_node import RemoteNode
 from registry.settings import RegistrySettings
 from tests.end_to_end.forked import fork_server
@@ -88,6 +89,7 @@ async def member(
     hello_timeout: float = 5.0,
     clients: str = "certificate",
     revoked: Identity | None = None,
+    unlimited_networks: tuple[str, ...] = LinkLimits().unlimited_networks,
 ) -> AsyncIterator[OverlayPeer]:
     identity = Identity.generate()
     folder = root.admits(identity)
@@ -97,6 +99,7 @@ async def member(
         listen=(LISTEN,),
         bootstrap=bootstrap,
         calls=CallLimits(hello_timeout=hello_timeout),
+        links=LinkLimits(unlimited_networks=unlimited_networks),
         network=NetworkSettings(clients=clients),  # type: ignore[arg-type]
     )
     async with open_peer(identity, settings, data_dir=folder) as peer:
@@ -265,6 +268,31 @@ async def test_others_certificates_and_forged_ones_are_refused(tmp_path: Path) -
             looking = Looking(host, await dial(host, peer.addresses()[0]))
             heard = await looking.say(encode(Hello(0, True, bytes(8), encoded([forged]), 0)))
             assert heard == [Bye(Reason.NOT_ADMITTED, why=LinkFault.INVALID.value)]
+
+
+async def test_who_goes_on_trying_is_refused_before_the_handshake_and_a_member_gets_in_beside(tmp_path: Path) -> None:
+    """All from one address, which is no better than another here."""
+    root = Root(tmp_path)
+    async with member(root, unlimited_networks=()) as peer:
+        address = peer.addresses()[0]
+        outcomes = []
+        async with open_peer(Identity.generate(), OverlaySettings(listen=(LISTEN,))) as refused:
+            for _ in range(30):
+                with pytest.raises(CallFailed) as raised:
+                    await refused.connect(address, timeout=5)
+                await refused.disconnect(peer.peer_id)
+                outcomes.append(type(raised.value))
+        assert Counter(outcomes).keys() == {NotAdmitted, Unreachable}
+        status = peer.network_status()
+        assert status is not None
+        assert 4 <= status.refused <= 16, "a connection is known to be a stranger's once it has ended"
+        identity = Identity.generate()
+        settings = OverlaySettings(listen=(LISTEN,), network=NetworkSettings())
+        async with open_peer(identity, settings, data_dir=root.admits(identity)) as other:
+            with trio.fail_after(20):
+                while not other.members():
+                    with suppress(CallFailed):
+                        await other.connect(address, timeout=5)
 
 
 async def test_ends_and_renewals_take_effect_on_open_links(tmp_path: Path) -> None:

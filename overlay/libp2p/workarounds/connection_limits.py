@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
 from libp2p.abc import IHost
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.swarm import Swarm
@@ -70,7 +71,7 @@ class AddressLimits(ResourceManager):
         """Without a peer's id: a connection that comes in and has yet to shake hands."""
         if peer_id is not None or direction != "inbound" or endpoint_ip is None:
             return super().open_connection(peer_id, endpoint_ip, direction)
-        if not self._visitors.admits(endpoint_ip):
+        if not self._visitors.admits(endpoint_ip, trio.current_time()):
             return None
         scope = super().open_connection(peer_id, endpoint_ip, direction)
         return None if scope is None else _Handshake(scope, self._visitors, endpoint_ip)

@@ -13,7 +13,7 @@ from overlay.settings import LinkLimits, OverlaySettings
 
 @pytest.mark.parametrize("links", [LinkLimits(), LinkLimits(most_members=500, most_light_clients=5000)])
 @pytest.mark.parametrize("direction", ["inbound", "outbound"])
-def test_all_links_find_room_and_the_limit_is_no_trap(links: LinkLimits, direction: str) -> None:
+async def test_all_links_find_room_and_the_limit_is_no_trap(links: LinkLimits, direction: str) -> None:
     settings = OverlaySettings(links=links)
     manager = resource_manager(settings, Visitors(settings.links))
     most = most_connections(settings)

@@ -57,7 +57,7 @@ def test_in_a_long_history_counts_are_right(seed: int) -> None:
     for step in range(200):
         if chance.random() < 0.6 or not open_connections:
             peer_id, address = f"peer {chance.randrange(12)}", f"203.0.113.{chance.randrange(6)}"
-            if visitors.admits(address):
+            if visitors.admits(address, 0.0):
                 visitors.came(peer_id, address, float(step))
                 open_connections.append((peer_id, address))
         elif chance.random() < 0.8:
@@ -69,7 +69,7 @@ def test_in_a_long_history_counts_are_right(seed: int) -> None:
         for number in range(6):
             taken = sum(address == f"203.0.113.{number}" for _, address in open_connections)
             assert taken <= LIMITS.most_per_address
-            assert visitors.admits(f"203.0.113.{number}") is (taken < LIMITS.most_per_address)
+            assert visitors.admits(f"203.0.113.{number}", 0.0) is (taken < LIMITS.most_per_address)
         closed = set(visitors.to_close(nobody, step + 100.0))
         left = sum(peer_id not in closed for peer_id, _ in open_connections)
         assert left <= LIMITS.most_unlinked
@@ -94,16 +94,45 @@ def test_places_of_one_address(addresses: list[str], limited: bool) -> None:
     visitors = Visitors(LIMITS)
     for address in addresses:
         visitors.count(address, 1)
-    assert visitors.admits(addresses[0]) is not limited
+    assert visitors.admits(addresses[0], 0.0) is not limited
     visitors.count(addresses[0], -1)
-    assert visitors.admits(addresses[0])
+    assert visitors.admits(addresses[0], 0.0)
 
 
 def test_configured_networks_are_not_limited() -> None:
     visitors = Visitors(LinkLimits(most_per_address=1, unlimited_networks=("10.0.0.0/8",)))
     for address in ("10.1.2.3", "127.0.0.1"):
         visitors.count(address, 1)
-    assert visitors.admits("10.1.2.3")
-    assert not visitors.admits("127.0.0.1")
+    assert visitors.admits("10.1.2.3", 0.0)
+    assert not visitors.admits("127.0.0.1", 0.0)
     with pytest.raises(AddressError, match="no network"):
         Visitors(LinkLimits(unlimited_networks=("no network",)))
+
+
+def test_where_strangers_were_turned_away_few_connections_are_taken_and_elsewhere_all() -> None:
+    visitors = Visitors(LIMITS)
+    taken = sum(_try(visitors, NOBODY, second / 10) for second in range(600))
+    assert taken == pytest.approx(8 + 60 * 0.2, abs=2)
+    while _try(visitors, NOBODY, 60.0):
+        pass
+    assert visitors.admits("198.51.100.1", 60.0)
+    assert visitors.admits(NOBODY, 65.5)
+
+
+def test_many_addresses_of_strangers_have_few_connections_together_and_newcomers_come_in() -> None:
+    visitors = Visitors(LIMITS)
+    strangers = [f"10.0.{number // 250}.{number % 250}" for number in range(1000)]
+    assert all(_try(visitors, address, 0.0) for address in strangers), "nobody knows yet that they are strangers"
+    taken = sum(_try(visitors, address, float(second)) for second in range(1, 121) for address in strangers)
+    assert taken <= 32 + 120 * 1.5
+    assert visitors.admits("198.51.100.1", 120.0)
+    assert visitors.admits(strangers[-1], 121.0)
+
+
+def _try(visitors: Visitors, address: str, now: float) -> bool:
+    if not visitors.admits(address, now):
+        return False
+    visitors.came("stranger", address, now)
+    visitors.left("stranger", address)
+    visitors.turned_away(address, now)
+    return True
