@@ -53,7 +53,7 @@ def _described(found: Examination) -> list[str]:
         return [f"pages   {one_line(page)}" for text in found.pages for page in text.splitlines()]
     rows = (
         f"{found.keys} keys, {found.records} records, {found.tombstones} tombstones, "
-        f"{found.key_tombstones} key tombstones"
+        f"{found.key_tombstones} key tombstones, {found.statements} of the trust graph"
     )
     lines = ["pages   ok", f"rows    {rows}; {found.damaged or 'none'} damaged"]
     lines += [f"        {one_line(row)}" for row in found.rows]

@@ -25,6 +25,7 @@ from registry.model.verification import (
 from registry.storage.checked_rows import Damage, stored_key, stored_key_tombstones, stored_state, text_of
 from registry.storage.database import damage_in
 from registry.storage.migrations import MIGRATIONS
+from registry.storage.trust_table import TrustTable
 
 MOST_TOLD: Final = 100  # damaged pages and rows, each
 _FORGED: Final = "the signature doesn't match"
@@ -37,6 +38,8 @@ class Examination(msgspec.Struct, frozen=True):
     records: int
     tombstones: int
     key_tombstones: int
+    statements: int = 0
+    """Of the trust graph."""
     pages: tuple[str, ...] = ()
     """What is wrong with the structure of the file."""
     damaged: int = 0
@@ -82,11 +85,13 @@ class _Examiner:
     def examine(self) -> Examination:
         keys, key_tombstones = self._keys(), self._key_tombstones()
         records, tombstones = self._states()
+        statements = self._statements()
         return Examination(
             keys,
             records,
             tombstones,
             key_tombstones,
+            statements,
             damaged=self._damaged,
             rows=tuple(self._rows),
             counts=tuple(self._counts(keys, records, tombstones)),
@@ -126,6 +131,14 @@ class _Examiner:
                 )
                 _demand(record_is_genuine(state) if isinstance(state, Record) else tombstone_is_genuine(state), _FORGED)
         return counts[0], counts[1]
+
+    def _statements(self) -> int:
+        count = 0
+        for (issued_by, issued_for), statement in TrustTable(self._connection).statements():
+            count += 1
+            with self._telling(f"word of {issued_by!r} on {issued_for!r} in the trust graph"):
+                _demand(statement is not None, _FORGED)
+        return count
 
     @contextmanager
     def _telling(self, where: str) -> Iterator[None]:

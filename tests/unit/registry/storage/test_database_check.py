@@ -10,7 +10,17 @@ import pytest
 from registry.errors import StorageError
 from registry.storage import open_store
 from registry.storage.database_check import Examination, examine
-from tests.unit.registry.builders import HOST, NOW, a_key, a_key_tombstone, a_record, a_tombstone, identity
+from registry.trust.graph import StatementChange
+from tests.unit.registry.builders import (
+    HOST,
+    NOW,
+    a_key,
+    a_key_tombstone,
+    a_record,
+    a_tombstone,
+    a_trust,
+    identity,
+)
 from tests.unit.registry.storage.test_storage import ROTS, damage_all_but_the_schemas_pages, puts, rot
 
 KEY = a_key()
@@ -51,6 +61,17 @@ async def test_a_forged_row_whose_checksum_is_right_is_found(path: Path) -> None
     assert found.damaged == 1
     assert HOST.peer_id in found.rows[0]
     assert "signature" in found.rows[0]
+
+
+async def test_statements_of_the_trust_graph_are_verified(path: Path) -> None:
+    async with open_store(path) as store:
+        given = StatementChange(None, a_trust(identity(60), HOST))
+        await store.write(lambda transaction: transaction.trust.apply([given]))
+    assert examine(path) == msgspec.structs.replace(WHOLE, statements=1)
+    rot(path, "UPDATE trust_statements SET body = zeroblob(length(body))")
+    found = examine(path)
+    assert found.damaged == 1
+    assert HOST.peer_id in found.rows[0]
 
 
 async def test_wrong_counts_are_found(path: Path) -> None:
