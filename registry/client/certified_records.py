@@ -6,7 +6,7 @@ Rules:
 3. The network is asked first: what was ended or issued elsewhere in the meantime isn't issued again, nor what expired
    while this peer was away.
 4. Each record is looked at when this begins, when it is due, and each quarter of an hour, since its policy may have
-   changed: that costs a read. What is withheld is also looked at when there are other chains.
+   changed: that costs a read. What is withheld is looked at each minute, and when there are other chains.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ FIRST_AFTER: Final = 2.0  # seconds; a command is over by then, as a rule
 CHECKED_EVERY: Final = 2.0  # seconds between two looks for newer certificates, which may hold for seconds only
 RETRIED_AFTER: Final = 10  # seconds until a record is looked at again of which nobody told anything
 LOOKED_AGAIN_AFTER: Final = 900  # seconds until a record is looked at again that isn't due
+WITHHELD_AGAIN_AFTER: Final = 60  # seconds until a record is looked at again that its policy withholds
 NEVER: Final = 2**63 - 1
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -116,7 +117,8 @@ class CertifiedRecords:
         chain = _chain_of(record)
         is_withheld = why_withheld(key, record, now) is not None
         due, ends = (_due_time(chain), ends_at(chain)) if chain and not is_withheld else (NEVER, 0)
-        self._seen[slot] = _Seen(due, ends, now + LOOKED_AGAIN_AFTER, is_withheld)
+        again = WITHHELD_AGAIN_AFTER if is_withheld else LOOKED_AGAIN_AFTER
+        self._seen[slot] = _Seen(due, ends, now + again, is_withheld)
         if not is_withheld and now < due:
             return False
         if not await self._has_better(key, record, chain, is_withheld=is_withheld, now=now):
