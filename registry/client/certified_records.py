@@ -34,7 +34,7 @@ from registry.storage import Store, Transaction
 
 FIRST_AFTER: Final = 2.0  # seconds; a command is over by then, as a rule
 CHECKED_EVERY: Final = 2.0  # seconds between two looks for newer certificates, which may hold for seconds only
-RETRIED_AFTER: Final = 10  # seconds until a record is looked at again of which nobody told anything
+RETRIED_AFTER: Final = 10  # seconds until a record is looked at again of which nobody told anything; doubles
 LOOKED_AGAIN_AFTER: Final = 900  # seconds until a record is looked at again that isn't due
 WITHHELD_AGAIN_AFTER: Final = 60  # seconds until a record is looked at again that its policy withholds
 NEVER: Final = 2**63 - 1
@@ -51,6 +51,8 @@ class _Seen(NamedTuple):
     look_at: int = 0
     """When to look at it again in any case."""
     is_withheld: bool = False
+    vain: int = 0
+    """Times in a row that nobody told anything of it."""
 
 
 class CertifiedRecords:
@@ -127,8 +129,9 @@ class CertifiedRecords:
 
     async def _read(self, slot: Slot, now: int) -> tuple[Key, Record] | None:
         """What the network has in a slot; None if that isn't to be issued anew, or nobody was reached by now."""
-        retry = now + RETRIED_AFTER
-        self._seen[slot] = _Seen(retry, self._seen[slot].ends, retry)
+        seen = self._seen[slot]
+        retry = now + min(RETRIED_AFTER << min(seen.vain, 16), LOOKED_AGAIN_AFTER)
+        self._seen[slot] = _Seen(retry, seen.ends, retry, vain=seen.vain + 1)
         try:
             outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
         except RegistryError as error:

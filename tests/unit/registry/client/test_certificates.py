@@ -16,9 +16,10 @@ from registry.model.trusted_issuers import Trusted
 from registry.permission.certificate_text import MAX_TEXT, text_of
 from registry.permission.edits import Edit, EditKind
 from registry.permission.scope import Scope, ScopeKind
+from registry.protocol.messages import READ
 from registry.watch.watch_event import TRUST, EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
-from tests.unit.registry.builders import NOW, a_certificate, identity, public_key
+from tests.unit.registry.builders import NOW, a_certificate, a_key, identity, public_key
 from tests.unit.registry.client.test_policies import clock, edit, issuers, registered
 
 ROOT = identity(500)
@@ -172,6 +173,16 @@ async def test_a_source_that_fails_or_hangs_ends_nothing(autojump_clock) -> None
         assert open_id is not None
         for node in (failing, hanging):
             assert (await registered(node, open_id)).success
+
+
+async def test_what_nobody_knows_any_more_is_looked_for_ever_less_often(autojump_clock) -> None:
+    gone = a_key("gone").id
+    async with simulated_nodes(4, clock=clock) as (network, [owner, certified, *_]):
+        await certified.store.write(lambda transaction: transaction.issued.record(gone, owner.peer_id, int(clock())))
+        certified.registry.use_certificates(lambda: [[certificate(certified.identity, owner.identity, 7200)]])
+        await trio.sleep(3600)
+        reads = sum(call == (certified.peer_id, owner.peer_id, READ) for call in network.calls)
+        assert 5 < reads < 20
 
 
 async def test_a_chain_is_shown_on_an_open_resource_too(autojump_clock) -> None:
