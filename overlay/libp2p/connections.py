@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -14,9 +15,12 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.discovery.address_book import parse_peer_address
+from overlay.discovery.address_range import host_of
 from overlay.errors import Unreachable
 from overlay.libp2p.addresses import KnownAddresses, libp2p_id
 from overlay.libp2p.greeting_gate import GreetingGate
+from overlay.libp2p.happy_eyeballs import first_reached
+from overlay.libp2p.host_names import numbers_of
 from overlay.libp2p.muxer.connection import MuxedConnection
 from overlay.libp2p.told_addresses import ToldAddresses
 from overlay.libp2p.visitors import Visitors
@@ -33,7 +37,6 @@ _ADDRESSES_PROVEN: Final = 4  # that are tried at the same time
 _HANGING_UP: Final = 0.5  # seconds
 _LOOK_INTERVAL: Final = 1.0  # seconds between two looks at idle connections, where none comes
 _LOOK_PACE: Final = 0.1  # seconds between two looks at least
-_NEXT_ADDRESS_AFTER: Final = 0.25  # seconds of head start of an address over the next (happy eyeballs, RFC 8305)
 
 
 def _until(_peer_id: str, until: float, _now: float) -> float:
@@ -127,13 +130,13 @@ class Connections:
                     known = sorted(self._addresses.of(peer_id), key=lambda address: "/ws" in address)
                     tried = list(dict.fromkeys((*addresses, *known)))[:_ADDRESSES_TRIED]
                     reason = "no address known" if not tried else f"no answer at {', '.join(tried)}"
-                    others: list[str] = []
-                    address = await self._dial_any(peer_id, tried, others)
+                    reasons: list[str] = []
+                    address = await self._dial_any(peer_id, tried, reasons)
                     if address is not None:
                         self._addresses.used(peer_id, address)
                         return
-                    if others:
-                        reason = f"another peer is at {', '.join(others)}"
+                    if reasons:
+                        reason = "; ".join(dict.fromkeys(reasons))
         finally:
             if not lock.locked():
                 self._dials.pop(peer_id, None)
@@ -211,37 +214,26 @@ class Connections:
             self._addresses.keep(peer_id)
             self._gate.gone(peer_id)
 
-    async def _dial_any(self, peer_id: str, addresses: Sequence[str], others: list[str]) -> str | None:
+    async def _dial_any(self, peer_id: str, addresses: Sequence[str], reasons: list[str]) -> str | None:
         """The address that connected first, each given a head start over the next, or None.
 
         Those that others told are left out where they lie in a range, or are beyond a budget, that keeps them from it.
 
-        Adds to `others` the addresses at which another peer answered, each with the id of that peer.
+        Adds to `reasons` in words at which another peer answered, and which names aren't known.
         """
-        winner: str | None = None
 
-        async def dial(address: str, failed: trio.Event) -> None:
-            nonlocal winner
+        async def attempt(address: str) -> str | None:
             try:
-                if await self._dial(peer_id, address, self._swarm.dial_addr) is None:
-                    failed.set()
-                    return
+                return None if await self._dial(peer_id, address, self._swarm.dial_addr) is None else address
             except Exception as error:
                 log.debug("dialling failed", address=address, error=repr(error)[:200])
-                if other := who_answered(error):
-                    others.append(f"{address.partition('/p2p/')[0]}/p2p/{other}")
-                failed.set()
-            else:
-                winner = winner or address
-                nursery.cancel_scope.cancel()
+                if isinstance(error, Unreachable):
+                    reasons.append(error.detail)
+                elif other := who_answered(error):
+                    reasons.append(f"another peer is at {address.partition('/p2p/')[0]}/p2p/{other}")
+                return None
 
-        async with trio.open_nursery() as nursery:
-            for address in addresses:
-                failed = trio.Event()
-                nursery.start_soon(dial, address, failed)
-                with trio.move_on_after(_NEXT_ADDRESS_AFTER):
-                    await failed.wait()
-        return winner
+        return await first_reached([partial(attempt, address) for address in addresses])
 
     async def _dial(
         self, peer_id: str, address: str, dial: Callable[[Multiaddr, ID], Awaitable[object]]
@@ -249,7 +241,7 @@ class Connections:
         """What `dial` returns for an address of a peer; None where it isn't to be dialled. Raises what `dial` does."""
         tellers = self._addresses.tellers(peer_id, address)
         if tellers is None:
-            return await dial(Multiaddr(address), libp2p_id(peer_id))
+            return await self._dial_configured(peer_id, address, dial)
         resolved = await self._told.resolved(address)
         dialled = None if resolved is None else self._told.begin(resolved, tellers)
         if resolved is None or dialled is None:
@@ -258,6 +250,29 @@ class Connections:
         connection = await dial(Multiaddr(resolved), libp2p_id(peer_id))
         self._told.reached(dialled)
         return connection
+
+    async def _dial_configured(
+        self, peer_id: str, address: str, dial: Callable[[Multiaddr, ID], Awaitable[object]]
+    ) -> object:
+        """The same for an address that our user gave, or that led to the peer before; a name may have several."""
+        numbers = await numbers_of(address)
+        if len(numbers) == 1:
+            return await dial(Multiaddr(numbers[0]), libp2p_id(peer_id))
+        errors: list[Exception] = []
+
+        async def attempt(number: str) -> object | None:
+            try:
+                return await dial(Multiaddr(number), libp2p_id(peer_id))
+            except Exception as error:
+                errors.append(error)
+                return None
+
+        reached = await first_reached([partial(attempt, number) for number in numbers])
+        if reached is not None:
+            return reached
+        if errors:
+            raise next(filter(who_answered, errors), errors[0])
+        raise Unreachable(peer_id, "connect", detail=f"the name {host_of(address)[1]} isn't known here")
 
 
 class _ConnectionEvents(INotifee):

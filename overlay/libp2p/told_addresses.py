@@ -3,23 +3,17 @@ addresses count."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
 
-import structlog
 import trio
 
 from overlay.discovery.address_group import address_group
 from overlay.discovery.address_range import GLOBAL, LOOPBACK, UNUSABLE, address_range, host_of
+from overlay.libp2p.host_names import numbers_of
 from overlay.libp2p.visitors import Visitors
 from overlay.limits.dial_budget import DialBudget, Dialled
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.settings import DialLimits, OverlaySettings
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-_FAMILIES: Final = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
 
 
 class ToldAddresses:
@@ -39,19 +33,7 @@ class ToldAddresses:
 
     async def resolved(self, multiaddr: str) -> str | None:
         """The address to dial, with a number for a name; None where it lies in a range that isn't ours."""
-        protocol, host = host_of(multiaddr)
-        if protocol not in _FAMILIES:
-            return multiaddr if self._is_ours(host) else None
-        try:
-            found = await trio.socket.getaddrinfo(host, None, _FAMILIES[protocol], socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            log.debug("a name isn't known", name=host[:100], error=repr(error)[:100])
-            return None
-        address = next((str(entry[4][0]) for entry in found if self._is_ours(str(entry[4][0]))), None)
-        if address is None:
-            return None
-        number = f"/ip6/{address}" if ":" in address else f"/ip4/{address}"
-        return number + multiaddr.removeprefix(f"/{protocol}/{host}")
+        return next((number for number in await numbers_of(multiaddr) if self._is_ours(host_of(number)[1])), None)
 
     def begin(self, resolved: str, tellers: Sequence[str]) -> Dialled | None:
         """Charge a dial to an address that `resolved` returned; None where it has to wait."""
