@@ -26,6 +26,10 @@ class StreamBroken(OverlayError):
     """The stream was reset, or its connection ended, while bytes were under way."""
 
 
+class BootstrapFailed(OverlayError):
+    """What the operator gave to join through leads to nobody; the text says why, and what to do."""
+
+
 class CallFailed(OverlayError):
     """A call, or the dialling that it needed, failed.
 

@@ -26,9 +26,12 @@ import structlog
 import trio
 
 from overlay.clock.watch import ClockWatch
-from overlay.discovery.address_book import PeerAddresses, parse_peer_address
+from overlay.discovery.address_book import PeerAddresses
 from overlay.discovery.address_search import AddressSearch
 from overlay.discovery.bootstrap import Bootstrap, validate_bootstrap
+from overlay.discovery.bootstrap_pins import BootstrapPins
+from overlay.discovery.bootstrap_resolver import BootstrapResolver
+from overlay.discovery.bootstrap_source import parse_source
 from overlay.discovery.density import Density
 from overlay.discovery.departures import Departures
 from overlay.discovery.keyspace import resource_position
@@ -39,6 +42,7 @@ from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.vetting import Vetting
 from overlay.discovery.way_in import WayIn
 from overlay.identity import Identity
+from overlay.libp2p.dnsaddr import look_up_dnsaddr
 from overlay.libp2p.host import open_host
 from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
@@ -106,6 +110,10 @@ class PeerHost(Transport, PeerAddresses, Protocol):
         """A new stream with `message` on it, to a peer that is known to speak `protocol_id`. Raises `Unreachable`."""
         ...
 
+    async def who_is_at(self, multiaddr: str, *, timeout: float) -> list[str]:
+        """The addresses, each with the id of the peer that answers there, that one without an id stands for."""
+        ...
+
     async def can_be_dialled(self, peer_id: str) -> bool:
         """Whether a peer, connected or not, answers at one of its addresses; takes at most a few seconds."""
         ...
@@ -128,8 +136,10 @@ class OverlayPeer:
         clock: Callable[[], float] = time.time,
         randomness: random.Random | None = None,
         private: PrivateNetwork | None = None,
+        pins: BootstrapPins | None = None,
     ) -> None:
-        """`routing`: the table of the same host. `clock`: seconds since 1970. `private`: what lets peers in."""
+        """`routing`: the table of the same host. `clock`: seconds since 1970. `private`: what lets peers in. `pins`:
+        who is trusted at bootstrap addresses that name no peer."""
         self._host = host
         self._settings = settings
         self._greetings = private.greetings if private is not None else Greetings()
@@ -161,10 +171,16 @@ class OverlayPeer:
             open_sealed=open_peer_record,
             clock=clock,
         )
-        self._bootstrap = Bootstrap(self, settings, randomness)
-        self._joins_through_others = any(
-            parse_peer_address(address)[1] != host.peer_id for address in settings.bootstrap
+        self._resolver = BootstrapResolver(
+            host.peer_id,
+            host,
+            look_up_dnsaddr,
+            pins or BootstrapPins(None),
+            pins_first=private is None,
+            timeout=settings.dial_timeout,
         )
+        self._bootstrap = Bootstrap(self, settings, self._resolver, randomness)
+        self._joins_through_others = any(parse_source(text).peer_id != host.peer_id for text in settings.bootstrap)
         self._joined = trio.Event()
         self._loop_lag = LoopLag()
         self._membership_callbacks: list[Callable[[], None]] = []
@@ -250,6 +266,13 @@ class OverlayPeer:
         Raises `Unreachable` and other kinds of `CallFailed`, and `AddressError` for what isn't such an address.
         """
         return await self._way_in.connect(multiaddr, timeout=timeout)
+
+    async def addresses_from(self, given: str) -> list[str]:
+        """The peers' addresses, each with `/p2p/<id>`, that anything stands for which a bootstrap address may be.
+
+        Raises `AddressError` for what is none, and `BootstrapFailed` where it leads to nobody.
+        """
+        return await self._resolver.addresses(parse_source(given))
 
     def network_status(self) -> NetworkStatus | None:
         """How this peer is in a private network; None where the network isn't private."""
@@ -429,6 +452,11 @@ class OverlayPeer:
         if self._settings.member:
             await self._lookup.meet_through(peer_id)
 
+    def note_first(self) -> None:
+        """All that there is to join through leads to this peer itself: it begins the network."""
+        self._joins_through_others = False
+        self._joined.set()
+
     async def self_lookup(self) -> None:
         """Make sure that the members near this one and it know each other; members only."""
         if self._settings.member:
@@ -482,15 +510,16 @@ async def open_peer(
 ) -> AsyncIterator[OverlayPeer]:
     """A peer that listens, joins and serves until the block ends; then its sockets and tasks are gone within seconds.
 
-    `clock`: seconds since 1970. `data_dir`: where it keeps what it knows of a private network. Raises `AddressError`
+    `clock`: seconds since 1970. `data_dir`: where it keeps what it knows of its network. Raises `AddressError`
     for settings with a bad address and `OverlayError` when it can't listen, or can't use its token.
     """
-    validate_bootstrap(settings.bootstrap)
     private = private_network(identity, settings.network, data_dir, clock)
+    validate_bootstrap(settings, certificates_decide=private is not None)
     greetings = private.greetings if private is not None else None
     async with open_host(identity, settings, greetings) as host, background() as nursery:
         routing = KadRouting(host, settings, serve=settings.member)
-        peer = OverlayPeer(host, routing, identity, settings, clock=clock, private=private)
+        pins = BootstrapPins(data_dir)
+        peer = OverlayPeer(host, routing, identity, settings, clock=clock, private=private, pins=pins)
         with peer.loop_lag.measured():
             await nursery.start(peer.run)
             yield peer

@@ -260,7 +260,12 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Multiaddrs that others are told instead of the ones listened on (behind NAT or a proxy)."""
 
     bootstrap: tuple[str, ...] = ()
-    """Multiaddrs with `/p2p/<peer id>` through which to join; one that isn't up yet is tried again for ever."""
+    """Peers through which to join, as `overlay.discovery.bootstrap_source` tells; one that isn't up yet is tried again
+    for ever."""
+
+    trust_first: bool = False
+    """Whether bootstrap addresses may name no peer: whoever answers first there is trusted from then on, and may be
+    anyone who is on the way. Not needed in a private network, where certificates decide."""
 
     member: bool = True
     """False: a light client, which dials, never listens, and is in nobody's neighbourhood."""

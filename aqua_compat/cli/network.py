@@ -68,7 +68,12 @@ def create(name: str, as_json: bool) -> None:
 @click.option("--client", "permits", flag_value="client", help="To act through its nodes, as a light client.")
 @click.option("--for", "peer", metavar="PEER_ID", help="The peer that may join. Without it: whoever has the token.")
 @click.option("--expires", type=TimeSpan(), default="30d", show_default=True, help="As 30d, 24h or 90m.")
-@click.option("--address", multiple=True, metavar="MULTIADDR", help="Node to join through. Repeatable; remembered.")
+@click.option(
+    "--address",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Node to join through, as `node --bootstrap` takes it; no file. Repeatable; remembered.",
+)
 @_name_option
 @json_option
 def invite(permits: str, peer: str | None, expires: int, address: tuple[str, ...], name: str, as_json: bool) -> None:
@@ -219,10 +224,12 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _check_addresses(addresses: Sequence[str]) -> None:
-    from overlay.discovery.address_book import parse_peer_address
+    from overlay.discovery.bootstrap_source import SourceKind, parse_source
+    from overlay.errors import AddressError
 
     for address in addresses:
-        parse_peer_address(address)
+        if parse_source(address).kind is SourceKind.FILE:
+            raise AddressError(f"whoever joins doesn't have this machine's files: {address!r}")
 
 
 async def _tell(
@@ -257,9 +264,10 @@ async def _tell(
 
             async def tell(address: str) -> None:
                 try:
-                    peer_id = await peer.connect(address, timeout=timeout)
-                    await peer.share_revocations(peer_id, timeout=timeout)
-                    told.append(peer_id)
+                    for each in await peer.addresses_from(address):
+                        peer_id = await peer.connect(each, timeout=timeout)
+                        await peer.share_revocations(peer_id, timeout=timeout)
+                        told.append(peer_id)
                 except OverlayError as error:
                     failures.append(f"{address}: {error}")
 

@@ -45,8 +45,15 @@ _LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is
 @click.option(
     "--bootstrap",
     multiple=True,
-    metavar="MULTIADDR",
-    help="Node (.../p2p/ID) to join through. Repeatable. It may start later.",
+    metavar="ADDRESS",
+    help="Node to join through: a multiaddr (.../p2p/ID), /dnsaddr/NAME, file:PATH with addresses, or, in a private"
+    " network or with --trust-first, HOST:PORT. Repeatable. It may start later.",
+)
+@click.option(
+    "--trust-first",
+    is_flag=True,
+    help="Join through addresses without /p2p/ID, too: who answers there first is trusted from then on, and could be"
+    " anyone on the way.",
 )
 @click.option(
     "--data-dir",
@@ -77,6 +84,7 @@ def node(
     listen: tuple[str, ...],
     announce: tuple[str, ...],
     bootstrap: tuple[str, ...],
+    trust_first: bool,
     data_dir: Path | None,
     config: Path | None,
     aqua: bool,
@@ -110,6 +118,8 @@ def node(
         for name, value in (("listen", listen), ("announce", announce), ("bootstrap", bootstrap))
         if value
     }
+    if trust_first:
+        flags["overlay", "trust_first"] = True
     if aqua:
         flags["aqua", "enabled"] = True
     settings = load_settings(config, os.environ, flags)

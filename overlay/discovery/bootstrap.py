@@ -1,6 +1,6 @@
 """Gets a peer into the network and keeps it there.
 
-Rules:
+Rules (of bootstrap addresses; what finds peers by names, files and unnamed addresses is asked for them each time):
 1. Every bootstrap address is tried until its peer was linked once, for ever: the nodes of a network may start in any
    order, and a bootstrap peer that comes later is found. Through each that is linked, the peer asks for its own place.
    One that has no place for us, or isn't of our kind, may name members: then it counts as met while we know any.
@@ -10,6 +10,8 @@ Rules:
    each other meet again.
 4. Retries wait longer each time, up to a limit, with jitter, so that nodes started together don't dial together.
 5. A peer without any live member also tries those that it remembers, for bootstrap peers may be gone for good.
+6. What finds peers is asked while no member is known, until one of those found let us in. Where nobody but this peer
+   itself is found by all there is, it begins the network.
 
 What keeps the members near this peer known to it is `overlay.discovery.home_upkeep`.
 """
@@ -17,14 +19,14 @@ What keeps the members near this peer known to it is `overlay.discovery.home_upk
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
 import trio
 
 from overlay.discovery.address_book import parse_peer_address
-from overlay.errors import OverlayError
+from overlay.discovery.bootstrap_source import BootstrapSource, SourceKind, parse_source
+from overlay.errors import AddressError, OverlayError
 from overlay.settings import OverlaySettings
 from overlay.tasks import Broadcast, TaskStatus
 
@@ -71,18 +73,38 @@ class BootstrapPeer(Protocol):
         """Ask a linked peer for our place in the network, and link with those near it."""
         ...
 
+    def note_first(self) -> None:
+        """This peer begins the network: there is nobody else to join through."""
+        ...
+
+
+class Resolving(Protocol):
+    """From what an operator gave to addresses of peers: satisfied by `bootstrap_resolver.BootstrapResolver`."""
+
+    async def addresses(self, source: BootstrapSource) -> list[str]:
+        """The addresses, each with an id. Raises `OverlayError`, which says why there are none."""
+        ...
+
 
 class Bootstrap:
     """The tasks that keep one peer in the network."""
 
     def __init__(
-        self, network: BootstrapPeer, settings: OverlaySettings, randomness: random.Random | None = None
+        self,
+        network: BootstrapPeer,
+        settings: OverlaySettings,
+        resolver: Resolving,
+        randomness: random.Random | None = None,
     ) -> None:
         self._network = network
         self._settings = settings
+        self._resolver = resolver
+        self._sources = [parse_source(text) for text in settings.bootstrap]
         self._random = randomness or random.Random()  # noqa: S311 - jitter, not secrets
         self._changed = Broadcast()
-        self._sought = set(settings.bootstrap)  # those that are dialled until they answer
+        self._sought = {source.text for source in self._sources if source.kind is SourceKind.PEER}
+        # Those that are dialled until they answer.
+        self._finds_others: dict[str, bool] = {}  # besides ourselves, by what finds peers
 
     def note_change(self) -> None:
         """To be called whenever a link came up or went down."""
@@ -91,15 +113,17 @@ class Bootstrap:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the peer in the network until cancelled."""
         async with trio.open_nursery() as nursery:
-            for address in self._settings.bootstrap:
-                nursery.start_soon(self._keep_linked, address)
+            for source in self._sources:
+                if source.kind is SourceKind.PEER:
+                    nursery.start_soon(self._keep_linked, source.text, source.peer_id)
+                else:
+                    nursery.start_soon(self._keep_joined, source)
             nursery.start_soon(self._rejoin)
             nursery.start_soon(self._visit)
             task_status.started()
 
-    async def _keep_linked(self, address: str) -> None:
+    async def _keep_linked(self, address: str, peer_id: str) -> None:
         """Rules 1, 2 and 4 for one bootstrap address."""
-        _, peer_id = parse_peer_address(address)
         if peer_id == self._network.peer_id:
             return  # one list of bootstrap peers for all nodes is fine
         attempts = 0
@@ -133,19 +157,61 @@ class Bootstrap:
         await self._network.meet_through(met)
         return met
 
+    async def _keep_joined(self, source: BootstrapSource) -> None:
+        """Rules 4 and 6 for what finds peers."""
+        attempts = 0
+        while True:
+            while self._network.members():
+                attempts = 0
+                await self._changed.wait()
+            attempts += 1
+            try:
+                await self._join_through(source)
+            except OverlayError as error:
+                if attempts in (1, 10) or attempts % 100 == 0:
+                    log.info("no peer to join through", given=source.text, attempts=attempts, error=str(error))
+            await self._pause(attempts)
+
+    async def _join_through(self, source: BootstrapSource) -> None:
+        """Ask for our place through the first peer that is found and lets us in. Raises OverlayError."""
+        found = [parse_peer_address(address) for address in await self._resolver.addresses(source)]
+        others = [(transport, peer_id) for transport, peer_id in found if peer_id != self._network.peer_id]
+        self._finds_others[source.text] = bool(others)
+        if self._finds_nobody_else:
+            self._network.note_first()
+        last: OverlayError | None = None
+        for transport, peer_id in self._random.sample(others, len(others)):
+            try:
+                await self._meet_through(f"{transport}/p2p/{peer_id}", peer_id)
+            except OverlayError as error:
+                last = error
+            else:
+                return
+        if last is not None:
+            raise last
+
+    @property
+    def _finds_nobody_else(self) -> bool:
+        """Whether all that there is to join through leads to this peer itself."""
+        return all(
+            source.peer_id == self._network.peer_id
+            if source.kind is SourceKind.PEER
+            else self._finds_others.get(source.text) is False
+            for source in self._sources
+        )
+
     async def _visit(self) -> None:
         """Rule 3."""
-        peers = {address: parse_peer_address(address)[1] for address in self._settings.bootstrap}
-        addresses = [address for address, peer_id in peers.items() if peer_id != self._network.peer_id]
-        while addresses:
+        sources = [source for source in self._sources if source.peer_id != self._network.peer_id]
+        while sources:
             await trio.sleep(_VISIT_INTERVAL * self._random.uniform(0.75, 1.25))
-            address = self._random.choice(addresses)
-            if address in self._sought:
+            source = self._random.choice(sources)
+            if source.text in self._sought:
                 continue
             try:
-                await self._meet_through(address, peers[address])
+                await self._join_through(source)
             except OverlayError as error:
-                log.debug("a bootstrap peer can't be asked", address=address, error=str(error))
+                log.debug("a bootstrap peer can't be asked", given=source.text, error=str(error))
 
     async def _rejoin(self) -> None:
         """Rule 5."""
@@ -180,7 +246,11 @@ def delay_before(attempts: int, settings: OverlaySettings, randomness: random.Ra
     return full * randomness.uniform(0.5, 1.0)
 
 
-def validate_bootstrap(addresses: Sequence[str]) -> None:
-    """Raise `AddressError` for the first address that isn't a dialable multiaddr ending in a peer id."""
-    for address in addresses:
-        parse_peer_address(address)
+def validate_bootstrap(settings: OverlaySettings, *, certificates_decide: bool) -> None:
+    """Raise `AddressError` for the first address that is none, or names no peer though it has to."""
+    for source in map(parse_source, settings.bootstrap):
+        if source.kind is SourceKind.PLACE and not (settings.trust_first or certificates_decide):
+            raise AddressError(
+                f"the address doesn't end in /p2p/<peer id>, so its peer can't be verified: {source.text!r}; name the"
+                " peer, or trust whoever answers there first (--trust-first)"
+            )

@@ -17,6 +17,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from overlay.discovery.address_book import parse_peer_address
 from overlay.discovery.address_range import host_of
 from overlay.errors import Unreachable
+from overlay.identity import Identity
 from overlay.libp2p.addresses import KnownAddresses, libp2p_id
 from overlay.libp2p.greeting_gate import GreetingGate
 from overlay.libp2p.happy_eyeballs import first_reached
@@ -165,6 +166,29 @@ class Connections:
         for address in found[:1]:
             self._addresses.used(peer_id, address)
         return bool(found)
+
+    async def who_is_at(self, multiaddr: str, *, timeout: float) -> list[str]:
+        """The addresses that a multiaddr without a peer's id stands for, each with the id of the peer that answers
+        there now. It has proven that id, but not that it is the one who is meant."""
+        self._told.note_configured(multiaddr)
+        nobody = libp2p_id(Identity.generate().peer_id)  # libp2p authenticates only whom one expects
+        found: list[str] = []
+
+        async def ask(number: str) -> None:
+            try:
+                await self._authenticate(Multiaddr(number), nobody)
+            except Exception as error:
+                if other := who_answered(error):
+                    found.append(f"{number}/p2p/{other}")
+                else:
+                    log.debug("nobody answers at an address", address=number, error=repr(error)[:200])
+
+        with trio.move_on_after(timeout):
+            numbers = await numbers_of(multiaddr)
+            async with trio.open_nursery() as nursery:
+                for number in numbers[:_ADDRESSES_TRIED]:
+                    nursery.start_soon(ask, number)
+        return found
 
     async def _authenticate(self, address: Multiaddr, peer: ID) -> ID:
         """Have a peer prove who it is at an address, and hang up. Raises what libp2p does."""

@@ -132,6 +132,10 @@ class Host:
         """Connect to the peer that `multiaddr` names and return its id. Raises `Unreachable` or `AddressError`."""
         return await self._connections.connect(multiaddr, timeout=timeout)
 
+    async def who_is_at(self, multiaddr: str, *, timeout: float) -> list[str]:
+        """The addresses, each with a peer's id, that a multiaddr without one stands for now."""
+        return await self._connections.who_is_at(multiaddr, timeout=timeout)
+
     async def can_be_dialled(self, peer_id: str) -> bool:
         """Whether a peer, connected or not, answers at one of its addresses; takes at most a few seconds."""
         return await self._connections.can_be_dialled(peer_id)

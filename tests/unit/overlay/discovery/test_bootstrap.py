@@ -10,7 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from overlay.discovery.bootstrap import Bootstrap, delay_before
-from overlay.errors import Unreachable
+from overlay.discovery.bootstrap_source import BootstrapSource, SourceKind
+from overlay.errors import BootstrapFailed, Unreachable
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
 
@@ -32,6 +33,9 @@ class PlayedNetwork:
         self.named: list[str] = []  # by the bootstrap peer, which has no place itself
         self.neighbours = {BOOT}
         self.bootstrap: Bootstrap | None = None
+        self.found: list[str] = []  # by names and the like
+        self.resolved = 0
+        self.is_first = False
 
     def members(self) -> list[str]:
         return sorted(self.linked)
@@ -61,6 +65,18 @@ class PlayedNetwork:
     def is_neighbour(self, peer_id: str) -> bool:
         return peer_id in self.neighbours
 
+    def note_first(self) -> None:
+        self.is_first = True
+
+    async def addresses(self, source: BootstrapSource) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        if source.kind is SourceKind.PEER:
+            return [source.text]
+        self.resolved += 1
+        if not self.found:
+            raise BootstrapFailed("nobody answers")
+        return [f"/ip4/192.0.2.1/tcp/1/p2p/{peer_id}" for peer_id in self.found]
+
     async def meet_through(self, peer_id: str) -> None:
         await trio.lowlevel.checkpoint()
         self.met.append((trio.current_time(), peer_id))
@@ -77,7 +93,7 @@ class PlayedNetwork:
 @pytest.fixture
 async def network(nursery: trio.Nursery) -> PlayedNetwork:
     played = PlayedNetwork()
-    played.bootstrap = Bootstrap(played, OverlaySettings(bootstrap=(ADDRESS,)), random.Random(1))
+    played.bootstrap = Bootstrap(played, OverlaySettings(bootstrap=(ADDRESS,)), played, random.Random(1))
     await nursery.start(played.bootstrap.run)
     return played
 
@@ -178,6 +194,46 @@ async def test_a_bootstrap_peer_that_is_no_neighbour_may_let_us_go(
     assert len(network.dials) == dials
     await trio.sleep(600)
     assert len(network.dials) == dials + 1
+
+
+@pytest.fixture
+async def named(nursery: trio.Nursery) -> PlayedNetwork:
+    """Joins through whoever is at a name."""
+    played = PlayedNetwork()
+    settings = OverlaySettings(bootstrap=("seed.example:7000",))
+    played.bootstrap = Bootstrap(played, settings, played, random.Random(1))
+    await nursery.start(played.bootstrap.run)
+    return played
+
+
+async def test_a_name_is_asked_until_one_of_those_found_lets_us_in_and_again_when_all_are_lost(
+    named: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    await trio.sleep(60)
+    assert 4 < named.resolved < 15
+    assert not named.is_first
+    named.found, named.reachable = [OWN, BOOT, OTHER], {OTHER}
+    await trio.sleep(20)
+    assert named.linked == {OTHER}
+    resolved = named.resolved
+    await trio.sleep(600)
+    assert named.resolved == resolved
+    named.found, named.reachable = [BOOT], {BOOT}
+    named.lose(OTHER)
+    await trio.sleep(2)
+    assert named.linked == {BOOT}
+    assert not named.is_first
+
+
+async def test_who_finds_itself_alone_by_its_name_begins_the_network_and_finds_others_later(
+    named: PlayedNetwork, autojump_clock: MockClock
+) -> None:
+    named.found = [OWN]
+    await trio.sleep(1)
+    assert named.is_first
+    named.found, named.reachable = [OWN, OTHER], {OTHER}
+    await trio.sleep(20)
+    assert named.linked == {OTHER}
 
 
 def test_delays_grow_to_a_limit_with_jitter() -> None:
