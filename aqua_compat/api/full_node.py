@@ -19,12 +19,12 @@ from overlay.rpc.network_files import NetworkFiles
 from registry.node import Node, open_node
 from registry.settings import NodeSettings
 
-_IDENTITY_FILE: Final = "identity.json"
+IDENTITY_FILE: Final = "identity.json"
 
 
 def identity_in(data_dir: Path) -> Identity:
     """The identity of the node with this data folder, made on its first start. Raises overlay.errors.IdentityError."""
-    return load_or_create_identity(data_dir / _IDENTITY_FILE)
+    return load_or_create_identity(data_dir / IDENTITY_FILE)
 
 
 def _with_bootstrap(identity: Identity, settings: NodeSettings, data_dir: Path) -> NodeSettings:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from aqua_compat.cli.backup import backup, restore
 from aqua_compat.cli.failures import Failure, one_line
 from aqua_compat.cli.output import json_line
 
@@ -73,3 +74,7 @@ def _remedy(found: Examination, folder: Path) -> str:
             "it meets them, and fetches them from other replicas; check the disk"
         )
     return f"the database in {folder} counts wrongly: move it away to start empty; the network has what it replicated"
+
+
+data.add_command(backup)
+data.add_command(restore)

@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from registry.errors import StorageError
 
 _PRIVATE: Final = 0o700
+_OURS: Final = ("lock", "identity.json", "network", "bootstrap-pins.json", "backup.json")
+"""What a peer has there beside its database."""
 
 
 @contextmanager
@@ -42,7 +44,5 @@ def claimed(folder: Path) -> Iterator[Path]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nothing but a peer's data is in it: its lock, its key, its database."""
-    return all(
-        entry.name in ("lock", "identity.json", "network") or ".sqlite" in entry.name for entry in folder.iterdir()
-    )
+    """Whether nothing but a peer's data is in it."""
+    return all(entry.name in _OURS or ".sqlite" in entry.name for entry in folder.iterdir())
