@@ -23,6 +23,7 @@ from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 if TYPE_CHECKING:
     import structlog
 
+    from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.settings import Settings
     from registry.node import Node
 
@@ -108,6 +109,7 @@ def node(
     # Here, since a loop that runs out of memory may wait for ever.
     import aqua_compat.api.full_node  # noqa: F401
     from aqua_compat.cli.config import load_settings, unknown_variables
+    from aqua_compat.cli.service_manager import ServiceManager
 
     end_for_want_of_memory()
     configure_logs(log_level, log_format)
@@ -129,10 +131,13 @@ def node(
     if join is not None:
         _join(settings, folder, join)
 
+    manager = ServiceManager(os.environ)
+
     def tell(came: signal.Signals) -> None:
         _log().info("stopping", signal=came.name)
+        manager.stopping()
 
-    run = partial(_serve, settings, folder)
+    run = partial(_serve, settings, folder, manager)
     serve = partial(until_signalled, partial(_tied, run) if tied else run, *ENDING, tell=tell)
     try:
         trio.run(serve)
@@ -173,21 +178,33 @@ async def _tied(run: Callable[[], Awaitable[None]]) -> None:
         await run()
 
 
-async def _serve(settings: Settings, data_dir: Path) -> None:
+async def _serve(settings: Settings, data_dir: Path, manager: ServiceManager) -> None:
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
     from aqua_compat.cli.freed_memory import return_freed_memory
 
-    async with open_full_node(identity_in(data_dir), settings, data_dir) as (running, _):
+    async with (
+        open_full_node(identity_in(data_dir), settings, data_dir) as (running, _),
+        trio.open_nursery() as nursery,
+    ):
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
+        manager.ready(_in_words(running))
+        nursery.start_soon(manager.keep_informed, partial(_in_words, running))
         await _announce(running, data_dir)
         # What is here by now stays; looking through it again would stop the node for 40 ms each time.
         gc.collect()
         gc.freeze()
         await return_freed_memory()
         await trio.sleep_forever()
+
+
+def _in_words(running: Node) -> str:
+    """How the node is, in a line for its service manager."""
+    if running.peer.is_isolated():
+        return "not connected: looking for members"
+    return f"linked with {len(running.peer.members())} members"
 
 
 def _explained(error: BaseException, data_dir: Path) -> BaseException:
