@@ -14,6 +14,7 @@ from aqua_compat.cli.call import call, services
 from aqua_compat.cli.cert import cert
 from aqua_compat.cli.data import data
 from aqua_compat.cli.demo import demo
+from aqua_compat.cli.doctor import doctor
 from aqua_compat.cli.failures import Failure, end_for_want_of_memory, root_of, tell
 from aqua_compat.cli.keys import key
 from aqua_compat.cli.network import network
@@ -56,6 +57,7 @@ for command in (
     key,
     cert,
     data,
+    doctor,
     aqua,
 ):
     cli.add_command(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -66,6 +67,12 @@ class CommandSession:
         self.factor = factor
         self.writes = writes
         self.certificates = certificates
+
+    def through(self, relay: str) -> CommandSession:
+        """The same through one node alone."""
+        one = copy(self)
+        one.relays = (relay,)
+        return one
 
     def only_read(self) -> None:
         """Has this command act as nobody in particular, unless a key was named, since it writes nothing after all."""

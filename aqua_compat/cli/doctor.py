@@ -1,0 +1,222 @@
+"""`aqua-registry doctor`: looks for what is wrong with nodes and their machine, and says what to do about it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+import click
+
+from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
+from aqua_compat.cli.output import json_line, moment
+from aqua_compat.cli.session import CommandSession, json_option, network_options
+
+if TYPE_CHECKING:
+    from registry.client.node_status import NodeStatus
+
+# Commands import what they need when they run: `--help` is to answer at once.
+# ruff: noqa: PLC0415
+
+ENOUGH_FILES: Final = 4096
+"""Descriptors that a node may need: links, light clients, streams that wait."""
+SOON: Final = 3 * 86_400
+"""Seconds before a certificate's end from which it is told."""
+NEARLY_FULL: Final = 0.8
+_WIDTH: Final = 8  # of the first column
+
+Level = Literal["ok", "warning", "problem"]
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    level: Level
+    about: str
+    text: str
+    """What was found, and what to do about it."""
+
+
+@click.command(short_help="Look for what is wrong, and say what to do.")
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="AQUA_REGISTRY_DATA_DIR",
+    help="Data folder of a node on this machine, whose disk is looked at.",
+)
+@click.option(
+    "--bootstrap",
+    multiple=True,
+    metavar="ADDRESS",
+    help="What a node here is to join through: looked up by its name. Repeatable.",
+)
+@json_option
+@network_options()
+def doctor(session: CommandSession, data_dir: Path | None, bootstrap: tuple[str, ...], as_json: bool) -> None:
+    """Look for what is wrong with the nodes at --relay and with this machine, and say what to do about it.
+
+    Exit code 1 when there is a problem, 0 when there are warnings at most.
+    """
+    findings = list(_of_machine(data_dir))
+    if bootstrap:
+        findings += _of_names(bootstrap)
+    statuses: list[NodeStatus] = []
+    for relay in session.relays:
+        status = _status_of(session, relay)
+        if isinstance(status, Finding):
+            findings.append(status)
+        else:
+            statuses.append(status)
+            findings += findings_of(status, time.time())
+    findings += _of_several(statuses)
+    if as_json:
+        for finding in findings:
+            click.echo(json_line(finding._asdict()))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.level:{_WIDTH}} {one_line(f'{finding.about}: {finding.text}')}")
+        if not session.relays:
+            click.echo("no node was asked: give --relay MULTIADDR", err=True)
+    problems = sum(finding.level == "problem" for finding in findings)
+    if problems:
+        raise Failure(f"{problems} {'problem' if problems == 1 else 'problems'}; docs/troubleshooting.md tells more")
+
+
+def findings_of(status: NodeStatus, now: float) -> Iterator[Finding]:
+    """What a node's status tells. `now`: seconds since 1970."""
+    who = f"node {status.peer_id}"
+    if not status.ready:
+        yield Finding("problem", who, "it is linked to nobody: check what it joins through, and its network's token")
+    elif not status.members:
+        yield Finding("warning", who, "it is a network of one: start others that join through it")
+    else:
+        yield Finding("ok", who, f"linked with {len(status.members)} members")
+    if not status.caught_up:
+        yield Finding(
+            "warning", who, "it catches up: its answers don't count for some seconds, or while its clock is off"
+        )
+    if status.clock is not None and status.clock.is_off:
+        yield Finding("problem", who, f"its clock is off ({status.clock}): set it, by NTP; it signs nothing new")
+    elif status.clock is not None and status.clock.is_suspect:
+        yield Finding("warning", who, f"its clock differs ({status.clock}), from too few peers to tell whose is right")
+    if status.disk is not None:
+        yield from _of_disk(who, status.disk.used, status.disk.budget, is_full=status.disk.is_full)
+        if status.disk.damaged:
+            yield Finding("problem", who, f"{status.disk.damaged} damaged rows were dropped: check its disk")
+    for cause, count in status.lacking.items():
+        yield Finding("warning", who, f"others may have more of {count} resources ({cause}): that passes, or see there")
+    if status.network is not None:
+        yield from _of_certificate(who, status.network.ends_at, now)
+    if not any(_is_reachable(address) for address in status.addresses):
+        yield Finding(
+            "warning",
+            who,
+            "it tells others no address but of this machine: give --listen and --announce if others are to reach it",
+        )
+
+
+def _of_disk(who: str, used: int, budget: int, *, is_full: bool) -> Iterator[Finding]:
+    share = used / max(budget, 1)
+    if is_full:
+        yield Finding("problem", who, "its budget of disk is full: raise registry.max_disk_bytes, and restart it")
+    elif share > NEARLY_FULL:
+        yield Finding("warning", who, f"{share:.0%} of its budget of disk is used: raise registry.max_disk_bytes")
+
+
+def _of_certificate(who: str, ends_at: int | None, now: float) -> Iterator[Finding]:
+    if ends_at is None:
+        yield Finding("problem", who, "it has no certificate for its private network: give it a token (node --join)")
+    elif ends_at <= now:
+        yield Finding("problem", who, f"its certificate ended {moment(ends_at)}: give it a new token")
+    elif ends_at - now < SOON:
+        yield Finding("warning", who, f"its certificate ends {moment(ends_at)}: give it a new token before")
+
+
+def _is_reachable(address: str) -> bool:
+    """Whether others than those on its machine could use it."""
+    return not address.startswith(("/ip4/127.", "/ip6/::1/"))
+
+
+def _of_several(statuses: Sequence[NodeStatus]) -> Iterator[Finding]:
+    """Whether nodes that were asked are in one network."""
+    networks: list[set[str]] = []
+    for status in statuses:
+        known = {status.peer_id, *status.members}
+        apart = [other for other in networks if not other & known]
+        networks = [*apart, known.union(*(other for other in networks if other & known))]
+    if len(networks) > 1:
+        sizes = " and ".join(str(len(known)) for known in networks)
+        yield Finding(
+            "problem",
+            "network",
+            f"the nodes are in {len(networks)} networks, of which they know {sizes} members: have one join through the"
+            " other's address",
+        )
+
+
+def _of_machine(data_dir: Path | None) -> Iterator[Finding]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < ENOUGH_FILES:
+        yield Finding(
+            "warning",
+            "machine",
+            f"a process may open {soft} files: raise it to {ENOUGH_FILES} (ulimit -n, LimitNOFILE)",
+        )
+    else:
+        yield Finding("ok", "machine", f"a process may open {soft} files")
+    if data_dir is None:
+        return
+    from registry.settings import RegistrySettings
+
+    space = os.statvfs(data_dir)
+    free, budget = space.f_bavail * space.f_frsize, RegistrySettings().max_disk_bytes
+    if free < budget:
+        yield Finding(
+            "warning",
+            str(data_dir),
+            f"{free // 2**20} MiB are free there, less than a node may use: free space, or lower"
+            " registry.max_disk_bytes",
+        )
+    if data_dir.stat().st_mode & 0o077:
+        yield Finding("problem", str(data_dir), "others can read it, and the node's secret key is there: chmod 700")
+
+
+def _of_names(given: Sequence[str]) -> list[Finding]:
+    import trio
+
+    from overlay.discovery.bootstrap_source import SourceKind, parse_source
+    from overlay.errors import AddressError, OverlayError
+    from overlay.libp2p.dnsaddr import look_up_dnsaddr
+    from overlay.libp2p.host_names import numbers_of
+
+    async def look_up(text: str) -> Finding:
+        source = parse_source(text)
+        if source.kind is SourceKind.FILE:
+            there = await trio.Path(source.where).is_file()
+            return Finding("ok" if there else "problem", text, "it is there" if there else "there is no such file")
+        try:
+            dnsaddr = source.kind is SourceKind.DNSADDR
+            found = await (look_up_dnsaddr(source.where) if dnsaddr else numbers_of(source.where))
+        except OverlayError as error:
+            return Finding("problem", text, str(error))
+        if not found:
+            return Finding("problem", text, "the name isn't known here: check DNS, /etc/hosts and search domains")
+        return Finding("ok", text, f"leads to {', '.join(found)}")
+
+    async def all_of_them() -> list[Finding]:
+        return [await look_up(text) for text in given]
+
+    try:
+        return trio.run(all_of_them)
+    except AddressError as error:
+        raise Misuse(str(error)) from None
+
+
+def _status_of(session: CommandSession, relay: str) -> NodeStatus | Finding:
+    try:
+        return session.through(relay).run(lambda client: client.registry.status(timeout=session.timeout))
+    except Failure as failure:
+        return Finding("problem", relay, str(root_of(failure)))

@@ -1,0 +1,72 @@
+"""What the doctor finds in a node's status, and that it says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from aqua_compat.cli.doctor import SOON, Level, findings_of
+from overlay.clock.comparison import ClockVerdict, Standing
+from overlay.rpc.network_upkeep import NetworkStatus
+from registry.client.node_status import DiskStatus, NodeStatus
+
+NOW = 1_800_000_000.0
+HEALTHY = NodeStatus(
+    peer_id="12D3me",
+    addresses=("/ip4/203.0.113.5/tcp/7000/p2p/12D3me",),
+    members=("12D3other",),
+    keys=1,
+    records=1,
+    tombstones=0,
+    uptime=60.0,
+    ready=True,
+)
+
+
+def disk(**fields: Any) -> DiskStatus:
+    return DiskStatus(**({"used": 10, "budget": 100, "is_full": False, "damaged": 0} | fields))
+
+
+def private(ends_at: int | None) -> NetworkStatus:
+    return NetworkStatus(roots=("12D3root",), ends_at=ends_at, revoked=0, refused=0)
+
+
+@dataclass
+class Case:
+    level: Level
+    words: str
+    fields: dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("problem", "linked to nobody: check what it joins through", {"ready": False, "members": ()}),
+        Case("warning", "a network of one: start others", {"members": ()}),
+        Case("warning", "it catches up", {"caught_up": False}),
+        Case("problem", "its clock is off", {"clock": ClockVerdict(Standing.OFF, 40.0, 5)}),
+        Case("warning", "from too few peers", {"clock": ClockVerdict(Standing.SUSPECT, 40.0, 1)}),
+        Case("problem", "raise registry.max_disk_bytes, and restart", {"disk": disk(is_full=True)}),
+        Case("warning", "85% of its budget", {"disk": disk(used=85)}),
+        Case("problem", "check its disk", {"disk": disk(damaged=2)}),
+        Case("warning", "others may have more of 7 resources (clock)", {"lacking": {"clock": 7}}),
+        Case("problem", "it has no certificate", {"network": private(None)}),
+        Case("problem", "its certificate ended", {"network": private(int(NOW) - 1)}),
+        Case("warning", "give it a new token before", {"network": private(int(NOW) + SOON - 1)}),
+        Case("warning", "--announce", {"addresses": ("/ip4/127.0.0.1/tcp/1/p2p/12D3me",)}),
+    ],
+    ids=lambda case: case.words,
+)
+def test_each_ailment_is_found_with_what_to_do(case: Case) -> None:
+    status = msgspec.structs.replace(HEALTHY, **case.fields)
+    found = [finding for finding in findings_of(status, NOW) if finding.level != "ok"]
+    assert [(finding.level, case.words in finding.text) for finding in found] == [(case.level, True)], found
+    assert found[0].about == "node 12D3me"
+
+
+def test_who_is_well_is_told_so() -> None:
+    status = msgspec.structs.replace(HEALTHY, disk=disk(), network=private(int(NOW) + SOON + 1))
+    assert [finding.level for finding in findings_of(status, NOW)] == ["ok"]
