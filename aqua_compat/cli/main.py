@@ -12,6 +12,7 @@ import click
 from aqua_compat.cli.aqua import aqua
 from aqua_compat.cli.call import call, services
 from aqua_compat.cli.cert import cert
+from aqua_compat.cli.completion import completion, manual
 from aqua_compat.cli.data import data
 from aqua_compat.cli.demo import demo
 from aqua_compat.cli.doctor import doctor
@@ -59,6 +60,8 @@ for command in (
     data,
     doctor,
     aqua,
+    completion,
+    manual,
 ):
     cli.add_command(command)
 
