@@ -23,6 +23,7 @@ HEAVY = (
     "prometheus_client",
     "requests",
     "service_identity",
+    "trio_websocket",
     "urllib3",
     "zeroconf",
 )
@@ -75,6 +76,28 @@ def test_placeholders_are_gone_once_libp2p_is_imported() -> None:
         assert not [finder for finder in sys.meta_path if "deferred_imports" in type(finder).__module__]
         for name in DEFERRED:
             assert name not in sys.modules, f"{name} was imported all the same; it has no place among what is deferred"
+        """)
+
+
+def test_libp2p_holds_no_constant_of_what_is_deferred() -> None:
+    run("""
+        import sys
+        from importlib import import_module
+        import overlay.libp2p.host
+        held = [
+            (user.__name__, name, value)
+            for user in list(sys.modules.values())
+            if user.__name__.partition(".")[0] in ("libp2p", "multiaddr")
+            for name, value in list(vars(user).items())
+            if type(value).__name__ == "_Placeholder"
+        ]
+        assert held
+        for user, name, value in held:
+            real = getattr(import_module(value.__module__), value.__name__)
+            assert callable(real), f"{user} would take the place of {value.__module__}.{name} for its value"
+            assert not (isinstance(real, type) and issubclass(real, BaseException)) or name == "ConnectionClosed", (
+                f"{user} may catch {name}"
+            )
         """)
 
 
@@ -188,6 +211,17 @@ def test_names_in_addresses_are_resolved() -> None:
         resolved = trio.run(resolver.resolve, Multiaddr("/ip4/127.0.0.1/tcp/1"))
         assert resolved == [Multiaddr("/ip4/127.0.0.1/tcp/1")]
         assert "dns" in sys.modules
+        """)
+
+
+def test_a_websocket_that_closed_is_told_from_other_errors() -> None:
+    run("""
+        import overlay.libp2p.host
+        from libp2p.transport.websocket import connection
+        assert not isinstance(ValueError(), connection.ConnectionClosed)
+        import trio_websocket
+        assert isinstance(trio_websocket.ConnectionClosed(None), connection.ConnectionClosed)
+        assert not isinstance(ValueError(), connection.ConnectionClosed)
         """)
 
 
