@@ -27,7 +27,7 @@ def loading() -> Iterator[None]:
     try:
         with gc_paused():
             yield
+            gc.freeze()
     finally:
         if missing:
             del sys.modules["rich"]
-    gc.freeze()
