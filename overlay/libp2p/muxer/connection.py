@@ -294,7 +294,7 @@ class MuxedConnection(IMuxedConn):
         with self._timing:
             ticks = 0
             while True:
-                # A write that begins meanwhile can't have stood still for a tick by the next one.
+                # A write that begins meanwhile can't have stood still for a tick by the one that is left out.
                 skipped = ticks % 2 == 0 and self._writing_since is None
                 await trio.sleep(2 * _TICK if skipped else _TICK)
                 ticks += 2 if skipped else 1
