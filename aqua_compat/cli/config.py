@@ -45,8 +45,9 @@ def load_settings(file: Path | None, environment: Mapping[str, str], flags: Mapp
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables that look like ours and set nothing: worth a warning, but others (Kubernetes) make such names too."""
-    known = {variable_of(path) for path, _ in leaves(Settings)} | _OPTIONS
-    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    ours = {name for name in environment if name.startswith(PREFIX)} - _OPTIONS
+    # Looking through all settings takes 10 ms, mostly for nothing.
+    return sorted(ours - {variable_of(path) for path, _ in leaves(Settings)}) if ours else []
 
 
 def variable_of(path: SettingPath) -> str:
@@ -92,6 +93,8 @@ def _refuse_unknown(content: Nested, form: type[msgspec.Struct], prefix: Setting
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[SettingPath, object]]:
+    if not any(name.startswith(PREFIX) for name in environment):
+        return
     for path, hint in leaves(Settings):
         text = environment.get(variable_of(path))
         if text is None:

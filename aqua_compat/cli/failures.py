@@ -48,7 +48,7 @@ def end_for_want_of_memory(error: BaseException | None = None, *, spare: int = S
     try:
         if isinstance(error, MemoryError):
             raise error
-        bytearray(spare)
+        bytes(spare)  # which takes addresses, and no time: nothing is written to them
     except MemoryError:
         os.write(2, b"error: this process has no memory left; give it more, or lower what it may keep\n")
         os._exit(1)  # what a clean end needs isn't there either

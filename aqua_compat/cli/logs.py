@@ -11,6 +11,7 @@ from typing import Any, Final, TextIO, TypeVar, cast
 import click
 
 from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.loading import loading
 from aqua_compat.cli.output import json_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -110,7 +111,8 @@ class LossyStream:
 
 def configure_logs(level: str, form: str) -> None:
     """Has structlog write to stderr from `level` on, in lines that are `human` or `json`."""
-    import structlog  # noqa: PLC0415 - 0.2 s that `--help` needn't pay
+    with loading():
+        import structlog  # noqa: PLC0415 - 0.2 s that `--help` needn't pay
 
     number = getattr(logging, level.upper())
     if form == "json":

@@ -17,6 +17,7 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, end_for_want_of_memory, root_of
 from aqua_compat.cli.keys import user_data_folder
+from aqua_compat.cli.loading import loading
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 
@@ -107,9 +108,10 @@ def node(
 
     end_for_want_of_memory(spare=_LOADED)  # where libraries fail halfway, not even an error can be told
     # Here, since a loop that runs out of memory may wait for ever.
-    import aqua_compat.api.full_node  # noqa: F401
-    from aqua_compat.cli.config import load_settings, unknown_variables
-    from aqua_compat.cli.service_manager import ServiceManager
+    with loading():
+        import aqua_compat.api.full_node  # noqa: F401
+        from aqua_compat.cli.config import load_settings, unknown_variables
+        from aqua_compat.cli.service_manager import ServiceManager
 
     end_for_want_of_memory()
     configure_logs(log_level, log_format)

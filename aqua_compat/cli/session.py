@@ -14,6 +14,7 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key, user_data_folder
+from aqua_compat.cli.loading import loading
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.signals import until_signalled
 
@@ -100,10 +101,11 @@ class CommandSession:
         return outcomes[0]
 
     async def _run(self, action: Action[Outcome], outcomes: list[Outcome]) -> None:
-        from aqua_compat.api.connections import connect
-        from aqua_compat.schema.constants import Constants
-        from overlay.identity import Identity
-        from overlay.settings import NetworkSettings, OverlaySettings
+        with loading():
+            from aqua_compat.api.connections import connect
+            from aqua_compat.schema.constants import Constants
+            from overlay.identity import Identity
+            from overlay.settings import NetworkSettings, OverlaySettings
 
         settings = OverlaySettings(network=NetworkSettings(token=str(self.join or "")))
         constants = Constants(

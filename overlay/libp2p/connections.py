@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -36,7 +37,7 @@ _MAX_BANNED: Final = 4096
 _PROVING_TIMEOUT: Final = 3.0  # seconds
 _ADDRESSES_PROVEN: Final = 4  # that are tried at the same time
 _HANGING_UP: Final = 0.5  # seconds
-_LOOK_INTERVAL: Final = 1.0  # seconds between two looks at idle connections, where none comes
+_LOOK_INTERVAL: Final = 1.0  # seconds between two looks at idle connections, where none comes and there are many
 _LOOK_PACE: Final = 0.1  # seconds between two looks at least
 
 
@@ -215,7 +216,7 @@ class Connections:
             for peer_id in closed:
                 if not self.is_connected(peer_id):
                     self._visitors.forget(peer_id)
-            with trio.move_on_after(_LOOK_INTERVAL):
+            with trio.move_on_after(_LOOK_INTERVAL if self._visitors.may_be_too_many else math.inf):
                 await self._changed.wait()
             await trio.sleep(_LOOK_PACE)
 

@@ -134,6 +134,11 @@ class Visitors:
                 return False
         return self._by_address[source] < self._limits.most_per_address
 
+    @property
+    def may_be_too_many(self) -> bool:
+        """Whether `to_close` would name anybody, now or later, if nobody had a link."""
+        return sum(visitor.connections for visitor in self._visitors.values()) > self._limits.most_unlinked
+
     def to_close(self, is_linked: Callable[[str], bool], now: float) -> list[str]:
         """The peers whose connections are closed now (rule 2)."""
         unlinked = {peer_id: visitor for peer_id, visitor in self._visitors.items() if not is_linked(peer_id)}

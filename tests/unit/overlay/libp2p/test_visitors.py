@@ -50,6 +50,15 @@ def test_linked_peers_are_not_counted() -> None:
     assert visitors.to_close(lambda peer_id: int(peer_id) >= 8, 60.0) == []
 
 
+@given(connections=st.integers(0, 20))
+def test_nobody_need_look_while_nobody_could_have_to_go(connections: int) -> None:
+    visitors = Visitors(LIMITS)
+    for number in range(connections):
+        visitors.came(str(number), NOBODY, 0.0)
+    assert visitors.may_be_too_many == bool(visitors.to_close(nobody, 60.0))
+    assert not visitors.to_close(lambda _: True, 60.0)
+
+
 @given(seed=st.integers(0, 2**32))
 def test_in_a_long_history_counts_are_right(seed: int) -> None:
     chance, visitors = random.Random(seed), Visitors(LIMITS)

@@ -154,6 +154,26 @@ async def test_a_connection_whose_peer_reads_nothing_ends_and_wakes_all_who_wait
     assert ends == ["the peer reads nothing for 15 s"] * 5
 
 
+@pytest.mark.parametrize("begins", [1, 14, 16, 29])
+async def test_whenever_a_peer_stops_reading_the_connection_ends_15_to_30_seconds_later(
+    begins: float, autojump_clock: MockClock
+) -> None:
+    async with with_peer_by_hand() as (connection, _), trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            with suppress(MuxedStreamError):
+                await (await connection.open_stream()).write(bytes(WINDOW))
+
+        await trio.sleep(begins)
+        began = trio.current_time()
+        nursery.start_soon(write)
+        with trio.fail_after(31):
+            await connection.event_closed.wait()
+        assert 15 <= trio.current_time() - began <= 30.1
+        assert connection.ended is not None
+        assert connection.ended.code is EndCode.STALLED
+
+
 async def test_who_waits_to_write_gets_a_turn_each() -> None:
     async with with_peer_by_hand() as (connection, peer), trio.open_nursery() as nursery:
         streams = [await connection.open_stream() for _ in range(5)]
