@@ -43,6 +43,7 @@ from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings, UpkeepSettings
 from registry.storage import Store, open_store
 from registry.storage.data_folder import claimed
+from registry.storage.database import IN_MEMORY
 from registry.upkeep.schedule import Schedule
 from registry.upkeep.schedules import FIRST_AFTER, RENEW
 from registry.watch.source_machine import TIMEOUT
@@ -84,7 +85,7 @@ async def open_light_client(
     overlay = settings or OverlaySettings()
     overlay = msgspec.structs.replace(overlay, member=False, listen=(), announce=(), bootstrap=())
     async with AsyncExitStack() as stack:
-        path = Path(":memory:")
+        path = IN_MEMORY
         if data_dir is not None:
             path = stack.enter_context(claimed(data_dir)) / DATABASE
         store = await stack.enter_async_context(open_store(path, inline=data_dir is None))

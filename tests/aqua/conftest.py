@@ -1,4 +1,4 @@
-"""Six nodes that speak Aqua, and what the original's client needs; both are shared by all tests of this folder."""
+"""Four nodes that speak Aqua, and what the original's client needs; both are shared by all tests of this folder."""
 
 from __future__ import annotations
 

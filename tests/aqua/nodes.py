@@ -1,4 +1,4 @@
-"""Six nodes that original clients use as relays."""
+"""Four nodes that original clients use as relays."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from aqua_compat.cli.node_process import NodeProcess
 from tests.aqua.npm import Tools
-from tests.end_to_end.network import NODES, Network, command
+from tests.end_to_end.network import Network, command
 
 LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/tcp/0/ws")
 FOLDER = "AQUA_REGISTRY_AQUA_FOLDER"
+NODES = 4  # on each of which a script of the original runs that writes to all neighbours
 
 
 class AquaNetwork(Network):

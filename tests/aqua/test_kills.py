@@ -68,7 +68,7 @@ async def forgotten(node: NodeProcess) -> None:
 
 
 async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: JsProcess) -> None:
-    dying, behind, other = network.nodes[1], network.nodes[2], network.nodes[3]
+    dying, behind, other = network.nodes[1:]
     sizes = log_sizes(network)
     async with (
         js.peer(websocket(dying)) as caller,
@@ -112,7 +112,7 @@ async def test_a_relay_dies_in_the_middle_of_a_call(network: AquaNetwork, js: Js
 async def test_a_provider_and_a_caller_die_in_the_middle_of_a_call(
     network: AquaNetwork, js: JsProcess, js_tools: Tools
 ) -> None:
-    near, far = network.nodes[4], network.nodes[5]
+    near, far = network.nodes[2:]
     sizes = log_sizes(network)
     async with (
         process_of_its_own(js_tools) as of_caller,

@@ -1,4 +1,4 @@
-"""The original's own end-to-end scenarios: its registry's Aqua, its compiler and its client, on six of our nodes."""
+"""The original's own end-to-end scenarios: its registry's Aqua, its compiler and its client, on four of our nodes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_service_of_a_remote_peer_is_found_until_it_is_unregistered(
     network: AquaNetwork, js: JsProcess
 ) -> None:
     async with js.peer(websocket(network.nodes[3])) as peer:
-        host = network.nodes[5].peer_id
+        host = network.nodes[0].peer_id
         resource_id, done, errors = await peer.call("createAndRegister", label(), "some value", host, "id")
         assert done, errors
         [record] = await resolved(peer, resource_id, 2, 1)

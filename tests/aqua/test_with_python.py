@@ -7,7 +7,7 @@ import trio
 
 from aqua_compat import connect
 from tests.aqua.js_peer import JsProcess
-from tests.aqua.nodes import AquaNetwork, websocket
+from tests.aqua.nodes import NODES, AquaNetwork, websocket
 from tests.aqua.test_scenarios import SETTLED, label, resolved
 from tests.end_to_end.network import eventually
 from tests.end_to_end.test_watch import Watcher, watching
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(300)  # the first test also installs
 
 
 async def test_a_resource_made_in_python_is_resolved_in_aqua(network: AquaNetwork, js: JsProcess) -> None:
-    async with connect(network.relay()) as aqua, js.peer(websocket(network.nodes[4])) as peer:
+    async with connect(network.relay()) as aqua, js.peer(websocket(network.nodes[2])) as peer:
         name = label()
         resource_id, errors = await aqua.createResource(name)
         assert resource_id is not None, errors
@@ -32,7 +32,7 @@ async def test_a_resource_made_in_python_is_resolved_in_aqua(network: AquaNetwor
 
 
 async def test_a_resource_made_in_aqua_is_resolved_and_watched_in_python(network: AquaNetwork, js: JsProcess) -> None:
-    async with connect(network.relay()) as aqua, js.peer(websocket(network.nodes[5])) as peer:
+    async with connect(network.relay()) as aqua, js.peer(websocket(network.nodes[3])) as peer:
         resource_id, errors = await peer.call("createResource", label())
         assert resource_id is not None, errors
         watcher = Watcher(aqua, resource_id)
@@ -40,11 +40,11 @@ async def test_a_resource_made_in_aqua_is_resolved_and_watched_in_python(network
             done, errors = await peer.call("registerService", resource_id, "made in Aqua", peer.peer_id, "s")
             assert done, errors
             await eventually(trio.lowlevel.checkpoint, lambda _: watcher.values() == ["made in Aqua"], SETTLED)
-            records, errors = await aqua.resolveResource(resource_id, 5)
+            records, errors = await aqua.resolveResource(resource_id, NODES)
             assert records is not None, errors
             [record] = records
             assert record.metadata.issued_by == record.metadata.peer_id == peer.peer_id
-            assert record.metadata.relay_id == (network.nodes[5].peer_id,)
+            assert record.metadata.relay_id == (network.nodes[3].peer_id,)
             done, errors = await peer.call("unregisterService", resource_id, peer.peer_id)
             assert done, errors
             await eventually(trio.lowlevel.checkpoint, lambda _: watcher.values() == [], SETTLED)

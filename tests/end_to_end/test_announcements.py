@@ -182,12 +182,12 @@ async def test_of_many_resources_only_the_watched_ones_are_announced(network: Ne
                 ids[number] = resource_id
 
         async with trio.open_nursery() as nursery:
-            for start in range(0, 300, 15):
-                nursery.start_soon(create, range(start, start + 15))
+            for start in range(0, 80, 10):
+                nursery.start_soon(create, range(start, start + 10))
         before = await subscriptions_in(network)  # of watchers that have just gone
-        watchers = [Watcher(other, ids[number]) for number in range(50)]
+        watchers = [Watcher(other, ids[number]) for number in range(20)]
         async with watching(*watchers):
-            for number in range(100):
+            for number in range(40):
                 done = await issuer.registerService(ids[number], f"value {number}", issuer.peer_id, "s")
                 assert done == (True, [])
             for number, watcher in enumerate(watchers):

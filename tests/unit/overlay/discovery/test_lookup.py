@@ -112,8 +112,8 @@ def positions(count: int) -> list[int]:
 
 
 async def test_everyone_finds_the_peers_that_are_truly_nearest(autojump_clock: trio.testing.MockClock) -> None:
-    async with crowd(40) as all_of_them:
-        for position, asker in zip(positions(40), all_of_them.peers.values(), strict=True):
+    async with crowd(30) as all_of_them:
+        for position, asker in zip(positions(30), all_of_them.peers.values(), strict=True):
             assert await asker.lookup.nearest(position, WANTED) == all_of_them.truly_nearest(position)
 
 
@@ -145,7 +145,7 @@ class Contacts:
 async def test_who_has_no_link_left_finds_the_nearest_from_its_routing_table(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with crowd(40) as all_of_them:
+    async with crowd(30) as all_of_them:
         identity = Identity.from_seed(bytes(32))
         dialler = AddressedDialler(all_of_them.network, identity.peer_id)
         all_of_them.network.diallers[identity.peer_id] = dialler
@@ -153,7 +153,7 @@ async def test_who_has_no_link_left_finds_the_nearest_from_its_routing_table(
         links.lies = {}
         await all_of_them.nursery.start(links.run)
         position = positions(1)[0]
-        farthest = nearest(position, all_of_them.peers, 40)[-3:]
+        farthest = nearest(position, all_of_them.peers, 30)[-3:]
         lookup = Lookup(identity, dialler, links, MEMBER, table=Contacts(farthest))
         assert lookup.members() == []
         found, _ = await lookup.look_up(position, WANTED)

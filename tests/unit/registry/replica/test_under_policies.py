@@ -25,7 +25,7 @@ from registry.permission.policy import ANY_HOST, FOR_EVER, Denial, Policy
 from registry.replica import collecting, rules
 from registry.replica.sender_limits import SenderLimits
 from registry.settings import RegistrySettings
-from registry.storage.database import open_database
+from registry.storage.database import IN_MEMORY, open_database
 from registry.storage.transaction import Transaction
 from tests.unit.registry.builders import (
     HOST,
@@ -91,7 +91,7 @@ def replicas(count: int) -> Iterator[list[Transaction]]:
 
 @contextmanager
 def opened() -> Iterator[sqlite3.Connection]:
-    connection = open_database(":memory:")
+    connection = open_database(IN_MEMORY)
     try:
         yield connection
     finally:

@@ -28,7 +28,7 @@ from registry.replica import collecting
 from registry.replica import rules as write_rules
 from registry.settings import RegistrySettings
 from registry.storage import Change, Store, StoredKey, Transaction, database, migrations, open_store, store
-from registry.storage.database import open_database
+from registry.storage.database import IN_MEMORY, open_database
 from registry.storage.resource_cache import SMALLEST, ResourceCache
 from tests.paths import ROOT
 from tests.unit.registry.builders import (
@@ -394,6 +394,21 @@ def version_of(path: Path) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.close()
     return version
+
+
+def test_a_database_in_memory_is_as_a_new_file_and_its_own(tmp_path: Path) -> None:
+    def told(connection: sqlite3.Connection) -> list[list[tuple[object, ...]]]:
+        asked = ("SELECT * FROM sqlite_master", "SELECT * FROM totals", "PRAGMA user_version", "PRAGMA auto_vacuum")
+        return [sorted(connection.execute(each).fetchall(), key=repr) for each in asked]
+
+    with (
+        closing(open_database(IN_MEMORY)) as one,
+        closing(open_database(IN_MEMORY)) as other,
+        closing(open_database(tmp_path / "file")) as file,
+    ):
+        before = told(other)
+        one.execute("UPDATE totals SET amount = 7")
+        assert told(one) != told(other) == before == told(file)
 
 
 async def test_a_migration_keeps_the_data_of_an_older_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
