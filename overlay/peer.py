@@ -34,6 +34,7 @@ from overlay.discovery.bootstrap_resolver import BootstrapResolver
 from overlay.discovery.bootstrap_source import parse_source
 from overlay.discovery.density import Density
 from overlay.discovery.departures import Departures
+from overlay.discovery.dnsaddr import look_up_dnsaddr
 from overlay.discovery.keyspace import resource_position
 from overlay.discovery.lookup import Lookup
 from overlay.discovery.peer_record import PeerRecord
@@ -42,7 +43,6 @@ from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.vetting import Vetting
 from overlay.discovery.way_in import WayIn
 from overlay.identity import Identity
-from overlay.libp2p.dnsaddr import look_up_dnsaddr
 from overlay.libp2p.host import open_host
 from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record

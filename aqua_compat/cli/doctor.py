@@ -188,9 +188,9 @@ def _of_names(given: Sequence[str]) -> list[Finding]:
     import trio
 
     from overlay.discovery.bootstrap_source import SourceKind, parse_source
+    from overlay.discovery.dnsaddr import look_up_dnsaddr
+    from overlay.discovery.host_names import numbers_of
     from overlay.errors import AddressError, OverlayError
-    from overlay.libp2p.dnsaddr import look_up_dnsaddr
-    from overlay.libp2p.host_names import numbers_of
 
     async def look_up(text: str) -> Finding:
         source = parse_source(text)

@@ -17,12 +17,12 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.discovery.address_book import parse_peer_address
 from overlay.discovery.address_range import host_of
+from overlay.discovery.host_names import numbers_of
 from overlay.errors import Unreachable
 from overlay.identity import Identity
 from overlay.libp2p.addresses import KnownAddresses, libp2p_id
 from overlay.libp2p.greeting_gate import GreetingGate
 from overlay.libp2p.happy_eyeballs import first_reached
-from overlay.libp2p.host_names import numbers_of
 from overlay.libp2p.muxer.connection import MuxedConnection
 from overlay.libp2p.told_addresses import ToldAddresses
 from overlay.libp2p.visitors import Visitors

@@ -9,7 +9,7 @@ import trio
 
 from overlay.discovery.address_group import address_group
 from overlay.discovery.address_range import GLOBAL, LOOPBACK, UNUSABLE, address_range, host_of
-from overlay.libp2p.host_names import numbers_of
+from overlay.discovery.host_names import numbers_of
 from overlay.libp2p.visitors import Visitors
 from overlay.limits.dial_budget import DialBudget, Dialled
 from overlay.limits.token_bucket import TokenBuckets

@@ -13,9 +13,9 @@ from overlay.discovery.bootstrap import validate_bootstrap
 from overlay.discovery.bootstrap_pins import FILE, BootstrapPins
 from overlay.discovery.bootstrap_resolver import BootstrapResolver
 from overlay.discovery.bootstrap_source import MOST_ADDRESSES, BootstrapSource, SourceKind, addresses_in, parse_source
+from overlay.discovery.dnsaddr import look_up_dnsaddr
 from overlay.errors import AddressError, BootstrapFailed, OverlayError
 from overlay.identity import Identity
-from overlay.libp2p.dnsaddr import look_up_dnsaddr
 from overlay.settings import OverlaySettings
 
 OWN, ONE, TWO, THREE = (Identity.from_seed(bytes([number] * 32)).peer_id for number in range(1, 5))

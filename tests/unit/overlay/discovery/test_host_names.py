@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import trio
 
+from overlay.discovery.host_names import numbers_of
 from overlay.errors import Unreachable
 from overlay.identity import Identity
-from overlay.libp2p.host_names import numbers_of
 from overlay.peer import open_peer
 from overlay.settings import OverlaySettings
 
