@@ -1,8 +1,4 @@
-"""More nodes than keep a resource: 13 whole nodes on loopback, in one process, of which 10 are responsible for each.
-
-With 20, as by default, there would be four times the links, and nothing else to see: neighbourhoods of 20 are those of
-test_lookup.py, of the simulated eclipses, and of test_large_networks.py.
-"""
+"""More nodes than keep a resource: 24 whole nodes on loopback, in one process, of which 20 are responsible for each."""
 
 from __future__ import annotations
 
@@ -20,14 +16,14 @@ from overlay.identity import Identity
 from overlay.settings import OverlaySettings
 from overlay.tasks import TaskStatus
 from registry.node import Node, open_node
-from registry.settings import NodeSettings, RegistrySettings
+from registry.settings import NodeSettings
 from registry.watch.watch_event import EventKind
 from tests.end_to_end.network import POLL, eventually
 
-NODES = 13
-REPLICAS = 10
+NODES = 24
+REPLICAS = 20
 MAJORITY = REPLICAS // 2 + 1
-WHOLE_WITHIN = 90.0  # seconds, with all of them on one core
+WHOLE_WITHIN = 90.0  # seconds, with all of them on one core: 276 links cost half a minute of it
 
 QUIET_FOR = 3.0  # seconds: writes that were passed on are checked within two
 
@@ -46,10 +42,9 @@ class Member(NamedTuple):
 class Crowd:
     """Nodes that run in this process; made by `crowd`."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery, registry: RegistrySettings) -> None:
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
         self._folder = folder
         self._nursery = nursery
-        self._registry = registry
         self.members: list[Member] = []
 
     async def add(self, bootstrap: tuple[str, ...] = ()) -> Member:
@@ -94,8 +89,7 @@ class Crowd:
     def keepers(self, resource_id: str) -> list[Member]:
         """The members that should keep a resource, nearest first."""
         by_id = {member.peer_id: member for member in self.members}
-        size = self._registry.neighbourhood_size
-        return [by_id[peer_id] for peer_id in nearest(resource_position(resource_id), list(by_id), size)]
+        return [by_id[peer_id] for peer_id in nearest(resource_position(resource_id), list(by_id), REPLICAS)]
 
     def others(self, resource_id: str) -> list[Member]:
         """The members that shouldn't."""
@@ -125,7 +119,7 @@ class Crowd:
 
     async def _run(self, bootstrap: tuple[str, ...], *, task_status: TaskStatus[Member]) -> None:
         identity = Identity.generate()
-        settings = NodeSettings(overlay=OverlaySettings(bootstrap=bootstrap), registry=self._registry)
+        settings = NodeSettings(overlay=OverlaySettings(bootstrap=bootstrap))
         folder = self._folder / identity.peer_id
         folder.mkdir()
         with trio.CancelScope() as scope:
@@ -136,14 +130,13 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(folder: Path, count: int, registry: RegistrySettings | None = None) -> AsyncIterator[Crowd]:
-    """`count` nodes that joined through the first, one after the other, and are whole; with the usual settings unless
-    told otherwise.
+async def crowd(folder: Path, count: int = NODES) -> AsyncIterator[Crowd]:
+    """`count` nodes that joined through the first, one after the other, and are whole.
 
     In one process a dial waits for all that the others do: many at the same time would take longer than they may.
     """
     async with trio.open_nursery() as nursery:
-        running = Crowd(folder, nursery, registry or RegistrySettings())
+        running = Crowd(folder, nursery)
         first = await running.add()
         for _ in range(count - 1):
             await running.add(tuple(first.node.peer.addresses()))
@@ -155,7 +148,7 @@ async def crowd(folder: Path, count: int, registry: RegistrySettings | None = No
 
 @pytest.mark.timeout(300)
 async def test_what_one_node_writes_every_other_finds(tmp_path: Path) -> None:
-    async with crowd(tmp_path, NODES, RegistrySettings(neighbourhood_size=REPLICAS)) as network:
+    async with crowd(tmp_path) as network:
         writer, reader = random.sample(network.members, 2)
         created = await writer.node.registry.create_resource("sample", factor=MAJORITY)
         resource_id = created.resource_id
@@ -218,7 +211,7 @@ async def counted(network: Crowd, member: Member, resource_id: str) -> None:
 
 
 async def replaced(network: Crowd, resource_id: str, host: str) -> None:
-    """A fifth of the keepers goes; who moves up gets what they kept."""
+    """A tenth of the keepers goes; who moves up gets what they kept."""
     going = [member for member in network.keepers(resource_id) if member.peer_id != host][:2]
     for member in going:
         await network.remove(member)
