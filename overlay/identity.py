@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from overlay import sealed_seed
 from overlay.errors import IdentityError, PeerIdError
 
 # multihash identity (0x00), 36 bytes; protobuf: field 1 key type = 1 (Ed25519), field 2 = 32 bytes of key.
@@ -79,12 +81,15 @@ class Identity:
         raise TypeError("an identity isn't pickled, so that its seed goes nowhere by accident")
 
 
-class _IdentityFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _IdentityFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What an identity file holds, as JSON; the peer id is there for people and as a check."""
 
     peer_id: str
-    ed25519_seed: str
-    """64 hexadecimal digits."""
+    ed25519_seed: str = ""
+    """64 hexadecimal digits; none where the seed is sealed."""
+    salt: str = ""
+    sealed_seed: str = ""
+    """The seed under a passphrase (`overlay.sealed_seed`), in hexadecimal digits."""
 
     def __repr__(self) -> str:
         return f"_IdentityFile({self.peer_id})"
@@ -123,14 +128,18 @@ def verify(peer_id: str, message: bytes, signature: bytes) -> bool:
     return True
 
 
-def load_or_create_identity(path: Path) -> Identity:
+def load_or_create_identity(
+    path: Path, *, passphrase: Callable[[], bytes | None] = sealed_seed.own_passphrase
+) -> Identity:
     """The identity kept at `path`, made there (mode 0600, folders too) when nothing is.
+
+    `passphrase`: asked for where its seed is sealed, and where it is made: then it is sealed, if there is one.
 
     Raises `IdentityError`, with the path and what to do, when the file can't be read, is readable by others, or holds
     something else. The file appears complete or not at all; of two processes that make it at once both get the same.
     """
     try:
-        return _load(path)
+        return _load(path, passphrase)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -138,28 +147,62 @@ def load_or_create_identity(path: Path) -> Identity:
             f"can't read the identity file {path}: {error.strerror}; check its owner and mode"
         ) from error
     try:
-        _create(path, Identity.generate())
-        return _load(path)
+        _create(path, Identity.generate(), passphrase())
+        return _load(path, passphrase)
     except OSError as error:
         raise IdentityError(
             f"can't create the identity file {path}: {error.strerror}; check that its folder is writable"
         ) from error
 
 
-def _load(path: Path) -> Identity:
+def is_sealed(path: Path) -> bool:
+    """Whether the seed in an identity file is under a passphrase. Raises `IdentityError` where it can't be read."""
+    try:
+        return bool(_read(path).sealed_seed)
+    except OSError as error:
+        raise IdentityError(f"can't read the identity file {path}: {error.strerror}") from error
+
+
+def replace_passphrase(path: Path, identity: Identity, passphrase: bytes | None) -> None:
+    """Have the seed in an identity file be under a passphrase, or under none. Raises `IdentityError`."""
+    try:
+        temporary = _written(path, identity, passphrase)
+        os.replace(temporary, path)
+        _sync_folder(path)
+    except OSError as error:
+        raise IdentityError(f"can't write the identity file {path}: {error.strerror}") from error
+
+
+def _read(path: Path) -> _IdentityFile:
     with path.open("rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         content = file.read(4096)
     if mode & 0o077:
         raise IdentityError(f"the identity file {path} is open to other users (mode {mode:04o}); run: chmod 600 {path}")
     try:
-        parsed = msgspec.json.decode(content, type=_IdentityFile)
-        identity = Identity.from_seed(bytes.fromhex(parsed.ed25519_seed))
-    except (msgspec.DecodeError, ValueError, IdentityError):
+        return msgspec.json.decode(content, type=_IdentityFile)
+    except (msgspec.DecodeError, ValueError):
         # Without the cause: its text could quote what the file holds.
-        raise IdentityError(
-            f"the identity file {path} is damaged; restore it from a backup, or move it away to start as a new peer"
-        ) from None
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> IdentityError:
+    return IdentityError(
+        f"the identity file {path} is damaged; restore it from a backup, or move it away to start as a new peer"
+    )
+
+
+def _load(path: Path, passphrase: Callable[[], bytes | None]) -> Identity:
+    parsed = _read(path)
+    try:
+        salt, box, seed = map(bytes.fromhex, (parsed.salt, parsed.sealed_seed, parsed.ed25519_seed))
+    except ValueError:
+        raise _damaged(path) from None
+    if box:
+        seed = _unsealed(path, salt, box, passphrase())
+    if len(seed) != _SEED_LENGTH:
+        raise _damaged(path)
+    identity = Identity.from_seed(seed)
     if identity.peer_id != parsed.peer_id:
         raise IdentityError(
             f"the identity file {path} holds a key that isn't of the peer id that it names; restore it from a backup"
@@ -167,22 +210,51 @@ def _load(path: Path) -> Identity:
     return identity
 
 
-def _create(path: Path, identity: Identity) -> None:
-    """Write `identity` to `path` unless something is there; mkstemp gives mode 0600 from the start."""
+def _unsealed(path: Path, salt: bytes, box: bytes, passphrase: bytes | None) -> bytes:
+    if passphrase is None:
+        raise IdentityError(
+            f"the key in {path} is sealed: name the file with its passphrase by {sealed_seed.VARIABLE}, or give it as"
+            f" systemd's credential {sealed_seed.CREDENTIAL}"
+        )
+    seed = sealed_seed.opened(salt, box, passphrase)
+    if seed is None:
+        raise IdentityError(f"the passphrase isn't that of the key in {path}, or the file is damaged")
+    return seed
+
+
+def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
+    """Write `identity` to `path` unless something is there."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    content = msgspec.json.encode(_IdentityFile(peer_id=identity.peer_id, ed25519_seed=identity.seed.hex()))
+    temporary = _written(path, identity, passphrase)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path)
+
+
+def _written(path: Path, identity: Identity, passphrase: bytes | None) -> Path:
+    """A file beside `path` with the identity; mkstemp gives mode 0600 from the start."""
+    if passphrase is None:
+        form = _IdentityFile(peer_id=identity.peer_id, ed25519_seed=identity.seed.hex())
+    else:
+        salt, box = sealed_seed.sealed(identity.seed, passphrase)
+        form = _IdentityFile(peer_id=identity.peer_id, salt=salt.hex(), sealed_seed=box.hex())
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content + b"\n")
+            file.write(msgspec.json.encode(form) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return
-    finally:
+    except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+    return Path(temporary)
+
+
+def _sync_folder(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

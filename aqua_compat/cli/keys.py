@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 DEFAULT_KEY = "default"
+Outcome = TypeVar("Outcome")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -84,3 +86,63 @@ def show_keys(name: str | None, as_json: bool) -> None:
         click.echo("no keys yet; make one with: aqua-registry key new", err=True)
     for entry in shown:
         click.echo(f"{entry['name']}\t{entry['peer_id']}\t{entry['file']}")
+
+
+_where = click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The key of the node with this data folder, in place of a named one.",
+)
+
+
+@key.command("seal", short_help="Put a key under a passphrase.")
+@click.argument("name", default=DEFAULT_KEY)
+@_where
+def seal_key(name: str, data_dir: Path | None) -> None:
+    """Put the key NAME, or a node's, under the passphrase in the file that AQUA_REGISTRY_PASSPHRASE_FILE names.
+
+    Whoever uses the key needs that file then; systemd gives it to a node as the credential aqua-registry.passphrase.
+    A passphrase that is lost can't be found again, and neither can the key.
+    """
+    from overlay.sealed_seed import VARIABLE, own_passphrase
+
+    path, identity = _existing(name, data_dir)
+    passphrase = _or_failure(own_passphrase)
+    if passphrase is None:
+        raise Misuse(f"no passphrase: write one into a file of your own, and name that by {VARIABLE}")
+    _replace(path, identity, passphrase)
+    click.echo(f"sealed {identity.peer_id}")
+
+
+@key.command("unseal", short_help="Take the passphrase off a key.")
+@click.argument("name", default=DEFAULT_KEY)
+@_where
+def unseal_key(name: str, data_dir: Path | None) -> None:
+    """Take the passphrase off the key NAME, or a node's; it has to be given as for every use."""
+    path, identity = _existing(name, data_dir)
+    _replace(path, identity, None)
+    click.echo(f"unsealed {identity.peer_id}")
+
+
+def _existing(name: str, data_dir: Path | None) -> tuple[Path, Identity]:
+    from overlay.identity import load_or_create_identity
+
+    path = key_path(name) if data_dir is None else data_dir / "identity.json"
+    if not path.exists():
+        raise Failure(f"there is no key {path}")
+    return path, _or_failure(lambda: load_or_create_identity(path))
+
+
+def _replace(path: Path, identity: Identity, passphrase: bytes | None) -> None:
+    from overlay.identity import replace_passphrase
+
+    _or_failure(lambda: replace_passphrase(path, identity, passphrase))
+
+
+def _or_failure(act: Callable[[], Outcome]) -> Outcome:
+    from overlay.errors import IdentityError
+
+    try:
+        return act()
+    except IdentityError as error:
+        raise Failure(str(error)) from None
