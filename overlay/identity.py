@@ -157,8 +157,17 @@ def load_or_create_identity(
 
 def is_sealed(path: Path) -> bool:
     """Whether the seed in an identity file is under a passphrase. Raises `IdentityError` where it can't be read."""
+    return bool(_existing(path).sealed_seed)
+
+
+def peer_id_in(path: Path) -> str:
+    """The peer id that an identity file names, which needs no passphrase. Raises `IdentityError`."""
+    return _existing(path).peer_id
+
+
+def _existing(path: Path) -> _IdentityFile:
     try:
-        return bool(_read(path).sealed_seed)
+        return _read(path)
     except OSError as error:
         raise IdentityError(f"can't read the identity file {path}: {error.strerror}") from error
 

@@ -63,8 +63,9 @@ def backup(folder: Path, to: Path, as_json: bool) -> None:
 
     The node may run meanwhile. The copy has the node's secret key: keep it as well as the folder itself.
     """
-    from aqua_compat.api.full_node import IDENTITY_FILE, identity_in
+    from aqua_compat.api.full_node import IDENTITY_FILE
     from overlay.errors import IdentityError
+    from overlay.identity import peer_id_in
     from registry.errors import StorageError
     from registry.node import DATABASE
     from registry.storage.backup import copy_database
@@ -72,7 +73,7 @@ def backup(folder: Path, to: Path, as_json: bool) -> None:
     if not (folder / IDENTITY_FILE).is_file():
         raise Failure(f"{folder} isn't the data folder of a node: it has no {IDENTITY_FILE}")
     try:
-        peer_id = identity_in(folder).peer_id
+        peer_id = peer_id_in(folder / IDENTITY_FILE)
         with _made(to):
             _copy(folder, to, IDENTITY_FILE)
             copy_database(folder / DATABASE, to / DATABASE)
@@ -102,8 +103,9 @@ def restore(copy: Path, folder: Path, relay: tuple[str, ...], as_json: bool) -> 
     Two nodes with one key are an error that nobody can mend: so this is refused while a node runs from the folder that
     was copied, or where --relay is given and the peer is found in that network.
     """
-    from aqua_compat.api.full_node import IDENTITY_FILE, identity_in
+    from aqua_compat.api.full_node import IDENTITY_FILE
     from overlay.errors import IdentityError
+    from overlay.identity import peer_id_in
     from registry.errors import StorageError
     from registry.node import DATABASE
     from registry.storage.backup import copy_database
@@ -115,7 +117,7 @@ def restore(copy: Path, folder: Path, relay: tuple[str, ...], as_json: bool) -> 
     if folder.exists() and any(folder.iterdir()):
         raise Failure(f"{folder} isn't empty; nothing is written over it")
     try:
-        if identity_in(copy).peer_id != manifest.peer_id:
+        if peer_id_in(copy / IDENTITY_FILE) != manifest.peer_id:
             raise Failure(f"the key in {copy} isn't that of {manifest.peer_id}: it was changed since it was copied")
         _refuse_beside_a_twin(manifest, relay)
         with _made(folder):

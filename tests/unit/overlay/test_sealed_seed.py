@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from overlay.errors import IdentityError
-from overlay.identity import Identity, is_sealed, load_or_create_identity, replace_passphrase
+from overlay.identity import Identity, is_sealed, load_or_create_identity, peer_id_in, replace_passphrase
 from overlay.sealed_seed import CREDENTIAL, VARIABLE, opened, passphrase_of, sealed
 
 
@@ -29,7 +29,7 @@ def test_a_key_is_made_sealed_where_there_is_a_passphrase(tmp_path: Path) -> Non
     made = load_or_create_identity(path, passphrase=lambda: b"open")
     assert is_sealed(path)
     assert made.seed.hex() not in path.read_text()
-    assert json.loads(path.read_text())["peer_id"] == made.peer_id
+    assert peer_id_in(path) == made.peer_id
     assert load_or_create_identity(path, passphrase=lambda: b"open") == made
     with pytest.raises(IdentityError, match=f"is sealed.*{VARIABLE}.*{CREDENTIAL}"):
         load_or_create_identity(path, passphrase=lambda: None)
