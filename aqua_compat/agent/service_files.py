@@ -179,8 +179,8 @@ class _Reader:
                     if target not in known:
                         ids = ", ".join(sorted(known)[:10])
                         self.errors.append(
-                            f"{service.source}: service {service.id!r}, check {check.name!r}: alias: there is no service"
-                            f" with the id {target!r} on this machine; there are: {ids}"
+                            f"{service.source}: service {service.id!r}, check {check.name!r}: alias: there is no"
+                            f" service with the id {target!r} on this machine; there are: {ids}"
                         )
                     targets.setdefault(service.id, set()).add(target)
         for start, reached in targets.items():
