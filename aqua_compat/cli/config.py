@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.settings import Settings
 from registry.errors import InvalidValue
@@ -135,7 +136,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[SettingP
 def _parse(text: str, hint: Any) -> object:
     if hint == tuple[str, ...]:
         return tuple(text.replace(",", " ").split())
-    if hint in (dict[str, int], dict[str, str]):
+    if hint in (dict[str, int], dict[str, str], tuple[ServiceForm, ...]):
         return msgspec.json.decode(text, type=hint)
     parsed: object = msgspec.convert(text, hint, strict=False)
     return parsed
