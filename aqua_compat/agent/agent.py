@@ -5,13 +5,14 @@ Rules:
 2. A resource that isn't there is made if this node's key owns it; otherwise its owner has to make it, and is awaited.
 3. What couldn't be registered is tried again, after longer and longer times. The node itself renews what is registered.
 4. Reading again changes all or nothing: where anything is wrong, what was read before goes on.
-5. On a clean stop registrations end, but for resources of which a service says `on_stop = "stay"`.
+5. What it registered it remembers on disk: what isn't defined any more after a restart ends then.
+6. On a clean stop registrations end, but for resources of which a service says `on_stop = "stay"`.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ import trio
 from aqua_compat.agent.check import CheckResult
 from aqua_compat.agent.check_runner import CheckKey, CheckRunner
 from aqua_compat.agent.definitions import OnStop, ServiceDefinition
+from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import BadDefinitions, Definitions
 from overlay.tasks import TaskStatus, Wakeup, in_thread
 from registry.model.endpoints import Instance, instances_in, write_instances
@@ -60,16 +62,25 @@ class Agent:
     """The agent of a machine. `read` gives the services as they are defined now, and raises BadDefinitions."""
 
     def __init__(
-        self, registry: Registry, read: Callable[[], Definitions], addresses: Callable[[], Sequence[str]]
+        self,
+        registry: Registry,
+        read: Callable[[], Definitions],
+        addresses: Callable[[], Sequence[str]],
+        memory: AgentMemory,
+        wait_joined: Callable[[], Awaitable[None]],
     ) -> None:
-        """`addresses`: the node's own multiaddrs, for instances that have a port and no address."""
+        """`addresses`: the node's own multiaddrs, for instances that have a port and no address. `wait_joined` waits
+        until the node takes writes."""
         self._registry = registry
         self._read = read
         self._addresses = addresses
+        self._memory = memory
+        self._wait_joined = wait_joined
+        self._remembering = trio.Lock()
         self._services: dict[str, ServiceDefinition] = {}
         self._registered: dict[str, Registration] = {}
-        self._begun: dict[str, Registration] = {}
-        """What may be registered: what is, and what was cut off on the way."""
+        self._begun: dict[str, Remembered] = {}
+        """What may be registered: what is, what was cut off on the way, and what was before the last start."""
         self._scope = trio.CancelScope()
         self._changed = Wakeup()
         self.checks = CheckRunner(self._note)
@@ -77,11 +88,13 @@ class Agent:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the services registered until it is stopped or cancelled. Raises BadDefinitions at the start."""
         services = await in_thread(self._read)
+        self._begun = {one.key_id: one for one in await in_thread(self._memory.read)}
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.checks.run)
                 self._take(services)
                 task_status.started()
+                await self._wait_joined()
                 await self._keep_registered()
 
     async def stop(self) -> None:
@@ -123,7 +136,8 @@ class Agent:
             async with trio.open_nursery() as nursery:
                 for one in due:
                     nursery.start_soon(self._register, one)
-            is_done = all(self._registered.get(key_id) == one for key_id, one in wanted.items())
+            is_left = self._begun.keys() <= wanted.keys()
+            is_done = is_left and all(self._registered.get(key_id) == one for key_id, one in wanted.items())
             with trio.move_on_after(float("inf") if is_done else retry) as waiting:
                 await self._changed.wait()
             retry = min(retry * 2, LONGEST_RETRY) if waiting.cancelled_caught else FIRST_RETRY
@@ -132,11 +146,12 @@ class Agent:
         known = self._registered.get(wanted.key_id)
         if known is not None and known.value == wanted.value:
             # Only what becomes of it when the agent stops is another.
-            self._registered[wanted.key_id] = self._begun[wanted.key_id] = wanted
+            self._registered[wanted.key_id] = wanted
+            await self._remember(wanted)
             return
         errors = await self._made(wanted)
         if not errors:
-            self._begun[wanted.key_id] = wanted
+            await self._remember(wanted)
             peer_id = self._registry.identity.peer_id
             done = await self._registry.register_service(wanted.key_id, wanted.value, peer_id, None)
             errors = () if done.success else done.errors
@@ -159,14 +174,25 @@ class Agent:
         created = await self._registry.create_resource(wanted.label)
         return () if created.resource_id is not None else created.errors
 
-    async def _leave(self, registrations: Iterable[Registration]) -> None:
-        async def leave(one: Registration) -> None:
+    async def _remember(self, one: Registration) -> None:
+        remembered = Remembered(one.key_id, one.label, one.owner, one.stays)
+        if self._begun.get(one.key_id) != remembered:
+            self._begun[one.key_id] = remembered
+            await self._keep()
+
+    async def _keep(self) -> None:
+        async with self._remembering:  # the last is the latest
+            await in_thread(self._memory.keep, list(self._begun.values()))
+
+    async def _leave(self, registrations: Iterable[Remembered]) -> None:
+        async def leave(one: Remembered) -> None:
             done = await self._registry.unregister_service(
                 one.key_id, self._registry.identity.peer_id, factor=LEAVE_FACTOR, timeout=LEAVE_TIMEOUT
             )
             if done.success or done.stored:
                 self._registered.pop(one.key_id, None)
                 self._begun.pop(one.key_id, None)
+                await self._keep()
             else:
                 _log.warning(
                     "a service isn't unregistered", service=f"{one.label}@{one.owner}", errors=list(done.errors)

@@ -200,7 +200,7 @@ async def _serve(settings: Settings, data_dir: Path, again: Callable[[], Setting
         running, _ = await stack.enter_async_context(open_full_node(identity_in(data_dir), settings, data_dir))
         nursery = await stack.enter_async_context(trio.open_nursery())
         if again is not None and reloads is not None:
-            await nursery.start(_keep_services, running, again, reloads, agents)
+            await nursery.start(partial(_keep_services, running, again, reloads, data_dir, agents))
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         await _announce(running, data_dir)
@@ -215,6 +215,7 @@ async def _keep_services(
     running: Node,
     again: Callable[[], Settings],
     reloads: AsyncIterator[int],
+    data_dir: Path,
     agents: list[Agent],
     *,
     task_status: TaskStatus[None],
@@ -223,6 +224,7 @@ async def _keep_services(
     import trio
 
     from aqua_compat.agent.agent import Agent
+    from aqua_compat.agent.memory import AgentMemory
     from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_services
     from registry.model.names import Names
 
@@ -238,7 +240,8 @@ async def _keep_services(
             allow_scripts=settings.agent.scripts,
         )
 
-    agent = Agent(running.registry, read, running.peer.addresses)
+    peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
+    agent = Agent(running.registry, read, peer.addresses, memory, peer.wait_joined)
     agents.append(agent)
     async with trio.open_nursery() as nursery:
         await nursery.start(agent.run)
