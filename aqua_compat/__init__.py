@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from overlay.settings import OverlaySettings
     from registry.client.certificate_files import CertificateFiles
     from registry.client.certifying import certify, save_chain, scope_of
+    from registry.model.endpoints import Endpoint, Instance, write_instances
     from registry.model.trusted_issuers import Trusted
     from registry.model.values import Key, Record, RecordMetadata
     from registry.permission.edits import Edit, EditKind
@@ -34,8 +35,10 @@ __all__ = [
     "Constants",
     "Edit",
     "EditKind",
+    "Endpoint",
     "EventKind",
     "Identity",
+    "Instance",
     "Key",
     "NoProvider",
     "NodeSettings",
@@ -58,6 +61,7 @@ __all__ = [
     "node",
     "save_chain",
     "scope_of",
+    "write_instances",
 ]
 
 _HOMES = {
@@ -68,8 +72,10 @@ _HOMES = {
     "Constants": "aqua_compat.schema.constants",
     "Edit": "registry.permission.edits",
     "EditKind": "registry.permission.edits",
+    "Endpoint": "registry.model.endpoints",
     "EventKind": "registry.watch.watch_event",
     "Identity": "overlay.identity",
+    "Instance": "registry.model.endpoints",
     "Key": "registry.model.values",
     "NoProvider": "aqua_compat.rpc.errors",
     "NodeSettings": "registry.settings",
@@ -92,6 +98,7 @@ _HOMES = {
     "node": "aqua_compat.api.connections",
     "save_chain": "registry.client.certifying",
     "scope_of": "registry.client.certifying",
+    "write_instances": "registry.model.endpoints",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from aqua_compat.agent.file_form import ServiceForm
+from aqua_compat.agent.settings import AgentSettings
 from aqua_compat.particles.settings import AquaSettings
 from registry.settings import NodeSettings
 
@@ -11,6 +13,10 @@ class Settings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     aqua: AquaSettings = AquaSettings()
     """How the node serves unmodified Aqua."""
+    agent: AgentSettings = AgentSettings()
+    """How the node is the agent of its machine."""
+    service: tuple[ServiceForm, ...] = ()
+    """Services of this machine, each as in a service file: `[[service]]`."""
 
 
 def aqua_settings_of(settings: NodeSettings) -> AquaSettings:

@@ -138,6 +138,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     registry: RegistrySettings = RegistrySettings()
     upkeep: UpkeepSettings = UpkeepSettings()
     watching: WatchSettings = WatchSettings()
+    names: dict[str, str] = msgspec.field(default_factory=dict)
+    """Alias to an owner's peer id: with `acme` here, `web@acme` is the resource `web` of that owner. This user's own
+    words; others may have others."""
     operators: tuple[str, ...] = ()
     """Peer ids that may run this node's schedules by hand from elsewhere, and set roots of its trust graph; the node's
     own identity always may."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from aqua_compat.api.registry_api import RegistryApi
 from aqua_compat.api.resources_api import ResourcesApi
 from aqua_compat.schema.arguments import check_peer_id, check_string
 from aqua_compat.schema.constants import Constants
+from registry.model.endpoints import Endpoint, Order, Selection, by_weight, endpoints_in
 
 if TYPE_CHECKING:
     from aqua_compat.api.services import Called, Services
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from aqua_compat.rpc.load_balancing import Strategy
     from aqua_compat.rpc.server import ServiceLimits
     from registry.client.registry import Registry
+    from registry.model.names import Names
     from registry.model.trusted_issuers import TrustChoice
     from registry.model.values import Record
     from registry.watch.watch import Watch
@@ -26,13 +28,18 @@ class AquaClient(ResourcesApi, RegistryApi):
     """`resources-api` and `registry-api`, acting as one identity.
 
     `registry` decides what is acted through: a node in this process, or the one that a light client is connected to.
-    `constants` overrides the original's for this client only.
+    `constants` overrides the original's for this client only. Wherever an id of a resource is taken, its name is too:
+    `web@acme` by the aliases in `names`, `web@12D3KooW...`, and `web@me` of this identity's own.
     """
 
     def __init__(
-        self, registry: Registry, constants: Constants | None = None, services: Services | None = None
+        self,
+        registry: Registry,
+        constants: Constants | None = None,
+        services: Services | None = None,
+        names: Names | None = None,
     ) -> None:
-        super().__init__(registry, constants or Constants())
+        super().__init__(registry, constants or Constants(), names)
         self._given_services = services
 
     def serve(self, service_id: str, service: object, *, limits: ServiceLimits | None = None) -> None:
@@ -58,7 +65,7 @@ class AquaClient(ResourcesApi, RegistryApi):
         the relay changes. Raises NotRegistered, ValueError, TypeError.
         """
         return self._services.provide(
-            check_string("resource_id", resource_id),
+            self._resource_id(resource_id),
             service_id,
             service,
             check_string("value", value),
@@ -98,7 +105,7 @@ class AquaClient(ResourcesApi, RegistryApi):
         Raises NoProvider when the resource can't be resolved.
         """
         return await self._services.call_all(
-            check_string("resource_id", resource_id),
+            self._resource_id(resource_id),
             function,
             arguments,
             service_id,
@@ -114,9 +121,27 @@ class AquaClient(ResourcesApi, RegistryApi):
 
         Raises NoProvider when the resource can't be resolved.
         """
-        return await self._services.resolve(
-            check_string("resource_id", resource_id), ack, self._seconds(timeout), trusted
-        )
+        return await self._services.resolve(self._resource_id(resource_id), ack, self._seconds(timeout), trusted)
+
+    async def endpoints(
+        self,
+        resource_id: str,
+        *,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        order: Order = by_weight,
+        ack: int = 1,
+        timeout: float | None = None,
+        trusted: TrustChoice | None = None,
+    ) -> list[Endpoint]:
+        """The instances of which a resource's live records tell, with address, tags and metadata (docs/agent.md).
+
+        Those that have all of `tags` and of `metadata`; the first by `order` first, as of `sorted`, by default the
+        heaviest. Records whose value isn't of this form have none. Raises NoProvider when the resource can't be
+        resolved.
+        """
+        records = await self.resolve(resource_id, ack=ack, timeout=timeout, trusted=trusted)
+        return endpoints_in(records, Selection(tags=tags, metadata=metadata or {}), order)
 
     async def reachable(
         self,
@@ -133,7 +158,7 @@ class AquaClient(ResourcesApi, RegistryApi):
         served by this library. `trusted`: as of `call_any`. Raises NoProvider when the resource can't be resolved.
         """
         return await self._services.reachable(
-            check_string("resource_id", resource_id), ack, self._seconds(timeout), patience, trusted
+            self._resource_id(resource_id), ack, self._seconds(timeout), patience, trusted
         )
 
     async def call_any(
@@ -156,7 +181,7 @@ class AquaClient(ResourcesApi, RegistryApi):
         Raises NoProvider, and the ServiceError of the provider that was called.
         """
         return await self._services.call_any(
-            check_string("resource_id", resource_id),
+            self._resource_id(resource_id),
             function,
             arguments,
             strategy=strategy,
@@ -191,7 +216,7 @@ class AquaClient(ResourcesApi, RegistryApi):
         `async with client.watch(id) as events: async for event in events: ...`. Nothing that the network does ends it.
         `trusted`: as of `call_any`. Raises ValueError or TypeError for what is no resource id.
         """
-        return self._registry.watch(check_string("resource_id", resource_id), trusted=trusted)
+        return self._registry.watch(self._resource_id(resource_id), trusted=trusted)
 
     @property
     def peer_id(self) -> str:

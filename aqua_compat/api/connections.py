@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ import trio
 from aqua_compat.api.client import AquaClient
 from aqua_compat.schema.constants import Constants
 from overlay.identity import Identity
+from registry.model.names import Names
 
 if TYPE_CHECKING:
     from overlay.settings import OverlaySettings
@@ -36,6 +37,7 @@ async def connect(
     rules: RegistrySettings | None = None,
     data_dir: Path | str | None = None,
     certificates: Path | str | CertificateSource | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> AsyncIterator[AquaClient]:
     """A light client: acts through one of the nodes at `addresses` and fails over between them.
 
@@ -55,12 +57,13 @@ async def connect(
     given = [addresses] if isinstance(addresses, str) else list(addresses)
     if not given:
         raise ValueError("addresses holds no multiaddr of a node")
+    known = Names(names)
     who = identity or Identity.generate()
     folder = None if data_dir is None else Path(data_dir)
     async with open_light_client(who, given, settings=settings, registry_settings=rules, data_dir=folder) as client:
         _use_certificates(client.registry, certificates)
         services = Services(client.peer, client.registry, when_serving=client.relay.serve)
-        yield AquaClient(client.registry, constants, services)
+        yield AquaClient(client.registry, constants, services, known)
 
 
 @asynccontextmanager
@@ -84,13 +87,14 @@ async def node(
 
     _require_trio()
     _quiet_unless_configured()
-    folder = Path(data_dir)
-    async with open_full_node(identity or identity_in(folder), settings or NodeSettings(), folder) as (
+    folder, settings = Path(data_dir), settings or NodeSettings()
+    names = Names(settings.names)
+    async with open_full_node(identity or identity_in(folder), settings, folder) as (
         running,
         services,
     ):
         _use_certificates(running.registry, certificates)
-        yield AquaClient(running.registry, constants, services)
+        yield AquaClient(running.registry, constants, services, names)
 
 
 def _use_certificates(registry: Registry, certificates: Path | str | CertificateSource | None) -> None:

@@ -15,6 +15,7 @@ from aqua_compat.schema.arguments import (
     check_bytes,
     check_instance,
     check_peer_id,
+    check_resource_id,
     check_string,
     check_strings,
     check_u64,
@@ -22,6 +23,7 @@ from aqua_compat.schema.arguments import (
 from aqua_compat.schema.constants import Constants
 from overlay.errors import OverlayError
 from registry.errors import RegistryError
+from registry.model.names import Names
 from registry.model.service_results import GetKeyMetadataResult, RegisterKeyResult, RegistryResult
 from registry.model.signing import key_digest, metadata_digest, tombstone_digest
 from registry.model.values import Key, RecordMetadata
@@ -43,9 +45,13 @@ class SignatureResult(msgspec.Struct, frozen=True):
 class RegistryApi:
     """The functions of `registry-api`, acting as one user through one node or light client."""
 
-    def __init__(self, registry: Registry, constants: Constants) -> None:
+    def __init__(self, registry: Registry, constants: Constants, names: Names | None = None) -> None:
         self._registry = registry
         self.constants = constants
+        self.names = (names or Names()).of(registry.identity.peer_id)
+
+    def _key_id(self, text: str) -> str:
+        return check_resource_id("key_id", text, self.names)
 
     async def getKeySignature(self, label: str, timestamp_created: int) -> SignatureResult:
         """This identity's signature, as owner, of the key `label` of that time (seconds)."""
@@ -64,7 +70,7 @@ class RegistryApi:
     ) -> tuple[RecordMetadata | None, str | None]:
         """Metadata of a record, issued and signed by this identity now; or None and why not."""
         identity = self._registry.identity
-        key_id, value = check_string("key_id", key_id), check_string("value", value)
+        key_id, value = self._key_id(key_id), check_string("value", value)
         peer_id, solution = check_peer_id("peer_id", peer_id), check_bytes("solution", solution)
         relays, services = check_strings("relay_id", relay_id), check_strings("service_id", service_id)
         issued = int(time.time())
@@ -95,7 +101,7 @@ class RegistryApi:
         """This identity's signature, as issuer, of a tombstone of that time (seconds)."""
         identity = self._registry.identity
         digest = tombstone_digest(
-            check_string("key_id", key_id),
+            self._key_id(key_id),
             identity.peer_id,
             check_peer_id("peer_id", peer_id),
             check_u64("timestamp_issued", timestamp_issued),
@@ -137,7 +143,7 @@ class RegistryApi:
         return await self._on_host(
             RegistryResult,
             "add_tombstone",
-            check_string("key_id", key_id),
+            self._key_id(key_id),
             self._registry.identity.peer_id,
             check_peer_id("peer_id", peer_id),
             check_u64("timestamp_issued", timestamp_issued),
@@ -148,7 +154,7 @@ class RegistryApi:
 
     async def getKeyMetadata(self, key_id: str) -> GetKeyMetadataResult:
         """The key as the node acted through has it stored."""
-        return await self._on_host(GetKeyMetadataResult, "get_key_metadata", check_string("key_id", key_id))
+        return await self._on_host(GetKeyMetadataResult, "get_key_metadata", self._key_id(key_id))
 
     async def republishKey(self, key: Key) -> RegistryResult:
         """Store a key, whoever owns it, on the node acted through; one older than the stored one changes nothing."""

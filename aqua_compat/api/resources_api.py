@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from aqua_compat.schema.arguments import check_ack, check_optional_string, check_peer_id, check_string
+from aqua_compat.schema.arguments import (
+    check_ack,
+    check_optional_string,
+    check_peer_id,
+    check_resource_id,
+    check_string,
+)
 from aqua_compat.schema.constants import Constants
 from overlay.tasks import in_thread
+from registry.model.names import Names
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record
 
@@ -34,9 +41,14 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class ResourcesApi:
     """The functions of `resources-api`, acting as one user through one node or light client."""
 
-    def __init__(self, registry: Registry, constants: Constants) -> None:
+    def __init__(self, registry: Registry, constants: Constants, names: Names | None = None) -> None:
+        """`names`: the aliases of owners, for names such as `web@acme` in place of ids; `me` is this identity."""
         self._registry = registry
         self.constants = constants
+        self.names = (names or Names()).of(registry.identity.peer_id)
+
+    def _resource_id(self, text: ResourceId) -> ResourceId:
+        return check_resource_id("resource_id", text, self.names)
 
     async def createResource(self, label: str) -> tuple[ResourceId | None, list[Error]]:
         """Create a resource owned by this identity, or publish it anew; its id, or None and why not.
@@ -51,7 +63,7 @@ class ResourcesApi:
 
     async def getResource(self, resource_id: ResourceId) -> tuple[Resource | None, list[Error]]:
         """The key of a resource, the newest that CONSISTENCY_LEVEL of its replicas know; None when too few have it."""
-        resource_id = check_string("resource_id", resource_id)
+        resource_id = self._resource_id(resource_id)
         found = await self._registry.get_resource(
             resource_id, ack=self.constants.CONSISTENCY_LEVEL, timeout=self.constants.timeout
         )
@@ -70,7 +82,7 @@ class ResourcesApi:
         identity has there for that peer.
         """
         done = await self._registry.register_service(
-            check_string("resource_id", resource_id),
+            self._resource_id(resource_id),
             check_string("value", value),
             check_peer_id("peer_id", peer_id),
             check_optional_string("service_id", service_id),
@@ -82,7 +94,7 @@ class ResourcesApi:
     async def unregisterService(self, resource_id: ResourceId, peer_id: PeerId) -> tuple[bool, list[Error]]:
         """End the record that this identity issued for `peer_id` on a resource."""
         done = await self._registry.unregister_service(
-            check_string("resource_id", resource_id),
+            self._resource_id(resource_id),
             check_peer_id("peer_id", peer_id),
             factor=self.constants.INITIAL_REPLICATION_FACTOR,
             timeout=self.constants.timeout,
@@ -95,7 +107,7 @@ class ResourcesApi:
         None when too few answered in DEFAULT_TIMEOUT or when nobody knows the resource.
         """
         resolved = await self._registry.resolve_resource(
-            check_string("resource_id", resource_id), check_ack("ack", ack), timeout=self.constants.timeout
+            self._resource_id(resource_id), check_ack("ack", ack), timeout=self.constants.timeout
         )
         return None if resolved.records is None else list(resolved.records), list(resolved.errors)
 
@@ -105,7 +117,7 @@ class ResourcesApi:
         Done when INITIAL_REPLICATION_FACTOR replicas have it on disk; `createResource` begins anew under the same id.
         """
         done = await self._registry.remove_resource(
-            check_string("resource_id", resource_id),
+            self._resource_id(resource_id),
             factor=self.constants.INITIAL_REPLICATION_FACTOR,
             timeout=self.constants.timeout,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqua_compat.cli.failures import Failure, Misuse, check_resource_id, one_line
+from aqua_compat.cli.failures import Failure, Misuse, one_line
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
 
@@ -66,13 +66,13 @@ def call(
 ) -> None:
     """Call FUNCTION of a service.
 
-    TARGET is the id of a resource, of which one provider is called, or with --on-peer the id of a peer.
+    TARGET is the id or the name of a resource, of which one provider is called, or with --on-peer the id of a peer.
 
     Each of the ARGUMENTS is JSON, or plain text if it isn't JSON. The result is printed as JSON, bytes as arrays of
     numbers.
 
     \b
-    aqua-registry call RESOURCE_ID greet you
+    aqua-registry call greeters@acme greet you
     aqua-registry call --all RESOURCE_ID add 1 2
     aqua-registry call --on-peer --service op PEER_ID concat_strings "[1" "2]"
     """
@@ -85,8 +85,7 @@ def call(
         raise Misuse("--all calls the providers on a resource; leave out --on-peer")
     if trusted and on_peer:
         raise Misuse("--trust and --trust-root choose among the providers on a resource; leave out --on-peer")
-    if not on_peer:
-        check_resource_id(target)
+    target = target if on_peer else session.resource_id(target)
 
     async def act(client: AquaClient) -> None:
         from aqua_compat.rpc.errors import NoProvider, ServiceError

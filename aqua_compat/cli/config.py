@@ -1,9 +1,9 @@
 """A node's settings out of flags, environment, file and defaults, in that order of precedence.
 
 The TOML file mirrors `aqua_compat.settings.Settings` one to one: `[overlay]`, `[overlay.calls]`, `[registry]`,
-`[registry.hosting]`, `[aqua]`, `[weights]`. Every single setting also has an environment variable: its path in upper
-case after `AQUA_REGISTRY_`, so `overlay.calls.max_frame` is AQUA_REGISTRY_OVERLAY_CALLS_MAX_FRAME; several values in
-one are separated by commas or spaces.
+`[registry.hosting]`, `[aqua]`, `[weights]`, `[names]`. Every single setting also has an environment variable: its path
+in upper case after `AQUA_REGISTRY_`, so `overlay.calls.max_frame` is AQUA_REGISTRY_OVERLAY_CALLS_MAX_FRAME; several
+values in one are separated by commas or spaces, and tables are JSON.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.settings import Settings
+from registry.errors import InvalidValue
+from registry.model.names import Names
 
 PREFIX = "AQUA_REGISTRY_"
 # Variables that are no settings of a node: options of commands.
@@ -40,7 +43,35 @@ def load_settings(file: Path | None, environment: Mapping[str, str], flags: Mapp
         _place(merged, path, value)
     for path, value in flags.items():
         _place(merged, path, value)
-    return _convert(merged, "the settings")
+    settings = _convert(merged, "the settings")
+    _names(settings.names, str(file or "the settings"))
+    return settings
+
+
+def load_names(file: Path | None, environment: Mapping[str, str], own: str | None) -> Names:
+    """The aliases among the settings in a file and the environment, for commands; `own`: what `me` means.
+
+    Raises Misuse that names the file or variable with the fault.
+    """
+    content = {} if file is None else _read(file)
+    variable = variable_of(("names",))
+    for path, value in _from_environment({name: environment[name] for name in (variable,) if name in environment}):
+        _place(content, path, value)
+    aliases = content.get("names", {})
+    try:
+        checked = msgspec.convert(aliases, dict[str, str], strict=True)
+    except msgspec.ValidationError:
+        raise Misuse(
+            f'{file or variable}: names must be a table of texts, as in [names] and acme = "12D3KooW..."'
+        ) from None
+    return _names(checked, str(file or variable), own)
+
+
+def _names(aliases: Mapping[str, str], source: str, own: str | None = None) -> Names:
+    try:
+        return Names(aliases, own)
+    except InvalidValue as error:
+        raise Misuse(f"{source}: {error}") from None
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
@@ -108,8 +139,8 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[SettingP
 def _parse(text: str, hint: Any) -> object:
     if hint == tuple[str, ...]:
         return tuple(text.replace(",", " ").split())
-    if hint == dict[str, int]:
-        return msgspec.json.decode(text, type=dict[str, int])
+    if hint in (dict[str, int], dict[str, str], tuple[ServiceForm, ...]):
+        return msgspec.json.decode(text, type=hint)
     parsed: object = msgspec.convert(text, hint, strict=False)
     return parsed
 

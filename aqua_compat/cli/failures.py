@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -80,19 +79,6 @@ def not_done(what: str, result: Created | Done) -> Failure:
     if result.stored:
         return Partial(f"{what} on as many replicas as asked for: {reasons(result.errors)}")
     return Failure(f"{what}: {reasons(result.errors)}")
-
-
-def check_resource_id(text: str) -> str:
-    """The id of a resource. Raises Misuse for anything else, such as a label, and says how to get the id."""
-    from registry.model.signing import is_key_id  # noqa: PLC0415 - 0.1 s that `--help` needn't pay
-
-    if not is_key_id(text):
-        label = one_line(text[:80])
-        raise Misuse(
-            f"{label!r} is no resource id; if it's a label: `aqua-registry resource id {shlex.quote(label)}"
-            " [--owner PEER_ID]` prints its id"
-        )
-    return text
 
 
 def reasons(errors: Iterable[str]) -> str:

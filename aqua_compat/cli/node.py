@@ -7,8 +7,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +24,10 @@ from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 if TYPE_CHECKING:
     import structlog
 
+    from aqua_compat.agent.agent import Agent
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.settings import Settings
+    from overlay.tasks import TaskStatus
     from registry.node import Node
 
 
@@ -80,6 +82,12 @@ _LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is
     help="Join a private network by the token in this file, or from stdin; see `aqua-registry network`. It is"
     " remembered.",
 )
+@click.option(
+    "--services",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep the services registered that the files in this folder define. SIGHUP reads them again.",
+)
 @click.option("--tied", is_flag=True, hidden=True, help="End when stdin does: with whoever started this node.")
 @logging_options("info")
 def node(
@@ -91,6 +99,7 @@ def node(
     config: Path | None,
     aqua: bool,
     join: str | None,
+    services: Path | None,
     tied: bool,
     log_level: str,
     log_format: str,
@@ -98,7 +107,7 @@ def node(
     """Run a node of the network.
 
     Prints each of its full addresses on a line, then `ready` when it has joined and takes writes. Ends with exit code
-    0 on SIGINT, SIGTERM or SIGHUP.
+    0 on SIGINT, SIGTERM or SIGHUP; with services to keep registered, SIGHUP reads these again instead.
 
     \b
     Start a network:  aqua-registry node --listen /ip4/127.0.0.1/tcp/7000
@@ -126,6 +135,8 @@ def node(
         flags["overlay", "trust_first"] = True
     if aqua:
         flags["aqua", "enabled"] = True
+    if services is not None:
+        flags["agent", "services"] = str(services)
     settings = load_settings(config, os.environ, flags)
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
@@ -139,8 +150,15 @@ def node(
         _log().info("stopping", signal=came.name)
         manager.stopping()
 
-    run = partial(_serve, settings, folder, manager)
-    serve = partial(until_signalled, partial(_tied, run) if tied else run, *ENDING, tell=tell)
+    is_agent = bool(settings.agent.services or settings.service)
+    # All that the settings say of services is read again with their files.
+    agents: list[Agent] = []
+    again = partial(load_settings, config, os.environ, flags) if is_agent else None
+    run = partial(_serve, settings, folder, again, agents, manager)
+    ending = [number for number in ENDING if not is_agent or number is not signal.SIGHUP]
+    serve = partial(
+        until_signalled, partial(_tied, run) if tied else run, *ending, tell=tell, finish=partial(_stop, agents)
+    )
     try:
         trio.run(serve)
     except Exception as error:  # known ones become one line on stderr, others go on
@@ -180,16 +198,32 @@ async def _tied(run: Callable[[], Awaitable[None]]) -> None:
         await run()
 
 
-async def _serve(settings: Settings, data_dir: Path, manager: ServiceManager) -> None:
+async def _stop(agents: list[Agent]) -> None:
+    for agent in agents:
+        await agent.stop()
+
+
+async def _serve(
+    settings: Settings,
+    data_dir: Path,
+    again: Callable[[], Settings] | None,
+    agents: list[Agent],
+    manager: ServiceManager,
+) -> None:
+    """`again` gives the settings as they are by then, where the node keeps services registered: whoever does is put
+    into `agents`."""
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
     from aqua_compat.cli.freed_memory import return_freed_memory
 
-    async with (
-        open_full_node(identity_in(data_dir), settings, data_dir) as (running, _),
-        trio.open_nursery() as nursery,
-    ):
+    async with AsyncExitStack() as stack:
+        # From the beginning, or a SIGHUP that comes early would end the node.
+        reloads = None if again is None else stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
+        running, _ = await stack.enter_async_context(open_full_node(identity_in(data_dir), settings, data_dir))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        if again is not None and reloads is not None:
+            await nursery.start(partial(_keep_services, running, again, reloads, data_dir, agents))
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))
@@ -209,14 +243,54 @@ def _in_words(running: Node) -> str:
     return f"linked with {len(running.peer.members())} members"
 
 
+async def _keep_services(
+    running: Node,
+    again: Callable[[], Settings],
+    reloads: AsyncIterator[int],
+    data_dir: Path,
+    agents: list[Agent],
+    *,
+    task_status: TaskStatus[None],
+) -> None:
+    """Is the agent of this machine until cancelled."""
+    import trio
+
+    from aqua_compat.agent.agent import Agent
+    from aqua_compat.agent.memory import AgentMemory
+    from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_services
+    from registry.model.names import Names
+
+    def read() -> Definitions:
+        try:
+            settings = again()
+        except Misuse as error:
+            raise BadDefinitions([error.format_message()]) from None
+        return read_services(
+            Path(settings.agent.services) if settings.agent.services else None,
+            Names(settings.names, running.peer.peer_id),
+            in_settings=settings.service,
+            allow_scripts=settings.agent.scripts,
+        )
+
+    peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
+    agent = Agent(running.registry, read, peer.addresses, memory, peer.wait_joined)
+    agents.append(agent)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(agent.run)
+        task_status.started()
+        async for _ in reloads:
+            await agent.reload()
+
+
 def _explained(error: BaseException, data_dir: Path) -> BaseException:
+    from aqua_compat.agent.service_files import BadDefinitions
     from aqua_compat.particles.errors import NotInstalled
     from overlay.errors import AddressError, IdentityError, OverlayError
     from registry.errors import RegistryError, StorageError
 
     if isinstance(error, AddressError):
         return Misuse(str(error))
-    if isinstance(error, (IdentityError, StorageError, NotInstalled)):
+    if isinstance(error, (BadDefinitions, IdentityError, StorageError, NotInstalled)):
         return Failure(str(error))
     if isinstance(error, (OverlayError, RegistryError, OSError)):
         return Failure(f"the node with data folder {data_dir} can't run: {error}")

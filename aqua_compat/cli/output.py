@@ -13,6 +13,7 @@ import click
 from aqua_compat.cli.failures import one_line
 
 if TYPE_CHECKING:
+    from registry.model.endpoints import Endpoint
     from registry.model.values import Record
 
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
@@ -48,6 +49,18 @@ def describe(record: Record) -> str:
     if metadata.issued_by != metadata.peer_id:
         parts.append(f"issued by {metadata.issued_by}")
     return "  ".join(parts)
+
+
+def describe_endpoint(endpoint: Endpoint) -> str:
+    """An instance and whose it is, on one line for people."""
+    instance, metadata = endpoint.instance, endpoint.record.metadata
+    parts = [instance.location or metadata.peer_id, one_line(instance.id), instance.protocol]
+    parts += [f"tags {one_line(', '.join(instance.tags))}"] if instance.tags else []
+    parts += [one_line(f"{key}={value}") for key, value in sorted(instance.metadata.items())]
+    parts += [f"weight {instance.weight}"] if instance.weight != 1 else []
+    parts += [f"on {metadata.peer_id}"] if instance.location else []
+    parts += [f"issued by {metadata.issued_by}"] if metadata.issued_by != metadata.peer_id else []
+    return "  ".join(part for part in parts if part)
 
 
 def moment(seconds: int) -> str:

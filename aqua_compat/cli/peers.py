@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aqua_compat.cli.failures import check_resource_id, one_line
+from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.output import moment, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Print the members of the network that a node knows.")
-@click.argument("resource_id", required=False)
+@click.argument("resource", required=False)
 @json_option
 @network_options()
-def peers(session: CommandSession, resource_id: str | None, as_json: bool) -> None:
+def peers(session: CommandSession, resource: str | None, as_json: bool) -> None:
     """Print how the node is and the members that it is linked to.
 
-    With RESOURCE_ID: print the members that are responsible for that resource, nearest first.
+    With RESOURCE, an id or a name such as web@acme: print the members that are responsible for it, nearest first.
     """
-    if resource_id is not None:
-        check_resource_id(resource_id)
+    if resource is not None:
+        resource_id = session.resource_id(resource)
         found = session.run(lambda client: client.registry.neighbours(resource_id))
         if as_json:
             print_json(list(found))

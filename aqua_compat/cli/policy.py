@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from aqua_compat.cli.failures import Failure, Misuse, check_resource_id, not_done, one_line, reasons
+from aqua_compat.cli.failures import Failure, Misuse, not_done, one_line, reasons
 from aqua_compat.cli.output import moment, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
 from aqua_compat.cli.times import Moment
@@ -26,7 +26,7 @@ _PAIRS: Final = ("deny", "lift", "drop_denial")
 
 
 @click.command("policy", short_help="Show who may register on a resource, or change it.")
-@click.argument("resource_id")
+@click.argument("resource")
 @click.option("--open", "opens", is_flag=True, help="Let anyone register who isn't denied.")
 @click.option("--close", "closes", is_flag=True, help="Let only those register whom the policy names or certifies.")
 @click.option("--allow", multiple=True, metavar="ISSUER", help="Let this peer register.")
@@ -47,8 +47,8 @@ _PAIRS: Final = ("deny", "lift", "drop_denial")
 @click.option("--drop-denial", multiple=True, metavar="ISSUER[@HOST]", help="Take a denial off that ended long ago.")
 @json_option
 @network_options(writes=True, counts=False)
-def policy(session: CommandSession, resource_id: str, as_json: bool, **changes: Any) -> None:
-    """Show who may register on RESOURCE_ID, or change it: then your key must be its owner's.
+def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any) -> None:
+    """Show who may register on RESOURCE, an id or a name, or change it: then your key must be its owner's.
 
     All options but --open, --close and --until can be repeated. The changes are made on top of what the policy is by
     then, and nothing is said to be done before a majority of the resource's replicas says that it holds.
@@ -59,7 +59,7 @@ def policy(session: CommandSession, resource_id: str, as_json: bool, **changes: 
     """
     from registry.permission.edits import EditKind
 
-    check_resource_id(resource_id)
+    resource_id, shown = session.resource_id(resource), one_line(resource)
     edits = _edits(changes)
     lifted = frozenset(_pair_in("lift", text) for text in changes["lift"])
     if not edits:
@@ -68,16 +68,16 @@ def policy(session: CommandSession, resource_id: str, as_json: bool, **changes: 
     async def act(client: AquaClient) -> tuple[Key, list[str]]:
         key, errors = await client.getResource(resource_id)
         if key is None:
-            raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")
+            raise Failure(f"the resource {shown} wasn't found: {reasons(errors)}")
         if not edits:
             return key, errors
         _check_denials(key, edits, lifted)
         done = await client.registry.change_policy(resource_id, edits, timeout=session.timeout)
         if not done.success:
-            raise not_done(f"the policy of {resource_id} wasn't changed", done)
+            raise not_done(f"the policy of {shown} wasn't changed", done)
         changed, errors = await client.getResource(resource_id)
         if changed is None:
-            raise Failure(f"the policy of {resource_id} was changed, but can't be shown: {reasons(errors)}")
+            raise Failure(f"the policy of {shown} was changed, but can't be shown: {reasons(errors)}")
         return changed, [*done.errors, *errors]
 
     key, errors = session.run(act)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from aqua_compat.cli.failures import Failure, check_resource_id, reasons
-from aqua_compat.cli.output import describe, print_json
+from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
+from aqua_compat.cli.output import describe, describe_endpoint, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options, warn
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
+    from registry.model.endpoints import Selection
     from registry.model.trusted_issuers import Trusted
     from registry.model.values import Record
 
@@ -20,34 +21,85 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Print the live services of a resource.")
-@click.argument("resource_id")
+@click.argument("resource")
 @click.option(
     "--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must have answered."
 )
 @click.option("--reachable", is_flag=True, help="Print only services whose peer answers now.")
+@click.option("--tag", multiple=True, metavar="TAG", help="Print only instances with this tag. Repeatable: with all.")
+@click.option(
+    "--meta", multiple=True, metavar="KEY=VALUE", help="Print only instances with this metadata. Repeatable: with all."
+)
 @trust_options
 @json_option
 @network_options()
 def resolve(
-    session: CommandSession, resource_id: str, ack: int, reachable: bool, trusted: Trusted | None, as_json: bool
+    session: CommandSession,
+    resource: str,
+    ack: int,
+    reachable: bool,
+    tag: tuple[str, ...],
+    meta: tuple[str, ...],
+    trusted: Trusted | None,
+    as_json: bool,
 ) -> None:
-    """Print the live services of RESOURCE_ID.
+    """Print the live services of RESOURCE, an id or a name such as web@acme.
 
-    A provider that died is listed until its record expires; with --reachable each is asked whether it is there.
+    A provider that died is listed until its record expires; with --reachable each is asked whether it is there. With
+    --tag or --meta the heaviest instances come first.
     """
-    check_resource_id(resource_id)
+    from registry.model.endpoints import Selection
+
+    wanted = Selection(tags=tag, metadata=_metadata(meta))
+    resource_id = session.resource_id(resource)
     ask = _reachable if reachable else _resolved
     records, errors = session.run(lambda client: ask(client, resource_id, ack, trusted))
     if records is None:
-        raise Failure(f"{resource_id} wasn't resolved: {reasons(errors)}")
+        raise Failure(f"{one_line(resource)} wasn't resolved: {reasons(errors)}")
     warn(errors)
     if as_json:
-        print_json(records)
+        print_json(_as_json(records, wanted))
         return
-    if not records:
-        click.echo("no service whose peer answers" if reachable else "no services")
+    lines = _lines(records, wanted)
+    if not lines:
+        what = "no services" if not reachable else "no service whose peer answers"
+        lines = [f"{what}, or none with these tags and metadata" if wanted else what]
+    for line in lines:
+        click.echo(line)
+
+
+def _metadata(given: tuple[str, ...]) -> dict[str, str]:
+    for text in given:
+        if "=" not in text:
+            raise Misuse(f"--meta {one_line(text)!r} has no `=`; give KEY=VALUE, as in --meta zone=eu")
+    return {key: value for key, _, value in (text.partition("=") for text in given)}
+
+
+def _as_json(records: list[Record], wanted: Selection) -> list[object]:
+    """The records, each with the instances of which its value tells; of those that are wanted, the heaviest first."""
+    from aqua_compat.schema.json_codec import to_json
+    from registry.model.endpoints import endpoints_in, instances_in
+
+    if not wanted:
+        found = {record: list(instances_in(record.metadata.value)) for record in records}
+    else:
+        found = {}
+        for endpoint in endpoints_in(records, wanted):
+            found.setdefault(endpoint.record, []).append(endpoint.instance)
+    return [{**cast("dict[str, object]", to_json(record)), "instances": found[record]} for record in found]
+
+
+def _lines(records: list[Record], wanted: Selection) -> list[str]:
+    """For people: the records; an instance a line where their values tell of some in our form, or some are wanted."""
+    from registry.model.endpoints import SCHEMA, endpoints_in
+
+    if wanted:
+        return [describe_endpoint(endpoint) for endpoint in endpoints_in(records, wanted)]
+    lines: list[str] = []
     for record in records:
-        click.echo(describe(record))
+        told = endpoints_in([record]) if SCHEMA in record.metadata.value else []
+        lines += [describe_endpoint(endpoint) for endpoint in told] or [describe(record)]
+    return lines
 
 
 async def _resolved(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import msgspec
 
-from aqua_compat.cli.failures import Failure, Misuse, check_resource_id, not_done, one_line, reasons
+from aqua_compat.cli.failures import Failure, not_done, one_line, reasons
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key
 from aqua_compat.cli.output import json_line, moment, print_json
 from aqua_compat.cli.policy import policy
-from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+from aqua_compat.cli.session import (
+    CommandSession,
+    config_option,
+    json_option,
+    network_options,
+    resource_id_of,
+    user_names,
+    warn,
+)
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -36,42 +46,44 @@ def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
         raise not_done(f"the resource {label[:80]!r} wasn't created", created)
     warn(created.errors)
     if as_json:
-        print_json({"resource_id": created.resource_id})
+        owner = named_key(session.key_name).peer_id
+        name = session.names.of(owner).name(label, owner)
+        print_json({"resource_id": created.resource_id, "name": name})
     else:
         click.echo(created.resource_id)
 
 
 @resource.command("remove", short_help="Remove a resource that your key owns.")
-@click.argument("resource_id")
+@click.argument("resource")
 @json_option
 @network_options(writes=True)
-def remove_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
-    """Remove RESOURCE_ID, which your key owns, and all that is registered on it.
+def remove_resource(session: CommandSession, resource: str, as_json: bool) -> None:
+    """Remove RESOURCE, an id or a name such as web@me, which your key owns, and all that is registered on it.
 
     Its label can be used again.
     """
-    check_resource_id(resource_id)
+    resource_id, shown = session.resource_id(resource), one_line(resource)
     done = session.run(lambda client: client.registry.remove_resource(resource_id, **session.write))
     if not done.success:
-        raise not_done(f"the resource {resource_id} wasn't removed", done)
+        raise not_done(f"the resource {shown} wasn't removed", done)
     warn(done.errors)
     if as_json:
         print_json({"removed": resource_id})
     else:
-        click.echo(f"removed {resource_id}")
+        click.echo(f"removed {shown}")
 
 
 @resource.command("explain", short_help="Print what happened to a resource on a node, and why.")
-@click.argument("resource_id")
+@click.argument("resource")
 @json_option
 @network_options()
-def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
-    """Print what happened to RESOURCE_ID on the node, as far as it remembers.
+def explain_resource(session: CommandSession, resource: str, as_json: bool) -> None:
+    """Print what happened to RESOURCE, an id or a name such as web@acme, on the node, as far as it remembers.
 
     A line for each record or key that was stored, renewed or removed there, with the time and the reason; then one for
     each record that it keeps and the resource's policy withholds.
     """
-    check_resource_id(resource_id)
+    resource_id = session.resource_id(resource)
     events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
     if as_json:
         click.echo(json_line([msgspec.structs.asdict(event) for event in events]))
@@ -87,20 +99,21 @@ def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -
 
 
 @resource.command("show", short_help="Print a resource's owner and label.")
-@click.argument("resource_id")
+@click.argument("resource")
 @json_option
 @network_options()
-def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
-    """Print the owner of RESOURCE_ID, its label and when it was created."""
-    check_resource_id(resource_id)
+def show_resource(session: CommandSession, resource: str, as_json: bool) -> None:
+    """Print the owner of RESOURCE, an id or a name such as web@acme, its label and when it was created."""
+    resource_id, shown = session.resource_id(resource), one_line(resource)
     key, errors = session.run(lambda client: client.getResource(resource_id))
     if key is None:
-        raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")
+        raise Failure(f"the resource {shown} wasn't found: {reasons(errors)}")
     warn(errors)
     if as_json:
         print_json(key)
         return
     for name, text in (
+        ("name", session.names.name(key.label, key.owner_peer_id)),
         ("id", key.id),
         ("label", key.label),
         ("owner", key.owner_peer_id),
@@ -111,7 +124,7 @@ def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> N
 
 @resource.command("id", short_help="Print the id of a resource from its label.")
 @click.argument("label")
-@click.option("--owner", metavar="PEER_ID", help="Peer id of its owner.  [default: your key's]")
+@click.option("--owner", metavar="OWNER", help="Alias or peer id of its owner.  [default: your key's]")
 @click.option(
     "-k",
     "--key",
@@ -121,17 +134,16 @@ def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> N
     envvar="AQUA_REGISTRY_KEY",
     help="Your key, when --owner isn't given.",
 )
+@config_option
 @json_option
-def resource_id(label: str, owner: str | None, key: str, as_json: bool) -> None:
-    """Print the id that the resource LABEL has, whether it exists or not. Needs no network."""
-    from aqua_compat.schema.arguments import check_peer_id, check_string
-    from registry.model.signing import key_id_of
+def resource_id(label: str, owner: str | None, key: str, config: Path | None, as_json: bool) -> None:
+    """Print the id that the resource LABEL has, whether it exists or not. Needs no network.
 
-    try:
-        found = key_id_of(check_string("label", label), check_peer_id("owner", owner or named_key(key).peer_id))
-    except ValueError as error:
-        raise Misuse(str(error)) from None
+    That of the name web@acme is the id of the label web with the owner acme.
+    """
+    name = f"{label}@{owner or 'me'}"
+    found = resource_id_of(name, user_names(config, key), key)
     if as_json:
-        print_json({"resource_id": found})
+        print_json({"resource_id": found, "name": name})
     else:
         click.echo(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
-from aqua_compat.cli.failures import check_resource_id, not_done
+from aqua_compat.cli.failures import not_done, one_line
 from aqua_compat.cli.keys import named_key
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
@@ -25,7 +26,7 @@ def service() -> None:
 
 
 @service.command("register", short_help="Register a service that runs on a peer.")
-@click.argument("resource_id")
+@click.argument("resource")
 @click.option("--value", default="", help="Text for users of the service, such as its address.")
 @click.option(
     "--peer", metavar="PEER_ID", help="Peer that the service runs on and that hosts the record.  [default: your key's]"
@@ -34,17 +35,19 @@ def service() -> None:
 @json_option
 @network_options(writes=True, registers=True)
 def register_service(
-    session: CommandSession, resource_id: str, value: str, peer: str | None, service_id: str | None, as_json: bool
+    session: CommandSession, resource: str, value: str, peer: str | None, service_id: str | None, as_json: bool
 ) -> None:
-    """Register on RESOURCE_ID that a service runs on a peer.
+    """Register on RESOURCE, an id or a name such as web@acme, that a service runs on a peer.
 
     A record lives for a day after its hosting peer signed it: run this command again before that.
     """
     from aqua_compat.schema.arguments import check_optional_string, check_peer_id, check_string
 
+    resource_id, shown = session.resource_id(resource), one_line(resource)
+
     async def register(client: AquaClient) -> Done:
         return await client.registry.register_service(
-            check_resource_id(resource_id),
+            resource_id,
             check_string("value", value),
             check_peer_id("peer_id", peer or client.peer_id),
             check_optional_string("service_id", service_id),
@@ -53,34 +56,36 @@ def register_service(
 
     done = session.run(register)
     if not done.success:
-        raise not_done(f"the service wasn't registered on {resource_id}", done)
+        raise not_done(f"the service wasn't registered on {shown}", done)
     warn(done.errors)
     if as_json:
         print_json({"success": True})
     else:
-        click.echo(f"registered {peer or named_key(session.key_name).peer_id} on {resource_id}")
+        click.echo(f"registered {peer or named_key(session.key_name).peer_id} on {shown}")
 
 
 @service.command("unregister", short_help="End a registration of your key.")
-@click.argument("resource_id")
+@click.argument("resource")
 @click.option("--peer", metavar="PEER_ID", help="Peer that the record names.  [default: your key's]")
 @json_option
 @network_options(writes=True)
-def unregister_service(session: CommandSession, resource_id: str, peer: str | None, as_json: bool) -> None:
-    """End the record that your key registered on RESOURCE_ID for a peer.
+def unregister_service(session: CommandSession, resource: str, peer: str | None, as_json: bool) -> None:
+    """End the record that your key registered on RESOURCE for a peer.
 
     On a resource that your key owns, and where it registered nothing for that peer, this denies what others registered
     for it there: the resource's policy withholds that from now on, until you lift it by `resource policy ID --lift`.
     """
     from aqua_compat.schema.arguments import check_peer_id
 
+    resource_id, shown = session.resource_id(resource), one_line(resource)
+
     async def unregister(client: AquaClient) -> Done:
         peer_id = check_peer_id("peer_id", peer or client.peer_id)
-        return await client.registry.unregister_service(check_resource_id(resource_id), peer_id, **session.write)
+        return await client.registry.unregister_service(resource_id, peer_id, **session.write)
 
     done = session.run(unregister)
     if not done.success:
-        raise not_done(f"the service wasn't unregistered from {resource_id}", done)
+        raise not_done(f"the service wasn't unregistered from {shown}", done)
     if as_json:
         warn(done.errors)
         denied = {"denied": list(done.denied)} if done.denied else {}
@@ -88,11 +93,11 @@ def unregister_service(session: CommandSession, resource_id: str, peer: str | No
         return
     for issuer in done.denied:
         pair = f"{issuer}@{peer}"
-        click.echo(f"denied {pair} on {resource_id}; undo it with: resource policy {resource_id} --lift {pair}")
+        click.echo(f"denied {pair} on {shown}; undo it with: resource policy {shlex.quote(shown)} --lift {pair}")
     if done.denied:
         return
     if done.was_there:
         warn(done.errors)
     peer_id = peer or named_key(session.key_name).peer_id
     did = "unregistered" if done.was_there else "there was nothing of your key to unregister for"
-    click.echo(f"{did} {peer_id} {'from' if done.was_there else 'on'} {resource_id}")
+    click.echo(f"{did} {peer_id} {'from' if done.was_there else 'on'} {shown}")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
-from aqua_compat.cli.keys import DEFAULT_KEY, named_key, user_data_folder
+from aqua_compat.cli.keys import DEFAULT_KEY, key_path, named_key, user_data_folder
 from aqua_compat.cli.loading import loading
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.signals import until_signalled
@@ -21,6 +22,7 @@ from aqua_compat.cli.signals import until_signalled
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
     from registry.client.certificate_files import CertificateFiles
+    from registry.model.names import Names
     from registry.model.trusted_issuers import Trusted
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -53,11 +55,12 @@ class CommandSession:
         acts: bool,
         join: Path | None = None,
         certificates: tuple[Path, ...] = (),
+        config: Path | None = None,
     ) -> None:
         """Without `key_name`: as the default key if the command `acts` in its name, else as nobody in particular.
 
         `join`: file with the token of a private network. `certificates`: files and folders of them that it shows where
-        it registers.
+        it registers. `config`: file with settings, of which the aliases of owners are used.
         """
         self.join = join
         self.relays = relays
@@ -68,6 +71,16 @@ class CommandSession:
         self.factor = factor
         self.writes = writes
         self.certificates = certificates
+        self._config = config
+
+    @cached_property
+    def names(self) -> Names:
+        """The aliases of owners; `me` is the key that this command acts as, or would. Raises Misuse."""
+        return user_names(self._config, self.key_name)
+
+    def resource_id(self, text: str) -> str:
+        """The id of a resource that is given by its id or its name. Raises Misuse, with the remedy, for neither."""
+        return resource_id_of(text, self.names, self.key_name)
 
     def through(self, relay: str) -> CommandSession:
         """The same through one node alone."""
@@ -124,6 +137,7 @@ class CommandSession:
                     settings=settings,
                     data_dir=data_dir,
                     certificates=self._certificate_files(),
+                    names=self.names.aliases,
                 )
             )
             outcomes.append(await action(client))
@@ -178,6 +192,28 @@ class CommandSession:
         return error
 
 
+def user_names(config: Path | None, key_name: str) -> Names:
+    """The aliases in the file `config` and the environment; `me` is the user's key of that name, if it exists: reading
+    makes none. Raises Misuse."""
+    from aqua_compat.cli.config import load_names
+
+    return load_names(config, os.environ, named_key(key_name).peer_id if key_path(key_name).exists() else None)
+
+
+def resource_id_of(text: str, names: Names, key_name: str) -> str:
+    """The id of a resource that is given by its id or its name. Raises Misuse, with the remedy, for neither."""
+    from registry.errors import InvalidValue
+    from registry.model.names import OWN, label_and_owner
+
+    parts = label_and_owner(text)
+    if parts is not None and parts[1] == OWN:
+        names = names.of(named_key(key_name).peer_id)
+    try:
+        return names.resource_id(text)
+    except InvalidValue as error:
+        raise Misuse(one_line(str(error))) from None
+
+
 def network_options(
     *, writes: bool = False, acts: bool = False, counts: bool | None = None, registers: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -200,6 +236,7 @@ def network_options(
             log_format: str,
             factor: int | None = None,
             certificate: tuple[Path, ...] = (),
+            config: Path | None = None,
             **options: Any,
         ) -> Any:
             configure_logs(log_level, log_format)
@@ -212,6 +249,7 @@ def network_options(
                 acts=acts or writes,
                 join=join,
                 certificates=certificate,
+                config=config,
             )
             return command(session, *arguments, **options)
 
@@ -250,6 +288,7 @@ def network_options(
             help="Name of your key to act as; made on first use."
             + (f"  [default: {DEFAULT_KEY}]" if acts or writes else "  [default: a new one, for this command only]"),
         )(decorated)
+        decorated = config_option(decorated)
         decorated = click.option(
             "--join",
             type=click.Path(dir_okay=False, path_type=Path),
@@ -268,6 +307,13 @@ def network_options(
     return add
 
 
+config_option = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    envvar="AQUA_REGISTRY_CONFIG",
+    help="TOML file with settings, of which `names` are used: the aliases of owners, for names such as web@acme.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 

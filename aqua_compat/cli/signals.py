@@ -45,10 +45,11 @@ async def until_signalled(
     act: Callable[[], Awaitable[None]],
     *signals: signal.Signals,
     tell: Callable[[signal.Signals], None] | None = None,
+    finish: Callable[[], Awaitable[None]] | None = None,
 ) -> signal.Signals | None:
     """Runs `act` until it ends or one of the signals comes; returns that signal once `act` has ended.
 
-    `tell` is called as soon as the signal comes.
+    `tell` is called as soon as the signal comes, then `finish`, for what `act` has to run for yet; it limits its time.
 
     A second signal does what it does by default. Python's KeyboardInterrupt wouldn't do: it is raised in whatever runs,
     and libraries catch it in places, or it comes where Python only notes it; then nothing ends. What `act` raises comes
@@ -68,5 +69,7 @@ async def until_signalled(
             came = signal.Signals(await anext(arriving))
         if tell is not None:
             tell(came)
+        if finish is not None:
+            await finish()
         nursery.cancel_scope.cancel()
     return came

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aqua_compat.cli.failures import check_resource_id, one_line
+from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.output import describe, json_line
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
 
@@ -18,20 +18,18 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Print every change of a resource's services.")
-@click.argument("resource_id")
+@click.argument("resource")
 @click.option("-n", "--events", type=click.IntRange(1), metavar="N", help="End after N events.  [default: never]")
 @trust_options
 @json_option
 @network_options()
-def watch(
-    session: CommandSession, resource_id: str, events: int | None, trusted: Trusted | None, as_json: bool
-) -> None:
-    """Print the live services of RESOURCE_ID, then each that is added, updated, removed or expires.
+def watch(session: CommandSession, resource: str, events: int | None, trusted: Trusted | None, as_json: bool) -> None:
+    """Print the live services of RESOURCE, then each that is added, updated, removed or expires.
 
-    It turns to other nodes when those that it listens to are gone. End it with Ctrl-C.
+    RESOURCE is an id or a name such as web@acme. It turns to other nodes when those that it listens to are gone. End it
+    with Ctrl-C.
     """
-
-    check_resource_id(resource_id)
+    resource_id = session.resource_id(resource)
 
     async def follow(client: AquaClient) -> None:
         count = 0
@@ -40,7 +38,7 @@ def watch(
                 click.echo(as_json_line(event) if as_json else as_lines(event))
                 count += 1
                 if count == 1 and not watched.exists:
-                    click.echo(f"note: no resource {one_line(resource_id)} is known yet; watching for it", err=True)
+                    click.echo(f"note: no resource {one_line(resource)} is known yet; watching for it", err=True)
                 if count == events:
                     return
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from overlay.identity import public_key_of
+from registry.model.names import Names
 
 Form = TypeVar("Form")
 
@@ -26,6 +27,12 @@ def check_string(name: str, value: object) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} isn't valid Unicode text: {error.reason}") from None
     return value
+
+
+def check_resource_id(name: str, value: object, names: Names) -> str:
+    """The id of a resource, given as it is or by a name such as `web@acme`. Whether an id is one isn't checked here."""
+    text = check_string(name, value)
+    return names.resource_id(text) if "@" in text else text
 
 
 def check_optional_string(name: str, value: object) -> str | None:

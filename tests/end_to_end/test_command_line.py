@@ -13,6 +13,7 @@ import trio
 
 from aqua_compat.cli.node_process import NodeProcess
 from overlay.identity import Identity
+from registry.model.endpoints import Instance, write_instances
 from registry.model.signing import key_id_of
 from tests.end_to_end.network import MAJORITY, NODES, Network, command, first_line, launched
 
@@ -59,6 +60,50 @@ async def test_people_create_register_resolve_and_unregister(network: Network, t
     assert (await command("resolve", resource_id, *ACK, home=tmp_path, **relay)).out == "no services\n"
 
 
+async def test_names_stand_for_ids_and_instances_are_chosen_by_tag_and_metadata(
+    network: Network, tmp_path: Path
+) -> None:
+    relay = {"AQUA_REGISTRY_RELAY": network.relay()}
+    owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
+    aliases = tmp_path / "names.toml"
+    aliases.write_text(f'[names]\nacme = "{owner}"\n')
+    relay["AQUA_REGISTRY_CONFIG"] = str(aliases)
+    created = await command("resource", "create", "web@2", "-k", "company", *FACTOR, "--json", home=tmp_path, **relay)
+    assert json.loads(created.out)["name"] == "web@2@acme"
+
+    value = write_instances(
+        [
+            Instance(id="a", address="192.0.2.1", port=80, tags=("v1",), metadata={"zone": "eu"}),
+            Instance(id="b", address="192.0.2.2", port=81, tags=("v2",), metadata={"zone": "eu"}),
+            Instance(id="c", address="192.0.2.3", port=82, tags=("v2",), metadata={"zone": "eu"}, weight=9),
+            Instance(id="d", address="192.0.2.4", port=83, tags=("v2",), metadata={"zone": "us"}),
+        ]
+    )
+    registered = await command("service", "register", "web@2@acme", "--value", value, *FACTOR, home=tmp_path, **relay)
+    assert (registered.code, registered.err) == (0, "")
+    assert registered.out.endswith(" on web@2@acme\n")
+    wanted = ("resolve", "web@2@acme", "--tag", "v2", "--meta", "zone=eu", *ACK)
+    chosen = await command(*wanted, home=tmp_path, **relay)
+    assert [line.split()[0] for line in chosen.out.splitlines()] == ["192.0.2.3:82", "192.0.2.2:81"], chosen
+    (record,) = json.loads((await command(*wanted, "--json", home=tmp_path, **relay)).out)
+    assert [instance["id"] for instance in record["instances"]] == ["c", "b"]
+    assert record["metadata"]["value"] == value
+    every = await command("resolve", f"web@2@{owner}", *ACK, home=tmp_path, **relay)
+    assert every.out.count("\n") == 4
+    none = await command("resolve", "web@2@me", "-k", "company", "--tag", "v3", *ACK, home=tmp_path, **relay)
+    assert (none.code, none.out) == (0, "no services, or none with these tags and metadata\n")
+    shown = await command("resource", "show", "web@2@acme", home=tmp_path, **relay)
+    assert shown.out.startswith("name     web@2@acme\n"), shown
+    called = await command("run", "-f", 'resolveResource("web@2@acme", 1)', home=tmp_path, **relay)
+    assert json.loads(called.out)[0][0]["metadata"]["value"] == value
+
+    unknown = await command("watch", "web@acne", home=tmp_path, **relay)
+    assert unknown.code == 2
+    assert "'acne' is no alias of an owner that is known here, nor a peer id; did you mean acme?" in unknown.err
+    wrong = await command("resolve", "web@acme", "--meta", "zone", home=tmp_path, **relay)
+    assert (wrong.code, "--meta 'zone' has no `=`" in wrong.err) == (2, True)
+
+
 async def test_a_write_on_fewer_replicas_than_asked_for_says_so_and_goes_on(network: Network, tmp_path: Path) -> None:
     relay = {"AQUA_REGISTRY_RELAY": network.relay()}
     more = len(network.nodes) + 1
@@ -93,7 +138,7 @@ async def test_every_command_for_people_prints_json_for_scripts_on_demand(networ
 
     created = await json_of("resource", "create", "scripted", *FACTOR)
     resource_id = (await command("resource", "id", "scripted", home=tmp_path)).out.strip()
-    assert created == await json_of_id(tmp_path) == {"resource_id": resource_id}
+    assert created == await json_of_id(tmp_path) == {"resource_id": resource_id, "name": "scripted@me"}
     assert await json_of("service", "register", resource_id, "--value", "v", *FACTOR) == {"success": True}
     assert await json_of("service", "unregister", resource_id, *FACTOR) == {
         "success": True,
@@ -144,7 +189,10 @@ async def test_keys_are_private_and_made_once(tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         (("resolve", UNKNOWN), "no node to act through: give --relay MULTIADDR"),
-        (("resolve", "echo"), "if it's a label: `aqua-registry resource id echo [--owner PEER_ID]` prints its id"),
+        (
+            ("resolve", "echo"),
+            "'echo' is neither a resource id nor a name; a name has an owner: echo@me is that of your key",
+        ),
         (("resolve", UNKNOWN, "--relay", "nonsense"), "not a multiaddr: 'nonsense'"),
         (("run", "-f", "resolveResource(1"), "expected ',' or ')' at character 18"),
         (("run", "-f", "resolveResource(id, 1)"), "id has no value; give one, as in --data"),

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from aqua_compat import AquaClient, Constants
 from overlay.identity import Identity
+from registry.model.names import Names
 from registry.model.signing import key_digest, metadata_digest, record_digest
 from registry.model.values import Key, Record, RecordMetadata
 
@@ -33,9 +34,9 @@ class ScriptedRegistry:
         return answer
 
 
-def acting(registry: ScriptedRegistry, constants: Constants | None = None) -> AquaClient:
+def acting(registry: ScriptedRegistry, constants: Constants | None = None, names: Names | None = None) -> AquaClient:
     """The API over a scripted registry."""
-    return AquaClient(cast("Any", registry), constants)
+    return AquaClient(cast("Any", registry), constants, names=names)
 
 
 def a_key(label: str = "echo") -> Key:

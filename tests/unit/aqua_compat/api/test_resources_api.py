@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from aqua_compat import Constants
+from registry.model.names import Names
 from registry.model.signing import key_id_of
 from registry.model.values import Record
 from tests.unit.aqua_compat.acting import HOST, OWNER, ScriptedRegistry, a_key, a_record, acting
@@ -32,6 +33,26 @@ async def test_consistency_level_is_how_many_replicas_must_know_a_resource() -> 
     registry = ScriptedRegistry(get_resource=SimpleNamespace(key=None, errors=()))
     await acting(registry, Constants(CONSISTENCY_LEVEL=3)).getResource("id")
     assert registry.asked == [("get_resource", ("id",), {"ack": 3, "timeout": 6.0})]
+
+
+async def test_names_stand_for_ids_and_unknown_owners_raise_at_once() -> None:
+    registry = ScriptedRegistry(
+        resolve_resource=SimpleNamespace(records=(), errors=()),
+        unregister_service=SimpleNamespace(success=True, errors=()),
+        on_host=None,
+    )
+    client = acting(registry, names=Names({"acme": HOST.peer_id}))
+    await client.resolveResource("web@acme", 1)
+    await client.unregisterService("web@me", HOST.peer_id)
+    await client.getKeyMetadata(f"web@{HOST.peer_id}")
+    asked = [arguments for _, arguments, _ in registry.asked]
+    assert asked[0] == (key_id_of("web", HOST.peer_id), 1)
+    assert asked[1] == (key_id_of("web", OWNER.peer_id), HOST.peer_id)
+    assert asked[2] == ("get_key_metadata", key_id_of("web", HOST.peer_id))
+    with pytest.raises(ValueError, match=r"did you mean acme\?"):
+        await client.resolveResource("web@acne", 1)
+    with pytest.raises(ValueError, match="is no alias"):
+        client.watch("web@nobody")
 
 
 async def test_resource_id_is_found_without_the_network() -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from aqua_compat.cli.config import leaves, load_settings, unknown_variables, variable_of
+from aqua_compat.cli.config import leaves, load_names, load_settings, unknown_variables, variable_of
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.settings import Settings
+from overlay.identity import Identity
+
+OWNER = Identity.from_seed(bytes(range(32))).peer_id
 
 
 def _file(folder: Path, text: str) -> Path:
@@ -82,7 +85,7 @@ def test_variables_are_parsed_by_the_settings_type() -> None:
     [
         ("[overlay]\nlisen = []", r"unknown setting overlay.lisen; did you mean overlay.listen\?"),
         ("[overlay.calls]\nmax_fram = 1", "did you mean overlay.calls.max_frame"),
-        ("xyz = 1", "unknown setting xyz; known here: overlay, registry, upkeep, watching, operators, weights"),
+        ("xyz = 1", "unknown setting xyz; known here: overlay, registry, upkeep, watching, names, operators, weights"),
         ("overlay = 1", r"overlay must be a table, as in \[overlay\]"),
         ('[overlay]\nlisten = "/ip4/127.0.0.1/tcp/0"', "Expected `array`, got `str` - at `overlay.listen`"),
         ('[registry]\nclock_skew = "30"', "Expected `int`, got `str` - at `registry.clock_skew`"),
@@ -111,3 +114,30 @@ def test_variables_that_set_nothing_are_found() -> None:
         "HOME": "",
     }
     assert unknown_variables(environment) == ["AQUA_REGISTRY_LISTEN"]
+
+
+def test_aliases_come_from_the_file_and_the_environment(tmp_path: Path) -> None:
+    file = _file(tmp_path, f'[names]\nacme = "{OWNER}"\n[registry]\nclock_skew = 5\n')
+    assert load_settings(file, {}, {}).names == {"acme": OWNER}
+    assert dict(load_names(file, {}, None).aliases) == {"acme": OWNER}
+    variable = {"AQUA_REGISTRY_NAMES": f'{{"other": "{OWNER}"}}'}
+    assert load_names(file, variable, OWNER).resource_id("web@other") == load_names(None, {}, OWNER).resource_id(
+        "web@me"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('[names]\nacme = "nobody"', r"names\.acme: 'nobody' isn't the peer id of an owner"),
+        ("[names]\nacme = 1", "names"),
+        ('names = "acme"', "names"),
+        (f'[names]\nme = "{OWNER}"', r"names\.me: it means something already"),
+    ],
+)
+def test_wrong_aliases_are_told_with_their_file(tmp_path: Path, text: str, error: str) -> None:
+    file = _file(tmp_path, text)
+    for load in (lambda: load_names(file, {}, None), lambda: load_settings(file, {}, {})):
+        with pytest.raises(Misuse, match=error) as caught:
+            load()
+        assert str(file) in caught.value.message

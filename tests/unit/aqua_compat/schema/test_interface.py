@@ -64,6 +64,7 @@ OURS = {
     "on",
     "call_all",
     "call_any",
+    "endpoints",
     "reachable",
     "wait_joined",
 }

@@ -1,0 +1,236 @@
+"""Keeps the services of a machine registered, as the node's own peer, and their checks running.
+
+Rules:
+1. All services of one resource are one record, on this node: its value tells of their instances.
+2. A resource that isn't there is made if this node's key owns it; otherwise its owner has to make it, and is awaited.
+3. What couldn't be registered is tried again, after longer and longer times. The node itself renews what is registered.
+4. Reading again changes all or nothing: where anything is wrong, what was read before goes on.
+5. What it registered it remembers on disk: what isn't defined any more after a restart ends then.
+6. On a clean stop registrations end, but for resources of which a service says `on_stop = "stay"`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import structlog
+import trio
+
+from aqua_compat.agent.check import CheckResult
+from aqua_compat.agent.check_runner import CheckKey, CheckRunner
+from aqua_compat.agent.definitions import OnStop, ServiceDefinition
+from aqua_compat.agent.memory import AgentMemory, Remembered
+from aqua_compat.agent.service_files import BadDefinitions, Definitions
+from overlay.tasks import TaskStatus, Wakeup, in_thread
+from registry.model.endpoints import Instance, instances_in, write_instances
+
+if TYPE_CHECKING:
+    from registry.client.registry import Registry
+
+FIRST_RETRY: Final = 1.0  # seconds
+LONGEST_RETRY: Final = 60.0
+LEAVE_FACTOR: Final = 3
+"""Replicas that have to know that a registration ended, where there are as many: this node, which is about to stop, may
+be one of them."""
+LEAVE_TIMEOUT: Final = 3.0  # seconds for ending all registrations when the agent stops
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Registration(NamedTuple):
+    """What is to be registered on one resource."""
+
+    key_id: str
+    label: str
+    owner: str
+    value: str
+    stays: bool
+
+
+class Changes(NamedTuple):
+    """What reading again changed: ids of services."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+class Agent:
+    """The agent of a machine. `read` gives the services as they are defined now, and raises BadDefinitions."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        read: Callable[[], Definitions],
+        addresses: Callable[[], Sequence[str]],
+        memory: AgentMemory,
+        wait_joined: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`addresses`: the node's own multiaddrs, for instances that have a port and no address. `wait_joined` waits
+        until the node takes writes."""
+        self._registry = registry
+        self._read = read
+        self._addresses = addresses
+        self._memory = memory
+        self._wait_joined = wait_joined
+        self._remembering = trio.Lock()
+        self._services: dict[str, ServiceDefinition] = {}
+        self._registered: dict[str, Registration] = {}
+        self._begun: dict[str, Remembered] = {}
+        """What may be registered: what is, what was cut off on the way, and what was before the last start."""
+        self._scope = trio.CancelScope()
+        self._changed = Wakeup()
+        self.checks = CheckRunner(self._note)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the services registered until it is stopped or cancelled. Raises BadDefinitions at the start."""
+        services = await in_thread(self._read)
+        self._begun = {one.key_id: one for one in await in_thread(self._memory.read)}
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.checks.run)
+                self._take(services)
+                task_status.started()
+                await self._wait_joined()
+                await self._keep_registered()
+
+    async def stop(self) -> None:
+        """Ends `run`, and what it registered, but for what stays. Within seconds; the node has to run yet."""
+        self._scope.cancel()
+        with trio.move_on_after(LEAVE_TIMEOUT):
+            await self._leave([one for one in self._begun.values() if not one.stays])
+
+    async def reload(self) -> Changes | None:
+        """Reads everything again, and says in the log what changed; None where something is wrong, and nothing did."""
+        try:
+            definitions = await in_thread(self._read)
+        except BadDefinitions as error:
+            for one in error.errors:
+                _log.error("services are as before, since a definition is wrong", error=one)
+            return None
+        changes = self._take(definitions)
+        _log.info("services were read again", **changes._asdict())
+        return changes
+
+    def _take(self, definitions: Definitions) -> Changes:
+        for warning in definitions.warnings:
+            _log.warning("part of a service's definition doesn't count", what=warning)
+        before, self._services = self._services, {service.id: service for service in definitions.services}
+        self.checks.update(definitions.services)
+        self._changed.set()
+        return _changes(before, self._services)
+
+    def _note(self, key: CheckKey, result: CheckResult) -> None:
+        _log.info("a check changed", **key._asdict(), state=str(result.state), note=result.note)
+
+    async def _keep_registered(self) -> None:
+        retry = FIRST_RETRY
+        while True:
+            self._changed.clear()
+            wanted = registrations_of(self._services.values(), self._own_address())
+            await self._leave([one for key_id, one in self._begun.items() if key_id not in wanted])
+            due = [one for one in wanted.values() if self._registered.get(one.key_id) != one]
+            async with trio.open_nursery() as nursery:
+                for one in due:
+                    nursery.start_soon(self._register, one)
+            is_left = self._begun.keys() <= wanted.keys()
+            is_done = is_left and all(self._registered.get(key_id) == one for key_id, one in wanted.items())
+            with trio.move_on_after(float("inf") if is_done else retry) as waiting:
+                await self._changed.wait()
+            retry = min(retry * 2, LONGEST_RETRY) if waiting.cancelled_caught else FIRST_RETRY
+
+    async def _register(self, wanted: Registration) -> None:
+        known = self._registered.get(wanted.key_id)
+        if known is not None and known.value == wanted.value:
+            # Only what becomes of it when the agent stops is another.
+            self._registered[wanted.key_id] = wanted
+            await self._remember(wanted)
+            return
+        errors = await self._made(wanted)
+        if not errors:
+            await self._remember(wanted)
+            peer_id = self._registry.identity.peer_id
+            done = await self._registry.register_service(wanted.key_id, wanted.value, peer_id, None)
+            errors = () if done.success else done.errors
+            if done.success or done.stored:
+                self._registered[wanted.key_id] = wanted
+        name = f"{wanted.label}@{wanted.owner}"
+        if errors:
+            _log.warning("a service isn't registered yet", service=name, errors=list(errors))
+        else:
+            _log.info("a service is registered", service=name, resource_id=wanted.key_id)
+
+    async def _made(self, wanted: Registration) -> tuple[str, ...]:
+        """Makes the resource if it isn't there and is this node's own; why there is none."""
+        found = await self._registry.get_resource(wanted.key_id)
+        if found.key is not None:
+            return ()
+        if wanted.owner != self._registry.identity.peer_id:
+            remedy = f"its owner {wanted.owner} makes it by `aqua-registry resource create {shlex.quote(wanted.label)}`"
+            return (*found.errors, remedy)
+        created = await self._registry.create_resource(wanted.label)
+        return () if created.resource_id is not None else created.errors
+
+    async def _remember(self, one: Registration) -> None:
+        remembered = Remembered(one.key_id, one.label, one.owner, one.stays)
+        if self._begun.get(one.key_id) != remembered:
+            self._begun[one.key_id] = remembered
+            await self._keep()
+
+    async def _keep(self) -> None:
+        async with self._remembering:  # the last is the latest
+            await in_thread(self._memory.keep, list(self._begun.values()))
+
+    async def _leave(self, registrations: Iterable[Remembered]) -> None:
+        async def leave(one: Remembered) -> None:
+            done = await self._registry.unregister_service(
+                one.key_id, self._registry.identity.peer_id, factor=LEAVE_FACTOR, timeout=LEAVE_TIMEOUT
+            )
+            if done.success or done.stored:
+                self._registered.pop(one.key_id, None)
+                self._begun.pop(one.key_id, None)
+                await self._keep()
+            else:
+                _log.warning(
+                    "a service isn't unregistered", service=f"{one.label}@{one.owner}", errors=list(done.errors)
+                )
+
+        async with trio.open_nursery() as nursery:
+            for one in list(registrations):
+                nursery.start_soon(leave, one)
+
+    def _own_address(self) -> str:
+        found = [instance.address for address in self._addresses() for instance in instances_in(address)]
+        return next((one for one in found if not one.startswith("127.") and one != "::1"), found[0] if found else "")
+
+
+def registrations_of(services: Iterable[ServiceDefinition], address: str) -> dict[str, Registration]:
+    """What is to be registered, by resource (rule 1). `address`: of instances that have a port and no address."""
+    together: dict[str, list[ServiceDefinition]] = {}
+    for service in services:
+        together.setdefault(service.key_id, []).append(service)
+    return {
+        key_id: Registration(
+            key_id,
+            parts[0].label,
+            parts[0].owner,
+            write_instances([_located(one.instance, address) for part in parts for one in part.instances]),
+            any(part.on_stop is OnStop.STAY for part in parts),
+        )
+        for key_id, parts in together.items()
+    }
+
+
+def _located(instance: Instance, address: str) -> Instance:
+    return instance if instance.address or not instance.port else msgspec.structs.replace(instance, address=address)
+
+
+def _changes(before: Mapping[str, ServiceDefinition], after: Mapping[str, ServiceDefinition]) -> Changes:
+    return Changes(
+        tuple(sorted(after.keys() - before.keys())),
+        tuple(sorted(one for one in after.keys() & before.keys() if after[one] != before[one])),
+        tuple(sorted(before.keys() - after.keys())),
+    )

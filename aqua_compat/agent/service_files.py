@@ -1,0 +1,395 @@
+"""Reads the services of this machine from a folder of TOML and JSON files, and from the settings.
+
+Everything is read before anything counts: one fault in one file, and there are no definitions, only errors that name
+file, field and remedy. Whoever reads again then keeps what it has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from aqua_compat.agent.consul_files import is_consul, translate
+from aqua_compat.agent.definitions import (
+    MAX_CHECKS,
+    MAX_SERVICES,
+    AliasCheck,
+    CheckDefinition,
+    CheckTiming,
+    DefinedInstance,
+    GrpcCheck,
+    HttpCheck,
+    Probe,
+    ScriptCheck,
+    ServiceDefinition,
+    TcpCheck,
+    TtlCheck,
+)
+from aqua_compat.agent.file_form import CheckForm, FileForm, InstanceForm, ServiceForm, unknown_keys
+from registry.errors import InvalidValue
+from registry.model.endpoints import Instance, write_instances
+from registry.model.names import OWN, Names
+from registry.model.signing import key_id_of
+
+MAX_FILE: Final = 2**20  # bytes
+MAX_FILES: Final = 1_000
+MAX_ERRORS: Final = 20
+"""Errors that are told of one reading."""
+
+_KINDS: Final = ("http", "tcp", "grpc", "script", "ttl", "alias")
+_WITH: Final = {
+    "method": ("http",),
+    "headers": ("http",),
+    "status": ("http",),
+    "body": ("http",),
+    "tls": ("grpc",),
+    "tls_verify": ("http", "grpc"),
+    "tls_server_name": ("http", "grpc"),
+    "tls_ca": ("http", "grpc"),
+}
+_URL: Final = re.compile(r"https?://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#\[\]:@]+)(:(?P<port>[0-9]{1,5}))?([/?]\S*)?")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class BadDefinitions(Exception):
+    """Files or settings define services wrongly; each of `errors` is a line that names file, field and remedy."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = tuple(errors)
+
+
+class Definitions(NamedTuple):
+    """What was read: the services, and what was passed over."""
+
+    services: tuple[ServiceDefinition, ...]
+    warnings: tuple[str, ...]
+
+
+def read_services(
+    folder: Path | None, names: Names, *, in_settings: Sequence[ServiceForm] = (), allow_scripts: bool = False
+) -> Definitions:
+    """The services that the files `*.toml` and `*.json` in `folder` define, and those in the settings.
+
+    `names`: the aliases of owners, and who `me` is. Raises BadDefinitions.
+    """
+    reader = _Reader(names, allow_scripts)
+    reader.take(in_settings, "the settings")
+    for path in [] if folder is None else reader.files(folder):
+        reader.take(reader.forms(path), str(path))
+    services = reader.checked()
+    if reader.errors:
+        more = len(reader.errors) - MAX_ERRORS
+        raise BadDefinitions([*reader.errors[:MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])])
+    return Definitions(services, tuple(reader.warnings))
+
+
+class _Wrong(Exception):
+    """A fault in what is looked at; the text says where in it, and the remedy."""
+
+
+class _Reader:
+    def __init__(self, names: Names, allow_scripts: bool) -> None:
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self._names = names
+        self._allow_scripts = allow_scripts
+        self._services: list[ServiceDefinition] = []
+
+    def files(self, folder: Path) -> list[Path]:
+        try:
+            found = sorted(path for path in folder.iterdir() if path.suffix in (".toml", ".json"))
+        except OSError as error:
+            self.errors.append(f"{folder}: can't be read: {error.strerror}; give --services a folder of service files")
+            return []
+        if len(found) > MAX_FILES:
+            self.errors.append(
+                f"{folder}: has {len(found)} service files; {MAX_FILES} at most, several services in one"
+            )
+        return [path for path in found[:MAX_FILES] if not path.name.startswith(".")]
+
+    def forms(self, path: Path) -> Sequence[ServiceForm]:
+        """The services of a file as it writes them; none when it is wrong."""
+        try:
+            content = _content(path)
+            if is_consul(content):
+                content, passed_over = translate(content)
+                self.warnings += [f"{path}: {one}" for one in passed_over]
+            wrong = [f"{path}: {one}" for one in unknown_keys(content)]
+            if wrong:
+                self.errors += wrong
+                return ()
+            return msgspec.convert(content, FileForm, strict=True).service
+        except (_Wrong, InvalidValue) as error:
+            self.errors.append(f"{path}: {error}")
+        except msgspec.ValidationError as error:
+            self.errors.append(f"{path}: {_readable(str(error))}")
+        return ()
+
+    def take(self, forms: Iterable[ServiceForm], source: str) -> None:
+        """Adds the definitions of these, and the errors in them."""
+        for number, form in enumerate(forms, 1):
+            try:
+                self._services.append(self._service(form, source))
+            except (_Wrong, InvalidValue) as error:
+                self.errors.append(f"{source}: service {number} ({form.name[:80]}): {error}")
+
+    def checked(self) -> tuple[ServiceDefinition, ...]:
+        """All of them, once they fit together."""
+        if len(self._services) > MAX_SERVICES:
+            self.errors.append(f"there are {len(self._services)} services; {MAX_SERVICES} at most")
+        known: dict[str, ServiceDefinition] = {}
+        for service in self._services:
+            other = known.setdefault(service.id, service)
+            if other is not service:
+                self.errors.append(
+                    f"{service.source}: two services have the id {service.id!r}, the other in {other.source};"
+                    ' give one another `id = "..."`'
+                )
+        self._check_records()
+        self._check_aliases(known)
+        return tuple(self._services)
+
+    def _check_records(self) -> None:
+        records: dict[str, list[ServiceDefinition]] = {}
+        for service in self._services:
+            records.setdefault(service.key_id, []).append(service)
+        for services in records.values():
+            try:
+                write_instances([one.instance for service in services for one in service.instances])
+            except InvalidValue as error:
+                sources = ", ".join(dict.fromkeys(service.source for service in services))
+                self.errors.append(f"{sources}: the instances of {services[0].label!r} don't fit one record: {error}")
+
+    def _check_aliases(self, known: dict[str, ServiceDefinition]) -> None:
+        targets: dict[str, set[str]] = {}
+        for service in self._services:
+            for one in service.instances:
+                for check in one.checks:
+                    if not isinstance(check.probe, AliasCheck):
+                        continue
+                    target = check.probe.service
+                    if target not in known:
+                        ids = ", ".join(sorted(known)[:10])
+                        self.errors.append(
+                            f"{service.source}: service {service.id!r}, check {check.name!r}: alias: there is no"
+                            f" service with the id {target!r} on this machine; there are: {ids}"
+                        )
+                    targets.setdefault(service.id, set()).add(target)
+        for start, reached in targets.items():
+            seen, ahead = set[str](), set(reached)
+            while ahead:
+                seen |= ahead
+                ahead = {further for one in ahead for further in targets.get(one, ())} - seen
+            if start in seen:
+                source = known[start].source
+                self.errors.append(
+                    f"{source}: service {start!r}: alias: it comes round to itself; check something else"
+                )
+
+    def _service(self, form: ServiceForm, source: str) -> ServiceDefinition:
+        if not form.name:
+            raise _Wrong("name: it is empty; give the label of the resource")
+        try:
+            owner = self._names.owner(form.owner or OWN)
+        except InvalidValue as error:
+            raise _Wrong(f"owner: {error}") from None
+        service_id = form.id or form.name
+        if form.instance:
+            for field in ("address", "port", "protocol", "weight"):
+                if getattr(form, field) != getattr(ServiceForm(name="-"), field):
+                    raise _Wrong(f"{field}: it is given beside `instance`; give it within each instance")
+            instances = tuple(self._instance(form, one, f"instance {one.id[:80]!r}, ") for one in form.instance)
+        else:
+            only = InstanceForm(
+                id=service_id, address=form.address, port=form.port, protocol=form.protocol, weight=form.weight
+            )
+            instances = (self._instance(form, only, ""),)
+        return ServiceDefinition(
+            id=service_id,
+            label=form.name,
+            owner=owner,
+            key_id=key_id_of(form.name, owner),
+            instances=instances,
+            on_stop=form.on_stop,
+            source=source,
+        )
+
+    def _instance(self, service: ServiceForm, form: InstanceForm, place: str) -> DefinedInstance:
+        forms = (*service.check, *form.check)
+        if len(forms) > MAX_CHECKS:
+            raise _Wrong(f"{place}check: there are {len(forms)}; {MAX_CHECKS} at most")
+        checks: list[CheckDefinition] = []
+        for number, check in enumerate(forms, 1):
+            try:
+                checks.append(self._check(check, [one.name for one in checks]))
+            except _Wrong as error:
+                raise _Wrong(f"{place}check {number}: {error}") from None
+        try:
+            instance = Instance(
+                id=form.id,
+                address=form.address,
+                port=form.port,
+                protocol=form.protocol,
+                tags=tuple(dict.fromkeys((*service.tags, *form.tags))),
+                metadata=service.metadata | form.metadata,
+                weight=form.weight,
+                checks=tuple(check.name for check in checks),
+            )
+        except InvalidValue as error:
+            raise _Wrong(f"{place}{error}") from None
+        return DefinedInstance(instance=instance, checks=tuple(checks))
+
+    def _check(self, form: CheckForm, taken: Sequence[str]) -> CheckDefinition:
+        kinds = [kind for kind in _KINDS if getattr(form, kind) is not None]
+        if len(kinds) != 1:
+            what = " and ".join(kinds) if kinds else "nothing that is known"
+            raise _Wrong(f"it checks {what}; give exactly one of {', '.join(_KINDS)}")
+        kind, plain = kinds[0], CheckForm()
+        for field, of in _WITH.items():
+            if kind not in of and getattr(form, field) != getattr(plain, field):
+                raise _Wrong(f"{field}: it goes with {' and '.join(of)}, not with {kind}; take it out")
+        name = form.name or next(one for one in _names_of(kind) if one not in taken)
+        if name in taken:
+            raise _Wrong(f"name: another check of this instance is called {name!r}; choose another name")
+        for field, number, least, most in (
+            ("interval", form.interval, 0.1, 86_400.0),
+            ("timeout", form.timeout or 1.0, 0.05, 3_600.0),
+            ("passes", form.passes, 1, 100),
+            ("failures", form.failures, 1, 100),
+            ("ttl", form.ttl or 1.0, 0.1, 86_400.0),
+        ):
+            if not least <= number <= most:
+                raise _Wrong(f"{field}: {number:g} isn't within {least:g} and {most:g}")
+        timing = CheckTiming(
+            interval=form.interval,
+            timeout=form.timeout if form.timeout is not None else min(5.0, max(form.interval, 1.0)),
+            passes=form.passes,
+            failures=form.failures,
+        )
+        return CheckDefinition(name=name, probe=self._probe(form), timing=timing)
+
+    def _probe(self, form: CheckForm) -> Probe:
+        if form.http is not None:
+            return _http(form, form.http)
+        if form.tcp is not None:
+            host, port = _host_and_port("tcp", form.tcp)
+            return TcpCheck(host=host, port=port)
+        if form.grpc is not None:
+            place, _, service = form.grpc.partition("/")
+            host, port = _host_and_port("grpc", place)
+            return GrpcCheck(
+                host=host,
+                port=port,
+                service=service,
+                tls=form.tls,
+                tls_verify=form.tls_verify,
+                tls_server_name=form.tls_server_name,
+                tls_ca=_file("tls_ca", form.tls_ca),
+            )
+        if form.script is not None:
+            return self._script(form.script)
+        if form.ttl is not None:
+            return TtlCheck(ttl=form.ttl)
+        return AliasCheck(service=form.alias or "")
+
+    def _script(self, arguments: tuple[str, ...]) -> ScriptCheck:
+        if not self._allow_scripts:
+            raise _Wrong(
+                "script: scripts are off on this node; who may write service files could run programs as it."
+                " Set `agent.scripts = true` in the settings to allow that"
+            )
+        if not arguments or not arguments[0] or any("\0" in argument for argument in arguments):
+            raise _Wrong('script: it is a list of program and arguments, such as ["/usr/bin/check", "--fast"]')
+        return ScriptCheck(arguments=arguments)
+
+
+def _names_of(kind: str) -> Iterator[str]:
+    """What checks of a kind are called that have no name: `http`, `http-2` and on."""
+    yield kind
+    yield from (f"{kind}-{number}" for number in count(2))
+
+
+def _content(path: Path) -> object:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise _Wrong(f"can't be read: {error.strerror}") from None
+    if len(content) > MAX_FILE:
+        raise _Wrong(f"has more than {MAX_FILE} bytes; split it")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise _Wrong(f"isn't UTF-8, from byte {error.start} on") from None
+    try:
+        # Python's own reader of JSON tells the line; msgspec's tells the byte.
+        parsed: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _Wrong(f"isn't TOML: {error}") from None
+    except json.JSONDecodeError as error:
+        raise _Wrong(f"isn't JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from None
+    except (RecursionError, ValueError):  # nested a thousand deep; a number of more than 4,300 digits
+        raise _Wrong("can't be read: it is nested too deep, or a number in it is too long") from None
+    if not isinstance(parsed, dict):
+        raise _Wrong("isn't a JSON object with a list `service`")
+    if isinstance(parsed.get("service"), dict) and path.suffix == ".toml":
+        raise _Wrong("service: it is one table; write [[service]], twice in brackets, for each service")
+    return parsed
+
+
+def _http(form: CheckForm, url: str) -> HttpCheck:
+    match = _URL.fullmatch(url)
+    if not match or not url.isascii() or (match["port"] and not 1 <= int(match["port"]) <= 65_535):
+        raise _Wrong(f"http: {url[:200]!r} is no URL like http://127.0.0.1:8080/health, with a port of 1 to 65535")
+    if not _HEADER.fullmatch(form.method):
+        raise _Wrong(f"method: {form.method[:80]!r} is none; GET or HEAD, say")
+    for name, value in form.headers.items():
+        if not _HEADER.fullmatch(name) or not value.isprintable() or not value.isascii():
+            raise _Wrong(f"headers: {name[:80]!r} can't be sent, or its value can't; both are printable ASCII")
+    for status in form.status:
+        if not 100 <= status <= 599:
+            raise _Wrong(f"status: {status} isn't within 100 and 599")
+    try:
+        re.compile(form.body)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise _Wrong(f"body: it is no regular expression: {error}") from None
+    return HttpCheck(
+        url=url,
+        method=form.method.upper(),
+        headers=form.headers,
+        status=form.status,
+        body=form.body,
+        tls_verify=form.tls_verify,
+        tls_server_name=form.tls_server_name,
+        tls_ca=_file("tls_ca", form.tls_ca),
+    )
+
+
+def _host_and_port(field: str, text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+        raise _Wrong(f"{field}: {text[:200]!r} isn't host:port like 127.0.0.1:5432, with a port of 1 to 65535")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _file(field: str, path: str) -> str:
+    if path and not Path(path).is_file():
+        raise _Wrong(f"{field}: there is no file {path[:200]!r}")
+    return path
+
+
+def _readable(error: str) -> str:
+    """msgspec's text with places as people count: `Expected int - at $.service[0].port` names service 1."""
+    what, _, place = error.rpartition(" - at `$")
+    if not what:
+        return error
+    place = re.sub(r"\[(\d+)\]", lambda index: f" {int(index[1]) + 1}", place.rstrip("`"))
+    return f"{place.strip('.').replace('.', ', ')}: {what}"

@@ -1,0 +1,83 @@
+"""A node that keeps the services of its machine registered, by files, until it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from aqua_compat import AquaClient, connect
+from aqua_compat.cli.node_process import NodeProcess
+from tests.end_to_end.forked import fork_server
+from tests.end_to_end.network import Network, command, eventually
+
+
+async def locations(client: AquaClient, name: str) -> list[str]:
+    records, _ = await client.resolveResource(name, 1)
+    if records is None:
+        return []
+    return sorted(endpoint.instance.location for endpoint in await client.endpoints(name))
+
+
+async def test_services_are_registered_by_files_reread_on_sighup_and_end_with_the_node(
+    own_network: Network, tmp_path: Path
+) -> None:
+    owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
+    made = await command("resource", "create", "db", "-k", "company", "--relay", own_network.relay(), home=tmp_path)
+    assert made.code == 0
+    folder, config = tmp_path / "services", tmp_path / "node.toml"
+    folder.mkdir()
+    config.write_text(f'names.acme = "{owner}"\n[[service]]\nname = "kept"\nport = 1\non_stop = "stay"\n')
+    file = folder / "web.toml"
+    file.write_text('[[service]]\nname = "web"\nport = 8080\ntags = ["v1"]\n')
+    (folder / "db.json").write_text(
+        json.dumps({"service": {"name": "db", "owner": "acme", "address": "192.0.2.1", "port": 5432}})
+    )
+    node = NodeProcess(tmp_path / "node", tmp_path / "node.log", fork_server().open_process)
+    await node.start(
+        *("--bootstrap", own_network.nodes[0].address, "--services", str(folder), "--config", str(config)), timeout=60
+    )
+    try:
+        assert node.process_id is not None
+        aliases = {"acme": owner, "machine": node.peer_id}
+        async with connect(own_network.nodes[1].address, names=aliases) as client:
+            for name, location in (
+                ("web@machine", "127.0.0.1:8080"),
+                ("db@acme", "192.0.2.1:5432"),
+                ("kept@machine", "127.0.0.1:1"),
+            ):
+                await eventually(partial(locations, client, name), [location].__eq__, timeout=30)
+
+            file.write_text('[[service]]\nname = "web"\nport = 70000\n')
+            os.kill(node.process_id, signal.SIGHUP)
+            told = "port isn't within 0 and 65535: 70000"
+            await eventually(partial(log_of, node), lambda log: told in log, timeout=30)
+            assert await locations(client, "web@machine") == ["127.0.0.1:8080"]
+
+            file.write_text('[[service]]\nname = "web"\nport = 8081\n')
+            (folder / "db.json").unlink()
+            os.kill(node.process_id, signal.SIGHUP)
+            await eventually(partial(locations, client, "web@machine"), ["127.0.0.1:8081"].__eq__, timeout=30)
+            await eventually(partial(locations, client, "db@acme"), [].__eq__, timeout=30)
+            assert node.alive
+
+            assert await node.stop(timeout=20) == 0
+            await eventually(partial(locations, client, "web@machine"), [].__eq__, timeout=30)
+            assert await locations(client, "kept@machine") == ["127.0.0.1:1"]
+    finally:
+        await node.kill()
+
+
+async def log_of(node: NodeProcess) -> str:
+    return await trio.Path(node.log_file).read_text()
+
+
+async def test_a_node_with_a_wrong_file_doesnt_start_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text('[[service]]\nname = "web"\nprot = 1\n')
+    ended = await command("node", "--data-dir", str(tmp_path / "node"), "--services", str(tmp_path), home=tmp_path)
+    assert ended.code == 1
+    assert f"{tmp_path / 'bad.toml'}: service 1, prot: there is no such key; did you mean port?" in ended.err
