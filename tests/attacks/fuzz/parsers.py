@@ -40,6 +40,9 @@ from registry.client.node_operations import OPERATIONS, CallBody, WriteRequest
 from registry.client.node_status import NodeStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
+from registry.health.exceptions import MOST_BYTES, ExceptionList, entries_in, exceptions_in
+from registry.health.report import MAX_REPORT, decode_report, encode_report, report_is_genuine, signed_report
+from registry.health.state import Health, HealthState, HostedService
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
@@ -310,6 +313,49 @@ VALUES: Final = (
     ),
 )
 
+# Health
+
+
+def _exceptions(fit: bool) -> ExceptionList:
+    told = ExceptionList(HOST.peer_id)
+    for number in range(12 if fit else 200):
+        issuer = (HOST, OWNER)[number % 2].peer_id
+        service = HostedService(KEY.id, issuer, "" if number < 2 else f"instance {number}")
+        told.put(service, Health(HealthState.CRITICAL, NOW, "no answer"))
+    return told
+
+
+def _report(encoded: bytes) -> None:
+    report_is_genuine(decode_report(encoded))
+
+
+HEALTH: Final = (
+    Parser(
+        "a host's exceptions",
+        partial(exceptions_in, HOST.peer_id),
+        (InvalidValue,),
+        [_exceptions(fit).told() for fit in (True, False)],
+        longest=MOST_BYTES,
+    ),
+    Parser(
+        "an entry of a host's list of exceptions",
+        lambda entry: entries_in(HOST.peer_id, [entry]),
+        (InvalidValue,),
+        _exceptions(True).page(None)[0][:3],
+        longest=MOST_BYTES,
+    ),
+    Parser(
+        "a report of a service's health",
+        _report,
+        (InvalidValue,),
+        [
+            encode_report(signed_report(OWNER, RECORD.slot, "", NOW * 1000, HealthState.WARNING, "slow", 10.0)),
+            encode_report(signed_report(OWNER, RECORD.slot, "a", NOW * 1000)),
+        ],
+        longest=MAX_REPORT,
+    ),
+)
+
 # Frames, and calls through relays
 
 _FRAMES: Final[tuple[protocol.Frame, ...]] = (
@@ -545,4 +591,4 @@ PARTICLES: Final = (
     ),
 )  # fmt: skip
 
-PARSERS: Final[tuple[Parser, ...]] = (*CALLS, *VALUES, *BODIES, *ANSWERS, *OVERLAY, *MUXER, *PARTICLES)
+PARSERS: Final[tuple[Parser, ...]] = (*CALLS, *VALUES, *HEALTH, *BODIES, *ANSWERS, *OVERLAY, *MUXER, *PARTICLES)
