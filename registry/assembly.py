@@ -25,12 +25,14 @@ from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.reissuing import Resigning
 from registry.client.timestamps import TimestampLog
+from registry.health.host_health import HostHealth
 from registry.model.history import HistoryEvent, withheld_in
 from registry.model.merge import ResourceState
 from registry.protocol.address_groups import AddressGroups
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item, Spread
 from registry.protocol.network import Clock, Network
+from registry.protocol.presence import PresenceNetwork
 from registry.quorum.doubts import Doubts
 from registry.quorum.pass_on import PassOn
 from registry.quorum.read import Reader
@@ -77,6 +79,7 @@ class Parts(msgspec.Struct, frozen=True):
     subscriptions: Subscriptions
     watches: Watches
     host: Countersigner
+    health: HostHealth
     rumors: Rumors
     pass_on: PassOn
     node_api: LocalNode
@@ -95,11 +98,13 @@ async def assembled(
     clock: Clock,
     *,
     starts_network: bool = False,
+    presence: PresenceNetwork | None = None,
     randomness: random.Random | None = None,
 ) -> AsyncIterator[Parts]:
     """Serves the registry over `network` and runs its tasks while the context is open.
 
     `starts_network`: this node was told of no other one, so there is nobody from whom it could have missed anything.
+    `presence`: who is alive; None where the network has none, and everybody counts as up.
     """
     rules, randomness = settings.registry, randomness or random.Random()  # noqa: S311 - jitter, not secrets
     current, sender_limits = CurrentSettings(rules), SenderLimits(identity.peer_id, rules)
@@ -134,7 +139,10 @@ async def assembled(
     writer = Writer(network, replica, send_queue, recent_writes, doubts, groups, randomness)
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
     abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
-    host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
+    host, health = (
+        Countersigner(network, identity, store, ingest, rules, clock, abandoned),
+        HostHealth(network, store, rules, time, presence),
+    )
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
     async def history(key_id: str) -> list[HistoryEvent]:
@@ -148,6 +156,7 @@ async def assembled(
         writer,
         reader,
         host,
+        health,
         invocation,
         rules.neighbourhood_size,
         status,
@@ -179,7 +188,7 @@ async def assembled(
         store.on_commit(note_commit)
     store.on_damage(recovery.note_lost)
     store.on_room(recovery.room_again)
-    registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
+    registry = Registry(identity, node_api, host, health, TimestampLog(store, ingest), watches, rules, clock)
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     resigning = Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock)
@@ -187,7 +196,7 @@ async def assembled(
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
         for part in (
-            *(send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
+            *(health, send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
             *(subscriptions, watches, rumors, CertifiedRecords(identity, node_api, registry, store, rules, clock)),
         ):
             await nursery.start(part.run)
@@ -203,6 +212,7 @@ async def assembled(
             subscriptions,
             watches,
             host,
+            health,
             rumors,
             pass_on,
             node_api,

@@ -14,9 +14,11 @@ from aqua_compat.schema.constants import Constants
 if TYPE_CHECKING:
     from aqua_compat.api.services import Called, Services
     from aqua_compat.rpc.client import OnPeer
+    from aqua_compat.rpc.health_check import Check
     from aqua_compat.rpc.load_balancing import Strategy
     from aqua_compat.rpc.server import ServiceLimits
     from registry.client.registry import Registry
+    from registry.health.state import HealthState
     from registry.model.trusted_issuers import TrustChoice
     from registry.model.values import Record
     from registry.watch.watch import Watch
@@ -51,12 +53,23 @@ class AquaClient(ResourcesApi, RegistryApi):
         *,
         value: str = "",
         limits: ServiceLimits | None = None,
+        check: Check | None = None,
+        every: float | None = None,
+        ttl: float | None = None,
     ) -> AbstractAsyncContextManager[None]:
         """Serve and stay registered on a resource while the block runs; `async with client.provide(...)`.
 
         Registered when INITIAL_REPLICATION_FACTOR replicas have it on disk. The record is renewed, and issued anew when
-        the relay changes. Raises NotRegistered, ValueError, TypeError.
+        the relay changes.
+        `check` is called every `every` seconds, 5 by default: the service passes if it returns nothing or True; it may
+        raise, or return a state ("warning", "critical") or a state and a note. With `every` alone the service passes as
+        long as this program runs its tasks. `ttl`: seconds for which it passes after each `pass_check`, for programs
+        that check themselves.
+        Raises NotRegistered, ValueError, TypeError.
         """
+        from aqua_compat.rpc.health_check import EVERY, HealthCheck  # noqa: PLC0415 - brings libp2p
+
+        checked = None if check is None and every is None else HealthCheck(check, EVERY if every is None else every)
         return self._services.provide(
             check_string("resource_id", resource_id),
             service_id,
@@ -64,6 +77,42 @@ class AquaClient(ResourcesApi, RegistryApi):
             check_string("value", value),
             limits,
             self.constants,
+            checked,
+            ttl,
+        )
+
+    async def pass_check(
+        self, resource_id: str, *, peer_id: str = "", instance: str = "", timeout: float | None = None
+    ) -> None:
+        """Say that a service passes which this identity registered, or one instance of it; to be repeated within its
+        time to live. `peer_id`: its host, by default this peer. Raises NotReported."""
+        await self.set_health(resource_id, "passing", peer_id=peer_id, instance=instance, timeout=timeout)
+
+    async def set_health(
+        self,
+        resource_id: str,
+        state: HealthState | str,
+        note: str = "",
+        *,
+        peer_id: str = "",
+        instance: str = "",
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Say how a service is that this identity registered: "passing", "warning" or "critical", and why.
+
+        `ttl`: its time to live from now on, in seconds; 0 ends it and what was said. Raises NotReported, ValueError.
+        """
+        from registry.health.state import HealthState  # noqa: PLC0415 - only who says how a service is needs it
+
+        await self._services.report_health(
+            check_string("resource_id", resource_id),
+            HealthState.named(str(state)),
+            check_string("note", note),
+            check_peer_id("peer_id", peer_id) if peer_id else "",
+            check_string("instance", instance),
+            ttl,
+            self._seconds(timeout),
         )
 
     def on(self, peer: str | Record, *, via: str | Sequence[str] = (), timeout: float | None = None) -> OnPeer:

@@ -16,11 +16,13 @@ from aqua_compat.rpc.errors import (
     CallInterrupted,
     NoProvider,
     NoSuchService,
+    NotReported,
     PeerOverloaded,
     PeerUnreachable,
     ServiceError,
     TooSlow,
 )
+from aqua_compat.rpc.health_check import HealthCheck
 from aqua_compat.rpc.load_balancing import LoadBalancer, Strategy
 from aqua_compat.rpc.registration import registered
 from aqua_compat.rpc.server import ServiceLimits, ServiceServer
@@ -28,6 +30,8 @@ from aqua_compat.rpc.streams import Arrivals
 from aqua_compat.schema.arguments import check_peer_id
 from aqua_compat.schema.constants import Constants
 from overlay.peer import OverlayPeer
+from overlay.tasks import background
+from registry.health.state import HealthState
 from registry.model.values import Record
 
 if TYPE_CHECKING:
@@ -92,19 +96,45 @@ class Services:
         value: str,
         limits: ServiceLimits | None,
         constants: Constants,
+        check: HealthCheck | None = None,
+        ttl: float | None = None,
     ) -> AsyncIterator[None]:
         """Serves a service and registers it on a resource while the block runs. Raises as `AquaClient.provide`."""
+        if check is not None:
+            ttl = check.ttl if ttl is None else ttl
         if resource_id in self._provided:  # both would be one record: a resource has one of an issuer and a host
             raise ValueError(f"this peer provides a service on {resource_id} already")
         self.serve(service_id, service, limits)
         self._provided.add(resource_id)
         try:
             factor, timeout = constants.INITIAL_REPLICATION_FACTOR, constants.timeout
-            async with registered(self._registry, resource_id, service_id, value, factor, timeout):
+            async with (
+                registered(self._registry, resource_id, service_id, value, factor, timeout, ttl),
+                background() as nursery,
+            ):
+                if check is not None:
+                    nursery.start_soon(check.run, self._registry, resource_id)
                 yield
         finally:
             self._provided.discard(resource_id)
             self._server.remove(service_id)
+
+    async def report_health(
+        self,
+        resource_id: str,
+        state: HealthState,
+        note: str,
+        peer_id: str,
+        instance: str,
+        ttl: float | None,
+        timeout: float,
+    ) -> None:
+        """Says how a service of this identity is. Raises NotReported."""
+        done = await self._registry.report_health(
+            resource_id, state, note, peer_id=peer_id or None, instance=instance, ttl=ttl, timeout=timeout
+        )
+        if not done.success:
+            raise NotReported(f"{state} on {resource_id}: {'; '.join(done.errors)}")
 
     async def call_all(
         self,

@@ -41,7 +41,7 @@ NOT_HEARD: Final = "its provider has yet to say that it passes"
 RESTARTED: Final = "its provider hasn't said that it passes since its host was started"
 
 
-class Moment(NamedTuple):
+class Instant(NamedTuple):
     """When something happens: in seconds of a clock that only goes forward, and in seconds since 1970."""
 
     now: float
@@ -97,31 +97,31 @@ class HostedHealth:
         known = self._known.get(service)
         return known.ttl if known is not None else math.inf
 
-    def restore(self, ttls: Mapping[HostedService, float], moment: Moment) -> None:
+    def restore(self, ttls: Mapping[HostedService, float], at: Instant) -> None:
         """The times to live that the disk has, when the host starts. None is refused: they were within the quotas."""
         for service, ttl in ttls.items():
             if len(self._known) < MOST_LISTED:
                 self._enter(service)
-                self._give_ttl(service, ttl, RESTARTED, moment)
+                self._give_ttl(service, ttl, RESTARTED, at)
 
-    def set_ttl(self, service: HostedService, ttl: float, moment: Moment) -> None:
+    def set_ttl(self, service: HostedService, ttl: float, at: Instant) -> None:
         """Has a service pass only while its provider said so within `ttl` seconds; 0 ends that, and what was said.
 
         A service that has a time to live already keeps its state. Raises InvalidValue, HostingRefused.
         """
         if ttl == 0:
-            self.forget(service, moment)
+            self.forget(service, at)
             return
         self.check_ttl(ttl)
         known = self._known.get(service)
         if known is not None and known.ttl < math.inf:
             known.ttl = ttl
             if known.until < math.inf:
-                known.until = min(known.until, moment.now + ttl)
+                known.until = min(known.until, at.now + ttl)
                 self._watch(service, known)
             return
         self._enter(service)
-        self._give_ttl(service, ttl, NOT_HEARD, moment)
+        self._give_ttl(service, ttl, NOT_HEARD, at)
 
     def check_ttl(self, ttl: float) -> None:
         """Raises InvalidValue for a time to live that no service can have."""
@@ -131,11 +131,11 @@ class HostedHealth:
                 f" {self._limits.longest_ttl:g} s"
             )
 
-    def pass_check(self, service: HostedService, moment: Moment) -> None:
+    def pass_check(self, service: HostedService, at: Instant) -> None:
         """The provider of a service says that it passes."""
-        self.set(service, HealthState.PASSING, "", moment)
+        self.set(service, HealthState.PASSING, "", at)
 
-    def set(self, service: HostedService, state: HealthState, note: str, moment: Moment) -> None:
+    def set(self, service: HostedService, state: HealthState, note: str, at: Instant) -> None:
         """The provider of a service says how it is. Raises InvalidValue, HostingRefused."""
         if state is HealthState.UNKNOWN:
             raise InvalidValue("nobody can say of a service that it is unknown how it is")
@@ -144,38 +144,38 @@ class HostedHealth:
             if state is HealthState.PASSING:
                 return  # so a thousand services that pass cost nothing
             known = self._enter(service)
-        self._become(service, known, state, note, moment)
+        self._become(service, known, state, note, at)
         if known.ttl < math.inf:
-            known.until = moment.now + known.ttl
+            known.until = at.now + known.ttl
             self._watch(service, known)
         elif state is HealthState.PASSING:
             self._leave(service)
 
-    def forget(self, service: HostedService, moment: Moment) -> None:
+    def forget(self, service: HostedService, at: Instant) -> None:
         """Nothing is said of a service any more, nor has it a time to live."""
         if service in self._known:
             self._leave(service)
             if self._list.remove(service):
-                self._to_be_told(moment)
+                self._to_be_told(at)
 
-    def forget_slot(self, key_id: str, issued_by: str, moment: Moment) -> list[HostedService]:
+    def forget_slot(self, key_id: str, issued_by: str, at: Instant) -> list[HostedService]:
         """The record in a slot ended: with it all that was said of it and of its instances. Returns what that was."""
         ended = [HostedService(key_id, issued_by, each) for each in self._instances.get((key_id, issued_by), ())]
         for service in ended:
-            self.forget(service, moment)
+            self.forget(service, at)
         return ended
 
-    def to_tell(self, moment: Moment) -> bytes | None:
+    def to_tell(self, at: Instant) -> bytes | None:
         """What the presence has to say from now on; None where it says that already, or will be told at `wake_at`."""
-        if moment.now < self._tell_at:
+        if at.now < self._tell_at:
             return None
-        if not self._pace.take("", moment.now):
-            self._tell_at = moment.now + max(self._pace.wait("", moment.now), _SHORTEST)
+        if not self._pace.take("", at.now):
+            self._tell_at = at.now + max(self._pace.wait("", at.now), _SHORTEST)
             return None
         self._tell_at = math.inf
         told = self._list.told(MOST_BYTES)
         if told == self._told:
-            self._pace.give_back("", moment.now)
+            self._pace.give_back("", at.now)
             return None
         self._told = told
         return told
@@ -185,25 +185,25 @@ class HostedHealth:
         """When to call `wake` and `to_tell` next."""
         return min(self._due[0][0] if self._due else math.inf, self._tell_at)
 
-    def wake(self, moment: Moment) -> None:
+    def wake(self, at: Instant) -> None:
         """Time has passed."""
-        while self._due and self._due[0][0] <= moment.now:
+        while self._due and self._due[0][0] <= at.now:
             _, service = heapq.heappop(self._due)
             known = self._known.get(service)
-            if known is None or known.looked_at_next > moment.now:
+            if known is None or known.looked_at_next > at.now:
                 continue  # forgotten, and perhaps there again
             known.looked_at_next = math.inf
-            if known.until > moment.now:
+            if known.until > at.now:
                 self._watch(service, known)
                 continue
             known.until = math.inf
             note = f"its provider hasn't said for {known.ttl:g} s that it passes"
-            self._become(service, known, HealthState.CRITICAL, note, moment)
+            self._become(service, known, HealthState.CRITICAL, note, at)
 
-    def _give_ttl(self, service: HostedService, ttl: float, why: str, moment: Moment) -> None:
+    def _give_ttl(self, service: HostedService, ttl: float, why: str, at: Instant) -> None:
         known = self._known[service]
         known.ttl = ttl
-        self._become(service, known, HealthState.CRITICAL, why, moment)
+        self._become(service, known, HealthState.CRITICAL, why, at)
 
     def _watch(self, service: HostedService, known: _Known) -> None:
         """Sees to it that `wake` looks at a service in time: one that it looks at too early is looked at again."""
@@ -214,15 +214,15 @@ class HostedHealth:
                 self._due = [(each.looked_at_next, of) for of, each in self._known.items() if each.is_awaited]
                 heapq.heapify(self._due)
 
-    def _become(self, service: HostedService, known: _Known, state: HealthState, note: str, moment: Moment) -> None:
+    def _become(self, service: HostedService, known: _Known, state: HealthState, note: str, at: Instant) -> None:
         is_new_state = state is not known.health.state
-        health = Health(state, int(moment.time) if is_new_state else known.health.since, note)
+        health = Health(state, int(at.time) if is_new_state else known.health.since, note)
         known.health = health
         if self._list.put(service, health):
-            self._to_be_told(moment, 0.0 if is_new_state else NOTE_PAUSE)
+            self._to_be_told(at, 0.0 if is_new_state else NOTE_PAUSE)
 
-    def _to_be_told(self, moment: Moment, after: float = 0.0) -> None:
-        self._tell_at = min(self._tell_at, moment.now + after)
+    def _to_be_told(self, at: Instant, after: float = 0.0) -> None:
+        self._tell_at = min(self._tell_at, at.now + after)
 
     def _enter(self, service: HostedService) -> _Known:
         """Raises HostingRefused."""
