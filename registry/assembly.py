@@ -25,6 +25,7 @@ from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.reissuing import Resigning
 from registry.client.timestamps import TimestampLog
+from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
 from registry.model.history import HistoryEvent, withheld_in
 from registry.model.merge import ResourceState
@@ -80,6 +81,7 @@ class Parts(msgspec.Struct, frozen=True):
     watches: Watches
     host: Countersigner
     health: HostHealth
+    health_of_hosts: HealthOfHosts
     rumors: Rumors
     pass_on: PassOn
     node_api: LocalNode
@@ -139,14 +141,15 @@ async def assembled(
     writer = Writer(network, replica, send_queue, recent_writes, doubts, groups, randomness)
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
     abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
-    host, health = (
+    host, health, health_of_hosts = (
         Countersigner(network, identity, store, ingest, rules, clock, abandoned),
         HostHealth(network, store, rules, time, presence),
+        HealthOfHosts(network, presence),
     )
     invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
 
     async def history(key_id: str) -> list[HistoryEvent]:
-        return await _history(store, key_id, int(time()))
+        return await _history(store, health_of_hosts, key_id, int(time()))
 
     async def run_schedule(name: str) -> ScheduleStatus:
         return await upkeep.run_now(name)  # made below: what it runs acts through the node
@@ -188,7 +191,9 @@ async def assembled(
         store.on_commit(note_commit)
     store.on_damage(recovery.note_lost)
     store.on_room(recovery.room_again)
-    registry = Registry(identity, node_api, host, health, TimestampLog(store, ingest), watches, rules, clock)
+    registry = Registry(
+        identity, node_api, host, health, health_of_hosts, TimestampLog(store, ingest), watches, rules, clock
+    )
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     resigning = Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock)
@@ -196,7 +201,8 @@ async def assembled(
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
         for part in (
-            *(health, send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
+            *(health, health_of_hosts),
+            *(send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
             *(subscriptions, watches, rumors, CertifiedRecords(identity, node_api, registry, store, rules, clock)),
         ):
             await nursery.start(part.run)
@@ -213,6 +219,7 @@ async def assembled(
             watches,
             host,
             health,
+            health_of_hosts,
             rumors,
             pass_on,
             node_api,
@@ -222,7 +229,8 @@ async def assembled(
         )
 
 
-async def _history(store: Store, key_id: str, now: int) -> list[HistoryEvent]:
-    """What happened to a resource here, and what its policy withholds at `now` (seconds)."""
+async def _history(store: Store, health: HealthOfHosts, key_id: str, now: int) -> list[HistoryEvent]:
+    """What happened to a resource here, and what at `now` (seconds) its policy withholds, is down or doesn't pass."""
     events = await store.read(lambda transaction: transaction.history.last(key_id, EVENTS_TOLD))
-    return [*events, *withheld_in(await store.resource(key_id), now)[:EVENTS_TOLD]]
+    resource = await store.resource(key_id)
+    return [*events, *withheld_in(resource, now)[:EVENTS_TOLD], *health.events_of(resource, now)[:EVENTS_TOLD]]

@@ -157,14 +157,21 @@ class AquaClient(ResourcesApi, RegistryApi):
         )
 
     async def resolve(
-        self, resource_id: str, *, ack: int = 1, timeout: float | None = None, trusted: TrustChoice | None = None
+        self,
+        resource_id: str,
+        *,
+        ack: int = 1,
+        timeout: float | None = None,
+        trusted: TrustChoice | None = None,
+        include_down: bool = False,
     ) -> list[Record]:
         """The live records of a resource; the Pythonic form of `resolveResource`. `trusted`: as of `call_any`.
 
+        `include_down`: also those whose host is said to be down, or says that they don't pass.
         Raises NoProvider when the resource can't be resolved.
         """
         return await self._services.resolve(
-            check_string("resource_id", resource_id), ack, self._seconds(timeout), trusted
+            check_string("resource_id", resource_id), ack, self._seconds(timeout), trusted, include_down=include_down
         )
 
     async def reachable(

@@ -36,6 +36,7 @@ from registry.model.values import Record
 
 if TYPE_CHECKING:
     from registry.client.registry import Registry
+    from registry.client.results import Resolved
     from registry.model.trusted_issuers import TrustChoice
 
 BUILTIN_LIMITS = ServiceLimits(concurrency=256, timeout=65.0)
@@ -202,9 +203,11 @@ class Services:
         Raises NoProvider when nobody could be called, and the ServiceError of the one that was.
         """
         deadline = trio.current_time() + timeout
-        providers = await self.resolve(resource_id, ack, timeout, trusted)
+        resolved = await self._resolved(resource_id, ack, timeout, trusted, include_down=True)
         causes: list[str] = []
-        ordered = self._load_balancer.order(resource_id, providers, strategy)
+        ordered = self._load_balancer.order(resource_id, resolved.usable, strategy)
+        if resolved.doubtful:  # in a round of their own
+            ordered += self._load_balancer.order(f"{resource_id} doubtful", resolved.doubtful, strategy)
         for behind, record in zip(range(len(ordered) - 1, -1, -1), ordered, strict=True):
             left = max(deadline - trio.current_time(), 0.0)
             peer_id, began = record.metadata.peer_id, trio.current_time()
@@ -228,13 +231,26 @@ class Services:
         raise NoProvider(f"no provider on {resource_id}: {'; '.join(causes) or 'nobody is registered'}")
 
     async def resolve(
-        self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None = None
+        self,
+        resource_id: str,
+        ack: int,
+        timeout: float,
+        trusted: TrustChoice | None = None,
+        *,
+        include_down: bool = False,
     ) -> list[Record]:
         """The live records of a resource, of those who are `trusted`. Raises NoProvider when it can't be resolved."""
-        resolved = await self._registry.resolve_resource(resource_id, ack, timeout=timeout, trusted=trusted)
+        return list((await self._resolved(resource_id, ack, timeout, trusted, include_down=include_down)).records or ())
+
+    async def _resolved(
+        self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None, *, include_down: bool
+    ) -> Resolved:
+        resolved = await self._registry.resolve_resource(
+            resource_id, ack, timeout=timeout, trusted=trusted, include_down=include_down
+        )
         if resolved.records is None:
             raise NoProvider(f"the resource {resource_id} wasn't resolved: {'; '.join(resolved.errors)}")
-        return list(resolved.records)
+        return resolved
 
     async def _call(
         self,

@@ -69,7 +69,7 @@ def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -
     """Print what happened to RESOURCE_ID on the node, as far as it remembers.
 
     A line for each record or key that was stored, renewed or removed there, with the time and the reason; then one for
-    each record that it keeps and the resource's policy withholds.
+    each record that it keeps and the resource's policy withholds, whose host is down, or that doesn't pass.
     """
     check_resource_id(resource_id)
     events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))

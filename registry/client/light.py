@@ -29,6 +29,7 @@ from registry.client.relay_failover import RelayFailover
 from registry.client.remote_node import RemoteNode
 from registry.client.timestamps import TimestampLog
 from registry.errors import InvalidValue, NodeUnavailable, RegistryError
+from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
 from registry.protocol.address_groups import AddressGroups
 from registry.protocol.network import Clock
@@ -122,7 +123,15 @@ async def open_light_client(
 
         watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, time_of_peers, wanted=1)
         registry = Registry(
-            identity, node_api, countersigner, health, TimestampLog(store, ingest), watches, rules, clock
+            identity,
+            node_api,
+            countersigner,
+            health,
+            HealthOfHosts(peer),
+            TimestampLog(store, ingest),
+            watches,
+            rules,
+            clock,
         )
         nursery = await stack.enter_async_context(background())
         await nursery.start(health.run)

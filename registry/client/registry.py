@@ -26,6 +26,7 @@ from registry.client.results import Created, Done, Found, Resolved
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
+from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
 from registry.health.report import signed_report
 from registry.health.state import Health, HealthState
@@ -49,6 +50,7 @@ from registry.watch.watches import Watches
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
+LISTS_TIMEOUT: Final = 1.0  # seconds in which hosts have to tell which of many services don't pass
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
 # Where the time was up, the original's `: timeout exceeded` stands behind these.
 NOT_CREATED: Final = "resource wasn't created"
@@ -67,6 +69,7 @@ class Registry:
         node_api: NodeApi,
         host: Countersigner,
         health: HostHealth,
+        health_of_hosts: HealthOfHosts,
         issued: TimestampLog,
         watches: Watches,
         settings: RegistrySettings,
@@ -76,6 +79,7 @@ class Registry:
         self._node_api = node_api
         self._host = host
         self._health = health
+        self._health_of_hosts = health_of_hosts
         self._reported = 0  # milliseconds since 1970, of the last report
         self._watches = watches
         self._settings = settings
@@ -393,10 +397,18 @@ class Registry:
         return done
 
     async def resolve_resource(
-        self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT, trusted: TrustChoice | None = None
+        self,
+        resource_id: str,
+        ack: int,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        trusted: TrustChoice | None = None,
+        include_down: bool = False,
     ) -> Resolved:
         """The live records of a resource, once `ack` replicas have answered (original: resolveResource).
 
+        Where there is presence: of those the ones whose host is up, and says that they pass or gives a warning; with
+        `include_down` all, and how each is. Hosts without presence count as up.
         `trusted`: whom to believe of those that the resource's policy permits; None for all.
         Raises InvalidValue for trusted ids that are none.
         With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
@@ -405,7 +417,7 @@ class Registry:
         if not is_key_id(resource_id):
             return Resolved(None, (no_resource_id(resource_id),))
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
-            return Resolved(self._shown_of(known, trust), ())
+            return await self._resolved(known, trust, (), timeout, include_down=include_down)
         deadline = trio.current_time() + timeout
         try:
             outcome = await self._read(resource_id, ack, timeout)
@@ -414,7 +426,27 @@ class Registry:
         if outcome.answered < max(ack, 1):
             timed_out = outcome.timed_out
             return Resolved(None, failed(texts(outcome.errors) or (NOT_FOUND,), "", timed_out=timed_out))
-        return Resolved(self._shown_of(outcome.resource, trust), texts(outcome.errors))
+        errors = texts(outcome.errors)
+        return await self._resolved(outcome.resource, trust, errors, until(deadline), include_down=include_down)
+
+    async def _resolved(
+        self,
+        resource: ResourceState,
+        trust: TrustRule | None,
+        errors: tuple[str, ...],
+        timeout: float,
+        *,
+        include_down: bool,
+    ) -> Resolved:
+        records = self._shown_of(resource, trust)
+        if not self._health_of_hosts.is_there:
+            return Resolved(records, errors)
+        hosts = {record.metadata.peer_id for record in records}
+        await self._health_of_hosts.settle(hosts, min(timeout, LISTS_TIMEOUT))
+        health = {record.slot: self._health_of_hosts.health_of(record.slot) for record in records}
+        if not include_down:
+            records = tuple(record for record in records if health[record.slot].is_usable)
+        return Resolved(records, errors, health)
 
     def _shown_of(self, resource: ResourceState, trust: TrustRule | None) -> tuple[Record, ...]:
         now = int(self._host.clock_guard.time())

@@ -158,6 +158,11 @@ class HealthReader:
         if asked is not None:
             asked.at = now + asked.pause
 
+    def ask_at(self, host: str) -> float:
+        """From when on `wanted` may name a host again of which that is known; infinite while it is asked."""
+        asked = self._asked.get(host)
+        return asked.at if asked is not None else math.inf
+
     def _said_by(self, host: str, told: bytes) -> tuple[Mapping[HostedService, Health], Health]:
         """What a host says of services, and what counts for all others."""
         exceptions = self._exceptions(host, told)

@@ -80,7 +80,7 @@ async def test_a_provided_service_is_as_its_check_says(network: Network) -> None
         async def until(state: HealthState, note: str) -> None:
             await eventually(own, lambda seen: seen == (state, note), timeout=10)
 
-        async with client.provide(resource_id, "echo", {"echo": str}, check=lambda: said, every=0.2):
+        async with client.provide(resource_id, "echo", {"echo": lambda: "echo"}, check=lambda: said, every=0.2):
             await until(HealthState.PASSING, "")
             said = ("critical", "no disk")
             await until(HealthState.CRITICAL, "no disk")
