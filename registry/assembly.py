@@ -184,6 +184,7 @@ async def assembled(
         time,
         [replica.take_announced],
         note_news=note_news,
+        health=health_of_hosts,
         randomness=randomness,
     )
     subscriptions = Subscriptions(network, store, replica, watches, settings.watching, randomness)

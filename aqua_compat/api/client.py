@@ -241,13 +241,15 @@ class AquaClient(ResourcesApi, RegistryApi):
         """Wait until this peer is in its network, so that writes make sense; a light client is from the beginning."""
         await self._services.wait_joined()
 
-    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Watch:
+    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None, include_down: bool = False) -> Watch:
         """A snapshot of a resource, then each change, at once; ours, the original had to ask again and again.
 
         `async with client.watch(id) as events: async for event in events: ...`. Nothing that the network does ends it.
-        `trusted`: as of `call_any`. Raises ValueError or TypeError for what is no resource id.
+        `trusted`: as of `call_any`; `include_down`: as of `resolve`. Raises ValueError or TypeError for what is no
+        resource id.
         """
-        return self._registry.watch(check_string("resource_id", resource_id), trusted=trusted)
+        resource = check_string("resource_id", resource_id)
+        return self._registry.watch(resource, trusted=trusted, include_down=include_down)
 
     @property
     def peer_id(self) -> str:

@@ -61,16 +61,24 @@ def as_json_line(event: WatchEvent) -> str:
     else:
         shown |= {"record": to_json(event.record), "coalesced": event.coalesced}
         shown |= {"reason": event.reason} if event.reason else {}
+        if event.health is not None:
+            health = event.health.health
+            shown["health"] = {"up": event.health.is_up, "state": str(health.state), "note": health.note}
     return json_line(shown)
 
 
 def as_lines(event: WatchEvent) -> str:
     """For people: the time here, what happened, and the record on one line; of a snapshot a line per record."""
+    from registry.watch.watch_event import EventKind  # noqa: PLC0415 - `--help` is to answer at once
+
     now = datetime.now().astimezone().strftime("%H:%M:%S")
     if event.record is not None:
         missed = f"  (after {event.coalesced} more changes)" if event.coalesced else ""
         reason = f"  ({event.reason})" if event.reason else ""
-        return f"{now}  {event.kind.value:8}  {describe(event.record)}{reason}{missed}"
+        state = ""
+        if event.kind is EventKind.HEALTH and event.health is not None:
+            state = f"  ({' '.join(filter(None, (str(event.health.health.state), event.health.health.note)))})"
+        return f"{now}  {event.kind.value:8}  {describe(event.record)}{state}{reason}{missed}"
     if not event.records:
         return f"{now}  {event.kind.value:8}  no services"
     return "\n".join(f"{now}  {event.kind.value:8}  {describe(record)}" for record in event.records)

@@ -455,14 +455,16 @@ class Registry:
             return tuple(records)
         return tuple(record for record in records if trust.believes(resource.key, record, now))
 
-    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Watch:
+    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None, include_down: bool = False) -> Watch:
         """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
 
         Nothing that the network does ends it: it looks for other replicas, and goes on where it was.
-        `trusted`: whose records are told, None for all. Raises InvalidValue for what is no resource id, and for trusted
+        `trusted`: whose records are told, None for all. `include_down`: as of `resolve_resource`; without it a record
+        is told of once it is usable. Raises InvalidValue for what is no resource id, and for trusted
         ids that are none.
         """
-        return self._watches.watch(resource_id, None if trusted is None else TrustRule(trusted))
+        trust = None if trusted is None else TrustRule(trusted)
+        return self._watches.watch(resource_id, trust, include_down=include_down)
 
     def resource_id(self, label: str, peer_id: str) -> str:
         """The id of a resource by its label and owner (original: getResourceId)."""

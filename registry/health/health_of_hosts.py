@@ -56,9 +56,11 @@ class HealthOfHosts:
         self._callbacks.append(callback)
 
     def health_of(self, slot: Slot, instances: Iterable[str] = ()) -> RecordHealth:
-        """What is known now of the record in a slot. `instances`: the ids of those that its value names."""
+        """What is known now of the record in a slot. `instances`: the ids of those that its value names.
+        Whose list isn't known yet is asked for it."""
         if self._presence is None:
             return UNTOLD
+        self._ask(slot.peer_id)
         return self._reader.health_of(slot, self._presence.standing(slot.peer_id), instances)
 
     async def settle(self, hosts: Collection[str], timeout: float) -> None:
