@@ -13,6 +13,7 @@ import click
 from aqua_compat.cli.failures import one_line
 
 if TYPE_CHECKING:
+    from registry.health.reading import RecordHealth
     from registry.model.values import Record
 
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
@@ -48,6 +49,31 @@ def describe(record: Record) -> str:
     if metadata.issued_by != metadata.peer_id:
         parts.append(f"issued by {metadata.issued_by}")
     return "  ".join(parts)
+
+
+def describe_health(known: RecordHealth) -> str:
+    """How a record is, for people: `down since ...` where its host isn't there, and its state unless that passes."""
+    parts = []
+    if not known.is_up:
+        parts.append("down" + (f" since {moment(int(known.up_or_down_since))}" if known.up_or_down_since else ""))
+    state, since, note = known.health.state, known.health.since, known.health.note
+    if str(state) != "passing":
+        parts.append(
+            f"{state}" + (f" since {moment(since)}" if since else "") + (f": {one_line(note)}" if note else "")
+        )
+    return ", ".join(parts) or "passing"
+
+
+def health_as_json(known: RecordHealth) -> dict[str, object]:
+    """The same for programs. Times in seconds since 1970, 0 where they aren't known."""
+    health = known.health
+    return {
+        "up": known.is_up,
+        "up_or_down_since": int(known.up_or_down_since),
+        "state": str(health.state),
+        "since": health.since,
+        "note": health.note,
+    }
 
 
 def moment(seconds: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqua_compat.cli.failures import check_resource_id, one_line
-from aqua_compat.cli.output import describe, json_line
+from aqua_compat.cli.output import describe, describe_health, health_as_json, json_line
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def as_json_line(event: WatchEvent) -> str:
         shown |= {"record": to_json(event.record), "coalesced": event.coalesced}
         shown |= {"reason": event.reason} if event.reason else {}
         if event.health is not None:
-            health = event.health.health
-            shown["health"] = {"up": event.health.is_up, "state": str(health.state), "note": health.note}
+            shown["health"] = health_as_json(event.health)
     return json_line(shown)
 
 
@@ -77,7 +76,7 @@ def as_lines(event: WatchEvent) -> str:
         reason = f"  ({event.reason})" if event.reason else ""
         state = ""
         if event.kind is EventKind.HEALTH and event.health is not None:
-            state = f"  ({' '.join(filter(None, (str(event.health.health.state), event.health.health.note)))})"
+            state = f"  ({describe_health(event.health)})"
         return f"{now}  {event.kind.value:8}  {describe(event.record)}{state}{reason}{missed}"
     if not event.records:
         return f"{now}  {event.kind.value:8}  no services"
