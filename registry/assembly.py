@@ -141,12 +141,9 @@ async def assembled(
     writer = Writer(network, replica, send_queue, recent_writes, doubts, groups, randomness)
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
     abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
-    host, health, health_of_hosts = (
-        Countersigner(network, identity, store, ingest, rules, clock, abandoned),
-        HostHealth(network, store, rules, time, presence),
-        HealthOfHosts(network, presence),
-    )
-    invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
+    host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
+    health = HostHealth(network, store, rules, time, presence)
+    health_of_hosts = HealthOfHosts(network, health, presence)
 
     async def history(key_id: str) -> list[HistoryEvent]:
         return await _history(store, health_of_hosts, key_id, int(time()))
@@ -160,7 +157,7 @@ async def assembled(
         reader,
         host,
         health,
-        invocation,
+        Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible),
         rules.neighbourhood_size,
         status,
         history,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -52,10 +53,10 @@ def describe(record: Record) -> str:
 
 
 def describe_health(known: RecordHealth) -> str:
-    """How a record is, for people: `down since ...` where its host isn't there, and its state unless that passes."""
+    """How a record is, for people: `down for ...` where its host isn't there, and its state unless that passes."""
     parts = []
     if not known.is_up:
-        parts.append("down" + (f" since {moment(int(known.up_or_down_since))}" if known.up_or_down_since else ""))
+        parts.append("down" + (f" for {known.up_or_down_for:.0f} s" if known.up_or_down_for < math.inf else ""))
     state, since, note = known.health.state, known.health.since, known.health.note
     if str(state) != "passing":
         parts.append(
@@ -65,11 +66,12 @@ def describe_health(known: RecordHealth) -> str:
 
 
 def health_as_json(known: RecordHealth) -> dict[str, object]:
-    """The same for programs. Times in seconds since 1970, 0 where they aren't known."""
+    """The same for programs. `up_or_down_for` in seconds, null where it isn't known; `since` in seconds since 1970."""
     health = known.health
     return {
         "up": known.is_up,
-        "up_or_down_since": int(known.up_or_down_since),
+        "up_or_down_for": round(known.up_or_down_for, 1) if known.up_or_down_for < math.inf else None,
+        "accusers": list(known.accusers),
         "state": str(health.state),
         "since": health.since,
         "note": health.note,

@@ -127,7 +127,7 @@ async def open_light_client(
             node_api,
             countersigner,
             health,
-            HealthOfHosts(peer),
+            HealthOfHosts(peer, health),
             TimestampLog(store, ingest),
             watches,
             rules,

@@ -136,7 +136,7 @@ class HostHealth:
             self._hosted.wake(at)
             told = self._hosted.to_tell(at)
             if told is not None and self._presence is not None:
-                self._presence.tell_exceptions(told)
+                self._presence.note_exceptions(told)
             if self._ended:
                 await self._drop_ended()
             with trio.move_on_at(self._hosted.wake_at):

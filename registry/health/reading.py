@@ -1,7 +1,7 @@
 """What a reader makes of hosts' words: which records are up, which pass, and whose list of exceptions it asks for.
 
-1. A host that says nothing of its presence, such as one of an earlier version, counts as up, and all that it hosts as
-   passing: nothing is hidden for want of it.
+1. A host that says nothing of its presence, such as one of an earlier version, says of no service that it doesn't pass.
+   It counts as up: nothing is hidden for want of presence.
 2. A record is down when its host isn't listed. Its state is what the host said last.
 3. An instance is as bad as what is said of it, or of its whole record, whichever is worse.
 4. A record whose instances are known is as good as the best of them: one that passes is enough to call.
@@ -14,7 +14,7 @@ Pure: what is heard and the time come in, and whose list is to be asked for come
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -41,8 +41,10 @@ class RecordHealth(Struct, frozen=True):
     """What is known of one record: whether its host is up, and how the service and its instances are."""
 
     is_up: bool = True
-    up_or_down_since: float = 0.0
-    """Seconds since 1970, by the reader's clock; 0 where it isn't known."""
+    up_or_down_for: float = math.inf
+    """Seconds; infinite where it isn't known."""
+    accusers: tuple[str, ...] = ()
+    """The peers by whose word the host is down."""
     health: Health = PASSING
     instances: Mapping[str, Health] = {}
     """Of the instances that were asked for, by id."""
@@ -55,6 +57,15 @@ class RecordHealth(Struct, frozen=True):
 
 UNTOLD: Final = RecordHealth()
 """Of a host that says nothing of its presence."""
+
+
+def put_together(said_of: Callable[[str], Health], instances: Iterable[str]) -> tuple[Health, dict[str, Health]]:
+    """How a record is, and each of its instances (rules 3 and 4). `said_of`: what is said of one, of the record where
+    the id is empty."""
+    whole = said_of("")
+    healths = {instance: worst((whole, said_of(instance))) for instance in dict.fromkeys(instances)}
+    best = min(healths.values(), key=lambda health: health.state, default=whole)
+    return worst((whole, best)), healths
 
 
 class ListWanted(NamedTuple):
@@ -118,24 +129,20 @@ class HealthReader:
         )
         self._asked: LRUCache[str, _Asked] = LRUCache(_HOSTS)
 
-    def health_of(self, slot: Slot, standing: HostStanding | None, instances: Iterable[str] = ()) -> RecordHealth:
+    def health_of(self, slot: Slot, standing: HostStanding, instances: Iterable[str] = ()) -> RecordHealth:
         """What is known of the record in a slot. `instances`: the ids of those that its value names."""
-        if standing is None:
-            return UNTOLD
         services, otherwise = self._said_by(slot.peer_id, standing.exceptions)
-        whole = services.get(HostedService(slot.key_id, slot.issued_by), otherwise)
-        named = dict.fromkeys(instances)
-        healths = {
-            instance: worst((whole, services.get(HostedService(slot.key_id, slot.issued_by, instance), otherwise)))
-            for instance in named
-        }
-        best = min(healths.values(), key=lambda health: health.state, default=whole)
-        return RecordHealth(standing.is_listed, standing.since, worst((whole, best)), healths)
 
-    def wanted(self, host: str, standing: HostStanding | None, now: float) -> ListWanted | None:
+        def said_of(instance: str) -> Health:
+            return services.get(HostedService(slot.key_id, slot.issued_by, instance), otherwise)
+
+        health, healths = put_together(said_of, instances)
+        return RecordHealth(standing.is_up, standing.since, standing.accusers, health, healths)
+
+    def wanted(self, host: str, standing: HostStanding, now: float) -> ListWanted | None:
         """Whose list has to be asked for before it is known which of its services pass; None where there is nothing to
         ask for, or not yet again. `now` in seconds of any clock that only goes forward."""
-        exceptions = self._exceptions(host, standing.exceptions) if standing is not None else None
+        exceptions = self._exceptions(host, standing.exceptions)
         if exceptions is None or not exceptions.is_listed_elsewhere or (host, exceptions.digest) in self._lists:
             return None
         asked = self._asked.get(host)

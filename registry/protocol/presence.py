@@ -5,21 +5,36 @@ The overlay satisfies it where it has presence. Without it (None) all hosts coun
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 
 class HostStanding(Protocol):
     """What is known of one host now."""
 
     @property
-    def is_listed(self) -> bool:
-        """Whether it counts as up."""
+    def peer_id(self) -> str:
+        """Who it is."""
+        ...
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is listed; so is each of which nothing is known."""
+        ...
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it told its presence; those of an older release don't."""
         ...
 
     @property
     def since(self) -> float:
-        """Since when it is listed, or isn't: seconds since 1970, by this machine's clock; 0 where that isn't known."""
+        """Seconds for which it is up or down; infinity where it always was, as far as known."""
+        ...
+
+    @property
+    def accusers(self) -> tuple[str, ...]:
+        """The peers by whose word it is down."""
         ...
 
     @property
@@ -31,14 +46,23 @@ class HostStanding(Protocol):
 class PresenceNetwork(Protocol):
     """Who is alive, and our own word of it."""
 
-    def tell_exceptions(self, exceptions: bytes) -> None:
+    def note_exceptions(self, exceptions: bytes) -> None:
         """Has our own presence carry this from now on, 4,096 bytes at most; it is told at once."""
         ...
 
-    def standing(self, peer_id: str) -> HostStanding | None:
-        """What is known of a peer, ourselves included; None for one of whose presence nothing is known."""
+    def follow(self, peer_ids: Iterable[str]) -> None:
+        """Has `state_of` know from now on whether these peers are up, until `unfollow`."""
         ...
 
-    def on_standing_change(self, callback: Callable[[str], None]) -> None:
-        """Has `callback(peer_id)` called, synchronously, when what `standing` says of a peer has changed."""
+    def unfollow(self, peer_ids: Iterable[str]) -> None:
+        """Undoes `follow`."""
+        ...
+
+    def state_of(self, peer_id: str) -> HostStanding:
+        """What is known of a peer; one that isn't followed is up."""
+        ...
+
+    def on_change(self, callback: Callable[[Any], None]) -> None:
+        """Has `callback(standing)` called, synchronously, when a followed peer goes down or comes up, is known, or says
+        something else. `standing` is a `HostStanding`."""
         ...

@@ -280,6 +280,9 @@ class Watches:
         while True:
             await self._wait_for_followers()
             await trio.sleep_until(next_renewal(trio.current_time(), self._phase))
+            if self._health is not None:
+                for follower in self._followers.values():
+                    self._health.follow(follower.view.hosts)
             by_source: dict[str, list[Follower]] = {}
             for follower in self._followers.values():
                 for peer_id in follower.sources:

@@ -14,10 +14,10 @@ from registry.health.state import Health, HealthState
     [
         (RecordHealth(), "passing"),
         (RecordHealth(is_up=False), "down"),
-        (RecordHealth(is_up=False, up_or_down_since=86_400.5), "down since 1970-01-02 00:00:00 UTC"),
+        (RecordHealth(is_up=False, up_or_down_for=12.2), "down for 12 s"),
         (RecordHealth(health=Health(HealthState.UNKNOWN)), "unknown"),
         (
-            RecordHealth(False, 0.0, Health(HealthState.CRITICAL, 86_400, "no disk")),
+            RecordHealth(is_up=False, health=Health(HealthState.CRITICAL, 86_400, "no disk")),
             "down, critical since 1970-01-02 00:00:00 UTC: no disk",
         ),
     ],
@@ -27,10 +27,12 @@ def test_health_is_shown_on_one_line(known: RecordHealth, shown: str) -> None:
 
 
 def test_programs_get_all_of_it() -> None:
-    known = RecordHealth(False, 7.9, Health(HealthState.WARNING, 5, "slow"))
+    assert health_as_json(RecordHealth())["up_or_down_for"] is None
+    known = RecordHealth(False, 7.91, ("somebody",), Health(HealthState.WARNING, 5, "slow"))
     assert health_as_json(known) == {
         "up": False,
-        "up_or_down_since": 7,
+        "up_or_down_for": 7.9,
+        "accusers": ["somebody"],
         "state": "warning",
         "since": 5,
         "note": "slow",

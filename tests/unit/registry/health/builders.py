@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -36,9 +38,12 @@ def at(seconds: float) -> Instant:
 class Standing(msgspec.Struct, frozen=True):
     """A host as presence sees it."""
 
-    is_listed: bool = True
-    since: float = NOW
+    is_up: bool = True
+    since: float = math.inf
     exceptions: bytes = b""
+    is_known: bool = True
+    accusers: tuple[str, ...] = ()
+    peer_id: str = ""
 
 
 class FakePresence:
@@ -46,20 +51,27 @@ class FakePresence:
 
     def __init__(self) -> None:
         self.told = b""
-        self.standings: dict[str, Standing] = {}
-        self._callbacks: list[Callable[[str], None]] = []
+        self.followed: set[str] = set()
+        self._standings: dict[str, Standing] = {}
+        self._callbacks: list[Callable[[Any], None]] = []
 
-    def tell_exceptions(self, exceptions: bytes) -> None:
+    def follow(self, peer_ids: Iterable[str]) -> None:
+        self.followed |= set(peer_ids)
+
+    def unfollow(self, peer_ids: Iterable[str]) -> None:
+        self.followed -= set(peer_ids)
+
+    def note_exceptions(self, exceptions: bytes) -> None:
         self.told = exceptions
 
-    def standing(self, peer_id: str) -> Standing | None:
-        return self.standings.get(peer_id)
+    def state_of(self, peer_id: str) -> Standing:
+        return self._standings.get(peer_id, Standing(is_known=False, peer_id=peer_id))
 
-    def on_standing_change(self, callback: Callable[[str], None]) -> None:
+    def on_change(self, callback: Callable[[Any], None]) -> None:
         self._callbacks.append(callback)
 
     def becomes(self, peer_id: str, standing: Standing) -> None:
         """What is known of a peer changes."""
-        self.standings[peer_id] = standing
+        self._standings[peer_id] = msgspec.structs.replace(standing, peer_id=peer_id)
         for callback in self._callbacks:
-            callback(peer_id)
+            callback(self._standings[peer_id])

@@ -50,17 +50,17 @@ def pages_of(listed: ExceptionList) -> list[list[bytes]]:
     return pages
 
 
-def test_without_presence_a_host_is_up_and_its_services_pass() -> None:
-    assert HealthReader().health_of(SLOT, None, ["a"]) == UNTOLD
+def test_a_host_that_says_nothing_is_up_and_its_services_pass() -> None:
+    assert HealthReader().health_of(SLOT, Standing(is_known=False)) == UNTOLD
     assert UNTOLD.is_usable
 
 
-@pytest.mark.parametrize("is_listed", [True, False])
-def test_up_is_as_presence_says_and_health_as_the_host_said_last(is_listed: bool) -> None:
-    health = HealthReader().health_of(SLOT, Standing(is_listed, 7.5, told(record=WARNING)))
-    assert (health.is_up, health.up_or_down_since) == (is_listed, 7.5)
+@pytest.mark.parametrize("is_up", [True, False])
+def test_up_is_as_presence_says_and_health_as_the_host_said_last(is_up: bool) -> None:
+    health = HealthReader().health_of(SLOT, Standing(is_up, 7.5, told(record=WARNING), accusers=("somebody",)))
+    assert (health.is_up, health.up_or_down_for, health.accusers) == (is_up, 7.5, ("somebody",))
     assert health.health == bad(WARNING)
-    assert health.is_usable == is_listed
+    assert health.is_usable == is_up
 
 
 def test_what_is_said_of_others_is_not_said_of_this_one() -> None:

@@ -42,7 +42,7 @@ class Watching:
         return self.health.get(slot, RecordHealth())
 
     def becomes(self, slot: Slot, *, is_up: bool = True, state: HealthState = PASSES) -> None:
-        self.health[slot] = RecordHealth(is_up, 5.0, Health(state, NOW))
+        self.health[slot] = RecordHealth(is_up, 5.0, health=Health(state, NOW))
 
     def take(self, state: State) -> None:
         self.view.take(Item(KEY, state), NOW)
@@ -177,7 +177,7 @@ async def test_watchers_are_woken_when_presence_changes(autojump_clock: object) 
         assert (await host.registry.register_service(resource_id, "", host.peer_id, None, factor=2)).success
         async with reader.registry.watch(resource_id) as events:
             assert len((await anext(events)).records) == 1
-            presence.becomes(host.peer_id, Standing(is_listed=False, since=7.0))
+            presence.becomes(host.peer_id, Standing(is_up=False, since=7.0))
             event = await anext(events)
             assert (event.kind, event.health) == (EventKind.DOWN, RecordHealth(False, 7.0))
             assert events.records == ()
@@ -185,7 +185,7 @@ async def test_watchers_are_woken_when_presence_changes(autojump_clock: object) 
             told.put(HostedService(resource_id, host.peer_id), bad(WARNING))
             presence.becomes(host.peer_id, Standing(since=8.0, exceptions=told.told()))
             event = await anext(events)
-            assert (event.kind, event.health) == (EventKind.UP, RecordHealth(True, 8.0, bad(WARNING)))
+            assert (event.kind, event.health) == (EventKind.UP, RecordHealth(True, 8.0, health=bad(WARNING)))
             assert len(events.records) == 1
             presence.becomes(host.peer_id, Standing(since=8.0))
             assert (await anext(events)).kind is EventKind.HEALTH
