@@ -56,7 +56,7 @@ from registry.replication.recovery import Recovery
 from registry.replication.rumor import Rumors
 from registry.service import RegistryService
 from registry.service.remote_invocation import Invocation
-from registry.settings import CurrentSettings, NodeSettings
+from registry.settings import CurrentSettings, NodeSettings, RegistrySettings
 from registry.storage import Store
 from registry.upkeep.schedule import ScheduleStatus
 from registry.upkeep.schedules import RENEW, Schedules
@@ -142,8 +142,7 @@ async def assembled(
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
     abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
     host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
-    health = HostHealth(network, store, rules, time, presence)
-    health_of_hosts = HealthOfHosts(network, health, presence)
+    health, health_of_hosts = _health(network, store, rules, time, presence)
 
     async def history(key_id: str) -> list[HistoryEvent]:
         return await _history(store, health_of_hosts, key_id, int(time()))
@@ -225,6 +224,13 @@ async def assembled(
             trust,
             weights,
         )
+
+
+def _health(
+    network: Network, store: Store, rules: RegistrySettings, time: Clock, presence: PresenceNetwork | None
+) -> tuple[HostHealth, HealthOfHosts]:
+    own = HostHealth(network, store, rules, time, presence)
+    return own, HealthOfHosts(network, own, presence)
 
 
 async def _history(store: Store, health: HealthOfHosts, key_id: str, now: int) -> list[HistoryEvent]:
