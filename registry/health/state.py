@@ -86,7 +86,9 @@ class Health(msgspec.Struct, frozen=True):
 def cut(note: str) -> str:
     """A note as it is kept: what can't be printed is replaced by blanks, and of what is too long the end is left out,
     between two characters."""
-    shown = "".join(letter if letter.isprintable() else " " for letter in note[:MAX_NOTE])
+    shown = note[:MAX_NOTE]
+    if not shown.isprintable():
+        shown = "".join(letter if letter.isprintable() else " " for letter in shown)
     return shown.encode()[:MAX_NOTE].decode(errors="ignore")
 
 
