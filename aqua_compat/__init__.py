@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
     from aqua_compat.api.connections import connect, node
     from aqua_compat.particles.settings import AquaSettings
-    from aqua_compat.rpc.errors import NoProvider, NotRegistered, ServiceError
+    from aqua_compat.rpc.errors import NoProvider, NotRegistered, NotReported, ServiceError
     from aqua_compat.rpc.load_balancing import Strategy
     from aqua_compat.rpc.server import ServiceLimits, caller
     from aqua_compat.schema.constants import Constants
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from overlay.settings import OverlaySettings
     from registry.client.certificate_files import CertificateFiles
     from registry.client.certifying import certify, save_chain, scope_of
+    from registry.health.state import HealthState
     from registry.model.endpoints import Endpoint, Instance, write_instances
     from registry.model.trusted_issuers import Trusted
     from registry.model.values import Key, Record, RecordMetadata
@@ -37,12 +38,14 @@ __all__ = [
     "EditKind",
     "Endpoint",
     "EventKind",
+    "HealthState",
     "Identity",
     "Instance",
     "Key",
     "NoProvider",
     "NodeSettings",
     "NotRegistered",
+    "NotReported",
     "OverlaySettings",
     "Record",
     "RecordMetadata",
@@ -74,12 +77,14 @@ _HOMES = {
     "EditKind": "registry.permission.edits",
     "Endpoint": "registry.model.endpoints",
     "EventKind": "registry.watch.watch_event",
+    "HealthState": "registry.health.state",
     "Identity": "overlay.identity",
     "Instance": "registry.model.endpoints",
     "Key": "registry.model.values",
     "NoProvider": "aqua_compat.rpc.errors",
     "NodeSettings": "registry.settings",
     "NotRegistered": "aqua_compat.rpc.errors",
+    "NotReported": "aqua_compat.rpc.errors",
     "OverlaySettings": "overlay.settings",
     "Record": "registry.model.values",
     "RecordMetadata": "registry.model.values",

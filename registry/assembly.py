@@ -25,12 +25,15 @@ from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.reissuing import Resigning
 from registry.client.timestamps import TimestampLog
+from registry.health.health_of_hosts import HealthOfHosts
+from registry.health.host_health import HostHealth
 from registry.model.history import HistoryEvent, withheld_in
 from registry.model.merge import ResourceState
 from registry.protocol.address_groups import AddressGroups
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item, Spread
 from registry.protocol.network import Clock, Network
+from registry.protocol.presence import PresenceNetwork
 from registry.quorum.doubts import Doubts
 from registry.quorum.pass_on import PassOn
 from registry.quorum.read import Reader
@@ -53,7 +56,7 @@ from registry.replication.recovery import Recovery
 from registry.replication.rumor import Rumors
 from registry.service import RegistryService
 from registry.service.remote_invocation import Invocation
-from registry.settings import CurrentSettings, NodeSettings
+from registry.settings import CurrentSettings, NodeSettings, RegistrySettings
 from registry.storage import Store
 from registry.upkeep.schedule import ScheduleStatus
 from registry.upkeep.schedules import RENEW, Schedules
@@ -77,6 +80,8 @@ class Parts(msgspec.Struct, frozen=True):
     subscriptions: Subscriptions
     watches: Watches
     host: Countersigner
+    health: HostHealth
+    health_of_hosts: HealthOfHosts
     rumors: Rumors
     pass_on: PassOn
     node_api: LocalNode
@@ -95,11 +100,13 @@ async def assembled(
     clock: Clock,
     *,
     starts_network: bool = False,
+    presence: PresenceNetwork | None = None,
     randomness: random.Random | None = None,
 ) -> AsyncIterator[Parts]:
     """Serves the registry over `network` and runs its tasks while the context is open.
 
     `starts_network`: this node was told of no other one, so there is nobody from whom it could have missed anything.
+    `presence`: who is alive; None where the network has none, and everybody counts as up.
     """
     rules, randomness = settings.registry, randomness or random.Random()  # noqa: S311 - jitter, not secrets
     current, sender_limits = CurrentSettings(rules), SenderLimits(identity.peer_id, rules)
@@ -135,10 +142,10 @@ async def assembled(
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
     abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
     host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
-    invocation = Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible)
+    health, health_of_hosts = _health(network, store, rules, time, presence)
 
     async def history(key_id: str) -> list[HistoryEvent]:
-        return await _history(store, key_id, int(time()))
+        return await _history(store, health_of_hosts, key_id, int(time()))
 
     async def run_schedule(name: str) -> ScheduleStatus:
         return await upkeep.run_now(name)  # made below: what it runs acts through the node
@@ -148,7 +155,8 @@ async def assembled(
         writer,
         reader,
         host,
-        invocation,
+        health,
+        Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible),
         rules.neighbourhood_size,
         status,
         history,
@@ -172,6 +180,7 @@ async def assembled(
         time,
         [replica.take_announced],
         note_news=note_news,
+        health=health_of_hosts,
         randomness=randomness,
     )
     subscriptions = Subscriptions(network, store, replica, watches, settings.watching, randomness)
@@ -179,7 +188,9 @@ async def assembled(
         store.on_commit(note_commit)
     store.on_damage(recovery.note_lost)
     store.on_room(recovery.room_again)
-    registry = Registry(identity, node_api, host, TimestampLog(store, ingest), watches, rules, clock)
+    registry = Registry(
+        identity, node_api, host, health, health_of_hosts, TimestampLog(store, ingest), watches, rules, clock
+    )
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     resigning = Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock)
@@ -187,6 +198,7 @@ async def assembled(
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
         for part in (
+            *(health, health_of_hosts),
             *(send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
             *(subscriptions, watches, rumors, CertifiedRecords(identity, node_api, registry, store, rules, clock)),
         ):
@@ -203,6 +215,8 @@ async def assembled(
             subscriptions,
             watches,
             host,
+            health,
+            health_of_hosts,
             rumors,
             pass_on,
             node_api,
@@ -212,7 +226,15 @@ async def assembled(
         )
 
 
-async def _history(store: Store, key_id: str, now: int) -> list[HistoryEvent]:
-    """What happened to a resource here, and what its policy withholds at `now` (seconds)."""
+def _health(
+    network: Network, store: Store, rules: RegistrySettings, time: Clock, presence: PresenceNetwork | None
+) -> tuple[HostHealth, HealthOfHosts]:
+    own = HostHealth(network, store, rules, time, presence)
+    return own, HealthOfHosts(network, own, presence)
+
+
+async def _history(store: Store, health: HealthOfHosts, key_id: str, now: int) -> list[HistoryEvent]:
+    """What happened to a resource here, and what at `now` (seconds) its policy withholds, is down or doesn't pass."""
     events = await store.read(lambda transaction: transaction.history.last(key_id, EVENTS_TOLD))
-    return [*events, *withheld_in(await store.resource(key_id), now)[:EVENTS_TOLD]]
+    resource = await store.resource(key_id)
+    return [*events, *withheld_in(resource, now)[:EVENTS_TOLD], *health.events_of(resource, now)[:EVENTS_TOLD]]

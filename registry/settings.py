@@ -32,6 +32,27 @@ class HostingPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Requests that one peer may make at once."""
 
 
+class HealthLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of how many services a host keeps what their providers say, and how often those may say it.
+
+    One takes half a kilobyte of memory, and as much in the list that readers get while it doesn't pass. What the host
+    says itself, and the peers of `hosting.issuers`, are bound by no quota.
+    """
+
+    max_services: int = 8_192
+    """Services of strangers that don't pass, or have a time to live, all together."""
+    max_services_per_issuer: int = 1_024
+    """Of those, services of one issuer."""
+    shortest_ttl: float = 1.0
+    """Seconds; each expiry of a shorter time to live, after a packet lost, would be told to everybody who watches."""
+    longest_ttl: float = 86_400.0
+    """Seconds; a record lives as long."""
+    rate: float = 50.0
+    """Reports per second and issuer, on average, each a signature to verify (0.1 ms)."""
+    burst: int = 500
+    """Reports that one issuer may make at once."""
+
+
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The rules of the network. All nodes of a network should have the same lifetimes."""
 
@@ -80,6 +101,7 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     responsibility_margin: int = 8
     """A node stores what it is among the k + this many closest for: views of the network differ a little."""
     hosting: HostingPolicy = HostingPolicy()
+    health: HealthLimits = HealthLimits()
 
     @property
     def tombstone_lifetime(self) -> int:

@@ -20,6 +20,7 @@ from overlay.tasks import TaskStatus
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from aqua_compat.rpc.health_check import Check
     from aqua_compat.rpc.server import ServiceLimits
     from registry.model.trusted_issuers import TrustChoice
     from registry.watch.watch_event import WatchEvent
@@ -155,9 +156,19 @@ class BlockingClient:
         *,
         value: str = "",
         limits: ServiceLimits | None = None,
+        check: Check | None = None,
+        every: float | None = None,
+        ttl: float | None = None,
     ) -> Iterator[None]:
-        """Serves a service and keeps it registered while the block runs; sync functions run in threads."""
-        with self._held(self._connected.provide(resource_id, service_id, service, value=value, limits=limits)):
+        """Serves a service and keeps it registered while the block runs; sync functions, and `check`, run in threads.
+
+        With `every` alone the service passes as long as this process runs: whatever its own threads do, the client's
+        goes on.
+        """
+        provided = self._connected.provide(
+            resource_id, service_id, service, value=value, limits=limits, check=check, every=every, ttl=ttl
+        )
+        with self._held(provided):
             yield
 
     @contextmanager

@@ -15,9 +15,11 @@ from registry.model.endpoints import Endpoint, Order, Selection, by_weight, endp
 if TYPE_CHECKING:
     from aqua_compat.api.services import Called, Services
     from aqua_compat.rpc.client import OnPeer
+    from aqua_compat.rpc.health_check import Check
     from aqua_compat.rpc.load_balancing import Strategy
     from aqua_compat.rpc.server import ServiceLimits
     from registry.client.registry import Registry
+    from registry.health.state import HealthState
     from registry.model.names import Names
     from registry.model.trusted_issuers import TrustChoice
     from registry.model.values import Record
@@ -58,12 +60,23 @@ class AquaClient(ResourcesApi, RegistryApi):
         *,
         value: str = "",
         limits: ServiceLimits | None = None,
+        check: Check | None = None,
+        every: float | None = None,
+        ttl: float | None = None,
     ) -> AbstractAsyncContextManager[None]:
         """Serve and stay registered on a resource while the block runs; `async with client.provide(...)`.
 
         Registered when INITIAL_REPLICATION_FACTOR replicas have it on disk. The record is renewed, and issued anew when
-        the relay changes. Raises NotRegistered, ValueError, TypeError.
+        the relay changes.
+        `check` is called every `every` seconds, 5 by default: the service passes if it returns nothing or True; it may
+        raise, or return a state ("warning", "critical") or a state and a note. With `every` alone the service passes as
+        long as this program runs its tasks. `ttl`: seconds for which it passes after each `pass_check`, for programs
+        that check themselves.
+        Raises NotRegistered, ValueError, TypeError.
         """
+        from aqua_compat.rpc.health_check import EVERY, HealthCheck  # noqa: PLC0415 - brings libp2p
+
+        checked = None if check is None and every is None else HealthCheck(check, EVERY if every is None else every)
         return self._services.provide(
             self._resource_id(resource_id),
             service_id,
@@ -71,6 +84,42 @@ class AquaClient(ResourcesApi, RegistryApi):
             check_string("value", value),
             limits,
             self.constants,
+            checked,
+            ttl,
+        )
+
+    async def pass_check(
+        self, resource_id: str, *, peer_id: str = "", instance: str = "", timeout: float | None = None
+    ) -> None:
+        """Say that a service passes which this identity registered, or one instance of it; to be repeated within its
+        time to live. `peer_id`: its host, by default this peer. Raises NotReported."""
+        await self.set_health(resource_id, "passing", peer_id=peer_id, instance=instance, timeout=timeout)
+
+    async def set_health(
+        self,
+        resource_id: str,
+        state: HealthState | str,
+        note: str = "",
+        *,
+        peer_id: str = "",
+        instance: str = "",
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Say how a service is that this identity registered: "passing", "warning" or "critical", and why.
+
+        `ttl`: its time to live from now on, in seconds; 0 ends it and what was said. Raises NotReported, ValueError.
+        """
+        from registry.health.state import HealthState  # noqa: PLC0415 - only who says how a service is needs it
+
+        await self._services.report_health(
+            self._resource_id(resource_id),
+            HealthState.named(str(state)),
+            check_string("note", note),
+            check_peer_id("peer_id", peer_id) if peer_id else "",
+            check_string("instance", instance),
+            ttl,
+            self._seconds(timeout),
         )
 
     def on(self, peer: str | Record, *, via: str | Sequence[str] = (), timeout: float | None = None) -> OnPeer:
@@ -115,13 +164,22 @@ class AquaClient(ResourcesApi, RegistryApi):
         )
 
     async def resolve(
-        self, resource_id: str, *, ack: int = 1, timeout: float | None = None, trusted: TrustChoice | None = None
+        self,
+        resource_id: str,
+        *,
+        ack: int = 1,
+        timeout: float | None = None,
+        trusted: TrustChoice | None = None,
+        include_down: bool = False,
     ) -> list[Record]:
         """The live records of a resource; the Pythonic form of `resolveResource`. `trusted`: as of `call_any`.
 
+        `include_down`: also those whose host is said to be down, or says that they don't pass.
         Raises NoProvider when the resource can't be resolved.
         """
-        return await self._services.resolve(self._resource_id(resource_id), ack, self._seconds(timeout), trusted)
+        return await self._services.resolve(
+            self._resource_id(resource_id), ack, self._seconds(timeout), trusted, include_down=include_down
+        )
 
     async def endpoints(
         self,
@@ -210,13 +268,14 @@ class AquaClient(ResourcesApi, RegistryApi):
         """Wait until this peer is in its network, so that writes make sense; a light client is from the beginning."""
         await self._services.wait_joined()
 
-    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Watch:
+    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None, include_down: bool = False) -> Watch:
         """A snapshot of a resource, then each change, at once; ours, the original had to ask again and again.
 
         `async with client.watch(id) as events: async for event in events: ...`. Nothing that the network does ends it.
-        `trusted`: as of `call_any`. Raises ValueError or TypeError for what is no resource id.
+        `trusted`: as of `call_any`; `include_down`: as of `resolve`. Raises ValueError or TypeError for what is no
+        resource id.
         """
-        return self._registry.watch(self._resource_id(resource_id), trusted=trusted)
+        return self._registry.watch(self._resource_id(resource_id), trusted=trusted, include_down=include_down)
 
     @property
     def peer_id(self) -> str:

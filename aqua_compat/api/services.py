@@ -16,11 +16,13 @@ from aqua_compat.rpc.errors import (
     CallInterrupted,
     NoProvider,
     NoSuchService,
+    NotReported,
     PeerOverloaded,
     PeerUnreachable,
     ServiceError,
     TooSlow,
 )
+from aqua_compat.rpc.health_check import HealthCheck
 from aqua_compat.rpc.load_balancing import LoadBalancer, Strategy
 from aqua_compat.rpc.registration import registered
 from aqua_compat.rpc.server import ServiceLimits, ServiceServer
@@ -28,10 +30,13 @@ from aqua_compat.rpc.streams import Arrivals
 from aqua_compat.schema.arguments import check_peer_id
 from aqua_compat.schema.constants import Constants
 from overlay.peer import OverlayPeer
+from overlay.tasks import background
+from registry.health.state import HealthState
 from registry.model.values import Record
 
 if TYPE_CHECKING:
     from registry.client.registry import Registry
+    from registry.client.results import Resolved
     from registry.model.trusted_issuers import TrustChoice
 
 BUILTIN_LIMITS = ServiceLimits(concurrency=256, timeout=65.0)
@@ -92,19 +97,45 @@ class Services:
         value: str,
         limits: ServiceLimits | None,
         constants: Constants,
+        check: HealthCheck | None = None,
+        ttl: float | None = None,
     ) -> AsyncIterator[None]:
         """Serves a service and registers it on a resource while the block runs. Raises as `AquaClient.provide`."""
+        if check is not None:
+            ttl = check.ttl if ttl is None else ttl
         if resource_id in self._provided:  # both would be one record: a resource has one of an issuer and a host
             raise ValueError(f"this peer provides a service on {resource_id} already")
         self.serve(service_id, service, limits)
         self._provided.add(resource_id)
         try:
             factor, timeout = constants.INITIAL_REPLICATION_FACTOR, constants.timeout
-            async with registered(self._registry, resource_id, service_id, value, factor, timeout):
+            async with (
+                registered(self._registry, resource_id, service_id, value, factor, timeout, ttl),
+                background() as nursery,
+            ):
+                if check is not None:
+                    nursery.start_soon(check.run, self._registry, resource_id)
                 yield
         finally:
             self._provided.discard(resource_id)
             self._server.remove(service_id)
+
+    async def report_health(
+        self,
+        resource_id: str,
+        state: HealthState,
+        note: str,
+        peer_id: str,
+        instance: str,
+        ttl: float | None,
+        timeout: float,
+    ) -> None:
+        """Says how a service of this identity is. Raises NotReported."""
+        done = await self._registry.report_health(
+            resource_id, state, note, peer_id=peer_id or None, instance=instance, ttl=ttl, timeout=timeout
+        )
+        if not done.success:
+            raise NotReported(f"{state} on {resource_id}: {'; '.join(done.errors)}")
 
     async def call_all(
         self,
@@ -172,9 +203,11 @@ class Services:
         Raises NoProvider when nobody could be called, and the ServiceError of the one that was.
         """
         deadline = trio.current_time() + timeout
-        providers = await self.resolve(resource_id, ack, timeout, trusted)
+        resolved = await self._resolved(resource_id, ack, timeout, trusted, include_down=True)
         causes: list[str] = []
-        ordered = self._load_balancer.order(resource_id, providers, strategy)
+        ordered = self._load_balancer.order(resource_id, resolved.usable, strategy)
+        if resolved.doubtful:  # in a round of their own
+            ordered += self._load_balancer.order(f"{resource_id} doubtful", resolved.doubtful, strategy)
         for behind, record in zip(range(len(ordered) - 1, -1, -1), ordered, strict=True):
             left = max(deadline - trio.current_time(), 0.0)
             peer_id, began = record.metadata.peer_id, trio.current_time()
@@ -198,13 +231,26 @@ class Services:
         raise NoProvider(f"no provider on {resource_id}: {'; '.join(causes) or 'nobody is registered'}")
 
     async def resolve(
-        self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None = None
+        self,
+        resource_id: str,
+        ack: int,
+        timeout: float,
+        trusted: TrustChoice | None = None,
+        *,
+        include_down: bool = False,
     ) -> list[Record]:
         """The live records of a resource, of those who are `trusted`. Raises NoProvider when it can't be resolved."""
-        resolved = await self._registry.resolve_resource(resource_id, ack, timeout=timeout, trusted=trusted)
+        return list((await self._resolved(resource_id, ack, timeout, trusted, include_down=include_down)).records or ())
+
+    async def _resolved(
+        self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None, *, include_down: bool
+    ) -> Resolved:
+        resolved = await self._registry.resolve_resource(
+            resource_id, ack, timeout=timeout, trusted=trusted, include_down=include_down
+        )
         if resolved.records is None:
             raise NoProvider(f"the resource {resource_id} wasn't resolved: {'; '.join(resolved.errors)}")
-        return list(resolved.records)
+        return resolved
 
     async def _call(
         self,

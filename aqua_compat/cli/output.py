@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import click
 from aqua_compat.cli.failures import one_line
 
 if TYPE_CHECKING:
+    from registry.health.reading import RecordHealth
     from registry.model.endpoints import Endpoint
     from registry.model.values import Record
 
@@ -61,6 +63,32 @@ def describe_endpoint(endpoint: Endpoint) -> str:
     parts += [f"on {metadata.peer_id}"] if instance.location else []
     parts += [f"issued by {metadata.issued_by}"] if metadata.issued_by != metadata.peer_id else []
     return "  ".join(part for part in parts if part)
+
+
+def describe_health(known: RecordHealth) -> str:
+    """How a record is, for people: `down for ...` where its host isn't there, and its state unless that passes."""
+    parts = []
+    if not known.is_up:
+        parts.append("down" + (f" for {known.up_or_down_for:.0f} s" if known.up_or_down_for < math.inf else ""))
+    state, since, note = known.health.state, known.health.since, known.health.note
+    if str(state) != "passing":
+        parts.append(
+            f"{state}" + (f" since {moment(since)}" if since else "") + (f": {one_line(note)}" if note else "")
+        )
+    return ", ".join(parts) or "passing"
+
+
+def health_as_json(known: RecordHealth) -> dict[str, object]:
+    """The same for programs. `up_or_down_for` in seconds, null where it isn't known; `since` in seconds since 1970."""
+    health = known.health
+    return {
+        "up": known.is_up,
+        "up_or_down_for": round(known.up_or_down_for, 1) if known.up_or_down_for < math.inf else None,
+        "accusers": list(known.accusers),
+        "state": str(health.state),
+        "since": health.since,
+        "note": health.note,
+    }
 
 
 def moment(seconds: int) -> str:

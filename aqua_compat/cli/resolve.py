@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
-from aqua_compat.cli.output import describe, describe_endpoint, print_json
+from aqua_compat.cli.output import describe, describe_endpoint, describe_health, health_as_json, json_line, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options, warn
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
-    from registry.model.endpoints import Selection
+    from registry.client.results import Resolved
+    from registry.model.endpoints import Instance, Selection
     from registry.model.trusted_issuers import Trusted
     from registry.model.values import Record
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     "--ack", type=click.IntRange(0, 32767), default=1, show_default=True, help="Replicas that must have answered."
 )
 @click.option("--reachable", is_flag=True, help="Print only services whose peer answers now.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Print also those that are down or don't pass, and how each is."
+)
 @click.option("--tag", multiple=True, metavar="TAG", help="Print only instances with this tag. Repeatable: with all.")
 @click.option(
     "--meta", multiple=True, metavar="KEY=VALUE", help="Print only instances with this metadata. Repeatable: with all."
@@ -38,6 +42,7 @@ def resolve(
     resource: str,
     ack: int,
     reachable: bool,
+    everything: bool,
     tag: tuple[str, ...],
     meta: tuple[str, ...],
     trusted: Trusted | None,
@@ -45,26 +50,48 @@ def resolve(
 ) -> None:
     """Print the live services of RESOURCE, an id or a name such as web@acme.
 
-    A provider that died is listed until its record expires; with --reachable each is asked whether it is there. With
-    --tag or --meta the heaviest instances come first.
+    A provider that died is listed until its record expires, where the node knows nothing of its presence; with
+    --reachable each is asked whether it is there. With --tag or --meta the heaviest instances come first.
     """
     from registry.model.endpoints import Selection
 
+    if everything and reachable:
+        raise Misuse("--all and --reachable exclude each other")
     wanted = Selection(tags=tag, metadata=_metadata(meta))
     resource_id = session.resource_id(resource)
-    ask = _reachable if reachable else _resolved
-    records, errors = session.run(lambda client: ask(client, resource_id, ack, trusted))
-    if records is None:
-        raise Failure(f"{one_line(resource)} wasn't resolved: {reasons(errors)}")
-    warn(errors)
+    if reachable:
+        records = session.run(lambda client: _reachable(client, resource_id, ack, trusted))
+        _print(records, wanted, as_json, "no service whose peer answers")
+        return
+    resolved = session.run(lambda client: _resolved(client, resource_id, ack, trusted, include_down=everything))
+    if resolved.records is None:
+        raise Failure(f"{one_line(resource)} wasn't resolved: {reasons(resolved.errors)}")
+    warn(resolved.errors)
+    if everything:
+        _print_all(resolved, wanted, as_json)
+    else:
+        _print(list(resolved.records), wanted, as_json, "no services")
+
+
+def _print(records: list[Record], wanted: Selection, as_json: bool, nothing: str) -> None:
     if as_json:
         print_json(_as_json(records, wanted))
         return
     lines = _lines(records, wanted)
-    if not lines:
-        what = "no services" if not reachable else "no service whose peer answers"
-        lines = [f"{what}, or none with these tags and metadata" if wanted else what]
-    for line in lines:
+    for line in lines or [f"{nothing}, or none with these tags and metadata" if wanted else nothing]:
+        click.echo(line)
+
+
+def _print_all(resolved: Resolved, wanted: Selection, as_json: bool) -> None:
+    from registry.health.reading import UNTOLD
+
+    known = {record: resolved.health.get(record.slot, UNTOLD) for record in resolved.records or ()}
+    if as_json:
+        shown = zip(_instances(list(known), wanted), _as_json(list(known), wanted), strict=True)
+        click.echo(json_line([{"record": one, "health": health_as_json(known[record])} for record, one in shown]))
+        return
+    lines = [f"{line}  ({describe_health(known[record])})" for record in known for line in _lines([record], wanted)]
+    for line in lines or ["no services"]:
         click.echo(line)
 
 
@@ -75,17 +102,23 @@ def _metadata(given: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (text.partition("=") for text in given)}
 
 
-def _as_json(records: list[Record], wanted: Selection) -> list[object]:
-    """The records, each with the instances of which its value tells; of those that are wanted, the heaviest first."""
-    from aqua_compat.schema.json_codec import to_json
+def _instances(records: list[Record], wanted: Selection) -> dict[Record, list[Instance]]:
+    """The instances of which each record's value tells; of those that are wanted, the heaviest first."""
     from registry.model.endpoints import endpoints_in, instances_in
 
     if not wanted:
-        found = {record: list(instances_in(record.metadata.value)) for record in records}
-    else:
-        found = {}
-        for endpoint in endpoints_in(records, wanted):
-            found.setdefault(endpoint.record, []).append(endpoint.instance)
+        return {record: list(instances_in(record.metadata.value)) for record in records}
+    found: dict[Record, list[Instance]] = {}
+    for endpoint in endpoints_in(records, wanted):
+        found.setdefault(endpoint.record, []).append(endpoint.instance)
+    return found
+
+
+def _as_json(records: list[Record], wanted: Selection) -> list[object]:
+    """The records, each with its instances."""
+    from aqua_compat.schema.json_codec import to_json
+
+    found = _instances(records, wanted)
     return [{**cast("dict[str, object]", to_json(record)), "instances": found[record]} for record in found]
 
 
@@ -103,20 +136,17 @@ def _lines(records: list[Record], wanted: Selection) -> list[str]:
 
 
 async def _resolved(
-    client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None
-) -> tuple[list[Record] | None, list[str]]:
-    resolved = await client.registry.resolve_resource(
-        resource_id, ack, timeout=client.constants.timeout, trusted=trusted
+    client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None, *, include_down: bool
+) -> Resolved:
+    return await client.registry.resolve_resource(
+        resource_id, ack, timeout=client.constants.timeout, trusted=trusted, include_down=include_down
     )
-    return None if resolved.records is None else list(resolved.records), list(resolved.errors)
 
 
-async def _reachable(
-    client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None
-) -> tuple[list[Record] | None, list[str]]:
+async def _reachable(client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None) -> list[Record]:
     from aqua_compat.rpc.errors import NoProvider
 
     try:
-        return await client.reachable(resource_id, ack=ack, trusted=trusted), []
+        return await client.reachable(resource_id, ack=ack, trusted=trusted)
     except NoProvider as error:
         raise Failure(str(error)) from error

@@ -81,7 +81,7 @@ def explain_resource(session: CommandSession, resource: str, as_json: bool) -> N
     """Print what happened to RESOURCE, an id or a name such as web@acme, on the node, as far as it remembers.
 
     A line for each record or key that was stored, renewed or removed there, with the time and the reason; then one for
-    each record that it keeps and the resource's policy withholds.
+    each record that it keeps and the resource's policy withholds, whose host is down, or that doesn't pass.
     """
     resource_id = session.resource_id(resource)
     events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))

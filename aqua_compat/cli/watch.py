@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqua_compat.cli.failures import one_line
-from aqua_compat.cli.output import describe, json_line
+from aqua_compat.cli.output import describe, describe_health, health_as_json, json_line
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
 
 if TYPE_CHECKING:
@@ -59,16 +59,23 @@ def as_json_line(event: WatchEvent) -> str:
     else:
         shown |= {"record": to_json(event.record), "coalesced": event.coalesced}
         shown |= {"reason": event.reason} if event.reason else {}
+        if event.health is not None:
+            shown["health"] = health_as_json(event.health)
     return json_line(shown)
 
 
 def as_lines(event: WatchEvent) -> str:
     """For people: the time here, what happened, and the record on one line; of a snapshot a line per record."""
+    from registry.watch.watch_event import EventKind  # noqa: PLC0415 - `--help` is to answer at once
+
     now = datetime.now().astimezone().strftime("%H:%M:%S")
     if event.record is not None:
         missed = f"  (after {event.coalesced} more changes)" if event.coalesced else ""
         reason = f"  ({event.reason})" if event.reason else ""
-        return f"{now}  {event.kind.value:8}  {describe(event.record)}{reason}{missed}"
+        state = ""
+        if event.kind is EventKind.HEALTH and event.health is not None:
+            state = f"  ({describe_health(event.health)})"
+        return f"{now}  {event.kind.value:8}  {describe(event.record)}{state}{reason}{missed}"
     if not event.records:
         return f"{now}  {event.kind.value:8}  no services"
     return "\n".join(f"{now}  {event.kind.value:8}  {describe(record)}" for record in event.records)

@@ -70,6 +70,10 @@ class NotRegistered(Exception):
     """A service couldn't be registered; the text tells why."""
 
 
+class NotReported(Exception):
+    """What was said of a service's health didn't reach its host, or was refused there; the text tells why."""
+
+
 CODES: dict[str, type[ServiceError]] = {
     "no-service": NoSuchService,
     "no-function": NoSuchFunction,

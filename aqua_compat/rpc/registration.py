@@ -21,17 +21,23 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def registered(
-    registry: Registry, resource_id: str, service_id: str, value: str, factor: int, timeout: float
+    registry: Registry,
+    resource_id: str,
+    service_id: str,
+    value: str,
+    factor: int,
+    timeout: float,
+    ttl: float | None = None,
 ) -> AsyncIterator[None]:
     """Keeps a service registered as running on this peer while the block runs; the node or client renews the record.
 
     Unregisters in the end, whatever happens. `factor`: replicas that must have it on disk, within `timeout` seconds.
-    Raises NotRegistered.
+    `ttl`: as of `Registry.register_service`. Raises NotRegistered.
     """
     peer_id, success = registry.identity.peer_id, False
     try:
         success, errors = await registry.register_service(
-            resource_id, value, peer_id, service_id, factor=factor, timeout=timeout
+            resource_id, value, peer_id, service_id, factor=factor, ttl=ttl, timeout=timeout
         )
         if not success:
             raise NotRegistered(f"{service_id} on {resource_id}: {'; '.join(errors)}")

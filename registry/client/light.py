@@ -29,6 +29,8 @@ from registry.client.relay_failover import RelayFailover
 from registry.client.remote_node import RemoteNode
 from registry.client.timestamps import TimestampLog
 from registry.errors import InvalidValue, NodeUnavailable, RegistryError
+from registry.health.health_of_hosts import HealthOfHosts
+from registry.health.host_health import HostHealth
 from registry.protocol.address_groups import AddressGroups
 from registry.protocol.network import Clock
 from registry.replica.behind import Behind
@@ -105,6 +107,7 @@ async def open_light_client(
         Replica(peer, store, ingest, CatchUp(AddressGroups(peer), is_caught_up=True), takeover, Behind(), clock)
         abandoned = AbandonedWrites(store, node_api.read, node_api.write, gets_writes_of=lambda _: False)
         countersigner = Countersigner(peer, identity, store, ingest, rules, clock, abandoned)
+        health = HostHealth(peer, store, rules, time_of_peers)
         await node_api.open(timeout=timeout)
 
         async def neighbours(key_id: str, avoided: Collection[str]) -> list[str]:
@@ -120,8 +123,19 @@ async def open_light_client(
             return [node_api.peer_id, *(info.peer_id for info in infos)]  # perhaps another node by now
 
         watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, time_of_peers, wanted=1)
-        registry = Registry(identity, node_api, countersigner, TimestampLog(store, ingest), watches, rules, clock)
+        registry = Registry(
+            identity,
+            node_api,
+            countersigner,
+            health,
+            HealthOfHosts(peer, health),
+            TimestampLog(store, ingest),
+            watches,
+            rules,
+            clock,
+        )
         nursery = await stack.enter_async_context(background())
+        await nursery.start(health.run)
         await nursery.start(watches.run)
         await nursery.start(abandoned.run)
         renewal = _renewal(identity, node_api, countersigner, registry, store, rules, clock)

@@ -21,6 +21,9 @@ from registry.client.node_status import NodeStatus, StatusSource
 from registry.client.peer_info import MAX_ADDRESSES, PeerInfo
 from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, NotPermitted
+from registry.health.host_health import HostHealth
+from registry.health.messages import REPORT_HEALTH, ReportBody
+from registry.health.report import HealthReport, encode_report
 from registry.model.history import HistoryEvent
 from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
 from registry.model.verification import record_is_genuine
@@ -55,6 +58,7 @@ class LocalNode:
         writer: Writer,
         reader: Reader,
         countersigner: Countersigner,
+        health: HostHealth,
         invocation: Invocation,
         neighbourhood_size: int,
         status: StatusSource,
@@ -68,6 +72,7 @@ class LocalNode:
         self._writer = writer
         self._reader = reader
         self._countersigner = countersigner
+        self._health = health
         self._invocation = invocation
         self._neighbourhood_size = neighbourhood_size
         self._status = status
@@ -90,6 +95,16 @@ class LocalNode:
         if metadata.peer_id == self.peer_id:
             return await self._countersigner.countersign(key, metadata)
         return await ask_to_countersign(self._network, key, metadata, timeout=timeout, for_stranger=caller is not None)
+
+    async def report_health(self, report: HealthReport, *, timeout: float, caller: str | None = None) -> None:
+        """See `NodeApi.report_health`. `caller`: the peer that calls, None for this node."""
+        if report.peer_id == self.peer_id:
+            await self._health.take(report)
+            return
+        body = build(ReportBody(encode_report(report)))
+        await _ask_host(
+            self._network, report.peer_id, REPORT_HEALTH, body, timeout=timeout, for_stranger=caller is not None
+        )
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
         """See `NodeApi.neighbours`."""
@@ -140,27 +155,38 @@ class LocalNode:
 async def ask_to_countersign(
     network: Network, key: Key, metadata: RecordMetadata, *, timeout: float, for_stranger: bool = False
 ) -> Record:
-    """Has a remote peer sign a record as its host. Raises HostingRefused.
-
-    `for_stranger`: that a host wasn't reached is told `ALIKE_AFTER` seconds after the call began, or when `timeout`
-    seconds have passed, whatever the cause: a closed port shows at once, and a silent one doesn't.
-    """
-    began = trio.current_time()
-    body = CountersignBody(key=encode(key), metadata=encode(metadata))
+    """Has a remote peer sign a record as its host. Raises HostingRefused. `for_stranger`: as of `_ask_host`."""
+    body = build(CountersignBody(key=encode(key), metadata=encode(metadata)))
+    answer = await _ask_host(network, metadata.peer_id, COUNTERSIGN, body, timeout=timeout, for_stranger=for_stranger)
     try:
-        answer = await network.call_anywhere(metadata.peer_id, COUNTERSIGN, build(body), timeout=timeout)
         record = decode_state(answer) if isinstance(answer, bytes) else None
-    except (CallFailed, InvalidValue) as error:
-        # Strangers may ask for this: that a port is open or closed, or lets nothing through, looks the same to them.
-        _log.debug("a host didn't sign", host=metadata.peer_id, error=str(error))
-        looks_alike = isinstance(error, _NOT_REACHED) and not isinstance(error, ConnectionLost)
-        if looks_alike and for_stranger:
-            steps = math.ceil((trio.current_time() - began) / ALIKE_AFTER)
-            await trio.sleep_until(began + min(max(steps, 1) * ALIKE_AFTER, timeout))
-        info = ErrorInfo.of(Unreachable(metadata.peer_id, COUNTERSIGN) if looks_alike else error).on(metadata.peer_id)
-        raise HostingRefused(info.text, code=info.known_code, retry_after=retry_after(error)) from error
+    except InvalidValue as error:
+        info = ErrorInfo.of(error).on(metadata.peer_id)
+        raise HostingRefused(info.text, code=info.known_code) from error
     if not isinstance(record, Record) or record.metadata != metadata or not record_is_genuine(record):
         raise HostingRefused(
             f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER
         )
     return record
+
+
+async def _ask_host(
+    network: Network, host: str, method: str, body: object, *, timeout: float, for_stranger: bool
+) -> object:
+    """What a remote peer answers that is asked as the host of a record. Raises HostingRefused.
+
+    `for_stranger`: that a host wasn't reached is told `ALIKE_AFTER` seconds after the call began, or when `timeout`
+    seconds have passed, whatever the cause: a closed port shows at once, and a silent one doesn't.
+    """
+    began = trio.current_time()
+    try:
+        return await network.call_anywhere(host, method, body, timeout=timeout)
+    except CallFailed as error:
+        # Strangers may ask for this: that a port is open or closed, or lets nothing through, looks the same to them.
+        _log.debug("a host refused, or wasn't reached", host=host, method=method, error=str(error))
+        looks_alike = isinstance(error, _NOT_REACHED) and not isinstance(error, ConnectionLost)
+        if looks_alike and for_stranger:
+            steps = math.ceil((trio.current_time() - began) / ALIKE_AFTER)
+            await trio.sleep_until(began + min(max(steps, 1) * ALIKE_AFTER, timeout))
+        info = ErrorInfo.of(Unreachable(host, method) if looks_alike else error).on(host)
+        raise HostingRefused(info.text, code=info.known_code, retry_after=retry_after(error)) from error

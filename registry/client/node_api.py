@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
+from registry.health.report import HealthReport
 from registry.model.history import HistoryEvent
 from registry.model.values import Key, Record, RecordMetadata
 from registry.protocol.messages import Item, WriteOutcome
@@ -40,6 +41,10 @@ class NodeApi(Protocol):
     async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
         """Has `metadata.peer_id` sign a record as its host. Raises HostingRefused with the true cause
         (docs/design.md, original's fault 20)."""
+        ...
+
+    async def report_health(self, report: HealthReport, *, timeout: float) -> None:
+        """Brings a signed report to the host that it names. Raises HostingRefused with the true cause."""
         ...
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:

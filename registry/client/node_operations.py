@@ -15,6 +15,8 @@ import msgspec
 from registry.client.local_node import LocalNode
 from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
+from registry.health.messages import ReportAnswer
+from registry.health.report import decode_report
 from registry.model.history import HistoryEvent
 from registry.model.values import decode_key, decode_metadata, encode
 from registry.protocol.messages import (
@@ -101,6 +103,12 @@ class CountersignReply(msgspec.Struct, frozen=True, array_like=True):
     record: Blob
 
 
+class ReportRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Bring this signed report of a service's health to the host that it names."""
+
+    report: Blob
+
+
 class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
     """Something about one resource."""
 
@@ -167,6 +175,12 @@ async def _countersign(node: LocalNode, request: CountersignRequest, caller: Cal
     )
 
 
+async def _report_health(node: LocalNode, request: ReportRequest, caller: Caller) -> ReportAnswer:
+    report = decode_report(request.report)
+    await node.report_health(report, timeout=caller.timeout, caller=caller.peer_id)
+    return ReportAnswer()
+
+
 async def _neighbours(node: LocalNode, request: ResourceRequest, caller: Caller) -> list[str]:
     return await node.neighbours(request.key_id, timeout=caller.timeout)
 
@@ -207,6 +221,7 @@ STATUS: Final = Operation("node.status", StatusRequest, NodeStatus, _status)
 EXPLAIN: Final = Operation("node.explain", ResourceRequest, list[HistoryEvent], _explain)
 RUN_SCHEDULE: Final = Operation("node.run_schedule", ScheduleRequest, ScheduleStatus, _run_schedule)
 SERVICE: Final = Operation("node.service", ServiceRequest, ServiceReply, _service)
+REPORT_HEALTH: Final = Operation("node.report_health", ReportRequest, ReportAnswer, _report_health)
 
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     WRITE,
@@ -219,4 +234,5 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     EXPLAIN,
     RUN_SCHEDULE,
     SERVICE,
+    REPORT_HEALTH,
 )

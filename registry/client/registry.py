@@ -26,6 +26,10 @@ from registry.client.results import Created, Done, Found, Resolved
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
+from registry.health.health_of_hosts import HealthOfHosts
+from registry.health.host_health import HostHealth
+from registry.health.report import signed_report
+from registry.health.state import Health, HealthState
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.signing import is_key_id, key_id_of, record_digest
@@ -46,11 +50,13 @@ from registry.watch.watches import Watches
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
+LISTS_TIMEOUT: Final = 1.0  # seconds in which hosts have to tell which of many services don't pass
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
 # Where the time was up, the original's `: timeout exceeded` stands behind these.
 NOT_CREATED: Final = "resource wasn't created"
 NOT_REGISTERED: Final = "service hasn't registered"
 NOT_UNREGISTERED: Final = "unregisterService failed"
+NOT_REPORTED: Final = "the service's health wasn't reported"
 NOT_REMOVED: Final = "resource wasn't removed"
 
 
@@ -62,6 +68,8 @@ class Registry:
         identity: Identity,
         node_api: NodeApi,
         host: Countersigner,
+        health: HostHealth,
+        health_of_hosts: HealthOfHosts,
         issued: TimestampLog,
         watches: Watches,
         settings: RegistrySettings,
@@ -70,6 +78,9 @@ class Registry:
         self.identity = identity
         self._node_api = node_api
         self._host = host
+        self._health = health
+        self._health_of_hosts = health_of_hosts
+        self._reported = 0  # milliseconds since 1970, of the last report
         self._watches = watches
         self._settings = settings
         self._clock = clock
@@ -180,10 +191,56 @@ class Registry:
         service_id: str | None,
         *,
         factor: int = 1,
+        ttl: float | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Done:
-        """Says that a service runs on `peer_id`, which signs the record too (original: registerService)."""
-        return await self._register(resource_id, value, peer_id, service_id, None, factor, timeout)
+        """Says that a service runs on `peer_id`, which signs the record too (original: registerService).
+
+        `ttl`: seconds for which it passes after each `report_health`, and not before the first one (docs/health.md).
+        None: it passes until something else is said; on another host, a time to live that it has stays.
+        """
+        return await self._register(resource_id, value, peer_id, service_id, None, factor, timeout, ttl)
+
+    async def report_health(
+        self,
+        resource_id: str,
+        state: HealthState = HealthState.PASSING,
+        note: str = "",
+        *,
+        peer_id: str | None = None,
+        instance: str = "",
+        ttl: float | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Done:
+        """Says how a service is that this identity registered on a resource, or one instance of it.
+
+        `peer_id`: its host, by default this peer. `ttl`: its time to live from now on, in seconds; 0 ends it and what
+        was said, None changes nothing. A success once the host has it.
+        """
+        slot = Slot(resource_id, self.identity.peer_id, peer_id or self.identity.peer_id)
+        try:
+            with trio.fail_after(timeout):
+                await self._report(slot, instance, state, note, ttl, timeout)
+        except trio.TooSlowError:
+            return Done(False, failed((), NOT_REPORTED, timed_out=True))
+        except RegistryError as error:
+            return Done(False, (str(error),))
+        return Done(True, ())
+
+    def own_health(self, resource_id: str, instance: str = "") -> Health:
+        """How a service is that this identity registered on this peer, as it was said last."""
+        return self._health.health_of(Slot(resource_id, self.identity.peer_id, self.identity.peer_id), instance)
+
+    async def _report(
+        self, slot: Slot, instance: str, state: HealthState | None, note: str, ttl: float | None, timeout: float
+    ) -> None:
+        """Raises RegistryError."""
+        if slot.peer_id == self.identity.peer_id:
+            await self._health.report(slot, instance, state, note, ttl)
+            return
+        self._reported = max(self._reported + 1, int(self._host.clock_guard.time() * 1000))
+        report = signed_report(self.identity, slot, instance, self._reported, state, note, ttl)
+        await patiently(lambda seconds: self._node_api.report_health(report, timeout=seconds), timeout)
 
     async def reissue(self, record: Record, *, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Says anew, with the relay of now, what this identity said of a service on itself, unless it ended it."""
@@ -210,10 +267,13 @@ class Registry:
         instead_of: RecordMetadata | None,
         factor: int,
         timeout: float,
+        ttl: float | None = None,
     ) -> Done:
         is_own = peer_id == self.identity.peer_id
+        is_unwanted = False  # what its host signed, and gave no time to live
 
         async def issue(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
+            nonlocal is_unwanted
             if instead_of is not None and not await self._host.has_countersigned(instead_of):
                 raise NewerRecordOrTombstoneExists(*instead_of.slot)
             # The node acted through may have changed since the call began.
@@ -232,11 +292,19 @@ class Registry:
                 return msgspec.structs.replace(unsigned, issuer_signature=signature)
 
             if not is_own:
+                deadline = trio.current_time() + remaining
                 timestamp = await self._issuer.reserve(slot, outcome, shown.from_time)
                 signed = metadata(timestamp)
-                return await patiently(
+                record = await patiently(
                     lambda seconds: self._node_api.countersign(key, signed, timeout=seconds), remaining
                 )
+                if ttl is not None:  # before the record is written anywhere else
+                    is_unwanted = True
+                    await self._report(slot, "", None, "", ttl, until(deadline))
+                    is_unwanted = False
+                return record
+            if instead_of is None:  # before anybody sees the record
+                await self._health.report(slot, ttl=ttl or 0, is_registered=False)
             state, error = await self._issuer.issue_here(
                 slot,
                 outcome,
@@ -249,6 +317,8 @@ class Registry:
             return state
 
         done = await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
+        if is_unwanted:  # the host would bring it to the network, and all would take it for passing
+            await self.unregister_service(resource_id, peer_id, timeout=ENDING_TIMEOUT)
         if done.stored:
             self.certificates.note(Slot(resource_id, self.identity.peer_id, peer_id))
         return done
@@ -327,10 +397,18 @@ class Registry:
         return done
 
     async def resolve_resource(
-        self, resource_id: str, ack: int, *, timeout: float = DEFAULT_TIMEOUT, trusted: TrustChoice | None = None
+        self,
+        resource_id: str,
+        ack: int,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        trusted: TrustChoice | None = None,
+        include_down: bool = False,
     ) -> Resolved:
         """The live records of a resource, once `ack` replicas have answered (original: resolveResource).
 
+        Where there is presence: of those the ones whose host is up, and says that they pass or gives a warning; with
+        `include_down` all, and how each is. Hosts without presence count as up.
         `trusted`: whom to believe of those that the resource's policy permits; None for all.
         Raises InvalidValue for trusted ids that are none.
         With an `ack` of 1, one that is watched is resolved from what the watch knows, without asking anybody.
@@ -339,7 +417,7 @@ class Registry:
         if not is_key_id(resource_id):
             return Resolved(None, (no_resource_id(resource_id),))
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
-            return Resolved(self._shown_of(known, trust), ())
+            return await self._resolved(known, trust, (), timeout, include_down=include_down)
         deadline = trio.current_time() + timeout
         try:
             outcome = await self._read(resource_id, ack, timeout)
@@ -348,7 +426,27 @@ class Registry:
         if outcome.answered < max(ack, 1):
             timed_out = outcome.timed_out
             return Resolved(None, failed(texts(outcome.errors) or (NOT_FOUND,), "", timed_out=timed_out))
-        return Resolved(self._shown_of(outcome.resource, trust), texts(outcome.errors))
+        errors = texts(outcome.errors)
+        return await self._resolved(outcome.resource, trust, errors, until(deadline), include_down=include_down)
+
+    async def _resolved(
+        self,
+        resource: ResourceState,
+        trust: TrustRule | None,
+        errors: tuple[str, ...],
+        timeout: float,
+        *,
+        include_down: bool,
+    ) -> Resolved:
+        records = self._shown_of(resource, trust)
+        if not self._health_of_hosts.is_there:
+            return Resolved(records, errors)
+        hosts = {record.metadata.peer_id for record in records}
+        await self._health_of_hosts.settle(hosts, min(timeout, LISTS_TIMEOUT))
+        health = {record.slot: self._health_of_hosts.health_of(record.slot) for record in records}
+        if not include_down:
+            records = tuple(record for record in records if health[record.slot].is_usable)
+        return Resolved(records, errors, health)
 
     def _shown_of(self, resource: ResourceState, trust: TrustRule | None) -> tuple[Record, ...]:
         now = int(self._host.clock_guard.time())
@@ -357,14 +455,16 @@ class Registry:
             return tuple(records)
         return tuple(record for record in records if trust.believes(resource.key, record, now))
 
-    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Watch:
+    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None, include_down: bool = False) -> Watch:
         """Events of a resource: a snapshot, then each change; `async for event in watch`. Close it in the end.
 
         Nothing that the network does ends it: it looks for other replicas, and goes on where it was.
-        `trusted`: whose records are told, None for all. Raises InvalidValue for what is no resource id, and for trusted
+        `trusted`: whose records are told, None for all. `include_down`: as of `resolve_resource`; without it a record
+        is told of once it is usable. Raises InvalidValue for what is no resource id, and for trusted
         ids that are none.
         """
-        return self._watches.watch(resource_id, None if trusted is None else TrustRule(trusted))
+        trust = None if trusted is None else TrustRule(trusted)
+        return self._watches.watch(resource_id, trust, include_down=include_down)
 
     def resource_id(self, label: str, peer_id: str) -> str:
         """The id of a resource by its label and owner (original: getResourceId)."""

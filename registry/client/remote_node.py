@@ -21,6 +21,7 @@ from registry.client.node_operations import (
     PEER_INFOS,
     PROGRESS,
     READ,
+    REPORT_HEALTH,
     RUN_SCHEDULE,
     SERVICE,
     STATUS,
@@ -31,6 +32,7 @@ from registry.client.node_operations import (
     ProgressRequest,
     ReadRequest,
     Reply,
+    ReportRequest,
     Request,
     ResourceRequest,
     ScheduleRequest,
@@ -43,6 +45,7 @@ from registry.client.patience import SOONEST, patiently
 from registry.client.peer_info import PeerInfo
 from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, NodeOverloaded, NodeUnavailable
+from registry.health.report import HealthReport, encode_report
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, decode_state, encode
@@ -149,6 +152,10 @@ class RemoteNode:
                 f"the answer isn't the record that was asked for, on {metadata.peer_id}", code=Code.BAD_ANSWER
             )
         return record
+
+    async def report_health(self, report: HealthReport, *, timeout: float) -> None:
+        """See `NodeApi.report_health`."""
+        await self._call(REPORT_HEALTH, ReportRequest(encode_report(report)), timeout)
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
         """See `NodeApi.neighbours`."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
-from registry.model.values import Key, Record
+from registry.health.reading import UNTOLD, RecordHealth
+from registry.health.state import HealthState
+from registry.model.values import Key, Record, Slot
 
 
 class _Created(NamedTuple):
@@ -67,8 +71,46 @@ class Done(_Done):
         return self
 
 
-class Resolved(NamedTuple):
-    """The live records of a resource; None when it wasn't found or too few replicas answered."""
-
+class _Resolved(NamedTuple):
     records: tuple[Record, ...] | None
     errors: tuple[str, ...]
+
+
+class Resolved(_Resolved):
+    """The live records of a resource; None when it wasn't found or too few replicas answered.
+
+    Unpacks and compares as the pair of records and errors. `health`: what is known of each live record, those that were
+    left out for it included; empty where there is no presence, and for a host that says nothing of it as of one that is
+    up.
+    """
+
+    health: Mapping[Slot, RecordHealth]
+
+    def __new__(
+        cls,
+        records: tuple[Record, ...] | None,
+        errors: tuple[str, ...],
+        health: Mapping[Slot, RecordHealth] = MappingProxyType({}),
+    ) -> Self:
+        """See the class."""
+        self = super().__new__(cls, records, errors)
+        self.health = health
+        return self
+
+    @property
+    def usable(self) -> list[Record]:
+        """The records that callers should go to: whose host is up, and which pass or give a warning."""
+        return [record for record in self.records or () if self._health_of(record).is_usable]
+
+    @property
+    def doubtful(self) -> list[Record]:
+        """Those to be tried last, not never: whose host is said to be down, or hasn't told yet which services pass.
+        What its host called critical isn't among them."""
+        return [
+            record
+            for record in self.records or ()
+            if not self._health_of(record).is_usable and self._health_of(record).health.state < HealthState.CRITICAL
+        ]
+
+    def _health_of(self, record: Record) -> RecordHealth:
+        return self.health.get(record.slot, UNTOLD)

@@ -11,6 +11,7 @@ from registry.errors import InvalidValue, PeerIdParseError
 
 U63_MAX = 2**63 - 1  # SQLite's largest integer; the original's u64 above it are refused
 MAX_NAME = 1024  # challenge type, relay id, service id
+SHORT_ID = 64  # a peer or resource id: 52 and 44 today
 
 
 def check_text(field: str, text: object, limit: int) -> None:

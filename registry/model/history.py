@@ -26,6 +26,7 @@ HANDED_OVER: Final = "handed over"  # evicted by the operator, for others to kee
 FORGOTTEN: Final = "forgotten"  # a tombstone that can't kill anything any more
 POLICY_CHANGED: Final = "new policy"  # of a resource, by its owner
 WITHHELD: Final = "withheld"  # now, by its resource's policy; told beside what happened, and not kept
+DOWN: Final = "down"  # now, as its host's presence says; told as what is withheld
 GONE: Final = frozenset({TOMBSTONED, PUSHED_OUT, EXPIRED, REMOVED, HANDED_OVER})
 
 

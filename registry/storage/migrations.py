@@ -342,11 +342,21 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         steps INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE health_ttls (
+        key_id TEXT NOT NULL,
+        issued_by TEXT NOT NULL,
+        instance TEXT NOT NULL,
+        ttl REAL NOT NULL,
+        PRIMARY KEY (key_id, issued_by, instance)
+    ) WITHOUT ROWID;
+    """,
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
 `trust_statements`, `trust_roots`: the trust graph (`registry.trust`), and its roots that weren't configured.
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
+`health_ttls`: the times to live of services that this node hosts, in seconds (`registry.health`).
 `siblings` holds other keys of the revision of the one that wins, up to four, and the one before them, in a CBOR array
 (`registry.model.merge.kept_keys`).
 `key_tombstones` holds the tombstones of keys: the one that ends most keys, and as `latest` another that ends more

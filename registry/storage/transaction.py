@@ -39,6 +39,7 @@ from registry.storage.checked_rows import (
 )
 from registry.storage.digests import NEVER, position_bytes, settle
 from registry.storage.expired_rows import ExpiredRows
+from registry.storage.health_ttls import HealthTtls
 from registry.storage.history_table import HistoryTable
 from registry.storage.issued_slots import IssuedSlots
 from registry.storage.space import Space, used_bytes, vacuum
@@ -88,6 +89,7 @@ class Transaction:
         self.dropped_as_damaged: list[DamagedRow] = []
         self.accounts = Accounts(connection)
         self.expired = ExpiredRows(connection)
+        self.health_ttls = HealthTtls(connection)
         self.history = HistoryTable(connection)
         self.issued = IssuedSlots(connection)
         self.trust = TrustTable(connection)

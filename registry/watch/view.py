@@ -28,6 +28,8 @@ class View:
         """All that is known, merged."""
         self.visible: Visible = {}
         """The live records, as of the last change or `refresh`."""
+        self.hosts: frozenset[str] = frozenset()
+        """The peers that host them."""
         self.versions: dict[Slot, int] = {}
         """How often the visible record of each slot has changed."""
         self.changed_at: dict[Slot, int] = {}
@@ -111,6 +113,7 @@ class View:
                 self.changed_at[slot] = self._ticks
                 changed = True
         self.visible = visible
+        self.hosts = frozenset(slot.peer_id for slot in visible)
         if len(self.versions) > 2 * MAX_KNOWN:
             self.versions = {slot: count for slot, count in self.versions.items() if slot in self.state.slots}
             self.changed_at = {slot: tick for slot, tick in self.changed_at.items() if slot in self.state.slots}

@@ -12,7 +12,7 @@ from overlay.tasks import Broadcast
 from registry.model.trusted_issuers import TrustRule
 from registry.model.values import Record
 from registry.protocol.network import Clock
-from registry.watch.pending_events import PendingEvents
+from registry.watch.pending_events import HealthOf, PendingEvents
 from registry.watch.view import View
 from registry.watch.watch_event import WatchEvent
 
@@ -31,14 +31,17 @@ class Watch:
         when_closed: Callable[[Watch], None],
         clock: Clock,
         trust: TrustRule | None = None,
+        health_of: HealthOf | None = None,
+        *,
+        include_down: bool = False,
     ) -> None:
         """`changed`: sent when the view's `revision` has grown. `when_closed`: called once, with this watch. `trust`:
-        what isn't believed by it isn't told."""
+        what isn't believed by it isn't told. `health_of`, `include_down`: as of `PendingEvents`."""
         self._view = view
         self._changed = changed
         self._when_closed = when_closed
         self._clock = clock
-        self._events = PendingEvents(view, trust)
+        self._events = PendingEvents(view, trust, health_of, include_down=include_down)
         self._closed = trio.Event()
 
     @property
@@ -53,7 +56,8 @@ class Watch:
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """The live records as known now, told or not, in an order that every peer agrees on."""
+        """The live records as known now, told or not, in an order that every peer agrees on; without those that are
+        down or don't pass, unless this watch includes them."""
         shown = self._events.shown(int(self._clock()))
         return tuple(shown[slot] for slot in sorted(shown))
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from registry.health.reading import RecordHealth
 from registry.model.values import Record, Slot
 
 POLICY: Final = "policy"
@@ -25,6 +26,12 @@ class EventKind(enum.Enum):
     trust it any more (`reason`)."""
     EXPIRED = "expired"
     """Its host didn't renew it, or nobody knows it any more."""
+    DOWN = "down"
+    """Its host isn't there any more, as presence says. The record is kept: it comes back with its host."""
+    UP = "up"
+    """Its host is there again."""
+    HEALTH = "health"
+    """Its host says that the service is in another state (`health`)."""
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
@@ -34,12 +41,14 @@ class WatchEvent(msgspec.Struct, frozen=True):
     record: Record | None = None
     """The record as it is now, or as it was last seen if it went. None in a snapshot."""
     records: tuple[Record, ...] = ()
-    """In a snapshot: all live records."""
+    """In a snapshot: all live records, without those that are down or don't pass unless they were asked for."""
     reason: str = ""
     """Of a record that its resource's policy withholds now: `CERTIFICATE` if its certificate ended, else `POLICY`.
     `TRUST` if it is there, and of those whom this watcher chose to trust it isn't any more."""
     coalesced: int = 0
     """How many earlier changes of the same record weren't told, because the watcher was slower than they came."""
+    health: RecordHealth | None = None
+    """Of the record, as it was when this was told; None where there is no presence, and in a snapshot."""
 
 
 def same_content(one: Record, other: Record) -> bool:

@@ -17,6 +17,7 @@ from overlay.pubsub.topics import Verdict
 from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
+from registry.health.health_of_hosts import HealthOfHosts
 from registry.model.merge import ResourceState
 from registry.model.trusted_issuers import TrustRule
 from registry.protocol.messages import READ, Item, parse
@@ -82,11 +83,12 @@ class Watches:
         *,
         wanted: int = SOURCES,
         note_news: NoteNews | None = None,
+        health: HealthOfHosts | None = None,
         randomness: random.Random | None = None,
     ) -> None:
         """`takers`: who else gets the good announcements, before this peer's watchers do. `wanted`: how many sources a
         resource should have. `note_news`: of a node, which tells others in turn; None for a light client, which has its
-        node follow resources for it."""
+        node follow resources for it. `health`: what is known of records' health, where there is presence."""
         self.settings = settings
         self.clock = clock
         self.peer_id = network.peer_id
@@ -111,9 +113,13 @@ class Watches:
         self.validator = AnnouncementValidator(settings, clock, (*takers, self._take))
         network.serve(ANNOUNCE, self._serve_announce)
         network.on_membership_change(self._note_change)
+        self._health = health if health is not None and health.is_there else None
+        if self._health is not None:
+            self._health.on_change(self._note_health)
 
-    def watch(self, resource_id: str, trust: TrustRule | None = None) -> Watch:
-        """Watches a resource from now on, existing or not; with `trust`, what is believed by it.
+    def watch(self, resource_id: str, trust: TrustRule | None = None, *, include_down: bool = False) -> Watch:
+        """Watches a resource from now on, existing or not; with `trust`, what is believed by it; with `include_down`,
+        also records that are down or don't pass.
 
         Raises InvalidValue for what no resource has as its id, RuntimeError when this peer has been closed.
         """
@@ -126,7 +132,10 @@ class Watches:
             self._follows.send()
             self._users[resource_id] = weakref.WeakSet()
             self._tasks.start_soon(self._follow, follower)
-        watch = Watch(follower.view, follower.changed, self._forget, self.clock, trust)
+        health_of = self._health.health_of if self._health is not None else None
+        watch = Watch(
+            follower.view, follower.changed, self._forget, self.clock, trust, health_of, include_down=include_down
+        )
         self._users[resource_id].add(watch)
         return watch
 
@@ -271,6 +280,9 @@ class Watches:
         while True:
             await self._wait_for_followers()
             await trio.sleep_until(next_renewal(trio.current_time(), self._phase))
+            if self._health is not None:
+                for follower in self._followers.values():
+                    self._health.follow(follower.view.hosts)
             by_source: dict[str, list[Follower]] = {}
             for follower in self._followers.values():
                 for peer_id in follower.sources:
@@ -303,6 +315,11 @@ class Watches:
                 follower.distrust(caller)
                 raise Refusal(Code.INVALID, "an announcement that isn't valid")
         return None
+
+    def _note_health(self, host: str) -> None:
+        for follower in self._followers.values():
+            if host in follower.view.hosts:
+                follower.changed.send()
 
     def _note_change(self) -> None:
         members = frozenset(self._network.members())

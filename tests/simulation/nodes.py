@@ -13,6 +13,7 @@ from overlay.identity import Identity
 from registry.assembly import Parts, assembled
 from registry.client.node_status import NodeStatus
 from registry.client.registry import Registry
+from registry.protocol.presence import PresenceNetwork
 from registry.settings import NodeSettings
 from registry.storage import Store, open_store
 from tests.simulation.simulated_network import SimulatedNetwork, SimulatedPeer
@@ -42,8 +43,11 @@ async def simulated_nodes(
     count: int,
     settings: NodeSettings | None = None,
     clock: Callable[[], float] = time.time,
+    presence_of: Callable[[str], PresenceNetwork | None] = lambda _: None,
 ) -> AsyncIterator[tuple[SimulatedNetwork, list[SimulatedNode]]]:
-    """`count` nodes that all know each other, with the identities of seeds 1, 2, ..."""
+    """`count` nodes that all know each other, with the identities of seeds 1, 2, ...
+
+    `presence_of`: what each of them, by its peer id, knows of who is alive."""
     network = SimulatedNetwork()
     nodes: list[SimulatedNode] = []
     async with AsyncExitStack() as stack:
@@ -60,6 +64,7 @@ async def simulated_nodes(
                     _no_status,
                     clock,
                     starts_network=True,
+                    presence=presence_of(identity.peer_id),
                     randomness=random.Random(number),
                 )
             )

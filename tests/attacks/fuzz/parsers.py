@@ -40,6 +40,10 @@ from registry.client.node_operations import OPERATIONS, CallBody, WriteRequest
 from registry.client.node_status import NodeStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
+from registry.health.exceptions import MOST_BYTES, ExceptionList, entries_in, exceptions_in
+from registry.health.messages import ExceptionsBody, ExceptionsPage, ReportBody
+from registry.health.report import MAX_REPORT, decode_report, encode_report, report_is_genuine, signed_report
+from registry.health.state import Health, HealthState, HostedService
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
@@ -215,7 +219,7 @@ def _requests() -> list[list[object]]:
     requests: list[object] = [
         WriteRequest.of(ITEMS[0], 3), [KEY.id, 3, tuple(RECORD.slot), True], [encode(KEY), encode(RECORD.metadata)],
         [KEY.id], [KEY.id], ["write"], [], [KEY.id], ["collect"],
-        ["register_key", ["label", [PEERS[0]], NOW, b"", "", bytes(64), None, None]],
+        ["register_key", ["label", [PEERS[0]], NOW, b"", "", bytes(64), None, None]], [b"report"],
     ]  # fmt: skip
     return [[6.0, build(one) if isinstance(one, msgspec.Struct) else one] for one in requests]
 
@@ -226,6 +230,15 @@ def _node_call(body: CallBody) -> None:
             parse(body.request, operation.request)
         except InvalidValue:
             continue
+
+
+def _exceptions(*, fit: bool) -> ExceptionList:
+    told = ExceptionList(HOST.peer_id)
+    for number in range(12 if fit else 200):
+        issuer = (HOST, OWNER)[number % 2].peer_id
+        service = HostedService(KEY.id, issuer, "" if number < 2 else f"instance {number}")
+        told.put(service, Health(HealthState.CRITICAL, NOW, "no answer"))
+    return told
 
 
 _SCHEDULE: Final = ScheduleStatus("collect", 60.0, 1, NOW, 0.5, "done")
@@ -252,6 +265,8 @@ BODIES: Final = (
         AnnounceBody(((KEY.id, announcement_of(ITEMS[0])), (KEY.id, announcement_of(ITEMS[3])))),
     ),
     _body(CallBody, _node_call, *_requests()),
+    _body(ReportBody, _same, ReportBody(b"report")),
+    _body(ExceptionsBody, lambda body: body.service, ExceptionsBody((KEY.id, PEERS[0], "a")), ExceptionsBody()),
 )  # fmt: skip
 
 ANSWERS: Final = (
@@ -275,6 +290,10 @@ ANSWERS: Final = (
     ),
     _body(ErrorInfo, _error_info, REFUSED, ErrorInfo("later", "x")),
     _body(WriteOutcome, _same, WriteOutcome(1, 20, (REFUSED,), True, "a" * 32, 4)),
+    _body(
+        ExceptionsPage, lambda page: entries_in(HOST.peer_id, page.entries),
+        ExceptionsPage(bytes(32), tuple(_exceptions(fit=True).page(None)[0])),
+    ),
     _body(ReadAnswer, lambda answer: _page(answer.page), ReadAnswer(3, _PAGE, (REFUSED,))),
     *(
         _body(operation.reply, _same, seed)
@@ -307,6 +326,40 @@ VALUES: Final = (
         (InvalidValue,),
         [announcement_of(item) for item in (ITEMS[0], ITEMS[1], ITEMS[3])],
         longest=MAX_ANNOUNCEMENT,
+    ),
+)
+
+# Health
+
+
+def _report(encoded: bytes) -> None:
+    report_is_genuine(decode_report(encoded))
+
+
+HEALTH: Final = (
+    Parser(
+        "a host's exceptions",
+        partial(exceptions_in, HOST.peer_id),
+        (InvalidValue,),
+        [_exceptions(fit=fit).told() for fit in (True, False)],
+        longest=MOST_BYTES,
+    ),
+    Parser(
+        "an entry of a host's list of exceptions",
+        lambda entry: entries_in(HOST.peer_id, [entry]),
+        (InvalidValue,),
+        _exceptions(fit=True).page(None)[0][:3],
+        longest=MOST_BYTES,
+    ),
+    Parser(
+        "a report of a service's health",
+        _report,
+        (InvalidValue,),
+        [
+            encode_report(signed_report(OWNER, RECORD.slot, "", NOW * 1000, HealthState.WARNING, "slow", 10.0)),
+            encode_report(signed_report(OWNER, RECORD.slot, "a", NOW * 1000)),
+        ],
+        longest=MAX_REPORT,
     ),
 )
 
@@ -545,4 +598,4 @@ PARTICLES: Final = (
     ),
 )  # fmt: skip
 
-PARSERS: Final[tuple[Parser, ...]] = (*CALLS, *VALUES, *BODIES, *ANSWERS, *OVERLAY, *MUXER, *PARTICLES)
+PARSERS: Final[tuple[Parser, ...]] = (*CALLS, *VALUES, *HEALTH, *BODIES, *ANSWERS, *OVERLAY, *MUXER, *PARTICLES)

@@ -61,6 +61,8 @@ OURS = {
     "watch",
     "serve",
     "provide",
+    "pass_check",
+    "set_health",
     "on",
     "call_all",
     "call_any",

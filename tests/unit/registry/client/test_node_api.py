@@ -17,6 +17,8 @@ from registry.client.peer_info import PeerInfo
 from registry.client.remote_node import RemoteNode
 from registry.codes import Code
 from registry.errors import HostingRefused, NodeOverloaded, NodeUnavailable, NotPermitted, RegistryRefusal
+from registry.health.report import HealthReport, signed_report
+from registry.health.state import HealthState
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
@@ -46,6 +48,7 @@ OUTCOME = WriteOutcome(stored=2, targets=3, errors=(UNREACHABLE,), write_id="a w
 INFO = PeerInfo(HOST.peer_id, ("/ip4/127.0.0.1/tcp/1",))
 STATUS = NodeStatus(HOST.peer_id, (), (), 1, 2, 3, 4.5, ready=True, particles={"taken": 1.0})
 EVENT = HistoryEvent(NOW, KEY.id, "", "", "stored")
+REPORT = signed_report(ISSUER, a_metadata(KEY.id).slot, "a", NOW * 1000, HealthState.WARNING, "slow", 10)
 SCHEDULE = ScheduleStatus("renew_43200", 43200.0, 1, NOW, 0.5, "nothing was due")
 
 
@@ -105,6 +108,9 @@ class FakeNode:
         if name != SCHEDULE.name:
             raise NotPermitted("this one")
         return SCHEDULE
+
+    async def report_health(self, report: HealthReport, *, timeout: float, caller: str | None = None) -> None:
+        await self._answer(timeout, "report_health", report, caller)
 
     async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:
         await self._answer(timeout, "explain", key_id)
@@ -169,6 +175,7 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
     assert await remote.status(timeout=5) == STATUS
     assert await remote.explain(KEY.id, timeout=5) == [EVENT]
     assert await remote.run_schedule(SCHEDULE.name, timeout=5) == SCHEDULE
+    await remote.report_health(REPORT, timeout=5)
     assert await remote.service("get_key_id", ["sample", b"bytes"], timeout=5) == "the id"
     assert node.asked == [
         ("write", item, 2),
@@ -182,6 +189,7 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
         ("status",),
         ("explain", KEY.id),
         ("run_schedule", SCHEDULE.name, ISSUER.peer_id),
+        ("report_health", REPORT, ISSUER.peer_id),
         ("service", "get_key_id", ("sample", b"bytes"), ISSUER.peer_id),
     ]
     assert {asked[0] for asked in node.asked} == {operation.name.removeprefix("node.") for operation in OPERATIONS}

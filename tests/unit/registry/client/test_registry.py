@@ -48,7 +48,10 @@ def registry_of(node: SimulatedNode, codes: Sequence[Code], clock: Any) -> Regis
     ingest = Ingest(node.peer, node.store, CurrentSettings(SETTINGS), limit, Weights({}), clock)
     log = TimestampLog(node.store, ingest)
     api: Any = LosesItsNodes(node, codes)
-    return Registry(node.identity, api, node.parts.host, log, node.parts.watches, SETTINGS, clock)
+    parts = node.parts
+    return Registry(
+        node.identity, api, parts.host, parts.health, parts.health_of_hosts, log, parts.watches, SETTINGS, clock
+    )
 
 
 async def test_creating_a_removed_resource_is_told_when_nobody_says_since_when(autojump_clock: object) -> None:

@@ -11,6 +11,10 @@ import pytest
 
 from registry.client import node_operations
 from registry.codes import Code
+from registry.health import messages as health
+from registry.health.exceptions import ExceptionList
+from registry.health.report import encode_report, signed_report
+from registry.health.state import Health, HealthState, HostedService
 from registry.model import values
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
@@ -29,16 +33,23 @@ from registry.watch.messages import (
     SubscriptionRequest,
 )
 from tests.paths import ROOT
-from tests.unit.registry.builders import HOST, NODE, a_key, a_key_tombstone, a_record, a_tombstone
+from tests.unit.registry.builders import HOST, ISSUER, NODE, a_key, a_key_tombstone, a_record, a_tombstone
 
 DOCUMENT: Final = (ROOT / "docs" / "wire-protocol-registry.md").read_text()
-MODULES: Final = (values, error_info, messages, replication, watching)
+MODULES: Final = (values, error_info, messages, replication, watching, health)
 
 KEY: Final = a_key()
 RECORD: Final = a_record(KEY.id, value="tcp://10.0.0.2:7")
 TOMBSTONE: Final = a_tombstone(KEY.id, host=NODE)
 RESOURCE: Final = ResourceState.of(KEY, [RECORD, TOMBSTONE])
 REFUSED: Final = ErrorInfo(Code.OVERLOADED, "too many watch here")
+
+
+def exceptions() -> bytes:
+    told = ExceptionList(HOST.peer_id)
+    told.put(HostedService(KEY.id, ISSUER.peer_id, "a"), Health(HealthState.CRITICAL, 1_700_000_000, "no answer"))
+    told.put(HostedService(KEY.id, HOST.peer_id), Health(HealthState.WARNING, 1_700_000_000))
+    return told.told()
 
 
 def vectors() -> dict[str, bytes]:
@@ -68,6 +79,10 @@ def vectors() -> dict[str, bytes]:
         "digest of a resource with that key, record and tombstone": RESOURCE.digest(),
         "announcement of that record": announcement_of(Item(KEY, RECORD)),
         "announcement of that key tombstone": announcement_of(Item(a_key_tombstone())),
+        "exceptions of that host": exceptions(),
+        "report of that record's health": encode_report(
+            signed_report(ISSUER, RECORD.slot, "a", 1_700_000_000_000, HealthState.CRITICAL, "no answer", 10)
+        ),
         **{name: cbor2.dumps(build(body)) for name, body in bodies.items()},
     }
 

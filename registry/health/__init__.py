@@ -1,0 +1,5 @@
+"""Which services pass: what a host says of the records that it hosts, and what readers make of it.
+
+`state` has the values, `exceptions` how they travel, `hosted` what a host decides, `reading` what a reader decides: all
+pure. `report` is what an issuer signs for a host elsewhere. `host_health` and `host_exceptions` act for them.
+"""

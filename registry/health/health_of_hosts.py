@@ -1,0 +1,200 @@
+"""A reader's side: knows of hosts by presence, and asks them for what doesn't fit there.
+
+1. Without presence everybody is up, and passes.
+2. The hosts of what is read or watched are followed, for `FOLLOWED_FOR` seconds after the last time.
+3. A read waits a moment for what is yet to be learnt of a host that wasn't followed, and for its list.
+4. Of this peer's own services it knows first hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final
+
+import structlog
+import trio
+from msgspec import Struct
+
+from overlay.errors import CallFailed
+from overlay.tasks import Broadcast, TaskOwner, TaskStatus
+from registry.errors import InvalidValue
+from registry.health.host_health import HostHealth
+from registry.health.messages import EXCEPTIONS, ExceptionsBody, ExceptionsPage
+from registry.health.reading import UNTOLD, HealthReader, ListReading, ListWanted, RecordHealth, put_together
+from registry.health.state import Health, HealthState, HostedService
+from registry.model.history import DOWN, HistoryEvent, of_slot
+from registry.model.merge import ResourceState
+from registry.model.values import Record, Slot
+from registry.protocol.messages import build, parse
+from registry.protocol.network import Network
+from registry.protocol.presence import HostStanding, PresenceNetwork
+
+LIST_TIMEOUT: Final = 5.0  # seconds for all pages of a host's list
+LISTS_AT_ONCE: Final = 8  # hosts that are asked at the same time
+FOLLOWED_FOR: Final = 600.0  # seconds
+MOST_READ: Final = 16_384  # hosts that are followed at the same time; of others nothing is known
+UNKNOWN_FOR: Final = 0.5  # seconds in which presence tells of a host, if it has any
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class _Use(Struct):
+    began: float
+    last: float
+
+
+class HealthOfHosts:
+    """What is known of records' health. `run` owns the tasks that ask hosts for their lists, and ends following those
+    of whom nobody reads any more."""
+
+    def __init__(self, network: Network, own: HostHealth, presence: PresenceNetwork | None = None) -> None:
+        """`own`: how the services are that this peer hosts."""
+        self._network = network
+        self._own = own
+        self._presence = presence
+        self._reader = HealthReader()
+        self._tasks = TaskOwner()
+        self._followed: dict[str, _Use] = {}
+        self._asking: set[str] = set()
+        self._places = trio.CapacityLimiter(LISTS_AT_ONCE)
+        self._news = Broadcast()
+        self._callbacks: list[Callable[[str], None]] = []
+        if presence is not None:
+            presence.on_change(self._note_change)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is presence, so that records can be down."""
+        return self._presence is not None
+
+    def on_change(self, callback: Callable[[str], None]) -> None:
+        """Has `callback(peer_id)` called, synchronously, when what is known of the services on a peer may have
+        changed."""
+        self._callbacks.append(callback)
+
+    def follow(self, hosts: Iterable[str]) -> None:
+        """Has presence follow these for `FOLLOWED_FOR` seconds from now on."""
+        if self._presence is None or not self._tasks.is_open:
+            return
+        now = trio.current_time()
+        for host in hosts:
+            if host in self._followed:
+                self._followed[host].last = now
+            elif host != self._network.peer_id and len(self._followed) < MOST_READ:
+                self._followed[host] = _Use(now, now)
+                self._presence.follow([host])
+
+    def health_of(self, slot: Slot, instances: Iterable[str] = ()) -> RecordHealth:
+        """What is known now of the record in a slot. `instances`: the ids of those that its value names. Whose list
+        isn't known yet is asked for it."""
+        if self._presence is None:
+            return UNTOLD
+        if slot.peer_id == self._network.peer_id:
+            health, healths = put_together(lambda instance: self._own.health_of(slot, instance), instances)
+            return RecordHealth(health=health, instances=healths)
+        self.follow([slot.peer_id])
+        self._ask(slot.peer_id)
+        return self._reader.health_of(slot, self._presence.state_of(slot.peer_id), instances)
+
+    async def settle(self, hosts: Collection[str], timeout: float) -> None:
+        """Waits, at most `timeout` seconds, for what is yet to be learnt of these hosts (rule 3)."""
+        await trio.lowlevel.checkpoint()
+        if self._presence is None:
+            return
+        self.follow(hosts)
+        for host in hosts:
+            self._ask(host)
+        deadline = trio.current_time() + timeout
+        while (until := min(self._settled_at(self._presence, hosts), deadline)) > trio.current_time():
+            with trio.move_on_at(until):
+                await self._news.wait()
+
+    def events_of(self, resource: ResourceState, now: int) -> list[HistoryEvent]:
+        """Which records of a resource are down, or don't pass, at `now` (seconds), since when, and why."""
+        events: list[HistoryEvent] = []
+        for slot, state in sorted(resource.slots.items()):
+            if not isinstance(state, Record):
+                continue
+            known = self.health_of(slot)
+            if not known.is_up:
+                since = now - int(min(known.up_or_down_for, now))
+                by = f", as {', '.join(known.accusers)} say" if known.accusers else ""
+                events.append(of_slot(slot, DOWN, since if since else now, f"its host isn't there{by}"))
+            if known.health.state is not HealthState.PASSING:
+                events.append(of_slot(slot, str(known.health.state), known.health.since or now, known.health.note))
+        return events
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Has hosts followed and asked until cancelled."""
+        async with self._tasks.opened():
+            task_status.started()
+            while True:
+                await trio.sleep(FOLLOWED_FOR / 10)
+                self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        now = trio.current_time()
+        unused = [host for host, use in self._followed.items() if now - use.last >= FOLLOWED_FOR]
+        for host in unused:
+            del self._followed[host]
+        if unused and self._presence is not None:
+            self._presence.unfollow(unused)
+
+    def _settled_at(self, presence: PresenceNetwork, hosts: Iterable[str]) -> float:
+        """When all is known that can be; 0 for now, infinite while that isn't certain."""
+        at = 0.0
+        for host in hosts:
+            use = self._followed.get(host)
+            if use is not None and not presence.state_of(host).is_known:
+                at = max(at, use.began + UNKNOWN_FOR)
+            if host in self._asking:
+                at = math.inf
+        return at
+
+    def _note_change(self, standing: HostStanding) -> None:
+        self._ask(standing.peer_id)
+        self._tell(standing.peer_id)
+
+    def _tell(self, host: str) -> None:
+        self._news.send()
+        for callback in self._callbacks:
+            callback(host)
+
+    def _ask(self, host: str) -> None:
+        if self._presence is None or host in self._asking or not self._tasks.is_open:
+            return
+        wanted = self._reader.wanted(host, self._presence.state_of(host), trio.current_time())
+        if wanted is not None:
+            self._asking.add(host)
+            self._tasks.start_soon(self._get, wanted)
+
+    async def _get(self, wanted: ListWanted) -> None:
+        try:
+            async with self._places:
+                with trio.fail_after(LIST_TIMEOUT):
+                    services = await self._services(wanted)
+        except (CallFailed, InvalidValue, trio.TooSlowError) as error:
+            _log.debug("a host didn't tell which of its services don't pass", host=wanted.host, error=str(error))
+            self._reader.failed(wanted, trio.current_time())
+        else:
+            self._reader.listed(wanted, services, trio.current_time())
+            self._tell(wanted.host)
+        finally:
+            self._asking.discard(wanted.host)
+            self._news.send()
+        self._ask(wanted.host)  # it may have told of another list meanwhile
+        await trio.sleep_until(self._reader.ask_at(wanted.host))
+        self._ask(wanted.host)
+
+    async def _services(self, wanted: ListWanted) -> Mapping[HostedService, Health]:
+        """Raises CallFailed, InvalidValue."""
+        reading = ListReading(wanted)
+        while (services := reading.done()) is None:
+            body = build(ExceptionsBody(reading.last))
+            answer = await self._network.call_anywhere(wanted.host, EXCEPTIONS, body, timeout=LIST_TIMEOUT)
+            page = parse(answer, ExceptionsPage)
+            if page.digest != wanted.digest:
+                raise InvalidValue("the host's list has changed since its presence told of it")
+            reading.add(page.entries)
+        return services

@@ -1,0 +1,39 @@
+"""How commands show what is known of a service's health."""
+
+from __future__ import annotations
+
+import pytest
+
+from aqua_compat.cli.output import describe_health, health_as_json
+from registry.health.reading import RecordHealth
+from registry.health.state import Health, HealthState
+
+
+@pytest.mark.parametrize(
+    ("known", "shown"),
+    [
+        (RecordHealth(), "passing"),
+        (RecordHealth(is_up=False), "down"),
+        (RecordHealth(is_up=False, up_or_down_for=12.2), "down for 12 s"),
+        (RecordHealth(health=Health(HealthState.UNKNOWN)), "unknown"),
+        (
+            RecordHealth(is_up=False, health=Health(HealthState.CRITICAL, 86_400, "no disk")),
+            "down, critical since 1970-01-02 00:00:00 UTC: no disk",
+        ),
+    ],
+)
+def test_health_is_shown_on_one_line(known: RecordHealth, shown: str) -> None:
+    assert describe_health(known) == shown
+
+
+def test_programs_get_all_of_it() -> None:
+    assert health_as_json(RecordHealth())["up_or_down_for"] is None
+    known = RecordHealth(False, 7.91, ("somebody",), Health(HealthState.WARNING, 5, "slow"))
+    assert health_as_json(known) == {
+        "up": False,
+        "up_or_down_for": 7.9,
+        "accusers": ["somebody"],
+        "state": "warning",
+        "since": 5,
+        "note": "slow",
+    }
