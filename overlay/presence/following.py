@@ -26,6 +26,7 @@ from overlay.presence.timings import (
     MOST_FOLLOWED,
     MOST_TRIES,
     OWN_TRY,
+    PROOF_PATIENCE,
     SUBSCRIBED_AT,
     SUBSCRIPTION,
     WITNESSES,
@@ -43,6 +44,8 @@ class Followed(Struct):
     keepers: tuple[str, ...]
     """As far as known, nearest to the host first."""
     presence: Presence | None = None
+    look_at: float = math.inf
+    """When to look for its presence at all keepers, where the witnesses have none, or say so."""
     subscribed: dict[str, float] = field(default_factory=dict)
     """Until when at each witness."""
     nonces: tuple[bytes, ...] = ()
@@ -95,19 +98,27 @@ class Following:
         """Whether a link to the peer is needed for what it tells."""
         return witness in self._by_witness
 
-    def follow(self, host: str, keepers: Sequence[str], now: float) -> list[Action]:
-        """Follow a host from now on, or take note of its keepers of today; nothing where there are too many hosts."""
+    def follow(self, host: str, keepers: Sequence[str], now: float, presence: Presence | None = None) -> list[Action]:
+        """Follow a host from now on, or take note of its keepers of today; nothing where there are too many hosts.
+
+        `presence`: what it said earlier, genuine, as this peer kept it; without any nothing hides the host.
+        """
         known = self._hosts.get(host)
         if known is None:
             if len(self._hosts) >= MOST_FOLLOWED:
                 return []
-            known = Followed(HostView(jitter=self._randomness.uniform(0.8, 1.2)), ())
+            known = Followed(HostView(jitter=self._randomness.uniform(0.8, 1.2)), (), look_at=now + PROOF_PATIENCE)
             self._hosts[host] = known
+        actions: list[Action] = []
+        if presence is not None and presence.version > known.view.version:
+            known.presence = presence
+            moves = known.view.renewed(presence.version, now, is_leaving=presence.is_leaving)
+            actions += self._do(host, known, moves)
         known.keepers = tuple(name for name in keepers if name != host)[:KEEPERS]
         known.view.keep_keepers([*known.keepers])
         for witness in [name for name in known.subscribed if name not in known.keepers]:
             self._unsubscribe(host, known, witness)
-        return self._subscribe(host, known, now)
+        return actions + self._subscribe(host, known, now)
 
     def unfollow(self, host: str) -> None:
         """Follow a host no more."""
@@ -214,8 +225,19 @@ class Following:
         for host in self._renewals.due(now):
             known = self._hosts.get(host)
             if known is not None:
+                actions += self._look(host, known, now)
                 actions += self._subscribe(host, known, now)
         return actions
+
+    def _look(self, host: str, known: Followed, now: float) -> list[Action]:
+        if now < known.look_at:
+            return []
+        known.look_at = math.inf
+        if known.presence is None:
+            others = [name for name in known.keepers if name not in known.subscribed and name != self._own_id]
+            return [SendTo(name, SubscribeTo((host,), 0)) for name in (*others, host)]
+        # It may have died before we came: then nobody will tell of it.
+        return self._do(host, known, known.view.complained(now))
 
     def _subscribe(self, host: str, known: Followed, now: float, *, without: str = "") -> list[Action]:
         """Have `SUBSCRIBED_AT` subscriptions, those renewed that are half over."""
@@ -228,7 +250,8 @@ class Following:
         for witness in at:
             known.subscribed[witness] = now + SUBSCRIPTION
             self._by_witness.setdefault(witness, set()).add(host)
-        self._renewals.set(host, min(known.subscribed.values(), default=math.inf) - SUBSCRIPTION / 2)
+        renewal = min(known.subscribed.values(), default=math.inf) - SUBSCRIPTION / 2
+        self._renewals.set(host, min(renewal, known.look_at))
         return [SendTo(witness, SubscribeTo((host,), int(SUBSCRIPTION))) for witness in at]
 
     def _unsubscribe(self, host: str, known: Followed, witness: str) -> None:

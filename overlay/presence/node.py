@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from overlay.limits.token_bucket import TokenBuckets
-from overlay.presence.actions import Action, PingLink, Role
+from overlay.presence.actions import Action, PingLink, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.following import Following
 from overlay.presence.host_view import HostView
@@ -33,7 +33,7 @@ from overlay.presence.own_presence import OwnPresence
 from overlay.presence.own_stalls import OwnStalls
 from overlay.presence.self_doubt import SelfDoubt
 from overlay.presence.statements import Presence, Proof, Word, is_genuine
-from overlay.presence.timings import CHECK_BURST, CHECK_RATE, LOOK
+from overlay.presence.timings import CHECK_BURST, CHECK_RATE, KERNEL_DOUBT, LOOK
 from overlay.presence.witnessing import Near, Witnessing
 
 
@@ -61,7 +61,7 @@ class PresenceNode:
         self._stalls = OwnStalls(now)
         self._self_doubt = SelfDoubt()
         self._look_at = now + LOOK
-        self._silent: set[str] = set()
+        self._silent: dict[str, bool] = {}  # whether for so long that it counts as lost
         self.host = OwnPresence(
             presence, sign_presence=sign_presence, sign_proof=sign_proof, phase=randomness.uniform(0.05, 1.0)
         )
@@ -108,7 +108,7 @@ class PresenceNode:
     def link_ended(self, peer_id: str, now: float) -> list[Action]:
         """A link broke; not for one that was closed on purpose."""
         actions = self._note(now)
-        self._silent.discard(peer_id)
+        self._silent.pop(peer_id, None)
         self.host.link_ended(peer_id, now)
         actions += self.witnessing.link_ended(peer_id, now)
         actions += self.following.link_ended(peer_id, now)
@@ -117,13 +117,19 @@ class PresenceNode:
     def silent(self, peer_id: str, since: float, now: float) -> list[Action]:
         """The kernel of a linked peer has acknowledged nothing since then; told at each look, from `KERNEL_PING` on."""
         actions = self._note(now)
-        self._silent.add(peer_id)
-        return actions + self.witnessing.silent(peer_id, since, now) + self._lost(peer_id, now)
+        if peer_id not in self._silent:
+            self._silent[peer_id] = False
+            actions.append(PingLink(peer_id))  # any acknowledgement is enough
+        actions += self.witnessing.silent(peer_id, since, now)
+        if now - since >= KERNEL_DOUBT and not self._silent[peer_id]:
+            self._silent[peer_id] = True
+            actions += self.following.link_ended(peer_id, now) + self._lost(peer_id, now)
+        return actions
 
     def acknowledged(self, peer_id: str, now: float) -> list[Action]:
         """The kernel of a peer that was silent has acknowledged something."""
         actions = self._note(now)
-        self._silent.discard(peer_id)
+        self._silent.pop(peer_id, None)
         self.witnessing.acknowledged(peer_id, now)
         self._answered(peer_id, now)
         return actions
@@ -153,9 +159,9 @@ class PresenceNode:
         """A caller couldn't reach a host."""
         return self._note(now) + self.following.complained(host, now)
 
-    def follow(self, host: str, keepers: Sequence[str], now: float) -> list[Action]:
-        """Follow a host from now on; also to tell its keepers of today."""
-        return self._note(now) + self.following.follow(host, keepers, now)
+    def follow(self, host: str, keepers: Sequence[str], now: float, presence: Presence | None = None) -> list[Action]:
+        """Follow a host from now on; also to tell its keepers of today. `presence`: as it was kept from earlier."""
+        return self._note(now) + self.following.follow(host, keepers, now, presence)
 
     def note_home(self, members: Sequence[str], keepers: Sequence[str], now: float) -> list[Action]:
         """Who is linked around our own position, and who is nearest to it, nearest first."""
@@ -223,10 +229,18 @@ class PresenceNode:
                 passed_on = self.witnessing.proven(sender, message.proof, now)
                 return passed_on + self.following.proven(sender, message.proof, now)
             case SubscribeTo():
-                found = [self.witnessing.subscribed(sender, host, message.seconds, now) for host in message.hosts]
-                return [action for actions in found for action in actions]
+                return self._subscribed(sender, message, now)
             case _:
                 return []
+
+    def _subscribed(self, sender: str, message: SubscribeTo, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for host in message.hosts:
+            if host == self.own_id:  # whose keepers may withhold it
+                actions.append(SendTo(sender, Told(self.host.presence)))
+            else:
+                actions += self.witnessing.subscribed(sender, host, message.seconds, now)
+        return actions
 
     def _told(self, sender: str, presence: Presence, now: float) -> list[Action]:
         if presence.peer_id == self.own_id:

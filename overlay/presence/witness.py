@@ -28,7 +28,6 @@ from overlay.presence.timings import (
     KERNEL_DOUBT_EASED,
     KERNEL_DOWN,
     KERNEL_EASED_FOR,
-    KERNEL_PING,
     LATE_BEAT,
     MUTE_PAUSE,
     NO_BEAT,
@@ -54,8 +53,6 @@ class WitnessState(enum.Enum):
 class Duty(enum.Enum):
     """What a witness has to do."""
 
-    PING = enum.auto()
-    """Send something on the link that its kernel has to acknowledge."""
     DIAL = enum.auto()
     """Dial it anew, within `Witness.dial_timeout`, and tell `dialled`."""
     HINT = enum.auto()
@@ -78,9 +75,9 @@ class Witness:
         "_is_witness",
         "_jitter",
         "_kernel_doubt",
+        "_kernel_from",
         "_known",
         "_mute_since",
-        "_pinged",
         "_redial_at",
         "_retry_at",
         "_silent_since",
@@ -104,7 +101,6 @@ class Witness:
         self._known = is_known
         self._heard_at = now
         self._silent_since = math.inf
-        self._pinged = False
         self._ended = False  # the link ended, and the dial since then tells whether the host is down
         self._dial_began = math.inf
         self._redial_at = math.inf
@@ -112,6 +108,7 @@ class Witness:
         self._asked_at = math.inf
         self._kernel_doubt = KERNEL_DOUBT
         self._eased_until = -math.inf
+        self._kernel_from = -math.inf  # before that its silence doesn't count
         self._retry_at = math.inf
         self._verdict_at = math.inf
         self._stalled_at = -math.inf
@@ -131,9 +128,9 @@ class Witness:
             self._kernel_doubt, self._eased_until = KERNEL_DOUBT_EASED, now + KERNEL_EASED_FOR
         elif now >= self._eased_until:
             self._kernel_doubt = KERNEL_DOUBT
-        self._heard_at, self._known, self._ended = now, True, False
+        self._heard_at = self._kernel_from = now
+        self._known, self._ended = True, False
         self._silent_since = self._mute_since = self._asked_at = self._verdict_at = self._redial_at = math.inf
-        self._pinged = False
         if self.state is WitnessState.DOUBT:
             self.state = WitnessState.OK
         return [Duty.ACCUSE] if self.state is WitnessState.DOWN else []
@@ -143,7 +140,11 @@ class Witness:
         if self.state is WitnessState.LEFT or from_itself:
             self.state, self.down_since, self._retry_at = WitnessState.OK, math.inf, math.inf
             return self.heard(now)
-        return self._dial(now, RETRIED_DIAL) if self.state is WitnessState.DOWN else []
+        if self.state is WitnessState.DOWN:
+            return self._dial(now, RETRIED_DIAL)
+        if not self._known:
+            self._known, self._heard_at = True, now
+        return []
 
     def left(self) -> None:
         """The host said that it leaves."""
@@ -164,15 +165,12 @@ class Witness:
         """The host's kernel acknowledged nothing since then; told at each look."""
         if self.state is WitnessState.DOWN or self.state is WitnessState.LEFT or self._ended:
             return []
-        if self._silent_since == math.inf:
-            # What was cancelled by a mute dial begins anew after it.
-            self._silent_since = max(since, self._stalled_at)
+        self._silent_since = max(since, self._kernel_from)
         return self.wake(now, judges=judges)
 
     def acknowledged(self, now: float) -> None:
         """The host's kernel acknowledged something."""
         self._silent_since = math.inf
-        self._pinged = False
         if not self._ended:
             self._verdict_at = math.inf
             if self.state is WitnessState.DOUBT and not self._is_late(now):
@@ -209,7 +207,7 @@ class Witness:
 
     def stalled(self, now: float) -> None:
         """This peer itself stood still until now: the clocks of others' silence start anew."""
-        self._stalled_at = now
+        self._stalled_at = self._kernel_from = now
         self._heard_at = max(self._heard_at, now)
         self._asked_at = self._verdict_at = math.inf
         if self._silent_since != math.inf:
@@ -232,12 +230,12 @@ class Witness:
         if self._asked_at != math.inf:
             due = min(due, self._asked_at + PROOF_PATIENCE)
         if self._dial_began == math.inf and self._verdict_at == math.inf:
-            if self._is_witness and not self._ended:
+            if self._has_beats:
                 due = min(due, self._heard_at + (NO_BEAT if self.state is WitnessState.DOUBT else LATE_BEAT))
             due = min(due, self._silent_since + KERNEL_DOWN)
         if self.state is WitnessState.OK:
             due = min(due, self._silent_since + self._kernel_doubt)
-        return due if self._pinged else min(due, self._silent_since + KERNEL_PING)
+        return due
 
     def wake(self, now: float, *, judges: bool = True) -> list[Duty]:
         """Time has passed."""
@@ -255,21 +253,22 @@ class Witness:
             return self._doubt(now, CONNECTING)
         duties: list[Duty] = []
         silence = now - self._silent_since
-        if silence >= KERNEL_PING and not self._pinged:
-            self._pinged = True
-            duties.append(Duty.PING)
         if silence >= self._kernel_doubt and self.state is WitnessState.OK:
             duties += self._doubt(now, max(1.0, KERNEL_DOWN - KERNEL_DOUBT))
         if self._is_late(now) and self.state is WitnessState.OK:
             duties += self._doubt(now, NO_BEAT - LATE_BEAT)
-        is_over = silence >= KERNEL_DOWN or (self._is_witness and now - self._heard_at >= NO_BEAT)
+        is_over = silence >= KERNEL_DOWN or (self._has_beats and now - self._heard_at >= NO_BEAT)
         is_over = is_over or now >= self._verdict_at
         if is_over and self._dial_began == math.inf and (not self._ended or self._verdict_at <= now):
             duties += self._verdict(now, judges=judges)
         return duties
 
     def _is_late(self, now: float) -> bool:
-        return self._is_witness and not self._ended and now - self._heard_at >= LATE_BEAT
+        return self._has_beats and now - self._heard_at >= LATE_BEAT
+
+    @property
+    def _has_beats(self) -> bool:
+        return self._is_witness and self._known and not self._ended
 
     def _doubt(self, now: float, timeout: float) -> list[Duty]:
         is_new = self.state is WitnessState.OK
@@ -285,8 +284,7 @@ class Witness:
 
     def _mute(self, began: float, now: float, *, judges: bool) -> list[Duty]:
         """The machine answers, so the links say nothing; only the long clock counts."""
-        self._silent_since = math.inf
-        self._pinged = False
+        self._silent_since, self._kernel_from = math.inf, now
         if self._is_witness:
             if self._ended:
                 self._ended, self._known, self._heard_at = False, True, max(self._heard_at, began)

@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from overlay.presence.actions import Action, Dial, PingLink, Role, SendTo
+from overlay.presence.actions import Action, Dial, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.messages import (
     Accused,
@@ -216,6 +216,8 @@ class Witnessing:
     def subscribed(self, replica: str, host: str, seconds: float, now: float) -> list[Action]:
         """A replica wants to be told of a host from now on, and what is known of it."""
         known = self._hosts.get(host)
+        if known is None and seconds > 0 and self._own_id in self._near(host):
+            known = self._add(host, now)  # it may come later
         if known is None:
             return []
         if seconds > 0:
@@ -236,6 +238,9 @@ class Witnessing:
         if word.witness not in self._near(word.accused)[:KEEPERS] or not self._check(sender, word):
             return []
         known.words = {name: kept for name, kept in known.words.items() if now < kept[1]}
+        before = known.words.get(word.witness)
+        if before is not None and before[0].version == word.version and before[1] - now > WORD_TTL / 2:
+            return []  # told lately
         if len(known.words) < KEEPERS or word.witness in known.words:
             known.words[word.witness] = word, now + min(word.ttl, WORD_TTL)
         return [SendTo(name, Said(word)) for name in self._told(known, now)]
@@ -332,8 +337,6 @@ class Witnessing:
         actions: list[Action] = []
         for duty in duties:
             match duty:
-                case Duty.PING:
-                    actions.append(PingLink(host))
                 case Duty.DIAL:
                     actions.append(Dial(host, known.witness.dial_timeout, Role.WITNESS))
                 case Duty.HINT:

@@ -103,6 +103,7 @@ class World:
         self._events: list[tuple[float, int, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._event = 0
         self._woken_at = [math.inf] * count
+        self._disks: list[dict[int, Presence]] = [{} for _ in range(count)]
         self._silences: set[tuple[int, int]] = set()
         self._acked: dict[tuple[int, int], float] = {}
         self.nodes = [self._start(own, 1000, 0.0) for own in range(count)]
@@ -166,7 +167,8 @@ class World:
             self.at(self.now + wait, 0, own, self._follow, own, host)
 
     def _follow(self, own: int, host: int) -> None:
-        self._do(own, self.nodes[own].follow(self.names[host], self._keepers[self.names[host]], self.now))
+        name, kept = self.names[host], self._disks[own].get(host)
+        self._do(own, self.nodes[own].follow(name, self._keepers[name], self.now, kept))
 
     def _wake(self, own: int) -> None:
         """Timers, if they are due; the process may have stood still since."""
@@ -220,6 +222,8 @@ class World:
             self.at(runs_at, 1, own, self._received, own, sender, message)
             return
         self.cpu[own] += MESSAGE
+        if (own, sender) in self._silences:
+            self._acked[own, sender] = self.now  # what comes acknowledges too
         if own in self.lies and isinstance(message, AskAbout):
             if self.lies[own].says_down:
                 self._send(own, sender, Said(self._false_word(own, message.host)))
@@ -279,6 +283,10 @@ class World:
         self._runs[own] += 1
         self._woken_at[own] = math.inf
         incarnation = self.nodes[own].host.version.incarnation + 1
+        for host in self.follows[own]:
+            presence = self.nodes[own].following.presence_of(self.names[host])
+            if presence is not None:
+                self._disks[own][host] = presence
         for other in self.linked[own]:
             self._broken.add((min(own, other), max(own, other)))
         self.nodes[own] = self._start(own, incarnation, self.now)
