@@ -188,7 +188,8 @@ class HostView:
         if not self.is_listed:
             return []
         moves = [Move.PASS_ON] if is_first_hand else []
-        if now - self._proven_at > ASK_PAUSE:
+        is_answered = self._proven_at >= self._asked_at
+        if now - self._proven_at > ASK_PAUSE and (is_answered or now - self._asked_at > ASK_COUNTS):
             moves += self._ask(now)
         if now - self._failed_at > TRY_AGAIN:
             moves += self._try(now)
@@ -358,8 +359,8 @@ class HostView:
         if now - self._failed_at > TRY_COUNTS or self._failed_at <= self._proven_at:
             return self._try(now)  # its end leads here again
         if self._failed_how is not DialOutcome.REFUSED:
-            if now - self._asked_at > ASK_COUNTS:
-                self._judge_at = now + ASK_ANSWERED
+            if now - self._asked_at > ASK_COUNTS or self._proven_at >= self._asked_at:
+                self._judge_at = max(now + ASK_ANSWERED, self._asked_at + ASK_PAUSE + _SLACK)
                 return self._ask(now)
             if now - self._asked_at < ASK_ANSWERED - _SLACK:
                 self._judge_at = self._asked_at + ASK_ANSWERED

@@ -36,7 +36,7 @@ class SelfDoubt:
         if self._home.get(member) != math.inf:
             return False
         self._home[member] = now
-        recent = sum(now - at <= LOST_WITHIN for at in self._home.values())
+        recent = sum(0 <= now - at <= LOST_WITHIN for at in self._home.values())
         if 2 * recent <= len(self._home) or self.is_doubting(now) or now - self._began <= LOST_WITHIN:
             return False
         self._began, self._ends = now, now + SELF_DOUBT

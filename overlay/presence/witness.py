@@ -226,7 +226,7 @@ class Witness:
             return math.inf
         if self.state is WitnessState.DOWN:
             return self._retry_at
-        due = min(self._redial_at, self._verdict_at)
+        due = self._redial_at if self._dial_began != math.inf else min(self._redial_at, self._verdict_at)
         if self._asked_at != math.inf:
             due = min(due, self._asked_at + PROOF_PATIENCE)
         if self._dial_began == math.inf and self._verdict_at == math.inf:
