@@ -84,6 +84,11 @@ class Following:
         """Those that are followed."""
         return self._hosts.keys()
 
+    @property
+    def witnesses(self) -> Iterable[str]:
+        """Those at which we subscribe."""
+        return self._by_witness.keys()
+
     def view_of(self, host: str) -> HostView | None:
         """What is thought of a host; None where it isn't followed."""
         known = self._hosts.get(host)
@@ -182,6 +187,15 @@ class Following:
             self._unsubscribe(host, known, witness)
             actions += self._subscribe(host, known, now, without=witness)
             actions += self._do(host, known, known.view.complained(now))
+        return actions
+
+    def link_closed(self, witness: str, now: float) -> list[Action]:
+        """A link was closed on purpose, which says nothing of any host: subscribe anew."""
+        actions: list[Action] = []
+        for host in list(self._by_witness.get(witness, ())):
+            known = self._hosts[host]
+            self._unsubscribe(host, known, witness)
+            actions += self._subscribe(host, known, now)
         return actions
 
     def links_returned(self, now: float) -> None:

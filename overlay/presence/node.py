@@ -114,6 +114,13 @@ class PresenceNode:
         actions += self.following.link_ended(peer_id, now)
         return actions + self._lost(peer_id, now)
 
+    def link_closed(self, peer_id: str, now: float) -> list[Action]:
+        """A link was closed on purpose."""
+        actions = self._note(now)
+        self._silent.pop(peer_id, None)
+        self.host.link_ended(peer_id, now)
+        return actions + self.following.link_closed(peer_id, now)
+
     def silent(self, peer_id: str, since: float, now: float) -> list[Action]:
         """The kernel of a linked peer has acknowledged nothing since then; told at each look, from `KERNEL_PING` on."""
         actions = self._note(now)
@@ -166,9 +173,17 @@ class PresenceNode:
     def note_home(self, members: Sequence[str], keepers: Sequence[str], now: float) -> list[Action]:
         """Who is linked around our own position, and who is nearest to it, nearest first."""
         actions = self._note(now)
-        self._self_doubt.note_home(members)
+        self._self_doubt.note_home(members, now)
         self.witnessing.note_home(now)
         return actions + self.host.set_keepers(keepers, now)
+
+    def is_time_to_look(self, now: float) -> bool:
+        """Whether the kernels' figures are to be looked at, before `wake`."""
+        return now >= self._look_at
+
+    def watched(self) -> list[str]:
+        """The peers whose kernels are to be looked at, beside the home: hosts that we witness, and our own keepers."""
+        return [*self.witnessing.hosts, *self.host.keepers, *self.following.witnesses]
 
     def leave(self, now: float) -> list[Action]:
         """Say that we stop."""

@@ -23,9 +23,10 @@ class SelfDoubt:
         self._ends = -math.inf
         self._answered: set[str] = set()
 
-    def note_home(self, members: Iterable[str]) -> None:
-        """Who belongs to the home, lost or not: those that were lost belong to it until they are replaced."""
-        self._home = {member: self._home.get(member, math.inf) for member in members}
+    def note_home(self, members: Iterable[str], now: float) -> None:
+        """Who is linked around us; those that were lost lately belong to the home, too."""
+        lost = [member for member, at in self._home.items() if 0 <= now - at <= LOST_WITHIN or self.is_doubting(now)]
+        self._home = {member: self._home.get(member, math.inf) for member in dict.fromkeys([*members, *lost])}
 
     def home(self) -> list[str]:
         """The members of the home, those that were lost among them."""

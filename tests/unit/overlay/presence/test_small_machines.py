@@ -20,7 +20,7 @@ HOME = [f"member-{number}" for number in range(28)]
 def doubting(home: list[str], lost: int) -> SelfDoubt:
     """Whoever lost so many of its home at 10 s."""
     doubt = SelfDoubt()
-    doubt.note_home(home)
+    doubt.note_home(home, 0.0)
     for member in home[:lost]:
         doubt.lost(member, 10.0)
     return doubt
@@ -42,6 +42,15 @@ def test_half_of_the_home_is_no_doubt() -> None:
     assert not doubting(HOME, 14).is_doubting(10.0)
 
 
+def test_lost_members_count_though_they_are_linked_no_more() -> None:
+    doubt = SelfDoubt()
+    doubt.note_home(HOME, 0.0)
+    for number, member in enumerate(HOME[:15]):
+        doubt.lost(member, 10.0)
+        doubt.note_home(HOME[number + 1 :], 10.0)
+    assert doubt.is_doubting(10.0)
+
+
 def test_doubt_ends_after_its_time() -> None:
     doubt = doubting(HOME, 28)
     assert doubt.is_doubting(10.0 + SELF_DOUBT - 1)
@@ -50,7 +59,7 @@ def test_doubt_ends_after_its_time() -> None:
 
 def test_losses_far_apart_do_not_add_up() -> None:
     doubt = SelfDoubt()
-    doubt.note_home(HOME)
+    doubt.note_home(HOME, 0.0)
     for number, member in enumerate(HOME):
         assert not doubt.lost(member, number * LOST_WITHIN / 10)
 

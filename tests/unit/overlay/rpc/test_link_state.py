@@ -18,6 +18,7 @@ from overlay.rpc.protocol import (
     Frame,
     Hello,
     Keep,
+    Notice,
     Ping,
     Pong,
     Reason,
@@ -47,6 +48,7 @@ FRAMES: dict[str, Frame | Unknown] = {
     "outside": Bye(Reason.NOT_ADMITTED),
     "keep": Keep(False),
     "stay": Stay(),
+    "notice": Notice("topic", b""),
     "unknown": Unknown(),
 }
 DEEDS = ("opened", "listen", "admit", "retire", "ask", "agree", "drained")
@@ -57,6 +59,7 @@ AFTER_HELLO = {
     Action.SERVE,
     Action.SETTLE,
     Action.CANCEL,
+    Action.READ,
     Action.SEND_PONG,
     Action.SEND_BYE,
 }
