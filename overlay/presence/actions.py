@@ -50,4 +50,10 @@ class Changed(Struct, frozen=True):
     version: Version
 
 
-Action = SendTo | Dial | PingLink | Changed
+class Learnt(Struct, frozen=True):
+    """What a followed host says of itself is known from now on, or is something else than before."""
+
+    peer_id: str
+
+
+Action = SendTo | Dial | PingLink | Changed | Learnt

@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from overlay.presence.actions import Action, Changed, Dial, Role, SendTo
+from overlay.presence.actions import Action, Changed, Dial, Learnt, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.host_view import HostView, Move
 from overlay.presence.messages import AskAbout, Said, SubscribeTo
@@ -160,9 +160,12 @@ class Following:
         known = self._hosts.get(presence.peer_id)
         if known is None or presence.version <= known.view.version or not self._check(sender, presence):
             return []
-        known.presence = presence
+        before, known.presence = known.presence, presence
         moves = known.view.renewed(presence.version, now, is_leaving=presence.is_leaving)
-        return self._do(presence.peer_id, known, moves)
+        actions = self._do(presence.peer_id, known, moves)
+        if before is None or before.exceptions != presence.exceptions:
+            actions.append(Learnt(presence.peer_id))
+        return actions
 
     def proven(self, sender: str, proof: Proof, now: float) -> list[Action]:
         """A proof came."""

@@ -36,6 +36,7 @@ from overlay.presence.timings import (
     ASKS_GROW,
     ENOUGH_WORDS,
     NO_BEAT,
+    OWN_TRY,
     PROOF_PATIENCE,
     REPLICA_RETRY,
     RETRY_SHARE,
@@ -99,6 +100,7 @@ class HostView:
         "_ask_again",
         "_ask_more_at",
         "_asked_at",
+        "_asked_before",
         "_asks_all_at",
         "_began",
         "_doubted_since",
@@ -133,7 +135,7 @@ class HostView:
         self._flap = Flap()
         self._doubted_since = math.inf
         self._proven_at = -math.inf
-        self._asked_at = -math.inf
+        self._asked_at = self._asked_before = -math.inf
         self._ask_more_at = math.inf
         self._asks_all_at = math.inf
         self._ask_again = math.inf
@@ -334,7 +336,7 @@ class HostView:
     def _ask(self, now: float) -> list[Move]:
         if now - self._asked_at <= ASK_PAUSE:
             return []
-        self._asked_at = now
+        self._asked_before, self._asked_at = self._asked_at, now
         self._ask_more_at = now + ASK_MORE
         return [Move.ASK]
 
@@ -350,24 +352,34 @@ class HostView:
             self._judge_at = math.inf
             return []
         due = self._doubted_since + self._needed(now)
-        if now < due - _SLACK:
-            self._judge_at = due
+        if now < due - OWN_TRY - _SLACK:
+            self._judge_at = due - OWN_TRY
             return []
+        if now < due - _SLACK:  # what is needed then is begun, lest it takes as long again
+            self._judge_at = due
+            is_asked = due - self._asked_at <= ASK_COUNTS and self._proven_at < self._asked_at
+            is_tried = due - self._failed_at <= TRY_COUNTS
+            return [*([] if is_tried else self._try(now)), *([] if is_asked else self._ask(now))]
         self._judge_at = now + _JUDGE_AGAIN
         if not judges:
             return []
         if now - self._failed_at > TRY_COUNTS or self._failed_at <= self._proven_at:
             return self._try(now)  # its end leads here again
-        if self._failed_how is not DialOutcome.REFUSED:
+        if self._failed_how is not DialOutcome.REFUSED and not self._has_asked_in_vain(now):
             if now - self._asked_at > ASK_COUNTS or self._proven_at >= self._asked_at:
                 self._judge_at = max(now + ASK_ANSWERED, self._asked_at + ASK_PAUSE + _SLACK)
                 return self._ask(now)
-            if now - self._asked_at < ASK_ANSWERED - _SLACK:
-                self._judge_at = self._asked_at + ASK_ANSWERED
-                return []
+            self._judge_at = self._asked_at + ASK_ANSWERED
+            return []
         self.state, self.since = ViewState.HIDDEN, now
         self._begin_retries(now)
         return [Move.HIDE]
+
+    def _has_asked_in_vain(self, now: float) -> bool:
+        return any(
+            ASK_ANSWERED - _SLACK <= now - asked_at <= ASK_COUNTS and self._proven_at < asked_at
+            for asked_at in (self._asked_at, self._asked_before)
+        )
 
     def _needed(self, now: float) -> float:
         """Seconds that the doubt has to last, by how many words there are."""

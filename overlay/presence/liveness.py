@@ -20,7 +20,7 @@ from msgspec import Struct
 from overlay.errors import CallFailed
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
-from overlay.presence.actions import Action, Changed, Dial, PingLink, Role, SendTo
+from overlay.presence.actions import Action, Changed, Dial, Learnt, PingLink, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.host_view import ViewState
 from overlay.presence.messages import TOPIC, AskAbout, Message, SubscribeTo, Told, encode, parse
@@ -165,7 +165,10 @@ class Liveness:
         )
 
     def on_change(self, callback: Callable[[HostState], None]) -> None:
-        """Have `callback(state)` called when a followed peer goes down or comes up; it must be cheap and not raise."""
+        """Have `callback(state)` called when a followed peer goes down or comes up, is known, or says something else.
+
+        It must be cheap and not raise.
+        """
         self._callbacks.append(callback)
 
     def complain(self, peer_id: str) -> None:
@@ -282,14 +285,19 @@ class Liveness:
                     self._pinged[action.peer_id] = self._clock()
                     self._links.ping(action.peer_id)
                 case Changed():
-                    state = self.state_of(action.peer_id)
-                    log.info("a peer is up again" if state.is_up else "a peer is down", peer=action.peer_id)
-                    for callback in self._callbacks:
-                        callback(state)
+                    log.info("a peer is up again" if action.is_listed else "a peer is down", peer=action.peer_id)
+                    self._tell(action.peer_id)
+                case Learnt():
+                    self._tell(action.peer_id)
         for peer_id, messages in outgoing.items():
             self._send(peer_id, messages)
         if self._node.wake_at < self._wakes_at:
             self._wakeup.set()
+
+    def _tell(self, peer_id: str) -> None:
+        state = self.state_of(peer_id)
+        for callback in self._callbacks:
+            callback(state)
 
     def _send(self, peer_id: str, messages: list[Message]) -> None:
         if peer_id == self._node.own_id:

@@ -90,6 +90,7 @@ cancel   broken         broken           broken     UP:drop    ASKING:drop RETIR
 ping     broken         broken           broken     UP:pong      ASKING:pong   RETIRING:pong   LEFT:pong    DRAINING:pong   -
 pong     broken         broken           broken     -            -             -               -            -               -
 keep     broken         broken           broken     -            -             -               -            -               -
+notice   broken         broken           broken     UP:read      ASKING:read   RETIRING:read   LEFT:read    DRAINING:read   -
 unknown  broken         broken           broken     -            -             -               -            -               -
 bye      broken         broken           broken     LEFT         DRAINING      DRAINING        -            -               -
 idle     broken         broken           broken     UP:reply     DRAINING      DRAINING        -            -               -
@@ -114,6 +115,7 @@ ACTIONS = {
     "serve": Action.SERVE,
     "give": Action.SETTLE,
     "drop": Action.CANCEL,
+    "read": Action.READ,
     "choose": Action.CHOOSE,
     "reply": Action.REPLY,
     "stay": Action.STAY_UP,
