@@ -147,6 +147,11 @@ class PresenceNode:
         self._answered(peer_id, now)
         return actions
 
+    @property
+    def hears_silence(self) -> bool:
+        """Whether any peer's kernel was silent at the last look."""
+        return bool(self._silent)
+
     def is_silent(self, peer_id: str) -> bool:
         """Whether a peer's kernel was silent at the last look."""
         return peer_id in self._silent
@@ -177,13 +182,17 @@ class PresenceNode:
         self.witnessing.note_home(now)
         return actions + self.host.set_keepers(keepers, now)
 
+    def forget_silence(self, peer_id: str) -> None:
+        """Nothing is known of a peer's kernel any more."""
+        self._silent.pop(peer_id, None)
+
     def is_time_to_look(self, now: float) -> bool:
         """Whether the kernels' figures are to be looked at, before `wake`."""
         return now >= self._look_at
 
     def watched(self) -> list[str]:
         """The peers whose kernels are to be looked at, beside the home: hosts that we witness, and our own keepers."""
-        return [*self.witnessing.hosts, *self.host.keepers, *self.following.witnesses]
+        return [*self.witnessing.hosts, *self.host.keepers, *self.following.witnesses, *self._silent]
 
     def leave(self, now: float) -> list[Action]:
         """Say that we stop."""
