@@ -73,7 +73,7 @@ class Following:
         self._others = others
         self._randomness = randomness
         self._hosts: dict[str, Followed] = {}
-        self._by_witness: dict[str, set[str]] = {}
+        self._by_witness: dict[str, dict[str, None]] = {}
         self._timers: Timers[str] = Timers()
         self._renewals: Timers[str] = Timers()
         self._trying: set[str] = set()
@@ -266,15 +266,15 @@ class Following:
             at += self._randomness.sample(free, min(lacking, len(free)))
         for witness in at:
             known.subscribed[witness] = now + SUBSCRIPTION
-            self._by_witness.setdefault(witness, set()).add(host)
+            self._by_witness.setdefault(witness, {})[host] = None
         renewal = min(known.subscribed.values(), default=math.inf) - SUBSCRIPTION / 2
         self._renewals.set(host, min(renewal, known.look_at))
         return [SendTo(witness, SubscribeTo((host,), int(SUBSCRIPTION))) for witness in at]
 
     def _unsubscribe(self, host: str, known: Followed, witness: str) -> None:
         known.subscribed.pop(witness, None)
-        hosts = self._by_witness.get(witness, set())
-        hosts.discard(host)
+        hosts = self._by_witness.get(witness, {})
+        hosts.pop(host, None)
         if not hosts:
             self._by_witness.pop(witness, None)
 

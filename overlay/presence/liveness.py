@@ -127,7 +127,7 @@ class Liveness:
         self._home_changed = True
         self._callbacks: list[Callable[[HostState], None]] = []
         self._waiting: dict[str, list[Message]] = {}
-        self._held: set[str] = set()
+        self._held: dict[str, None] = {}
         self._looks = 0
         self._pinged: dict[str, float] = {}
         self._notices = TokenBuckets(_NOTICES, _NOTICES_AT_ONCE)
@@ -235,8 +235,8 @@ class Liveness:
         is_alarmed = self._node.hears_silence or self._pinged
         if self._looks % _LOOK_EVERY and not is_alarmed:
             return
-        watched = {*self._node.watched(), *(self._surroundings.home() if is_alarmed else ())}
-        for peer_id in watched:
+        home = self._surroundings.home() if is_alarmed else ()
+        for peer_id in dict.fromkeys([*self._node.watched(), *home]):
             silence = self._probing.silence(peer_id) if self._links.is_linked(peer_id) else None
             if silence is None:
                 self._node.forget_silence(peer_id)
@@ -269,11 +269,13 @@ class Liveness:
 
     def _hold_links(self) -> None:
         """Keep the links to the witnesses at which we subscribe, as many as may be."""
-        needed = {*islice(self._node.following.witnesses, _MOST_HELD)}
-        for peer_id in needed - self._held:
-            self._links.hold(peer_id)
-        for peer_id in self._held - needed:
-            self._links.release(peer_id)
+        needed = dict.fromkeys(islice(self._node.following.witnesses, _MOST_HELD))
+        for peer_id in needed:
+            if peer_id not in self._held:
+                self._links.hold(peer_id)
+        for peer_id in self._held:
+            if peer_id not in needed:
+                self._links.release(peer_id)
         self._held = needed
 
     def _read(self, peer_id: str, body: bytes) -> None:
