@@ -9,7 +9,8 @@ open_peer ── host           py-libp2p: listening, connections, streams, goss
              ├─ departures    newcomers and lost members: routing table, addresses, more dials before one is given up
              ├─ peer_records  publishing where this peer can be reached
              ├─ network_upkeep  in a private network, who may stay
-             └─ compared_clock  comparing this machine's clock with others'
+             ├─ compared_clock  comparing this machine's clock with others'
+             └─ presence      who is alive, and telling that this peer is
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from overlay.discovery.bootstrap_source import parse_source
 from overlay.discovery.density import Density
 from overlay.discovery.departures import Departures
 from overlay.discovery.dnsaddr import look_up_dnsaddr
-from overlay.discovery.keyspace import resource_position
+from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.discovery.lookup import Lookup
 from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
@@ -47,6 +48,9 @@ from overlay.libp2p.host import open_host
 from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.loop_lag import LoopLag
+from overlay.presence.dial_outcome import DialOutcome
+from overlay.presence.incarnation import next_incarnation
+from overlay.presence.liveness import Liveness
 from overlay.pubsub.admission import Admission
 from overlay.pubsub.gossip import Gossip
 from overlay.pubsub.topics import Topics
@@ -118,6 +122,14 @@ class PeerHost(Transport, PeerAddresses, Protocol):
         """Whether a peer, connected or not, answers at one of its addresses; takes at most a few seconds."""
         ...
 
+    async def probe(self, peer_id: str, timeout: float) -> DialOutcome:
+        """Dial a peer to see whether it is there, beside the connections that there are; takes `timeout` at most."""
+        ...
+
+    def silence(self, peer_id: str) -> float | None:
+        """Seconds since a connected peer's machine sent anything; None where that isn't known."""
+        ...
+
     async def tend_connections(self, is_linked: Callable[[str], bool]) -> None:
         """Close connections without a link whose peers are silent, or idle when there are many, until cancelled."""
         ...
@@ -137,9 +149,15 @@ class OverlayPeer:
         randomness: random.Random | None = None,
         private: PrivateNetwork | None = None,
         pins: BootstrapPins | None = None,
+        steady_clock: Callable[[], float] = trio.current_time,
+        incarnation: int | None = None,
     ) -> None:
         """`routing`: the table of the same host. `clock`: seconds since 1970. `private`: what lets peers in. `pins`:
-        who is trusted at bootstrap addresses that name no peer."""
+        who is trusted at bootstrap addresses that name no peer.
+
+        `steady_clock`: seconds; it doesn't go back, and runs on while the machine sleeps. `incarnation`: of this run,
+        above those of the runs before; the time by default.
+        """
         self._host = host
         self._settings = settings
         self._greetings = private.greetings if private is not None else Greetings()
@@ -193,6 +211,16 @@ class OverlayPeer:
             when_changed=self._note_change,
         )
         self._compared_clock = ClockWatch(self, clock, randomness or random.Random())  # noqa: S311 - whom to ask
+        self._presence = Liveness(
+            identity,
+            self._links,
+            host,
+            self,
+            incarnation=incarnation if incarnation is not None else next_incarnation(None, clock()),
+            clock=steady_clock,
+            randomness=randomness or random.Random(),  # noqa: S311 - whom to ask, and when
+            is_host=settings.member,
+        )
         if not self._joins_through_others:
             self._joined.set()
 
@@ -425,6 +453,27 @@ class OverlayPeer:
         """Whether a connection to the peer is open, with or without a link on it."""
         return self._host.is_connected(peer_id)
 
+    @property
+    def presence(self) -> Liveness:
+        """Which other peers are up."""
+        return self._presence
+
+    # What `overlay.presence.liveness.Surroundings` asks for.
+
+    def members_near(self, peer_id: str, count: int) -> list[str]:
+        """The members nearest to a peer but itself, ourselves among them, as far as known; asks nobody."""
+        near = self._lookup.known_nearest(peer_position(peer_id), count + 1)
+        return [name for name in near if name != peer_id][:count]
+
+    async def find_members_near(self, peer_id: str, count: int) -> list[str]:
+        """The same, after asking others where that is needed."""
+        near = await self._lookup.nearest(peer_position(peer_id), count + 1)
+        return [name for name in near if name != peer_id][:count]
+
+    def home(self) -> list[str]:
+        """The linked members around our own position."""
+        return self._lookup.neighbours()
+
     # What `overlay.discovery.bootstrap.BootstrapPeer` asks for.
 
     def remembered_members(self) -> list[str]:
@@ -477,6 +526,7 @@ class OverlayPeer:
             nursery.start_soon(self._departures.run)
             nursery.start_soon(self._peer_records.run)
             nursery.start_soon(self._compared_clock.run)
+            await nursery.start(self._presence.run)
             task_status.started()
 
     def _keeps(self, peer_id: str) -> bool:
@@ -492,6 +542,7 @@ class OverlayPeer:
         if member:
             self._peer_records.note_change()
             self._compared_clock.note_change()
+            self._presence.note_members()
             for callback in self._membership_callbacks:
                 callback()
 
@@ -510,7 +561,8 @@ async def open_peer(
 ) -> AsyncIterator[OverlayPeer]:
     """A peer that listens, joins and serves until the block ends; then its sockets and tasks are gone within seconds.
 
-    `clock`: seconds since 1970. `data_dir`: where it keeps what it knows of its network. Raises `AddressError`
+    `clock`: seconds since 1970. `data_dir`: where it keeps what it knows of its network, and which run of it this is.
+    Raises `AddressError`
     for settings with a bad address and `OverlayError` when it can't listen, or can't use its token.
     """
     private = private_network(identity, settings.network, data_dir, clock)
@@ -519,7 +571,22 @@ async def open_peer(
     async with open_host(identity, settings, greetings) as host, background() as nursery:
         routing = KadRouting(host, settings, serve=settings.member)
         pins = BootstrapPins(data_dir)
-        peer = OverlayPeer(host, routing, identity, settings, clock=clock, private=private, pins=pins)
+        peer = OverlayPeer(
+            host,
+            routing,
+            identity,
+            settings,
+            clock=clock,
+            private=private,
+            pins=pins,
+            steady_clock=_steady_clock,
+            incarnation=next_incarnation(data_dir, clock()),
+        )
         with peer.loop_lag.measured():
             await nursery.start(peer.run)
             yield peer
+
+
+def _steady_clock() -> float:
+    """Seconds since the machine started; while it sleeps, too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

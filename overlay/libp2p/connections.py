@@ -24,9 +24,11 @@ from overlay.libp2p.addresses import KnownAddresses, libp2p_id
 from overlay.libp2p.greeting_gate import GreetingGate
 from overlay.libp2p.happy_eyeballs import first_reached
 from overlay.libp2p.muxer.connection import MuxedConnection
+from overlay.libp2p.probing import knock, most_telling
 from overlay.libp2p.told_addresses import ToldAddresses
 from overlay.libp2p.visitors import Visitors
 from overlay.libp2p.workarounds.errors_by_text import who_answered
+from overlay.presence.dial_outcome import DialOutcome
 from overlay.settings import OverlaySettings
 from overlay.tasks import Wakeup
 
@@ -190,6 +192,37 @@ class Connections:
                 for number in numbers[:_ADDRESSES_TRIED]:
                     nursery.start_soon(ask, number)
         return found
+
+    def silence(self, peer_id: str) -> float | None:
+        """Seconds since the peer's machine sent anything on any connection; None where that isn't known."""
+        connections = self._swarm.get_connections(libp2p_id(peer_id))
+        muxed = [connection.muxed_conn for connection in connections if not connection.is_closed]
+        told = [each.silence() for each in muxed if isinstance(each, MuxedConnection)]
+        return min((seconds for seconds in told if seconds is not None), default=None)
+
+    async def probe(self, peer_id: str, timeout: float) -> DialOutcome:
+        """Dial a peer at the addresses known, beside the connections that there are, and hang up."""
+        outcomes: list[DialOutcome] = []
+
+        async def knock_at(address: str) -> None:
+            async def knocked(resolved: Multiaddr, peer: ID) -> DialOutcome:
+                return await knock(str(resolved), partial(self._authenticate, resolved, peer), timeout)
+
+            try:
+                outcome = await self._dial(peer_id, address, knocked)
+            except Exception as error:
+                log.debug("probing failed", address=address, error=repr(error)[:200])
+                outcome = None
+            outcomes.append(outcome if isinstance(outcome, DialOutcome) else DialOutcome.OWN_FAULT)
+            if outcome is DialOutcome.ALIVE:
+                nursery.cancel_scope.cancel()
+
+        known = sorted(self._addresses.of(peer_id), key=lambda address: "/ws" in address)[:_ADDRESSES_PROVEN]
+        with trio.move_on_after(timeout + 0.5):
+            async with trio.open_nursery() as nursery:
+                for address in known:
+                    nursery.start_soon(knock_at, address)
+        return most_telling(outcomes)
 
     async def _authenticate(self, address: Multiaddr, peer: ID) -> ID:
         """Have a peer prove who it is at an address, and hang up. Raises what libp2p does."""

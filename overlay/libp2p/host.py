@@ -50,6 +50,7 @@ from overlay.libp2p.workarounds.lasting_peerstore import LastingPeerStore
 from overlay.libp2p.workarounds.muxer_table import install_muxer, muxer_options
 from overlay.libp2p.workarounds.quiet_loggers import quieten_libp2p
 from overlay.limits.fair_quota import FairQuota
+from overlay.presence.dial_outcome import DialOutcome
 from overlay.pubsub.admission import Admission
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.negotiation import negotiation_of
@@ -139,6 +140,14 @@ class Host:
     async def can_be_dialled(self, peer_id: str) -> bool:
         """Whether a peer, connected or not, answers at one of its addresses; takes at most a few seconds."""
         return await self._connections.can_be_dialled(peer_id)
+
+    async def probe(self, peer_id: str, timeout: float) -> DialOutcome:
+        """Dial a peer to see whether it is there, beside the connections that there are; takes `timeout` at most."""
+        return await self._connections.probe(peer_id, timeout)
+
+    def silence(self, peer_id: str) -> float | None:
+        """Seconds since a connected peer's machine sent anything; None where that isn't known."""
+        return self._connections.silence(peer_id)
 
     async def disconnect(self, peer_id: str) -> None:
         """Close every connection to the peer."""

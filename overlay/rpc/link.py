@@ -24,6 +24,7 @@ from overlay.rpc.protocol import (
     Frame,
     Hello,
     Keep,
+    Notice,
     Ping,
     Reason,
     Referral,
@@ -46,6 +47,10 @@ _FRAMES_AT_ONCE: Final = 16  # after which others get their turn: 64 KiB hold 10
 _BYTES_AT_ONCE: Final = 8 * 1024  # of frames, likewise
 _LONGEST_TIMEOUT: Final = 3600.0
 _CLOSING_TIMEOUT: Final = 1.0
+
+
+NoticeHandler = Callable[[str, bytes], None]
+"""Reads a notice: (peer id, body). It must be cheap, and mustn't raise."""
 
 
 class NotSent(Exception):
@@ -71,13 +76,16 @@ class Link:
         ping_interval: Callable[[], float] | None = None,
         time_slices: TimeSlices | None = None,
         decoded_items: DecodedItems | None = None,
+        notices: Mapping[str, NoticeHandler] | None = None,
+        last_notice: Callable[[str], Notice | None] = lambda _: None,
     ) -> None:
         """`opened_by`: the peer id of the side that opened the stream. `hello`: our own.
 
         `when_free` is called when neither side keeps the link any more. `admit` is asked once the peer said hello; it
         returns the bye with which the peer is turned away. `listens`: we say hello only after that, not at once, which
         saves a round trip. `ping_interval`: see `LinkState`. `time_slices`, `decoded_items`: what all links of this
-        peer share.
+        peer share. `notices`: who reads them, by topic. `last_notice(peer id)`: what is said
+        before the bye when this peer stops.
         """
         self.peer_id = peer_id
         self.opened_by = opened_by
@@ -103,6 +111,8 @@ class Link:
         self._decoder = FrameDecoder(limits.max_frame)
         self._incomplete_until = math.inf
         self._hello = hello
+        self._notices = notices or {}
+        self._last_notice = last_notice
         self._when_free = when_free
         self._admit = admit
         self._listens = listens
@@ -316,6 +326,19 @@ class Link:
             self._counters.malformed += 1
             raise ProtocolError(self.peer_id, method, f"its answer {error}") from error
 
+    def notify(self, topic: str, body: bytes) -> bool:
+        """Say something that wants no answer; False where the link isn't up, or too much waits for being written."""
+        waiting = self._write_queue.buffered + self._write_queue.waiting
+        if not self.usable or waiting > self._limits.max_frame:
+            return False
+        self._send(Notice(topic, body))
+        return True
+
+    def ping(self) -> None:
+        """Send something that the peer's machine acknowledges, and the peer answers."""
+        if self.usable:
+            self._send(Ping())
+
     async def _read_frames(self, when_up: Callable[[Link], None]) -> None:
         decoder = self._decoder
         try:
@@ -384,6 +407,9 @@ class Link:
                 self._server.accept(frame, self._nursery)
             case Cancel() if action is Action.CANCEL:
                 self._server.cancel(frame.id)
+            case Notice() if action is Action.READ:
+                if (read := self._notices.get(frame.topic)) is not None:
+                    read(self.peer_id, frame.body)
             case Keep() if not self._kept and not self.kept_there:
                 self._when_free()
             case Hello() if action is Action.CHOOSE:
@@ -494,7 +520,8 @@ class Link:
     async def _part(self, farewell: Bye) -> bool:
         """Say why, and wait for the peer to close its side, lest a reset overtakes what we said."""
         try:
-            await self._stream.write(encode(farewell))
+            last = self._last_notice(self.peer_id) if farewell.reason is Reason.STOPPING and self._was_up else None
+            await self._stream.write((encode(last) if last is not None else b"") + encode(farewell))
             await self._stream.close()
             while await self._stream.read_some(_READ_BYTES):
                 pass

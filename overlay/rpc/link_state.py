@@ -33,6 +33,7 @@ from overlay.rpc.protocol import (
     Frame,
     Hello,
     Keep,
+    Notice,
     Ping,
     Pong,
     Reason,
@@ -84,6 +85,7 @@ class Event(enum.Enum):
     """A bye that asks, or answers our own so."""
     KEEP = enum.auto()
     STAY = enum.auto()
+    NOTICE = enum.auto()
     UNKNOWN = enum.auto()
     OPENED = enum.auto()
     LISTEN = enum.auto()
@@ -116,6 +118,8 @@ class Action(enum.Enum):
     """Hand the answer to the call that waits for it."""
     CANCEL = enum.auto()
     """Stop serving the request."""
+    READ = enum.auto()
+    """Hand the notice to whoever knows its topic."""
     STOP = enum.auto()
     """The link ended: stop all of its tasks, and close its stream, or reset it."""
 
@@ -164,6 +168,7 @@ def _always(phase: Phase) -> dict[Event, tuple[Phase, Action]]:
         PONG=Action.NOTHING,
         KEEP=Action.NOTHING,
         STAY=Action.NOTHING,
+        NOTICE=Action.READ,
         UNKNOWN=Action.NOTHING,
     )
 
@@ -237,6 +242,7 @@ _EVENTS: Final[dict[type[Frame | Unknown], Event]] = {
     Bye: Event.BYE,
     Keep: Event.KEEP,
     Stay: Event.STAY,
+    Notice: Event.NOTICE,
     Unknown: Event.UNKNOWN,
 }
 

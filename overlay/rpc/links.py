@@ -32,12 +32,12 @@ from overlay.rpc.bodies import encoded
 from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.greetings import Greetings
-from overlay.rpc.link import Link, NotSent
+from overlay.rpc.link import Link, NoticeHandler, NotSent
 from overlay.rpc.link_choice import Choice, choose
 from overlay.rpc.link_state import Cause
 from overlay.rpc.membership import Membership, Vet
 from overlay.rpc.places import Places
-from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Bye, Hello, Reason
+from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Bye, Hello, Notice, Reason
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
 from overlay.settings import OverlaySettings
@@ -105,6 +105,8 @@ class Links:
         self._hello = Hello(MINOR_VERSION, member, secrets.token_bytes(8))
         self._greetings = greetings or Greetings()
         self._handlers: dict[str, Handler] = {}
+        self._notices: dict[str, NoticeHandler] = {}
+        self._last_notice: Callable[[str], Notice | None] = lambda _: None
         self._nursery: trio.Nursery | None = None
         self._current: dict[str, Link] = {}
         self._membership = Membership(self.peer_id, self._current, self._note_proven)
@@ -172,6 +174,30 @@ class Links:
         except CallFailed:
             self._counters.calls_failed += 1
             raise
+
+    def on_notice(self, topic: str, read: NoticeHandler) -> None:
+        """Have notices of a topic read. Raises ValueError when they are already."""
+        if topic in self._notices:
+            raise ValueError(f"notices of topic {topic!r} are read already")
+        self._notices[topic] = read
+
+    def notify_at_last(self, last_notice: Callable[[str], Notice | None]) -> None:
+        """Have `last_notice(peer id)` said on each link when this peer stops, also where its tasks are cancelled."""
+        self._last_notice = last_notice
+
+    def _say_at_last(self, peer_id: str) -> Notice | None:
+        return self._last_notice(peer_id)
+
+    def notify(self, peer_id: str, topic: str, body: bytes) -> bool:
+        """Say something that wants no answer to a linked peer; whether it was taken. Older peers pass it over."""
+        link = self._current.get(peer_id)
+        return link is not None and link.notify(topic, body)
+
+    def ping(self, peer_id: str) -> None:
+        """Send a linked peer something that its machine acknowledges."""
+        link = self._current.get(peer_id)
+        if link is not None:
+            link.ping()
 
     async def ensure_link(self, peer_id: str, *, timeout: float) -> bool:
         """Link to a peer unless there is a link, and tell whether the peer counts as a member.
@@ -327,6 +353,8 @@ class Links:
             ping_interval=self._ping_interval,
             time_slices=self._time_slices,
             decoded_items=self.decoded_items,
+            notices=self._notices,
+            last_notice=self._say_at_last,
         )
         self._streams.setdefault(peer_id, set()).add(link)
         self._greetings.began(peer_id)

@@ -1,4 +1,4 @@
-"""What travels on a link: eleven kinds of frames, parsed at the edge into values.
+"""What travels on a link: twelve kinds of frames, parsed at the edge into values.
 
 1. Each side first says `Hello`, once, or `Bye` where it has no place, or doesn't let the other into its network.
    Anything else before it breaks the protocol.
@@ -11,7 +11,8 @@
    asks whether the link may end; it is answered once, by the same or by `Stay`, and the asker makes no requests
    meanwhile. Any other: its sender makes no more requests on this link. Answers still travel; when both said it, and
    nothing is under way, either side closes.
-6. `Keep` tells whether its sender keeps the link; until then it does. Only a link that neither keeps is asked to end.
+6. `Notice` is said once and never answered. Who knows its topic reads it; whoever doesn't passes it over.
+7. `Keep` tells whether its sender keeps the link; until then it does. Only a link that neither keeps is asked to end.
 
 A frame is a CBOR array, its kind first. Bodies are CBOR within a byte string: they are decoded where they are used, so
 queued requests take no more memory than their bytes, and a body that isn't CBOR fails its own call only.
@@ -191,11 +192,18 @@ class Stay(Struct, frozen=True, array_like=True, tag=10):
     """Answers `Bye` for being idle: the link doesn't end."""
 
 
+class Notice(Struct, frozen=True, array_like=True, tag=11):
+    """Something that wants no answer."""
+
+    topic: Annotated[str, Meta(min_length=1, max_length=METHOD_MAX_LENGTH)]
+    body: bytes
+
+
 class Unknown(Struct, frozen=True):
     """A frame of a kind that only newer peers know."""
 
 
-Frame = Hello | Request | Response | Refused | Cancel | Ping | Pong | Bye | Failed | Keep | Stay
+Frame = Hello | Request | Response | Refused | Cancel | Ping | Pong | Bye | Failed | Keep | Stay | Notice
 
 _KINDS: dict[object, type[Frame]] = {
     0: Hello,
@@ -209,6 +217,7 @@ _KINDS: dict[object, type[Frame]] = {
     8: Failed,
     9: Keep,
     10: Stay,
+    11: Notice,
 }
 _REASONS = frozenset(Reason)
 _LINK_FAULTS = frozenset(LinkFault)

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from registry.errors import StorageError
 
 _PRIVATE: Final = 0o700
-_OURS: Final = ("lock", "identity.json", "network", "bootstrap-pins.json", "backup.json")
+_OURS: Final = ("lock", "identity.json", "network", "bootstrap-pins.json", "backup.json", "incarnation", "agent.json")
 """What a peer has there beside its database."""
 
 

@@ -12,6 +12,7 @@ import trio
 
 from overlay.discovery.address_book import AddressBook, parse_peer_address
 from overlay.errors import ProtocolNotSupported, StreamBroken, Unreachable
+from overlay.presence.dial_outcome import DialOutcome
 from overlay.pubsub.admission import Admission, message_id
 from overlay.rpc.negotiation import negotiation_of
 from overlay.rpc.transport import StreamHandler
@@ -316,6 +317,14 @@ class SimulatedHost:
             if self.internet.host_at(address, peer_id) is not None:
                 return True
         return False
+
+    async def probe(self, peer_id: str, timeout: float) -> DialOutcome:
+        with trio.move_on_after(timeout):
+            return DialOutcome.ALIVE if await self.can_be_dialled(peer_id) else DialOutcome.REFUSED
+        return DialOutcome.SILENT
+
+    def silence(self, peer_id: str) -> float | None:
+        return None
 
     async def disconnect(self, peer_id: str) -> None:
         await trio.lowlevel.checkpoint()

@@ -14,6 +14,7 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
+from overlay.libp2p.kernel_silence import silence, watch
 from overlay.libp2p.muxer.pipe import Pipe
 from overlay.libp2p.muxer.session import MOST_UNANSWERED, YamuxSession
 from overlay.libp2p.muxer.session_end import EndCode, SessionEnded
@@ -86,6 +87,7 @@ class MuxedConnection(IMuxedConn):
         self.ended: ConnectionEnd | None = None
         """Why it ended; None while it lives."""
         self._pipe = pipe
+        self._is_watched = False
         self._pause = pause
         self._when_closed = when_closed
         self._peer = str(peer_id)
@@ -129,6 +131,17 @@ class MuxedConnection(IMuxedConn):
     def get_remote_address(self) -> tuple[str, int] | None:
         """Address and port of the peer."""
         return self.secured_conn.get_remote_address()
+
+    def silence(self) -> float | None:
+        """Seconds since the peer's machine sent anything, from the second time on that this is asked; None: unknown."""
+        socket = self._pipe.socket
+        if socket is None or self.is_closed:
+            return None
+        if not self._is_watched:
+            self._is_watched = True
+            watch(socket)
+            return None
+        return silence(socket)
 
     async def start(self) -> None:
         """Read and write until the connection ends, then close it. Never raises for what the peer does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import trio
 from libp2p.abc import ISecureConn
 
 
@@ -12,6 +13,9 @@ class Pipe(Protocol):
 
     immediate: bool
     """Whether `send` sends by itself, so that it is worth calling at once, from any task."""
+
+    socket: trio.socket.SocketType | None
+    """What it goes over, where that is a plain socket."""
 
     async def receive(self) -> bytes:
         """Some bytes, as soon as there are any; empty at the end. May be cancelled without losing anything."""
@@ -39,6 +43,7 @@ class SecuredPipe:
     """A connection by its public reads and writes."""
 
     immediate = False
+    socket: trio.socket.SocketType | None = None
 
     def __init__(self, connection: ISecureConn) -> None:
         self._connection = connection

@@ -179,6 +179,7 @@ class _SocketPipe:
         self._cipher = cipher
         self._before = before
         self._socket = socket
+        self.socket: trio.socket.SocketType | None = socket
         self._rest: bytes | memoryview = _NOTHING
 
     async def receive(self) -> bytes:
@@ -233,6 +234,7 @@ class _StreamPipe:
     """On whatever carries the connection otherwise, as a WebSocket."""
 
     immediate = False
+    socket: trio.socket.SocketType | None = None
 
     def __init__(self, connection: SecureSession, cipher: _Cipher, before: bytes, raw: IRawConnection) -> None:
         self._connection = connection

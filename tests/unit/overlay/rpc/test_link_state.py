@@ -18,6 +18,7 @@ from overlay.rpc.protocol import (
     Frame,
     Hello,
     Keep,
+    Notice,
     Ping,
     Pong,
     Reason,
@@ -47,6 +48,7 @@ FRAMES: dict[str, Frame | Unknown] = {
     "outside": Bye(Reason.NOT_ADMITTED),
     "keep": Keep(False),
     "stay": Stay(),
+    "notice": Notice("topic", b""),
     "unknown": Unknown(),
 }
 DEEDS = ("opened", "listen", "admit", "retire", "ask", "agree", "drained")
@@ -57,6 +59,7 @@ AFTER_HELLO = {
     Action.SERVE,
     Action.SETTLE,
     Action.CANCEL,
+    Action.READ,
     Action.SEND_PONG,
     Action.SEND_BYE,
 }
@@ -87,6 +90,7 @@ cancel   broken         broken           broken     UP:drop    ASKING:drop RETIR
 ping     broken         broken           broken     UP:pong      ASKING:pong   RETIRING:pong   LEFT:pong    DRAINING:pong   -
 pong     broken         broken           broken     -            -             -               -            -               -
 keep     broken         broken           broken     -            -             -               -            -               -
+notice   broken         broken           broken     UP:read      ASKING:read   RETIRING:read   LEFT:read    DRAINING:read   -
 unknown  broken         broken           broken     -            -             -               -            -               -
 bye      broken         broken           broken     LEFT         DRAINING      DRAINING        -            -               -
 idle     broken         broken           broken     UP:reply     DRAINING      DRAINING        -            -               -
@@ -111,6 +115,7 @@ ACTIONS = {
     "serve": Action.SERVE,
     "give": Action.SETTLE,
     "drop": Action.CANCEL,
+    "read": Action.READ,
     "choose": Action.CHOOSE,
     "reply": Action.REPLY,
     "stay": Action.STAY_UP,

@@ -82,7 +82,7 @@ async def test_the_lower_minor_version_is_used(theirs: int, expected: int) -> No
 
 async def test_frames_of_unknown_kinds_are_ignored() -> None:
     async with linked(handlers={"echo": echo}) as pair:
-        await pair.remote.stream.write(encode_frame([11, "new"]) + encode_frame([2**40]))
+        await pair.remote.stream.write(encode_frame([60, "new"]) + encode_frame([2**40]))
         await pair.remote.say(Request(1, "echo", encode_item(None), 1000))
         assert await pair.remote.hear() == Response(1, encode_item([LARGER, None]))
         assert not pair.link.loss
@@ -90,7 +90,7 @@ async def test_frames_of_unknown_kinds_are_ignored() -> None:
 
 async def test_frame_of_an_unknown_kind_is_no_greeting() -> None:
     async with linked(hello=False) as pair:
-        await pair.remote.stream.write(encode_frame([11, "new"]))
+        await pair.remote.stream.write(encode_frame([60, "new"]))
         await pair.link.wait_ended()
         assert pair.link.cause is Cause.BROKE_PROTOCOL
 

@@ -16,6 +16,7 @@ from overlay.rpc.protocol import (
     Frame,
     Hello,
     Keep,
+    Notice,
     Ping,
     Pong,
     Reason,
@@ -47,6 +48,7 @@ FRAMES: dict[str, Frame] = {
     "failed": Failed(3, Fault.NO_SUCH_METHOD),
     "keep, free": Keep(False),
     "stay": Stay(),
+    "notice": Notice("presence", encode_item([[0, [1700000000000, 3]]])),
 }
 
 

@@ -1,0 +1,3 @@
+"""Who is alive: hosts beat, witnesses say who went down, replicas hide whom they can't reach themselves.
+
+docs/liveness.md tells the rules."""

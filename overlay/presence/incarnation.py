@@ -1,0 +1,31 @@
+"""Counts the runs of a peer's process, so that what an earlier one said, or was said of it, doesn't count any more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_FILE: Final = "incarnation"
+_MOST_BYTES: Final = 32
+
+
+def next_incarnation(data_dir: Path | None, now: float) -> int:
+    """Milliseconds since 1970, above that of the run before, which is kept in `data_dir`; `now`: seconds since 1970.
+
+    A file that is missing or damaged counts for nothing: keepers tell what they have of earlier runs. Raises OSError.
+    """
+    incarnation = max(int(now * 1000), 1)
+    if data_dir is None:
+        return incarnation
+    path = data_dir / _FILE
+    try:
+        with path.open("rb") as file:
+            incarnation = max(incarnation, int(file.read(_MOST_BYTES)) + 1)
+    except (FileNotFoundError, ValueError):
+        pass
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(b"%d" % incarnation)
+    os.replace(temporary, path)
+    return incarnation

@@ -1,0 +1,366 @@
+"""Drives `PresenceNode` on the network: notices on links, dials, what the kernels know, and who lies near to whom.
+
+It decides nothing. One task wakes the node when it wants to be woken, and looks at the kernels' figures then; dials run
+in tasks of their own, each of which tells its outcome whatever happens. Messages to one peer in one turn share a
+notice. Those that ask for something are worth a link; the others go where there is one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import islice
+from typing import Final, Protocol
+
+import structlog
+import trio
+from msgspec import Struct
+
+from overlay.errors import CallFailed
+from overlay.identity import Identity
+from overlay.limits.token_bucket import TokenBuckets
+from overlay.presence.actions import Action, Changed, Dial, Learnt, PingLink, Role, SendTo
+from overlay.presence.dial_outcome import DialOutcome
+from overlay.presence.host_view import ViewState
+from overlay.presence.messages import TOPIC, AskAbout, Message, SubscribeTo, Told, encode, parse
+from overlay.presence.node import PresenceNode
+from overlay.presence.statements import NEVER, Presence, Version, sign
+from overlay.presence.timings import KEEPERS, KERNEL_PING
+from overlay.rpc.links import Links
+from overlay.rpc.protocol import Notice
+from overlay.tasks import TaskStatus, Wakeup
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_LINKING: Final = 2.0  # seconds for a link that a message needs
+_LOOK_EVERY: Final = 2
+_PING_ANSWERED: Final = 10.0  # seconds for which the answer to a ping is looked for
+_MOST_HELD: Final = 64  # links that are kept for what witnesses tell
+_MOST_LINKING: Final = 64  # peers that are linked to for a message at the same time
+_MOST_WAITING: Final = 256  # messages that wait for one link
+_LOOK_UP_AGAIN: Final = 600.0  # seconds after which the keepers of a followed host are looked up anew
+_NOTICES: Final = 100.0  # a second that are read of one peer
+_NOTICES_AT_ONCE: Final = 1000.0
+
+
+class Probing(Protocol):
+    """What is needed of the network below."""
+
+    async def probe(self, peer_id: str, timeout: float) -> DialOutcome:
+        """Dial a peer to see whether it is there, beside the connections that there are."""
+        ...
+
+    def silence(self, peer_id: str) -> float | None:
+        """Seconds since a connected peer's machine sent anything; None where that isn't known."""
+        ...
+
+
+class Surroundings(Protocol):
+    """Who lies near to whom."""
+
+    def members_near(self, peer_id: str, count: int) -> Sequence[str]:
+        """The members nearest to a peer but itself, ourselves among them, as far as known; asks nobody."""
+        ...
+
+    async def find_members_near(self, peer_id: str, count: int) -> Sequence[str]:
+        """The same, after asking others where that is needed."""
+        ...
+
+    def home(self) -> Sequence[str]:
+        """The linked members around our own position."""
+        ...
+
+
+class HostState(Struct, frozen=True):
+    """Whether a peer is up, as this one says."""
+
+    peer_id: str
+    is_up: bool
+    """Whether it is listed; so is each of which nothing is known."""
+    is_known: bool
+    """Whether it told its presence; those of an older release don't."""
+    has_left: bool
+    """Whether it said itself that it stops."""
+    since: float
+    """Seconds for which that is so; infinity where it always was."""
+    accusers: tuple[str, ...]
+    """The witnesses that say it is down."""
+    exceptions: bytes
+    """What doesn't pass of that which it hosts, as it says."""
+
+
+class Liveness:
+    """Who is alive. `run` owns all tasks."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        links: Links,
+        probing: Probing,
+        surroundings: Surroundings,
+        *,
+        incarnation: int,
+        clock: Callable[[], float],
+        randomness: random.Random,
+        is_host: bool = True,
+    ) -> None:
+        """`incarnation`: milliseconds since 1970, above those of all earlier runs. `clock`: seconds; it doesn't go back
+        and runs on while the machine sleeps. `is_host`: whether we tell our own presence, as members do."""
+        self._links = links
+        self._probing = probing
+        self._surroundings = surroundings
+        self._clock = clock
+        self._is_host = is_host
+        self._near: dict[str, tuple[str, ...]] = {}  # of followed hosts, as looked up
+        self._node = PresenceNode(
+            Presence(identity.peer_id, Version(incarnation)),
+            clock(),
+            near=self._near_of,
+            sign_presence=lambda presence: sign(identity, presence),
+            sign_word=lambda word: sign(identity, word),
+            sign_proof=lambda proof: sign(identity, proof),
+            randomness=randomness,
+        )
+        self._wakeup = Wakeup()
+        self._wakes_at = math.inf
+        self._home_changed = True
+        self._callbacks: list[Callable[[HostState], None]] = []
+        self._waiting: dict[str, list[Message]] = {}
+        self._held: dict[str, None] = {}
+        self._looks = 0
+        self._pinged: dict[str, float] = {}
+        self._notices = TokenBuckets(_NOTICES, _NOTICES_AT_ONCE)
+        self._nursery: trio.Nursery | None = None
+        self._is_leaving = False
+        links.on_notice(TOPIC, self._read)
+        links.on_up(self._note_up)
+        links.on_down(self._note_down)
+        links.on_closed(self._note_closed)
+        links.notify_at_last(self._say_at_last)
+
+    # For those above.
+
+    def follow(self, peer_ids: Iterable[str]) -> None:
+        """Know from now on whether these peers are up, and tell changes, until `unfollow`."""
+        for peer_id in peer_ids:
+            if peer_id != self._node.own_id and self._nursery is not None and peer_id not in self._near:
+                self._near[peer_id] = ()
+                self._nursery.start_soon(self._follow, peer_id)
+
+    def unfollow(self, peer_ids: Iterable[str]) -> None:
+        """Follow them no more."""
+        for peer_id in peer_ids:
+            self._near.pop(peer_id, None)
+            self._node.following.unfollow(peer_id)
+
+    def state_of(self, peer_id: str) -> HostState:
+        """What is known of a peer; one that isn't followed is up."""
+        view, presence = self._node.view_of(peer_id), self._node.following.presence_of(peer_id)
+        if view is None:
+            return HostState(peer_id, True, False, False, math.inf, (), b"")
+        now = self._clock()
+        accusers = () if view.is_listed else tuple(view.accusing(now))
+        exceptions = presence.exceptions if presence is not None else b""
+        has_left = view.state is ViewState.LEFT
+        return HostState(
+            peer_id, view.is_listed, view.version > NEVER, has_left, now - view.since, accusers, exceptions
+        )
+
+    def on_change(self, callback: Callable[[HostState], None]) -> None:
+        """Have `callback(state)` called when a followed peer goes down or comes up, is known, or says something else.
+
+        It must be cheap and not raise.
+        """
+        self._callbacks.append(callback)
+
+    def complain(self, peer_id: str) -> None:
+        """A caller couldn't reach a followed peer."""
+        self._do(self._node.complained(peer_id, self._clock()))
+
+    def note_exceptions(self, exceptions: bytes) -> None:
+        """Tell from now on what doesn't pass of that which we host."""
+        if exceptions != self._node.host.presence.exceptions:
+            self._do(self._node.host.change(self._clock(), exceptions=exceptions))
+
+    def note_members(self) -> None:
+        """Members came or went."""
+        self._home_changed = True
+        self._wakeup.set()
+
+    def _say_at_last(self, peer_id: str) -> Notice | None:
+        """What a peer is told before this one stops: that it leaves."""
+        if not self._is_host or peer_id not in self._node.host.keepers:
+            return None
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._node.leave(self._clock())
+        return Notice(TOPIC, encode([Told(self._node.host.presence)]))
+
+    # Tasks.
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part in presence until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                while True:
+                    self._wakes_at = self._node.wake_at
+                    with trio.move_on_after(max(self._wakes_at - self._clock(), 0.0)):
+                        await self._wakeup.wait()
+                    await trio.lowlevel.checkpoint()  # what came meanwhile is read first
+                    self._look()
+            finally:
+                self._nursery = None
+
+    def _look(self) -> None:
+        now = self._clock()
+        if self._home_changed and not self._is_leaving:
+            self._home_changed = False
+            keepers = self._surroundings.members_near(self._node.own_id, KEEPERS) if self._is_host else ()
+            self._do(self._node.note_home(self._surroundings.home(), keepers, now))
+        if self._node.is_time_to_look(now):
+            self._look_at_kernels(now)
+            self._hold_links()
+        if self._node.wake_at <= now:
+            self._do(self._node.wake(now))
+
+    def _look_at_kernels(self, now: float) -> None:
+        """Those that matter every second time; all of the home as long as one of them is silent, or was pinged.
+
+        Each takes 0.02 ms, and a home may have a hundred members.
+        """
+        self._looks += 1
+        is_alarmed = self._node.hears_silence or self._pinged
+        if self._looks % _LOOK_EVERY and not is_alarmed:
+            return
+        home = self._surroundings.home() if is_alarmed else ()
+        for peer_id in dict.fromkeys([*self._node.watched(), *home]):
+            silence = self._probing.silence(peer_id) if self._links.is_linked(peer_id) else None
+            if silence is None:
+                self._node.forget_silence(peer_id)
+                continue
+            if silence >= KERNEL_PING:
+                self._do(self._node.silent(peer_id, now - silence, now))
+                continue
+            if self._node.is_silent(peer_id):
+                self._do(self._node.acknowledged(peer_id, now))
+            pinged = self._pinged.get(peer_id)
+            if pinged is not None and now - silence > pinged:
+                del self._pinged[peer_id]
+                self._do(self._node.answered(peer_id, now))
+        self._pinged = {peer_id: at for peer_id, at in self._pinged.items() if now - at < _PING_ANSWERED}
+
+    def _note_up(self, peer_id: str, member: bool) -> None:  # noqa: ARG002 - what links tell
+        self._do(self._node.link_up(peer_id, self._clock()))
+        self._home_changed = True
+
+    def _note_down(self, peer_id: str) -> None:
+        self._pinged.pop(peer_id, None)
+        self._home_changed = True
+        if not self._is_leaving:
+            self._do(self._node.link_ended(peer_id, self._clock()))
+
+    def _note_closed(self, peer_id: str) -> None:
+        self._pinged.pop(peer_id, None)
+        if not self._is_leaving:
+            self._do(self._node.link_closed(peer_id, self._clock()))
+
+    def _hold_links(self) -> None:
+        """Keep the links to the witnesses at which we subscribe, as many as may be."""
+        needed = dict.fromkeys(islice(self._node.following.witnesses, _MOST_HELD))
+        for peer_id in needed:
+            if peer_id not in self._held:
+                self._links.hold(peer_id)
+        for peer_id in self._held:
+            if peer_id not in needed:
+                self._links.release(peer_id)
+        self._held = needed
+
+    def _read(self, peer_id: str, body: bytes) -> None:
+        now = self._clock()
+        if self._notices.take(peer_id, now):
+            self._do(self._node.receive(peer_id, parse(body), now))
+
+    def _near_of(self, peer_id: str) -> Sequence[str]:
+        return self._near.get(peer_id) or self._surroundings.members_near(peer_id, KEEPERS)
+
+    # Doing.
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        outgoing: dict[str, list[Message]] = {}
+        for action in actions:
+            match action:
+                case SendTo():
+                    outgoing.setdefault(action.to, []).append(action.message)
+                case Dial():
+                    self._start(self._dial, action)
+                case PingLink():
+                    self._pinged[action.peer_id] = self._clock()
+                    self._links.ping(action.peer_id)
+                case Changed():
+                    log.info("a peer is up again" if action.is_listed else "a peer is down", peer=action.peer_id)
+                    self._tell(action.peer_id)
+                case Learnt():
+                    self._tell(action.peer_id)
+        for peer_id, messages in outgoing.items():
+            self._send(peer_id, messages)
+        if self._node.wake_at < self._wakes_at:
+            self._wakeup.set()
+
+    def _tell(self, peer_id: str) -> None:
+        state = self.state_of(peer_id)
+        for callback in self._callbacks:
+            callback(state)
+
+    def _send(self, peer_id: str, messages: list[Message]) -> None:
+        if peer_id == self._node.own_id:
+            self._start(self._read_own, messages)
+        elif not self._links.notify(peer_id, TOPIC, encode(messages)):
+            asking: list[Message] = [message for message in messages if isinstance(message, AskAbout | SubscribeTo)]
+            waiting = self._waiting.get(peer_id)
+            if waiting is not None:
+                waiting += asking[: _MOST_WAITING - len(waiting)]
+            elif asking and len(self._waiting) < _MOST_LINKING:
+                self._waiting[peer_id] = asking
+                self._start(self._link_and_send, peer_id)
+
+    def _start(self, do: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(do, *arguments)
+
+    async def _read_own(self, messages: list[Message]) -> None:
+        await trio.lowlevel.checkpoint()
+        self._do(self._node.receive(self._node.own_id, messages, self._clock()))
+
+    async def _link_and_send(self, peer_id: str) -> None:
+        try:
+            await self._links.ensure_link(peer_id, timeout=_LINKING)
+        except CallFailed as error:
+            log.debug("a keeper wasn't reached", peer=peer_id, error=str(error))
+        messages = self._waiting.pop(peer_id)
+        self._links.notify(peer_id, TOPIC, encode(messages))
+
+    async def _dial(self, dial: Dial) -> None:
+        began, outcome = self._clock(), DialOutcome.OWN_FAULT
+        try:
+            if dial.role is Role.HOST:
+                with trio.move_on_after(dial.timeout):
+                    await self._links.ensure_link(dial.peer_id, timeout=dial.timeout)
+                    outcome = DialOutcome.ALIVE
+            else:
+                outcome = await self._probing.probe(dial.peer_id, dial.timeout)
+        except CallFailed as error:
+            log.debug("a dial failed", peer=dial.peer_id, error=str(error))
+        self._do(self._node.dialled(dial.peer_id, dial.role, outcome, began, self._clock()))
+
+    async def _follow(self, peer_id: str) -> None:
+        """Look up a host's keepers, now and from time to time, while it is followed."""
+        while peer_id in self._near:
+            found = tuple(await self._surroundings.find_members_near(peer_id, KEEPERS))
+            if peer_id not in self._near:
+                return
+            self._near[peer_id] = found
+            self._do(self._node.follow(peer_id, found, self._clock()))
+            await trio.sleep(_LOOK_UP_AGAIN if len(found) >= KEEPERS else _LOOK_UP_AGAIN / 10)

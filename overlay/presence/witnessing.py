@@ -1,0 +1,354 @@
+"""The hosts whose presence this peer keeps: what each said of itself, what is said of it, and who wants to be told.
+
+`Witness` decides about one host; here its duties become messages, and what comes is checked: a presence and a word
+count when they are genuine, and newer than what is known. Bounded: hosts by `MOST_WITNESSED`, of each as many words as
+it has keepers and `MOST_SUBSCRIBERS`. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from msgspec import Struct, field
+
+from overlay.presence.actions import Action, Dial, Role, SendTo
+from overlay.presence.dial_outcome import DialOutcome
+from overlay.presence.messages import (
+    Accused,
+    AskAbout,
+    Hint,
+    KnownVersion,
+    ProofWanted,
+    Proven,
+    Said,
+    Told,
+)
+from overlay.presence.statements import NEVER, Presence, Proof, Version, Word
+from overlay.presence.timers import Timers
+from overlay.presence.timings import (
+    FORGOTTEN,
+    KEEPERS,
+    MOST_SUBSCRIBERS,
+    MOST_WITNESSED,
+    SUBSCRIPTION,
+    WITNESSES,
+    WORD_RENEWED,
+    WORD_TTL,
+)
+from overlay.presence.witness import Duty, Witness, WitnessState
+
+_PASSING_ON: Final = 2  # witnesses that tell the others what a host said
+_ASKED_FOR: Final = 10.0  # seconds in which a proof that a replica asked for is passed on to it
+
+Near = Callable[[str], Sequence[str]]
+"""The keepers of a peer's presence as far as known, nearest to it first, ourselves among them; empty if unknown."""
+Check = Callable[[str, Presence | Word | Proof], bool]
+"""Whether a statement that a peer told is genuine; also false where it told too many."""
+
+
+class Witnessed(Struct):
+    """One host."""
+
+    witness: Witness
+    presence: Presence | None = None
+    told: Version = NEVER
+    """The latest version that a replica told, where we have none that is signed."""
+    word: Word | None = None
+    """Our own last one."""
+    said_at: float = -math.inf
+    words: dict[str, tuple[Word, float]] = field(default_factory=dict)
+    """Those of other keepers, with when they end."""
+    subscribers: dict[str, float] = field(default_factory=dict)
+    """Until when each is told."""
+    askers: dict[str, float] = field(default_factory=dict)
+    """Until when a proof is passed on to each."""
+    quiet_dials: int = 0
+    """Dials in a row that found the host alive, without a beat between them."""
+
+    @property
+    def version(self) -> Version:
+        """The latest known."""
+        return self.presence.version if self.presence is not None else self.told
+
+
+class Witnessing:
+    """All of them."""
+
+    def __init__(
+        self,
+        own_id: str,
+        *,
+        near: Near,
+        check: Check,
+        sign: Callable[[Word], Word],
+        judges: Callable[[float], bool],
+        randomness: random.Random,
+        number: int,
+    ) -> None:
+        """`judges`: whether this peer trusts its own links at that time. `number`: above those of all words before."""
+        self._own_id = own_id
+        self._near = near
+        self._check = check
+        self._sign = sign
+        self._judges = judges
+        self._randomness = randomness
+        self._number = number
+        self._hosts: dict[str, Witnessed] = {}
+        self._timers: Timers[str] = Timers()
+
+    @property
+    def hosts(self) -> Collection[str]:
+        """Those that are kept."""
+        return self._hosts.keys()
+
+    def state_of(self, host: str) -> WitnessState | None:
+        """What this peer as a witness thinks of a host; None for one that it doesn't keep."""
+        known = self._hosts.get(host)
+        return known.witness.state if known is not None else None
+
+    def presence_of(self, host: str) -> Presence | None:
+        """What a host said of itself last."""
+        known = self._hosts.get(host)
+        return known.presence if known is not None else None
+
+    # What comes from the host itself.
+
+    def beat(self, host: str, version: Version, now: float) -> list[Action]:
+        """A beat came over the host's own link."""
+        known = self._hosts.get(host)
+        if known is None or known.presence is None:
+            return [SendTo(host, KnownVersion(NEVER))]  # then it tells its presence
+        known.quiet_dials = 0
+        known.witness.set_role(now, is_witness=True)
+        actions = [] if version == known.version else [SendTo(host, KnownVersion(known.version))]
+        return actions + self._do(host, known, known.witness.heard(now), now)
+
+    def told(self, sender: str, presence: Presence, now: float) -> list[Action]:
+        """A presence came, from its host or from another keeper."""
+        host, is_own = presence.peer_id, sender == presence.peer_id
+        known = self._hosts.get(host)
+        if known is not None and presence.version <= known.version and known.presence is not None:
+            actions: list[Action] = [SendTo(host, KnownVersion(known.version))] if is_own else []
+            if is_own and presence.version < known.version:
+                actions.append(SendTo(host, Told(known.presence)))
+            if not is_own or presence.version < known.version or known.presence.is_leaving:
+                return actions
+            return actions + self._do(host, known, known.witness.heard(now), now)
+        if not self._check(sender, presence):
+            return []
+        known = known or self._add(host, now)
+        if known is None:
+            return []
+        return self._renew(host, known, presence, now, is_own=is_own)
+
+    def heard(self, host: str, now: float) -> list[Action]:
+        """The host's process said anything else on its own link."""
+        known = self._hosts.get(host)
+        return self._do(host, known, known.witness.heard(now), now) if known is not None else []
+
+    # What links and the kernel tell.
+
+    def link_ended(self, host: str, now: float) -> list[Action]:
+        """The link to a host broke."""
+        known = self._hosts.get(host)
+        return self._do(host, known, known.witness.link_ended(now), now) if known is not None else []
+
+    def silent(self, host: str, since: float, now: float) -> list[Action]:
+        """Its kernel has acknowledged nothing since then."""
+        known = self._hosts.get(host)
+        if known is None:
+            return []
+        return self._do(host, known, known.witness.silent(since, now, judges=self._judges(now)), now)
+
+    def acknowledged(self, host: str, now: float) -> None:
+        """Its kernel acknowledged something, after it was silent."""
+        known = self._hosts.get(host)
+        if known is not None:
+            known.witness.acknowledged(now)
+            self._timers.set(host, known.witness.wake_at)
+
+    def dialled(self, host: str, outcome: DialOutcome, began: float, now: float) -> list[Action]:
+        """What became of a dial."""
+        known = self._hosts.get(host)
+        if known is None:
+            return []
+        if outcome is DialOutcome.ALIVE:
+            known.quiet_dials += 1
+            if known.quiet_dials > 1:  # it beats to others by now
+                known.witness.set_role(now, is_witness=False)
+        return self._do(host, known, known.witness.dialled(outcome, began, now, judges=self._judges(now)), now)
+
+    # What replicas and other keepers say.
+
+    def asked(self, replica: str, ask: AskAbout, now: float) -> list[Action]:
+        """A replica wants to know of a host, and a proof that it is there."""
+        known = self._hosts.get(ask.host)
+        if known is None:
+            if self._own_id not in self._near(ask.host):
+                return []
+            known = self._add(ask.host, now)
+            if known is None:
+                return []
+        if known.presence is None:
+            known.told = max(known.told, ask.version)
+        actions = self._news(replica, ask.host, known, ask.version, now)
+        if known.witness.state is WitnessState.DOWN or known.witness.state is WitnessState.LEFT:
+            return actions
+        known.askers = {name: until for name, until in known.askers.items() if now < until}
+        if len(known.askers) < MOST_SUBSCRIBERS or replica in known.askers:
+            known.askers[replica] = now + _ASKED_FOR
+            actions.append(SendTo(ask.host, ProofWanted(ask.host, ask.nonce, replica)))
+        return actions + self._do(ask.host, known, known.witness.asked(now), now)
+
+    def proven(self, sender: str, proof: Proof, now: float) -> list[Action]:
+        """A proof on its way to a replica that asked for it."""
+        known = self._hosts.get(proof.peer_id)
+        if known is None or sender != proof.peer_id:
+            return []
+        actions: list[Action] = []
+        if now < known.askers.get(proof.replica, -math.inf):
+            actions.append(SendTo(proof.replica, Proven(proof)))
+        return actions + self._do(sender, known, known.witness.heard(now), now)
+
+    def subscribed(self, replica: str, host: str, seconds: float, now: float) -> list[Action]:
+        """A replica wants to be told of a host from now on, and what is known of it."""
+        known = self._hosts.get(host)
+        if known is None and seconds > 0 and self._own_id in self._near(host):
+            known = self._add(host, now)  # it may come later
+        if known is None:
+            return []
+        if seconds > 0:
+            known.subscribers = {name: until for name, until in known.subscribers.items() if now < until}
+            if len(known.subscribers) < MOST_SUBSCRIBERS or replica in known.subscribers:
+                known.subscribers[replica] = now + min(seconds, SUBSCRIPTION)
+        others = [SendTo(replica, Said(word)) for word, until in known.words.values() if now < until]
+        return [*self._news(replica, host, known, NEVER, now), *others]
+
+    def said(self, sender: str, word: Word, now: float) -> list[Action]:
+        """Another keeper's word: kept, and passed on to subscribers."""
+        known = self._hosts.get(word.accused)
+        if known is None or word.witness == self._own_id or word.version < known.version:
+            return []
+        last = known.words.get(word.witness)
+        if (last is not None and word.number <= last[0].number) or sender != word.witness:
+            return []
+        if word.witness not in self._near(word.accused)[:KEEPERS] or not self._check(sender, word):
+            return []
+        known.words = {name: kept for name, kept in known.words.items() if now < kept[1]}
+        before = known.words.get(word.witness)
+        if before is not None and before[0].version == word.version and before[1] - now > WORD_TTL / 2:
+            return []  # told lately
+        if len(known.words) < KEEPERS or word.witness in known.words:
+            known.words[word.witness] = word, now + min(word.ttl, WORD_TTL)
+        return [SendTo(name, Said(word)) for name in self._told(known, now)]
+
+    # Time, and what changes around us.
+
+    def stalled(self, now: float) -> None:
+        """This peer itself stood still until now."""
+        for host, known in self._hosts.items():
+            known.witness.stalled(now)
+            self._timers.set(host, known.witness.wake_at)
+
+    def note_home(self, now: float) -> None:
+        """Who lies near to whom may have changed: hosts that others keep now are forgotten."""
+        for host, known in list(self._hosts.items()):
+            near = self._near(host)
+            if near and self._own_id not in near and known.witness.state is not WitnessState.DOWN:
+                self._forget(host)
+            elif near:
+                known.witness.set_role(now, is_witness=self._own_id in near[:WITNESSES])
+                self._timers.set(host, known.witness.wake_at)
+
+    @property
+    def wake_at(self) -> float:
+        """When to call `wake` next."""
+        return self._timers.next_at
+
+    def wake(self, now: float) -> list[Action]:
+        """Time has passed."""
+        actions: list[Action] = []
+        for host in self._timers.due(now):
+            known = self._hosts.get(host)
+            if known is None:
+                continue
+            if now - known.witness.down_since > FORGOTTEN:
+                self._forget(host)
+                continue
+            actions += self._do(host, known, known.witness.wake(now, judges=self._judges(now)), now)
+        return actions
+
+    def _add(self, host: str, now: float) -> Witnessed | None:
+        if len(self._hosts) >= MOST_WITNESSED:
+            gone = [name for name, known in self._hosts.items() if known.witness.state is not WitnessState.OK]
+            if not gone:
+                return None
+            self._forget(gone[0])
+        is_witness = self._own_id in self._near(host)[:WITNESSES]
+        witness = Witness(now, is_witness=is_witness, is_known=False, jitter=self._randomness.uniform(0.8, 1.2))
+        known = self._hosts[host] = Witnessed(witness)
+        return known
+
+    def _forget(self, host: str) -> None:
+        del self._hosts[host]
+        self._timers.set(host, math.inf)
+
+    def _renew(self, host: str, known: Witnessed, presence: Presence, now: float, *, is_own: bool) -> list[Action]:
+        known.presence = presence
+        known.words = {name: kept for name, kept in known.words.items() if kept[0].version >= presence.version}
+        told = [SendTo(name, Told(presence)) for name in self._told(known, now) if name != host]
+        actions: list[Action] = [*told]
+        if is_own:
+            actions.append(SendTo(host, KnownVersion(presence.version)))
+            near = self._near(host)[:WITNESSES]
+            if self._own_id in near[:_PASSING_ON]:  # for those that the host can't tell itself
+                actions += [SendTo(name, Told(presence)) for name in near if name != self._own_id]
+        if presence.is_leaving:
+            known.witness.left()
+            self._timers.set(host, math.inf)
+            return actions
+        return actions + self._do(host, known, known.witness.renewed(now, from_itself=is_own), now)
+
+    def _news(self, replica: str, host: str, known: Witnessed, version: Version, now: float) -> list[Action]:
+        """What a replica that has this version may lack: the host's own statement, and our word."""
+        actions: list[Action] = []
+        if known.presence is not None and known.presence.version > version:
+            actions.append(SendTo(replica, Told(known.presence)))
+        if known.witness.state is WitnessState.DOWN:
+            actions.append(SendTo(replica, Said(self._word(host, known, now))))
+        return actions
+
+    def _word(self, host: str, known: Witnessed, now: float) -> Word:
+        """Our word, said anew where the last one is old, or of an older version."""
+        word = known.word
+        if word is None or word.version != known.version or now - known.said_at > WORD_RENEWED:
+            self._number += 1
+            word = self._sign(Word(self._own_id, host, known.version, True, self._number, int(WORD_TTL)))
+            known.word, known.said_at = word, now
+        return word
+
+    def _told(self, known: Witnessed, now: float) -> list[str]:
+        return [name for name, until in known.subscribers.items() if now < until]
+
+    def _do(self, host: str, known: Witnessed, duties: list[Duty], now: float) -> list[Action]:
+        actions: list[Action] = []
+        for duty in duties:
+            match duty:
+                case Duty.DIAL:
+                    actions.append(Dial(host, known.witness.dial_timeout, Role.WITNESS))
+                case Duty.HINT:
+                    actions += [SendTo(name, Hint(host)) for name in self._told(known, now)]
+                case Duty.ACCUSE:
+                    actions.append(SendTo(host, Accused(known.version)))
+                case Duty.SAY_DOWN:
+                    known.said_at = -math.inf
+                    said = Said(self._word(host, known, now))
+                    others = [name for name in self._near(host)[:WITNESSES] if name != self._own_id]
+                    askers = [name for name, until in known.askers.items() if now < until]
+                    to = dict.fromkeys([*self._told(known, now), *askers, *others, host])
+                    actions += [SendTo(name, said) for name in to]
+        self._timers.set(host, known.witness.wake_at)
+        return actions

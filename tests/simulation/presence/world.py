@@ -1,0 +1,412 @@
+"""A network in virtual time whose peers run the step machines of `overlay.presence`, as the real ones do.
+
+Every peer is a host, a witness of those to whom it is near, and a replica of a few hosts. A stalled process handles its
+timers first when it runs again, and what it was told after that, which is the worst order. What work costs is counted
+as it was measured: a message 0.4 ms at either end, a dial 10 ms at either end and 1.5 ms when nobody answers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+
+from overlay.presence.actions import Action, Changed, Dial, PingLink, Role, SendTo
+from overlay.presence.dial_outcome import DialOutcome
+from overlay.presence.messages import AskAbout, Message, ProofWanted, Said, SubscribeTo, Told
+from overlay.presence.node import PresenceNode
+from overlay.presence.statements import Presence, Version, Word
+from overlay.presence.timings import KEEPERS, KERNEL_PING, LOOK, WITNESSES
+from tests.simulation.presence.machines import Machines, Trouble
+
+MESSAGE: Final = 0.0004  # seconds of CPU
+DIALLED: Final = 0.01
+VAIN_DIAL: Final = 0.0015
+HOME: Final = 28
+PINGS: Final = (0.0, 0.2, 0.6, 1.4)  # when the kernel sends again what isn't acknowledged
+
+
+class Hidden(Struct, frozen=True):
+    """A replica hid a host, or listed it again."""
+
+    at: float
+    replica: int
+    host: int
+    is_listed: bool
+
+
+class Lie(Struct, frozen=True):
+    """What a lying witness does: it says "down" of everybody, or nothing to anybody."""
+
+    says_down: bool
+
+
+class World:
+    """Peers, links and time."""
+
+    def __init__(
+        self,
+        count: int = 400,
+        seed: int = 1,
+        *,
+        seconds: float = 300.0,
+        loss: float = 0.0,
+        replicas: int = 5,
+        home: int = HOME,
+    ) -> None:
+        """`replicas`: of each host. `home`: members that each peer is linked with around it."""
+        self.randomness = random.Random(seed)
+        self.count, self.seconds = count, seconds
+        self.machines = Machines(count, self.randomness, loss=loss)
+        self.now = 0.0
+        self.names = [f"peer-{number}" for number in range(count)]
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+        positions = [self.randomness.getrandbits(64) for _ in range(count)]
+        self.near = [
+            sorted(
+                (other for other in range(count) if other != own), key=lambda other: positions[other] ^ positions[own]
+            )[: max(home, KEEPERS)]
+            for own in range(count)
+        ]
+        self._keepers = {
+            self.names[own]: [self.names[other] for other in self.near[own][:KEEPERS]] for own in range(count)
+        }
+        self.replicas = [
+            self.randomness.sample([other for other in range(count) if other != own], min(replicas, count - 1))
+            for own in range(count)
+        ]
+        self._replica_names = {
+            self.names[own]: [self.names[other] for other in self.replicas[own]] for own in range(count)
+        }
+        self.follows: list[list[int]] = [[] for _ in range(count)]
+        for own in range(count):
+            for replica in self.replicas[own]:
+                self.follows[replica].append(own)
+        self.linked: list[set[int]] = [set(near) for near in self.near]
+        for own in range(count):
+            for other in self.near[own]:
+                self.linked[other].add(own)
+        self.lies: dict[int, Lie] = {}
+        self.cpu = [0.0] * count
+        self.dials = 0
+        self.sent: Counter[str] = Counter()  # messages by their kinds
+        self.changes: list[Hidden] = []
+        self._lie_number = 10**9
+        self._runs = [0] * count
+        self._broken: set[tuple[int, int]] = set()
+        self._last: dict[tuple[int, int], float] = {}
+        self._events: list[tuple[float, int, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._event = 0
+        self._woken_at = [math.inf] * count
+        self._disks: list[dict[int, Presence]] = [{} for _ in range(count)]
+        self._silences: set[tuple[int, int]] = set()
+        self._acked: dict[tuple[int, int], float] = {}
+        self.nodes = [self._start(own, 1000, 0.0) for own in range(count)]
+
+    def _start(self, own: int, incarnation: int, now: float) -> PresenceNode:
+        return PresenceNode(
+            Presence(self.names[own], Version(incarnation)),
+            now,
+            near=self._near_of,
+            sign_presence=lambda presence: presence,
+            sign_word=lambda word: word,
+            sign_proof=lambda proof: proof,
+            is_genuine=lambda _: True,
+            others=lambda host: self._replica_names[host],
+            randomness=random.Random(self.randomness.getrandbits(32)),
+        )
+
+    def _near_of(self, name: str) -> Sequence[str]:
+        return self._keepers[name]
+
+    # Events.
+
+    def at(self, when: float, order: int, machine: int, do: Callable[..., None], *arguments: Any) -> None:
+        """Have something done then, at a machine's process while it is the same run; -1: whatever happens."""
+        if when < self.seconds:
+            self._event += 1
+            run = self._runs[machine] if machine >= 0 else 0
+            heapq.heappush(self._events, (when, order, self._event, machine, run, do, arguments))
+
+    def run(self) -> World:
+        """Let the time pass."""
+        self.machines.begin()
+        for own in range(self.count):
+            self._join(own, is_first=True)
+            for outage in self.machines.outages[own]:
+                if outage.kind is not Trouble.STALLED:
+                    self.at(outage.start, 0, -1, self._dies, own, outage.kind)
+                    self.at(outage.end, 0, -1, self._restarts, own)
+        for own in self.lies:
+            if self.lies[own].says_down:
+                self.at(10 + 5 * self.randomness.random(), 0, own, self._lie, own)
+        if self.machines.loss:
+            for own in range(self.count):
+                for other in self.linked[own]:
+                    self._lose_probes(own, other)
+        for cut in self.machines.cuts:
+            self.at(cut.start, 0, -1, self._cut_begins, cut.stops)
+        while self._events and self._events[0][0] < self.seconds:
+            self.now, _, _, machine, run, do, arguments = heapq.heappop(self._events)
+            if machine < 0 or run == self._runs[machine]:
+                do(*arguments)
+        return self
+
+    def _join(self, own: int, *, is_first: bool = False) -> None:
+        node, names = self.nodes[own], self.names
+        keepers = [names[other] for other in self.near[own][:KEEPERS]]
+        home = [names[other] for other in self.near[own]]
+        self._do(own, node.note_home(home, keepers, self.now))
+        for host in self.follows[own]:
+            wait = self.randomness.uniform(1.0, 3.0) if not is_first else self.randomness.random()
+            self.at(self.now + wait, 0, own, self._follow, own, host)
+
+    def _follow(self, own: int, host: int) -> None:
+        name, kept = self.names[host], self._disks[own].get(host)
+        self._do(own, self.nodes[own].follow(name, self._keepers[name], self.now, kept))
+
+    def _wake(self, own: int) -> None:
+        """Timers, if they are due; the process may have stood still since."""
+        self._woken_at[own] = math.inf
+        runs_at = self.machines.runs_at(own, self.now)
+        if runs_at > self.now:
+            self._set_wake(own, runs_at)
+            return
+        node = self.nodes[own]
+        self._do(own, node.wake(self.now) if node.wake_at <= self.now else [])
+
+    def _set_wake(self, own: int, at: float) -> None:
+        if at < self._woken_at[own]:
+            self._woken_at[own] = at
+            self.at(max(at, self.now), 0, own, self._wake, own)
+
+    def _do(self, own: int, actions: Sequence[Action]) -> None:
+        for action in self._lied(own, actions) if own in self.lies else actions:
+            match action:
+                case SendTo():
+                    self._send(own, self._numbers[action.to], action.message)
+                case Dial():
+                    self._dial(own, self._numbers[action.peer_id], action.timeout, action.role)
+                case PingLink():
+                    self._ping(own, self._numbers[action.peer_id])
+                case Changed():
+                    self.changes.append(Hidden(self.now, own, self._numbers[action.peer_id], action.is_listed))
+        self._set_wake(own, self.nodes[own].wake_at)
+
+    def _send(self, own: int, other: int, message: Message) -> None:
+        self.cpu[own] += MESSAGE
+        self.sent[type(message).__name__] += 1
+        pair = min(own, other), max(own, other)
+        if pair in self._broken:
+            outage = self.machines.outage(other, self.now)
+            if not isinstance(message, AskAbout | SubscribeTo) or outage is not None:
+                return
+            self._mend(own, other)
+        if own == other:
+            self.at(self.now, 1, own, self._received, own, own, message)
+            return
+        arrival = max(self.machines.arrival(own, other, self.now), self._last.get((own, other), 0.0))
+        if arrival < math.inf:
+            if self.machines.loss or self.machines.cuts:
+                self._last[own, other] = arrival
+            self.at(self.machines.runs_at(other, arrival), 1, other, self._received, other, own, message)
+
+    def _received(self, own: int, sender: int, message: Message) -> None:
+        runs_at = self.machines.runs_at(own, self.now)
+        if runs_at > self.now:
+            self.at(runs_at, 1, own, self._received, own, sender, message)
+            return
+        self.cpu[own] += MESSAGE
+        if (own, sender) in self._silences:
+            self._acked[own, sender] = self.now  # what comes acknowledges too
+        if own in self.lies and isinstance(message, AskAbout):
+            if self.lies[own].says_down:
+                self._send(own, sender, Said(self._false_word(own, message.host)))
+            return
+        self._do(own, self.nodes[own].receive(self.names[sender], [message], self.now))
+
+    def _dial(self, own: int, other: int, timeout: float, role: Role) -> None:
+        self.dials += 1
+        outcome, until = self.machines.dial(own, other, self.now, timeout)
+        self.cpu[own] += DIALLED if outcome is DialOutcome.ALIVE else VAIN_DIAL
+        self.cpu[other] += DIALLED if outcome is DialOutcome.ALIVE else 0.0
+        self.at(self.machines.runs_at(own, until), 1, own, self._dialled, own, other, role, outcome, self.now)
+
+    def _dialled(self, own: int, other: int, role: Role, outcome: DialOutcome, began: float) -> None:
+        runs_at = self.machines.runs_at(own, self.now)
+        if runs_at > self.now:
+            self.at(runs_at, 1, own, self._dialled, own, other, role, outcome, began)
+            return
+        self._do(own, self.nodes[own].dialled(self.names[other], role, outcome, began, self.now))
+        if role is Role.HOST and outcome is DialOutcome.ALIVE:
+            self._mend(own, other)
+
+    def _mend(self, one: int, other: int) -> None:
+        """A link comes up."""
+        pair = min(one, other), max(one, other)
+        if pair in self._broken:
+            self._broken.discard(pair)
+            for own, peer in (one, other), (other, one):
+                self.at(self.now, 1, own, self._link_up, own, peer)
+
+    def _link_up(self, own: int, other: int) -> None:
+        self._do(own, self.nodes[own].link_up(self.names[other], self.now))
+
+    def _links_of(self, own: int) -> set[int]:
+        """Who is linked with a peer now: its surroundings, and where replicas subscribe."""
+        found = set(self.linked[own])
+        for replica in range(self.count):
+            if self.nodes[replica].following.subscribes_at(self.names[own]):
+                found.add(replica)
+        return found
+
+    def _dies(self, own: int, kind: Trouble) -> None:
+        links = self._links_of(own)
+        self._runs[own] += 1
+        for other in links:
+            if kind is Trouble.VANISHED:
+                self._begin_silence(other, own)
+            else:
+                when = self.machines.runs_at(other, self.now + self.machines.delay(own, other))
+                self.at(when, 1, other, self._link_ended, other, own)
+
+    def _link_ended(self, own: int, other: int) -> None:
+        self._broken.add((min(own, other), max(own, other)))
+        self._do(own, self.nodes[own].link_ended(self.names[other], self.now))
+
+    def _restarts(self, own: int) -> None:
+        self._runs[own] += 1
+        self._woken_at[own] = math.inf
+        incarnation = self.nodes[own].host.version.incarnation + 1
+        for host in self.follows[own]:
+            presence = self.nodes[own].following.presence_of(self.names[host])
+            if presence is not None:
+                self._disks[own][host] = presence
+        for other in self.linked[own]:
+            self._broken.add((min(own, other), max(own, other)))
+        self.nodes[own] = self._start(own, incarnation, self.now)
+        self._join(own)
+        for other in self.linked[own]:
+            self.at(self.now + self.randomness.uniform(0.1, 1.0), 1, own, self._relink, own, other)
+
+    def _relink(self, own: int, other: int) -> None:
+        if self.machines.outage(other, self.now) is None and not self.machines.is_cut(own, other, self.now):
+            self._mend(own, other)
+
+    def complain(self, own: int, host: int) -> None:
+        """A caller at a replica can't reach a host, every 2 s."""
+        self._do(own, self.nodes[own].complained(self.names[host], self.now))
+        self.at(self.now + 2.0, 0, own, self.complain, own, host)
+
+    # Kernels.
+
+    def _cut_begins(self, stops: Callable[[int, int], bool]) -> None:
+        for own in range(self.count):
+            for other in self.linked[own]:
+                if stops(own, other) or stops(other, own):
+                    self._begin_silence(own, other)
+
+    def _lose_probes(self, own: int, other: int) -> None:
+        """Under loss: draw when two probes in a row, one a second, go unanswered next."""
+        lost, when = 1 - (1 - self.machines.loss) ** 2, self.now
+        while when < self.seconds:
+            when += 1 + int(math.log(1 - self.randomness.random()) / math.log(1 - lost))
+            if self.randomness.random() < lost:
+                self.at(when + 2 + self.randomness.random(), 0, -1, self._begin_silence, own, other, 2.0)
+                return
+
+    def _begin_silence(self, own: int, other: int, since: float | None = None) -> None:
+        if (own, other) in self._silences:
+            return
+        self._silences.add((own, other))
+        self._acked[own, other] = self.now - (self.randomness.random() if since is None else since)
+        self.at(self.now + self.randomness.random(), 0, -1, self._probe, own, other)
+        self.at(self.now + LOOK * self.randomness.random(), 0, -1, self._look, own, other)
+
+    def _probe(self, own: int, other: int) -> None:
+        """The kernel's keep-alive, once a second."""
+        if (own, other) in self._silences:
+            if self.machines.answers(own, other, self.now):
+                self._acked[own, other] = self.now
+            self.at(self.now + 1.0, 0, -1, self._probe, own, other)
+
+    def _ping(self, own: int, other: int) -> None:
+        if own == other:
+            return
+        if (own, other) not in self._silences:
+            if self.machines.outage(other, self.now) is None and self.machines.answers(own, other, self.now):
+                self.at(self.now + 2 * self.machines.delay(own, other), 1, own, self._pong, own, other)
+            return
+        for wait in PINGS:
+            self.at(self.now + wait, 0, -1, self._ping_again, own, other)
+
+    def _pong(self, own: int, other: int) -> None:
+        self._do(own, self.nodes[own].answered(self.names[other], self.now))
+
+    def _ping_again(self, own: int, other: int) -> None:
+        if (own, other) in self._silences and self.machines.answers(own, other, self.now):
+            self._acked[own, other] = self.now
+
+    def _look(self, own: int, other: int) -> None:
+        """The process looks at the kernel's figures."""
+        pair = min(own, other), max(own, other)
+        outage = self.machines.outage(own, self.now)
+        if pair in self._broken or (outage is not None and outage.kind is not Trouble.STALLED):
+            self._silences.discard((own, other))
+            return
+        runs_at = self.machines.runs_at(own, self.now)
+        if runs_at > self.now:
+            self.at(runs_at, 0, -1, self._look, own, other)
+            return
+        node, name = self.nodes[own], self.names[other]
+        acked = self._acked[own, other]
+        if self.now - acked >= KERNEL_PING:
+            self._do(own, node.silent(name, acked, self.now))
+        elif node.is_silent(name):
+            self._do(own, node.acknowledged(name, self.now))
+        if self.now - acked < KERNEL_PING and self._is_well(own, other):
+            self._silences.discard((own, other))
+            if self.machines.loss:
+                self._lose_probes(own, other)
+            return
+        self.at(self.now + LOOK, 0, -1, self._look, own, other)
+
+    def _is_well(self, own: int, other: int) -> bool:
+        outage = self.machines.outage(other, self.now)
+        is_gone = outage is not None and outage.kind is Trouble.VANISHED
+        return (
+            not is_gone
+            and not self.machines.is_cut(own, other, self.now)
+            and not self.machines.is_cut(other, own, self.now)
+        )
+
+    # Liars.
+
+    def _false_word(self, own: int, host: str) -> Word:
+        self._lie_number += 1
+        version = self.nodes[self._numbers[host]].host.version  # it knows the latest
+        return Word(self.names[own], host, version, True, self._lie_number, 30)
+
+    def _lie(self, own: int) -> None:
+        for host in list(self.nodes[own].witnessing.hosts):
+            word = Said(self._false_word(own, host))
+            others = [name for name in self._keepers[host][:WITNESSES] if name != self.names[own]]
+            for name in (*self._replica_names[host], *others):
+                self._send(own, self._numbers[name], word)
+        self.at(self.now + 5.0, 0, own, self._lie, own)
+
+    def _lied(self, own: int, actions: Sequence[Action]) -> list[Action]:
+        """What a liar does of that which its step machines want: it passes nothing on."""
+        kept: list[Action] = []
+        for action in actions:
+            message = action.message if isinstance(action, SendTo) else None
+            is_own = isinstance(message, Told) and message.presence.peer_id == self.names[own]
+            is_of_others = isinstance(message, Said | Told | ProofWanted) and not is_own
+            if not is_of_others:
+                kept.append(action)
+        return kept

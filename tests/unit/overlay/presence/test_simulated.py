@@ -1,0 +1,35 @@
+"""The step machines in a small simulated network; `python -m tests.simulation.presence` runs large ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.presence.scenarios import SCENARIOS
+
+SMALL = {
+    "kill": 0.3,
+    "vanish": 4.8,
+    "frozen5": 0.0,
+    "halves": 12.0,
+    "restart": 9.0,
+    "lie5": 0.0,
+}
+"""Scenarios that run in a second, and within how many seconds the dead are hidden in them."""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_dead_are_hidden_in_time_and_living_are_not(name: str) -> None:
+    row = SCENARIOS[name](40, 1, 0.0)
+    assert row.live_hidden == row.stuck == row.never == 0
+    assert max(row.hidden, default=0.0) <= SMALL[name]
+    assert bool(row.hidden) == (SMALL[name] > 0)
+    assert max(row.again, default=0.0) <= 3.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_large_network(name: str) -> None:
+    row = SCENARIOS[name](400, 2, 1.0)
+    assert row.live_hidden == row.stuck == 0
+    assert row.never == 0
