@@ -127,7 +127,7 @@ class Recovery:
     async def _keepers_of(self, key_ids: set[str]) -> dict[str, set[str]]:
         """Which of these resources each other replica keeps."""
         keepers: dict[str, set[str]] = {}
-        for key_id in key_ids:
+        for key_id in sorted(key_ids):
             for peer_id in await self._network.neighbourhood(key_id, self._size):
                 if peer_id != self._network.peer_id:
                     keepers.setdefault(peer_id, set()).add(key_id)
