@@ -106,7 +106,14 @@ async def open_node(
 
             starts_network = not settings.overlay.bootstrap
             async with assembled(
-                peer, identity, store, settings, status, clock, starts_network=starts_network
+                peer,
+                identity,
+                store,
+                settings,
+                status,
+                clock,
+                starts_network=starts_network,
+                presence=peer.presence,
             ) as parts:
                 if settings.certificates:
                     parts.registry.use_certificates(CertificateFiles([Path(settings.certificates)]))

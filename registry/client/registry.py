@@ -441,7 +441,8 @@ class Registry:
         records = self._shown_of(resource, trust)
         if not self._health_of_hosts.is_there:
             return Resolved(records, errors)
-        hosts = {record.metadata.peer_id for record in records}
+        # Light clients, which are reached through relays, don't tell their presence yet.
+        hosts = {record.metadata.peer_id for record in records if not record.metadata.relay_id}
         await self._health_of_hosts.settle(hosts, min(timeout, LISTS_TIMEOUT))
         health = {record.slot: self._health_of_hosts.health_of(record.slot) for record in records}
         if not include_down:

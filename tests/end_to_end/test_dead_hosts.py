@@ -1,0 +1,107 @@
+"""Whoever died is off the list within seconds, and back when it is: real processes, killed and frozen."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import trio
+
+from aqua_compat import connect
+from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
+from overlay.identity import Identity
+from overlay.settings import OverlaySettings
+from registry.node import Node, open_node
+from registry.settings import NodeSettings
+from registry.watch.watch_event import EventKind
+from tests.end_to_end.forked import fork_server
+from tests.end_to_end.network import eventually
+
+OTHERS = 6
+KILLED_WITHIN = 3.0  # seconds; 1.5 on a machine that has nothing else to do
+FROZEN_WITHIN = 12.0
+BACK_WITHIN = 5.0
+
+
+class Listed(NamedTuple):
+    """A node that reads, and who is registered on a resource: hosts in processes of their own."""
+
+    reader: Node
+    resource_id: str
+    hosts: list[NodeProcess]
+
+    async def found(self) -> set[str]:
+        resolved = await self.reader.registry.resolve_resource(self.resource_id, 1)
+        assert resolved.records is not None, resolved.errors
+        return {record.metadata.peer_id for record in resolved.records}
+
+
+@asynccontextmanager
+async def listed(folder: Path) -> AsyncIterator[Listed]:
+    hosts = [
+        NodeProcess(folder / f"node{n}", folder / f"node{n}.log", fork_server().open_process) for n in range(OTHERS)
+    ]
+    try:
+        await start_network(hosts)
+        settings = NodeSettings(overlay=OverlaySettings(bootstrap=(hosts[0].address,)))
+        async with open_node(Identity.generate(), settings, folder / "reader") as reader:
+            await reader.peer.wait_joined()
+            async with connect(hosts[0].address) as aqua:
+                resource_id, errors = await aqua.createResource("alive")
+                assert resource_id is not None, errors
+                for host in hosts:
+                    assert await aqua.registerService(resource_id, "v", host.peer_id, None) == (True, [])
+            everybody = Listed(reader, resource_id, hosts)
+            await eventually(everybody.found, {host.peer_id for host in hosts}.__eq__, 20)
+            await trio.sleep(1)  # who is read is followed by now
+            yield everybody
+    finally:
+        await stop_network(hosts)
+
+
+async def took(ask: Callable[[], Awaitable[set[str]]], wanted: Callable[[set[str]], bool], at_most: float) -> float:
+    began = trio.current_time()
+    await eventually(ask, wanted, at_most)
+    return trio.current_time() - began
+
+
+async def test_a_killed_host_is_gone_within_seconds_and_back_with_its_process(tmp_path: Path) -> None:
+    async with listed(tmp_path) as there:
+        victim = there.hosts[3]
+        async with there.reader.registry.watch(there.resource_id) as events:
+            with trio.fail_after(10):
+                async for event in events:
+                    if event.kind is EventKind.SNAPSHOT:
+                        break
+            await victim.kill()
+            gone = await took(there.found, lambda found: victim.peer_id not in found, KILLED_WITHIN)
+            with trio.fail_after(KILLED_WITHIN):
+                async for event in events:
+                    if event.kind is EventKind.DOWN:
+                        break
+            assert event.record is not None
+            assert event.record.metadata.peer_id == victim.peer_id
+            shown = await there.reader.registry.resolve_resource(there.resource_id, 1, include_down=True)
+            assert victim.peer_id in {record.metadata.peer_id for record in shown.records or ()}
+            await victim.start("--bootstrap", there.hosts[0].address)
+            back = await took(there.found, lambda found: victim.peer_id in found, BACK_WITHIN)
+        print(f"gone {gone:.2f} s, back {back:.2f} s")  # noqa: T201 - shown beside a failure
+
+
+@pytest.mark.timeout(120)
+async def test_a_frozen_host_is_gone_and_back_when_it_goes_on(tmp_path: Path) -> None:
+    async with listed(tmp_path) as there:
+        victim = there.hosts[2]
+        assert victim.process_id is not None
+        os.kill(victim.process_id, signal.SIGSTOP)
+        try:
+            gone = await took(there.found, lambda found: victim.peer_id not in found, FROZEN_WITHIN)
+        finally:
+            os.kill(victim.process_id, signal.SIGCONT)
+        back = await took(there.found, lambda found: victim.peer_id in found, BACK_WITHIN)
+        print(f"gone {gone:.2f} s, back {back:.2f} s")  # noqa: T201 - shown beside a failure
