@@ -33,6 +33,7 @@ from overlay.tasks import TaskStatus, Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+_SAYING: Final = 0.05  # seconds; links write what is queued within some turns of the loop
 _LINKING: Final = 2.0  # seconds for a link that a message needs
 _LOOK_EVERY: Final = 2
 _PING_ANSWERED: Final = 10.0  # seconds for which the answer to a ping is looked for
@@ -182,6 +183,13 @@ class Liveness:
         """Tell from now on what doesn't pass of that which we host."""
         if exceptions != self._node.host.presence.exceptions:
             self._do(self._node.host.change(self._clock(), exceptions=exceptions))
+
+    async def leave(self) -> None:
+        """Say that we stop, for good, and give that a moment to go out."""
+        if self._is_host and not self._is_leaving:
+            self._is_leaving = True
+            self._do(self._node.leave(self._clock()))
+            await trio.sleep(_SAYING)
 
     def note_members(self) -> None:
         """Members came or went."""
