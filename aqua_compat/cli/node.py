@@ -71,6 +71,11 @@ _LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is
     help="Join a private network by the token in this file, or from stdin; see `aqua-registry network`. It is"
     " remembered.",
 )
+@click.option(
+    "--http",
+    metavar="ADDRESS:PORT",
+    help="Answer HTTP here too, such as on 127.0.0.1:8500; on the socket http.sock in the data folder it always does.",
+)
 @click.option("--tied", is_flag=True, hidden=True, help="End when stdin does: with whoever started this node.")
 @logging_options("info")
 def node(
@@ -81,6 +86,7 @@ def node(
     config: Path | None,
     aqua: bool,
     join: str | None,
+    http: str | None,
     tied: bool,
     log_level: str,
     log_format: str,
@@ -98,7 +104,8 @@ def node(
 
     end_for_want_of_memory(spare=_LOADED)  # where libraries fail halfway, not even an error can be told
     # Here, since a loop that runs out of memory may wait for ever.
-    import aqua_compat.api.full_node  # noqa: F401
+    import aqua_compat.api.full_node
+    import aqua_compat.http.server  # noqa: F401
     from aqua_compat.cli.config import load_settings, unknown_variables
 
     end_for_want_of_memory()
@@ -112,6 +119,8 @@ def node(
     }
     if aqua:
         flags["aqua", "enabled"] = True
+    if http is not None:
+        flags["http", "listen"] = http
     settings = load_settings(config, os.environ, flags)
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
@@ -168,8 +177,14 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
 
     from aqua_compat.api.full_node import identity_in, open_full_node
     from aqua_compat.cli.freed_memory import return_freed_memory
+    from aqua_compat.http.server import open_http_door
 
-    async with open_full_node(identity_in(data_dir), settings, data_dir) as (running, _):
+    async with (
+        open_full_node(identity_in(data_dir), settings, data_dir) as (running, services),
+        open_http_door(running, services, settings.http, data_dir) as door,
+    ):
+        if door.address is not None:
+            _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         await _announce(running, data_dir)
@@ -181,11 +196,12 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
 
 
 def _explained(error: BaseException, data_dir: Path) -> BaseException:
+    from aqua_compat.http.listeners import Misconfigured
     from aqua_compat.particles.errors import NotInstalled
     from overlay.errors import AddressError, IdentityError, OverlayError
     from registry.errors import RegistryError, StorageError
 
-    if isinstance(error, AddressError):
+    if isinstance(error, (AddressError, Misconfigured)):
         return Misuse(str(error))
     if isinstance(error, (IdentityError, StorageError, NotInstalled)):
         return Failure(str(error))

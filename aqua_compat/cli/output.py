@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
@@ -36,17 +36,24 @@ def print_json(value: object) -> None:
 
 def describe(record: Record) -> str:
     """A record on one line for people."""
-    metadata = record.metadata
-    parts = [metadata.peer_id]
-    if metadata.service_id:
-        parts.append(f"service {one_line(metadata.service_id[0])}")
-    if metadata.value:
-        parts.append(f"value {one_line(metadata.value)}")
-    if metadata.relay_id:
-        parts.append(f"via {one_line(metadata.relay_id[0])}")
-    parts.append(f"since {moment(metadata.timestamp_issued)}")
-    if metadata.issued_by != metadata.peer_id:
-        parts.append(f"issued by {metadata.issued_by}")
+    from aqua_compat.schema.json_codec import to_json  # noqa: PLC0415 - as above
+
+    return describe_json(cast("Mapping[str, Any]", to_json(record)))
+
+
+def describe_json(record: Mapping[str, Any]) -> str:
+    """A record in its JSON shape on one line for people."""
+    metadata = record["metadata"]
+    parts = [metadata["peer_id"]]
+    if metadata["service_id"]:
+        parts.append(f"service {one_line(metadata['service_id'][0])}")
+    if metadata["value"]:
+        parts.append(f"value {one_line(metadata['value'])}")
+    if metadata["relay_id"]:
+        parts.append(f"via {one_line(metadata['relay_id'][0])}")
+    parts.append(f"since {moment(metadata['timestamp_issued'])}")
+    if metadata["issued_by"] != metadata["peer_id"]:
+        parts.append(f"issued by {metadata['issued_by']}")
     return "  ".join(parts)
 
 

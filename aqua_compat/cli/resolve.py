@@ -9,6 +9,7 @@ import click
 from aqua_compat.cli.failures import Failure, check_resource_id, reasons
 from aqua_compat.cli.output import describe, print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options, warn
+from aqua_compat.cli.through_node import print_records_of
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
@@ -35,6 +36,9 @@ def resolve(
 
     A provider that died is listed until its record expires; with --reachable each is asked whether it is there.
     """
+    if (node := session.node()) is not None:
+        print_records_of(node, resource_id, ack, reachable=reachable, trusted=trusted, as_json=as_json)
+        return
     check_resource_id(resource_id)
     ask = _reachable if reachable else _resolved
     records, errors = session.run(lambda client: ask(client, resource_id, ack, trusted))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
 from aqua_compat.cli.failures import Failure, Misuse, check_resource_id, not_done, one_line, reasons
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key
 from aqua_compat.cli.output import json_line, moment, print_json
 from aqua_compat.cli.policy import policy
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+from aqua_compat.cli.through_node import create_through, remove_through
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -29,6 +29,9 @@ resource.add_command(policy)
 @network_options(writes=True)
 def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
     """Create the resource LABEL, owned by your key, and print its id."""
+    if (node := session.node()) is not None:
+        create_through(node, label, session.factor, as_json=as_json)
+        return
     from aqua_compat.schema.arguments import check_string
 
     created = session.run(lambda client: client.registry.create_resource(check_string("label", label), **session.write))
@@ -50,6 +53,9 @@ def remove_resource(session: CommandSession, resource_id: str, as_json: bool) ->
 
     Its label can be used again.
     """
+    if (node := session.node()) is not None:
+        remove_through(node, resource_id, session.factor, as_json=as_json)
+        return
     check_resource_id(resource_id)
     done = session.run(lambda client: client.registry.remove_resource(resource_id, **session.write))
     if not done.success:
@@ -71,10 +77,16 @@ def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -
     A line for each record or key that was stored, renewed or removed there, with the time and the reason; then one for
     each record that it keeps and the resource's policy withholds.
     """
-    check_resource_id(resource_id)
-    events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
+    if (node := session.node()) is not None:
+        events = node.get("resources", resource_id, "history").result
+    else:
+        from aqua_compat.schema.json_codec import to_json
+
+        check_resource_id(resource_id)
+        found = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
+        events = to_json(found)
     if as_json:
-        click.echo(json_line([msgspec.structs.asdict(event) for event in events]))
+        click.echo(json_line(events))
         return
     if not events:
         click.echo(
@@ -82,8 +94,8 @@ def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -
             err=True,
         )
     for event in events:
-        subject = f"record of {event.issued_by} on {event.peer_id}" if event.peer_id else "resource"
-        click.echo(f"{moment(event.time)}  {event.what:11} {subject}  {one_line(event.detail)}")
+        subject = f"record of {event['issued_by']} on {event['peer_id']}" if event["peer_id"] else "resource"
+        click.echo(f"{moment(event['time'])}  {event['what']:11} {subject}  {one_line(event['detail'])}")
 
 
 @resource.command("show", short_help="Print a resource's owner and label.")
@@ -92,19 +104,26 @@ def explain_resource(session: CommandSession, resource_id: str, as_json: bool) -
 @network_options()
 def show_resource(session: CommandSession, resource_id: str, as_json: bool) -> None:
     """Print the owner of RESOURCE_ID, its label and when it was created."""
-    check_resource_id(resource_id)
-    key, errors = session.run(lambda client: client.getResource(resource_id))
-    if key is None:
-        raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")
+    if (node := session.node()) is not None:
+        answer = node.get("resources", resource_id)
+        shown, errors = answer.result, answer.warnings
+    else:
+        from aqua_compat.schema.json_codec import to_json
+
+        check_resource_id(resource_id)
+        key, errors = session.run(lambda client: client.getResource(resource_id))
+        if key is None:
+            raise Failure(f"the resource {resource_id} wasn't found: {reasons(errors)}")
+        shown = to_json(key)
     warn(errors)
     if as_json:
-        print_json(key)
+        click.echo(json_line(shown))
         return
     for name, text in (
-        ("id", key.id),
-        ("label", key.label),
-        ("owner", key.owner_peer_id),
-        ("created", moment(key.timestamp_created)),
+        ("id", shown["id"]),
+        ("label", shown["label"]),
+        ("owner", shown["owner_peer_id"]),
+        ("created", moment(shown["timestamp_created"])),
     ):
         click.echo(f"{name:8} {one_line(text)}")
 

@@ -10,6 +10,7 @@ from aqua_compat.cli.failures import check_resource_id, not_done
 from aqua_compat.cli.keys import named_key
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+from aqua_compat.cli.through_node import register_through, unregister_through
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
@@ -40,6 +41,9 @@ def register_service(
 
     A record lives for a day after its hosting peer signed it: run this command again before that.
     """
+    if (node := session.node()) is not None:
+        register_through(node, resource_id, value, peer, service_id, session.factor, as_json=as_json)
+        return
     from aqua_compat.schema.arguments import check_optional_string, check_peer_id, check_string
 
     async def register(client: AquaClient) -> Done:
@@ -72,7 +76,11 @@ def unregister_service(session: CommandSession, resource_id: str, peer: str | No
     On a resource that your key owns, and where it registered nothing for that peer, this denies what others registered
     for it there: the resource's policy withholds that from now on, until you lift it by `resource policy ID --lift`.
     """
+    if (node := session.node()) is not None:
+        unregister_through(node, resource_id, peer, session.factor, as_json=as_json)
+        return
     from aqua_compat.schema.arguments import check_peer_id
+    from aqua_compat.schema.shapes import unregistered_as_json
 
     async def unregister(client: AquaClient) -> Done:
         peer_id = check_peer_id("peer_id", peer or client.peer_id)
@@ -83,8 +91,7 @@ def unregister_service(session: CommandSession, resource_id: str, peer: str | No
         raise not_done(f"the service wasn't unregistered from {resource_id}", done)
     if as_json:
         warn(done.errors)
-        denied = {"denied": list(done.denied)} if done.denied else {}
-        print_json({"success": True, "was_registered": done.was_there, **denied})
+        print_json(unregistered_as_json(done))
         return
     for issuer in done.denied:
         pair = f"{issuer}@{peer}"

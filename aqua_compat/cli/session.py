@@ -18,6 +18,7 @@ from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
+    from aqua_compat.cli.node_socket import NodeSocket
     from registry.client.certificate_files import CertificateFiles
     from registry.model.trusted_issuers import Trusted
 
@@ -51,12 +52,16 @@ class CommandSession:
         acts: bool,
         join: Path | None = None,
         certificates: tuple[Path, ...] = (),
+        node_folder: Path | None = None,
+        logs: tuple[str, str] = ("error", "human"),
     ) -> None:
         """Without `key_name`: as the default key if the command `acts` in its name, else as nobody in particular.
 
         `join`: file with the token of a private network. `certificates`: files and folders of them that it shows where
-        it registers.
+        it registers. `node_folder`: data folder of the node on this machine to act through, where no relay is given.
         """
+        self._node_folder = node_folder
+        self._logs = logs  # level and format
         self.join = join
         self.relays = relays
         self.key_name = key_name or DEFAULT_KEY
@@ -71,6 +76,18 @@ class CommandSession:
         """Has this command act as nobody in particular, unless a key was named, since it writes nothing after all."""
         self.is_nobody, self.writes = not self._is_key_named, False
 
+    def node(self) -> NodeSocket | None:
+        """The node on this machine, if this command acts through it and in its name: not where a relay, a key, or what
+        only a client of its own can show is given. Raises Failure if one was named that doesn't run."""
+        if self.relays or self._is_key_named or self.join is not None or self.certificates:
+            return None
+        return self._found_node()
+
+    def _found_node(self) -> NodeSocket | None:
+        from aqua_compat.cli.node_socket import found_node
+
+        return found_node(self._node_folder, user_data_folder() / "node", self.timeout)
+
     @property
     def write(self) -> WriteOptions:
         """How the writes of this command are done."""
@@ -81,8 +98,14 @@ class CommandSession:
         KeyboardInterrupt when that came before the end."""
         import trio
 
+        if not self.relays and (node := self._found_node()) is not None:
+            self.relays = tuple(node.get("status").result["addresses"])
         if not self.relays:
-            raise Misuse("no node to act through: give --relay MULTIADDR, or set AQUA_REGISTRY_RELAY")
+            raise Misuse(
+                "no node to act through: start one on this machine (aqua-registry node), name its data folder (--node"
+                " PATH), or give another's address (--relay MULTIADDR, or AQUA_REGISTRY_RELAY)"
+            )
+        configure_logs(*self._logs)
         outcomes: list[Outcome] = []
         try:
             signalled = trio.run(until_signalled, partial(self._run, action, outcomes), signal.SIGINT)
@@ -187,13 +210,17 @@ def network_options(
             key: str | None,
             timeout: float,
             join: Path | None,
+            node: Path | None,
             log_level: str,
             log_format: str,
             factor: int | None = None,
             certificate: tuple[Path, ...] = (),
             **options: Any,
         ) -> Any:
-            configure_logs(log_level, log_format)
+            if node is not None and relay:  # the one that is nearer to this command counts
+                if _is_given("node") and _is_given("relay"):
+                    raise Misuse("--node and --relay contradict each other; give one")
+                relay, node = ((), node) if _is_given("node") else (relay, None)
             session = CommandSession(
                 relay,
                 key,
@@ -203,6 +230,8 @@ def network_options(
                 acts=acts or writes,
                 join=join,
                 certificates=certificate,
+                node_folder=node,
+                logs=(log_level, log_format),
             )
             return command(session, *arguments, **options)
 
@@ -248,6 +277,15 @@ def network_options(
             envvar="AQUA_REGISTRY_JOIN",
             help="Token of a private network, as `aqua-registry network invite --client` prints it.",
         )(decorated)
+        decorated = click.option(
+            "--node",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="PATH",
+            envvar="AQUA_REGISTRY_NODE",
+            help="Data folder of a node on this machine to act through, where no --relay is given. Without --key, "
+            + ("the command acts as the node's own key." if acts or writes else "it is the node that asks.")
+            + "  [default: that of `aqua-registry node`, if it runs]",
+        )(decorated)
         return click.option(
             "--relay",
             multiple=True,
@@ -259,6 +297,10 @@ def network_options(
     return add
 
 
+def _is_given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
@@ -267,10 +309,10 @@ def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(*arguments: Any, trust: tuple[str, ...], trust_root: tuple[str, ...], **options: Any) -> Any:
-        from registry.model.trusted_issuers import Trusted, TrustRule
-
         trusted: Trusted | None = None
         if trust or trust_root:
+            from registry.model.trusted_issuers import Trusted, TrustRule
+
             trusted = Trusted(issuers=trust, roots=trust_root)
             try:
                 TrustRule(trusted)

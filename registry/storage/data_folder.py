@@ -44,5 +44,6 @@ def claimed(folder: Path) -> Iterator[Path]:
 def _is_ours(folder: Path) -> bool:
     """Whether nothing but a peer's data is in it: its lock, its key, its database."""
     return all(
-        entry.name in ("lock", "identity.json", "network") or ".sqlite" in entry.name for entry in folder.iterdir()
+        entry.name in ("lock", "identity.json", "network", "http.sock", "http-tokens.json") or ".sqlite" in entry.name
+        for entry in folder.iterdir()
     )

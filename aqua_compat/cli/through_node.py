@@ -1,0 +1,130 @@
+"""What commands do through the node on this machine, and what they print of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.node_socket import AS_NODE
+from aqua_compat.cli.output import describe_json, json_line
+from aqua_compat.cli.session import warn
+
+if TYPE_CHECKING:
+    from aqua_compat.cli.node_socket import NodeAnswer, NodeSocket
+    from registry.model.trusted_issuers import Trusted
+
+
+def print_records_of(
+    node: NodeSocket, resource_id: str, ack: int, *, reachable: bool, trusted: Trusted | None, as_json: bool
+) -> None:
+    """The live records of a resource."""
+    asked = {"ack": ack, "reachable": "true" if reachable else None, **_trust(trusted)}
+    answer = node.get("resources", resource_id, "records", **asked)
+    warn(answer.warnings)
+    if as_json:
+        click.echo(json_line(answer.result))
+        return
+    if not answer.result:
+        click.echo("no service whose peer answers" if reachable else "no services")
+    for record in answer.result:
+        click.echo(describe_json(record))
+
+
+def print_events_of(
+    node: NodeSocket, resource_id: str, count: int | None, *, trusted: Trusted | None, as_json: bool
+) -> None:
+    """The live records of a resource, then each change, until Ctrl-C or `count` events."""
+    try:
+        for number, answer in enumerate(node.events("resources", resource_id, "watch", **_trust(trusted)), 1):
+            click.echo(json_line(answer.result) if as_json else event_lines(answer.result))
+            if number == 1 and not answer.exists:
+                click.echo(f"note: no resource {one_line(resource_id)} is known yet; watching for it", err=True)
+            if number == count:
+                return
+    except KeyboardInterrupt:
+        pass  # that is how it is ended
+
+
+def event_lines(event: Mapping[str, Any]) -> str:
+    """For people: the time here, what happened, and the record on one line; of a snapshot a line per record."""
+    began = f"{datetime.now().astimezone().strftime('%H:%M:%S')}  {event['event']:8}"
+    if "record" in event:
+        missed = f"  (after {event['coalesced']} more changes)" if event["coalesced"] else ""
+        reason = f"  ({event['reason']})" if event.get("reason") else ""
+        return f"{began}  {describe_json(event['record'])}{reason}{missed}"
+    if not event["records"]:
+        return f"{began}  no services"
+    return "\n".join(f"{began}  {describe_json(record)}" for record in event["records"])
+
+
+def peers_path(resource_id: str | None) -> tuple[str, ...]:
+    """What to ask for a node's status, or for the members that keep a resource."""
+    return ("status",) if resource_id is None else ("resources", resource_id, "peers")
+
+
+def create_through(node: NodeSocket, label: str, factor: int | None, *, as_json: bool) -> None:
+    """Creates a resource that the node owns."""
+    answer = node.post("resources", label=label, factor=factor or 1)
+    _told(answer, answer.result["resource_id"], as_json=as_json)
+    if not as_json:
+        click.echo(f"note: created {AS_NODE}", err=True)
+
+
+def remove_through(node: NodeSocket, resource_id: str, factor: int | None, *, as_json: bool) -> None:
+    """Removes a resource that the node owns."""
+    answer = node.delete("resources", resource_id, factor=factor or 1)
+    _told(answer, f"removed {resource_id}", as_json=as_json)
+
+
+def register_through(
+    node: NodeSocket,
+    resource_id: str,
+    value: str,
+    peer: str | None,
+    service_id: str | None,
+    factor: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Registers a service in the node's name."""
+    given = {"value": value, "factor": factor or 1}
+    given |= {} if peer is None else {"peer_id": peer}
+    given |= {} if service_id is None else {"service_id": service_id}
+    answer = node.post("resources", resource_id, "records", **given)
+    _told(answer, f"registered {peer or 'this node'} on {resource_id}, {AS_NODE}", as_json=as_json)
+
+
+def unregister_through(
+    node: NodeSocket, resource_id: str, peer: str | None, factor: int | None, *, as_json: bool
+) -> None:
+    """Ends what the node registered."""
+    answer = node.delete("resources", resource_id, "records", peer or "me", factor=factor or 1)
+    done = answer.result
+    if as_json:
+        _told(answer, "", as_json=True)
+        return
+    for issuer in done.get("denied", ()):
+        pair = f"{issuer}@{peer}"
+        click.echo(f"denied {pair} on {resource_id}; undo it with: resource policy {resource_id} --lift {pair}")
+    if done.get("denied"):
+        return
+    if done["was_registered"]:
+        warn(answer.warnings)
+    who = peer or "this node"
+    if done["was_registered"]:
+        click.echo(f"unregistered {who} from {resource_id}, {AS_NODE}")
+    else:
+        click.echo(f"there was nothing of the node's own key to unregister for {who} on {resource_id}")
+
+
+def _told(answer: NodeAnswer, line: str, *, as_json: bool) -> None:
+    warn(answer.warnings)
+    click.echo(json_line(answer.result) if as_json else line)
+
+
+def _trust(trusted: Trusted | None) -> dict[str, object]:
+    return {} if trusted is None else {"trust": tuple(trusted.issuers), "trust_root": tuple(trusted.roots)}
