@@ -176,7 +176,7 @@ async def open_http_door(
                         nursery.start_soon(partial(trio.serve_listeners, handler_nursery=tasks), on_address, [tcp])
 
         async def on_socket(stream: trio.SocketStream) -> None:
-            handle = _safe(router, lambda request: request._replace(grant=Grant.OPERATE))
+            handle = answering(router, lambda request: request._replace(grant=Grant.OPERATE))
             connection = Connection(stream, handle, settings)
             if not is_own_user(stream):
                 await connection.refuse(Problem(403, "not-permitted", "the socket is for the node's own user and root"))
@@ -192,7 +192,7 @@ async def open_http_door(
             secured: trio.abc.Stream = stream
             if context is not None:
                 secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-            handle = _safe(router, lambda request: guard.judged(request, remote))
+            handle = answering(router, lambda request: guard.judged(request, remote))
             await _serve(Connection(secured, handle, settings), by_address)
 
         tasks.start_soon(accept)
@@ -215,7 +215,7 @@ async def _serve(connection: Connection, places: ConnectionPlaces) -> None:
         places.leave(connection)
 
 
-def _safe(router: Router, judge: Callable[[HttpRequest], HttpRequest]) -> Handle:
+def answering(router: Router, judge: Callable[[HttpRequest], HttpRequest]) -> Handle:
     """Judges and answers requests. What nobody foresaw is logged, and is a 500 for who asked: the node goes on."""
 
     async def answer(request: HttpRequest) -> HttpReply:
