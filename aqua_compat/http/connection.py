@@ -151,7 +151,7 @@ class Connection:
     async def _body(self) -> bytes:
         if self._protocol.they_are_waiting_for_100_continue:
             await self._stream.send_all(
-                self._protocol.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+                self._protocol.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")) or b""
             )
         body = bytearray()
         while True:
