@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from aqua_compat.http.openapi import description
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import HttpSettings
 from overlay.identity import Identity
+from overlay.limits.loop_lag import LoopLag
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
+from registry.protocol.messages import Item
+from tests.attacks.fuzz.driver import BUDGET, is_within
 from tests.unit.aqua_compat.http.running import Answered, Running, running_door
 
 STRANGER = Identity.from_seed(bytes(range(32)))
@@ -233,3 +237,54 @@ async def test_the_door_closes_within_its_time_whatever_is_open(tmp_path: Path) 
                 pass
     assert trio.current_time() - began < 10
     assert not running.door.socket.exists()
+
+
+async def test_an_address_with_tls_is_only_reached_by_tls(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    made += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    await trio.run_process([*made, "-keyout", str(key), "-out", str(certificate)], capture_stderr=True)
+    settings = HttpSettings(listen="127.0.0.1:0", tls_certificate=str(certificate), tls_key=str(key))
+    async with running_door(tmp_path / "node", settings) as running:
+        context = ssl.create_default_context(cafile=str(certificate))
+        async with trio.SSLStream(await running.connect(), context, server_hostname="127.0.0.1") as stream:
+            await stream.send_all(b"GET /v1/aqua/peers HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            assert (await stream.receive_some(15)).startswith(b"HTTP/1.1 200 OK")
+        async with await running.connect() as plain:
+            await plain.send_all(b"GET /v1/aqua/peers HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            assert b"HTTP" not in await plain.receive_some(65536)
+
+
+async def test_what_asks_for_much_doesnt_hold_the_loop_for_long(tmp_path: Path) -> None:
+    """A record's value and signatures are some 200 KB of JSON; with 32 such an answer takes 100 ms of work in all."""
+    async with running_door(tmp_path) as running:
+        resource_id = (await running.ask("POST", "/v1/aqua/resources", {"label": "large"})).result["resource_id"]
+        key = (await running.node.registry.get_resource(resource_id)).key
+        assert key is not None
+        now = int(time.time())
+        for number in range(32):
+            host = Identity.from_seed(bytes([number]) * 32)
+            fields = (resource_id, host.peer_id, host.peer_id, now, b"", "\u0001" * 60_000, (), ())
+            unsigned = RecordMetadata(*fields, issuer_signature=b"")
+            metadata = RecordMetadata(*fields, issuer_signature=host.sign(unsigned.signed_bytes()))
+            record = Record(metadata, now, b"")
+            signed = Record(metadata, now, host.sign(record.signed_bytes()))
+            outcome = await running.node.parts.node_api.write(Item(key, signed), factor=1, timeout=5)
+            assert outcome.stored == 1, outcome
+        lag = LoopLag(time.thread_time)
+        with lag.measured():
+            answer = await running.ask("GET", f"/v1/aqua/resources/{resource_id}/records")
+        assert len(answer.body) > 32 * 300_000
+        assert len(json.loads(answer.body)["result"]) == 32
+    assert is_within(lag.statistics().max, BUDGET)
