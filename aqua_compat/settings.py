@@ -28,8 +28,9 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     web page could have a browser use this node (DNS rebinding)."""
     max_connections: int = 256
     """To `listen`, and as many to the socket. Beyond, those that ask nothing give way."""
-    max_watches: int = 1_024
-    """Open watches of all clients together; each takes a connection."""
+    max_watches: int = 192
+    """Open watches of all clients together. Each takes a connection for long, so fewer of them leave room for others;
+    the system's limit of open files has to be above both."""
     max_head: int = 16_384
     """Bytes of a request's line and headers."""
     max_body: int = 524_288

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -122,12 +122,12 @@ class NodeSocket:
             yield connection
 
 
-def found_node(folder: Path | None, default: Path, timeout: float) -> NodeSocket | None:
+def found_node(folder: Path | None, default: Callable[[], Path], timeout: float) -> NodeSocket | None:
     """The node with this data folder, or with the default one; None if that one doesn't run.
 
     Raises Failure where a folder was named and no node runs with it.
     """
-    node = NodeSocket(folder or default, timeout)
+    node = NodeSocket(folder or default(), timeout)
     if node.is_there():
         return node
     if folder is not None:

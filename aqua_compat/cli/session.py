@@ -86,7 +86,7 @@ class CommandSession:
     def _found_node(self) -> NodeSocket | None:
         from aqua_compat.cli.node_socket import found_node
 
-        return found_node(self._node_folder, user_data_folder() / "node", self.timeout)
+        return found_node(self._node_folder, lambda: user_data_folder() / "node", self.timeout)
 
     @property
     def write(self) -> WriteOptions:

@@ -3,7 +3,7 @@
 Rules:
 1. Every read and every write has a deadline: for a request to begin, for all of its head, for all of its body, for each
    piece of a reply. Whoever is slower is let go.
-2. A connection on which no whole head has arrived gives way to new ones when all places are taken
+2. A connection on which no whole request has arrived gives way to new ones when all places are taken
    (`aqua_compat.http.server`), so that whoever opens many and says nothing keeps nobody out.
 3. When a client leaves, what it asked is abandoned where it only reads; what it writes is brought to an end.
 4. A connection on which anything was wrong is closed after the answer: what follows on it can't be trusted to begin
@@ -97,8 +97,8 @@ class Connection:
             head = await self._head()
             if head is None:
                 return False
-            self._is_answering = True
             request = await self._request(head)
+            self._is_answering = True
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
             await self._send_problem(Problem(status, _CODES.get(status, "invalid"), str(error)))

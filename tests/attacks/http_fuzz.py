@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -155,10 +156,12 @@ def _damaged(chosen: random.Random, sent: bytes) -> bytes:
     return bytes(damaged)
 
 
-class _Turns(trio.abc.Instrument):
+class Turns(trio.abc.Instrument):
     """The CPU that tasks take between two waits: the most, and what was tried when it was too much."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Callable[[str], bool]) -> None:
+        """`counts`: whether a task counts, by its name."""
+        self._counts = counts
         self.slowest = 0.0
         self.trying: set[int] = set()
         self.slow: list[str] = []
@@ -168,8 +171,8 @@ class _Turns(trio.abc.Instrument):
         self._began = time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task.name.endswith("send_some"):
-            return  # what sends isn't the node's
+        if not self._counts(task.name):
+            return
         took = time.thread_time() - self._began
         self.slowest = max(self.slowest, took)
         if took > BUDGET and not is_within(took, BUDGET) and len(self.slow) < MOST_FAULTS:
@@ -183,7 +186,10 @@ async def try_requests(count: int, seed: int, folder: Path) -> Tried:
     settings = Settings(overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",)), http=LIMITS)
     statuses: Counter[int] = Counter()
     faults: list[str] = []
-    numbers, turns = iter(range(count)), _Turns()
+    numbers, turns = (
+        iter(range(count)),
+        Turns(lambda name: not name.endswith("send_some")),
+    )  # what sends isn't the node's
     async with (
         open_full_node(identity_in(folder), settings, folder) as (node, services),
         trio.open_nursery() as nursery,

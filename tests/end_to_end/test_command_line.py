@@ -143,7 +143,7 @@ async def test_keys_are_private_and_made_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("resolve", UNKNOWN), "no node to act through: give --relay MULTIADDR"),
+        (("resolve", UNKNOWN), "no node to act through: start one on this machine"),
         (("resolve", "echo"), "if it's a label: `aqua-registry resource id echo [--owner PEER_ID]` prints its id"),
         (("resolve", UNKNOWN, "--relay", "nonsense"), "not a multiaddr: 'nonsense'"),
         (("run", "-f", "resolveResource(1"), "expected ',' or ')' at character 18"),
