@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.settings import AgentSettings
 from aqua_compat.particles.settings import AquaSettings
 from registry.settings import NodeSettings
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a node answers HTTP: on the socket in its data folder always, and on `listen`. See docs/http.md."""
+
+    listen: str = ""
+    """Address and port, such as `127.0.0.1:8500` or `[::1]:8500`; port 0 is any free one. Empty: the socket alone.
+
+    Other machines reach it only with tokens (`aqua-registry http token`), and either TLS or `plain`.
+    """
+    plain: bool = False
+    """Whether other machines may use it without TLS, as behind a proxy that ends TLS: whoever listens on the way sees
+    the tokens."""
+    tls_certificate: str = ""
+    """File with the certificate chain of `listen`, in PEM. Empty: without TLS."""
+    tls_key: str = ""
+    """File with its private key, in PEM; empty where it is in the same file."""
+    hosts: tuple[str, ...] = ()
+    """Names by which clients reach `listen`, besides addresses and `localhost`. Requests for others are refused, or a
+    web page could have a browser use this node (DNS rebinding)."""
+    max_connections: int = 256
+    """To `listen`, and as many to the socket. Beyond, those that ask nothing give way."""
+    max_watches: int = 192
+    """Open watches of all clients together. Each takes a connection for long, so fewer of them leave room for others;
+    the system's limit of open files has to be above both."""
+    max_head: int = 16_384
+    """Bytes of a request's line and headers."""
+    max_body: int = 524_288
+    """Bytes of a request's body: a record with the largest value fits."""
+    head_timeout: float = 10.0
+    """Seconds that a request's head may take to arrive, from its first byte on."""
+    body_timeout: float = 20.0
+    """Seconds that a request's body may take to arrive."""
+    idle_timeout: float = 75.0
+    """Seconds for which a connection is kept that asks nothing."""
+    write_timeout: float = 10.0
+    """Seconds that a client may take for 64 KiB of an answer."""
+    stop_timeout: float = 2.0
+    """Seconds that answers which are under way get when the node stops."""
 
 
 class Settings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -17,6 +58,8 @@ class Settings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How the node is the agent of its machine."""
     service: tuple[ServiceForm, ...] = ()
     """Services of this machine, each as in a service file: `[[service]]`."""
+    http: HttpSettings = HttpSettings()
+    """How the node answers HTTP."""
 
 
 def aqua_settings_of(settings: NodeSettings) -> AquaSettings:

@@ -26,7 +26,18 @@ PREFIX = "AQUA_REGISTRY_"
 # Variables that are no settings of a node: options of commands.
 _OPTIONS = frozenset(
     PREFIX + name
-    for name in ("RELAY", "KEY", "TIMEOUT", "CERTIFICATE", "CONFIG", "DATA_DIR", "JOIN", "LOG_LEVEL", "LOG_FORMAT")
+    for name in (
+        "RELAY",
+        "KEY",
+        "TIMEOUT",
+        "CERTIFICATE",
+        "CONFIG",
+        "DATA_DIR",
+        "JOIN",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "NODE",
+    )
 )
 
 Nested = dict[str, Any]

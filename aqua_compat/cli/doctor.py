@@ -56,15 +56,19 @@ class Finding(NamedTuple):
 @json_option
 @network_options()
 def doctor(session: CommandSession, data_dir: Path | None, bootstrap: tuple[str, ...], as_json: bool) -> None:
-    """Look for what is wrong with the nodes at --relay and with this machine, and say what to do about it.
+    """Look for what is wrong with the nodes at --relay, or the one on this machine, and with this machine.
+
+    Each is told with what to do about it.
 
     Exit code 1 when there is a problem, 0 when there are warnings at most.
     """
+    session.configure_logs()
     findings = list(_of_machine(data_dir))
     if bootstrap:
         findings += _of_names(bootstrap)
     statuses: list[NodeStatus] = []
-    for relay in session.relays:
+    relays = session.relays or session.addresses()[:1]  # all of the one node on this machine
+    for relay in relays:
         status = _status_of(session, relay)
         if isinstance(status, Finding):
             findings.append(status)
@@ -78,8 +82,8 @@ def doctor(session: CommandSession, data_dir: Path | None, bootstrap: tuple[str,
     else:
         for finding in findings:
             click.echo(f"{finding.level:{_WIDTH}} {one_line(f'{finding.about}: {finding.text}')}")
-        if not session.relays:
-            click.echo("no node was asked: give --relay MULTIADDR", err=True)
+        if not relays:
+            click.echo("no node was asked: start one on this machine, or give --relay MULTIADDR", err=True)
     problems = sum(finding.level == "problem" for finding in findings)
     if problems:
         raise Failure(f"{problems} {'problem' if problems == 1 else 'problems'}; docs/troubleshooting.md tells more")

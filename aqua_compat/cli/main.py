@@ -5,65 +5,61 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import Final
 
 import click
 
-from aqua_compat.cli.aqua import aqua
-from aqua_compat.cli.call import call, services
-from aqua_compat.cli.cert import cert
-from aqua_compat.cli.completion import completion, manual
-from aqua_compat.cli.data import data
-from aqua_compat.cli.demo import demo
-from aqua_compat.cli.doctor import doctor
 from aqua_compat.cli.failures import Failure, end_for_want_of_memory, root_of, tell
-from aqua_compat.cli.keys import key
-from aqua_compat.cli.network import network
-from aqua_compat.cli.node import node
-from aqua_compat.cli.peers import peers
-from aqua_compat.cli.resolve import resolve
-from aqua_compat.cli.resource import resource
-from aqua_compat.cli.run import run
-from aqua_compat.cli.service import service
 from aqua_compat.cli.signals import end_cleanly_from_now_on
-from aqua_compat.cli.upkeep import upkeep
-from aqua_compat.cli.watch import watch
 
 TERMINATED: Final = 128 + signal.SIGTERM
 """The exit code of a command that was told to end."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+_MODULES: Final = {
+    "demo": "demo",
+    "node": "node",
+    "network": "network",
+    "resource": "resource",
+    "service": "service",
+    "resolve": "resolve",
+    "watch": "watch",
+    "call": "call",
+    "services": "call",
+    "peers": "peers",
+    "upkeep": "upkeep",
+    "run": "run",
+    "key": "keys",
+    "cert": "cert",
+    "data": "data",
+    "doctor": "doctor",
+    "http": "http",
+    "aqua": "aqua",
+    "completion": "completion",
+    "manual": "completion",
+}
+"""Where each command is. Its module is imported when it is called: the others' take longer than many a command."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        if cmd_name not in _MODULES:
+            return None
+        command: click.Command = getattr(import_module(f"aqua_compat.cli.{_MODULES[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="aqua-registry")
 def cli() -> None:
     """Find services without a server: run a node, register services, resolve them.
 
     Try it:  aqua-registry demo
     """
-
-
-for command in (
-    demo,
-    node,
-    network,
-    resource,
-    service,
-    resolve,
-    watch,
-    call,
-    services,
-    peers,
-    upkeep,
-    run,
-    key,
-    cert,
-    data,
-    doctor,
-    aqua,
-    completion,
-    manual,
-):
-    cli.add_command(command)
 
 
 def _open_closed_streams() -> None:

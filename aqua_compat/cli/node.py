@@ -88,6 +88,11 @@ _LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is
     metavar="DIR",
     help="Keep the services registered that the files in this folder define. SIGHUP reads them again.",
 )
+@click.option(
+    "--http",
+    metavar="ADDRESS:PORT",
+    help="Answer HTTP here too, such as on 127.0.0.1:8500; on the socket http.sock in the data folder it always does.",
+)
 @click.option("--tied", is_flag=True, hidden=True, help="End when stdin does: with whoever started this node.")
 @logging_options("info")
 def node(
@@ -100,6 +105,7 @@ def node(
     aqua: bool,
     join: str | None,
     services: Path | None,
+    http: str | None,
     tied: bool,
     log_level: str,
     log_format: str,
@@ -118,7 +124,8 @@ def node(
     end_for_want_of_memory(spare=_LOADED)  # where libraries fail halfway, not even an error can be told
     # Here, since a loop that runs out of memory may wait for ever.
     with loading():
-        import aqua_compat.api.full_node  # noqa: F401
+        import aqua_compat.api.full_node
+        import aqua_compat.http.server  # noqa: F401
         from aqua_compat.cli.config import load_settings, unknown_variables
         from aqua_compat.cli.service_manager import ServiceManager
 
@@ -137,6 +144,8 @@ def node(
         flags["aqua", "enabled"] = True
     if services is not None:
         flags["agent", "services"] = str(services)
+    if http is not None:
+        flags["http", "listen"] = http
     settings = load_settings(config, os.environ, flags)
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
@@ -216,11 +225,18 @@ async def _serve(
 
     from aqua_compat.api.full_node import identity_in, open_full_node
     from aqua_compat.cli.freed_memory import return_freed_memory
+    from aqua_compat.http.server import open_http_door
 
     async with AsyncExitStack() as stack:
         # From the beginning, or a SIGHUP that comes early would end the node.
         reloads = None if again is None else stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
-        running, _ = await stack.enter_async_context(open_full_node(identity_in(data_dir), settings, data_dir))
+        node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
+        running, services = await stack.enter_async_context(node_and_services)
+        door = await stack.enter_async_context(
+            open_http_door(running, services, settings.http, data_dir, names=settings.names)
+        )
+        if door.address is not None:
+            _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
         nursery = await stack.enter_async_context(trio.open_nursery())
         if again is not None and reloads is not None:
             await nursery.start(partial(_keep_services, running, again, reloads, data_dir, agents))
@@ -284,11 +300,12 @@ async def _keep_services(
 
 def _explained(error: BaseException, data_dir: Path) -> BaseException:
     from aqua_compat.agent.service_files import BadDefinitions
+    from aqua_compat.http.listeners import Misconfigured
     from aqua_compat.particles.errors import NotInstalled
     from overlay.errors import AddressError, IdentityError, OverlayError
     from registry.errors import RegistryError, StorageError
 
-    if isinstance(error, AddressError):
+    if isinstance(error, (AddressError, Misconfigured)):
         return Misuse(str(error))
     if isinstance(error, (BadDefinitions, IdentityError, StorageError, NotInstalled)):
         return Failure(str(error))

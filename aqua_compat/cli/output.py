@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from aqua_compat.cli.failures import one_line
 
 if TYPE_CHECKING:
-    from registry.health.reading import RecordHealth
-    from registry.model.endpoints import Endpoint
     from registry.model.values import Record
 
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
+_SCHEMA: Final = "aqua-registry.endpoints/1"
+"""`registry.model.endpoints.SCHEMA`, whose module takes long to import."""
 
 
 def json_line(value: object, *, default: Callable[[Any], Any] | None = None) -> str:
@@ -39,56 +38,76 @@ def print_json(value: object) -> None:
 
 def describe(record: Record) -> str:
     """A record on one line for people."""
-    metadata = record.metadata
-    parts = [metadata.peer_id]
-    if metadata.service_id:
-        parts.append(f"service {one_line(metadata.service_id[0])}")
-    if metadata.value:
-        parts.append(f"value {one_line(metadata.value)}")
-    if metadata.relay_id:
-        parts.append(f"via {one_line(metadata.relay_id[0])}")
-    parts.append(f"since {moment(metadata.timestamp_issued)}")
-    if metadata.issued_by != metadata.peer_id:
-        parts.append(f"issued by {metadata.issued_by}")
+    from aqua_compat.schema.json_codec import to_json  # noqa: PLC0415 - as above
+
+    return describe_json(cast("Mapping[str, Any]", to_json(record)))
+
+
+def describe_json(record: Mapping[str, Any]) -> str:
+    """A record in its JSON shape on one line for people."""
+    metadata = record["metadata"]
+    parts = [metadata["peer_id"]]
+    if metadata["service_id"]:
+        parts.append(f"service {one_line(metadata['service_id'][0])}")
+    if metadata["value"]:
+        parts.append(f"value {one_line(metadata['value'])}")
+    if metadata["relay_id"]:
+        parts.append(f"via {one_line(metadata['relay_id'][0])}")
+    parts.append(f"since {moment(metadata['timestamp_issued'])}")
+    if metadata["issued_by"] != metadata["peer_id"]:
+        parts.append(f"issued by {metadata['issued_by']}")
     return "  ".join(parts)
 
 
-def describe_endpoint(endpoint: Endpoint) -> str:
+def print_resolved(shown: Sequence[Mapping[str, Any]], *, reachable: bool, is_chosen: bool) -> None:
+    """For people what `resolve` found, in its JSON shape. `reachable`: those whose peer answers were asked for;
+    `is_chosen`: only instances with some tags and metadata."""
+    lines = _instance_lines(shown) if is_chosen and not (shown and "health" in shown[0]) else []
+    if not lines:
+        for one in shown:
+            record = one.get("record", one)
+            is_told = is_chosen or _SCHEMA in record["metadata"]["value"]
+            told = _instance_lines([record]) if is_told else []
+            state = f"  ({describe_health(one['health'])})" if "health" in one else ""
+            lines += [f"{line}{state}" for line in told or [describe_json(record)]]
+    nothing = "no service whose peer answers" if reachable else "no services"
+    for line in lines or [f"{nothing}, or none with these tags and metadata" if is_chosen else nothing]:
+        click.echo(line)
+
+
+def _instance_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each instance, the heaviest first, as `registry.model.endpoints.by_weight` has it."""
+    pairs = [(record["metadata"], instance) for record in records for instance in record["instances"]]
+    pairs.sort(key=lambda each: (-each[1]["weight"], each[0]["peer_id"], each[0]["issued_by"], each[1]["id"]))
+    return [_describe_instance(instance, metadata) for metadata, instance in pairs]
+
+
+def _describe_instance(instance: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     """An instance and whose it is, on one line for people."""
-    instance, metadata = endpoint.instance, endpoint.record.metadata
-    parts = [instance.location or metadata.peer_id, one_line(instance.id), instance.protocol]
-    parts += [f"tags {one_line(', '.join(instance.tags))}"] if instance.tags else []
-    parts += [one_line(f"{key}={value}") for key, value in sorted(instance.metadata.items())]
-    parts += [f"weight {instance.weight}"] if instance.weight != 1 else []
-    parts += [f"on {metadata.peer_id}"] if instance.location else []
-    parts += [f"issued by {metadata.issued_by}"] if metadata.issued_by != metadata.peer_id else []
+    host = f"[{instance['address']}]" if ":" in instance["address"] else instance["address"]
+    location = f"{host}:{instance['port']}" if host and instance["port"] else host
+    parts = [location or metadata["peer_id"], one_line(instance["id"]), instance["protocol"]]
+    parts += [f"tags {one_line(', '.join(instance['tags']))}"] if instance["tags"] else []
+    parts += [one_line(f"{key}={value}") for key, value in sorted(instance["metadata"].items())]
+    parts += [f"weight {instance['weight']}"] if instance["weight"] != 1 else []
+    parts += [f"on {metadata['peer_id']}"] if location else []
+    parts += [f"issued by {metadata['issued_by']}"] if metadata["issued_by"] != metadata["peer_id"] else []
     return "  ".join(part for part in parts if part)
 
 
-def describe_health(known: RecordHealth) -> str:
-    """How a record is, for people: `down for ...` where its host isn't there, and its state unless that passes."""
+def describe_health(health: Mapping[str, Any]) -> str:
+    """How a record is, for people: `down for ...` where its host isn't there, and its state unless that passes.
+    `health`: in its JSON shape."""
     parts = []
-    if not known.is_up:
-        parts.append("down" + (f" for {known.up_or_down_for:.0f} s" if known.up_or_down_for < math.inf else ""))
-    state, since, note = known.health.state, known.health.since, known.health.note
-    if str(state) != "passing":
+    if not health["up"]:
+        lasted = health["up_or_down_for"]
+        parts.append("down" + (f" for {lasted:.0f} s" if lasted is not None else ""))
+    state, since, note = health["state"], health["since"], health["note"]
+    if state != "passing":
         parts.append(
             f"{state}" + (f" since {moment(since)}" if since else "") + (f": {one_line(note)}" if note else "")
         )
     return ", ".join(parts) or "passing"
-
-
-def health_as_json(known: RecordHealth) -> dict[str, object]:
-    """The same for programs. `up_or_down_for` in seconds, null where it isn't known; `since` in seconds since 1970."""
-    health = known.health
-    return {
-        "up": known.is_up,
-        "up_or_down_for": round(known.up_or_down_for, 1) if known.up_or_down_for < math.inf else None,
-        "accusers": list(known.accusers),
-        "state": str(health.state),
-        "since": health.since,
-        "note": health.note,
-    }
 
 
 def moment(seconds: int) -> str:

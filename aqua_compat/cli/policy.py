@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
     from registry.model.values import Key
     from registry.permission.edits import Edit
-    from registry.permission.policy import AnyPolicy, Policy
+    from registry.permission.policy import Policy
     from registry.settings import RegistrySettings
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -57,6 +57,7 @@ def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any
     aqua-registry resource policy ID --close --allow 12D3KooW...
     aqua-registry resource policy ID --deny 12D3KooW...@12D3KooW... --until 30d
     """
+    from aqua_compat.schema.shapes import policy_as_json
     from registry.permission.edits import EditKind
 
     resource_id, shown = session.resource_id(resource), one_line(resource)
@@ -86,7 +87,7 @@ def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any
         if edit.kind is EditKind.DENY:
             click.echo(f"note: {_meaning(edit, is_lifted=(edit.key, edit.host) in lifted)}", err=True)
     if as_json:
-        print_json(_as_json(key))
+        print_json(policy_as_json(key))
     else:
         for name, text in _lines(key):
             click.echo(f"{name:10} {text}")
@@ -198,39 +199,6 @@ def peer_text(key: bytes) -> str:
     from registry.permission.policy import peer_of
 
     return peer_of(key)
-
-
-def _as_json(key: Key) -> dict[str, Any]:
-    return {
-        "resource_id": key.id,
-        "label": key.label,
-        "owner": key.owner_peer_id,
-        "policy": None if key.policy is None else _policy_as_json(key.policy),
-    }
-
-
-def _policy_as_json(shown: AnyPolicy) -> dict[str, Any]:
-    from registry.permission.policy import FOR_EVER, UnknownPolicy
-
-    if isinstance(shown, UnknownPolicy):
-        return {"revision": shown.revision, "known": False}
-    return {
-        "revision": shown.revision,
-        "known": True,
-        "open": shown.open,
-        "allow": list(map(peer_text, shown.allow)),
-        "roots": list(map(peer_text, shown.roots)),
-        "deny": [
-            {
-                "issuer": peer_text(each.issuer),
-                "host": peer_text(each.host) if each.host else None,
-                "until": None if each.until == FOR_EVER else each.until,
-            }
-            for each in shown.deny
-        ],
-        "hosts": list(map(peer_text, shown.hosts)),
-        "longest_chain": shown.longest_chain,
-    }
 
 
 def _lines(key: Key) -> list[tuple[str, str]]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
-from aqua_compat.cli.output import describe, describe_endpoint, describe_health, health_as_json, json_line, print_json
+from aqua_compat.cli.output import json_line, print_resolved
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options, warn
+from aqua_compat.cli.through_node import print_records_of
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
     from registry.client.results import Resolved
-    from registry.model.endpoints import Instance, Selection
     from registry.model.trusted_issuers import Trusted
-    from registry.model.values import Record
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -53,86 +53,44 @@ def resolve(
     A provider that died is listed until its record expires, where the node knows nothing of its presence; with
     --reachable each is asked whether it is there. With --tag or --meta the heaviest instances come first.
     """
-    from registry.model.endpoints import Selection
-
     if everything and reachable:
         raise Misuse("--all and --reachable exclude each other")
-    wanted = Selection(tags=tag, metadata=_metadata(meta))
-    resource_id = session.resource_id(resource)
-    if reachable:
-        records = session.run(lambda client: _reachable(client, resource_id, ack, trusted))
-        _print(records, wanted, as_json, "no service whose peer answers")
+    _check_metadata(meta)
+    if (node := session.node()) is not None:
+        print_records_of(
+            node,
+            session.name_for_node(resource),
+            ack,
+            reachable=reachable,
+            everything=everything,
+            tags=tag,
+            metadata=meta,
+            trusted=trusted,
+            as_json=as_json,
+        )
         return
-    resolved = session.run(lambda client: _resolved(client, resource_id, ack, trusted, include_down=everything))
+    from aqua_compat.schema.shapes import chosen, resolved_as_json
+    from registry.model.endpoints import Selection
+
+    resource_id = session.resource_id(resource)
+    ask = _reachable if reachable else partial(_resolved, include_down=everything)
+    resolved = session.run(lambda client: ask(client, resource_id, ack, trusted))
     if resolved.records is None:
         raise Failure(f"{one_line(resource)} wasn't resolved: {reasons(resolved.errors)}")
     warn(resolved.errors)
-    if everything:
-        _print_all(resolved, wanted, as_json)
+    wanted = Selection(tags=tag, metadata=dict(text.split("=", 1) for text in meta))
+    instances = chosen(resolved.records, wanted) if wanted else None
+    shown = list(resolved_as_json(resolved.records, instances, resolved.health if everything else None))
+    if as_json:
+        click.echo(json_line(shown))
     else:
-        _print(list(resolved.records), wanted, as_json, "no services")
+        print_resolved(shown, reachable=reachable, is_chosen=bool(wanted))
 
 
-def _print(records: list[Record], wanted: Selection, as_json: bool, nothing: str) -> None:
-    if as_json:
-        print_json(_as_json(records, wanted))
-        return
-    lines = _lines(records, wanted)
-    for line in lines or [f"{nothing}, or none with these tags and metadata" if wanted else nothing]:
-        click.echo(line)
-
-
-def _print_all(resolved: Resolved, wanted: Selection, as_json: bool) -> None:
-    from registry.health.reading import UNTOLD
-
-    known = {record: resolved.health.get(record.slot, UNTOLD) for record in resolved.records or ()}
-    if as_json:
-        shown = zip(_instances(list(known), wanted), _as_json(list(known), wanted), strict=True)
-        click.echo(json_line([{"record": one, "health": health_as_json(known[record])} for record, one in shown]))
-        return
-    lines = [f"{line}  ({describe_health(known[record])})" for record in known for line in _lines([record], wanted)]
-    for line in lines or ["no services"]:
-        click.echo(line)
-
-
-def _metadata(given: tuple[str, ...]) -> dict[str, str]:
+def _check_metadata(given: tuple[str, ...]) -> None:
     for text in given:
         if "=" not in text:
             raise Misuse(f"--meta {one_line(text)!r} has no `=`; give KEY=VALUE, as in --meta zone=eu")
-    return {key: value for key, _, value in (text.partition("=") for text in given)}
-
-
-def _instances(records: list[Record], wanted: Selection) -> dict[Record, list[Instance]]:
-    """The instances of which each record's value tells; of those that are wanted, the heaviest first."""
-    from registry.model.endpoints import endpoints_in, instances_in
-
-    if not wanted:
-        return {record: list(instances_in(record.metadata.value)) for record in records}
-    found: dict[Record, list[Instance]] = {}
-    for endpoint in endpoints_in(records, wanted):
-        found.setdefault(endpoint.record, []).append(endpoint.instance)
-    return found
-
-
-def _as_json(records: list[Record], wanted: Selection) -> list[object]:
-    """The records, each with its instances."""
-    from aqua_compat.schema.json_codec import to_json
-
-    found = _instances(records, wanted)
-    return [{**cast("dict[str, object]", to_json(record)), "instances": found[record]} for record in found]
-
-
-def _lines(records: list[Record], wanted: Selection) -> list[str]:
-    """For people: the records; an instance a line where their values tell of some in our form, or some are wanted."""
-    from registry.model.endpoints import SCHEMA, endpoints_in
-
-    if wanted:
-        return [describe_endpoint(endpoint) for endpoint in endpoints_in(records, wanted)]
-    lines: list[str] = []
-    for record in records:
-        told = endpoints_in([record]) if SCHEMA in record.metadata.value else []
-        lines += [describe_endpoint(endpoint) for endpoint in told] or [describe(record)]
-    return lines
 
 
 async def _resolved(
@@ -143,10 +101,11 @@ async def _resolved(
     )
 
 
-async def _reachable(client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None) -> list[Record]:
+async def _reachable(client: AquaClient, resource_id: str, ack: int, trusted: Trusted | None) -> Resolved:
     from aqua_compat.rpc.errors import NoProvider
+    from registry.client.results import Resolved
 
     try:
-        return await client.reachable(resource_id, ack=ack, trusted=trusted)
+        return Resolved(tuple(await client.reachable(resource_id, ack=ack, trusted=trusted)), ())
     except NoProvider as error:
         raise Failure(str(error)) from error

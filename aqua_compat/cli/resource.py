@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
 from aqua_compat.cli.failures import Failure, not_done, one_line, reasons
 from aqua_compat.cli.keys import DEFAULT_KEY, named_key
@@ -20,6 +19,7 @@ from aqua_compat.cli.session import (
     user_names,
     warn,
 )
+from aqua_compat.cli.through_node import create_through, remove_through
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -39,6 +39,9 @@ resource.add_command(policy)
 @network_options(writes=True)
 def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
     """Create the resource LABEL, owned by your key, and print its id."""
+    if (node := session.node()) is not None:
+        create_through(node, label, session.factor, as_json=as_json)
+        return
     from aqua_compat.schema.arguments import check_string
 
     created = session.run(lambda client: client.registry.create_resource(check_string("label", label), **session.write))
@@ -46,9 +49,10 @@ def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
         raise not_done(f"the resource {label[:80]!r} wasn't created", created)
     warn(created.errors)
     if as_json:
+        from aqua_compat.schema.shapes import created_as_json
+
         owner = named_key(session.key_name).peer_id
-        name = session.names.of(owner).name(label, owner)
-        print_json({"resource_id": created.resource_id, "name": name})
+        print_json(created_as_json(created.resource_id, session.names.of(owner).name(label, owner)))
     else:
         click.echo(created.resource_id)
 
@@ -62,7 +66,11 @@ def remove_resource(session: CommandSession, resource: str, as_json: bool) -> No
 
     Its label can be used again.
     """
-    resource_id, shown = session.resource_id(resource), one_line(resource)
+    shown = one_line(resource)
+    if (node := session.node()) is not None:
+        remove_through(node, session.name_for_node(resource), shown, session.factor, as_json=as_json)
+        return
+    resource_id = session.resource_id(resource)
     done = session.run(lambda client: client.registry.remove_resource(resource_id, **session.write))
     if not done.success:
         raise not_done(f"the resource {shown} wasn't removed", done)
@@ -83,10 +91,16 @@ def explain_resource(session: CommandSession, resource: str, as_json: bool) -> N
     A line for each record or key that was stored, renewed or removed there, with the time and the reason; then one for
     each record that it keeps and the resource's policy withholds, whose host is down, or that doesn't pass.
     """
-    resource_id = session.resource_id(resource)
-    events = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
+    if (node := session.node()) is not None:
+        events = node.get("resources", session.name_for_node(resource), "history").result
+    else:
+        from aqua_compat.schema.json_codec import to_json
+
+        resource_id = session.resource_id(resource)
+        found = session.run(lambda client: client.registry.explain(resource_id, timeout=session.timeout))
+        events = to_json(found)
     if as_json:
-        click.echo(json_line([msgspec.structs.asdict(event) for event in events]))
+        click.echo(json_line(events))
         return
     if not events:
         click.echo(
@@ -94,8 +108,8 @@ def explain_resource(session: CommandSession, resource: str, as_json: bool) -> N
             err=True,
         )
     for event in events:
-        subject = f"record of {event.issued_by} on {event.peer_id}" if event.peer_id else "resource"
-        click.echo(f"{moment(event.time)}  {event.what:11} {subject}  {one_line(event.detail)}")
+        subject = f"record of {event['issued_by']} on {event['peer_id']}" if event["peer_id"] else "resource"
+        click.echo(f"{moment(event['time'])}  {event['what']:11} {subject}  {one_line(event['detail'])}")
 
 
 @resource.command("show", short_help="Print a resource's owner and label.")
@@ -104,20 +118,27 @@ def explain_resource(session: CommandSession, resource: str, as_json: bool) -> N
 @network_options()
 def show_resource(session: CommandSession, resource: str, as_json: bool) -> None:
     """Print the owner of RESOURCE, an id or a name such as web@acme, its label and when it was created."""
-    resource_id, shown = session.resource_id(resource), one_line(resource)
-    key, errors = session.run(lambda client: client.getResource(resource_id))
-    if key is None:
-        raise Failure(f"the resource {shown} wasn't found: {reasons(errors)}")
+    if (node := session.node()) is not None:
+        answer = node.get("resources", session.name_for_node(resource))
+        shown, errors = answer.result, answer.warnings
+    else:
+        from aqua_compat.schema.shapes import key_as_json
+
+        resource_id = session.resource_id(resource)
+        key, errors = session.run(lambda client: client.getResource(resource_id))
+        if key is None:
+            raise Failure(f"the resource {one_line(resource)} wasn't found: {reasons(errors)}")
+        shown = key_as_json(key, session.names)
     warn(errors)
     if as_json:
-        print_json(key)
+        click.echo(json_line(shown))
         return
     for name, text in (
-        ("name", session.names.name(key.label, key.owner_peer_id)),
-        ("id", key.id),
-        ("label", key.label),
-        ("owner", key.owner_peer_id),
-        ("created", moment(key.timestamp_created)),
+        ("name", shown["name"]),
+        ("id", shown["id"]),
+        ("label", shown["label"]),
+        ("owner", shown["owner_peer_id"]),
+        ("created", moment(shown["timestamp_created"])),
     ):
         click.echo(f"{name:8} {one_line(text)}")
 

@@ -11,6 +11,7 @@ from aqua_compat.cli.failures import not_done, one_line
 from aqua_compat.cli.keys import named_key
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+from aqua_compat.cli.through_node import register_through, unregister_through
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
@@ -41,9 +42,14 @@ def register_service(
 
     A record lives for a day after its hosting peer signed it: run this command again before that.
     """
+    shown = one_line(resource)
+    if (node := session.node()) is not None:
+        asked = session.name_for_node(resource)
+        register_through(node, asked, shown, value, peer, service_id, session.factor, as_json=as_json)
+        return
     from aqua_compat.schema.arguments import check_optional_string, check_peer_id, check_string
 
-    resource_id, shown = session.resource_id(resource), one_line(resource)
+    resource_id = session.resource_id(resource)
 
     async def register(client: AquaClient) -> Done:
         return await client.registry.register_service(
@@ -75,9 +81,14 @@ def unregister_service(session: CommandSession, resource: str, peer: str | None,
     On a resource that your key owns, and where it registered nothing for that peer, this denies what others registered
     for it there: the resource's policy withholds that from now on, until you lift it by `resource policy ID --lift`.
     """
+    shown = one_line(resource)
+    if (node := session.node()) is not None:
+        unregister_through(node, session.name_for_node(resource), shown, peer, session.factor, as_json=as_json)
+        return
     from aqua_compat.schema.arguments import check_peer_id
+    from aqua_compat.schema.shapes import unregistered_as_json
 
-    resource_id, shown = session.resource_id(resource), one_line(resource)
+    resource_id = session.resource_id(resource)
 
     async def unregister(client: AquaClient) -> Done:
         peer_id = check_peer_id("peer_id", peer or client.peer_id)
@@ -88,8 +99,7 @@ def unregister_service(session: CommandSession, resource: str, peer: str | None,
         raise not_done(f"the service wasn't unregistered from {shown}", done)
     if as_json:
         warn(done.errors)
-        denied = {"denied": list(done.denied)} if done.denied else {}
-        print_json({"success": True, "was_registered": done.was_there, **denied})
+        print_json(unregistered_as_json(done))
         return
     for issuer in done.denied:
         pair = f"{issuer}@{peer}"

@@ -21,6 +21,7 @@ from aqua_compat.cli.signals import until_signalled
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
+    from aqua_compat.cli.node_socket import NodeSocket
     from registry.client.certificate_files import CertificateFiles
     from registry.model.names import Names
     from registry.model.trusted_issuers import Trusted
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
 
+_NAMES = "AQUA_REGISTRY_NAMES"
 _LOCK_POLL = 0.05  # seconds
 
 Outcome = TypeVar("Outcome")
@@ -56,12 +58,17 @@ class CommandSession:
         join: Path | None = None,
         certificates: tuple[Path, ...] = (),
         config: Path | None = None,
+        node_folder: Path | None = None,
+        logs: tuple[str, str] = ("error", "human"),
     ) -> None:
         """Without `key_name`: as the default key if the command `acts` in its name, else as nobody in particular.
 
         `join`: file with the token of a private network. `certificates`: files and folders of them that it shows where
-        it registers. `config`: file with settings, of which the aliases of owners are used.
+        it registers. `config`: file with settings, of which the aliases of owners are used. `node_folder`: data folder
+        of the node on this machine to act through, where no relay is given.
         """
+        self._node_folder = node_folder
+        self._logs = logs  # level and format
         self.join = join
         self.relays = relays
         self.key_name = key_name or DEFAULT_KEY
@@ -82,15 +89,47 @@ class CommandSession:
         """The id of a resource that is given by its id or its name. Raises Misuse, with the remedy, for neither."""
         return resource_id_of(text, self.names, self.key_name)
 
+    def name_for_node(self, text: str) -> str:
+        """The id or name of a resource, to ask a node: an alias of this user's own settings as its owner's peer id. All
+        others are the node's to know, and `me` is the node. Raises Misuse."""
+        label, at, word = text.rpartition("@")
+        if not at or (self._config is None and _NAMES not in os.environ):
+            return text
+        from aqua_compat.cli.config import load_names
+
+        return f"{label}@{load_names(self._config, os.environ, None).aliases.get(word, word)}"
+
     def through(self, relay: str) -> CommandSession:
         """The same through one node alone."""
         one = copy(self)
         one.relays = (relay,)
         return one
 
+    def configure_logs(self) -> None:
+        """Has this process log as its options say: before anything of the network is used, and not where nothing is."""
+        configure_logs(*self._logs)
+
     def only_read(self) -> None:
         """Has this command act as nobody in particular, unless a key was named, since it writes nothing after all."""
         self.is_nobody, self.writes = not self._is_key_named, False
+
+    def node(self) -> NodeSocket | None:
+        """The node on this machine, if this command acts through it and in its name: not where a relay, a key, or what
+        only a client of its own can show is given. Raises Failure if one was named that doesn't run."""
+        if self.relays or self._is_key_named or self.join is not None or self.certificates:
+            return None
+        return self._found_node()
+
+    def addresses(self) -> tuple[str, ...]:
+        """Of the nodes that a client of its own goes through: those given, or else of the one on this machine."""
+        if self.relays or (node := self._found_node()) is None:
+            return self.relays
+        return tuple(node.get("status").result["addresses"])
+
+    def _found_node(self) -> NodeSocket | None:
+        from aqua_compat.cli.node_socket import found_node
+
+        return found_node(self._node_folder, lambda: user_data_folder() / "node", self.timeout)
 
     @property
     def write(self) -> WriteOptions:
@@ -102,8 +141,13 @@ class CommandSession:
         KeyboardInterrupt when that came before the end."""
         import trio
 
+        self.relays = self.addresses()
         if not self.relays:
-            raise Misuse("no node to act through: give --relay MULTIADDR, or set AQUA_REGISTRY_RELAY")
+            raise Misuse(
+                "no node to act through: start one on this machine (aqua-registry node), name its data folder (--node"
+                " PATH), or give another's address (--relay MULTIADDR, or AQUA_REGISTRY_RELAY)"
+            )
+        self.configure_logs()
         outcomes: list[Outcome] = []
         try:
             signalled = trio.run(until_signalled, partial(self._run, action, outcomes), signal.SIGINT)
@@ -232,6 +276,7 @@ def network_options(
             key: str | None,
             timeout: float,
             join: Path | None,
+            node: Path | None,
             log_level: str,
             log_format: str,
             factor: int | None = None,
@@ -239,7 +284,10 @@ def network_options(
             config: Path | None = None,
             **options: Any,
         ) -> Any:
-            configure_logs(log_level, log_format)
+            if node is not None and relay:  # the one that is nearer to this command counts
+                if _is_given("node") and _is_given("relay"):
+                    raise Misuse("--node and --relay contradict each other; give one")
+                relay, node = ((), node) if _is_given("node") else (relay, None)
             session = CommandSession(
                 relay,
                 key,
@@ -250,6 +298,8 @@ def network_options(
                 join=join,
                 certificates=certificate,
                 config=config,
+                node_folder=node,
+                logs=(log_level, log_format),
             )
             return command(session, *arguments, **options)
 
@@ -296,6 +346,15 @@ def network_options(
             envvar="AQUA_REGISTRY_JOIN",
             help="Token of a private network, as `aqua-registry network invite --client` prints it.",
         )(decorated)
+        decorated = click.option(
+            "--node",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="PATH",
+            envvar="AQUA_REGISTRY_NODE",
+            help="Data folder of a node on this machine to act through, where no --relay is given. Without --key, "
+            + ("the command acts as the node's own key." if acts or writes else "it is the node that asks.")
+            + "  [default: that of `aqua-registry node`, if it runs]",
+        )(decorated)
         return click.option(
             "--relay",
             multiple=True,
@@ -314,6 +373,12 @@ config_option = click.option(
     envvar="AQUA_REGISTRY_CONFIG",
     help="TOML file with settings, of which `names` are used: the aliases of owners, for names such as web@acme.",
 )
+
+
+def _is_given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
@@ -322,10 +387,10 @@ def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(*arguments: Any, trust: tuple[str, ...], trust_root: tuple[str, ...], **options: Any) -> Any:
-        from registry.model.trusted_issuers import Trusted, TrustRule
-
         trusted: Trusted | None = None
         if trust or trust_root:
+            from registry.model.trusted_issuers import Trusted, TrustRule
+
             trusted = Trusted(issuers=trust, roots=trust_root)
             try:
                 TrustRule(trusted)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from aqua_compat.cli.failures import one_line
-from aqua_compat.cli.output import describe, describe_health, health_as_json, json_line
+from aqua_compat.cli.output import json_line
 from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
+from aqua_compat.cli.through_node import event_lines, print_events_of
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
@@ -29,6 +29,9 @@ def watch(session: CommandSession, resource: str, events: int | None, trusted: T
     RESOURCE is an id or a name such as web@acme. It turns to other nodes when those that it listens to are gone. End it
     with Ctrl-C.
     """
+    if (node := session.node()) is not None:
+        print_events_of(node, session.name_for_node(resource), resource, events, trusted=trusted, as_json=as_json)
+        return
     resource_id = session.resource_id(resource)
 
     async def follow(client: AquaClient) -> None:
@@ -49,33 +52,14 @@ def watch(session: CommandSession, resource: str, events: int | None, trusted: T
 
 
 def as_json_line(event: WatchEvent) -> str:
-    """One object: `event`, then `records` of a snapshot, or `record`, how many changes of it were left out,
-    and the reason where a policy, a certificate or this watcher's trust withholds it."""
-    from aqua_compat.schema.json_codec import to_json  # noqa: PLC0415 - `--help` is to answer at once
+    """The event in its JSON shape, on one line."""
+    from aqua_compat.schema.shapes import watch_event_as_json  # noqa: PLC0415 - `--help` is to answer at once
 
-    shown: dict[str, object] = {"event": event.kind.value}
-    if event.record is None:
-        shown["records"] = to_json(list(event.records))
-    else:
-        shown |= {"record": to_json(event.record), "coalesced": event.coalesced}
-        shown |= {"reason": event.reason} if event.reason else {}
-        if event.health is not None:
-            shown["health"] = health_as_json(event.health)
-    return json_line(shown)
+    return json_line(watch_event_as_json(event))
 
 
 def as_lines(event: WatchEvent) -> str:
-    """For people: the time here, what happened, and the record on one line; of a snapshot a line per record."""
-    from registry.watch.watch_event import EventKind  # noqa: PLC0415 - `--help` is to answer at once
+    """The event for people."""
+    from aqua_compat.schema.shapes import watch_event_as_json  # noqa: PLC0415 - as above
 
-    now = datetime.now().astimezone().strftime("%H:%M:%S")
-    if event.record is not None:
-        missed = f"  (after {event.coalesced} more changes)" if event.coalesced else ""
-        reason = f"  ({event.reason})" if event.reason else ""
-        state = ""
-        if event.kind is EventKind.HEALTH and event.health is not None:
-            state = f"  ({describe_health(event.health)})"
-        return f"{now}  {event.kind.value:8}  {describe(event.record)}{state}{reason}{missed}"
-    if not event.records:
-        return f"{now}  {event.kind.value:8}  no services"
-    return "\n".join(f"{now}  {event.kind.value:8}  {describe(record)}" for record in event.records)
+    return event_lines(watch_event_as_json(event))

@@ -14,7 +14,7 @@ from overlay.identity import Identity
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_writer import NodeWriter, Written, failed, until
-from registry.client.results import Done
+from registry.client.results import Done, code_of
 from registry.client.slot_locks import SlotLocks
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
@@ -42,6 +42,20 @@ Issue = Callable[[ReadOutcome, Key, Slot, float], Awaitable[State]]
 def no_resource_id(text: str) -> str:
     """What to tell who gave something else, such as a label, where the id of a resource is wanted."""
     return f"{text[:80]!r} is no resource id: getResourceId(label, owner) gives the id that an owner's label has"
+
+
+def not_found(outcome: ReadOutcome) -> Done:
+    """What becomes of an operation on a resource whose key wasn't found."""
+    return Done(
+        False, failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out), code=code_of_read(outcome)
+    )
+
+
+def code_of_read(outcome: ReadOutcome) -> Code:
+    """Why a resource wasn't found, or by too few."""
+    codes = [error.known_code for error in outcome.errors]
+    otherwise = Code.KEY_NOT_EXISTS if outcome.resource.key is None else Code.TOO_FEW_REPLICAS
+    return code_of(codes, timed_out=outcome.timed_out, otherwise=otherwise)
 
 
 class Issuer:
@@ -84,9 +98,9 @@ class Issuer:
         `reads_slot`: `issue` wants to know at once what is in the slot, not only when a write met something newer.
         """
         if not is_key_id(resource_id):
-            return Done(False, (no_resource_id(resource_id),))
+            return Done(False, (no_resource_id(resource_id),), code=Code.INVALID)
         deadline = trio.current_time() + timeout
-        written = Written(Done(False, failed((), failure, timed_out=True)))
+        written = Written(Done(False, failed((), failure, timed_out=True), code=Code.TIMEOUT))
         with trio.move_on_at(deadline):
             for attempt in range(ATTEMPTS):
                 key_suffices = attempt == 0 and not reads_slot
@@ -95,16 +109,16 @@ class Issuer:
                     outcome = await self._key_or_all(resource_id, until(deadline), key_suffices=key_suffices)
                     key = outcome.resource.key
                     if key is None:
-                        return Done(False, failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out))
+                        return not_found(outcome)
                     slot = Slot(key.id, self._identity.peer_id, peer_id)
                     async with self._slots.locked(slot):  # who takes the later time sees what the earlier one made
                         state = await issue(outcome, key, slot, until(deadline))
                 except (RegistryError, CallFailed) as error:
                     if is_from_before and isinstance(error, RegistryError) and error.code.is_by_policy:
                         self._keys.forget(resource_id)  # the owner may have changed it since
-                        written = Written(Done(False, (str(error),)))
+                        written = Written(Done(False, (str(error),), code=error.code))
                         continue
-                    return Done(False, (str(error),))
+                    return Done(False, (str(error),), code=ErrorInfo.of(error).known_code)
                 written = await self._writer.write(Item(key, state), factor, until(deadline), failure)
                 if written.done.success:
                     self._keys.remember(key)

@@ -9,7 +9,7 @@ import trio
 
 from registry.client.node_api import NodeApi
 from registry.client.patience import patiently
-from registry.client.results import Done
+from registry.client.results import Done, code_of
 from registry.codes import Code
 from registry.errors import RegistryError, TooFewReplicas
 from registry.protocol.error_info import texts
@@ -57,12 +57,17 @@ class NodeWriter:
             return Written(Done(True, texts(outcome.errors), outcome.stored), codes)
         causes = (*texts(outcome.errors), *_too_few(outcome, factor))
         errors = failed(causes, failure, timed_out=outcome.timed_out)
-        return Written(Done(False, errors, outcome.stored), codes)
+        # Too few on disk, or whatever is known of why.
+        known = [Code.TOO_FEW_REPLICAS] if outcome.stored else [error.known_code for error in outcome.errors]
+        otherwise = Code.TOO_FEW_REPLICAS if outcome.targets < factor else Code.FAILED
+        code = code_of(known, timed_out=outcome.timed_out, otherwise=otherwise)
+        return Written(Done(False, errors, outcome.stored, code=code), codes)
 
 
 def refused(error: RegistryError, failure: str, *, timed_out: bool = False) -> Written:
     """What became of a write that this node refused."""
-    return Written(Done(False, failed((str(error),), failure, timed_out=timed_out)), frozenset({error.code}))
+    done = Done(False, failed((str(error),), failure, timed_out=timed_out), code=error.code)
+    return Written(done, frozenset({error.code}))
 
 
 def failed(causes: tuple[str, ...], failure: str, *, timed_out: bool) -> tuple[str, ...]:

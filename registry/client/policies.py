@@ -12,17 +12,17 @@ import trio
 from cachetools import LRUCache
 
 from overlay.identity import Identity
-from registry.client.issuing import NOT_FOUND, no_resource_id
+from registry.client.issuing import no_resource_id, not_found
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_writer import NodeWriter, failed, until
 from registry.client.results import Done
+from registry.codes import Code
 from registry.errors import RegistryError
 from registry.model.signing import is_key_id
 from registry.model.values import Key
 from registry.permission.edits import Edit, following
 from registry.permission.policy import POLICY_TYPE, AnyPolicy, Policy, encode_policy, policy_digest
-from registry.protocol.error_info import texts
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.replica.countersign import Countersigner
@@ -77,9 +77,9 @@ class PolicyEditor:
         """Has the policy of a resource hold `edits`, within `timeout` seconds; on `factor` replicas at least, and a
         majority of those that are found: a side of a partition has its own."""
         if not is_key_id(resource_id):
-            return Done(False, (no_resource_id(resource_id),))
+            return Done(False, (no_resource_id(resource_id),), code=Code.INVALID)
         deadline = trio.current_time() + timeout
-        done = Done(False, failed((), NOT_CHANGED, timed_out=True))
+        done = Done(False, failed((), NOT_CHANGED, timed_out=True), code=Code.TIMEOUT)
         try:
             await self._host.clock_guard.wait()
             with trio.move_on_at(deadline):
@@ -91,9 +91,10 @@ class PolicyEditor:
                     found = await self._node_api.read(resource_id, ack=majority, timeout=until(deadline))
                     key = found.resource.key
                     if key is None or found.answered < majority:
-                        return Done(False, failed(texts(found.errors), NOT_FOUND, timed_out=found.timed_out))
+                        return not_found(found)
                     if key.owner_peer_id != self._identity.peer_id:
-                        return Done(False, (f"only its owner {key.owner_peer_id} may change its policy",))
+                        only_owner = f"only its owner {key.owner_peer_id} may change its policy"
+                        return Done(False, (only_owner,), code=Code.NOT_PERMITTED)
                     siblings = found.resource.siblings
                     for each in (key, *siblings):
                         if each.policy is not None:
@@ -111,8 +112,8 @@ class PolicyEditor:
                         await trio.sleep(AGAIN * attempt)
                     self._keys.forget(resource_id)
         except RegistryError as error:
-            return Done(False, (str(error),), done.stored)
-        return Done(False, done.errors or failed((), NOT_CHANGED, timed_out=True), done.stored)
+            return Done(False, (str(error),), done.stored, code=error.code)
+        return Done(False, done.errors or failed((), NOT_CHANGED, timed_out=True), done.stored, code=done.code)
 
     async def look_after(self, key: Key, timeout: float, *, has_siblings: bool) -> None:
         """Puts together what this owner's machines changed at the same moment, where the ruling `key` doesn't hold all

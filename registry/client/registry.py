@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from overlay.identity import Identity
-from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer, no_resource_id
+from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer, code_of_read, no_resource_id, not_found
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_status import NodeStatus
@@ -98,11 +98,11 @@ class Registry:
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
         deadline = trio.current_time() + timeout
-        written = Written(Done(False, failed((), NOT_CREATED, timed_out=True)))
+        written = Written(Done(False, failed((), NOT_CREATED, timed_out=True), code=Code.TIMEOUT))
         try:
             await self._host.clock_guard.wait()
         except RegistryError as error:
-            return Created(None, (str(error), NOT_CREATED))
+            return Created(None, (str(error), NOT_CREATED), code=error.code)
         timestamp, challenge, challenge_type = int(self._clock()), b"", ""
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
@@ -113,7 +113,7 @@ class Registry:
                     await self._host.keep_key(key)
                 except RegistryError as error:
                     if error.code is not Code.KEY_REMOVED:
-                        return Created(None, (str(error),))
+                        return Created(None, (str(error),), code=error.code)
                     written = refused(error, NOT_CREATED)
                 else:
                     written = await self._writer.write(Item(key), factor, until(deadline), NOT_CREATED)
@@ -127,14 +127,15 @@ class Registry:
                     if revision:  # what had a policy begins anew above the removal, or a stale key would
                         challenge, challenge_type = encode_policy(Policy(revision=revision, open=True)), POLICY_TYPE
                 except RegistryError as error:
-                    return Created(None, refused(error, NOT_CREATED, timed_out=until(deadline) <= 0).done.errors)
-        return Created(None, written.done.errors, written.done.stored)
+                    errors = refused(error, NOT_CREATED, timed_out=until(deadline) <= 0).done.errors
+                    return Created(None, errors, code=error.code)
+        return Created(None, written.done.errors, written.done.stored, code=written.done.code)
 
     async def remove_resource(self, resource_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Ends a resource of this identity's, and with it everything registered on it so far (ours: the original
         promised this). Creating it again begins anew."""
         if not is_key_id(resource_id):
-            return Done(False, (no_resource_id(resource_id),))
+            return Done(False, (no_resource_id(resource_id),), code=Code.INVALID)
         deadline = trio.current_time() + timeout
         try:
             await self._host.clock_guard.wait()
@@ -143,9 +144,10 @@ class Registry:
                 outcome = await self._by_majority(resource_id, until(deadline) / 2) or outcome
             key = outcome.resource.key
             if key is None:
-                return Done(False, failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out))
+                return not_found(outcome)
             if key.owner_peer_id != self.identity.peer_id:
-                return Done(False, (f"only its owner {key.owner_peer_id} may remove resource {resource_id}",))
+                only_owner = f"only its owner {key.owner_peer_id} may remove resource {resource_id}"
+                return Done(False, (only_owner,), code=Code.NOT_PERMITTED)
             # Later than all that it should end, some of which may be from a clock ahead of ours.
             latest = max((state.timestamp_issued for state in outcome.resource.slots.values()), default=0)
             timestamp = max(int(self._clock()), key.timestamp_created, latest)
@@ -155,7 +157,7 @@ class Registry:
             self._host.signed.note(key.id, None)
             await self._host.keep(Item(key_tombstone))
         except RegistryError as error:
-            return Done(False, (str(error),))
+            return Done(False, (str(error),), code=error.code)
         self._keys.forget(resource_id)
         return (await self._writer.write(Item(key_tombstone), factor, until(deadline), NOT_REMOVED)).done
 
@@ -173,14 +175,16 @@ class Registry:
     async def get_resource(self, resource_id: str, *, ack: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Found:
         """The key of a resource, once `ack` replicas that hold it have answered (original: getResource)."""
         if not is_key_id(resource_id):
-            return Found(None, (no_resource_id(resource_id),))
+            return Found(None, (no_resource_id(resource_id),), code=Code.INVALID)
         deadline = trio.current_time() + timeout
         try:
             outcome = await self._node_api.read(resource_id, ack=ack, timeout=timeout, key_suffices=True)
         except RegistryError as error:
-            return Found(None, failed((str(error),), NOT_FOUND, timed_out=until(deadline) <= 0))
+            errors = failed((str(error),), NOT_FOUND, timed_out=until(deadline) <= 0)
+            return Found(None, errors, code=error.code)
         if outcome.resource.key is None or outcome.answered < ack:
-            return Found(None, failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out))
+            errors = failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out)
+            return Found(None, errors, code=code_of_read(outcome))
         return Found(outcome.resource.key, texts(outcome.errors))
 
     async def register_service(
@@ -367,7 +371,7 @@ class Registry:
         try:
             hosted = await self._host.countersigned(Slot(resource_id, self.identity.peer_id, peer_id))
         except RegistryError as error:
-            return Done(False, (str(error),))
+            return Done(False, (str(error),), code=error.code)
         was_there = hosted is not None
 
         async def end(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
@@ -415,17 +419,18 @@ class Registry:
         """
         trust = None if trusted is None else TrustRule(trusted)
         if not is_key_id(resource_id):
-            return Resolved(None, (no_resource_id(resource_id),))
+            return Resolved(None, (no_resource_id(resource_id),), code=Code.INVALID)
         if ack <= 1 and (known := self._watches.at_hand(resource_id)) is not None and known.key is not None:
             return await self._resolved(known, trust, (), timeout, include_down=include_down)
         deadline = trio.current_time() + timeout
         try:
             outcome = await self._read(resource_id, ack, timeout)
         except RegistryError as error:
-            return Resolved(None, failed((str(error),), "", timed_out=until(deadline) <= 0))
+            return Resolved(None, failed((str(error),), "", timed_out=until(deadline) <= 0), code=error.code)
         if outcome.answered < max(ack, 1):
             timed_out = outcome.timed_out
-            return Resolved(None, failed(texts(outcome.errors) or (NOT_FOUND,), "", timed_out=timed_out))
+            errors = failed(texts(outcome.errors) or (NOT_FOUND,), "", timed_out=timed_out)
+            return Resolved(None, errors, code=code_of_read(outcome))
         errors = texts(outcome.errors)
         return await self._resolved(outcome.resource, trust, errors, until(deadline), include_down=include_down)
 

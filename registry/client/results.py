@@ -1,11 +1,15 @@
-"""The results of the registry's functions, each with what went wrong, in the original's texts where it has one."""
+"""The results of the registry's functions, each with what went wrong, in the original's texts where it has one.
+
+Each has a `code` beside its texts, for programs: of what failed, why; of what succeeded it says nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
+from registry.codes import Code
 from registry.health.reading import UNTOLD, RecordHealth
 from registry.health.state import HealthState
 from registry.model.values import Key, Record, Slot
@@ -24,19 +28,32 @@ class Created(_Created):
     """
 
     stored: int
+    code: Code
 
-    def __new__(cls, resource_id: str | None, errors: tuple[str, ...], stored: int = 0) -> Self:
+    def __new__(
+        cls, resource_id: str | None, errors: tuple[str, ...], stored: int = 0, *, code: Code = Code.FAILED
+    ) -> Self:
         """See the class."""
         self = super().__new__(cls, resource_id, errors)
-        self.stored = stored
+        self.stored, self.code = stored, code
         return self
 
 
-class Found(NamedTuple):
-    """The key of a resource; None when it wasn't found."""
-
+class _Found(NamedTuple):
     key: Key | None
     errors: tuple[str, ...]
+
+
+class Found(_Found):
+    """The key of a resource; None when it wasn't found."""
+
+    code: Code
+
+    def __new__(cls, key: Key | None, errors: tuple[str, ...], *, code: Code = Code.FAILED) -> Self:
+        """See the class."""
+        self = super().__new__(cls, key, errors)
+        self.code = code
+        return self
 
 
 class _Done(NamedTuple):
@@ -55,6 +72,7 @@ class Done(_Done):
     stored: int
     was_there: bool
     denied: tuple[str, ...]
+    code: Code
 
     def __new__(
         cls,
@@ -64,10 +82,11 @@ class Done(_Done):
         *,
         was_there: bool = True,
         denied: tuple[str, ...] = (),
+        code: Code = Code.FAILED,
     ) -> Self:
         """See the class."""
         self = super().__new__(cls, success, errors)
-        self.stored, self.was_there, self.denied = stored, was_there, denied
+        self.stored, self.was_there, self.denied, self.code = stored, was_there, denied, code
         return self
 
 
@@ -85,16 +104,19 @@ class Resolved(_Resolved):
     """
 
     health: Mapping[Slot, RecordHealth]
+    code: Code
 
     def __new__(
         cls,
         records: tuple[Record, ...] | None,
         errors: tuple[str, ...],
         health: Mapping[Slot, RecordHealth] = MappingProxyType({}),
+        *,
+        code: Code = Code.FAILED,
     ) -> Self:
         """See the class."""
         self = super().__new__(cls, records, errors)
-        self.health = health
+        self.health, self.code = health, code
         return self
 
     @property
@@ -114,3 +136,8 @@ class Resolved(_Resolved):
 
     def _health_of(self, record: Record) -> RecordHealth:
         return self.health.get(record.slot, UNTOLD)
+
+
+def code_of(codes: Iterable[Code], *, timed_out: bool = False, otherwise: Code = Code.FAILED) -> Code:
+    """The code of a failure with these causes: that of the first, else that the time was up, else `otherwise`."""
+    return next(iter(codes), Code.TIMEOUT if timed_out else otherwise)

@@ -13,7 +13,17 @@ from filelock import FileLock, Timeout
 from registry.errors import StorageError
 
 _PRIVATE: Final = 0o700
-_OURS: Final = ("lock", "identity.json", "network", "bootstrap-pins.json", "backup.json", "incarnation", "agent.json")
+_OURS: Final = (
+    "lock",
+    "identity.json",
+    "network",
+    "bootstrap-pins.json",
+    "backup.json",
+    "agent.json",
+    "incarnation",
+    "http.sock",
+    "http-tokens.json",
+)
 """What a peer has there beside its database."""
 
 

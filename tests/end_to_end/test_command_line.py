@@ -188,7 +188,7 @@ async def test_keys_are_private_and_made_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("resolve", UNKNOWN), "no node to act through: give --relay MULTIADDR"),
+        (("resolve", UNKNOWN), "no node to act through: start one on this machine"),
         (
             ("resolve", "echo"),
             "'echo' is neither a resource id nor a name; a name has an owner: echo@me is that of your key",

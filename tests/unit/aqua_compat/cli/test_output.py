@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aqua_compat.cli.output import describe_health, health_as_json
+from aqua_compat.cli.output import describe_health
+from aqua_compat.schema.shapes import health_as_json
 from registry.health.reading import RecordHealth
 from registry.health.state import Health, HealthState
 
@@ -23,7 +24,7 @@ from registry.health.state import Health, HealthState
     ],
 )
 def test_health_is_shown_on_one_line(known: RecordHealth, shown: str) -> None:
-    assert describe_health(known) == shown
+    assert describe_health(health_as_json(known)) == shown
 
 
 def test_programs_get_all_of_it() -> None:

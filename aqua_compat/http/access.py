@@ -1,0 +1,101 @@
+"""Who may ask what, before anything is done with a request.
+
+Rules:
+1. The socket in the data folder is for the node's own user and root, as the kernel says who they are; they may do all.
+2. On an address, `Host` must be an address, `localhost` or a name of the settings: a web page whose name leads here is
+   refused (DNS rebinding). So is a request that says that a web page of another origin made it. CORS is off.
+3. Who writes says `Content-Type: application/json`, which no web page can send elsewhere without asking first.
+4. Where a token is needed, it says what its bearer may do. Failures cost: an address has ten, and one a second more;
+   beyond, nothing that it shows is looked at.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Final
+
+from aqua_compat.http.message import JSON, Grant, HttpRequest
+from aqua_compat.http.problems import Problem
+from aqua_compat.http.tokens import Tokens
+from overlay.limits.token_bucket import TokenBuckets
+
+FAILURES: Final = 10.0  # of an address at once
+FAILURES_PER_SECOND: Final = 1.0
+_OTHER_SITES: Final = frozenset({"cross-site", "same-site"})
+
+
+class AddressGuard:
+    """Judges the requests that come in on an address."""
+
+    def __init__(self, tokens: Tokens, hosts: tuple[str, ...], *, is_loopback: bool, now: Callable[[], float]) -> None:
+        """`is_loopback`: without any tokens everybody on this machine may do all. `now`: seconds that never go back."""
+        self._tokens = tokens
+        self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
+        self._is_loopback = is_loopback
+        self._now = now
+        self._failures = TokenBuckets(FAILURES_PER_SECOND, FAILURES)
+
+    def judged(self, request: HttpRequest, remote: str) -> HttpRequest:
+        """The request with what its maker may do. Raises Problem, StorageError. `remote`: the address it comes from."""
+        host = request.headers.get("host", "")
+        if not self._is_ours(host):
+            raise Problem(
+                421, "host-unknown", f"{host[:100]!r} is no name of this node; set http.hosts if it should be one"
+            )
+        origin = request.headers.get("origin")
+        is_foreign = origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}")
+        if is_foreign or request.headers.get("sec-fetch-site") in _OTHER_SITES:
+            raise Problem(403, "origin-refused", "web pages of other origins may not use this node")
+        return request._replace(grant=self._grant(request, remote))
+
+    def _grant(self, request: HttpRequest, remote: str) -> Grant:
+        given = request.headers.get("authorization", "")
+        scheme, _, token = given.partition(" ")
+        if not given and self._is_loopback and not self._tokens.entries():
+            return Grant.OPERATE
+        if not self._failures.has(remote, self._now()):
+            wait = self._failures.wait(remote, self._now())
+            raise Problem(429, "rate-exceeded", "too many wrong tokens came from this address", retry_after=wait)
+        grant = self._tokens.grant_of(token.strip()) if scheme.lower() == "bearer" else None
+        if grant is None:
+            if given:
+                self._failures.take(remote, self._now())
+            raise Problem(
+                401,
+                "token-wrong" if given else "token-missing",
+                "the token isn't one of this node's" if given else "this needs a token: Authorization: Bearer TOKEN",
+                headers=[("WWW-Authenticate", 'Bearer realm="aqua-registry"')],
+            )
+        return grant
+
+    def _is_ours(self, host: str) -> bool:
+        name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
+        if port and not (port.isascii() and port.isdigit()):
+            return False
+        name = name.lower().rstrip(".")
+        return name == "localhost" or name in self._hosts or _is_address(name)
+
+
+def check_may(request: HttpRequest, needed: Grant) -> None:
+    """Raises Problem when the maker of a request may not do what needs this."""
+    if request.grant < needed:
+        raise Problem(
+            403,
+            "not-permitted",
+            f"the token may {request.grant.name.lower()}; this needs one that may {needed.name.lower()}",
+        )
+    if needed is not Grant.READ and request.body and not _is_json(request):
+        raise Problem(415, "media-type", f"the body must be {JSON}, and say so in Content-Type")
+
+
+def _is_json(request: HttpRequest) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+    except ValueError:
+        return False
+    return True

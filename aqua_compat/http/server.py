@@ -1,0 +1,240 @@
+"""The HTTP door of a node: its listeners, its places, and what each request goes to.
+
+h11 alone, without ASGI: one loop (Trio's), no framework between a request and its answer, and what has to hold under
+hostile clients is in this folder. docs/http.md tells how to use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from aqua_compat.api.services import Services
+from aqua_compat.http.access import AddressGuard, check_may
+from aqua_compat.http.connection import Connection, Handle
+from aqua_compat.http.feeds import Feeds
+from aqua_compat.http.listeners import (
+    SOCKET,
+    Address,
+    address_in,
+    check_exposure,
+    is_own_user,
+    listen_on,
+    socket_in,
+    tls_context,
+)
+from aqua_compat.http.message import Grant, HttpReply, HttpRequest
+from aqua_compat.http.native_api import OPERATIONS, NativeApi
+from aqua_compat.http.operations import HttpOperation, call_of, reply_of
+from aqua_compat.http.problems import Problem, status_of
+from aqua_compat.http.tokens import Tokens
+from aqua_compat.settings import HttpSettings
+from overlay.errors import CallFailed, PeerIdError
+from overlay.tasks import background
+from registry.errors import RegistryError
+from registry.node import Node
+from registry.protocol.error_info import ErrorInfo
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_ROOT: Final = "/v1/aqua/openapi.json"
+
+
+class ConnectionPlaces:
+    """The connections of one listener, so many at most: those that ask nothing give way to new ones, oldest first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: dict[Connection, None] = {}
+        self._emptied = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def take(self, connection: Connection) -> bool:
+        """Takes a place; False when there is none."""
+        if len(self._taken) >= self._most:
+            idle = next((each for each in self._taken if each.gives_way), None)
+            if idle is None:
+                return False
+            self.leave(idle)
+            idle.close()
+        self._taken[connection] = None
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        """Gives a place back."""
+        self._taken.pop(connection, None)
+        if not self._taken:
+            self._emptied.set()
+
+    async def stop(self) -> None:
+        """Ends all connections, each after the answer that is under way."""
+        for connection in list(self._taken):
+            connection.stop()
+        while self._taken:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+
+class HttpDoor:
+    """What a running door tells of itself."""
+
+    def __init__(
+        self, socket: Path, address: Address | None, feeds: Feeds, places: tuple[ConnectionPlaces, ...]
+    ) -> None:
+        self.socket = socket
+        self.address = address
+        """Where it listens, with the port that it got; None where it doesn't."""
+        self._feeds = feeds
+        self._places = places
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return sum(map(len, self._places))
+
+    @property
+    def watches(self) -> int:
+        """How many of them watch."""
+        return self._feeds.watches
+
+
+class Router:
+    """Finds a request's operation and answers it."""
+
+    def __init__(self, api: NativeApi) -> None:
+        self._api = api
+
+    async def answer(self, request: HttpRequest) -> HttpReply:
+        """The answer to a request that may be asked. Raises Problem for what was wrong with it."""
+        operation = _operation_of(request)
+        check_may(request, operation.grant)
+        call = call_of(operation, request)
+        try:
+            result = await operation.answer(self._api, call)
+            return result if isinstance(result, HttpReply) else await reply_of(operation, result)
+        except PeerIdError as error:
+            raise Problem.invalid(str(error)) from error
+        except CallFailed as error:
+            info = ErrorInfo.of(error)
+            raise Problem(status_of(info.known_code), info.code, info.text) from error
+
+
+def _operation_of(request: HttpRequest) -> HttpOperation:
+    method = "GET" if request.method == "HEAD" else request.method
+    same_path = [each for each in OPERATIONS if _matches(each.parts, request.path)]
+    for operation in same_path:
+        if operation.method == method:
+            return operation
+    if same_path:
+        allowed = ", ".join(sorted({each.method for each in same_path}))
+        raise Problem(405, "method-unknown", f"here are: {allowed}", headers=[("Allow", allowed)])
+    raise Problem(404, "path-unknown", f"there is nothing here; {_ROOT} describes what is where")
+
+
+def _matches(parts: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    return len(parts) == len(path) and all(
+        part == given or (part.startswith("{") and given) for part, given in zip(parts, path, strict=True)
+    )
+
+
+@asynccontextmanager
+async def open_http_door(
+    node: Node,
+    services: Services,
+    settings: HttpSettings,
+    data_dir: Path,
+    *,
+    names: Mapping[str, str] | None = None,
+) -> AsyncIterator[HttpDoor]:
+    """Answers HTTP while the context is open. `names`: the aliases of owners, for names such as `web@acme`.
+
+    Raises `aqua_compat.http.listeners.Misconfigured`, StorageError.
+    """
+    tokens, feeds = Tokens(data_dir), Feeds(node.registry, settings.max_watches)
+    router = Router(NativeApi(node, services, feeds, names))
+    by_socket, by_address = ConnectionPlaces(settings.max_connections), ConnectionPlaces(settings.max_connections)
+    bound: Address | None = None
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(socket_in(data_dir))
+        tcp = None
+        if settings.listen:
+            address = address_in(settings.listen)
+            check_exposure(settings, address, has_tokens=bool(tokens.entries()))
+            context = tls_context(settings)
+            tcp = await stack.enter_async_context(await listen_on(address))
+            bound = Address(address.host, tcp.socket.getsockname()[1])
+            guard = AddressGuard(tokens, settings.hosts, is_loopback=address.is_loopback, now=trio.current_time)
+        tasks = await stack.enter_async_context(background())
+        tasks.start_soon(feeds.run)
+        accepting = trio.CancelScope()
+
+        async def accept() -> None:
+            with accepting:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(partial(trio.serve_listeners, handler_nursery=tasks), on_socket, [listener])
+                    if tcp is not None:
+                        nursery.start_soon(partial(trio.serve_listeners, handler_nursery=tasks), on_address, [tcp])
+
+        async def on_socket(stream: trio.SocketStream) -> None:
+            handle = answering(router, lambda request: request._replace(grant=Grant.OPERATE))
+            connection = Connection(stream, handle, settings)
+            if not is_own_user(stream):
+                await connection.refuse(Problem(403, "not-permitted", "the socket is for the node's own user and root"))
+                return
+            await _serve(connection, by_socket)
+
+        async def on_address(stream: trio.SocketStream) -> None:
+            try:
+                remote = str(stream.socket.getpeername()[0])
+            except OSError:  # gone already
+                await trio.aclose_forcefully(stream)
+                return
+            secured: trio.abc.Stream = stream
+            if context is not None:
+                secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+            handle = answering(router, lambda request: guard.judged(request, remote))
+            await _serve(Connection(secured, handle, settings), by_address)
+
+        tasks.start_soon(accept)
+        try:
+            yield HttpDoor(data_dir / SOCKET, bound, feeds, (by_socket, by_address))
+        finally:
+            accepting.cancel()
+            with trio.CancelScope(shield=True), trio.move_on_after(settings.stop_timeout):
+                await by_socket.stop()
+                await by_address.stop()
+
+
+async def _serve(connection: Connection, places: ConnectionPlaces) -> None:
+    if not places.take(connection):
+        await connection.refuse(Problem(503, "overloaded", "all connections are in use", retry_after=1.0))
+        return
+    try:
+        await connection.serve()
+    finally:
+        places.leave(connection)
+
+
+def answering(router: Router, judge: Callable[[HttpRequest], HttpRequest]) -> Handle:
+    """Judges and answers requests. What nobody foresaw is logged, and is a 500 for who asked: the node goes on."""
+
+    async def answer(request: HttpRequest) -> HttpReply:
+        try:
+            return await router.answer(judge(request))
+        except Problem:
+            raise
+        except RegistryError as error:
+            raise Problem.of(error) from error
+        except Exception as error:
+            _log.exception("a request failed for a reason of ours", method=request.method, path=request.path[:8])
+            raise Problem(500, "internal", "this is a fault of the node's; its log tells more") from error
+
+    return answer

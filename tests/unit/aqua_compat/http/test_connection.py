@@ -1,0 +1,226 @@
+"""One connection: what is answered, what is refused, and that slow, greedy and vanished clients cost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from aqua_compat.http.connection import Connection, Handle
+from aqua_compat.http.message import HttpReply, HttpRequest
+from aqua_compat.settings import HttpSettings
+
+LIMITS = HttpSettings()
+JSON = [("Content-Type", "application/json")]
+
+
+class Served:
+    """A connection that is served, as its client sees it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+
+    async def all(self) -> bytes:
+        """Everything until the server closes."""
+        received = b""
+        while piece := await self.stream.receive_some(65536):
+            received += piece
+        return received
+
+    async def until(self, end: bytes) -> bytes:
+        received = b""
+        while end not in received:
+            piece = await self.stream.receive_some(65536)
+            assert piece, received
+            received += piece
+        return received
+
+
+async def echo(request: HttpRequest) -> HttpReply:
+    return HttpReply(200, JSON, repr((request.method, request.path, request.body)).encode())
+
+
+@asynccontextmanager
+async def served(handle: Handle = echo, limits: HttpSettings = LIMITS) -> AsyncIterator[Served]:
+    client, server = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Connection(server, handle, limits).serve)
+        yield Served(client)
+        await client.aclose()
+
+
+async def answer_to(sent: bytes, limits: HttpSettings = LIMITS) -> bytes:
+    async with served(limits=limits) as client:
+        await client.stream.send_all(sent)
+        await client.stream.send_eof()
+        return await client.all()
+
+
+async def test_requests_follow_each_other_on_one_connection_and_may_be_sent_at_once(autojump_clock) -> None:
+    one = b"GET /a/b HTTP/1.1\r\nHost: x\r\n\r\n"
+    two = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+    answer = await answer_to(one + two + one)
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 3
+    assert answer.count(b"('GET', ('a', 'b'), b'')") == 2
+    assert b"('POST', ('c',), b'hi')" in answer
+
+
+async def test_a_client_of_the_old_protocol_gets_its_answer_and_the_end(autojump_clock) -> None:
+    async with served() as client:
+        await client.stream.send_all(b"GET /a HTTP/1.0\r\n\r\n")
+        assert (await client.all()).endswith(b"('GET', ('a',), b'')")
+
+
+async def test_head_has_no_body(autojump_clock) -> None:
+    head, _, body = (await answer_to(b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n")).partition(b"\r\n\r\n")
+    assert b"Content-Length: 21" in head
+    assert body == b""
+
+
+async def test_who_waits_for_leave_to_send_a_body_gets_it(autojump_clock) -> None:
+    async with served() as client:
+        await client.stream.send_all(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert b"100" in await client.until(b"\r\n\r\n")
+        await client.stream.send_all(b"hi")
+        assert b"b'hi'" in await client.until(b"b'hi'")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(b"rubbish\r\n\r\n", 400, id="no HTTP"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, id="TLS"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000, 431, id="a huge header"),
+        pytest.param(b"GET /" + b"a" * 40_000, 431, id="a huge target"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 1_000 + b"\r\n", 431, id="many headers"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no host"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, id="two hosts"),
+        pytest.param(b"GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="a proxy's target"),
+        pytest.param(b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="a tunnel"),
+        pytest.param(b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="a broken escape"),
+        pytest.param(b"GET /%ff HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="no UTF-8"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", 413, id="a huge body"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 500 + b"\r\n\r\n", 400, id="longer"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, id="less than nothing"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            200,  # RFC 9112, 6.3: the length doesn't count then
+            id="two lengths",
+        ),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501, id="another encoding"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhi", 400, id="half a body"),
+    ],
+)  # fmt: skip
+async def test_what_is_no_request_is_told_so(sent: bytes, status: int, autojump_clock) -> None:
+    answer = await answer_to(sent)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert status == 200 or b"application/problem+json" in answer
+
+
+async def test_a_body_that_grows_beyond_its_limit_is_cut_off(autojump_clock) -> None:
+    chunk = b"2000\r\n" + b"a" * 0x2000 + b"\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await answer_to(head + chunk * 3, HttpSettings(max_body=20_000))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("begun", "every", "limit"),
+    [
+        pytest.param(b"", 1000.0, LIMITS.idle_timeout, id="says nothing"),
+        pytest.param(b"GET / HTTP/1.1\r\n", 0.9, LIMITS.head_timeout, id="a byte of the head a second"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n", 0.9, LIMITS.body_timeout, id="of the body"
+        ),
+    ],
+)
+async def test_a_slow_client_is_let_go(begun: bytes, every: float, limit: float, autojump_clock) -> None:
+    began = trio.current_time()
+    async with served() as client:
+
+        async def drip() -> None:
+            try:
+                if begun:
+                    await client.stream.send_all(begun)
+                while True:
+                    await trio.sleep(every)
+                    await client.stream.send_all(b"a")
+            except trio.BrokenResourceError:
+                pass
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip)
+            assert await client.all() == b""
+            nursery.cancel_scope.cancel()
+    assert trio.current_time() - began == pytest.approx(limit, abs=1)
+
+
+async def test_who_doesnt_take_an_answer_is_let_go(autojump_clock) -> None:
+    async def much(_: HttpRequest) -> HttpReply:
+        return HttpReply(200, JSON, b"a" * 200_000)
+
+    client, server = trio.testing.lockstep_stream_pair()
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await Connection(server, much, LIMITS).serve()
+    assert trio.current_time() - began == pytest.approx(LIMITS.write_timeout)
+
+
+@pytest.mark.parametrize(("method", "ends"), [("GET", False), ("POST", True)])
+async def test_what_only_reads_is_abandoned_with_its_client(method: str, ends: bool, autojump_clock) -> None:
+    ended = False
+
+    async def slow(_: HttpRequest) -> HttpReply:
+        nonlocal ended
+        await trio.sleep(5)
+        ended = True
+        return HttpReply(200, JSON, b"")
+
+    async with served(slow) as client:
+        await client.stream.send_all(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await trio.testing.wait_all_tasks_blocked()
+    assert ended is ends
+    assert trio.current_time() == (5 if ends else 0)
+
+
+async def test_an_endless_answer_ends_with_its_client_though_nothing_is_sent(autojump_clock) -> None:
+    ended = trio.Event()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"first"
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async def handle(_: HttpRequest) -> HttpReply:
+        return HttpReply(200, JSON, endless(), is_endless=True)
+
+    async with served(handle) as client:
+        await client.stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"first" in await client.until(b"first\r\n")
+    assert ended.is_set()
+
+
+async def test_stopping_lets_an_answer_end_and_no_other_begin(autojump_clock) -> None:
+    began = trio.Event()
+
+    async def slow(_: HttpRequest) -> HttpReply:
+        began.set()
+        await trio.sleep(1)
+        return HttpReply(200, JSON, b"done")
+
+    client, server = trio.testing.memory_stream_pair()
+    connection = Connection(server, slow, LIMITS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.serve)
+        await client.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        await began.wait()
+        connection.stop()
+        answer = await Served(client).all()
+    assert answer.count(b"done") == 1
+    assert b"Connection: close" in answer

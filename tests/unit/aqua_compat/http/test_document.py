@@ -1,0 +1,50 @@
+"""What docs/http.md shows works as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import trio
+
+from aqua_compat.http.native_api import OPERATIONS
+from tests.paths import ROOT
+from tests.unit.aqua_compat.http.running import running_door
+
+TEXT = (ROOT / "docs/http.md").read_text()
+BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+async def test_each_example_runs(tmp_path: Path) -> None:
+    async with running_door(tmp_path / "node") as running:
+        script = "set -euo pipefail\n"
+        for language, block in BLOCKS:
+            script += block if language == "sh" else f"{sys.executable} - <<'END'\n{block}END\n"
+        assert "127.0.0.1:8500" in script
+        assert "~/.local/share/aqua-registry/node" in script
+        script = script.replace("127.0.0.1:8500", str(running.door.address))
+        script = script.replace("~/.local/share/aqua-registry/node", str(tmp_path / "node"))
+        ran = await trio.run_process(
+            ["bash", "-x", "-c", script],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        )
+    assert isinstance(ran, subprocess.CompletedProcess)
+    assert ran.returncode == 0, (ran.stdout[-2000:], ran.stderr[-2000:])
+    assert ran.stdout.count(b"event: snapshot") == 2
+
+
+def test_each_operation_has_an_example() -> None:
+    shown = " ".join(block for _, block in BLOCKS)
+    for operation in OPERATIONS:
+        last = operation.parts[-1].removeprefix("{resource_id}").removeprefix("{peer_id}")
+        pattern = r"\$AQUA/" + "/".join(
+            r"\S+" if part.startswith("{") else re.escape(part) for part in operation.parts[2:]
+        )
+        assert re.search(pattern, shown), operation.path
+        assert operation.method != "DELETE" or re.search("DELETE.*" + pattern, shown), last

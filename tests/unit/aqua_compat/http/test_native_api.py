@@ -1,0 +1,311 @@
+"""Every operation does what its description says, on a node that runs; what is wrong is a problem with a code."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import trio
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from aqua_compat.api.full_node import identity_in
+from aqua_compat.http.message import Grant
+from aqua_compat.http.openapi import description
+from aqua_compat.http.tokens import Tokens
+from aqua_compat.settings import HttpSettings
+from overlay.identity import Identity
+from registry.model.signing import key_id_of
+from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
+from registry.protocol.messages import Item
+from tests.attacks.http_fuzz import Turns
+from tests.unit.aqua_compat.http.running import Answered, Running, running_door
+
+STRANGER = Identity.from_seed(bytes(range(32)))
+
+
+class Described:
+    """The description, and what of it was tried; answers are held to it."""
+
+    def __init__(self, running: Running, document: dict[str, Any]) -> None:
+        self._running = running
+        self._document = document
+        self.tried: set[str] = set()
+
+    async def call(self, operation_id: str, body: object = None, query: str = "", **path: str) -> Any:
+        for template, methods in self._document["paths"].items():
+            for method, operation in methods.items():
+                if operation["operationId"] == operation_id:
+                    answer = await self._running.ask(method.upper(), template.format(**path) + query, body)
+                    self._check(operation, answer)
+                    self.tried.add(operation_id)
+                    return answer.json().get("result")
+        raise AssertionError(f"no operation {operation_id}")
+
+    def _check(self, operation: dict[str, Any], answer: Answered) -> None:
+        assert str(answer.status) in operation["responses"], answer.body
+        content = operation["responses"][str(answer.status)]["content"]
+        assert answer.headers["content-type"] in content
+        self.validate(content[answer.headers["content-type"]]["schema"], answer.json())
+
+    def validate(self, schema: dict[str, Any], value: object) -> None:
+        whole = {**schema, "components": self._document["components"]}
+        jsonschema.Draft202012Validator(whole).validate(value)
+
+    def operations(self) -> dict[str, dict[str, Any]]:
+        return {each["operationId"]: each for path in self._document["paths"].values() for each in path.values()}
+
+
+def signed_key(label: str) -> Key:
+    key = Key(label, STRANGER.peer_id, int(time.time()), b"", "", b"")
+    return Key(label, key.owner_peer_id, key.timestamp_created, b"", "", STRANGER.sign(key.signed_bytes()))
+
+
+def signed_metadata(key: Key, host: str) -> RecordMetadata:
+    fields = (key.id, STRANGER.peer_id, host, int(time.time()), b"", "theirs", (), ())
+    unsigned = RecordMetadata(*fields, issuer_signature=b"")
+    return RecordMetadata(*fields, issuer_signature=STRANGER.sign(unsigned.signed_bytes()))
+
+
+def text_of(value: Key | Record | RecordMetadata) -> str:
+    return base64.b64encode(encode(value)).decode()
+
+
+def test_the_description_is_openapi() -> None:
+    OpenAPIV31SpecValidator(json.loads(description())).validate()
+
+
+async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> None:
+    own = identity_in(tmp_path / "node").peer_id
+    async with running_door(tmp_path / "node", names={"acme": own}) as running:
+        served = await running.ask("GET", "/v1/aqua/openapi.json")
+        assert served.body == description()
+        api = Described(running, served.json())
+        await api.call("openapi")
+
+        made = await api.call("create_resource", {"label": "web"})
+        resource_id = made["resource_id"]
+        assert made == await api.call("resource_id", query="?label=web")
+        assert (await api.call("show_resource", resource_id=resource_id))["owner_peer_id"] == own
+        assert (await api.call("policy", resource_id=resource_id))["policy"] is None
+        assert await api.call("resource_peers", resource_id=resource_id) == [own]
+        assert await api.call("peers") == []
+        assert (await api.call("status"))["peer_id"] == own
+
+        of = {"resource_id": resource_id}
+        assert await api.call("register", {"value": "tcp://x", "service_id": "s"}, **of) == {"success": True}
+        [record] = await api.call("resolve", **of)
+        assert record["metadata"]["value"] == "tcp://x"
+        assert await api.call("resolve", query=f"?trust={STRANGER.peer_id}&ack=1&timeout=2", **of) == []
+        assert len(await api.call("resolve", query=f"?trust={STRANGER.peer_id}&trust={own}", **of)) == 1
+        assert len(await api.call("resolve", query="?reachable=true", **of)) == 1
+        assert [each["id"] for each in record["instances"]] == ["1"]
+        [known] = await api.call("resolve", query="?all=true", **of)
+        assert (known["record"], known["health"]["state"]) == (record, "passing")
+        assert await api.call("resolve", query="?tag=v1", **of) == []
+        [told] = await api.call("resolve", query="?all=true&reachable=false", resource_id="web%40me")
+        assert told == known
+        assert (await api.call("show_resource", resource_id="web@acme"))["id"] == resource_id
+        assert (await api.call("show_resource", resource_id=f"web@{own}"))["name"] == "web@acme"
+        assert [each["what"] for each in await api.call("explain", **of)] == ["stored", "stored"]
+
+        # A client that holds its own key: the node hosts for it, and passes on what it signed.
+        key = signed_key("theirs")
+        metadata = signed_metadata(key, own)
+        written = await api.call("write", {"key_or_tombstone": text_of(key)})
+        assert written["resource_id"] == key.id == key_id_of("theirs", STRANGER.peer_id)
+        hosted = await api.call("countersign", {"key": text_of(key), "metadata": text_of(metadata)})
+        record = decode_state(base64.b64decode(hosted["record"]))
+        await api.call("write", {"key_or_tombstone": text_of(key), "state": text_of(record)})
+        [theirs] = await api.call("resolve", resource_id=key.id)
+        assert theirs["metadata"]["issued_by"] == STRANGER.peer_id
+
+        ended = await api.call("unregister", peer_id="me", **of)
+        assert ended == {"success": True, "was_registered": True}
+        assert not (await api.call("unregister", peer_id=own, **of))["was_registered"]
+        assert await api.call("resolve", **of) == []
+        assert await api.call("remove_resource", **of) == {"removed": resource_id}
+        assert api.tried == set(api.operations()) - {"watch"}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "status", "code"),
+    [
+        ("GET", "/", None, 404, "path-unknown"),
+        ("GET", "/v1/aqua/status/", None, 404, "path-unknown"),
+        ("GET", "/v1/aqua/../aqua/status", None, 404, "path-unknown"),
+        ("GET", "//v1/aqua/status", None, 404, "path-unknown"),
+        ("GET", "/v1/aqua/resources/", None, 404, "path-unknown"),
+        ("PUT", "/v1/aqua/status", None, 405, "method-unknown"),
+        ("OPTIONS", "/v1/aqua/resources", None, 405, "method-unknown"),
+        ("GET", "/v1/aqua/resources/nonsense", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resources/..%2f..%2fetc/records", None, 400, "invalid"),
+        ("GET", "/v1/aqua/status?timeout=nan", None, 400, "invalid"),
+        ("GET", "/v1/aqua/status?timeout=1e9", None, 400, "invalid"),
+        ("GET", "/v1/aqua/status?timeout=1&timeout=2", None, 400, "invalid"),
+        ("GET", "/v1/aqua/status?tiemout=1", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resource-id", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resource-id?label=a&owner=me", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resource-id?label=a", {}, 400, "invalid"),
+        ("GET", "/v1/aqua/resources/{unknown}/records?ack=-1", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resources/{unknown}/records?reachable=1", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resources/{unknown}/records?reachable=true&all=true", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resources/{unknown}/records?meta=zone", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resources/web/records", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resources/web@nobody/watch", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resources/web@me", None, 404, "key-not-exists"),
+        ("GET", "/v1/aqua/resources/{unknown}/records", None, 404, "key-not-exists"),
+        ("GET", "/v1/aqua/resources/{unknown}", None, 404, "key-not-exists"),
+        ("DELETE", "/v1/aqua/resources/{unknown}", None, 404, "key-not-exists"),
+        ("POST", "/v1/aqua/resources/{unknown}/records", {}, 404, "key-not-exists"),
+        ("POST", "/v1/aqua/resources", None, 400, "invalid"),
+        ("POST", "/v1/aqua/resources", b"{", 400, "invalid"),
+        ("POST", "/v1/aqua/resources", b"[" * 100_000, 400, "invalid"),
+        ("POST", "/v1/aqua/resources", {"label": 1}, 400, "invalid"),
+        ("POST", "/v1/aqua/resources", {"label": "a", "colour": "red"}, 400, "invalid"),
+        ("POST", "/v1/aqua/resources", {"label": "a" * 5000}, 400, "invalid"),
+        ("POST", "/v1/aqua/resources", {"label": "a", "factor": 0}, 400, "invalid"),
+        ("POST", "/v1/aqua/resources", {"label": "a", "timeout": 1e9}, 400, "invalid"),
+        ("POST", "/v1/aqua/resources", {"label": "a", "factor": 5}, 503, "too-few-replicas"),
+        ("POST", "/v1/aqua/writes", {"key_or_tombstone": "?"}, 400, "invalid"),
+        ("POST", "/v1/aqua/writes", {"key_or_tombstone": "AAAA"}, 400, "invalid"),
+        ("POST", "/v1/aqua/writes", {"key_or_tombstone": "{unsigned}"}, 422, "key-signature"),
+        ("POST", "/v1/aqua/host-signatures", {"key": "", "metadata": ""}, 400, "invalid"),
+    ],
+)
+async def test_what_is_wrong_is_a_problem_with_a_code(
+    method: str, target: str, body: object, status: int, code: str, one_door: Running
+) -> None:
+    key = signed_key("x")
+    unsigned = Key(key.label, key.owner_peer_id, key.timestamp_created, b"", "", bytes(64))
+    if isinstance(body, dict):
+        body = {name: text_of(unsigned) if value == "{unsigned}" else value for name, value in body.items()}
+    answer = await one_door.ask(method, target.replace("{unknown}", key_id_of("no", STRANGER.peer_id)), body)
+    problem = answer.json()
+    assert (answer.status, problem["code"]) == (status, code), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["type"] == f"urn:aqua-registry:problem:{code}"
+    assert problem["status"] == status
+    assert problem["detail"]
+    described = json.loads(description())
+    Described(one_door, described).validate({"$ref": "#/components/schemas/Problem"}, problem)
+
+
+@pytest.fixture
+async def one_door(tmp_path: Path):
+    async with running_door(tmp_path / "node") as running:
+        yield running
+
+
+async def test_only_a_token_that_may_write_writes(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    async with running_door(tmp_path) as running:
+        read, write = tokens.create("r", Grant.READ, 1), tokens.create("w", Grant.WRITE, 1)
+        body = {"label": "web"}
+        assert (await running.ask("POST", "/v1/aqua/resources", body)).status == 401
+        assert (await running.ask("POST", "/v1/aqua/resources", body, authorization=f"Bearer {read}")).status == 403
+        assert (await running.ask("POST", "/v1/aqua/resources", body, authorization=f"Bearer {write}")).status == 201
+
+
+async def test_a_large_resource_is_written_piece_by_piece_and_holds_nobody_up(tmp_path: Path) -> None:
+    async with running_door(tmp_path) as running:
+        made = await running.ask("POST", "/v1/aqua/resources", {"label": "large"})
+        resource_id = made.result["resource_id"]
+        target = f"/v1/aqua/resources/{resource_id}/records"
+        assert (await running.ask("POST", target, {"value": "ü" * 32_000})).status == 201
+        answer = await running.ask("GET", target)
+        assert [len(each["metadata"]["value"]) for each in answer.result] == [32_000]
+
+
+async def test_silent_clients_give_way_and_idle_ones_cost_no_place(tmp_path: Path) -> None:
+    settings = HttpSettings(listen="127.0.0.1:0", max_connections=4)
+    async with running_door(tmp_path, settings) as running, trio.open_nursery() as nursery:
+        streams = []
+        heads = [b"", b"GET /v1/aqua/status HTTP/1.1\r\nHost: local"]
+        heads.append(b"POST /v1/aqua/resources HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
+        for number in range(12):
+            streams.append(await running.connect())
+            await streams[-1].send_all(heads[number % 3])
+        assert (await running.ask("GET", "/v1/aqua/resource-id?label=a")).status == 200
+        assert running.door.connections <= 4
+        for stream in streams:
+            await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_door_closes_within_its_time_whatever_is_open(tmp_path: Path) -> None:
+    settings = HttpSettings(listen="127.0.0.1:0", stop_timeout=0.5)
+    resource_id = key_id_of("no", STRANGER.peer_id)
+    async with running_door(tmp_path, settings) as running:
+        idle, watching = await running.connect(), await running.connect()
+        await watching.send_all(f"GET /v1/aqua/resources/{resource_id}/watch HTTP/1.1\r\nHost: [::1]\r\n\r\n".encode())
+        assert b"text/event-stream" in await watching.receive_some(65536)
+        began = trio.current_time()
+    for stream in (idle, watching):
+        async with stream:
+            while await stream.receive_some(65536):
+                pass
+    assert trio.current_time() - began < 10
+    assert not running.door.socket.exists()
+
+
+async def test_an_address_with_tls_is_only_reached_by_tls(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    made += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    await trio.run_process([*made, "-keyout", str(key), "-out", str(certificate)], capture_stderr=True)
+    settings = HttpSettings(listen="127.0.0.1:0", tls_certificate=str(certificate), tls_key=str(key))
+    async with running_door(tmp_path / "node", settings) as running:
+        context = ssl.create_default_context(cafile=str(certificate))
+        async with trio.SSLStream(await running.connect(), context, server_hostname="127.0.0.1") as stream:
+            await stream.send_all(b"GET /v1/aqua/peers HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            assert (await stream.receive_some(15)).startswith(b"HTTP/1.1 200 OK")
+        async with await running.connect() as plain:
+            await plain.send_all(b"GET /v1/aqua/peers HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            assert b"HTTP" not in await plain.receive_some(65536)
+
+
+async def test_what_asks_for_much_doesnt_hold_the_loop_for_long(tmp_path: Path) -> None:
+    """A record's value and signatures are some 200 KB of JSON; with 32 such an answer takes 100 ms of work in all."""
+    async with running_door(tmp_path) as running:
+        resource_id = (await running.ask("POST", "/v1/aqua/resources", {"label": "large"})).result["resource_id"]
+        key = (await running.node.registry.get_resource(resource_id)).key
+        assert key is not None
+        now = int(time.time())
+        for number in range(32):
+            host = Identity.from_seed(bytes([number]) * 32)
+            fields = (resource_id, host.peer_id, host.peer_id, now, b"", "\u0001" * 60_000, (), ())
+            unsigned = RecordMetadata(*fields, issuer_signature=b"")
+            metadata = RecordMetadata(*fields, issuer_signature=host.sign(unsigned.signed_bytes()))
+            record = Record(metadata, now, b"")
+            signed = Record(metadata, now, host.sign(record.signed_bytes()))
+            outcome = await running.node.parts.node_api.write(Item(key, signed), factor=1, timeout=5)
+            assert outcome.stored == 1, outcome
+        turns = Turns(lambda name: "run_handler" in name)  # those that serve; the client isn't measured
+        gc.collect()
+        gc.freeze()
+        trio.lowlevel.add_instrument(turns)
+        answer = await running.ask("GET", f"/v1/aqua/resources/{resource_id}/records")
+        trio.lowlevel.remove_instrument(turns)
+        gc.unfreeze()
+        assert len(answer.body) > 32 * 300_000
+        assert len(json.loads(answer.body)["result"]) == 32
+    assert not turns.slow
+    assert turns.slowest > 0
