@@ -24,7 +24,6 @@ from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 if TYPE_CHECKING:
     import structlog
 
-    from aqua_compat.agent.agent import Agent
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.settings import Settings
     from overlay.tasks import TaskStatus
@@ -160,13 +159,14 @@ def node(
         manager.stopping()
 
     is_agent = bool(settings.agent.services or settings.service)
+    # What is done before all else ends, and needs it, in reverse.
+    last: list[Callable[[], Awaitable[None]]] = []
     # All that the settings say of services is read again with their files.
-    agents: list[Agent] = []
     again = partial(load_settings, config, os.environ, flags) if is_agent else None
-    run = partial(_serve, settings, folder, again, agents, manager)
+    run = partial(_serve, settings, folder, again, last, manager)
     ending = [number for number in ENDING if not is_agent or number is not signal.SIGHUP]
     serve = partial(
-        until_signalled, partial(_tied, run) if tied else run, *ending, tell=tell, finish=partial(_stop, agents)
+        until_signalled, partial(_tied, run) if tied else run, *ending, tell=tell, finish=partial(_finish, last)
     )
     try:
         trio.run(serve)
@@ -207,20 +207,20 @@ async def _tied(run: Callable[[], Awaitable[None]]) -> None:
         await run()
 
 
-async def _stop(agents: list[Agent]) -> None:
-    for agent in agents:
-        await agent.stop()
+async def _finish(last: list[Callable[[], Awaitable[None]]]) -> None:
+    for do in reversed(last):
+        await do()
 
 
 async def _serve(
     settings: Settings,
     data_dir: Path,
     again: Callable[[], Settings] | None,
-    agents: list[Agent],
+    last: list[Callable[[], Awaitable[None]]],
     manager: ServiceManager,
 ) -> None:
-    """`again` gives the settings as they are by then, where the node keeps services registered: whoever does is put
-    into `agents`."""
+    """`again` gives the settings as they are by then, where the node keeps services registered. What is to be done
+    before the node ends is put into `last`."""
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
@@ -232,6 +232,7 @@ async def _serve(
         reloads = None if again is None else stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
+        last.append(running.peer.presence.leave)
         door = await stack.enter_async_context(
             open_http_door(running, services, settings.http, data_dir, names=settings.names)
         )
@@ -239,7 +240,7 @@ async def _serve(
             _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
         nursery = await stack.enter_async_context(trio.open_nursery())
         if again is not None and reloads is not None:
-            await nursery.start(partial(_keep_services, running, again, reloads, data_dir, agents))
+            await nursery.start(partial(_keep_services, running, again, reloads, data_dir, last))
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))
@@ -264,7 +265,7 @@ async def _keep_services(
     again: Callable[[], Settings],
     reloads: AsyncIterator[int],
     data_dir: Path,
-    agents: list[Agent],
+    last: list[Callable[[], Awaitable[None]]],
     *,
     task_status: TaskStatus[None],
 ) -> None:
@@ -290,7 +291,7 @@ async def _keep_services(
 
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
     agent = Agent(running.registry, read, peer.addresses, memory, peer.wait_joined)
-    agents.append(agent)
+    last.append(agent.stop)
     async with trio.open_nursery() as nursery:
         await nursery.start(agent.run)
         task_status.started()

@@ -93,6 +93,17 @@ async def test_a_killed_host_is_gone_within_seconds_and_back_with_its_process(tm
         print(f"gone {gone:.2f} s, back {back:.2f} s")  # noqa: T201 - shown beside a failure
 
 
+async def test_a_host_that_stops_says_so(tmp_path: Path) -> None:
+    async with listed(tmp_path) as there:
+        leaver = there.hosts[4]
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leaver.stop)
+            await took(there.found, lambda found: leaver.peer_id not in found, KILLED_WITHIN)
+            gone = trio.current_time() - began
+        print(f"gone {gone:.2f} s")  # noqa: T201 - shown beside a failure
+
+
 @pytest.mark.timeout(120)
 async def test_a_frozen_host_is_gone_and_back_when_it_goes_on(tmp_path: Path) -> None:
     async with listed(tmp_path) as there:
