@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse
-from aqua_compat.cli.logs import configure_logs
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, network_options
 
@@ -64,7 +63,7 @@ def run(context: click.Context, session: CommandSession, func: str, data: str, q
         raise Misuse(f"{call.function}: {error}") from None
 
     if quiet:
-        configure_logs("error", "human")
+        session.log_errors_only()
     elif particle_id:
         click.echo("no particle: the node's functions are called natively", err=True)
 

@@ -105,6 +105,10 @@ class CommandSession:
         one.relays = (relay,)
         return one
 
+    def log_errors_only(self) -> None:
+        """Has this process log errors alone, whatever its options say."""
+        self._logs = ("error", "human")
+
     def configure_logs(self) -> None:
         """Has this process log as its options say: before anything of the network is used, and not where nothing is."""
         configure_logs(*self._logs)

@@ -226,9 +226,9 @@ class Registry:
             with trio.fail_after(timeout):
                 await self._report(slot, instance, state, note, ttl, timeout)
         except trio.TooSlowError:
-            return Done(False, failed((), NOT_REPORTED, timed_out=True))
+            return Done(False, failed((), NOT_REPORTED, timed_out=True), code=Code.TIMEOUT)
         except RegistryError as error:
-            return Done(False, (str(error),))
+            return Done(False, (str(error),), code=error.code)
         return Done(True, ())
 
     def own_health(self, resource_id: str, instance: str = "") -> Health:
@@ -254,9 +254,9 @@ class Registry:
             newer = resource.slots.get(record.slot)
             if newer is not None and resource.key is not None and newer.timestamp_issued > record.timestamp_issued:
                 await self._host.keep(Item(resource.key, newer))  # said elsewhere with this identity: that counts
-                return Done(False, (str(NewerRecordOrTombstoneExists(*record.slot)),))
+                return Done(False, (str(NewerRecordOrTombstoneExists(*record.slot)),), code=Code.NEWER_STATE_EXISTS)
         except RegistryError as error:
-            return Done(False, (str(error),))
+            return Done(False, (str(error),), code=error.code)
         service_id = metadata.service_id[0] if metadata.service_id else None
         return await self._register(
             metadata.key_id, metadata.value, metadata.peer_id, service_id, record.metadata, 1, timeout

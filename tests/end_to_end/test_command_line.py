@@ -120,7 +120,7 @@ async def test_a_write_on_fewer_replicas_than_asked_for_says_so_and_goes_on(netw
 
 async def test_run_is_quiet_as_the_originals(network: Network, tmp_path: Path) -> None:
     call = ("run", "-f", f'getResource("{UNKNOWN}")', "--relay", network.relay())
-    quiet = await command(*call, "--quiet", "--particle-id", home=tmp_path)
+    quiet = await command(*call, "--quiet", "--particle-id", "--log-level", "debug", home=tmp_path)
     assert (quiet.code, quiet.err) == (1, "")
     assert json.loads(quiet.out)[0] is None
     told = await command(*call, "--particle-id", home=tmp_path)

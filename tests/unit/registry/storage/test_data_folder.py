@@ -52,6 +52,15 @@ def test_what_others_could_read_is_made_private(tmp_path: Path) -> None:
         connection.close()
 
 
+@pytest.mark.parametrize("name", ["http.sock", "http-tokens.json", "agent.json", "bootstrap-pins.json"])
+def test_what_a_node_keeps_beside_its_database_is_its_own(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o755)
+    (folder / name).touch()
+    with claimed(folder):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_folder_that_holds_other_things_keeps_its_mode(tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
