@@ -46,6 +46,8 @@ class Crowding(Struct, frozen=True):
 
     within: int
     height: int
+    linked: int = 0
+    """Bits of the subtree around a member in which it links everybody, be its home smaller."""
 
 
 class Density(Struct, frozen=True):
@@ -56,7 +58,7 @@ class Density(Struct, frozen=True):
     def crowding(self, part: float, *, wider: int = 0) -> Crowding:
         """What is dense below a part of what is expected (`BEGINS`, `ENDS`, `TAKEN`), with regions that are larger by
         so many bits."""
-        return Crowding(self.distance(part), min(self.height + wider, POSITION_BITS))
+        return Crowding(self.distance(part), min(self.height + wider, POSITION_BITS), self.height)
 
     def distance(self, part: float) -> int:
         """Below which the `CROWD`-th nearest member makes a position dense."""

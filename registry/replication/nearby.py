@@ -1,10 +1,11 @@
 """Where in the keyspace a member may be a keeper, by what it sees of the network.
 
 A member sees only those around itself: completely in the smallest aligned subtree around it with `HOME_SIZE` members,
-and in each farther bucket of which it sees anybody (`overlay.discovery.home`); of others it knows that many are there.
-So it knows where it may be a keeper, or be so within some margin, and who is nearer there; blocks farther away are left
-out. *Limit*: in a network of more members whose ids leave a bucket beyond the home empty, which random ones don't, what
-is there isn't compared by ranges.
+or in one as large as a region where that is more, since ids ground close to it make the former small and leave nobody
+between; and in each farther bucket of which it sees anybody (`overlay.discovery.home`). Of others it knows that many
+are there. So it knows where it may be a keeper, or be so within some margin, and who is nearer there; blocks farther
+away are left out. *Limit*: in a network of more members whose ids leave a bucket beyond both empty, which random ones
+don't, what isn't nearer to this member than to that bucket isn't compared by ranges.
 
 Ids that are ground close together are told apart by late bits alone, so far away from them, too, blocks would be cut
 until those differ: by the hundred thousand, of 124 members. So `Nearby` ends the cutting `DEEPEST` bits below the home
@@ -13,13 +14,13 @@ and below each farther bucket.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from overlay.discovery.density import CROWD, Crowding
 from overlay.discovery.home import HOME_SIZE
 from overlay.discovery.keyspace import POSITION_BITS
-from registry.replication.block_view import Members, NearestView, nearest_view_of
+from registry.replication.block_view import NEVER_DENSE, Members, NearestView, nearest_view_of
 from registry.replication.ranges import Block
 
 DEEPEST: Final = 10
@@ -72,15 +73,15 @@ class Nearby(NamedTuple):
 
 
 def within_reach(
-    own: int, *views: Members, reach: int, crowdings: Iterable[Crowding] = (), deepest: int = DEEPEST
+    own: int, *views: Members, reach: int, crowdings: Sequence[Crowding] = (), deepest: int = DEEPEST
 ) -> Nearby:
     """Where a member at `own` may be among the `reach` nearest, or in a region by one of `crowdings`, in one of the
-    views: for the functions below."""
+    views, each of which has its own: for the functions below."""
     sides, positions, home_height = [], [], POSITION_BITS
-    for view in views:
+    for view, crowding in zip(views, crowdings or [NEVER_DENSE] * len(views), strict=True):
         home_height = min(home_height, _home_height(own, view.values()))
         members = {member: position for member, position in view.items() if position != own} | {_OURSELVES: own}
-        sides.append((nearest_view_of(members, reach), unknown_buckets(own, view.values())))
+        sides.append((nearest_view_of(members, reach), unknown_buckets(own, view.values(), crowding.linked)))
         positions.append(tuple(members.values()))
     return Nearby(own, tuple(sides), tuple(crowdings), tuple(positions), home_height, deepest)
 
@@ -91,14 +92,14 @@ def _home_height(own: int, positions: Iterable[int]) -> int:
     return buckets[HOME_SIZE - 2] if len(buckets) >= HOME_SIZE - 1 else POSITION_BITS
 
 
-def unknown_buckets(own: int, positions: Iterable[int]) -> int:
+def unknown_buckets(own: int, positions: Iterable[int], linked: int) -> int:
     """The buckets of a member at `own`, as bits, that hold many members of whom its view has none. Bucket i has those
-    whose positions differ from its own first at bit i."""
+    whose positions differ from its own first at bit i; of the lowest `linked` ones it sees everybody."""
     buckets = sorted((position ^ own).bit_length() - 1 for position in positions if position != own)
     if len(buckets) < HOME_SIZE - 1:
         return 0
     home = buckets[HOME_SIZE - 2] + 1  # with ourselves so many are within
-    unknown = (1 << POSITION_BITS) - (1 << home)
+    unknown = (1 << POSITION_BITS) - (1 << max(home, linked))
     for bucket in buckets[HOME_SIZE - 1 :]:
         unknown &= ~(1 << bucket)
     return unknown

@@ -6,15 +6,17 @@ import gc
 import random
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from overlay.discovery.density import BEGINS, CROWD, ENDS, TAKEN, Crowding, Density
+from overlay.discovery.home import HOME_SIZE, Home
 from registry.replication import keepers
 from registry.replication.block_view import NEVER_DENSE, Keepers
 from registry.replication.keepers import (
@@ -26,7 +28,7 @@ from registry.replication.keepers import (
     keeper_blocks,
     nearest_within,
 )
-from registry.replication.nearby import DEEPEST, unknown_buckets, within_reach
+from registry.replication.nearby import DEEPEST, within_reach
 from registry.replication.ranges import WHOLE, Block, Range, Ranges, covers, difference, intersection, joined, union
 
 BITS = 256
@@ -135,11 +137,6 @@ def found_at(key: int, blocks: list[KeeperBlock]) -> Keepers:
     return keepers
 
 
-def is_seen(key: int, own: str, view: dict[str, int]) -> bool:
-    """Whether a key lies nowhere where a member takes it that there are many whom it doesn't see."""
-    return not unknown_buckets(view[own], view.values()) & (view[own] ^ key)
-
-
 def change_at(key: int, found: list[BlockChange]) -> tuple[Keepers, Keepers] | None:
     at = bisect_right(found, key, key=lambda change: change.block.start) - 1
     return (found[at].before, found[at].after) if at >= 0 and key in found[at].block else None
@@ -193,6 +190,7 @@ def test_two_members_see_the_same_shared_ranges(seed: int) -> None:
 
 
 @given(SEEDS, st.integers(1, 40), st.integers(0, 40))
+@example(14, 32, 34)  # of a member that has 33 ground ones around it, and four empty buckets beyond them
 @settings(max_examples=20, deadline=None)
 def test_blocks_have_those_of_a_region_as_keepers_where_members_crowd(seed: int, honest: int, ground: int) -> None:
     randomness = random.Random(seed)
@@ -262,6 +260,29 @@ def test_ranges_from_ones_own_view_equal_those_of_the_whole_network(seed: int, c
         assert covers(kept, key) == ("m0" in nearest)
         sharing = {member for member in shared if covers(shared[member], key)}
         assert sharing == (nearest - {"m0"} if "m0" in nearest else set())
+
+
+@given(SEEDS, st.sampled_from([20, 30, 40, 60, 100, 300]), st.integers(HOME_SIZE, 60))
+@settings(max_examples=30, deadline=None)
+def test_ids_ground_around_a_member_leave_out_nothing_that_it_keeps(seed: int, honest: int, ground: int) -> None:
+    randomness = random.Random(seed)
+    network, target = eclipsed(randomness, honest, ground)
+    own = min((member for member in network if member.startswith("m")), key=lambda member: network[member] ^ target)
+    home = Home(network[own])
+    for member, position in network.items():
+        home.add(member, position)
+    buckets = Counter(map(home.bucket_of, network.values()))
+    for bucket in range(home.height, BITS):
+        home.note_bucket(bucket, min(buckets[bucket], HOME_SIZE), now=0.0)
+    view = {member: network[member] for member in (own, *home.kept_members())}
+    crowding = home.density.crowding(ENDS)
+    kept = kept_ranges(view, own, own, 20, 20, crowding, deepest=DEEPEST)
+    shared = shared_ranges(view, own, 20, crowding, deepest=DEEPEST)
+    for key in [*keys(randomness, {}), *(target ^ randomness.getrandbits(bits) for bits in range(200, BITS))]:
+        keepers = keepers_of(key, network, 20, crowding)
+        if own in keepers:
+            assert covers(kept, key)
+            assert keepers <= {member for member in shared if covers(shared[member], key)}
 
 
 @given(SEEDS, st.integers(1, 40), st.integers(0, 10), st.integers(0, 10))
@@ -336,7 +357,7 @@ def test_what_is_cut_no_further_is_compared_with_all_its_replicas_and_few_others
     around = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
     for key in [*keys(randomness, view), *around]:
         keepers = keepers_of(key, view, 20, crowding)
-        if own in keepers and is_seen(key, own, view):
+        if own in keepers:
             assert covers(kept, key)
             assert keepers <= {member for member in shared if covers(shared[member], key)}
 
@@ -359,7 +380,7 @@ def test_whoever_becomes_a_replica_of_what_is_cut_no_further_is_told_of(
     around = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
     for key in [*keys(randomness, everybody, 20), *around]:
         was, now = (keepers_of(key, *view) for view in ((before, 20, crowdings[0]), (after, 20, crowdings[1])))
-        if own in was | now and was != now and is_seen(key, own, before) and is_seen(key, own, after):
+        if own in was | now and was != now:
             told = change_at(key, found)
             assert told is not None
             assert now - was <= told[1] - told[0]
