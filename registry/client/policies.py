@@ -1,5 +1,7 @@
 """Changing the policy of one's own resource: read from a majority, edited, written to a majority, and read back, until
-what rules there has the edits and no sibling that says anything else (`registry.permission.edits`)."""
+what rules there has the edits and no sibling that says anything else (`registry.permission.edits`). What somebody else
+wrote goes to a majority, and is read back, before it is edited: or nobody might know any more what it said when it is
+wanted."""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from registry.protocol.network import Clock
 from registry.replica.countersign import Countersigner
 
 NOT_CHANGED: Final = "the policy wasn't changed"
-ATTEMPTS: Final = 8  # reads and writes of one change; each other machine that changes the policy now costs about one
+ATTEMPTS: Final = 16  # reads and writes of one change; each other machine that changes the policy now costs about two
 AGAIN: Final = 0.1  # seconds more after each attempt that too few replicas took
 MAX_MADE: Final = 1024  # resources whose last edits are remembered
 
@@ -101,10 +103,13 @@ class PolicyEditor:
                             bases[policy_digest(each.challenge_type, each.challenge)] = each.policy
                     others = [each.policy for each in siblings if each.policy and each.revision == key.revision]
                     after = following(key.policy, others, bases, edits)
-                    if after is None and written == key.policy:
+                    if key.policy is not None and key.policy != written:
+                        changed = key
+                    elif after is not None:
+                        changed = self._signed(key, after)
+                    else:
                         self._made[resource_id] = _Made(key.revision, policy_digest(POLICY_TYPE, key.challenge), edits)
                         return Done(True, (), done.stored)
-                    changed = key if after is None else self._signed(key, after)
                     await self._host.keep_key(changed)
                     done = (await self._writer.write(Item(changed), majority, until(deadline), NOT_CHANGED)).done
                     written = changed.policy if done.success else None

@@ -4,7 +4,8 @@ A slot's states are totally ordered by (timestamp_issued, tombstone over record,
 (revision, policy, timestamp_created, digest); the greatest wins (docs/design.md, original's fault 11). A key tombstone
 beats keys below its revision, or without one up to its second, and states up to its second, those that come later too.
 Of those tombstones two are kept, since one may end more keys and another more states. States above both stay, with or
-without a key: a key may follow. Keys of the winner's revision that lose are kept beside it, a few, for whoever edits.
+without a key: a key may follow. Keys of the winner's revision that lose are kept beside it, a few, and those of the
+revision before, for whoever edits.
 
 Everything here is pure and works on verified values.
 """
@@ -36,7 +37,7 @@ class ResourceState(msgspec.Struct, frozen=True):
     key_tombstones: tuple[KeyTombstone, ...] = ()
     """No, one or two, as `kept_key_tombstones` has them."""
     siblings: tuple[Key, ...] = ()
-    """Other keys of the winning one's revision, which another machine of the owner wrote at the same time, and the one
+    """Other keys of the winning one's revision, which another machine of the owner wrote at the same time, and those
     from which they were made: as `kept_keys` has them. They rule nothing, and aren't part of the digest; whoever edits
     the policy reads them."""
 
@@ -136,8 +137,9 @@ def greater(known: State | None, other: State) -> State:
 
 
 def kept_keys(known: Iterable[Key]) -> tuple[Key, ...]:
-    """Of all keys of one id the winner; then up to `MAX_SIBLINGS` others of its revision, the greatest first; then the
-    greatest below, from which they may have been made. Of each policy it is the key that was signed last."""
+    """Of all keys of one id the winner; then up to `MAX_SIBLINGS` others of its revision, the greatest first; then
+    those likewise of the revision before, from any of which these may have been made. Of each policy it is the key that
+    was signed last."""
     keys = tuple(dict.fromkeys(known))
     if len(keys) < 2:
         return keys
@@ -147,7 +149,8 @@ def kept_keys(known: Iterable[Key]) -> tuple[Key, ...]:
     winner, *others = sorted(of_each.values(), key=Key.order, reverse=True)
     siblings = [key for key in others if key.revision == winner.revision]
     below = [key for key in others if 0 < key.revision < winner.revision]
-    return (winner, *siblings[:MAX_SIBLINGS], *below[:1])
+    before = [key for key in below if key.revision == below[0].revision]
+    return (winner, *siblings[:MAX_SIBLINGS], *before[: MAX_SIBLINGS + 1])
 
 
 def greater_key(known: Key | None, other: Key | None) -> Key | None:

@@ -8,7 +8,12 @@ Rules:
    so on until what rules has no sibling that says anything else.
 3. What a sibling changed is told by the policy that it names as `previous`. Where it contradicts what the ruling one
    changed, that counts. Where the one before isn't known, only what the sibling denies or closes counts: nobody is let
-   in by guess. Replicas keep the one before, so that it is known but where it was itself one of several.
+   in by guess.
+4. A policy is edited only once a majority had it, and it ruled in what was read from a majority after that. So it is
+   known: whoever reads from a majority finds it, since replicas keep all of the revision before. And of several that
+   were edited so, each greater one was read beside the lesser ones: whoever edited it had what these changed in it.
+   The least of all that are named as `previous` is in all siblings, then, and is what they are compared with. (Compared
+   each with its own, what the one before it had changed would count for no change, and be lost.)
 """
 
 from __future__ import annotations
@@ -96,7 +101,10 @@ def following(
     Raises InvalidPolicy for what no policy can hold, or for a policy of a version that isn't known here.
     """
     others = list(siblings)
-    changes = [edit for each in (*others, ruling) for edit in _changed_by(each, ruling, bases)] if others else []
+    changes: list[Edit] = []
+    if others:
+        least = min((each.previous for each in (*others, ruling) if isinstance(each, Policy)), default=b"")
+        changes = [edit for each in (*others, ruling) for edit in _changed_by(each, ruling, least, bases)]
     after = edited(ruling, [*changes, *edits])
     if isinstance(ruling, Policy) and all(_say_the_same(each, ruling) for each in (after, *others)):
         return None
@@ -110,11 +118,13 @@ def _say_the_same(one: AnyPolicy, other: AnyPolicy) -> bool:
     )
 
 
-def _changed_by(policy: AnyPolicy | None, ruling: AnyPolicy | None, bases: Mapping[bytes, AnyPolicy]) -> list[Edit]:
-    """Edits that make a policy out of the one that it was made from (rule 3)."""
+def _changed_by(
+    policy: AnyPolicy | None, ruling: AnyPolicy | None, least: bytes, bases: Mapping[bytes, AnyPolicy]
+) -> list[Edit]:
+    """Edits that make a policy out of the one with the digest `least`, or at least out of its own (rules 3, 4)."""
     if not isinstance(policy, Policy) or not isinstance(ruling, Policy):
         raise InvalidPolicy("one of a later version was written at the same time; change it with that")
-    base = bases.get(policy.previous) if policy.previous else Policy(revision=1, open=True)
+    base = bases.get(least, bases.get(policy.previous)) if least else Policy(revision=1, open=True)
     if not isinstance(base, Policy):
         replace: Callable[..., Policy] = msgspec.structs.replace
         base = replace(policy, open=policy.open or ruling.open, deny=())

@@ -44,7 +44,7 @@ MAX_ITEMS: Final = 512  # of one put
 MAX_PAGE: Final = 512 * 1024  # bytes of values in one body; frames hold 1 MiB
 MAX_STATES: Final = 4096  # of one page
 STATES_TOLD: Final = 1024  # of one page by this version: encoding them takes 10 ms
-MAX_SIBLINGS_TOLD: Final = 16  # this version keeps four
+MAX_SIBLINGS_TOLD: Final = 16  # this version keeps nine
 MAX_ERRORS: Final = 64  # told of one operation; further ones are left out
 MAX_SPREAD_PEERS: Final = 16_384  # of one put, all its items together
 
@@ -236,8 +236,8 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
     latest_key_tombstone: Blob = b""
     """Another one than `key_tombstone`, which ends more states."""
     siblings: Annotated[tuple[Blob, ...], msgspec.Meta(max_length=MAX_SIBLINGS_TOLD)] = ()
-    """Other keys of the revision of `key`, which another machine of the owner wrote, and the one from which they
-    were made; on the first page, where there are such."""
+    """Other keys of the revision of `key`, which another machine of the owner wrote, and those from which any of that
+    revision may have been made; on the first page, and where `same`: another replica may have the others."""
 
     @classmethod
     def of(cls, resource: ResourceState, after: tuple[str, str, str] | None, *, caught_up: bool = True) -> StatePage:
@@ -263,8 +263,15 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
             caught_up=caught_up,
             last=last,
             latest_key_tombstone=b"".join(map(encode, resource.key_tombstones[1:])),
-            siblings=tuple(map(encode, resource.siblings)) if after is None and resource.has_siblings else (),
+            siblings=tuple(map(encode, resource.siblings)) if after is None else (),
         )
+
+    @classmethod
+    def of_same(cls, resource: ResourceState, *, caught_up: bool = True) -> StatePage:
+        """The page for one whose digest is the same: of siblings that tells nothing."""
+        siblings = tuple(map(encode, resource.siblings))
+        holds_key = resource.key is not None
+        return cls(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up, siblings=siblings)
 
     def decoded_siblings(self) -> list[Key]:
         """Of `siblings` what is understood. Not verified yet."""

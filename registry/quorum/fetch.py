@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 import trio
 
-from registry.model.merge import ResourceState
+from registry.model.merge import ResourceState, merged
 from registry.model.values import Key, KeyTombstone, Record, Slot, State
 from registry.model.verification import (
     VERIFIED_AT_ONCE,
@@ -70,13 +70,14 @@ class Fetcher:
             body = ReadBody(key_id=key_id, digest=digest, after=after)
             page = parse(await self._network.call(peer_id, method, build(body), timeout=timeout), StatePage)
             caught_up = caught_up and page.caught_up
-            if page.same and digest:
-                return known, caught_up
-            page_key, page_key_tombstones, page_states = page.decoded()
-            key = key or self._good_key(peer_id, key_id, page_key)
             if body.after is None:
                 found = (self._good_key(peer_id, key_id, each) for each in page.decoded_siblings())
                 siblings = [each for each in found if each is not None]
+            if page.same and digest:
+                told = ResourceState.of(None, [], siblings=siblings)
+                return (merged(known, told) if siblings else known), caught_up
+            page_key, page_key_tombstones, page_states = page.decoded()
+            key = key or self._good_key(peer_id, key_id, page_key)
             if not key_tombstones:
                 key_tombstones = self._good_key_tombstones(peer_id, key_id, page_key_tombstones)
             states.extend(await self._good(peer_id, key_id, page_states))

@@ -224,8 +224,7 @@ class Replica:
             raise Refusal(Code.STORAGE, "the disk refused") from error
         knows_all = bool(request.digest) and not resource.is_empty() and not resource.has_siblings
         if knows_all and request.digest == await digest_in_turns(resource):
-            holds_key = resource.key is not None
-            return build(StatePage(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up))
+            return build(StatePage.of_same(resource, caught_up=caught_up))
         after = Slot(*request.after) if request.after else None
         await wait_for_turn(resource)
         return build(StatePage.of(resource, after, caught_up=caught_up))

@@ -357,8 +357,8 @@ original's fault 16).
 `trust_statements`, `trust_roots`: the trust graph (`registry.trust`), and its roots that weren't configured.
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
 `health_ttls`: the times to live of services that this node hosts, in seconds (`registry.health`).
-`siblings` holds other keys of the revision of the one that wins, up to four, and the one before them, in a CBOR array
-(`registry.model.merge.kept_keys`).
+`siblings` holds other keys of the revision of the one that wins, up to four, and five of the one before, in a CBOR
+array (`registry.model.merge.kept_keys`).
 `key_tombstones` holds the tombstones of keys: the one that ends most keys, and as `latest` another that ends more
 states, if there is one (`timestamp_issued` is the former's, which is the older); `history` the last events
 (`registry.model.history`).

@@ -326,6 +326,6 @@ class Subscriptions:
         except StorageError as error:
             raise Refusal(Code.STORAGE, "the disk refused") from error
         if request.digest and request.digest == await digest_in_turns(resource):
-            return build(StatePage(resource.key is not None, same=True, key=b"", states=(), more=False))
+            return build(StatePage.of_same(resource))
         await wait_for_turn(resource)
         return build(StatePage.of(resource, Slot(*request.after) if request.after else None))

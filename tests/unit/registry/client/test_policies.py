@@ -14,7 +14,9 @@ from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER
 from registry.permission.policy import FOR_EVER, Policy
 from registry.permission.scope import Scope, ScopeKind
-from registry.protocol.messages import Item
+from registry.protocol.messages import READ, Item, ReadBody, StatePage, build, parse
+from registry.quorum.fetch import Fetcher
+from registry.settings import RegistrySettings
 from registry.watch.watch_event import POLICY, EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_key, a_record, identity, public_key
@@ -191,3 +193,19 @@ async def test_strangers_who_try_cost_neither_a_signature_nor_a_transaction(auto
         assert await owner.parts.replica.ingest.store([Item(opened, record)], stranger.peer_id) == [None], (
             "a later key counts"
         )
+
+
+async def test_a_replica_tells_the_policy_before_also_of_what_the_asker_knows(autojump_clock) -> None:
+    async with simulated_nodes(3, clock=clock) as (_, [owner, asked, asking]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        for kind in (EditKind.CLOSE, EditKind.OPEN):
+            assert (await owner.registry.change_policy(resource_id, [Edit(kind)], factor=3)).success
+        known = await asked.store.resource(resource_id)
+        assert [each.revision for each in known.siblings] == [1]
+        bare = msgspec.structs.replace(known, siblings=())
+        fetcher = Fetcher(asking.peer, RegistrySettings(), clock)
+        found, _ = await fetcher.fetch(asked.peer_id, resource_id, bare, timeout=5)
+        assert found == known
+        body = build(ReadBody(resource_id, known.digest()))
+        assert parse(await asking.peer.call(asked.peer_id, READ, body, timeout=5), StatePage).same

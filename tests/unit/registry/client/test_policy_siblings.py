@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry.client.key_cache import KeyCache
@@ -134,6 +134,12 @@ KINDS = st.sampled_from([EditKind.ALLOW, EditKind.ADD_ROOT, EditKind.DENY, EditK
     closes=st.booleans(),
     has_policy=st.booleans(),
     seed=st.integers(0, 2**32),
+)
+@example(
+    edits=[[EditKind.ALLOW], [EditKind.ALLOW], [EditKind.ALLOW], [EditKind.ALLOW, EditKind.ALLOW]],
+    closes=True,
+    has_policy=False,
+    seed=202,
 )
 @settings(max_examples=150, deadline=None)
 def test_no_change_is_lost_that_was_made_at_the_same_time_as_others(
@@ -261,6 +267,18 @@ def test_nobody_is_let_in_by_guess_where_the_policy_before_isnt_known() -> None:
     assert not again.open
 
 
+def test_a_sibling_that_was_made_from_the_greater_of_two_has_what_made_that_differ_from_the_lesser() -> None:
+    lesser, greater = sorted((edited(BASE, [Edit(EditKind.ALLOW, public_key(who))]) for who in WHO[1:3]), key=digest_of)
+    one = edited(lesser, [Edit(EditKind.ALLOW, public_key(WHO[3]))])
+    together = following(greater, [lesser], BASES, [Edit(EditKind.DISALLOW, public_key(WHO[0]))])
+    assert together is not None
+    bases = {digest_of(each): each for each in (lesser, greater)}
+    for ruling, sibling in ((one, together), (together, one)):
+        after = following(ruling, [sibling], bases, [])
+        assert after is not None
+        assert after.allow == keys_of(*WHO[1:4]), "that of each, but for whom one of them dropped"
+
+
 def test_siblings_that_say_the_same_need_no_other_revision() -> None:
     edit = Edit(EditKind.ALLOW, public_key(WHO[1]))
     one, other = edited(BASE, [edit]), edited(Policy(revision=1, allow=BASE.allow, open=False, longest_chain=3), [edit])
@@ -277,6 +295,13 @@ POLICIES = [a_key()] + [
 ]
 
 
+def newest(keys: Sequence[Key], revision: int) -> list[Key]:
+    """Those of a revision that are kept, the greatest first: of each policy the one that was signed last."""
+    there = {key for key in keys if key.revision == revision}
+    last = [key for key in there if key == max((k for k in there if k.challenge == key.challenge), key=Key.order)]
+    return sorted(last, key=Key.order, reverse=True)[: MAX_SIBLINGS + 1]
+
+
 @given(
     keys=st.lists(st.sampled_from(POLICIES), max_size=20), cut=st.integers(0, 20), revision=st.sampled_from((0, 2, 3))
 )
@@ -291,8 +316,9 @@ def test_siblings_are_the_same_in_whatever_order_keys_come(keys: list[Key], cut:
     if together.key is not None:
         same = [each for each in together.siblings if each.revision == together.key.revision]
         below = [each for each in together.siblings if each.revision < together.key.revision]
+        assert [together.key, *same] == newest(keys, together.key.revision)
+        assert below == (newest(keys, 1) if together.key.revision == 2 > revision else [])
         assert len(same) <= MAX_SIBLINGS
-        assert len(below) <= 1
         assert together.has_siblings is bool(same)
         policies = [(each.challenge_type, each.challenge) for each in (together.key, *together.siblings)]
         assert len(set(policies)) == len(policies), "signing a key anew makes no sibling"
