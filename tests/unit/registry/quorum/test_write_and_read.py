@@ -468,6 +468,8 @@ def acting_through(node: SimulatedNode, node_api: NodeApi) -> Registry:
         node.identity,
         node_api,
         node.parts.host,
+        node.parts.health,
+        node.parts.health_of_hosts,
         TimestampLog(node.store, node.parts.replica.ingest),
         node.parts.watches,
         RegistrySettings(),

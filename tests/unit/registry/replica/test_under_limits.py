@@ -19,13 +19,15 @@ from registry.storage import Transaction
 from registry.storage.database import open_database
 from tests.unit.registry.builders import NODE, NOW, OWNER, a_key, a_key_tombstone, a_record, a_tombstone, identity
 
+with closing(open_database(Path(":memory:"))) as _empty:
+    EMPTY: int = Transaction(_empty).used_bytes()
 TIGHT = RegistrySettings(
     slots_per_key=4,
     slots_per_issuer=2,
     records_per_key=3,
     records_per_issuer=2,
     tombstones_per_key=4,
-    max_disk_bytes=160_000,
+    max_disk_bytes=EMPTY + 4_352,
     disk_share=1.0,
 )
 ROOMY = msgspec.structs.replace(TIGHT, max_disk_bytes=2**30)
