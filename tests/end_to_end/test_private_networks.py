@@ -434,7 +434,8 @@ async def test_wrong_commands_say_what_is_wrong(tmp_path: Path) -> None:
     await failed(1, "exists already", "network", "create")
     await failed(2, "peer id", "network", "invite", "--for", "nobody")
     await failed(2, "30", "network", "invite", "--expires", "30 moons")
-    await failed(2, "/p2p/", "network", "invite", "--address", "/ip4/192.0.2.7/tcp/1")
+    await failed(2, "HOST:PORT", "network", "invite", "--address", "192.0.2.7")
+    await failed(2, "this machine's files", "network", "invite", "--address", "file:peers")
     await failed(2, "peer id", "network", "revoke", "nobody")
     somebody = Identity.generate().peer_id
     await failed(1, "no address of a node is known", "network", "revoke", somebody)

@@ -67,7 +67,7 @@ async def test_a_light_client_with_an_address_that_is_none_is_told_so_plainly() 
 
 
 async def test_a_node_tells_in_its_status_that_its_disk_is_full(tmp_path: Path) -> None:
-    small = NodeSettings(overlay=SETTINGS.overlay, registry=RegistrySettings(max_disk_bytes=8_000))
+    small = NodeSettings(overlay=SETTINGS.overlay, registry=RegistrySettings(max_disk_bytes=8_000, sender_share=1.0))
     async with open_node(Identity.generate(), small, tmp_path) as node:
         disk = (await node.status()).disk
         assert disk is not None

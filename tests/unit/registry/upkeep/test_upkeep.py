@@ -214,7 +214,7 @@ async def test_a_stranger_who_calls_the_service_is_slowed_down_alike(autojump_cl
 
 
 async def test_a_full_node_refuses_what_is_new_and_keeps_what_it_has(autojump_clock) -> None:
-    async with simulated_nodes(1, settings(max_disk_bytes=8_000), clock) as (_, [node]):
+    async with simulated_nodes(1, settings(max_disk_bytes=8_000, sender_share=1.0), clock) as (_, [node]):
         ingest, key = node.parts.replica.ingest, a_key(created=START)
         full = ErrorInfo(Code.DISK_FULL, "quota exceeded: this peer's disk budget of 8000 bytes is full")
         assert await ingest.store([Item(key)], "t") == [full]
