@@ -103,10 +103,11 @@ class PolicyEditor:
                             bases[policy_digest(each.challenge_type, each.challenge)] = each.policy
                     others = [each.policy for each in siblings if each.policy and each.revision == key.revision]
                     after = following(key.policy, others, bases, edits)
+                    edited = self._signed(key, after) if after is not None else None  # before anything is written
                     if key.policy is not None and key.policy != written:
                         changed = key
-                    elif after is not None:
-                        changed = self._signed(key, after)
+                    elif edited is not None:
+                        changed = edited
                     else:
                         self._made[resource_id] = _Made(key.revision, policy_digest(POLICY_TYPE, key.challenge), edits)
                         return Done(True, (), done.stored)

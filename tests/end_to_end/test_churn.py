@@ -1,4 +1,4 @@
-"""Eight node processes of which each resource has three replicas: nodes die, are replaced, and are cut off."""
+"""Twelve node processes of which each resource has five replicas: nodes die, are replaced, and are cut off."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from aqua_compat.cli.node_process import NodeProcess
 from overlay.tasks import TaskStatus
 from tests.end_to_end.network import Network
 
-NODES = 8
-REPLICAS = 3
-RESOURCES = 60
+NODES = 12
+REPLICAS = 5
+RESOURCES = 80
 CHANGES_BEFORE = 20
 ALL = Constants(INITIAL_REPLICATION_FACTOR=REPLICAS)
-CONFIGURATION = f"[registry]\nneighbourhood_size = {REPLICAS}\nresponsibility_margin = 1\n"
+CONFIGURATION = f"[registry]\nneighbourhood_size = {REPLICAS}\nresponsibility_margin = 2\n"
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ class Written:
                 nursery.start_soon(work)
 
     async def change(self, aqua: AquaClient, *, task_status: TaskStatus[None]) -> None:
-        """Unregisters and registers, for ever; what isn't acknowledged by all replicas is unsure."""
+        """Unregisters and registers, for ever; what isn't acknowledged by all five is unsure."""
         count = 0
         while True:
             resource_id = random.choice(list(self.values))
@@ -125,8 +125,8 @@ async def replace(network: Network, nodes: list[NodeProcess]) -> None:
 @pytest.mark.timeout(300)
 async def test_nothing_is_lost_when_fewer_nodes_than_replicas_die_between_repairs(tmp_path: Path) -> None:
     async with churning(tmp_path) as network:
-        first, second = network.nodes[:2], network.nodes[2:4]
-        survivors = [node.address for node in network.nodes[4:]]
+        first, second = network.nodes[:4], network.nodes[4:8]
+        survivors = [node.address for node in network.nodes[8:]]
         written = Written()
         async with connect(survivors, constants=ALL) as aqua:
             await written.fill(aqua, RESOURCES)
@@ -170,8 +170,8 @@ async def copies(node: NodeProcess, written: Written) -> set[str]:
 
 @pytest.mark.timeout(300)
 async def test_two_halves_that_wrote_apart_converge_when_they_meet(tmp_path: Path) -> None:
-    async with churning(tmp_path, 6) as network:
-        left, right = network.nodes[:3], network.nodes[3:]
+    async with churning(tmp_path, 8) as network:
+        left, right = network.nodes[:4], network.nodes[4:]
         addresses = {node: node.address for node in network.nodes}
         together, apart = Written(), {}
         async with connect(left[0].address, constants=ALL) as aqua:
@@ -183,9 +183,9 @@ async def test_two_halves_that_wrote_apart_converge_when_they_meet(tmp_path: Pat
         async with trio.open_nursery() as nursery:
             for node in right[1:]:
                 nursery.start_soon(partial(node.start, *network.flags, "--bootstrap", right[0].address, timeout=60))
-        two = Constants(INITIAL_REPLICATION_FACTOR=2)
+        three = Constants(INITIAL_REPLICATION_FACTOR=3)
         for side, half in (("left", left), ("right", right)):
-            async with connect([node.address for node in half], constants=two) as aqua:
+            async with connect([node.address for node in half], constants=three) as aqua:
                 for resource_id in together.values:
                     success, errors = await aqua.registerService(resource_id, side, aqua.peer_id, None)
                     assert success, errors
@@ -196,7 +196,7 @@ async def test_two_halves_that_wrote_apart_converge_when_they_meet(tmp_path: Pat
         others = [flag for node in (left[0], right[1]) for flag in ("--bootstrap", node.address)]
         await right[0].start("--listen", listen, *others, *network.flags, timeout=60)
         await network.replicated()
-        for node in (left[2], right[2]):
+        for node in (left[3], right[3]):
             async with connect(node.address) as reader:
                 for resource_id in together.values:
                     records, errors = await reader.resolveResource(resource_id, REPLICAS)
