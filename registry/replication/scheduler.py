@@ -187,7 +187,8 @@ class ReplicationScheduler:
             due.key_ids.update(key_ids)
         else:
             due.everything = True
-        self._postpone(peer_id)
+        if self._not_before.get(peer_id, 0.0) <= trio.current_time():  # many writes that fail together are one failure
+            self._postpone(peer_id)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compares until cancelled."""

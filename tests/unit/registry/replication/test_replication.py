@@ -118,6 +118,19 @@ async def test_a_replica_that_was_away_for_a_moment_gets_what_it_missed(autojump
         assert (await known(away, resource_id)).records(int(away.clock()), SETTINGS.registry) == []
 
 
+async def test_many_writes_that_fail_together_dont_put_the_comparison_off(autojump_clock, tmp_path: Path) -> None:
+    async with world(tmp_path, 4) as made:
+        resource_id = await registered(made, made.nodes[0])
+        one, other = made.up()[:2]
+        assert one.parts is not None
+        replication = one.parts.replication
+        for _ in range(50):
+            replication.note_failure(other.peer_id, [resource_id])
+        assert replication.status().pending > 0
+        await trio.sleep(4)
+        assert replication.status().pending == 0
+
+
 async def test_only_what_differs_is_sent(autojump_clock, tmp_path: Path) -> None:
     async with world(tmp_path, 3) as made:
         resource_id = await registered(made, made.nodes[0])
