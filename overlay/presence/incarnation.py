@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 from typing import Final
 
+import structlog
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
 _FILE: Final = "incarnation"
 _MOST_BYTES: Final = 32
 
@@ -13,7 +17,8 @@ _MOST_BYTES: Final = 32
 def next_incarnation(data_dir: Path | None, now: float) -> int:
     """Milliseconds since 1970, above that of the run before, which is kept in `data_dir`; `now`: seconds since 1970.
 
-    A file that is missing or damaged counts for nothing: keepers tell what they have of earlier runs. Raises OSError.
+    A file that is missing or damaged counts for nothing: keepers tell what they have of earlier runs. So does one that
+    can't be written, on a disk that is full: the next run's time is later anyway, unless the clock went back.
     """
     incarnation = max(int(now * 1000), 1)
     if data_dir is None:
@@ -22,10 +27,13 @@ def next_incarnation(data_dir: Path | None, now: float) -> int:
     try:
         with path.open("rb") as file:
             incarnation = max(incarnation, int(file.read(_MOST_BYTES)) + 1)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         pass
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(".new")
-    temporary.write_bytes(b"%d" % incarnation)
-    os.replace(temporary, path)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary.write_bytes(b"%d" % incarnation)
+        os.replace(temporary, path)
+    except OSError as error:
+        log.info("which run of this peer it is can't be kept", file=str(path), reason=error.strerror)
     return incarnation
