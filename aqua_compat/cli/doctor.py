@@ -27,6 +27,7 @@ SOON: Final = 3 * 86_400
 """Seconds before a certificate's end from which it is told."""
 NEARLY_FULL: Final = 0.8
 _WIDTH: Final = 8  # of the first column
+_PATIENCE: Final = 15.0  # seconds for one name
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -210,8 +211,15 @@ def _of_names(given: Sequence[str]) -> list[Finding]:
             return Finding("problem", text, "the name isn't known here: check DNS, /etc/hosts and search domains")
         return Finding("ok", text, f"leads to {', '.join(found)}")
 
+    async def within_time(text: str) -> Finding:
+        found: list[Finding] = []
+        with trio.move_on_after(_PATIENCE):
+            found.append(await look_up(text))
+        silent = Finding("problem", text, f"no answer within {_PATIENCE:g} s: check the resolver's name servers")
+        return found[0] if found else silent
+
     async def all_of_them() -> list[Finding]:
-        return [await look_up(text) for text in given]
+        return [await within_time(text) for text in given]
 
     try:
         return trio.run(all_of_them)
