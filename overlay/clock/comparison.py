@@ -8,8 +8,8 @@ Rules (docs/design.md, Clocks):
    liars that have fewer than half of the opinions move nothing out of what honest clocks differ by.
 4. With fewer opinions a difference is *suspect*, which decides nothing.
 5. What was decided holds as time goes by, measured by the monotonic clock: a jump of the wall clock shows at once.
-6. Too few opinions don't change what was decided, but where the clock jumped since and there is nobody to ask: it may
-   have been set, or the machine may have slept.
+6. Too few opinions don't change what was decided, but where the clock jumped since and there aren't enough to ask: it
+   may have been set, or the machine may have slept. Unless those few say the same as what was decided.
 
 Pure: times come in, in seconds.
 """
@@ -124,9 +124,16 @@ class ClockComparison:
             self._was_off = self.verdict(wall, monotonic).is_off
             return
         if self._decided.count >= ENOUGH:
-            jumped = self.verdict(wall, monotonic).is_off and not self._was_off
+            verdict = self.verdict(wall, monotonic)
+            jumped = verdict.is_off and not self._was_off
             if could_tell or not jumped:
                 return  # rule 6
+            if (
+                found.count
+                and abs(found.ahead - verdict.ahead) <= LIMIT + found.uncertainty + self._decided.uncertainty
+            ):
+                self._was_off = True
+                return
             self._decided = Counted(0.0, 0.0, 0)
         if could_tell and not found.count and self._few.standing is Standing.UNCHECKED:
             return  # nothing came of asking

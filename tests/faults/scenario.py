@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -78,9 +79,14 @@ class Scenario:
         self.users = Users(self.random, folder, addresses, hosts, REPLICAS // 2 + 1)
 
     async def run(self) -> Outcome:
-        """Raises AssertionError, perhaps in a group, when something didn't hold."""
+        """Raises AssertionError, perhaps in a group, when something didn't hold; then a file tells what each node had
+        stored and said of itself."""
         try:
             return await self._run()
+        except Exception:
+            with trio.CancelScope(shield=True), suppress(Exception):  # it mustn't hide what happened
+                await self._write_down()
+            raise
         finally:
             with trio.CancelScope(shield=True):
                 for machine in self.machines:
@@ -135,6 +141,22 @@ class Scenario:
             self.counts,
             round(settled, 1),
         )
+
+    async def _write_down(self) -> None:
+        """Must not hold up what comes after: what can't be had is left out."""
+        lines = []
+        for machine in self.machines:
+            lines.append(f"node {machine.number}, {machine.peer_id}, at {machine.skew:+} s")
+            if machine.is_ready and not machine.is_paused:
+                async with open_peer(Identity.generate(), SETTINGS) as peer:
+                    node = RemoteNode(peer, [machine.address], RegistrySettings(), time.time)
+                    lines.append(f"  status: {await _status(node)}")
+            async with open_store(machine.database) as store:
+                for resource_id in self.users.book.resources:
+                    state = await store.resource(resource_id)
+                    lines.append(f"  {resource_id}: {state.digest().hex()[:8]}, key tombstones {state.key_tombstones}")
+                    lines += (f"    {slot}: {state.slots[slot]}" for slot in sorted(state.slots))
+        (self.folder / "stored.txt").write_text("\n".join(lines) + "\n")
 
     async def _start(self, machine: Machine) -> None:
         await machine.start([other.address for other in self.machines if other is not machine][:8])

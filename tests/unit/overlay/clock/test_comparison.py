@@ -116,6 +116,19 @@ def test_after_a_jump_with_nobody_to_ask_it_isnt_known_whether_the_clock_was_set
     assert comparison.verdict(WALL + DAY, 0.0).standing is Standing.UNKNOWN
 
 
+@given(st.floats(-LIMIT, LIMIT), st.integers(1, 2), st.sampled_from((-DAY, 45.0, 2 * DAY)))
+def test_after_a_jump_fewer_than_decide_suffice_to_say_that_all_is_as_it_was_decided(
+    ahead: float, count: int, jump: float
+) -> None:
+    comparison = ClockComparison()
+    comparison.asked(opinions(0.0, 0.0, 0.0), WALL, 0.0, could_tell=True)
+    comparison.asked(opinions(*[jump + ahead] * count), WALL + jump, 0.0, could_tell=False)
+    assert comparison.verdict(WALL + jump, 0.0).is_off
+    comparison.asked([], WALL + jump + 60, 60.0, could_tell=False)
+    assert comparison.verdict(WALL + jump + 60, 60.0).is_off, "the last one left, and set nothing"
+    assert comparison.verdict(WALL + 60, 60.0).standing is Standing.RIGHT
+
+
 @pytest.mark.parametrize(
     ("ahead", "told"), [(172_800.4, "172,800 s ahead of 3 peers'"), (-45.0, "45 s behind 3 peers'")]
 )
