@@ -87,6 +87,7 @@ def _quotient(x: int, y: int) -> int:
 
 
 def as_i64(number: int) -> int:
+    """The number itself. Raises ValueError for one that fits in no i64."""
     if not _LEAST <= number <= _MOST:
         raise ValueError("the result is no i64")
     return number

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, root_of
+from aqua_compat.cli.options import json_option
 from aqua_compat.cli.output import json_line
-from aqua_compat.cli.session import json_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

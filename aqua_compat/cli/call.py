@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line
+from aqua_compat.cli.options import json_option, network_options, trust_options
 from aqua_compat.cli.output import print_json
-from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
+from aqua_compat.cli.session import CommandSession
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient

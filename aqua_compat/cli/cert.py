@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line
-from aqua_compat.cli.keys import DEFAULT_KEY, named_key
+from aqua_compat.cli.keys import named_key
+from aqua_compat.cli.options import json_option, key_option
 from aqua_compat.cli.output import json_line, moment
-from aqua_compat.cli.session import json_option
 from aqua_compat.cli.times import TimeSpan, span_text
 
 if TYPE_CHECKING:
@@ -25,15 +25,7 @@ if TYPE_CHECKING:
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
 
-_key_option = click.option(
-    "-k",
-    "--key",
-    default=DEFAULT_KEY,
-    show_default=True,
-    metavar="KEYNAME",
-    envvar="AQUA_REGISTRY_KEY",
-    help="Your key, which signs.",
-)
+_key_option = key_option("Your key, which signs.")
 
 
 @click.group(short_help="Give, show and renew certificates.")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
+from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import json_line, moment
-from aqua_compat.cli.session import CommandSession, json_option, network_options
+from aqua_compat.cli.session import CommandSession
 
 if TYPE_CHECKING:
     from registry.client.node_status import NodeStatus

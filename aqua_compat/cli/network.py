@@ -13,8 +13,8 @@ import click
 from aqua_compat.cli.failures import Failure, Misuse, one_line
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.network_folder import DEFAULT_NETWORK, Issued, NetworkFolder
+from aqua_compat.cli.options import json_option
 from aqua_compat.cli.output import json_line, moment
-from aqua_compat.cli.session import json_option
 from aqua_compat.cli.times import TimeSpan
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import Any, Final
 import click
 
 from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import json_line, moment
-from aqua_compat.cli.session import CommandSession, json_option, network_options
+from aqua_compat.cli.session import CommandSession
 from aqua_compat.cli.through_node import peers_path
 
 Status = Mapping[str, Any]

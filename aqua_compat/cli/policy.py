@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, not_done, one_line, reasons
+from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import moment, print_json
-from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+from aqua_compat.cli.session import CommandSession, warn
 from aqua_compat.cli.times import Moment
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, reasons
+from aqua_compat.cli.options import json_option, network_options, trust_options
 from aqua_compat.cli.output import json_line, print_resolved
-from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options, warn
+from aqua_compat.cli.session import CommandSession, warn
 from aqua_compat.cli.through_node import print_records_of
 
 if TYPE_CHECKING:

@@ -7,18 +7,11 @@ from pathlib import Path
 import click
 
 from aqua_compat.cli.failures import Failure, not_done, one_line, reasons
-from aqua_compat.cli.keys import DEFAULT_KEY, named_key
+from aqua_compat.cli.keys import named_key
+from aqua_compat.cli.options import config_option, json_option, key_option, network_options
 from aqua_compat.cli.output import json_line, moment, print_json
 from aqua_compat.cli.policy import policy
-from aqua_compat.cli.session import (
-    CommandSession,
-    config_option,
-    json_option,
-    network_options,
-    resource_id_of,
-    user_names,
-    warn,
-)
+from aqua_compat.cli.session import CommandSession, resource_id_of, user_names, warn
 from aqua_compat.cli.through_node import create_through, remove_through
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -146,15 +139,7 @@ def show_resource(session: CommandSession, resource: str, as_json: bool) -> None
 @resource.command("id", short_help="Print the id of a resource from its label.")
 @click.argument("label")
 @click.option("--owner", metavar="OWNER", help="Alias or peer id of its owner.  [default: your key's]")
-@click.option(
-    "-k",
-    "--key",
-    default=DEFAULT_KEY,
-    show_default=True,
-    metavar="KEYNAME",
-    envvar="AQUA_REGISTRY_KEY",
-    help="Your key, when --owner isn't given.",
-)
+@key_option("Your key, when --owner isn't given.")
 @config_option
 @json_option
 def resource_id(label: str, owner: str | None, key: str, config: Path | None, as_json: bool) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse
+from aqua_compat.cli.options import network_options
 from aqua_compat.cli.output import print_json
-from aqua_compat.cli.session import CommandSession, network_options
+from aqua_compat.cli.session import CommandSession
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient

@@ -9,8 +9,9 @@ import click
 
 from aqua_compat.cli.failures import not_done, one_line
 from aqua_compat.cli.keys import named_key
+from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import print_json
-from aqua_compat.cli.session import CommandSession, json_option, network_options, warn
+from aqua_compat.cli.session import CommandSession, warn
 from aqua_compat.cli.through_node import register_through, unregister_through
 
 if TYPE_CHECKING:

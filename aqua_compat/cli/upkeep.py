@@ -6,8 +6,9 @@ import click
 import msgspec
 
 from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import json_line
-from aqua_compat.cli.session import CommandSession, json_option, network_options
+from aqua_compat.cli.session import CommandSession
 
 
 @click.command(short_help="Run one of a node's schedules now.")

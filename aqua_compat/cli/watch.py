@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from aqua_compat.cli.failures import one_line
+from aqua_compat.cli.options import json_option, network_options, trust_options
 from aqua_compat.cli.output import json_line
-from aqua_compat.cli.session import CommandSession, json_option, network_options, trust_options
+from aqua_compat.cli.session import CommandSession
 from aqua_compat.cli.through_node import event_lines, print_events_of
 
 if TYPE_CHECKING:

@@ -92,6 +92,7 @@ class BlockView(NamedTuple):
 
     @property
     def is_decided(self) -> bool:
+        """Whether all positions of the block have the same keepers, so that it needn't be cut."""
         if self.crowd.is_dense and self.has_nearest_in_region:
             return True
         return not self.view.open_places and self.crowd.is_dense is not None
@@ -121,12 +122,14 @@ class BlockView(NamedTuple):
 
 
 def nearest_view_of(members: Members, size: int) -> NearestView:
+    """What is known of the `size` nearest members, of the whole keyspace."""
     if len(members) <= size:
         return NearestView(tuple(members), (), 0)
     return NearestView((), tuple((position, member) for member, position in members.items()), size)
 
 
 def block_view_of(members: Members, size: int, crowding: Crowding) -> BlockView:
+    """What is known of the keepers, of the whole keyspace, where `size` nearest keep what isn't crowded."""
     view = nearest_view_of(members, size)
     if not view.open_places:
         return BlockView(view, CrowdView((), NEVER_DENSE, is_dense=False), has_nearest_in_region=False)
