@@ -36,8 +36,9 @@ class ClockGuard:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether what is old by the clock may be taken as old for good: not before peers were asked at all."""
-        return self.verdict.standing not in (Standing.OFF, Standing.UNCHECKED)
+        """Whether what is old by the clock may be taken as old for good: not before peers were asked at all, nor while
+        some say otherwise, too few to tell who is right."""
+        return self.verdict.standing not in (Standing.OFF, Standing.UNCHECKED, Standing.SUSPECT)
 
     def time(self) -> float:
         """Seconds since 1970: by this machine's clock, and by peers' while it is off. For reading, not for signing."""
