@@ -126,7 +126,9 @@ async def assembled(
         abandoned.settle(items)
         pass_on.take(peer_id, items, spreads)
 
-    replica = Replica(network, store, ingest, catch_up, takeover, recovery.behind, clock, note_put)
+    replica = Replica(
+        network, store, ingest, catch_up, takeover, recovery.behind, clock, note_put, lambda items: rumors.note(*items)
+    )
     anti_entropy = AntiEntropy(network, store, replica, clock)
     replication = ReplicationScheduler(
         network, store, anti_entropy, settings.upkeep, rules.neighbourhood_size, randomness

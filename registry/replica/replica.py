@@ -42,6 +42,8 @@ from registry.storage.in_turns import digest_in_turns, wait_for_turn
 
 NotePut = Callable[[str, Sequence[Item], Sequence[Spread | None]], None]
 """(peer id, items that it put, to whom each is to be passed on)."""
+NoteUnheard = Callable[[Sequence[Item]], None]
+"""Is told of what is on disk here, while who put it hasn't heard so."""
 
 MAX_PUTS: Final = 1024  # that go on when their callers leave
 
@@ -61,8 +63,10 @@ class Replica:
         behind: Behind,
         clock: Clock,
         note_put: NotePut | None = None,
+        note_unheard: NoteUnheard | None = None,
     ) -> None:
-        """`note_put` is called for what a peer put and this one has now."""
+        """`note_put` is called for what a peer put and this one has now, `note_unheard` where the peer didn't wait for
+        the answer: perhaps it is no more, and nobody else has it."""
         self._network = network
         self._store = store
         self._clock = clock
@@ -71,6 +75,7 @@ class Replica:
         self.takeover = takeover
         self.behind = behind
         self._note_put = note_put
+        self._note_unheard = note_unheard
         self._tasks = TaskOwner()
         network.serve(PUT, self._serve_put)
         network.serve(READ, self._serve_read)
@@ -176,24 +181,36 @@ class Replica:
         put = _parsed(body, PutBody)
         if not self._tasks.is_open or self._tasks.count >= MAX_PUTS:
             return await self.take(caller, put, keyless=False)
-        done, answers = trio.Event(), list[outcome.Outcome[object]]()
+        done, answers, is_unheard = trio.Event(), list[outcome.Outcome[object]](), False
 
         async def take() -> None:
             try:
-                answers.append(outcome.Value(await self.take(caller, put, keyless=False)))
+                taken, answer = await self._take(caller, put, keyless=False)
+                answers.append(outcome.Value(answer))
+                if is_unheard and self._note_unheard is not None:
+                    self._note_unheard(taken)
             except Exception as error:
                 answers.append(outcome.Error(error))
             finally:
                 done.set()
 
         self._tasks.start_soon(take)
-        await done.wait()
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            is_unheard = True
+            raise
         if not answers:
             raise Refusal(Code.STOPPING, "this node is stopping")
         return answers[0].unwrap()
 
     async def take(self, caller: str, body: PutBody, *, keyless: bool) -> object:
         """Stores what a peer sent; the answer to it. `keyless`: see `Ingest.store`. Raises Refusal."""
+        _, answer = await self._take(caller, body, keyless=keyless)
+        return answer
+
+    async def _take(self, caller: str, body: PutBody, *, keyless: bool) -> tuple[list[Item], object]:
+        """What is on disk here now and may be passed on, and the answer."""
         decoded = body.decoded()
         items = [item for item in decoded if isinstance(item, Item)]
         try:
@@ -203,16 +220,17 @@ class Replica:
             raise Refusal(Code.STORAGE, "the disk refused") from error
         verdicts = iter(stored)
         errors = [item if isinstance(item, ErrorInfo) else next(verdicts) for item in decoded]
+        numbered = [
+            (item, at)
+            for at, item in enumerate(decoded)
+            if isinstance(item, Item) and errors[at] is None and self._may_be_passed_on(item)
+        ]
+        taken = [item for item, _ in numbered]
         if self._note_put is not None:
-            taken = [
-                (item, at)
-                for at, item in enumerate(decoded)
-                if isinstance(item, Item) and errors[at] is None and self._may_be_passed_on(item)
-            ]
-            self._note_put(caller, [item for item, _ in taken], [body.spread_of(at) for _, at in taken])
+            self._note_put(caller, taken, [body.spread_of(at) for _, at in numbered])
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))
-        return build(PutAnswer(tuple(errors)))
+        return taken, build(PutAnswer(tuple(errors)))
 
     async def _serve_read(self, caller: str, body: object) -> object:
         request = _parsed(body, ReadBody)

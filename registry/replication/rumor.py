@@ -1,20 +1,23 @@
 """Spreads what was written to this node alone to the rest of the neighbourhood, within a second.
 
 Unmodified scripts write to whom they please: not to the node that they act through, and not to who was away a moment.
-Rules:
+And a node that dies in the middle of a write has perhaps reached nobody else; its last words may even come after its
+next life has begun, when a partition ends. Rules:
 1. What was news here is sent on after a random delay to the members of the neighbourhood that aren't known to have it.
 2. Who puts the same to this node has it; and once two other members sent it to everyone, as their puts show, this
    node needn't: what got lost all the same, the hourly comparison finds. Puts of others don't count: peer ids are
    free, and whoever wants a tombstone held back could take two. Nor do those of the nearest, where members crowd.
 3. Puts share frames with others to the same peer (`registry.quorum.send_queue`).
+4. What a member put here that went within `LATELY` seconds after it is news again, and so is what somebody put who
+   didn't wait for the answer (`registry.replica.replica` tells).
 """
 
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -30,6 +33,8 @@ BATCHED: Final = 0.1  # seconds between looks at what is due
 ENOUGH: Final = 2  # other members that sent the same on
 MOST_HEARD: Final = 64  # peers whose puts of one update are remembered
 MAX_DUE: Final = 4096  # beyond it, what is oldest is sent on at once
+LATELY: Final = 30.0  # seconds, in which the silent death of a peer is noticed
+MAX_LATELY: Final = 2048  # puts of others that are remembered
 
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -44,6 +49,12 @@ class _Due:
         self.known_by: set[str] = set()
 
 
+class _Put(NamedTuple):
+    at: float
+    peer_id: str
+    item: Item
+
+
 class Rumors:
     """Sends on what was written to this node alone; see the rules above. `run` owns the tasks."""
 
@@ -56,25 +67,37 @@ class Rumors:
         self._due: OrderedDict[bytes, _Due] = OrderedDict()
         self._overdue: list[_Due] = []
         self._any_due = Wakeup()
+        self._lately: deque[_Put] = deque(maxlen=MAX_LATELY)
+        self._members = frozenset(network.members())
         self.offered = 0
         """How many puts were made, to all peers together."""
+        network.on_membership_change(self._note_members)
 
-    def note(self, item: Item) -> None:
-        """Has `item` sent on: it was written here, was news, and is on the disk."""
-        digest = item.digest()
-        if digest in self._due:
-            return
-        self._due[digest] = _Due(item, trio.current_time() + self._random.uniform(*DELAYS))
-        if len(self._due) > MAX_DUE:
-            self._overdue.append(self._due.popitem(last=False)[1])
-        self._any_due.set()
+    def note(self, *items: Item) -> None:
+        """Has these sent on: they were written here, were news, and are on the disk."""
+        for item in items:
+            digest = item.digest()
+            if digest in self._due:
+                continue
+            self._due[digest] = _Due(item, trio.current_time() + self._random.uniform(*DELAYS))
+            if len(self._due) > MAX_DUE:
+                self._overdue.append(self._due.popitem(last=False)[1])
+            self._any_due.set()
 
     def heard(self, peer_id: str, items: Sequence[Item]) -> None:
         """Notes that a peer has these items, since it put them here."""
+        now = trio.current_time()
+        self._lately.extend(_Put(now, peer_id, item) for item in items)
         for item in items if self._due else ():
             due = self._due.get(item.digest())
             if due is not None and len(due.known_by) < MOST_HEARD:
                 due.known_by.add(peer_id)
+
+    def _note_members(self) -> None:
+        before, self._members = self._members, frozenset(self._network.members())
+        if gone := before - self._members:
+            since = trio.current_time() - LATELY
+            self.note(*(put.item for put in self._lately if put.peer_id in gone and put.at >= since))
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends on what is due until cancelled."""

@@ -223,7 +223,9 @@ async def test_a_write_goes_on_when_its_caller_leaves(autojump_clock) -> None:
                 assert (await node.store.resource(KEY.id)).slots[item.state.slot] == item.state, moment
 
 
-async def test_a_put_goes_on_when_its_caller_leaves_and_is_passed_on(autojump_clock) -> None:
+async def test_a_put_goes_on_when_its_caller_leaves_to_its_share_and_then_to_all(
+    autojump_clock,
+) -> None:
     async with simulated_nodes(12, clock=clock) as (_, nodes):
         spread = Spread((nodes[2].peer_id,), tuple(node.peer_id for node in nodes))
         body = build(PutBody.of([ITEM], [spread]))
@@ -231,5 +233,7 @@ async def test_a_put_goes_on_when_its_caller_leaves_and_is_passed_on(autojump_cl
             nursery.start_soon(nodes[1].peer.handle, PUT, nodes[0].peer_id, body)
             await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-        await trio.sleep(0.5)
+        await trio.sleep(0.09)
         assert await holders(nodes) == {nodes[1].peer_id, nodes[2].peer_id}
+        await trio.sleep(1)
+        assert len(await holders(nodes)) == 12, "who wrote it may have died before it sent it to anybody else"

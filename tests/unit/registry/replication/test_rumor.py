@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from registry.model.values import Key
 from registry.protocol.messages import Item
-from registry.replication.rumor import MAX_DUE, MOST_HEARD
+from registry.replication.rumor import LATELY, MAX_DUE, MOST_HEARD
 from registry.settings import NodeSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_key, a_record
@@ -82,6 +83,39 @@ async def test_two_members_that_offered_the_same_are_enough(autojump_clock) -> N
             nodes[0].parts.rumors.heard(node.peer_id, [Item(a_key())])
         await trio.sleep(1)
         assert nodes[0].parts.rumors.offered == 0
+
+
+@pytest.mark.parametrize(("seconds", "offered"), [(0.0, 3), (LATELY - 1, 3), (LATELY + 1, 0)])
+async def test_what_a_member_put_just_before_it_died_is_told_to_all(
+    autojump_clock, seconds: float, offered: int
+) -> None:
+    async with simulated_nodes(5, clock=clock) as (network, nodes):
+        network.membership_changed()
+        await trio.sleep(60)  # they have compared
+        item = Item(a_key())
+        assert await nodes[0].parts.replica.ingest.store([item], nodes[4].peer_id) == [None]
+        nodes[0].parts.rumors.heard(nodes[4].peer_id, [item])
+        await trio.sleep(seconds)
+        assert await holders(nodes, a_key()) == 1, "as long as it lives that is its own business"
+        network.down.add(nodes[4].peer_id)
+        network.membership_changed()
+        await trio.sleep(1)
+        assert nodes[0].parts.rumors.offered == offered
+        assert not offered or await holders(nodes[:4], a_key()) == 4
+
+
+async def test_a_node_that_dies_after_a_write_that_all_have_makes_few_of_them_tell_it(autojump_clock) -> None:
+    async with simulated_nodes(12, clock=clock) as (network, nodes):
+        network.membership_changed()
+        for number in range(20):
+            item = Item(a_key(str(number)))
+            for node in nodes[:11]:
+                assert await node.parts.replica.ingest.store([item], nodes[11].peer_id) == [None]
+                node.parts.rumors.heard(nodes[11].peer_id, [item])
+        network.down.add(nodes[11].peer_id)
+        network.membership_changed()
+        await trio.sleep(2)
+        assert sum(node.parts.rumors.offered for node in nodes) <= 20 * 5 * 10
 
 
 async def test_those_who_say_that_they_have_it_are_bounded(autojump_clock) -> None:
