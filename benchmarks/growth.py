@@ -3,7 +3,8 @@
     python -m benchmarks.growth [--nodes 8 32] [--count 100]
 
 Every node is a process of its own, and the client a light client of one of them, all on this machine: with more nodes
-than cores the times include waiting for a core, which the CPU per operation tells apart.
+than cores the times include waiting for a core, which the CPU per operation tells apart. What the nodes take when idle
+isn't counted in it: it grows with the time that an operation waits, not with what it does.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Observed(NamedTuple):
 
     nodes: Sequence[NodeProcess]
     askers: Sequence[Registry]
+    idle: float = 0.0
+    """CPU seconds a second that all nodes together take when nobody asks for anything."""
 
     async def counters(self) -> tuple[int, int]:
         """Calls made and bytes sent by all nodes since their start."""
@@ -80,9 +83,9 @@ class Observed(NamedTuple):
     async def figures(self, call: Callable[[int], Awaitable[bool]], count: int) -> Figures:
         """Of `count` calls, one at a time."""
         calls, sent = await self.counters()
-        cpu = cpu_of_all(self.nodes)
+        began, cpu = time.perf_counter(), cpu_of_all(self.nodes)
         timing = await timed(call, count, 1)
-        used = cpu_of_all(self.nodes) - cpu
+        used = cpu_of_all(self.nodes) - cpu - self.idle * (time.perf_counter() - began)
         calls_after, sent_after = await self.counters()
         return Figures(
             timing.p50,
@@ -116,6 +119,7 @@ async def measured(nodes: int, count: int) -> dict[str, Figures]:
                 f"started in {started:.1f} s, CPU {cpu_of_all(processes) / nodes:.2f} s a node; members linked "
                 f"{min(members)} to {max(members)}; idle {share:.2%} of a core, {sum(memory) / nodes:.0f} MB a node"
             )
+            observed = observed._replace(idle=share * nodes)
             return await operations(observed, client.registry, identity, count, min(nodes, 20))
 
 
