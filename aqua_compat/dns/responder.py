@@ -1,0 +1,224 @@
+"""Answers queries: what is at hand at once, the rest once it was found.
+
+Rules:
+1. Every step is bounded: what is looked at (`sources`), what is resolved (`followed`), how long an answer is, and how
+   many wait (`server`).
+2. Answers are made once and kept as bytes while nothing changes: 16 for each question, each in an order of its own, of
+   which one is taken at random; one time in 16 one is made anew, so that over time all orders come up.
+3. Names outside of the domain are refused, and so are transfers of all of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
+
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import trio
+from cachetools import LRUCache, TTLCache
+
+from aqua_compat.dns.answers import Answers
+from aqua_compat.dns.followed import FollowedNames, Unanswered
+from aqua_compat.dns.providers import Providers
+from aqua_compat.dns.query import CLASSIC, Query, edns_size, is_query, nothing, parse_query, refusal, reply, written
+from aqua_compat.dns.sources import LOCAL, MOST_TIMES, Sources
+from aqua_compat.dns.zone import Asked, IpAddress, OfNode, OfService, Zone
+
+ORDERS: Final = 16
+LONGEST: Final = 65_535  # bytes of an answer by TCP
+LONGEST_LOCAL: Final = 8192  # bytes of an answer by UDP on this machine
+_LENGTHS: Final = (LONGEST, LONGEST_LOCAL, 4096, 1232, CLASSIC)  # that answers are made for
+_KEPT_BYTES: Final = 8 * 2**20  # of answers
+_KEPT_QUERIES: Final = 2048  # that were parsed
+_NODES_KEPT: Final = 1024  # whose addresses were looked for in the last second
+_NOT_SERVED: Final = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR, dns.rdatatype.OPT})
+
+AddressesOf = Callable[[str], Sequence[IpAddress]]
+FindNode = Callable[[str], Awaitable[object]]
+"""Looks for the addresses of a peer that aren't known."""
+
+
+class Read(NamedTuple):
+    """A query that was read, and what it asks for; None where there can't be such a name. `name`: in lower case."""
+
+    query: Query
+    name: dns.name.Name = dns.name.root
+    asked: Asked | None = None
+    rcode: int = dns.rcode.NOERROR
+    """What it is refused with, if it is."""
+
+
+class Answerable(NamedTuple):
+    """A query that may be answered, and to whom."""
+
+    read: Read
+    message_id: bytes
+    cookie: bytes
+    size: int
+    """Bytes of an answer."""
+    source_size: int
+    """Bytes of an answer by what its source has shown; `size` or fewer."""
+
+
+class Responder:
+    """Makes the answers of one server."""
+
+    def __init__(
+        self,
+        domain: dns.name.Name,
+        zone: Zone,
+        answers: Answers,
+        followed: FollowedNames,
+        sources: Sources,
+        *,
+        max_udp: int,
+        addresses_of: AddressesOf,
+        find_node: FindNode,
+        randomness: random.Random,
+    ) -> None:
+        """`max_udp`: bytes of an answer to another machine."""
+        self._domain = _texts(domain)
+        self._zone = zone
+        self._answers = answers
+        self._followed = followed
+        self._sources = sources
+        self._max_udp = max_udp
+        self._addresses_of = addresses_of
+        self._find_node = find_node
+        self._randomness = randomness
+        self._read: LRUCache[bytes, Read] = LRUCache(_KEPT_QUERIES)
+        self._made: LRUCache[tuple[int, tuple[str, ...], int, int, int], bytes] = LRUCache(_KEPT_BYTES, getsizeof=len)
+        self._looked_for: TTLCache[str, None] = TTLCache(_NODES_KEPT, 1.0, timer=trio.current_time)
+        self.queries: Counter[str] = Counter()
+        """By the transport."""
+        self.answered: Counter[str] = Counter()
+        """By the rcode's name."""
+        self.dropped: Counter[str] = Counter()
+        """By the reason."""
+        self.truncated = 0
+
+    def answer(self, wire: bytes, address: str, now: float, *, by_tcp: bool) -> bytes | Answerable | None:
+        """The answer to a message; None where there is none; the query itself where something must be found first, to
+        be given to `find`."""
+        if not is_query(wire):
+            self.dropped["no query"] += 1
+            return None
+        group = self._sources.group(address)
+        if not self._sources.may_ask(group, now):
+            self.dropped["rate"] += 1
+            return None
+        self.queries["tcp" if by_tcp else "udp"] += 1
+        read = self._read_of(wire)
+        query, message_id = read.query, wire[:2]
+        cookie = self._sources.cookie(query.cookie, address) if query.cookie else b""
+        if by_tcp or (cookie and self._sources.is_ours(query.cookie, cookie)):
+            self._sources.note_known(group, now)
+        if read.rcode:
+            return self._refused(message_id, read, read.rcode)
+        if by_tcp:
+            size = source_size = LONGEST
+        else:
+            size = min(query.payload, LONGEST_LOCAL if group == LOCAL else self._max_udp)
+            source_size = size if self._sources.is_known(group, now) else min(size, MOST_TIMES * len(wire))
+        answerable = Answerable(read, message_id, cookie, size, source_size)
+        asked = read.asked
+        if isinstance(asked, OfService):
+            providers = self._followed.at_hand(asked.resource_id)
+            return answerable if providers is None else self._sent(answerable, providers)
+        if isinstance(asked, OfNode) and not self._addresses_of(asked.peer_id):
+            return answerable if asked.peer_id not in self._looked_for else self._sent(answerable, None)
+        return self._sent(answerable, None)
+
+    async def find(self, answerable: Answerable) -> bytes:
+        """The answer to a query for what isn't at hand."""
+        asked = answerable.read.asked
+        if isinstance(asked, OfNode):
+            self._looked_for[asked.peer_id] = None
+            await self._find_node(asked.peer_id)
+            return self._sent(answerable, None)
+        assert isinstance(asked, OfService)
+        try:
+            providers = await self._followed.find(asked.resource_id)
+        except Unanswered:
+            return self._refused(answerable.message_id, answerable.read, dns.rcode.SERVFAIL)
+        return self._sent(answerable, providers)
+
+    def refused(self, answerable: Answerable) -> bytes:
+        """The answer to a query that nobody has time for."""
+        return self._refused(answerable.message_id, answerable.read, dns.rcode.SERVFAIL)
+
+    def _read_of(self, wire: bytes) -> Read:
+        key = wire[2:]
+        read = self._read.get(key)
+        if read is None:
+            read = self._judged(parse_query(wire))
+            if not read.query.cookie:  # which no other query has
+                self._read[key] = read
+        return read
+
+    def _judged(self, query: Query) -> Read:
+        if query.refused:
+            return Read(query, rcode=query.refused)
+        length = len(query.labels) - len(self._domain)
+        is_inside = length >= 0 and query.labels[length:] == self._domain
+        if not is_inside or not query.is_internet or query.type in _NOT_SERVED:
+            return Read(query, rcode=dns.rcode.REFUSED)
+        name = dns.name.from_wire(query.question, 0)[0].canonicalize()
+        return Read(query, name, self._zone.asked(query.labels[:length]))
+
+    def _sent(self, answerable: Answerable, providers: Providers | None) -> bytes:
+        read, query = answerable.read, answerable.read.query
+        room = answerable.source_size - edns_size(query, answerable.cookie)
+        made = self._answer_to(read, providers, answerable.size - edns_size(query, answerable.cookie))
+        if len(made) > room:
+            self.truncated += 1
+            self.answered["NOERROR"] += 1
+            return refusal(
+                answerable.message_id, query, dns.rcode.NOERROR, self._max_udp, answerable.cookie, is_truncated=True
+            )
+        self.truncated += made[2] >> 1 & 1
+        self.answered[_TEXTS[made[3] & 0xF]] += 1
+        return reply(answerable.message_id, query, made, self._max_udp, answerable.cookie)
+
+    def _answer_to(self, read: Read, providers: Providers | None, size: int) -> bytes:
+        """What is sent to all who ask this; `size`: bytes of it at most."""
+        query, asked = read.query, read.asked
+        if asked is None or not self._exists(asked, providers):
+            return nothing(query.question, dns.rcode.NXDOMAIN, self._answers.soa)
+        if providers is None or not providers.usable:
+            return self._make(read, asked, providers, size)
+        length = next((each for each in _LENGTHS if each <= size), size)
+        key = (providers.number, query.labels, query.type, length, self._randomness.randrange(ORDERS))
+        made = self._made.get(key)
+        if made is None or not self._randomness.randrange(ORDERS):
+            made = self._made[key] = self._make(read, asked, providers, length)
+        return made
+
+    def _exists(self, asked: Asked, providers: Providers | None) -> bool:
+        match asked:
+            case OfService():
+                return providers is not None and providers.has(asked)
+            case OfNode(peer_id):
+                return bool(self._addresses_of(peer_id))
+        return True
+
+    def _make(self, read: Read, asked: Asked, providers: Providers | None, size: int) -> bytes:
+        content = self._answers.about(asked, read.name, read.query.type, providers)
+        if not content.answer:
+            return nothing(read.query.question, dns.rcode.NOERROR, self._answers.soa)
+        return written(read.name, read.query.type, content, size)
+
+    def _refused(self, message_id: bytes, read: Read, rcode: int) -> bytes:
+        self.answered[_TEXTS.get(rcode, str(rcode))] += 1
+        return refusal(message_id, read.query, rcode, self._max_udp)
+
+
+_TEXTS: Final = {int(each): each.name for each in dns.rcode.Rcode}
+
+
+def _texts(name: dns.name.Name) -> tuple[str, ...]:
+    return tuple(label.lower().decode("utf-8", "backslashreplace") for label in name.labels[:-1])
