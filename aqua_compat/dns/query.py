@@ -29,6 +29,7 @@ HEADER: Final = 12  # bytes
 LONGEST_QUERY: Final = 512  # bytes
 CLASSIC: Final = 512  # bytes that an answer has where EDNS says nothing else
 CLIENT_COOKIE: Final = 8  # bytes
+MOST_EDNS: Final = 39  # bytes that EDNS adds to an answer: its record, with a cookie of 24
 _MOST_ADDITIONAL: Final = 2  # OPT, and TSIG or SIG(0)
 _OPT: Final = struct.Struct("!BHHIH")
 _HEAD: Final = struct.Struct("!HHHHHH")

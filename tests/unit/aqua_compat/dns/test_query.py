@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqua_compat.dns.query import Content, edns_size, is_query, nothing, parse_query, refusal, reply, written
+from aqua_compat.dns.query import MOST_EDNS, Content, edns_size, is_query, nothing, parse_query, refusal, reply, written
 from aqua_compat.dns.sources import KNOWN_FOR, LOCAL, Sources
 
 NAME = dns.name.from_text("web.acme.aqua.")
@@ -46,7 +46,7 @@ def test_an_answer_is_that_of_its_query(seed: int, has_edns: bool, cookie: bytes
     assert query.labels == ("web", "acme", "aqua")
     assert (query.has_edns, query.payload) == (has_edns, 4096 if has_edns else 512)
     assert query.cookie == (cookie or b"" if has_edns else b"")
-    given = cookie + b"12345678" if cookie and has_edns else b""
+    given = Sources(1, 1).cookie(cookie, "192.0.2.1") if cookie and has_edns else b""
     whole = reply(wire[:2], query, written(NAME, query.type, ANSWER, 65_535), 1232, given)
     answer = dns.message.from_wire(whole)
     assert asked.is_response(answer)
@@ -57,6 +57,7 @@ def test_an_answer_is_that_of_its_query(seed: int, has_edns: bool, cookie: bytes
     assert answer.flags & dns.flags.RD
     assert answer.edns == (0 if has_edns else -1)
     assert len(whole) == len(written(NAME, query.type, ANSWER, 65_535)) + edns_size(query, given)
+    assert edns_size(query, given) <= MOST_EDNS
 
 
 def test_what_does_not_fit_is_cut_and_says_so() -> None:
