@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import structlog
 
     from aqua_compat.cli.service_manager import ServiceManager
+    from aqua_compat.http.metrics import MoreMetrics
     from aqua_compat.settings import Settings
     from overlay.tasks import TaskStatus
     from registry.node import Node
@@ -241,16 +242,18 @@ async def _serve(
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
-        door = await stack.enter_async_context(
-            open_http_door(running, services, settings.http, data_dir, names=settings.names)
-        )
-        if door.address is not None:
-            _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
+        more_metrics: list[MoreMetrics] = []
         if settings.dns.listen:
             from aqua_compat.dns.server import open_dns_door  # few nodes need it
 
             dns = await stack.enter_async_context(open_dns_door(running, settings.dns, settings.names))
             _log().info("answering DNS", address=str(dns.address), domain=settings.dns.domain)
+            more_metrics.append(dns.metrics)
+        door = await stack.enter_async_context(
+            open_http_door(running, services, settings.http, data_dir, names=settings.names, more_metrics=more_metrics)
+        )
+        if door.address is not None:
+            _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
         nursery = await stack.enter_async_context(trio.open_nursery())
         if again is not None and reloads is not None:
             await nursery.start(partial(_keep_services, running, again, reloads, data_dir, last))

@@ -43,7 +43,7 @@ from overlay.tasks import in_thread
 
 ORDERS: Final = 16
 KEPT_FOR: Final = 5.0  # seconds
-MANY: Final = 64  # instances
+MANY: Final = 32  # instances
 MANY_KEPT_FOR: Final = 30.0  # seconds
 LONGEST: Final = 65_535  # bytes of an answer by TCP
 LONGEST_LOCAL: Final = 8192  # bytes of an answer by UDP on this machine

@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
@@ -24,6 +24,7 @@ import dns.exception
 import dns.name
 import structlog
 import trio
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from aqua_compat.dns.answers import Answers
 from aqua_compat.dns.followed import FollowedNames
@@ -32,6 +33,7 @@ from aqua_compat.dns.responder import Answerable, Responder
 from aqua_compat.dns.sources import LOCAL, Sources
 from aqua_compat.dns.zone import IpAddress, Zone
 from aqua_compat.http.listeners import Address, Misconfigured, address_in
+from aqua_compat.http.metrics import counter, gauge
 from aqua_compat.settings import DnsSettings
 from overlay.errors import CallFailed
 from overlay.tasks import background
@@ -88,6 +90,21 @@ class DnsDoor:
             self._waiting,
             self._connections.total(),
         )
+
+    def metrics(self) -> Iterator[Metric]:
+        """The same for Prometheus."""
+        now = self.statistics()
+        yield counter("aqua_dns_queries_total", "Queries that were looked at.", "transport", now.queries)
+        yield counter("aqua_dns_answers_total", "Answers by DNS.", "rcode", now.answers)
+        yield counter("aqua_dns_dropped_total", "Messages and answers by DNS that were dropped.", "reason", now.dropped)
+        truncated = CounterMetricFamily("aqua_dns_truncated_total", "Answers that told to ask by TCP.")
+        truncated.add_metric([], now.truncated)
+        yield truncated
+        yield gauge("aqua_dns_followed_resources", "Resources watched for being asked for.", now.followed)
+        yield gauge("aqua_dns_followed_resources_budget", "Of those, the most.", self._settings.max_followed)
+        yield gauge("aqua_dns_waiting_queries", "Queries for which something is being found.", now.waiting)
+        yield gauge("aqua_dns_connections", "Open connections by DNS.", now.connections)
+        yield gauge("aqua_dns_connections_budget", "Of those, the most.", self._settings.max_connections)
 
     async def serve_udp(self) -> None:
         """Answers datagrams until cancelled."""
