@@ -66,7 +66,7 @@ class _Made(NamedTuple):
     until: float
 
 
-class Read(NamedTuple):
+class ReadQuery(NamedTuple):
     """A query that was read, and what it asks for; None where there can't be such a name. `name`: in lower case."""
 
     query: Query
@@ -79,7 +79,7 @@ class Read(NamedTuple):
 class Answerable(NamedTuple):
     """A query that may be answered, and to whom."""
 
-    read: Read
+    read: ReadQuery
     message_id: bytes
     cookie: bytes
     size: int
@@ -114,7 +114,7 @@ class Responder:
         self._addresses_of = addresses_of
         self._find_node = find_node
         self._randomness = randomness
-        self._read: LRUCache[bytes, Read] = LRUCache(_KEPT_QUERIES)
+        self._read: LRUCache[bytes, ReadQuery] = LRUCache(_KEPT_QUERIES)
         self._made: LRUCache[_MadeKey, _Made] = LRUCache(_KEPT_BYTES, getsizeof=lambda made: len(made.wire))
         self._making = trio.Lock()
         self._looked_for: TTLCache[str, None] = TTLCache(_NODES_KEPT, 1.0, timer=trio.current_time)
@@ -197,7 +197,7 @@ class Responder:
     def _is_new(self, peer_id: str) -> bool:
         return peer_id not in self._looked_for
 
-    def _read_of(self, wire: bytes) -> Read:
+    def _read_of(self, wire: bytes) -> ReadQuery:
         key = wire[2:]
         read = self._read.get(key)
         if read is None:
@@ -206,15 +206,15 @@ class Responder:
                 self._read[key] = read
         return read
 
-    def _judged(self, query: Query) -> Read:
+    def _judged(self, query: Query) -> ReadQuery:
         if query.refused:
-            return Read(query, rcode=query.refused)
+            return ReadQuery(query, rcode=query.refused)
         length = len(query.labels) - len(self._domain)
         is_inside = length >= 0 and query.labels[length:] == self._domain
         if not is_inside or not query.is_internet or query.type in _NOT_SERVED:
-            return Read(query, rcode=dns.rcode.REFUSED)
+            return ReadQuery(query, rcode=dns.rcode.REFUSED)
         name = dns.name.from_wire(query.question, 0)[0].canonicalize()
-        return Read(query, name, self._zone.asked(query.labels[:length]))
+        return ReadQuery(query, name, self._zone.asked(query.labels[:length]))
 
     def _sent(self, answerable: Answerable, made: bytes) -> bytes:
         query, message_id, cookie = answerable.read.query, answerable.message_id, answerable.cookie
@@ -262,7 +262,7 @@ class Responder:
                 return bool(self._addresses_of(peer_id))
         return True
 
-    def _make(self, read: Read, asked: Asked, providers: Providers | None, size: int) -> bytes:
+    def _make(self, read: ReadQuery, asked: Asked, providers: Providers | None, size: int) -> bytes:
         content = self._answers.about(asked, read.name, read.query.type, providers)
         if not content.answer:
             rcode = dns.rcode.NOERROR if self._exists(asked, providers) else dns.rcode.NXDOMAIN

@@ -35,6 +35,8 @@ class Figures(NamedTuple):
     status: NodeStatus
     is_isolated: bool
     is_ready: bool
+    hosts_followed: int
+    hosts_down: int
 
 
 class _Row(NamedTuple):
@@ -217,6 +219,9 @@ ROWS: Final = (
          lambda each: each.status.watched),
     _Row("aqua_watch_sources", "Subscriptions that other nodes hold for these.",
          lambda each: sum(each.status.sources.values())),
+    _Row("aqua_presence_followed_hosts", "Hosts whose presence the node follows, since somebody reads of them.",
+         lambda each: each.hosts_followed),
+    _Row("aqua_presence_down_hosts", "Of those, the ones that are down.", lambda each: each.hosts_down),
     _Row("aqua_schedule_runs_total", "Runs of a schedule.", _schedules("runs"), "schedule"),
     _Row("aqua_schedule_period_seconds", "Between two runs of a schedule.", _schedules("period"), "schedule"),
     _Row("aqua_schedule_last_run_timestamp_seconds", "When a schedule last ran; 0 for never.",
@@ -253,7 +258,7 @@ def counter(name: str, about: str, label: str, values: Mapping[str, float]) -> M
     return made
 
 
-class Metrics(Collector):
+class Exposition(Collector):
     """Writes figures as Prometheus reads them, those of the process and of other doors among them."""
 
     def __init__(self, more: Sequence[MoreMetrics] = ()) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from aqua_compat.http.message import JSON, HttpReply
-from aqua_compat.http.metrics import MEDIA_TYPE, Figures, Metrics
+from aqua_compat.http.metrics import MEDIA_TYPE, Exposition, Figures
 from aqua_compat.http.problems import Problem
 from overlay.tasks import in_thread
 from registry.client.node_status import NodeStatus
@@ -29,7 +29,7 @@ _NOT_IN_LABELS: Final = re.compile(r"[^a-zA-Z0-9_]")
 class Monitoring:
     """Answers those questions."""
 
-    def __init__(self, node: Node, names: Names, metrics: Metrics) -> None:
+    def __init__(self, node: Node, names: Names, metrics: Exposition) -> None:
         """`names`: what names of resources mean."""
         self._node = node
         self._names = names
@@ -38,7 +38,14 @@ class Monitoring:
     async def metrics(self) -> HttpReply:
         """The node's figures."""
         status = await self._node.status()
-        figures = Figures(status, is_isolated=self._node.peer.is_isolated(), is_ready=not self._not_ready(status))
+        health = self._node.parts.health_of_hosts
+        figures = Figures(
+            status,
+            is_isolated=self._node.peer.is_isolated(),
+            is_ready=not self._not_ready(status),
+            hosts_followed=health.followed,
+            hosts_down=health.down,
+        )
         return HttpReply(200, [("Content-Type", MEDIA_TYPE)], self._metrics.written(figures))
 
     async def ready(self) -> HttpReply:

@@ -19,7 +19,7 @@ from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.json_shape import STRING, Schema, array_of, object_of, shape_of
 from aqua_compat.http.message import JSON, Grant, HttpReply
 from aqua_compat.http.metrics import MEDIA_TYPE as METRICS
-from aqua_compat.http.metrics import Metrics
+from aqua_compat.http.metrics import Exposition
 from aqua_compat.http.monitoring import Monitoring
 from aqua_compat.http.operations import HttpOperation, Items, OperationCall, Parameter, Result
 from aqua_compat.http.problems import Problem
@@ -110,11 +110,11 @@ class NativeApi:
         services: Services,
         feeds: Feeds,
         names: Mapping[str, str] | None = None,
-        metrics: Metrics | None = None,
+        metrics: Exposition | None = None,
     ) -> None:
         """`names`: the aliases of owners; `me` is the node. `metrics`: what figures there are."""
         self._names = Names(names, node.peer.peer_id)
-        self._monitoring = Monitoring(node, self._names, metrics or Metrics())
+        self._monitoring = Monitoring(node, self._names, metrics or Exposition())
         self._node = node
         self._registry = node.registry
         self._services = services

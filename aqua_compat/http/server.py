@@ -31,7 +31,7 @@ from aqua_compat.http.listeners import (
     tls_context,
 )
 from aqua_compat.http.message import Grant, HttpReply, HttpRequest
-from aqua_compat.http.metrics import Metrics, MoreMetrics, gauge
+from aqua_compat.http.metrics import Exposition, MoreMetrics, gauge
 from aqua_compat.http.native_api import OPERATIONS, NativeApi
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
 from aqua_compat.http.problems import Problem, status_of
@@ -166,7 +166,7 @@ async def open_http_door(
     by_socket, by_address = ConnectionPlaces(settings.max_connections), ConnectionPlaces(settings.max_connections)
 
     own = partial(_metrics, (by_socket, by_address), feeds, settings)
-    router = Router(NativeApi(node, services, feeds, names, Metrics([own, *more_metrics])))
+    router = Router(NativeApi(node, services, feeds, names, Exposition([own, *more_metrics])))
     bound: Address | None = None
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(socket_in(data_dir))

@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from aqua_compat.dns.server import open_dns_door
-from aqua_compat.http.metrics import MEDIA_TYPE, ROWS, Figures, Metrics
+from aqua_compat.http.metrics import MEDIA_TYPE, ROWS, Exposition, Figures
 from aqua_compat.settings import DnsSettings, HttpSettings
 from overlay.clock.comparison import ClockVerdict, Standing
 from overlay.peer import OverlayStatistics
@@ -65,7 +65,9 @@ def figures_in(text: str) -> dict[str, float]:
 
 
 def written(status: NodeStatus = EVERYTHING) -> str:
-    return Metrics().written(Figures(status, is_isolated=False, is_ready=True)).decode()
+    return (
+        Exposition().written(Figures(status, is_isolated=False, is_ready=True, hosts_followed=8, hosts_down=1)).decode()
+    )
 
 
 def test_figures_are_those_of_the_status() -> None:
@@ -85,6 +87,7 @@ def test_figures_are_those_of_the_status() -> None:
     assert told["aqua_particles_dropped_total{reason=too old}"] == 4
     assert told["aqua_particles_events_total{event=sent}"] == 9
     assert told["aqua_particles_actors"] == 2
+    assert (told["aqua_presence_followed_hosts"], told["aqua_presence_down_hosts"]) == (8, 1)
     assert told["process_resident_memory_bytes"] > 1e6
 
 
@@ -101,7 +104,7 @@ def test_all_that_the_status_tells_is_told() -> None:
             return Noted(value, f"{self.path}{name}.") if isinstance(value, msgspec.Struct) else value
 
     read: set[str] = set()
-    figures = Figures(EVERYTHING, is_isolated=False, is_ready=True)
+    figures = Figures(EVERYTHING, is_isolated=False, is_ready=True, hosts_followed=8, hosts_down=1)
     for row in ROWS:
         row.value(figures._replace(status=Noted(EVERYTHING, "")))  # type: ignore[arg-type]
     there = set(NodeStatus.__struct_fields__)

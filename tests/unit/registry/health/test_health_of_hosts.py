@@ -237,6 +237,21 @@ async def test_who_waits_for_news_of_a_host_hears_them_of_the_node_itself(autoju
         assert told == [node.peer_id]
 
 
+async def test_hosts_that_are_down_are_counted_while_somebody_reads_of_them(autojump_clock: object) -> None:
+    async with resolving() as world:
+        health = world.nodes[0].parts.health_of_hosts
+        await world.hosts()
+        assert (health.followed, health.down) == (3, 0)
+        world.presence.becomes(world.peer_ids[0], Standing(is_up=False))
+        world.presence.becomes(STRANGER.peer_id, Standing(is_up=False))
+        assert health.down == 1
+        world.presence.becomes(world.peer_ids[0], Standing())
+        assert health.down == 0
+        world.presence.becomes(world.peer_ids[0], Standing(is_up=False))
+        await trio.sleep(1.2 * FOLLOWED_FOR)
+        assert (health.followed, health.down) == (0, 0)
+
+
 async def test_resolving_tells_how_all_are_and_whom_to_try_last(autojump_clock: object) -> None:
     async with resolving() as world:
         zero, one, two = world.peer_ids
