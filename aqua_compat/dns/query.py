@@ -99,9 +99,21 @@ class Content(NamedTuple):
     additional: Sequence[dns.rrset.RRset] = ()
 
 
-def written(name: dns.name.Name, kind: int, content: Content, longest: int) -> bytes:
+def written(name: dns.name.Name, kind: int, content: Content, longest: int, *, by_tcp: bool = False) -> bytes:
     """An answer of so many bytes at most, for whoever asks that. What doesn't fit is left out: if that is more than
-    addresses beside the answer, it says so (TC)."""
+    addresses beside the answer, it says so (TC); `by_tcp`, where there is no other way, it has the records that fit."""
+    made = _written(name, kind, content, longest)
+    while by_tcp and made[2] & dns.flags.TC >> 8 and len(content.answer[0]) > 1:
+        half = dns.rrset.RRset(name, dns.rdataclass.IN, content.answer[0].rdtype)
+        half.ttl = content.answer[0].ttl
+        for each in list(content.answer[0])[: len(content.answer[0]) // 2]:
+            half.add(each)
+        content = content._replace(answer=[half])
+        made = _written(name, kind, content, longest)
+    return made
+
+
+def _written(name: dns.name.Name, kind: int, content: Content, longest: int) -> bytes:
     message = dns.message.QueryMessage(id=0)
     message.flags = dns.flags.QR | dns.flags.AA
     message.question = [dns.rrset.RRset(name, dns.rdataclass.IN, dns.rdatatype.RdataType.make(kind))]

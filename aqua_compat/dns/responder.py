@@ -100,11 +100,12 @@ class Responder:
         sources: Sources,
         *,
         max_udp: int,
+        max_finding: int,
         addresses_of: AddressesOf,
         find_node: FindNode,
         randomness: random.Random,
     ) -> None:
-        """`max_udp`: bytes of an answer to another machine."""
+        """`max_udp`: bytes of an answer to another machine. `max_finding`: peers that are looked for at once."""
         self._domain = _texts(domain)
         self._zone = zone
         self._answers = answers
@@ -113,6 +114,8 @@ class Responder:
         self._max_udp = max_udp
         self._addresses_of = addresses_of
         self._find_node = find_node
+        self._finding = 0
+        self._max_finding = max_finding
         self._randomness = randomness
         self._read: LRUCache[bytes, ReadQuery] = LRUCache(_KEPT_QUERIES)
         self._made: LRUCache[_MadeKey, _Made] = LRUCache(_KEPT_BYTES, getsizeof=lambda made: len(made.wire))
@@ -147,8 +150,14 @@ class Responder:
         """The answer to a query for what isn't at hand."""
         asked = answerable.read.asked
         if isinstance(asked, OfNode):
+            if self._finding >= self._max_finding:
+                return self.refused(answerable)
             self._looked_for[asked.peer_id] = None
-            await self._find_node(asked.peer_id)
+            self._finding += 1
+            try:
+                await self._find_node(asked.peer_id)
+            finally:
+                self._finding -= 1
             return self._sent(answerable, self._answer_to(answerable, None))
         assert isinstance(asked, OfService)
         try:
@@ -267,7 +276,7 @@ class Responder:
         if not content.answer:
             rcode = dns.rcode.NOERROR if self._exists(asked, providers) else dns.rcode.NXDOMAIN
             return nothing(read.query.question, rcode, self._answers.soa)
-        return written(read.name, read.query.type, content, size)
+        return written(read.name, read.query.type, content, size, by_tcp=size > LONGEST_LOCAL)
 
     def _refused(self, answerable: Answerable, rcode: int) -> bytes:
         self.answered[_TEXTS.get(rcode, str(rcode))] += 1

@@ -320,6 +320,7 @@ async def open_dns_door(
             followed,
             Sources(settings.queries, settings.queries_per_source),
             max_udp=settings.max_udp,
+            max_finding=settings.max_resolving,
             addresses_of=addresses_of,
             find_node=find_node,
             randomness=chance,

@@ -71,6 +71,13 @@ def test_what_does_not_fit_is_cut_and_says_so() -> None:
     assert (beside.answer, beside.additional) == (ANSWER.answer, [])
 
 
+def test_by_tcp_an_answer_has_the_records_that_fit() -> None:
+    long = Content([dns.rrset.from_text("web.acme.aqua.", 0, "IN", "TXT", *(f"{each:0250}" for each in range(400)))])
+    cut = dns.message.from_wire(b"\0\0" + written(NAME, dns.rdatatype.TXT, long, 65_535, by_tcp=True)[2:])
+    assert not cut.flags & dns.flags.TC
+    assert list(cut.answer[0]) == list(long.answer[0])[:200]
+
+
 def test_an_answer_without_records_has_the_soa() -> None:
     wire = dns.message.make_query("WEB.acme.aqua.", "A", use_edns=0).to_wire()
     soa = dns.rrset.from_text("aqua.", 1, "IN", "SOA", "ns.aqua. h.aqua. 1 2 3 4 5")

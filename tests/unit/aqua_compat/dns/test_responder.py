@@ -12,10 +12,12 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import trio
 
 from aqua_compat.dns.answers import Answers
+from aqua_compat.dns.peer_names import label_of_peer
 from aqua_compat.dns.providers import Provider, Providers
-from aqua_compat.dns.responder import MANY, Answerable, Responder
+from aqua_compat.dns.responder import MANY, Answerable, FindNode, Responder
 from aqua_compat.dns.sources import MOST_TIMES, Sources
 from aqua_compat.dns.zone import Zone
 from overlay.identity import Identity
@@ -44,7 +46,7 @@ async def nobody(peer_id: str) -> None:
     pass
 
 
-def responder(count: int, most: int = 256, per_source: float = 1000) -> Responder:
+def responder(count: int, most: int = 256, per_source: float = 1000, find_node: FindNode = nobody) -> Responder:
     chance = random.Random(0)
     answers = Answers(
         DOMAIN, ttl=0, negative_ttl=1, most=most, serial=1, own=(), addresses_of=lambda _: (), randomness=chance
@@ -57,8 +59,9 @@ def responder(count: int, most: int = 256, per_source: float = 1000) -> Responde
         known,
         Sources(10_000, per_source),
         max_udp=1232,
+        max_finding=1,
         addresses_of=lambda _: (),
-        find_node=nobody,
+        find_node=find_node,
         randomness=chance,
     )
 
@@ -118,6 +121,30 @@ async def test_out_of_many_instances_so_many_are_drawn_beside_the_loop_and_kept(
             break
     else:
         raise AssertionError("nothing is kept, or always the same is told")
+
+
+async def test_only_so_many_peers_are_looked_for_at_the_same_time() -> None:
+    looking, going_on = trio.Event(), trio.Event()
+
+    async def find_node(peer_id: str) -> None:
+        looking.set()
+        await going_on.wait()
+
+    by = responder(1, find_node=find_node)
+    asked = []
+    for seed in (b"1", b"2"):
+        name = label_of_peer(Identity.from_seed(seed * 32).peer_id)
+        answer = by.answer(dns.message.make_query(f"{name}.node.aqua.", "A").to_wire(), FAR, 0.0, by_tcp=False)
+        assert isinstance(answer, Answerable)
+        asked.append(answer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(by.find, asked[0])
+        await looking.wait()
+        assert dns.message.from_wire(await by.find(asked[1])).rcode() is dns.rcode.SERVFAIL
+        going_on.set()
+    again = by.answer(dns.message.make_query(f"{name}.node.aqua.", "A").to_wire(), FAR, 0.0, by_tcp=False)
+    assert isinstance(again, Answerable), "it wasn't looked for"
+    assert dns.message.from_wire(await by.find(again)).rcode() is dns.rcode.NXDOMAIN
 
 
 async def test_what_is_refused_is_counted() -> None:
