@@ -36,7 +36,7 @@ _HEAD: Final = struct.Struct("!HHHHHH")
 _VERSION: Final = 0  # of EDNS
 
 
-class Query(NamedTuple):
+class DnsQuery(NamedTuple):
     """A query, but for its id. `labels`: of the name in lower case, without the root's; `question`: as it was
     written. `refused`: the rcode where it can't be answered, in place of all else."""
 
@@ -58,26 +58,26 @@ def is_query(wire: bytes) -> bool:
     return len(wire) >= HEADER and not wire[2] & 0x80
 
 
-def parse_query(wire: bytes) -> Query:
+def parse_query(wire: bytes) -> DnsQuery:
     """What a message asks for that is a query."""
     _, flags, *counts = _HEAD.unpack_from(wire)
     opcode = dns.opcode.from_flags(flags)
     if opcode != dns.opcode.QUERY:
-        return Query(flags, refused=dns.rcode.NOTIMP)
+        return DnsQuery(flags, refused=dns.rcode.NOTIMP)
     if len(wire) > LONGEST_QUERY or counts[:3] != [1, 0, 0] or counts[3] > _MOST_ADDITIONAL:
-        return Query(flags, refused=dns.rcode.FORMERR)
+        return DnsQuery(flags, refused=dns.rcode.FORMERR)
     try:
         message = dns.message.from_wire(wire)
     except (dns.exception.DNSException, ValueError, struct.error, IndexError):
-        return Query(flags, refused=dns.rcode.FORMERR)
+        return DnsQuery(flags, refused=dns.rcode.FORMERR)
     [question] = message.question
     name = question.name
     plain = name.to_wire() or b""
     if not wire.startswith(plain, HEADER):  # compressed, though there is nothing before it to point to
-        return Query(flags, refused=dns.rcode.FORMERR)
+        return DnsQuery(flags, refused=dns.rcode.FORMERR)
     written = wire[HEADER : HEADER + len(plain) + 4]
     has_edns = message.edns >= 0
-    return Query(
+    return DnsQuery(
         flags,
         written,
         tuple(label.lower().decode("utf-8", "backslashreplace") for label in name.labels[:-1]),
@@ -126,7 +126,7 @@ def nothing(question: bytes, rcode: int, soa: bytes) -> bytes:
     return _HEAD.pack(0, dns.flags.QR | dns.flags.AA | rcode, 1, 0, 1, 0) + question + soa
 
 
-def reply(message_id: bytes, query: Query, made: bytes, payload: int, cookie: bytes = b"") -> bytes:
+def reply(message_id: bytes, query: DnsQuery, made: bytes, payload: int, cookie: bytes = b"") -> bytes:
     """The answer to one query, out of one that was made for its question. `payload`: bytes that this server takes by
     UDP; `cookie`: the asker's and ours, if it sent one."""
     flags, counts = made[2:4], made[4:HEADER]
@@ -147,7 +147,7 @@ def reply(message_id: bytes, query: Query, made: bytes, payload: int, cookie: by
 
 
 def refusal(
-    message_id: bytes, query: Query, rcode: int, payload: int, cookie: bytes = b"", *, is_truncated: bool = False
+    message_id: bytes, query: DnsQuery, rcode: int, payload: int, cookie: bytes = b"", *, is_truncated: bool = False
 ) -> bytes:
     """An answer that says no more than an rcode; `is_truncated`: that there is more by TCP."""
     flags = dns.flags.QR | (query.flags & (0x7800 | dns.flags.RD)) | (rcode & 0xF)
@@ -157,12 +157,12 @@ def refusal(
     return message_id + _HEAD.pack(0, flags, bool(question), 0, 0, bool(edns))[2:] + question + edns
 
 
-def edns_size(query: Query, cookie: bytes) -> int:
+def edns_size(query: DnsQuery, cookie: bytes) -> int:
     """Bytes that EDNS adds to an answer."""
     return (len(_edns(query, 0, cookie))) if query.has_edns else 0
 
 
-def _edns(query: Query, payload: int, cookie: bytes) -> bytes:
+def _edns(query: DnsQuery, payload: int, cookie: bytes) -> bytes:
     options = struct.pack("!HH", dns.edns.OptionType.COOKIE, len(cookie)) + cookie if cookie else b""
     extended = query.refused >> 4 << 24
     return _OPT.pack(0, dns.rdatatype.OPT, payload, extended, len(options)) + options

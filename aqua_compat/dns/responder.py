@@ -28,7 +28,7 @@ from aqua_compat.dns.providers import Providers
 from aqua_compat.dns.query import (
     CLASSIC,
     MOST_EDNS,
-    Query,
+    DnsQuery,
     edns_size,
     is_query,
     nothing,
@@ -69,7 +69,7 @@ class _Made(NamedTuple):
 class ReadQuery(NamedTuple):
     """A query that was read, and what it asks for; None where there can't be such a name. `name`: in lower case."""
 
-    query: Query
+    query: DnsQuery
     name: dns.name.Name = dns.name.root
     asked: Asked | None = None
     rcode: int = dns.rcode.NOERROR
@@ -215,7 +215,7 @@ class Responder:
                 self._read[key] = read
         return read
 
-    def _judged(self, query: Query) -> ReadQuery:
+    def _judged(self, query: DnsQuery) -> ReadQuery:
         if query.refused:
             return ReadQuery(query, rcode=query.refused)
         length = len(query.labels) - len(self._domain)

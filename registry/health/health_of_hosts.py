@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
 from typing import Final
 
 import structlog
@@ -64,7 +63,7 @@ class HealthOfHosts:
         self._callbacks: list[Callable[[str], None]] = []
         if presence is not None:
             presence.on_change(self._note_change)
-            own.on_change(partial(self._tell, network.peer_id))
+            own.on_change(lambda: self._tell(network.peer_id))  # nobody follows itself
 
     @property
     def is_there(self) -> bool:

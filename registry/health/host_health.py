@@ -69,19 +69,19 @@ class HostHealth:
         )
         self._restored = trio.Event()
         self._changed = Wakeup()
-        self._ended: list[tuple[str, str, str]] = []
         self._callbacks: list[Callable[[], None]] = []
+        self._ended: list[tuple[str, str, str]] = []
         network.serve(REPORT_HEALTH, self._serve_report, relayed=True)
         network.serve(EXCEPTIONS, self._serve_exceptions, relayed=True)
         store.on_commit(self._note_commit)
 
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called, synchronously, when what this peer tells of its services changes."""
+        self._callbacks.append(callback)
+
     def health_of(self, slot: Slot, instance: str = "") -> Health:
         """How a service is that this peer hosts. Raises InvalidValue for what is no instance's id."""
         return self._hosted.health_of(HostedService.of(slot, instance))
-
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Has `callback()` called, synchronously, when how the services are that this peer hosts may have changed."""
-        self._callbacks.append(callback)
 
     async def report(
         self,

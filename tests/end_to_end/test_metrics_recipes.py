@@ -37,7 +37,7 @@ async def test_prometheus_scrapes_a_node_and_finds_services(tmp_path: Path) -> N
         assert created is not None
         value = write_instances([Instance(id="1", address="127.0.0.1", port=service, metadata={"zone": "eu"})])
         assert (await door.node.registry.register_service(created, value, own, None)).success
-        text = block_of("prometheus.md", "yaml")
+        text = block_of("prometheus-http-sd.md", "yaml")
         assert text.count("127.0.0.1:8500") == 2
         text = text.replace("127.0.0.1:8500", str(door.door.address)).replace(
             "scrape_interval: 15s", "scrape_interval: 1s"
