@@ -82,8 +82,11 @@ class Zone:
         """What the labels left of the domain ask for; None for a name that can't be there."""
         if not labels:
             return OfDomain()
+        reserved = _of_reserved(labels, self)
+        if isinstance(reserved, (OfNode, OfAddress, OfServer)):  # also where an alias is `node`, `addr` or `ns`
+            return reserved
         found = self._of_owner(labels)
-        return found if found is not None else _of_reserved(labels, self)
+        return found if found is not None else reserved
 
     def owner(self, labels: Sequence[str]) -> str | None:
         """The peer id that labels stand for."""

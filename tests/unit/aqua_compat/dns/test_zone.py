@@ -77,6 +77,13 @@ def test_an_alias_with_dots_has_names_between_it_and_the_domain() -> None:
     assert Zone({"eu.acme": ACME}, ME).asked(["acme"]) == Between()
 
 
+def test_an_alias_takes_no_name_from_peers() -> None:
+    zone = Zone({"node": ACME, "ns": ACME}, ME)
+    assert zone.asked(["me", "node"]) == OfNode(ME)
+    assert zone.asked(["ns"]) == OfServer()
+    assert zone.asked(["web", "node"]) == zone.asked(["web", "ns"]) == web()
+
+
 @given(SEEDS)
 def test_a_peer_id_comes_back_out_of_its_name(seed: bytes) -> None:
     peer_id = Identity.from_seed(seed).peer_id
