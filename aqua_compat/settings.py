@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.settings import AgentSettings
 from aqua_compat.particles.settings import AquaSettings
 from registry.settings import NodeSettings
+
+LONGEST_TTL: Final = 3600  # seconds
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +53,44 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds that answers which are under way get when the node stops."""
 
 
+class DnsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a node answers DNS, by UDP and TCP. See docs/dns.md."""
+
+    listen: str = ""
+    """Address and port, such as `127.0.0.1:8600` or `[::1]:8600`; port 0 is any free one. Empty: nowhere."""
+    domain: str = "aqua."
+    """What its names end with."""
+    ttl: int = 0
+    """Seconds for which answers may be remembered, 3600 at most. With 0 nobody is sent to what has just died."""
+    negative_ttl: int = 1
+    """Seconds for which it may be remembered that there is nothing."""
+    timeout: float = 2.0
+    """Seconds in which a name must be resolved that nobody asked for lately; resolvers wait for some 5."""
+    max_answers: int = 256
+    """Records of an answer; of more instances so many are drawn by their weights."""
+    max_followed: int = 256
+    """Names asked for lately whose resources are watched, so that answers are at hand."""
+    max_resolving: int = 64
+    """Names that are being resolved at the same time; others get a SERVFAIL meanwhile."""
+    max_udp: int = 1232
+    """Bytes of an answer by UDP to other machines, which then isn't cut on its way; this machine gets what it asks
+    for, up to 8192."""
+    queries: float = 10_000.0
+    """Queries a second that are looked at, from everywhere."""
+    queries_per_source: float = 200.0
+    """Queries a second that are looked at, from one address of another machine, or one /64 of IPv6."""
+    max_connections: int = 64
+    """TCP connections, of which one address of another machine has a quarter at most."""
+    idle_timeout: float = 10.0
+    """Seconds that a TCP connection has for a query, and for taking its answer."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.ttl <= LONGEST_TTL and 0 <= self.negative_ttl <= LONGEST_TTL):
+            raise ValueError(f"dns.ttl and dns.negative_ttl are 0 to {LONGEST_TTL} seconds")
+        if not 512 <= self.max_udp <= 4096:
+            raise ValueError("dns.max_udp is 512 to 4096 bytes")
+
+
 class Settings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `aqua-registry node` is run with."""
 
@@ -60,6 +102,8 @@ class Settings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Services of this machine, each as in a service file: `[[service]]`."""
     http: HttpSettings = HttpSettings()
     """How the node answers HTTP."""
+    dns: DnsSettings = DnsSettings()
+    """How the node answers DNS."""
 
 
 def aqua_settings_of(settings: NodeSettings) -> AquaSettings:

@@ -15,12 +15,13 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @asynccontextmanager
-async def node_network(folder: Path, count: int) -> AsyncIterator[list[NodeProcess]]:
-    """`count` node processes on loopback, each of which joins through the first; stopped in the end."""
+async def node_network(folder: Path, count: int, *first: str) -> AsyncIterator[list[NodeProcess]]:
+    """`count` node processes on loopback, each of which joins through the first, which has the flags `first`; stopped
+    in the end."""
     nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(count)]
     try:
         for number, node in enumerate(nodes):
-            flags = ("--bootstrap", nodes[0].address) if number else ()
+            flags = ("--bootstrap", nodes[0].address) if number else first
             await node.start("--listen", "/ip4/127.0.0.1/tcp/0", *flags, timeout=60)
         yield nodes
     finally:

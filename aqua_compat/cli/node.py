@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import structlog
 
     from aqua_compat.cli.service_manager import ServiceManager
+    from aqua_compat.http.metrics import MoreMetrics
     from aqua_compat.settings import Settings
     from overlay.tasks import TaskStatus
     from registry.node import Node
@@ -92,6 +93,11 @@ _LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is
     metavar="ADDRESS:PORT",
     help="Answer HTTP here too, such as on 127.0.0.1:8500; on the socket http.sock in the data folder it always does.",
 )
+@click.option(
+    "--dns",
+    metavar="ADDRESS:PORT",
+    help="Answer DNS here, by UDP and TCP, such as on 127.0.0.1:8600: names such as web.acme.aqua.",
+)
 @click.option("--tied", is_flag=True, hidden=True, help="End when stdin does: with whoever started this node.")
 @logging_options("info")
 def node(
@@ -105,6 +111,7 @@ def node(
     join: str | None,
     services: Path | None,
     http: str | None,
+    dns: str | None,
     tied: bool,
     log_level: str,
     log_format: str,
@@ -145,6 +152,8 @@ def node(
         flags["agent", "services"] = str(services)
     if http is not None:
         flags["http", "listen"] = http
+    if dns is not None:
+        flags["dns", "listen"] = dns
     settings = load_settings(config, os.environ, flags)
     if unknown := unknown_variables(os.environ):
         _log().warning("environment variables that set nothing", names=unknown)
@@ -233,8 +242,15 @@ async def _serve(
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
+        more_metrics: list[MoreMetrics] = []
+        if settings.dns.listen:
+            from aqua_compat.dns.server import open_dns_door  # few nodes need it
+
+            dns = await stack.enter_async_context(open_dns_door(running, settings.dns, settings.names))
+            _log().info("answering DNS", address=str(dns.address), domain=settings.dns.domain)
+            more_metrics.append(dns.metrics)
         door = await stack.enter_async_context(
-            open_http_door(running, services, settings.http, data_dir, names=settings.names)
+            open_http_door(running, services, settings.http, data_dir, names=settings.names, more_metrics=more_metrics)
         )
         if door.address is not None:
             _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))

@@ -42,16 +42,16 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def address_in(text: str) -> Address:
-    """The address of `HttpSettings.listen`. Raises Misconfigured."""
+def address_in(text: str, setting: str = "http.listen", example: str = "127.0.0.1:8500") -> Address:
+    """The address of a setting, such as `HttpSettings.listen`. Raises Misconfigured."""
     host, _, port = text.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        raise Misconfigured(f"http.listen is {text!r}, not an address and a port, such as 127.0.0.1:8500") from None
+        raise Misconfigured(f"{setting} is {text!r}, not an address and a port, such as {example}") from None
     if not (port.isascii() and port.isdigit() and int(port[:6]) <= 65_535):
-        raise Misconfigured(f"http.listen is {text!r}: its port must be a number up to 65535")
+        raise Misconfigured(f"{setting} is {text!r}: its port must be a number up to 65535")
     return Address(host, int(port))
 
 

@@ -12,11 +12,15 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import msgspec
+import trio
 
 from aqua_compat.api.services import Services
 from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.json_shape import STRING, Schema, array_of, object_of, shape_of
-from aqua_compat.http.message import Grant, HttpReply
+from aqua_compat.http.message import JSON, Grant, HttpReply
+from aqua_compat.http.metrics import MEDIA_TYPE as METRICS
+from aqua_compat.http.metrics import Exposition
+from aqua_compat.http.monitoring import Monitoring
 from aqua_compat.http.operations import HttpOperation, Items, OperationCall, Parameter, Result
 from aqua_compat.http.problems import Problem
 from aqua_compat.rpc.errors import NoProvider
@@ -100,9 +104,17 @@ class RecordToHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class NativeApi:
     """Answers the operations of `OPERATIONS` on one node."""
 
-    def __init__(self, node: Node, services: Services, feeds: Feeds, names: Mapping[str, str] | None = None) -> None:
-        """`names`: the aliases of owners; `me` is the node."""
+    def __init__(
+        self,
+        node: Node,
+        services: Services,
+        feeds: Feeds,
+        names: Mapping[str, str] | None = None,
+        metrics: Exposition | None = None,
+    ) -> None:
+        """`names`: the aliases of owners; `me` is the node. `metrics`: what figures there are."""
         self._names = Names(names, node.peer.peer_id)
+        self._monitoring = Monitoring(node, self._names, metrics or Exposition())
         self._node = node
         self._registry = node.registry
         self._services = services
@@ -250,6 +262,28 @@ class NativeApi:
 
         return HttpReply(200, [("Content-Type", "text/event-stream")], events(), is_endless=True)
 
+    async def metrics(self, call: OperationCall) -> HttpReply:  # noqa: ARG002 - the row's signature
+        """The node's figures, for Prometheus."""
+        return await self._monitoring.metrics()
+
+    async def alive(self, call: OperationCall) -> HttpReply:  # noqa: ARG002 - the row's signature
+        """That the node answers."""
+        await trio.lowlevel.checkpoint()
+        return HttpReply(200, [("Content-Type", JSON)], b'{"alive":true}')
+
+    async def ready(self, call: OperationCall) -> HttpReply:  # noqa: ARG002 - the row's signature
+        """Whether requests should be sent to the node."""
+        return await self._monitoring.ready()
+
+    async def targets(self, call: OperationCall) -> HttpReply:
+        """Where the instances of resources are, for Prometheus."""
+        given = call.parameters
+        wanted = Selection(tags=given["tag"], metadata=dict(given["meta"]))
+        try:
+            return await self._monitoring.targets(given["resource"], wanted, everything=given["all"])
+        except InvalidValue as error:
+            raise Problem.invalid(str(error)) from None
+
     async def description(self, call: OperationCall) -> HttpReply:  # noqa: ARG002 - the row's signature
         """This API's own description."""
         from aqua_compat.http.openapi import description  # noqa: PLC0415 - it is made from the table below
@@ -391,6 +425,12 @@ _TRUST: Final = (
     Parameter("trust_root", "query", "show only what comes with a certificate of this peer, or is trusted otherwise",
               _PEER_ID, _peer, (), repeats=True),
 )  # fmt: skip
+_WANTED: Final = (
+    Parameter("tag", "query", "only instances with this tag, the heaviest first; of several with all", STRING, _plain,
+              (), repeats=True),
+    Parameter("meta", "query", "only instances with this metadata, as KEY=VALUE; of several with all", STRING, _entry,
+              (), repeats=True),
+)  # fmt: skip
 _RECORD: Final = shape_of(Record)
 _KEY: Final = object_of({**shape_of(Key)["properties"], "name": STRING})
 _HEALTH: Final = object_of(
@@ -497,10 +537,7 @@ OPERATIONS: Final = (
             Parameter("reachable", "query", "only those whose peer answers now", {"type": "boolean"}, _flag, False),
             Parameter("all", "query", "also those that are down or don't pass, and how each is", {"type": "boolean"},
                       _flag, False),
-            Parameter("tag", "query", "only instances with this tag, the heaviest first; of several with all", STRING,
-                      _plain, (), repeats=True),
-            Parameter("meta", "query", "only instances with this metadata, as KEY=VALUE; of several with all", STRING,
-                      _entry, (), repeats=True),
+            *_WANTED,
         ),
         None, "records", array_of(_RESOLVED), NativeApi.records, command="resolve",
     ),
@@ -542,8 +579,36 @@ OPERATIONS: Final = (
         "host-signature", object_of({"record": STRING}), NativeApi.countersign,
     ),
     HttpOperation(
+        "GET", "/metrics", "metrics", "The node's figures, as Prometheus reads them", _READ, (), None, "metrics",
+        STRING, NativeApi.metrics, media_type=METRICS,
+    ),
+    HttpOperation(
+        "GET", "/healthz", "healthz", "That the node answers", _READ, (), None, "healthz",
+        object_of({"alive": {"const": True}}), NativeApi.alive, is_bare=True,
+    ),
+    HttpOperation(
+        "GET", "/readyz", "readyz",
+        "Whether requests should be sent to the node: it is a member, linked to others, has caught up, and its clock is"
+        " right; 503 where not",
+        _READ, (), None, "readyz",
+        object_of({"ready": {"type": "boolean"}, "not_ready": array_of(STRING)}), NativeApi.ready, is_bare=True,
+    ),
+    HttpOperation(
+        "GET", "/v1/http_sd", "http_sd", "Where instances are, as `http_sd_configs` of Prometheus has it", _READ,
+        (
+            Parameter("resource", "query", "id or name of a resource; some are given one by one", STRING, _resource, (),
+                      repeats=True),
+            Parameter("all", "query", "also those that are down or don't pass", {"type": "boolean"}, _flag, False),
+            *_WANTED,
+        ),
+        None, "http_sd",
+        array_of(object_of({"targets": array_of(STRING),
+                            "labels": {"type": "object", "additionalProperties": STRING}})),
+        NativeApi.targets, is_bare=True,
+    ),
+    HttpOperation(
         "GET", "/v1/aqua/openapi.json", "openapi", "This description", _READ, (), None, "openapi", {"type": "object"},
-        NativeApi.description,
+        NativeApi.description, is_bare=True,
     ),
 )  # fmt: skip
 """Every operation."""

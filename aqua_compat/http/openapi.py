@@ -66,13 +66,13 @@ def _described(operation: HttpOperation) -> dict[str, Any]:
 
 def _answer(operation: HttpOperation) -> dict[str, Any]:
     result = {"$ref": f"#/components/schemas/{operation.result}"}
+    if operation.is_bare or operation.shape is STRING:
+        return result
     if operation.media_type != JSON:  # of each event's data
         return object_of(
             {"schema": {"const": operation.schema_id}, "exists": {"const": False}, "result": result},
             optional=("exists",),
         )
-    if operation.name == "openapi":
-        return operation.shape
     return object_of({"schema": {"const": operation.schema_id}, "result": result, "warnings": array_of(STRING)})
 
 

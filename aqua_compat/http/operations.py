@@ -79,6 +79,8 @@ class HttpOperation(NamedTuple):
     media_type: str = JSON
     command: str = ""
     """The command that does the same."""
+    is_bare: bool = False
+    """Whether JSON that it answers is the result alone."""
 
     @property
     def schema_id(self) -> str:

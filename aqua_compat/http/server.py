@@ -6,7 +6,7 @@ hostile clients is in this folder. docs/http.md tells how to use it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 import trio
+from prometheus_client.core import Metric
 
 from aqua_compat.api.services import Services
 from aqua_compat.http.access import AddressGuard, check_may
@@ -30,6 +31,7 @@ from aqua_compat.http.listeners import (
     tls_context,
 )
 from aqua_compat.http.message import Grant, HttpReply, HttpRequest
+from aqua_compat.http.metrics import Exposition, MoreMetrics, gauge
 from aqua_compat.http.native_api import OPERATIONS, NativeApi
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
 from aqua_compat.http.problems import Problem, status_of
@@ -153,14 +155,18 @@ async def open_http_door(
     data_dir: Path,
     *,
     names: Mapping[str, str] | None = None,
+    more_metrics: Sequence[MoreMetrics] = (),
 ) -> AsyncIterator[HttpDoor]:
     """Answers HTTP while the context is open. `names`: the aliases of owners, for names such as `web@acme`.
+    `more_metrics`: the figures of other doors.
 
     Raises `aqua_compat.http.listeners.Misconfigured`, StorageError.
     """
     tokens, feeds = Tokens(data_dir), Feeds(node.registry, settings.max_watches)
-    router = Router(NativeApi(node, services, feeds, names))
     by_socket, by_address = ConnectionPlaces(settings.max_connections), ConnectionPlaces(settings.max_connections)
+
+    own = partial(_metrics, (by_socket, by_address), feeds, settings)
+    router = Router(NativeApi(node, services, feeds, names, Exposition([own, *more_metrics])))
     bound: Address | None = None
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(socket_in(data_dir))
@@ -211,6 +217,13 @@ async def open_http_door(
             with trio.CancelScope(shield=True), trio.move_on_after(settings.stop_timeout):
                 await by_socket.stop()
                 await by_address.stop()
+
+
+def _metrics(places: tuple[ConnectionPlaces, ...], feeds: Feeds, settings: HttpSettings) -> Iterator[Metric]:
+    yield gauge("aqua_http_connections", "Open connections by HTTP.", sum(map(len, places)))
+    yield gauge("aqua_http_connections_budget", "Of those, the most.", len(places) * settings.max_connections)
+    yield gauge("aqua_http_watches", "Open watches by HTTP.", feeds.watches)
+    yield gauge("aqua_http_watches_budget", "Of those, the most.", settings.max_watches)
 
 
 async def _serve(connection: Connection, places: ConnectionPlaces) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+MOST_CODES: Final = 64
+"""Codes of refusals that are counted each; codes that others told may be passed on, so there could be any number."""
+OTHER_CODES: Final = "other"
 
 
 class Counters(msgspec.Struct, kw_only=True):
@@ -18,6 +24,8 @@ class Counters(msgspec.Struct, kw_only=True):
     """Calls of this peer by others that its handlers answered."""
     refused: int = 0
     """Requests that a handler refused."""
+    refusals: dict[str, int] = {}
+    """The same by their codes; those beyond 64 codes together as `other`."""
     internal_errors: int = 0
     """Requests on which a handler broke, or whose answer couldn't be sent."""
     overloaded: int = 0
@@ -32,6 +40,12 @@ class Counters(msgspec.Struct, kw_only=True):
     """Links that were refused because all places were taken."""
     dial_failures: int = 0
     """Attempts to link to a peer that failed."""
+
+    def note_refusal(self, code: str) -> None:
+        """A handler refused a request."""
+        self.refused += 1
+        counted = code if code in self.refusals or len(self.refusals) < MOST_CODES else OTHER_CODES
+        self.refusals[counted] = self.refusals.get(counted, 0) + 1
 
 
 class LinkStatistics(Counters, kw_only=True):

@@ -247,7 +247,7 @@ class Links:
         return LinkStatistics(
             links=len(self._current),
             members=sum(self._membership.known.values()),
-            **msgspec.structs.asdict(self._counters),
+            **msgspec.structs.asdict(self._counters) | {"refusals": dict(self._counters.refusals)},
         )
 
     def minor_version(self, peer_id: str) -> int | None:

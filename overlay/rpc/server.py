@@ -203,8 +203,8 @@ class RequestServer:
             result = await self._handlers[request.method](self._caller, body)
             answer = Response(request.id, await encoded(result, like=request.body))
         except Refusal as refusal:
-            self._counters.refused += 1
             code, message = shortened(refusal.code), shortened(refusal.message)
+            self._counters.note_refusal(code)
             return Refused(request.id, code, message, milliseconds(refusal.retry_after))
         except Exception:
             self._counters.internal_errors += 1

@@ -57,16 +57,28 @@ class HealthOfHosts:
         self._tasks = TaskOwner()
         self._followed: dict[str, _Use] = {}
         self._asking: set[str] = set()
+        self._down: set[str] = set()
         self._places = trio.CapacityLimiter(LISTS_AT_ONCE)
         self._news = Broadcast()
         self._callbacks: list[Callable[[str], None]] = []
         if presence is not None:
             presence.on_change(self._note_change)
+            own.on_change(lambda: self._tell(network.peer_id))  # nobody follows itself
 
     @property
     def is_there(self) -> bool:
         """Whether there is presence, so that records can be down."""
         return self._presence is not None
+
+    @property
+    def followed(self) -> int:
+        """How many hosts are followed, since somebody reads of them."""
+        return len(self._followed)
+
+    @property
+    def down(self) -> int:
+        """How many of those are down."""
+        return len(self._down)
 
     def on_change(self, callback: Callable[[str], None]) -> None:
         """Has `callback(peer_id)` called, synchronously, when what is known of the services on a peer may have
@@ -138,6 +150,7 @@ class HealthOfHosts:
         unused = [host for host, use in self._followed.items() if now - use.last >= FOLLOWED_FOR]
         for host in unused:
             del self._followed[host]
+            self._down.discard(host)
         if unused and self._presence is not None:
             self._presence.unfollow(unused)
 
@@ -153,6 +166,10 @@ class HealthOfHosts:
         return at
 
     def _note_change(self, standing: HostStanding) -> None:
+        if standing.is_up:
+            self._down.discard(standing.peer_id)
+        elif standing.peer_id in self._followed:
+            self._down.add(standing.peer_id)
         self._ask(standing.peer_id)
         self._tell(standing.peer_id)
 

@@ -6,7 +6,7 @@ record's issuer signed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -69,10 +69,15 @@ class HostHealth:
         )
         self._restored = trio.Event()
         self._changed = Wakeup()
+        self._callbacks: list[Callable[[], None]] = []
         self._ended: list[tuple[str, str, str]] = []
         network.serve(REPORT_HEALTH, self._serve_report, relayed=True)
         network.serve(EXCEPTIONS, self._serve_exceptions, relayed=True)
         store.on_commit(self._note_commit)
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called, synchronously, when what this peer tells of its services changes."""
+        self._callbacks.append(callback)
 
     def health_of(self, slot: Slot, instance: str = "") -> Health:
         """How a service is that this peer hosts. Raises InvalidValue for what is no instance's id."""
@@ -131,16 +136,18 @@ class HostHealth:
         await self._restore()
         self._restored.set()
         task_status.started()
+        self._hosted.wake(self._at())
         while True:
-            at = self._at()
-            self._hosted.wake(at)
-            told = self._hosted.to_tell(at)
+            told = self._hosted.to_tell(self._at())
             if told is not None and self._presence is not None:
                 self._presence.note_exceptions(told)
             if self._ended:
                 await self._drop_ended()
             with trio.move_on_at(self._hosted.wake_at):
                 await self._changed.wait()
+            self._hosted.wake(self._at())
+            for callback in self._callbacks:
+                callback()
 
     async def _restore(self) -> None:
         try:

@@ -79,10 +79,14 @@ async def answer_on(stream: trio.abc.Stream, protocol: h11.Connection) -> Answer
 
 @asynccontextmanager
 async def running_door(
-    data_dir: Path, http: HttpSettings | None = None, names: dict[str, str] | None = None
+    data_dir: Path,
+    http: HttpSettings | None = None,
+    names: dict[str, str] | None = None,
+    bootstrap: tuple[str, ...] = (),
 ) -> AsyncIterator[Running]:
     settings = Settings(
-        overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",)), http=http or HttpSettings(listen="127.0.0.1:0")
+        overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=bootstrap),
+        http=http or HttpSettings(listen="127.0.0.1:0"),
     )
     async with (
         open_full_node(identity_in(data_dir), settings, data_dir) as (node, services),

@@ -43,8 +43,10 @@ def test_each_operation_has_an_example() -> None:
     shown = " ".join(block for _, block in BLOCKS)
     for operation in OPERATIONS:
         last = operation.parts[-1].removeprefix("{resource_id}").removeprefix("{peer_id}")
-        pattern = r"\$AQUA/" + "/".join(
-            r"\S+" if part.startswith("{") else re.escape(part) for part in operation.parts[2:]
+        is_native = operation.path.startswith("/v1/aqua/")
+        parts = operation.parts[2:] if is_native else operation.parts
+        pattern = (r"\$AQUA/" if is_native else r"\$NODE/") + "/".join(
+            r"\S+" if part.startswith("{") else re.escape(part) for part in parts
         )
         assert re.search(pattern, shown), operation.path
         assert operation.method != "DELETE" or re.search("DELETE.*" + pattern, shown), last

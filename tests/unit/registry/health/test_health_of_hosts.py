@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from overlay.errors import Refusal
 from overlay.tasks import background
@@ -225,6 +226,30 @@ async def test_of_its_own_services_a_node_knows_first_hand(autojump_clock: objec
         assert [record.metadata.peer_id for record in resolved.records or ()] == [two]
         own = resolved.health[Slot(world.resource_id, node.peer_id, node.peer_id)]
         assert (own.is_up, own.health.state, own.health.note) == (True, CRITICAL, "no disk")
+
+
+async def test_who_waits_for_news_of_a_host_hears_them_of_the_node_itself(autojump_clock: object) -> None:
+    async with resolving() as world:
+        node, told = world.nodes[1], []
+        node.parts.health_of_hosts.on_change(told.append)
+        assert (await node.registry.report_health(world.resource_id, CRITICAL, "no disk")).success
+        await trio.testing.wait_all_tasks_blocked()
+        assert set(told) == {node.peer_id}
+
+
+async def test_hosts_that_are_down_are_counted_while_somebody_reads_of_them(autojump_clock: object) -> None:
+    async with resolving() as world:
+        health = world.nodes[0].parts.health_of_hosts
+        await world.hosts()
+        assert (health.followed, health.down) == (3, 0)
+        world.presence.becomes(world.peer_ids[0], Standing(is_up=False))
+        world.presence.becomes(STRANGER.peer_id, Standing(is_up=False))
+        assert health.down == 1
+        world.presence.becomes(world.peer_ids[0], Standing())
+        assert health.down == 0
+        world.presence.becomes(world.peer_ids[0], Standing(is_up=False))
+        await trio.sleep(1.2 * FOLLOWED_FOR)
+        assert (health.followed, health.down) == (0, 0)
 
 
 async def test_resolving_tells_how_all_are_and_whom_to_try_last(autojump_clock: object) -> None:

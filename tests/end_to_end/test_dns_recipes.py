@@ -1,0 +1,139 @@
+"""What docs/recipes says of DNS works as it stands, with the programs of Debian."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from aqua_compat.api.full_node import identity_in
+from registry.health.state import HealthState
+from registry.model.endpoints import Instance, write_instances
+from tests.end_to_end.network import eventually
+from tests.paths import ROOT
+from tests.unit.aqua_compat.dns.running import Asked, running_dns
+
+pytestmark = pytest.mark.slow
+
+TOLD_WITHIN = 3.0  # seconds
+STARTED_WITHIN = 10.0
+
+
+def block_of(recipe: str, language: str) -> str:
+    """The one block in that language."""
+    [block] = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs/recipes" / recipe).read_text(), re.M | re.S)
+    return block
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@asynccontextmanager
+async def running(*command: str, log: Path) -> AsyncIterator[None]:
+    """A program until the block ends; what it says is in `log`."""
+    with log.open("wb") as output:
+        process = await trio.lowlevel.open_process(list(command), stdout=output, stderr=output)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with trio.move_on_after(5) as patience, trio.CancelScope(shield=True):
+            await process.wait()
+        if patience.cancelled_caught:
+            process.kill()
+
+
+async def serve(name: str, *, task_status: trio.TaskStatus[int]) -> None:
+    """Answers every request with its name; its port is told."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some(65_536)
+            await stream.send_all(f"HTTP/1.0 200 OK\r\nContent-Length: {len(name)}\r\n\r\n{name}".encode())
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    task_status.started(listener.socket.getsockname()[1])
+    await trio.serve_listeners(answer, [listener])
+
+
+async def get(port: int, path: str = "/") -> str:
+    """The body of what is there; empty while nothing is."""
+    try:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            received = b""
+            while piece := await stream.receive_some(65_536):
+                received += piece
+    except OSError:
+        return ""
+    head, _, body = received.partition(b"\r\n\r\n")
+    return body.decode() if b" 200 " in head.partition(b"\r\n")[0] else ""
+
+
+async def answering(port: int, count: int = 12) -> set[str]:
+    return {await get(port) for _ in range(count)}
+
+
+async def registered(asked: Asked, resource_id: str, ports: list[int]) -> None:
+    value = write_instances([Instance(id=str(port), address="127.0.0.1", port=port) for port in ports])
+    assert (await asked.node.registry.register_service(resource_id, value, asked.node.peer.peer_id, None)).success
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy isn't here")
+async def test_haproxy_follows_a_service(tmp_path: Path) -> None:
+    own, port = identity_in(tmp_path / "node").peer_id, free_port()
+    async with running_dns(tmp_path / "node", names={"acme": own}) as asked, trio.open_nursery() as nursery:
+        ports = [await nursery.start(serve, name) for name in ("one", "two", "three")]
+        created = (await asked.node.registry.create_resource("web")).resource_id
+        assert created is not None
+        await registered(asked, created, ports[:2])
+        text = block_of("haproxy.md", "haproxy")
+        assert "127.0.0.1:8600" in text
+        assert "127.0.0.1:8080" in text
+        text = text.replace("127.0.0.1:8600", str(asked.door.address)).replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+        (tmp_path / "haproxy.cfg").write_text(text)
+        async with running("haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg"), log=tmp_path / "log"):
+            await eventually(lambda: answering(port), lambda seen: seen == {"one", "two"}, timeout=STARTED_WITHIN)
+            await registered(asked, created, ports)
+            await eventually(lambda: answering(port), lambda seen: seen == {"one", "two", "three"}, timeout=TOLD_WITHIN)
+            done = await asked.node.registry.report_health(created, HealthState.CRITICAL, "", instance=str(ports[0]))
+            assert done.success
+            await eventually(lambda: answering(port), lambda seen: seen == {"two", "three"}, timeout=TOLD_WITHIN)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(shutil.which("dnsmasq") is None or shutil.which("dig") is None, reason="dnsmasq or dig isn't here")
+async def test_dnsmasq_forwards_names(tmp_path: Path) -> None:
+    own, port = identity_in(tmp_path / "node").peer_id, free_port()
+    async with running_dns(tmp_path / "node", names={"acme": own}) as asked:
+        created = (await asked.node.registry.create_resource("web")).resource_id
+        assert created is not None
+        await registered(asked, created, [8000])
+        text = block_of("resolvers.md", "dnsmasq")
+        assert "127.0.0.1#8600" in text
+        (tmp_path / "conf").write_text(text.replace("#8600", f"#{asked.door.address.port}"))
+        command = ["dnsmasq", "-k", "-C", str(tmp_path / "conf"), "-p", str(port), "--no-resolv", "--no-hosts"]
+        command += ["--stop-dns-rebind", "--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file=", "--user="]
+
+        async def dig(*arguments: str) -> str:
+            ran = await trio.run_process(
+                ["dig", "@127.0.0.1", "-p", str(port), "+short", "+time=1", "+tries=1", *arguments],
+                capture_stdout=True,
+                check=False,
+            )
+            return ran.stdout.decode().strip() if ran.returncode == 0 else ""
+
+        async with running(*command, log=tmp_path / "log"):
+            await eventually(lambda: dig("web.acme.aqua"), lambda seen: seen == "127.0.0.1", timeout=STARTED_WITHIN)
+            assert await dig("_web._tcp.acme.aqua", "SRV") == "1 1 8000 7f000001.addr.aqua."
+            assert await dig("nothing.acme.aqua") == ""
