@@ -85,11 +85,12 @@ class Machine:
         process = self._process
         assert process is not None
         self.is_ready = self.is_paused = False
-        process.kill()
-        await process.wait()
-        for stream in (process.stdin, process.stdout):
-            assert stream is not None
-            await stream.aclose()
+        with trio.CancelScope(shield=True):  # half killed it would count as up, and nobody would start it again
+            process.kill()
+            await process.wait()
+            for stream in (process.stdin, process.stdout):
+                assert stream is not None
+                await stream.aclose()
 
     def pause(self) -> None:
         """Nothing runs until `resume`: as of a virtual machine that is moved."""
