@@ -19,7 +19,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 # How long an example takes says how busy the machine is: several workers share it. What has to be quick has tests of
 # its own, with a clock of its own.
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50
+)
+settings.register_profile("thorough", settings.get_profile("shared machine"), max_examples=2_000)
 settings.load_profile("shared machine")
 
 # Each worker imports and rewrites all tests, and starts processes that import all packages: where the environment keeps

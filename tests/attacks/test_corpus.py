@@ -19,7 +19,7 @@ from tests.attacks.honest import HonestClients, honest_clients
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import eventually
 
-LASTS: Final = 1.0  # seconds, and until the attack has done something
+LASTS: Final = 0.5  # seconds, and until the attack has done something
 KIB: Final = 1024
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Final
 
 import cbor2
@@ -31,6 +32,7 @@ from registry.replication.ranges import Range
 from registry.settings import NodeSettings, RegistrySettings
 from registry.watch.messages import AnnounceBody, SubscribeBody
 from tests.attacks.fuzz.driver import is_within, settled
+from tests.attacks.repeated import excesses
 from tests.attacks.victim import Stranger, Victim, lag_in_cpu_time, victim
 from tests.unit.registry.builders import a_key, a_record, a_tombstone, identity
 
@@ -194,6 +196,12 @@ async def lag_of(act: Callable[[], Awaitable[object]]) -> LoopLagStatistics:
     return meter.statistics()
 
 
+async def too_long(act: Callable[[], Awaitable[object]]) -> str:
+    """For how long the loop was held, when that is too long."""
+    lag = (await lag_of(act)).max
+    return "" if is_within(lag, LONGEST) else f"{lag * 1000:.1f} ms"
+
+
 @pytest.mark.parametrize("calls", [registry_calls, service_calls, overlay_calls])
 async def test_no_single_request_holds_the_loop(tmp_path: Path, calls: Calls) -> None:
     stored = what_is_stored()
@@ -203,14 +211,9 @@ async def test_no_single_request_holds_the_loop(tmp_path: Path, calls: Calls) ->
         async with node.stranger() as stranger:
             with settled():
                 for name, (method, body) in calls(stored):
-                    lags: list[float] = []
-                    is_short = False
-                    while len(lags) < TRIES and not is_short:
-                        lags.append((await lag_of(partial(stranger.call, method, body))).max)
-                        is_short = is_within(lags[-1], LONGEST)
+                    if told := await excesses(partial(too_long, partial(stranger.call, method, body)), TRIES):
+                        slow[name] = ", ".join(told)
                     assert not stranger.ended, name
-                    if not is_short:
-                        slow[name] = ", ".join(f"{lag * 1000:.1f} ms" for lag in lags)
     assert not slow
 
 
@@ -276,7 +279,12 @@ async def test_one_who_floods_holds_nobody_up(tmp_path: Path, name: str) -> None
     """No turn is long, and the honest are served in a few of them: of 60 calls all but the slowest two."""
     stored = what_is_stored()
     flood = floods(stored)[name]
-    async with victim(tmp_path, NodeSettings(registry=RULES)) as node:
+    assert not await excesses(partial(held_up, stored, flood, tmp_path))
+
+
+async def held_up(stored: Stored, flood: bytes, folder: Path) -> str:
+    """How long turns and honest calls were during a flood on a new node, when one was too long."""
+    async with victim(Path(mkdtemp(dir=folder)), NodeSettings(registry=RULES)) as node:
         await stored.put(node)
         async with node.stranger(1) as honest, node.stranger(2) as attacker, trio.open_nursery() as nursery:
             await timed(honest, stored.keys[2], 20)
@@ -287,8 +295,22 @@ async def test_one_who_floods_holds_nobody_up(tmp_path: Path, name: str) -> None
                 during = await timed(honest, stored.keys[2], 60)
             lag = meter.statistics()
             nursery.cancel_scope.cancel()
-    told = f"{lag}; before {before[30]:.4f}, {before[57]:.4f} s; during {during[30]:.4f}, {during[57]:.4f} s"
     # A round of the loop has one slice and what others do besides, here also the flood's sender; p99 is told in powers
     # of two, up to twice too much.
-    assert is_within(max(lag.max, lag.p99 / 2), 2 * LONGEST), told
-    assert is_within(during[57], max(3 * before[57], PASSED * LONGEST)), told
+    is_short = is_within(max(lag.max, lag.p99 / 2), 2 * LONGEST)
+    if is_short and is_within(during[57], max(3 * before[57], PASSED * LONGEST)):
+        return ""
+    return f"{lag}; before {before[30]:.4f}, {before[57]:.4f} s; during {during[30]:.4f}, {during[57]:.4f} s"
+
+
+# What is measured again
+
+
+async def test_one_measurement_within_bounds_is_enough_and_each_beyond_them_is_told() -> None:
+    measured = iter(["", "1", "2", "", "3", "4", "5", "6"])
+
+    async def measure() -> str:
+        await trio.lowlevel.checkpoint()
+        return next(measured)
+
+    assert [await excesses(measure) for _ in range(3)] == [[], [], ["3", "4", "5"]]

@@ -17,7 +17,7 @@ import trio.testing
 from overlay.discovery.keyspace import nearest, resource_position
 from registry.client.registry import Registry
 from registry.model.signing import key_id_of
-from tests.attacks.eclipse import KINDS, LYING, Attackers, ground
+from tests.attacks.eclipse import KINDS, LYING, SILENT, Attackers, ground
 from tests.end_to_end.network import eventually
 from tests.end_to_end.test_many_nodes import Crowd, crowd
 from tests.simulation.nodes import simulated_nodes
@@ -156,7 +156,7 @@ async def under_attack(attack: Eclipse) -> None:
     await ended_stays_ended(attack)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [LYING, pytest.param(SILENT, marks=pytest.mark.slow)])  # both in virtual time below
 async def test_twenty_ids_ground_close_to_a_resource_do_not_own_it(tmp_path: Path, kind: str) -> None:
     async with eclipse(tmp_path, 5, REPLICAS, kind) as attack:
         await under_attack(attack)

@@ -19,7 +19,7 @@ def _running(folder: Path) -> Iterator[Network]:
     trio.run(network.stop)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # six idle nodes take a thirtieth of a core: they end before the tests that need none
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """Six nodes for whoever leaves them as they are: running, and without a seventh."""
     yield from _running(tmp_path_factory.mktemp("network"))

@@ -24,7 +24,15 @@ from typing import Final
 import msgspec
 
 MAX_REQUEST: Final = 200_000  # bytes; mostly the environment
-PACKAGES: Final = ("overlay", "registry", "aqua_compat")
+PACKAGES: Final = ("overlay", "registry", "aqua_compat", "multiaddr.codecs")
+OTHERS: Final = (
+    "encodings.idna",
+    "libp2p.network.connection.swarm_connection",
+    "libp2p.utils.connection_shutdown",
+    "platformdirs.unix",
+    "pprint",
+)
+"""What these import when it is first used."""
 
 
 class Request(msgspec.Struct):
@@ -38,6 +46,8 @@ class Request(msgspec.Struct):
 
 def import_everything() -> None:
     """Every module of the packages, and with them all that they use."""
+    for name in OTHERS:
+        importlib.import_module(name)
     for name in PACKAGES:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):

@@ -32,7 +32,7 @@ NODES = 6
 MAJORITY = 4
 SEEN_BY_A_MAJORITY = Constants(INITIAL_REPLICATION_FACTOR=MAJORITY)
 """Of a client whose writes are seen by whoever reads with an `ack` of MAJORITY, through any node."""
-POLL = 0.05  # seconds between two looks at what other processes do
+POLL = 0.1  # seconds between two looks at what other processes do
 
 Process = trio.Process | ForkedProcess
 

@@ -123,39 +123,45 @@ async def replace(network: Network, nodes: list[NodeProcess]) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_nothing_is_lost_when_fewer_nodes_than_replicas_die_between_repairs(tmp_path: Path) -> None:
+async def test_what_is_lost_is_what_had_every_copy_on_nodes_that_died_between_repairs(tmp_path: Path) -> None:
+    """Nothing where they are fewer than replicas; then, of the eight that are left, five die at once."""
     async with churning(tmp_path) as network:
-        first, second = network.nodes[:4], network.nodes[4:8]
-        survivors = [node.address for node in network.nodes[8:]]
-        written = Written()
-        async with connect(survivors, constants=ALL) as aqua:
-            await written.fill(aqua, RESOURCES)
-            async with trio.open_nursery() as nursery:
-                await nursery.start(written.change, aqua)
-                await kill(first)
-                await replace(network, first)
-                nursery.cancel_scope.cancel()
-        assert len(written.unsure) < RESOURCES / 4
-        await network.replicated()
-        await kill(second)
-        for node in random.sample(network.running, 3):
-            assert written.differences(await written.found(node)) == {}
+        await fewer_than_replicas_die(network)
+        await as_many_as_replicas_die(network)
 
 
-@pytest.mark.timeout(300)
-async def test_exactly_what_had_every_copy_on_killed_nodes_is_lost(tmp_path: Path) -> None:
-    async with churning(tmp_path) as network:
-        written = Written()
-        async with connect([node.address for node in network.nodes[-REPLICAS:]], constants=ALL) as aqua:
-            await written.fill(aqua, RESOURCES)
-        await network.replicated()
-        victims, survivors = network.nodes[:-REPLICAS], network.nodes[-REPLICAS:]
-        kept = [await copies(node, written) for node in survivors]
-        lost = written.values.keys() - set().union(*kept)
-        await kill(victims)
-        found = await written.found(random.choice(network.running))
-        assert found == {resource_id: value for resource_id, value in written.values.items() if resource_id not in lost}
-        print(f"{len(lost)} of {RESOURCES} resources had every copy on the killed nodes: {sorted(lost)}")  # noqa: T201
+async def fewer_than_replicas_die(network: Network) -> None:
+    """Four nodes and then four others: what all five replicas acknowledged is found through whoever lives."""
+    first, second = network.nodes[:4], network.nodes[4:8]
+    survivors = [node.address for node in network.nodes[8:]]
+    written = Written()
+    async with connect(survivors, constants=ALL) as aqua:
+        await written.fill(aqua, RESOURCES)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(written.change, aqua)
+            await kill(first)
+            await replace(network, first)
+            nursery.cancel_scope.cancel()
+    assert len(written.unsure) < RESOURCES / 4
+    await network.replicated()
+    await kill(second)
+    for node in random.sample(network.running, 3):
+        assert written.differences(await written.found(node)) == {}
+
+
+async def as_many_as_replicas_die(network: Network) -> None:
+    """Exactly what had every copy on those killed is lost."""
+    written = Written()
+    async with connect([node.address for node in network.running[-REPLICAS:]], constants=ALL) as aqua:
+        await written.fill(aqua, RESOURCES)
+    await network.replicated()
+    victims, survivors = network.running[:REPLICAS], network.running[REPLICAS:]
+    kept = [await copies(node, written) for node in survivors]
+    lost = written.values.keys() - set().union(*kept)
+    await kill(victims)
+    found = await written.found(random.choice(network.running))
+    assert found == {resource_id: value for resource_id, value in written.values.items() if resource_id not in lost}
+    print(f"{len(lost)} of {RESOURCES} resources had every copy on the killed nodes: {sorted(lost)}")  # noqa: T201
 
 
 async def copies(node: NodeProcess, written: Written) -> set[str]:

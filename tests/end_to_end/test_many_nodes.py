@@ -203,7 +203,7 @@ async def counted(network: Crowd, member: Member, resource_id: str) -> None:
         asker = random.choice(network.others(resource_id))
         assert (await asker.node.registry.resolve_resource(resource_id, 1)).records
 
-    counts = {operation.__name__: await network.calls_of(operation, 5) for operation in (create, register, resolve)}
+    counts = {operation.__name__: await network.calls_of(operation, 3) for operation in (create, register, resolve)}
     print(counts)  # noqa: T201 - shown beside a failure
     assert counts["create"] <= 2 * REPLICAS, counts
     assert counts["register"] <= 2 * REPLICAS, counts

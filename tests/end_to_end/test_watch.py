@@ -26,7 +26,7 @@ from registry.watch.watch_event import EventKind, WatchEvent, same_content
 from tests.end_to_end.network import Network, Observer, command, eventually, launched, observer
 from tests.end_to_end.test_bad_input import UNKNOWN
 
-ISSUERS, CHANGES = 8, 25
+ISSUERS, CHANGES = 8, 15
 PLACES = 5  # that a node has for clients
 CROWD = 4 * PLACES  # light clients that watch one resource, through four nodes
 LONGEST = 20.0  # seconds until a watcher has seen the last change, after whatever happened
@@ -209,7 +209,7 @@ async def test_the_command_goes_on_while_others_act_as_the_same_user_and_ends_wi
 
 @pytest.mark.timeout(300)
 async def test_watchers_see_everything_while_nodes_are_killed_and_restarted(tmp_path: Path) -> None:
-    network = Network(tmp_path, 10, "--config", str(_config(tmp_path)))
+    network = Network(tmp_path, 8, "--config", str(_config(tmp_path)))
     await network.start()
     randomness = random.Random(4)
     try:

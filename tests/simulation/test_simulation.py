@@ -27,6 +27,7 @@ from tests.simulation.world import World
 LARGE = 1000  # a seed whose nodes lie evenly enough: more than a home's on each half of the keyspace
 HANGS = 300  # seconds of the wall clock: these only compute, for a minute and more beside other workers
 SHORT = 60.0  # seconds in which things go wrong
+REPAIR = 60.0  # seconds between comparisons: afterwards each run waits for longer than that
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.timeout(HANGS)
 def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> None:
-    report = run(1, faults=1.5 * SHORT)
+    report = run(1, faults=1.5 * SHORT, repair=REPAIR)
     assert report.acknowledged > 60, "hardly anything was written"
     assert report.crashes > 5, "hardly anything went wrong"
     assert min(report.left, report.sick, report.rotten) > 1, "no caller left, or no machine was sick"
@@ -51,7 +52,7 @@ def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> 
 
 @pytest.mark.timeout(HANGS)
 def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_them() -> None:
-    report = run(LARGE, nodes=60, faults=30, repair=50)
+    report = run(LARGE, nodes=60, faults=SHORT / 2, repair=50)
     assert report.acknowledged > 20
     assert report.crashes > 1
     assert report.events > 12
@@ -59,7 +60,7 @@ def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_th
 
 
 def test_the_same_holds_where_replicas_pass_writes_on() -> None:
-    assert run(2000, nodes=12, replicas=9, faults=1.25 * SHORT).acknowledged > 50
+    assert run(2000, nodes=12, replicas=9, faults=1.25 * SHORT, repair=REPAIR).acknowledged > 50
 
 
 @pytest.mark.timeout(HANGS)
@@ -68,7 +69,7 @@ def test_a_seed_gives_the_same_trace_in_any_process() -> None:
     with ThreadPoolExecutor() as pool:
         one, other = pool.map(_reported, (7, 7), ("1", "2"))
     assert one == other
-    assert run(8, nodes=8, faults=1).trace != one.trace
+    assert run(8, nodes=8, faults=1, repair=REPAIR).trace != one.trace
 
 
 @pytest.mark.slow
@@ -162,7 +163,8 @@ def _reported(seed: int, hash_seed: str) -> Report:
     """The run in a process of its own, in which sets have another order. Raises when something didn't hold there."""
     imports = "import logging, msgspec, structlog; from tests.simulation.scenario import run"
     quiet = "structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))"
-    program = f"{imports}; {quiet}; print(msgspec.json.encode(run({seed}, nodes=12, faults={SHORT / 2})).decode())"
+    made = f"run({seed}, nodes=12, faults={SHORT / 3}, repair={REPAIR})"
+    program = f"{imports}; {quiet}; print(msgspec.json.encode({made}).decode())"
     ran = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},

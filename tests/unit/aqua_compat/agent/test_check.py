@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aqua_compat.agent.check import FIRST_WITHIN, JITTER, Check, CheckResult, CheckState, cut
@@ -35,7 +35,6 @@ def test_results_in_a_row_change_the_state() -> None:
     assert states("pwpccwccc", timing) == "cwpppwwwc"
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text("pwc", max_size=30), st.integers(1, 4), st.integers(1, 4))
 def test_thresholds_are_those_of_brute_force_while_nothing_is_damped(results: str, passes: int, failures: int) -> None:
     timing, expected, state = CheckTiming(passes=passes, failures=failures), "", "c"
@@ -76,7 +75,6 @@ def test_a_restart_is_no_flapping_and_a_check_that_flaps_gets_better_only_once_i
     assert check.since == now
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text("pwc", max_size=60))
 def test_damping_shows_nothing_better_than_it_is(results: str) -> None:
     order = "pwc"
@@ -96,7 +94,6 @@ def test_what_changed_is_told_once() -> None:
     assert check.since == 4.0
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.floats(0, 1), st.floats(0.1, 1000), st.floats(0, 10_000))
 def test_jitter_brings_a_check_forward_and_never_back(random: float, interval: float, now: float) -> None:
     check = Check(CheckTiming(interval=interval, timeout=3.0), now, lambda: random)

@@ -109,7 +109,7 @@ async def homes_lack_after_deaths(members: int, deaths: int, seed: int) -> dict[
     return lacking
 
 
-@pytest.mark.parametrize(("members", "deaths"), [(64, 12), (100, 60)])
+@pytest.mark.parametrize(("members", "deaths"), [(64, 12), pytest.param(100, 60, marks=pytest.mark.slow)])
 async def test_homes_that_widen_together_miss_nobody(
     members: int, deaths: int, autojump_clock: trio.testing.MockClock
 ) -> None:

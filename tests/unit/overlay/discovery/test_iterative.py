@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.discovery.iterative import MOST_CANDIDATES, PARALLEL, IterativeLookup, PeerState
@@ -100,7 +100,6 @@ def test_candidates_are_bounded_to_the_nearest() -> None:
     assert lookup.state_of(str(MOST_CANDIDATES + 1)) is None
 
 
-@settings(max_examples=200)
 @given(st.integers(0, 2**32), st.integers(0, 40), st.floats(0, 0.6), st.floats(0, 0.6))
 def test_whatever_fails_it_ends_asks_nobody_twice_and_finds_the_nearest_that_answer(
     seed: int, known: int, dead: float, told: float

@@ -26,6 +26,7 @@ from tests.unit.overlay.memory_network import MemoryDialler, MemoryNetwork
 
 IDENTITIES = [Identity.from_seed(hashlib.sha256(b"lookup %d" % number).digest()) for number in range(60)]
 WANTED = 5
+SOME = 22  # peers: more than keep a resource; what a network costs grows with the square
 SETTLING = 10.0  # seconds
 MEMBER = OverlaySettings(neighbourhood_size=8)
 LARGE = OverlaySettings(calls=CallLimits(ping_interval=3600))
@@ -145,7 +146,7 @@ class Contacts:
 async def test_who_has_no_link_left_finds_the_nearest_from_its_routing_table(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with crowd(30) as all_of_them:
+    async with crowd(SOME) as all_of_them:
         identity = Identity.from_seed(bytes(32))
         dialler = AddressedDialler(all_of_them.network, identity.peer_id)
         all_of_them.network.diallers[identity.peer_id] = dialler
@@ -153,7 +154,7 @@ async def test_who_has_no_link_left_finds_the_nearest_from_its_routing_table(
         links.lies = {}
         await all_of_them.nursery.start(links.run)
         position = positions(1)[0]
-        farthest = nearest(position, all_of_them.peers, 30)[-3:]
+        farthest = nearest(position, all_of_them.peers, SOME)[-3:]
         lookup = Lookup(identity, dialler, links, MEMBER, table=Contacts(farthest))
         assert lookup.members() == []
         found, _ = await lookup.look_up(position, WANTED)
@@ -238,7 +239,7 @@ async def test_around_a_resource_to_which_silent_ids_were_ground_others_of_its_r
         return None
 
     async with crowd(0) as many:
-        for identity in IDENTITIES[:32]:
+        for identity in IDENTITIES[:24]:
             await many.join(identity, LARGE)
         await trio.sleep(SETTLING)
         honest, position = set(many.peers), positions(1)[0]
@@ -264,7 +265,7 @@ async def test_around_a_resource_to_which_silent_ids_were_ground_others_of_its_r
 async def test_who_is_named_but_is_nobody_keeps_no_newcomer_from_its_neighbours(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with crowd(30) as thirty:
+    async with crowd(SOME) as many:
         nobodies = [[Identity.generate().peer_id, ["/ip4/192.0.2.9/tcp/1"]] for _ in range(30)]
         newcomer = IDENTITIES[50]
 
@@ -272,11 +273,11 @@ async def test_who_is_named_but_is_nobody_keeps_no_newcomer_from_its_neighbours(
             await trio.lowlevel.checkpoint()
             return [POSITION_BITS, False, nobodies] if caller == newcomer.peer_id else [0, True, []]
 
-        for liar in nearest(peer_position(newcomer.peer_id), thirty.peers, 2):
-            thirty.peers[liar].links.lies["overlay/home"] = lie
-        joined = await thirty.join(newcomer)
+        for liar in nearest(peer_position(newcomer.peer_id), many.peers, 2):
+            many.peers[liar].links.lies["overlay/home"] = lie
+        joined = await many.join(newcomer)
         await trio.sleep(SETTLING)
-        assert set(joined.lookup.neighbours()) == thirty.peers.keys() - {newcomer.peer_id}
+        assert set(joined.lookup.neighbours()) == many.peers.keys() - {newcomer.peer_id}
         before = len(joined.dialler.dialled)
         await trio.sleep(120)
         assert len(joined.dialler.dialled) - before < 10 * len(nobodies), "they are tried ever less often"
@@ -307,20 +308,20 @@ async def test_who_joins_is_found_at_once_by_all(autojump_clock: trio.testing.Mo
 async def test_who_died_is_left_out_and_the_next_nearest_takes_the_place(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with crowd(30) as thirty:
-        asker, *others = thirty.peers.values()
+    async with crowd(SOME) as many:
+        asker, *others = many.peers.values()
         position = positions(1)[0]
         for _ in range(4):
-            victim = next(peer for peer in others if peer.peer_id in thirty.truly_nearest(position))
+            victim = next(peer for peer in others if peer.peer_id in many.truly_nearest(position))
             others.remove(victim)
-            await thirty.kill(victim)
-            assert await asker.lookup.nearest(position, WANTED) == thirty.truly_nearest(position)
+            await many.kill(victim)
+            assert await asker.lookup.nearest(position, WANTED) == many.truly_nearest(position)
 
 
 async def test_a_peer_that_names_nobodies_changes_no_answer(autojump_clock: trio.testing.MockClock) -> None:
-    async with crowd(30) as thirty:
+    async with crowd(SOME) as many:
         position = positions(1)[0]
-        liar = thirty.peers[thirty.truly_nearest(position)[0]]
+        liar = many.peers[many.truly_nearest(position)[0]]
         nobodies = [Identity.generate().peer_id for _ in range(300)]
 
         async def lie(caller: str, body: object) -> object:
@@ -328,8 +329,8 @@ async def test_a_peer_that_names_nobodies_changes_no_answer(autojump_clock: trio
             return [[peer_id, ["/ip4/192.0.2.9/tcp/1"]] for peer_id in nobodies]
 
         liar.links.lies["overlay/nearest"] = lie
-        asker = await thirty.join(IDENTITIES[50])
-        assert await asker.lookup.nearest(position, WANTED) == thirty.truly_nearest(position)
+        asker = await many.join(IDENTITIES[50])
+        assert await asker.lookup.nearest(position, WANTED) == many.truly_nearest(position)
         assert len(set(asker.dialler.dialled) & set(nobodies)) < 100
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cbor2
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from overlay.limits.decoder import (
@@ -284,14 +284,12 @@ def grammar_aware(random_: random.Random, longest: int) -> bytes:
     return bytes(written[:1_000_000])
 
 
-@settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 2**32), longest=st.sampled_from([10, 100, 10_000, 1_000_000]), in_list=st.booleans())
 def test_nothing_but_a_decode_error_is_raised_and_in_time(seed: int, longest: int, in_list: bool) -> None:
     encoded = grammar_aware(random.Random(seed), longest)
     assert decoded_in_time(listed(encoded, b"\x00") if in_list else encoded)
 
 
-@settings(max_examples=300)
 @given(encoded=st.binary(max_size=300))
 @example(b"")
 def test_garbage_raises_nothing_but_a_decode_error(encoded: bytes) -> None:
@@ -299,7 +297,6 @@ def test_garbage_raises_nothing_but_a_decode_error(encoded: bytes) -> None:
         decode(encoded)
 
 
-@settings(max_examples=300)
 @given(value=VALUES, at=st.integers(0, 10**6), byte=st.integers(0, 255))
 def test_what_is_decoded_of_damaged_items_is_of_the_kinds_that_we_use(value: object, at: int, byte: int) -> None:
     encoded = bytearray(cbor2.dumps(value))
@@ -349,7 +346,6 @@ def test_fewer_items_can_be_all_that_is_allowed(count: int, fits: bool, unit: by
             decode(encoded, max_items=100)
 
 
-@settings(max_examples=100)
 @given(value=VALUES)
 def test_it_is_told_how_many_items_there_are_at_most(value: object) -> None:
     def items(part: object) -> int:

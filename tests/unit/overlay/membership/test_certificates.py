@@ -8,7 +8,7 @@ from functools import lru_cache
 import cbor2
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.identity import Identity, public_key_of
@@ -180,7 +180,6 @@ def permits(chain: tuple[Certificate, ...], signed_at: int, now: int) -> bool:
     signed_at=st.sampled_from((NOW - 1, NOW, NOW + 1)),
     now=st.sampled_from((NOW, NOW + 1, NOW + 11)),
 )
-@settings(max_examples=500, deadline=None)
 def test_a_chain_permits_what_its_definition_from_the_subject_up_permits(
     chain: tuple[Certificate, ...], signed_at: int, now: int
 ) -> None:

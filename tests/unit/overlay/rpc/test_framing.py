@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.limits.decoder import MAX_ITEMS
@@ -46,7 +46,6 @@ def test_items_survive_any_cutting(items: list[object], at: list[int]) -> None:
     assert decoder.buffered == 0
 
 
-@settings(max_examples=300)
 @given(garbage=st.binary(max_size=200), at=st.lists(st.integers(min_value=0, max_value=200), max_size=5))
 def test_garbage_raises_nothing_but_a_frame_error(garbage: bytes, at: list[int]) -> None:
     for sent in (garbage, framed(garbage)):

@@ -204,7 +204,6 @@ class Node:
         return [self.links.pop(peer_id) for peer_id in self.budget.to_close(list(self.links.values()), now)]
 
 
-@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32))
 def test_in_a_long_history_marks_hold_and_nothing_kept_is_cut(seed: int) -> None:
     chance, node, now = random.Random(seed), Node(), 0.0

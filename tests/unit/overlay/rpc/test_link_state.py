@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.rpc.link_state import Action, Cause, Ended, LinkState, Phase
@@ -346,7 +346,6 @@ EVENTS = st.sampled_from([*FRAMES, *OFTEN, *OFTEN, "wake", "wake", *ENDS])
 STEPS = st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.5, 3.0, 5.0, 8.0, 20.0])), max_size=40)
 
 
-@settings(max_examples=500)
 @given(steps=STEPS, opened_by_peer=st.booleans(), greeted=st.booleans())
 def test_whatever_happens_a_link_ends_once_and_says_nothing_afterwards(
     steps: list[tuple[str, float]], opened_by_peer: bool, greeted: bool
@@ -375,7 +374,6 @@ def test_whatever_happens_a_link_ends_once_and_says_nothing_afterwards(
     assert not after_hello or after_hello[0] is Action.GREETED, "nothing is served, settled or said before the hello"
 
 
-@settings(max_examples=300)
 @given(
     heard=st.lists(st.floats(0.01, 7.9), max_size=20),
     opened_by_peer=st.booleans(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.membership.certificate import Certificate, encode_chain
@@ -62,7 +62,6 @@ def shown(policy: Policy | None, chains: list[list[Certificate]]) -> ShownSoluti
     return trio.run(ask)
 
 
-@settings(max_examples=300)
 @given(policy=POLICIES | st.none(), chains=CHAINS)
 def test_what_is_shown_is_permitted_for_longest_and_nothing_permitted_is_refused(policy, chains) -> None:
     key = a_key(policy=policy)

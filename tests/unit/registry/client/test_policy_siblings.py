@@ -141,7 +141,6 @@ KINDS = st.sampled_from([EditKind.ALLOW, EditKind.ADD_ROOT, EditKind.DENY, EditK
     has_policy=False,
     seed=202,
 )
-@settings(max_examples=150, deadline=None)
 def test_no_change_is_lost_that_was_made_at_the_same_time_as_others(
     edits: list[list[EditKind]], closes: bool, has_policy: bool, seed: int
 ) -> None:
@@ -180,7 +179,6 @@ def test_no_change_is_lost_that_was_made_at_the_same_time_as_others(
 
 
 @given(seed=st.integers(0, 2**32), dies_after=st.floats(0, 6), restarts=st.booleans())
-@settings(max_examples=100, deadline=None)
 def test_what_a_dying_machine_wrote_over_is_put_together_again_by_whoever_runs(
     seed: int, dies_after: float, restarts: bool
 ) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidKeyTombstoneSignature, InvalidValue, RegistryRefusal
@@ -100,7 +100,6 @@ def test_every_order_and_grouping_of_arrival_ends_alike(
     assert one.digest() == other.digest()
 
 
-@settings(max_examples=100)
 @given(parts=st.lists(st.sampled_from(PARTS), min_size=2, max_size=6))
 def test_storage_ends_alike_whatever_the_order_between_replicas(parts: list[Key | KeyTombstone | State]) -> None:
     """As replicas exchange them: a state with the key or key tombstone that its sender has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.identity import Identity
@@ -220,7 +220,6 @@ def may(policy: Policy, asked: Claim, chain: tuple[Certificate, ...], now: int) 
     issued=st.sampled_from((NOW - 1, NOW, NOW + 1)),
     now=st.sampled_from((NOW, NOW + 1, NOW + 5, NOW + 4000)),
 )
-@settings(max_examples=600, deadline=None)
 def test_what_is_permitted_is_what_the_rules_say_and_time_only_narrows_it(
     policy: Policy, chain: tuple[Certificate, ...], issuer: Identity, host: Identity, issued: int, now: int
 ) -> None:

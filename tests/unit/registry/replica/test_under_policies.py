@@ -10,7 +10,7 @@ from itertools import permutations
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.membership.certificate import encode_chain
@@ -177,7 +177,6 @@ class Acknowledged:
     passing=st.integers(0, 6),
     again=st.randoms(use_true_random=False),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_arrives_in_whatever_order_replicas_settle_and_show_only_what_is_permitted(
     lots: list[list[Put]], passing: int, again: object
 ) -> None:
@@ -214,7 +213,6 @@ def test_whatever_arrives_in_whatever_order_replicas_settle_and_show_only_what_i
     cached=st.none() | st.sampled_from(KEYS),
     lie=st.tuples(st.sampled_from(KEYS), st.sampled_from(STATES)),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_reader_with_one_honest_answer_shows_nothing_unpermitted_or_ended(
     lots: list[list[Put]], cached: Key | None, lie: tuple[Key, State]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.replication.hash_tree import (
@@ -46,7 +46,6 @@ def steps_of(entry: bytes) -> list[int]:
 
 
 @given(SETS, SETS, st.randoms())
-@settings(max_examples=200, deadline=None)
 def test_roots_are_equal_exactly_for_equal_entries(
     some: set[bytes], others: set[bytes], shuffler: random.Random
 ) -> None:
@@ -58,7 +57,6 @@ def test_roots_are_equal_exactly_for_equal_entries(
 
 
 @given(SETS, st.data())
-@settings(max_examples=200, deadline=None)
 def test_a_descent_finds_what_the_other_lacks(mine: set[bytes], data: st.DataObject) -> None:
     chosen = data.draw(st.integers(0, 2 ** len(mine) - 1))
     common = {entry for number, entry in enumerate(sorted(mine)) if chosen >> number & 1}
@@ -76,7 +74,6 @@ def test_a_descent_finds_what_the_other_lacks(mine: set[bytes], data: st.DataObj
 
 
 @given(SETS)
-@settings(max_examples=100, deadline=None)
 def test_a_node_has_what_its_children_have(entries: set[bytes]) -> None:
     tree = HashTree(entries)
     waiting = [b""]

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.discovery.keyspace import resource_position
@@ -179,7 +179,6 @@ def check_digests(connection: sqlite3.Connection) -> None:
 
 
 @given(steps=st.lists(WRITES, max_size=30))
-@settings(max_examples=100, deadline=None)
 def test_what_is_kept_equals_what_counting_finds_after_any_history(steps: list[Decide]) -> None:
     with closing(open_database(Path(":memory:"))) as connection:
         for step in steps:

@@ -9,7 +9,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import (
@@ -107,7 +107,6 @@ def is_path(chain: Chain, statements: dict[tuple[str, str], Statement], roots: d
     )
 
 
-@settings(max_examples=300)
 @given(graphs_of_few())
 def test_weights_and_certificates_are_those_of_all_paths(
     drawn: tuple[dict[str, int], dict[tuple[str, str], Statement]],

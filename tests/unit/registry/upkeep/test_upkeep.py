@@ -81,7 +81,7 @@ async def test_records_and_keys_live_as_long_as_their_hosts_and_owners_run(autoj
             resource_id, "for another", nodes[2].peer_id, None, factor=5
         )
         assert issued_for_another.success, issued_for_another.errors
-        await trio.sleep(2.5 * 86_400)
+        await trio.sleep(1.5 * 86_400)
         assert sorted(await values(nodes[4], resource_id, 5) or ()) == ["for another", "v"]
         key = (await nodes[4].store.resource(resource_id)).key
         assert key is not None

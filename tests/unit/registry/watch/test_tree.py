@@ -127,7 +127,7 @@ async def test_watchers_without_a_place_are_served_by_watchers(autojump_clock: t
         assert not any(node.peer.held.total() for node in network.nodes), "a link is kept for nothing"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 async def test_nothing_is_missed_when_those_who_serve_die(seed: int, autojump_clock: trio.testing.MockClock) -> None:
     async with a_network() as network:
         others = await network.others()

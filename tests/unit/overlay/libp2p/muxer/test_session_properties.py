@@ -131,7 +131,7 @@ class TwoSessions(RuleBasedStateMachine):
 
 
 TestTwoSessions = TwoSessions.TestCase
-TestTwoSessions.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestTwoSessions.settings = settings(stateful_step_count=30)
 
 hostile_frames = st.builds(
     frame,
@@ -146,7 +146,6 @@ hostile_bytes = st.lists(st.one_of(hostile_frames, st.binary(max_size=40), st.ju
 
 @pytest.mark.parametrize("initiator", [True, False])
 @given(pieces=hostile_bytes, cut=st.integers(1, 50_000), acts=st.lists(st.integers(0, 6), max_size=60))
-@settings(max_examples=200, deadline=None)
 def test_whatever_a_peer_sends_ends_the_session_or_stays_within_its_bounds(
     initiator: bool, pieces: list[bytes], cut: int, acts: list[int]
 ) -> None:
