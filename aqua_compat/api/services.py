@@ -265,7 +265,12 @@ class Services:
         service = metadata.service_id[0] if metadata.service_id else service_id
         if not service:
             raise NoSuchService(metadata.peer_id, "", function, "its record names no service")
-        return await self.on(metadata.peer_id, relays_of(record), timeout, reach).call(service, function, *arguments)
+        on_host = self.on(metadata.peer_id, relays_of(record), timeout, reach)
+        try:
+            return await on_host.call(service, function, *arguments)
+        except (PeerUnreachable, TooSlow):
+            self._registry.note_unreachable(metadata.peer_id)  # so that it is looked at now
+            raise
 
 
 def relays_of(record: Record) -> list[str]:

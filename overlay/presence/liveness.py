@@ -22,6 +22,7 @@ from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.presence.actions import Action, Changed, Dial, Learnt, PingLink, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
+from overlay.presence.evidence import Evidence, encode_evidence
 from overlay.presence.host_view import ViewState
 from overlay.presence.messages import TOPIC, AskAbout, Message, SubscribeTo, Told, encode, parse
 from overlay.presence.node import PresenceNode
@@ -167,6 +168,11 @@ class Liveness:
         return HostState(
             peer_id, view.is_listed, view.version > NEVER, has_left, now - view.since, accusers, exceptions
         )
+
+    def evidence_of(self, peer_id: str) -> bytes:
+        """What was signed of a followed peer, for those who follow it through us; see `overlay.presence.evidence`."""
+        presence = self._node.following.presence_of(peer_id)
+        return encode_evidence(Evidence(presence, self._node.following.words_of(peer_id, self._clock())))
 
     def on_change(self, callback: Callable[[HostState], None]) -> None:
         """Have `callback(state)` called when a followed peer goes down or comes up, is known, or says something else.

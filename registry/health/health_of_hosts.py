@@ -110,6 +110,20 @@ class HealthOfHosts:
             with trio.move_on_at(until):
                 await self._news.wait()
 
+    def standing_of(self, host: str) -> HostStanding | None:
+        """What presence knows of a host; None where there is no presence."""
+        return self._presence.state_of(host) if self._presence is not None else None
+
+    def evidence_of(self, host: str) -> bytes:
+        """What was signed of a host, for those who follow it through this peer."""
+        return self._presence.evidence_of(host) if self._presence is not None else b""
+
+    def complain(self, host: str) -> None:
+        """A caller couldn't reach a host: presence looks at it now."""
+        self.follow([host])
+        if self._presence is not None and host in self._followed:
+            self._presence.complain(host)
+
     def events_of(self, resource: ResourceState, now: int) -> list[HistoryEvent]:
         """Which records of a resource are down, or don't pass, at `now` (seconds), since when, and why."""
         events: list[HistoryEvent] = []

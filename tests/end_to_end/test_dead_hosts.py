@@ -116,3 +116,33 @@ async def test_a_frozen_host_is_gone_and_back_when_it_goes_on(tmp_path: Path) ->
             os.kill(victim.process_id, signal.SIGCONT)
         back = await took(there.found, lambda found: victim.peer_id in found, BACK_WITHIN)
         print(f"gone {gone:.2f} s, back {back:.2f} s")  # noqa: T201 - shown beside a failure
+
+
+async def test_a_light_client_is_told_who_died_and_who_came_back(tmp_path: Path) -> None:
+    async with listed(tmp_path) as there, connect(there.hosts[1].address) as aqua:
+        victim = there.hosts[3]
+
+        async def found() -> set[str]:
+            return {record.metadata.peer_id for record in await aqua.resolve(there.resource_id)}
+
+        async with aqua.watch(there.resource_id) as events:
+            with trio.fail_after(10):
+                async for event in events:
+                    if event.kind is EventKind.SNAPSHOT:
+                        break
+            assert victim.peer_id in {record.metadata.peer_id for record in event.records}
+            await victim.kill()
+            gone = await took(found, lambda found: victim.peer_id not in found, KILLED_WITHIN)
+            with trio.fail_after(KILLED_WITHIN):
+                event = await anext(events)
+            assert (event.kind, event.record and event.record.metadata.peer_id) == (EventKind.DOWN, victim.peer_id)
+            assert event.health is not None
+            assert event.health.accusers
+            shown = await aqua.resolve(there.resource_id, include_down=True)
+            assert victim.peer_id in {record.metadata.peer_id for record in shown}
+            await victim.start("--bootstrap", there.hosts[0].address)
+            back = await took(found, lambda found: victim.peer_id in found, BACK_WITHIN)
+            with trio.fail_after(BACK_WITHIN):
+                event = await anext(events)
+            assert event.kind is EventKind.UP
+        print(f"gone {gone:.2f} s, back {back:.2f} s")  # noqa: T201 - shown beside a failure
