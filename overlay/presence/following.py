@@ -19,7 +19,7 @@ from overlay.presence.actions import Action, Changed, Dial, Learnt, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.host_view import HostView, Move
 from overlay.presence.messages import AskAbout, Said, SubscribeTo
-from overlay.presence.statements import Presence, Proof, Word
+from overlay.presence.statements import NONCE_BYTES, Presence, Proof, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
     KEEPERS,
@@ -33,7 +33,6 @@ from overlay.presence.timings import (
 )
 from overlay.presence.witnessing import Check
 
-_NONCE_BYTES: Final = 8
 _NONCES: Final = 3  # rounds of asking whose proofs count
 
 
@@ -299,7 +298,7 @@ class Following:
 
     def _ask(self, host: str, known: Followed, names: Sequence[str], *, is_new: bool = True) -> list[Action]:
         if is_new or not known.nonces:
-            nonce = self._randomness.getrandbits(8 * _NONCE_BYTES).to_bytes(_NONCE_BYTES, "big")
+            nonce = self._randomness.getrandbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES, "big")
             known.nonces = (*known.nonces, nonce)[-_NONCES:]
         ask = AskAbout(host, known.nonces[-1], known.view.version)
         return [SendTo(name, ask) for name in names if name != self._own_id]

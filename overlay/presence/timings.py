@@ -131,6 +131,8 @@ CHECK_BURST: Final = 2000.0
 
 MOST_WITNESSED: Final = 4096
 """Hosts that one peer witnesses: a member has 8 on average, and light clients beside them."""
+MOST_CLIENTS: Final = 4096
+"""Light clients whose presence names one node; it has places for fewer."""
 MOST_FOLLOWED: Final = 16_384
 """Hosts that one peer follows as a replica."""
 MOST_SUBSCRIBERS: Final = 256

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -23,7 +23,7 @@ from registry.model.merge import is_served
 from registry.model.values import Record, Slot
 from registry.protocol.network import Clock
 from registry.settings import RegistrySettings
-from registry.storage import Store
+from registry.storage import Change, Store
 
 FIRST_AFTER: Final = 5.0  # seconds; a client that serves nothing and lives shorter, such as a command, moves no records
 CHECKED_AFTER: Final = 15.0  # seconds between two checks, when nothing happens
@@ -49,7 +49,7 @@ class AdvertisedPeer(Protocol):
         ...
 
     def advertise(self) -> None:
-        """Has the network told through which members this peer can be called."""
+        """Has the network told through which members this peer can be called, and that it is there."""
         ...
 
 
@@ -72,19 +72,22 @@ class RelayFailover:
         self._settings = settings
         self._clock = clock
         self._serves = trio.Event()
+        self._hosts = trio.Event()
         self._outdated: set[Slot] = set()
         """Slots whose records name another relay, or were issued anew and not taken by any replica yet."""
         self._changed = Wakeup()
         network.on_membership_change(self._note_change)
+        store.on_commit(self._note_commit)
 
     def serve(self) -> None:
         """Says that this client serves something from now on."""
         self._serves.set()
+        self._hosts.set()
 
     async def run(self) -> None:
         """Keeps the rules until cancelled."""
         with trio.move_on_after(FIRST_AFTER):
-            await self._serves.wait()
+            await self._hosts.wait()
         retry = RETRIED_AFTER
         while True:
             self._changed.clear()
@@ -126,6 +129,12 @@ class RelayFailover:
             _log.info("issued anew for a new relay", key_id=record.metadata.key_id, relay=relay)
         else:  # tried again, as long as it is hosted here
             _log.info("not issued anew for a new relay", key_id=record.metadata.key_id, errors=done.errors)
+
+    def _note_commit(self, changes: Mapping[str, Change]) -> None:
+        slots = (slot for change in changes.values() for slot, state in change.slots.items() if state is not None)
+        if any(slot.peer_id == self._network.peer_id for slot in slots):
+            self._hosts.set()
+            self._changed.set()
 
     def _note_change(self) -> None:
         self._changed.set()

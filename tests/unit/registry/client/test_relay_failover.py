@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -14,6 +14,7 @@ from registry.client.results import Done
 from registry.errors import NodeUnavailable
 from registry.model.values import Record
 from registry.settings import RegistrySettings
+from registry.storage import Change
 from tests.unit.registry.builders import HOST, ISSUER, NOW, a_record
 
 ME = HOST
@@ -73,6 +74,9 @@ class World:
 
     # The storage.
 
+    def on_commit(self, callback: Callable[[Mapping[str, Change]], None]) -> None:
+        self.when_committed = callback
+
     async def read(self, ask: object) -> list[Record]:
         await trio.lowlevel.checkpoint()
         return list(self.hosted)
@@ -109,6 +113,21 @@ async def test_records_of_its_own_name_the_next_node_when_the_first_is_gone(
     world = World(own())
     await after(world, 10, then=lambda: world.kill("first"), more=1)
     assert world.relays() == [("second",)]
+    assert world.found
+
+
+async def test_the_network_is_told_at_once_when_the_first_record_is_hosted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World()
+
+    def host() -> None:
+        world.hosted.append(own())
+        change = Change()
+        change.slots[world.hosted[0].slot] = world.hosted[0]
+        world.when_committed({"key": change})
+
+    await after(world, 0.5, then=host, more=0.1)
     assert world.found
 
 
