@@ -79,21 +79,21 @@ class ClientWitness:
         """The client told a newer version, and through whom it is reached."""
         self._via, self._absent = tuple(via), {}
         self.state, self.down_since = WitnessState.OK, math.inf
-        self._calm(now)
+        self._calm(now, self._phase)  # all witnesses hear this at the same moment
 
     def left(self) -> None:
         """The client said that it leaves."""
         self.state, self.down_since = WitnessState.LEFT, math.inf
         self._doubted_since = self._again_at = self._challenge_at = math.inf
 
-    def heard(self, now: float) -> list[Duty]:
-        """The client proved that it is there."""
+    def proven(self, node: str, now: float) -> list[Duty]:
+        """The client proved through one of its nodes that it is there."""
+        self.there(node)
         if self.state is WitnessState.LEFT:
             return []
         if self.state is WitnessState.DOWN:
             return [Duty.ACCUSE]
         self.state = WitnessState.OK
-        self._absent = {}
         self._calm(now)
         return []
 
@@ -186,6 +186,6 @@ class ClientWitness:
         self._again_at = now + CLIENT_RETRY
         return [Duty.CHALLENGE]
 
-    def _calm(self, now: float) -> None:
+    def _calm(self, now: float, share: float = 1.0) -> None:
         self._doubted_since = self._again_at = math.inf
-        self._challenge_at = now + CLIENT_CHALLENGE if self._is_witness else math.inf
+        self._challenge_at = now + share * CLIENT_CHALLENGE if self._is_witness else math.inf

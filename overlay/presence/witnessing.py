@@ -127,9 +127,11 @@ class Witnessing:
         known = self._hosts.get(host)
         if known is None or known.presence is None:
             return [SendTo(host, KnownVersion(NEVER))]  # then it tells its presence
+        if isinstance(known.witness, ClientWitness):
+            return []  # they don't beat
         known.quiet_dials = 0
         known.witness.set_role(now, is_witness=True)
-        actions = [] if version == known.version else [SendTo(host, KnownVersion(known.version))]
+        actions: list[Action] = [] if version == known.version else [SendTo(host, KnownVersion(known.version))]
         return actions + self._do(host, known, known.witness.heard(now), now)
 
     def told(self, sender: str, presence: Presence, now: float) -> list[Action]:
@@ -226,14 +228,17 @@ class Witnessing:
     def proven(self, sender: str, proof: Proof, now: float) -> list[Action]:
         """A proof on its way to a replica that asked for it."""
         known = self._hosts.get(proof.peer_id)
-        if known is not None and isinstance(known.witness, ClientWitness):
-            return self._client_proven(sender, known, known.witness, proof, now)
-        if known is None or sender != proof.peer_id:
+        if known is None:
+            return []
+        witness = known.witness
+        if isinstance(witness, ClientWitness):
+            return self._client_proven(sender, known, witness, proof, now)
+        if sender != proof.peer_id:
             return []
         actions: list[Action] = []
         if now < known.askers.get(proof.replica, -math.inf):
             actions.append(SendTo(proof.replica, Proven(proof)))
-        return actions + self._do(sender, known, known.witness.heard(now), now)
+        return actions + self._do(sender, known, witness.heard(now), now)
 
     def subscribed(self, replica: str, host: str, seconds: float, now: float) -> list[Action]:
         """A replica wants to be told of a host from now on, and what is known of it."""
@@ -354,7 +359,7 @@ class Witnessing:
         if proof.nonce not in known.nonces or not self._check(sender, proof):
             return []
         known.nonces = ()
-        return self._do(proof.peer_id, known, witness.heard(now), now)
+        return self._do(proof.peer_id, known, witness.proven(sender, now), now)
 
     def _challenge(self, host: str, known: Witnessed) -> list[Action]:
         nonce = self._randomness.getrandbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES, "big")
