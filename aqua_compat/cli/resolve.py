@@ -79,8 +79,10 @@ def resolve(
         raise Failure(f"{one_line(resource)} wasn't resolved: {reasons(resolved.errors)}")
     warn(resolved.errors)
     wanted = Selection(tags=tag, metadata=dict(text.split("=", 1) for text in meta))
-    instances = chosen(resolved.records, wanted) if wanted else None
-    shown = list(resolved_as_json(resolved.records, instances, resolved.health if everything else None))
+    left_out = {} if everything else resolved.left_out
+    instances = chosen(resolved.records, wanted, left_out) if wanted else None
+    health = resolved.health if everything else None
+    shown = list(resolved_as_json(resolved.records, instances, health, left_out))
     if as_json:
         click.echo(json_line(shown))
     else:

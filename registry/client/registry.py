@@ -454,7 +454,7 @@ class Registry:
             return Resolved(records, errors)
         hosts = {record.metadata.peer_id for record in records}
         await self._health_of_hosts.settle(hosts, min(timeout, LISTS_TIMEOUT))
-        health = {record.slot: self._health_of_hosts.health_of(record.slot) for record in records}
+        health = {record.slot: self._health_of_hosts.health_of_record(record) for record in records}
         if not include_down:
             records = tuple(record for record in records if health[record.slot].is_usable)
         return Resolved(records, errors, health)

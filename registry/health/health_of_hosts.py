@@ -23,6 +23,7 @@ from registry.health.host_health import HostHealth
 from registry.health.messages import EXCEPTIONS, ExceptionsBody, ExceptionsPage
 from registry.health.reading import UNTOLD, HealthReader, ListReading, ListWanted, RecordHealth, put_together
 from registry.health.state import Health, HealthState, HostedService
+from registry.model.endpoints import named_in
 from registry.model.history import DOWN, HistoryEvent, of_slot
 from registry.model.merge import ResourceState
 from registry.model.values import Record, Slot
@@ -97,6 +98,10 @@ class HealthOfHosts:
         self._ask(slot.peer_id)
         return self._reader.health_of(slot, self._presence.state_of(slot.peer_id), instances)
 
+    def health_of_record(self, record: Record) -> RecordHealth:
+        """The same, with the instances that the record's value names."""
+        return self.health_of(record.slot, named_in(record.metadata.value))
+
     async def settle(self, hosts: Collection[str], timeout: float) -> None:
         """Waits, at most `timeout` seconds, for what is yet to be learnt of these hosts (rule 3)."""
         await trio.lowlevel.checkpoint()
@@ -130,13 +135,17 @@ class HealthOfHosts:
         for slot, state in sorted(resource.slots.items()):
             if not isinstance(state, Record):
                 continue
-            known = self.health_of(slot)
+            known = self.health_of_record(state)
             if not known.is_up:
                 since = now - int(min(known.up_or_down_for, now))
                 by = f", as {', '.join(known.accusers)} say" if known.accusers else ""
                 events.append(of_slot(slot, DOWN, since if since else now, f"its host isn't there{by}"))
             if known.health.state is not HealthState.PASSING:
                 events.append(of_slot(slot, str(known.health.state), known.health.since or now, known.health.note))
+            for instance, health in known.instances.items():
+                if health.state not in (HealthState.PASSING, known.health.state):
+                    detail = f"instance {instance}" + (f": {health.note}" if health.note else "")
+                    events.append(of_slot(slot, str(health.state), health.since or now, detail))
         return events
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
