@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from aqua_compat import AquaClient, EventKind, WatchEvent, connect
+from aqua_compat import AquaClient, EventKind, NoProvider, WatchEvent, connect
 from registry.health.state import HealthState
 from registry.watch.watch import Watch
 from tests.end_to_end.forked import ForkedProcess, fork_server
@@ -98,6 +98,8 @@ async def test_a_killed_provider_is_gone_within_seconds_and_back_with_its_proces
         assert event.health is not None
         assert event.health.accusers
         assert await found() == []
+        with pytest.raises(NoProvider, match=provider.peer_id):  # it is tried all the same, as the last one
+            await reader.call_any(resource_id, "hello")
         await provider.start()
         began = trio.current_time()
         await told(events, EventKind.UP, BACK_WITHIN)

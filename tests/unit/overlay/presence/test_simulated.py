@@ -10,9 +10,12 @@ SMALL = {
     "kill": 0.3,
     "vanish": 4.8,
     "frozen5": 0.0,
-    "halves": 12.0,
+    "sides": 12.0,
     "restart": 9.0,
     "lie5": 0.0,
+    "withwitnesses": 6.5,
+    "witnessesstall8": 0.0,
+    "blackout": 0.0,
 }
 """Scenarios that run in a second, and within how many seconds the dead are hidden in them."""
 
