@@ -50,8 +50,8 @@ def resolve(
 ) -> None:
     """Print the live services of RESOURCE, an id or a name such as web@acme.
 
-    A provider that died is listed until its record expires, where the node knows nothing of its presence; with
-    --reachable each is asked whether it is there. With --tag or --meta the heaviest instances come first.
+    Left out is whose host died, or says that it doesn't pass; with --reachable each is asked whether it is there. With
+    --tag or --meta the heaviest instances come first.
     """
     if everything and reachable:
         raise Misuse("--all and --reachable exclude each other")
