@@ -16,11 +16,20 @@ from typing import Final
 
 from msgspec import Struct, field
 
+from overlay.limits.token_bucket import TokenBuckets
 from overlay.presence.actions import Action, FindKeepers, SendTo
 from overlay.presence.messages import Accused, ClientGone, KnownVersion, ProofWanted, Proven, Told
 from overlay.presence.statements import NEVER, Presence, Proof, Version, Word
 from overlay.presence.timers import Timers
-from overlay.presence.timings import JOIN_FAST, JOIN_PAUSE, JOIN_SLOW, KERNEL_DOWN, MOST_CLIENTS
+from overlay.presence.timings import (
+    CLIENT_NEWS_BURST,
+    CLIENT_NEWS_RATE,
+    JOIN_FAST,
+    JOIN_PAUSE,
+    JOIN_SLOW,
+    KERNEL_DOWN,
+    MOST_CLIENTS,
+)
 
 _MOST_PROOFS: Final = 64  # that are under way to one client
 _LOOK_UP_AGAIN: Final = 300.0  # seconds after which a client's keepers are looked up, and told, anew
@@ -50,6 +59,7 @@ class Clients:
         self._check = check
         self._clients: dict[str, _Client] = {}
         self._timers: Timers[str] = Timers()
+        self._news = TokenBuckets(CLIENT_NEWS_RATE, CLIENT_NEWS_BURST)
         self._looked_at = 0
 
     def __contains__(self, client: str) -> bool:
@@ -69,13 +79,16 @@ class Clients:
         """A client told its presence, over its own link."""
         known = self._clients.get(name)
         if known is None or presence.version > known.presence.version:
-            if (known is None and len(self._clients) >= MOST_CLIENTS) or not self._check(name, presence):
+            is_full = known is None and len(self._clients) >= MOST_CLIENTS
+            if is_full or not self._news.take(name, now) or not self._check(name, presence):
                 return []
             if known is None:
                 known = self._clients[name] = _Client(presence)
             known.presence = presence
         elif presence.version < known.presence.version:
             return [SendTo(name, Told(known.presence)), SendTo(name, KnownVersion(known.presence.version))]
+        elif known.is_here:
+            return [SendTo(name, KnownVersion(presence.version))]
         known.is_here, known.forget_at = True, math.inf
         known.taken, known.tries = {}, 0
         actions: list[Action] = [SendTo(name, KnownVersion(presence.version))]

@@ -167,6 +167,9 @@ class Liveness:
 
     def state_of(self, peer_id: str) -> HostState:
         """What is known of a peer; one that isn't followed is up."""
+        if peer_id == self._node.own_id:
+            own = self._node.host.presence
+            return HostState(peer_id, True, self._is_host, own.is_leaving, math.inf, (), own.exceptions)
         view, presence = self._node.view_of(peer_id), self._node.following.presence_of(peer_id)
         if view is None:
             return HostState(peer_id, True, False, False, math.inf, (), b"")
@@ -181,6 +184,8 @@ class Liveness:
     def evidence_of(self, peer_id: str) -> bytes:
         """What was signed of a followed peer, for those who follow it through us; see `overlay.presence.evidence`."""
         presence = self._node.following.presence_of(peer_id)
+        if peer_id == self._node.own_id:
+            presence = self._node.host.presence
         return encode_evidence(Evidence(presence, self._node.following.words_of(peer_id, self._clock())))
 
     def on_change(self, callback: Callable[[HostState], None]) -> None:

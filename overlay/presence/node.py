@@ -204,7 +204,7 @@ class PresenceNode:
         """The peers whose kernels are to be looked at, beside the home: hosts that we witness, our own keepers, and
         some of our light clients."""
         return [
-            *self.witnessing.hosts,
+            *self.witnessing.linked_hosts,
             *self.host.keepers,
             *self.following.witnesses,
             *self.clients.to_look_at(),
@@ -306,7 +306,8 @@ class PresenceNode:
             is_news = presence.version > self.host.version and self._check(sender, presence)
             return self.host.exceeded(presence, now) if is_news else []
         if sender == presence.peer_id and self.own_id in presence.via:
-            return self.clients.told(sender, presence, now)  # and by itself to us, if we are one of its keepers
+            # As one of its keepers we hear of it as they do: by ourselves.
+            return self.clients.told(sender, presence, now) + self.following.told(sender, presence, now)
         actions = self.witnessing.told(sender, presence, now) + self.following.told(sender, presence, now)
         return actions + self.clients.exceeded(presence)
 

@@ -110,6 +110,11 @@ class Witnessing:
         """Those that are kept."""
         return self._hosts.keys()
 
+    @property
+    def linked_hosts(self) -> list[str]:
+        """Those of them whose links tell something: all but light clients."""
+        return [name for name, known in self._hosts.items() if not isinstance(known.witness, ClientWitness)]
+
     def state_of(self, host: str) -> WitnessState | None:
         """What this peer as a witness thinks of a host; None for one that it doesn't keep."""
         known = self._hosts.get(host)
@@ -441,7 +446,7 @@ class Witnessing:
                     others = [name for name in self._near(host)[:WITNESSES] if name != self._own_id]
                     askers = [name for name, until in known.askers.items() if now < until]
                     itself = [] if isinstance(known.witness, ClientWitness) else [host]
-                    to = dict.fromkeys([*self._told(known, now), *askers, *others, *itself])
+                    to = dict.fromkeys([*self._told(known, now), *askers, *others, *itself, self._own_id])
                     actions += [SendTo(name, said) for name in to]
         self._timers.set(host, known.witness.wake_at)
         return actions

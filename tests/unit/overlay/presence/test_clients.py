@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from overlay.presence.actions import Action, Changed, Dial, FindKeepers, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
-from overlay.presence.messages import Beat, ClientGone, Message, ProofWanted, Proven
+from overlay.presence.messages import Beat, ClientGone, Message, ProofWanted, Proven, Told
 from overlay.presence.node import PresenceNode
 from overlay.presence.statements import Presence, Proof, Version
 from overlay.presence.timings import (
@@ -286,6 +286,21 @@ def test_a_node_serves_so_many_clients_and_no_more() -> None:
         node.clients.told(presence.peer_id, presence, 1.0)
     assert f"client-{MOST_CLIENTS + 5}" not in node.clients
     assert len(node.clients.to_look_at()) < 100, "few at a time: each takes a call of the system"
+
+
+def test_a_client_that_tells_much_makes_its_node_say_little() -> None:
+    world = World(ONE)
+    client = world.parties[CLIENT]
+    world.said.clear()
+    for number in range(500):
+        world.do(CLIENT, client.host.change(world.now, exceptions=b"%d" % number))
+    assert (
+        len([None for sender, _, message in world.said if sender == ONE and isinstance(message, Told)]) < 30 * KEEPERS
+    )
+    world.passes(30)
+    view = world.parties[REPLICA].following.presence_of(CLIENT)
+    assert view is not None
+    assert view.exceptions == b"499", "the last is told in the end"
 
 
 def test_two_processes_of_one_client_do_not_outdo_each_other_for_ever() -> None:

@@ -29,6 +29,13 @@ def test_dead_are_hidden_in_time_and_living_are_not(name: str) -> None:
     assert max(row.again, default=0.0) <= 3.0
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_smallest_networks_notice_too(count: int) -> None:
+    row = SCENARIOS["kill"](count, 1, 0.0)
+    assert row.live_hidden == row.stuck == row.never == 0
+    assert max(row.hidden) < 5
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SCENARIOS)
