@@ -277,11 +277,12 @@ class OverlayPeer:
         """
         return await self._address_search.find(peer_id, timeout=timeout)
 
-    def advertise(self) -> None:
-        """Publish from now on that this peer is there, and through which members it can be called; members do so
-        anyway."""
+    def advertise(self, *, is_there: bool = True) -> None:
+        """Publish from now on through which members this peer can be called, and, if `is_there`, its presence, until it
+        stops; members do both anyway."""
         self._peer_records.advertise()
-        self._presence.advertise()
+        if is_there:
+            self._presence.advertise()
 
     async def find_peer_record(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
         """What a peer said lately of where it can be reached, and through which relays; remembers the addresses."""

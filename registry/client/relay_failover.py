@@ -5,11 +5,13 @@ Rules:
 2. When the node acted through is another one, records that this client issued itself are issued anew, with the new
    `relay_id`. For records that others issued, callers find this client's own signed peer record
    (`overlay.discovery.peer_records`).
+3. A client that serves anything tells its presence (`overlay.presence`); one that only hosts records doesn't: it may be
+   a command that ends at once, and the service elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
@@ -23,7 +25,7 @@ from registry.model.merge import is_served
 from registry.model.values import Record, Slot
 from registry.protocol.network import Clock
 from registry.settings import RegistrySettings
-from registry.storage import Change, Store
+from registry.storage import Store
 
 FIRST_AFTER: Final = 5.0  # seconds; a client that serves nothing and lives shorter, such as a command, moves no records
 CHECKED_AFTER: Final = 15.0  # seconds between two checks, when nothing happens
@@ -48,8 +50,9 @@ class AdvertisedPeer(Protocol):
         """Has `callback()` called whenever a member came or went."""
         ...
 
-    def advertise(self) -> None:
-        """Has the network told through which members this peer can be called, and that it is there."""
+    def advertise(self, *, is_there: bool) -> None:
+        """Has the network told through which members this peer can be called, and, from the first time that `is_there`
+        is true, that it is there until it stops."""
         ...
 
 
@@ -72,22 +75,20 @@ class RelayFailover:
         self._settings = settings
         self._clock = clock
         self._serves = trio.Event()
-        self._hosts = trio.Event()
         self._outdated: set[Slot] = set()
         """Slots whose records name another relay, or were issued anew and not taken by any replica yet."""
         self._changed = Wakeup()
         network.on_membership_change(self._note_change)
-        store.on_commit(self._note_commit)
 
     def serve(self) -> None:
         """Says that this client serves something from now on."""
         self._serves.set()
-        self._hosts.set()
+        self._changed.set()
 
     async def run(self) -> None:
         """Keeps the rules until cancelled."""
         with trio.move_on_after(FIRST_AFTER):
-            await self._hosts.wait()
+            await self._serves.wait()
         retry = RETRIED_AFTER
         while True:
             self._changed.clear()
@@ -102,7 +103,7 @@ class RelayFailover:
             hosted = await self._hosted()
             if not hosted and not self._serves.is_set():
                 return True
-            self._network.advertise()
+            self._network.advertise(is_there=self._serves.is_set())
             if self._node_api.peer_id not in self._network.members():
                 await self._registry.status()  # turns to the next node
             relay = self._node_api.peer_id
@@ -129,12 +130,6 @@ class RelayFailover:
             _log.info("issued anew for a new relay", key_id=record.metadata.key_id, relay=relay)
         else:  # tried again, as long as it is hosted here
             _log.info("not issued anew for a new relay", key_id=record.metadata.key_id, errors=done.errors)
-
-    def _note_commit(self, changes: Mapping[str, Change]) -> None:
-        slots = (slot for change in changes.values() for slot, state in change.slots.items() if state is not None)
-        if any(slot.peer_id == self._network.peer_id for slot in slots):
-            self._hosts.set()
-            self._changed.set()
 
     def _note_change(self) -> None:
         self._changed.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -14,7 +14,6 @@ from registry.client.results import Done
 from registry.errors import NodeUnavailable
 from registry.model.values import Record
 from registry.settings import RegistrySettings
-from registry.storage import Change
 from tests.unit.registry.builders import HOST, ISSUER, NOW, a_record
 
 ME = HOST
@@ -29,6 +28,7 @@ class World:
         self.nodes = ["first", "second"]
         self.callbacks: list[Callable[[], None]] = []
         self.found = False
+        self.is_there = False
         self.fail_times = 0
         self.calls: list[str] = []
         self.linked = "first"
@@ -44,8 +44,9 @@ class World:
     def on_membership_change(self, callback: Callable[[], None]) -> None:
         self.callbacks.append(callback)
 
-    def advertise(self) -> None:
+    def advertise(self, *, is_there: bool) -> None:
         self.found = True
+        self.is_there = self.is_there or is_there
 
     def kill(self, node: str) -> None:
         self.nodes.remove(node)
@@ -73,9 +74,6 @@ class World:
         return Done(True, ())
 
     # The storage.
-
-    def on_commit(self, callback: Callable[[Mapping[str, Change]], None]) -> None:
-        self.when_committed = callback
 
     async def read(self, ask: object) -> list[Record]:
         await trio.lowlevel.checkpoint()
@@ -116,19 +114,15 @@ async def test_records_of_its_own_name_the_next_node_when_the_first_is_gone(
     assert world.found
 
 
-async def test_the_network_is_told_at_once_when_the_first_record_is_hosted(
+async def test_the_network_is_told_that_a_client_is_there_at_once_when_it_serves_and_not_before(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    world = World()
-
-    def host() -> None:
-        world.hosted.append(own())
-        change = Change()
-        change.slots[world.hosted[0].slot] = world.hosted[0]
-        world.when_committed({"key": change})
-
-    await after(world, 0.5, then=host, more=0.1)
+    world = World(own())
+    await after(world, 60)
     assert world.found
+    assert not world.is_there, "it may be a command, and the service elsewhere"
+    await after(world, 60, then=world.keeping.serve, more=0.1)
+    assert world.is_there
 
 
 async def test_records_that_others_issued_stay_as_they_are(autojump_clock: trio.testing.MockClock) -> None:
