@@ -181,6 +181,10 @@ class Liveness:
             peer_id, view.is_listed, view.version > NEVER, has_left, now - view.since, accusers, exceptions
         )
 
+    def is_settled(self, peer_id: str) -> bool:
+        """Whether a followed peer's presence is known; of one that has none that is never certain."""
+        return self.state_of(peer_id).is_known
+
     def evidence_of(self, peer_id: str) -> bytes:
         """What was signed of a followed peer, for those who follow it through us; see `overlay.presence.evidence`."""
         presence = self._node.following.presence_of(peer_id)

@@ -64,6 +64,7 @@ class _Followed(Struct):
     evidence: Evidence = Evidence()
     is_up: bool = True
     is_known: bool = False
+    is_answered: bool = False
     changed_at: float = -math.inf
     accusers: tuple[str, ...] = ()
 
@@ -108,6 +109,11 @@ class PresenceThroughNode:
         since = trio.current_time() - known.changed_at
         accusers = () if known.is_up else known.accusers
         return ClientStanding(peer_id, known.is_up, True, since, accusers, known.evidence.exceptions)
+
+    def is_settled(self, peer_id: str) -> bool:
+        """See `PresenceNetwork.is_settled`: the node has waited for it."""
+        known = self._followed.get(peer_id)
+        return known is not None and known.is_answered
 
     def evidence_of(self, peer_id: str) -> bytes:  # noqa: ARG002 - nobody follows anything through a light client
         """See `PresenceNetwork.evidence_of`."""
@@ -185,7 +191,12 @@ class PresenceThroughNode:
     def _take(self, standings: Collection[ToldStanding], node: str) -> None:
         for told in standings:
             known = self._followed.get(told.peer_id)
-            if known is None or not told.is_known:
+            if known is None:
+                continue
+            is_first, known.is_answered = not known.is_answered, True
+            if not told.is_known:
+                if is_first:
+                    self._tell(told.peer_id)
                 continue
             before = known.is_known, known.is_up, known.evidence.exceptions
             evidence = genuine_evidence(told.peer_id, told.evidence)
@@ -201,5 +212,9 @@ class PresenceThroughNode:
                 lasts = told.since if told.since < LONGEST_TIME else math.inf
                 known.is_up, known.changed_at = is_up, trio.current_time() - lasts
             if before != (True, known.is_up, known.evidence.exceptions):
-                for callback in self._callbacks:
-                    callback(self.state_of(told.peer_id))
+                self._tell(told.peer_id)
+
+    def _tell(self, peer_id: str) -> None:
+        state = self.state_of(peer_id)
+        for callback in self._callbacks:
+            callback(state)

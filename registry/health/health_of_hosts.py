@@ -169,7 +169,7 @@ class HealthOfHosts:
         at = 0.0
         for host in hosts:
             use = self._followed.get(host)
-            if use is not None and not presence.state_of(host).is_known:
+            if use is not None and not presence.is_settled(host):
                 at = max(at, use.began + UNKNOWN_FOR)
             if host in self._asking:
                 at = math.inf

@@ -62,6 +62,10 @@ class PresenceNetwork(Protocol):
         """What is known of a peer; one that isn't followed is up."""
         ...
 
+    def is_settled(self, peer_id: str) -> bool:
+        """Whether nothing more is to be learnt soon of a followed peer of which nothing was known."""
+        ...
+
     def evidence_of(self, peer_id: str) -> bytes:
         """What was signed of a followed peer, to be passed on to who follows it through this one."""
         ...

@@ -134,8 +134,9 @@ async def test_without_words_a_host_is_down_by_the_nodes_own(autojump_clock: obj
 async def test_of_a_host_without_presence_nothing_is_known(autojump_clock: object) -> None:
     async with running() as world:
         world.presence.follow([HOST.peer_id])
+        assert not world.presence.is_settled(HOST.peer_id)
         assert await world.state() == ClientStanding(HOST.peer_id)
-        assert world.told == []
+        assert world.presence.is_settled(HOST.peer_id), "the node has waited for it"
 
 
 async def test_what_a_node_makes_up_about_services_does_not_count(autojump_clock: object) -> None:

@@ -69,6 +69,9 @@ class FakePresence:
     def state_of(self, peer_id: str) -> Standing:
         return self._standings.get(peer_id, Standing(is_known=False, peer_id=peer_id))
 
+    def is_settled(self, peer_id: str) -> bool:
+        return self.state_of(peer_id).is_known
+
     def evidence_of(self, peer_id: str) -> bytes:
         return self.evidence.get(peer_id, b"")
 
