@@ -43,6 +43,7 @@ from overlay.discovery.peer_records import PeerRecords
 from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.vetting import Vetting
 from overlay.discovery.way_in import WayIn
+from overlay.errors import CallFailed
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
 from overlay.libp2p.kad import KadRouting
@@ -68,6 +69,7 @@ from overlay.tasks import TaskStatus, background
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+_THERE = "overlay/there"
 _NODES = 2  # through which a light client acts
 
 
@@ -219,8 +221,9 @@ class OverlayPeer:
             incarnation=incarnation if incarnation is not None else next_incarnation(None, clock()),
             clock=steady_clock,
             randomness=randomness or random.Random(),  # noqa: S311 - whom to ask, and when
-            is_host=settings.member,
+            is_member=settings.member,
         )
+        self.serve(_THERE, self._answer_there, relayed=True)
         if not self._joins_through_others:
             self._joined.set()
 
@@ -274,9 +277,12 @@ class OverlayPeer:
         """
         return await self._address_search.find(peer_id, timeout=timeout)
 
-    def advertise(self) -> None:
-        """Publish from now on through which members this peer can be called; members do anyway."""
+    def advertise(self, *, is_there: bool = True) -> None:
+        """Publish from now on through which members this peer can be called, and, if `is_there`, its presence, until it
+        stops; members do both anyway."""
         self._peer_records.advertise()
+        if is_there:
+            self._presence.advertise()
 
     async def find_peer_record(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
         """What a peer said lately of where it can be reached, and through which relays; remembers the addresses."""
@@ -473,6 +479,34 @@ class OverlayPeer:
     def home(self) -> list[str]:
         """The linked members around our own position."""
         return self._lookup.neighbours()
+
+    async def answers_through(self, nodes: Sequence[str], peer_id: str, timeout: float) -> bool:
+        """Whether a light client answers through any of these nodes, in a way that none of them can make up."""
+        answered = False
+
+        async def ask(node: str) -> None:
+            nonlocal answered
+            try:
+                if node == self.peer_id:
+                    if self.is_linked(peer_id):
+                        await self.call(peer_id, _THERE, None, timeout=timeout)
+                        answered = True
+                else:
+                    await self.call_via([node], peer_id, _THERE, None, timeout=timeout)
+                    answered = True
+            except CallFailed as error:
+                log.debug("a light client doesn't answer", peer=peer_id, node=node, error=str(error))
+            if answered:
+                asking.cancel_scope.cancel()
+
+        async with trio.open_nursery() as asking:
+            for node in nodes:
+                asking.start_soon(ask, node)
+        return answered
+
+    async def _answer_there(self, caller: str, body: object) -> object:  # noqa: ARG002 - anyone may know
+        await trio.lowlevel.checkpoint()
+        return None
 
     # What `overlay.discovery.bootstrap.BootstrapPeer` asks for.
 

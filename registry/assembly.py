@@ -27,6 +27,7 @@ from registry.client.reissuing import Resigning
 from registry.client.timestamps import TimestampLog
 from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
+from registry.health.hosts_for_clients import HostsForClients
 from registry.model.history import HistoryEvent, withheld_in
 from registry.model.merge import ResourceState
 from registry.protocol.address_groups import AddressGroups
@@ -144,7 +145,7 @@ async def assembled(
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
     abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
     host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
-    health, health_of_hosts = _health(network, store, rules, time, presence)
+    health, health_of_hosts, hosts_for_clients = _health(network, store, rules, time, presence)
 
     async def history(key_id: str) -> list[HistoryEvent]:
         return await _history(store, health_of_hosts, key_id, int(time()))
@@ -158,6 +159,8 @@ async def assembled(
         reader,
         host,
         health,
+        health_of_hosts,
+        hosts_for_clients,
         Invocation(service, identity.peer_id, weights, clock, ingest.is_responsible),
         rules.neighbourhood_size,
         status,
@@ -200,7 +203,7 @@ async def assembled(
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
         for part in (
-            *(health, health_of_hosts),
+            *(health, health_of_hosts, hosts_for_clients),
             *(send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
             *(subscriptions, watches, rumors, CertifiedRecords(identity, node_api, registry, store, rules, clock)),
         ):
@@ -230,9 +233,10 @@ async def assembled(
 
 def _health(
     network: Network, store: Store, rules: RegistrySettings, time: Clock, presence: PresenceNetwork | None
-) -> tuple[HostHealth, HealthOfHosts]:
+) -> tuple[HostHealth, HealthOfHosts, HostsForClients]:
     own = HostHealth(network, store, rules, time, presence)
-    return own, HealthOfHosts(network, own, presence)
+    of_hosts = HealthOfHosts(network, own, presence)
+    return own, of_hosts, HostsForClients(network, of_hosts)
 
 
 async def _history(store: Store, health: HealthOfHosts, key_id: str, now: int) -> list[HistoryEvent]:

@@ -194,12 +194,13 @@ class AquaClient(ResourcesApi, RegistryApi):
     ) -> list[Endpoint]:
         """The instances of which a resource's live records tell, with address, tags and metadata (docs/agent.md).
 
-        Those that have all of `tags` and of `metadata`; the first by `order` first, as of `sorted`, by default the
-        heaviest. Records whose value isn't of this form have none. Raises NoProvider when the resource can't be
-        resolved.
+        Those that work, and have all of `tags` and of `metadata`; the first by `order` first, as of `sorted`, by
+        default the heaviest. Records whose value isn't of this form have none. Raises NoProvider when the resource
+        can't be resolved.
         """
-        records = await self.resolve(resource_id, ack=ack, timeout=timeout, trusted=trusted)
-        return endpoints_in(records, Selection(tags=tags, metadata=metadata or {}), order)
+        resolved = await self._services.resolved(self._resource_id(resource_id), ack, self._seconds(timeout), trusted)
+        wanted = Selection(tags=tags, metadata=metadata or {})
+        return endpoints_in(resolved.records or (), wanted, order, resolved.left_out)
 
     async def reachable(
         self,

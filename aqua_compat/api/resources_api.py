@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from aqua_compat.rpc.errors import PeerUnreachable, TooSlow
 from aqua_compat.schema.arguments import (
     check_ack,
     check_optional_string,
@@ -145,9 +146,12 @@ class ResourcesApi:
             try:
                 await _outcome(call, record)
             except Exception as error:  # the caller's own function: whatever it raises is its result
+                if isinstance(error, PeerUnreachable | TooSlow):
+                    self._registry.note_unreachable(record.metadata.peer_id)
                 log.debug("a call on a resource raised", peer_id=record.metadata.peer_id, exc_info=True)
                 errors.append(f"{type(error).__name__}: {error}{where}")
         if deadline.cancelled_caught:
+            self._registry.note_unreachable(record.metadata.peer_id)
             errors.append(f"timeout exceeded{where}")
 
 

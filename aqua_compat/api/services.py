@@ -203,7 +203,7 @@ class Services:
         Raises NoProvider when nobody could be called, and the ServiceError of the one that was.
         """
         deadline = trio.current_time() + timeout
-        resolved = await self._resolved(resource_id, ack, timeout, trusted, include_down=True)
+        resolved = await self.resolved(resource_id, ack, timeout, trusted, include_down=True)
         causes: list[str] = []
         ordered = self._load_balancer.order(resource_id, resolved.usable, strategy)
         if resolved.doubtful:  # in a round of their own
@@ -240,11 +240,12 @@ class Services:
         include_down: bool = False,
     ) -> list[Record]:
         """The live records of a resource, of those who are `trusted`. Raises NoProvider when it can't be resolved."""
-        return list((await self._resolved(resource_id, ack, timeout, trusted, include_down=include_down)).records or ())
+        return list((await self.resolved(resource_id, ack, timeout, trusted, include_down=include_down)).records or ())
 
-    async def _resolved(
-        self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None, *, include_down: bool
+    async def resolved(
+        self, resource_id: str, ack: int, timeout: float, trusted: TrustChoice | None, *, include_down: bool = False
     ) -> Resolved:
+        """The same, with what is known of their health."""
         resolved = await self._registry.resolve_resource(
             resource_id, ack, timeout=timeout, trusted=trusted, include_down=include_down
         )
@@ -265,7 +266,12 @@ class Services:
         service = metadata.service_id[0] if metadata.service_id else service_id
         if not service:
             raise NoSuchService(metadata.peer_id, "", function, "its record names no service")
-        return await self.on(metadata.peer_id, relays_of(record), timeout, reach).call(service, function, *arguments)
+        on_host = self.on(metadata.peer_id, relays_of(record), timeout, reach)
+        try:
+            return await on_host.call(service, function, *arguments)
+        except (PeerUnreachable, TooSlow):
+            self._registry.note_unreachable(metadata.peer_id)  # so that it is looked at now
+            raise
 
 
 def relays_of(record: Record) -> list[str]:

@@ -51,8 +51,8 @@ def resolve(
 ) -> None:
     """Print the live services of RESOURCE, an id or a name such as web@acme.
 
-    A provider that died is listed until its record expires, where the node knows nothing of its presence; with
-    --reachable each is asked whether it is there. With --tag or --meta the heaviest instances come first.
+    Left out is whose host died, or says that it doesn't pass; with --reachable each is asked whether it is there. With
+    --tag or --meta the heaviest instances come first.
     """
     if everything and reachable:
         raise Misuse("--all and --reachable exclude each other")
@@ -80,8 +80,10 @@ def resolve(
         raise Failure(f"{one_line(resource)} wasn't resolved: {reasons(resolved.errors)}")
     warn(resolved.errors)
     wanted = Selection(tags=tag, metadata=dict(text.split("=", 1) for text in meta))
-    instances = chosen(resolved.records, wanted) if wanted else None
-    shown = list(resolved_as_json(resolved.records, instances, resolved.health if everything else None))
+    left_out = {} if everything else resolved.left_out
+    instances = chosen(resolved.records, wanted, left_out) if wanted else None
+    health = resolved.health if everything else None
+    shown = list(resolved_as_json(resolved.records, instances, health, left_out))
     if as_json:
         click.echo(json_line(shown))
     else:

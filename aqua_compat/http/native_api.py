@@ -195,9 +195,10 @@ class NativeApi:
         if resolved.records is None:
             raise Problem.failed(resolved.code, resolved.errors, f"{_given(call)} wasn't resolved")
         # To choose, all values are parsed: as much work as is too long for the loop.
-        instances = await in_thread(chosen, resolved.records, wanted) if wanted else None
+        left_out = {} if everything else resolved.left_out
+        instances = await in_thread(chosen, resolved.records, wanted, left_out) if wanted else None
         health = resolved.health if everything else None
-        return Result(Items(resolved_as_json(resolved.records, instances, health)), resolved.errors)
+        return Result(Items(resolved_as_json(resolved.records, instances, health, left_out)), resolved.errors)
 
     async def register(self, call: OperationCall) -> Result:
         """Registers a service in the node's name."""
@@ -433,15 +434,20 @@ _WANTED: Final = (
 )  # fmt: skip
 _RECORD: Final = shape_of(Record)
 _KEY: Final = object_of({**shape_of(Key)["properties"], "name": STRING})
+_STATE: Final[dict[str, Schema]] = {
+    "state": {"enum": [str(state) for state in HealthState]},
+    "since": {"type": "integer"},
+    "note": STRING,
+}
 _HEALTH: Final = object_of(
     {
         "up": {"type": "boolean"},
         "up_or_down_for": {"type": ["number", "null"]},
         "accusers": array_of(_PEER_ID),
-        "state": {"enum": [str(state) for state in HealthState]},
-        "since": {"type": "integer"},
-        "note": STRING,
-    }
+        **_STATE,
+        "instances": {"type": "object", "additionalProperties": object_of(_STATE)},
+    },
+    optional=("instances",),
 )
 _TOLD: Final = object_of({**_RECORD["properties"], "instances": array_of(shape_of(Instance))})
 _RESOLVED: Final[Schema] = {"anyOf": [_TOLD, object_of({"record": _TOLD, "health": _HEALTH})]}

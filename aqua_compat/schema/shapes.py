@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
 from aqua_compat.schema.json_codec import Json, to_json
 from registry.client.results import Done
 from registry.health.reading import UNTOLD, RecordHealth
+from registry.health.state import Health
 from registry.model.endpoints import Instance, Selection, endpoints_in, instances_in
 from registry.model.history import HistoryEvent
 from registry.model.names import Names
@@ -27,10 +29,13 @@ def key_as_json(key: Key, names: Names) -> dict[str, Json]:
     return {**_object(key), "name": names.name(key.label, key.owner_peer_id)}
 
 
-def chosen(records: Sequence[Record], wanted: Selection) -> dict[Record, tuple[Instance, ...]]:
-    """The records that tell of instances that are wanted, with those; the heaviest first."""
+def chosen(
+    records: Sequence[Record], wanted: Selection, left_out: Mapping[Slot, Collection[str]] = MappingProxyType({})
+) -> dict[Record, tuple[Instance, ...]]:
+    """The records that tell of instances that are wanted, with those; the heaviest first. `left_out`: instances that
+    don't work, by their record."""
     found: dict[Record, list[Instance]] = {}
-    for endpoint in endpoints_in(records, wanted):
+    for endpoint in endpoints_in(records, wanted, left_out=left_out):
         found.setdefault(endpoint.record, []).append(endpoint.instance)
     return {record: tuple(instances) for record, instances in found.items()}
 
@@ -39,12 +44,16 @@ def resolved_as_json(
     records: Sequence[Record],
     instances: Mapping[Record, Sequence[Instance]] | None = None,
     health: Mapping[Slot, RecordHealth] | None = None,
+    left_out: Mapping[Slot, Collection[str]] = MappingProxyType({}),
 ) -> Iterator[dict[str, Json]]:
     """The records of a resource, one by one, each with the instances of which its value tells: `instances` where some
-    were chosen, of those records alone. With `health` each as `record`, with how it is beside it."""
+    were chosen, of those records alone, else all but those `left_out`. With `health` each as `record`, with how it is
+    beside it."""
     for record in records if instances is None else instances:
         told = instances_in(record.metadata.value) if instances is None else instances[record]
-        shown: dict[str, Json] = {**_object(record), "instances": to_json(list(told))}
+        unwanted = left_out.get(record.slot, ()) if instances is None else ()
+        told = [instance for instance in told if instance.id not in unwanted]
+        shown: dict[str, Json] = {**_object(record), "instances": to_json(told)}
         yield (
             shown
             if health is None
@@ -56,16 +65,20 @@ def resolved_as_json(
 
 
 def health_as_json(known: RecordHealth) -> dict[str, Json]:
-    """How a record is. `up_or_down_for` in seconds, null where it isn't known; `since` in seconds since 1970."""
-    health = known.health
+    """How a record is, and each of the instances that it names, by id. `up_or_down_for` in seconds, null where it isn't
+    known; `since` in seconds since 1970."""
+    instances: dict[str, Json] = {instance: _state_as_json(health) for instance, health in known.instances.items()}
     return {
         "up": known.is_up,
         "up_or_down_for": round(known.up_or_down_for, 1) if known.up_or_down_for < math.inf else None,
         "accusers": list(known.accusers),
-        "state": str(health.state),
-        "since": health.since,
-        "note": health.note,
+        **_state_as_json(known.health),
+        **({"instances": instances} if instances else {}),
     }
+
+
+def _state_as_json(health: Health) -> dict[str, Json]:
+    return {"state": str(health.state), "since": health.since, "note": health.note}
 
 
 def removed_as_json(resource_id: str) -> dict[str, Json]:

@@ -22,10 +22,11 @@ class Role(enum.Enum):
 
 
 class SendTo(Struct, frozen=True):
-    """Say a message on the link to a peer; without a link it is lost."""
+    """Say a message on the link to a peer; without a link it is lost, unless one is to be made for it."""
 
     to: str
     message: Message
+    needs_link: bool = False
 
 
 class Dial(Struct, frozen=True):
@@ -42,6 +43,12 @@ class PingLink(Struct, frozen=True):
     peer_id: str
 
 
+class FindKeepers(Struct, frozen=True):
+    """Look up the members nearest to a light client, and tell `PresenceNode.found`."""
+
+    client: str
+
+
 class Changed(Struct, frozen=True):
     """A followed host is listed from now on, or isn't."""
 
@@ -56,4 +63,4 @@ class Learnt(Struct, frozen=True):
     peer_id: str
 
 
-Action = SendTo | Dial | PingLink | Changed | Learnt
+Action = SendTo | Dial | PingLink | FindKeepers | Changed | Learnt

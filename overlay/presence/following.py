@@ -19,7 +19,7 @@ from overlay.presence.actions import Action, Changed, Dial, Learnt, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.host_view import HostView, Move
 from overlay.presence.messages import AskAbout, Said, SubscribeTo
-from overlay.presence.statements import Presence, Proof, Word
+from overlay.presence.statements import NONCE_BYTES, Presence, Proof, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
     KEEPERS,
@@ -33,7 +33,6 @@ from overlay.presence.timings import (
 )
 from overlay.presence.witnessing import Check
 
-_NONCE_BYTES: Final = 8
 _NONCES: Final = 3  # rounds of asking whose proofs count
 
 
@@ -44,6 +43,8 @@ class Followed(Struct):
     keepers: tuple[str, ...]
     """As far as known, nearest to the host first."""
     presence: Presence | None = None
+    words: dict[str, Word] = field(default_factory=dict)
+    """The last word of each keeper, for those who want to see for themselves."""
     look_at: float = math.inf
     """When to look for its presence at all keepers, where the witnesses have none, or say so."""
     subscribed: dict[str, float] = field(default_factory=dict)
@@ -99,6 +100,14 @@ class Following:
         known = self._hosts.get(host)
         return known.presence if known is not None else None
 
+    def words_of(self, host: str, now: float) -> tuple[Word, ...]:
+        """The keepers' words by which a host counts as down now, as they signed them."""
+        known = self._hosts.get(host)
+        if known is None:
+            return ()
+        accusing = known.view.accusing(now)
+        return tuple(word for witness, word in known.words.items() if witness in accusing)
+
     def subscribes_at(self, witness: str) -> bool:
         """Whether a link to the peer is needed for what it tells."""
         return witness in self._by_witness
@@ -121,6 +130,7 @@ class Following:
             actions += self._do(host, known, moves)
         known.keepers = tuple(name for name in keepers if name != host)[:KEEPERS]
         known.view.keep_keepers([*known.keepers])
+        known.words = {witness: word for witness, word in known.words.items() if witness in known.keepers}
         for witness in [name for name in known.subscribed if name not in known.keepers]:
             self._unsubscribe(host, known, witness)
         return actions + self._subscribe(host, known, now)
@@ -151,6 +161,7 @@ class Following:
             return []
         if not known.view.is_newer(word) or not self._check(sender, word):
             return []
+        known.words[word.witness] = word
         is_first_hand = sender in known.keepers
         moves = known.view.said(word, now, is_first_hand=is_first_hand, judges=self._judges(now))
         return self._do(word.accused, known, moves, word=word)
@@ -287,7 +298,7 @@ class Following:
 
     def _ask(self, host: str, known: Followed, names: Sequence[str], *, is_new: bool = True) -> list[Action]:
         if is_new or not known.nonces:
-            nonce = self._randomness.getrandbits(8 * _NONCE_BYTES).to_bytes(_NONCE_BYTES, "big")
+            nonce = self._randomness.getrandbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES, "big")
             known.nonces = (*known.nonces, nonce)[-_NONCES:]
         ask = AskAbout(host, known.nonces[-1], known.view.version)
         return [SendTo(name, ask) for name in names if name != self._own_id]

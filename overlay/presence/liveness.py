@@ -20,8 +20,9 @@ from msgspec import Struct
 from overlay.errors import CallFailed
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
-from overlay.presence.actions import Action, Changed, Dial, Learnt, PingLink, Role, SendTo
+from overlay.presence.actions import Action, Changed, Dial, FindKeepers, Learnt, PingLink, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
+from overlay.presence.evidence import Evidence, encode_evidence
 from overlay.presence.host_view import ViewState
 from overlay.presence.messages import TOPIC, AskAbout, Message, SubscribeTo, Told, encode, parse
 from overlay.presence.node import PresenceNode
@@ -72,6 +73,14 @@ class Surroundings(Protocol):
         """The linked members around our own position."""
         ...
 
+    def nodes(self) -> Sequence[str]:
+        """The nodes that a light client acts through; none for a member."""
+        ...
+
+    async def answers_through(self, nodes: Sequence[str], peer_id: str, timeout: float) -> bool:
+        """Whether a light client answers through any of these nodes."""
+        ...
+
 
 class HostState(Struct, frozen=True):
     """Whether a peer is up, as this one says."""
@@ -104,15 +113,16 @@ class Liveness:
         incarnation: int,
         clock: Callable[[], float],
         randomness: random.Random,
-        is_host: bool = True,
+        is_member: bool = True,
     ) -> None:
         """`incarnation`: milliseconds since 1970, above those of all earlier runs. `clock`: seconds; it doesn't go back
-        and runs on while the machine sleeps. `is_host`: whether we tell our own presence, as members do."""
+        and runs on while the machine sleeps. `is_member`: whether we tell our presence to those nearest to us; a light
+        client tells it to its nodes, from `advertise` on."""
         self._links = links
         self._probing = probing
         self._surroundings = surroundings
         self._clock = clock
-        self._is_host = is_host
+        self._is_member = self._is_host = is_member
         self._near: dict[str, tuple[str, ...]] = {}  # of followed hosts, as looked up
         self._node = PresenceNode(
             Presence(identity.peer_id, Version(incarnation)),
@@ -157,6 +167,9 @@ class Liveness:
 
     def state_of(self, peer_id: str) -> HostState:
         """What is known of a peer; one that isn't followed is up."""
+        if peer_id == self._node.own_id:
+            own = self._node.host.presence
+            return HostState(peer_id, True, self._is_host, own.is_leaving, math.inf, (), own.exceptions)
         view, presence = self._node.view_of(peer_id), self._node.following.presence_of(peer_id)
         if view is None:
             return HostState(peer_id, True, False, False, math.inf, (), b"")
@@ -168,6 +181,17 @@ class Liveness:
             peer_id, view.is_listed, view.version > NEVER, has_left, now - view.since, accusers, exceptions
         )
 
+    def is_settled(self, peer_id: str) -> bool:
+        """Whether a followed peer's presence is known; of one that has none that is never certain."""
+        return self.state_of(peer_id).is_known
+
+    def evidence_of(self, peer_id: str) -> bytes:
+        """What was signed of a followed peer, for those who follow it through us; see `overlay.presence.evidence`."""
+        presence = self._node.following.presence_of(peer_id)
+        if peer_id == self._node.own_id:
+            presence = self._node.host.presence
+        return encode_evidence(Evidence(presence, self._node.following.words_of(peer_id, self._clock())))
+
     def on_change(self, callback: Callable[[HostState], None]) -> None:
         """Have `callback(state)` called when a followed peer goes down or comes up, is known, or says something else.
 
@@ -178,6 +202,12 @@ class Liveness:
     def complain(self, peer_id: str) -> None:
         """A caller couldn't reach a followed peer."""
         self._do(self._node.complained(peer_id, self._clock()))
+
+    def advertise(self) -> None:
+        """Tell our own presence from now on; members do anyway."""
+        if not self._is_host:
+            self._is_host = self._home_changed = True
+            self._wakeup.set()
 
     def note_exceptions(self, exceptions: bytes) -> None:
         """Tell from now on what doesn't pass of that which we host."""
@@ -226,7 +256,12 @@ class Liveness:
         now = self._clock()
         if self._home_changed and not self._is_leaving:
             self._home_changed = False
-            keepers = self._surroundings.members_near(self._node.own_id, KEEPERS) if self._is_host else ()
+            keepers = self._surroundings.members_near(self._node.own_id, KEEPERS) if self._is_member else ()
+            nodes = tuple(self._surroundings.nodes()) if self._is_host and not self._is_member else ()
+            if nodes:
+                keepers = nodes
+                if nodes != self._node.host.presence.via:
+                    self._do(self._node.host.change(now, via=nodes))
             self._do(self._node.note_home(self._surroundings.home(), keepers, now))
         if self._node.is_time_to_look(now):
             self._look_at_kernels(now)
@@ -297,11 +332,13 @@ class Liveness:
     # Doing.
 
     def _do(self, actions: Sequence[Action]) -> None:
-        outgoing: dict[str, list[Message]] = {}
+        outgoing: dict[str, list[SendTo]] = {}
         for action in actions:
             match action:
                 case SendTo():
-                    outgoing.setdefault(action.to, []).append(action.message)
+                    outgoing.setdefault(action.to, []).append(action)
+                case FindKeepers():
+                    self._start(self._find_keepers, action.client)
                 case Dial():
                     self._start(self._dial, action)
                 case PingLink():
@@ -312,8 +349,8 @@ class Liveness:
                     self._tell(action.peer_id)
                 case Learnt():
                     self._tell(action.peer_id)
-        for peer_id, messages in outgoing.items():
-            self._send(peer_id, messages)
+        for peer_id, said in outgoing.items():
+            self._send(peer_id, said)
         if self._node.wake_at < self._wakes_at:
             self._wakeup.set()
 
@@ -322,11 +359,14 @@ class Liveness:
         for callback in self._callbacks:
             callback(state)
 
-    def _send(self, peer_id: str, messages: list[Message]) -> None:
+    def _send(self, peer_id: str, said: list[SendTo]) -> None:
+        messages = [each.message for each in said]
         if peer_id == self._node.own_id:
             self._start(self._read_own, messages)
         elif not self._links.notify(peer_id, TOPIC, encode(messages)):
-            asking: list[Message] = [message for message in messages if isinstance(message, AskAbout | SubscribeTo)]
+            asking = [
+                each.message for each in said if each.needs_link or isinstance(each.message, AskAbout | SubscribeTo)
+            ]
             waiting = self._waiting.get(peer_id)
             if waiting is not None:
                 waiting += asking[: _MOST_WAITING - len(waiting)]
@@ -352,16 +392,26 @@ class Liveness:
 
     async def _dial(self, dial: Dial) -> None:
         began, outcome = self._clock(), DialOutcome.OWN_FAULT
+        presence = self._node.following.presence_of(dial.peer_id)
+        via = presence.via if presence is not None and dial.role is Role.REPLICA else ()
         try:
             if dial.role is Role.HOST:
                 with trio.move_on_after(dial.timeout):
                     await self._links.ensure_link(dial.peer_id, timeout=dial.timeout)
                     outcome = DialOutcome.ALIVE
+            elif via:
+                answers = await self._surroundings.answers_through(via, dial.peer_id, dial.timeout)
+                # Whatever else its nodes say doesn't count: it may be on its way to another one.
+                outcome = DialOutcome.ALIVE if answers else DialOutcome.MUTE
             else:
                 outcome = await self._probing.probe(dial.peer_id, dial.timeout)
         except CallFailed as error:
             log.debug("a dial failed", peer=dial.peer_id, error=str(error))
         self._do(self._node.dialled(dial.peer_id, dial.role, outcome, began, self._clock()))
+
+    async def _find_keepers(self, client: str) -> None:
+        keepers = tuple(await self._surroundings.find_members_near(client, KEEPERS))
+        self._do(self._node.found(client, keepers, self._clock()))
 
     async def _follow(self, peer_id: str) -> None:
         """Look up a host's keepers, now and from time to time, while it is followed."""

@@ -43,6 +43,8 @@ class KnownVersion(Struct, frozen=True, array_like=True, tag=2):
     """A witness to a host: the latest version that it has of it; (0, 0) for none."""
 
     version: Version
+    host: Annotated[str, Meta(max_length=64)] = ""
+    """The light client that is meant, where this goes to its node."""
 
 
 class Said(Struct, frozen=True, array_like=True, tag=3):
@@ -61,6 +63,8 @@ class Accused(Struct, frozen=True, array_like=True, tag=5):
     """A witness to a host: it holds it to be down at this version."""
 
     version: Version
+    host: Annotated[str, Meta(max_length=64)] = ""
+    """The light client that is meant, where this goes to its node, which passes it on."""
 
 
 class AskAbout(Struct, frozen=True, array_like=True, tag=6):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.presence.actions import Action, PingLink, Role, SendTo
+from overlay.presence.clients import Clients
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.following import Following
 from overlay.presence.host_view import HostView
@@ -20,6 +21,7 @@ from overlay.presence.messages import (
     Accused,
     AskAbout,
     Beat,
+    ClientGone,
     Hint,
     KnownVersion,
     Message,
@@ -80,6 +82,8 @@ class PresenceNode:
             self.own_id, check=self._check, judges=self._judges, others=others, randomness=randomness
         )
         """The hosts that we follow."""
+        self.clients = Clients(self.own_id, check=self._check)
+        """The light clients that act through us."""
         self._now = now
 
     def view_of(self, host: str) -> HostView | None:
@@ -103,7 +107,7 @@ class PresenceNode:
         """A link came up, or was replaced by one to another run of the peer's process."""
         actions = self._note(now)
         self._answered(peer_id, now)
-        return actions + self.host.link_up(peer_id, now)
+        return actions + self.host.link_up(peer_id, now) + self.clients.link_up(peer_id, now)
 
     def link_ended(self, peer_id: str, now: float) -> list[Action]:
         """A link broke; not for one that was closed on purpose."""
@@ -112,6 +116,7 @@ class PresenceNode:
         self.host.link_ended(peer_id, now)
         actions += self.witnessing.link_ended(peer_id, now)
         actions += self.following.link_ended(peer_id, now)
+        actions += self.clients.lost(peer_id, now) + self.witnessing.node_lost(peer_id, now)
         return actions + self._lost(peer_id, now)
 
     def link_closed(self, peer_id: str, now: float) -> list[Action]:
@@ -119,7 +124,7 @@ class PresenceNode:
         actions = self._note(now)
         self._silent.pop(peer_id, None)
         self.host.link_ended(peer_id, now)
-        return actions + self.following.link_closed(peer_id, now)
+        return actions + self.following.link_closed(peer_id, now) + self.clients.lost(peer_id, now)
 
     def silent(self, peer_id: str, since: float, now: float) -> list[Action]:
         """The kernel of a linked peer has acknowledged nothing since then; told at each look, from `KERNEL_PING` on."""
@@ -128,6 +133,7 @@ class PresenceNode:
             self._silent[peer_id] = False
             actions.append(PingLink(peer_id))  # any acknowledgement is enough
         actions += self.witnessing.silent(peer_id, since, now)
+        actions += self.clients.silent(peer_id, since, now)
         if now - since >= KERNEL_DOUBT and not self._silent[peer_id]:
             self._silent[peer_id] = True
             actions += self.following.link_ended(peer_id, now) + self._lost(peer_id, now)
@@ -139,7 +145,7 @@ class PresenceNode:
         self._silent.pop(peer_id, None)
         self.witnessing.acknowledged(peer_id, now)
         self._answered(peer_id, now)
-        return actions
+        return actions + self.clients.acknowledged(peer_id, now)
 
     def answered(self, peer_id: str, now: float) -> list[Action]:
         """A peer answered a ping that was sent for `PingLink`."""
@@ -171,6 +177,10 @@ class PresenceNode:
         """A caller couldn't reach a host."""
         return self._note(now) + self.following.complained(host, now)
 
+    def found(self, client: str, keepers: Sequence[str], now: float) -> list[Action]:
+        """Who lies nearest to a light client, as was looked up for `FindKeepers`."""
+        return self._note(now) + self.clients.found(client, keepers, now)
+
     def follow(self, host: str, keepers: Sequence[str], now: float, presence: Presence | None = None) -> list[Action]:
         """Follow a host from now on; also to tell its keepers of today. `presence`: as it was kept from earlier."""
         return self._note(now) + self.following.follow(host, keepers, now, presence)
@@ -191,8 +201,15 @@ class PresenceNode:
         return now >= self._look_at
 
     def watched(self) -> list[str]:
-        """The peers whose kernels are to be looked at, beside the home: hosts that we witness, and our own keepers."""
-        return [*self.witnessing.hosts, *self.host.keepers, *self.following.witnesses, *self._silent]
+        """The peers whose kernels are to be looked at, beside the home: hosts that we witness, our own keepers, and
+        some of our light clients."""
+        return [
+            *self.witnessing.linked_hosts,
+            *self.host.keepers,
+            *self.following.witnesses,
+            *self.clients.to_look_at(),
+            *self._silent,
+        ]
 
     def leave(self, now: float) -> list[Action]:
         """Say that we stop."""
@@ -201,7 +218,8 @@ class PresenceNode:
     @property
     def wake_at(self) -> float:
         """When to call `wake` next."""
-        return min(self._look_at, self.host.wake_at, self.witnessing.wake_at, self.following.wake_at)
+        parts = self.host, self.witnessing, self.following, self.clients
+        return min(self._look_at, *(part.wake_at for part in parts))
 
     def wake(self, now: float) -> list[Action]:
         """Time has passed."""
@@ -214,6 +232,8 @@ class PresenceNode:
             actions += self.witnessing.wake(now)
         if now >= self.following.wake_at:
             actions += self.following.wake(now)
+        if now >= self.clients.wake_at:
+            actions += self.clients.wake(now)
         return actions
 
     # Within.
@@ -237,13 +257,13 @@ class PresenceNode:
                 return self.witnessing.beat(sender, message.version, now)
             case Told():
                 return self._told(sender, message.presence, now)
-            case KnownVersion():
+            case KnownVersion() if message.host in ("", self.own_id):
                 return self.host.taken(sender, message.version, now)
             case Said():
                 return self.witnessing.said(sender, message.word, now) + self.following.said(sender, message.word, now)
             case Hint():
                 return self.following.hinted(sender, message.host, now)
-            case Accused():
+            case Accused() if message.host in ("", self.own_id):
                 return self.host.accused(message.version, now)
             case AskAbout():
                 return self.witnessing.asked(sender, message, now)
@@ -251,9 +271,24 @@ class PresenceNode:
                 return self.host.prove(sender, message.nonce, message.replica, now)
             case Proven():
                 passed_on = self.witnessing.proven(sender, message.proof, now)
+                passed_on += self.clients.proven(sender, message.proof)
                 return passed_on + self.following.proven(sender, message.proof, now)
             case SubscribeTo():
                 return self._subscribed(sender, message, now)
+            case _:
+                return self._of_client(sender, message, now)
+
+    def _of_client(self, sender: str, message: Message, now: float) -> list[Action]:
+        """What is said about a light client, to its keeper or to its node."""
+        match message:
+            case KnownVersion():
+                return self.clients.taken(sender, message.host, message.version)
+            case Accused():
+                return self.clients.accused(message.host, message.version)
+            case ProofWanted():
+                return self.clients.proof_wanted(sender, message)
+            case ClientGone():
+                return self.witnessing.client_gone(sender, message.client, now)
             case _:
                 return []
 
@@ -270,7 +305,11 @@ class PresenceNode:
         if presence.peer_id == self.own_id:
             is_news = presence.version > self.host.version and self._check(sender, presence)
             return self.host.exceeded(presence, now) if is_news else []
-        return self.witnessing.told(sender, presence, now) + self.following.told(sender, presence, now)
+        if sender == presence.peer_id and self.own_id in presence.via:
+            # As one of its keepers we hear of it as they do: by ourselves.
+            return self.clients.told(sender, presence, now) + self.following.told(sender, presence, now)
+        actions = self.witnessing.told(sender, presence, now) + self.following.told(sender, presence, now)
+        return actions + self.clients.exceeded(presence)
 
     def _check(self, sender: str, statement: Presence | Word | Proof) -> bool:
         return self._checks.take(sender, self._now) and self._is_genuine(statement)

@@ -4,7 +4,9 @@
 2. The sequence rises when we are accused at our current version, within `BUMP_RATE`, and after an own stall of more
    than `LONG_STALL`. Each new version is signed and told to all keepers.
 3. The incarnation is above all that keepers tell of us: our clock may have gone back, our disk may be lost.
-4. A keeper that has yet to take our version is told it when its link is up, and dialled by a timer of its own until
+4. A light client doesn't beat: it tells its presence, which names its nodes, to these, and they tell its keepers
+   (`overlay.presence.clients`). What follows of keepers goes for its nodes.
+5. A keeper that has yet to take our version is told it when its link is up, and dialled by a timer of its own until
    then, whatever becomes of the dials.
 
 Pure: events and the time come in, and actions go out.
@@ -91,7 +93,7 @@ class OwnPresence:
 
     def set_keepers(self, keepers: Sequence[str], now: float) -> list[Action]:
         """Who lies nearest to us, nearest first."""
-        if self._beat_at == math.inf:
+        if self._beat_at == math.inf and not self.presence.via:
             self._beat_at = now + self._phase * BEAT
         self._keepers = {keeper: self._keepers.get(keeper, NEVER) for keeper in keepers}
         self._joining = {keeper: joining for keeper, joining in self._joining.items() if keeper in self._keepers}
@@ -122,7 +124,8 @@ class OwnPresence:
         """A keeper has a presence of ours, which is genuine, from another run."""
         if presence.version <= self.version and presence != self.presence:
             return []
-        if presence.version > self.version:
+        if presence.version > self.version and (not self.presence.via or self._bumps.take("", now)):
+            # Of a light client's key two processes may tell: they would go on for ever.
             return self._change(replace(self.presence, version=Version(presence.version.incarnation + 1)), now)
         return []
 
@@ -182,6 +185,8 @@ class OwnPresence:
             self._bump_at = math.inf
             if self._bumps.take("", now):
                 actions += self._bump(now)
+        if self.presence.via:
+            self._beat_at = math.inf
         if now >= self._beat_at:
             self._beat_at = now + BEAT
             beat = Beat(self.version)

@@ -16,10 +16,11 @@ from overlay.errors import PeerIdError
 from overlay.identity import Identity, verify
 from overlay.presence.timings import MOST_EXCEPTIONS, MOST_VIA
 
+NONCE_BYTES: Final = 8
 PeerName = Annotated[str, Meta(min_length=1, max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Signature = Annotated[bytes, Meta(max_length=64)]
-Nonce = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 
 
 class Version(Struct, frozen=True, order=True, array_like=True):

@@ -118,6 +118,10 @@ CLIENT_CHALLENGE: Final = 30.0
 """Between two proofs that a witness wants of a light client: its nodes could say for ever that it is there."""
 CLIENT_RETRY: Final = 1.0
 """Between two of them while none comes."""
+CLIENT_NEWS_RATE: Final = 2.0
+CLIENT_NEWS_BURST: Final = 20.0
+"""How often a second, and at once, a node brings a client's news to its keepers, each of which is eight messages: it
+tells what doesn't pass once a second at most."""
 
 BUMP_RATE: Final = 0.2
 BUMP_BURST: Final = 4.0
@@ -131,6 +135,8 @@ CHECK_BURST: Final = 2000.0
 
 MOST_WITNESSED: Final = 4096
 """Hosts that one peer witnesses: a member has 8 on average, and light clients beside them."""
+MOST_CLIENTS: Final = 4096
+"""Light clients whose presence names one node; it has places for fewer."""
 MOST_FOLLOWED: Final = 16_384
 """Hosts that one peer follows as a replica."""
 MOST_SUBSCRIBERS: Final = 256

@@ -59,6 +59,8 @@ class Duty(enum.Enum):
     """Warn subscribers."""
     SAY_DOWN = enum.auto()
     """Give a word."""
+    CHALLENGE = enum.auto()
+    """Have a light client prove itself through its nodes."""
     ACCUSE = enum.auto()
     """Tell the host at which version it is held to be down."""
 

@@ -15,18 +15,20 @@ from typing import Final
 from msgspec import Struct, field
 
 from overlay.presence.actions import Action, Dial, Role, SendTo
+from overlay.presence.client_witness import ClientWitness
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.messages import (
     Accused,
     AskAbout,
     Hint,
     KnownVersion,
+    Message,
     ProofWanted,
     Proven,
     Said,
     Told,
 )
-from overlay.presence.statements import NEVER, Presence, Proof, Version, Word
+from overlay.presence.statements import NEVER, NONCE_BYTES, Presence, Proof, Version, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
     FORGOTTEN,
@@ -41,6 +43,7 @@ from overlay.presence.timings import (
 from overlay.presence.witness import Duty, Witness, WitnessState
 
 _PASSING_ON: Final = 2  # witnesses that tell the others what a host said
+_CHALLENGES: Final = 4  # of one light client, whose proofs count
 _ASKED_FOR: Final = 10.0  # seconds in which a proof that a replica asked for is passed on to it
 
 Near = Callable[[str], Sequence[str]]
@@ -52,7 +55,7 @@ Check = Callable[[str, Presence | Word | Proof], bool]
 class Witnessed(Struct):
     """One host."""
 
-    witness: Witness
+    witness: Witness | ClientWitness
     presence: Presence | None = None
     told: Version = NEVER
     """The latest version that a replica told, where we have none that is signed."""
@@ -65,6 +68,8 @@ class Witnessed(Struct):
     """Until when each is told."""
     askers: dict[str, float] = field(default_factory=dict)
     """Until when a proof is passed on to each."""
+    nonces: tuple[bytes, ...] = ()
+    """The numbers of our own latest challenges of a light client."""
     quiet_dials: int = 0
     """Dials in a row that found the host alive, without a beat between them."""
 
@@ -97,12 +102,18 @@ class Witnessing:
         self._randomness = randomness
         self._number = number
         self._hosts: dict[str, Witnessed] = {}
+        self._clients: dict[str, dict[str, None]] = {}  # the light clients that are reached through each node
         self._timers: Timers[str] = Timers()
 
     @property
     def hosts(self) -> Collection[str]:
         """Those that are kept."""
         return self._hosts.keys()
+
+    @property
+    def linked_hosts(self) -> list[str]:
+        """Those of them whose links tell something: all but light clients."""
+        return [name for name, known in self._hosts.items() if not isinstance(known.witness, ClientWitness)]
 
     def state_of(self, host: str) -> WitnessState | None:
         """What this peer as a witness thinks of a host; None for one that it doesn't keep."""
@@ -121,9 +132,11 @@ class Witnessing:
         known = self._hosts.get(host)
         if known is None or known.presence is None:
             return [SendTo(host, KnownVersion(NEVER))]  # then it tells its presence
+        if isinstance(known.witness, ClientWitness):
+            return []  # they don't beat
         known.quiet_dials = 0
         known.witness.set_role(now, is_witness=True)
-        actions = [] if version == known.version else [SendTo(host, KnownVersion(known.version))]
+        actions: list[Action] = [] if version == known.version else [SendTo(host, KnownVersion(known.version))]
         return actions + self._do(host, known, known.witness.heard(now), now)
 
     def told(self, sender: str, presence: Presence, now: float) -> list[Action]:
@@ -131,10 +144,15 @@ class Witnessing:
         host, is_own = presence.peer_id, sender == presence.peer_id
         known = self._hosts.get(host)
         if known is not None and presence.version <= known.version and known.presence is not None:
-            actions: list[Action] = [SendTo(host, KnownVersion(known.version))] if is_own else []
+            is_own = is_own or sender in known.presence.via or sender in presence.via
+            actions = self._known_version(sender, host, known) if is_own else []
             if is_own and presence.version < known.version:
-                actions.append(SendTo(host, Told(known.presence)))
+                actions.append(SendTo(sender, Told(known.presence)))
             if not is_own or presence.version < known.version or known.presence.is_leaving:
+                return actions
+            if isinstance(known.witness, ClientWitness):
+                known.witness.there(sender)
+                self._timers.set(host, known.witness.wake_at)
                 return actions
             return actions + self._do(host, known, known.witness.heard(now), now)
         if not self._check(sender, presence):
@@ -142,12 +160,21 @@ class Witnessing:
         known = known or self._add(host, now)
         if known is None:
             return []
-        return self._renew(host, known, presence, now, is_own=is_own)
+        return self._renew(host, known, presence, now, teller=sender if is_own or sender in presence.via else "")
 
-    def heard(self, host: str, now: float) -> list[Action]:
-        """The host's process said anything else on its own link."""
-        known = self._hosts.get(host)
-        return self._do(host, known, known.witness.heard(now), now) if known is not None else []
+    def client_gone(self, node: str, client: str, now: float) -> list[Action]:
+        """A light client's node says that the client isn't linked to it."""
+        known = self._hosts.get(client)
+        if known is None or not isinstance(known.witness, ClientWitness):
+            return []
+        return self._do(client, known, known.witness.gone(node, now), now)
+
+    def node_lost(self, node: str, now: float) -> list[Action]:
+        """The link to a peer broke: clients may have lost their node."""
+        actions: list[Action] = []
+        for client in list(self._clients.get(node, ())):
+            actions += self.client_gone(node, client, now)
+        return actions
 
     # What links and the kernel tell.
 
@@ -200,18 +227,23 @@ class Witnessing:
         known.askers = {name: until for name, until in known.askers.items() if now < until}
         if len(known.askers) < MOST_SUBSCRIBERS or replica in known.askers:
             known.askers[replica] = now + _ASKED_FOR
-            actions.append(SendTo(ask.host, ProofWanted(ask.host, ask.nonce, replica)))
+            actions += self._to_host(ask.host, known, ProofWanted(ask.host, ask.nonce, replica))
         return actions + self._do(ask.host, known, known.witness.asked(now), now)
 
     def proven(self, sender: str, proof: Proof, now: float) -> list[Action]:
         """A proof on its way to a replica that asked for it."""
         known = self._hosts.get(proof.peer_id)
-        if known is None or sender != proof.peer_id:
+        if known is None:
+            return []
+        witness = known.witness
+        if isinstance(witness, ClientWitness):
+            return self._client_proven(sender, known, witness, proof, now)
+        if sender != proof.peer_id:
             return []
         actions: list[Action] = []
         if now < known.askers.get(proof.replica, -math.inf):
             actions.append(SendTo(proof.replica, Proven(proof)))
-        return actions + self._do(sender, known, known.witness.heard(now), now)
+        return actions + self._do(sender, known, witness.heard(now), now)
 
     def subscribed(self, replica: str, host: str, seconds: float, now: float) -> list[Action]:
         """A replica wants to be told of a host from now on, and what is known of it."""
@@ -243,7 +275,10 @@ class Witnessing:
             return []  # told lately
         if len(known.words) < KEEPERS or word.witness in known.words:
             known.words[word.witness] = word, now + min(word.ttl, WORD_TTL)
-        return [SendTo(name, Said(word)) for name in self._told(known, now)]
+        actions: list[Action] = [SendTo(name, Said(word)) for name in self._told(known, now)]
+        if isinstance(known.witness, ClientWitness) and word.is_down:
+            actions += self._do(word.accused, known, known.witness.warned(now), now)
+        return actions
 
     # Time, and what changes around us.
 
@@ -293,16 +328,66 @@ class Witnessing:
         return known
 
     def _forget(self, host: str) -> None:
+        self._note_via(host, self._hosts[host].presence, None)
         del self._hosts[host]
         self._timers.set(host, math.inf)
 
-    def _renew(self, host: str, known: Witnessed, presence: Presence, now: float, *, is_own: bool) -> list[Action]:
+    def _note_via(self, host: str, before: Presence | None, after: Presence | None) -> None:
+        """Through whom a light client is reached, so that it is looked for when one of them is lost."""
+        for node in before.via if before is not None else ():
+            clients = self._clients.get(node, {})
+            clients.pop(host, None)
+            if not clients:
+                self._clients.pop(node, None)
+        for node in after.via if after is not None else ():
+            self._clients.setdefault(node, {})[host] = None
+
+    def _to_host(self, host: str, known: Witnessed, message: Message) -> list[Action]:
+        """Say something to a host, or to each node of a light client."""
+        via = known.presence.via if known.presence is not None else ()
+        return [SendTo(node, message, needs_link=True) for node in via] if via else [SendTo(host, message)]
+
+    def _known_version(self, teller: str, host: str, known: Witnessed) -> list[Action]:
+        if teller == host:
+            return [SendTo(host, KnownVersion(known.version))]
+        return [SendTo(teller, KnownVersion(known.version, host), needs_link=True)]
+
+    def _client_proven(
+        self, sender: str, known: Witnessed, witness: ClientWitness, proof: Proof, now: float
+    ) -> list[Action]:
+        """A light client's proof, through one of its nodes: for us by our own number, or to be passed on."""
+        if known.presence is None or sender not in known.presence.via:
+            return []
+        if proof.replica != self._own_id:
+            is_wanted = now < known.askers.get(proof.replica, -math.inf)
+            return [SendTo(proof.replica, Proven(proof), needs_link=True)] if is_wanted else []
+        if proof.nonce not in known.nonces or not self._check(sender, proof):
+            return []
+        known.nonces = ()
+        return self._do(proof.peer_id, known, witness.proven(sender, now), now)
+
+    def _challenge(self, host: str, known: Witnessed) -> list[Action]:
+        nonce = self._randomness.getrandbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES, "big")
+        known.nonces = (*known.nonces, nonce)[-_CHALLENGES:]
+        return self._to_host(host, known, ProofWanted(host, nonce, self._own_id))
+
+    def _renew(self, host: str, known: Witnessed, presence: Presence, now: float, *, teller: str) -> list[Action]:
+        """`teller`: the host itself, or the node of a light client, which told us; empty for others."""
+        self._note_via(host, known.presence, presence)
+        if isinstance(known.witness, ClientWitness) != bool(presence.via):
+            is_witness = self._own_id in self._near(host)[:WITNESSES]
+            drawn = self._randomness.uniform(0.8, 1.2)
+            known.witness = (
+                ClientWitness(now, presence.via, is_witness=is_witness, phase=self._phase(host), jitter=drawn)
+                if presence.via
+                else Witness(now, is_witness=is_witness, is_known=False, jitter=drawn)
+            )
         known.presence = presence
         known.words = {name: kept for name, kept in known.words.items() if kept[0].version >= presence.version}
         told = [SendTo(name, Told(presence)) for name in self._told(known, now) if name != host]
         actions: list[Action] = [*told]
-        if is_own:
-            actions.append(SendTo(host, KnownVersion(presence.version)))
+        if teller:
+            actions += self._known_version(teller, host, known)
             near = self._near(host)[:WITNESSES]
             if self._own_id in near[:_PASSING_ON]:  # for those that the host can't tell itself
                 actions += [SendTo(name, Told(presence)) for name in near if name != self._own_id]
@@ -310,7 +395,11 @@ class Witnessing:
             known.witness.left()
             self._timers.set(host, math.inf)
             return actions
-        return actions + self._do(host, known, known.witness.renewed(now, from_itself=is_own), now)
+        if isinstance(known.witness, ClientWitness):
+            known.witness.renewed(now, presence.via)
+            self._timers.set(host, known.witness.wake_at)
+            return actions
+        return actions + self._do(host, known, known.witness.renewed(now, from_itself=teller == host), now)
 
     def _news(self, replica: str, host: str, known: Witnessed, version: Version, now: float) -> list[Action]:
         """What a replica that has this version may lack: the host's own statement, and our word."""
@@ -330,6 +419,11 @@ class Witnessing:
             known.word, known.said_at = word, now
         return word
 
+    def _phase(self, host: str) -> float:
+        """When we challenge a light client, so that its witnesses take turns; the first of them comes first."""
+        near = [*self._near(host)[:WITNESSES]]
+        return (near.index(self._own_id) + 1) / WITNESSES if self._own_id in near else 1.0
+
     def _told(self, known: Witnessed, now: float) -> list[str]:
         return [name for name, until in known.subscribers.items() if now < until]
 
@@ -342,13 +436,17 @@ class Witnessing:
                 case Duty.HINT:
                     actions += [SendTo(name, Hint(host)) for name in self._told(known, now)]
                 case Duty.ACCUSE:
-                    actions.append(SendTo(host, Accused(known.version)))
+                    is_client = isinstance(known.witness, ClientWitness)
+                    actions += self._to_host(host, known, Accused(known.version, host if is_client else ""))
+                case Duty.CHALLENGE:
+                    actions += self._challenge(host, known)
                 case Duty.SAY_DOWN:
                     known.said_at = -math.inf
                     said = Said(self._word(host, known, now))
                     others = [name for name in self._near(host)[:WITNESSES] if name != self._own_id]
                     askers = [name for name, until in known.askers.items() if now < until]
-                    to = dict.fromkeys([*self._told(known, now), *askers, *others, host])
+                    itself = [] if isinstance(known.witness, ClientWitness) else [host]
+                    to = dict.fromkeys([*self._told(known, now), *askers, *others, *itself, self._own_id])
                     actions += [SendTo(name, said) for name in to]
         self._timers.set(host, known.witness.wake_at)
         return actions

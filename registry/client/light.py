@@ -22,6 +22,7 @@ from overlay.settings import OverlaySettings
 from overlay.tasks import background
 from registry.client.abandoned_writes import AbandonedWrites
 from registry.client.certified_records import CertifiedRecords
+from registry.client.presence_through_node import PresenceThroughNode
 from registry.client.record_renewal import Renewal
 from registry.client.registry import Registry
 from registry.client.reissuing import Resigning
@@ -107,7 +108,9 @@ async def open_light_client(
         Replica(peer, store, ingest, CatchUp(AddressGroups(peer), is_caught_up=True), takeover, Behind(), clock)
         abandoned = AbandonedWrites(store, node_api.read, node_api.write, gets_writes_of=lambda _: False)
         countersigner = Countersigner(peer, identity, store, ingest, rules, clock, abandoned)
-        health = HostHealth(peer, store, rules, time_of_peers)
+        presence = PresenceThroughNode(peer, node_api, peer.presence.note_exceptions)
+        health = HostHealth(peer, store, rules, time_of_peers, presence)
+        health_of_hosts = HealthOfHosts(peer, health, presence)
         await node_api.open(timeout=timeout)
 
         async def neighbours(key_id: str, avoided: Collection[str]) -> list[str]:
@@ -122,30 +125,36 @@ async def open_light_client(
                 peer.add_addresses(info.peer_id, list(info.addresses), teller=node_api.peer_id)
             return [node_api.peer_id, *(info.peer_id for info in infos)]  # perhaps another node by now
 
-        watches = Watches(peer, neighbours, bound_read(node_api.read), keeps_nothing, rules, time_of_peers, wanted=1)
+        watches = Watches(
+            peer,
+            neighbours,
+            bound_read(node_api.read),
+            keeps_nothing,
+            rules,
+            time_of_peers,
+            wanted=1,
+            health=health_of_hosts,
+        )
         registry = Registry(
             identity,
             node_api,
             countersigner,
             health,
-            HealthOfHosts(peer, health),
+            health_of_hosts,
             TimestampLog(store, ingest),
             watches,
             rules,
             clock,
         )
         nursery = await stack.enter_async_context(background())
-        await nursery.start(health.run)
-        await nursery.start(watches.run)
-        await nursery.start(abandoned.run)
         renewal = _renewal(identity, node_api, countersigner, registry, store, rules, clock)
-        nursery.start_soon(renewal.run)
         resigning = Resigning(peer, identity, node_api, registry, store, renewal.run_now, rules, clock)
-        await nursery.start(resigning.run)
+        for part in (presence, health, health_of_hosts, watches, abandoned, resigning):
+            await nursery.start(part.run)
         certified = CertifiedRecords(identity, node_api, registry, store, rules, clock)
-        nursery.start_soon(certified.run)
         relay = RelayFailover(peer, node_api, registry, store, rules, clock)
-        nursery.start_soon(relay.run)
+        for run in (renewal.run, certified.run, relay.run):
+            nursery.start_soon(run)
         yield LightClient(peer, registry, relay)
 
 

@@ -21,8 +21,10 @@ from registry.client.node_status import NodeStatus, StatusSource
 from registry.client.peer_info import MAX_ADDRESSES, PeerInfo
 from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, NotPermitted
+from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
-from registry.health.messages import REPORT_HEALTH, ReportBody
+from registry.health.hosts_for_clients import HostsForClients
+from registry.health.messages import REPORT_HEALTH, ReportBody, ToldStanding
 from registry.health.report import HealthReport, encode_report
 from registry.model.history import HistoryEvent
 from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
@@ -59,6 +61,8 @@ class LocalNode:
         reader: Reader,
         countersigner: Countersigner,
         health: HostHealth,
+        health_of_hosts: HealthOfHosts,
+        hosts_for_clients: HostsForClients,
         invocation: Invocation,
         neighbourhood_size: int,
         status: StatusSource,
@@ -73,6 +77,8 @@ class LocalNode:
         self._reader = reader
         self._countersigner = countersigner
         self._health = health
+        self._health_of_hosts = health_of_hosts
+        self._hosts_for_clients = hosts_for_clients
         self._invocation = invocation
         self._neighbourhood_size = neighbourhood_size
         self._status = status
@@ -105,6 +111,25 @@ class LocalNode:
         await _ask_host(
             self._network, report.peer_id, REPORT_HEALTH, body, timeout=timeout, for_stranger=caller is not None
         )
+
+    async def hosts(
+        self, hosts: Sequence[str], seconds: float, *, timeout: float, caller: str
+    ) -> tuple[ToldStanding, ...]:
+        """What this node knows of hosts, for a light client, which is told for so many seconds what changes. Raises
+        NotPermitted where it follows too many."""
+        return await self._hosts_for_clients.follow(caller, hosts, seconds, timeout)
+
+    async def complain(
+        self,
+        host: str,
+        *,
+        timeout: float,  # noqa: ARG002 - at once
+        caller: str,
+    ) -> None:
+        """A light client couldn't reach a host that it follows here, so that it is looked at now."""
+        await trio.lowlevel.checkpoint()
+        if self._hosts_for_clients.may_complain(caller, host):
+            self._health_of_hosts.complain(host)
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
         """See `NodeApi.neighbours`."""

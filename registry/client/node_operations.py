@@ -15,7 +15,7 @@ import msgspec
 from registry.client.local_node import LocalNode
 from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
-from registry.health.messages import ReportAnswer
+from registry.health.messages import MOST_HOSTS, ReportAnswer, ToldStanding
 from registry.health.report import decode_report
 from registry.model.history import HistoryEvent
 from registry.model.values import decode_key, decode_metadata, encode
@@ -109,6 +109,33 @@ class ReportRequest(msgspec.Struct, frozen=True, array_like=True):
     report: Blob
 
 
+class HostsRequest(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of these hosts, and, for so many seconds, tell what changes by `registry.hosts_changed`; 0: forget
+    them."""
+
+    hosts: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MOST_HOSTS)]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "seconds", bounded_time(self.seconds))
+
+
+class HostsReply(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of each host."""
+
+    standings: Annotated[tuple[ToldStanding, ...], msgspec.Meta(max_length=MOST_HOSTS)]
+
+
+class ComplaintRequest(msgspec.Struct, frozen=True, array_like=True):
+    """This host couldn't be reached: look at it now."""
+
+    host: Name
+
+
+class ComplaintReply(msgspec.Struct, frozen=True, array_like=True):
+    """It is looked at, if nobody did just now."""
+
+
 class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
     """Something about one resource."""
 
@@ -181,6 +208,15 @@ async def _report_health(node: LocalNode, request: ReportRequest, caller: Caller
     return ReportAnswer()
 
 
+async def _hosts(node: LocalNode, request: HostsRequest, caller: Caller) -> HostsReply:
+    return HostsReply(await node.hosts(request.hosts, request.seconds, timeout=caller.timeout, caller=caller.peer_id))
+
+
+async def _complain(node: LocalNode, request: ComplaintRequest, caller: Caller) -> ComplaintReply:
+    await node.complain(request.host, timeout=caller.timeout, caller=caller.peer_id)
+    return ComplaintReply()
+
+
 async def _neighbours(node: LocalNode, request: ResourceRequest, caller: Caller) -> list[str]:
     return await node.neighbours(request.key_id, timeout=caller.timeout)
 
@@ -222,6 +258,8 @@ EXPLAIN: Final = Operation("node.explain", ResourceRequest, list[HistoryEvent], 
 RUN_SCHEDULE: Final = Operation("node.run_schedule", ScheduleRequest, ScheduleStatus, _run_schedule)
 SERVICE: Final = Operation("node.service", ServiceRequest, ServiceReply, _service)
 REPORT_HEALTH: Final = Operation("node.report_health", ReportRequest, ReportAnswer, _report_health)
+HOSTS: Final = Operation("node.hosts", HostsRequest, HostsReply, _hosts)
+COMPLAIN: Final = Operation("node.complain", ComplaintRequest, ComplaintReply, _complain)
 
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     WRITE,
@@ -235,4 +273,6 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     RUN_SCHEDULE,
     SERVICE,
     REPORT_HEALTH,
+    HOSTS,
+    COMPLAIN,
 )

@@ -231,6 +231,12 @@ class Registry:
             return Done(False, (str(error),), code=error.code)
         return Done(True, ())
 
+    def note_unreachable(self, peer_id: str) -> None:
+        """A caller couldn't reach the host of a record: where there is presence it is looked at now, by the node acted
+        through."""
+        if peer_id != self.identity.peer_id:
+            self._health_of_hosts.complain(peer_id)
+
     def own_health(self, resource_id: str, instance: str = "") -> Health:
         """How a service is that this identity registered on this peer, as it was said last."""
         return self._health.health_of(Slot(resource_id, self.identity.peer_id, self.identity.peer_id), instance)
@@ -446,10 +452,9 @@ class Registry:
         records = self._shown_of(resource, trust)
         if not self._health_of_hosts.is_there:
             return Resolved(records, errors)
-        # Light clients, which are reached through relays, don't tell their presence yet.
-        hosts = {record.metadata.peer_id for record in records if not record.metadata.relay_id}
+        hosts = {record.metadata.peer_id for record in records}
         await self._health_of_hosts.settle(hosts, min(timeout, LISTS_TIMEOUT))
-        health = {record.slot: self._health_of_hosts.health_of(record.slot) for record in records}
+        health = {record.slot: self._health_of_hosts.health_of_record(record) for record in records}
         if not include_down:
             records = tuple(record for record in records if health[record.slot].is_usable)
         return Resolved(records, errors, health)

@@ -5,6 +5,8 @@ Rules:
 2. When the node acted through is another one, records that this client issued itself are issued anew, with the new
    `relay_id`. For records that others issued, callers find this client's own signed peer record
    (`overlay.discovery.peer_records`).
+3. A client that serves anything tells its presence (`overlay.presence`); one that only hosts records doesn't: it may be
+   a command that ends at once, and the service elsewhere.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ class AdvertisedPeer(Protocol):
         """Has `callback()` called whenever a member came or went."""
         ...
 
-    def advertise(self) -> None:
-        """Has the network told through which members this peer can be called."""
+    def advertise(self, *, is_there: bool) -> None:
+        """Has the network told through which members this peer can be called, and, from the first time that `is_there`
+        is true, that it is there until it stops."""
         ...
 
 
@@ -80,6 +83,7 @@ class RelayFailover:
     def serve(self) -> None:
         """Says that this client serves something from now on."""
         self._serves.set()
+        self._changed.set()
 
     async def run(self) -> None:
         """Keeps the rules until cancelled."""
@@ -99,7 +103,7 @@ class RelayFailover:
             hosted = await self._hosted()
             if not hosted and not self._serves.is_set():
                 return True
-            self._network.advertise()
+            self._network.advertise(is_there=self._serves.is_set())
             if self._node_api.peer_id not in self._network.members():
                 await self._registry.status()  # turns to the next node
             relay = self._node_api.peer_id

@@ -15,8 +15,10 @@ from overlay.errors import CallFailed, CallRefused, Overloaded, Unreachable
 from overlay.rpc.framing import FrameError
 from overlay.tasks import Wakeup, background
 from registry.client.node_operations import (
+    COMPLAIN,
     COUNTERSIGN,
     EXPLAIN,
+    HOSTS,
     NEIGHBOURS,
     PEER_INFOS,
     PROGRESS,
@@ -27,7 +29,9 @@ from registry.client.node_operations import (
     STATUS,
     WRITE,
     CallBody,
+    ComplaintRequest,
     CountersignRequest,
+    HostsRequest,
     Operation,
     ProgressRequest,
     ReadRequest,
@@ -45,6 +49,7 @@ from registry.client.patience import SOONEST, patiently
 from registry.client.peer_info import PeerInfo
 from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, NodeOverloaded, NodeUnavailable
+from registry.health.messages import ToldStanding
 from registry.health.report import HealthReport, encode_report
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
@@ -156,6 +161,15 @@ class RemoteNode:
     async def report_health(self, report: HealthReport, *, timeout: float) -> None:
         """See `NodeApi.report_health`."""
         await self._call(REPORT_HEALTH, ReportRequest(encode_report(report)), timeout)
+
+    async def hosts(self, hosts: Sequence[str], seconds: float, *, timeout: float) -> tuple[ToldStanding, ...]:
+        """What the node knows of `MOST_HOSTS` hosts at most; for so many seconds it tells what changes by calling
+        `registry.hosts_changed`."""
+        return (await self._call(HOSTS, HostsRequest(tuple(hosts), seconds), timeout)).standings
+
+    async def complain(self, host: str, *, timeout: float) -> None:
+        """Tells the node that a host couldn't be reached, which it follows for this client."""
+        await self._call(COMPLAIN, ComplaintRequest(host), timeout)
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
         """See `NodeApi.neighbours`."""

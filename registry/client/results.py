@@ -134,6 +134,15 @@ class Resolved(_Resolved):
             if not self._health_of(record).is_usable and self._health_of(record).health.state < HealthState.CRITICAL
         ]
 
+    @property
+    def left_out(self) -> dict[Slot, tuple[str, ...]]:
+        """The ids of instances that don't work, of records others of whose instances do."""
+        return {
+            slot: tuple(instance for instance, health in known.instances.items() if not health.state.is_usable)
+            for slot, known in self.health.items()
+            if known.instances
+        }
+
     def _health_of(self, record: Record) -> RecordHealth:
         return self.health.get(record.slot, UNTOLD)
 

@@ -23,6 +23,7 @@ from registry.health.host_health import HostHealth
 from registry.health.messages import EXCEPTIONS, ExceptionsBody, ExceptionsPage
 from registry.health.reading import UNTOLD, HealthReader, ListReading, ListWanted, RecordHealth, put_together
 from registry.health.state import Health, HealthState, HostedService
+from registry.model.endpoints import named_in
 from registry.model.history import DOWN, HistoryEvent, of_slot
 from registry.model.merge import ResourceState
 from registry.model.values import Record, Slot
@@ -109,6 +110,10 @@ class HealthOfHosts:
         self._ask(slot.peer_id)
         return self._reader.health_of(slot, self._presence.state_of(slot.peer_id), instances)
 
+    def health_of_record(self, record: Record) -> RecordHealth:
+        """The same, with the instances that the record's value names."""
+        return self.health_of(record.slot, named_in(record.metadata.value))
+
     async def settle(self, hosts: Collection[str], timeout: float) -> None:
         """Waits, at most `timeout` seconds, for what is yet to be learnt of these hosts (rule 3)."""
         await trio.lowlevel.checkpoint()
@@ -122,19 +127,37 @@ class HealthOfHosts:
             with trio.move_on_at(until):
                 await self._news.wait()
 
+    def standing_of(self, host: str) -> HostStanding | None:
+        """What presence knows of a host; None where there is no presence."""
+        return self._presence.state_of(host) if self._presence is not None else None
+
+    def evidence_of(self, host: str) -> bytes:
+        """What was signed of a host, for those who follow it through this peer."""
+        return self._presence.evidence_of(host) if self._presence is not None else b""
+
+    def complain(self, host: str) -> None:
+        """A caller couldn't reach a host: presence looks at it now."""
+        self.follow([host])
+        if self._presence is not None and host in self._followed:
+            self._presence.complain(host)
+
     def events_of(self, resource: ResourceState, now: int) -> list[HistoryEvent]:
         """Which records of a resource are down, or don't pass, at `now` (seconds), since when, and why."""
         events: list[HistoryEvent] = []
         for slot, state in sorted(resource.slots.items()):
             if not isinstance(state, Record):
                 continue
-            known = self.health_of(slot)
+            known = self.health_of_record(state)
             if not known.is_up:
                 since = now - int(min(known.up_or_down_for, now))
                 by = f", as {', '.join(known.accusers)} say" if known.accusers else ""
                 events.append(of_slot(slot, DOWN, since if since else now, f"its host isn't there{by}"))
             if known.health.state is not HealthState.PASSING:
                 events.append(of_slot(slot, str(known.health.state), known.health.since or now, known.health.note))
+            for instance, health in known.instances.items():
+                if health.state not in (HealthState.PASSING, known.health.state):
+                    detail = f"instance {instance}" + (f": {health.note}" if health.note else "")
+                    events.append(of_slot(slot, str(health.state), health.since or now, detail))
         return events
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -159,7 +182,7 @@ class HealthOfHosts:
         at = 0.0
         for host in hosts:
             use = self._followed.get(host)
-            if use is not None and not presence.state_of(host).is_known:
+            if use is not None and not presence.is_settled(host):
                 at = max(at, use.began + UNKNOWN_FOR)
             if host in self._asking:
                 at = math.inf

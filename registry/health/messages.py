@@ -1,4 +1,5 @@
-"""The bodies of the calls about health: reports to a host, and the list of what doesn't pass there."""
+"""The bodies of the calls about health: reports to a host, the list of what doesn't pass there, and what a node tells
+its light clients of hosts."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ import msgspec
 
 from registry.health.exceptions import MOST_IN_PAGE
 from registry.health.state import HostedService
-from registry.protocol.messages import Blob, Digest
+from registry.protocol.messages import Blob, Digest, bounded_time
 
 REPORT_HEALTH: Final = "registry.report_health"
 EXCEPTIONS: Final = "registry.exceptions"
+HOSTS_CHANGED: Final = "registry.hosts_changed"
+MOST_HOSTS: Final = 64
+"""Hosts in one call. The evidence of one has 8 KiB at most."""
 
 _Text = Annotated[str, msgspec.Meta(max_length=128)]
 
@@ -47,3 +51,23 @@ class ExceptionsPage(msgspec.Struct, frozen=True, array_like=True):
     entries: Annotated[
         tuple[Annotated[bytes, msgspec.Meta(max_length=1024)], ...], msgspec.Meta(max_length=MOST_IN_PAGE)
     ]
+
+
+class ToldStanding(msgspec.Struct, frozen=True, array_like=True):
+    """What a node knows of one host, with the signed evidence for it (`overlay.presence.evidence`)."""
+
+    peer_id: _Text
+    is_up: bool
+    is_known: bool
+    since: float
+    """Seconds for which it is up or down; as long as can be said where it always was."""
+    evidence: Annotated[bytes, msgspec.Meta(max_length=16 * 1024)]
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "since", bounded_time(self.since))
+
+
+class HostsChangedBody(msgspec.Struct, frozen=True, array_like=True):
+    """`registry.hosts_changed`: a node tells a light client of hosts that it follows there. Answered with nothing."""
+
+    standings: Annotated[tuple[ToldStanding, ...], msgspec.Meta(max_length=MOST_HOSTS)]

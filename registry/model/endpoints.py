@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,7 +27,7 @@ import msgspec
 
 from registry.errors import InvalidValue
 from registry.model.fields import check_text
-from registry.model.values import MAX_VALUE, Record
+from registry.model.values import MAX_VALUE, Record, Slot
 
 SCHEMA: Final = "aqua-registry.endpoints/1"
 MAX_INSTANCES: Final = 64
@@ -126,10 +128,19 @@ def by_weight(endpoint: Endpoint) -> tuple[int, str, str, str]:
 
 
 def endpoints_in(
-    records: Iterable[Record], wanted: Selection | None = None, order: Order = by_weight
+    records: Iterable[Record],
+    wanted: Selection | None = None,
+    order: Order = by_weight,
+    left_out: Mapping[Slot, Collection[str]] = MappingProxyType({}),
 ) -> list[Endpoint]:
-    """All instances of which `records` tell, or those that are wanted, in this order."""
-    found = [Endpoint(instance, record) for record in records for instance in instances_in(record.metadata.value)]
+    """All instances of which `records` tell, or those that are wanted, in this order. `left_out`: the ids of instances
+    that don't work, by their record."""
+    found = [
+        Endpoint(instance, record)
+        for record in records
+        for instance in instances_in(record.metadata.value)
+        if instance.id not in left_out.get(record.slot, ())
+    ]
     return sorted((one for one in found if wanted is None or wanted.matches(one.instance)), key=order)
 
 
@@ -153,6 +164,12 @@ def instances_in(value: str) -> tuple[Instance, ...]:
         return _written(value)
     one = _plain(value.strip()) if len(value) <= _LONGEST_TEXT else None
     return () if one is None else (one,)
+
+
+@lru_cache(maxsize=256)  # asked for with each look at how a record is
+def named_in(value: str) -> tuple[str, ...]:
+    """The ids of the instances that a value names; of a plain address there is nothing to say but of its record."""
+    return tuple(instance.id for instance in _written(value)) if value.startswith("{") else ()
 
 
 class _Document(msgspec.Struct):

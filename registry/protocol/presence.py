@@ -62,6 +62,18 @@ class PresenceNetwork(Protocol):
         """What is known of a peer; one that isn't followed is up."""
         ...
 
+    def is_settled(self, peer_id: str) -> bool:
+        """Whether nothing more is to be learnt soon of a followed peer of which nothing was known."""
+        ...
+
+    def evidence_of(self, peer_id: str) -> bytes:
+        """What was signed of a followed peer, to be passed on to who follows it through this one."""
+        ...
+
+    def complain(self, peer_id: str) -> None:
+        """A caller couldn't reach a followed peer: it is looked at now."""
+        ...
+
     def on_change(self, callback: Callable[[Any], None]) -> None:
         """Has `callback(standing)` called, synchronously, when a followed peer goes down or comes up, is known, or says
         something else. `standing` is a `HostStanding`."""

@@ -17,14 +17,15 @@ from registry.model.values import Record, Slot
 from registry.watch.view import View
 from registry.watch.watch_event import TRUST, EventKind, Visible, WatchEvent, same_content
 
-HealthOf = Callable[[Slot], RecordHealth]
-"""What is known of a record's health."""
+HealthOf = Callable[[Record], RecordHealth]
+"""What is known of a record's health, and of that of the instances that it names."""
 
 
 class _Told(NamedTuple):
     record: Record
     is_up: bool = True
     state: HealthState = HealthState.PASSING
+    instances: tuple[tuple[str, HealthState], ...] = ()
 
 
 class PendingEvents:
@@ -56,7 +57,7 @@ class PendingEvents:
         believed = self._believed(wall_clock)
         if self._health_of is None or self._include_down:
             return believed
-        return {slot: record for slot, record in believed.items() if self._health_of(slot).is_usable}
+        return {slot: record for slot, record in believed.items() if self._health_of(record).is_usable}
 
     def doubted_at(self) -> int | None:
         """When something that was told won't be believed any more though nothing changes (seconds); None for never."""
@@ -86,7 +87,7 @@ class PendingEvents:
         before = told.pop(slot, None)
         if record is not None:
             told[slot] = after = self._as_told(record)
-            health = self._health_of(slot) if self._health_of is not None else None
+            health = self._health_of(record) if self._health_of is not None else None
             if before is not None and same_content(before.record, record):
                 if before.is_up != after.is_up:
                     return WatchEvent(EventKind.UP if after.is_up else EventKind.DOWN, record, health=health)
@@ -113,8 +114,9 @@ class PendingEvents:
     def _as_told(self, record: Record) -> _Told:
         if self._health_of is None:
             return _Told(record)
-        health = self._health_of(record.slot)
-        return _Told(record, health.is_up, health.health.state)
+        health = self._health_of(record)
+        instances = tuple((instance, each.state) for instance, each in health.instances.items())
+        return _Told(record, health.is_up, health.health.state, instances)
 
     def _is_told(self, slot: Slot, record: Record | None) -> bool:
         told = (self._told or {}).get(slot)

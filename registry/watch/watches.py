@@ -132,7 +132,7 @@ class Watches:
             self._follows.send()
             self._users[resource_id] = weakref.WeakSet()
             self._tasks.start_soon(self._follow, follower)
-        health_of = self._health.health_of if self._health is not None else None
+        health_of = self._health.health_of_record if self._health is not None else None
         watch = Watch(
             follower.view, follower.changed, self._forget, self.clock, trust, health_of, include_down=include_down
         )

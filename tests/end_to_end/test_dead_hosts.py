@@ -18,7 +18,8 @@ from overlay.identity import Identity
 from overlay.settings import OverlaySettings
 from registry.node import Node, open_node
 from registry.settings import NodeSettings
-from registry.watch.watch_event import EventKind
+from registry.watch.watch import Watch
+from registry.watch.watch_event import EventKind, WatchEvent
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import eventually
 
@@ -70,27 +71,46 @@ async def took(ask: Callable[[], Awaitable[set[str]]], wanted: Callable[[set[str
     return trio.current_time() - began
 
 
+async def until_told(events: Watch, kind: EventKind) -> WatchEvent:
+    """The next event, which is of this kind."""
+    with trio.fail_after(KILLED_WITHIN + BACK_WITHIN):
+        event = await anext(events)
+    assert event.kind is kind, event
+    return event
+
+
 async def test_a_killed_host_is_gone_within_seconds_and_back_with_its_process(tmp_path: Path) -> None:
-    async with listed(tmp_path) as there:
+    async with listed(tmp_path) as there, connect(there.hosts[1].address) as client:
         victim = there.hosts[3]
-        async with there.reader.registry.watch(there.resource_id) as events:
-            with trio.fail_after(10):
-                async for event in events:
-                    if event.kind is EventKind.SNAPSHOT:
-                        break
+
+        async def found_by_client() -> set[str]:
+            return {record.metadata.peer_id for record in await client.resolve(there.resource_id)}
+
+        async with there.reader.registry.watch(there.resource_id) as on_node, client.watch(there.resource_id) as events:
+            for watch in (on_node, events):
+                snapshot = await until_told(watch, EventKind.SNAPSHOT)
+                assert victim.peer_id in {record.metadata.peer_id for record in snapshot.records}
+            assert victim.peer_id in await found_by_client()
             await victim.kill()
             gone = await took(there.found, lambda found: victim.peer_id not in found, KILLED_WITHIN)
-            with trio.fail_after(KILLED_WITHIN):
-                async for event in events:
-                    if event.kind is EventKind.DOWN:
-                        break
-            assert event.record is not None
-            assert event.record.metadata.peer_id == victim.peer_id
+            gone_there = await took(found_by_client, lambda found: victim.peer_id not in found, KILLED_WITHIN)
+            for watch in (on_node, events):
+                event = await until_told(watch, EventKind.DOWN)
+                assert event.record is not None
+                assert event.record.metadata.peer_id == victim.peer_id
+                assert event.health is not None
+                assert event.health.accusers
             shown = await there.reader.registry.resolve_resource(there.resource_id, 1, include_down=True)
             assert victim.peer_id in {record.metadata.peer_id for record in shown.records or ()}
+            shown_there = await client.resolve(there.resource_id, include_down=True)
+            assert victim.peer_id in {record.metadata.peer_id for record in shown_there}
             await victim.start("--bootstrap", there.hosts[0].address)
             back = await took(there.found, lambda found: victim.peer_id in found, BACK_WITHIN)
-        print(f"gone {gone:.2f} s, back {back:.2f} s")  # noqa: T201 - shown beside a failure
+            back_there = await took(found_by_client, lambda found: victim.peer_id in found, BACK_WITHIN)
+            for watch in (on_node, events):
+                await until_told(watch, EventKind.UP)
+        told = f"gone {gone:.2f} s, {gone_there:.2f} more for a client, back {back:.2f} s, {back_there:.2f} more"
+        print(told)  # noqa: T201 - shown beside a failure
 
 
 async def test_a_host_that_stops_says_so(tmp_path: Path) -> None:

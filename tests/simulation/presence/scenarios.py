@@ -202,6 +202,78 @@ def halves(count: int, seed: int, scale: float) -> Row:
     return replace(row, hidden=tuple(gone), again=tuple(back))
 
 
+def sides(count: int, seed: int, scale: float) -> Row:
+    """The network falls into halves for 40 s, with hosts and replicas of all resources on both sides: each side goes on
+    with its own hosts, and hides the others."""
+    world = World(count, seed, seconds=110.0)
+    side = [world.randomness.random() < 0.5 for _ in range(count)]
+    world.machines.cuts.append(Cut(30.0, 70.0, lambda one, other: side[one] != side[other]))
+    found = [0, 0]
+
+    def look() -> None:
+        for host in range(count):
+            for replica in world.replicas[host]:
+                view = world.nodes[replica].view_of(world.names[host])
+                is_listed = view is not None and view.is_listed
+                if is_listed != (side[host] == side[replica]):
+                    found[is_listed] += 1
+
+    world.at(60.0, 0, -1, look)
+    row = outcome(world.run(), "halves for 40, hosts on both sides")
+    gone = [change.at - 30 for change in world.changes if not change.is_listed]
+    back = [change.at - 70 for change in world.changes if change.is_listed]
+    return replace(row, hidden=tuple(gone), again=tuple(back), never=found[1], live_hidden=row.live_hidden + found[0])
+
+
+def with_witnesses(kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
+    """Hosts die at the same moment as all five of their witnesses."""
+
+    def scenario(count: int, seed: int, scale: float) -> Row:
+        world = World(count, seed, seconds=50 + 100 * scale)
+        suffered: dict[int, Outage] = {}
+        for host in world.randomness.sample(range(count), max(1, count // 40)):
+            outage = Outage(world.randomness.uniform(20, 25 + 100 * scale), math.inf, kind)
+            for victim in (host, *world.near[host][:WITNESSES]):
+                if victim not in suffered:
+                    suffered[victim] = outage
+                    world.machines.outages[victim].append(outage)
+        return outcome(world.run(), name, suffered)
+
+    return scenario
+
+
+def witnesses_stall(kind: Trouble | None, seconds: float, name: str) -> Callable[[int, int, float], Row]:
+    """All five witnesses of some hosts stand still for so long; the hosts die meanwhile, if there is a `kind`."""
+
+    def scenario(count: int, seed: int, scale: float) -> Row:
+        world = World(count, seed, seconds=70 + 200 * scale)
+        suffered: dict[int, Outage] = {}
+        stalled: set[int] = set()
+        for host in world.randomness.sample(range(count), max(1, count // 20)):
+            start = world.randomness.uniform(20, 25 + 200 * scale)
+            witnesses = {*world.near[host][:WITNESSES]}
+            if stalled & {host, *witnesses} or suffered.keys() & witnesses:
+                continue  # each suffers once
+            stalled |= witnesses
+            for witness in witnesses:
+                world.machines.outages[witness].append(Outage(start, start + seconds, Trouble.STALLED))
+            if kind is not None:
+                suffered[host] = Outage(start + 0.5, math.inf, kind)
+                world.machines.outages[host].append(suffered[host])
+        return outcome(world.run(), name, suffered)
+
+    return scenario
+
+
+def blackout(count: int, seed: int, scale: float) -> Row:
+    """All nodes are killed at the same moment, and all start again within 2 s, 10 s later."""
+    world = World(count, seed, seconds=80.0)
+    for host in range(count):
+        world.machines.outages[host].append(Outage(20.0, 30 + world.randomness.uniform(0, 2), Trouble.KILLED))
+    world.run()
+    return outcome(world, "all killed at once, back after 10")
+
+
 def site(share: float, kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
     """A part of the network dies at once."""
 
@@ -312,6 +384,13 @@ SCENARIOS: Final[dict[str, Callable[[int, int, float], Row]]] = {
     "oneway1": one_way_cuts(1),
     "oneway2": one_way_cuts(2),
     "halves": halves,
+    "sides": sides,
+    "withwitnesses": with_witnesses(Trouble.VANISHED, "vanishes with its 5 witnesses"),
+    "withwitnesseskill": with_witnesses(Trouble.KILLED, "kill -9 with its 5 witnesses"),
+    "witnessesstall8": witnesses_stall(None, 8.0, "its 5 witnesses stall 8"),
+    "witnessesstall": witnesses_stall(None, 20.0, "its 5 witnesses stall 20"),
+    "witnessesstallkill": witnesses_stall(Trouble.KILLED, 20.0, "kill -9, its 5 witnesses stall 20"),
+    "blackout": blackout,
     "site30": site(0.3, Trouble.VANISHED, "30% site vanishes"),
     "site30kill": site(0.3, Trouble.KILLED, "30% site is killed"),
     "site60": site(0.6, Trouble.VANISHED, "60% site vanishes"),

@@ -307,7 +307,8 @@ class World:
 
     def _cut_begins(self, stops: Callable[[int, int], bool]) -> None:
         for own in range(self.count):
-            for other in self.linked[own]:
+            subscribed_at = {self._numbers[name] for name in self.nodes[own].following.witnesses}
+            for other in self.linked[own] | subscribed_at:
                 if stops(own, other) or stops(other, own):
                     self._begin_silence(own, other)
 

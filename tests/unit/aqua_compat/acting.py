@@ -22,6 +22,11 @@ class ScriptedRegistry:
         self.host_peer_id = HOST.peer_id
         self.answers = answers
         self.asked: list[tuple[str, tuple[object, ...], dict[str, object]]] = []
+        self.unreachable: list[str] = []
+
+    def note_unreachable(self, peer_id: str) -> None:
+        """See `Registry.note_unreachable`."""
+        self.unreachable.append(peer_id)
 
     def __getattr__(self, name: str) -> Any:
         async def answer(*arguments: object, **options: object) -> object:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from aqua_compat import Constants
+from aqua_compat.rpc.errors import PeerUnreachable, RaisedByService, TooSlow
 from registry.model.names import Names
 from registry.model.signing import key_id_of
 from registry.model.values import Record
@@ -128,9 +129,30 @@ async def test_a_call_that_takes_too_long_is_an_error(autojump_clock: trio.testi
     async def call(record: Record) -> None:
         await trio.sleep_forever()
 
-    success, errors = await acting(_resolving("a")).executeOnResource("id", 1, call)
+    registry = _resolving("a")
+    success, errors = await acting(registry).executeOnResource("id", 1, call)
     assert (success, errors) == (True, ["one was slow", f"timeout exceeded on {HOST.peer_id}"])
     assert trio.current_time() == pytest.approx(6, abs=1)
+    assert registry.unreachable == [HOST.peer_id]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_looked_at"),
+    [
+        (PeerUnreachable(HOST.peer_id, "s", "f", "it's off"), True),
+        (TooSlow(HOST.peer_id, "s", "f", "no answer"), True),
+        (RaisedByService(HOST.peer_id, "s", "f", "its own fault"), False),
+        (ValueError("the caller's own fault"), False),
+    ],
+)
+async def test_a_host_that_a_call_did_not_reach_is_looked_at(error: Exception, is_looked_at: bool) -> None:
+    async def call(record: Record) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    registry = _resolving("a")
+    assert (await acting(registry).executeOnResource("id", 1, call))[0]
+    assert registry.unreachable == ([HOST.peer_id] if is_looked_at else [])
 
 
 async def test_cancelling_reaches_the_calls() -> None:

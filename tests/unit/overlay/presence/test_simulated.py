@@ -10,9 +10,12 @@ SMALL = {
     "kill": 0.3,
     "vanish": 4.8,
     "frozen5": 0.0,
-    "halves": 12.0,
+    "sides": 12.0,
     "restart": 9.0,
     "lie5": 0.0,
+    "withwitnesses": 6.5,
+    "witnessesstall8": 0.0,
+    "blackout": 0.0,
 }
 """Scenarios that run in a second, and within how many seconds the dead are hidden in them."""
 
@@ -24,6 +27,13 @@ def test_dead_are_hidden_in_time_and_living_are_not(name: str) -> None:
     assert max(row.hidden, default=0.0) <= SMALL[name]
     assert bool(row.hidden) == (SMALL[name] > 0)
     assert max(row.again, default=0.0) <= 3.0
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_smallest_networks_notice_too(count: int) -> None:
+    row = SCENARIOS["kill"](count, 1, 0.0)
+    assert row.live_hidden == row.stuck == row.never == 0
+    assert max(row.hidden) < 5
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -9,7 +10,6 @@ import pytest
 import trio
 
 from overlay.errors import CallRefused, Overloaded, Unreachable
-from registry.client.node_api import NodeApi
 from registry.client.node_api_server import serve_node_api
 from registry.client.node_operations import OPERATIONS, READ, SERVICE, WRITE, CallBody, ServiceRequest
 from registry.client.node_status import NodeStatus
@@ -17,6 +17,7 @@ from registry.client.peer_info import PeerInfo
 from registry.client.remote_node import RemoteNode
 from registry.codes import Code
 from registry.errors import HostingRefused, NodeOverloaded, NodeUnavailable, NotPermitted, RegistryRefusal
+from registry.health.messages import ToldStanding
 from registry.health.report import HealthReport, signed_report
 from registry.health.state import HealthState
 from registry.model.history import HistoryEvent
@@ -49,6 +50,7 @@ INFO = PeerInfo(HOST.peer_id, ("/ip4/127.0.0.1/tcp/1",))
 STATUS = NodeStatus(HOST.peer_id, (), (), 1, 2, 3, 4.5, ready=True, particles={"taken": 1.0})
 EVENT = HistoryEvent(NOW, KEY.id, "", "", "stored")
 REPORT = signed_report(ISSUER, a_metadata(KEY.id).slot, "a", NOW * 1000, HealthState.WARNING, "slow", 10)
+STANDING = ToldStanding(HOST.peer_id, False, True, 3.5, b"evidence")
 SCHEDULE = ScheduleStatus("renew_43200", 43200.0, 1, NOW, 0.5, "nothing was due")
 
 
@@ -112,6 +114,15 @@ class FakeNode:
     async def report_health(self, report: HealthReport, *, timeout: float, caller: str | None = None) -> None:
         await self._answer(timeout, "report_health", report, caller)
 
+    async def hosts(
+        self, hosts: Sequence[str], seconds: float, *, timeout: float, caller: str
+    ) -> tuple[ToldStanding, ...]:
+        await self._answer(timeout, "hosts", tuple(hosts), seconds, caller)
+        return (STANDING,)
+
+    async def complain(self, host: str, *, timeout: float, caller: str) -> None:
+        await self._answer(timeout, "complain", host, caller)
+
     async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:
         await self._answer(timeout, "explain", key_id)
         return [EVENT]
@@ -160,7 +171,7 @@ class World:
 
 async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock: trio.testing.MockClock) -> None:
     node = FakeNode()
-    remote: NodeApi = World(node).remote
+    remote = World(node).remote
     item = Item(KEY, a_tombstone(KEY.id))
     metadata = a_metadata(KEY.id)
     assert await remote.write(item, factor=2, timeout=5) == OUTCOME
@@ -176,6 +187,8 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
     assert await remote.explain(KEY.id, timeout=5) == [EVENT]
     assert await remote.run_schedule(SCHEDULE.name, timeout=5) == SCHEDULE
     await remote.report_health(REPORT, timeout=5)
+    assert await remote.hosts([HOST.peer_id], 300, timeout=5) == (STANDING,)
+    await remote.complain(HOST.peer_id, timeout=5)
     assert await remote.service("get_key_id", ["sample", b"bytes"], timeout=5) == "the id"
     assert node.asked == [
         ("write", item, 2),
@@ -190,6 +203,8 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
         ("explain", KEY.id),
         ("run_schedule", SCHEDULE.name, ISSUER.peer_id),
         ("report_health", REPORT, ISSUER.peer_id),
+        ("hosts", (HOST.peer_id,), 300.0, ISSUER.peer_id),
+        ("complain", HOST.peer_id, ISSUER.peer_id),
         ("service", "get_key_id", ("sample", b"bytes"), ISSUER.peer_id),
     ]
     assert {asked[0] for asked in node.asked} == {operation.name.removeprefix("node.") for operation in OPERATIONS}

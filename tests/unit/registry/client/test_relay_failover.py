@@ -28,6 +28,7 @@ class World:
         self.nodes = ["first", "second"]
         self.callbacks: list[Callable[[], None]] = []
         self.found = False
+        self.is_there = False
         self.fail_times = 0
         self.calls: list[str] = []
         self.linked = "first"
@@ -43,8 +44,9 @@ class World:
     def on_membership_change(self, callback: Callable[[], None]) -> None:
         self.callbacks.append(callback)
 
-    def advertise(self) -> None:
+    def advertise(self, *, is_there: bool) -> None:
         self.found = True
+        self.is_there = self.is_there or is_there
 
     def kill(self, node: str) -> None:
         self.nodes.remove(node)
@@ -110,6 +112,17 @@ async def test_records_of_its_own_name_the_next_node_when_the_first_is_gone(
     await after(world, 10, then=lambda: world.kill("first"), more=1)
     assert world.relays() == [("second",)]
     assert world.found
+
+
+async def test_the_network_is_told_that_a_client_is_there_at_once_when_it_serves_and_not_before(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World(own())
+    await after(world, 60)
+    assert world.found
+    assert not world.is_there, "it may be a command, and the service elsewhere"
+    await after(world, 60, then=world.keeping.serve, more=0.1)
+    assert world.is_there
 
 
 async def test_records_that_others_issued_stay_as_they_are(autojump_clock: trio.testing.MockClock) -> None:

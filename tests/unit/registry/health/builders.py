@@ -52,6 +52,8 @@ class FakePresence:
     def __init__(self) -> None:
         self.told = b""
         self.followed: set[str] = set()
+        self.evidence: dict[str, bytes] = {}
+        self.complained: list[str] = []
         self._standings: dict[str, Standing] = {}
         self._callbacks: list[Callable[[Any], None]] = []
 
@@ -66,6 +68,15 @@ class FakePresence:
 
     def state_of(self, peer_id: str) -> Standing:
         return self._standings.get(peer_id, Standing(is_known=False, peer_id=peer_id))
+
+    def is_settled(self, peer_id: str) -> bool:
+        return self.state_of(peer_id).is_known
+
+    def evidence_of(self, peer_id: str) -> bytes:
+        return self.evidence.get(peer_id, b"")
+
+    def complain(self, peer_id: str) -> None:
+        self.complained.append(peer_id)
 
     def on_change(self, callback: Callable[[Any], None]) -> None:
         self._callbacks.append(callback)

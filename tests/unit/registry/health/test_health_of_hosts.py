@@ -19,10 +19,12 @@ from registry.health.host_health import HostHealth
 from registry.health.messages import EXCEPTIONS, ExceptionsBody, ExceptionsPage
 from registry.health.reading import NOT_READ, RecordHealth
 from registry.health.state import PASSING, HealthState, HostedService
+from registry.model.endpoints import Instance, endpoints_in, write_instances
 from registry.model.values import Record, Slot
 from registry.protocol.messages import build, parse
 from registry.settings import NodeSettings, RegistrySettings
 from registry.storage import open_store
+from registry.watch.watch_event import EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
 from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, STRANGER
@@ -215,6 +217,56 @@ async def test_resolving_leaves_out_who_is_down_or_does_not_pass_and_nobody_else
         world.presence.becomes(zero, Standing())
         world.presence.becomes(one, Standing())
         assert await world.hosts() == [zero, one, two], "the records come back with their hosts"
+
+
+async def test_an_instance_that_does_not_pass_is_left_out_and_its_record_only_with_the_last(
+    autojump_clock: object,
+) -> None:
+    async with resolving() as world:
+        two, host = world.nodes[3], world.peer_ids[2]
+        value = write_instances([Instance(id=each, address="203.0.113.5", port=80) for each in ("a", "b")])
+        assert (await two.registry.register_service(world.resource_id, value, host, None, factor=4)).success
+
+        async def endpoints(failing: str) -> list[str]:
+            told = ExceptionList(host)
+            for instance in failing:
+                told.put(HostedService(world.resource_id, host, instance), bad(note=f"{instance} is full"))
+            world.presence.becomes(host, Standing(exceptions=told.told()))
+            resolved = await world.nodes[0].registry.resolve_resource(world.resource_id, 1)
+            known = resolved.health[Slot(world.resource_id, host, host)]
+            assert {each for each, health in known.instances.items() if health.state is CRITICAL} == {*failing}
+            found = endpoints_in(resolved.records or (), left_out=resolved.left_out)
+            return [endpoint.instance.id for endpoint in found]
+
+        assert await endpoints("") == ["a", "b"]
+        assert await endpoints("a") == ["b"]
+        before = len(await world.nodes[0].registry.explain(world.resource_id))
+        assert await endpoints("ab") == []
+        assert host not in await world.hosts()
+        assert await endpoints("b") == ["a"]
+        told = (await world.nodes[0].registry.explain(world.resource_id))[before - 1 :]
+        assert [(each.what, each.detail) for each in told] == [("critical", "instance b: b is full")]
+
+
+async def test_a_watcher_is_told_of_each_instance(autojump_clock: object) -> None:
+    async with resolving() as world:
+        two, host = world.nodes[3], world.peer_ids[2]
+        value = write_instances([Instance(id=each, address="203.0.113.5", port=80) for each in ("a", "b")])
+        assert (await two.registry.register_service(world.resource_id, value, host, None, factor=4)).success
+        async with world.nodes[0].registry.watch(world.resource_id) as events:
+            assert (await anext(events)).kind is EventKind.SNAPSHOT
+            told = ExceptionList(host)
+            told.put(HostedService(world.resource_id, host, "b"), bad())
+            world.presence.becomes(host, Standing(exceptions=told.told()))
+            with trio.fail_after(5):
+                event = await anext(events)
+            assert event.kind is EventKind.HEALTH
+            assert event.health is not None
+            assert event.health.is_usable
+            assert {name: health.state for name, health in event.health.instances.items()} == {
+                "a": HealthState.PASSING,
+                "b": CRITICAL,
+            }
 
 
 async def test_of_its_own_services_a_node_knows_first_hand(autojump_clock: object) -> None:

@@ -38,7 +38,10 @@ class Watching:
         self.seen: dict[Slot, Record] = {}
         self.status: dict[Slot, tuple[bool, HealthState]] = {}
 
-    def health_of(self, slot: Slot) -> RecordHealth:
+    def health_of(self, record: Record) -> RecordHealth:
+        return self.health_in(record.slot)
+
+    def health_in(self, slot: Slot) -> RecordHealth:
         return self.health.get(slot, RecordHealth())
 
     def becomes(self, slot: Slot, *, is_up: bool = True, state: HealthState = PASSES) -> None:
@@ -89,7 +92,7 @@ class Watching:
             self.seen[slot] = event.record
 
     def status_of(self, slot: Slot) -> tuple[bool, HealthState]:
-        health = self.health_of(slot)
+        health = self.health_in(slot)
         return health.is_up, health.health.state
 
 
@@ -123,7 +126,7 @@ def test_events_lead_to_what_is_there_and_how_it_is(steps: list[tuple[int, tuple
             watching.listen()
     watching.listen()
     live = watching.view.visible
-    usable = {slot for slot in live if watching.health_of(slot).is_usable}
+    usable = {slot for slot in live if watching.health_in(slot).is_usable}
     assert usable <= watching.seen.keys() <= live.keys()
     assert watching.seen == {slot: live[slot] for slot in watching.seen}
     assert watching.status == {slot: watching.status_of(slot) for slot in watching.seen}
