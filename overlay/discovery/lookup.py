@@ -6,8 +6,8 @@ Rules:
 2. Otherwise a neighbourhood that a lookup found lately serves the positions in it (`overlay.discovery.regions`); after
    a while only once one of its members said by digest that nothing changed.
 3. Otherwise a recursive lookup over standing links is begun (`overlay.discovery.recursive`), and where its answers are
-   fewer or sparser than the network's size lets expect, an iterative one (`overlay.discovery.iterative`), which begins
-   at the nearest in the routing table, too.
+   fewer or sparser than the network's size lets expect, or leave out members that this peer is linked to, an iterative
+   one (`overlay.discovery.iterative`), which begins at the nearest in the routing table, too.
 4. Around a dense position, others of its region belong to its neighbourhood (`overlay.discovery.density`). Who isn't
    there himself looks up the largest buckets of the region, away from those who crowd.
 5. What others tell is only where to look. Peers that couldn't be dialled lately are left out: for seconds after one
@@ -218,7 +218,9 @@ class Lookup:
         result = await self._recursive.find(position, count, timeout=timeout)
         names, is_exact = result.names(), result.is_exact
         if not result.is_believable(self.network_size()):
-            log.debug("a lookup's answers are too few or too sparse", answers=result.answers, named=len(names))
+            log.debug(
+                "a lookup's answers are too few, too sparse or doubtful", answers=result.answers, named=len(names)
+            )
             names, is_exact = await self._iteratively(position, count, names, timeout), False
         elif (region := result.region(self.network_size())) is not None:
             height, members = region
