@@ -304,7 +304,8 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for a whole lookup, half of them for the recursive one; what is known by then is its result."""
 
     failed_peer_age: float = 60.0
-    """Seconds for which a peer that couldn't be reached is left out of neighbourhoods, unless it comes by itself."""
+    """Seconds for which a peer that couldn't be reached several times is left out of neighbourhoods, unless it comes by
+    itself; after the first time it is left out for 5 seconds, since one failed dial says little."""
 
     retry_delay: float = 0.25
     """Seconds before the first retry of a bootstrap address; doubles, with jitter, up to `retry_delay_limit`."""

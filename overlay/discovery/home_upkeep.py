@@ -26,8 +26,9 @@ from typing import Final, Protocol
 
 import structlog
 import trio
-from cachetools import LRUCache, TTLCache
+from cachetools import TTLCache
 
+from overlay.discovery.dial_failures import DialFailures
 from overlay.discovery.home import HOME_SIZE, Home
 from overlay.discovery.home_view import HomeView, uncovered
 from overlay.discovery.keyspace import POSITION_BITS, peer_position
@@ -94,7 +95,7 @@ class HomeUpkeep:
         self._far: dict[int, set[str]] = {}
         self._differing: set[str] = set()
         self._asked_back: TTLCache[str, None] = TTLCache(_MOST_ASKED_BACK, _ASKED_BACK, timer=trio.current_time)
-        self._failed: LRUCache[str, tuple[int, float]] = LRUCache(_MOST_FAILED)  # how often, and until when it rests
+        self._failed = DialFailures(trio.current_time, first=2 * AGAIN, longest=INTERVAL, most=_MOST_FAILED)
         self._at_once = LINKED_AT_FIRST  # dials
         self._lacking: set[str] = set()  # who belongs here and couldn't be linked
         self._is_placed = False  # whether our own position was looked up since we had company
@@ -154,20 +155,17 @@ class HomeUpkeep:
         """Wait until the next pass is due, and try those again meanwhile who couldn't be linked; whether one was."""
         until = trio.current_time() + seconds
         while trio.current_time() < until:
-            next_try = min((self._rests_until(name) for name in self._lacking), default=until)
+            next_try = min((self._failed.rests_until(name) for name in self._lacking), default=until)
             with trio.move_on_at(min(next_try, until)) as waiting:
                 await self._due.wait()
             if not waiting.cancelled_caught:
                 break
-            rested = {name for name in self._lacking if self._rests_until(name) <= trio.current_time()}
+            rested = {name for name in self._lacking if self._failed.rests_until(name) <= trio.current_time()}
             self._lacking -= rested
             async with self._pass:
                 if await self._link(rested):
                     return True
         return False
-
-    def _rests_until(self, name: str) -> float:
-        return self._failed.get(name, (0, 0.0))[1]
 
     async def run_once(self) -> None:
         """One whole pass, whatever is confirmed."""
@@ -262,7 +260,7 @@ class HomeUpkeep:
         linked = set(self._peer.members())
         new = {name: peer_position(name) for name in names if name not in linked}
         new = {name: position for name, position in new.items() if position != self._home.own}
-        resting = {name for name in new if trio.current_time() < self._rests_until(name)}
+        resting = {name for name in new if self._failed.is_resting(name)}
         reach = self._home.reach_with(position for name, position in new.items() if name not in resting)
         belonging = {
             name
@@ -303,10 +301,9 @@ class HomeUpkeep:
 
     async def _try_to_link(self, name: str) -> bool:
         if await self._peer.link(name):
-            self._failed.pop(name, None)
+            self._failed.forget(name)
             return True
-        failures = self._failed.get(name, (0, 0.0))[0] + 1
-        self._failed[name] = failures, trio.current_time() + min(AGAIN * 2.0**failures, INTERVAL)
+        self._failed.note(name)
         if len(self._lacking) < MOST_LACKING:
             self._lacking.add(name)
         return False

@@ -6,7 +6,8 @@ those that `to_ask` names, tells what came of it, and comes back at `wakes_at`.
 1. The nearest candidates that weren't asked yet are asked, `PARALLEL` at a time (Kademlia's alpha); each answer or
    failure lets the next be asked at once, nothing waits for a round.
 2. Whoever doesn't answer within its patience is passed by: another is asked in its place, its answer still counts.
-3. The lookup ends when the `ENOUGH_ANSWERED` nearest of those who may live have answered, or nobody is left to ask.
+3. Whoever lives but has no place for a link can't be asked, yet is found.
+4. The lookup ends when the `ENOUGH_ANSWERED` nearest of those who may live have answered, or nobody is left to ask.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 PARALLEL: Final = 6
@@ -24,14 +25,21 @@ MOST_CANDIDATES: Final = 1024
 
 
 class PeerState(enum.Enum):
-    """What became of a candidate. HEARD -> ASKED -> ANSWERED, FAILED or SLOW; SLOW -> ANSWERED or FAILED."""
+    """What became of a candidate. HEARD -> ASKED -> ANSWERED, FULL, FAILED or SLOW; SLOW -> one of the first three."""
 
     HEARD = enum.auto()
     ASKED = enum.auto()
     SLOW = enum.auto()
     """Asked, without answer within its patience."""
     ANSWERED = enum.auto()
+    FULL = enum.auto()
+    """It lives, and has no place for whoever asks."""
     FAILED = enum.auto()
+
+
+_NOT_LIVING: Final = (PeerState.FAILED, PeerState.SLOW)
+_NOT_ASKABLE: Final = (*_NOT_LIVING, PeerState.FULL)
+_DROPPABLE: Final = (PeerState.HEARD, PeerState.FULL, PeerState.FAILED)
 
 
 class IterativeLookup:
@@ -64,7 +72,7 @@ class IterativeLookup:
         self._pass_by(now)
         flying = sum(state is PeerState.ASKED for state in self._states.values())
         chosen: list[str] = []
-        for peer in self._hopeful(self._count):
+        for peer in self._hopeful(self._count, but=_NOT_ASKABLE):
             if flying + len(chosen) >= PARALLEL:
                 break
             if self._states[peer] is PeerState.HEARD:
@@ -83,14 +91,16 @@ class IterativeLookup:
 
     def failed(self, peer: str) -> None:
         """`peer` can't be asked, or gave no good answer."""
-        if peer in self._states:
-            self._states[peer] = PeerState.FAILED
-            self._patience.pop(peer, None)
+        self._end(peer, PeerState.FAILED)
+
+    def had_no_place(self, peer: str) -> None:
+        """`peer` turned away whoever wanted to ask it, since it is linked to as many as it may be."""
+        self._end(peer, PeerState.FULL)
 
     def is_done(self, now: float) -> bool:
         """Whether the nearest were found, or nobody is left who could name nearer ones."""
         self._pass_by(now)
-        nearest = self._hopeful(self._answers)
+        nearest = self._hopeful(self._answers, but=_NOT_ASKABLE)
         return all(self._states[peer] is PeerState.ANSWERED for peer in nearest)
 
     def wakes_at(self) -> float:
@@ -105,8 +115,13 @@ class IterativeLookup:
         """What became of a candidate; None for one never heard of."""
         return self._states.get(peer)
 
-    def _hopeful(self, count: int) -> list[str]:
-        living = (peer for peer, state in self._states.items() if state not in (PeerState.FAILED, PeerState.SLOW))
+    def _end(self, peer: str, state: PeerState) -> None:
+        if peer in self._states:
+            self._states[peer] = state
+            self._patience.pop(peer, None)
+
+    def _hopeful(self, count: int, *, but: Collection[PeerState] = _NOT_LIVING) -> list[str]:
+        living = (peer for peer, state in self._states.items() if state not in but)
         return heapq.nsmallest(count, living, key=self._distances.__getitem__)
 
     def _pass_by(self, now: float) -> None:
@@ -115,7 +130,7 @@ class IterativeLookup:
             del self._patience[peer]
 
     def _drop_farthest(self) -> None:
-        droppable = [peer for peer, state in self._states.items() if state in (PeerState.HEARD, PeerState.FAILED)]
+        droppable = [peer for peer, state in self._states.items() if state in _DROPPABLE]
         surplus = len(self._states) - MOST_CANDIDATES
         for peer in heapq.nlargest(surplus, droppable, key=self._distances.__getitem__):
             del self._states[peer], self._distances[peer]

@@ -6,11 +6,12 @@ Rules:
 2. Otherwise a neighbourhood that a lookup found lately serves the positions in it (`overlay.discovery.regions`); after
    a while only once one of its members said by digest that nothing changed.
 3. Otherwise a recursive lookup over standing links is begun (`overlay.discovery.recursive`), and where its answers are
-   fewer or sparser than the network's size lets expect, an iterative one (`overlay.discovery.iterative`), which begins
-   at the nearest in the routing table, too.
+   fewer or sparser than the network's size lets expect, or leave out members that this peer is linked to, an iterative
+   one (`overlay.discovery.iterative`), which begins at the nearest in the routing table, too.
 4. Around a dense position, others of its region belong to its neighbourhood (`overlay.discovery.density`). Who isn't
    there himself looks up the largest buckets of the region, away from those who crowd.
-5. What others tell is only where to look. Peers that couldn't be dialled lately are left out.
+5. What others tell is only where to look. Peers that couldn't be dialled lately are left out: for seconds after one
+   failure, for `failed_peer_age` after several (`overlay.discovery.dial_failures`).
 6. A light client leaves the lookup to one of its nodes.
 """
 
@@ -22,10 +23,10 @@ from collections.abc import Iterable
 import msgspec
 import structlog
 import trio
-from cachetools import TTLCache
 
 from overlay.discovery.address_book import PeerAddresses
 from overlay.discovery.density import CROWD, MOST_OTHERS, TAKEN, Density, drawn
+from overlay.discovery.dial_failures import DialFailures
 from overlay.discovery.home import HOME_SIZE, Home
 from overlay.discovery.home_upkeep import HomeUpkeep
 from overlay.discovery.home_view import METHOD as HOME_METHOD
@@ -38,7 +39,7 @@ from overlay.discovery.recursive_machine import MOST_NAMED
 from overlay.discovery.regions import Region, Regions
 from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.size_estimate import SizeEstimate
-from overlay.errors import CallFailed, PeerIdError, Refusal
+from overlay.errors import CallFailed, PeerFull, PeerIdError, Refusal
 from overlay.identity import Identity, public_key_of
 from overlay.rpc.links import Links
 from overlay.settings import OverlaySettings
@@ -49,6 +50,7 @@ _NEAREST_METHOD = "overlay/nearest"
 _LOOKUP_METHOD = "overlay/lookup"
 _ADDRESSES_TOLD = 4  # of each member
 _MAX_FAILED = 4096
+_FIRST_REST = 5.0  # seconds for which a peer is left out after one failed dial
 _ASK_TIMEOUT = 2.0  # seconds
 _PATIENCE_LINKED = 0.5  # seconds until somebody with a link is passed by in an iterative lookup
 _PATIENCE_NEW = 1.5  # the same for somebody who has to be dialled
@@ -83,7 +85,9 @@ class Lookup:
         self._links = links
         self._settings = settings
         self._table = table
-        self._failed: TTLCache[str, None] = TTLCache(_MAX_FAILED, settings.failed_peer_age, timer=trio.current_time)
+        self._failed = DialFailures(
+            trio.current_time, first=_FIRST_REST, longest=settings.failed_peer_age, most=_MAX_FAILED
+        )
         self._home = Home(peer_position(addresses.peer_id))
         self._regions = Regions(trio.current_time)
         self._size = SizeEstimate()
@@ -214,7 +218,9 @@ class Lookup:
         result = await self._recursive.find(position, count, timeout=timeout)
         names, is_exact = result.names(), result.is_exact
         if not result.is_believable(self.network_size()):
-            log.debug("a lookup's answers are too few or too sparse", answers=result.answers, named=len(names))
+            log.debug(
+                "a lookup's answers are too few, too sparse or doubtful", answers=result.answers, named=len(names)
+            )
             names, is_exact = await self._iteratively(position, count, names, timeout), False
         elif (region := result.region(self.network_size())) is not None:
             height, members = region
@@ -273,6 +279,8 @@ class Lookup:
         async def ask(peer_id: str) -> None:
             try:
                 told = await self._ask(_NEAREST_METHOD, peer_id, position, count)
+            except PeerFull:
+                lookup.had_no_place(peer_id)
             except CallFailed as error:
                 log.debug("a peer didn't answer a lookup", peer_id=peer_id, error=str(error))
                 lookup.failed(peer_id)
@@ -301,7 +309,7 @@ class Lookup:
 
     def is_dialable(self, peer_id: str) -> bool:
         """Whether a peer is linked, or didn't fail to be dialled lately."""
-        return self._links.is_linked(peer_id) or peer_id not in self._failed
+        return self._links.is_linked(peer_id) or not self._failed.is_resting(peer_id)
 
     async def ask_home(self, peer_id: str, around: int, height: int) -> HomeView:
         """What a member knows of a subtree of the keyspace. Raises `CallFailed`."""
@@ -375,7 +383,7 @@ class Lookup:
     # Links that come and go
 
     def _note_up(self, peer_id: str, member: bool) -> None:
-        self._failed.pop(peer_id, None)
+        self._failed.forget(peer_id)
         if member:
             self._home.add(peer_id, peer_position(peer_id))
             self._regions.note_member(peer_position(peer_id))
@@ -398,7 +406,7 @@ class Lookup:
         self._upkeep.note_down(peer_id, was_kept=False)
 
     def _note_failed(self, peer_id: str) -> None:
-        self._failed[peer_id] = None
+        self._failed.note(peer_id)
         self._regions.forget(peer_id)
 
 

@@ -109,7 +109,7 @@ class RecursiveLookup:
         begins = first_contacts(target, links)
         request = requests(secrets.token_bytes(16), target, count, len(begins))
         self._seen[request.id] = None  # it doesn't come back to us
-        result = RouteResult(target, count)
+        result = RouteResult(target, count, links)
         first = trio.Event()
         began = trio.current_time()
 
@@ -121,8 +121,8 @@ class RecursiveLookup:
                     if number % LEARNT_AT_ONCE == 0:
                         await trio.lowlevel.checkpoint()
                 names = tuple(member.peer_id for member in answer.members)
-                result.add(RouteAnswer(names, answer.is_exact, answer.height), map(peer_position, names))
-                if answer.is_exact:
+                told = RouteAnswer(names, answer.is_exact, answer.height)
+                if result.add(told, map(peer_position, names)):
                     first.set()
 
         async def others() -> None:

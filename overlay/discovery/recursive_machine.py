@@ -7,7 +7,10 @@
 3. A hop says at once that it accepted. It passes one request on once, so paths stay apart and circles end.
 4. `MOST_HOPS` and a budget of forwards, split among the paths, bound what one lookup may cost others.
 5. A hop that has nobody nearer answers with the nearest it is linked to, and says that it isn't exact.
-6. Whoever began believes an answer unless it names fewer than asked for, or its farthest member is more than `SPARSE`
+6. Who claims to know a neighbourhood exactly, but leaves out a member there to whom whoever began is linked, doesn't:
+   it lies, or can't know better. It ends no other path, and where no other answer is exact, the iterative lookup
+   decides.
+7. Whoever began believes an answer unless it names fewer than asked for, or its farthest member is more than `SPARSE`
    times as far as the network's size lets expect: then the iterative lookup (`overlay.discovery.iterative`) decides.
 """
 
@@ -128,25 +131,41 @@ def requests(request_id: bytes, target: int, count: int, paths: int) -> RouteReq
 class RouteResult:
     """What the answers of the paths of one lookup come to."""
 
-    def __init__(self, target: int, count: int) -> None:
+    def __init__(self, target: int, count: int, linked: Mapping[str, int] | None = None) -> None:
+        """`linked`: members, with positions, to whom whoever began is linked: these exist."""
         self._target = target
         self._count = count
+        self._linked = {} if linked is None else {name: position ^ target for name, position in linked.items()}
+        self._is_doubtful = False
         self._names: dict[str, int] = {}
         self.answers = 0
         self.is_exact = False
-        """Whether one of those that answered knows the neighbourhood completely, as it says."""
+        """Whether one of those that answered knows the neighbourhood completely, as it says and nothing denies."""
         self._regions: list[tuple[int, dict[str, int]]] = []
 
-    def add(self, answer: RouteAnswer, positions: Iterable[int]) -> None:
-        """An answer, and the positions of those that it names, in its order."""
+    def add(self, answer: RouteAnswer, positions: Iterable[int]) -> bool:
+        """An answer, and the positions of those that it names, in its order; whether it is taken as exact (rule 6)."""
         self.answers += 1
-        self.is_exact = self.is_exact or answer.is_exact
         told = {
             name: position ^ self._target for name, position in zip(answer.names[:MOST_NAMED], positions, strict=False)
         }
-        if answer.is_exact and answer.height > 0:
+        is_exact = answer.is_exact and not self._leaves_out_somebody(answer.height, told)
+        self._is_doubtful |= answer.is_exact and not is_exact
+        self.is_exact |= is_exact
+        if is_exact and answer.height > 0:
             self._regions.append((answer.height, told))
         self._names.update(told)
+        return is_exact
+
+    def _leaves_out_somebody(self, height: int, told: Mapping[str, int]) -> bool:
+        """Whether an exact answer lacks a member that is linked, and lies where it names all."""
+        if height > 0:
+            end = 1 << height
+        elif len(told) >= self._count:
+            end = max(told.values())
+        else:
+            end = 1 << POSITION_BITS  # it says that there are no others
+        return any(distance < end and name not in told for name, distance in self._linked.items())
 
     def names(self) -> list[str]:
         """The nearest of all that were named, nearest first."""
@@ -165,7 +184,9 @@ class RouteResult:
         return None
 
     def is_believable(self, network_size: float) -> bool:
-        """Rule 6. `network_size`: the estimate; with fewer members than asked for, all of them are expected."""
+        """Rules 6 and 7. `network_size`: the estimate; with fewer members than asked for, all of them are expected."""
+        if self._is_doubtful and not self.is_exact:
+            return False
         names = self.names()
         expected = min(self._count, max(int(network_size / SPARSE), 1))
         if len(names) < expected:

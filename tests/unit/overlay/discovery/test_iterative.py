@@ -80,6 +80,31 @@ def test_who_failed_is_in_no_result_and_is_not_asked_again() -> None:
     assert lookup.is_done(0.1)
 
 
+def test_who_lives_but_has_no_place_for_a_link_is_found_and_not_waited_for() -> None:
+    lookup = a_lookup("peer 1", "peer 2", answers=1)
+    assert lookup.to_ask(0.0, patiently) == ["peer 1", "peer 2"]
+    lookup.had_no_place("peer 1")
+    assert not lookup.is_done(0.1), "it named nobody"
+    lookup.answered("peer 2", [("peer 1", 1)])
+    assert lookup.is_done(0.1)
+    assert lookup.to_ask(0.1, patiently) == []
+    assert lookup.found() == ["peer 1", "peer 2"]
+
+
+def test_where_the_nearest_have_no_place_those_behind_them_are_asked() -> None:
+    lookup = IterativeLookup(0, "own", count=3)
+    lookup.heard(PEERS.items())
+    asked: list[str] = []
+    while not lookup.is_done(0.0):
+        now = lookup.to_ask(0.0, patiently)
+        assert now, "it waits for nobody"
+        for peer in now:
+            lookup.had_no_place(peer)
+        asked += now
+    assert len(asked) == len(PEERS)
+    assert lookup.found() == ["peer 1", "peer 2", "peer 3"]
+
+
 def test_with_nobody_known_it_is_done_at_once() -> None:
     lookup = IterativeLookup(0, "own", count=20)
     assert lookup.is_done(0.0)

@@ -18,6 +18,7 @@ from overlay.discovery.density import MOST_OTHERS
 from overlay.discovery.home import HOME_SIZE
 from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position
 from overlay.discovery.lookup import Lookup
+from overlay.errors import Unreachable
 from overlay.identity import Identity
 from overlay.settings import CallLimits, OverlaySettings
 from overlay.tasks import TaskStatus
@@ -159,6 +160,52 @@ async def test_who_has_no_link_left_finds_the_nearest_from_its_routing_table(
         assert lookup.members() == []
         found, _ = await lookup.look_up(position, WANTED)
         assert [name for name in found if name != identity.peer_id][:WANTED] == all_of_them.truly_nearest(position)
+
+
+@asynccontextmanager
+async def newcomer(crowd: Crowd, contacts: Collection[str]) -> AsyncIterator[tuple[LyingLinks, Lookup]]:
+    """A peer that is linked to these only, and doesn't look who is near it."""
+    identity = Identity.from_seed(bytes(32))
+    dialler = AddressedDialler(crowd.network, identity.peer_id)
+    crowd.network.diallers[identity.peer_id] = dialler
+    links = LyingLinks(dialler, MEMBER, member=True)
+    links.lies = {}
+    lookup = Lookup(identity, dialler, links, MEMBER)
+    await crowd.nursery.start(links.run)
+    for contact in contacts:
+        await links.ensure_link(contact, timeout=1)
+    yield links, lookup
+
+
+async def test_who_lives_is_found_again_soon_after_one_dial_failed_and_who_fails_again_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with crowd(30) as all_of_them:
+        position = positions(1)[0]
+        victim, *others = nearest(position, all_of_them.peers, 30)
+
+        async def fail_to_dial() -> None:
+            dialler = all_of_them.network.diallers.pop(victim)
+            with pytest.raises(Unreachable):
+                await links.ensure_link(victim, timeout=1)
+            all_of_them.network.diallers[victim] = dialler
+
+        async def is_found() -> bool:
+            found, is_exact = await lookup.look_up(position, WANTED)
+            assert is_exact
+            return victim in found
+
+        async with newcomer(all_of_them, others[-3:]) as (links, lookup):
+            assert await is_found()
+            await fail_to_dial()
+            assert not await is_found(), "others still name who died"
+            await trio.sleep(6)
+            assert await is_found()
+            await fail_to_dial()
+            await trio.sleep(6)
+            assert not await is_found(), "who fails again and again is gone"
+            await trio.sleep(6)
+            assert await is_found()
 
 
 async def join_together(crowd: Crowd, identities: list[Identity]) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from overlay.discovery.home import HOME_SIZE, Home
 from overlay.discovery.keyspace import POSITION_BITS
@@ -19,6 +24,7 @@ from overlay.discovery.recursive_machine import (
     first_contacts,
     requests,
 )
+from tests.simulation.overlay.positions import nearest_of, some_positions
 
 K = 20
 TOP = 1 << POSITION_BITS - 1
@@ -114,3 +120,58 @@ def test_what_is_sparser_than_the_network_is_not_believed() -> None:
     assert not result_of(as_expected[:5]).is_believable(1000.0)
     assert not result_of([]).is_believable(1000.0)
     assert result_of(as_expected[:5]).is_believable(6.0)
+
+
+LINKED = {"2": 2, str(TOP): TOP}
+"""Members that whoever looks up is linked to: one near the target, and one at the other end."""
+
+
+@pytest.mark.parametrize(
+    ("names", "height", "is_taken"),
+    [
+        (range(1, K + 1), 0, True),
+        (range(1, K + 9), 5, True),
+        ([1, *range(3, K + 2)], 0, False),
+        ([1, *range(3, K + 9)], 5, False),
+        (range(1, 7), 0, False),  # of the whole network these are all, as it says
+        (range(1, K + 9), POSITION_BITS, False),
+    ],
+)
+def test_who_leaves_out_a_member_that_is_linked_knows_nothing_exactly(
+    names: Sequence[int], height: int, *, is_taken: bool
+) -> None:
+    result = RouteResult(0, K, LINKED)
+    answer = RouteAnswer(tuple(map(str, names)), True, height)
+    assert result.add(answer, names) is is_taken
+    assert result.is_exact is is_taken
+    assert result.is_believable(float(len(names))) is is_taken
+    assert (result.region(1.0) is not None) is (is_taken and height > 0)
+    whole = range(1, K + 1)
+    result.add(RouteAnswer(tuple(map(str, whole)), True), whole)
+    assert result.is_believable(float(K)), "another answer is exact"
+    assert result.names() == list(map(str, whole))
+
+
+def test_who_claims_nothing_may_leave_out_whom_it_does_not_know() -> None:
+    names = range(3, K + 3)
+    result = RouteResult(0, K, LINKED)
+    assert not result.add(RouteAnswer(tuple(map(str, names)), False), names)
+    assert result.is_believable(float(K))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([30, 66, 200]))
+def test_liars_who_leave_out_members_are_believed_only_by_who_is_linked_to_none_of_those(seed: int, size: int) -> None:
+    """Whatever an answer lacks, what is taken as exact names all that are linked where it says that it knows all."""
+    draw = random.Random(seed)
+    live = some_positions(size, draw)
+    target = draw.getrandbits(POSITION_BITS)
+    linked = {str(position): position for position in draw.sample(live, draw.randint(0, size))}
+    result = RouteResult(target, K, linked)
+    for _ in range(PATHS):
+        left_out = {*draw.sample(live, draw.choice((0, 1, size // 3)))}
+        told = [position for position in nearest_of(live, target, K) if position not in left_out]
+        is_taken = result.add(RouteAnswer(tuple(map(str, told)), True), told)
+        end = max((position ^ target for position in told), default=0) if len(told) == K else 1 << POSITION_BITS
+        lacks = [name for name, position in linked.items() if position ^ target < end and position not in told]
+        assert is_taken is not bool(lacks)
