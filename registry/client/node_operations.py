@@ -18,7 +18,10 @@ from registry.client.peer_info import PeerInfo
 from registry.health.messages import ReportAnswer
 from registry.health.report import decode_report
 from registry.model.history import HistoryEvent
+from registry.model.owner_index import ToldPage
 from registry.model.values import decode_key, decode_metadata, encode
+from registry.protocol.error_info import ErrorInfo
+from registry.protocol.index_messages import IndexPage, Label
 from registry.protocol.messages import (
     Blob,
     Item,
@@ -88,6 +91,28 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "ack", bounded_count(self.ack))
+
+
+class ListRequest(msgspec.Struct, frozen=True, array_like=True):
+    """List the resources of an owner whose labels follow `after`, or from the first one on; `limit` at most."""
+
+    owner_peer_id: Name
+    after: Label | None
+    limit: int
+    ack: int
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "limit", bounded_count(self.limit))
+        msgspec.structs.force_setattr(self, "ack", bounded_count(self.ack))
+
+
+class ListReply(msgspec.Struct, frozen=True, array_like=True):
+    """A page of an owner's index, as `ListOutcome`: what its keepers told together, and how many of them counted."""
+
+    page: IndexPage
+    answered: int
+    errors: tuple[ErrorInfo, ...] = ()
+    timed_out: bool = False
 
 
 class CountersignRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -168,6 +193,14 @@ async def _read(node: LocalNode, request: ReadRequest, caller: Caller) -> ReadAn
     )
 
 
+async def _list(node: LocalNode, request: ListRequest, caller: Caller) -> ListReply:
+    outcome = await node.list_resources(
+        request.owner_peer_id, request.after, limit=request.limit, ack=request.ack, timeout=caller.timeout
+    )
+    page = IndexPage.of(ToldPage(outcome.entries, outcome.after), caught_up=True)
+    return ListReply(page, outcome.answered, outcome.errors, outcome.timed_out)
+
+
 async def _countersign(node: LocalNode, request: CountersignRequest, caller: Caller) -> CountersignReply:
     key, metadata = decode_key(request.key), decode_metadata(request.metadata)
     return CountersignReply(
@@ -213,6 +246,7 @@ async def _service(node: LocalNode, request: ServiceRequest, caller: Caller) -> 
 
 WRITE: Final = Operation("node.write", WriteRequest, WriteOutcome, _write)
 READ: Final = Operation("node.read", ReadRequest, ReadAnswer, _read)
+LIST_RESOURCES: Final = Operation("node.list", ListRequest, ListReply, _list)
 COUNTERSIGN: Final = Operation("node.countersign", CountersignRequest, CountersignReply, _countersign)
 NEIGHBOURS: Final = Operation("node.neighbours", ResourceRequest, list[str], _neighbours)
 PEER_INFOS: Final = Operation("node.peer_infos", ResourceRequest, list[PeerInfo], _peer_infos)
@@ -226,6 +260,7 @@ REPORT_HEALTH: Final = Operation("node.report_health", ReportRequest, ReportAnsw
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     WRITE,
     READ,
+    LIST_RESOURCES,
     COUNTERSIGN,
     NEIGHBOURS,
     PEER_INFOS,
