@@ -9,7 +9,7 @@ import trio
 
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.replication.ranges import EVERYWHERE
-from registry.replication.refusals import RefusedEntries, Refusals
+from registry.replication.refusals import Refusals, RefusedEntries
 from registry.replication.trees import Trees
 from registry.storage import Store
 from registry.storage.checked_rows import Place
