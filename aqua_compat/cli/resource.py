@@ -169,7 +169,7 @@ def list_resources(session: CommandSession, owner: str, as_json: bool) -> None:
         warnings.update(dict.fromkeys(errors))
     warn(tuple(warnings))
     if as_json:
-        click.echo(json_line(found))
+        print_json({"resources": found, "after": None})
         return
     if not found:
         click.echo(f"no resources of {one_line(owner)} are listed", err=True)
