@@ -36,7 +36,7 @@ from registry.storage import Change, Store, Transaction
 
 NEAREST: Final = 3  # replicas that see to a resource's entry
 FIRST_AFTER: Final = 1.0  # seconds: by then who wrote it has entered it
-TURN: Final = 3.0  # seconds by which the second nearest waits for the nearest
+TURN: Final = 2.0  # seconds by which the second nearest waits for the nearest
 RETRY_AFTER: Final = 60.0  # seconds, when nobody of an index could be reached
 ASKED: Final = 2  # of those who keep an index, whether they have an entry
 ENOUGH: Final = 3  # of them that have an entry on disk before a write is answered

@@ -39,11 +39,12 @@ def index_position(owner_peer_id: str) -> bytes:
 
 
 class IndexTable:
-    """The rows of `listed`. Lives as long as its transaction. A row that a disk spoilt counts as absent, and is written
-    over by what other replicas have."""
+    """The rows of `listed`. Lives as long as its transaction. A row that isn't what was stored there counts as absent;
+    `damaged` collects (owner, label) of those that were met, so that they are dropped, and fetched from others."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.damaged: list[tuple[str, str]] = []
 
     def entry(self, owner_peer_id: str, label: str) -> IndexEntry | None:
         """What is known of one resource."""
@@ -51,7 +52,24 @@ class IndexTable:
             "SELECT key_id, CAST(body AS BLOB), checksum FROM listed WHERE owner_peer_id = ? AND label = ?",
             (owner_peer_id, label),
         ).fetchone()
-        return _entry_in(row) if row else None
+        return self._entry_in(owner_peer_id, label, row) if row else None
+
+    def _entry_in(self, owner_peer_id: str, label: str, row: Sequence[Any]) -> IndexEntry | None:
+        entry = stored_entry(row)
+        if entry is None or (entry.owner_peer_id, entry.label) != (owner_peer_id, label):
+            self.damaged.append((owner_peer_id, label))
+            return None
+        return entry
+
+    def drop_damaged(self, owner_peer_id: str, label: str) -> bool:
+        """Deletes an entry, if it is damaged still; whether it was."""
+        before = len(self.damaged)
+        self.entry(owner_peer_id, label)
+        is_damaged = len(self.damaged) > before
+        del self.damaged[before:]
+        if is_damaged:
+            self.remove(owner_peer_id, label)
+        return is_damaged
 
     def digest_of(self, owner_peer_id: str, key_id: str) -> bytes:
         """The digest of an entry, empty for none."""
@@ -111,7 +129,7 @@ class IndexTable:
         entries: list[IndexEntry] = []
         size, last = 0, after
         for *row, label in rows:
-            entry = _entry_in(row)
+            entry = self._entry_in(owner_peer_id, label, row)
             entry = entry.fresh(created_until, removed_until) if entry is not None else None
             if entry is None:
                 continue
@@ -167,7 +185,7 @@ class IndexTable:
         ]
 
 
-def _entry_in(row: Sequence[Any]) -> IndexEntry | None:
+def stored_entry(row: Sequence[Any]) -> IndexEntry | None:
     """The entry in a row (key id, body, checksum); None if it isn't what was stored there."""
     key_id, body, checksum = row
     if not is_whole(body, checksum):

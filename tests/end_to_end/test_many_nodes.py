@@ -166,9 +166,26 @@ async def test_what_one_node_writes_every_other_finds(tmp_path: Path) -> None:
             resolved = await member.node.registry.resolve_resource(resource_id, 3)
             assert resolved.records is not None, resolved.errors
             assert [record.metadata.peer_id for record in resolved.records] == [host], resolved.errors
+        await listed(network, writer, resource_id)
         await told_at_once(network, resource_id, writer)
         await counted(network, writer, resource_id)
         await replaced(network, resource_id, host)
+
+
+async def listed(network: Crowd, owner: Member, resource_id: str) -> None:
+    """What a node owns is listed from everywhere when it returns from creating it, and so is a removal."""
+    other = await owner.node.registry.create_resource("other", factor=MAJORITY)
+    assert other.resource_id is not None, other.errors
+    assert (await owner.node.registry.remove_resource(other.resource_id, factor=MAJORITY)).success
+    assert (await owner.node.registry.create_resource("third", factor=MAJORITY)).resource_id is not None
+    expected = [("other", "removed"), ("sample", "live"), ("third", "live")]
+    for member in network.members:
+        found = await member.node.registry.list_resources(owner.peer_id)
+        assert found.resources is not None, found.errors
+        assert [(each.label, str(each.standing)) for each in found.resources] == expected, member.peer_id
+        assert found.resources[1].resource_id == resource_id
+    entry = await owner.node.registry.list_resources(network.others(owner.peer_id)[0].peer_id)
+    assert entry.resources == (), "who owns nothing"
 
 
 async def told_at_once(network: Crowd, resource_id: str, writer: Member) -> None:
@@ -220,6 +237,17 @@ async def replaced(network: Crowd, resource_id: str, host: str) -> None:
         return [member.peer_id for member in network.keepers(resource_id) if not await holds(member, resource_id)]
 
     await eventually(lacking, lambda missing: not missing, WHOLE_WITHIN)
+    owner = host  # of what was listed
+
+    async def unlisted() -> list[str]:
+        return [member.peer_id for member in network.keepers(owner) if not await lists(member, owner, "sample")]
+
+    await eventually(unlisted, lambda missing: not missing, WHOLE_WITHIN)
+
+
+async def lists(member: Member, owner: str, label: str) -> bool:
+    """Whether a node has an entry of an owner's index on its disk."""
+    return await member.node.store.read(lambda transaction: transaction.index.entry(owner, label)) is not None
 
 
 async def holds(member: Member, resource_id: str) -> bool:
