@@ -30,13 +30,13 @@ from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
 from registry.health.report import signed_report
 from registry.health.state import Health, HealthState
-from registry.model.fields import check_peer_id
+from registry.model.fields import check_peer_id, check_text
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.owner_index import listed
 from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.trusted_issuers import TrustChoice, TrustRule
-from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
+from registry.model.values import MAX_LABEL, Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.permission.edits import Edit, EditKind
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
 from registry.protocol.error_info import texts
@@ -205,6 +205,8 @@ class Registry:
         deadline = trio.current_time() + timeout
         try:
             check_peer_id("the owner", owner_peer_id)
+            if after is not None:
+                check_text("after", after, MAX_LABEL)
             outcome = await self._node_api.list_resources(owner_peer_id, after, limit=limit, ack=ack, timeout=timeout)
         except RegistryError as error:
             errors = failed((str(error),), NOT_LISTED, timed_out=until(deadline) <= 0)
