@@ -4,8 +4,8 @@ Rules (docs/design.md, Names and lists):
 1. When a key, or a removal, that was written through this node is on disk, it is sent to those who keep the owner's
    index and aren't replicas of the resource: replicas that keep both enter it themselves.
 2. The three replicas that are nearest to a resource see to it that what they store is entered, whoever wrote it, one
-   after the other: each asks two of those who keep the index, at random, and sends it to all of them unless both have
-   it. So what an unmodified script writes is listed seconds later.
+   after the other: each asks one of those who keep the index, at random, and sends it to all of them unless that one
+   has it. So what an unmodified script writes is listed seconds later.
 3. Hourly some of the resources here are looked at likewise, in turn: what was stored before there were indexes, or
    while nobody of an index could be reached, gets in.
 """
@@ -38,7 +38,6 @@ NEAREST: Final = 3  # replicas that see to a resource's entry
 FIRST_AFTER: Final = 1.0  # seconds: by then who wrote it has entered it
 TURN: Final = 2.0  # seconds by which the second nearest waits for the nearest
 RETRY_AFTER: Final = 60.0  # seconds, when nobody of an index could be reached
-ASKED: Final = 2  # of those who keep an index, whether they have an entry
 ENOUGH: Final = 3  # of them that have an entry on disk before a write is answered
 PATIENCE: Final = 1.0  # seconds that a write waits for that
 CALL_TIMEOUT: Final = 5.0  # seconds
@@ -182,16 +181,11 @@ class Entering:
                 await self._enter_unless_known(owner, others, entries)
 
     async def _enter_unless_known(self, owner: str, keepers: Sequence[str], entries: Sequence[IndexEntry]) -> None:
-        asked = self._random.sample(list(keepers), min(ASKED, len(keepers)))
-        lacking = dict.fromkeys((entry.digest() for entry in entries), False)
-        for peer_id in asked:
-            for start in range(0, len(entries), MAX_ITEMS):
-                part = entries[start : start + MAX_ITEMS]
-                held = await self._are_listed(peer_id, owner, part)
-                for entry, is_held in zip(part, held, strict=True):
-                    lacking[entry.digest()] |= not is_held
-        wanted = [entry for entry in entries if lacking[entry.digest()]]
-        if wanted and not await self._send_to(keepers, wanted) and keepers:
+        if not keepers:
+            return
+        held = await self._are_listed(self._random.choice(keepers), owner, entries)  # `AT_ONCE` fit into one body
+        wanted = [entry for entry, is_held in zip(entries, held, strict=True) if not is_held]
+        if wanted and not await self._send_to(keepers, wanted):
             again = trio.current_time() + RETRY_AFTER
             for entry in wanted[: max(MAX_DUE - len(self._due), 0)]:
                 self._due.setdefault(entry.key_id, _Due(again, False))

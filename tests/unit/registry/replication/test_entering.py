@@ -92,7 +92,7 @@ async def test_replicas_that_find_a_resource_entered_send_nothing(autojump_clock
         await trio.sleep(20)
         calls = Counter(method for _, _, method in network.calls)
         assert calls[ENTER] == 0
-        assert calls[LISTS] <= 2 * NEAREST
+        assert calls[LISTS] <= NEAREST
 
 
 async def test_what_a_script_stores_by_the_service_is_listed(autojump_clock) -> None:
