@@ -246,7 +246,6 @@ async def _service(node: LocalNode, request: ServiceRequest, caller: Caller) -> 
 
 WRITE: Final = Operation("node.write", WriteRequest, WriteOutcome, _write)
 READ: Final = Operation("node.read", ReadRequest, ReadAnswer, _read)
-LIST_RESOURCES: Final = Operation("node.list", ListRequest, ListReply, _list)
 COUNTERSIGN: Final = Operation("node.countersign", CountersignRequest, CountersignReply, _countersign)
 NEIGHBOURS: Final = Operation("node.neighbours", ResourceRequest, list[str], _neighbours)
 PEER_INFOS: Final = Operation("node.peer_infos", ResourceRequest, list[PeerInfo], _peer_infos)
@@ -256,11 +255,11 @@ EXPLAIN: Final = Operation("node.explain", ResourceRequest, list[HistoryEvent], 
 RUN_SCHEDULE: Final = Operation("node.run_schedule", ScheduleRequest, ScheduleStatus, _run_schedule)
 SERVICE: Final = Operation("node.service", ServiceRequest, ServiceReply, _service)
 REPORT_HEALTH: Final = Operation("node.report_health", ReportRequest, ReportAnswer, _report_health)
+LIST_RESOURCES: Final = Operation("node.list", ListRequest, ListReply, _list)
 
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     WRITE,
     READ,
-    LIST_RESOURCES,
     COUNTERSIGN,
     NEIGHBOURS,
     PEER_INFOS,
@@ -270,4 +269,5 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     RUN_SCHEDULE,
     SERVICE,
     REPORT_HEALTH,
+    LIST_RESOURCES,
 )
