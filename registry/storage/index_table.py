@@ -173,6 +173,16 @@ class IndexTable:
                 self.put(left, weight)
         return len(rows)
 
+    def removals(self, weight: int, host_peer_id: str, limit: int) -> list[Charged]:
+        """What would free some of the disk of entries that tell of a removal and nothing else, of owners other than
+        this host that weigh `weight` at most; the newest first."""
+        rows = self._connection.execute(
+            "SELECT owner_peer_id, key_id, label, length(body) FROM listed"
+            " WHERE created = ? AND weight <= ? AND owner_peer_id != ? ORDER BY newest DESC LIMIT ?",
+            (_NEVER, weight, host_peer_id, limit),
+        )
+        return [Charged(None, key_id, True, size + ROW_BYTES, (owner, label)) for owner, key_id, label, size in rows]
+
     def newest_of(self, account: Account, limit: int) -> list[Charged]:
         """What would free some of the disk of an owner's entries, the newest first."""
         rows = self._connection.execute(

@@ -128,6 +128,10 @@ async def test_a_full_disk_takes_an_owners_listings_first() -> None:
         )
         assert [one.listed for one in found] == [(OWNER.peer_id, "c"), (OWNER.peer_id, "b")]
         assert sum(one.bytes for one in found) > 1200
+        await entered(node, IndexEntry.of(a_key_tombstone("b", issued=NOW + 5)), IndexEntry.of(a_key_tombstone("d")))
+        idle = await node.store.read(lambda transaction: transaction.index.removals(0, node.peer_id, 9))
+        assert [one.listed for one in idle] == [(OWNER.peer_id, "b"), (OWNER.peer_id, "d")]
+        assert await node.store.read(lambda transaction: transaction.index.removals(0, OWNER.peer_id, 9)) == []
 
 
 async def test_what_is_no_entry_fails_alone_and_pages_end_at_what_fits() -> None:
