@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from registry.client.certifying import certify, save_chain, scope_of
     from registry.health.state import HealthState
     from registry.model.endpoints import Endpoint, Instance, write_instances
+    from registry.model.owner_index import ListedResource, ResourceStanding
     from registry.model.trusted_issuers import Trusted
     from registry.model.values import Key, Record, RecordMetadata
     from registry.permission.edits import Edit, EditKind
@@ -42,6 +43,7 @@ __all__ = [
     "Identity",
     "Instance",
     "Key",
+    "ListedResource",
     "NoProvider",
     "NodeSettings",
     "NotRegistered",
@@ -50,6 +52,7 @@ __all__ = [
     "Record",
     "RecordMetadata",
     "RegistrySettings",
+    "ResourceStanding",
     "ServiceError",
     "ServiceLimits",
     "Settings",
@@ -81,6 +84,7 @@ _HOMES = {
     "Identity": "overlay.identity",
     "Instance": "registry.model.endpoints",
     "Key": "registry.model.values",
+    "ListedResource": "registry.model.owner_index",
     "NoProvider": "aqua_compat.rpc.errors",
     "NodeSettings": "registry.settings",
     "NotRegistered": "aqua_compat.rpc.errors",
@@ -89,6 +93,7 @@ _HOMES = {
     "Record": "registry.model.values",
     "RecordMetadata": "registry.model.values",
     "RegistrySettings": "registry.settings",
+    "ResourceStanding": "registry.model.owner_index",
     "ServiceError": "aqua_compat.rpc.errors",
     "ServiceLimits": "aqua_compat.rpc.server",
     "Settings": "aqua_compat.settings",

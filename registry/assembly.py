@@ -36,6 +36,7 @@ from registry.protocol.messages import Item, Spread
 from registry.protocol.network import Clock, Network
 from registry.protocol.presence import PresenceNetwork
 from registry.quorum.doubts import Doubts
+from registry.quorum.listing import IndexReader
 from registry.quorum.pass_on import PassOn
 from registry.quorum.read import Reader
 from registry.quorum.read_machine import in_turn, parted
@@ -46,6 +47,7 @@ from registry.quorum.write import Writer
 from registry.replica.catch_up import CatchUp
 from registry.replica.countersign import Countersigner
 from registry.replica.ingest import Ingest
+from registry.replica.listing import IndexKeeper
 from registry.replica.replica import Replica
 from registry.replica.sender_limits import SenderLimits
 from registry.replica.takeover import Takeover
@@ -53,6 +55,7 @@ from registry.replica.trust_keeper import TrustKeeper, loaded_trust
 from registry.replica.weights import Weights
 from registry.replication import ReplicationScheduler
 from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.entering import Entering
 from registry.replication.recovery import Recovery
 from registry.replication.rumor import Rumors
 from registry.service import RegistryService
@@ -77,6 +80,7 @@ class Parts(msgspec.Struct, frozen=True):
     writer: Writer
     send_queue: SendQueue
     replication: ReplicationScheduler
+    entering: Entering
     upkeep: Schedules
     subscriptions: Subscriptions
     watches: Watches
@@ -143,6 +147,10 @@ async def assembled(
     recent_writes, doubts = RecentWrites(), Doubts()
     writer = Writer(network, replica, send_queue, recent_writes, doubts, groups, randomness)
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
+    entering, index_reader = (
+        Entering(network, store, replica, settings.upkeep.replicate, randomness),
+        IndexReader(network, replica, IndexKeeper(network, store, replica), doubts, groups, time),
+    )
     abandoned = AbandonedWrites(store, reader.read, writer.write, ingest.is_among_nearest)
     host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
     health, health_of_hosts, hosts_for_clients = _health(network, store, rules, time, presence)
@@ -157,6 +165,8 @@ async def assembled(
         network,
         writer,
         reader,
+        index_reader,
+        entering,
         host,
         health,
         health_of_hosts,
@@ -189,7 +199,7 @@ async def assembled(
         randomness=randomness,
     )
     subscriptions = Subscriptions(network, store, replica, watches, settings.watching, randomness)
-    for note_commit in (subscriptions.note, watches.note_commit):  # the store was open before either
+    for note_commit in (subscriptions.note, watches.note_commit, entering.note):  # the store was open before
         store.on_commit(note_commit)
     store.on_damage(recovery.note_lost)
     store.on_room(recovery.room_again)
@@ -198,14 +208,15 @@ async def assembled(
     )
     renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
-    resigning = Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock)
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
         for part in (
             *(health, health_of_hosts, hosts_for_clients),
-            *(send_queue, replica, writer, pass_on, abandoned, replication, recovery, upkeep, resigning),
-            *(subscriptions, watches, rumors, CertifiedRecords(identity, node_api, registry, store, rules, clock)),
+            *(send_queue, replica, writer, pass_on, abandoned, replication, entering, recovery, upkeep),
+            *(subscriptions, watches, rumors),
+            Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock),
+            CertifiedRecords(identity, node_api, registry, store, rules, clock),
         ):
             await nursery.start(part.run)
         yield Parts(
@@ -216,6 +227,7 @@ async def assembled(
             writer,
             send_queue,
             replication,
+            entering,
             upkeep,
             subscriptions,
             watches,

@@ -26,9 +26,11 @@ from overlay.tasks import in_thread
 from registry.model.names import Names
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record
+from registry.protocol.index_messages import MOST_LISTED
 
 if TYPE_CHECKING:
     from registry.client.registry import Registry
+    from registry.client.results import Listed
 
 ResourceId = str
 Resource = Key
@@ -123,6 +125,25 @@ class ResourcesApi:
             timeout=self.constants.timeout,
         )
         return done.success, list(done.errors)
+
+    async def listResources(self, owner: PeerId, after: str | None = None, limit: int = MOST_LISTED) -> Listed:
+        """A page of an owner's resources, by its alias, peer id or `me`, in order of their labels. Ours.
+
+        Each is a `ListedResource`; those that were removed or have expired are among them. The next page is asked for
+        with the `after` of this one, which is None at the end. The resources are None when too few replicas answered.
+        """
+        owner_peer_id = self.names.owner(check_string("owner", owner))
+        if after is not None:
+            check_string("after", after)
+        if not 0 < limit <= MOST_LISTED:
+            raise ValueError(f"limit is {limit}, not a number from 1 to {MOST_LISTED}")
+        return await self._registry.list_resources(
+            owner_peer_id,
+            after=after,
+            limit=limit,
+            ack=self.constants.CONSISTENCY_LEVEL,
+            timeout=self.constants.timeout,
+        )
 
     async def executeOnResource(self, resource_id: ResourceId, ack: int, call: RecordCall) -> tuple[bool, list[Error]]:
         """Resolve, then run `call` for every record at once, each within DEFAULT_TIMEOUT.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +15,11 @@ from aqua_compat.cli.output import json_line, moment, print_json
 from aqua_compat.cli.policy import policy
 from aqua_compat.cli.session import CommandSession, resource_id_of, user_names, warn
 from aqua_compat.cli.through_node import create_through, remove_through
+
+if TYPE_CHECKING:
+    from aqua_compat.api.client import AquaClient
+
+WIDEST: Final = 60  # characters to which names are padded
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -134,6 +141,67 @@ def show_resource(session: CommandSession, resource: str, as_json: bool) -> None
         ("created", moment(shown["timestamp_created"])),
     ):
         click.echo(f"{name:8} {one_line(text)}")
+
+
+@resource.command("list", short_help="Print an owner's resources.")
+@click.argument("owner", default="me")
+@json_option
+@network_options()
+def list_resources(session: CommandSession, owner: str, as_json: bool) -> None:
+    """Print the resources of OWNER, an alias, a peer id, or `me` for your key, the default.
+
+    A line for each, in order of the labels: its name, `live`, `expired` or `removed`, when its owner last created,
+    renewed or removed it, and its id. An expired one wasn't renewed for a day, and lasts only where something is
+    registered on it.
+    """
+    pages = _pages_through_node if session.node() is not None else _pages
+    found: list[dict[str, Any]] = []
+    warnings: dict[str, None] = {}
+    for page, errors in pages(session, owner):
+        found += page
+        warnings.update(dict.fromkeys(errors))
+    warn(tuple(warnings))
+    if as_json:
+        print_json({"resources": found, "after": None})
+        return
+    if not found:
+        click.echo(f"no resources of {one_line(owner)} are listed", err=True)
+    width = max((len(one_line(each["name"])) for each in found), default=0)
+    for each in found:
+        shown = f"{one_line(each['name']):{min(width, WIDEST)}}"
+        click.echo(f"{shown}  {each['standing']:7}  {moment(each['time'])}  {each['resource_id']}")
+
+
+def _pages(session: CommandSession, owner: str) -> Iterator[tuple[list[dict[str, Any]], Sequence[str]]]:
+    from aqua_compat.schema.shapes import listed_as_json
+
+    owner_peer_id = session.owner(owner)
+
+    async def all_pages(client: AquaClient) -> list[tuple[Any, Sequence[str]]]:
+        pages: list[tuple[Any, Sequence[str]]] = []
+        after = None
+        while after is not None or not pages:
+            page = await client.registry.list_resources(owner_peer_id, after=after, timeout=session.timeout)
+            if page.resources is None:
+                raise Failure(f"the resources of {one_line(owner)} weren't listed: {reasons(page.errors)}")
+            pages.append((listed_as_json(page.resources, page.after, session.names)["resources"], page.errors))
+            after = page.after
+        return pages
+
+    yield from session.run(all_pages)
+
+
+def _pages_through_node(session: CommandSession, owner: str) -> Iterator[tuple[list[dict[str, Any]], Sequence[str]]]:
+    node = session.node()
+    assert node is not None
+    after = None
+    while True:
+        asked: dict[str, object] = {} if after is None else {"after": after}
+        answer = node.get("owners", session.owner_for_node(owner), "resources", **asked)
+        yield answer.result["resources"], answer.warnings
+        after = answer.result["after"]
+        if after is None:
+            return
 
 
 @resource.command("id", short_help="Print the id of a resource from its label.")

@@ -92,11 +92,26 @@ class CommandSession:
         """The id or name of a resource, to ask a node: an alias of this user's own settings as its owner's peer id. All
         others are the node's to know, and `me` is the node. Raises Misuse."""
         label, at, word = text.rpartition("@")
-        if not at or (self._config is None and _NAMES not in os.environ):
-            return text
+        return f"{label}@{self.owner_for_node(word)}" if at else text
+
+    def owner(self, word: str) -> str:
+        """The peer id of an owner that is given by an alias, its peer id or `me`. Raises Misuse, with the remedy."""
+        from registry.errors import InvalidValue
+        from registry.model.names import OWN
+
+        names = self.names.of(named_key(self.key_name).peer_id) if word == OWN else self.names
+        try:
+            return names.owner(word)
+        except InvalidValue as error:
+            raise Misuse(one_line(str(error))) from None
+
+    def owner_for_node(self, word: str) -> str:
+        """An owner, to ask a node; as `name_for_node`. Raises Misuse."""
+        if self._config is None and _NAMES not in os.environ:
+            return word
         from aqua_compat.cli.config import load_names
 
-        return f"{label}@{load_names(self._config, os.environ, None).aliases.get(word, word)}"
+        return load_names(self._config, os.environ, None).aliases.get(word, word)
 
     def through(self, relay: str) -> CommandSession:
         """The same through one node alone."""

@@ -30,6 +30,7 @@ from aqua_compat.schema.shapes import (
     chosen,
     created_as_json,
     key_as_json,
+    listed_as_json,
     policy_as_json,
     registered_as_json,
     removed_as_json,
@@ -46,11 +47,13 @@ from registry.health.state import HealthState
 from registry.model.endpoints import Instance, Selection
 from registry.model.history import HistoryEvent
 from registry.model.names import Names
+from registry.model.owner_index import ListedResource
 from registry.model.signing import key_id_of
 from registry.model.trusted_issuers import Trusted
 from registry.model.values import MAX_LABEL, Key, Record, decode_key, decode_metadata, encode
 from registry.node import Node
 from registry.protocol.error_info import texts
+from registry.protocol.index_messages import MOST_LISTED
 from registry.protocol.messages import Item
 from registry.watch.watch_event import EventKind
 
@@ -149,6 +152,20 @@ class NativeApi:
             raise Problem.failed(created.code, created.errors, "the resource wasn't created", stored=created.stored)
         name = self._names.name(body.label, self._node.peer.peer_id)
         return Result(created_as_json(created.resource_id, name), created.errors)
+
+    async def list_resources(self, call: OperationCall) -> Result:
+        """A page of an owner's resources."""
+        given = call.parameters
+        try:
+            owner = self._names.owner(given["owner"])
+        except InvalidValue as error:
+            raise Problem.invalid(str(error)) from None
+        found = await self._registry.list_resources(
+            owner, after=given["after"], limit=given["limit"], ack=given["ack"], timeout=given["timeout"]
+        )
+        if found.resources is None:
+            raise Problem.failed(found.code, found.errors, f"the resources of {owner} weren't listed")
+        return Result(listed_as_json(found.resources, found.after, self._names), found.errors)
 
     async def show(self, call: OperationCall) -> Result:
         """A resource's key."""
@@ -364,6 +381,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _page_size(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) <= MOST_LISTED):
+        raise ValueError(f"is {text[:20]!r}, not a number from 1 to {MOST_LISTED}")
+    return int(text)
+
+
 def _count(least: int) -> Any:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 6):
@@ -473,6 +496,7 @@ _POLICY: Final[Schema] = {
     ]
 }
 _ID: Final = object_of({"resource_id": STRING, "name": STRING})
+_LISTED: Final = object_of({**shape_of(ListedResource)["properties"], "name": STRING})
 _EVENT: Final[Schema] = {
     "anyOf": [
         object_of({"event": {"const": "snapshot"}, "records": array_of(_RECORD)}),
@@ -511,6 +535,22 @@ OPERATIONS: Final = (
     HttpOperation(
         "POST", "/v1/aqua/resources", "create_resource", "Create a resource that this node owns", _WRITE, (),
         NewResource, "resource-id", _ID, NativeApi.create, 201, command="resource create",
+    ),
+    HttpOperation(
+        "GET", "/v1/aqua/owners/{owner}/resources", "list_resources",
+        "An owner's resources in order of their labels, removed and expired ones too, a page at a time", _READ,
+        (
+            Parameter("owner", "path", "alias or peer id of the owner; `me` for this node", STRING, _plain,
+                      is_required=True),
+            Parameter("after", "query", "the `after` of the page before; the first page without", STRING, _plain),
+            Parameter("limit", "query", "resources at most",
+                      {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": MOST_LISTED}, _page_size,
+                      MOST_LISTED),
+            _ACK, _TIMEOUT,
+        ),
+        None, "resource-list",
+        object_of({"resources": array_of(_LISTED), "after": {"type": ["string", "null"]}}), NativeApi.list_resources,
+        command="resource list",
     ),
     HttpOperation(
         "GET", _OF_RESOURCE, "show_resource", "A resource's key: owner, label and times", _READ,

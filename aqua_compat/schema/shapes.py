@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import cast
 
@@ -14,6 +14,7 @@ from registry.health.state import Health
 from registry.model.endpoints import Instance, Selection, endpoints_in, instances_in
 from registry.model.history import HistoryEvent
 from registry.model.names import Names
+from registry.model.owner_index import ListedResource
 from registry.model.values import Key, Record, Slot
 from registry.permission.policy import FOR_EVER, AnyPolicy, UnknownPolicy, peer_of
 from registry.watch.watch_event import WatchEvent
@@ -27,6 +28,12 @@ def created_as_json(resource_id: str, name: str) -> dict[str, Json]:
 def key_as_json(key: Key, names: Names) -> dict[str, Json]:
     """A resource's key, and what the resource is called by these `names`."""
     return {**_object(key), "name": names.name(key.label, key.owner_peer_id)}
+
+
+def listed_as_json(resources: Iterable[ListedResource], after: str | None, names: Names) -> dict[str, Json]:
+    """A page of an owner's resources, and the label after which the next one begins, null at the end."""
+    shown: list[Json] = [{**_object(each), "name": names.name(each.label, each.owner_peer_id)} for each in resources]
+    return {"resources": shown, "after": after}
 
 
 def chosen(
@@ -145,5 +152,5 @@ def _policy(shown: AnyPolicy) -> dict[str, Json]:
     }
 
 
-def _object(value: Key | Record) -> dict[str, Json]:
+def _object(value: Key | Record | ListedResource) -> dict[str, Json]:
     return cast("dict[str, Json]", to_json(value))

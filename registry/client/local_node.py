@@ -32,10 +32,12 @@ from registry.model.verification import record_is_genuine
 from registry.protocol.error_info import ErrorInfo, retry_after
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, WriteOutcome, build
 from registry.protocol.network import Network
+from registry.quorum.listing import IndexReader, ListOutcome
 from registry.quorum.read import Reader
 from registry.quorum.read_machine import ReadOutcome
 from registry.quorum.write import Writer
 from registry.replica.countersign import Countersigner
+from registry.replication.entering import Entering
 from registry.service.remote_invocation import Invocation
 from registry.upkeep.schedule import ScheduleStatus
 
@@ -59,6 +61,8 @@ class LocalNode:
         network: Network,
         writer: Writer,
         reader: Reader,
+        index_reader: IndexReader,
+        entering: Entering,
         countersigner: Countersigner,
         health: HostHealth,
         health_of_hosts: HealthOfHosts,
@@ -75,6 +79,8 @@ class LocalNode:
         self._network = network
         self._writer = writer
         self._reader = reader
+        self._index_reader = index_reader
+        self._entering = entering
         self._countersigner = countersigner
         self._health = health
         self._health_of_hosts = health_of_hosts
@@ -88,11 +94,22 @@ class LocalNode:
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         """See `NodeApi.write`."""
-        return await self._writer.write(item, factor=factor, timeout=timeout)
+        began = trio.current_time()
+        outcome = await self._writer.write(item, factor=factor, timeout=timeout)
+        if item.state is None and outcome.stored >= max(factor, 1):
+            with trio.move_on_at(began + timeout):
+                await self._entering.enter_written(item)
+        return outcome
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """See `NodeApi.read`."""
         return await self._reader.read(key_id, ack=ack, timeout=timeout, key_suffices=key_suffices)
+
+    async def list_resources(
+        self, owner_peer_id: str, after: str | None, *, limit: int, ack: int, timeout: float
+    ) -> ListOutcome:
+        """See `NodeApi.list_resources`."""
+        return await self._index_reader.page(owner_peer_id, after, limit=limit, ack=ack, timeout=timeout)
 
     async def countersign(
         self, key: Key, metadata: RecordMetadata, *, timeout: float, caller: str | None = None

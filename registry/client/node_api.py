@@ -15,6 +15,7 @@ from registry.health.report import HealthReport
 from registry.model.history import HistoryEvent
 from registry.model.values import Key, Record, RecordMetadata
 from registry.protocol.messages import Item, WriteOutcome
+from registry.quorum.listing import ListOutcome
 from registry.quorum.read_machine import ReadOutcome
 from registry.upkeep.schedule import ScheduleStatus
 
@@ -36,6 +37,12 @@ class NodeApi(Protocol):
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """Reads a resource from the neighbourhood; see `Reader.read`."""
+        ...
+
+    async def list_resources(
+        self, owner_peer_id: str, after: str | None, *, limit: int, ack: int, timeout: float
+    ) -> ListOutcome:
+        """Reads a page of an owner's index; see `IndexReader.page`."""
         ...
 
     async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:

@@ -18,7 +18,10 @@ from registry.client.peer_info import PeerInfo
 from registry.health.messages import MOST_HOSTS, ReportAnswer, ToldStanding
 from registry.health.report import decode_report
 from registry.model.history import HistoryEvent
+from registry.model.owner_index import ToldPage
 from registry.model.values import decode_key, decode_metadata, encode
+from registry.protocol.error_info import ErrorInfo
+from registry.protocol.index_messages import IndexPage, Label
 from registry.protocol.messages import (
     Blob,
     Item,
@@ -88,6 +91,28 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "ack", bounded_count(self.ack))
+
+
+class ListRequest(msgspec.Struct, frozen=True, array_like=True):
+    """List the resources of an owner whose labels follow `after`, or from the first one on; `limit` at most."""
+
+    owner_peer_id: Name
+    after: Label | None
+    limit: int
+    ack: int
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "limit", bounded_count(self.limit))
+        msgspec.structs.force_setattr(self, "ack", bounded_count(self.ack))
+
+
+class ListReply(msgspec.Struct, frozen=True, array_like=True):
+    """A page of an owner's index, as `ListOutcome`: what its keepers told together, and how many of them counted."""
+
+    page: IndexPage
+    answered: int
+    errors: tuple[ErrorInfo, ...] = ()
+    timed_out: bool = False
 
 
 class CountersignRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -195,6 +220,14 @@ async def _read(node: LocalNode, request: ReadRequest, caller: Caller) -> ReadAn
     )
 
 
+async def _list(node: LocalNode, request: ListRequest, caller: Caller) -> ListReply:
+    outcome = await node.list_resources(
+        request.owner_peer_id, request.after, limit=request.limit, ack=request.ack, timeout=caller.timeout
+    )
+    page = IndexPage.of(ToldPage(outcome.entries, outcome.after), caught_up=True)
+    return ListReply(page, outcome.answered, outcome.errors, outcome.timed_out)
+
+
 async def _countersign(node: LocalNode, request: CountersignRequest, caller: Caller) -> CountersignReply:
     key, metadata = decode_key(request.key), decode_metadata(request.metadata)
     return CountersignReply(
@@ -260,6 +293,7 @@ SERVICE: Final = Operation("node.service", ServiceRequest, ServiceReply, _servic
 REPORT_HEALTH: Final = Operation("node.report_health", ReportRequest, ReportAnswer, _report_health)
 HOSTS: Final = Operation("node.hosts", HostsRequest, HostsReply, _hosts)
 COMPLAIN: Final = Operation("node.complain", ComplaintRequest, ComplaintReply, _complain)
+LIST_RESOURCES: Final = Operation("node.list", ListRequest, ListReply, _list)
 
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     WRITE,
@@ -275,4 +309,5 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     REPORT_HEALTH,
     HOSTS,
     COMPLAIN,
+    LIST_RESOURCES,
 )

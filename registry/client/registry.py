@@ -22,7 +22,7 @@ from registry.client.node_writer import NodeWriter, Written, failed, optional, r
 from registry.client.own_certificates import CertificateSource, OwnCertificates, ShownSolution
 from registry.client.patience import patiently
 from registry.client.policies import PolicyEditor
-from registry.client.results import Created, Done, Found, Resolved
+from registry.client.results import Created, Done, Found, Listed, Resolved, code_of
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
@@ -30,14 +30,17 @@ from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
 from registry.health.report import signed_report
 from registry.health.state import Health, HealthState
+from registry.model.fields import check_peer_id, check_text
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
+from registry.model.owner_index import listed
 from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.trusted_issuers import TrustChoice, TrustRule
-from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State
+from registry.model.values import MAX_LABEL, Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.permission.edits import Edit, EditKind
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
 from registry.protocol.error_info import texts
+from registry.protocol.index_messages import MOST_LISTED
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.quorum.read_machine import ReadOutcome
@@ -58,6 +61,7 @@ NOT_REGISTERED: Final = "service hasn't registered"
 NOT_UNREGISTERED: Final = "unregisterService failed"
 NOT_REPORTED: Final = "the service's health wasn't reported"
 NOT_REMOVED: Final = "resource wasn't removed"
+NOT_LISTED: Final = "resources weren't listed"
 
 
 class Registry:
@@ -186,6 +190,34 @@ class Registry:
             errors = failed(texts(outcome.errors), NOT_FOUND, timed_out=outcome.timed_out)
             return Found(None, errors, code=code_of_read(outcome))
         return Found(outcome.resource.key, texts(outcome.errors))
+
+    async def list_resources(
+        self,
+        owner_peer_id: str,
+        *,
+        after: str | None = None,
+        limit: int = MOST_LISTED,
+        ack: int = 1,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Listed:
+        """A page of an owner's resources, in order of their labels, removed and expired ones too: up to `limit` whose
+        labels follow `after`, as `ack` replicas of the owner's index, two where there are, know them together."""
+        deadline = trio.current_time() + timeout
+        try:
+            check_peer_id("the owner", owner_peer_id)
+            if after is not None:
+                check_text("after", after, MAX_LABEL)
+            outcome = await self._node_api.list_resources(owner_peer_id, after, limit=limit, ack=ack, timeout=timeout)
+        except RegistryError as error:
+            errors = failed((str(error),), NOT_LISTED, timed_out=until(deadline) <= 0)
+            return Listed(None, errors, code=error.code)
+        if outcome.answered < max(ack, 1):
+            codes = [error.known_code for error in outcome.errors]
+            code = code_of(codes, timed_out=outcome.timed_out, otherwise=Code.TOO_FEW_REPLICAS)
+            return Listed(None, failed(texts(outcome.errors), NOT_LISTED, timed_out=outcome.timed_out), code=code)
+        now = int(self._clock())
+        resources = tuple(listed(entry, now, self._settings) for entry in outcome.entries)
+        return Listed(resources, texts(outcome.errors), outcome.after)
 
     async def register_service(
         self,

@@ -19,6 +19,7 @@ from registry.client.node_operations import (
     COUNTERSIGN,
     EXPLAIN,
     HOSTS,
+    LIST_RESOURCES,
     NEIGHBOURS,
     PEER_INFOS,
     PROGRESS,
@@ -32,6 +33,7 @@ from registry.client.node_operations import (
     ComplaintRequest,
     CountersignRequest,
     HostsRequest,
+    ListRequest,
     Operation,
     ProgressRequest,
     ReadRequest,
@@ -56,9 +58,11 @@ from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, decode_state, encode
 from registry.model.verification import key_is_good, key_tombstone_is_good, record_is_genuine
 from registry.protocol.error_info import ErrorInfo
+from registry.protocol.index_messages import ListBody
 from registry.protocol.messages import LONGEST_TIME, Item, WriteOutcome, build, parse
 from registry.protocol.network import Clock
 from registry.quorum.fetch import MAX_PAGES, good_states
+from registry.quorum.listing import ListOutcome, page_of
 from registry.quorum.read_machine import ReadOutcome
 from registry.service import RegistryService
 from registry.settings import RegistrySettings
@@ -147,6 +151,18 @@ class RemoteNode:
             _log.warning("the node served a key tombstone that doesn't verify", node=self.peer_id, key_id=key_id)
         result.resource = ResourceState.of(key, states, *good, siblings=siblings)
         return result
+
+    async def list_resources(
+        self, owner_peer_id: str, after: str | None, *, limit: int, ack: int, timeout: float
+    ) -> ListOutcome:
+        """See `NodeApi.list_resources`. What doesn't verify is dropped."""
+        reply = await self._call(LIST_RESOURCES, ListRequest(owner_peer_id, after, limit, ack), timeout)
+        told = [entry for entry in reply.page.decoded() if entry.owner_peer_id == owner_peer_id]
+        asked = ListBody(owner_peer_id, after, 1)  # a node may tell less at once than it is asked for
+        page = await page_of(told, reply.page.last, asked, int(self._clock()), self._settings)
+        if len(page.entries) < len(reply.page.entries):
+            _log.warning("the node told of resources that don't verify", node=self.peer_id, owner=owner_peer_id)
+        return ListOutcome(tuple(page.entries), page.last, reply.answered, reply.errors, reply.timed_out)
 
     async def countersign(self, key: Key, metadata: RecordMetadata, *, timeout: float) -> Record:
         """See `NodeApi.countersign`."""

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 from registry.codes import Code
 from registry.health.reading import UNTOLD, RecordHealth
 from registry.health.state import HealthState
+from registry.model.owner_index import ListedResource
 from registry.model.values import Key, Record, Slot
 
 
@@ -53,6 +54,34 @@ class Found(_Found):
         """See the class."""
         self = super().__new__(cls, key, errors)
         self.code = code
+        return self
+
+
+class _Listed(NamedTuple):
+    resources: tuple[ListedResource, ...] | None
+    errors: tuple[str, ...]
+
+
+class Listed(_Listed):
+    """A page of the resources of an owner, in order of their labels; None when nobody told of them.
+
+    Unpacks as the pair of resources and errors. `after`: the label after which the next page begins, None at the end.
+    """
+
+    after: str | None
+    code: Code
+
+    def __new__(
+        cls,
+        resources: tuple[ListedResource, ...] | None,
+        errors: tuple[str, ...],
+        after: str | None = None,
+        *,
+        code: Code = Code.FAILED,
+    ) -> Self:
+        """See the class."""
+        self = super().__new__(cls, resources, errors)
+        self.after, self.code = after, code
         return self
 
 

@@ -48,10 +48,14 @@ def clear_expired(
         transaction.note(history.HistoryEvent(now, key_id, "", "", history.EXPIRED, "by age, with nothing under it"))
     left -= len(keys)
     tombstones_of_keys = transaction.forget_key_tombstones(long_before(now, settings.key_tombstone_lifetime), left)
+    left -= tombstones_of_keys
+    listed = transaction.index.forget(
+        long_before(now, settings.key_lifetime), long_before(now, settings.key_tombstone_lifetime), max(left, 0)
+    )
     transaction.issued.forget(long_before(now, settings.tombstone_lifetime), limit)
     return ClearExpiredResult(
         success=True,
-        count_keys=len(keys),
+        count_keys=len(keys) + listed,
         count_records=len(records),
         count_tombstones=len(tombstones) + tombstones_of_keys,
     )

@@ -8,6 +8,8 @@ Rules:
   (`registry.replica.eviction`).
 - A tombstone for something unknown makes nobody give way, unless its issuer is named by the resource's policy, or is
   certified: it may end what a later policy would show.
+- What indexes list gives way first: of all owners what only tells of a removal, then of an owner who has to give. Its
+  resources work without.
 - Nothing of this node's own, nor what it hosts, gives way; nor anything under the resource that is written, nor other
   data of its owner's. What this node itself stores always gets in.
 """
@@ -104,7 +106,10 @@ def _what_gives_way(
         old_until(transaction, now, max(settings.key_lifetime, settings.record_lifetime)),
         old_until(transaction, now, settings.record_lifetime),
     )
-    idle = transaction.accounts.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY)
+    idle = [
+        *transaction.index.removals(weight, host_peer_id, MAX_GIVING_WAY),
+        *transaction.accounts.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY),
+    ]
     accounts = [
         account
         for account in transaction.accounts.heaviest(weight, HEAVIEST)
@@ -117,7 +122,10 @@ def _what_gives_way(
         accounts,
         lambda account: (
             one
-            for one in transaction.accounts.newest_of(account, host_peer_id, MAX_GIVING_WAY)
+            for one in (
+                *transaction.index.newest_of(account, MAX_GIVING_WAY),
+                *transaction.accounts.newest_of(account, host_peer_id, MAX_GIVING_WAY),
+            )
             if one.key_id != growth.key_id
         ),
         int(settings.max_disk_bytes * settings.assured_share),
@@ -125,6 +133,9 @@ def _what_gives_way(
 
 
 def _drop(transaction: Transaction, one: Charged, peer_id: str, now: int) -> None:
+    if one.listed is not None:
+        transaction.index.remove(*one.listed)
+        return
     if one.slot is not None:
         transaction.remove_state(one.slot)
     elif one.is_tombstone:

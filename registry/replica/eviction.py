@@ -45,7 +45,7 @@ def what_gives_way(
             break
         going.append(one)
         needed -= one.bytes
-    gone = {(one.slot, one.key_id) for one in going}
+    gone = {(one.slot, one.key_id, one.listed) for one in going}
     queue = [(account.weight, -account.bytes, account.peer_id) for account in accounts]
     heapify(queue)
     rest: dict[tuple[str, int], Iterator[Charged]] = {}
@@ -56,7 +56,7 @@ def what_gives_way(
         account = Account(peer_id, weight, -negative)
         if (peer_id, weight) not in rest:
             rest[peer_id, weight] = iter(newest_of(account))
-        newest = next((one for one in rest[peer_id, weight] if (one.slot, one.key_id) not in gone), None)
+        newest = next((one for one in rest[peer_id, weight] if (one.slot, one.key_id, one.listed) not in gone), None)
         if newest is not None:
             going.append(newest)
             needed -= newest.bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -16,6 +17,7 @@ from registry.errors import (
     StorageError,
 )
 from registry.model.merge import greater_key, is_spent
+from registry.model.owner_index import IndexEntry
 from registry.model.values import KeyTombstone, Record
 from registry.model.verification import (
     VERIFIED_AT_ONCE,
@@ -28,7 +30,7 @@ from registry.model.withholding import why_not_stored
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network
-from registry.replica import rules
+from registry.replica import index_rules, rules
 from registry.replica.behind import is_passing
 from registry.replica.clock_guard import ClockGuard
 from registry.replica.sender_limits import SenderLimits
@@ -140,6 +142,44 @@ class Ingest:
 
         return await self._store.write(decide)
 
+    async def enter(self, entries: Sequence[IndexEntry], source: str) -> list[ErrorInfo | None]:
+        """Verifies and stores entries of owners' indexes in one commit; per entry why it was refused, None when it is
+        on disk. `source` is the peer that brought them. Raises StorageError."""
+        now, moment = int(self._clock()), trio.current_time()
+        errors: list[ErrorInfo | None] = []
+        for number, entry in enumerate(entries, start=1):
+            if self.is_responsible(entry.owner_peer_id):
+                faults = (self.fault_of(Item(value)) for value in entry.values())
+                errors.append(next((fault for fault in faults if fault is not None), None))
+            else:
+                errors.append(ErrorInfo.of(NotResponsible(entry.owner_peer_id)))
+            if number % VERIFIED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+        def decide(transaction: Transaction) -> list[ErrorInfo | None]:
+            return [
+                error or self._enter_one(transaction, entry, source, now, moment)
+                for entry, error in zip(entries, errors, strict=True)
+            ]
+
+        return errors if all(errors) else await self._store.write(decide)
+
+    def _enter_one(
+        self, transaction: Transaction, entry: IndexEntry, source: str, now: int, moment: float
+    ) -> ErrorInfo | None:
+        try:
+            if index_rules.news_of(transaction, entry) is not None:
+                for value in entry.values():
+                    self._sender_limits.check(transaction, value, source, moment, now)
+                self._list(transaction, entry, now)
+        except RegistryRefusal as error:
+            return ErrorInfo.of(error)
+        return None
+
+    def _list(self, transaction: Transaction, entry: IndexEntry, now: int) -> None:
+        weight, here = self._weights.of(entry.owner_peer_id), self._network.peer_id
+        index_rules.enter(transaction, entry, weight, here, self.settings, now)
+
     async def keep(self, item: Item) -> ErrorInfo | None:
         """Stores what this node owns or hosts, or learned of that; why it was refused, None when it is on disk."""
         await self._store.resource(item.key_id)  # into memory, so that `holds` finds it there
@@ -209,7 +249,8 @@ class Ingest:
     ) -> ErrorInfo | None:
         try:
             self._sender_limits.check(transaction, item.key_or_tombstone, source, moment, now)
-            self._store_key_or_tombstone(transaction, item, now)
+            if self._store_key_or_tombstone(transaction, item, now):
+                self._list_too(transaction, item, now)
             if item.state is not None:
                 self._sender_limits.check(transaction, item.state, source, moment, now)
                 rules.put_state(
@@ -225,15 +266,20 @@ class Ingest:
             return ErrorInfo.of(error)
         return None
 
-    def _store_key_or_tombstone(self, transaction: Transaction, item: Item, now: int) -> None:
+    def _list_too(self, transaction: Transaction, item: Item, now: int) -> None:
+        """Enters what was just stored into its owner's index, if that is kept here too. The resource does without."""
+        if self.is_responsible(item.key_or_tombstone.owner_peer_id):
+            with suppress(RegistryRefusal):
+                self._list(transaction, IndexEntry.of(item.key_or_tombstone), now)
+
+    def _store_key_or_tombstone(self, transaction: Transaction, item: Item, now: int) -> bool:
+        """Whether that was news."""
         key_or_tombstone, here = item.key_or_tombstone, self._network.peer_id
         weight = self._weights.of(key_or_tombstone.owner_peer_id)
         if isinstance(key_or_tombstone, KeyTombstone):
-            rules.put_key_tombstone(transaction, key_or_tombstone, here, self.settings, now, weight)
-            return
+            return rules.put_key_tombstone(transaction, key_or_tombstone, here, self.settings, now, weight)
         if item.state is None:
-            rules.register_key(transaction, key_or_tombstone, weight, here, self.settings, now)
-            return
+            return rules.register_key(transaction, key_or_tombstone, weight, here, self.settings, now)
         issuer = item.state.slot.issued_by
         needed_by = issuer, self._weights.of(issuer)
-        rules.republish_key(transaction, key_or_tombstone, weight, here, self.settings, now, needed_by)
+        return rules.republish_key(transaction, key_or_tombstone, weight, here, self.settings, now, needed_by)

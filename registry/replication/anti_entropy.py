@@ -2,7 +2,7 @@
 
 Whole ranges of positions are compared by hash trees (`over_ranges`), which tell the resources that differ; those are
 compared by the orders of their states (`with_peer`), and what the other lacks is sent. What it has and we lack it finds
-the same way.
+the same way. Entries of owners' indexes that differ are small, and sent at once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import structlog
 import trio
 from cachetools import LRUCache
 
-from overlay.errors import Refusal
+from overlay.errors import NoSuchMethod, Refusal
 from overlay.limits.time_slices import turn
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.delta import delta
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
+from registry.model.owner_index import IndexEntry
 from registry.model.values import Slot
+from registry.protocol.index_messages import ENTER, EnterBody
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
 from registry.replica.replica import Replica
@@ -50,10 +52,10 @@ from registry.replication.messages import (
     unpacked,
 )
 from registry.replication.ranges import Ranges, covers, difference, intersection, union
-from registry.replication.refusals import Refusals
+from registry.replication.refusals import Refusals, RefusedEntries
 from registry.replication.trees import Tree, Trees
 from registry.replication.view import RangeView
-from registry.storage import Store
+from registry.storage import Store, Transaction
 from registry.storage.in_turns import digest_in_turns, in_parts
 
 CALL_TIMEOUT: Final = 10.0  # seconds for one body
@@ -75,7 +77,8 @@ Known = TypeVar("Known")
 
 
 class Compared(NamedTuple):
-    """What came of comparing ranges: resources that a peer lacks or has otherwise, and where it takes nothing."""
+    """What came of comparing ranges: resources that a peer lacks or has otherwise, and where it takes nothing. Entries
+    of indexes that it lacked it has got."""
 
     differing: list[str]
     unwanted: Ranges
@@ -102,8 +105,9 @@ class AntiEntropy:
         self._replica = replica
         self._clock = clock
         self.refusals = Refusals()
+        self._refused_entries = RefusedEntries()
         self.view = RangeView(network, lambda: replica.settings)
-        self._trees = Trees(store, self.refusals)
+        self._trees = Trees(store, self.refusals, self._refused_entries)
         self._awaited: Awaited[str] = Awaited(MAX_AWAITED, MAX_AWAITED_OF_ONE)
         self._awaited_ranges: Awaited[Ranges] = Awaited(MAX_AWAITED_RANGES, MAX_AWAITED_RANGES_OF_ONE)
         self._begun: LRUCache[str, None] = LRUCache(MAX_CALLERS)  # comparisons whose end the peer wasn't told of
@@ -113,7 +117,8 @@ class AntiEntropy:
         network.serve(REPLICATE, self._serve_replicate)
 
     async def over_ranges(self, peer_id: str, ranges: Ranges, *, last: bool) -> Compared:
-        """Compares all that is in some ranges (`MAX_RANGES` at most) with what a peer has there; sends nothing of it.
+        """Compares all that is in some ranges (`MAX_RANGES` at most) with what a peer has there. Of what differs it
+        sends the entries of indexes, and no resource.
 
         With `last` this is all for now, unless something differs. Raises CallFailed, InvalidValue for a malformed
         answer, StorageError.
@@ -123,7 +128,7 @@ class AntiEntropy:
         horizon, unwanted, told = ExpiryHorizon.at(epoch, settings), Ranges(), None
         for _ in range(TERMS):
             tree = await self._trees.build(peer_id, ranges, horizon)
-            if not tree.key_ids:
+            if not len(tree.hashes):
                 if last:
                     await self._tell_end(peer_id)
                 return Compared([], unwanted)
@@ -131,7 +136,7 @@ class AntiEntropy:
             answer = await self._ask_ranges(peer_id, body)
             if answer.horizon is None and answer.ranges is None:
                 self.counters.resources += len(tree.key_ids)
-                differing = [] if answer.same else await self._descend(peer_id, body, tree, answer)
+                differing = [] if answer.same else await self._differing(peer_id, body, tree, answer)
                 if last and answer.same:
                     self._begun.pop(peer_id, None)
                 elif last and not differing:
@@ -145,8 +150,31 @@ class AntiEntropy:
                 ranges = intersection(ranges, taken)[:MAX_RANGES]
         raise InvalidValue("a peer never says by what it compares ranges")
 
-    async def _descend(self, peer_id: str, body: RangesBody, tree: Tree, answer: RangesAnswer) -> list[str]:
-        """The resources that differ, when the roots do: `answer` has the peer's."""
+    async def _differing(self, peer_id: str, body: RangesBody, tree: Tree, answer: RangesAnswer) -> list[str]:
+        """The resources that differ, when the roots do; entries of indexes that do are sent."""
+        differing = await self._descend(peer_id, body, tree, answer)
+        await self._send_listed(peer_id, [tree.listed[entry] for entry in differing if entry in tree.listed])
+        return [tree.key_ids[entry] for entry in differing if entry in tree.key_ids]
+
+    async def _send_listed(self, peer_id: str, places: Sequence[tuple[str, str]]) -> None:
+        """Sends a peer entries of indexes, by owner and label."""
+        left = list(places)
+        horizon = ExpiryHorizon.at(int(self._clock()), self._replica.settings)
+        while left:
+            batch, taken = await self._store.read(partial(_entries_at, left[:MAX_ITEMS], horizon))
+            del left[:taken]
+            if not batch:
+                continue
+            try:
+                answer = await self._call(peer_id, ENTER, build(EnterBody.of(batch)))
+            except NoSuchMethod:  # of a version before indexes
+                return
+            for entry, error in zip(batch, parse(answer, PutAnswer).errors, strict=False):
+                if error and not (error.kind.is_temporary or error.code == Code.NOT_RESPONSIBLE):
+                    self._refused_entries.remember(peer_id, entry.digest())
+
+    async def _descend(self, peer_id: str, body: RangesBody, tree: Tree, answer: RangesAnswer) -> list[bytes]:
+        """The entries of our tree that the peer hasn't, when the roots differ: `answer` has the peer's."""
         descent = Descent(tree.hashes)
 
         def take(prefix: bytes, node: tuple[bool, bytes]) -> None:
@@ -162,7 +190,7 @@ class AntiEntropy:
             except ValueError as error:
                 raise InvalidValue(str(error)) from error
             if not descent.ahead:
-                return [tree.key_ids[entry] for entry in descent.differing]
+                return descent.differing
             asked = descent.ahead[:MAX_NODES]
             del descent.ahead[:MAX_NODES]
             answer = await self._ask_ranges(peer_id, msgspec.structs.replace(body, root=b"", prefixes=tuple(asked)))
@@ -383,6 +411,23 @@ class AntiEntropy:
         if caller in self._network.members():
             for key_id in key_ids:
                 self._replica.takeover.note_compared(key_id)
+
+
+def _entries_at(
+    places: Sequence[tuple[str, str]], horizon: ExpiryHorizon, transaction: Transaction
+) -> tuple[list[IndexEntry], int]:
+    """The entries at the first of these places, as many as one body holds, and of how many places they are."""
+    found: list[IndexEntry] = []
+    size = 0
+    for number, place in enumerate(places):
+        entry = transaction.index.entry(*place)
+        entry = entry.fresh(horizon.owned, horizon.removed) if entry is not None else None
+        size += entry.size() if entry is not None else 0
+        if found and size > MAX_PAGE:
+            return found, number
+        if entry is not None:
+            found.append(entry)
+    return found, len(places)
 
 
 async def _summary_of(number: int, resource: ResourceState, shown: ResourceState) -> Summary:

@@ -17,6 +17,7 @@ from registry.model.values import Key, KeyOrTombstone, State, digest_of
 
 MAX_PEERS: Final = 256
 MAX_OF_A_PEER: Final = 4096
+MAX_ENTRIES: Final = 65_536  # of indexes, all peers' together; 200 bytes each
 REMEMBERED_FOR: Final = 6 * 3600.0  # seconds
 
 
@@ -54,6 +55,21 @@ class Refusals:
         for digest, (key_id, under) in self._of[peer_id].items() if peer_id in self._of else ():
             found.setdefault(key_id, {})[digest] = under
         return found
+
+
+class RefusedEntries:
+    """Entries of owners' indexes by the peer that refused them: one whose owner has as many there already, say."""
+
+    def __init__(self) -> None:
+        self._known: TTLCache[tuple[str, bytes], None] = TTLCache(MAX_ENTRIES, REMEMBERED_FOR, timer=trio.current_time)
+
+    def remember(self, peer_id: str, digest: bytes) -> None:
+        """The peer won't take an entry with this digest."""
+        self._known[peer_id, digest] = None
+
+    def knows(self, peer_id: str, digest: bytes) -> bool:
+        """Whether the peer refused an entry lately."""
+        return (peer_id, digest) in self._known
 
 
 def without(resource: ResourceState, refusals: Mapping[bytes, bytes]) -> ResourceState:

@@ -12,13 +12,14 @@ from registry.storage.migrations import ROW_BYTES
 class Charged(NamedTuple):
     """What would free some of the disk: a slot's state, or the key (`is_tombstone`: its tombstone) of this id.
 
-    `bytes`: what its owner or issuer is charged for it.
+    `bytes`: what its owner or issuer is charged for it. `listed`: (owner, label), where it is an entry of an index.
     """
 
     slot: Slot | None
     key_id: str
     is_tombstone: bool
     bytes: int
+    listed: tuple[str, str] | None = None
 
 
 class Account(NamedTuple):

@@ -15,15 +15,16 @@ from urllib.parse import quote
 import msgspec
 
 from registry.errors import StorageError
-from registry.model.values import Record, Slot
+from registry.model.values import Key, Record, Slot
 from registry.model.verification import (
     key_is_genuine,
     key_tombstone_is_genuine,
     record_is_genuine,
     tombstone_is_genuine,
 )
-from registry.storage.checked_rows import Damage, stored_key, stored_key_tombstones, stored_state, text_of
+from registry.storage.checked_rows import ROTTEN, Damage, stored_key, stored_key_tombstones, stored_state, text_of
 from registry.storage.database import damage_in
+from registry.storage.index_table import stored_entry
 from registry.storage.migrations import MIGRATIONS
 from registry.storage.trust_table import TrustTable
 
@@ -40,6 +41,8 @@ class Examination(msgspec.Struct, frozen=True):
     key_tombstones: int
     statements: int = 0
     """Of the trust graph."""
+    listed: int = 0
+    """Entries of owners' indexes."""
     pages: tuple[str, ...] = ()
     """What is wrong with the structure of the file."""
     damaged: int = 0
@@ -85,13 +88,14 @@ class _Examiner:
     def examine(self) -> Examination:
         keys, key_tombstones = self._keys(), self._key_tombstones()
         records, tombstones = self._states()
-        statements = self._statements()
+        statements, listed = self._statements(), self._listed()
         return Examination(
             keys,
             records,
             tombstones,
             key_tombstones,
             statements,
+            listed,
             damaged=self._damaged,
             rows=tuple(self._rows),
             counts=tuple(self._counts(keys, records, tombstones)),
@@ -138,6 +142,21 @@ class _Examiner:
             count += 1
             with self._telling(f"word of {issued_by!r} on {issued_for!r} in the trust graph"):
                 _demand(statement is not None, _FORGED)
+        return count
+
+    def _listed(self) -> int:
+        count = 0
+        query = "SELECT owner_peer_id, label, key_id, CAST(body AS BLOB), checksum FROM listed"
+        for owner, label, *row in self._connection.execute(query):
+            count += 1
+            with self._telling(f"entry of {label[:80]!r} in the index of {owner!r}"):
+                entry = stored_entry(row)
+                _demand(entry is not None, ROTTEN)
+                assert entry is not None
+                _demand((entry.owner_peer_id, entry.label) == (owner, label), "an entry of another resource")
+                for value in entry.values():
+                    genuine = key_is_genuine(value) if isinstance(value, Key) else key_tombstone_is_genuine(value)
+                    _demand(genuine, _FORGED)
         return count
 
     @contextmanager

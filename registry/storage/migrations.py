@@ -351,11 +351,46 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         PRIMARY KEY (key_id, issued_by, instance)
     ) WITHOUT ROWID;
     """,
+    f"""
+    CREATE TABLE listed (
+        owner_peer_id TEXT NOT NULL,
+        label TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        position BLOB NOT NULL,
+        created INTEGER NOT NULL,
+        removed INTEGER NOT NULL,
+        newest INTEGER NOT NULL,
+        weight INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        body BLOB NOT NULL,
+        checksum INTEGER NOT NULL,
+        PRIMARY KEY (owner_peer_id, label)
+    ) WITHOUT ROWID;
+    CREATE INDEX listed_by_position ON listed (position, key_id);
+    CREATE INDEX listed_by_newest ON listed (owner_peer_id, newest);
+    CREATE INDEX listed_by_created ON listed (created);
+    CREATE INDEX listed_by_removed ON listed (removed);
+    CREATE TABLE listed_owners (
+        owner_peer_id TEXT PRIMARY KEY,
+        entries INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TRIGGER listed_added AFTER INSERT ON listed BEGIN
+        INSERT INTO listed_owners VALUES (new.owner_peer_id, 1) ON CONFLICT DO UPDATE SET entries = entries + 1;
+    END;
+    CREATE TRIGGER listed_dropped AFTER DELETE ON listed BEGIN
+        UPDATE listed_owners SET entries = entries - 1 WHERE owner_peer_id = old.owner_peer_id;
+        DELETE FROM listed_owners WHERE owner_peer_id = old.owner_peer_id AND entries = 0;
+    END;
+    {_charging("listed", "owner_peer_id")}
+    """,  # noqa: S608 - our own names
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
 `trust_statements`, `trust_roots`: the trust graph (`registry.trust`), and its roots that weren't configured.
 `issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
+`listed`: entries of owners' indexes, by owner and label (`registry.model.owner_index`); `body` is a CBOR array of key
+and key tombstones, `created` when the key, `removed` when the oldest tombstone, and `newest` when any of them was
+signed (seconds), `position` that of the index. `listed_owners`: how many an owner has.
 `health_ttls`: the times to live of services that this node hosts, in seconds (`registry.health`).
 `siblings` holds other keys of the revision of the one that wins, up to four, and five of the one before, in a CBOR
 array (`registry.model.merge.kept_keys`).

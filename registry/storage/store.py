@@ -162,6 +162,7 @@ class Store:
         except sqlite3.Error as error:
             raise StorageError(f"the database {self._path} can't be read: {error}") from error
         self._drop(transaction.damaged)
+        self._drop_listed(transaction.index.damaged)
         return found
 
     def _drop(self, damaged: Collection[DamagedRow]) -> None:
@@ -172,6 +173,25 @@ class Store:
         def decide(transaction: Transaction) -> None:
             for row in damaged:
                 transaction.drop_damaged(row)
+
+        with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            self._send.send_nowait(_Write(decide))
+
+    def _drop_listed(self, damaged: Collection[tuple[str, str]]) -> None:
+        """`_drop`, of entries of owners' indexes."""
+        if not damaged:
+            return
+
+        def decide(transaction: Transaction) -> None:
+            for owner, label in dict.fromkeys(damaged):
+                if transaction.index.drop_damaged(owner, label):
+                    self.damaged += 1
+                    _log.error(
+                        "dropped a damaged entry of an index: is the disk failing?",
+                        database=str(self._path),
+                        owner=owner,
+                        label=label,
+                    )
 
         with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._send.send_nowait(_Write(decide))

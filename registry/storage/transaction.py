@@ -41,6 +41,7 @@ from registry.storage.digests import NEVER, position_bytes, settle
 from registry.storage.expired_rows import ExpiredRows
 from registry.storage.health_ttls import HealthTtls
 from registry.storage.history_table import HistoryTable
+from registry.storage.index_table import IndexTable
 from registry.storage.issued_slots import IssuedSlots
 from registry.storage.space import Space, used_bytes, vacuum
 from registry.storage.trust_table import TrustTable
@@ -91,6 +92,7 @@ class Transaction:
         self.expired = ExpiredRows(connection)
         self.health_ttls = HealthTtls(connection)
         self.history = HistoryTable(connection)
+        self.index = IndexTable(connection)
         self.issued = IssuedSlots(connection)
         self.trust = TrustTable(connection)
         self.source = ""

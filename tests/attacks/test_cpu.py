@@ -24,7 +24,9 @@ from overlay.limits.loop_lag import LoopLagStatistics
 from overlay.rpc import protocol
 from overlay.rpc.protocol import Cancel, Keep, Ping, Request
 from registry.model.expiry_horizon import ExpiryHorizon
+from registry.model.owner_index import IndexEntry
 from registry.model.values import Key, as_builtins, encode
+from registry.protocol.index_messages import EnterBody, ListBody, ListsBody
 from registry.protocol.messages import HoldsBody, Item, PutBody, ReadBody, Spread
 from registry.replication.anti_entropy import epoch_of
 from registry.replication.messages import CompareBody, RangesBody, ReplicateBody, packed
@@ -73,8 +75,12 @@ class Stored:
             for number in range(128)
         ]
 
+        lister = identity(85_000)
+        self.listed = [IndexEntry.of(a_key(f"{number}", lister, now)) for number in range(512)]
+
     async def put(self, node: Victim) -> None:
         ingest = node.parts.replica.ingest
+        await ingest.enter(self.listed, "somebody")
         for key in self.keys:
             assert await ingest.store([Item(key)], "somebody") == [None]
         for start in range(0, SLOTS, 500):
@@ -103,6 +109,16 @@ def registry_calls(stored: Stored) -> Iterator[tuple[str, Method]]:
         yield name, ("registry.ranges", encoded(RangesBody(epoch, None, ranges, root, prefixes, False)))
     yield "holds the same", ("registry.holds", encoded(HoldsBody(((big, bytes(32)),) * 512)))
     yield "holds different", ("registry.holds", encoded(HoldsBody(tuple((key_id, bytes(32)) for key_id in several))))
+    owner = stored.listed[0].owner_peer_id
+    yield "list", ("registry.list", encoded(ListBody(owner)))
+    yield "lists", ("registry.lists", encoded(ListsBody(owner, tuple((e.key_id, bytes(32)) for e in stored.listed))))
+    forged_entries = [
+        IndexEntry.of(msgspec.structs.replace(value, signature=bytes(64)))
+        for entry in stored.listed
+        for value in entry.values()
+    ]
+    yield "enter what is known", ("registry.enter", encoded(EnterBody.of(stored.listed)))
+    yield "enter what is forged", ("registry.enter", encoded(EnterBody.of(forged_entries)))
     for method in ("registry.read", "registry.read_watched"):
         yield method, (method, encoded(ReadBody(big, b"y" * 32)))
     again = PutBody.of([Item(stored.keys[1], record) for record in stored.records] * 4).items

@@ -51,6 +51,7 @@ async def test_commands_act_through_the_node_and_in_its_name(tmp_path: Path) -> 
             ("resolve", f"web@{node.peer_id}"),
             ("resolve", resource_id, "--reachable"),
             ("resource", "show", resource_id),
+            ("resource", "list", node.peer_id),
             ("resource", "explain", resource_id),
             ("resource", "policy", resource_id),
             ("peers", resource_id),

@@ -16,12 +16,13 @@ from overlay.identity import Identity
 from overlay.settings import OverlaySettings
 from overlay.tasks import TaskStatus
 from registry.node import Node, open_node
-from registry.settings import NodeSettings
+from registry.settings import NodeSettings, RegistrySettings
 from registry.watch.watch_event import EventKind
 from tests.end_to_end.network import POLL, eventually
 
 NODES = 24
 REPLICAS = 20
+RULES = RegistrySettings(neighbourhood_size=REPLICAS)
 MAJORITY = REPLICAS // 2 + 1
 WHOLE_WITHIN = 90.0  # seconds, with all of them on one core: 276 links cost half a minute of it
 
@@ -42,8 +43,9 @@ class Member(NamedTuple):
 class Crowd:
     """Nodes that run in this process; made by `crowd`."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, folder: Path, nursery: trio.Nursery, rules: RegistrySettings) -> None:
         self._folder = folder
+        self._rules = rules
         self._nursery = nursery
         self.members: list[Member] = []
 
@@ -89,7 +91,11 @@ class Crowd:
     def keepers(self, resource_id: str) -> list[Member]:
         """The members that should keep a resource, nearest first."""
         by_id = {member.peer_id: member for member in self.members}
-        return [by_id[peer_id] for peer_id in nearest(resource_position(resource_id), list(by_id), REPLICAS)]
+        return [by_id[peer_id] for peer_id in nearest(resource_position(resource_id), list(by_id), self._replicas)]
+
+    @property
+    def _replicas(self) -> int:
+        return self._rules.neighbourhood_size
 
     def others(self, resource_id: str) -> list[Member]:
         """The members that shouldn't."""
@@ -119,7 +125,7 @@ class Crowd:
 
     async def _run(self, bootstrap: tuple[str, ...], *, task_status: TaskStatus[Member]) -> None:
         identity = Identity.generate()
-        settings = NodeSettings(overlay=OverlaySettings(bootstrap=bootstrap))
+        settings = NodeSettings(overlay=OverlaySettings(bootstrap=bootstrap), registry=self._rules)
         folder = self._folder / identity.peer_id
         folder.mkdir()
         with trio.CancelScope() as scope:
@@ -130,13 +136,13 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(folder: Path, count: int = NODES) -> AsyncIterator[Crowd]:
+async def crowd(folder: Path, count: int = NODES, rules: RegistrySettings = RULES) -> AsyncIterator[Crowd]:
     """`count` nodes that joined through the first, one after the other, and are whole.
 
     In one process a dial waits for all that the others do: many at the same time would take longer than they may.
     """
     async with trio.open_nursery() as nursery:
-        running = Crowd(folder, nursery)
+        running = Crowd(folder, nursery, rules)
         first = await running.add()
         for _ in range(count - 1):
             await running.add(tuple(first.node.peer.addresses()))
@@ -166,9 +172,55 @@ async def test_what_one_node_writes_every_other_finds(tmp_path: Path) -> None:
             resolved = await member.node.registry.resolve_resource(resource_id, 3)
             assert resolved.records is not None, resolved.errors
             assert [record.metadata.peer_id for record in resolved.records] == [host], resolved.errors
+        await listed(network, writer, resource_id)
         await told_at_once(network, resource_id, writer)
         await counted(network, writer, resource_id)
         await replaced(network, resource_id, host)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_where_three_keep_an_index_it_outlives_two_of_them(tmp_path: Path) -> None:
+    async with crowd(tmp_path, 8, RegistrySettings(neighbourhood_size=3, responsibility_margin=1)) as network:
+        owner = network.members[2]
+        for label in ("a", "b"):
+            created = await owner.node.registry.create_resource(label, factor=2)
+            assert created.resource_id is not None, created.errors
+        assert (await owner.node.registry.remove_resource(created.resource_id, factor=2)).success
+        expected = [("a", "live"), ("b", "removed")]
+
+        async def seen_by(member: Member) -> list[tuple[str, str]]:
+            found = await member.node.registry.list_resources(owner.peer_id)
+            return [(each.label, str(each.standing)) for each in found.resources or ()]
+
+        for member in network.members:
+            assert await seen_by(member) == expected
+        for _ in range(2):  # one after the other
+            await network.remove(next(member for member in network.keepers(owner.peer_id) if member is not owner))
+
+            async def lacking() -> list[str]:
+                keepers = network.keepers(owner.peer_id)
+                return [member.peer_id for member in keepers if not await lists(member, owner.peer_id, "b")]
+
+            await eventually(lacking, lambda missing: not missing, WHOLE_WITHIN)
+        for member in network.members:
+            assert await seen_by(member) == expected
+
+
+async def listed(network: Crowd, owner: Member, resource_id: str) -> None:
+    """What a node owns is listed from everywhere when it returns from creating it, and so is a removal."""
+    other = await owner.node.registry.create_resource("other", factor=MAJORITY)
+    assert other.resource_id is not None, other.errors
+    assert (await owner.node.registry.remove_resource(other.resource_id, factor=MAJORITY)).success
+    assert (await owner.node.registry.create_resource("third", factor=MAJORITY)).resource_id is not None
+    expected = [("other", "removed"), ("sample", "live"), ("third", "live")]
+    for member in network.members:
+        found = await member.node.registry.list_resources(owner.peer_id)
+        assert found.resources is not None, found.errors
+        assert [(each.label, str(each.standing)) for each in found.resources] == expected, member.peer_id
+        assert found.resources[1].resource_id == resource_id
+    entry = await owner.node.registry.list_resources(network.others(owner.peer_id)[0].peer_id)
+    assert entry.resources == (), "who owns nothing"
 
 
 async def told_at_once(network: Crowd, resource_id: str, writer: Member) -> None:
@@ -220,6 +272,17 @@ async def replaced(network: Crowd, resource_id: str, host: str) -> None:
         return [member.peer_id for member in network.keepers(resource_id) if not await holds(member, resource_id)]
 
     await eventually(lacking, lambda missing: not missing, WHOLE_WITHIN)
+    owner = host  # of what was listed
+
+    async def unlisted() -> list[str]:
+        return [member.peer_id for member in network.keepers(owner) if not await lists(member, owner, "sample")]
+
+    await eventually(unlisted, lambda missing: not missing, WHOLE_WITHIN)
+
+
+async def lists(member: Member, owner: str, label: str) -> bool:
+    """Whether a node has an entry of an owner's index on its disk."""
+    return await member.node.store.read(lambda transaction: transaction.index.entry(owner, label)) is not None
 
 
 async def holds(member: Member, resource_id: str) -> bool:

@@ -36,7 +36,7 @@ from overlay.relaying.secure_channel import Offer, SecureChannelError, accept, o
 from overlay.rpc import protocol
 from overlay.rpc.framing import MOST_IN_FRAME, FrameDecoder, FrameError, decode_item
 from overlay.settings import CallLimits
-from registry.client.node_operations import OPERATIONS, CallBody, WriteRequest
+from registry.client.node_operations import LIST_RESOURCES, OPERATIONS, CallBody, ListReply, WriteRequest
 from registry.client.node_status import NodeStatus
 from registry.codes import Code
 from registry.errors import InvalidValue
@@ -47,6 +47,7 @@ from registry.health.state import Health, HealthState, HostedService
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
+from registry.model.owner_index import IndexEntry, ToldPage
 from registry.model.values import (
     decode_key,
     decode_key_or_tombstone,
@@ -57,6 +58,7 @@ from registry.model.values import (
     encode,
 )
 from registry.protocol.error_info import ErrorInfo
+from registry.protocol.index_messages import EnterBody, IndexPage, ListBody, ListsAnswer, ListsBody
 from registry.protocol.messages import (
     CountersignBody,
     HoldsAnswer,
@@ -123,6 +125,7 @@ KEY_TOMBSTONE: Final = a_key_tombstone()
 RECORD: Final = a_record(KEY.id, value="tcp://10.0.0.2:7", relay_id=(HOST.peer_id,))
 TOMBSTONE: Final = a_tombstone(KEY.id, host=NODE)
 RESOURCE: Final = ResourceState.of(KEY, [RECORD, TOMBSTONE])
+ENTRIES: Final = (IndexEntry.of(a_key("a")), IndexEntry.of(KEY, a_key_tombstone(issued=NOW - 1)))
 ITEMS: Final = (Item(KEY, RECORD), Item(KEY, TOMBSTONE), Item(KEY), Item(KEY_TOMBSTONE))
 REFUSED: Final = ErrorInfo(Code.OVERLOADED, "too many")
 HORIZON: Final = ExpiryHorizon.at(NOW, RegistrySettings())
@@ -249,6 +252,9 @@ BODIES: Final = (
     _body(ReplicateBody, lambda body: _put(PutBody(body.items)), ReplicateBody(PutBody.of(ITEMS).items, last=True)),
     _body(PassedOnBody, _same, PassedOnBody("a" * 32)),
     _body(HoldsBody, _same, HoldsBody(((KEY.id, RESOURCE.digest()), (KEY.id, b"")))),
+    _body(EnterBody, EnterBody.decoded, EnterBody.of(ENTRIES)),
+    _body(ListsBody, _same, ListsBody(PEERS[0], ((KEY.id, ENTRIES[0].digest()), ("x", b"")))),
+    _body(ListBody, _same, ListBody(PEERS[0]), ListBody(PEERS[0], "label", 7)),
     _body(ReadBody, _same, ReadBody(KEY.id, RESOURCE.digest(), TOMBSTONE.slot), ReadBody(KEY.id)),
     _body(CountersignBody, _same, CountersignBody(encode(KEY), encode(RECORD.metadata))),
     _body(CompareBody, _same, CompareBody(NOW, HORIZON, ((KEY.id, RESOURCE.digest()), ("x", b"")))),
@@ -273,6 +279,8 @@ ANSWERS: Final = (
     _body(PutAnswer, _same, PutAnswer((None, ErrorInfo(Code.UNKNOWN_KIND, "why")))),
     _body(PassedOnAnswer, _same, PassedOnAnswer(3)),
     _body(HoldsAnswer, _same, HoldsAnswer((True, False))),
+    _body(ListsAnswer, _same, ListsAnswer((True, False))),
+    _body(IndexPage, IndexPage.decoded, IndexPage.of(ToldPage(ENTRIES, ENTRIES[-1].label), caught_up=False)),
     _body(StatePage, _page, _PAGE, StatePage.of(ResourceState.of(None, [RECORD], KEY_TOMBSTONE), RECORD.slot)),
     _body(CompareAnswer, _compared, CompareAnswer(HORIZON, 2, (Summary.of(0, RESOURCE), Summary(1, False)))),
     _body(
@@ -304,6 +312,7 @@ ANSWERS: Final = (
             (OPERATIONS[7], [HistoryEvent(NOW, KEY.id, "", "", "stored", "why")]),
             (OPERATIONS[8], _SCHEDULE),
             (OPERATIONS[9], [{"success": True, "error": "", "key_id": "x"}]),
+            (LIST_RESOURCES, ListReply(IndexPage.of(ToldPage(ENTRIES, None), caught_up=True), 2, (REFUSED,))),
         )
     ),
     _body(NodeStatus, _same, NodeStatus(PEERS[0], ADDRESSES, PEERS, 1, 2, 3, 4.5, True, schedules=(_SCHEDULE,))),

@@ -135,11 +135,23 @@ async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> Non
         [theirs] = await api.call("resolve", resource_id=key.id)
         assert theirs["metadata"]["issued_by"] == STRANGER.peer_id
 
+        listed = await api.call("list_resources", owner="acme")
+        assert (listed["after"], [each["name"] for each in listed["resources"]]) == (None, ["web@acme"])
+        assert await api.call("create_resource", {"label": "b web"}) is not None
+        first = await api.call("list_resources", query="?limit=1", owner="me")
+        assert (first["after"], first["resources"][0]["label"]) == ("b web", "b web")
+        rest = await api.call("list_resources", query="?ack=1&timeout=3&after=b%20web", owner=own)
+        assert (rest["after"], [each["resource_id"] for each in rest["resources"]]) == (None, [resource_id])
+
         ended = await api.call("unregister", peer_id="me", **of)
         assert ended == {"success": True, "was_registered": True}
         assert not (await api.call("unregister", peer_id=own, **of))["was_registered"]
         assert await api.call("resolve", **of) == []
         assert await api.call("remove_resource", **of) == {"removed": resource_id}
+        assert [each["standing"] for each in (await api.call("list_resources", owner="me"))["resources"]] == [
+            "live",
+            "removed",
+        ]
         assert api.tried == set(api.operations()) - {"watch"}
 
 
@@ -169,6 +181,11 @@ async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> Non
         ("GET", "/v1/aqua/resources/{unknown}/records?reachable=1", None, 400, "invalid"),
         ("GET", "/v1/aqua/resources/{unknown}/records?reachable=true&all=true", None, 400, "invalid"),
         ("GET", "/v1/aqua/resources/{unknown}/records?meta=zone", None, 400, "invalid"),
+        ("GET", "/v1/aqua/owners/nobody/resources", None, 400, "invalid"),
+        ("GET", "/v1/aqua/owners/me/resources?limit=0", None, 400, "invalid"),
+        ("GET", "/v1/aqua/owners/me/resources?limit=257", None, 400, "invalid"),
+        ("GET", f"/v1/aqua/owners/me/resources?after={'x' * 4097}", None, 400, "invalid"),
+        ("GET", "/v1/aqua/owners/me/resources?ack=2", None, 503, "too-few-replicas"),
         ("GET", "/v1/aqua/resources/web/records", None, 400, "invalid"),
         ("GET", "/v1/aqua/resources/web@nobody/watch", None, 400, "invalid"),
         ("GET", "/v1/aqua/resources/web@me", None, 404, "key-not-exists"),

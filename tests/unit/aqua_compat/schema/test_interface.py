@@ -57,6 +57,7 @@ RESULT_FORMS: dict[str, object] = {
 
 OURS = {
     "removeResource",
+    "listResources",
     "resolve",
     "watch",
     "serve",

@@ -18,8 +18,10 @@ from registry.health.state import Health, HealthState, HostedService
 from registry.model import values
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
-from registry.protocol import error_info, messages
+from registry.model.owner_index import IndexEntry, ToldPage
+from registry.protocol import error_info, index_messages, messages
 from registry.protocol.error_info import ErrorInfo
+from registry.protocol.index_messages import IndexPage
 from registry.protocol.messages import Item, PutAnswer, PutBody, ReadBody, StatePage, build
 from registry.replication import messages as replication
 from registry.watch import messages as watching
@@ -33,10 +35,10 @@ from registry.watch.messages import (
     SubscriptionRequest,
 )
 from tests.paths import ROOT
-from tests.unit.registry.builders import HOST, ISSUER, NODE, a_key, a_key_tombstone, a_record, a_tombstone
+from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, a_key, a_key_tombstone, a_record, a_tombstone
 
 DOCUMENT: Final = (ROOT / "docs" / "wire-protocol-registry.md").read_text()
-MODULES: Final = (values, error_info, messages, replication, watching, health)
+MODULES: Final = (values, error_info, messages, index_messages, replication, watching, health)
 
 KEY: Final = a_key()
 RECORD: Final = a_record(KEY.id, value="tcp://10.0.0.2:7")
@@ -58,6 +60,9 @@ def vectors() -> dict[str, bytes]:
         "PutAnswer": PutAnswer((None, ErrorInfo(Code.UNKNOWN_KIND, "why"))),
         "ReadBody": ReadBody(KEY.id, RESOURCE.digest(), TOMBSTONE.slot),
         "StatePage": StatePage.of(RESOURCE, None),
+        "IndexPage": IndexPage.of(
+            ToldPage([IndexEntry.of(KEY, a_key_tombstone(issued=NOW - 1))], KEY.label), caught_up=True
+        ),
         "SubscribeBody": SubscribeBody(
             (build(SubscriptionRequest(KEY.id, on_topic=True, serves=True)), build(SubscriptionRequest("x", False)))
         ),
@@ -75,6 +80,7 @@ def vectors() -> dict[str, bytes]:
         "Record": values.encode(RECORD),
         "Tombstone": values.encode(TOMBSTONE),
         "KeyTombstone": values.encode(a_key_tombstone()),
+        "digest of that key's entry": IndexEntry.of(KEY).digest(),
         "digest of that record": values.digest_of(RECORD),
         "digest of a resource with that key, record and tombstone": RESOURCE.digest(),
         "announcement of that record": announcement_of(Item(KEY, RECORD)),

@@ -9,7 +9,7 @@ import trio
 
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.replication.ranges import EVERYWHERE
-from registry.replication.refusals import Refusals
+from registry.replication.refusals import Refusals, RefusedEntries
 from registry.replication.trees import Trees
 from registry.storage import Store
 from registry.storage.checked_rows import Place
@@ -29,7 +29,7 @@ class LastRead:
 
 async def test_who_is_cancelled_while_building_leaves_nothing_to_the_garbage_collector() -> None:
     with trio.CancelScope() as scope:
-        trees = Trees(cast("Store", LastRead(scope)), Refusals())
+        trees = Trees(cast("Store", LastRead(scope)), Refusals(), RefusedEntries())
         await trees.build("peer", EVERYWHERE, ExpiryHorizon(0, 0, 0, 0, 0))
     assert scope.cancelled_caught
     gc.collect()

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from registry.errors import StorageError
+from registry.model.owner_index import IndexEntry
 from registry.storage import open_store
 from registry.storage.database_check import Examination, examine
 from registry.trust.graph import StatementChange
@@ -72,6 +73,21 @@ async def test_statements_of_the_trust_graph_are_verified(path: Path) -> None:
     found = examine(path)
     assert found.damaged == 1
     assert HOST.peer_id in found.rows[0]
+
+
+async def test_entries_of_indexes_are_verified(path: Path) -> None:
+    entry = IndexEntry.of(a_key("listed"), a_key_tombstone("listed", issued=NOW - 9))
+    forged = IndexEntry.of(msgspec.structs.replace(a_key("forged"), signature=bytes(64)))
+    async with open_store(path) as store:
+        await store.write(lambda transaction: transaction.index.put(entry, 0))
+    assert examine(path) == msgspec.structs.replace(WHOLE, listed=1)
+    async with open_store(path) as store:
+        await store.write(lambda transaction: transaction.index.put(forged, 0))
+    assert "signature" in examine(path).rows[0]
+    rot(path, "UPDATE listed SET body = zeroblob(length(body))")
+    found = examine(path)
+    assert (found.damaged, found.listed) == (2, 2)
+    assert "listed" in found.rows[1]
 
 
 async def test_wrong_counts_are_found(path: Path) -> None:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from registry.errors import DatabaseDamaged, RegistryRefusal, StorageError
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
+from registry.model.owner_index import IndexEntry
 from registry.model.values import State, encode
 from registry.replica import collecting
 from registry.replica import rules as write_rules
@@ -453,6 +454,41 @@ async def test_key_tombstones_of_the_second_schema_are_kept(path: Path) -> None:
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
     assert names >= {"key_tombstones", "key_tombstones_by_owner", "key_tombstones_by_age"}
     assert not any("removals" in name for name in names)
+
+
+async def test_a_database_from_before_indexes_has_empty_ones_and_lists_what_comes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = next(number for number, script in enumerate(migrations.MIGRATIONS) if "CREATE TABLE listed" in script)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations.MIGRATIONS[:before])
+        async with open_store(path) as store:
+            await store.write(puts(a_record(KEY.id)))
+    async with open_store(path) as store:
+        assert (await store.resource(KEY.id)).key == KEY
+        assert await store.read(lambda transaction: transaction.index.count(OWNER.peer_id)) == 0
+        await store.write(lambda transaction: transaction.index.put(IndexEntry.of(KEY), 0))
+        assert await store.read(lambda transaction: transaction.index.entry(OWNER.peer_id, KEY.label)) is not None
+
+
+async def test_an_entry_of_an_index_that_rotted_isnt_served_and_is_dropped(path: Path) -> None:
+    entries = [IndexEntry.of(a_key(label)) for label in ("rotten", "sound")]
+
+    def listed(transaction: Transaction) -> list[IndexEntry]:
+        return list(transaction.index.page(OWNER.peer_id, None, 10, 10**6, -1, -1).entries)
+
+    async with open_store(path) as store:
+        for entry in entries:
+            await store.write(lambda transaction, entry=entry: transaction.index.put(entry, 0))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE listed SET body = zeroblob(length(body)) WHERE label = 'rotten'")
+    async with open_store(path) as store:
+        assert await store.read(listed) == entries[1:]
+        await store.write(lambda _: None)  # after what was queued before it
+        assert store.damaged == 1
+        assert await store.read(lambda transaction: transaction.index.count(OWNER.peer_id)) == 1
+        await store.write(lambda transaction: transaction.index.put(entries[0], 0))
+        assert await store.read(listed) == entries
 
 
 def test_a_file_without_a_schema_gets_the_whole_one(path: Path) -> None:
