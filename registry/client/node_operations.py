@@ -293,7 +293,7 @@ SERVICE: Final = Operation("node.service", ServiceRequest, ServiceReply, _servic
 REPORT_HEALTH: Final = Operation("node.report_health", ReportRequest, ReportAnswer, _report_health)
 HOSTS: Final = Operation("node.hosts", HostsRequest, HostsReply, _hosts)
 COMPLAIN: Final = Operation("node.complain", ComplaintRequest, ComplaintReply, _complain)
-LIST_RESOURCES: Final = Operation("node.list", ListRequest, ListReply, _list)
+LIST_RESOURCES: Final = Operation("node.list_resources", ListRequest, ListReply, _list)
 
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     WRITE,

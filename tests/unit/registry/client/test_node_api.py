@@ -22,9 +22,11 @@ from registry.health.report import HealthReport, signed_report
 from registry.health.state import HealthState
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
+from registry.model.owner_index import IndexEntry
 from registry.model.values import Key, Record, RecordMetadata, Tombstone
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import LARGEST_COUNT, LONGEST_TIME, Item, WriteOutcome, build
+from registry.quorum.listing import ListOutcome
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
 from registry.upkeep.schedule import ScheduleStatus
@@ -51,6 +53,7 @@ STATUS = NodeStatus(HOST.peer_id, (), (), 1, 2, 3, 4.5, ready=True, particles={"
 EVENT = HistoryEvent(NOW, KEY.id, "", "", "stored")
 REPORT = signed_report(ISSUER, a_metadata(KEY.id).slot, "a", NOW * 1000, HealthState.WARNING, "slow", 10)
 STANDING = ToldStanding(HOST.peer_id, False, True, 3.5, b"evidence")
+LISTED = ListOutcome((IndexEntry.of(KEY),), KEY.label, 2, (UNREACHABLE,), timed_out=False)
 SCHEDULE = ScheduleStatus("renew_43200", 43200.0, 1, NOW, 0.5, "nothing was due")
 
 
@@ -123,6 +126,12 @@ class FakeNode:
     async def complain(self, host: str, *, timeout: float, caller: str) -> None:
         await self._answer(timeout, "complain", host, caller)
 
+    async def list_resources(
+        self, owner_peer_id: str, after: str | None, *, limit: int, ack: int, timeout: float
+    ) -> ListOutcome:
+        await self._answer(timeout, "list_resources", owner_peer_id, after, limit, ack)
+        return LISTED
+
     async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:
         await self._answer(timeout, "explain", key_id)
         return [EVENT]
@@ -189,6 +198,7 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
     await remote.report_health(REPORT, timeout=5)
     assert await remote.hosts([HOST.peer_id], 300, timeout=5) == (STANDING,)
     await remote.complain(HOST.peer_id, timeout=5)
+    assert await remote.list_resources(KEY.owner_peer_id, "a", limit=9, ack=2, timeout=5) == LISTED
     assert await remote.service("get_key_id", ["sample", b"bytes"], timeout=5) == "the id"
     assert node.asked == [
         ("write", item, 2),
@@ -205,6 +215,7 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
         ("report_health", REPORT, ISSUER.peer_id),
         ("hosts", (HOST.peer_id,), 300.0, ISSUER.peer_id),
         ("complain", HOST.peer_id, ISSUER.peer_id),
+        ("list_resources", KEY.owner_peer_id, "a", 9, 2),
         ("service", "get_key_id", ("sample", b"bytes"), ISSUER.peer_id),
     ]
     assert {asked[0] for asked in node.asked} == {operation.name.removeprefix("node.") for operation in OPERATIONS}
