@@ -42,12 +42,22 @@ _ALWAYS: Final = (
 
 Handle = Callable[[HttpRequest], Awaitable[HttpReply]]
 """Answers a request. May raise Problem."""
+AtHand = Callable[[HttpRequest], HttpReply | None]
+"""The answer to a request where it is ready; None where `Handle` has to find it, or what is wrong."""
+
+
+def nothing_at_hand(request: HttpRequest) -> HttpReply | None:  # noqa: ARG001 - as `AtHand` has it
+    """Where every answer has to be found."""
+    return None
 
 
 class Connection:
     """Serves the requests of one client, one after the other, until either side ends that."""
 
-    def __init__(self, stream: trio.abc.Stream, handle: Handle, limits: HttpSettings) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, handle: Handle, limits: HttpSettings, at_hand: AtHand = nothing_at_hand
+    ) -> None:
+        self._at_hand = at_hand
         self._stream = stream
         self._handle = handle
         self._limits = limits
@@ -176,7 +186,9 @@ class Connection:
 
     async def _answered(self, request: HttpRequest) -> HttpReply | None:
         """What to send; None when the client left while it was made."""
-        reply: HttpReply | None = None
+        reply = self._at_hand(request)
+        if reply is not None:  # nothing to abandon when the client leaves
+            return reply
         async with background() as nursery:
             if request.method in _SAFE:
                 nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)

@@ -62,6 +62,7 @@ class HealthOfHosts:
         self._callbacks: list[Callable[[str], None]] = []
         if presence is not None:
             presence.on_change(self._note_change)
+            own.on_change(lambda: self._tell(network.peer_id))  # nobody follows itself
 
     @property
     def is_there(self) -> bool:

@@ -6,7 +6,7 @@ record's issuer signed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -69,10 +69,15 @@ class HostHealth:
         )
         self._restored = trio.Event()
         self._changed = Wakeup()
+        self._callbacks: list[Callable[[], None]] = []
         self._ended: list[tuple[str, str, str]] = []
         network.serve(REPORT_HEALTH, self._serve_report, relayed=True)
         network.serve(EXCEPTIONS, self._serve_exceptions, relayed=True)
         store.on_commit(self._note_commit)
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called, synchronously, when what this peer tells of its services changes."""
+        self._callbacks.append(callback)
 
     def health_of(self, slot: Slot, instance: str = "") -> Health:
         """How a service is that this peer hosts. Raises InvalidValue for what is no instance's id."""
@@ -137,6 +142,8 @@ class HostHealth:
             told = self._hosted.to_tell(at)
             if told is not None and self._presence is not None:
                 self._presence.note_exceptions(told)
+                for callback in self._callbacks:
+                    callback()
             if self._ended:
                 await self._drop_ended()
             with trio.move_on_at(self._hosted.wake_at):
