@@ -347,13 +347,13 @@ def _form_of(body: dict[str, Any]) -> ServiceForm:
     """A service as Consul's clients write it, in our form. Raises Problem."""
     try:
         content, _ = translate({"service": _with_check_ids(body)})
+        if not content["service"][0].get("name"):
+            raise Problem.invalid("Missing service name")
         if wrong := list(unknown_keys(content)):
             raise Problem.invalid("; ".join(wrong[:5]))
         [form] = msgspec.convert(content["service"], tuple[ServiceForm, ...], strict=True)
     except (InvalidValue, msgspec.ValidationError) as error:
         raise Problem.invalid(f"Request decode failed: {error}") from None
-    if not form.name:
-        raise Problem.invalid("Missing service name")
     if any(check.script is not None for check in form.check):
         raise Problem.invalid("Args: checks that run programs are taken from service files alone")
     return form

@@ -50,8 +50,10 @@ from aqua_compat.http.problems import Problem
 from aqua_compat.settings import HttpSettings
 from overlay.tasks import TaskStatus
 from registry.errors import InvalidValue, RegistryError
+from registry.model.fields import check_text
 from registry.model.names import OWN, Names
 from registry.model.signing import key_id_of
+from registry.model.values import MAX_LABEL
 from registry.node import Node
 
 KNOWN_WITHIN: Final = 6.0  # seconds in which it has to be known which instances a service has
@@ -260,6 +262,7 @@ class ConsulApi:
         term = query.term(example)
         datacenter, owner = self._owner(query)
         try:
+            check_text("the label", label, MAX_LABEL)
             key_id = key_id_of(label, owner)
             async with self._followed.used(label, key_id, self._writer(datacenter)) as followed:
                 with trio.move_on_after(KNOWN_WITHIN) as waiting:

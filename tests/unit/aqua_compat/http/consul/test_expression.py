@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -136,10 +137,8 @@ def test_without_brackets_not_binds_closest_then_and(terms: list[tuple[str, str,
 
 @given(st.text(alphabet='ab.=!()[]"`\\ notinandorcontainsisempty/Service\n', max_size=200) | st.text(max_size=50))
 def test_any_text_is_an_expression_or_is_refused(text: str) -> None:
-    try:
-        parse(text, HEALTH_EXAMPLE).matches(ENTRY)
-    except BadExpression as error:
-        assert str(error)
+    with suppress(BadExpression):
+        assert parse(text, HEALTH_EXAMPLE).matches(ENTRY) in (True, False)
 
 
 @pytest.mark.parametrize("piece", ['"\\', "`", "a.", "a[", "==", "( ", "not ", '"a" '])
