@@ -10,6 +10,7 @@ for.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -28,6 +29,7 @@ from aqua_compat.http.problems import Problem
 from registry.errors import InvalidValue
 from registry.node import Node
 
+MAX_BODY: Final = 65_536  # bytes
 VERSION: Final = "0.1.0"
 NO_AGENT: Final = (
     "this node isn't the agent of its machine: start it with --services and a folder, which may be empty"
@@ -159,6 +161,8 @@ class AgentApi:
         if request.method != "PUT":
             raise Problem(405, "method-unknown", f"{request.method} isn't answered here", headers=[("Allow", "PUT")])
         check_may(request, Grant.WRITE)
+        if len(request.body) > MAX_BODY:
+            raise Problem(413, "too-large", f"a body has at most {MAX_BODY} bytes here")
         try:
             body = msgspec.json.decode(request.body) if request.body.strip() else {}
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError) as error:
@@ -349,8 +353,8 @@ def _form_of(body: dict[str, Any]) -> ServiceForm:
         content, _ = translate({"service": _with_check_ids(body)})
         if not content["service"][0].get("name"):
             raise Problem.invalid("Missing service name")
-        if wrong := list(unknown_keys(content)):
-            raise Problem.invalid("; ".join(wrong[:5]))
+        if wrong := list(islice(unknown_keys(content), 5)):
+            raise Problem.invalid("; ".join(wrong))
         [form] = msgspec.convert(content["service"], tuple[ServiceForm, ...], strict=True)
     except (InvalidValue, msgspec.ValidationError) as error:
         raise Problem.invalid(f"Request decode failed: {error}") from None

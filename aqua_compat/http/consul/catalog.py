@@ -77,11 +77,14 @@ class Catalog:
             if survey is not None and age < STALE and (survey.version == self._changes or age < SETTLE):
                 return survey
             version, self._looked_at = self._changes, trio.current_time()
-            services: dict[str, tuple[Entry, ...]] = {}
+            followed = self._followed.of(self.writer.datacenter)
+            services = {one.label: tuple(one.entries) for one in followed.values()}
             for number, (key_id, label) in enumerate(sorted((await self._names.labels(self.owner)).items())):
                 if number % AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
-                services[label] = await self._entries(key_id, label)
+                if key_id not in followed:
+                    services[label] = await self._entries(key_id, label)
+            services = dict(sorted(services.items()))
             self._survey = Survey(version, services, LRUCache(ANSWERS))
             return self._survey
 
@@ -93,9 +96,6 @@ class Catalog:
         await trio.sleep_until(self._looked_at + SETTLE)
 
     async def _entries(self, key_id: str, label: str) -> tuple[Entry, ...]:
-        followed = self._followed.peek(key_id)
-        if followed is not None:
-            return tuple(followed.entries)
         state = await self._state_of(key_id)
         if state.key is None:
             return ()

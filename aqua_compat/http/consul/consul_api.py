@@ -159,11 +159,11 @@ class ConsulApi:
         self._is_stopping = False
         parts = node.parts
         self._followed = FollowedServices(
-            lambda key_id: node.registry.watch(key_id, include_down=True), parts.health_of_hosts
+            lambda key_id: node.registry.watch(key_id, include_down=True), parts.health_of_hosts, self._note_change
         )
         self._known_names = known_names
-        self._default = datacenter
-        self._owners = {datacenter: owner}
+        self._default = datacenter.lower()
+        self._owners = {self._default: owner}
         for alias, peer_id in {**names.aliases, OWN: self._peer.peer_id}.items():
             self._owners.setdefault(alias.lower(), peer_id)
         self._catalogs: dict[str, Catalog] = {}
@@ -181,7 +181,7 @@ class ConsulApi:
             ("health", "node", "*"): partial(self._of_node, checks=True),
             ("health", "state", "*"): self._of_state,
         }
-        self.agent = AgentApi(datacenter, node)
+        self.agent = AgentApi(self._default, node)
         parts.health_of_hosts.on_change(lambda host: self._note_change())  # noqa: ARG005 - any host's may be told of
         known_names.on_change(self._note_change)
         self._peer.on_membership_change(self._note_change)
@@ -214,7 +214,7 @@ class ConsulApi:
         owner = self._owners.get(query.datacenter or self._default)
         if owner is None:
             return None
-        followed = self._followed.known(key_id_of(path[3], owner))
+        followed = self._followed.known((query.datacenter or self._default, key_id_of(path[3], owner)))
         if followed is None:
             return None
         body = followed.bodies.get(("health", query.part))
@@ -286,7 +286,7 @@ class ConsulApi:
             raise Problem.invalid(str(error)) from None
 
     def _index_of(self, followed: FollowedService) -> int:
-        return self._book.index_of(("service", followed.key_id), followed.digest)
+        return self._book.index_of(("service", followed.key), followed.digest)
 
     async def _selected(
         self, entries: Sequence[Entry], query: Query, term: Term | None, select: Callable[[Entry], list[Any]]
@@ -424,7 +424,7 @@ class ConsulApi:
     def _owner(self, query: Query) -> tuple[str, str]:
         """The datacenter that is asked for, and the owner whose it is. Raises Problem."""
         datacenter = (query.datacenter or self._default).lower()
-        owner = self._owners.get(datacenter) or self._owners.get(query.datacenter)
+        owner = self._owners.get(datacenter)
         if owner is None:
             known = ", ".join(list(self._owners)[:10])
             raise Problem.invalid(

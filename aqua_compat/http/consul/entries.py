@@ -92,15 +92,18 @@ class EntryWriter:
             return []
         is_named = value.startswith("{")  # a plain address names no instance
         health = health_of([one.id for one in instances] if is_named else ())
-        return [self._entry(label, record.metadata.peer_id, one, health, is_named=is_named) for one in instances]
+        host = record.metadata.peer_id
+        node = self.node(host, next((one.address for one in instances if one.address), ""))
+        return [self._entry(label, host, node, one, health, is_named=is_named) for one in instances]
 
-    def _entry(self, label: str, host: str, instance: Instance, health: RecordHealth, *, is_named: bool) -> Entry:
+    def _entry(
+        self, label: str, host: str, node: Json, instance: Instance, health: RecordHealth, *, is_named: bool
+    ) -> Entry:
         service_id = instance.id if is_named else label
         own = health.instances.get(instance.id, health.health)
         state = str(own.state) if own.state is not HealthState.UNKNOWN else "critical"
         node_state = "passing" if health.is_up else "critical"
         tags = list(instance.tags)
-        node = self.node(host, instance.address)
         service = {
             "ID": service_id,
             "Service": label,

@@ -32,19 +32,25 @@ BODIES: Final = 32  # answers of one service that are kept ready, by what was as
 
 _GONE: Final = frozenset({EventKind.REMOVED, EventKind.EXPIRED})
 
+ServiceKey = tuple[str, str]
+"""Datacenter and resource id: one resource may be in two of them."""
 HealthOf = Callable[[Slot, Iterable[str]], RecordHealth]
 
 
 class FollowedService:
     """The instances of one service as they are now."""
 
-    def __init__(self, label: str, watch: Watch, writer: EntryWriter, health_of: HealthOf) -> None:
-        """`watch`: one that includes what is down."""
+    def __init__(
+        self, label: str, watch: Watch, writer: EntryWriter, health_of: HealthOf, when_changed: Callable[[], None]
+    ) -> None:
+        """`watch`: one that includes what is down. `when_changed` is called with each change."""
         self.label = label
+        self.writer = writer
+        self._when_changed = when_changed
         self._watch = watch
-        self._writer = writer
         self._health_of = health_of
         self._records: dict[Slot, Record] = {}
+        self._by_host: dict[str, set[Slot]] = {}
         self._entries: dict[Slot, list[Entry]] = {}
         self._changed = Broadcast()
         self._digest: bytes | None = None
@@ -57,9 +63,9 @@ class FollowedService:
         self.scope = trio.CancelScope()
 
     @property
-    def key_id(self) -> str:
-        """The id of its resource."""
-        return self._watch.resource_id
+    def key(self) -> ServiceKey:
+        """Which one it is."""
+        return self.writer.datacenter, self._watch.resource_id
 
     async def run(self) -> None:
         """Takes changes until its scope is cancelled."""
@@ -88,35 +94,41 @@ class FollowedService:
 
     def note_health(self, host: str) -> None:
         """What is known of the services on a host may have changed."""
-        changed = False
-        for slot in self._records:
-            if slot.peer_id == host:
-                changed = self._write(slot) or changed
-        if changed:
+        changed = [self._write(slot) for slot in self._by_host.get(host, ())]
+        if any(changed):
             self._tell()
 
     def _take(self, event: WatchEvent) -> None:
         if event.record is None:
-            self._records = {record.slot: record for record in event.records}
-            self._entries = {}
-            for slot in self._records:
-                self._write(slot)
+            self._records, self._entries, self._by_host = {}, {}, {}
+            for record in event.records:
+                self._keep(record)
             self._tell()
-            return
-        slot = event.record.slot
-        if event.kind in _GONE:
-            self._records.pop(slot, None)
-            changed = bool(self._entries.pop(slot, None))
-        else:
-            self._records[slot] = event.record
-            changed = self._write(slot)
-        if changed:
+        elif event.kind in _GONE:
+            if self._drop(event.record.slot):
+                self._tell()
+        elif self._keep(event.record):
             self._tell()
+
+    def _keep(self, record: Record) -> bool:
+        """Whether it tells of other instances than before."""
+        self._records[record.slot] = record
+        self._by_host.setdefault(record.slot.peer_id, set()).add(record.slot)
+        return self._write(record.slot)
+
+    def _drop(self, slot: Slot) -> bool:
+        """Whether it told of instances."""
+        self._records.pop(slot, None)
+        of_host = self._by_host.get(slot.peer_id, set())
+        of_host.discard(slot)
+        if not of_host:
+            self._by_host.pop(slot.peer_id, None)
+        return bool(self._entries.pop(slot, None))
 
     def _write(self, slot: Slot) -> bool:
         """Writes the entries of a record anew; whether they are others."""
         before = self._entries.get(slot, [])
-        entries = self._writer.entries(self.label, self._records[slot], partial(self._health_of, slot))
+        entries = self.writer.entries(self.label, self._records[slot], partial(self._health_of, slot))
         self._entries[slot] = entries
         return entries != before
 
@@ -125,17 +137,19 @@ class FollowedService:
         self._digest = None
         self.bodies.clear()
         self._changed.send()
+        self._when_changed()
 
 
 class FollowedServices:
-    """All services that are followed, by the ids of their resources. `run` owns their tasks."""
+    """All services that are followed. `run` owns their tasks."""
 
-    def __init__(self, watch: Callable[[str], Watch], health: HealthOfHosts) -> None:
-        """`watch`: starts to watch a resource, with what is down."""
+    def __init__(self, watch: Callable[[str], Watch], health: HealthOfHosts, when_changed: Callable[[], None]) -> None:
+        """`watch`: starts to watch a resource, with what is down. `when_changed` is called when any service changes."""
         self._watch = watch
+        self._when_changed = when_changed
         self._health = health
-        self._followed: dict[str, FollowedService] = {}
-        self._idle: LRUCache[str, None] = LRUCache(KEPT)
+        self._followed: dict[ServiceKey, FollowedService] = {}
+        self._idle: LRUCache[ServiceKey, None] = LRUCache(KEPT)
         self._tasks = TaskOwner()
         health.on_change(self.note_health)
 
@@ -148,51 +162,56 @@ class FollowedServices:
             task_status.started()
             while True:
                 await trio.sleep(KEPT_FOR / 4)
-                for key_id in list(self._idle):
-                    if self._followed[key_id].left_at < trio.current_time() - KEPT_FOR:
-                        self._end(key_id)
+                for key in list(self._idle):
+                    if self._followed[key].left_at < trio.current_time() - KEPT_FOR:
+                        self._end(key)
 
     def note_health(self, host: str) -> None:
         """What is known of the services on a host may have changed."""
         for followed in self._followed.values():
             followed.note_health(host)
 
-    def known(self, key_id: str) -> FollowedService | None:
+    def known(self, key: ServiceKey) -> FollowedService | None:
         """A service that is followed already and of which it is known which instances there are; that counts as
         asking for it."""
-        followed = self._followed.get(key_id)
+        followed = self._followed.get(key)
         if followed is None or not followed.version:
             return None
         if not followed.users:
             followed.left_at = trio.current_time()
-            self._idle[key_id] = None
+            self._idle.get(key)  # asked for last
         return followed
 
-    def peek(self, key_id: str) -> FollowedService | None:
-        """`known`, which doesn't count as asking."""
-        followed = self._followed.get(key_id)
-        return followed if followed is not None and followed.version else None
+    def of(self, datacenter: str) -> dict[str, FollowedService]:
+        """Those of a datacenter of which it is known which instances there are, by resource id."""
+        return {
+            key_id: followed
+            for (where, key_id), followed in self._followed.items()
+            if where == datacenter and followed.version
+        }
 
     @asynccontextmanager
     async def used(self, label: str, key_id: str, writer: EntryWriter) -> AsyncIterator[FollowedService]:
         """A service, which is followed while the block runs. Raises InvalidValue."""
-        followed = self._followed.get(key_id)
+        key = writer.datacenter, key_id
+        followed = self._followed.get(key)
         if followed is None:
-            followed = FollowedService(label, self._watch(key_id), writer, self._health.health_of)
-            self._followed[key_id] = followed
+            watch = self._watch(key_id)
+            followed = FollowedService(label, watch, writer, self._health.health_of, self._when_changed)
+            self._followed[key] = followed
             self._tasks.start_soon(followed.run)
-        self._idle.pop(key_id, None)
+        self._idle.pop(key, None)
         followed.users += 1
         try:
             yield followed
         finally:
             followed.users -= 1
-            if not followed.users and self._followed.get(key_id) is followed:
+            if not followed.users and self._followed.get(key) is followed:
                 followed.left_at = trio.current_time()
                 if len(self._idle) >= KEPT:
                     self._end(self._idle.popitem()[0])
-                self._idle[key_id] = None
+                self._idle[key] = None
 
-    def _end(self, key_id: str) -> None:
-        self._idle.pop(key_id, None)
-        self._followed.pop(key_id).scope.cancel()
+    def _end(self, key: ServiceKey) -> None:
+        self._idle.pop(key, None)
+        self._followed.pop(key).scope.cancel()

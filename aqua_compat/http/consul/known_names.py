@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+import trio
+
 from registry.model.values import Key
 from registry.storage import Change, Store
 
@@ -35,6 +37,7 @@ class StoredNames:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._loading = trio.Lock()
         self._labels: dict[str, dict[str, str]] = {}
         self._owners: dict[str, str] = {}
         self._callbacks: list[Callable[[str], None]] = []
@@ -42,17 +45,18 @@ class StoredNames:
 
     async def labels(self, owner: str) -> Labels:
         """Those that are known now. Raises StorageError."""
-        known = self._labels.get(owner)
-        if known is None:
-            known = self._labels.setdefault(owner, {})  # what is committed meanwhile is taken
-            try:
-                keys = await self._store.read(lambda transaction: transaction.keys_of(owner, MOST_NAMES))
-            except BaseException:
-                self._labels.pop(owner, None)
-                raise
-            for key in keys:
-                self._add(key)
-        return known
+        async with self._loading:
+            known = self._labels.get(owner)
+            if known is None:
+                known = self._labels[owner] = {}  # what is committed meanwhile is taken
+                try:
+                    keys = await self._store.read(lambda transaction: transaction.keys_of(owner, MOST_NAMES))
+                except BaseException:
+                    del self._labels[owner]
+                    raise
+                for key in keys:
+                    self._add(key)
+            return known
 
     def on_change(self, callback: Callable[[str], None]) -> None:
         """Has `callback(owner)` called, synchronously, when one comes or goes, or what is on it changes."""

@@ -90,6 +90,7 @@ async def refuses(running: Running) -> None:
         ("service/register", {"Name": "x", "Port": 99999}, 400, "port"),
         ("service/register", [1], 400, "JSON object"),
         ("service/register", b"{", 400, "Request decode failed"),
+        ("service/register", {"Name": "x", "Meta": {"x": "x" * 70_000}}, 413, "at most"),
         ("service/register", script, 400, "service files alone"),
         ("service/register", {"Name": "x", "Check": {"TTL": "soon"}}, 400, "duration"),
         ("service/register", {"Name": "x", "Checks": [{"TTL": "1s", "TCP": "a:1"}]}, 400, "exactly one"),

@@ -58,7 +58,8 @@ async def test_what_is_known_is_what_there_is_and_its_version_grows_when_that_ch
     seed: int, autojump_clock
 ) -> None:
     chance, world, watch = random.Random(seed), World(), ScriptedWatch()
-    followed = FollowedService("web", cast("Any", watch), WRITER, world.health_of)
+    told: list[None] = []
+    followed = FollowedService("web", cast("Any", watch), WRITER, world.health_of, lambda: told.append(None))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(followed.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -83,13 +84,15 @@ async def test_what_is_known_is_what_there_is_and_its_version_grows_when_that_ch
             await trio.testing.wait_all_tasks_blocked()
             assert followed.entries == world.entries()
             assert (followed.version > version) is (followed.entries != before)
+            assert len(told) == followed.version
             assert (followed.digest != digest) is (followed.entries != before)
         nursery.cancel_scope.cancel()
 
 
 async def test_who_waits_is_woken_by_a_change_and_by_nothing_else(autojump_clock) -> None:
     world, watch = World(), ScriptedWatch()
-    followed = FollowedService("web", cast("Any", watch), WRITER, world.health_of)
+    told: list[None] = []
+    followed = FollowedService("web", cast("Any", watch), WRITER, world.health_of, lambda: told.append(None))
     woken = trio.Event()
 
     async def wait() -> None:
