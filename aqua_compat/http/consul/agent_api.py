@@ -10,6 +10,7 @@ for.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -30,7 +31,6 @@ from registry.errors import InvalidValue
 from registry.node import Node
 
 MAX_BODY: Final = 65_536  # bytes
-VERSION: Final = "0.1.0"
 NO_AGENT: Final = (
     "this node isn't the agent of its machine: start it with --services and a folder, which may be empty"
     " (docs/agent.md), or register by /v1/aqua/resources/{id}/records"
@@ -185,7 +185,7 @@ class AgentApi:
             "NodeID": node_id(peer_id),
             "Server": True,
             "Revision": "",
-            "Version": VERSION,
+            "Version": version("aqua-registry"),
         }
         return {"Config": config, "DebugConfig": {}, "Coord": None, "Member": member, "Stats": {}, "Meta": {}}
 

@@ -16,7 +16,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -214,7 +214,7 @@ class ConsulApi:
         owner = self._owners.get(query.datacenter or self._default)
         if owner is None:
             return None
-        followed = self._followed.known((query.datacenter or self._default, key_id_of(path[3], owner)))
+        followed = self._followed.known((query.datacenter or self._default, _key_id_of(path[3], owner)))
         if followed is None:
             return None
         body = followed.bodies.get(("health", query.part))
@@ -263,7 +263,7 @@ class ConsulApi:
         datacenter, owner = self._owner(query)
         try:
             check_text("the label", label, MAX_LABEL)
-            key_id = key_id_of(label, owner)
+            key_id = _key_id_of(label, owner)
             async with self._followed.used(label, key_id, self._writer(datacenter)) as followed:
                 with trio.move_on_after(KNOWN_WITHIN) as waiting:
                     await followed.wait_beyond(0)
@@ -482,6 +482,9 @@ class ConsulApi:
             self._waiting[client] -= 1
             if not self._waiting[client]:
                 del self._waiting[client]
+
+
+_key_id_of = lru_cache(4_096)(key_id_of)  # it takes longer than all else of an answer that is ready
 
 
 _HEADERS: Final = (
