@@ -12,9 +12,11 @@ Rules:
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -131,16 +133,14 @@ class Connection:
                 has_begun = await self._receive()
             if not has_begun:
                 return None
-        with trio.fail_after(self._limits.head_timeout):
-            while True:
-                event = self._protocol.next_event()
-                if event is h11.NEED_DATA:
+        event = self._protocol.next_event()
+        if event is h11.NEED_DATA:  # most heads come in one piece, and need no deadline then
+            with trio.fail_after(self._limits.head_timeout):
+                while event is h11.NEED_DATA:
                     if not await self._receive():
                         return None
-                elif isinstance(event, h11.Request):
-                    return event
-                else:
-                    return None
+                    event = self._protocol.next_event()
+        return event if isinstance(event, h11.Request) else None
 
     async def _request(self, head: h11.Request) -> HttpRequest:
         if len(head.headers) > MAX_HEADERS:
@@ -153,8 +153,12 @@ class Connection:
         declared = headers.get("content-length", "0")
         if len(declared) > 12 or int(declared) > self._limits.max_body:
             raise self._too_large()
-        with trio.fail_after(self._limits.body_timeout):
-            body = await self._body()
+        body = b""
+        if declared != "0" or "transfer-encoding" in headers:
+            with trio.fail_after(self._limits.body_timeout):
+                body = await self._body()
+        else:
+            self._protocol.next_event()  # the end, at once
         path, query = path_and_query(head.target.decode("ascii"))
         return HttpRequest(head.method.decode("ascii"), path, query, headers, body)
 
@@ -209,7 +213,7 @@ class Connection:
             scope.cancel()
 
     async def _send(self, reply: HttpReply, *, has_body: bool) -> None:
-        headers = [*reply.headers, *_ALWAYS, ("Date", formatdate(usegmt=True))]
+        headers = [*reply.headers, *_ALWAYS, ("Date", _date(int(time.time())))]
         if isinstance(reply.body, bytes):
             headers.append(("Content-Length", str(len(reply.body))))
         if self._is_stopping:
@@ -266,6 +270,12 @@ class Connection:
 
 
 _CODES: Final = {431: "head-too-large", 501: "not-implemented"}
+
+
+@lru_cache(1)
+def _date(now: int) -> str:
+    """A time in seconds since 1970, as HTTP tells it."""
+    return formatdate(now, usegmt=True)
 
 
 def _reason(status: int) -> bytes:
