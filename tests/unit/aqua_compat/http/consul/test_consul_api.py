@@ -226,6 +226,11 @@ async def test_a_blocked_query_returns_when_its_own_answer_changes_and_not_befor
         assert int(came[0].headers["x-consul-index"]) > index
         assert states[0].json()  # an index that isn't the answer's own is answered at once
 
+        services = await node.index("catalog/services")
+        async with node.waiting("catalog/services", services) as listed:
+            assert (await node.running.node.registry.remove_resource(other)).success
+        assert listed[0].json() == {}
+
 
 async def test_a_query_waits_as_long_as_it_says_and_stopping_answers_all(tmp_path: Path) -> None:
     async with consul(tmp_path / "one") as node:
