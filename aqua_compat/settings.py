@@ -14,6 +14,16 @@ from registry.settings import NodeSettings
 LONGEST_TTL: Final = 3600  # seconds
 
 
+class ConsulSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a node answers Consul's clients. See docs/consul.md."""
+
+    owner: str = "me"
+    """Whose resources are the services of the default datacenter: an alias of `names`, a peer id, or `me`, the node's
+    own key."""
+    datacenter: str = "aqua"
+    """Name of the default datacenter. The aliases of `names`, and `me`, are others."""
+
+
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a node answers HTTP: on the socket in its data folder always, and on `listen`. See docs/http.md."""
 
@@ -51,6 +61,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds that a client may take for 64 KiB of an answer."""
     stop_timeout: float = 2.0
     """Seconds that answers which are under way get when the node stops."""
+    consul: ConsulSettings = ConsulSettings()
+    """How Consul's clients are answered."""
 
 
 class DnsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

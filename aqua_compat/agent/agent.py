@@ -85,6 +85,11 @@ class Agent:
         self._changed = Wakeup()
         self.checks = CheckRunner(self._note)
 
+    @property
+    def services(self) -> Mapping[str, ServiceDefinition]:
+        """The services that it keeps registered, by their ids."""
+        return self._services
+
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the services registered until it is stopped or cancelled. Raises BadDefinitions at the start."""
         services = await in_thread(self._read)

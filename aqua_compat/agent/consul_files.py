@@ -90,7 +90,7 @@ def _check(given: object, place: str, passed_over: list[str]) -> dict[str, Any]:
         if plain in _CHECK:
             check[_CHECK[plain]] = value
         elif plain in _DURATIONS:
-            check[_DURATIONS[plain]] = _seconds(f"{place}, {key}", value)
+            check[_DURATIONS[plain]] = seconds_of(f"{place}, {key}", value)
         elif plain in _COUNTS and type(value) is int:
             check[_COUNTS[plain]] = max(value, 1)
         elif plain == "tlsskipverify":
@@ -108,7 +108,8 @@ def _plain(key: str) -> str:
     return key.replace("_", "").lower()
 
 
-def _seconds(place: str, value: object) -> float:
+def seconds_of(place: str, value: object) -> float:
+    """The seconds of a duration in Go's form, such as `1m30s`. Raises InvalidValue, which names the place."""
     text = str(value)
     parts = _DURATION.findall(text)
     if isinstance(value, bool) or not parts or "".join(number + unit for number, unit in parts) != text:

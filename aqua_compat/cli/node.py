@@ -24,8 +24,11 @@ from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 if TYPE_CHECKING:
     import structlog
 
+    from aqua_compat.agent.file_form import ServiceForm
+    from aqua_compat.agent.service_files import Definitions
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.http.metrics import MoreMetrics
+    from aqua_compat.http.server import HttpDoor
     from aqua_compat.settings import Settings
     from overlay.tasks import TaskStatus
     from registry.node import Node
@@ -256,7 +259,7 @@ async def _serve(
             _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
         nursery = await stack.enter_async_context(trio.open_nursery())
         if again is not None and reloads is not None:
-            await nursery.start(partial(_keep_services, running, again, reloads, data_dir, last))
+            await nursery.start(partial(_keep_services, running, again, reloads, data_dir, last, door))
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))
@@ -282,6 +285,7 @@ async def _keep_services(
     reloads: AsyncIterator[int],
     data_dir: Path,
     last: list[Callable[[], Awaitable[None]]],
+    door: HttpDoor,
     *,
     task_status: TaskStatus[None],
 ) -> None:
@@ -290,18 +294,21 @@ async def _keep_services(
 
     from aqua_compat.agent.agent import Agent
     from aqua_compat.agent.memory import AgentMemory
-    from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_services
+    from aqua_compat.agent.service_files import BadDefinitions, read_services
+    from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
     from registry.model.names import Names
 
-    def read() -> Definitions:
+    registered = RegisteredServices(data_dir)
+
+    def read(only: ServiceForm | None = None) -> Definitions:
         try:
             settings = again()
         except Misuse as error:
             raise BadDefinitions([error.format_message()]) from None
         return read_services(
-            Path(settings.agent.services) if settings.agent.services else None,
+            Path(settings.agent.services) if settings.agent.services and only is None else None,
             Names(settings.names, running.peer.peer_id),
-            in_settings=settings.service,
+            in_settings=(*settings.service, *registered.forms.values()) if only is None else (only,),
             allow_scripts=settings.agent.scripts,
         )
 
@@ -310,6 +317,7 @@ async def _keep_services(
     last.append(agent.stop)
     async with trio.open_nursery() as nursery:
         await nursery.start(agent.run)
+        door.consul.agent.agent = RunningAgent(agent, registered, read)
         task_status.started()
         async for _ in reloads:
             await agent.reload()

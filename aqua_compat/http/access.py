@@ -4,7 +4,7 @@ Rules:
 1. The socket in the data folder is for the node's own user and root, as the kernel says who they are; they may do all.
 2. On an address, `Host` must be an address, `localhost` or a name of the settings: a web page whose name leads here is
    refused (DNS rebinding). So is a request that says that a web page of another origin made it. CORS is off.
-3. Who writes says `Content-Type: application/json`, which no web page can send elsewhere without asking first.
+3. Who writes says `Content-Type: application/json`, or PUT: no web page can send either elsewhere without asking first.
 4. Where a token is needed, it says what its bearer may do. Failures cost: an address has ten, and one a second more;
    beyond, nothing that it shows is looked at.
 """
@@ -47,10 +47,12 @@ class AddressGuard:
         is_foreign = origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}")
         if is_foreign or request.headers.get("sec-fetch-site") in _OTHER_SITES:
             raise Problem(403, "origin-refused", "web pages of other origins may not use this node")
-        return request._replace(grant=self._grant(request, remote))
+        return request._replace(grant=self._grant(request, remote), client=remote)
 
     def _grant(self, request: HttpRequest, remote: str) -> Grant:
         given = request.headers.get("authorization", "")
+        if not given and "x-consul-token" in request.headers:  # as Consul's clients have it
+            given = f"Bearer {request.headers['x-consul-token']}"
         scheme, _, token = given.partition(" ")
         if not given and self._is_loopback and not self._tokens.entries():
             return Grant.OPERATE
@@ -85,7 +87,7 @@ def check_may(request: HttpRequest, needed: Grant) -> None:
             "not-permitted",
             f"the token may {request.grant.name.lower()}; this needs one that may {needed.name.lower()}",
         )
-    if needed is not Grant.READ and request.body and not _is_json(request):
+    if needed is not Grant.READ and request.body and request.method != "PUT" and not _is_json(request):
         raise Problem(415, "media-type", f"the body must be {JSON}, and say so in Content-Type")
 
 

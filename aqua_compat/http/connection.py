@@ -12,9 +12,11 @@ Rules:
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -42,12 +44,22 @@ _ALWAYS: Final = (
 
 Handle = Callable[[HttpRequest], Awaitable[HttpReply]]
 """Answers a request. May raise Problem."""
+AtHand = Callable[[HttpRequest], HttpReply | None]
+"""The answer to a request where it is ready; None where `Handle` has to find it, or what is wrong."""
+
+
+def nothing_at_hand(request: HttpRequest) -> HttpReply | None:  # noqa: ARG001 - as `AtHand` has it
+    """Where every answer has to be found."""
+    return None
 
 
 class Connection:
     """Serves the requests of one client, one after the other, until either side ends that."""
 
-    def __init__(self, stream: trio.abc.Stream, handle: Handle, limits: HttpSettings) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, handle: Handle, limits: HttpSettings, at_hand: AtHand = nothing_at_hand
+    ) -> None:
+        self._at_hand = at_hand
         self._stream = stream
         self._handle = handle
         self._limits = limits
@@ -121,16 +133,14 @@ class Connection:
                 has_begun = await self._receive()
             if not has_begun:
                 return None
-        with trio.fail_after(self._limits.head_timeout):
-            while True:
-                event = self._protocol.next_event()
-                if event is h11.NEED_DATA:
+        event = self._protocol.next_event()
+        if event is h11.NEED_DATA:  # most heads come in one piece, and need no deadline then
+            with trio.fail_after(self._limits.head_timeout):
+                while event is h11.NEED_DATA:
                     if not await self._receive():
                         return None
-                elif isinstance(event, h11.Request):
-                    return event
-                else:
-                    return None
+                    event = self._protocol.next_event()
+        return event if isinstance(event, h11.Request) else None
 
     async def _request(self, head: h11.Request) -> HttpRequest:
         if len(head.headers) > MAX_HEADERS:
@@ -143,8 +153,12 @@ class Connection:
         declared = headers.get("content-length", "0")
         if len(declared) > 12 or int(declared) > self._limits.max_body:
             raise self._too_large()
-        with trio.fail_after(self._limits.body_timeout):
-            body = await self._body()
+        body = b""
+        if declared != "0" or "transfer-encoding" in headers:
+            with trio.fail_after(self._limits.body_timeout):
+                body = await self._body()
+        else:
+            self._protocol.next_event()  # the end, at once
         path, query = path_and_query(head.target.decode("ascii"))
         return HttpRequest(head.method.decode("ascii"), path, query, headers, body)
 
@@ -176,7 +190,9 @@ class Connection:
 
     async def _answered(self, request: HttpRequest) -> HttpReply | None:
         """What to send; None when the client left while it was made."""
-        reply: HttpReply | None = None
+        reply = self._at_hand(request)
+        if reply is not None:  # nothing to abandon when the client leaves
+            return reply
         async with background() as nursery:
             if request.method in _SAFE:
                 nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
@@ -197,7 +213,7 @@ class Connection:
             scope.cancel()
 
     async def _send(self, reply: HttpReply, *, has_body: bool) -> None:
-        headers = [*reply.headers, *_ALWAYS, ("Date", formatdate(usegmt=True))]
+        headers = [*reply.headers, *_ALWAYS, ("Date", _date(int(time.time())))]
         if isinstance(reply.body, bytes):
             headers.append(("Content-Length", str(len(reply.body))))
         if self._is_stopping:
@@ -254,6 +270,12 @@ class Connection:
 
 
 _CODES: Final = {431: "head-too-large", 501: "not-implemented"}
+
+
+@lru_cache(1)
+def _date(now: int) -> str:
+    """A time in seconds since 1970, as HTTP tells it."""
+    return formatdate(now, usegmt=True)
 
 
 def _reason(status: int) -> bytes:

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Final
@@ -133,8 +133,10 @@ class Feed:
 class Feeds:
     """All feeds of a node."""
 
-    def __init__(self, registry: Registry, max_watches: int) -> None:
+    def __init__(self, registry: Registry, max_watches: int, others: Callable[[], int] = int) -> None:
+        """`others`: how many watch by other ways, which count as well."""
         self._registry = registry
+        self._others = others
         self._max_watches = max_watches
         self._open = 0
         self._feeds: dict[tuple[str, Trusted | None], Feed] = {}
@@ -158,8 +160,9 @@ class Feeds:
 
     def check_room(self) -> None:
         """Raises Problem when as many watch as may."""
-        if self._open >= self._max_watches or self._nursery is None:
-            raise Problem(503, "overloaded", f"{self._open} watches are open, as many as may be", retry_after=10.0)
+        total = self._open + self._others()
+        if total >= self._max_watches or self._nursery is None:
+            raise Problem(503, "overloaded", f"{total} watches are open, as many as may be", retry_after=10.0)
 
     @asynccontextmanager
     async def joined(self, resource_id: str, trusted: Trusted | None) -> AsyncIterator[Feed]:

@@ -38,6 +38,8 @@ class HttpRequest(NamedTuple):
     headers: dict[str, str]
     body: bytes
     grant: Grant = Grant.READ
+    client: str = ""
+    """The address that it comes from; empty on the socket."""
 
 
 class HttpReply(NamedTuple):
@@ -64,12 +66,11 @@ def path_and_query(target: str) -> tuple[tuple[str, ...], tuple[tuple[str, str],
         fields = parse_qsl(
             _checked(query),
             keep_blank_values=True,
-            strict_parsing=bool(query),
             errors="strict",
             max_num_fields=MAX_PARAMETERS,
         )
     except (ValueError, UnicodeDecodeError):
-        raise Problem.invalid(f"the query isn't name=value&..., of {MAX_PARAMETERS} at most") from None
+        raise Problem.invalid(f"the query isn't UTF-8, or has more than {MAX_PARAMETERS} parameters") from None
     return tuple(map(_decoded, parts)), tuple(fields)
 
 

@@ -18,7 +18,8 @@ from prometheus_client.core import Metric
 
 from aqua_compat.api.services import Services
 from aqua_compat.http.access import AddressGuard, check_may
-from aqua_compat.http.connection import Connection, Handle
+from aqua_compat.http.connection import AtHand, Connection, Handle
+from aqua_compat.http.consul.consul_api import ConsulApi, consul_api
 from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.listeners import (
     SOCKET,
@@ -89,8 +90,15 @@ class HttpDoor:
     """What a running door tells of itself."""
 
     def __init__(
-        self, socket: Path, address: Address | None, feeds: Feeds, places: tuple[ConnectionPlaces, ...]
+        self,
+        socket: Path,
+        address: Address | None,
+        feeds: Feeds,
+        places: tuple[ConnectionPlaces, ...],
+        consul: ConsulApi,
     ) -> None:
+        self.consul = consul
+        """What answers Consul's clients; it is told of the agent."""
         self.socket = socket
         self.address = address
         """Where it listens, with the port that it got; None where it doesn't."""
@@ -105,17 +113,27 @@ class HttpDoor:
     @property
     def watches(self) -> int:
         """How many of them watch."""
-        return self._feeds.watches
+        return self._feeds.watches + self.consul.waiting
+
+
+_OWN: Final = ((), ("aqua",), ("http_sd",))  # below v1, where the rest is Consul's
 
 
 class Router:
     """Finds a request's operation and answers it."""
 
-    def __init__(self, api: NativeApi) -> None:
+    def __init__(self, api: NativeApi, consul: ConsulApi) -> None:
         self._api = api
+        self._consul = consul
+
+    def at_hand(self, request: HttpRequest) -> HttpReply | None:
+        """The answer to a request that may be asked, where that needs no waiting."""
+        return self._consul.at_hand(request)
 
     async def answer(self, request: HttpRequest) -> HttpReply:
         """The answer to a request that may be asked. Raises Problem for what was wrong with it."""
+        if request.path[:1] == ("v1",) and request.path[1:2] not in _OWN:
+            return await self._consul.answer(request)
         operation = _operation_of(request)
         check_may(request, operation.grant)
         call = call_of(operation, request)
@@ -162,15 +180,14 @@ async def open_http_door(
 
     Raises `aqua_compat.http.listeners.Misconfigured`, StorageError.
     """
-    tokens, feeds = Tokens(data_dir), Feeds(node.registry, settings.max_watches)
+    tokens, feeds = Tokens(data_dir), Feeds(node.registry, settings.max_watches, lambda: consul.waiting)
+    consul = consul_api(node, settings, data_dir, names, lambda: feeds.watches)
     by_socket, by_address = ConnectionPlaces(settings.max_connections), ConnectionPlaces(settings.max_connections)
 
-    own = partial(_metrics, (by_socket, by_address), feeds, settings)
-    router = Router(NativeApi(node, services, feeds, names, Exposition([own, *more_metrics])))
-    bound: Address | None = None
+    metrics = Exposition([partial(_metrics, (by_socket, by_address), feeds, settings), *more_metrics])
+    router = Router(NativeApi(node, services, feeds, names, metrics), consul)
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(socket_in(data_dir))
-        tcp = None
+        listener, tcp, bound = stack.enter_context(socket_in(data_dir)), None, None
         if settings.listen:
             address = address_in(settings.listen)
             check_exposure(settings, address, has_tokens=bool(tokens.entries()))
@@ -180,6 +197,7 @@ async def open_http_door(
             guard = AddressGuard(tokens, settings.hosts, is_loopback=address.is_loopback, now=trio.current_time)
         tasks = await stack.enter_async_context(background())
         tasks.start_soon(feeds.run)
+        await tasks.start(consul.run)
         accepting = trio.CancelScope()
 
         async def accept() -> None:
@@ -191,7 +209,7 @@ async def open_http_door(
 
         async def on_socket(stream: trio.SocketStream) -> None:
             handle = answering(router, lambda request: request._replace(grant=Grant.OPERATE))
-            connection = Connection(stream, handle, settings)
+            connection = Connection(stream, handle, settings, router.at_hand)
             if not is_own_user(stream):
                 await connection.refuse(Problem(403, "not-permitted", "the socket is for the node's own user and root"))
                 return
@@ -206,17 +224,24 @@ async def open_http_door(
             secured: trio.abc.Stream = stream
             if context is not None:
                 secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-            handle = answering(router, lambda request: guard.judged(request, remote))
-            await _serve(Connection(secured, handle, settings), by_address)
+
+            judge = partial(guard.judged, remote=remote)
+            at_hand = at_hand_of(router, judge)
+            await _serve(Connection(secured, answering(router, judge), settings, at_hand), by_address)
 
         tasks.start_soon(accept)
         try:
-            yield HttpDoor(data_dir / SOCKET, bound, feeds, (by_socket, by_address))
+            yield HttpDoor(data_dir / SOCKET, bound, feeds, (by_socket, by_address), consul)
         finally:
             accepting.cancel()
             with trio.CancelScope(shield=True), trio.move_on_after(settings.stop_timeout):
-                await by_socket.stop()
-                await by_address.stop()
+                await _stop(consul, by_socket, by_address)
+
+
+async def _stop(consul: ConsulApi, *places: ConnectionPlaces) -> None:
+    consul.stop()  # whose clients get an answer
+    for each in places:
+        await each.stop()
 
 
 def _metrics(places: tuple[ConnectionPlaces, ...], feeds: Feeds, settings: HttpSettings) -> Iterator[Metric]:
@@ -234,6 +259,21 @@ async def _serve(connection: Connection, places: ConnectionPlaces) -> None:
         await connection.serve()
     finally:
         places.leave(connection)
+
+
+def at_hand_of(router: Router, judge: Callable[[HttpRequest], HttpRequest]) -> AtHand:
+    """Gives what is ready to who may have it; what is wrong is told by `answering`, which judges again."""
+
+    def at_hand(request: HttpRequest) -> HttpReply | None:
+        reply = router.at_hand(request)
+        if reply is not None:
+            try:
+                judge(request)
+            except (Problem, RegistryError):
+                return None
+        return reply
+
+    return at_hand
 
 
 def answering(router: Router, judge: Callable[[HttpRequest], HttpRequest]) -> Handle:

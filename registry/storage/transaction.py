@@ -104,6 +104,15 @@ class Transaction:
         ).fetchone()
         return self._key_in(key_id, row) if row else None
 
+    def keys_of(self, owner_peer_id: str, limit: int) -> list[Key]:
+        """The newest keys of an owner that are here, `limit` at most."""
+        rows = self._connection.execute(
+            "SELECT key_id, CAST(body AS BLOB), checksum, timestamp_published, weight FROM keys WHERE owner_peer_id = ?"
+            " ORDER BY timestamp_created DESC LIMIT ?",
+            (owner_peer_id, limit),
+        ).fetchall()
+        return [stored.key for key_id, *row in rows if (stored := self._key_in(key_id, tuple(row))) is not None]
+
     def has_key(self, key_id: str) -> bool:
         """Whether the key of a resource is here."""
         return self._connection.execute("SELECT 1 FROM keys WHERE key_id = ?", (key_id,)).fetchone() is not None

@@ -73,6 +73,33 @@ _NAMES: Final = (
 )  # fmt: skip
 
 
+_CONSUL: Final = (
+    "catalog/datacenters", "catalog/services", "catalog/nodes", "catalog/service/*", "catalog/node/*",
+    "health/service/*", "health/service/*", "health/checks/*", "health/node/*", "health/state/*", "agent/self",
+    "agent/services", "agent/checks", "agent/service/register", "agent/service/deregister/*", "agent/check/register",
+    "agent/check/pass/*", "agent/health/service/name/*", "status/peers", "kv/*", "*",
+)  # fmt: skip
+_CONSUL_QUERIES: Final = (
+    "passing", "passing=x", "index=1", "index=-1", "index=99999999999999999999", "wait=1ms", "wait=x", "wait=99999h",
+    "tag=v1", "near=_agent", "dc=me", "dc=", "node-meta=a:b", "filter=", "filter=Service.Port+==+80",
+    "filter=Status+!=+passing", "filter=" + "not+" * 200, "filter=" + "(" * 500, "filter=Service.Meta[", "&&", "=",
+    "filter=%22%5c", "stale",
+)  # fmt: skip
+_CONSUL_NAMES: Final = (
+    "Name",
+    "ID",
+    "Port",
+    "Tags",
+    "Meta",
+    "Check",
+    "Checks",
+    "Weights",
+    "TTL",
+    "ServiceID",
+    "Status",
+)
+
+
 class Tried(NamedTuple):
     """What became of the inputs: how many there were, answers by status, what was wrong with which, turns that took too
     long, and the slowest turn in seconds of CPU."""
@@ -93,7 +120,21 @@ def hostile_request(seed: int, number: int) -> bytes:
     return sent[: chosen.randrange(len(sent) + 1)] if chosen.random() < 0.1 else sent
 
 
+def _consul_request(chosen: random.Random) -> bytes:
+    path = chosen.choice(_CONSUL).replace("*", chosen.choice(["web", "any", PEER, chosen.choice(_TEXTS)]))
+    is_write = path.startswith("agent/") and chosen.random() < 0.7
+    query = "&".join(chosen.choices(_CONSUL_QUERIES, k=chosen.choice([0, 1, 1, 2, 5])))
+    members = {name: chosen.choice(_VALUES) for name in chosen.sample(_CONSUL_NAMES, chosen.randrange(5))}
+    body = json.dumps(members).encode() if is_write or chosen.random() < 0.05 else b""
+    method = "PUT" if is_write else chosen.choice(["GET"] * 9 + [chosen.choice(_METHODS)])
+    lines = [f"{method} /v1/{path}?{query} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += chosen.sample(_HEADERS, chosen.choice([0, 0, 1]))
+    return "\r\n".join(lines).encode("utf-8", "surrogatepass") + b"\r\n\r\n" + body
+
+
 def _request(chosen: random.Random) -> bytes:
+    if chosen.random() < 1 / 3:
+        return _consul_request(chosen)
     operation = chosen.choice(OPERATIONS)
     method = operation.method if chosen.random() < 0.85 else chosen.choice(_METHODS)
     parts = [_part(chosen, part) for part in operation.parts]
@@ -183,6 +224,7 @@ class Turns(trio.abc.Instrument):
 async def try_requests(count: int, seed: int, folder: Path) -> Tried:
     """Sends so many inputs to a node in this process, each on a connection of its own, 16 at the same time."""
     from aqua_compat.api.full_node import identity_in, open_full_node
+    from aqua_compat.http.consul.consul_api import consul_api
 
     settings = Settings(overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",)), http=LIMITS)
     statuses: Counter[int] = Counter()
@@ -196,8 +238,10 @@ async def try_requests(count: int, seed: int, folder: Path) -> Tried:
         trio.open_nursery() as nursery,
     ):
         feeds = Feeds(node.registry, LIMITS.max_watches)
-        router = Router(NativeApi(node, services, feeds))
+        consul = consul_api(node, LIMITS, folder, None, lambda: feeds.watches)
+        router = Router(NativeApi(node, services, feeds), consul)
         nursery.start_soon(feeds.run)
+        await nursery.start(consul.run)
         guard = AddressGuard(Tokens(folder), (), is_loopback=True, now=trio.current_time)
 
         async def send_some() -> None:

@@ -1,0 +1,113 @@
+"""The services that programs registered on this node, beside those of its service files: kept on disk, and given to its
+agent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from aqua_compat.agent.agent import Agent
+from aqua_compat.agent.check import CheckResult
+from aqua_compat.agent.check_runner import CheckKey
+from aqua_compat.agent.definitions import ServiceDefinition
+from aqua_compat.agent.file_form import ServiceForm
+from aqua_compat.agent.service_files import BadDefinitions, Definitions
+from overlay.tasks import in_thread
+
+FILE: Final = "agent-registered.json"
+_MOST_BYTES: Final = 4 * 2**20
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class RegisteredServices:
+    """What programs registered, by id."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / FILE
+        self.forms: dict[str, ServiceForm] = self._read()
+
+    def keep(self) -> None:
+        """Writes them to the disk. Blocking. Raises BadDefinitions when that fails, or they are too many."""
+        content = msgspec.json.encode({"service": list(self.forms.values())})
+        if len(content) > _MOST_BYTES:
+            raise BadDefinitions([f"what is registered has more than {_MOST_BYTES} bytes; use service files"])
+        beside = self._path.with_suffix(".new")
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+        except OSError as error:
+            raise BadDefinitions([f"it can't be kept: {error.strerror}"]) from None
+
+    def _read(self) -> dict[str, ServiceForm]:
+        try:
+            with self._path.open("rb") as file:
+                content = msgspec.json.decode(file.read(_MOST_BYTES + 1), type=dict[str, list[ServiceForm]])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _log.warning("what programs registered can't be read", file=str(self._path), reason=str(error))
+            return {}
+        return {form.id or form.name: form for form in content.get("service", [])}
+
+
+class RunningAgent:
+    """The agent, with what programs registered on it."""
+
+    def __init__(
+        self, agent: Agent, registered: RegisteredServices, check: Callable[[ServiceForm], Definitions]
+    ) -> None:
+        """`agent` reads what is in `registered` with everything else. `check` reads one service, and raises
+        BadDefinitions."""
+        self._agent = agent
+        self._registered = registered
+        self._check = check
+
+    @property
+    def services(self) -> Mapping[str, ServiceDefinition]:
+        """The services that it keeps, by their ids."""
+        return self._agent.services
+
+    @property
+    def registered(self) -> Mapping[str, ServiceForm]:
+        """Those of them that programs registered."""
+        return self._registered.forms
+
+    def shown(self, key: CheckKey) -> CheckResult | None:
+        """The state of a check."""
+        return self._agent.checks.shown(key)
+
+    def report(self, key: CheckKey, result: CheckResult) -> bool:
+        """Takes what a program says for a `ttl` check; False for no such check."""
+        return self._agent.checks.report(key, result)
+
+    async def put(self, service_id: str, form: ServiceForm) -> None:
+        """Registers a service, in place of what was registered by that id. Raises BadDefinitions."""
+        await in_thread(self._check, form)
+        await self._change({**self._registered.forms, service_id: form})
+
+    async def remove(self, service_id: str) -> None:
+        """Ends what was registered. Raises BadDefinitions."""
+        await self._change({key: form for key, form in self._registered.forms.items() if key != service_id})
+
+    async def _change(self, forms: dict[str, ServiceForm]) -> None:
+        before, self._registered.forms = self._registered.forms, forms
+        error = BadDefinitions(["it doesn't go together with the other services of this node; its log tells why"])
+        if await self._agent.reload() is not None:
+            try:
+                await in_thread(self._registered.keep)
+            except BadDefinitions as refused:
+                error = refused
+            else:
+                return
+        self._registered.forms = before
+        await self._agent.reload()
+        raise error

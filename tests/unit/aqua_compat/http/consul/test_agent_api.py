@@ -1,0 +1,109 @@
+"""What programs register through Consul's agent is registered and checked, and is still after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.unit.aqua_compat.http.consul.agents import running_agent
+from tests.unit.aqua_compat.http.running import Answered, Running
+
+WEB = {
+    "ID": "web-1", "Name": "web", "Tags": ["v2"], "Address": "192.0.2.1", "Port": 80, "Meta": {"zone": "eu"},
+    "Weights": {"Passing": 7, "Warning": 1}, "Check": {"CheckID": "alive", "Name": "is alive", "TTL": "30s"},
+    "EnableTagOverride": False, "Proxy": None, "Kind": "",
+}  # fmt: skip
+
+
+async def put(running: Running, path: str, body: object = None) -> Answered:
+    return await running.ask("PUT", f"/v1/agent/{path}", body)
+
+
+async def get(running: Running, path: str) -> Any:
+    return (await running.ask("GET", f"/v1/{path}")).json()
+
+
+async def came(running: Running, service: str, count: int) -> list[Any]:
+    """The instances of a service, once there are so many."""
+    index = 0
+    while True:
+        answer = await running.ask("GET", f"/v1/health/service/{service}?index={index}&wait=30s")
+        if len(answer.json()) == count:
+            return list(answer.json())
+        index = int(answer.headers["x-consul-index"])
+
+
+async def test_what_is_registered_is_there_for_others_checked_and_kept(tmp_path: Path) -> None:
+    folder, files = tmp_path / "node", tmp_path / "services"
+    files.mkdir()
+    (files / "db.toml").write_text('[[service]]\nname = "db"\nport = 5432\n')
+    async with running_agent(folder, files) as running:
+        assert (await put(running, "service/register?replace-existing-checks=true", WEB)).status == 200
+        [entry] = await came(running, "web", 1)
+        assert (entry["Service"]["ID"], entry["Service"]["Port"], entry["Service"]["Meta"]) == (
+            "web-1",
+            80,
+            {"zone": "eu"},
+        )
+        assert sorted(await get(running, "agent/services")) == ["db", "web-1"]
+        assert (await get(running, "agent/service/web-1"))["Weights"] == {"Passing": 7, "Warning": 7}
+        assert (await get(running, "agent/checks"))["service:web-1"]["Name"] == "alive"
+
+        health = "agent/health/service/name/web"
+        for verb, status, state in (
+            ("", 503, "critical"), ("pass", 200, "passing"), ("warn", 429, "warning"), ("fail", 503, "critical"),
+        ):  # fmt: skip
+            if verb:
+                assert (await put(running, f"check/{verb}/alive?note=so%20it%20is")).status == 200
+            answer = await running.ask("GET", f"/v1/{health}")
+            assert (answer.status, answer.json()[0]["AggregatedStatus"]) == (status, state)
+        update = {"Status": "passing", "Output": "fine"}
+        assert (await put(running, "check/update/service:web-1", update)).status == 200
+        text = await running.ask("GET", "/v1/agent/health/service/id/web-1?format=text")
+        assert (text.status, text.body) == (200, b"passing")
+        assert (await running.ask("GET", "/v1/agent/health/service/name/none")).status == 404
+
+        second = {"ID": "second", "Name": "second", "ServiceID": "web-1", "TTL": "5m"}
+        assert (await put(running, "check/register", second)).status == 200
+        assert sorted(await get(running, "agent/checks")) == ["service:web-1:1", "service:web-1:2"]
+        assert (await running.ask("GET", f"/v1/{health}")).status == 503
+        assert (await put(running, "check/deregister/second")).status == 200
+        assert (await running.ask("GET", f"/v1/{health}")).status == 200
+        await refuses(running)
+
+    async with running_agent(folder, files) as running:  # a restart
+        assert sorted(await get(running, "agent/services")) == ["db", "web-1"]
+        await came(running, "web", 1)
+        assert (await put(running, "service/deregister/web-1")).status == 200
+        assert await came(running, "web", 0) == []
+        assert await get(running, "agent/checks") == {}
+    async with running_agent(folder, files) as running:
+        assert sorted(await get(running, "agent/services")) == ["db"]
+
+
+async def refuses(running: Running) -> None:
+    before = await get(running, "agent/services")
+    script = {"Name": "x", "Check": {"Args": ["/bin/true"], "Interval": "10s"}}
+    for path, body, status, told in (
+        ("service/register", {}, 400, "Missing service name"),
+        ("service/register", {"Name": "x", "Port": "80"}, 400, "port"),
+        ("service/register", {"Name": "x", "Port": 99999}, 400, "port"),
+        ("service/register", [1], 400, "JSON object"),
+        ("service/register", b"{", 400, "Request decode failed"),
+        ("service/register", {"Name": "x", "Meta": {"x": "x" * 70_000}}, 413, "at most"),
+        ("service/register", script, 400, "service files alone"),
+        ("service/register", {"Name": "x", "Check": {"TTL": "soon"}}, 400, "duration"),
+        ("service/register", {"Name": "x", "Checks": [{"TTL": "1s", "TCP": "a:1"}]}, 400, "exactly one"),
+        ("service/register", {"Name": "db"}, 400, "defined in"),
+        ("service/deregister/db", None, 400, "defined in"),
+        ("service/deregister/none", None, 404, "Unknown service ID"),
+        ("check/register", {"Name": "x", "TTL": "1s"}, 400, "ServiceID is missing"),
+        ("check/register", {"Name": "x", "TTL": "1s", "ServiceID": "none"}, 404, "does not exist"),
+        ("check/pass/none", None, 404, "Unknown check ID"),
+        ("check/update/alive", {"Status": "fine"}, 400, "Status is one of"),
+        ("check/deregister/none", None, 404, "Unknown check ID"),
+    ):  # fmt: skip
+        answer = await put(running, path, body)
+        assert answer.status == status, (path, body, answer)
+        assert told in answer.body.decode(), (path, body, answer)
+    assert await get(running, "agent/services") == before
