@@ -34,6 +34,7 @@ from aqua_compat.http.native_api import OPERATIONS, NativeApi
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
 from aqua_compat.http.problems import Problem, status_of
 from aqua_compat.http.tokens import Tokens
+from aqua_compat.http.ui.page_files import is_of_page, page_reply
 from aqua_compat.settings import HttpSettings
 from overlay.errors import CallFailed, PeerIdError
 from overlay.tasks import background
@@ -114,6 +115,8 @@ class Router:
 
     async def answer(self, request: HttpRequest) -> HttpReply:
         """The answer to a request that may be asked. Raises Problem for what was wrong with it."""
+        if is_of_page(request):
+            return page_reply(request)
         operation = _operation_of(request)
         check_may(request, operation.grant)
         call = call_of(operation, request)
@@ -200,7 +203,7 @@ async def open_http_door(
             secured: trio.abc.Stream = stream
             if context is not None:
                 secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-            handle = answering(router, lambda request: guard.judged(request, remote))
+            handle = answering(router, lambda request: guard.judged(request, remote, is_public=is_of_page(request)))
             await _serve(Connection(secured, handle, settings), by_address)
 
         tasks.start_soon(accept)
