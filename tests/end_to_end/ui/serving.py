@@ -100,7 +100,7 @@ async def furnished(served: Served) -> AsyncIterator[str]:
             metadata={"zone": f"eu-{number}"}, weight=number, checks=("http",),
         )  # fmt: skip
         await served.register(number, web, instance)
-    await served.create("nothing here yet")
+    await served.create("search")
     await served.register(2, await served.create("cache"), value="tcp://192.0.2.9:6379")
     async with connect(served.nodes[1].address) as client:
         host = served.nodes[4].peer_id

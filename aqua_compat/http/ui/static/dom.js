@@ -92,7 +92,14 @@ export function lasting(seconds) {
       return `${Math.floor(seconds / size)} ${unit}`;
     }
   }
-  return `${Math.floor(seconds)} s`;
+  return `${Math.max(Math.floor(seconds), 0)} s`;
+}
+
+/** Brings up to date for how long what is shown has been so. */
+export function age() {
+  for (const element of document.querySelectorAll("[data-since]")) {
+    tell(element, `for ${lasting(Date.now() / 1000 - element.dataset.since)}`);
+  }
 }
 
 /** Bytes in words. */

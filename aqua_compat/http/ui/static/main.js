@@ -1,7 +1,7 @@
 // The page: asks the node how everything is, and again from time to time; a chosen resource is watched.
 
 import { get, useToken } from "./api.js";
-import { at, tell } from "./dom.js";
+import { age, at, tell } from "./dom.js";
 import { showStatus } from "./node.js";
 import { ResourceView } from "./resource.js";
 import { drawNetwork } from "./ring.js";
@@ -157,7 +157,10 @@ function start() {
   });
   document.addEventListener("visibilitychange", lookAtNode);
   setInterval(lookAtNode, NODE_EVERY);
-  setInterval(() => services.look(), 1000);
+  setInterval(() => {
+    age();
+    services.look();
+  }, 1000);
   setInterval(() => {
     if (!isLocked && !document.hidden) {
       services.load();

@@ -39,9 +39,10 @@ function instanceItem(instance) {
 function recordItem({ record, health }, own) {
   const { metadata, instances } = record;
   const state = stateOf(health);
-  const since = state === "down" ? health.up_or_down_for : health.since && Date.now() / 1000 - health.since;
+  const now = Date.now() / 1000;
+  const since = state === "down" ? health.up_or_down_for !== null && now - health.up_or_down_for : health.since;
   const head = make("p", { class: "head" }, badge(state),
-    since ? make("span", { class: "quiet" }, `for ${lasting(Math.max(since, 0))}`) : null,
+    since ? make("span", { class: "quiet", "data-since": Math.round(since) }, `for ${lasting(now - since)}`) : null,
     health.note ? make("bdi", { class: "note" }, health.note) : null);
   const host = [id(metadata.peer_id), metadata.peer_id === own ? " (this node)" : ""];
   const facts = [["host", host]];

@@ -5,6 +5,7 @@ import { at, brief, count, draw, make, put, tell } from "./dom.js";
 const CENTRE = { x: 240, y: 195 };
 const RADIUS = 150;
 const LABEL = { height: 14, width: 6.8, longest: 11 }; // of a line and a character, in the picture's units; and characters
+const MOST_LABELLED = 40; // members; of more, only those that keep the resource have labels
 const MOST_LISTED = 400;
 
 /** The point at a position of the ring, from 0 to 1, clockwise from the top. */
@@ -38,21 +39,31 @@ function diamond(where, size, name) {
 class Labels {
   #taken = [];
 
-  /** A label outside of the ring, or null where there is no room. */
+  /** Keeps labels away from a point. */
+  avoid({ x, y }, size) {
+    this.#taken.push({ left: x - size, right: x + size, top: y - size, bottom: y + size });
+  }
+
+  /** A label outside of the ring, or inside; null where there is no room. */
   make(position, text, kind) {
-    const where = point(position, RADIUS + (kind === "chosen" ? 30 : 13));
-    const lean = (where.x - CENTRE.x) / RADIUS;
     const width = text.length * LABEL.width;
-    const left = lean > 0.25 ? where.x : lean < -0.25 ? where.x - width : where.x - width / 2;
-    const box = { left, right: left + width, top: where.y - LABEL.height / 2, bottom: where.y + LABEL.height / 2 };
-    const isTaken = this.#taken.some((other) =>
-      box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom);
-    if (isTaken) {
-      return null;
+    for (const distance of kind === "chosen" ? [30] : [15, -15]) {
+      const where = point(position, RADIUS + distance);
+      const lean = ((where.x - CENTRE.x) / RADIUS) * Math.sign(distance);
+      const anchor = lean > 0.25 ? "start" : lean < -0.25 ? "end" : "middle";
+      const left = where.x - { start: 0, middle: width / 2, end: width }[anchor];
+      const box = { left, right: left + width, top: where.y - LABEL.height / 2, bottom: where.y + LABEL.height / 2 };
+      if (!this.#isTaken(box)) {
+        this.#taken.push(box);
+        return draw("text", { class: `label ${kind}`, x: round(where.x), y: round(where.y + 4), "text-anchor": anchor }, text);
+      }
     }
-    this.#taken.push(box);
-    const anchor = lean > 0.25 ? "start" : lean < -0.25 ? "end" : "middle";
-    return draw("text", { class: `label ${kind}`, x: round(where.x), y: round(where.y + 4), "text-anchor": anchor }, text);
+    return null;
+  }
+
+  #isTaken(box) {
+    return this.#taken.some((other) =>
+      box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom);
   }
 }
 
@@ -68,9 +79,11 @@ export function drawNetwork(view, name) {
   const lines = [];
   const dots = [];
   const labels = new Labels();
-  const texts = [labels.make(view.position, "this node", "own")];
+  const texts = [];
+  labels.avoid(own, 8);
   if (view.resource) {
     const from = point(view.resource.position, RADIUS + 17);
+    labels.avoid(from, 7);
     const places = new Map(view.members.map((member) => [member.peer_id, member.position]));
     places.set(view.peer_id, view.position);
     for (const keeper of keepers) {
@@ -81,20 +94,25 @@ export function drawNetwork(view, name) {
     dots.push(diamond(from, 7, name));
     texts.push(labels.make(view.resource.position, name.length > LABEL.longest ? `${name.slice(0, LABEL.longest - 1)}…` : name, "chosen"));
   }
+  texts.push(labels.make(view.position, "this node", "own"));
+  const isCrowded = view.members.length > MOST_LABELLED;
+  const radius = Math.min(Math.max((2.4 * RADIUS) / (view.members.length + 1), 2), 6);
   for (const member of view.members) {
     const where = point(member.position);
     if (member.linked) {
       lines.unshift(line(own, where, "link"));
     }
-    dots.push(dot(where, view.members.length > 60 ? 4 : 6, kindOf(member, keepers), member.peer_id));
+    dots.push(dot(where, keepers.has(member.peer_id) || !member.up ? Math.max(radius, 4) : radius, kindOf(member, keepers), member.peer_id));
   }
-  const byWeight = [...view.members].sort((one, other) => keepers.has(other.peer_id) - keepers.has(one.peer_id));
-  for (const member of byWeight.slice(0, 60)) {
+  const labelled = view.members.filter((member) => !isCrowded || keepers.has(member.peer_id));
+  labelled.sort((one, other) => keepers.has(other.peer_id) - keepers.has(one.peer_id));
+  for (const member of labelled) {
     texts.push(labels.make(member.position, brief(member.peer_id), kindOf(member, keepers)));
   }
   dots.push(dot(own, 8, keepers.has(view.peer_id) ? "own keeper" : "own", `this node, ${view.peer_id}`));
   const circle = draw("circle", { class: "ring", cx: CENTRE.x, cy: CENTRE.y, r: RADIUS });
   const ring = at("ring");
+  ring.classList.toggle("crowded", isCrowded);
   const fixed = [...ring.children].slice(0, 2);
   ring.replaceChildren(...fixed, circle, ...lines, ...dots, ...texts.filter((text) => text !== null));
   tellNetwork(view, keepers, name);
