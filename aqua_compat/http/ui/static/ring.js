@@ -47,7 +47,7 @@ class Labels {
   /** A label outside of the ring, or inside; null where there is no room. */
   make(position, text, kind) {
     const width = text.length * LABEL.width;
-    for (const distance of kind === "chosen" ? [30] : [15, -15]) {
+    for (const distance of kind === "chosen" ? [35] : [15, -15]) {
       const where = point(position, RADIUS + distance);
       const lean = ((where.x - CENTRE.x) / RADIUS) * Math.sign(distance);
       const anchor = lean > 0.25 ? "start" : lean < -0.25 ? "end" : "middle";
@@ -80,10 +80,10 @@ export function drawNetwork(view, name) {
   const dots = [];
   const labels = new Labels();
   const texts = [];
-  labels.avoid(own, 8);
+  labels.avoid(own, 5);
   if (view.resource) {
     const from = point(view.resource.position, RADIUS + 17);
-    labels.avoid(from, 7);
+    labels.avoid(from, 6);
     const places = new Map(view.members.map((member) => [member.peer_id, member.position]));
     places.set(view.peer_id, view.position);
     for (const keeper of keepers) {
