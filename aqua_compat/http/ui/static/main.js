@@ -18,7 +18,7 @@ let round = 0;
 const services = new Services(fail);
 const resource = new ResourceView((id, entries) => services.know(id, entries), () => {
   services.spoil();
-  lookAtNetwork();
+  lookAtNode();
 });
 
 function notice(text) {
@@ -80,13 +80,14 @@ async function lookAtNode() {
 async function route() {
   const hash = location.hash;
   let name = "";
+  notice("");
   try {
     name = hash.startsWith("#/") ? decodeURIComponent(hash.slice(2)) : "";
   } catch {
-    notice("the address of this page names nothing");
+    notice("The address of this page names nothing.");
   }
-  notice("");
   if (!name) {
+    document.title = "aqua-registry";
     resource.close();
     services.choose("");
     return;
