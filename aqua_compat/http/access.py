@@ -7,6 +7,8 @@ Rules:
 3. Who writes says `Content-Type: application/json`, or PUT: no web page can send either elsewhere without asking first.
 4. Where a token is needed, it says what its bearer may do. Failures cost: an address has ten, and one a second more;
    beyond, nothing that it shows is looked at.
+5. The files of the page (`aqua_compat.http.ui`) are no secret, nor is whether the node is ready, which is asked by what
+   has no token: of who asks for them, only the `Host` is looked at.
 """
 
 from __future__ import annotations
@@ -36,13 +38,18 @@ class AddressGuard:
         self._now = now
         self._failures = TokenBuckets(FAILURES_PER_SECOND, FAILURES)
 
-    def judged(self, request: HttpRequest, remote: str) -> HttpRequest:
-        """The request with what its maker may do. Raises Problem, StorageError. `remote`: the address it comes from."""
+    def judged(self, request: HttpRequest, remote: str, *, is_public: bool = False) -> HttpRequest:
+        """The request with what its maker may do. Raises Problem, StorageError. `remote`: the address it comes from.
+
+        `is_public`: anybody may have what is asked for, and a link elsewhere may lead to it (rule 5).
+        """
         host = request.headers.get("host", "")
         if not self._is_ours(host):
             raise Problem(
                 421, "host-unknown", f"{host[:100]!r} is no name of this node; set http.hosts if it should be one"
             )
+        if is_public:
+            return request
         origin = request.headers.get("origin")
         is_foreign = origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}")
         if is_foreign or request.headers.get("sec-fetch-site") in _OTHER_SITES:

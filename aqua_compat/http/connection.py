@@ -36,7 +36,7 @@ READ: Final = 16 * 1024  # bytes that are read at once
 MAX_HEADERS: Final = 100
 LINGER: Final = 1.0  # seconds
 _SAFE: Final = frozenset({"GET", "HEAD"})
-_ALWAYS: Final = (
+_BY_DEFAULT: Final = (
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
@@ -213,8 +213,10 @@ class Connection:
             scope.cancel()
 
     async def _send(self, reply: HttpReply, *, has_body: bool) -> None:
-        headers = [*reply.headers, *_ALWAYS, ("Date", _date(int(time.time())))]
-        if isinstance(reply.body, bytes):
+        said = {name.lower() for name, _ in reply.headers}
+        default = [(name, value) for name, value in _BY_DEFAULT if name.lower() not in said]
+        headers = [*reply.headers, *default, ("Date", _date(int(time.time())))]
+        if isinstance(reply.body, bytes) and reply.status != HTTPStatus.NOT_MODIFIED:  # of that, it is the whole one's
             headers.append(("Content-Length", str(len(reply.body))))
         if self._is_stopping:
             headers.append(("Connection", "close"))

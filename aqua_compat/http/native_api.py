@@ -21,6 +21,7 @@ from aqua_compat.http.message import JSON, Grant, HttpReply
 from aqua_compat.http.metrics import MEDIA_TYPE as METRICS
 from aqua_compat.http.metrics import Exposition
 from aqua_compat.http.monitoring import Monitoring
+from aqua_compat.http.network_view import NetworkView, network_view, resource_on_ring
 from aqua_compat.http.operations import HttpOperation, Items, OperationCall, Parameter, Result
 from aqua_compat.http.problems import Problem
 from aqua_compat.rpc.errors import NoProvider
@@ -130,6 +131,15 @@ class NativeApi:
     async def members(self, call: OperationCall) -> Result:  # noqa: ARG002 - the row's signature
         """The members that the node is linked to."""
         return Result(list(self._node.peer.members()))
+
+    async def network(self, call: OperationCall) -> Result:
+        """The members that the node knows, where each is in the keyspace, and whose resources it can list."""
+        given, resource = call.parameters["resource"], None
+        if given is not None:
+            resource_id = self._id_of(given)
+            keepers = await self._registry.neighbours(resource_id, timeout=call.parameters["timeout"])
+            resource = resource_on_ring(resource_id, keepers)
+        return Result(to_json(network_view(self._node.peer, self._names, resource)))
 
     async def neighbours(self, call: OperationCall) -> Result:
         """The members that keep a resource."""
@@ -317,8 +327,11 @@ class NativeApi:
 
     def _resource_id(self, call: OperationCall) -> str:
         """The id of the resource that the path names, by its id or its name. Raises Problem."""
+        return self._id_of(_given(call))
+
+    def _id_of(self, text: str) -> str:
         try:
-            return self._names.resource_id(_given(call))
+            return self._names.resource_id(text)
         except InvalidValue as error:
             raise Problem.invalid(str(error)) from None
 
@@ -523,6 +536,17 @@ OPERATIONS: Final = (
     HttpOperation(
         "GET", "/v1/aqua/peers", "peers", "The members that the node is linked to", _READ, (), None, "peers",
         array_of(_PEER_ID), NativeApi.members,
+    ),
+    HttpOperation(
+        "GET", "/v1/aqua/network", "network",
+        "The members that the node knows, by their places on the ring of the keyspace, and the owners that it names",
+        _READ,
+        (
+            Parameter("resource", "query", "id or name of a resource: also where it is, and who keeps it", STRING,
+                      _resource),
+            _TIMEOUT,
+        ),
+        None, "network", shape_of(NetworkView), NativeApi.network,
     ),
     HttpOperation(
         "GET", "/v1/aqua/resource-id", "resource_id", "The id that a label has; asks nobody", _READ,

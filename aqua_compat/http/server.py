@@ -37,6 +37,7 @@ from aqua_compat.http.native_api import OPERATIONS, NativeApi
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
 from aqua_compat.http.problems import Problem, status_of
 from aqua_compat.http.tokens import Tokens
+from aqua_compat.http.ui.page_files import is_of_page, page_reply
 from aqua_compat.settings import HttpSettings
 from overlay.errors import CallFailed, PeerIdError
 from overlay.tasks import background
@@ -116,6 +117,7 @@ class HttpDoor:
         return self._feeds.watches + self.consul.waiting
 
 
+PROBES: Final = (("healthz",), ("readyz",))  # asked by what has no token: Kubernetes, load balancers
 _OWN: Final = ((), ("aqua",), ("http_sd",))  # below v1, where the rest is Consul's
 
 
@@ -132,6 +134,8 @@ class Router:
 
     async def answer(self, request: HttpRequest) -> HttpReply:
         """The answer to a request that may be asked. Raises Problem for what was wrong with it."""
+        if is_of_page(request):
+            return page_reply(request)
         if request.path[:1] == ("v1",) and request.path[1:2] not in _OWN:
             return await self._consul.answer(request)
         operation = _operation_of(request)
@@ -225,7 +229,7 @@ async def open_http_door(
             if context is not None:
                 secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
 
-            judge = partial(guard.judged, remote=remote)
+            judge = partial(_judged, guard, remote)
             at_hand = at_hand_of(router, judge)
             await _serve(Connection(secured, answering(router, judge), settings, at_hand), by_address)
 
@@ -259,6 +263,10 @@ async def _serve(connection: Connection, places: ConnectionPlaces) -> None:
         await connection.serve()
     finally:
         places.leave(connection)
+
+
+def _judged(guard: AddressGuard, remote: str, request: HttpRequest) -> HttpRequest:
+    return guard.judged(request, remote, is_public=is_of_page(request) or request.path in PROBES)
 
 
 def at_hand_of(router: Router, judge: Callable[[HttpRequest], HttpRequest]) -> AtHand:

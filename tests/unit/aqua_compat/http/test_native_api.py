@@ -104,6 +104,10 @@ async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> Non
         assert (await api.call("policy", resource_id=resource_id))["policy"] is None
         assert await api.call("resource_peers", resource_id=resource_id) == [own]
         assert await api.call("peers") == []
+        seen = await api.call("network", query="?resource=web%40me")
+        assert [each["name"] for each in seen["owners"]] == ["me", "acme"]
+        assert (seen["resource"]["resource_id"], seen["resource"]["keepers"]) == (resource_id, [own])
+        assert (await api.call("network"))["resource"] is None
         assert (await api.call("status"))["peer_id"] == own
 
         of = {"resource_id": resource_id}
