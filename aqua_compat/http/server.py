@@ -229,7 +229,7 @@ async def open_http_door(
             if context is not None:
                 secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
 
-            judge = partial(_judged, guard, remote)
+            judge = partial(judged_at, guard, remote)
             at_hand = at_hand_of(router, judge)
             await _serve(Connection(secured, answering(router, judge), settings, at_hand), by_address)
 
@@ -265,7 +265,8 @@ async def _serve(connection: Connection, places: ConnectionPlaces) -> None:
         places.leave(connection)
 
 
-def _judged(guard: AddressGuard, remote: str, request: HttpRequest) -> HttpRequest:
+def judged_at(guard: AddressGuard, remote: str, request: HttpRequest) -> HttpRequest:
+    """A request that came by an address, with what its maker may do. Raises Problem, StorageError."""
     return guard.judged(request, remote, is_public=is_of_page(request) or request.path in PROBES)
 
 

@@ -13,6 +13,7 @@ from aqua_compat.http.access import FAILURES, AddressGuard, check_may
 from aqua_compat.http.listeners import Address, Misconfigured, address_in, check_exposure, socket_in
 from aqua_compat.http.message import Grant, HttpRequest, path_and_query
 from aqua_compat.http.problems import Problem
+from aqua_compat.http.server import judged_at
 from aqua_compat.http.tokens import FILE, Tokens
 from aqua_compat.settings import HttpSettings
 from registry.errors import StorageError
@@ -61,6 +62,31 @@ class Guarded:
 )
 def test_only_names_of_the_node_are_served(host: str, is_ours: bool, tmp_path: Path) -> None:
     assert Guarded(tmp_path).status(request(host)) == (Grant.OPERATE if is_ours else 421)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_public"),
+    [
+        (("healthz",), True),
+        (("readyz",), True),
+        (("ui",), True),
+        (("ui", "page.js"), True),
+        (("metrics",), False),
+        (("v1", "aqua", "status"), False),
+        (("healthz", "more"), False),
+        (("",), False),
+    ],
+)
+def test_probes_and_the_page_need_no_token_and_nothing_else_does(
+    path: tuple[str, ...], is_public: bool, tmp_path: Path
+) -> None:
+    guard = Guarded(tmp_path, is_loopback=False).guard
+    asked = request()._replace(path=path)
+    if is_public:
+        assert judged_at(guard, "192.0.2.1", asked).grant is Grant.READ
+    else:
+        with pytest.raises(Problem, match="needs a token"):
+            judged_at(guard, "192.0.2.1", asked)
 
 
 @pytest.mark.parametrize(
