@@ -6,7 +6,9 @@ Rules:
 3. What couldn't be registered is tried again, after longer and longer times. The node itself renews what is registered.
 4. Reading again changes all or nothing: where anything is wrong, what was read before goes on.
 5. What it registered it remembers on disk: what isn't defined any more after a restart ends then.
-6. On a clean stop registrations end, but for resources of which a service says `on_stop = "stay"`.
+6. What the checks say is the health of the instances (docs/health.md). Where any is checked, the record has a time to
+   live, so that none passes before it was looked at, nor when this agent stands still.
+7. On a clean stop registrations end, but for resources of which a service says `on_stop = "stay"`.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ from aqua_compat.agent.check_runner import CheckKey, CheckRunner
 from aqua_compat.agent.definitions import OnStop, ServiceDefinition
 from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import BadDefinitions, Definitions
+from aqua_compat.agent.told_health import TTL, HealthTeller
 from overlay.tasks import TaskStatus, Wakeup, in_thread
 from registry.model.endpoints import Instance, instances_in, write_instances
 
 if TYPE_CHECKING:
     from registry.client.registry import Registry
+    from registry.client.results import Done
+    from registry.health.state import HealthState
 
 FIRST_RETRY: Final = 1.0  # seconds
 LONGEST_RETRY: Final = 60.0
@@ -48,6 +53,9 @@ class Registration(NamedTuple):
     owner: str
     value: str
     stays: bool
+    services: tuple[tuple[str, str], ...]
+    """Of each instance: its id, and that of its service."""
+    is_checked: bool
 
 
 class Changes(NamedTuple):
@@ -84,6 +92,7 @@ class Agent:
         self._scope = trio.CancelScope()
         self._changed = Wakeup()
         self.checks = CheckRunner(self._note)
+        self._health = HealthTeller(self._report, self._state_of)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the services registered until it is stopped or cancelled. Raises BadDefinitions at the start."""
@@ -93,6 +102,10 @@ class Agent:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.checks.run)
                 self._take(services)
+                for one in self._wanted().values():
+                    if one.key_id in self._begun:  # its record may be on disk, with what was read of it before
+                        self._tell_health(one)
+                nursery.start_soon(self._health.run)
                 task_status.started()
                 await self._wait_joined()
                 await self._keep_registered()
@@ -120,17 +133,31 @@ class Agent:
             _log.warning("part of a service's definition doesn't count", what=warning)
         before, self._services = self._services, {service.id: service for service in definitions.services}
         self.checks.update(definitions.services)
+        self._health.note_change()
         self._changed.set()
         return _changes(before, self._services)
 
     def _note(self, key: CheckKey, result: CheckResult) -> None:
         _log.info("a check changed", **key._asdict(), state=str(result.state), note=result.note)
+        self._health.note_change()
+
+    def _state_of(self, service_id: str, instance_id: str) -> CheckResult | None:
+        return self.checks.of_instance(service_id, instance_id) if service_id in self._services else None
+
+    async def _report(self, key_id: str, state: HealthState, note: str, *, instance: str) -> Done:
+        return await self._registry.report_health(key_id, state, note, instance=instance)
+
+    def _tell_health(self, one: Registration) -> None:
+        self._health.begin(one.key_id, dict(one.services), is_checked=one.is_checked)
+
+    def _wanted(self) -> dict[str, Registration]:
+        return registrations_of(self._services.values(), self._own_address())
 
     async def _keep_registered(self) -> None:
         retry = FIRST_RETRY
         while True:
             self._changed.clear()
-            wanted = registrations_of(self._services.values(), self._own_address())
+            wanted = self._wanted()
             await self._leave([one for key_id, one in self._begun.items() if key_id not in wanted])
             due = [one for one in wanted.values() if self._registered.get(one.key_id) != one]
             async with trio.open_nursery() as nursery:
@@ -145,18 +172,21 @@ class Agent:
     async def _register(self, wanted: Registration) -> None:
         known = self._registered.get(wanted.key_id)
         if known is not None and known.value == wanted.value:
-            # Only what becomes of it when the agent stops is another.
+            # Only what becomes of it when the agent stops is another, or which of its services an instance is of.
             self._registered[wanted.key_id] = wanted
+            self._tell_health(wanted)
             await self._remember(wanted)
             return
         errors = await self._made(wanted)
         if not errors:
             await self._remember(wanted)
             peer_id = self._registry.identity.peer_id
-            done = await self._registry.register_service(wanted.key_id, wanted.value, peer_id, None)
+            ttl = TTL if wanted.is_checked else None
+            done = await self._registry.register_service(wanted.key_id, wanted.value, peer_id, None, ttl=ttl)
             errors = () if done.success else done.errors
             if done.success or done.stored:
                 self._registered[wanted.key_id] = wanted
+                self._tell_health(wanted)
         name = f"{wanted.label}@{wanted.owner}"
         if errors:
             _log.warning("a service isn't registered yet", service=name, errors=list(errors))
@@ -192,6 +222,7 @@ class Agent:
             if done.success or done.stored:
                 self._registered.pop(one.key_id, None)
                 self._begun.pop(one.key_id, None)
+                self._health.end(one.key_id)
                 await self._keep()
             else:
                 _log.warning(
@@ -219,6 +250,8 @@ def registrations_of(services: Iterable[ServiceDefinition], address: str) -> dic
             parts[0].owner,
             write_instances([_located(one.instance, address) for part in parts for one in part.instances]),
             any(part.on_stop is OnStop.STAY for part in parts),
+            tuple((one.instance.id, part.id) for part in parts for one in part.instances),
+            any(one.checks for part in parts for one in part.instances),
         )
         for key_id, parts in together.items()
     }

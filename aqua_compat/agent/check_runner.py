@@ -58,6 +58,7 @@ class CheckRunner:
         self._on_change = on_change
         self._random = (randomness or random.Random()).random  # noqa: S311 - jitter, not secrets
         self._running: dict[CheckKey, _Running] = {}
+        self._by_instance: dict[tuple[str, str], list[_Running]] = {}
         self._tasks = TaskOwner()
 
     def update(self, services: Iterable[ServiceDefinition]) -> None:
@@ -81,6 +82,9 @@ class CheckRunner:
                 running = _Running(definition, Check(_timing_of(definition), trio.current_time(), self._random))
                 self._running[key] = running
                 self._tasks.start_soon(self._run, key, running)
+        self._by_instance = {}
+        for key, running in self._running.items():
+            self._by_instance.setdefault((key.service, key.instance), []).append(running)
         for service_id in {key.service for key in wanted}:
             self._tell_aliases(service_id)
 
@@ -91,11 +95,7 @@ class CheckRunner:
 
     def of_instance(self, service_id: str, instance_id: str) -> CheckResult:
         """The worst check of an instance; passing where it has none."""
-        return worst_of(
-            running.check.shown
-            for key, running in self._running.items()
-            if key.service == service_id and key.instance == instance_id
-        )
+        return worst_of(running.check.shown for running in self._by_instance.get((service_id, instance_id), ()))
 
     def report(self, key: CheckKey, result: CheckResult) -> bool:
         """Takes what a program says of itself, for a `ttl` check. False where there is no such check."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
 from aqua_compat import AquaClient, connect
 from aqua_compat.cli.node_process import NodeProcess
 from tests.end_to_end.forked import fork_server
-from tests.end_to_end.network import Network, command, eventually
+from tests.end_to_end.network import Finished, Network, command, eventually, first_line, launched
 
 
 async def locations(client: AquaClient, name: str) -> list[str]:
@@ -81,3 +84,62 @@ async def test_a_node_with_a_wrong_file_doesnt_start_and_says_why(tmp_path: Path
     ended = await command("node", "--data-dir", str(tmp_path / "node"), "--services", str(tmp_path), home=tmp_path)
     assert ended.code == 1
     assert f"{tmp_path / 'bad.toml'}: service 1, prot: there is no such key; did you mean port?" in ended.err
+
+
+@pytest.fixture
+def port() -> int:
+    """One at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+async def test_what_dies_is_critical_and_what_its_machine_hosts_is_gone(
+    own_network: Network, tmp_path: Path, port: int
+) -> None:
+    (tmp_path / "web.toml").write_text(
+        f'[[service]]\nname = "web"\nport = {port}\n[[service.check]]\nhttp = "http://127.0.0.1:{port}/"\n'
+        "interval = 1\ntimeout = 1\n"
+    )
+    data, elsewhere = tmp_path / "node", own_network.nodes[1].data_dir
+    node = NodeProcess(data, tmp_path / "node.log", fork_server().open_process)
+    flags = ("--bootstrap", own_network.nodes[0].address, "--services", str(tmp_path))
+
+    async def resolved(*options: str, folder: Path = data) -> Finished:
+        return await command("resolve", f"web@{node.peer_id}", "--node", str(folder), *options, home=tmp_path)
+
+    await node.start(*flags, timeout=60)
+    try:
+        away = await eventually(partial(resolved, "--all"), lambda done: "critical" in done.out, timeout=30)
+        assert f"127.0.0.1:{port}" in away.out
+        assert (await resolved()).out == "no services\n"
+        server = await trio.lowlevel.open_process([sys.executable, "-m", "http.server", str(port)], cwd=tmp_path)
+        try:
+            found = await eventually(resolved, lambda done: f":{port}" in done.out, timeout=10)
+            assert "critical" not in found.out
+            watching = ("-m", "aqua_compat", "watch", f"web@{node.peer_id}", "--node", str(elsewhere))
+            async with launched(sys.executable, *watching, home=tmp_path, log=tmp_path / "watch.log") as watch:
+                assert str(port) in await first_line(watch)
+                server.kill()
+                await server.wait()
+                killed = trio.current_time()
+                told = await first_line(watch)
+                assert trio.current_time() - killed < 2 + 1, "an interval and a timeout, and what it takes here"
+            assert "health" in told
+            assert "critical" in told
+            assert "Connection refused" in told
+        finally:
+            server.kill()
+            await server.wait()
+        assert (await resolved(folder=elsewhere)).out == "no services\n"
+        for folder in (data, elsewhere):
+            shown = await resolved("--all", folder=folder)
+            assert "critical" in shown.out
+            assert "Connection refused" in shown.out
+        await node.kill()
+        killed = trio.current_time()
+        gone = partial(resolved, "--all", folder=elsewhere)
+        await eventually(gone, lambda done: "down for" in done.out, timeout=7)
+        assert trio.current_time() - killed < 7
+    finally:
+        await node.kill()

@@ -13,7 +13,9 @@ import trio
 import trio.testing
 
 from aqua_compat.agent.agent import Agent, Changes, registrations_of
-from aqua_compat.agent.definitions import DefinedInstance, OnStop, ServiceDefinition
+from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_runner import CheckKey
+from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, OnStop, ServiceDefinition, TtlCheck
 from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import BadDefinitions, Definitions
 from registry.client.results import Created, Done, Found
@@ -25,13 +27,13 @@ ADDRESSES = ["/ip4/127.0.0.1/tcp/1/p2p/x", "/ip4/192.0.2.9/tcp/7000/p2p/x"]
 
 
 def service(service_id: str, label: str = "", owner: str = OWNER.peer_id, **fields: Any) -> ServiceDefinition:
-    label, port = label or service_id, fields.pop("port", 80)
+    label, port, checks = label or service_id, fields.pop("port", 80), fields.pop("checks", ())
     return ServiceDefinition(
         id=service_id,
         label=label,
         owner=owner,
         key_id=key_id_of(label, owner),
-        instances=(DefinedInstance(instance=Instance(id=service_id, port=port)),),
+        instances=(DefinedInstance(instance=Instance(id=service_id, port=port), checks=checks),),
         **fields,
     )
 
@@ -90,6 +92,7 @@ def registry(**answers: object) -> ScriptedRegistry:
         "create_resource": Created("id", ()),
         "register_service": Done(True, (), 1),
         "unregister_service": Done(True, ()),
+        "report_health": Done(True, ()),
     }
     return ScriptedRegistry(**(usual | answers))
 
@@ -167,7 +170,7 @@ async def test_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
 async def test_what_was_cut_off_on_the_way_is_ended_too(tmp_path: Path) -> None:
     begun = trio.Event()
 
-    async def hang(*_arguments: object) -> Done:
+    async def hang(*_arguments: object, **_options: object) -> Done:
         begun.set()
         await trio.sleep_forever()
         raise AssertionError
@@ -226,3 +229,46 @@ async def test_what_couldnt_be_ended_is_tried_again(autojump_clock: trio.testing
         await trio.sleep(200)
         await settled()
         assert AgentMemory(tmp_path / "agent.json").read() == []
+
+
+TTL_CHECK = CheckDefinition(name="ttl", probe=TtlCheck(ttl=1_000))
+
+
+def told(registry: ScriptedRegistry) -> list[tuple[object, ...]]:
+    """What was said of health: resource, state, note, instance."""
+    return [
+        (arguments[0], str(arguments[1]), arguments[2], options["instance"])
+        for name, arguments, options in registry.asked
+        if name == "report_health"
+    ]
+
+
+async def test_checks_are_the_health_of_their_instance_critical_until_they_pass(tmp_path: Path) -> None:
+    checked, plain = service("checked", checks=(TTL_CHECK,)), service("plain")
+    acted = registry()
+    async with running(acted, Defined(checked, plain), tmp_path) as agent:
+        ttls = {args[0]: options["ttl"] for name, args, options in acted.asked if name == "register_service"}
+        assert ttls == {checked.key_id: 120.0, plain.key_id: None}
+        assert told(acted) == [(checked.key_id, "critical", "not checked yet", "")]
+        for state, shown in ((CheckState.PASSING, "passing"), (CheckState.WARNING, "warning")):
+            acted.asked.clear()
+            note = "hot" if state is CheckState.WARNING else ""
+            assert agent.checks.report(CheckKey("checked", "checked", "ttl"), CheckResult(state, note))
+            await settled()
+            assert told(acted) == [(checked.key_id, shown, note, "")]
+
+
+async def test_after_a_restart_the_record_on_disk_is_told_of_before_the_network_is_there(tmp_path: Path) -> None:
+    checked = service("checked", checks=(TTL_CHECK,))
+    async with running(registry(), Defined(checked), tmp_path):
+        pass
+    acted = registry()
+    agent = Agent(
+        cast("Any", acted), Defined(checked).read, lambda: ADDRESSES, AgentMemory(tmp_path / "agent.json"),
+        trio.sleep_forever,
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        await nursery.start(agent.run)
+        await settled()
+        assert [one[1:] for one in told(acted)] == [("critical", "not checked yet", "")]
+        nursery.cancel_scope.cancel()
