@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
+import regex
 
 from aqua_compat.agent.consul_files import is_consul, translate
 from aqua_compat.agent.definitions import (
@@ -358,8 +359,8 @@ def _http(form: CheckForm, url: str) -> HttpCheck:
         if not 100 <= status <= 599:
             raise _Wrong(f"status: {status} isn't within 100 and 599")
     try:
-        re.compile(form.body)
-    except (re.error, OverflowError, RecursionError) as error:
+        regex.compile(form.body)
+    except (regex.error, OverflowError, RecursionError) as error:
         raise _Wrong(f"body: it is no regular expression: {error}") from None
     return HttpCheck(
         url=url,
