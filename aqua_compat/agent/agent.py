@@ -85,6 +85,9 @@ class Agent:
         self._memory = memory
         self._wait_joined = wait_joined
         self._remembering = trio.Lock()
+        self._reading = trio.Lock()
+        self.is_running = False
+        """Whether it has read its services, so that it may read them again."""
         self._services: dict[str, ServiceDefinition] = {}
         self._registered: dict[str, Registration] = {}
         self._begun: dict[str, Remembered] = {}
@@ -106,27 +109,31 @@ class Agent:
                     if one.key_id in self._begun:  # its record may be on disk, with what was read of it before
                         self._tell_health(one)
                 nursery.start_soon(self._health.run)
+                self.is_running = True
                 task_status.started()
                 await self._wait_joined()
                 await self._keep_registered()
 
     async def stop(self) -> None:
         """Ends `run`, and what it registered, but for what stays. Within seconds; the node has to run yet."""
+        self.is_running = False
         self._scope.cancel()
         with trio.move_on_after(LEAVE_TIMEOUT):
             await self._leave([one for one in self._begun.values() if not one.stays])
 
-    async def reload(self) -> Changes | None:
-        """Reads everything again, and says in the log what changed; None where something is wrong, and nothing did."""
-        try:
-            definitions = await in_thread(self._read)
-        except BadDefinitions as error:
-            for one in error.errors:
-                _log.error("services are as before, since a definition is wrong", error=one)
-            return None
-        changes = self._take(definitions)
-        _log.info("services were read again", **changes._asdict())
-        return changes
+    async def reload(self) -> Changes:
+        """Reads everything again, while `run` runs. What changed, or which faults kept all as it was, is in the log,
+        too. Raises BadDefinitions."""
+        async with self._reading:  # the last is the latest
+            try:
+                definitions = await in_thread(self._read)
+            except BadDefinitions as error:
+                for one in error.errors:
+                    _log.error("services are as before, since a definition is wrong", error=one)
+                raise
+            changes = self._take(definitions)
+            _log.info("services were read again", **changes._asdict())
+            return changes
 
     def _take(self, definitions: Definitions) -> Changes:
         for warning in definitions.warnings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -27,7 +27,16 @@ from aqua_compat.agent.probes.http_probe import probe_http
 from aqua_compat.agent.probes.script_probe import probe_script
 from aqua_compat.agent.probes.tcp_probe import probe_tcp
 from overlay.tasks import TaskOwner, TaskStatus, Wakeup
+from registry.errors import InvalidValue
 
+_KINDS: Final = {
+    HttpCheck: "http",
+    TcpCheck: "tcp",
+    GrpcCheck: "grpc",
+    ScriptCheck: "script",
+    TtlCheck: "ttl",
+    AliasCheck: "alias",
+}
 _Probed = HttpCheck | TcpCheck | GrpcCheck | ScriptCheck
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -39,6 +48,15 @@ class CheckKey(NamedTuple):
     service: str
     instance: str
     check: str
+
+
+class CheckStatus(NamedTuple):
+    """What is told of a check now. `kind`: such as `http`; `lasted`: seconds for which it is in this state."""
+
+    key: CheckKey
+    kind: str
+    shown: CheckResult
+    lasted: float
 
 
 class _Running:
@@ -96,6 +114,27 @@ class CheckRunner:
     def of_instance(self, service_id: str, instance_id: str) -> CheckResult:
         """The worst check of an instance; passing where it has none."""
         return worst_of(running.check.shown for running in self._by_instance.get((service_id, instance_id), ()))
+
+    def states(self) -> list[CheckStatus]:
+        """All checks, by their keys."""
+        now = trio.current_time()
+        return [
+            CheckStatus(key, _KINDS[type(running.definition.probe)], running.check.shown, now - running.check.since)
+            for key, running in sorted(self._running.items())
+        ]
+
+    def reported_by(self, text: str) -> CheckKey:
+        """The `ttl` check that is called SERVICE, SERVICE/CHECK or SERVICE/INSTANCE/CHECK by its ids. Raises
+        InvalidValue, with those that there are, where it is none or several."""
+        keys = sorted(key for key, running in self._running.items() if isinstance(running.definition.probe, TtlCheck))
+        found = [key for key in keys if text in (key.service, f"{key.service}/{key.check}", "/".join(key))]
+        if len(found) == 1:
+            return found[0]
+        there = ", ".join("/".join(key) for key in (found or keys)[:10]) or "none"
+        shown = text[:80]
+        if found:
+            raise InvalidValue(f"{shown!r} is several checks of kind ttl; name one of {there}")
+        raise InvalidValue(f"{shown!r} is no service with a check of kind ttl; of these there are: {there}")
 
     def report(self, key: CheckKey, result: CheckResult) -> bool:
         """Takes what a program says of itself, for a `ttl` check. False where there is no such check."""

@@ -23,6 +23,8 @@ _MODULES: Final = {
     "network": "network",
     "resource": "resource",
     "service": "service",
+    "check": "agent",
+    "reload": "agent",
     "resolve": "resolve",
     "watch": "watch",
     "call": "call",

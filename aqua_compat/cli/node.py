@@ -24,6 +24,7 @@ from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 if TYPE_CHECKING:
     import structlog
 
+    from aqua_compat.agent.agent import Agent
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.settings import Settings
     from overlay.tasks import TaskStatus
@@ -233,14 +234,16 @@ async def _serve(
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
+        agent = None if again is None else _agent(running, again, data_dir)
         door = await stack.enter_async_context(
-            open_http_door(running, services, settings.http, data_dir, names=settings.names)
+            open_http_door(running, services, settings.http, data_dir, names=settings.names, agent=agent)
         )
         if door.address is not None:
             _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        if again is not None and reloads is not None:
-            await nursery.start(partial(_keep_services, running, again, reloads, data_dir, last))
+        if agent is not None and reloads is not None:
+            last.append(agent.stop)
+            await nursery.start(partial(_keep_services, agent, reloads))
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))
@@ -260,18 +263,8 @@ def _in_words(running: Node) -> str:
     return f"linked with {len(running.peer.members())} members"
 
 
-async def _keep_services(
-    running: Node,
-    again: Callable[[], Settings],
-    reloads: AsyncIterator[int],
-    data_dir: Path,
-    last: list[Callable[[], Awaitable[None]]],
-    *,
-    task_status: TaskStatus[None],
-) -> None:
-    """Is the agent of this machine until cancelled."""
-    import trio
-
+def _agent(running: Node, again: Callable[[], Settings], data_dir: Path) -> Agent:
+    """The agent of this machine. `again` gives the settings as they are whenever services are read."""
     from aqua_compat.agent.agent import Agent
     from aqua_compat.agent.memory import AgentMemory
     from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_services
@@ -290,13 +283,21 @@ async def _keep_services(
         )
 
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
-    agent = Agent(running.registry, read, peer.addresses, memory, peer.wait_joined)
-    last.append(agent.stop)
+    return Agent(running.registry, read, peer.addresses, memory, peer.wait_joined)
+
+
+async def _keep_services(agent: Agent, reloads: AsyncIterator[int], *, task_status: TaskStatus[None]) -> None:
+    """Has the agent run until cancelled, and read again at each signal."""
+    import trio
+
+    from aqua_compat.agent.service_files import BadDefinitions
+
     async with trio.open_nursery() as nursery:
         await nursery.start(agent.run)
         task_status.started()
         async for _ in reloads:
-            await agent.reload()
+            with suppress(BadDefinitions):  # which are in the log
+                await agent.reload()
 
 
 def _explained(error: BaseException, data_dir: Path) -> BaseException:

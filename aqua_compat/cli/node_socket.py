@@ -65,7 +65,8 @@ class NodeSocket:
 
     def post(self, *path: str, **body: object) -> NodeAnswer:
         """Makes something. Raises Failure, Partial."""
-        return self._ask("POST", path, {}, {"timeout": self.timeout, **body})
+        given = {"timeout": self.timeout, **body}
+        return self._ask("POST", path, {}, {name: value for name, value in given.items() if value is not None})
 
     def events(self, *path: str, **parameters: object) -> Iterator[NodeAnswer]:
         """The events of a watch, until the node ends it, which raises Failure."""
@@ -92,7 +93,7 @@ class NodeSocket:
         target = "/v1/aqua/" + "/".join(quote(part, safe="") for part in path)
         given = {name: value for name, value in parameters.items() if value is not None}
         target += f"?{urlencode(given, doseq=True)}" if given else ""
-        content = b"" if body is None else json.dumps(body).encode()
+        content = json.dumps(body).encode() if body else b""
         head = f"{method} {target} HTTP/1.0\r\nHost: localhost\r\n"
         if content:
             head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"

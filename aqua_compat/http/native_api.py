@@ -13,7 +13,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from aqua_compat.agent.agent import Agent
 from aqua_compat.api.services import Services
+from aqua_compat.http.agent_api import AGENT_OPERATIONS
 from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.json_shape import STRING, Schema, array_of, object_of, shape_of
 from aqua_compat.http.message import Grant, HttpReply
@@ -100,8 +102,16 @@ class RecordToHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class NativeApi:
     """Answers the operations of `OPERATIONS` on one node."""
 
-    def __init__(self, node: Node, services: Services, feeds: Feeds, names: Mapping[str, str] | None = None) -> None:
-        """`names`: the aliases of owners; `me` is the node."""
+    def __init__(
+        self,
+        node: Node,
+        services: Services,
+        feeds: Feeds,
+        names: Mapping[str, str] | None = None,
+        agent: Agent | None = None,
+    ) -> None:
+        """`names`: the aliases of owners; `me` is the node. `agent`: keeps this machine's services registered."""
+        self.agent = agent
         self._names = Names(names, node.peer.peer_id)
         self._node = node
         self._registry = node.registry
@@ -541,6 +551,7 @@ OPERATIONS: Final = (
         "Have a record signed by the peer that it names as host, this one or another", _WRITE, (), RecordToHost,
         "host-signature", object_of({"record": STRING}), NativeApi.countersign,
     ),
+    *AGENT_OPERATIONS,
     HttpOperation(
         "GET", "/v1/aqua/openapi.json", "openapi", "This description", _READ, (), None, "openapi", {"type": "object"},
         NativeApi.description,

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 import trio
 
+from aqua_compat.agent.agent import Agent
 from aqua_compat.api.services import Services
 from aqua_compat.http.access import AddressGuard, check_may
 from aqua_compat.http.connection import Connection, Handle
@@ -153,13 +154,15 @@ async def open_http_door(
     data_dir: Path,
     *,
     names: Mapping[str, str] | None = None,
+    agent: Agent | None = None,
 ) -> AsyncIterator[HttpDoor]:
-    """Answers HTTP while the context is open. `names`: the aliases of owners, for names such as `web@acme`.
+    """Answers HTTP while the context is open. `names`: the aliases of owners, for names such as `web@acme`; `agent`:
+    keeps this machine's services registered, where the node does.
 
     Raises `aqua_compat.http.listeners.Misconfigured`, StorageError.
     """
     tokens, feeds = Tokens(data_dir), Feeds(node.registry, settings.max_watches)
-    router = Router(NativeApi(node, services, feeds, names))
+    router = Router(NativeApi(node, services, feeds, names, agent))
     by_socket, by_address = ConnectionPlaces(settings.max_connections), ConnectionPlaces(settings.max_connections)
     bound: Address | None = None
     async with AsyncExitStack() as stack:

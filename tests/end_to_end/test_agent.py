@@ -44,6 +44,10 @@ async def test_services_are_registered_by_files_reread_on_sighup_and_end_with_th
     await node.start(
         *("--bootstrap", own_network.nodes[0].address, "--services", str(folder), "--config", str(config)), timeout=60
     )
+
+    async def asked(*arguments: str) -> Finished:
+        return await command(*arguments, "--node", str(node.data_dir), home=tmp_path)
+
     try:
         assert node.process_id is not None
         aliases = {"acme": owner, "machine": node.peer_id}
@@ -59,10 +63,26 @@ async def test_services_are_registered_by_files_reread_on_sighup_and_end_with_th
             os.kill(node.process_id, signal.SIGHUP)
             told = "port isn't within 0 and 65535: 70000"
             await eventually(partial(log_of, node), lambda log: told in log, timeout=30)
+            refused = await asked("reload")
+            assert (refused.code, refused.out) == (1, "")
+            assert f"services are as before: {file}: service 1 (web): {told}" in refused.err
             assert await locations(client, "web@machine") == ["127.0.0.1:8080"]
 
-            file.write_text('[[service]]\nname = "web"\nport = 8081\n')
+            file.write_text('[[service]]\nname = "web"\nport = 8081\n[[service.check]]\nttl = 60\n')
             (folder / "db.json").unlink()
+            assert (await asked("reload")).out == "changed web\nremoved db\n"
+            assert (await asked("reload")).out == "nothing changed\n"
+            assert "web/web/ttl  ttl  critical for " in (await asked("check", "list")).out
+            assert (await asked("check", "warn", "web", "--note", "hot")).code == 0
+            assert [each["note"] for each in json.loads((await asked("check", "list", "--json")).out)] == ["hot"]
+            nobody = await asked("check", "pass", "db")
+            assert (nobody.code, nobody.out) == (1, "")
+            assert "'db' is no service with a check of kind ttl; of these there are: web/web/ttl" in nobody.err
+            shown = await asked("resolve", f"web@{node.peer_id}", "--all")
+            assert "(warning since " in shown.out
+            assert ": hot)" in shown.out
+
+            file.write_text('[[service]]\nname = "web"\nport = 8081\n')
             os.kill(node.process_id, signal.SIGHUP)
             await eventually(partial(locations, client, "web@machine"), ["127.0.0.1:8081"].__eq__, timeout=30)
             await eventually(partial(locations, client, "db@acme"), [].__eq__, timeout=30)

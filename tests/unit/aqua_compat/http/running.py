@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h11
 import trio
 
+from aqua_compat.agent.agent import Agent
+from aqua_compat.agent.memory import AgentMemory
+from aqua_compat.agent.service_files import Definitions
 from aqua_compat.api.full_node import identity_in, open_full_node
 from aqua_compat.http.server import HttpDoor, open_http_door
 from aqua_compat.settings import HttpSettings, Settings
 from overlay.settings import OverlaySettings
+from overlay.tasks import background
 from registry.node import Node
 
 
@@ -79,13 +84,24 @@ async def answer_on(stream: trio.abc.Stream, protocol: h11.Connection) -> Answer
 
 @asynccontextmanager
 async def running_door(
-    data_dir: Path, http: HttpSettings | None = None, names: dict[str, str] | None = None
+    data_dir: Path,
+    http: HttpSettings | None = None,
+    names: dict[str, str] | None = None,
+    services: Callable[[str], Definitions] | None = None,
 ) -> AsyncIterator[Running]:
+    """`services`: those that the node keeps registered, by its peer id; it may raise BadDefinitions."""
     settings = Settings(
         overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",)), http=http or HttpSettings(listen="127.0.0.1:0")
     )
-    async with (
-        open_full_node(identity_in(data_dir), settings, data_dir) as (node, services),
-        open_http_door(node, services, settings.http, data_dir, names=names) as door,
-    ):
-        yield Running(node, door)
+    async with open_full_node(identity_in(data_dir), settings, data_dir) as (node, own):
+        peer, agent = node.peer, None
+        if services is not None:
+            memory, read = AgentMemory(data_dir / "agent.json"), partial(services, peer.peer_id)
+            agent = Agent(node.registry, read, peer.addresses, memory, peer.wait_joined)
+        async with (
+            open_http_door(node, own, settings.http, data_dir, names=names, agent=agent) as door,
+            background() as tasks,
+        ):
+            if agent is not None:
+                await tasks.start(agent.run)
+            yield Running(node, door)
