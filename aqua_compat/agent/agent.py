@@ -8,24 +8,31 @@ Rules:
 5. What it registered it remembers on disk: what isn't defined any more after a restart ends then.
 6. What the checks say is the health of the instances (docs/health.md). Where any is checked, the record has a time to
    live, so that none passes before it was looked at, nor when this agent stands still.
-7. On a clean stop registrations end, but for resources of which a service says `on_stop = "stay"`.
+7. Services may be lent, for as long as whoever runs them holds on to it: such a one is registered once it passes.
+8. On a clean stop registrations end, but for resources of which a service says `on_stop = "stay"`.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
 import trio
 
-from aqua_compat.agent.check import CheckResult
+from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.check_runner import CheckKey, CheckRunner
 from aqua_compat.agent.definitions import OnStop, ServiceDefinition
 from aqua_compat.agent.memory import AgentMemory, Remembered
-from aqua_compat.agent.service_files import BadDefinitions, Definitions
+from aqua_compat.agent.service_files import (
+    BadDefinitions,
+    Definitions,
+    check_together,
+)
 from aqua_compat.agent.told_health import TTL, HealthTeller
 from overlay.tasks import TaskStatus, Wakeup, in_thread
 from registry.model.endpoints import Instance, instances_in, write_instances
@@ -66,13 +73,25 @@ class Changes(NamedTuple):
     removed: tuple[str, ...]
 
 
+class ServiceSource(Protocol):
+    """Where services are defined. Blocking: for threads."""
+
+    def read(self) -> Definitions:
+        """Those that there are now. Raises BadDefinitions."""
+        ...
+
+    def read_text(self, name: str, text: str) -> Definitions:
+        """Those in the text of a file called `name`. Raises BadDefinitions."""
+        ...
+
+
 class Agent:
-    """The agent of a machine. `read` gives the services as they are defined now, and raises BadDefinitions."""
+    """The agent of a machine."""
 
     def __init__(
         self,
         registry: Registry,
-        read: Callable[[], Definitions],
+        defined: ServiceSource,
         addresses: Callable[[], Sequence[str]],
         memory: AgentMemory,
         wait_joined: Callable[[], Awaitable[None]],
@@ -80,7 +99,7 @@ class Agent:
         """`addresses`: the node's own multiaddrs, for instances that have a port and no address. `wait_joined` waits
         until the node takes writes."""
         self._registry = registry
-        self._read = read
+        self._source = defined
         self._addresses = addresses
         self._memory = memory
         self._wait_joined = wait_joined
@@ -88,6 +107,10 @@ class Agent:
         self._reading = trio.Lock()
         self.is_running = False
         """Whether it has read its services, so that it may read them again."""
+        self._defined: tuple[ServiceDefinition, ...] = ()
+        self._lent: dict[object, tuple[ServiceDefinition, ...]] = {}
+        self._awaited: set[str] = set()
+        """Ids of services that were lent, and haven't passed yet."""
         self._services: dict[str, ServiceDefinition] = {}
         self._registered: dict[str, Registration] = {}
         self._begun: dict[str, Remembered] = {}
@@ -99,7 +122,7 @@ class Agent:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the services registered until it is stopped or cancelled. Raises BadDefinitions at the start."""
-        services = await in_thread(self._read)
+        services = await in_thread(self._source.read)
         self._begun = {one.key_id: one for one in await in_thread(self._memory.read)}
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -126,7 +149,8 @@ class Agent:
         too. Raises BadDefinitions."""
         async with self._reading:  # the last is the latest
             try:
-                definitions = await in_thread(self._read)
+                definitions = await in_thread(self._source.read)
+                check_together([*definitions.services, *chain(*self._lent.values())])
             except BadDefinitions as error:
                 for one in error.errors:
                     _log.error("services are as before, since a definition is wrong", error=one)
@@ -135,11 +159,50 @@ class Agent:
             _log.info("services were read again", **changes._asdict())
             return changes
 
+    @property
+    def leases(self) -> int:
+        """How many files of services are lent now."""
+        return len(self._lent)
+
+    async def check_lent(self, name: str, text: str) -> None:
+        """Raises BadDefinitions where `lent` would."""
+        await self._read_lent(name, text)
+
+    @asynccontextmanager
+    async def lent(self, name: str, text: str) -> AsyncIterator[tuple[ServiceDefinition, ...]]:
+        """The services in the text of a file called `name`, kept registered while the block runs, and `run` does: each
+        once its checks pass. Raises BadDefinitions."""
+        definitions = await self._read_lent(name, text)
+        if not self.is_running:
+            raise BadDefinitions(["the node is stopping"])
+        services = definitions.services
+        _warn(definitions)
+        lease = object()
+        self._lent[lease] = services
+        self._awaited |= {service.id for service in services if any(one.checks for one in service.instances)}
+        self._apply()
+        try:
+            yield services
+        finally:
+            del self._lent[lease]
+            if self.is_running:
+                self._apply()
+
+    async def _read_lent(self, name: str, text: str) -> Definitions:
+        definitions = await in_thread(self._source.read_text, name, text)
+        check_together([*self._services.values(), *definitions.services])
+        return definitions
+
     def _take(self, definitions: Definitions) -> Changes:
-        for warning in definitions.warnings:
-            _log.warning("part of a service's definition doesn't count", what=warning)
-        before, self._services = self._services, {service.id: service for service in definitions.services}
-        self.checks.update(definitions.services)
+        _warn(definitions)
+        self._defined = definitions.services
+        return self._apply()
+
+    def _apply(self) -> Changes:
+        services = [*self._defined, *chain(*self._lent.values())]
+        before, self._services = self._services, {service.id: service for service in services}
+        self._awaited &= self._services.keys()
+        self.checks.update(services)
         self._health.note_change()
         self._changed.set()
         return _changes(before, self._services)
@@ -147,6 +210,13 @@ class Agent:
     def _note(self, key: CheckKey, result: CheckResult) -> None:
         _log.info("a check changed", **key._asdict(), state=str(result.state), note=result.note)
         self._health.note_change()
+        if key.service in self._awaited and self._passes(self._services[key.service]):
+            self._awaited.discard(key.service)
+            self._changed.set()
+
+    def _passes(self, service: ServiceDefinition) -> bool:
+        states = (self.checks.of_instance(service.id, one.instance.id).state for one in service.instances)
+        return any(state is not CheckState.CRITICAL for state in states)
 
     def _state_of(self, service_id: str, instance_id: str) -> CheckResult | None:
         return self.checks.of_instance(service_id, instance_id) if service_id in self._services else None
@@ -158,7 +228,8 @@ class Agent:
         self._health.begin(one.key_id, dict(one.services), is_checked=one.is_checked)
 
     def _wanted(self) -> dict[str, Registration]:
-        return registrations_of(self._services.values(), self._own_address())
+        due = (service for service in self._services.values() if service.id not in self._awaited)
+        return registrations_of(due, self._own_address())
 
     async def _keep_registered(self) -> None:
         retry = FIRST_RETRY
@@ -262,6 +333,11 @@ def registrations_of(services: Iterable[ServiceDefinition], address: str) -> dic
         )
         for key_id, parts in together.items()
     }
+
+
+def _warn(definitions: Definitions) -> None:
+    for warning in definitions.warnings:
+        _log.warning("part of a service's definition doesn't count", what=warning)
 
 
 def _located(instance: Instance, address: str) -> Instance:

@@ -22,7 +22,6 @@ from aqua_compat.agent.definitions import (
     TtlCheck,
 )
 from aqua_compat.agent.probes.connection import forget_certificates
-from aqua_compat.agent.probes.grpc_probe import probe_grpc
 from aqua_compat.agent.probes.http_probe import probe_http
 from aqua_compat.agent.probes.script_probe import probe_script
 from aqua_compat.agent.probes.tcp_probe import probe_tcp
@@ -203,6 +202,8 @@ async def _probed(probe: _Probed, deadline: float, timeout: float) -> CheckResul
                 case TcpCheck():
                     result = await probe_tcp(probe)
                 case GrpcCheck():
+                    from aqua_compat.agent.probes.grpc_probe import probe_grpc  # noqa: PLC0415 - 1.5 MB of h2
+
                     result = await probe_grpc(probe)
                 case ScriptCheck():
                     result = await probe_script(probe)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-import regex
 
 from aqua_compat.agent.consul_files import is_consul, translate
 from aqua_compat.agent.definitions import (
@@ -84,12 +84,22 @@ def read_services(
     reader = _Reader(names, allow_scripts)
     reader.take(in_settings, "the settings")
     for path in [] if folder is None else reader.files(folder):
-        reader.take(reader.forms(path), str(path))
-    services = reader.checked()
-    if reader.errors:
-        more = len(reader.errors) - MAX_ERRORS
-        raise BadDefinitions([*reader.errors[:MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])])
-    return Definitions(services, tuple(reader.warnings))
+        reader.take(reader.forms(str(path), partial(_text_of, path)), str(path))
+    return reader.definitions()
+
+
+def read_text(name: str, text: str, names: Names, *, allow_scripts: bool = False) -> Definitions:
+    """The services that the text of one file called `name` defines. Raises BadDefinitions."""
+    reader = _Reader(names, allow_scripts)
+    reader.take(reader.forms(name, lambda: text), name)
+    return reader.definitions()
+
+
+def check_together(services: Sequence[ServiceDefinition]) -> None:
+    """Raises BadDefinitions where services of several readings don't fit together."""
+    reader = _Reader(Names(), allow_scripts=False)
+    reader.add(services)
+    reader.definitions()
 
 
 class _Wrong(Exception):
@@ -104,6 +114,14 @@ class _Reader:
         self._allow_scripts = allow_scripts
         self._services: list[ServiceDefinition] = []
 
+    def definitions(self) -> Definitions:
+        """What was read. Raises BadDefinitions."""
+        services = self._checked()
+        if self.errors:
+            more = len(self.errors) - MAX_ERRORS
+            raise BadDefinitions([*self.errors[:MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])])
+        return Definitions(services, tuple(self.warnings))
+
     def files(self, folder: Path) -> list[Path]:
         try:
             found = sorted(path for path in folder.iterdir() if path.suffix in (".toml", ".json"))
@@ -116,22 +134,22 @@ class _Reader:
             )
         return [path for path in found[:MAX_FILES] if not path.name.startswith(".")]
 
-    def forms(self, path: Path) -> Sequence[ServiceForm]:
+    def forms(self, name: str, text: Callable[[], str]) -> Sequence[ServiceForm]:
         """The services of a file as it writes them; none when it is wrong."""
         try:
-            content = _content(path)
+            content = _content(text(), is_toml=name.endswith(".toml"))
             if is_consul(content):
                 content, passed_over = translate(content)
-                self.warnings += [f"{path}: {one}" for one in passed_over]
-            wrong = [f"{path}: {one}" for one in unknown_keys(content)]
+                self.warnings += [f"{name}: {one}" for one in passed_over]
+            wrong = [f"{name}: {one}" for one in unknown_keys(content)]
             if wrong:
                 self.errors += wrong
                 return ()
             return msgspec.convert(content, FileForm, strict=True).service
         except (_Wrong, InvalidValue) as error:
-            self.errors.append(f"{path}: {error}")
+            self.errors.append(f"{name}: {error}")
         except msgspec.ValidationError as error:
-            self.errors.append(f"{path}: {_readable(str(error))}")
+            self.errors.append(f"{name}: {_readable(str(error))}")
         return ()
 
     def take(self, forms: Iterable[ServiceForm], source: str) -> None:
@@ -142,7 +160,11 @@ class _Reader:
             except (_Wrong, InvalidValue) as error:
                 self.errors.append(f"{source}: service {number} ({form.name[:80]}): {error}")
 
-    def checked(self) -> tuple[ServiceDefinition, ...]:
+    def add(self, services: Iterable[ServiceDefinition]) -> None:
+        """Adds what was read before."""
+        self._services += services
+
+    def _checked(self) -> tuple[ServiceDefinition, ...]:
         """All of them, once they fit together."""
         if len(self._services) > MAX_SERVICES:
             self.errors.append(f"there are {len(self._services)} services; {MAX_SERVICES} at most")
@@ -318,7 +340,7 @@ def _names_of(kind: str) -> Iterator[str]:
     yield from (f"{kind}-{number}" for number in count(2))
 
 
-def _content(path: Path) -> object:
+def _text_of(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -327,12 +349,15 @@ def _content(path: Path) -> object:
     if len(content) > MAX_FILE:
         raise _Wrong(f"has more than {MAX_FILE} bytes; split it")
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         raise _Wrong(f"isn't UTF-8, from byte {error.start} on") from None
+
+
+def _content(text: str, *, is_toml: bool) -> object:
     try:
         # Python's own reader of JSON tells the line; msgspec's tells the byte.
-        parsed: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        parsed: object = tomllib.loads(text) if is_toml else json.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _Wrong(f"isn't TOML: {error}") from None
     except json.JSONDecodeError as error:
@@ -341,7 +366,7 @@ def _content(path: Path) -> object:
         raise _Wrong("can't be read: it is nested too deep, or a number in it is too long") from None
     if not isinstance(parsed, dict):
         raise _Wrong("isn't a JSON object with a list `service`")
-    if isinstance(parsed.get("service"), dict) and path.suffix == ".toml":
+    if isinstance(parsed.get("service"), dict) and is_toml:
         raise _Wrong("service: it is one table; write [[service]], twice in brackets, for each service")
     return parsed
 
@@ -358,6 +383,8 @@ def _http(form: CheckForm, url: str) -> HttpCheck:
     for status in form.status:
         if not 100 <= status <= 599:
             raise _Wrong(f"status: {status} isn't within 100 and 599")
+    import regex  # noqa: PLC0415 - 1.3 MB that most nodes don't need
+
     try:
         regex.compile(form.body)
     except (regex.error, OverflowError, RecursionError) as error:

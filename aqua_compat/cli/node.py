@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from aqua_compat.agent.agent import Agent
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.settings import Settings
-    from overlay.tasks import TaskStatus
     from registry.node import Node
 
 
@@ -163,8 +162,8 @@ def node(
     # What is done before all else ends, and needs it, in reverse.
     last: list[Callable[[], Awaitable[None]]] = []
     # All that the settings say of services is read again with their files.
-    again = partial(load_settings, config, os.environ, flags) if is_agent else None
-    run = partial(_serve, settings, folder, again, last, manager)
+    again = partial(load_settings, config, os.environ, flags)
+    run = partial(_serve, settings, folder, again, last, manager, is_agent=is_agent)
     ending = [number for number in ENDING if not is_agent or number is not signal.SIGHUP]
     serve = partial(
         until_signalled, partial(_tied, run) if tied else run, *ending, tell=tell, finish=partial(_finish, last)
@@ -216,12 +215,14 @@ async def _finish(last: list[Callable[[], Awaitable[None]]]) -> None:
 async def _serve(
     settings: Settings,
     data_dir: Path,
-    again: Callable[[], Settings] | None,
+    again: Callable[[], Settings],
     last: list[Callable[[], Awaitable[None]]],
     manager: ServiceManager,
+    *,
+    is_agent: bool,
 ) -> None:
-    """`again` gives the settings as they are by then, where the node keeps services registered. What is to be done
-    before the node ends is put into `last`."""
+    """`again` gives the settings as they are by then. What is to be done before the node ends is put into `last`.
+    `is_agent`: it keeps services registered that files define, and reads them again when the terminal hangs up."""
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
@@ -230,20 +231,21 @@ async def _serve(
 
     async with AsyncExitStack() as stack:
         # From the beginning, or a SIGHUP that comes early would end the node.
-        reloads = None if again is None else stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
+        reloads = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP)) if is_agent else None
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
-        agent = None if again is None else _agent(running, again, data_dir)
+        agent = _agent(running, again, data_dir)
         door = await stack.enter_async_context(
             open_http_door(running, services, settings.http, data_dir, names=settings.names, agent=agent)
         )
         if door.address is not None:
             _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        if agent is not None and reloads is not None:
-            last.append(agent.stop)
-            await nursery.start(partial(_keep_services, agent, reloads))
+        last.append(agent.stop)
+        await nursery.start(agent.run)
+        if reloads is not None:
+            nursery.start_soon(_reload, agent, reloads)
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))
@@ -267,37 +269,19 @@ def _agent(running: Node, again: Callable[[], Settings], data_dir: Path) -> Agen
     """The agent of this machine. `again` gives the settings as they are whenever services are read."""
     from aqua_compat.agent.agent import Agent
     from aqua_compat.agent.memory import AgentMemory
-    from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_services
-    from registry.model.names import Names
-
-    def read() -> Definitions:
-        try:
-            settings = again()
-        except Misuse as error:
-            raise BadDefinitions([error.format_message()]) from None
-        return read_services(
-            Path(settings.agent.services) if settings.agent.services else None,
-            Names(settings.names, running.peer.peer_id),
-            in_settings=settings.service,
-            allow_scripts=settings.agent.scripts,
-        )
+    from aqua_compat.cli.service_source import SettingsOfServices
 
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
-    return Agent(running.registry, read, peer.addresses, memory, peer.wait_joined)
+    return Agent(running.registry, SettingsOfServices(again, peer.peer_id), peer.addresses, memory, peer.wait_joined)
 
 
-async def _keep_services(agent: Agent, reloads: AsyncIterator[int], *, task_status: TaskStatus[None]) -> None:
-    """Has the agent run until cancelled, and read again at each signal."""
-    import trio
-
+async def _reload(agent: Agent, hangups: AsyncIterator[int]) -> None:
+    """Has the agent read its services again at each signal."""
     from aqua_compat.agent.service_files import BadDefinitions
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(agent.run)
-        task_status.started()
-        async for _ in reloads:
-            with suppress(BadDefinitions):  # which are in the log
-                await agent.reload()
+    async for _ in hangups:
+        with suppress(BadDefinitions):  # which are in the log
+            await agent.reload()
 
 
 def _explained(error: BaseException, data_dir: Path) -> BaseException:

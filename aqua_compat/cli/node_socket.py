@@ -70,7 +70,15 @@ class NodeSocket:
 
     def events(self, *path: str, **parameters: object) -> Iterator[NodeAnswer]:
         """The events of a watch, until the node ends it, which raises Failure."""
-        with self._sent("GET", path, parameters, None, waits=None) as file:
+        return self._events("GET", path, parameters)
+
+    def lend(self, name: str, text: str) -> Iterator[NodeAnswer]:
+        """Has services registered, those in the text of a file, until the iterator is closed. The first event comes
+        once the node has taken them. Raises Failure where it doesn't, and when it ends."""
+        return self._events("POST", ("agent", "services"), {}, {"name": name, "text": text})
+
+    def _events(self, method: str, path: Sequence[str], parameters: Parameters, body: object = None) -> Iterator[Any]:
+        with self._sent(method, path, parameters, body, waits=None) as file:
             _check(file, self.folder)
             for line in file:
                 if line.startswith(b"data: "):

@@ -9,11 +9,10 @@ import base64
 import binascii
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from aqua_compat.agent.agent import Agent
 from aqua_compat.api.services import Services
 from aqua_compat.http.agent_api import AGENT_OPERATIONS
 from aqua_compat.http.feeds import Feeds
@@ -51,6 +50,9 @@ from registry.node import Node
 from registry.protocol.error_info import texts
 from registry.protocol.messages import Item
 from registry.watch.watch_event import EventKind
+
+if TYPE_CHECKING:
+    from aqua_compat.agent.agent import Agent
 
 REACH: Final = 3.0  # seconds for each peer to answer, of those that are asked whether they are there
 ME: Final = "me"  # the node itself, where a peer is named

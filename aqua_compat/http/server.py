@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
-from aqua_compat.agent.agent import Agent
 from aqua_compat.api.services import Services
 from aqua_compat.http.access import AddressGuard, check_may
 from aqua_compat.http.connection import Connection, Handle
@@ -41,6 +40,9 @@ from overlay.tasks import background
 from registry.errors import RegistryError
 from registry.node import Node
 from registry.protocol.error_info import ErrorInfo
+
+if TYPE_CHECKING:
+    from aqua_compat.agent.agent import Agent
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import trio
 from aqua_compat import AquaClient, connect
 from aqua_compat.cli.node_process import NodeProcess
 from tests.end_to_end.forked import fork_server
-from tests.end_to_end.network import Finished, Network, command, eventually, first_line, launched
+from tests.end_to_end.network import Finished, Network, Process, command, eventually, first_line, launched
 
 
 async def locations(client: AquaClient, name: str) -> list[str]:
@@ -161,5 +163,87 @@ async def test_what_dies_is_critical_and_what_its_machine_hosts_is_gone(
         gone = partial(resolved, "--all", folder=elsewhere)
         await eventually(gone, lambda done: "down for" in done.out, timeout=7)
         assert trio.current_time() - killed < 7
+    finally:
+        await node.kill()
+
+
+SERVER = """
+import http.server, signal, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if ready else 503)
+        self.end_headers()
+    def log_message(self, *_): pass
+ready = False
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+def end(number, _):
+    print("ended by", signal.Signals(number).name, flush=True)
+    threading.Thread(target=server.shutdown).start()
+signal.signal(signal.SIGUSR1, end)
+def be_ready():
+    global ready
+    sys.stdin.readline()
+    ready = True
+threading.Thread(target=be_ready, daemon=True).start()
+print("serving", flush=True)
+server.serve_forever()
+sys.exit(7)
+"""
+
+
+async def test_a_program_is_registered_once_it_passes_and_for_as_long_as_it_runs(tmp_path: Path, port: int) -> None:
+    file = tmp_path / "web.toml"
+    check = f'[[service.check]]\nhttp = "http://127.0.0.1:{port}/"\ninterval = 0.2\n'
+    file.write_text(f'[[service]]\nname = "web"\nport = {port}\n{check}')
+    data = tmp_path / "aqua-registry" / "node"
+    data.parent.mkdir()
+    node = NodeProcess(data, tmp_path / "node.log", fork_server().open_process)
+    await node.start(timeout=60)
+    running = ("-m", "aqua_compat", "exec", "--service", str(file), "--", sys.executable, "-c", SERVER, str(port))
+
+    async def listed() -> str:
+        return (await command("resolve", "web@me", "--all", home=tmp_path)).out
+
+    def program() -> AbstractAsyncContextManager[Process]:
+        return launched(sys.executable, *running, home=tmp_path, log=tmp_path / "log", stdin=subprocess.PIPE)
+
+    try:
+        async with program() as process:
+            assert await first_line(process) == "serving"
+            checks = ("check", "list", "--json")
+            await eventually(lambda: command(*checks, home=tmp_path), lambda done: "HTTP 503" in done.out, timeout=20)
+            assert (await command("resolve", "web@me", home=tmp_path)).code == 1, "nothing was registered"
+            assert process.stdin is not None
+            await process.stdin.send_all(b"now\n")
+            await eventually(listed, lambda out: f"127.0.0.1:{port}" in out, timeout=20)
+
+            twice = await command("exec", "--service", str(file), "--", "true", home=tmp_path)
+            assert (twice.code, "two services have the id 'web'" in twice.err) == (1, True)
+
+            process.send_signal(signal.SIGUSR1)
+            assert await first_line(process) == "ended by SIGUSR1"
+            assert await process.wait() == 7
+        await eventually(listed, "no services\n".__eq__, timeout=20)
+
+        file.write_text('[[service]]\nname = "web"\nport = 70000\n')
+        wrong = await command("exec", "--service", str(file), "--", "touch", str(tmp_path / "ran"), home=tmp_path)
+        assert (wrong.code, wrong.out) == (1, "")
+        assert wrong.err.startswith(f"error: {file}: service 1 (web): port isn't within 0 and 65535: 70000")
+        assert not (tmp_path / "ran").exists()
+        file.write_text(f'[[service]]\nname = "web"\nport = {port}\n')
+        missing = await command("exec", "--service", str(file), "--", "no-such-program", home=tmp_path)
+        assert (missing.code, missing.err) == (127, "error: there is no program no-such-program\n")
+        ended = await command("exec", "--service", str(file), "--", "sh", "-c", "kill -9 $$", home=tmp_path)
+        assert ended.code == 128 + signal.SIGKILL
+
+        # However it ends, and whoever: the node notices.
+        idle = ("-m", "aqua_compat", "exec", "--service", str(file), "--", "sleep", "600")
+        async with launched(sys.executable, *idle, home=tmp_path, log=tmp_path / "log") as process:
+            await eventually(listed, lambda out: f"127.0.0.1:{port}" in out, timeout=20)
+            await node.kill()
+            await node.start(timeout=60)
+            await eventually(listed, lambda out: f"127.0.0.1:{port}" in out, timeout=20)
+            os.killpg(process.pid, signal.SIGKILL)
+            await eventually(listed, "no services\n".__eq__, timeout=20)
     finally:
         await node.kill()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import h11
-import regex
 import trio
 
 from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.definitions import HttpCheck
 from aqua_compat.agent.probes.connection import Tls, connected, reason_of
 from overlay.tasks import in_thread
+
+if TYPE_CHECKING:
+    import regex
 
 MOST_BODY: Final = 65_536  # bytes of an answer that are looked at
 _MOST_HEADERS: Final = 32_768
@@ -81,6 +83,8 @@ def _is_found(pattern: str, body: bytes) -> bool:
 
 @lru_cache(maxsize=256)
 def _pattern(text: str) -> regex.Pattern[str]:
+    import regex  # noqa: PLC0415 - 1.3 MB that most nodes don't need
+
     return regex.compile(text)
 
 

@@ -17,9 +17,10 @@ from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.check_runner import CheckKey
 from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, OnStop, ServiceDefinition, TtlCheck
 from aqua_compat.agent.memory import AgentMemory, Remembered
-from aqua_compat.agent.service_files import BadDefinitions, Definitions
+from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_text
 from registry.client.results import Created, Done, Found
 from registry.model.endpoints import Instance, instances_in
+from registry.model.names import Names
 from registry.model.signing import key_id_of
 from tests.unit.aqua_compat.acting import HOST, OWNER, ScriptedRegistry, a_key
 
@@ -62,12 +63,15 @@ class Defined:
             raise BadDefinitions(self.errors)
         return Definitions(self.services, ())
 
+    def read_text(self, name: str, text: str) -> Definitions:
+        return read_text(name, text, Names({}, OWNER.peer_id))
+
 
 @asynccontextmanager
 async def running(registry: ScriptedRegistry, defined: Defined, folder: Path) -> AsyncIterator[Agent]:
     agent = Agent(
         cast("Any", registry),
-        defined.read,
+        defined,
         lambda: ADDRESSES,
         AgentMemory(folder / "agent.json"),
         trio.lowlevel.checkpoint,
@@ -164,7 +168,7 @@ async def test_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
     defined.errors = ["bad.toml: isn't TOML"]
     with pytest.raises(BadDefinitions, match=r"bad\.toml"):
         await Agent(
-            cast("Any", acted), defined.read, lambda: ADDRESSES, AgentMemory(tmp_path / "new"), trio.lowlevel.checkpoint
+            cast("Any", acted), defined, lambda: ADDRESSES, AgentMemory(tmp_path / "new"), trio.lowlevel.checkpoint
         ).run()
 
 
@@ -265,7 +269,7 @@ async def test_after_a_restart_the_record_on_disk_is_told_of_before_the_network_
         pass
     acted = registry()
     agent = Agent(
-        cast("Any", acted), Defined(checked).read, lambda: ADDRESSES, AgentMemory(tmp_path / "agent.json"),
+        cast("Any", acted), Defined(checked), lambda: ADDRESSES, AgentMemory(tmp_path / "agent.json"),
         trio.sleep_forever,
     )  # fmt: skip
     async with trio.open_nursery() as nursery:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h11
 import trio
 
-from aqua_compat.agent.agent import Agent
+from aqua_compat.agent.agent import Agent, ServiceSource
 from aqua_compat.agent.memory import AgentMemory
-from aqua_compat.agent.service_files import Definitions
 from aqua_compat.api.full_node import identity_in, open_full_node
 from aqua_compat.http.server import HttpDoor, open_http_door
 from aqua_compat.settings import HttpSettings, Settings
@@ -87,17 +85,17 @@ async def running_door(
     data_dir: Path,
     http: HttpSettings | None = None,
     names: dict[str, str] | None = None,
-    services: Callable[[str], Definitions] | None = None,
+    services: Callable[[str], ServiceSource] | None = None,
 ) -> AsyncIterator[Running]:
-    """`services`: those that the node keeps registered, by its peer id; it may raise BadDefinitions."""
+    """`services`: where those are defined that the node keeps registered, by its peer id."""
     settings = Settings(
         overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",)), http=http or HttpSettings(listen="127.0.0.1:0")
     )
     async with open_full_node(identity_in(data_dir), settings, data_dir) as (node, own):
         peer, agent = node.peer, None
         if services is not None:
-            memory, read = AgentMemory(data_dir / "agent.json"), partial(services, peer.peer_id)
-            agent = Agent(node.registry, read, peer.addresses, memory, peer.wait_joined)
+            memory = AgentMemory(data_dir / "agent.json")
+            agent = Agent(node.registry, services(peer.peer_id), peer.addresses, memory, peer.wait_joined)
         async with (
             open_http_door(node, own, settings.http, data_dir, names=names, agent=agent) as door,
             background() as tasks,

@@ -10,9 +10,9 @@ from pathlib import Path
 import trio
 
 from aqua_compat.agent.file_form import CheckForm, ServiceForm
-from aqua_compat.agent.service_files import read_services
+from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.http.native_api import OPERATIONS
-from registry.model.names import Names
+from aqua_compat.settings import Settings
 from tests.paths import ROOT
 from tests.unit.aqua_compat.http.running import running_door
 
@@ -21,9 +21,9 @@ BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTAL
 
 
 async def test_each_example_runs(tmp_path: Path) -> None:
-    job = ServiceForm(name="job", check=(CheckForm(ttl=60),))
+    settings = Settings(service=(ServiceForm(name="job", check=(CheckForm(ttl=60),)),))
     async with running_door(
-        tmp_path / "node", services=lambda own: read_services(None, Names({}, own), in_settings=[job])
+        tmp_path / "node", services=lambda own: SettingsOfServices(lambda: settings, own)
     ) as running:
         script = "set -euo pipefail\n"
         for language, block in BLOCKS:

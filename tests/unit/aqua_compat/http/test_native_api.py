@@ -15,14 +15,14 @@ import pytest
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from aqua_compat.agent.service_files import Definitions, read_services
+from aqua_compat.agent.settings import AgentSettings
 from aqua_compat.api.full_node import identity_in
+from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.http.message import Grant
 from aqua_compat.http.openapi import description
 from aqua_compat.http.tokens import Tokens
-from aqua_compat.settings import HttpSettings
+from aqua_compat.settings import HttpSettings, Settings
 from overlay.identity import Identity
-from registry.model.names import Names
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
 from registry.protocol.messages import Item
@@ -136,7 +136,7 @@ async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> Non
         assert api.tried == set(api.operations()) - {"watch"} - OF_AGENTS
 
 
-OF_AGENTS = {"reload", "checks", "report_check"}
+OF_AGENTS = {"reload", "checks", "report_check", "lend"}
 TWO_CHECKS = "".join(f'[[service.check]]\nname = "{name}"\nttl = 60\n' for name in "ab")
 
 
@@ -145,11 +145,10 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
     folder.mkdir()
     file = folder / "web.toml"
     file.write_text('[[service]]\nname = "web"\n[[service.check]]\nttl = 60\n')
-
-    def read(peer_id: str) -> Definitions:
-        return read_services(folder, Names({}, peer_id))
-
-    async with running_door(tmp_path / "node", services=read) as running:
+    settings = Settings(agent=AgentSettings(services=str(folder)))
+    async with running_door(
+        tmp_path / "node", services=lambda own: SettingsOfServices(lambda: settings, own)
+    ) as running:
         api = Described(running, (await running.ask("GET", "/v1/aqua/openapi.json")).json())
         [shown] = await api.call("checks")
         assert (shown["service"], shown["check"], shown["kind"], shown["state"]) == ("web", "ttl", "ttl", "critical")
@@ -179,7 +178,12 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
         assert error.startswith(f"{file}: isn't TOML: ")
         assert "(at line 2" in error
         assert len(await api.call("checks")) == 2
-        assert api.tried == OF_AGENTS
+        lent = await running.ask(
+            "POST", "/v1/aqua/agent/services", {"name": "a.toml", "text": '[[service]]\nid = "db"\n'}
+        )
+        assert lent.status == 422
+        assert lent.json()["errors"] == ["a.toml: service 1: Object missing required field `name`"]
+        assert api.tried == OF_AGENTS - {"lend"}
 
 
 async def test_a_node_without_services_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Where a node's services are defined: its settings, and the folder that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_services, read_text
+from aqua_compat.cli.failures import Misuse
+from aqua_compat.settings import Settings
+from registry.model.names import Names
+
+
+class SettingsOfServices:
+    """Reads settings and files as they are at the moment."""
+
+    def __init__(self, settings: Callable[[], Settings], peer_id: str) -> None:
+        """`settings` raises Misuse; `peer_id`: who `me` is."""
+        self._settings = settings
+        self._peer_id = peer_id
+
+    def read(self) -> Definitions:
+        """See `ServiceSource.read`."""
+        settings = self._now()
+        folder = Path(settings.agent.services) if settings.agent.services else None
+        return read_services(
+            folder, self._names(settings), in_settings=settings.service, allow_scripts=settings.agent.scripts
+        )
+
+    def read_text(self, name: str, text: str) -> Definitions:
+        """See `ServiceSource.read_text`."""
+        settings = self._now()
+        return read_text(name, text, self._names(settings), allow_scripts=settings.agent.scripts)
+
+    def _now(self) -> Settings:
+        try:
+            return self._settings()
+        except Misuse as error:
+            raise BadDefinitions([error.format_message()]) from None
+
+    def _names(self, settings: Settings) -> Names:
+        return Names(settings.names, self._peer_id)
