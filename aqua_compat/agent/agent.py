@@ -2,7 +2,8 @@
 
 Rules:
 1. All services of one resource are one record, on this node: its value tells of their instances.
-2. A resource that isn't there is made if this node's key owns it; otherwise its owner has to make it, and is awaited.
+2. A resource that isn't there is made if this node's key owns it, or it holds the owner's, or a registrar does and lets
+   it; otherwise its owner has to make it, and is awaited.
 3. What couldn't be registered is tried again, after longer and longer times. The node itself renews what is registered.
 4. Reading again changes all or nothing: where anything is wrong, what was read before goes on.
 5. What it registered it remembers on disk: what isn't defined any more after a restart ends then.
@@ -35,6 +36,7 @@ from aqua_compat.agent.service_files import (
 )
 from aqua_compat.agent.told_health import TTL, HealthTeller
 from overlay.tasks import TaskStatus, Wakeup, in_thread
+from registry.codes import Code
 from registry.model.endpoints import Instance, instances_in, write_instances
 
 if TYPE_CHECKING:
@@ -73,6 +75,10 @@ class Changes(NamedTuple):
     removed: tuple[str, ...]
 
 
+MakeFor = Callable[[str, str], Awaitable[Sequence[str]]]
+"""Makes the resource with a label of an owner's peer id; why it isn't made, or nothing."""
+
+
 class ServiceSource(Protocol):
     """Where services are defined. Blocking: for threads."""
 
@@ -95,14 +101,16 @@ class Agent:
         addresses: Callable[[], Sequence[str]],
         memory: AgentMemory,
         wait_joined: Callable[[], Awaitable[None]],
+        make_for: MakeFor | None = None,
     ) -> None:
         """`addresses`: the node's own multiaddrs, for instances that have a port and no address. `wait_joined` waits
-        until the node takes writes."""
+        until the node takes writes. `make_for` makes the resources of other owners, where somebody here may."""
         self._registry = registry
         self._source = defined
         self._addresses = addresses
         self._memory = memory
         self._wait_joined = wait_joined
+        self._make_for = make_for
         self._remembering = trio.Lock()
         self._reading = trio.Lock()
         self.is_running = False
@@ -277,8 +285,14 @@ class Agent:
         if found.key is not None:
             return ()
         if wanted.owner != self._registry.identity.peer_id:
+            failures: Sequence[str] = ()
+            if self._make_for is not None and found.code is Code.KEY_NOT_EXISTS:
+                asked = await self._make_for(wanted.label, wanted.owner)
+                if not asked:
+                    return ()
+                failures = asked
             remedy = f"its owner {wanted.owner} makes it by `aqua-registry resource create {shlex.quote(wanted.label)}`"
-            return (*found.errors, remedy)
+            return (*found.errors, *failures, remedy)
         created = await self._registry.create_resource(wanted.label)
         return () if created.resource_id is not None else created.errors
 

@@ -75,22 +75,27 @@ class Definitions(NamedTuple):
 
 
 def read_services(
-    folder: Path | None, names: Names, *, in_settings: Sequence[ServiceForm] = (), allow_scripts: bool = False
+    folder: Path | None,
+    names: Names,
+    *,
+    in_settings: Sequence[ServiceForm] = (),
+    allow_scripts: bool = False,
+    owner: str = OWN,
 ) -> Definitions:
     """The services that the files `*.toml` and `*.json` in `folder` define, and those in the settings.
 
-    `names`: the aliases of owners, and who `me` is. Raises BadDefinitions.
+    `names`: the aliases of owners, and who `me` is; `owner`: of services that name none. Raises BadDefinitions.
     """
-    reader = _Reader(names, allow_scripts)
+    reader = _Reader(names, allow_scripts, owner)
     reader.take(in_settings, "the settings")
     for path in [] if folder is None else reader.files(folder):
         reader.take(reader.forms(str(path), partial(_text_of, path)), str(path))
     return reader.definitions()
 
 
-def read_text(name: str, text: str, names: Names, *, allow_scripts: bool = False) -> Definitions:
+def read_text(name: str, text: str, names: Names, *, allow_scripts: bool = False, owner: str = OWN) -> Definitions:
     """The services that the text of one file called `name` defines. Raises BadDefinitions."""
-    reader = _Reader(names, allow_scripts)
+    reader = _Reader(names, allow_scripts, owner)
     reader.take(reader.forms(name, lambda: text), name)
     return reader.definitions()
 
@@ -107,11 +112,12 @@ class _Wrong(Exception):
 
 
 class _Reader:
-    def __init__(self, names: Names, allow_scripts: bool) -> None:
+    def __init__(self, names: Names, allow_scripts: bool, owner: str = OWN) -> None:
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self._names = names
         self._allow_scripts = allow_scripts
+        self._owner = owner
         self._services: list[ServiceDefinition] = []
 
     def definitions(self) -> Definitions:
@@ -221,7 +227,7 @@ class _Reader:
         if not form.name:
             raise _Wrong("name: it is empty; give the label of the resource")
         try:
-            owner = self._names.owner(form.owner or OWN)
+            owner = self._names.owner(form.owner or self._owner)
         except InvalidValue as error:
             raise _Wrong(f"owner: {error}") from None
         service_id = form.id or form.name

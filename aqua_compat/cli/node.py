@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     import structlog
 
     from aqua_compat.agent.agent import Agent
+    from aqua_compat.api.services import Services
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.settings import Settings
     from registry.node import Node
+    from registry.protocol.messages import Item, WriteOutcome
 
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -235,7 +237,7 @@ async def _serve(
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
-        agent = _agent(running, again, data_dir)
+        agent = _agent(running, services, settings, again, data_dir)
         door = await stack.enter_async_context(
             open_http_door(running, services, settings.http, data_dir, names=settings.names, agent=agent)
         )
@@ -265,14 +267,37 @@ def _in_words(running: Node) -> str:
     return f"linked with {len(running.peer.members())} members"
 
 
-def _agent(running: Node, again: Callable[[], Settings], data_dir: Path) -> Agent:
+def _agent(
+    running: Node, services: Services, settings: Settings, again: Callable[[], Settings], data_dir: Path
+) -> Agent:
     """The agent of this machine. `again` gives the settings as they are whenever services are read."""
     from aqua_compat.agent.agent import Agent
     from aqua_compat.agent.memory import AgentMemory
+    from aqua_compat.agent.owner_keys import OwnerKeys, read_owner_keys
+    from aqua_compat.api.full_node import identity_in
+    from aqua_compat.api.registrar import LIMITS, SERVICE, Registrar, ask_registrars, check_registrars
     from aqua_compat.cli.service_source import SettingsOfServices
+    from overlay.identity import peer_id_of
+    from overlay.rpc.network_files import NetworkFiles
 
+    async def write(item: Item, timeout: float) -> WriteOutcome:
+        return await running.parts.node_api.write(item, factor=1, timeout=timeout)
+
+    async def make(label: str, owner: str) -> tuple[str, ...]:
+        if owner in keys:
+            return await keys.make(label, owner)
+        return await ask_registrars(services, registrars, label, owner)
+
+    token = NetworkFiles(data_dir, settings.overlay.network.token).token(identity_in(data_dir))
+    owner = peer_id_of(token.owner) if token is not None and token.owner else ""
+    registrars = settings.agent.registrars or tuple(map(peer_id_of, () if token is None else token.registrars))
+    check_registrars(settings.agent)
+    keys = OwnerKeys(read_owner_keys(settings.agent.owner_keys), write)
+    if settings.agent.makes_for:
+        services.serve(SERVICE, Registrar(running.registry, keys, settings.agent.makes_for), LIMITS)
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
-    return Agent(running.registry, SettingsOfServices(again, peer.peer_id), peer.addresses, memory, peer.wait_joined)
+    source = SettingsOfServices(again, peer.peer_id, owner)
+    return Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make)
 
 
 async def _reload(agent: Agent, hangups: AsyncIterator[int]) -> None:

@@ -8,29 +8,35 @@ from pathlib import Path
 from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_services, read_text
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.settings import Settings
-from registry.model.names import Names
+from registry.model.names import OWN, Names
 
 
 class SettingsOfServices:
     """Reads settings and files as they are at the moment."""
 
-    def __init__(self, settings: Callable[[], Settings], peer_id: str) -> None:
-        """`settings` raises Misuse; `peer_id`: who `me` is."""
+    def __init__(self, settings: Callable[[], Settings], peer_id: str, owner: str = "") -> None:
+        """`settings` raises Misuse; `peer_id`: who `me` is; `owner`: the network's, if it has one."""
         self._settings = settings
         self._peer_id = peer_id
+        self._owner = owner
 
     def read(self) -> Definitions:
         """See `ServiceSource.read`."""
         settings = self._now()
         folder = Path(settings.agent.services) if settings.agent.services else None
         return read_services(
-            folder, self._names(settings), in_settings=settings.service, allow_scripts=settings.agent.scripts
+            folder,
+            self._names(settings),
+            in_settings=settings.service,
+            allow_scripts=settings.agent.scripts,
+            owner=settings.agent.owner or self._owner or OWN,
         )
 
     def read_text(self, name: str, text: str) -> Definitions:
         """See `ServiceSource.read_text`."""
         settings = self._now()
-        return read_text(name, text, self._names(settings), allow_scripts=settings.agent.scripts)
+        owner = settings.agent.owner or self._owner or OWN
+        return read_text(name, text, self._names(settings), allow_scripts=settings.agent.scripts, owner=owner)
 
     def _now(self) -> Settings:
         try:

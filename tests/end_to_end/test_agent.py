@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from aqua_compat import AquaClient, connect
+from aqua_compat.api.full_node import identity_in
 from aqua_compat.cli.node_process import NodeProcess
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import Finished, Network, Process, command, eventually, first_line, launched
@@ -245,5 +246,65 @@ async def test_a_program_is_registered_once_it_passes_and_for_as_long_as_it_runs
             await eventually(listed, lambda out: f"127.0.0.1:{port}" in out, timeout=20)
             os.killpg(process.pid, signal.SIGKILL)
             await eventually(listed, "no services\n".__eq__, timeout=20)
+    finally:
+        await node.kill()
+
+
+async def test_agents_register_on_one_resource_of_the_networks_owner(own_network: Network, tmp_path: Path) -> None:
+    """A registrar holds the owner's key, and makes the resource for the first agent that it permits."""
+    owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
+    key_file = tmp_path / "aqua-registry" / "keys" / "company.json"
+    names = ("registrar", "one", "two", "stranger")
+    nodes = {name: NodeProcess(tmp_path / name, tmp_path / f"{name}.log", fork_server().open_process) for name in names}
+
+    async def start(name: str, settings: str) -> NodeProcess:
+        (tmp_path / f"{name}.toml").write_text(settings)
+        config = ("--config", str(tmp_path / f"{name}.toml"))
+        await nodes[name].start("--bootstrap", own_network.nodes[0].address, *config, timeout=60)
+        return nodes[name]
+
+    def agent(port: int, registrar: NodeProcess, label: str = "web") -> str:
+        shared = f'[agent]\nowner = "{owner}"\nregistrars = ["{registrar.peer_id}"]\n'
+        return f'{shared}[[service]]\nname = "{label}"\nport = {port}\n'
+
+    try:
+        ids = {name: identity_in(tmp_path / name).peer_id for name in names}
+        permitted = json.dumps([ids["one"], ids["two"]])
+        registrar = await start("registrar", f'[agent]\nowner_keys = ["{key_file}"]\nmakes_for = {permitted}\n')
+        await start("stranger", agent(3, registrar, "theirs"))
+        await start("one", agent(1, registrar))
+        await start("two", agent(2, registrar))
+        async with connect(own_network.nodes[1].address, names={"acme": owner}) as client:
+            both = ["127.0.0.1:1", "127.0.0.1:2"]
+            await eventually(partial(locations, client, "web@acme"), both.__eq__, timeout=30)
+            refused = (
+                f"this registrar makes no resources for {ids['stranger']}; its operator adds that to agent.makes_for"
+            )
+            log = await eventually(partial(log_of, nodes["stranger"]), lambda log: refused in log, timeout=30)
+            assert f"its owner {owner} makes it by `aqua-registry resource create theirs`" in log
+            assert await locations(client, "theirs@acme") == []
+
+            # Who holds the owner's key needs nobody.
+            await nodes["stranger"].stop()
+            holds = f'[agent]\nowner = "acme"\nowner_keys = ["{key_file}"]\n[names]\nacme = "{owner}"\n'
+            await start("stranger", f'{holds}[[service]]\nname = "theirs"\nport = 3\n')
+            await eventually(partial(locations, client, "theirs@acme"), ["127.0.0.1:3"].__eq__, timeout=30)
+    finally:
+        for node in nodes.values():
+            await node.kill()
+
+
+async def test_services_are_the_owners_that_the_invitation_tells(tmp_path: Path) -> None:
+    owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
+    assert (await command("network", "create", home=tmp_path)).code == 0
+    (tmp_path / "token").write_text((await command("network", "invite", "--owner", owner, home=tmp_path)).out)
+    key_file = tmp_path / "aqua-registry" / "keys" / "company.json"
+    config = tmp_path / "node.toml"
+    config.write_text(f'[agent]\nowner_keys = ["{key_file}"]\n[[service]]\nname = "web"\nport = 1\n')
+    node = NodeProcess(tmp_path / "node", tmp_path / "node.log", fork_server().open_process)
+    await node.start("--join", str(tmp_path / "token"), "--config", str(config), timeout=60)
+    try:
+        asked = partial(command, "resolve", f"web@{owner}", "--node", str(node.data_dir), home=tmp_path)
+        await eventually(asked, lambda done: "127.0.0.1:1  web" in done.out, timeout=20)
     finally:
         await node.kill()
