@@ -65,6 +65,8 @@ class Registration(NamedTuple):
     services: tuple[tuple[str, str], ...]
     """Of each instance: its id, and that of its service."""
     is_checked: bool
+    sources: tuple[str, ...]
+    """The files that define it."""
 
 
 class Changes(NamedTuple):
@@ -270,12 +272,17 @@ class Agent:
             ttl = TTL if wanted.is_checked else None
             done = await self._registry.register_service(wanted.key_id, wanted.value, peer_id, None, ttl=ttl)
             errors = () if done.success else done.errors
+            if not done.success and done.code.is_by_policy:
+                errors += (
+                    f"its owner permits it by `aqua-registry resource policy {wanted.key_id} --allow {peer_id}`",
+                )
             if done.success or done.stored:
                 self._registered[wanted.key_id] = wanted
                 self._tell_health(wanted)
         name = f"{wanted.label}@{wanted.owner}"
         if errors:
-            _log.warning("a service isn't registered yet", service=name, errors=list(errors))
+            files = ", ".join(wanted.sources)
+            _log.warning("a service isn't registered yet", service=name, defined_in=files, errors=list(errors))
         else:
             _log.info("a service is registered", service=name, resource_id=wanted.key_id)
 
@@ -344,6 +351,7 @@ def registrations_of(services: Iterable[ServiceDefinition], address: str) -> dic
             any(part.on_stop is OnStop.STAY for part in parts),
             tuple((one.instance.id, part.id) for part in parts for one in part.instances),
             any(one.checks for part in parts for one in part.instances),
+            tuple(dict.fromkeys(part.source for part in parts)),
         )
         for key_id, parts in together.items()
     }

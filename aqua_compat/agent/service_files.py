@@ -56,6 +56,8 @@ _WITH: Final = {
     "tls_ca": ("http", "grpc"),
 }
 _URL: Final = re.compile(r"https?://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#\[\]:@]+)(:(?P<port>[0-9]{1,5}))?([/?]\S*)?")
+_HEAD: Final = re.compile(r"\s*\[\[\s*service\s*\]\]\s*(#.*)?")
+_SERVICE: Final = re.compile(r"service ([0-9]{1,6})\b")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -107,6 +109,28 @@ def check_together(services: Sequence[ServiceDefinition]) -> None:
     reader.definitions()
 
 
+class _Places(NamedTuple):
+    """A file, and in which lines its services begin: `[[service]]` in TOML. Where that can't be told, no lines."""
+
+    name: str
+    lines: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, text: str, content: object) -> _Places:
+        """Those of a file that was parsed as `content`."""
+        services = content.get("service") if isinstance(content, dict) else None
+        lines = tuple(number for number, line in enumerate(text.splitlines(), 1) if _HEAD.fullmatch(line))
+        is_told = isinstance(services, list) and len(lines) == len(services) and name.endswith(".toml")
+        return cls(name, lines if is_told else ())
+
+    def told(self, error: str) -> str:
+        """An error with the file before it, and the line where the service begins of which it tells."""
+        found = _SERVICE.match(error)
+        if found and 0 < int(found[1]) <= len(self.lines):
+            return f"{self.name}, line {self.lines[int(found[1]) - 1]}: {error}"
+        return f"{self.name}: {error}"
+
+
 class _Wrong(Exception):
     """A fault in what is looked at; the text says where in it, and the remedy."""
 
@@ -118,6 +142,7 @@ class _Reader:
         self._names = names
         self._allow_scripts = allow_scripts
         self._owner = owner
+        self._places: dict[str, _Places] = {}
         self._services: list[ServiceDefinition] = []
 
     def definitions(self) -> Definitions:
@@ -142,20 +167,23 @@ class _Reader:
 
     def forms(self, name: str, text: Callable[[], str]) -> Sequence[ServiceForm]:
         """The services of a file as it writes them; none when it is wrong."""
+        place = _Places(name)
         try:
-            content = _content(text(), is_toml=name.endswith(".toml"))
+            written = text()
+            content = _content(written, is_toml=name.endswith(".toml"))
+            place = self._places[name] = _Places.of(name, written, content)
             if is_consul(content):
                 content, passed_over = translate(content)
                 self.warnings += [f"{name}: {one}" for one in passed_over]
-            wrong = [f"{name}: {one}" for one in unknown_keys(content)]
+            wrong = [place.told(one) for one in unknown_keys(content)]
             if wrong:
                 self.errors += wrong
                 return ()
             return msgspec.convert(content, FileForm, strict=True).service
         except (_Wrong, InvalidValue) as error:
-            self.errors.append(f"{name}: {error}")
+            self.errors.append(place.told(str(error)))
         except msgspec.ValidationError as error:
-            self.errors.append(f"{name}: {_readable(str(error))}")
+            self.errors.append(place.told(_readable(str(error))))
         return ()
 
     def take(self, forms: Iterable[ServiceForm], source: str) -> None:
@@ -164,7 +192,8 @@ class _Reader:
             try:
                 self._services.append(self._service(form, source))
             except (_Wrong, InvalidValue) as error:
-                self.errors.append(f"{source}: service {number} ({form.name[:80]}): {error}")
+                place = self._places.get(source, _Places(source))
+                self.errors.append(place.told(f"service {number} ({form.name[:80]}): {error}"))
 
     def add(self, services: Iterable[ServiceDefinition]) -> None:
         """Adds what was read before."""

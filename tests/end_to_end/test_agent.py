@@ -68,7 +68,7 @@ async def test_services_are_registered_by_files_reread_on_sighup_and_end_with_th
             await eventually(partial(log_of, node), lambda log: told in log, timeout=30)
             refused = await asked("reload")
             assert (refused.code, refused.out) == (1, "")
-            assert f"services are as before: {file}: service 1 (web): {told}" in refused.err
+            assert f"services are as before: {file}, line 1: service 1 (web): {told}" in refused.err
             assert await locations(client, "web@machine") == ["127.0.0.1:8080"]
 
             file.write_text('[[service]]\nname = "web"\nport = 8081\n[[service.check]]\nttl = 60\n')
@@ -106,7 +106,7 @@ async def test_a_node_with_a_wrong_file_doesnt_start_and_says_why(tmp_path: Path
     (tmp_path / "bad.toml").write_text('[[service]]\nname = "web"\nprot = 1\n')
     ended = await command("node", "--data-dir", str(tmp_path / "node"), "--services", str(tmp_path), home=tmp_path)
     assert ended.code == 1
-    assert f"{tmp_path / 'bad.toml'}: service 1, prot: there is no such key; did you mean port?" in ended.err
+    assert f"{tmp_path / 'bad.toml'}, line 1: service 1, prot: there is no such key; did you mean port?" in ended.err
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ async def test_a_program_is_registered_once_it_passes_and_for_as_long_as_it_runs
         file.write_text('[[service]]\nname = "web"\nport = 70000\n')
         wrong = await command("exec", "--service", str(file), "--", "touch", str(tmp_path / "ran"), home=tmp_path)
         assert (wrong.code, wrong.out) == (1, "")
-        assert wrong.err.startswith(f"error: {file}: service 1 (web): port isn't within 0 and 65535: 70000")
+        assert wrong.err.startswith(f"error: {file}, line 1: service 1 (web): port isn't within 0 and 65535: 70000")
         assert not (tmp_path / "ran").exists()
         file.write_text(f'[[service]]\nname = "web"\nport = {port}\n')
         missing = await command("exec", "--service", str(file), "--", "no-such-program", home=tmp_path)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -19,6 +20,7 @@ from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, OnSt
 from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_text
 from registry.client.results import Created, Done, Found
+from registry.codes import Code
 from registry.model.endpoints import Instance, instances_in
 from registry.model.names import Names
 from registry.model.signing import key_id_of
@@ -277,3 +279,74 @@ async def test_after_a_restart_the_record_on_disk_is_told_of_before_the_network_
         await settled()
         assert [one[1:] for one in told(acted)] == [("critical", "not checked yet", "")]
         nursery.cancel_scope.cancel()
+
+
+async def test_an_owner_whose_policy_refuses_us_is_told_with_file_and_remedy(tmp_path: Path) -> None:
+    theirs = service("theirs", owner=HOST.peer_id, source="/etc/services/web.toml")
+    refused = Done(False, ("its policy doesn't name the issuer",), code=Code.ISSUER_NOT_ALLOWED)
+    with structlog.testing.capture_logs() as logged:
+        async with running(registry(register_service=refused), Defined(theirs), tmp_path):
+            pass
+    [told] = [each for each in logged if each["event"] == "a service isn't registered yet"]
+    assert told["defined_in"] == "/etc/services/web.toml"
+    assert told["errors"] == [
+        "its policy doesn't name the issuer",
+        f"its owner permits it by `aqua-registry resource policy {theirs.key_id} --allow {OWNER.peer_id}`",
+    ]
+
+
+async def test_another_owners_resource_is_made_by_who_may_and_only_where_nobody_has_it(tmp_path: Path) -> None:
+    theirs, asked_for, answers = service("web", owner=HOST.peer_id), [], [("not now",), ()]
+
+    async def make(label: str, owner: str) -> tuple[str, ...]:
+        await trio.lowlevel.checkpoint()
+        asked_for.append((label, owner))
+        return answers.pop(0)
+
+    for code, registered in ((Code.TIMEOUT, False), (Code.KEY_NOT_EXISTS, False), (Code.KEY_NOT_EXISTS, True)):
+        acted = registry(get_resource=Found(None, ("resource not found",), code=code))
+        agent = Agent(
+            cast("Any", acted), Defined(theirs), lambda: ADDRESSES, AgentMemory(tmp_path / "agent.json"),
+            trio.lowlevel.checkpoint, make,
+        )  # fmt: skip
+        async with trio.open_nursery() as nursery:
+            await nursery.start(agent.run)
+            await settled()
+            nursery.cancel_scope.cancel()
+        assert (("register_service", theirs.key_id) in asked(acted)) is registered
+    assert asked_for == [("web", HOST.peer_id)] * 2
+
+
+LENT = """
+[[service]]
+name = "lent"
+port = 80
+[[service.check]]
+ttl = 1000
+"""
+
+
+async def test_what_is_lent_is_registered_once_it_passes_and_for_as_long_as_it_is(tmp_path: Path) -> None:
+    acted, defined = registry(), Defined(service("own"))
+    key_id = key_id_of("lent", OWNER.peer_id)
+    async with running(acted, defined, tmp_path) as agent:
+        async with agent.lent("a.toml", LENT):
+            await settled()
+            assert ("register_service", key_id) not in asked(acted)
+            assert agent.checks.report(agent.checks.reported_by("lent"), CheckResult(CheckState.PASSING))
+            await settled()
+            assert ("register_service", key_id) in asked(acted)
+            acted.asked.clear()
+            assert agent.checks.report(agent.checks.reported_by("lent"), CheckResult(CheckState.CRITICAL, "no"))
+            await settled()
+            assert [one[0] for one in asked(acted)] == ["report_health"], "it stays, and isn't called"
+            with pytest.raises(BadDefinitions, match=r"b\.toml: two services have the id 'lent', the other in a\.toml"):
+                await agent.check_lent("b.toml", LENT)
+            defined.services = (service("lent"),)
+            with pytest.raises(BadDefinitions, match="two services have the id 'lent'"):
+                await agent.reload()
+            assert agent.leases == 1
+        await settled()
+        assert ("unregister_service", key_id) in asked(acted)
+        assert agent.leases == 0
+        assert await agent.reload() == Changes(("lent",), (), ("own",))

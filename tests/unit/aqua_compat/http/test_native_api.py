@@ -182,7 +182,7 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
             "POST", "/v1/aqua/agent/services", {"name": "a.toml", "text": '[[service]]\nid = "db"\n'}
         )
         assert lent.status == 422
-        assert lent.json()["errors"] == ["a.toml: service 1: Object missing required field `name`"]
+        assert lent.json()["errors"] == ["a.toml, line 1: service 1: Object missing required field `name`"]
         assert api.tried == OF_AGENTS - {"lend"}
 
 
