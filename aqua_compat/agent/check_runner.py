@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 import trio
@@ -22,12 +22,20 @@ from aqua_compat.agent.definitions import (
     TtlCheck,
 )
 from aqua_compat.agent.probes.connection import forget_certificates
-from aqua_compat.agent.probes.grpc_probe import probe_grpc
 from aqua_compat.agent.probes.http_probe import probe_http
 from aqua_compat.agent.probes.script_probe import probe_script
 from aqua_compat.agent.probes.tcp_probe import probe_tcp
 from overlay.tasks import TaskOwner, TaskStatus, Wakeup
+from registry.errors import InvalidValue
 
+_KINDS: Final = {
+    HttpCheck: "http",
+    TcpCheck: "tcp",
+    GrpcCheck: "grpc",
+    ScriptCheck: "script",
+    TtlCheck: "ttl",
+    AliasCheck: "alias",
+}
 _Probed = HttpCheck | TcpCheck | GrpcCheck | ScriptCheck
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -39,6 +47,15 @@ class CheckKey(NamedTuple):
     service: str
     instance: str
     check: str
+
+
+class CheckStatus(NamedTuple):
+    """What is told of a check now. `kind`: such as `http`; `lasted`: seconds for which it is in this state."""
+
+    key: CheckKey
+    kind: str
+    shown: CheckResult
+    lasted: float
 
 
 class _Running:
@@ -58,6 +75,7 @@ class CheckRunner:
         self._on_change = on_change
         self._random = (randomness or random.Random()).random  # noqa: S311 - jitter, not secrets
         self._running: dict[CheckKey, _Running] = {}
+        self._by_instance: dict[tuple[str, str], list[_Running]] = {}
         self._tasks = TaskOwner()
 
     def update(self, services: Iterable[ServiceDefinition]) -> None:
@@ -81,6 +99,9 @@ class CheckRunner:
                 running = _Running(definition, Check(_timing_of(definition), trio.current_time(), self._random))
                 self._running[key] = running
                 self._tasks.start_soon(self._run, key, running)
+        self._by_instance = {}
+        for key, running in self._running.items():
+            self._by_instance.setdefault((key.service, key.instance), []).append(running)
         for service_id in {key.service for key in wanted}:
             self._tell_aliases(service_id)
 
@@ -91,11 +112,28 @@ class CheckRunner:
 
     def of_instance(self, service_id: str, instance_id: str) -> CheckResult:
         """The worst check of an instance; passing where it has none."""
-        return worst_of(
-            running.check.shown
-            for key, running in self._running.items()
-            if key.service == service_id and key.instance == instance_id
-        )
+        return worst_of(running.check.shown for running in self._by_instance.get((service_id, instance_id), ()))
+
+    def states(self) -> list[CheckStatus]:
+        """All checks, by their keys."""
+        now = trio.current_time()
+        return [
+            CheckStatus(key, _KINDS[type(running.definition.probe)], running.check.shown, now - running.check.since)
+            for key, running in sorted(self._running.items())
+        ]
+
+    def reported_by(self, text: str) -> CheckKey:
+        """The `ttl` check that is called SERVICE, SERVICE/CHECK or SERVICE/INSTANCE/CHECK by its ids. Raises
+        InvalidValue, with those that there are, where it is none or several."""
+        keys = sorted(key for key, running in self._running.items() if isinstance(running.definition.probe, TtlCheck))
+        found = [key for key in keys if text in (key.service, f"{key.service}/{key.check}", "/".join(key))]
+        if len(found) == 1:
+            return found[0]
+        there = ", ".join("/".join(key) for key in (found or keys)[:10]) or "none"
+        shown = text[:80]
+        if found:
+            raise InvalidValue(f"{shown!r} is several checks of kind ttl; name one of {there}")
+        raise InvalidValue(f"{shown!r} is no service with a check of kind ttl; of these there are: {there}")
 
     def report(self, key: CheckKey, result: CheckResult) -> bool:
         """Takes what a program says of itself, for a `ttl` check. False where there is no such check."""
@@ -164,6 +202,8 @@ async def _probed(probe: _Probed, deadline: float, timeout: float) -> CheckResul
                 case TcpCheck():
                     result = await probe_tcp(probe)
                 case GrpcCheck():
+                    from aqua_compat.agent.probes.grpc_probe import probe_grpc  # noqa: PLC0415 - 1.5 MB of h2
+
                     result = await probe_grpc(probe)
                 case ScriptCheck():
                     result = await probe_script(probe)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -55,6 +56,8 @@ _WITH: Final = {
     "tls_ca": ("http", "grpc"),
 }
 _URL: Final = re.compile(r"https?://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#\[\]:@]+)(:(?P<port>[0-9]{1,5}))?([/?]\S*)?")
+_HEAD: Final = re.compile(r"\s*\[\[\s*service\s*\]\]\s*(#.*)?")
+_SERVICE: Final = re.compile(r"service ([0-9]{1,6})\b")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -74,21 +77,58 @@ class Definitions(NamedTuple):
 
 
 def read_services(
-    folder: Path | None, names: Names, *, in_settings: Sequence[ServiceForm] = (), allow_scripts: bool = False
+    folder: Path | None,
+    names: Names,
+    *,
+    in_settings: Sequence[ServiceForm] = (),
+    allow_scripts: bool = False,
+    owner: str = OWN,
 ) -> Definitions:
     """The services that the files `*.toml` and `*.json` in `folder` define, and those in the settings.
 
-    `names`: the aliases of owners, and who `me` is. Raises BadDefinitions.
+    `names`: the aliases of owners, and who `me` is; `owner`: of services that name none. Raises BadDefinitions.
     """
-    reader = _Reader(names, allow_scripts)
+    reader = _Reader(names, allow_scripts, owner)
     reader.take(in_settings, "the settings")
     for path in [] if folder is None else reader.files(folder):
-        reader.take(reader.forms(path), str(path))
-    services = reader.checked()
-    if reader.errors:
-        more = len(reader.errors) - MAX_ERRORS
-        raise BadDefinitions([*reader.errors[:MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])])
-    return Definitions(services, tuple(reader.warnings))
+        reader.take(reader.forms(str(path), partial(_text_of, path)), str(path))
+    return reader.definitions()
+
+
+def read_text(name: str, text: str, names: Names, *, allow_scripts: bool = False, owner: str = OWN) -> Definitions:
+    """The services that the text of one file called `name` defines. Raises BadDefinitions."""
+    reader = _Reader(names, allow_scripts, owner)
+    reader.take(reader.forms(name, lambda: text), name)
+    return reader.definitions()
+
+
+def check_together(services: Sequence[ServiceDefinition]) -> None:
+    """Raises BadDefinitions where services of several readings don't fit together."""
+    reader = _Reader(Names(), allow_scripts=False)
+    reader.add(services)
+    reader.definitions()
+
+
+class _Places(NamedTuple):
+    """A file, and in which lines its services begin: `[[service]]` in TOML. Where that can't be told, no lines."""
+
+    name: str
+    lines: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, text: str, content: object) -> _Places:
+        """Those of a file that was parsed as `content`."""
+        services = content.get("service") if isinstance(content, dict) else None
+        lines = tuple(number for number, line in enumerate(text.splitlines(), 1) if _HEAD.fullmatch(line))
+        is_told = isinstance(services, list) and len(lines) == len(services) and name.endswith(".toml")
+        return cls(name, lines if is_told else ())
+
+    def told(self, error: str) -> str:
+        """An error with the file before it, and the line where the service begins of which it tells."""
+        found = _SERVICE.match(error)
+        if found and 0 < int(found[1]) <= len(self.lines):
+            return f"{self.name}, line {self.lines[int(found[1]) - 1]}: {error}"
+        return f"{self.name}: {error}"
 
 
 class _Wrong(Exception):
@@ -96,12 +136,22 @@ class _Wrong(Exception):
 
 
 class _Reader:
-    def __init__(self, names: Names, allow_scripts: bool) -> None:
+    def __init__(self, names: Names, allow_scripts: bool, owner: str = OWN) -> None:
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self._names = names
         self._allow_scripts = allow_scripts
+        self._owner = owner
+        self._places: dict[str, _Places] = {}
         self._services: list[ServiceDefinition] = []
+
+    def definitions(self) -> Definitions:
+        """What was read. Raises BadDefinitions."""
+        services = self._checked()
+        if self.errors:
+            more = len(self.errors) - MAX_ERRORS
+            raise BadDefinitions([*self.errors[:MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])])
+        return Definitions(services, tuple(self.warnings))
 
     def files(self, folder: Path) -> list[Path]:
         try:
@@ -115,22 +165,25 @@ class _Reader:
             )
         return [path for path in found[:MAX_FILES] if not path.name.startswith(".")]
 
-    def forms(self, path: Path) -> Sequence[ServiceForm]:
+    def forms(self, name: str, text: Callable[[], str]) -> Sequence[ServiceForm]:
         """The services of a file as it writes them; none when it is wrong."""
+        place = _Places(name)
         try:
-            content = _content(path)
+            written = text()
+            content = _content(written, is_toml=name.endswith(".toml"))
+            place = self._places[name] = _Places.of(name, written, content)
             if is_consul(content):
                 content, passed_over = translate(content)
-                self.warnings += [f"{path}: {one}" for one in passed_over]
-            wrong = [f"{path}: {one}" for one in unknown_keys(content)]
+                self.warnings += [f"{name}: {one}" for one in passed_over]
+            wrong = [place.told(one) for one in unknown_keys(content)]
             if wrong:
                 self.errors += wrong
                 return ()
             return msgspec.convert(content, FileForm, strict=True).service
         except (_Wrong, InvalidValue) as error:
-            self.errors.append(f"{path}: {error}")
+            self.errors.append(place.told(str(error)))
         except msgspec.ValidationError as error:
-            self.errors.append(f"{path}: {_readable(str(error))}")
+            self.errors.append(place.told(_readable(str(error))))
         return ()
 
     def take(self, forms: Iterable[ServiceForm], source: str) -> None:
@@ -139,9 +192,14 @@ class _Reader:
             try:
                 self._services.append(self._service(form, source))
             except (_Wrong, InvalidValue) as error:
-                self.errors.append(f"{source}: service {number} ({form.name[:80]}): {error}")
+                place = self._places.get(source, _Places(source))
+                self.errors.append(place.told(f"service {number} ({form.name[:80]}): {error}"))
 
-    def checked(self) -> tuple[ServiceDefinition, ...]:
+    def add(self, services: Iterable[ServiceDefinition]) -> None:
+        """Adds what was read before."""
+        self._services += services
+
+    def _checked(self) -> tuple[ServiceDefinition, ...]:
         """All of them, once they fit together."""
         if len(self._services) > MAX_SERVICES:
             self.errors.append(f"there are {len(self._services)} services; {MAX_SERVICES} at most")
@@ -198,7 +256,7 @@ class _Reader:
         if not form.name:
             raise _Wrong("name: it is empty; give the label of the resource")
         try:
-            owner = self._names.owner(form.owner or OWN)
+            owner = self._names.owner(form.owner or self._owner)
         except InvalidValue as error:
             raise _Wrong(f"owner: {error}") from None
         service_id = form.id or form.name
@@ -317,7 +375,7 @@ def _names_of(kind: str) -> Iterator[str]:
     yield from (f"{kind}-{number}" for number in count(2))
 
 
-def _content(path: Path) -> object:
+def _text_of(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -326,12 +384,15 @@ def _content(path: Path) -> object:
     if len(content) > MAX_FILE:
         raise _Wrong(f"has more than {MAX_FILE} bytes; split it")
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         raise _Wrong(f"isn't UTF-8, from byte {error.start} on") from None
+
+
+def _content(text: str, *, is_toml: bool) -> object:
     try:
         # Python's own reader of JSON tells the line; msgspec's tells the byte.
-        parsed: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        parsed: object = tomllib.loads(text) if is_toml else json.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _Wrong(f"isn't TOML: {error}") from None
     except json.JSONDecodeError as error:
@@ -340,7 +401,7 @@ def _content(path: Path) -> object:
         raise _Wrong("can't be read: it is nested too deep, or a number in it is too long") from None
     if not isinstance(parsed, dict):
         raise _Wrong("isn't a JSON object with a list `service`")
-    if isinstance(parsed.get("service"), dict) and path.suffix == ".toml":
+    if isinstance(parsed.get("service"), dict) and is_toml:
         raise _Wrong("service: it is one table; write [[service]], twice in brackets, for each service")
     return parsed
 
@@ -357,9 +418,11 @@ def _http(form: CheckForm, url: str) -> HttpCheck:
     for status in form.status:
         if not 100 <= status <= 599:
             raise _Wrong(f"status: {status} isn't within 100 and 599")
+    import regex  # noqa: PLC0415 - 1.3 MB that most nodes don't need
+
     try:
-        re.compile(form.body)
-    except (re.error, OverflowError, RecursionError) as error:
+        regex.compile(form.body)
+    except (regex.error, OverflowError, RecursionError) as error:
         raise _Wrong(f"body: it is no regular expression: {error}") from None
     return HttpCheck(
         url=url,

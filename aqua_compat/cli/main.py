@@ -23,6 +23,9 @@ _MODULES: Final = {
     "network": "network",
     "resource": "resource",
     "service": "service",
+    "check": "agent",
+    "reload": "agent",
+    "exec": "execute",
     "resolve": "resolve",
     "watch": "watch",
     "call": "call",
@@ -41,6 +44,9 @@ _MODULES: Final = {
 }
 """Where each command is. Its module is imported when it is called: the others' take longer than many a command."""
 
+_FUNCTIONS: Final = {"exec": "execute"}
+"""What commands are called in their module that Python has a name for already."""
+
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -49,7 +55,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
         if cmd_name not in _MODULES:
             return None
-        command: click.Command = getattr(import_module(f"aqua_compat.cli.{_MODULES[cmd_name]}"), cmd_name)
+        name = _FUNCTIONS.get(cmd_name, cmd_name)
+        command: click.Command = getattr(import_module(f"aqua_compat.cli.{_MODULES[cmd_name]}"), name)
         return command
 
 

@@ -74,9 +74,29 @@ def create(name: str, as_json: bool) -> None:
     metavar="ADDRESS",
     help="Node to join through, as `node --bootstrap` takes it; no file. Repeatable; remembered.",
 )
+@click.option(
+    "--owner",
+    metavar="PEER_ID",
+    help="Whose names the network's are: of services that name no owner. Remembered.",
+)
+@click.option(
+    "--registrar",
+    multiple=True,
+    metavar="PEER_ID",
+    help="Node that holds the owner's key, and makes resources for others. Repeatable; remembered.",
+)
 @_name_option
 @json_option
-def invite(permits: str, peer: str | None, expires: int, address: tuple[str, ...], name: str, as_json: bool) -> None:
+def invite(
+    permits: str,
+    peer: str | None,
+    expires: int,
+    address: tuple[str, ...],
+    owner: str | None,
+    registrar: tuple[str, ...],
+    name: str,
+    as_json: bool,
+) -> None:
     """Print a token with which a peer joins: `node --join FILE`.
 
     With --for it is of use to that peer alone. Without, it holds an invitation key, and is a secret: whoever has it may
@@ -85,19 +105,27 @@ def invite(permits: str, peer: str | None, expires: int, address: tuple[str, ...
     from overlay.errors import AddressError, PeerIdError
     from overlay.identity import Identity, public_key_of
     from overlay.membership.gatekeeper import certificate_for
-    from overlay.membership.join_token import MOST_ADDRESSES, JoinToken
+    from overlay.membership.join_token import MOST_ADDRESSES, MOST_REGISTRARS, JoinToken
 
     folder = NetworkFolder(name)
     root = folder.root()
     try:
         _check_addresses(address)
         subject = public_key_of(peer) if peer is not None else None
+        for named in filter(None, (owner, *registrar)):
+            public_key_of(named)
     except (AddressError, PeerIdError) as error:
         raise Misuse(str(error)) from None
     if len(address) > MOST_ADDRESSES:
         raise Misuse(f"at most {MOST_ADDRESSES} addresses fit into a token")
     if address:
         folder.note_addresses(address)
+    if owner or registrar:
+        if not (owner or folder.owner):
+            raise Misuse("--registrar needs --owner: whose resources it makes")
+        if len(registrar) > MOST_REGISTRARS:
+            raise Misuse(f"at most {MOST_REGISTRARS} registrars fit into a token")
+        folder.note_owner(owner or folder.owner, registrar or folder.registrars)
     invitation = Identity.generate() if subject is None else None
     key = public_key_of(invitation.peer_id) if invitation is not None else subject
     assert key is not None
@@ -117,6 +145,8 @@ def invite(permits: str, peer: str | None, expires: int, address: tuple[str, ...
         folder.addresses,
         (certificate,),
         invitation.seed if invitation is not None else b"",
+        public_key_of(folder.owner) if folder.owner else b"",
+        tuple(map(public_key_of, folder.registrars)),
     )
     if as_json:
         told = {"token": token.text(), "root": root.peer_id, "permits": permits, "expires_at": certificate.expires_at}

@@ -36,6 +36,8 @@ class Issued(msgspec.Struct, frozen=True):
 class _Ledger(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     issued: tuple[Issued, ...] = ()
+    owner: str = ""
+    registrars: tuple[str, ...] = ()
 
 
 class NetworkFolder:
@@ -86,6 +88,20 @@ class NetworkFolder:
         """What was given and hasn't ended."""
         now = time.time()
         return tuple(entry for entry in self._ledger().issued if entry.expires_at > now)
+
+    @property
+    def owner(self) -> str:
+        """Peer id of the owner whose names are the network's; empty where there is none."""
+        return self._ledger().owner
+
+    @property
+    def registrars(self) -> tuple[str, ...]:
+        """Peer ids of the nodes that make resources of that owner's."""
+        return self._ledger().registrars
+
+    def note_owner(self, owner: str, registrars: tuple[str, ...]) -> None:
+        """Remember whose names are the network's, and who makes that owner's resources."""
+        self._save(msgspec.structs.replace(self._ledger(), owner=owner, registrars=registrars))
 
     def note_addresses(self, addresses: tuple[str, ...]) -> None:
         """Remember where nodes are."""

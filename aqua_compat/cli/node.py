@@ -24,14 +24,14 @@ from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 if TYPE_CHECKING:
     import structlog
 
-    from aqua_compat.agent.file_form import ServiceForm
-    from aqua_compat.agent.service_files import Definitions
+    from aqua_compat.agent.agent import Agent
+    from aqua_compat.api.services import Services
     from aqua_compat.cli.service_manager import ServiceManager
+    from aqua_compat.http.consul.local_agent import RunningAgent
     from aqua_compat.http.metrics import MoreMetrics
-    from aqua_compat.http.server import HttpDoor
     from aqua_compat.settings import Settings
-    from overlay.tasks import TaskStatus
     from registry.node import Node
+    from registry.protocol.messages import Item, WriteOutcome
 
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -174,8 +174,8 @@ def node(
     # What is done before all else ends, and needs it, in reverse.
     last: list[Callable[[], Awaitable[None]]] = []
     # All that the settings say of services is read again with their files.
-    again = partial(load_settings, config, os.environ, flags) if is_agent else None
-    run = partial(_serve, settings, folder, again, last, manager)
+    again = partial(load_settings, config, os.environ, flags)
+    run = partial(_serve, settings, folder, again, last, manager, is_agent=is_agent)
     ending = [number for number in ENDING if not is_agent or number is not signal.SIGHUP]
     serve = partial(
         until_signalled, partial(_tied, run) if tied else run, *ending, tell=tell, finish=partial(_finish, last)
@@ -227,12 +227,14 @@ async def _finish(last: list[Callable[[], Awaitable[None]]]) -> None:
 async def _serve(
     settings: Settings,
     data_dir: Path,
-    again: Callable[[], Settings] | None,
+    again: Callable[[], Settings],
     last: list[Callable[[], Awaitable[None]]],
     manager: ServiceManager,
+    *,
+    is_agent: bool,
 ) -> None:
-    """`again` gives the settings as they are by then, where the node keeps services registered. What is to be done
-    before the node ends is put into `last`."""
+    """`again` gives the settings as they are by then. What is to be done before the node ends is put into `last`.
+    `is_agent`: it keeps services registered that files define, and reads them again when the terminal hangs up."""
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
@@ -241,7 +243,7 @@ async def _serve(
 
     async with AsyncExitStack() as stack:
         # From the beginning, or a SIGHUP that comes early would end the node.
-        reloads = None if again is None else stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
+        reloads = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP)) if is_agent else None
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
@@ -252,14 +254,19 @@ async def _serve(
             dns = await stack.enter_async_context(open_dns_door(running, settings.dns, settings.names))
             _log().info("answering DNS", address=str(dns.address), domain=settings.dns.domain)
             more_metrics.append(dns.metrics)
+        agent = _agent(running, services, settings, again, data_dir)
         door = await stack.enter_async_context(
-            open_http_door(running, services, settings.http, data_dir, names=settings.names, more_metrics=more_metrics)
+            open_http_door(
+                running, services, settings.http, data_dir, names=settings.names, more_metrics=more_metrics, agent=agent
+            )
         )
         if door.address is not None:
             _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        if again is not None and reloads is not None:
-            await nursery.start(partial(_keep_services, running, again, reloads, data_dir, last, door))
+        last.append(agent.agent.stop)
+        await nursery.start(agent.agent.run)
+        if reloads is not None:
+            nursery.start_soon(_reload, agent.agent, reloads)
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))
@@ -279,47 +286,48 @@ def _in_words(running: Node) -> str:
     return f"linked with {len(running.peer.members())} members"
 
 
-async def _keep_services(
-    running: Node,
-    again: Callable[[], Settings],
-    reloads: AsyncIterator[int],
-    data_dir: Path,
-    last: list[Callable[[], Awaitable[None]]],
-    door: HttpDoor,
-    *,
-    task_status: TaskStatus[None],
-) -> None:
-    """Is the agent of this machine until cancelled."""
-    import trio
-
+def _agent(
+    running: Node, services: Services, settings: Settings, again: Callable[[], Settings], data_dir: Path
+) -> RunningAgent:
+    """The agent of this machine. `again` gives the settings as they are whenever services are read."""
     from aqua_compat.agent.agent import Agent
     from aqua_compat.agent.memory import AgentMemory
-    from aqua_compat.agent.service_files import BadDefinitions, read_services
+    from aqua_compat.agent.owner_keys import OwnerKeys, read_owner_keys
+    from aqua_compat.api.full_node import identity_in
+    from aqua_compat.api.registrar import LIMITS, SERVICE, Registrar, ask_registrars, check_registrars
+    from aqua_compat.cli.service_source import SettingsOfServices
     from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
-    from registry.model.names import Names
+    from overlay.identity import peer_id_of
+    from overlay.rpc.network_files import NetworkFiles
 
-    registered = RegisteredServices(data_dir)
+    async def write(item: Item, timeout: float) -> WriteOutcome:
+        return await running.parts.node_api.write(item, factor=1, timeout=timeout)
 
-    def read(only: ServiceForm | None = None) -> Definitions:
-        try:
-            settings = again()
-        except Misuse as error:
-            raise BadDefinitions([error.format_message()]) from None
-        return read_services(
-            Path(settings.agent.services) if settings.agent.services and only is None else None,
-            Names(settings.names, running.peer.peer_id),
-            in_settings=(*settings.service, *registered.forms.values()) if only is None else (only,),
-            allow_scripts=settings.agent.scripts,
-        )
+    async def make(label: str, owner: str) -> tuple[str, ...]:
+        if owner in keys:
+            return await keys.make(label, owner)
+        return await ask_registrars(services, registrars, label, owner)
 
+    token = NetworkFiles(data_dir, settings.overlay.network.token).token(identity_in(data_dir))
+    owner = peer_id_of(token.owner) if token is not None and token.owner else ""
+    registrars = settings.agent.registrars or tuple(map(peer_id_of, () if token is None else token.registrars))
+    check_registrars(settings.agent)
+    keys = OwnerKeys(read_owner_keys(settings.agent.owner_keys), write)
+    if settings.agent.makes_for:
+        services.serve(SERVICE, Registrar(running.registry, keys, settings.agent.makes_for), LIMITS)
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
-    agent = Agent(running.registry, read, peer.addresses, memory, peer.wait_joined)
-    last.append(agent.stop)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(agent.run)
-        door.consul.agent.agent = RunningAgent(agent, registered, read)
-        task_status.started()
-        async for _ in reloads:
+    registered = RegisteredServices(data_dir)
+    source = SettingsOfServices(again, peer.peer_id, owner, registered=registered.all)
+    agent = Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make)
+    return RunningAgent(agent, registered, source.read_form)
+
+
+async def _reload(agent: Agent, hangups: AsyncIterator[int]) -> None:
+    """Has the agent read its services again at each signal."""
+    from aqua_compat.agent.service_files import BadDefinitions
+
+    async for _ in hangups:
+        with suppress(BadDefinitions):  # which are in the log
             await agent.reload()
 
 

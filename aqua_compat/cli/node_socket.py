@@ -65,11 +65,20 @@ class NodeSocket:
 
     def post(self, *path: str, **body: object) -> NodeAnswer:
         """Makes something. Raises Failure, Partial."""
-        return self._ask("POST", path, {}, {"timeout": self.timeout, **body})
+        given = {"timeout": self.timeout, **body}
+        return self._ask("POST", path, {}, {name: value for name, value in given.items() if value is not None})
 
     def events(self, *path: str, **parameters: object) -> Iterator[NodeAnswer]:
         """The events of a watch, until the node ends it, which raises Failure."""
-        with self._sent("GET", path, parameters, None, waits=None) as file:
+        return self._events("GET", path, parameters)
+
+    def lend(self, name: str, text: str) -> Iterator[NodeAnswer]:
+        """Has services registered, those in the text of a file, until the iterator is closed. The first event comes
+        once the node has taken them. Raises Failure where it doesn't, and when it ends."""
+        return self._events("POST", ("agent", "services"), {}, {"name": name, "text": text})
+
+    def _events(self, method: str, path: Sequence[str], parameters: Parameters, body: object = None) -> Iterator[Any]:
+        with self._sent(method, path, parameters, body, waits=None) as file:
             _check(file, self.folder)
             for line in file:
                 if line.startswith(b"data: "):
@@ -92,7 +101,7 @@ class NodeSocket:
         target = "/v1/aqua/" + "/".join(quote(part, safe="") for part in path)
         given = {name: value for name, value in parameters.items() if value is not None}
         target += f"?{urlencode(given, doseq=True)}" if given else ""
-        content = b"" if body is None else json.dumps(body).encode()
+        content = json.dumps(body).encode() if body else b""
         head = f"{method} {target} HTTP/1.0\r\nHost: localhost\r\n"
         if content:
             head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"

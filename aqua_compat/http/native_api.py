@@ -9,12 +9,13 @@ import base64
 import binascii
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import trio
 
 from aqua_compat.api.services import Services
+from aqua_compat.http.agent_api import AGENT_OPERATIONS
 from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.json_shape import STRING, Schema, array_of, object_of, shape_of
 from aqua_compat.http.message import JSON, Grant, HttpReply
@@ -57,6 +58,9 @@ from registry.protocol.error_info import texts
 from registry.protocol.index_messages import MOST_LISTED
 from registry.protocol.messages import Item
 from registry.watch.watch_event import EventKind
+
+if TYPE_CHECKING:
+    from aqua_compat.agent.agent import Agent
 
 REACH: Final = 3.0  # seconds for each peer to answer, of those that are asked whether they are there
 ME: Final = "me"  # the node itself, where a peer is named
@@ -115,8 +119,11 @@ class NativeApi:
         feeds: Feeds,
         names: Mapping[str, str] | None = None,
         metrics: Exposition | None = None,
+        agent: Agent | None = None,
     ) -> None:
-        """`names`: the aliases of owners; `me` is the node. `metrics`: what figures there are."""
+        """`names`: the aliases of owners; `me` is the node. `metrics`: what figures there are. `agent`: keeps this
+        machine's services registered."""
+        self.agent = agent
         self._names = Names(names, node.peer.peer_id)
         self._monitoring = Monitoring(node, self._names, metrics or Exposition())
         self._node = node
@@ -648,6 +655,7 @@ OPERATIONS: Final = (
         "Have a record signed by the peer that it names as host, this one or another", _WRITE, (), RecordToHost,
         "host-signature", object_of({"record": STRING}), NativeApi.countersign,
     ),
+    *AGENT_OPERATIONS,
     HttpOperation(
         "GET", "/metrics", "metrics", "The node's figures, as Prometheus reads them", _READ, (), None, "metrics",
         STRING, NativeApi.metrics, media_type=METRICS,

@@ -20,6 +20,7 @@ from aqua_compat.api.services import Services
 from aqua_compat.http.access import AddressGuard, check_may
 from aqua_compat.http.connection import AtHand, Connection, Handle
 from aqua_compat.http.consul.consul_api import ConsulApi, consul_api
+from aqua_compat.http.consul.local_agent import RunningAgent
 from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.listeners import (
     SOCKET,
@@ -178,18 +179,21 @@ async def open_http_door(
     *,
     names: Mapping[str, str] | None = None,
     more_metrics: Sequence[MoreMetrics] = (),
+    agent: RunningAgent | None = None,
 ) -> AsyncIterator[HttpDoor]:
     """Answers HTTP while the context is open. `names`: the aliases of owners, for names such as `web@acme`.
-    `more_metrics`: the figures of other doors.
+    `more_metrics`: the figures of other doors. `agent`: keeps this machine's services registered, where the node does.
 
     Raises `aqua_compat.http.listeners.Misconfigured`, StorageError.
     """
     tokens, feeds = Tokens(data_dir), Feeds(node.registry, settings.max_watches, lambda: consul.waiting)
-    consul = consul_api(node, settings, data_dir, names, lambda: feeds.watches)
+    consul = consul_api(node, settings, data_dir, names, lambda: feeds.watches, agent)
     by_socket, by_address = ConnectionPlaces(settings.max_connections), ConnectionPlaces(settings.max_connections)
 
     metrics = Exposition([partial(_metrics, (by_socket, by_address), feeds, settings), *more_metrics])
-    router = Router(NativeApi(node, services, feeds, names, metrics), consul)
+    router = Router(
+        NativeApi(node, services, feeds, names, metrics, agent.agent if agent is not None else None), consul
+    )
     async with AsyncExitStack() as stack:
         listener, tcp, bound = stack.enter_context(socket_in(data_dir)), None, None
         if settings.listen:

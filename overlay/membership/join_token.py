@@ -23,6 +23,7 @@ from overlay.membership.gatekeeper import ADMIT, LINK_FAULTS, MEMBER, MOST_ROOTS
 
 PREFIX: Final = "aqua-network-1:"
 MOST_ADDRESSES: Final = 16
+MOST_REGISTRARS: Final = 8
 LONGEST_ADDRESS: Final = 256  # characters
 LONGEST_TOKEN: Final = 16 * 1024  # characters
 _SEED_BYTES: Final = 32
@@ -43,6 +44,10 @@ class JoinToken(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...]
     chain: tuple[Certificate, ...]
     seed: bytes = b""
+    owner: bytes = b""
+    """Public key of the owner whose names are the network's, or empty."""
+    registrars: tuple[bytes, ...] = ()
+    """Public keys of the nodes that make resources of that owner's."""
 
     def __repr__(self) -> str:
         return f"JoinToken({'an invitation' if self.seed else 'for one peer'})"
@@ -70,7 +75,7 @@ class JoinToken(msgspec.Struct, frozen=True):
                 not_before=last.not_before,
                 expires_at=last.expires_at,
             )
-            return JoinToken(self.roots, self.addresses, (*self.chain, own))
+            return msgspec.structs.replace(self, chain=(*self.chain, own), seed=b"")
         if last.subject != key:
             raise TokenError(
                 LinkFault.WRONG_SUBJECT,
@@ -85,7 +90,10 @@ class JoinToken(msgspec.Struct, frozen=True):
 
     def text(self) -> str:
         """The token as it is given on."""
-        raw = cbor2.dumps([list(self.roots), list(self.addresses), encoded(self.chain), self.seed], canonical=True)
+        parts: list[object] = [list(self.roots), list(self.addresses), encoded(self.chain), self.seed]
+        if self.owner:  # versions before this refuse such a token
+            parts += [self.owner, list(self.registrars)]
+        raw = cbor2.dumps(parts, canonical=True)
         return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
@@ -99,10 +107,15 @@ def parse_token(text: str) -> JoinToken:
     try:
         raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
         parts = decode(raw, max_bytes=LONGEST_TOKEN, max_items=64)
-        roots, addresses, chain, seed = msgspec.convert(
-            parts, tuple[tuple[bytes, ...], tuple[str, ...], bytes, bytes], strict=True, builtin_types=(bytes,)
+        if isinstance(parts, list) and len(parts) == 4:
+            parts = [*parts, b"", []]
+        roots, addresses, chain, seed, owner, registrars = msgspec.convert(
+            parts,
+            tuple[tuple[bytes, ...], tuple[str, ...], bytes, bytes, bytes, tuple[bytes, ...]],
+            strict=True,
+            builtin_types=(bytes,),
         )
-        token = JoinToken(roots, addresses, decode_chain(chain), seed)
+        token = JoinToken(roots, addresses, decode_chain(chain), seed, owner, registrars)
     except (binascii.Error, ValueError, DecodeError, msgspec.ValidationError, CertificateError):
         raise _malformed() from None
     is_invitation = bool(token.chain) and ADMIT in token.chain[-1].permits
@@ -111,6 +124,10 @@ def parse_token(text: str) -> JoinToken:
         or any(len(root) != KEY_BYTES for root in roots)
         or len(addresses) > MOST_ADDRESSES
         or any(len(address) > LONGEST_ADDRESS for address in addresses)
+        or len(owner) not in (0, KEY_BYTES)
+        or len(registrars) > MOST_REGISTRARS
+        or any(len(registrar) != KEY_BYTES for registrar in registrars)
+        or (registrars and not owner)
         or not token.chain
         or is_invitation != bool(seed)
         or (seed and not _opens(token))

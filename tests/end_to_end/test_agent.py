@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
 from aqua_compat import AquaClient, connect
+from aqua_compat.api.full_node import identity_in
 from aqua_compat.cli.node_process import NodeProcess
 from tests.end_to_end.forked import fork_server
-from tests.end_to_end.network import Network, command, eventually
+from tests.end_to_end.network import Finished, Network, Process, command, eventually, first_line, launched
 
 
 async def locations(client: AquaClient, name: str) -> list[str]:
@@ -41,6 +47,10 @@ async def test_services_are_registered_by_files_reread_on_sighup_and_end_with_th
     await node.start(
         *("--bootstrap", own_network.nodes[0].address, "--services", str(folder), "--config", str(config)), timeout=60
     )
+
+    async def asked(*arguments: str) -> Finished:
+        return await command(*arguments, "--node", str(node.data_dir), home=tmp_path)
+
     try:
         assert node.process_id is not None
         aliases = {"acme": owner, "machine": node.peer_id}
@@ -56,10 +66,26 @@ async def test_services_are_registered_by_files_reread_on_sighup_and_end_with_th
             os.kill(node.process_id, signal.SIGHUP)
             told = "port isn't within 0 and 65535: 70000"
             await eventually(partial(log_of, node), lambda log: told in log, timeout=30)
+            refused = await asked("reload")
+            assert (refused.code, refused.out) == (1, "")
+            assert f"services are as before: {file}, line 1: service 1 (web): {told}" in refused.err
             assert await locations(client, "web@machine") == ["127.0.0.1:8080"]
 
-            file.write_text('[[service]]\nname = "web"\nport = 8081\n')
+            file.write_text('[[service]]\nname = "web"\nport = 8081\n[[service.check]]\nttl = 60\n')
             (folder / "db.json").unlink()
+            assert (await asked("reload")).out == "changed web\nremoved db\n"
+            assert (await asked("reload")).out == "nothing changed\n"
+            assert "web/web/ttl  ttl  critical for " in (await asked("check", "list")).out
+            assert (await asked("check", "warn", "web", "--note", "hot")).code == 0
+            assert [each["note"] for each in json.loads((await asked("check", "list", "--json")).out)] == ["hot"]
+            nobody = await asked("check", "pass", "db")
+            assert (nobody.code, nobody.out) == (1, "")
+            assert "'db' is no service with a check of kind ttl; of these there are: web/web/ttl" in nobody.err
+            shown = await asked("resolve", f"web@{node.peer_id}", "--all")
+            assert "(warning since " in shown.out
+            assert ": hot)" in shown.out
+
+            file.write_text('[[service]]\nname = "web"\nport = 8081\n')
             os.kill(node.process_id, signal.SIGHUP)
             await eventually(partial(locations, client, "web@machine"), ["127.0.0.1:8081"].__eq__, timeout=30)
             await eventually(partial(locations, client, "db@acme"), [].__eq__, timeout=30)
@@ -80,4 +106,199 @@ async def test_a_node_with_a_wrong_file_doesnt_start_and_says_why(tmp_path: Path
     (tmp_path / "bad.toml").write_text('[[service]]\nname = "web"\nprot = 1\n')
     ended = await command("node", "--data-dir", str(tmp_path / "node"), "--services", str(tmp_path), home=tmp_path)
     assert ended.code == 1
-    assert f"{tmp_path / 'bad.toml'}: service 1, prot: there is no such key; did you mean port?" in ended.err
+    assert f"{tmp_path / 'bad.toml'}, line 1: service 1, prot: there is no such key; did you mean port?" in ended.err
+
+
+@pytest.fixture
+def port() -> int:
+    """One at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+async def test_what_dies_is_critical_and_what_its_machine_hosts_is_gone(
+    own_network: Network, tmp_path: Path, port: int
+) -> None:
+    (tmp_path / "web.toml").write_text(
+        f'[[service]]\nname = "web"\nport = {port}\n[[service.check]]\nhttp = "http://127.0.0.1:{port}/"\n'
+        "interval = 1\ntimeout = 1\n"
+    )
+    data, elsewhere = tmp_path / "node", own_network.nodes[1].data_dir
+    node = NodeProcess(data, tmp_path / "node.log", fork_server().open_process)
+    flags = ("--bootstrap", own_network.nodes[0].address, "--services", str(tmp_path))
+
+    async def resolved(*options: str, folder: Path = data) -> Finished:
+        return await command("resolve", f"web@{node.peer_id}", "--node", str(folder), *options, home=tmp_path)
+
+    await node.start(*flags, timeout=60)
+    try:
+        away = await eventually(partial(resolved, "--all"), lambda done: "critical" in done.out, timeout=30)
+        assert f"127.0.0.1:{port}" in away.out
+        assert (await resolved()).out == "no services\n"
+        server = await trio.lowlevel.open_process([sys.executable, "-m", "http.server", str(port)], cwd=tmp_path)
+        try:
+            found = await eventually(resolved, lambda done: f":{port}" in done.out, timeout=10)
+            assert "critical" not in found.out
+            watching = ("-m", "aqua_compat", "watch", f"web@{node.peer_id}", "--node", str(elsewhere))
+            async with launched(sys.executable, *watching, home=tmp_path, log=tmp_path / "watch.log") as watch:
+                assert str(port) in await first_line(watch)
+                server.kill()
+                await server.wait()
+                killed = trio.current_time()
+                told = await first_line(watch)
+                assert trio.current_time() - killed < 2 + 1, "an interval and a timeout, and what it takes here"
+            assert "health" in told
+            assert "critical" in told
+            assert "Connection refused" in told
+        finally:
+            server.kill()
+            await server.wait()
+        assert (await resolved(folder=elsewhere)).out == "no services\n"
+        for folder in (data, elsewhere):
+            shown = await resolved("--all", folder=folder)
+            assert "critical" in shown.out
+            assert "Connection refused" in shown.out
+        await node.kill()
+        killed = trio.current_time()
+        gone = partial(resolved, "--all", folder=elsewhere)
+        await eventually(gone, lambda done: "down for" in done.out, timeout=7)
+        assert trio.current_time() - killed < 7
+    finally:
+        await node.kill()
+
+
+SERVER = """
+import http.server, signal, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if ready else 503)
+        self.end_headers()
+    def log_message(self, *_): pass
+ready = False
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+def end(number, _):
+    print("ended by", signal.Signals(number).name, flush=True)
+    threading.Thread(target=server.shutdown).start()
+signal.signal(signal.SIGUSR1, end)
+def be_ready():
+    global ready
+    sys.stdin.readline()
+    ready = True
+threading.Thread(target=be_ready, daemon=True).start()
+print("serving", flush=True)
+server.serve_forever()
+sys.exit(7)
+"""
+
+
+async def test_a_program_is_registered_once_it_passes_and_for_as_long_as_it_runs(tmp_path: Path, port: int) -> None:
+    file = tmp_path / "web.toml"
+    check = f'[[service.check]]\nhttp = "http://127.0.0.1:{port}/"\ninterval = 0.2\n'
+    file.write_text(f'[[service]]\nname = "web"\nport = {port}\n{check}')
+    data = tmp_path / "aqua-registry" / "node"
+    data.parent.mkdir()
+    node = NodeProcess(data, tmp_path / "node.log", fork_server().open_process)
+    await node.start(timeout=60)
+    running = ("-m", "aqua_compat", "exec", "--service", str(file), "--", sys.executable, "-c", SERVER, str(port))
+
+    async def listed() -> str:
+        return (await command("resolve", "web@me", "--all", home=tmp_path)).out
+
+    def program() -> AbstractAsyncContextManager[Process]:
+        return launched(sys.executable, *running, home=tmp_path, log=tmp_path / "log", stdin=subprocess.PIPE)
+
+    try:
+        async with program() as process:
+            assert await first_line(process) == "serving"
+            checks = ("check", "list", "--json")
+            await eventually(lambda: command(*checks, home=tmp_path), lambda done: "HTTP 503" in done.out, timeout=20)
+            assert (await command("resolve", "web@me", home=tmp_path)).code == 1, "nothing was registered"
+            assert process.stdin is not None
+            await process.stdin.send_all(b"now\n")
+            await eventually(listed, lambda out: f"127.0.0.1:{port}" in out, timeout=20)
+
+            twice = await command("exec", "--service", str(file), "--", "true", home=tmp_path)
+            assert (twice.code, "two services have the id 'web'" in twice.err) == (1, True)
+
+            process.send_signal(signal.SIGUSR1)
+            assert await first_line(process) == "ended by SIGUSR1"
+            assert await process.wait() == 7
+        await eventually(listed, "no services\n".__eq__, timeout=20)
+
+        file.write_text('[[service]]\nname = "web"\nport = 70000\n')
+        wrong = await command("exec", "--service", str(file), "--", "touch", str(tmp_path / "ran"), home=tmp_path)
+        assert (wrong.code, wrong.out) == (1, "")
+        assert wrong.err.startswith(f"error: {file}, line 1: service 1 (web): port isn't within 0 and 65535: 70000")
+        assert not (tmp_path / "ran").exists()
+        file.write_text(f'[[service]]\nname = "web"\nport = {port}\n')
+        missing = await command("exec", "--service", str(file), "--", "no-such-program", home=tmp_path)
+        assert (missing.code, missing.err) == (127, "error: there is no program no-such-program\n")
+        ended = await command("exec", "--service", str(file), "--", "sh", "-c", "kill -9 $$", home=tmp_path)
+        assert ended.code == 128 + signal.SIGKILL
+
+        # However it ends, and whoever: the node notices.
+        idle = ("-m", "aqua_compat", "exec", "--service", str(file), "--", "sleep", "600")
+        async with launched(sys.executable, *idle, home=tmp_path, log=tmp_path / "log") as process:
+            await eventually(listed, lambda out: f"127.0.0.1:{port}" in out, timeout=20)
+            await node.kill()
+            await node.start(timeout=60)
+            await eventually(listed, lambda out: f"127.0.0.1:{port}" in out, timeout=20)
+            os.killpg(process.pid, signal.SIGKILL)
+            await eventually(listed, "no services\n".__eq__, timeout=20)
+    finally:
+        await node.kill()
+
+
+async def test_agents_register_on_one_resource_of_the_networks_owner(own_network: Network, tmp_path: Path) -> None:
+    """A registrar holds the owner's key, and makes the resource for the first agent that it permits."""
+    owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
+    key_file = tmp_path / "aqua-registry" / "keys" / "company.json"
+    names = ("registrar", "one", "two", "stranger")
+    nodes = {name: NodeProcess(tmp_path / name, tmp_path / f"{name}.log", fork_server().open_process) for name in names}
+
+    async def start(name: str, settings: str) -> NodeProcess:
+        (tmp_path / f"{name}.toml").write_text(settings)
+        config = ("--config", str(tmp_path / f"{name}.toml"))
+        await nodes[name].start("--bootstrap", own_network.nodes[0].address, *config, timeout=60)
+        return nodes[name]
+
+    def agent(port: int, registrar: NodeProcess, label: str = "web") -> str:
+        shared = f'[agent]\nowner = "{owner}"\nregistrars = ["{registrar.peer_id}"]\n'
+        return f'{shared}[[service]]\nname = "{label}"\nport = {port}\n'
+
+    try:
+        ids = {name: identity_in(tmp_path / name).peer_id for name in names}
+        permitted = json.dumps([ids["one"], ids["two"]])
+        registrar = await start("registrar", f'[agent]\nowner_keys = ["{key_file}"]\nmakes_for = {permitted}\n')
+        await start("stranger", agent(3, registrar, "theirs"))
+        await start("one", agent(1, registrar))
+        await start("two", agent(2, registrar))
+        async with connect(own_network.nodes[1].address, names={"acme": owner}) as client:
+            both = ["127.0.0.1:1", "127.0.0.1:2"]
+            await eventually(partial(locations, client, "web@acme"), both.__eq__, timeout=30)
+            refused = (
+                f"this registrar makes no resources for {ids['stranger']}; its operator adds that to agent.makes_for"
+            )
+            log = await eventually(partial(log_of, nodes["stranger"]), lambda log: refused in log, timeout=30)
+            assert f"its owner {owner} makes it by `aqua-registry resource create theirs`" in log
+            assert await locations(client, "theirs@acme") == []
+    finally:
+        for node in nodes.values():
+            await node.kill()
+
+
+async def test_services_are_the_owners_that_the_invitation_tells(tmp_path: Path) -> None:
+    owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
+    assert (await command("network", "create", home=tmp_path)).code == 0
+    (tmp_path / "token").write_text((await command("network", "invite", "--owner", owner, home=tmp_path)).out)
+    key_file = tmp_path / "aqua-registry" / "keys" / "company.json"
+    config = tmp_path / "node.toml"
+    config.write_text(f'[agent]\nowner_keys = ["{key_file}"]\n[[service]]\nname = "web"\nport = 1\n')
+    node = NodeProcess(tmp_path / "node", tmp_path / "node.log", fork_server().open_process)
+    await node.start("--join", str(tmp_path / "token"), "--config", str(config), timeout=60)
+    try:
+        asked = partial(command, "resolve", f"web@{owner}", "--node", str(node.data_dir), home=tmp_path)
+        await eventually(asked, lambda done: "127.0.0.1:1  web" in done.out, timeout=20)
+    finally:
+        await node.kill()

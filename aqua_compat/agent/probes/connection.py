@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -14,8 +14,12 @@ import trio
 
 from overlay.tasks import in_thread
 
+_NEXT_AFTER: Final = 0.25  # seconds until the next of a name's addresses is tried beside those before it
 _LOOKUPS: Final = 8
 """Names that are looked up at the same time: a resolver that hangs takes no thread of the node's."""
+
+SocketAddress = tuple[int, tuple[str, int]]
+"""Family, and IP address and port."""
 
 
 class Tls(NamedTuple):
@@ -30,7 +34,7 @@ class Tls(NamedTuple):
 @asynccontextmanager
 async def connected(host: str, port: int, tls: Tls | None = None) -> AsyncIterator[trio.abc.Stream]:
     """A connection while the context is open. Raises OSError, and trio.BrokenResourceError where TLS fails."""
-    stream = await _open(host, port)
+    stream = await first_to_answer(await _addresses(host, port))
     try:
         if tls is None:
             yield stream
@@ -59,24 +63,49 @@ def reason_of(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-async def _open(host: str, port: int) -> trio.SocketStream:
-    failure = OSError(f"the name {host} has no address")
-    for family, address in await _addresses(host, port):
+async def first_to_answer(addresses: Sequence[SocketAddress]) -> trio.SocketStream:
+    """A connection to the first address that answers; they are tried in their order, each a bit after the one before
+    it, or as soon as that failed (RFC 8305): one that is silent doesn't take the time of the others. Raises OSError."""
+    opened: list[trio.SocketStream] = []
+    failures: list[OSError] = []
+
+    async def attempt(family: int, address: tuple[str, int], has_failed: trio.Event) -> None:
         connecting = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
             await connecting.connect(address)
         except OSError as error:
             connecting.close()
-            failure = error
+            failures.append(error)
+            has_failed.set()
         except BaseException:
             connecting.close()
             raise
         else:
-            return trio.SocketStream(connecting)
-    raise failure
+            opened.append(trio.SocketStream(connecting))
+            nursery.cancel_scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for family, address in addresses:
+                has_failed = trio.Event()
+                nursery.start_soon(attempt, family, address, has_failed)
+                with trio.move_on_after(_NEXT_AFTER):
+                    await has_failed.wait()
+    except BaseException:
+        _close(opened)
+        raise
+    if not opened:
+        raise failures[-1] if failures else OSError("the name has no address")
+    _close(opened[1:])
+    return opened[0]
 
 
-async def _addresses(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+def _close(streams: Sequence[trio.SocketStream]) -> None:
+    for stream in streams:
+        stream.socket.close()
+
+
+async def _addresses(host: str, port: int) -> list[SocketAddress]:
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
@@ -85,7 +114,7 @@ async def _addresses(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
     return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port))]
 
 
-def _looked_up(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+def _looked_up(host: str, port: int) -> list[SocketAddress]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, (str(address[0]), port)) for family, _, _, _, address in found]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import h11
@@ -13,11 +12,17 @@ import trio
 from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.definitions import HttpCheck
 from aqua_compat.agent.probes.connection import Tls, connected, reason_of
+from overlay.tasks import in_thread
+
+if TYPE_CHECKING:
+    import regex
 
 MOST_BODY: Final = 65_536  # bytes of an answer that are looked at
 _MOST_HEADERS: Final = 32_768
 _PIECE: Final = 16_384
 _TOO_MANY_REQUESTS: Final = 429
+_MATCHING: Final = 1.0  # seconds that looking for a pattern may take; some take for ever on some texts
+_MATCHES: Final = 4  # that are looked for at the same time
 
 
 async def probe_http(check: HttpCheck) -> CheckResult:
@@ -33,8 +38,14 @@ async def probe_http(check: HttpCheck) -> CheckResult:
     if status not in check.status if check.status else not 200 <= status <= 299:
         state = CheckState.WARNING if status == _TOO_MANY_REQUESTS and not check.status else CheckState.CRITICAL
         return CheckResult(state, f"HTTP {status}")
-    if check.body and not _pattern(check.body).search(body.decode(errors="replace")):
-        return CheckResult(CheckState.CRITICAL, f"HTTP {status}, without {check.body[:100]!r} in its body")
+    if check.body:
+        try:
+            is_found = await in_thread(_is_found, check.body, body, limiter=_limiter())
+        except TimeoutError:
+            text = f"HTTP {status}; looking for {check.body[:100]!r} in its body takes more than {_MATCHING:g} s"
+            return CheckResult(CheckState.CRITICAL, text)
+        if not is_found:
+            return CheckResult(CheckState.CRITICAL, f"HTTP {status}, without {check.body[:100]!r} in its body")
     return CheckResult(CheckState.PASSING, f"HTTP {status}")
 
 
@@ -65,6 +76,24 @@ async def _asked(stream: trio.abc.Stream, check: HttpCheck) -> tuple[int, bytes]
             return status, bytes(body)
 
 
+def _is_found(pattern: str, body: bytes) -> bool:
+    """For threads. Raises TimeoutError. Unlike `re` this has a deadline, and lets others run meanwhile."""
+    return _pattern(pattern).search(body.decode(errors="replace"), timeout=_MATCHING, concurrent=True) is not None
+
+
 @lru_cache(maxsize=256)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text)
+def _pattern(text: str) -> regex.Pattern[str]:
+    import regex  # noqa: PLC0415 - 1.3 MB that most nodes don't need
+
+    return regex.compile(text)
+
+
+_LIMITER: Final = trio.lowlevel.RunVar[trio.CapacityLimiter | None]("patterns of checks", None)
+
+
+def _limiter() -> trio.CapacityLimiter:
+    limiter = _LIMITER.get()
+    if limiter is None:
+        limiter = trio.CapacityLimiter(_MATCHES)
+        _LIMITER.set(limiter)
+    return limiter

@@ -1,4 +1,8 @@
-"""`script`: runs a program, without a shell, in a process group of its own that ends with the check."""
+"""`script`: runs a program, without a shell, in a process group of its own.
+
+All of the group ends with the program: what it left running, as with `&`, would be one more after each check. So the
+program, once it has ended, is left for the kernel to remember until the group was killed: its id is the group's.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +37,10 @@ async def probe_script(check: ScriptCheck) -> CheckResult:
     try:
         output = await _output_until_end(process)
     finally:
-        if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with trio.CancelScope(shield=True):  # SIGKILL can't be put off
-                await process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with trio.CancelScope(shield=True):  # SIGKILL can't be put off
+            await process.wait()
         assert process.stdout is not None
         await trio.aclose_forcefully(process.stdout)
     code = process.returncode
@@ -58,8 +61,17 @@ async def _output_until_end(process: trio.Process) -> bytes:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
-        await process.wait()
+        await _ended(process)
         with trio.move_on_after(_LAST_OUTPUT):  # a child that lives on may hold the pipe open
             await read_up.wait()
         nursery.cancel_scope.cancel()
     return bytes(output)
+
+
+async def _ended(process: trio.Process) -> None:
+    """Waits for its end, and lets the kernel remember it."""
+    file = os.pidfd_open(process.pid)
+    try:
+        await trio.lowlevel.wait_readable(file)
+    finally:
+        os.close(file)

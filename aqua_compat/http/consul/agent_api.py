@@ -106,13 +106,12 @@ class _LocalCheck(NamedTuple):
 class AgentApi:
     """Answers for this machine."""
 
-    def __init__(self, datacenter: str, node: Node) -> None:
+    def __init__(self, datacenter: str, node: Node, agent: LocalAgent | None) -> None:
         self._datacenter = datacenter
         self._node = node
         self._writer = EntryWriter(datacenter, node.peer.addresses_of)
         self._changing = trio.Lock()
-        self.agent: LocalAgent | None = None
-        """None while there is none."""
+        self.agent = agent
 
     @property
     def address(self) -> str:

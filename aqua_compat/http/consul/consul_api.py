@@ -25,7 +25,7 @@ import msgspec
 import trio
 
 from aqua_compat.http.access import check_may
-from aqua_compat.http.consul.agent_api import AgentApi
+from aqua_compat.http.consul.agent_api import AgentApi, LocalAgent
 from aqua_compat.http.consul.catalog import Catalog, Survey
 from aqua_compat.http.consul.entries import (
     CATALOG_EXAMPLE,
@@ -86,6 +86,7 @@ def consul_api(
     data_dir: Path,
     names: Mapping[str, str] | None,
     others: Callable[[], int],
+    agent: LocalAgent | None,
 ) -> ConsulApi:
     """What answers Consul's clients on a node; arguments as of `ConsulApi`. Raises Misconfigured for a default owner
     who is unknown."""
@@ -96,7 +97,15 @@ def consul_api(
         raise Misconfigured(f"http.consul.owner: {error}") from None
     book = IndexBook(data_dir, node.parts.watches.clock())
     return ConsulApi(
-        node, settings.consul.datacenter, owner, known, StoredNames(node.store), book, settings.max_watches, others
+        node,
+        settings.consul.datacenter,
+        owner,
+        known,
+        StoredNames(node.store),
+        book,
+        settings.max_watches,
+        others,
+        agent,
     )
 
 
@@ -145,9 +154,11 @@ class ConsulApi:
         book: IndexBook,
         max_watches: int,
         others: Callable[[], int],
+        agent: LocalAgent | None,
     ) -> None:
         """`datacenter`: the name of the default one, which is `owner`'s. `names`: the aliases of owners, and who `me`
-        is. `max_watches`: queries that wait at the same time, together with the watches that `others` counts."""
+        is. `max_watches`: queries that wait at the same time, together with the watches that `others` counts. `agent`:
+        that of this machine."""
         self._node = node
         self._peer = node.peer
         self._names = names
@@ -181,7 +192,7 @@ class ConsulApi:
             ("health", "node", "*"): partial(self._of_node, checks=True),
             ("health", "state", "*"): self._of_state,
         }
-        self.agent = AgentApi(self._default, node)
+        self.agent = AgentApi(self._default, node, agent)
         parts.health_of_hosts.on_change(lambda host: self._note_change())  # noqa: ARG005 - any host's may be told of
         known_names.on_change(self._note_change)
         self._peer.on_membership_change(self._note_change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,10 @@ class RegisteredServices:
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / FILE
         self.forms: dict[str, ServiceForm] = self._read()
+
+    def all(self) -> tuple[ServiceForm, ...]:
+        """All of them."""
+        return tuple(self.forms.values())
 
     def keep(self) -> None:
         """Writes them to the disk. Blocking. Raises BadDefinitions when that fails, or they are too many."""
@@ -67,14 +72,14 @@ class RunningAgent:
     ) -> None:
         """`agent` reads what is in `registered` with everything else. `check` reads one service, and raises
         BadDefinitions."""
-        self._agent = agent
+        self.agent = agent
         self._registered = registered
         self._check = check
 
     @property
     def services(self) -> Mapping[str, ServiceDefinition]:
         """The services that it keeps, by their ids."""
-        return self._agent.services
+        return self.agent.services
 
     @property
     def registered(self) -> Mapping[str, ServiceForm]:
@@ -83,11 +88,11 @@ class RunningAgent:
 
     def shown(self, key: CheckKey) -> CheckResult | None:
         """The state of a check."""
-        return self._agent.checks.shown(key)
+        return self.agent.checks.shown(key)
 
     def report(self, key: CheckKey, result: CheckResult) -> bool:
         """Takes what a program says for a `ttl` check; False for no such check."""
-        return self._agent.checks.report(key, result)
+        return self.agent.checks.report(key, result)
 
     async def put(self, service_id: str, form: ServiceForm) -> None:
         """Registers a service, in place of what was registered by that id. Raises BadDefinitions."""
@@ -100,14 +105,11 @@ class RunningAgent:
 
     async def _change(self, forms: dict[str, ServiceForm]) -> None:
         before, self._registered.forms = self._registered.forms, forms
-        error = BadDefinitions(["it doesn't go together with the other services of this node; its log tells why"])
-        if await self._agent.reload() is not None:
-            try:
-                await in_thread(self._registered.keep)
-            except BadDefinitions as refused:
-                error = refused
-            else:
-                return
-        self._registered.forms = before
-        await self._agent.reload()
-        raise error
+        try:
+            await self.agent.reload()
+            await in_thread(self._registered.keep)
+        except BadDefinitions:
+            self._registered.forms = before
+            with suppress(BadDefinitions):  # of what else there is; it is in the log
+                await self.agent.reload()
+            raise

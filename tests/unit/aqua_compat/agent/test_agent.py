@@ -9,15 +9,20 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
 from aqua_compat.agent.agent import Agent, Changes, registrations_of
-from aqua_compat.agent.definitions import DefinedInstance, OnStop, ServiceDefinition
+from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_runner import CheckKey
+from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, OnStop, ServiceDefinition, TtlCheck
 from aqua_compat.agent.memory import AgentMemory, Remembered
-from aqua_compat.agent.service_files import BadDefinitions, Definitions
+from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_text
 from registry.client.results import Created, Done, Found
+from registry.codes import Code
 from registry.model.endpoints import Instance, instances_in
+from registry.model.names import Names
 from registry.model.signing import key_id_of
 from tests.unit.aqua_compat.acting import HOST, OWNER, ScriptedRegistry, a_key
 
@@ -25,13 +30,13 @@ ADDRESSES = ["/ip4/127.0.0.1/tcp/1/p2p/x", "/ip4/192.0.2.9/tcp/7000/p2p/x"]
 
 
 def service(service_id: str, label: str = "", owner: str = OWNER.peer_id, **fields: Any) -> ServiceDefinition:
-    label, port = label or service_id, fields.pop("port", 80)
+    label, port, checks = label or service_id, fields.pop("port", 80), fields.pop("checks", ())
     return ServiceDefinition(
         id=service_id,
         label=label,
         owner=owner,
         key_id=key_id_of(label, owner),
-        instances=(DefinedInstance(instance=Instance(id=service_id, port=port)),),
+        instances=(DefinedInstance(instance=Instance(id=service_id, port=port), checks=checks),),
         **fields,
     )
 
@@ -60,12 +65,15 @@ class Defined:
             raise BadDefinitions(self.errors)
         return Definitions(self.services, ())
 
+    def read_text(self, name: str, text: str) -> Definitions:
+        return read_text(name, text, Names({}, OWNER.peer_id))
+
 
 @asynccontextmanager
 async def running(registry: ScriptedRegistry, defined: Defined, folder: Path) -> AsyncIterator[Agent]:
     agent = Agent(
         cast("Any", registry),
-        defined.read,
+        defined,
         lambda: ADDRESSES,
         AgentMemory(folder / "agent.json"),
         trio.lowlevel.checkpoint,
@@ -90,6 +98,7 @@ def registry(**answers: object) -> ScriptedRegistry:
         "create_resource": Created("id", ()),
         "register_service": Done(True, (), 1),
         "unregister_service": Done(True, ()),
+        "report_health": Done(True, ()),
     }
     return ScriptedRegistry(**(usual | answers))
 
@@ -154,20 +163,21 @@ async def test_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
     async with running(acted, defined, tmp_path) as agent:
         acted.asked.clear()
         defined.errors = ["bad.toml: isn't TOML"]
-        assert await agent.reload() is None
+        with pytest.raises(BadDefinitions, match=r"bad\.toml"):
+            await agent.reload()
         await settled()
         assert acted.asked == []
     defined.errors = ["bad.toml: isn't TOML"]
     with pytest.raises(BadDefinitions, match=r"bad\.toml"):
         await Agent(
-            cast("Any", acted), defined.read, lambda: ADDRESSES, AgentMemory(tmp_path / "new"), trio.lowlevel.checkpoint
+            cast("Any", acted), defined, lambda: ADDRESSES, AgentMemory(tmp_path / "new"), trio.lowlevel.checkpoint
         ).run()
 
 
 async def test_what_was_cut_off_on_the_way_is_ended_too(tmp_path: Path) -> None:
     begun = trio.Event()
 
-    async def hang(*_arguments: object) -> Done:
+    async def hang(*_arguments: object, **_options: object) -> Done:
         begun.set()
         await trio.sleep_forever()
         raise AssertionError
@@ -226,3 +236,117 @@ async def test_what_couldnt_be_ended_is_tried_again(autojump_clock: trio.testing
         await trio.sleep(200)
         await settled()
         assert AgentMemory(tmp_path / "agent.json").read() == []
+
+
+TTL_CHECK = CheckDefinition(name="ttl", probe=TtlCheck(ttl=1_000))
+
+
+def told(registry: ScriptedRegistry) -> list[tuple[object, ...]]:
+    """What was said of health: resource, state, note, instance."""
+    return [
+        (arguments[0], str(arguments[1]), arguments[2], options["instance"])
+        for name, arguments, options in registry.asked
+        if name == "report_health"
+    ]
+
+
+async def test_checks_are_the_health_of_their_instance_critical_until_they_pass(tmp_path: Path) -> None:
+    checked, plain = service("checked", checks=(TTL_CHECK,)), service("plain")
+    acted = registry()
+    async with running(acted, Defined(checked, plain), tmp_path) as agent:
+        ttls = {args[0]: options["ttl"] for name, args, options in acted.asked if name == "register_service"}
+        assert ttls == {checked.key_id: 120.0, plain.key_id: None}
+        assert told(acted) == [(checked.key_id, "critical", "not checked yet", "")]
+        for state, shown in ((CheckState.PASSING, "passing"), (CheckState.WARNING, "warning")):
+            acted.asked.clear()
+            note = "hot" if state is CheckState.WARNING else ""
+            assert agent.checks.report(CheckKey("checked", "checked", "ttl"), CheckResult(state, note))
+            await settled()
+            assert told(acted) == [(checked.key_id, shown, note, "")]
+
+
+async def test_after_a_restart_the_record_on_disk_is_told_of_before_the_network_is_there(tmp_path: Path) -> None:
+    checked = service("checked", checks=(TTL_CHECK,))
+    async with running(registry(), Defined(checked), tmp_path):
+        pass
+    acted = registry()
+    agent = Agent(
+        cast("Any", acted), Defined(checked), lambda: ADDRESSES, AgentMemory(tmp_path / "agent.json"),
+        trio.sleep_forever,
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        await nursery.start(agent.run)
+        await settled()
+        assert [one[1:] for one in told(acted)] == [("critical", "not checked yet", "")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_owner_whose_policy_refuses_us_is_told_with_file_and_remedy(tmp_path: Path) -> None:
+    theirs = service("theirs", owner=HOST.peer_id, source="/etc/services/web.toml")
+    refused = Done(False, ("its policy doesn't name the issuer",), code=Code.ISSUER_NOT_ALLOWED)
+    with structlog.testing.capture_logs() as logged:
+        async with running(registry(register_service=refused), Defined(theirs), tmp_path):
+            pass
+    [told] = [each for each in logged if each["event"] == "a service isn't registered yet"]
+    assert told["defined_in"] == "/etc/services/web.toml"
+    assert told["errors"] == [
+        "its policy doesn't name the issuer",
+        f"its owner permits it by `aqua-registry resource policy {theirs.key_id} --allow {OWNER.peer_id}`",
+    ]
+
+
+async def test_another_owners_resource_is_made_by_who_may_and_only_where_nobody_has_it(tmp_path: Path) -> None:
+    theirs, asked_for, answers = service("web", owner=HOST.peer_id), [], [("not now",), ()]
+
+    async def make(label: str, owner: str) -> tuple[str, ...]:
+        await trio.lowlevel.checkpoint()
+        asked_for.append((label, owner))
+        return answers.pop(0)
+
+    for code, registered in ((Code.TIMEOUT, False), (Code.KEY_NOT_EXISTS, False), (Code.KEY_NOT_EXISTS, True)):
+        acted = registry(get_resource=Found(None, ("resource not found",), code=code))
+        agent = Agent(
+            cast("Any", acted), Defined(theirs), lambda: ADDRESSES, AgentMemory(tmp_path / "agent.json"),
+            trio.lowlevel.checkpoint, make,
+        )  # fmt: skip
+        async with trio.open_nursery() as nursery:
+            await nursery.start(agent.run)
+            await settled()
+            nursery.cancel_scope.cancel()
+        assert (("register_service", theirs.key_id) in asked(acted)) is registered
+    assert asked_for == [("web", HOST.peer_id)] * 2
+
+
+LENT = """
+[[service]]
+name = "lent"
+port = 80
+[[service.check]]
+ttl = 1000
+"""
+
+
+async def test_what_is_lent_is_registered_once_it_passes_and_for_as_long_as_it_is(tmp_path: Path) -> None:
+    acted, defined = registry(), Defined(service("own"))
+    key_id = key_id_of("lent", OWNER.peer_id)
+    async with running(acted, defined, tmp_path) as agent:
+        async with agent.lent("a.toml", LENT):
+            await settled()
+            assert ("register_service", key_id) not in asked(acted)
+            assert agent.checks.report(agent.checks.reported_by("lent"), CheckResult(CheckState.PASSING))
+            await settled()
+            assert ("register_service", key_id) in asked(acted)
+            acted.asked.clear()
+            assert agent.checks.report(agent.checks.reported_by("lent"), CheckResult(CheckState.CRITICAL, "no"))
+            await settled()
+            assert [one[0] for one in asked(acted)] == ["report_health"], "it stays, and isn't called"
+            with pytest.raises(BadDefinitions, match=r"b\.toml: two services have the id 'lent', the other in a\.toml"):
+                await agent.check_lent("b.toml", LENT)
+            defined.services = (service("lent"),)
+            with pytest.raises(BadDefinitions, match="two services have the id 'lent'"):
+                await agent.reload()
+            assert agent.leases == 1
+        await settled()
+        assert ("unregister_service", key_id) in asked(acted)
+        assert agent.leases == 0
+        assert await agent.reload() == Changes(("lent",), (), ("own",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from aqua_compat.agent.definitions import (
     TcpCheck,
     TtlCheck,
 )
+from aqua_compat.agent.probes.connection import first_to_answer
 from aqua_compat.agent.probes.grpc_probe import probe_grpc
 from aqua_compat.agent.probes.http_probe import probe_http
 from aqua_compat.agent.probes.script_probe import MOST_OUTPUT, probe_script
@@ -227,6 +229,62 @@ async def test_a_script_that_hangs_ends_with_all_that_it_started() -> None:
                 nursery.cancel_scope.cancel()
             with connection:
                 assert await connection.recv(1) == b"", "the end of whoever held it"
+
+
+async def test_what_a_script_leaves_running_ends_with_it() -> None:
+    connects = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))"
+    child = f"{connects}; print('connected', flush=True); s.recv(1)"
+    with trio.socket.socket() as listening:
+        await listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        started = f"subprocess.Popen([sys.executable, '-S', '-c', {child!r}, '{port}'], stdout=subprocess.PIPE)"
+        with trio.fail_after(PATIENCE):
+            result = await probe_script(script(f"import subprocess, sys; print({started}.stdout.readline())"))
+            assert result == CheckResult(P, "b'connected\\n'")
+            connection, _ = await listening.accept()
+            with connection:
+                assert await connection.recv(1) == b"", "the end of whoever held it"
+
+
+async def test_a_silent_address_of_a_name_doesnt_take_the_others_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        with socket.socket() as first, socket.socket() as second:
+            for filling in (first, second):  # as many as it queues: from then on it answers nobody
+                filling.setblocking(False)
+                filling.connect_ex(silent.getsockname())
+            refused = (socket.AF_INET, ("127.0.0.1", await closed_port()))
+            async with server(b"") as (port, _):
+                order = [(socket.AF_INET, silent.getsockname()), refused, (socket.AF_INET, ("127.0.0.1", port))]
+                with trio.fail_after(PATIENCE):
+                    stream = await first_to_answer(order)
+                assert stream.socket.getpeername()[1] == port
+                await trio.aclose_forcefully(stream)
+            with pytest.raises(OSError, match="refused"):
+                await first_to_answer([refused, refused])
+            with trio.move_on_after(0.4) as waiting:
+                await first_to_answer(order[:2])
+            assert waiting.cancelled_caught, "or the test tries nothing"
+
+
+async def test_a_pattern_that_takes_for_ever_on_a_body_holds_nobody_up() -> None:
+    turns = 0
+    async with server(ok(b"a" * 60_000 + b"b")) as (port, _), trio.open_nursery() as nursery:
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await trio.sleep(0.01)
+                turns += 1
+
+        nursery.start_soon(count)
+        with trio.fail_after(PATIENCE):
+            result = await probe_http(HttpCheck(url=f"http://127.0.0.1:{port}/", body="(a|aa)+$"))
+        nursery.cancel_scope.cancel()
+    assert (result.state, "takes more than 1 s" in result.note) == (C, True), result
+    assert turns > 10
 
 
 def service(service_id: str, *checks: tuple[str, Probe, CheckTiming]) -> ServiceDefinition:

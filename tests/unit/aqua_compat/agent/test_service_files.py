@@ -191,6 +191,25 @@ def test_what_is_wrong_is_told_with_file_field_and_remedy(tmp_path: Path, text: 
     assert all(one.startswith(str(bad)) for one in caught.value.errors)
 
 
+def test_the_line_is_told_where_a_service_begins_that_is_wrong(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    for second, told in (
+        ("port = 70000", "service 2 (db): port isn't within 0 and 65535: 70000"),
+        ("prot = 1", "service 2, prot: there is no such key; did you mean port?"),
+        ('port = "1"', "service 2, port: Expected `int`, got `str`"),
+    ):
+        bad.write_text(
+            f'# of this machine\n[[service]]\nname = "web"\n\n [[ service ]]  # ours\nname = "db"\n{second}\n'
+        )
+        with pytest.raises(BadDefinitions) as caught:
+            read_services(tmp_path, NAMES)
+        assert caught.value.errors == (f"{bad}, line 5: {told}",)
+    bad.write_text('[[service]]\nname = "web"\nport = -1\naddress = """\n[[service]]\n"""\n')
+    with pytest.raises(BadDefinitions) as caught:
+        read_services(tmp_path, NAMES)
+    assert caught.value.errors[0].startswith(f"{bad}: service 1 (web): "), "no line is better than a wrong one"
+
+
 def test_all_faults_are_told_at_once_but_no_more_than_a_few(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02}.toml").write_text("[")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +11,15 @@ from typing import Any, NamedTuple
 import h11
 import trio
 
+from aqua_compat.agent.agent import Agent
+from aqua_compat.agent.memory import AgentMemory
 from aqua_compat.api.full_node import identity_in, open_full_node
+from aqua_compat.cli.service_source import SettingsOfServices
+from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
 from aqua_compat.http.server import HttpDoor, open_http_door
 from aqua_compat.settings import HttpSettings, Settings
 from overlay.settings import OverlaySettings
+from overlay.tasks import background
 from registry.node import Node
 
 
@@ -83,13 +88,24 @@ async def running_door(
     http: HttpSettings | None = None,
     names: dict[str, str] | None = None,
     bootstrap: tuple[str, ...] = (),
+    services: Callable[[str, RegisteredServices], SettingsOfServices] | None = None,
 ) -> AsyncIterator[Running]:
+    """`services`: where those are defined that the node keeps registered, by its peer id."""
     settings = Settings(
         overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=bootstrap),
         http=http or HttpSettings(listen="127.0.0.1:0"),
     )
-    async with (
-        open_full_node(identity_in(data_dir), settings, data_dir) as (node, services),
-        open_http_door(node, services, settings.http, data_dir, names=names) as door,
-    ):
-        yield Running(node, door)
+    async with open_full_node(identity_in(data_dir), settings, data_dir) as (node, own):
+        peer, agent = node.peer, None
+        if services is not None:
+            memory, registered = AgentMemory(data_dir / "agent.json"), RegisteredServices(data_dir)
+            source = services(peer.peer_id, registered)
+            keeper = Agent(node.registry, source, peer.addresses, memory, peer.wait_joined)
+            agent = RunningAgent(keeper, registered, source.read_form)
+        async with (
+            open_http_door(node, own, settings.http, data_dir, names=names, agent=agent) as door,
+            background() as tasks,
+        ):
+            if agent is not None:
+                await tasks.start(agent.agent.run)
+            yield Running(node, door)

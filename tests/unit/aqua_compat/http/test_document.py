@@ -9,7 +9,10 @@ from pathlib import Path
 
 import trio
 
+from aqua_compat.agent.file_form import CheckForm, ServiceForm
+from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.http.native_api import OPERATIONS
+from aqua_compat.settings import Settings
 from tests.paths import ROOT
 from tests.unit.aqua_compat.http.running import running_door
 
@@ -18,7 +21,10 @@ BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTAL
 
 
 async def test_each_example_runs(tmp_path: Path) -> None:
-    async with running_door(tmp_path / "node") as running:
+    settings = Settings(service=(ServiceForm(name="job", check=(CheckForm(ttl=60),)),))
+    async with running_door(
+        tmp_path / "node", services=lambda own: SettingsOfServices(lambda: settings, own)
+    ) as running:
         script = "set -euo pipefail\n"
         for language, block in BLOCKS:
             script += block if language == "sh" else f"{sys.executable} - <<'END'\n{block}END\n"

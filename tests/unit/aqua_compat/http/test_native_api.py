@@ -15,11 +15,13 @@ import pytest
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from aqua_compat.agent.settings import AgentSettings
 from aqua_compat.api.full_node import identity_in
+from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.http.message import Grant
 from aqua_compat.http.openapi import description
 from aqua_compat.http.tokens import Tokens
-from aqua_compat.settings import HttpSettings
+from aqua_compat.settings import HttpSettings, Settings
 from overlay.identity import Identity
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
@@ -156,7 +158,66 @@ async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> Non
             "live",
             "removed",
         ]
-        assert api.tried == set(api.operations()) - {"watch"}
+        assert api.tried == set(api.operations()) - {"watch"} - OF_AGENTS
+
+
+OF_AGENTS = {"reload", "checks", "report_check", "lend"}
+TWO_CHECKS = "".join(f'[[service.check]]\nname = "{name}"\nttl = 60\n' for name in "ab")
+
+
+async def test_every_operation_on_this_machines_services_answers_as_it_is_described(tmp_path: Path) -> None:
+    folder = tmp_path / "services"
+    folder.mkdir()
+    file = folder / "web.toml"
+    file.write_text('[[service]]\nname = "web"\n[[service.check]]\nttl = 60\n')
+    settings = Settings(agent=AgentSettings(services=str(folder)))
+    async with running_door(
+        tmp_path / "node",
+        services=lambda own, registered: SettingsOfServices(lambda: settings, own, registered=registered.all),
+    ) as running:
+        api = Described(running, (await running.ask("GET", "/v1/aqua/openapi.json")).json())
+        [shown] = await api.call("checks")
+        assert (shown["service"], shown["check"], shown["kind"], shown["state"]) == ("web", "ttl", "ttl", "critical")
+        said = await api.call("report_check", {"state": "warning", "note": "hot"}, check="web")
+        assert said == {"service": "web", "instance": "web", "check": "ttl", "state": "warning"}
+        assert [(each["state"], each["note"]) for each in await api.call("checks")] == [("warning", "hot")]
+        assert await api.call("reload") == {"added": [], "changed": [], "removed": []}
+
+        file.write_text(f'[[service]]\nname = "db"\n{TWO_CHECKS}')
+        assert await api.call("reload") == {"added": ["db"], "changed": [], "removed": ["web"]}
+        for name, told in (
+            ("web", "'web' is no service with a check of kind ttl; of these there are: db/db/a, db/db/b"),
+            ("db", "'db' is several checks of kind ttl; name one of db/db/a, db/db/b"),
+        ):
+            refused = await running.ask("POST", f"/v1/aqua/agent/checks/{name}", {"state": "passing"})
+            assert (refused.status, refused.json()["detail"]) == (404, told)
+        for named in ("db%2Fa", "db%2Fdb%2Fb"):
+            await api.call("report_check", {"state": "passing"}, check=named)
+        assert {each["state"] for each in await api.call("checks")} == {"passing"}
+        unknown = await running.ask("POST", "/v1/aqua/agent/checks/db%2Fa", {"state": "well"})
+        assert (unknown.status, unknown.json()["code"]) == (400, "invalid")
+
+        file.write_text('[[service]]\nname = "db\n')
+        wrong = await running.ask("POST", "/v1/aqua/agent/reload")
+        assert (wrong.status, wrong.json()["code"]) == (422, "invalid")
+        [error] = wrong.json()["errors"]
+        assert error.startswith(f"{file}: isn't TOML: ")
+        assert "(at line 2" in error
+        assert len(await api.call("checks")) == 2
+        lent = await running.ask(
+            "POST", "/v1/aqua/agent/services", {"name": "a.toml", "text": '[[service]]\nid = "db"\n'}
+        )
+        assert lent.status == 422
+        assert lent.json()["errors"] == ["a.toml, line 1: service 1: Object missing required field `name`"]
+        assert api.tried == OF_AGENTS - {"lend"}
+
+
+async def test_a_node_without_services_says_so(tmp_path: Path) -> None:
+    async with running_door(tmp_path / "node") as running:
+        for method, target in (("GET", "checks"), ("POST", "reload")):
+            answer = await running.ask(method, f"/v1/aqua/agent/{target}")
+            assert (answer.status, answer.json()["code"]) == (404, "path-unknown")
+            assert "start it with --services DIR" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

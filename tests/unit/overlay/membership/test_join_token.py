@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +71,9 @@ def test_a_token_shows_nothing_of_itself() -> None:
         JoinToken((key(ROOT),), (), INVITING.chain),
         JoinToken((key(ROOT),), (), INVITING.chain, Identity.generate().seed),
         JoinToken((key(ROOT),), (), INVITING.chain, b"short"),
+        JoinToken((key(ROOT),), (), FOR_PEER.chain, owner=b"short"),
+        JoinToken((key(ROOT),), (), FOR_PEER.chain, owner=key(ROOT), registrars=(b"short",)),
+        JoinToken((key(ROOT),), (), FOR_PEER.chain, owner=key(ROOT), registrars=(key(PEER),) * 9),
     ],
 )
 def test_what_lacks_something_or_has_too_much_is_no_token(token: JoinToken) -> None:
@@ -95,3 +99,11 @@ def test_a_token_with_a_wrong_letter_lets_nobody_else_in(place: int, letter: str
         return
     shown = ShownChain(encoded(token.chain), True)
     assert token.chain == FOR_PEER.chain or gatekeeper().fault_of(identity(PEER).peer_id, shown, NOW) is not None
+
+
+def test_a_token_tells_whose_names_are_the_networks() -> None:
+    telling = msgspec.structs.replace(INVITING, owner=key(ROOT), registrars=(key(PEER), key(INVITATION)))
+    assert parse_token(telling.text()) == telling
+    joined = telling.joined(identity(PEER))
+    assert (joined.owner, joined.registrars, joined.is_secret) == (key(ROOT), telling.registrars, False)
+    assert parse_token(joined.text()) == joined

@@ -1,0 +1,58 @@
+"""The keys of owners that a node holds besides its own, and the resources that it makes with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from overlay.errors import IdentityError
+from overlay.identity import Identity, load_or_create_identity
+from registry.client.registry import DEFAULT_TIMEOUT
+from registry.errors import RegistryError
+from registry.model.values import Key
+from registry.protocol.error_info import texts
+from registry.protocol.messages import Item, WriteOutcome
+
+Write = Callable[[Item, float], Awaitable[WriteOutcome]]
+"""Writes what is signed to the network, within so many seconds. Raises RegistryError."""
+
+
+def read_owner_keys(files: Iterable[str]) -> dict[str, Identity]:
+    """The identities in these files, by peer id. Raises IdentityError."""
+    found: dict[str, Identity] = {}
+    for file in files:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise IdentityError(
+                f"agent.owner_keys: there is no file {file}; `aqua-registry key new NAME` makes a key, and"
+                " `aqua-registry key show NAME --json` tells its file"
+            )
+        identity = load_or_create_identity(path)
+        found[identity.peer_id] = identity
+    return found
+
+
+class OwnerKeys:
+    """Makes resources in the name of owners whose keys are here."""
+
+    def __init__(self, identities: dict[str, Identity], write: Write) -> None:
+        """`identities` by peer id."""
+        self._identities = identities
+        self._write = write
+
+    def __contains__(self, owner: str) -> bool:
+        return owner in self._identities
+
+    async def make(self, label: str, owner: str) -> tuple[str, ...]:
+        """Makes a resource that nobody knows of; why it isn't made, if it isn't."""
+        identity = self._identities[owner]
+        try:
+            unsigned = Key(label, owner, int(time.time()), b"", "", b"")
+            key = msgspec.structs.replace(unsigned, signature=identity.sign(unsigned.signed_bytes()))
+            outcome = await self._write(Item(key), DEFAULT_TIMEOUT)
+        except RegistryError as error:
+            return (str(error),)
+        return () if outcome.stored else (texts(outcome.errors) or ("no replica took the resource",))

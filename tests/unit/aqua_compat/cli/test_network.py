@@ -1,0 +1,39 @@
+"""What `network invite` puts into tokens of whose names the network's are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from aqua_compat.cli.main import cli
+from overlay.identity import Identity, public_key_of
+from overlay.membership.join_token import parse_token
+
+OWNER, FIRST, SECOND = (Identity.generate().peer_id for _ in range(3))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    return tmp_path
+
+
+def ran(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["network", *arguments])
+
+
+def test_the_owner_and_the_registrars_are_in_this_token_and_the_next(home: Path) -> None:
+    assert ran("create").exit_code == 0
+    assert parse_token(ran("invite").stdout).owner == b""
+    alone = ran("invite", "--registrar", FIRST)
+    assert (alone.exit_code, "--registrar needs --owner" in alone.output) == (2, True)
+    wrong = ran("invite", "--owner", "acme")
+    assert wrong.exit_code == 2
+    for given in (("--owner", OWNER, "--registrar", FIRST, "--registrar", SECOND), ()):
+        token = parse_token(ran("invite", *given).stdout)
+        assert token.owner == public_key_of(OWNER)
+        assert token.registrars == (public_key_of(FIRST), public_key_of(SECOND))
+    many = ran("invite", *[part for _ in range(9) for part in ("--registrar", FIRST)])
+    assert (many.exit_code, "at most 8 registrars" in many.output) == (2, True)
