@@ -137,17 +137,21 @@ class HostHealth:
         self._restored.set()
         task_status.started()
         self._hosted.wake(self._at())
+        self._tell_presence()
         while True:
-            told = self._hosted.to_tell(self._at())
-            if told is not None and self._presence is not None:
-                self._presence.note_exceptions(told)
-            for callback in self._callbacks:
-                callback()
             if self._ended:
                 await self._drop_ended()
             with trio.move_on_at(self._hosted.wake_at):
                 await self._changed.wait()
             self._hosted.wake(self._at())
+            self._tell_presence()
+            for callback in self._callbacks:
+                callback()
+
+    def _tell_presence(self) -> None:
+        told = self._hosted.to_tell(self._at())
+        if told is not None and self._presence is not None:
+            self._presence.note_exceptions(told)
 
     async def _restore(self) -> None:
         try:

@@ -35,6 +35,7 @@ MOST_HEARD: Final = 64  # peers whose puts of one update are remembered
 MAX_DUE: Final = 4096  # beyond it, what is oldest is sent on at once
 LATELY: Final = 30.0  # seconds, in which the silent death of a peer is noticed
 MAX_LATELY: Final = 2048  # puts of others that are remembered
+MAX_LATELY_BYTES: Final = 4 * 2**20  # of these
 
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -53,6 +54,7 @@ class _Put(NamedTuple):
     at: float
     peer_id: str
     item: Item
+    size: int
 
 
 class Rumors:
@@ -67,7 +69,8 @@ class Rumors:
         self._due: OrderedDict[bytes, _Due] = OrderedDict()
         self._overdue: list[_Due] = []
         self._any_due = Wakeup()
-        self._lately: deque[_Put] = deque(maxlen=MAX_LATELY)
+        self._lately: deque[_Put] = deque()
+        self._lately_bytes = 0
         self._members = frozenset(network.members())
         self.offered = 0
         """How many puts were made, to all peers together."""
@@ -86,12 +89,21 @@ class Rumors:
 
     def heard(self, peer_id: str, items: Sequence[Item]) -> None:
         """Notes that a peer has these items, since it put them here."""
-        now = trio.current_time()
-        self._lately.extend(_Put(now, peer_id, item) for item in items)
+        self._remember(peer_id, items)
         for item in items if self._due else ():
             due = self._due.get(item.digest())
             if due is not None and len(due.known_by) < MOST_HEARD:
                 due.known_by.add(peer_id)
+
+    def _remember(self, peer_id: str, items: Sequence[Item]) -> None:
+        now = trio.current_time()
+        for item in items:
+            self._lately.append(_Put(now, peer_id, item, item.size()))
+            self._lately_bytes += self._lately[-1].size
+        while self._lately and (
+            self._lately[0].at < now - LATELY or len(self._lately) > MAX_LATELY or self._lately_bytes > MAX_LATELY_BYTES
+        ):
+            self._lately_bytes -= self._lately.popleft().size
 
     def _note_members(self) -> None:
         before, self._members = self._members, frozenset(self._network.members())

@@ -23,7 +23,8 @@ BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTAL
 async def test_each_example_runs(tmp_path: Path) -> None:
     settings = Settings(service=(ServiceForm(name="job", check=(CheckForm(ttl=60),)),))
     async with running_door(
-        tmp_path / "node", services=lambda own: SettingsOfServices(lambda: settings, own)
+        tmp_path / "node",
+        services=lambda own, registered: SettingsOfServices(lambda: settings, own, registered=registered.all),
     ) as running:
         script = "set -euo pipefail\n"
         for language, block in BLOCKS:
