@@ -17,9 +17,9 @@ LONGEST_TTL: Final = 3600  # seconds
 class ConsulSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a node answers Consul's clients. See docs/consul.md."""
 
-    owner: str = "me"
+    owner: str = ""
     """Whose resources are the services of the default datacenter: an alias of `names`, a peer id, or `me`, the node's
-    own key."""
+    own key. Empty: the default owner of services here (`agent.owner`, or the invitation's), the node without one."""
     datacenter: str = "aqua"
     """Name of the default datacenter. The aliases of `names`, and `me`, are others."""
 

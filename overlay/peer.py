@@ -464,7 +464,7 @@ class OverlayPeer:
         """Which other peers are up."""
         return self._presence
 
-    # What `overlay.presence.liveness.Surroundings` asks for.
+    # What `overlay.presence.liveness.NearbyMembers` asks for.
 
     def members_near(self, peer_id: str, count: int) -> list[str]:
         """The members nearest to a peer but itself, ourselves among them, as far as known; asks nobody."""

@@ -58,7 +58,7 @@ class CheckStatus(NamedTuple):
     lasted: float
 
 
-class _Running:
+class _RunningCheck:
     def __init__(self, definition: CheckDefinition, check: Check) -> None:
         self.definition = definition
         self.check = check
@@ -74,8 +74,8 @@ class CheckRunner:
     ) -> None:
         self._on_change = on_change
         self._random = (randomness or random.Random()).random  # noqa: S311 - jitter, not secrets
-        self._running: dict[CheckKey, _Running] = {}
-        self._by_instance: dict[tuple[str, str], list[_Running]] = {}
+        self._running: dict[CheckKey, _RunningCheck] = {}
+        self._by_instance: dict[tuple[str, str], list[_RunningCheck]] = {}
         self._tasks = TaskOwner()
 
     def update(self, services: Iterable[ServiceDefinition]) -> None:
@@ -96,7 +96,7 @@ class CheckRunner:
                 del self._running[key]
         for key, definition in wanted.items():
             if key not in self._running:
-                running = _Running(definition, Check(_timing_of(definition), trio.current_time(), self._random))
+                running = _RunningCheck(definition, Check(_timing_of(definition), trio.current_time(), self._random))
                 self._running[key] = running
                 self._tasks.start_soon(self._run, key, running)
         self._by_instance = {}
@@ -148,7 +148,7 @@ class CheckRunner:
         """Runs the checks until cancelled."""
         await self._tasks.run(task_status=task_status)
 
-    async def _run(self, key: CheckKey, running: _Running) -> None:
+    async def _run(self, key: CheckKey, running: _RunningCheck) -> None:
         with running.scope:
             probe = running.definition.probe
             if isinstance(probe, AliasCheck):
@@ -166,7 +166,7 @@ class CheckRunner:
                 result = await _probed(probe, deadline, running.definition.timing.timeout)
                 self._take(key, running, result)
 
-    def _take(self, key: CheckKey, running: _Running, result: CheckResult) -> None:
+    def _take(self, key: CheckKey, running: _RunningCheck, result: CheckResult) -> None:
         if running.check.take(result, trio.current_time()):
             self._on_change(key, running.check.shown)
             self._tell_aliases(key.service)

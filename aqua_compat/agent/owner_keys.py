@@ -38,10 +38,14 @@ def read_owner_keys(files: Iterable[str]) -> dict[str, Identity]:
 class OwnerKeys:
     """Makes resources in the name of owners whose keys are here."""
 
-    def __init__(self, identities: dict[str, Identity], write: Write) -> None:
-        """`identities` by peer id."""
+    def __init__(
+        self, identities: dict[str, Identity], write: Write, wait_for_clock: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`identities` by peer id. `wait_for_clock` returns once this machine's clock may date what is signed, and
+        raises RegistryError while it is off."""
         self._identities = identities
         self._write = write
+        self._wait_for_clock = wait_for_clock
 
     def __contains__(self, owner: str) -> bool:
         return owner in self._identities
@@ -50,6 +54,7 @@ class OwnerKeys:
         """Makes a resource that nobody knows of; why it isn't made, if it isn't."""
         identity = self._identities[owner]
         try:
+            await self._wait_for_clock()
             unsigned = Key(label, owner, int(time.time()), b"", "", b"")
             key = msgspec.structs.replace(unsigned, signature=identity.sign(unsigned.signed_bytes()))
             outcome = await self._write(Item(key), DEFAULT_TIMEOUT)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import tempfile
+import time
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -19,34 +22,40 @@ if TYPE_CHECKING:
     from aqua_compat.cli.demo_display import Display
     from aqua_compat.cli.node_process import NodeProcess
     from registry.model.values import Record
+    from registry.watch.watch import Watch
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
 
 NODES = 5
 MAJORITY = 3
+PATIENCE = 15.0  # seconds that a change may take to be told
 
 
 @click.command(short_help="See a network of five nodes at work.")
+@click.option("--stay", is_flag=True, help="Keep the network running until Ctrl-C, to look at its page.")
 @logging_options("error")
-def demo(log_level: str, log_format: str) -> None:
+def demo(stay: bool, log_level: str, log_format: str) -> None:
     """Start five nodes, and register, resolve, kill and unregister on them.
 
-    Everything runs on this machine, on free ports and in a temporary folder that is removed at the end.
+    Everything runs on this machine, on free ports and in a temporary folder that is removed at the end. The page of
+    node 1 shows it in a browser meanwhile.
     """
     import trio
 
     configure_logs(log_level, log_format)
     with tempfile.TemporaryDirectory(prefix="aqua-registry-demo-") as folder:
         try:
-            stopped = trio.run(until_signalled, partial(_show, Path(folder)), *ENDING)
+            stopped = trio.run(until_signalled, partial(_show, Path(folder), stay=stay), *ENDING)
         except Exception as error:  # known ones become one line on stderr, others go on
             raise _explained(root_of(error)) from error
-    if stopped is not None:
+    if stopped is not None and not (stay and stopped == signal.SIGINT):
         raise click.Abort
 
 
-async def _show(folder: Path) -> None:
+async def _show(folder: Path, *, stay: bool) -> None:
+    import trio
+
     from aqua_compat.cli.demo_display import open_display
     from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 
@@ -56,10 +65,14 @@ async def _show(folder: Path) -> None:
     ]
     with open_display(nodes) as display:
         try:
-            with display.step(f"Start {NODES} nodes; the others join through the first"):
-                await start_network(nodes)
+            with display.step(f"Start {NODES} nodes; the others join through the first") as step:
+                http = f"127.0.0.1:{_free_port()}"
+                await start_network(nodes, of_first=("--http", http))
+                step.says(f"look at them while they run: http://{http}/ui/")
             async with AsyncExitStack() as clients:
                 await _walk(nodes, display, clients)
+                if stay:
+                    await trio.sleep_forever()
         finally:
             with display.step("Stop everything"):
                 await stop_network(nodes)
@@ -88,17 +101,41 @@ async def _walk(nodes: list[NodeProcess], display: Display, clients: AsyncExitSt
             step.says(f"node {number} signed its record; {MAJORITY} of {NODES} replicas have it on disk")
     with display.step("Resolve through node 4, with a majority's answers") as step:
         step.says(*map(describe, await _resolve(fourth, resource_id)))
-    with display.step("Kill node 2, which a service runs on, with kill -9") as step:
-        await second.kill()
-        step.says("its record stays with the other replicas until it expires, a day after node 2 signed it last")
-    with display.step("Resolve through node 5: nothing is lost, node 2's service is still listed") as step:
-        step.says(*map(describe, await _resolve(fifth, resource_id)))
-    with display.step("Unregister the service on the dead node; whoever issued a record can end it") as step:
+    async with connect(fifth.address) as watcher, watcher.watch(resource_id) as events:
+        await _until_listed(events, 2)
+        with display.step("Kill node 2, which a service runs on, with kill -9, and watch through node 5") as step:
+            await second.kill()
+            seconds = await _until_listed(events, 1)
+            step.says(f"off the list {seconds:.1f} s later; the record stays, and returns with its host")
+        with display.step("Start node 2 again") as step:
+            await second.start("--bootstrap", first.address)
+            step.says(f"on the list again {await _until_listed(events, 2):.1f} s after it was ready")
+    with display.step("Unregister the service on node 2; whoever issued a record can end it") as step:
         done, errors = await owner.unregisterService(resource_id, second.peer_id)
         _require(done, "the service wasn't unregistered", errors)
         step.says("a signed tombstone replaces the record")
     with display.step("Resolve through node 4 again") as step:
         step.says(*map(describe, await _resolve(fourth, resource_id)))
+
+
+async def _until_listed(events: Watch, count: int) -> float:
+    """Seconds until so many services are listed."""
+    import trio
+
+    began = time.monotonic()
+    with trio.move_on_after(PATIENCE) as waiting:
+        while len(events.records) != count:
+            await anext(events)
+    if waiting.cancelled_caught:
+        raise Failure(f"{len(events.records)} services are listed after {PATIENCE:g} s, not {count}")
+    return time.monotonic() - began
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 async def _resolve(through: NodeProcess, resource_id: str) -> list[Record]:

@@ -52,13 +52,13 @@ def token() -> None:
 @json_option
 def create_token(name: str, grant: str, data_dir: Path | None, as_json: bool) -> None:
     """Make the token NAME and print it. It can't be shown again: only its hash is kept."""
-    from aqua_compat.http.message import Grant
+    from aqua_compat.http.message import AccessLevel
     from registry.errors import StorageError
 
     if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
         raise Misuse(f"a token's name has 1 to {_LONGEST_NAME} characters that can be printed")
     try:
-        made = _tokens(data_dir).create(name, Grant[grant.upper()], int(time.time()))
+        made = _tokens(data_dir).create(name, AccessLevel[grant.upper()], int(time.time()))
     except (ValueError, StorageError) as error:
         raise Failure(str(error)) from None
     click.echo(json_line({"name": name, "grant": grant, "token": made}) if as_json else made)

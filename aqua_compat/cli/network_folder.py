@@ -33,7 +33,7 @@ class Issued(msgspec.Struct, frozen=True):
     expires_at: int
 
 
-class _Ledger(msgspec.Struct, frozen=True):
+class _Kept(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     issued: tuple[Issued, ...] = ()
     owner: str = ""
@@ -151,14 +151,14 @@ class NetworkFolder:
             raise Failure(str(error)) from None
         return after
 
-    def _ledger(self) -> _Ledger:
+    def _ledger(self) -> _Kept:
         path = self.folder / "network.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=_Ledger) if path.exists() else _Ledger()
+            return msgspec.json.decode(path.read_bytes(), type=_Kept) if path.exists() else _Kept()
         except (OSError, msgspec.DecodeError) as error:
             raise Failure(f"can't read {path}: {error}; move it away, and tell --address again") from None
 
-    def _save(self, ledger: _Ledger) -> None:
+    def _save(self, ledger: _Kept) -> None:
         from overlay.rpc.network_files import NetworkFileError, write_private
 
         try:

@@ -312,14 +312,14 @@ def _agent(
     owner = peer_id_of(token.owner) if token is not None and token.owner else ""
     registrars = settings.agent.registrars or tuple(map(peer_id_of, () if token is None else token.registrars))
     check_registrars(settings.agent)
-    keys = OwnerKeys(read_owner_keys(settings.agent.owner_keys), write)
+    keys = OwnerKeys(read_owner_keys(settings.agent.owner_keys), write, running.parts.host.clock_guard.wait)
     if settings.agent.makes_for:
         services.serve(SERVICE, Registrar(running.registry, keys, settings.agent.makes_for), LIMITS)
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
     registered = RegisteredServices(data_dir)
     source = SettingsOfServices(again, peer.peer_id, owner, registered=registered.all)
     agent = Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make)
-    return RunningAgent(agent, registered, source.read_form)
+    return RunningAgent(agent, registered, source.read_form, settings.agent.owner or owner)
 
 
 async def _reload(agent: Agent, hangups: AsyncIterator[int]) -> None:

@@ -149,9 +149,12 @@ class NodeProcess:
         return "; its log ends with:\n" + "\n".join(lines) if lines else "; its log is empty"
 
 
-async def start_network(nodes: Sequence[NodeProcess], *flags: str, timeout: float = 20.0) -> None:
-    """Start the first node, then the others at once, each bootstrapping from the first."""
-    await nodes[0].start(*flags, timeout=timeout)
+async def start_network(
+    nodes: Sequence[NodeProcess], *flags: str, of_first: Sequence[str] = (), timeout: float = 20.0
+) -> None:
+    """Start the first node, then the others at once, each bootstrapping from the first. `of_first`: flags of that
+    alone."""
+    await nodes[0].start(*flags, *of_first, timeout=timeout)
     async with trio.open_nursery() as nursery:
         for process in nodes[1:]:
             nursery.start_soon(partial(process.start, "--bootstrap", nodes[0].address, *flags, timeout=timeout))

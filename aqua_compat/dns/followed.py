@@ -27,7 +27,7 @@ from overlay.tasks import TaskOwner, Wakeup, in_thread
 from registry.client.registry import Registry
 from registry.codes import Code
 from registry.health.health_of_hosts import HealthOfHosts
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.model.endpoints import Instance, instances_in
 from registry.model.values import Record, Slot
 

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from aqua_compat.dns.zone import UDP, IpAddress, OfService
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.model.endpoints import Instance
 from registry.model.values import Slot
 

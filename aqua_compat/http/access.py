@@ -17,7 +17,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import Final
 
-from aqua_compat.http.message import JSON, Grant, HttpRequest
+from aqua_compat.http.message import JSON, AccessLevel, HttpRequest
 from aqua_compat.http.problems import Problem
 from aqua_compat.http.tokens import Tokens
 from overlay.limits.token_bucket import TokenBuckets
@@ -56,13 +56,13 @@ class AddressGuard:
             raise Problem(403, "origin-refused", "web pages of other origins may not use this node")
         return request._replace(grant=self._grant(request, remote), client=remote)
 
-    def _grant(self, request: HttpRequest, remote: str) -> Grant:
+    def _grant(self, request: HttpRequest, remote: str) -> AccessLevel:
         given = request.headers.get("authorization", "")
         if not given and "x-consul-token" in request.headers:  # as Consul's clients have it
             given = f"Bearer {request.headers['x-consul-token']}"
         scheme, _, token = given.partition(" ")
         if not given and self._is_loopback and not self._tokens.entries():
-            return Grant.OPERATE
+            return AccessLevel.OPERATE
         if not self._failures.has(remote, self._now()):
             wait = self._failures.wait(remote, self._now())
             raise Problem(429, "rate-exceeded", "too many wrong tokens came from this address", retry_after=wait)
@@ -86,7 +86,7 @@ class AddressGuard:
         return name == "localhost" or name in self._hosts or _is_address(name)
 
 
-def check_may(request: HttpRequest, needed: Grant) -> None:
+def check_may(request: HttpRequest, needed: AccessLevel) -> None:
     """Raises Problem when the maker of a request may not do what needs this."""
     if request.grant < needed:
         raise Problem(
@@ -94,7 +94,7 @@ def check_may(request: HttpRequest, needed: Grant) -> None:
             "not-permitted",
             f"the token may {request.grant.name.lower()}; this needs one that may {needed.name.lower()}",
         )
-    if needed is not Grant.READ and request.body and request.method != "PUT" and not _is_json(request):
+    if needed is not AccessLevel.READ and request.body and request.method != "PUT" and not _is_json(request):
         raise Problem(415, "media-type", f"the body must be {JSON}, and say so in Content-Type")
 
 

@@ -12,7 +12,7 @@ from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.http.feeds import HEARTBEAT
 from aqua_compat.http.json_shape import STRING, array_of, object_of
-from aqua_compat.http.message import Grant, HttpReply
+from aqua_compat.http.message import AccessLevel, HttpReply
 from aqua_compat.http.operations import HttpOperation, OperationCall, Parameter, Result
 from aqua_compat.http.problems import Problem
 from aqua_compat.schema.arguments import check_string
@@ -135,18 +135,18 @@ _KEY: Final = {"service": STRING, "instance": STRING, "check": STRING}
 AGENT_OPERATIONS: Final = (
     HttpOperation(
         "POST", "/v1/aqua/agent/reload", "reload", "Read the services of this machine again; all of them or nothing",
-        Grant.OPERATE, (), None, "changes", object_of({"added": _IDS, "changed": _IDS, "removed": _IDS}), _reload,
+        AccessLevel.OPERATE, (), None, "changes", object_of({"added": _IDS, "changed": _IDS, "removed": _IDS}), _reload,
         command="reload",
     ),
     HttpOperation(
-        "GET", "/v1/aqua/agent/checks", "checks", "The checks of this machine's services, and how each is", Grant.READ,
-        (), None, "checks",
+        "GET", "/v1/aqua/agent/checks", "checks", "The checks of this machine's services, and how each is",
+        AccessLevel.READ, (), None, "checks",
         array_of(object_of({**_KEY, "kind": STRING, "state": _STATE, "note": STRING, "lasted": {"type": "number"}})),
         _checks, command="check list",
     ),
     HttpOperation(
         "POST", "/v1/aqua/agent/checks/{check}", "report_check",
-        "Say how a program of this machine is, for its `ttl` check", Grant.WRITE,
+        "Say how a program of this machine is, for its `ttl` check", AccessLevel.WRITE,
         (Parameter("check", "path", "SERVICE, SERVICE/CHECK or SERVICE/INSTANCE/CHECK, by their ids; one part of the"
                    " path, so slashes in it are written %2F", STRING, _id, is_required=True),),
         ReportedCheck, "reported-check", object_of({**_KEY, "state": _STATE}), _report, command="check",
@@ -155,7 +155,7 @@ AGENT_OPERATIONS: Final = (
         "POST", "/v1/aqua/agent/services", "lend",
         "Have the services in a file registered for as long as this answer is read: server-sent events, whose first"
         " says which these are. Each is registered once its checks pass",
-        Grant.OPERATE, (), LentFile, "lease",
+        AccessLevel.OPERATE, (), LentFile, "lease",
         object_of({"services": _IDS, "errors": _IDS}, optional=("errors",)), _lend, media_type="text/event-stream",
         command="exec",
     ),

@@ -21,7 +21,7 @@ Body = bytes | AsyncGenerator[bytes, None]
 """Whole, or piece by piece: a piece each time that the client took the last one."""
 
 
-class Grant(IntEnum):
+class AccessLevel(IntEnum):
     """What somebody may do; each includes those before."""
 
     READ = 1
@@ -37,7 +37,7 @@ class HttpRequest(NamedTuple):
     query: tuple[tuple[str, str], ...]
     headers: dict[str, str]
     body: bytes
-    grant: Grant = Grant.READ
+    grant: AccessLevel = AccessLevel.READ
     client: str = ""
     """The address that it comes from; empty on the socket."""
 

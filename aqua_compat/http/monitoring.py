@@ -14,7 +14,7 @@ from aqua_compat.http.problems import Problem
 from overlay.tasks import in_thread
 from registry.client.node_status import NodeStatus
 from registry.codes import Code
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.model.endpoints import Instance, Selection, instances_in
 from registry.model.names import Names
 from registry.model.values import Record

@@ -18,7 +18,7 @@ from aqua_compat.api.services import Services
 from aqua_compat.http.agent_api import AGENT_OPERATIONS
 from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.json_shape import STRING, Schema, array_of, object_of, shape_of
-from aqua_compat.http.message import JSON, Grant, HttpReply
+from aqua_compat.http.message import JSON, AccessLevel, HttpReply
 from aqua_compat.http.metrics import MEDIA_TYPE as METRICS
 from aqua_compat.http.metrics import Exposition
 from aqua_compat.http.monitoring import Monitoring
@@ -532,7 +532,7 @@ _EVENT: Final[Schema] = {
         ),
     ]
 }
-_READ, _WRITE = Grant.READ, Grant.WRITE
+_READ, _WRITE = AccessLevel.READ, AccessLevel.WRITE
 _OF_RESOURCE: Final = "/v1/aqua/resources/{resource_id}"
 
 OPERATIONS: Final = (

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from aqua_compat.http.json_shape import STRING, array_of, object_of
-from aqua_compat.http.message import JSON, Grant
+from aqua_compat.http.message import JSON, AccessLevel
 from aqua_compat.http.native_api import OPERATIONS
 from aqua_compat.http.operations import HttpOperation, Parameter
 from aqua_compat.http.problems import MEDIA_TYPE
@@ -46,7 +46,7 @@ def _described(operation: HttpOperation) -> dict[str, Any]:
         "parameters": [_parameter(each) for each in operation.parameters],
         "responses": {
             str(operation.status): {
-                "description": "It is done." if operation.grant is not Grant.READ else operation.about,
+                "description": "It is done." if operation.grant is not AccessLevel.READ else operation.about,
                 "content": {operation.media_type: {"schema": _answer(operation)}},
             },
             "default": {

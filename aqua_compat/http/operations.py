@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import trio
 
-from aqua_compat.http.message import JSON, Body, Grant, HttpReply, HttpRequest
+from aqua_compat.http.message import JSON, AccessLevel, Body, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
 from aqua_compat.schema.json_codec import Json, to_json
 
@@ -69,7 +69,7 @@ class HttpOperation(NamedTuple):
     path: str
     name: str
     about: str
-    grant: Grant
+    grant: AccessLevel
     parameters: tuple[Parameter, ...]
     body: type[msgspec.Struct] | None
     result: str

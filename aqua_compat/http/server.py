@@ -32,7 +32,7 @@ from aqua_compat.http.listeners import (
     socket_in,
     tls_context,
 )
-from aqua_compat.http.message import Grant, HttpReply, HttpRequest
+from aqua_compat.http.message import AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.metrics import Exposition, MoreMetrics, gauge
 from aqua_compat.http.native_api import OPERATIONS, NativeApi
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
@@ -216,7 +216,7 @@ async def open_http_door(
                         nursery.start_soon(partial(trio.serve_listeners, handler_nursery=tasks), on_address, [tcp])
 
         async def on_socket(stream: trio.SocketStream) -> None:
-            handle = answering(router, lambda request: request._replace(grant=Grant.OPERATE))
+            handle = answering(router, lambda request: request._replace(grant=AccessLevel.OPERATE))
             connection = Connection(stream, handle, settings, router.at_hand)
             if not is_own_user(stream):
                 await connection.refuse(Problem(403, "not-permitted", "the socket is for the node's own user and root"))

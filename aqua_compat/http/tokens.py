@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from aqua_compat.http.message import Grant
+from aqua_compat.http.message import AccessLevel
 from registry.errors import StorageError
 
 FILE: Final = "http-tokens.json"
@@ -62,16 +62,16 @@ class Tokens:
             ) from None
         return self._entries
 
-    def grant_of(self, token: str) -> Grant | None:
+    def grant_of(self, token: str) -> AccessLevel | None:
         """What whoever shows this may do; None for what is no token of this node. Raises StorageError."""
         given = sha256(token[:_LONGEST].encode()).hexdigest()
-        found: Grant | None = None
+        found: AccessLevel | None = None
         for entry in self.entries():  # all of them, each in constant time: how long it takes tells nothing
             if hmac.compare_digest(entry.sha256, given):
-                found = Grant[entry.grant.upper()]
+                found = AccessLevel[entry.grant.upper()]
         return found
 
-    def create(self, name: str, grant: Grant, now: int) -> str:
+    def create(self, name: str, grant: AccessLevel, now: int) -> str:
         """Makes a token, which is shown this once. Raises ValueError for a name in use, StorageError."""
         entries = self.entries()
         if any(entry.name == name for entry in entries):

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from aqua_compat.builtins.trust_graph import TrustGraph
-from aqua_compat.particles.engine.actor import ActorEnvironment, Calls, Steps
+from aqua_compat.particles.engine.actor import ActorEnvironment, ScriptCalls, Steps
 from aqua_compat.particles.engine.installation import load_module
 from aqua_compat.particles.engine.pool import Pool
 from aqua_compat.particles.fairness.fair_semaphore import FairSemaphore
@@ -67,7 +67,7 @@ async def open_particles(
     host_peer_id: str,
     settings: AquaSettings,
     steps: Steps,
-    calls: Calls,
+    calls: ScriptCalls,
     reach: Reach,
     metrics: Metrics,
     clock: Clock,

@@ -9,7 +9,7 @@ from typing import cast
 
 from aqua_compat.schema.json_codec import Json, to_json
 from registry.client.results import Done
-from registry.health.reading import UNTOLD, RecordHealth
+from registry.health.health_reader import UNTOLD, RecordHealth
 from registry.health.state import Health
 from registry.model.endpoints import Instance, Selection, endpoints_in, instances_in
 from registry.model.history import HistoryEvent

@@ -58,7 +58,7 @@ class Probing(Protocol):
         ...
 
 
-class Surroundings(Protocol):
+class NearbyMembers(Protocol):
     """Who lies near to whom."""
 
     def members_near(self, peer_id: str, count: int) -> Sequence[str]:
@@ -108,7 +108,7 @@ class Liveness:
         identity: Identity,
         links: Links,
         probing: Probing,
-        surroundings: Surroundings,
+        nearby: NearbyMembers,
         *,
         incarnation: int,
         clock: Callable[[], float],
@@ -120,7 +120,7 @@ class Liveness:
         client tells it to its nodes, from `advertise` on."""
         self._links = links
         self._probing = probing
-        self._surroundings = surroundings
+        self._nearby = nearby
         self._clock = clock
         self._is_member = self._is_host = is_member
         self._near: dict[str, tuple[str, ...]] = {}  # of followed hosts, as looked up
@@ -256,13 +256,13 @@ class Liveness:
         now = self._clock()
         if self._home_changed and not self._is_leaving:
             self._home_changed = False
-            keepers = self._surroundings.members_near(self._node.own_id, KEEPERS) if self._is_member else ()
-            nodes = tuple(self._surroundings.nodes()) if self._is_host and not self._is_member else ()
+            keepers = self._nearby.members_near(self._node.own_id, KEEPERS) if self._is_member else ()
+            nodes = tuple(self._nearby.nodes()) if self._is_host and not self._is_member else ()
             if nodes:
                 keepers = nodes
                 if nodes != self._node.host.presence.via:
                     self._do(self._node.host.change(now, via=nodes))
-            self._do(self._node.note_home(self._surroundings.home(), keepers, now))
+            self._do(self._node.note_home(self._nearby.home(), keepers, now))
         if self._node.is_time_to_look(now):
             self._look_at_kernels(now)
             self._hold_links()
@@ -278,7 +278,7 @@ class Liveness:
         is_alarmed = self._node.hears_silence or self._pinged
         if self._looks % _LOOK_EVERY and not is_alarmed:
             return
-        home = self._surroundings.home() if is_alarmed else ()
+        home = self._nearby.home() if is_alarmed else ()
         for peer_id in dict.fromkeys([*self._node.watched(), *home]):
             silence = self._probing.silence(peer_id) if self._links.is_linked(peer_id) else None
             if silence is None:
@@ -327,7 +327,7 @@ class Liveness:
             self._do(self._node.receive(peer_id, parse(body), now))
 
     def _near_of(self, peer_id: str) -> Sequence[str]:
-        return self._near.get(peer_id) or self._surroundings.members_near(peer_id, KEEPERS)
+        return self._near.get(peer_id) or self._nearby.members_near(peer_id, KEEPERS)
 
     # Doing.
 
@@ -400,7 +400,7 @@ class Liveness:
                     await self._links.ensure_link(dial.peer_id, timeout=dial.timeout)
                     outcome = DialOutcome.ALIVE
             elif via:
-                answers = await self._surroundings.answers_through(via, dial.peer_id, dial.timeout)
+                answers = await self._nearby.answers_through(via, dial.peer_id, dial.timeout)
                 # Whatever else its nodes say doesn't count: it may be on its way to another one.
                 outcome = DialOutcome.ALIVE if answers else DialOutcome.MUTE
             else:
@@ -410,13 +410,13 @@ class Liveness:
         self._do(self._node.dialled(dial.peer_id, dial.role, outcome, began, self._clock()))
 
     async def _find_keepers(self, client: str) -> None:
-        keepers = tuple(await self._surroundings.find_members_near(client, KEEPERS))
+        keepers = tuple(await self._nearby.find_members_near(client, KEEPERS))
         self._do(self._node.found(client, keepers, self._clock()))
 
     async def _follow(self, peer_id: str) -> None:
         """Look up a host's keepers, now and from time to time, while it is followed."""
         while peer_id in self._near:
-            found = tuple(await self._surroundings.find_members_near(peer_id, KEEPERS))
+            found = tuple(await self._nearby.find_members_near(peer_id, KEEPERS))
             if peer_id not in self._near:
                 return
             self._near[peer_id] = found

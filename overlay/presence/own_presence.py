@@ -43,7 +43,7 @@ from overlay.presence.timings import (
 _SLACK: Final = 1e-9
 
 
-class _Joining(Struct):
+class _Reaching(Struct):
     """How a keeper is reached that has yet to take our version."""
 
     tries: int
@@ -69,7 +69,7 @@ class OwnPresence:
         """What we say of ourselves now, signed."""
         self._phase = phase
         self._keepers: dict[str, Version] = {}  # nearest first, with the version that each of them took
-        self._joining: dict[str, _Joining] = {}
+        self._joining: dict[str, _Reaching] = {}
         self._beat_at = math.inf
         self._bumps = TokenBuckets(BUMP_RATE, BUMP_BURST)
         self._proofs = TokenBuckets(PROOF_RATE, PROOF_BURST)
@@ -108,7 +108,7 @@ class OwnPresence:
         """A link broke."""
         if peer_id in self._keepers:
             self._keepers[peer_id] = NEVER
-            self._joining[peer_id] = _Joining(0, now + JOIN_PAUSES[0])
+            self._joining[peer_id] = _Reaching(0, now + JOIN_PAUSES[0])
 
     def taken(self, keeper: str, version: Version, now: float) -> list[Action]:
         """A keeper says which version of ours it has; one above ours is of an earlier run, and signed by us."""
@@ -211,7 +211,7 @@ class OwnPresence:
     def _tell(self, keeper: str, now: float) -> list[Action]:
         """Tell a keeper our presence, and see to it that it gets there."""
         if keeper not in self._joining:
-            self._joining[keeper] = _Joining(0, now + JOIN_PAUSES[0])
+            self._joining[keeper] = _Reaching(0, now + JOIN_PAUSES[0])
         return [SendTo(keeper, Told(self.presence))]
 
 

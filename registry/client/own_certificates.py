@@ -55,7 +55,7 @@ class OwnCertificates:
         self._lead = clock_skew // 2
         self._source: CertificateSource | None = None
         self._last: list[Chain] = []
-        self._noted: set[Slot] = set()
+        self._noted: dict[Slot, None] = {}  # in order, so that a run can be repeated
         self.changed = Wakeup()
         """Set when there is another source."""
 
@@ -73,11 +73,11 @@ class OwnCertificates:
     def note(self, slot: Slot) -> None:
         """Something was issued in `slot`, perhaps under another chain than before."""
         if self._source is not None:
-            self._noted.add(slot)
+            self._noted[slot] = None
 
-    def take_noted(self) -> set[Slot]:
+    def take_noted(self) -> list[Slot]:
         """The slots that were noted since the last call."""
-        noted, self._noted = self._noted, set()
+        noted, self._noted = list(self._noted), {}
         return noted
 
     async def chains(self) -> list[Chain]:

@@ -14,7 +14,7 @@ import trio
 from cachetools import LRUCache
 
 from overlay.identity import Identity
-from registry.client.issuing import no_resource_id, not_found
+from registry.client.issuer import no_resource_id, not_found
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_writer import NodeWriter, failed, until

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from overlay.identity import Identity
-from registry.client.issuing import ATTEMPTS, NOT_FOUND, Issuer, code_of_read, no_resource_id, not_found
+from registry.client.issuer import ATTEMPTS, NOT_FOUND, Issuer, code_of_read, no_resource_id, not_found
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_status import NodeStatus

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from registry.codes import Code
-from registry.health.reading import UNTOLD, RecordHealth
+from registry.health.health_reader import UNTOLD, RecordHealth
 from registry.health.state import HealthState
 from registry.model.owner_index import ListedResource
 from registry.model.values import Key, Record, Slot

@@ -19,9 +19,9 @@ from msgspec import Struct
 from overlay.errors import CallFailed
 from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.errors import InvalidValue
+from registry.health.health_reader import UNTOLD, HealthReader, ListReading, ListWanted, RecordHealth, put_together
 from registry.health.host_health import HostHealth
 from registry.health.messages import EXCEPTIONS, ExceptionsBody, ExceptionsPage
-from registry.health.reading import UNTOLD, HealthReader, ListReading, ListWanted, RecordHealth, put_together
 from registry.health.state import Health, HealthState, HostedService
 from registry.model.endpoints import named_in
 from registry.model.history import DOWN, HistoryEvent, of_slot

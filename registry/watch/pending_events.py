@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.health.state import HealthState
 from registry.model.trusted_issuers import TrustRule
 from registry.model.values import Record, Slot

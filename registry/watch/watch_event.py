@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.model.values import Record, Slot
 
 POLICY: Final = "policy"

@@ -238,7 +238,7 @@ async def try_requests(count: int, seed: int, folder: Path) -> Tried:
         trio.open_nursery() as nursery,
     ):
         feeds = Feeds(node.registry, LIMITS.max_watches)
-        consul = consul_api(node, LIMITS, folder, None, lambda: feeds.watches)
+        consul = consul_api(node, LIMITS, folder, None, lambda: feeds.watches, None)
         router = Router(NativeApi(node, services, feeds), consul)
         nursery.start_soon(feeds.run)
         await nursery.start(consul.run)

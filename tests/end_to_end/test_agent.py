@@ -18,6 +18,7 @@ import trio
 from aqua_compat import AquaClient, connect
 from aqua_compat.api.full_node import identity_in
 from aqua_compat.cli.node_process import NodeProcess
+from registry.model.endpoints import instances_in
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import Finished, Network, Process, command, eventually, first_line, launched
 
@@ -93,7 +94,9 @@ async def test_services_are_registered_by_files_reread_on_sighup_and_end_with_th
 
             assert await node.stop(timeout=20) == 0
             await eventually(partial(locations, client, "web@machine"), [].__eq__, timeout=30)
-            assert await locations(client, "kept@machine") == ["127.0.0.1:1"]
+            assert await locations(client, "kept@machine") == [], "its host is down"
+            [kept] = await client.resolve("kept@machine", include_down=True)
+            assert [each.location for each in instances_in(kept.metadata.value)] == ["127.0.0.1:1"]
     finally:
         await node.kill()
 

@@ -123,9 +123,10 @@ class Scenario:
             settled = trio.current_time() - began
             for resource_id in book.resources:
                 ask = partial(users.found, resource_id)
-                records, _ = await eventually(ask, lambda answer: answer[0] is not None, timeout=FOUND_WITHIN)
+                records = await eventually(ask, lambda answer: answer is not None, timeout=FOUND_WITHIN)
                 assert records is not None
                 book.check_end(resource_id, records)
+                await eventually(partial(users.listed, resource_id), len(records).__eq__, timeout=SETTLED_WITHIN)
                 await self._watchers_told(resource_id, records)
             watching.cancel_scope.cancel()
         for machine in self.machines:

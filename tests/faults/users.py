@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -18,6 +19,7 @@ import trio
 from aqua_compat import Constants, connect
 from aqua_compat.api.client import AquaClient
 from aqua_compat.cli.keys import DEFAULT_KEY
+from aqua_compat.rpc.errors import NoProvider
 from overlay.errors import OverlayError
 from overlay.identity import Identity, load_or_create_identity
 from overlay.settings import LinkLimits, OverlaySettings
@@ -29,6 +31,7 @@ from tests.simulation.scenario import Attempt, possible
 from tests.simulation.watcher import Told
 
 SETTINGS = OverlaySettings(member=False, listen=(), links=LinkLimits(unlimited_networks=("10.0.0.0/8",)))
+PATIENCE = 3.0  # seconds for an operation
 SECOND = 1.1  # between two writes by processes that don't know of each other: times are in whole seconds
 
 Place = tuple[str, str, str]
@@ -102,7 +105,7 @@ class Users:
         self.book = Book()
         self.told: list[tuple[str, Told]] = []
         """What each watcher was told: resource id, and events."""
-        self._constants = Constants(INITIAL_REPLICATION_FACTOR=majority, DEFAULT_TIMEOUT=3000)
+        self._constants = Constants(INITIAL_REPLICATION_FACTOR=majority, DEFAULT_TIMEOUT=round(PATIENCE * 1000))
 
     def _shuffled(self) -> list[str]:
         return self.random.sample(self.addresses, len(self.addresses))
@@ -193,10 +196,16 @@ class Users:
 
     async def _read_once(self, aqua: AquaClient) -> None:
         resource_id, since = self.random.choice(self.book.resources), self.book.acknowledged()
-        records, _ = await aqua.resolveResource(resource_id, self.majority)
-        if records is not None:
-            self.book.reads += 1
-            self.book.check(resource_id, records, since)
+        try:
+            records = await self._resolved(aqua, resource_id)
+        except NoProvider:  # too few answered
+            return
+        self.book.reads += 1
+        self.book.check(resource_id, records, since)
+
+    async def _resolved(self, aqua: AquaClient, resource_id: str) -> list[Record]:
+        """All that is registered, on hosts that are down too."""
+        return await aqua.resolve(resource_id, ack=self.majority, timeout=PATIENCE, include_down=True)
 
     async def watch(self) -> None:
         """One watcher of a resource, until cancelled."""
@@ -207,7 +216,7 @@ class Users:
             try:
                 async with (
                     connect(self._shuffled(), constants=self._constants, settings=SETTINGS) as aqua,
-                    aqua.watch(resource_id) as watch,
+                    aqua.watch(resource_id, include_down=True) as watch,
                 ):
                     async for event in watch:
                         self.book.events += 1
@@ -216,7 +225,15 @@ class Users:
                 self.told.remove((resource_id, told))
                 await trio.sleep(1)
 
-    async def found(self, resource_id: str) -> tuple[list[Record] | None, list[str]]:
-        """What a new reader finds, None when too few answered in time; and errors."""
+    async def found(self, resource_id: str) -> list[Record] | None:
+        """What a new reader finds, None when too few answered in time."""
         async with connect(self._shuffled(), constants=self._constants, settings=SETTINGS) as aqua:
-            return await aqua.resolveResource(resource_id, self.majority)
+            with suppress(NoProvider):
+                return await self._resolved(aqua, resource_id)
+        return None
+
+    async def listed(self, resource_id: str) -> int:
+        """How many services a new reader is given: those that are up."""
+        async with connect(self._shuffled(), constants=self._constants, settings=SETTINGS) as aqua:
+            records, _ = await aqua.resolveResource(resource_id, self.majority)
+        return -1 if records is None else len(records)

@@ -584,17 +584,20 @@ def possible(attempts: list[Attempt]) -> set[str | None]:
 
 
 @contextlib.contextmanager
-def _seeded_scheduler(seed: int) -> Iterator[None]:
+def _seeded(seed: int) -> Iterator[None]:
     """Trio shuffles the tasks of each batch by a source of its own; it has no public way to seed it (as Hypothesis'
-    plugin does, this sets its two private names)."""
+    plugin does, this sets its two private names). What is random where it doesn't matter has Python's own source."""
     before, state = trio_scheduler._ALLOW_DETERMINISTIC_SCHEDULING, trio_scheduler._r.getstate()
     trio_scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     trio_scheduler._r.seed(seed)
+    of_python = random.getstate()
+    random.seed(seed)
     try:
         yield
     finally:
         trio_scheduler._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
         trio_scheduler._r.setstate(state)
+        random.setstate(of_python)
 
 
 @contextlib.contextmanager
@@ -624,7 +627,7 @@ def run(
     scenario = Scenario(seed, nodes, replicas, faults, repair)
     shared_memory = Path("/dev/shm")
     parent = shared_memory if shared_memory.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=parent) as folder, _seeded_scheduler(seed), _collected_on_time():
+    with tempfile.TemporaryDirectory(dir=parent) as folder, _seeded(seed), _collected_on_time():
         trio.run(scenario.run, Path(folder), clock=VirtualClock())
     attempts = [attempt for user in scenario.users for slot in user.slots.values() for attempt in slot]
     return Report(

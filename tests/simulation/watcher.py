@@ -28,6 +28,9 @@ class Told:
         record = event.record
         assert record is not None, f"another snapshot: {event}"
         before, latest = self.visible.get(record.slot), self._latest.get(record.slot)
+        if event.kind in (EventKind.DOWN, EventKind.UP, EventKind.HEALTH):
+            assert before is not None, f"{event} of what wasn't told"
+            return
         if event.kind in (EventKind.REMOVED, EventKind.EXPIRED):
             assert before is not None, f"{event} ends what wasn't told"
             del self.visible[record.slot]

@@ -25,7 +25,7 @@ from aqua_compat.agent.file_form import ServiceForm, unknown_keys
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.http.access import check_may
 from aqua_compat.http.consul.entries import STATES, EntryWriter, check_of, node_id
-from aqua_compat.http.message import JSON, Grant, HttpReply, HttpRequest
+from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
 from registry.errors import InvalidValue
 from registry.node import Node
@@ -55,6 +55,11 @@ _NOT_HERE: Final = frozenset(
 
 class LocalAgent(Protocol):
     """The agent as this uses it."""
+
+    @property
+    def owner(self) -> str:
+        """Whose resources services are that name nobody else; empty for the node's own key."""
+        ...
 
     @property
     def services(self) -> Mapping[str, ServiceDefinition]:
@@ -153,13 +158,13 @@ class AgentApi:
     def _read(self, request: HttpRequest, tell: Callable[[], Any]) -> HttpReply:
         if request.method not in ("GET", "HEAD"):
             raise Problem(405, "method-unknown", f"{request.method} isn't answered here", headers=[("Allow", "GET")])
-        check_may(request, Grant.READ)
+        check_may(request, AccessLevel.READ)
         return _json(tell())
 
     async def _write(self, request: HttpRequest, do: Callable[[Any], Awaitable[None]]) -> HttpReply:
         if request.method != "PUT":
             raise Problem(405, "method-unknown", f"{request.method} isn't answered here", headers=[("Allow", "PUT")])
-        check_may(request, Grant.WRITE)
+        check_may(request, AccessLevel.WRITE)
         if len(request.body) > MAX_BODY:
             raise Problem(413, "too-large", f"a body has at most {MAX_BODY} bytes here")
         try:
@@ -227,7 +232,7 @@ class AgentApi:
         return told | {"Type": kind}
 
     def _health(self, request: HttpRequest, by: str, name: str) -> HttpReply:
-        check_may(request, Grant.READ)
+        check_may(request, AccessLevel.READ)
         found = [one for one in self._locals() if name == (one.service.label if by == "name" else one.id)]
         if not found:
             return _json([] if by == "name" else {"AggregatedStatus": "critical"}, 404)

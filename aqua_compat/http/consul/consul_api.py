@@ -45,7 +45,7 @@ from aqua_compat.http.consul.index_book import IndexBook
 from aqua_compat.http.consul.known_names import KnownNames, StoredNames
 from aqua_compat.http.consul.query import JITTER, Query, query_of
 from aqua_compat.http.listeners import Misconfigured
-from aqua_compat.http.message import JSON, Grant, HttpReply, HttpRequest
+from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
 from aqua_compat.settings import HttpSettings
 from overlay.tasks import TaskStatus
@@ -92,7 +92,7 @@ def consul_api(
     who is unknown."""
     known = Names(names, node.peer.peer_id)
     try:
-        owner = known.owner(settings.consul.owner)
+        owner = known.owner(settings.consul.owner or (agent.owner if agent is not None else "") or OWN)
     except InvalidValue as error:
         raise Misconfigured(f"http.consul.owner: {error}") from None
     book = IndexBook(data_dir, node.parts.watches.clock())
@@ -245,7 +245,7 @@ class ConsulApi:
 
     async def _answer(self, request: HttpRequest) -> HttpReply:
         area, *rest = request.path[1:] or ("",)
-        check_may(request, Grant.READ)
+        check_may(request, AccessLevel.READ)
         if area == "agent":
             return await self.agent.answer(request)
         answer, name = self._answering(area, tuple(rest))

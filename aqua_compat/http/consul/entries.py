@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.health.state import HealthState
 from registry.model.endpoints import Instance, instances_in
 from registry.model.values import Record

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 from aqua_compat.http.consul.entries import Entry, EntryWriter
 from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.health.health_of_hosts import HealthOfHosts
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.model.values import Record, Slot
 from registry.watch.watch import Watch
 from registry.watch.watch_event import EventKind, WatchEvent

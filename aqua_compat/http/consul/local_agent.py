@@ -68,10 +68,15 @@ class RunningAgent:
     """The agent, with what programs registered on it."""
 
     def __init__(
-        self, agent: Agent, registered: RegisteredServices, check: Callable[[ServiceForm], Definitions]
+        self,
+        agent: Agent,
+        registered: RegisteredServices,
+        check: Callable[[ServiceForm], Definitions],
+        owner: str = "",
     ) -> None:
         """`agent` reads what is in `registered` with everything else. `check` reads one service, and raises
-        BadDefinitions."""
+        BadDefinitions. `owner`: whose resources services are that name nobody else, an alias or a peer id."""
+        self.owner = owner
         self.agent = agent
         self._registered = registered
         self._check = check

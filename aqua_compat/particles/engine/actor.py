@@ -60,7 +60,7 @@ class Steps(Protocol):
         ...
 
 
-class Calls(Protocol):
+class ScriptCalls(Protocol):
     """Answers calls of scripts."""
 
     async def call(self, context: Context, request: CallRequest) -> CallResult:
@@ -80,7 +80,7 @@ class ActorEnvironment:
         host_peer_id: str,
         settings: AquaSettings,
         steps: Steps,
-        calls: Calls,
+        calls: ScriptCalls,
         send_on: SendOn,
         nursery: trio.Nursery,
         metrics: Metrics,

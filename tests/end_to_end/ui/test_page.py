@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from aqua_compat.http.message import Grant
+from aqua_compat.http.message import AccessLevel
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import HttpSettings
 from tests.aqua.npm import Missing, install, or_skip
@@ -188,7 +188,7 @@ async def test_hostile_texts_are_only_texts(tmp_path: Path, axe: str) -> None:
 
 
 async def test_where_tokens_are_asked_for_it_asks_for_one(tmp_path: Path, axe: str) -> None:
-    token = Tokens(tmp_path / "node").create("page", Grant.READ, 1)
+    token = Tokens(tmp_path / "node").create("page", AccessLevel.READ, 1)
     async with (
         running_door(tmp_path / "node", HttpSettings(listen="127.0.0.1:0")) as running,
         browsing(tmp_path) as tab,

@@ -16,7 +16,7 @@ from overlay.errors import IdentityError
 from overlay.identity import Identity, load_or_create_identity
 from registry.client.results import Found
 from registry.codes import Code
-from registry.errors import NodeUnavailable
+from registry.errors import ClockOff, NodeUnavailable
 from registry.model.signing import key_id_of
 from registry.model.values import Key
 from registry.protocol.messages import Item, WriteOutcome
@@ -32,15 +32,20 @@ class Network:
     def __init__(self) -> None:
         self.written: list[Item] = []
         self.outcome = WriteOutcome(1, 1)
+        self.clock_is_off = False
 
     async def write(self, item: Item, timeout: float) -> WriteOutcome:
         self.written.append(item)
         return self.outcome
 
+    async def wait_for_clock(self) -> None:
+        if self.clock_is_off:
+            raise ClockOff("172,800 s ahead of 3 peers'")
+
 
 def registrar(found: object, *permitted: str) -> tuple[Registrar, Network]:
     network = Network()
-    keys = OwnerKeys({COMPANY.peer_id: COMPANY}, network.write)
+    keys = OwnerKeys({COMPANY.peer_id: COMPANY}, network.write, network.wait_for_clock)
     return Registrar(cast("Any", ScriptedRegistry(get_resource=found)), keys, permitted), network
 
 
@@ -84,14 +89,24 @@ async def test_an_agent_that_asks_too_often_waits(autojump_clock: object) -> Non
 async def test_why_it_wasnt_written_is_told() -> None:
     network = Network()
     network.outcome = WriteOutcome(0, 1)
-    keys = OwnerKeys({COMPANY.peer_id: COMPANY}, network.write)
+    keys = OwnerKeys({COMPANY.peer_id: COMPANY}, network.write, network.wait_for_clock)
     assert await keys.make("web", COMPANY.peer_id) == ("no replica took the resource",)
     assert await keys.make("w" * 100_000, COMPANY.peer_id) != ()
 
     async def refuse(item: Item, timeout: float) -> WriteOutcome:
         raise NodeUnavailable("no neighbours")
 
-    assert await OwnerKeys({COMPANY.peer_id: COMPANY}, refuse).make("web", COMPANY.peer_id) == ("no neighbours",)
+    keys = OwnerKeys({COMPANY.peer_id: COMPANY}, refuse, network.wait_for_clock)
+    assert await keys.make("web", COMPANY.peer_id) == ("no neighbours",)
+
+
+async def test_nothing_is_signed_while_the_clock_is_off() -> None:
+    made, network = registrar(NOBODY, ANYONE)
+    network.clock_is_off = True
+    with called_by(HOST.peer_id):
+        [refused] = await made.make("web", COMPANY.peer_id)
+    assert "172,800 s ahead" in refused
+    assert network.written == []
 
 
 def test_settings_that_cant_be_meant_name_the_field_and_the_remedy(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from aqua_compat.cli.output import describe_health
 from aqua_compat.schema.shapes import health_as_json
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState
 
 

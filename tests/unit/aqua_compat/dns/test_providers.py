@@ -10,7 +10,7 @@ import pytest
 from aqua_compat.dns.providers import ABSENT, Providers, providers_of
 from aqua_compat.dns.zone import OfService
 from overlay.identity import Identity
-from registry.health.reading import UNTOLD, RecordHealth
+from registry.health.health_reader import UNTOLD, RecordHealth
 from registry.health.state import Health, HealthState
 from registry.model.endpoints import Instance
 from registry.model.values import Slot

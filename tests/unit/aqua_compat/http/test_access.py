@@ -11,7 +11,7 @@ import pytest
 
 from aqua_compat.http.access import FAILURES, AddressGuard, check_may
 from aqua_compat.http.listeners import Address, Misconfigured, address_in, check_exposure, socket_in
-from aqua_compat.http.message import Grant, HttpRequest, path_and_query
+from aqua_compat.http.message import AccessLevel, HttpRequest, path_and_query
 from aqua_compat.http.problems import Problem
 from aqua_compat.http.server import judged_at
 from aqua_compat.http.tokens import FILE, Tokens
@@ -61,7 +61,7 @@ class Guarded:
     ],
 )
 def test_only_names_of_the_node_are_served(host: str, is_ours: bool, tmp_path: Path) -> None:
-    assert Guarded(tmp_path).status(request(host)) == (Grant.OPERATE if is_ours else 421)
+    assert Guarded(tmp_path).status(request(host)) == (AccessLevel.OPERATE if is_ours else 421)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_probes_and_the_page_need_no_token_and_nothing_else_does(
     guard = Guarded(tmp_path, is_loopback=False).guard
     asked = request()._replace(path=path)
     if is_public:
-        assert judged_at(guard, "192.0.2.1", asked).grant is Grant.READ
+        assert judged_at(guard, "192.0.2.1", asked).grant is AccessLevel.READ
     else:
         with pytest.raises(Problem, match="needs a token"):
             judged_at(guard, "192.0.2.1", asked)
@@ -92,13 +92,13 @@ def test_probes_and_the_page_need_no_token_and_nothing_else_does(
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"origin": "http://127.0.0.1:8500"}, Grant.OPERATE),
+        ({"origin": "http://127.0.0.1:8500"}, AccessLevel.OPERATE),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://127.0.0.1:8500.evil.example"}, 403),
         ({"sec_fetch_site": "cross-site"}, 403),
         ({"sec_fetch_site": "same-site"}, 403),
-        ({"sec_fetch_site": "same-origin"}, Grant.OPERATE),
+        ({"sec_fetch_site": "same-origin"}, AccessLevel.OPERATE),
     ],
 )
 def test_web_pages_of_others_are_refused(headers: dict[str, str], status: int, tmp_path: Path) -> None:
@@ -107,18 +107,18 @@ def test_web_pages_of_others_are_refused(headers: dict[str, str], status: int, t
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_a_write_that_a_form_could_send_is_refused(kind: str) -> None:
-    asked = request(method="POST", body=b"{}", content_type=kind)._replace(grant=Grant.OPERATE)
+    asked = request(method="POST", body=b"{}", content_type=kind)._replace(grant=AccessLevel.OPERATE)
     with pytest.raises(Problem) as caught:
-        check_may(asked, Grant.WRITE)
+        check_may(asked, AccessLevel.WRITE)
     assert caught.value.status == 415
 
 
 def test_a_token_may_what_it_was_made_for(tmp_path: Path) -> None:
     guarded = Guarded(tmp_path)
-    made = {grant: guarded.tokens.create(grant.name, grant, 1) for grant in Grant}
+    made = {grant: guarded.tokens.create(grant.name, grant, 1) for grant in AccessLevel}
     for grant, token in made.items():
         asked = guarded.guard.judged(request(authorization=f"Bearer {token}"), "192.0.2.1")
-        for needed in Grant:
+        for needed in AccessLevel:
             if needed <= grant:
                 check_may(asked, needed)
             else:
@@ -129,11 +129,11 @@ def test_a_token_may_what_it_was_made_for(tmp_path: Path) -> None:
 
 def test_once_there_are_tokens_one_is_needed_here_too_and_a_withdrawn_one_isnt_one(tmp_path: Path) -> None:
     guarded = Guarded(tmp_path)
-    assert guarded.status(request()) == Grant.OPERATE
-    token = guarded.tokens.create("one", Grant.READ, 1)
-    guarded.tokens.create("two", Grant.READ, 1)
+    assert guarded.status(request()) == AccessLevel.OPERATE
+    token = guarded.tokens.create("one", AccessLevel.READ, 1)
+    guarded.tokens.create("two", AccessLevel.READ, 1)
     assert guarded.status(request()) == 401
-    assert guarded.status(request(authorization=f"bearer {token}")) == Grant.READ
+    assert guarded.status(request(authorization=f"bearer {token}")) == AccessLevel.READ
     other = Tokens(tmp_path)  # a command, in another process
     assert other.remove("one")
     assert not other.remove("one")
@@ -146,23 +146,23 @@ def test_elsewhere_a_token_is_needed_though_there_is_none(tmp_path: Path) -> Non
 
 def test_who_guesses_tokens_isnt_looked_at_for_a_while_and_others_are(tmp_path: Path) -> None:
     guarded = Guarded(tmp_path)
-    token = guarded.tokens.create("one", Grant.READ, 1)
+    token = guarded.tokens.create("one", AccessLevel.READ, 1)
     good, bad = request(authorization=f"Bearer {token}"), request(authorization="Bearer aqr_guess")
     assert [guarded.status(bad) for _ in range(int(FAILURES) + 2)] == [401] * int(FAILURES) + [429] * 2
     assert guarded.status(good) == 429
-    assert guarded.status(good, "192.0.2.2") == Grant.READ
+    assert guarded.status(good, "192.0.2.2") == AccessLevel.READ
     guarded.now = 1.0
-    assert guarded.status(good) == Grant.READ
+    assert guarded.status(good) == AccessLevel.READ
 
 
 def test_no_token_is_at_rest_and_nobody_else_reads_their_hashes(tmp_path: Path) -> None:
-    token = Tokens(tmp_path).create("one", Grant.OPERATE, 1)
+    token = Tokens(tmp_path).create("one", AccessLevel.OPERATE, 1)
     file = tmp_path / FILE
     assert token not in file.read_text()
     assert token.removeprefix("aqr_") not in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     with pytest.raises(ValueError, match="already"):
-        Tokens(tmp_path).create("one", Grant.READ, 1)
+        Tokens(tmp_path).create("one", AccessLevel.READ, 1)
 
 
 def test_a_broken_file_of_tokens_lets_nobody_in(tmp_path: Path) -> None:

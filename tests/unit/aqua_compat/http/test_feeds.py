@@ -15,7 +15,7 @@ import trio.testing
 from aqua_compat.http.feeds import HEARTBEAT, KEPT_EVENTS, Feed
 from aqua_compat.settings import HttpSettings
 from overlay.identity import Identity
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState
 from registry.model.values import Record, RecordMetadata
 from registry.watch.watch_event import EventKind, WatchEvent

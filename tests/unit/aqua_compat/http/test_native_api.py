@@ -18,7 +18,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from aqua_compat.agent.settings import AgentSettings
 from aqua_compat.api.full_node import identity_in
 from aqua_compat.cli.service_source import SettingsOfServices
-from aqua_compat.http.message import Grant
+from aqua_compat.http.message import AccessLevel
 from aqua_compat.http.openapi import description
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import HttpSettings, Settings
@@ -300,7 +300,7 @@ async def one_door(tmp_path: Path):
 async def test_only_a_token_that_may_write_writes(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
     async with running_door(tmp_path) as running:
-        read, write = tokens.create("r", Grant.READ, 1), tokens.create("w", Grant.WRITE, 1)
+        read, write = tokens.create("r", AccessLevel.READ, 1), tokens.create("w", AccessLevel.WRITE, 1)
         body = {"label": "web"}
         assert (await running.ask("POST", "/v1/aqua/resources", body)).status == 401
         assert (await running.ask("POST", "/v1/aqua/resources", body, authorization=f"Bearer {read}")).status == 403

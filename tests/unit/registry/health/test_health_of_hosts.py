@@ -15,9 +15,9 @@ from overlay.errors import Refusal
 from overlay.tasks import background
 from registry.health.exceptions import ExceptionList
 from registry.health.health_of_hosts import FOLLOWED_FOR, UNKNOWN_FOR, HealthOfHosts
+from registry.health.health_reader import NOT_READ, RecordHealth
 from registry.health.host_health import HostHealth
 from registry.health.messages import EXCEPTIONS, ExceptionsBody, ExceptionsPage
-from registry.health.reading import NOT_READ, RecordHealth
 from registry.health.state import PASSING, HealthState, HostedService
 from registry.model.endpoints import Instance, endpoints_in, write_instances
 from registry.model.values import Record, Slot

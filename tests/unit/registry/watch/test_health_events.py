@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.health.exceptions import ExceptionList
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState, HostedService
 from registry.model.values import Record, Slot, State
 from registry.protocol.messages import Item

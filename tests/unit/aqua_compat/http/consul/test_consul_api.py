@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from aqua_compat.http.listeners import Misconfigured
-from aqua_compat.http.message import Grant, HttpRequest, path_and_query
+from aqua_compat.http.message import AccessLevel, HttpRequest, path_and_query
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import ConsulSettings, HttpSettings
 from overlay.identity import Identity
@@ -263,7 +263,7 @@ async def test_only_so_many_wait_and_one_that_leaves_makes_room(tmp_path: Path) 
 
         def request(client: str) -> HttpRequest:
             path, query = path_and_query(f"/v1/health/service/web?index={index}")
-            return HttpRequest("GET", path, query, {}, b"", Grant.READ, client)
+            return HttpRequest("GET", path, query, {}, b"", AccessLevel.READ, client)
 
         async with trio.open_nursery() as nursery:
             for client in ("192.0.2.1", "192.0.2.1", "", ""):
@@ -288,7 +288,7 @@ async def test_only_so_many_wait_and_one_that_leaves_makes_room(tmp_path: Path) 
 
 
 async def test_a_token_of_consuls_form_is_one(tmp_path: Path) -> None:
-    token = Tokens(tmp_path).create("reader", Grant.READ, 1)
+    token = Tokens(tmp_path).create("reader", AccessLevel.READ, 1)
     async with consul(tmp_path) as node:
         assert (await node.running.ask("GET", "/v1/catalog/services")).status == 401
         assert await node.get("catalog/services", X_Consul_Token=token) == {}

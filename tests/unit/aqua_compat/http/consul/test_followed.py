@@ -13,7 +13,7 @@ import trio.testing
 
 from aqua_compat.http.consul.entries import Entry, EntryWriter
 from aqua_compat.http.consul.followed import FollowedService
-from registry.health.reading import RecordHealth
+from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState
 from registry.model.endpoints import Instance, write_instances
 from registry.model.values import Record, Slot

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aqua_compat.http.message import Grant, HttpRequest, path_and_query
+from aqua_compat.http.message import AccessLevel, HttpRequest, path_and_query
 from aqua_compat.http.problems import Problem
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.http.ui.page_files import page_files, page_reply
@@ -102,7 +102,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_texts() ->
 
 
 async def test_a_node_serves_it_without_a_token_and_what_it_shows_with_one(tmp_path: Path) -> None:
-    token = Tokens(tmp_path).create("reader", Grant.READ, 1)
+    token = Tokens(tmp_path).create("reader", AccessLevel.READ, 1)
     async with running_door(tmp_path, HttpSettings(listen="127.0.0.1:0")) as running:
         page = await running.ask("GET", "/ui/")
         assert (page.status, page.body) == (200, (STATIC / "index.html").read_bytes())

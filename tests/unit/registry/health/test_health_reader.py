@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry.errors import InvalidValue
 from registry.health.exceptions import MOST_IN_PAGE, ExceptionList, entries_in
-from registry.health.reading import (
+from registry.health.health_reader import (
     ASK_AGAIN,
     NOT_READ,
     NOT_UNDERSTOOD,
