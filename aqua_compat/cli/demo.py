@@ -106,10 +106,10 @@ async def _walk(nodes: list[NodeProcess], display: Display, clients: AsyncExitSt
         with display.step("Kill node 2, which a service runs on, with kill -9, and watch through node 5") as step:
             await second.kill()
             seconds = await _until_listed(events, 1)
-            step.says(f"off the list {seconds:.1f} s later; the record stays, and returns with its host")
+            step.says(f"off the list {seconds:.2f} s later; the record stays, and returns with its host")
         with display.step("Start node 2 again") as step:
             await second.start("--bootstrap", first.address)
-            step.says(f"on the list again {await _until_listed(events, 2):.1f} s after it was ready")
+            step.says(f"on the list again {await _until_listed(events, 2):.2f} s after it was ready")
     with display.step("Unregister the service on node 2; whoever issued a record can end it") as step:
         done, errors = await owner.unregisterService(resource_id, second.peer_id)
         _require(done, "the service wasn't unregistered", errors)

@@ -122,6 +122,7 @@ async def replace(network: Network, nodes: list[NodeProcess]) -> None:
             nursery.start_soon(partial(node.start, *network.flags, *flags, timeout=60))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_what_is_lost_is_what_had_every_copy_on_nodes_that_died_between_repairs(tmp_path: Path) -> None:
     """Nothing where they are fewer than replicas; then, of the eight that are left, five die at once."""

@@ -163,7 +163,7 @@ def _reported(seed: int, hash_seed: str) -> Report:
     """The run in a process of its own, in which sets have another order. Raises when something didn't hold there."""
     imports = "import logging, msgspec, structlog; from tests.simulation.scenario import run"
     quiet = "structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))"
-    made = f"run({seed}, nodes=12, faults={SHORT / 3}, repair={REPAIR})"
+    made = f"run({seed}, nodes=8, faults={SHORT / 3}, repair={REPAIR})"
     program = f"{imports}; {quiet}; print(msgspec.json.encode({made}).decode())"
     ran = subprocess.run(
         [sys.executable, "-c", program],

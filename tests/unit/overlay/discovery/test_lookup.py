@@ -245,7 +245,7 @@ async def assert_all_is_found(crowd: Crowd, draw: random.Random) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("size", [64])
+@pytest.mark.parametrize("size", [40, pytest.param(64, marks=pytest.mark.slow)])
 async def test_all_is_found_in_larger_networks_also_after_joins_and_departures(
     size: int, autojump_clock: trio.testing.MockClock
 ) -> None:
