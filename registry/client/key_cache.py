@@ -7,6 +7,7 @@ from typing import Final
 import trio
 from cachetools import TTLCache
 
+from registry.model.merge import greater_key
 from registry.model.values import Key
 
 REMEMBERED_FOR: Final = 60.0  # seconds; after that the network is asked whether the resource still exists
@@ -20,8 +21,8 @@ class KeyCache:
         self._keys: TTLCache[str, Key] = TTLCache(REMEMBERED, REMEMBERED_FOR, timer=trio.current_time)
 
     def remember(self, key: Key) -> None:
-        """A key that the network has just told or acknowledged."""
-        self._keys[key.id] = key
+        """A key that the network has just told or acknowledged; a later one that is known stays."""
+        self._keys[key.id] = greater_key(self._keys.get(key.id), key) or key
 
     def get(self, resource_id: str) -> Key | None:
         """The key if it was seen lately."""

@@ -290,6 +290,8 @@ class Registry:
         try:
             resource = (await self._read(metadata.key_id, 1, timeout)).resource
             newer = resource.slots.get(record.slot)
+            if resource.key is not None:
+                self._keys.remember(resource.key)  # its policy may have changed: what is shown has to suit the new one
             if newer is not None and resource.key is not None and newer.timestamp_issued > record.timestamp_issued:
                 await self._host.keep(Item(resource.key, newer))  # said elsewhere with this identity: that counts
                 return Done(False, (str(NewerRecordOrTombstoneExists(*record.slot)),), code=Code.NEWER_STATE_EXISTS)

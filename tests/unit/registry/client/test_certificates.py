@@ -109,6 +109,21 @@ async def test_after_another_root_took_over_an_issuer_with_its_certificate_comes
         assert await issuers(owner, resource_id) == {certified.peer_id}
 
 
+async def test_what_is_issued_anew_suits_the_policy_of_now(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
+        resource_id, second = await closed(owner), identity(501)
+        assert (await owner.registry.change_policy(resource_id, [edit(EditKind.ADD_ROOT, second)])).success
+        chains = [[certificate(certified.identity, owner.identity, 60)]]
+        certified.registry.use_certificates(lambda: chains)
+        assert (await registered(certified, resource_id)).success
+        assert (await owner.registry.change_policy(resource_id, [edit(EditKind.DROP_ROOT, second)])).success
+        chains.append([certificate(certified.identity, owner.identity, 9000)])
+        chains.append([certificate(certified.identity, owner.identity, 9500, issuer=second)])
+        for _ in range(180):
+            await trio.sleep(0.5)
+            assert await issuers(other, resource_id) == {certified.peer_id}
+
+
 async def test_a_certificate_that_comes_late_brings_the_record_back(autojump_clock) -> None:
     async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
         resource_id = await closed(owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from trio.testing import MockClock
 
 from registry.client.key_cache import REMEMBERED, REMEMBERED_FOR, KeyCache
@@ -27,6 +28,13 @@ async def test_key_with_which_a_write_failed_is_forgotten() -> None:
     keys.remember(key(1))
     keys.forget(key(1).id)
     assert keys.get(key(1).id) is None
+
+
+async def test_a_later_key_stays_when_an_earlier_one_is_told_afterwards() -> None:
+    keys, later = KeyCache(), msgspec.structs.replace(key(1), timestamp_created=2)
+    keys.remember(later)
+    keys.remember(key(1))
+    assert keys.get(later.id) == later
 
 
 async def test_keys_longest_not_seen_make_room() -> None:
