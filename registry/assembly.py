@@ -132,7 +132,15 @@ async def assembled(
         pass_on.take(peer_id, items, spreads)
 
     replica = Replica(
-        network, store, ingest, catch_up, takeover, recovery.behind, clock, note_put, lambda items: rumors.note(*items)
+        network,
+        store,
+        ingest,
+        catch_up,
+        takeover,
+        recovery.behind,
+        clock,
+        note_put,
+        lambda items: rumors.note_again(items),  # noqa: PLW0108 - rumors are made below
     )
     anti_entropy = AntiEntropy(network, store, replica, clock)
     replication = ReplicationScheduler(

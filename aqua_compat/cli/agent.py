@@ -11,22 +11,14 @@ import click
 from aqua_compat.cli.failures import Failure, one_line
 from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.node_socket import NodeSocket, found_node
+from aqua_compat.cli.options import json_option, timeout_option
 from aqua_compat.cli.output import json_line
 
 _STATES: Final = {"pass": "passing", "warn": "warning", "fail": "critical"}
 
 
 def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    decorated = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
-    decorated = click.option(
-        "--timeout",
-        type=click.FloatRange(0.001, 3600),
-        metavar="SECONDS",
-        default=6.0,
-        show_default=True,
-        envvar="AQUA_REGISTRY_TIMEOUT",
-        help="Seconds for the whole operation.",
-    )(decorated)
+    decorated = timeout_option(json_option(command))
     return click.option(
         "--node",
         type=click.Path(file_okay=False, path_type=Path),

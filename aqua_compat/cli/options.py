@@ -84,15 +84,7 @@ def network_options(
                 metavar="N",
                 help="Replicas that must have the write on disk before it counts as done.  [default: 1]",
             )(decorated)
-        decorated = click.option(
-            "--timeout",
-            type=click.FloatRange(0.001, 3600),
-            metavar="SECONDS",
-            default=6.0,
-            show_default=True,
-            envvar="AQUA_REGISTRY_TIMEOUT",
-            help="Seconds for the whole operation.",
-        )(decorated)
+        decorated = timeout_option(decorated)
         decorated = click.option(
             "-k",
             "--key",
@@ -127,6 +119,17 @@ def network_options(
         )(decorated)
 
     return add
+
+
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(0.001, 3600),
+    metavar="SECONDS",
+    default=6.0,
+    show_default=True,
+    envvar="AQUA_REGISTRY_TIMEOUT",
+    help="Seconds for the whole operation.",
+)
 
 
 config_option = click.option(

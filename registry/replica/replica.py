@@ -187,7 +187,8 @@ class Replica:
             try:
                 taken, answer = await self._take(caller, put, keyless=False)
                 answers.append(outcome.Value(answer))
-                if is_unheard and self._note_unheard is not None:
+                # Of strangers it isn't: they could have the same sent to all replicas again and again, by this node.
+                if is_unheard and self._note_unheard is not None and caller in self._network.members():
                     self._note_unheard(taken)
             except Exception as error:
                 answers.append(outcome.Error(error))

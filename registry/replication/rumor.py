@@ -8,19 +8,20 @@ next life has begun, when a partition ends. Rules:
    node needn't: what got lost all the same, the hourly comparison finds. Puts of others don't count: peer ids are
    free, and whoever wants a tombstone held back could take two. Nor do those of the nearest, where members crowd.
 3. Puts share frames with others to the same peer (`registry.quorum.send_queue`).
-4. What a member put here that went within `LATELY` seconds after it is news again, and so is what somebody put who
-   didn't wait for the answer (`registry.replica.replica` tells).
+4. What a member put here that went within `LATELY` seconds after it is news again, and so is what one put that
+   didn't wait for the answer (`registry.replica.replica` tells). Each once within that time, whoever repeats it.
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import structlog
 import trio
+from cachetools import TTLCache
 
 from overlay.tasks import TaskStatus, Wakeup
 from registry.protocol.error_info import ErrorInfo
@@ -71,21 +72,29 @@ class Rumors:
         self._any_due = Wakeup()
         self._lately: deque[_Put] = deque()
         self._lately_bytes = 0
+        self._again: TTLCache[bytes, None] = TTLCache(MAX_LATELY, LATELY, timer=trio.current_time)
         self._members = frozenset(network.members())
         self.offered = 0
         """How many puts were made, to all peers together."""
         network.on_membership_change(self._note_members)
 
-    def note(self, *items: Item) -> None:
-        """Has these sent on: they were written here, were news, and are on the disk."""
+    def note(self, item: Item) -> None:
+        """Has `item` sent on: it was written here, was news, and is on the disk."""
+        digest = item.digest()
+        if digest in self._due:
+            return
+        self._due[digest] = _Due(item, trio.current_time() + self._random.uniform(*DELAYS))
+        if len(self._due) > MAX_DUE:
+            self._overdue.append(self._due.popitem(last=False)[1])
+        self._any_due.set()
+
+    def note_again(self, items: Iterable[Item]) -> None:
+        """Has these sent on as `note` does, unless that was asked for lately (rule 4)."""
         for item in items:
             digest = item.digest()
-            if digest in self._due:
-                continue
-            self._due[digest] = _Due(item, trio.current_time() + self._random.uniform(*DELAYS))
-            if len(self._due) > MAX_DUE:
-                self._overdue.append(self._due.popitem(last=False)[1])
-            self._any_due.set()
+            if digest not in self._again:
+                self._again[digest] = None
+                self.note(item)
 
     def heard(self, peer_id: str, items: Sequence[Item]) -> None:
         """Notes that a peer has these items, since it put them here."""
@@ -109,7 +118,7 @@ class Rumors:
         before, self._members = self._members, frozenset(self._network.members())
         if gone := before - self._members:
             since = trio.current_time() - LATELY
-            self.note(*(put.item for put in self._lately if put.peer_id in gone and put.at >= since))
+            self.note_again(put.item for put in self._lately if put.peer_id in gone and put.at >= since)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends on what is due until cancelled."""

@@ -16,7 +16,7 @@ from registry.quorum.send_queue import SEND_TIMEOUT
 from registry.quorum.write_machine import DIRECTLY
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
-from tests.unit.registry.builders import NOW, a_key, a_record
+from tests.unit.registry.builders import NOW, a_key, a_record, identity
 
 KEY = a_key()
 ITEM = Item(KEY, a_record(KEY.id))
@@ -49,6 +49,9 @@ async def keep_for_itself(node: SimulatedNode) -> None:
         return await honest(caller, build(PutBody(parse(body, PutBody).items)))
 
     honest = node.peer.intercept(PUT, store_alone)
+
+
+STRANGER = identity(900).peer_id
 
 
 async def test_a_write_is_sent_to_three_that_pass_it_on_and_everyone_gets_it_once(autojump_clock) -> None:
@@ -237,3 +240,13 @@ async def test_a_put_goes_on_when_its_caller_leaves_to_its_share_and_then_to_all
         assert await holders(nodes) == {nodes[1].peer_id, nodes[2].peer_id}
         await trio.sleep(1)
         assert len(await holders(nodes)) == 12, "who wrote it may have died before it sent it to anybody else"
+
+
+async def test_what_a_stranger_puts_without_waiting_isnt_sent_on(autojump_clock) -> None:
+    async with simulated_nodes(6, clock=clock) as (_, nodes):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nodes[1].peer.handle, PUT, STRANGER, build(PutBody.of([ITEM], [None])))
+            await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        await trio.sleep(2)
+        assert await holders(nodes) == {nodes[1].peer_id}

@@ -104,6 +104,15 @@ async def test_what_a_member_put_just_before_it_died_is_told_to_all(
         assert not offered or await holders(nodes[:4], a_key()) == 4
 
 
+async def test_whoever_repeats_what_is_told_again_has_it_told_once(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, nodes):
+        rumors = nodes[0].parts.rumors
+        for _ in range(20):
+            rumors.note_again([Item(a_key())])
+            await trio.sleep(1)
+        assert rumors.offered == 3
+
+
 async def test_a_node_that_dies_after_a_write_that_all_have_makes_few_of_them_tell_it(autojump_clock) -> None:
     async with simulated_nodes(12, clock=clock) as (network, nodes):
         network.membership_changed()
