@@ -93,6 +93,7 @@ def republish_key(
         key.id,
         grown - _size_of_siblings(siblings),
         is_own=host_peer_id in (key.owner_peer_id, needed_by[0]),
+        is_named=kept[0].revision > 0,
     )
     take_room(transaction, growth, host_peer_id, settings, now)
     transaction.put_siblings(key, kept[1:], weight)
@@ -181,13 +182,15 @@ def put_state(
         raise NewerRecordOrTombstoneExists(*slot)
     if known is None:
         makes_way += places.for_slot()
+    is_named = places.is_named
     growth = Growth(
         slot.issued_by,
         weight,
         slot.key_id,
         _size(state) - (_size(known) if known else 0),
         is_own=slot.issued_by == host_peer_id,
-        may_push=known is not None or isinstance(state, Record) or places.is_named,
+        is_named=is_named,
+        may_push=known is not None or isinstance(state, Record) or is_named,
     )
     take_room(transaction, growth, host_peer_id, settings, now)
     for going in makes_way:
@@ -196,7 +199,7 @@ def put_state(
     victim = NOTHING_ENDED if stored is None else stored.victim
     if isinstance(known, Record) and not isinstance(state, Record):
         victim = max(victim, known.timestamp_issued)
-    transaction.put_state(state, weight, victim)
+    transaction.put_state(state, weight, victim, is_named=is_named)
     _note_change(transaction, known, state, now)
     return True
 

@@ -43,6 +43,18 @@ class Accounts:
         ).fetchone()
         return int(amount)
 
+    def named_bytes(self) -> int:
+        """What is charged for of keys with a policy, and of states of issuers that one names or that are certified."""
+        return self._total("named")
+
+    def all_bytes(self) -> int:
+        """What all are charged for together. On the disk it takes more."""
+        return self._total("charged")
+
+    def _total(self, name: str) -> int:
+        (amount,) = self._connection.execute("SELECT amount FROM totals WHERE name = ?", (name,)).fetchone()
+        return int(amount)
+
     def heaviest(self, weight: int, limit: int) -> list[Account]:
         """Up to so many accounts of each weight up to `weight`, the lightest weight first, who has most first."""
         found: list[Account] = []
@@ -61,11 +73,13 @@ class Accounts:
                 ),
             )
 
-    def idle_tombstones(self, weight: int, now_until: tuple[int, int], host_peer_id: str, limit: int) -> list[Charged]:
+    def idle_tombstones(
+        self, weight: int, now_until: tuple[int, int], host_peer_id: str, limit: int, *, spares_named: bool
+    ) -> list[Charged]:
         """Key tombstones and tombstones of peers other than this host that ended nothing here that can still be good.
 
         `now_until`: the times (seconds) until which ended keys, and records, were signed that can't. Up to `limit` of
-        each, of peers that weigh `weight` at most.
+        each, of peers that weigh `weight` at most. `spares_named`: without those that `named_bytes` counts.
         """
         keys = self._connection.execute(
             "SELECT key_id, length(body) + length(latest) FROM key_tombstones"
@@ -75,29 +89,31 @@ class Accounts:
         found = [Charged(None, key_id, True, size + ROW_BYTES) for key_id, size in keys]
         slots = self._connection.execute(
             "SELECT key_id, issued_by, peer_id, length(body) FROM states"
-            " WHERE is_tombstone = 1 AND victim <= ? AND weight <= ? AND issued_by != ? ORDER BY victim LIMIT ?",
-            (now_until[1], weight, host_peer_id, limit),
+            " WHERE is_tombstone = 1 AND victim <= ? AND weight <= ? AND issued_by != ? AND is_named <= ?"
+            " ORDER BY victim LIMIT ?",
+            (now_until[1], weight, host_peer_id, int(not spares_named), limit),
         )
         found += [Charged(Slot(*slot), slot[0], True, size + ROW_BYTES) for *slot, size in slots]
         return found
 
-    def newest_of(self, account: Account, host_peer_id: str, limit: int) -> list[Charged]:
+    def newest_of(self, account: Account, host_peer_id: str, limit: int, *, spares_named: bool) -> list[Charged]:
         """Up to `limit` states that a peer issued and this host has no part in, none of which followed something that
-        was ended here; then, of the owner's newest `limit` keys, those that nothing lies under. The newest first."""
+        was ended here; then, of the owner's newest `limit` keys, those that nothing lies under. The newest first.
+        `spares_named`: without those that `named_bytes` counts."""
         states = self._connection.execute(
             "SELECT key_id, issued_by, peer_id, is_tombstone, length(body) FROM states"
-            " WHERE issued_by = ? AND victim = -1 AND weight = ? AND peer_id != ?"
+            " WHERE issued_by = ? AND victim = -1 AND weight = ? AND peer_id != ? AND is_named <= ?"
             " ORDER BY timestamp_issued DESC LIMIT ?",
-            (account.peer_id, account.weight, host_peer_id, limit),
+            (account.peer_id, account.weight, host_peer_id, int(not spares_named), limit),
         )
         found = [
             Charged(Slot(*slot), slot[0], bool(is_tombstone), size + ROW_BYTES) for *slot, is_tombstone, size in states
         ]
         keys = self._connection.execute(
-            "SELECT key_id, size FROM (SELECT key_id, weight, length(body) AS size FROM keys WHERE owner_peer_id = ?"
-            " ORDER BY timestamp_created DESC LIMIT ?) JOIN resources USING (key_id)"
-            " WHERE records = 0 AND tombstones = 0 AND weight = ?",
-            (account.peer_id, limit, account.weight),
+            "SELECT key_id, size FROM (SELECT key_id, weight, length(body) AS size FROM keys"
+            " WHERE owner_peer_id = ? AND has_policy <= ? ORDER BY timestamp_created DESC LIMIT ?)"
+            " JOIN resources USING (key_id) WHERE records = 0 AND tombstones = 0 AND weight = ?",
+            (account.peer_id, int(not spares_named), limit, account.weight),
         )
         found += [Charged(None, key_id, False, size + ROW_BYTES) for key_id, size in keys]
         return found

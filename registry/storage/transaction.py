@@ -401,14 +401,26 @@ class Transaction:
         key = stored.key if stored is not None else None
         return ResourceState.of(key, states, *self.key_tombstones(key_id), siblings=siblings)
 
-    def put_state(self, state: State, weight: int, victim: int = NOTHING_ENDED) -> None:
-        """Puts `state` into its slot, over whatever is there. `victim`: see `StoredState`."""
+    def put_state(self, state: State, weight: int, victim: int = NOTHING_ENDED, *, is_named: bool = False) -> None:
+        """Puts `state` into its slot, over whatever is there. `victim`: see `StoredState`. `is_named`: whether the
+        resource's policy names its issuer, or it is certified."""
         is_record, body = isinstance(state, Record), encode(state)
         created = state.timestamp_created if isinstance(state, Record) else 0
         self._delete_state(state.slot)
         self._connection.execute(
-            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*state.slot, int(not is_record), state.timestamp_issued, created, weight, body, victim, checksum_of(body)),
+            "INSERT INTO states (key_id, issued_by, peer_id, is_tombstone, timestamp_issued, timestamp_created, weight,"
+            " body, victim, checksum, is_named) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *state.slot,
+                int(not is_record),
+                state.timestamp_issued,
+                created,
+                weight,
+                body,
+                victim,
+                checksum_of(body),
+                int(is_named),
+            ),
         )
         self.changes[state.slot.key_id].slots[state.slot] = state
 

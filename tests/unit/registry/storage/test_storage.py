@@ -463,7 +463,7 @@ async def test_a_database_from_before_indexes_has_empty_ones_and_lists_what_come
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations.MIGRATIONS[:before])
         async with open_store(path) as store:
-            await store.write(puts(a_record(KEY.id)))
+            await store.write(lambda transaction: transaction.put_key(KEY, NOW, 0))
     async with open_store(path) as store:
         assert (await store.resource(KEY.id)).key == KEY
         assert await store.read(lambda transaction: transaction.index.count(OWNER.peer_id)) == 0
