@@ -125,8 +125,8 @@ class Issuer:
                     written, key = await self._write_and_look(Item(key, state), key, factor, until(deadline), failure)
                     why = why_withheld(key, state, self.now()) if isinstance(state, Record) else None
                     if why is not None and written.done.success:
-                        error = RefusedByPolicy(resource_id, why, slot.issued_by, slot.peer_id)
-                        written = refused(error, failure)
+                        withheld = RefusedByPolicy(resource_id, why, slot.issued_by, slot.peer_id)
+                        written = refused(withheld, failure)
                 else:
                     written = await self._writer.write(Item(key, state), factor, until(deadline), failure)
                 if not written.done.success:

@@ -380,6 +380,11 @@ class Registry:
         if resource.key is not None:
             await self._policies.look_after(resource.key, timeout, has_siblings=resource.has_siblings)
 
+    async def overtaken_edits(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[Edit]:
+        """What the policy of a resource lacks of what a machine of its owner changed: see `PolicyEditor.overtaken`.
+        Raises RegistryError."""
+        return await self._policies.overtaken(resource_id, timeout)
+
     def use_certificates(self, source: CertificateSource) -> None:
         """Has this identity show certificates where a resource's policy asks for them.
 
