@@ -94,7 +94,7 @@ class Follower:
     def __init__(self, key_id: str, peer: WatchingPeer) -> None:
         self.view = View(key_id, peer.settings)
         self.changed = Broadcast()
-        """Sent when something is visible, or ready, that wasn't."""
+        """Sent when something is visible, or ready, that wasn't, and when there is another key."""
         self.scope = trio.CancelScope()
         """Ends `run`."""
         self.on_topic = False
@@ -234,6 +234,8 @@ class Follower:
         if self.view.state is not self._told:
             before, self._told = self._told, self.view.state
             self._peer.note_news(self.key_id, before, self._told)
+            if self._told.key is not before.key:
+                self.changed.send()
             self._machine.known_changed(trio.current_time(), self._peer.clock())
             if self._machine.is_poked:
                 self._poked.set()
