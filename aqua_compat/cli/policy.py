@@ -9,7 +9,7 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, not_done, one_line, reasons
 from aqua_compat.cli.options import json_option, network_options
-from aqua_compat.cli.output import moment, print_json
+from aqua_compat.cli.output import identified, moment, print_json
 from aqua_compat.cli.session import CommandSession, warn
 from aqua_compat.cli.times import Moment
 
@@ -90,7 +90,7 @@ def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any
         if edit.kind is EditKind.DENY:
             click.echo(f"note: {_meaning(edit, is_lifted=(edit.key, edit.host) in lifted)}", err=True)
     if as_json:
-        print_json(policy_as_json(key))
+        print_json(identified("policy", policy_as_json(key)))
     else:
         for name, text in _lines(key):
             click.echo(f"{name:10} {text}")
