@@ -111,6 +111,8 @@ class Report(msgspec.Struct):
     """That watchers were told."""
     changes: int
     """Of policies, that were acknowledged."""
+    begun_anew: int
+    """Resources with policies that were removed and created again."""
     refused: int
     """Registrations that a policy kept out, or that failed."""
     closed: int
@@ -642,6 +644,7 @@ def run(
         reads=scenario.reads,
         messages=scenario.network.messages,
         events=sum(watcher.events for watcher in scenario.watchers),
+        begun_anew=sum(removal.ended < math.inf for guarded in scenario.guarded for removal in guarded.removals),
         changes=sum(change.ended < math.inf for guarded in scenario.guarded for change in guarded.changes),
         refused=sum(guarded.refused for guarded in scenario.guarded),
         closed=scenario.closed,
