@@ -33,7 +33,7 @@ ISSUERS: Final = 4
 PATIENCE: Final = 20.0  # seconds for a change of a policy
 ROUNDS: Final = 4  # of comparisons, of which one at least sends nothing
 SETTLING: Final = 5.0  # seconds for the comparisons of one round
-BEGUN_ANEW: Final = 0.1  # of the changes of the owner's first machine
+BEGUN_ANEW: Final = 0.3  # of the changes of the owner's first machine
 MARGIN: Final = 10  # seconds around the end of a certificate, in which clocks that differ don't agree
 
 
