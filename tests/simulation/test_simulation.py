@@ -47,6 +47,7 @@ def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> 
     assert report.reads > 20, "hardly anything was read"
     assert report.events > 60, "hardly anything was told to watchers"
     assert report.changes > 10, "hardly any policy was changed"
+    assert report.begun_anew > 0, "no resource with a policy was removed"
     assert report.refused > 5, "hardly anybody was kept out"
 
 
