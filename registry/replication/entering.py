@@ -38,8 +38,8 @@ from registry.replica.replica import Replica
 from registry.storage import Change, Store, Transaction
 
 NEAREST: Final = 3  # replicas that see to a resource's entry
-LINGER: Final = 0.5  # seconds that what was written here waits for what is written next
-FIRST_AFTER: Final = 2.0  # seconds: by then who wrote it has entered it
+LINGER: Final = 1.0  # seconds that what was written here waits for what is written next
+FIRST_AFTER: Final = 3.0  # seconds: by then who wrote it has entered it
 TURN: Final = 60.0  # seconds by which the second nearest waits for the nearest, which is alive
 TICK: Final = 1.0  # seconds; all that became due within one is looked at together
 RETRY_AFTER: Final = 60.0  # seconds, when nobody of an index could be reached
