@@ -47,6 +47,7 @@ CALL_TIMEOUT: Final = 5.0  # seconds
 AT_ONCE: Final = 256  # resources
 LOOKED_THROUGH: Final = 2048  # resources an hour
 MAX_DUE: Final = 16_384  # resources; 200 bytes each
+LOOKED_UP_WITHIN: Final = 5.0  # seconds, all that was written; regions are known by then, mostly
 MAX_WRITTEN: Final = 1024  # resources written through this node that wait; its replicas see to more
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -108,20 +109,21 @@ class Entering:
                     nursery.start_soon(self._send, peer_id, entries)
 
     async def _keepers_of(self, written: Iterable[IndexEntry]) -> dict[str, list[IndexEntry]]:
-        """What is to be sent to whom; what no lookup tells is left to the replicas."""
+        """What is to be sent to whom. What isn't known within `LOOKED_UP_WITHIN` seconds is left to the replicas."""
         size, to_send = self._replica.settings.neighbourhood_size, defaultdict[str, list[IndexEntry]](list)
         of_owners: dict[str, list[str]] = {}
-        for entry in written:
-            owner = entry.owner_peer_id
-            try:
-                told = await self._network.neighbourhood(entry.key_id, size)
-                if owner not in of_owners:
-                    of_owners[owner] = await self._network.neighbourhood(owner, size)
-            except Exception:  # of one write; raised on, it would end the node
-                _log.exception("a resource wasn't entered into its owner's index", key_id=entry.key_id)
-                continue
-            for peer_id in set(of_owners[owner]).difference(told):
-                to_send[peer_id].append(entry)
+        with trio.move_on_after(LOOKED_UP_WITHIN):
+            for entry in written:
+                owner = entry.owner_peer_id
+                try:
+                    told = await self._network.neighbourhood(entry.key_id, size)
+                    if owner not in of_owners:
+                        of_owners[owner] = await self._network.neighbourhood(owner, size)
+                except Exception:  # of one write; raised on, it would end the node
+                    _log.exception("a resource wasn't entered into its owner's index", key_id=entry.key_id)
+                    continue
+                for peer_id in set(of_owners[owner]).difference(told):
+                    to_send[peer_id].append(entry)
         return to_send
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
