@@ -122,8 +122,9 @@ class Entering:
                 except Exception:  # of one write; raised on, it would end the node
                     _log.exception("a resource wasn't entered into its owner's index", key_id=entry.key_id)
                     continue
-                for peer_id in set(of_owners[owner]).difference(told):
-                    to_send[peer_id].append(entry)
+                for peer_id in of_owners[owner]:
+                    if peer_id not in told:
+                        to_send[peer_id].append(entry)
         return to_send
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
