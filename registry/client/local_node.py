@@ -94,11 +94,10 @@ class LocalNode:
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         """See `NodeApi.write`."""
-        began = trio.current_time()
         outcome = await self._writer.write(item, factor=factor, timeout=timeout)
         if item.state is None and outcome.stored >= max(factor, 1):
-            with trio.move_on_at(began + timeout):
-                await self._entering.enter_written(item)
+            self._index_reader.remember(item)
+            self._entering.enter_written(item)
         return outcome
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:

@@ -24,7 +24,7 @@ from registry.protocol.network import Network
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
 LINGER: Final = 0.05  # seconds between frames of puts which nobody waits for
-LONG_LINGER: Final = 0.25  # seconds; likewise, when enough others have it already
+LONG_LINGER: Final = 0.5  # seconds; likewise, when enough others have it already
 MAX_BYTES: Final = 64 * 2**20  # of items to all peers; likewise
 MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is to be told
 LONGEST_PEER_ID: Final = 56  # bytes on the wire

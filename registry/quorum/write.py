@@ -35,7 +35,7 @@ from registry.quorum.doubts import Doubts
 from registry.quorum.pass_on import write_id_of
 from registry.quorum.read_machine import parted
 from registry.quorum.recent_writes import RecentWrites
-from registry.quorum.send_queue import Report, SendQueue
+from registry.quorum.send_queue import LINGER, LONG_LINGER, Report, SendQueue
 from registry.quorum.write_machine import Send, WriteMachine
 from registry.replica.replica import Replica
 
@@ -195,6 +195,7 @@ class Writer:
     def _send(self, write: _Write, item: Item, sends: Sequence[Send], is_stored: bool) -> None:
         of = write.machine
         announcers = self._network.topics.peers_in(item.key_id)
+        own_share = of.shares.get(self._network.peer_id, ())
 
         def report(peer_id: str, error: ErrorInfo | None) -> None:
             of.report(peer_id, error)
@@ -211,7 +212,9 @@ class Writer:
                 spread = None if of.is_direct else Spread(share, of.targets, tuple(of.shares))
                 # Who watches hears of it from the replicas that are in the topic.
                 is_urgent = urgent or peer_id in announcers
-                self._send_queue.put(peer_id, item, report, urgent=is_urgent, spread=spread)
+                # Of the rest others see to their shares in the same time.
+                linger = LONG_LINGER if peer_id in own_share else LINGER
+                self._send_queue.put(peer_id, item, report, urgent=is_urgent, linger=linger, spread=spread)
             elif is_stored:
                 report(peer_id, None)
             else:
