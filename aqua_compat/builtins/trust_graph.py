@@ -15,18 +15,11 @@ import base58
 from msgspec import Meta, Struct
 
 from aqua_compat.rpc.server import caller
-from registry.errors import (
-    InvalidValue,
-    RegistryError,
-    RegistryRefusal,
-    RootsByOwnerOnly,
-    TrustExpired,
-    TrustForm,
-    TrustSignature,
-)
+from registry.errors import InvalidValue, RegistryError, RegistryRefusal
 from registry.model.service_results import WeightResult
 from registry.replica.trust_keeper import TrustKeeper
 from registry.replica.weights import Weights
+from registry.trust.errors import RootsByOwnerOnly, TrustExpired, TrustForm, TrustSignature
 from registry.trust.statements import (
     KEY_TYPE,
     MAX_CHAIN,

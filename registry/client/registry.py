@@ -25,7 +25,7 @@ from registry.client.policies import PolicyEditor
 from registry.client.results import Created, Done, Found, Listed, Resolved, code_of
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
-from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
+from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RegistryError
 from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
 from registry.health.report import signed_report
@@ -38,6 +38,7 @@ from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.trusted_issuers import TrustChoice, TrustRule
 from registry.model.values import MAX_LABEL, Key, KeyTombstone, Record, RecordMetadata, Slot, State
 from registry.permission.edits import Edit, EditKind
+from registry.permission.errors import RefusedByPolicy
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
 from registry.protocol.error_info import texts
 from registry.protocol.index_messages import MOST_LISTED

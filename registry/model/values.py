@@ -21,7 +21,7 @@ import cbor2
 import msgspec
 
 from overlay.limits.decoder import DecodeError, decode
-from registry.errors import InvalidPolicy, InvalidValue, UnknownKind
+from registry.errors import InvalidValue, UnknownKind
 from registry.model.fields import MAX_NAME, check_bytes, check_option, check_peer_id, check_text, check_timestamp
 from registry.model.signing import (
     key_digest,
@@ -31,6 +31,7 @@ from registry.model.signing import (
     record_digest,
     tombstone_digest,
 )
+from registry.permission.errors import InvalidPolicy
 from registry.permission.policy import MAX_REVISION, AnyPolicy, policy_digest, policy_in
 
 MAX_LABEL = 4096  # bytes of UTF-8, like every limit here

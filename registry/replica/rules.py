@@ -23,7 +23,6 @@ from registry.errors import (
     KeyRemoved,
     NewerRecordOrTombstoneExists,
     QuotaExceeded,
-    RefusedByPolicy,
     ValuesLimitExceeded,
 )
 from registry.model import history
@@ -33,6 +32,7 @@ from registry.model.service_results import EvictStaleItem
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.model.verification import is_expired
 from registry.model.withholding import is_named_in, names_others, why_not_stored
+from registry.permission.errors import RefusedByPolicy
 from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot

@@ -17,7 +17,6 @@ from registry.errors import (
     NewerRecordOrTombstoneExists,
     NotPermitted,
     QuotaExceeded,
-    RefusedByPolicy,
     RegistryError,
     RegistryRefusal,
     ValuesLimitExceeded,
@@ -27,6 +26,7 @@ from registry.model.merge import ResourceState
 from registry.model.service_results import WeightResult
 from registry.model.values import Key, State
 from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key, is_expired
+from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo
 from registry.replica import rules
 from registry.replica.sender_limits import SenderLimits

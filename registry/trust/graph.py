@@ -21,7 +21,8 @@ from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 
-from registry.errors import QuotaExceeded, RevokedByStranger, TrustExpired, TrustForm, TrustFromFuture, TrustSignature
+from registry.errors import QuotaExceeded
+from registry.trust.errors import RevokedByStranger, TrustExpired, TrustForm, TrustFromFuture, TrustSignature
 from registry.trust.paths import Path, Search
 from registry.trust.statements import (
     MAX_STEPS,

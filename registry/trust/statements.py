@@ -20,7 +20,8 @@ import msgspec
 
 from overlay.errors import PeerIdError
 from overlay.identity import peer_id_of, public_key_of, verify
-from registry.errors import PeerIdParseError, TrustForm
+from registry.errors import PeerIdParseError
+from registry.trust.errors import TrustForm
 
 LONGEST_TRUST: Final = 3_650 * 86_400
 """Seconds for which a trust counts, whatever it says; and for which a revocation is kept."""
