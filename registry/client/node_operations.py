@@ -17,9 +17,10 @@ from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
 from registry.health.messages import MOST_HOSTS, ReportAnswer, ToldStanding
 from registry.health.report import decode_report
+from registry.model.decoding import decode_key, decode_metadata
 from registry.model.history import HistoryEvent
 from registry.model.owner_index import ToldPage
-from registry.model.values import decode_key, decode_metadata, encode
+from registry.model.values import encode
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.index_messages import IndexPage, Label
 from registry.protocol.messages import (

@@ -18,20 +18,9 @@ import msgspec
 
 from registry.codes import Code
 from registry.errors import InvalidValue
+from registry.model.decoding import decode_key, decode_key_or_tombstone, decode_key_tombstone, decode_state
 from registry.model.merge import ResourceState
-from registry.model.values import (
-    Key,
-    KeyOrTombstone,
-    KeyTombstone,
-    Slot,
-    State,
-    decode_key,
-    decode_key_or_tombstone,
-    decode_key_tombstone,
-    decode_state,
-    digest_of,
-    encode,
-)
+from registry.model.values import Key, KeyOrTombstone, KeyTombstone, Slot, State, digest_of, encode
 from registry.protocol.error_info import ErrorInfo
 
 PUT: Final = "registry.put"

@@ -20,8 +20,9 @@ from overlay.rpc.server import Handler
 from overlay.tasks import background
 from registry.codes import Code
 from registry.errors import InvalidValue
+from registry.model.decoding import decode_key_or_tombstone, decode_state
 from registry.model.expiry_horizon import ExpiryHorizon
-from registry.model.values import Key, Record, Tombstone, decode_key_or_tombstone, decode_state, encode
+from registry.model.values import Key, Record, Tombstone, encode
 from registry.protocol.messages import (
     HOLDS,
     PUT,

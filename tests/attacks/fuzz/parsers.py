@@ -44,19 +44,18 @@ from registry.health.exceptions import MOST_BYTES, ExceptionList, entries_in, ex
 from registry.health.messages import ExceptionsBody, ExceptionsPage, ReportBody
 from registry.health.report import MAX_REPORT, decode_report, encode_report, report_is_genuine, signed_report
 from registry.health.state import Health, HealthState, HostedService
-from registry.model.expiry_horizon import ExpiryHorizon
-from registry.model.history import HistoryEvent
-from registry.model.merge import ResourceState
-from registry.model.owner_index import IndexEntry, ToldPage
-from registry.model.values import (
+from registry.model.decoding import (
     decode_key,
     decode_key_or_tombstone,
     decode_key_tombstone,
     decode_metadata,
     decode_state,
-    digest_of,
-    encode,
 )
+from registry.model.expiry_horizon import ExpiryHorizon
+from registry.model.history import HistoryEvent
+from registry.model.merge import ResourceState
+from registry.model.owner_index import IndexEntry, ToldPage
+from registry.model.values import digest_of, encode
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.index_messages import EnterBody, IndexPage, ListBody, ListsAnswer, ListsBody
 from registry.protocol.messages import (

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidValue, UnknownKind
+from registry.model.decoding import decode_key, decode_metadata, decode_state, parse_key, parse_metadata, parse_state
 from registry.model.fields import MAX_NAME, U63_MAX
 from registry.model.values import (
     CACHED_BYTES,
@@ -26,14 +27,8 @@ from registry.model.values import (
     RecordMetadata,
     Tombstone,
     as_builtins,
-    decode_key,
-    decode_metadata,
-    decode_state,
     digest_of,
     encode,
-    parse_key,
-    parse_metadata,
-    parse_state,
 )
 from registry.permission.policy import is_policy
 from tests.unit.registry.builders import HOST, ISSUER, NOW, OWNER, a_key, a_metadata, a_record, a_tombstone
