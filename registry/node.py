@@ -43,7 +43,7 @@ class Node:
         """A snapshot of this node. Raises StorageError."""
         watching = self.parts.watches.statistics()
         (keys, records, tombstones), used = await self.store.read(
-            lambda transaction: (transaction.counts(), transaction.used_bytes())
+            lambda transaction: (transaction.counts.totals(), transaction.used_bytes())
         )
         space = self.store.space
         return NodeStatus(

@@ -164,7 +164,7 @@ class Countersigner:
                 f"too many requests by {issuer}; come back in {wait:.1f} s", code=Code.RATE_EXCEEDED, retry_after=wait
             )
         records, size, by_issuer = await self._store.read(
-            lambda transaction: transaction.hosting(self._identity.peer_id, issuer)
+            lambda transaction: transaction.counts.hosting(self._identity.peer_id, issuer)
         )
         if is_update:
             return

@@ -122,7 +122,9 @@ class Entering:
 
     async def look_through(self) -> None:
         """Sees to the next of the resources here (rule 3). Raises StorageError."""
-        key_ids = await self._store.read(lambda transaction: transaction.key_ids(self._looked_until, LOOKED_THROUGH))
+        key_ids = await self._store.read(
+            lambda transaction: transaction.positions.key_ids(self._looked_until, LOOKED_THROUGH)
+        )
         self._looked_until = key_ids[-1] if len(key_ids) == LOOKED_THROUGH else ""
         ours: list[str] = []
         for key_id in key_ids:
