@@ -10,8 +10,9 @@ from typing import Final
 
 import trio
 
+from overlay.assembly import open_peer
 from overlay.identity import Identity
-from overlay.peer import OverlayPeer, open_peer
+from overlay.peer import OverlayPeer
 from registry.assembly import Parts, assembled
 from registry.client.certificate_files import CertificateFiles
 from registry.client.node_status import DiskStatus, NodeStatus

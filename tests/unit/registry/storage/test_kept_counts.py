@@ -311,4 +311,4 @@ async def test_expired_rows_are_collected_in_small_parts(tmp_path: Path) -> None
             parts.append(part)
         assert [part.count_records for part in parts] == [collecting.COLLECTED_AT_ONCE] * 5 + [7]
         assert sum(part.count_keys for part in parts) == 3
-        assert await store.read(Transaction.counts) == (0, 0, 0)
+        assert await store.read(lambda transaction: transaction.counts.totals()) == (0, 0, 0)

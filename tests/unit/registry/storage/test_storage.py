@@ -138,7 +138,7 @@ async def test_reopening_keeps_data(path: Path) -> None:
         before = await store.resource(KEY.id)
     async with open_store(path) as store:
         assert await store.resource(KEY.id) == before == ResourceState.of(KEY, states)
-        assert await store.read(Transaction.counts) == (1, 1, 1)
+        assert await store.read(lambda transaction: transaction.counts.totals()) == (1, 1, 1)
 
 
 async def test_many_concurrent_writes_share_few_commits(path: Path) -> None:
@@ -282,7 +282,7 @@ async def test_a_lost_connection_fails_reads_and_writes_with_storage_errors(path
             with pytest.raises(StorageError, match=r"registry\.sqlite"):
                 await store.resource(KEY.id)
             with pytest.raises(StorageError, match=r"registry\.sqlite"):
-                await store.read(Transaction.counts)
+                await store.read(lambda transaction: transaction.counts.totals())
 
 
 async def test_leaving_commits_what_was_queued_and_refuses_the_rest(path: Path) -> None:
