@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 
 from overlay.discovery.keyspace import peer_position
 from overlay.discovery.lookup import Lookup
-from overlay.relaying.answering import Answering
+from overlay.relaying.client_probe import ClientProbe
 
 
 class NearbyPeers:
     """Members by the lookup, and light clients by their nodes."""
 
-    def __init__(self, lookup: Lookup, answering: Answering, nodes: Callable[[], list[str]]) -> None:
+    def __init__(self, lookup: Lookup, probe: ClientProbe, nodes: Callable[[], list[str]]) -> None:
         """`nodes`: those that this peer acts through, where it is a light client."""
         self._lookup = lookup
-        self._answering = answering
+        self._probe = probe
         self._nodes = nodes
 
     def members_near(self, peer_id: str, count: int) -> list[str]:
@@ -38,4 +38,4 @@ class NearbyPeers:
 
     async def answers_through(self, nodes: Sequence[str], peer_id: str, timeout: float) -> bool:
         """Whether a light client answers through any of these nodes, in a way that none of them can make up."""
-        return await self._answering.answers_through(nodes, peer_id, timeout)
+        return await self._probe.answers_through(nodes, peer_id, timeout)

@@ -26,9 +26,10 @@ import structlog
 import trio
 
 from overlay.clock.watch import ClockWatch
+from overlay.discovery.address_linker import AddressLinker
 from overlay.discovery.address_search import AddressSearch
 from overlay.discovery.bootstrap import Bootstrap
-from overlay.discovery.bootstrap_peer import JoiningPeer
+from overlay.discovery.bootstrap_peer import BootstrappedPeer
 from overlay.discovery.bootstrap_pins import BootstrapPins
 from overlay.discovery.bootstrap_resolver import BootstrapResolver
 from overlay.discovery.bootstrap_source import parse_source
@@ -41,7 +42,6 @@ from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
 from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.vetting import Vetting
-from overlay.discovery.way_in import WayIn
 from overlay.identity import Identity
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.loop_lag import LoopLag
@@ -50,7 +50,7 @@ from overlay.peer_host import PeerHost
 from overlay.presence.incarnation import next_incarnation
 from overlay.presence.liveness import Liveness
 from overlay.pubsub.topics import Topics
-from overlay.relaying.answering import Answering
+from overlay.relaying.client_probe import ClientProbe
 from overlay.relaying.path_selection import PathSelection
 from overlay.relaying.relay import Relay
 from overlay.relaying.relayed_rpc import RelayedRpc
@@ -124,7 +124,7 @@ class OverlayPeer:
         self._links.on_unreachable(self._routing.note_failure)
         self._lookup = Lookup(identity, host, self._links, settings, randomness, routing)
         self._address_search = AddressSearch(host, self._links, self._lookup, member=settings.member)
-        self._way_in = WayIn(host, self._links, routing)
+        self._address_linker = AddressLinker(host, self._links, routing)
         self._identity = identity
         self._peer_records = PeerRecords(
             self._links,
@@ -153,14 +153,16 @@ class OverlayPeer:
             is_neighbour=self._lookup.is_neighbour,
             when_changed=self._note_change,
         )
-        self._joining = JoiningPeer(host.peer_id, self._links, self._lookup, self._way_in, self._departures, settings)
-        self._bootstrap = Bootstrap(self._joining, settings, self._resolver, randomness)
+        self._bootstrapped = BootstrappedPeer(
+            host.peer_id, self._links, self._lookup, self._address_linker, self._departures, settings
+        )
+        self._bootstrap = Bootstrap(self._bootstrapped, settings, self._resolver, randomness)
         self._compared_clock = ClockWatch(self, clock, randomness or random.Random())  # noqa: S311 - whom to ask
         self._presence = Liveness(
             identity,
             self._links,
             host,
-            NearbyPeers(self._lookup, Answering(host.peer_id, self._links, self._relayed), self.nodes),
+            NearbyPeers(self._lookup, ClientProbe(host.peer_id, self._links, self._relayed), self.nodes),
             incarnation=incarnation if incarnation is not None else next_incarnation(None, clock()),
             clock=steady_clock,
             randomness=randomness or random.Random(),  # noqa: S311 - whom to ask, and when
@@ -239,7 +241,7 @@ class OverlayPeer:
 
         Raises `Unreachable` and other kinds of `CallFailed`, and `AddressError` for what isn't such an address.
         """
-        return await self._way_in.connect(multiaddr, timeout=timeout)
+        return await self._address_linker.connect(multiaddr, timeout=timeout)
 
     async def addresses_from(self, given: str) -> list[str]:
         """The peers' addresses, each with `/p2p/<id>`, that anything stands for which a bootstrap address may be.
@@ -327,11 +329,11 @@ class OverlayPeer:
 
     def is_isolated(self) -> bool:
         """Whether this peer should be in a network and knows no live member of it."""
-        return self._joining.is_isolated()
+        return self._bootstrapped.is_isolated()
 
     async def wait_joined(self) -> None:
         """Wait for the first member; returns at once for a peer that was started without bootstrap addresses."""
-        await self._joining.wait_joined()
+        await self._bootstrapped.wait_joined()
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:
         """Have `callback()` called, synchronously, whenever a member came or went; it must be cheap and not raise."""
@@ -410,7 +412,7 @@ class OverlayPeer:
 
     async def link(self, peer_id: str) -> None:
         """Link to a peer whose addresses are known, within `dial_timeout`."""
-        await self._joining.link(peer_id)
+        await self._bootstrapped.link(peer_id)
 
     def is_neighbour(self, peer_id: str) -> bool:
         """Whether a peer lies around our own position, where we need a link to every member."""
@@ -447,7 +449,7 @@ class OverlayPeer:
         if self.is_isolated():
             self._lookup.forget_regions()
         elif member:
-            self._joining.note_member()
+            self._bootstrapped.note_member()
         self._bootstrap.note_change()
         if member:
             self._peer_records.note_change()

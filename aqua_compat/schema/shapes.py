@@ -12,7 +12,6 @@ from registry.client.results import Done
 from registry.health.health_reader import UNTOLD, RecordHealth
 from registry.health.state import Health
 from registry.model.endpoints import Instance, Selection, endpoints_in, instances_in
-from registry.model.history import HistoryEvent
 from registry.model.names import Names
 from registry.model.owner_index import ListedResource
 from registry.model.values import Key, Record, Slot
@@ -102,11 +101,6 @@ def unregistered_as_json(done: Done) -> dict[str, Json]:
     """A service that was unregistered: whether it was there, and who is denied from now on instead, if anybody."""
     denied: dict[str, Json] = {"denied": list(done.denied)} if done.denied else {}
     return {"success": True, "was_registered": done.was_there, **denied}
-
-
-def history_as_json(event: HistoryEvent) -> Json:
-    """What happened to a resource."""
-    return to_json(event)
 
 
 def watch_event_as_json(event: WatchEvent) -> dict[str, Json]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import trio
 
+from overlay.discovery.address_linker import AddressLinker
 from overlay.discovery.bootstrap_source import parse_source
 from overlay.discovery.departures import Departures
 from overlay.discovery.lookup import Lookup
-from overlay.discovery.way_in import WayIn
 from overlay.rpc.links import Links
 from overlay.settings import OverlaySettings
 
 
-class JoiningPeer:
+class BootstrappedPeer:
     """Satisfies `overlay.discovery.bootstrap.BootstrapPeer`."""
 
     def __init__(
@@ -20,14 +20,14 @@ class JoiningPeer:
         peer_id: str,
         links: Links,
         lookup: Lookup,
-        way_in: WayIn,
+        address_linker: AddressLinker,
         departures: Departures,
         settings: OverlaySettings,
     ) -> None:
         self._peer_id = peer_id
         self._links = links
         self._lookup = lookup
-        self._way_in = way_in
+        self._address_linker = address_linker
         self._departures = departures
         self._settings = settings
         self._joins_through_others = any(parse_source(text).peer_id != peer_id for text in settings.bootstrap)
@@ -79,7 +79,7 @@ class JoiningPeer:
         It names some where all its places are taken, and where it is one of another implementation, which speaks Kad
         and nothing else of ours.
         """
-        return await self._way_in.link_through(multiaddr, timeout=self._settings.dial_timeout)
+        return await self._address_linker.link_through(multiaddr, timeout=self._settings.dial_timeout)
 
     async def link(self, peer_id: str) -> None:
         """Link to a peer whose addresses are known, within `dial_timeout`."""

@@ -43,7 +43,7 @@ class _Form(msgspec.Struct, frozen=True, array_like=True):
     digest: Annotated[bytes, Meta(max_length=64)] = b""
 
 
-class _Entry(msgspec.Struct, frozen=True, array_like=True):
+class _WrittenException(msgspec.Struct, frozen=True, array_like=True):
     key_id: str
     issued_by: str
     instance: str
@@ -158,7 +158,7 @@ def entries_in(host: str, encoded: Sequence[bytes]) -> list[tuple[HostedService,
 
 
 def _entry(host: str, entry: object) -> tuple[HostedService, Health]:
-    parsed = _parsed(entry, _Entry)
+    parsed = _parsed(entry, _WrittenException)
     check_text("resource id", parsed.key_id, SHORT_ID)
     check_text("issuer", parsed.issued_by, SHORT_ID)
     check_text("instance", parsed.instance, MAX_INSTANCE)

@@ -27,21 +27,6 @@ from registry.model.values import (
 from registry.permission.errors import InvalidPolicy
 
 
-def parse_key(raw: object) -> Key:
-    """A key out of decoded CBOR. Raises InvalidValue."""
-    return cast("Key", _parse(raw, Key))
-
-
-def parse_state(raw: object) -> State:
-    """A record or tombstone out of decoded CBOR. Raises InvalidValue."""
-    return cast("State", _parse(raw, _STATE))
-
-
-def parse_metadata(raw: object) -> RecordMetadata:
-    """The metadata of a record out of decoded CBOR. Raises InvalidValue."""
-    return cast("RecordMetadata", _parse(raw, RecordMetadata))
-
-
 def decode_key(blob: bytes) -> Key:
     """A key out of its CBOR. Raises InvalidValue."""
     return cast("Key", _decode_cached(blob, Key) if len(blob) <= CACHED_BYTES else _decode(blob, Key))

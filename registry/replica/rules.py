@@ -7,7 +7,7 @@ the original's faults 4, 5, 11 and 12):
 - a key replaces a smaller one, and others of its revision are kept beside it; a state replaces a smaller one of its
   slot; an identical one is a success;
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
-- places under a key are shared between issuers (`registry.replica.places`);
+- places under a key are shared between issuers (`registry.replica.key_places`);
 - what the policy of the key doesn't permit is refused in an unknown slot, and over what it withholds already
   (`registry.model.withholding`); tombstones it never refuses;
 - a key tombstone ends keys and states up to its second, those that come later too;
@@ -33,7 +33,7 @@ from registry.model.withholding import why_not_stored
 from registry.permission.errors import RefusedByPolicy
 from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room
-from registry.replica.places import Places
+from registry.replica.key_places import KeyPlaces
 from registry.settings import RegistrySettings
 from registry.storage.checked_rows import NOTHING_ENDED, StoredState
 from registry.storage.migrations import ROW_BYTES
@@ -173,7 +173,7 @@ def put_state(
         return False
     if known is None or known.order() < state.order():
         check_policy(transaction, known, state, now)
-    places = Places(transaction, state, weight, host_peer_id, settings, now)
+    places = KeyPlaces(transaction, state, weight, host_peer_id, settings, now)
     makes_way = places.for_record() if isinstance(state, Record) and not isinstance(known, Record) else []
     if known is not None and known.order() > state.order():
         raise NewerRecordOrTombstoneExists(*slot)

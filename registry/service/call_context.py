@@ -48,7 +48,7 @@ async def _next_turn() -> AsyncIterator[None]:
     yield
 
 
-class _Shared:
+class _SharedSettings:
     """What all callers' views have in common."""
 
     def __init__(self, store: Store, host_peer_id: str, current: CurrentSettings, sender_limits: SenderLimits) -> None:
@@ -63,7 +63,7 @@ class ServiceView:
 
     def __init__(self, store: Store, host_peer_id: str, settings: CurrentSettings, sender_limits: SenderLimits) -> None:
         """`sender_limits` bounds what others may bring, by this service or otherwise."""
-        self._shared = _Shared(store, host_peer_id, settings, sender_limits)
+        self._shared = _SharedSettings(store, host_peer_id, settings, sender_limits)
         self._caller = self._source = host_peer_id
         self._turn: Turn = _next_turn
 

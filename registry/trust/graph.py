@@ -68,7 +68,7 @@ class TakenTrust(NamedTuple):
     changes: tuple[StatementChange, ...]
 
 
-class _Known(NamedTuple):
+class _KnownWeights(NamedTuple):
     """What follows from the statements that count from one time until another."""
 
     since: float
@@ -86,7 +86,7 @@ class WebOfTrust:
         self._kept: defaultdict[str, dict[str, _Kept]] = defaultdict(dict)
         """For whom, by whom."""
         self._of: Counter[str] = Counter()
-        self._known: _Known | None = None
+        self._known: _KnownWeights | None = None
         for statement in statements:
             self.apply([StatementChange(None, statement)])
 
@@ -226,13 +226,13 @@ class WebOfTrust:
             if through is None or any(trust.issued_for == through for trust in path.chain):
                 yield path
 
-    def _at(self, now: int) -> _Known:
+    def _at(self, now: int) -> _KnownWeights:
         known = self._known
         if known is None or not known.since <= now < known.until:
             known = self._known = self._look(now)
         return known
 
-    def _look(self, now: int) -> _Known:
+    def _look(self, now: int) -> _KnownWeights:
         """What counts now: until the next statement ends, as long as nothing changes."""
         statements: dict[str, dict[str, Statement]] = {}
         trusted: defaultdict[str, list[str]] = defaultdict(list)
@@ -247,7 +247,7 @@ class WebOfTrust:
                 held[by] = statement
                 if type(statement) is TrustStatement:
                     trusted[by].append(issued_for)
-        return _Known(since, until, Search(self._roots, statements, trusted), LRUCache(_REMEMBERED))
+        return _KnownWeights(since, until, Search(self._roots, statements, trusted), LRUCache(_REMEMBERED))
 
 
 def check_trust(trust: TrustStatement, now: int) -> None:

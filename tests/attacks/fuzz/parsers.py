@@ -32,7 +32,7 @@ from overlay.libp2p.muxer.session import YamuxSession
 from overlay.libp2p.muxer.session_end import SessionEnded
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.decoder import DecodeError, decode
-from overlay.relaying.secure_channel import Offer, SecureChannelError, accept, opening_of
+from overlay.relaying.secure_channel import PendingSession, SecureChannelError, accept, opening_of
 from overlay.rpc import protocol
 from overlay.rpc.framing import MOST_IN_FRAME, FrameDecoder, FrameError, decode_item
 from overlay.settings import CallLimits
@@ -406,7 +406,7 @@ def _stream_of_frames(received: bytes) -> Iterator[None]:
             yield
 
 
-_OFFER: Final = Offer(OWNER, HOST.peer_id, float(NOW))
+_OFFER: Final = PendingSession(OWNER, HOST.peer_id, float(NOW))
 _SESSION, _ACCEPTED = accept(HOST, _OFFER.sealed, opening_of(_OFFER.sealed, HOST.peer_id), bytes(16))
 
 CALLS: Final = (

@@ -137,7 +137,7 @@ class Contacts:
     def remove(self, peer_id: str) -> None:
         raise NotImplementedError
 
-    async def find_way_in(self, multiaddr: str, *, timeout: float) -> list[str]:
+    async def find_members_at(self, multiaddr: str, *, timeout: float) -> list[str]:
         raise NotImplementedError
 
     def note_failure(self, peer_id: str) -> None:

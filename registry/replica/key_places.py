@@ -14,7 +14,7 @@ from registry.settings import RegistrySettings
 from registry.storage.transaction import Transaction
 
 
-class Places:
+class KeyPlaces:
     """The places under the key of one state, within the transaction that stores it. Times in seconds."""
 
     def __init__(

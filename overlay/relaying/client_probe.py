@@ -16,7 +16,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _THERE = "overlay/there"
 
 
-class Answering:
+class ClientProbe:
     """Asks others whether they are there, and answers those who ask this peer."""
 
     def __init__(self, peer_id: str, links: Links, relayed: RelayedRpc) -> None:
