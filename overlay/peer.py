@@ -108,7 +108,13 @@ class OverlayPeer:
         self._settings = settings
         self._greetings = private.greetings if private is not None else Greetings()
         self._links = Links(
-            host, settings, settings.member, keeps=self._keeps, randomness=randomness, greetings=self._greetings
+            host,
+            settings,
+            settings.member,
+            keeps=self._keeps,
+            randomness=randomness,
+            greetings=self._greetings,
+            vet=self._vet,
         )
         self._network_upkeep = (
             NetworkUpkeep(self._links, self._greetings, identity, private.files) if private is not None else None
@@ -119,7 +125,7 @@ class OverlayPeer:
         if settings.member:
             Relay(self._links, settings.relaying)
         self._topics = Topics(host.gossip, host.admission, settings.topics)
-        Vetting(host, self._links)
+        self._vetting = Vetting(host, self._links)
         self._routing = routing
         self._links.on_unreachable(self._routing.note_failure)
         self._lookup = Lookup(identity, host, self._links, settings, randomness, routing)
@@ -444,6 +450,9 @@ class OverlayPeer:
     def _keeps(self, peer_id: str) -> bool:
         """Whether a link is needed though nobody calls over it; a light client acts through each of its own."""
         return not self._settings.member or self._lookup.keeps(peer_id)
+
+    async def _vet(self, peer_id: str, *, dialled: bool) -> bool:
+        return await self._vetting.vet(peer_id, dialled=dialled)
 
     def _note_change(self, member: bool) -> None:
         if self.is_isolated():

@@ -129,10 +129,14 @@ async def open_liar(
     """A liar, while the block lasts."""
     settings = network.settings
     async with open_host(network, identity.peer_id, settings) as host, background() as nursery:
-        links = LyingLinks(host, settings, member=True, randomness=randomness)
+
+        async def vet(peer_id: str, *, dialled: bool) -> bool:
+            return await vetting.vet(peer_id, dialled=dialled)
+
+        links = LyingLinks(host, settings, member=True, randomness=randomness, vet=vet)
         links.kind, links.accomplices = kind, accomplices
         lookup = Lookup(identity, host, links, settings, randomness)
-        Vetting(host, links)
+        vetting = Vetting(host, links)
         peer = LyingPeer(network, host, links)
         liar = Liar(peer, randomness)
         await nursery.start(links.run)
