@@ -71,7 +71,7 @@ class ServiceForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class FileForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole file."""
+    """A whole file of services."""
 
     service: tuple[ServiceForm, ...] = ()
 

@@ -100,7 +100,7 @@ class HealthTeller:
         self._changed.set()
 
     async def run(self) -> None:
-        """Tells until cancelled."""
+        """Tells hosts what checks say, until cancelled."""
         retry = FIRST_RETRY
         while True:
             self._changed.clear()

@@ -108,7 +108,7 @@ class BytesResult(Struct, frozen=True):
 
 
 class IssueTrustResult(Struct, frozen=True):
-    """A trust of what was given; whether it is signed well shows when it is verified or added."""
+    """The trust made of what was given; its signature is judged when it is verified or added."""
 
     success: bool = True
     error: str = ""
@@ -164,7 +164,7 @@ class TrustGraph:
     async def issue_trust(
         self, issued_for_peer_id: PeerId, expires_at_sec: Seconds, issued_at_sec: Seconds, trust_bytes: _Signature
     ) -> IssueTrustResult:
-        """A trust from its signature."""
+        """Makes a trust of its fields and its signature."""
 
         async def act() -> IssueTrustResult:
             _check_peer_id(issued_for_peer_id)
@@ -237,7 +237,7 @@ class TrustGraph:
         return await self._certificates(issued_for)
 
     async def get_all_certs_from(self, issued_for: PeerId, issuer: PeerId, timestamp_sec: Seconds) -> AllCertsResult:  # noqa: ARG002
-        """Those that another peer is in."""
+        """The certificates for a peer that another peer is part of."""
         return await self._certificates(issued_for, issuer)
 
     async def get_host_certs(self, timestamp_sec: Seconds) -> AllCertsResult:  # noqa: ARG002
@@ -245,7 +245,7 @@ class TrustGraph:
         return await self._certificates(self._host_peer_id)
 
     async def get_host_certs_from(self, issuer: PeerId, timestamp_sec: Seconds) -> AllCertsResult:  # noqa: ARG002
-        """Those that another peer is in."""
+        """The certificates for this host that another peer is part of."""
         return await self._certificates(self._host_peer_id, issuer)
 
     async def get_revocation_bytes(self, revoked_peer_id: PeerId, revoked_at: Seconds) -> BytesResult:

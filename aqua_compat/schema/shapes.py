@@ -88,7 +88,7 @@ def _state_as_json(health: Health) -> dict[str, Json]:
 
 
 def removed_as_json(resource_id: str) -> dict[str, Json]:
-    """A resource that was removed."""
+    """The JSON of a resource that was removed."""
     return {"removed": resource_id}
 
 
@@ -115,7 +115,7 @@ def watch_event_as_json(event: WatchEvent) -> dict[str, Json]:
 
 
 def policy_as_json(key: Key) -> dict[str, Json]:
-    """Who may register on a resource."""
+    """The JSON that tells who may register on a resource."""
     return {
         "resource_id": key.id,
         "label": key.label,

@@ -13,7 +13,7 @@ from overlay.settings import OverlaySettings
 
 
 class BootstrappedPeer:
-    """Satisfies `overlay.discovery.bootstrap.BootstrapPeer`."""
+    """What bootstrap works on, as `overlay.discovery.bootstrap.BootstrapPeer` asks for it."""
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ class Calling(Protocol):
 
 
 class HomeViews:
-    """One member's part in it: answers others from its home, and asks them."""
+    """Tells others of this member's home, and asks them for theirs."""
 
     def __init__(
         self,

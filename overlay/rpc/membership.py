@@ -31,7 +31,7 @@ class Vet(Protocol):
 
 
 class Membership:
-    """Of the peers that one is linked with."""
+    """Which of the peers that one is linked with count as members."""
 
     def __init__(
         self, own_id: str, current: Mapping[str, Link], when_proven: Callable[[Link], None], vet: Vet | None

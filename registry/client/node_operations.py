@@ -153,13 +153,13 @@ class HostsReply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ComplaintRequest(msgspec.Struct, frozen=True, array_like=True):
-    """This host couldn't be reached: look at it now."""
+    """Tells that this host couldn't be reached, so that the node looks at it now."""
 
     host: Name
 
 
 class ComplaintReply(msgspec.Struct, frozen=True, array_like=True):
-    """It is looked at, if nobody did just now."""
+    """Tells that the host is looked at, if nobody did just now."""
 
 
 class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -169,7 +169,7 @@ class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ProgressRequest(msgspec.Struct, frozen=True, array_like=True):
-    """How far has this write come?"""
+    """Asks how far a write has come."""
 
     write_id: Name
 

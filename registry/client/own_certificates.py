@@ -47,7 +47,7 @@ class ShownSolution(NamedTuple):
 
 
 class OwnCertificates:
-    """Asks the source and chooses."""
+    """Chooses which of this identity's certificates a record shows; asks the source for those that there are."""
 
     def __init__(self, identity: Identity, clock_skew: int) -> None:
         """`clock_skew`: seconds by which others' clocks may differ."""

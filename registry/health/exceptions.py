@@ -103,7 +103,7 @@ class ExceptionList:
         return True
 
     def digest(self) -> bytes:
-        """Of the whole list. 32 bytes."""
+        """The digest of the whole list. 32 bytes."""
         if not self._digest:
             self._digest = digest_of_entries(self._entries[service] for service in self._order)
         return self._digest
@@ -135,7 +135,7 @@ def entry_of(host: str, service: HostedService, health: Health) -> bytes:
 
 
 def digest_of_entries(entries: Iterable[bytes]) -> bytes:
-    """Of a list's entries, in order. 32 bytes."""
+    """The digest of a list's entries, in order. 32 bytes."""
     hashed = sha256()
     for entry in entries:
         hashed.update(entry)

@@ -84,7 +84,7 @@ class HostedHealth:
 
     @property
     def exceptions(self) -> ExceptionList:
-        """What doesn't pass."""
+        """The services that don't pass."""
         return self._list
 
     def health_of(self, service: HostedService) -> Health:
@@ -186,7 +186,7 @@ class HostedHealth:
         return min(self._due[0][0] if self._due else math.inf, self._tell_at)
 
     def wake(self, at: Instant) -> None:
-        """Time has passed."""
+        """Does what the time that has passed asks for."""
         while self._due and self._due[0][0] <= at.now:
             _, service = heapq.heappop(self._due)
             known = self._known.get(service)

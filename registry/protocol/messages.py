@@ -263,7 +263,7 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
         return cls(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up, siblings=siblings)
 
     def decoded_siblings(self) -> list[Key]:
-        """Of `siblings` what is understood. Not verified yet."""
+        """The siblings that this version understands. Not verified yet."""
         keys = (_understood(decode_key, blob) for blob in self.siblings)
         return [key for key in keys if key is not None]
 

@@ -21,7 +21,7 @@ _DAY: Final = 86_400.0  # seconds
 
 
 class SenderLimits:
-    """One per node, whichever way things come; the node itself isn't limited."""
+    """Bounds what each sender may bring, whichever way it comes; the node itself isn't limited. One per node."""
 
     def __init__(self, host_peer_id: str, settings: RegistrySettings) -> None:
         self._host_peer_id = host_peer_id

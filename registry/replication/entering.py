@@ -105,7 +105,7 @@ class Entering:
             done.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Enters until cancelled."""
+        """Enters resources into their owners' indexes until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._tasks.run)
             nursery.start_soon(self._see_to_due)

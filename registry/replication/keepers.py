@@ -147,8 +147,8 @@ def kept_ranges(
 
 
 def nearest_within(block: Block, members: Members, nearby: Nearby | None = None) -> Iterator[tuple[Block, str]]:
-    """Cuts a block into those in which one of the members is the nearest, in order, with that member; in what isn't to
-    be cut any more, with the same one of those that may be nearest in it for everybody."""
+    """Cuts a block into smaller ones, in order, each with the member that is nearest everywhere in it. Where nothing is
+    to be cut any more, that is one of those that may be nearest there, the same for everybody."""
     waiting = [(block, tuple((position, member) for member, position in members.items()))]
     # Whoever differs from the block in its highest bits is farther from everything in it.
     closest = min(((position ^ block.start) >> block.height for position, _ in waiting[0][1]), default=0)

@@ -139,7 +139,7 @@ class ReplicationScheduler:
         network.serve(PULL, self._serve_pull)
 
     def status(self) -> ReplicationStatus:
-        """Takes a snapshot."""
+        """How replication stands now."""
         pending = sum(len(due) for dues in (self._due, self._later) for due in dues.values())
         pending += len(self._under_way)
         settled = not (pending or self._scanning or self._departing or self._changed.is_set())

@@ -34,7 +34,7 @@ class Counts:
         return cast("tuple[int, int]", row or (0, 0))
 
     def foreign_records(self, key_id: str, host_peer_id: str, issuer: str) -> tuple[int, int]:
-        """Of a key's records that other peers host: (all, those by `issuer`)."""
+        """How many of a key's records other peers host: (all, those by `issuer`)."""
         (own,) = self._connection.execute(
             "SELECT count(*) FROM states WHERE peer_id = ? AND is_tombstone = 0 AND key_id = ?", (host_peer_id, key_id)
         ).fetchone()

@@ -7,13 +7,13 @@ from registry.errors import RegistryRefusal
 
 
 class TrustForm(RegistryRefusal):
-    """Of the trust graph: what is no trust, revocation or certificate."""
+    """What was given to the trust graph is no trust, revocation or certificate."""
 
     code = Code.TRUST_FORM
 
 
 class TrustSignature(RegistryRefusal):
-    """Of the trust graph: a statement that its issuer didn't sign. `signature` in base58."""
+    """A statement for the trust graph wasn't signed by its issuer. `signature` in base58."""
 
     code = Code.TRUST_SIGNATURE
 
@@ -22,7 +22,7 @@ class TrustSignature(RegistryRefusal):
 
 
 class TrustExpired(RegistryRefusal):
-    """Of the trust graph: a statement that has ended; both times in seconds."""
+    """A statement for the trust graph has ended; both times in seconds."""
 
     code = Code.TRUST_EXPIRED
 
@@ -31,7 +31,7 @@ class TrustExpired(RegistryRefusal):
 
 
 class TrustFromFuture(RegistryRefusal):
-    """Of the trust graph: a statement issued later than the present; `what` is the original's word for it."""
+    """A statement for the trust graph is issued later than the present; `what` is the original's word for it."""
 
     code = Code.TRUST_FROM_FUTURE
 
@@ -40,7 +40,7 @@ class TrustFromFuture(RegistryRefusal):
 
 
 class RootsByOwnerOnly(RegistryRefusal):
-    """Of the trust graph: only the node's operator says whom it trusts first."""
+    """Only the node's operator says whom the trust graph trusts first."""
 
     code = Code.TRUST_OWNER
 
@@ -49,7 +49,7 @@ class RootsByOwnerOnly(RegistryRefusal):
 
 
 class RevokedByStranger(RegistryRefusal):
-    """Ours, of the trust graph: whoever has no weight here ends nobody's paths."""
+    """Ours: whoever has no weight in the trust graph ends nobody's paths."""
 
     code = Code.TRUST_STRANGER
 

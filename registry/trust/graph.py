@@ -44,7 +44,7 @@ _U32_MAX: Final = 2**32 - 1
 
 
 class StatementChange(NamedTuple):
-    """One statement in place of another of the same pair; None for none."""
+    """A statement that takes the place of another of the same pair; None for none."""
 
     before: Statement | None
     after: Statement | None
@@ -94,14 +94,14 @@ class WebOfTrust:
         return self._of.total()
 
     def statements(self) -> Iterator[Statement]:
-        """All that are kept, also those that have ended."""
+        """All statements that are kept, also those that have ended."""
         for by in self._kept.values():
             for _, statement in by.values():
                 yield statement
 
     @property
     def roots(self) -> Mapping[str, int]:
-        """Who lends weight first, and down to how many steps."""
+        """The peers that lend weight first, and down to how many steps."""
         return self._roots
 
     def set_root(self, peer_id: str, steps: int) -> int:
@@ -134,7 +134,7 @@ class WebOfTrust:
         return [path.chain for path in islice(self._paths(peer_id, through, now), MAX_CERTIFICATES)]
 
     def revocations(self, peer_id: str, now: int) -> list[TrustRevocation]:
-        """Those of a peer, in order of who revoked it, `MAX_REVOCATIONS` at most."""
+        """The revocations of a peer, in order of who revoked it, `MAX_REVOCATIONS` at most."""
         found = (
             statement
             for _, (ends_at, statement) in sorted(self._kept.get(peer_id, {}).items())

@@ -188,7 +188,7 @@ class Follower:
                     await self._poked.wait()
 
     def ended(self) -> None:
-        """It isn't followed any more."""
+        """To be called when the resource isn't followed any more."""
         self._hold_sources(ended=True)
 
     async def _subscribe(self, peer_id: str) -> None:

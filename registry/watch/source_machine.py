@@ -285,7 +285,7 @@ class SourceMachine:
             self._confirm(now)
 
     def looked_up(self, peer_ids: Sequence[str], now: float) -> None:
-        """Who keeps the resource, nearest first."""
+        """Takes what a lookup found: who keeps the resource, nearest first."""
         for peer_id, replica in list(self._replicas.items()):
             if replica.state is SourceState.AVOIDED and replica.avoid_until <= now:
                 self._change(peer_id, SourceEvent.FORGIVE)
@@ -302,7 +302,7 @@ class SourceMachine:
             self.view.make_ready()
 
     def members_changed(self, members: Collection[str], now: float) -> list[str]:
-        """Somebody came or went; which sources were lost by that."""
+        """Notes that members came or went, and tells which sources were lost by that."""
         lost = [peer_id for peer_id in self.sources if peer_id not in members]
         for peer_id in lost:
             self._drop(peer_id, now)

@@ -67,11 +67,11 @@ class Reach(Protocol):
         ...
 
     async def call(self, peer_id: str, method: str, body: object, timeout: float) -> object:
-        """Raises CallFailed."""
+        """Calls a method of a peer. Raises CallFailed."""
         ...
 
     async def open_stream(self, peer_id: str, protocol_id: str) -> ByteStream:
-        """Raises CallFailed."""
+        """Opens a stream to a peer. Raises CallFailed."""
         ...
 
     async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
