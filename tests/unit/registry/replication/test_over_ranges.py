@@ -16,7 +16,8 @@ from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.values import Key, Record
 from registry.protocol.messages import Item, build, parse
 from registry.replica.takeover import Takeover
-from registry.replication.anti_entropy import EPOCH, AntiEntropy, epoch_of
+from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.epoch import EPOCH, epoch_of
 from registry.replication.messages import COMPARE_RANGES, RangesAnswer, RangesBody, packed, unpacked
 from registry.replication.ranges import EVERYWHERE, Range, covers
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
