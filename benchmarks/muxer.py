@@ -35,6 +35,8 @@ METHOD: Final = "echo"
 
 
 class Case(NamedTuple):
+    """How many bytes are sent, how many at the same time, and what is aimed at."""
+
     size: int
     in_flight: int
     aim: str
@@ -53,11 +55,13 @@ CONNECTING: Final = "connecting and linking"
 
 
 async def echo(caller: str, body: object) -> object:  # noqa: ARG001 - a handler's signature
+    """A handler that returns what it is given."""
     return body
 
 
 @asynccontextmanager
 async def linking(way: str, *, listens: bool) -> AsyncIterator[tuple[Host, Links]]:
+    """A host and its links, over one of the muxers, while the block lasts."""
     listen = ("/ip4/127.0.0.1/tcp/0",) if listens else ()
     settings = OverlaySettings(listen=listen, direct_pipes=way == DIRECT)
     async with open_host(Identity.generate(), settings) as host, trio.open_nursery() as nursery:
@@ -115,6 +119,7 @@ async def measured(work: Callable[[int], Awaitable[None]], seconds: float) -> fl
 
 
 async def main(seconds: float, rounds: int) -> None:
+    """Measures, as the command line says."""
     print(f"Python {platform.python_version()}, microseconds of CPU of both ends, the least of {rounds} rounds\n")
     print(f"{'':26}" + "".join(f"{way:>32}" for way in WAYS) + "   aim")
     async with AsyncExitStack() as stack:
