@@ -89,7 +89,7 @@ async def replication_of(nodes: list[NodeProcess]) -> list[ReplicationStatus]:
 
 
 async def repair(folder: Path, records: int, flags: tuple[str, ...]) -> None:
-    """Measures how long replicas need for repairing one that lost its records, and prints it."""
+    """Measures, and prints, how soon all is replicated again when a node dies, and when an empty one replaces it."""
     nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(NODES)]
     batch = items(records)
     try:

@@ -70,13 +70,13 @@ def execute(files: tuple[Path, ...], node: Path | None, program: tuple[str, ...]
     if found is None:
         raise Failure("no node runs on this machine: start one (aqua-registry node), or name its data folder"
                       " (--node PATH)")  # fmt: skip
-    lent = [_LentFile(found, path) for path in files]
-    for lease in lent:
+    leases = [_Lease(found, path) for path in files]
+    for lease in leases:
         lease.begin()
     return _run(program)
 
 
-class _LentFile:
+class _Lease:
     """The services of one file, lent to the node for as long as this process runs."""
 
     def __init__(self, node: NodeSocket, path: Path) -> None:

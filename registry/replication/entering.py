@@ -49,7 +49,7 @@ MAX_UNDER_WAY: Final = 1024  # of the writes through this node that are being en
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _DueEntry(NamedTuple):
+class _Due(NamedTuple):
     at: float
     is_ranked: bool
 
@@ -66,7 +66,7 @@ class Entering:
         self._replica = replica
         self._period = period
         self._random = randomness
-        self._due: dict[str, _DueEntry] = {}
+        self._due: dict[str, _Due] = {}
         self._changed = Wakeup()
         self._tasks = TaskOwner()
         self._looked_until = ""
@@ -79,7 +79,7 @@ class Entering:
         for key_id, change in changes.items():
             is_news = (change.key_changed and change.key is not None) or change.key_tombstones
             if is_news and key_id not in self._due and len(self._due) < MAX_DUE:
-                self._due[key_id] = _DueEntry(now + FIRST_AFTER, False)
+                self._due[key_id] = _Due(now + FIRST_AFTER, False)
                 self._changed.set()
 
     async def enter_written(self, item: Item) -> None:
@@ -150,13 +150,13 @@ class Entering:
             except Exception:  # of some resources; raised on, it would end the node
                 _log.exception("resources weren't entered into their owners' indexes", count=len(ours))
 
-    def _is_our_turn(self, key_id: str, due: _DueEntry, now: float) -> bool:
+    def _is_our_turn(self, key_id: str, due: _Due, now: float) -> bool:
         """Whether this node sees to a resource now; it may do so later."""
         if due.is_ranked:
             return True
         rank = self._rank(key_id)
         if 0 < rank < NEAREST:
-            self._due[key_id] = _DueEntry(now + rank * TURN, True)
+            self._due[key_id] = _Due(now + rank * TURN, True)
         return rank == 0
 
     def _rank(self, key_id: str) -> int:
@@ -190,7 +190,7 @@ class Entering:
         if wanted and not await self._send_to(keepers, wanted):
             again = trio.current_time() + RETRY_AFTER
             for entry in wanted[: max(MAX_DUE - len(self._due), 0)]:
-                self._due.setdefault(entry.key_id, _DueEntry(again, False))
+                self._due.setdefault(entry.key_id, _Due(again, False))
 
     async def _are_listed(self, peer_id: str, owner: str, entries: Sequence[IndexEntry]) -> Sequence[bool]:
         body = build(ListsBody(owner, tuple((entry.key_id, entry.digest()) for entry in entries)))
