@@ -74,7 +74,7 @@ async def linking(way: str, *, listens: bool) -> AsyncIterator[tuple[Host, Links
         nursery.cancel_scope.cancel()
 
 
-class Ends:
+class LinkedPair:
     """A caller and whom it calls."""
 
     def __init__(self, caller: tuple[Host, Links], callee: tuple[Host, Links]) -> None:
@@ -126,7 +126,7 @@ async def main(seconds: float, rounds: int) -> None:
         ends = {}
         for way in WAYS:
             callee = await stack.enter_async_context(linking(way, listens=True))
-            ends[way] = Ends(await stack.enter_async_context(linking(way, listens=False)), callee)
+            ends[way] = LinkedPair(await stack.enter_async_context(linking(way, listens=False)), callee)
         for case in CASES:
             least = dict.fromkeys(WAYS, float("inf"))
             for _ in range(rounds):

@@ -24,8 +24,8 @@ from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from registry.storage import Transaction
 from tests.attacks.fuzz.driver import is_within, settled
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.unit.longest_turn import LongestTurn
 from tests.unit.registry.builders import NOW, a_key, a_record, a_tombstone, identity
-from tests.unit.turns import Turns
 
 QUIET = UpkeepSettings(clear_expired=1e6, replicate=1e6, renew=1e6)
 HALF = 2**255
@@ -242,7 +242,7 @@ async def test_a_peer_that_differs_everywhere_holds_nobody_up(autojump_clock) ->
         network.rewrites[one.peer_id] = differing
         with settled():
             for _ in range(TRIES):
-                turns = Turns()
+                turns = LongestTurn()
                 trio.lowlevel.add_instrument(turns)
                 with suppress(InvalidValue), trio.move_on_after(60):
                     await compared(one)
