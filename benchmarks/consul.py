@@ -35,6 +35,7 @@ class Client:
 
     @classmethod
     async def open(cls, port: int) -> Client:
+        """Connects to an agent on this machine."""
         return cls(await trio.open_tcp_stream("127.0.0.1", port))
 
     async def ask(self, target: str, method: str = "GET", body: bytes = b"") -> tuple[int, bytes]:
@@ -204,6 +205,7 @@ async def _measure(port: int, pid: int, seconds: float, changes: int) -> None:
 
 
 def main() -> None:
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--changes", type=int, default=50)

@@ -279,11 +279,11 @@ async def _tell(
     """The nodes that were told of what was revoked, and why others couldn't be."""
     import trio
 
+    from overlay.assembly import open_peer
     from overlay.errors import OverlayError
     from overlay.identity import Identity, public_key_of
     from overlay.membership.gatekeeper import CLIENT, certificate_for
     from overlay.membership.join_token import JoinToken
-    from overlay.peer import open_peer
     from overlay.rpc.network_files import FOLDER, REVOCATIONS, NetworkFiles, write_revocations
     from overlay.settings import OverlaySettings
 

@@ -46,13 +46,14 @@ from registry.client.results import Resolved
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.health.state import HealthState
+from registry.model.decoding import decode_key, decode_metadata
 from registry.model.endpoints import Instance, Selection
 from registry.model.history import HistoryEvent
 from registry.model.names import Names
 from registry.model.owner_index import ListedResource
 from registry.model.signing import key_id_of
 from registry.model.trusted_issuers import Trusted
-from registry.model.values import MAX_LABEL, Key, Record, decode_key, decode_metadata, encode
+from registry.model.values import MAX_LABEL, Key, Record, encode
 from registry.node import Node
 from registry.protocol.error_info import texts
 from registry.protocol.index_messages import MOST_LISTED

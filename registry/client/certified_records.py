@@ -45,7 +45,7 @@ NEVER: Final = 2**63 - 1
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Seen(NamedTuple):
+class _SeenRecord(NamedTuple):
     """What is known of a record, at first that it wasn't looked at yet. Times in seconds."""
 
     due: int = NEVER
@@ -76,7 +76,7 @@ class CertifiedRecords:
         self._store = store
         self._settings = settings
         self._clock = clock
-        self._seen: dict[Slot, _Seen] = {}
+        self._seen: dict[Slot, _SeenRecord] = {}
         self._is_listed = False
         self._known: list[Chain] = []
         self._keys: dict[str, Key] = {}  # as they were when a record was looked at, or told since; of `_followed`
@@ -145,9 +145,11 @@ class CertifiedRecords:
             return 0
         if not self._is_listed:
             me = self._identity.peer_id
-            self._seen |= {Slot(key_id, me, peer_id): _Seen() for key_id, peer_id in await self._store.read(_issued)}
+            self._seen |= {
+                Slot(key_id, me, peer_id): _SeenRecord() for key_id, peer_id in await self._store.read(_issued)
+            }
             self._is_listed = True
-        self._seen |= dict.fromkeys(self._registry.certificates.take_noted(), _Seen())
+        self._seen |= dict.fromkeys(self._registry.certificates.take_noted(), _SeenRecord())
         latest, done = max(map(ends_at, chains)), 0
         for slot, seen in list(self._seen.items()):
             is_due = seen.due <= now and latest > seen.ends
@@ -165,7 +167,7 @@ class CertifiedRecords:
         is_withheld = why_withheld(key, record, now) is not None
         due, ends = (_due_time(chain), ends_at(chain)) if chain and not is_withheld else (NEVER, 0)
         again = WITHHELD_AGAIN_AFTER if is_withheld else LOOKED_AGAIN_AFTER
-        self._seen[slot] = _Seen(due, ends, now + again, is_withheld)
+        self._seen[slot] = _SeenRecord(due, ends, now + again, is_withheld)
         if not is_withheld and now < due:
             return False
         if not await self._has_better(key, record, chain, is_withheld=is_withheld, now=now):
@@ -176,7 +178,7 @@ class CertifiedRecords:
         """What the network has in a slot; None if that isn't to be issued anew, or nobody was reached by now."""
         seen = self._seen[slot]
         retry = now + min(RETRIED_AFTER << min(seen.vain, 16), LOOKED_AGAIN_AFTER)
-        self._seen[slot] = _Seen(retry, seen.ends, retry, vain=seen.vain + 1)
+        self._seen[slot] = _SeenRecord(retry, seen.ends, retry, vain=seen.vain + 1)
         try:
             outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
         except RegistryError as error:

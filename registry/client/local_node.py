@@ -26,8 +26,9 @@ from registry.health.host_health import HostHealth
 from registry.health.hosts_for_clients import HostsForClients
 from registry.health.messages import REPORT_HEALTH, ReportBody, ToldStanding
 from registry.health.report import HealthReport, encode_report
+from registry.model.decoding import decode_state
 from registry.model.history import HistoryEvent
-from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
+from registry.model.values import Key, Record, RecordMetadata, encode
 from registry.model.verification import record_is_genuine
 from registry.protocol.error_info import ErrorInfo, retry_after
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, WriteOutcome, build

@@ -37,7 +37,7 @@ MAX_MADE: Final = 1024  # resources whose last edits are remembered
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Made(NamedTuple):
+class _MadePolicy(NamedTuple):
     """Edits that were acknowledged, with the revision and digest of the policy that had them."""
 
     revision: int
@@ -73,7 +73,7 @@ class PolicyEditor:
         self._writer = writer
         self._keys = keys
         self._clock = clock
-        self._made: LRUCache[str, _Made] = LRUCache(MAX_MADE)
+        self._made: LRUCache[str, _MadePolicy] = LRUCache(MAX_MADE)
 
     async def change(self, resource_id: str, edits: Sequence[Edit], timeout: float, factor: int = 1) -> Done:
         """Has the policy of a resource hold `edits`, within `timeout` seconds; on `factor` replicas at least, and a
@@ -109,7 +109,9 @@ class PolicyEditor:
                     elif edited is not None:
                         changed = edited
                     else:
-                        self._made[resource_id] = _Made(key.revision, policy_digest(POLICY_TYPE, key.challenge), edits)
+                        self._made[resource_id] = _MadePolicy(
+                            key.revision, policy_digest(POLICY_TYPE, key.challenge), edits
+                        )
                         return Done(True, (), done.stored)
                     await self._host.keep_key(changed)
                     done = (await self._writer.write(Item(changed), majority, until(deadline), NOT_CHANGED)).done

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from registry.errors import InvalidPolicy
+from registry.permission.errors import InvalidPolicy
 from registry.permission.policy import (
     ANY_HOST,
     FOR_EVER,

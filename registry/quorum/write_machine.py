@@ -106,7 +106,7 @@ class WriteMachine:
         return not any(share for peer_id, share in self.shares.items() if peer_id != self._here)
 
     def begin(self, now: float) -> list[Send]:
-        """To whom to send it first. `now`: seconds of the monotonic clock."""
+        """Begins the write, and says to whom to send it first. `now`: seconds of the monotonic clock."""
         sends: list[Send] = []
         self._patient_until = now + PATIENCE
         # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.

@@ -128,7 +128,7 @@ class Entering:
         return to_send
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Enters until cancelled."""
+        """Enters resources into their owners' indexes until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._enter_all_written)
             nursery.start_soon(self._see_to_due)
@@ -145,7 +145,9 @@ class Entering:
 
     async def look_through(self) -> None:
         """Sees to the next of the resources here (rule 3). Raises StorageError."""
-        key_ids = await self._store.read(lambda transaction: transaction.key_ids(self._looked_until, LOOKED_THROUGH))
+        key_ids = await self._store.read(
+            lambda transaction: transaction.positions.key_ids(self._looked_until, LOOKED_THROUGH)
+        )
         self._looked_until = key_ids[-1] if len(key_ids) == LOOKED_THROUGH else ""
         ours: list[str] = []
         for key_id in key_ids:

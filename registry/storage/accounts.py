@@ -1,8 +1,9 @@
-"""Who is charged for what is stored, and what of it may give way where the disk is full."""
+"""Who is charged for what is stored, and what of it may give way where the disk or a key is full."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import NamedTuple
 
 from registry.model.values import Slot
@@ -117,3 +118,39 @@ class Accounts:
         )
         found += [Charged(None, key_id, False, size + ROW_BYTES) for key_id, size in keys]
         return found
+
+    def lightest_foreign_record(
+        self, key_id: str, host_peer_id: str, owner: str, victims_until: int, besides: Collection[Slot] = ()
+    ) -> tuple[int, Slot] | None:
+        """(weight, slot) of the lightest of a key's records that neither this host nor the resource's owner has a part
+        in, of equals the oldest of the issuer that has most; None if there is none.
+
+        Records that followed an ended one of a time later than `victims_until` (seconds) hold that down, and don't
+        count; nor do the slots `besides`.
+        """
+        rows = self._connection.execute(
+            "SELECT states.weight, states.key_id, states.issued_by, states.peer_id"
+            " FROM states JOIN issuers USING (key_id, issued_by)"
+            " WHERE states.key_id = ?1 AND is_tombstone = 0 AND peer_id != ?2 AND states.issued_by NOT IN (?2, ?3)"
+            " AND victim <= ?4"
+            " ORDER BY states.weight, records DESC, timestamp_issued, states.issued_by, peer_id LIMIT ?5",
+            (key_id, host_peer_id, owner, victims_until, 1 + len(besides)),
+        )
+        return next(((weight, Slot(*slot)) for weight, *slot in rows if Slot(*slot) not in besides), None)
+
+    def idle_tombstone(
+        self, key_id: str, victims_until: int, host_peer_id: str, owner: str, issuer: str = ""
+    ) -> Slot | None:
+        """The slot of a tombstone under a key (`issuer`: only of this one) that ended here at most what was issued at
+        `victims_until` (seconds) or before, neither this host's nor the resource's owner's, unless it is `issuer`.
+
+        Of several the one of the issuer that has most, and of those the one whose victim is the oldest.
+        """
+        row = self._connection.execute(
+            "SELECT states.key_id, states.issued_by, states.peer_id FROM states JOIN issuers USING (key_id, issued_by)"
+            " WHERE states.key_id = ?1 AND is_tombstone = 1 AND victim <= ?2 AND"
+            " CASE ?5 WHEN '' THEN states.issued_by NOT IN (?3, ?4) ELSE states.issued_by = ?5 END"
+            " ORDER BY tombstones DESC, victim, timestamp_issued LIMIT 1",
+            (key_id, victims_until, host_peer_id, owner, issuer),
+        ).fetchone()
+        return Slot(*row) if row else None

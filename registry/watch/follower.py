@@ -20,7 +20,8 @@ from registry.protocol.network import Clock
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
 from registry.watch.messages import MAX_DEPTH, SubscriptionReply
-from registry.watch.source_machine import LookUp, Read, ReadOwn, SourceMachine, Subscribe
+from registry.watch.source_machine import SourceMachine
+from registry.watch.source_states import LookUp, Read, ReadOwn, Subscribe
 from registry.watch.view import View
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -188,7 +189,7 @@ class Follower:
                     await self._poked.wait()
 
     def ended(self) -> None:
-        """It isn't followed any more."""
+        """To be called when the resource isn't followed any more."""
         self._hold_sources(ended=True)
 
     async def _subscribe(self, peer_id: str) -> None:

@@ -92,7 +92,7 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """`aclose`, at once."""
+        """Ends the watch as `aclose` does, without waiting."""
         if not self._closed.is_set():
             self._closed.set()
             self._changed.send()

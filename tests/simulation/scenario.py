@@ -559,7 +559,7 @@ class Scenario:
     async def _check_that_all_is_verified(self) -> None:
         for node in self.world.nodes:
             assert node.store is not None
-            for resource_id in await node.store.read(lambda transaction: transaction.key_ids("", 100_000)):
+            for resource_id in await node.store.read(lambda transaction: transaction.positions.key_ids("", 100_000)):
                 resource = await _known(node, resource_id)
                 assert resource.key is None or key_is_genuine(resource.key)
                 assert resource.key_tombstone is None or key_tombstone_is_genuine(resource.key_tombstone)
