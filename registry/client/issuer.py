@@ -18,11 +18,12 @@ from registry.client.results import Done, code_of
 from registry.client.slot_locks import SlotLocks
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
-from registry.errors import RefusedByPolicy, RegistryError
+from registry.errors import RegistryError
 from registry.model.merge import ResourceState
 from registry.model.signing import is_key_id
 from registry.model.values import Key, Record, Slot, State, Tombstone
 from registry.model.withholding import why_withheld
+from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo, texts
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
