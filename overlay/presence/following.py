@@ -27,6 +27,7 @@ from overlay.presence.timings import (
     MOST_TRIES,
     OWN_TRY,
     PROOF_PATIENCE,
+    SUBSCRIBED_AGAIN,
     SUBSCRIBED_AT,
     SUBSCRIPTION,
     WITNESSES,
@@ -107,6 +108,10 @@ class Following:
             return ()
         accusing = known.view.accusing(now)
         return tuple(word for witness, word in known.words.items() if witness in accusing)
+
+    def subscribed_at(self, witness: str) -> Iterable[str]:
+        """The hosts of which the witness is to tell us."""
+        return self._by_witness.get(witness, {}).keys()
 
     def subscribes_at(self, witness: str) -> bool:
         """Whether a link to the peer is needed for what it tells."""
@@ -212,6 +217,15 @@ class Following:
             actions += self._subscribe(host, known, now)
         return actions
 
+    def unreached(self, witness: str, now: float) -> list[Action]:
+        """What was to be said to a witness didn't get there, so it knows nothing of subscriptions: try others."""
+        actions: list[Action] = []
+        for host in list(self._by_witness.get(witness, ())):
+            known = self._hosts[host]
+            self._unsubscribe(host, known, witness)
+            actions += self._subscribe(host, known, now, without=witness)
+        return actions
+
     def links_returned(self, now: float) -> None:
         """Links came back after a cut."""
         for host, known in self._hosts.items():
@@ -268,18 +282,20 @@ class Following:
         return self._do(host, known, known.view.complained(now))
 
     def _subscribe(self, host: str, known: Followed, now: float, *, without: str = "") -> list[Action]:
-        """Have `SUBSCRIBED_AT` subscriptions, those renewed that are half over."""
+        """Have `SUBSCRIBED_AT` subscriptions, those renewed that are half over; later, where there are too few."""
         soon = now + SUBSCRIPTION / 2
         at = [witness for witness, until in known.subscribed.items() if until <= soon]
-        free = [name for name in known.keepers[:WITNESSES] if name not in (*known.subscribed, without, self._own_id)]
+        others = [name for name in known.keepers[:WITNESSES] if name not in (*known.subscribed, self._own_id)]
+        free = [name for name in others if name != without]
         lacking = SUBSCRIBED_AT - len(known.subscribed)
         if lacking > 0:
             at += self._randomness.sample(free, min(lacking, len(free)))
+        again = now + SUBSCRIBED_AGAIN if len(free) < min(lacking, len(others)) else math.inf
         for witness in at:
             known.subscribed[witness] = now + SUBSCRIPTION
             self._by_witness.setdefault(witness, {})[host] = None
         renewal = min(known.subscribed.values(), default=math.inf) - SUBSCRIPTION / 2
-        self._renewals.set(host, min(renewal, known.look_at))
+        self._renewals.set(host, min(renewal, again, known.look_at))
         return [SendTo(witness, SubscribeTo((host,), int(SUBSCRIPTION))) for witness in at]
 
     def _unsubscribe(self, host: str, known: Followed, witness: str) -> None:

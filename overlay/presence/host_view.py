@@ -244,7 +244,8 @@ class HostView:
         self._began = math.inf
         if outcome is DialOutcome.ALIVE:
             return self.proven(self.version, now)
-        if outcome is DialOutcome.OWN_FAULT or self._stalled_at > began:
+        is_certain = outcome is DialOutcome.REFUSED  # its machine said so, however late we read it
+        if outcome is DialOutcome.OWN_FAULT or (self._stalled_at > began and not is_certain):
             return self._try(now) if outcome is not DialOutcome.OWN_FAULT and self._doubted_since != math.inf else []
         self._failed_at, self._failed_how = now, outcome
         return self._judge(now, judges=judges)
@@ -253,11 +254,18 @@ class HostView:
         """This peer itself stood still until now."""
         self._stalled_at = now
         if self._doubted_since != math.inf:
-            self._doubted_since = now
+            if not self._is_refused:  # else a peer that stalls again and again would never hide anybody
+                self._doubted_since = now
             self._judge_at = now
-        self._failed_at = -math.inf
+        if not self._is_refused:
+            self._failed_at = -math.inf
         if self._asks_all_at != math.inf:
             self._asks_all_at = now + PROOF_PATIENCE
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether its machine said last that the process is gone."""
+        return self._failed_how is DialOutcome.REFUSED and self._failed_at > self._proven_at
 
     def links_returned(self, now: float) -> None:
         """Links came back after a cut: whoever is hidden is tried soon."""

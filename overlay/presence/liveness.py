@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 import trio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from overlay.errors import CallFailed
 from overlay.identity import Identity
@@ -41,7 +41,13 @@ _PING_ANSWERED: Final = 10.0  # seconds for which the answer to a ping is looked
 _MOST_HELD: Final = 64  # links that are kept for what witnesses tell
 _MOST_LINKING: Final = 64  # peers that are linked to for a message at the same time
 _MOST_WAITING: Final = 256  # messages that wait for one link
-_LOOK_UP_AGAIN: Final = 600.0  # seconds after which the keepers of a followed host are looked up anew
+_LOOK_UP_AGAIN: Final = (
+    2.0,
+    600.0,
+)  # seconds after which a followed host's keepers are looked up anew: rarer each time
+_LOOK_UP_GROWS: Final = 4.0
+_FEW_KNOWN_FOR: Final = 60.0  # seconds at most, where there are fewer than `KEEPERS`, as in a small network
+_LOOK_UP_PAUSE: Final = 1.0  # seconds between two such lookups at least: others have to notice what changed, too
 _NOTICES: Final = 100.0  # a second that are read of one peer
 _NOTICES_AT_ONCE: Final = 1000.0
 
@@ -100,6 +106,14 @@ class HostState(Struct, frozen=True):
     """What doesn't pass of that which it hosts, as it says."""
 
 
+class _Keepers(Struct):
+    """Those of a followed host, as looked up."""
+
+    names: tuple[str, ...] = ()
+    changed: trio.Event = field(default_factory=trio.Event)
+    """They may be others by now, or the host isn't followed any more."""
+
+
 class Liveness:
     """Who is alive. `run` owns all tasks."""
 
@@ -123,7 +137,7 @@ class Liveness:
         self._nearby = nearby
         self._clock = clock
         self._is_member = self._is_host = is_member
-        self._near: dict[str, tuple[str, ...]] = {}  # of followed hosts, as looked up
+        self._near: dict[str, _Keepers] = {}  # of followed hosts
         self._node = PresenceNode(
             Presence(identity.peer_id, Version(incarnation)),
             clock(),
@@ -156,13 +170,15 @@ class Liveness:
         """Know from now on whether these peers are up, and tell changes, until `unfollow`."""
         for peer_id in peer_ids:
             if peer_id != self._node.own_id and self._nursery is not None and peer_id not in self._near:
-                self._near[peer_id] = ()
-                self._nursery.start_soon(self._follow, peer_id)
+                keepers = self._near[peer_id] = _Keepers()
+                self._nursery.start_soon(self._follow, peer_id, keepers)
 
     def unfollow(self, peer_ids: Iterable[str]) -> None:
         """Follow them no more."""
         for peer_id in peer_ids:
-            self._near.pop(peer_id, None)
+            keepers = self._near.pop(peer_id, None)
+            if keepers is not None:
+                keepers.changed.set()
             self._node.following.unfollow(peer_id)
 
     def state_of(self, peer_id: str) -> HostState:
@@ -256,6 +272,7 @@ class Liveness:
         now = self._clock()
         if self._home_changed and not self._is_leaving:
             self._home_changed = False
+            self._look_up_again(peer_id for peer_id, known in self._near.items() if len(known.names) < KEEPERS)
             keepers = self._nearby.members_near(self._node.own_id, KEEPERS) if self._is_member else ()
             nodes = tuple(self._nearby.nodes()) if self._is_host and not self._is_member else ()
             if nodes:
@@ -268,6 +285,12 @@ class Liveness:
             self._hold_links()
         if self._node.wake_at <= now:
             self._do(self._node.wake(now))
+
+    def _look_up_again(self, hosts: Iterable[str]) -> None:
+        """Those near to these followed hosts may be others by now."""
+        for host in hosts:
+            if host in self._near:
+                self._near[host].changed.set()
 
     def _look_at_kernels(self, now: float) -> None:
         """Those that matter every second time; all of the home as long as one of them is silent, or was pinged.
@@ -302,6 +325,7 @@ class Liveness:
     def _note_down(self, peer_id: str) -> None:
         self._pinged.pop(peer_id, None)
         self._home_changed = True
+        self._look_up_again(self._node.following.subscribed_at(peer_id))
         if not self._is_leaving:
             self._do(self._node.link_ended(peer_id, self._clock()))
 
@@ -327,7 +351,8 @@ class Liveness:
             self._do(self._node.receive(peer_id, parse(body), now))
 
     def _near_of(self, peer_id: str) -> Sequence[str]:
-        return self._near.get(peer_id) or self._nearby.members_near(peer_id, KEEPERS)
+        known = self._near.get(peer_id)
+        return (known.names if known is not None else ()) or self._nearby.members_near(peer_id, KEEPERS)
 
     # Doing.
 
@@ -339,6 +364,9 @@ class Liveness:
                     outgoing.setdefault(action.to, []).append(action)
                 case FindKeepers():
                     self._start(self._find_keepers, action.client)
+                case Dial() if self._nursery is None:  # not yet, or not any more
+                    now = self._clock()
+                    self._do(self._node.dialled(action.peer_id, action.role, DialOutcome.OWN_FAULT, now, now))
                 case Dial():
                     self._start(self._dial, action)
                 case PingLink():
@@ -388,7 +416,9 @@ class Liveness:
         except CallFailed as error:
             log.debug("a keeper wasn't reached", peer=peer_id, error=str(error))
         messages = self._waiting.pop(peer_id)
-        self._links.notify(peer_id, TOPIC, encode(messages))
+        if not self._links.notify(peer_id, TOPIC, encode(messages)):
+            self._look_up_again(self._node.following.subscribed_at(peer_id))
+            self._do(self._node.unreached(peer_id, self._clock()))
 
     async def _dial(self, dial: Dial) -> None:
         began, outcome = self._clock(), DialOutcome.OWN_FAULT
@@ -413,12 +443,20 @@ class Liveness:
         keepers = tuple(await self._nearby.find_members_near(client, KEEPERS))
         self._do(self._node.found(client, keepers, self._clock()))
 
-    async def _follow(self, peer_id: str) -> None:
-        """Look up a host's keepers, now and from time to time, while it is followed."""
-        while peer_id in self._near:
+    async def _follow(self, peer_id: str, keepers: _Keepers) -> None:
+        """Look up a host's keepers, now, when they may have changed, and from time to time, while it is followed.
+
+        What is found just after joining, or while links come and go, may be too few, or wrong.
+        """
+        pause, longest = _LOOK_UP_AGAIN
+        while self._near.get(peer_id) is keepers:
             found = tuple(await self._nearby.find_members_near(peer_id, KEEPERS))
-            if peer_id not in self._near:
+            if self._near.get(peer_id) is not keepers:
                 return
-            self._near[peer_id] = found
+            keepers.names = found
             self._do(self._node.follow(peer_id, found, self._clock()))
-            await trio.sleep(_LOOK_UP_AGAIN if len(found) >= KEEPERS else _LOOK_UP_AGAIN / 10)
+            await trio.sleep(_LOOK_UP_PAUSE)
+            with trio.move_on_after(min(pause, longest if len(found) >= KEEPERS else _FEW_KNOWN_FOR)) as waiting:
+                await keepers.changed.wait()
+            keepers.changed = trio.Event()
+            pause = pause * _LOOK_UP_GROWS if waiting.cancelled_caught else _LOOK_UP_AGAIN[0]

@@ -126,6 +126,10 @@ class PresenceNode:
         self.host.link_ended(peer_id, now)
         return actions + self.following.link_closed(peer_id, now) + self.clients.lost(peer_id, now)
 
+    def unreached(self, peer_id: str, now: float) -> list[Action]:
+        """No link could be made to a peer, for what was to be said to it."""
+        return self._note(now) + self.following.unreached(peer_id, now)
+
     def silent(self, peer_id: str, since: float, now: float) -> list[Action]:
         """The kernel of a linked peer has acknowledged nothing since then; told at each look, from `KERNEL_PING` on."""
         actions = self._note(now)

@@ -143,6 +143,8 @@ MOST_SUBSCRIBERS: Final = 256
 """Subscribers of one host at one witness."""
 SUBSCRIPTION: Final = 600.0
 """For which a subscription lasts; it is renewed after half of that, or when the link to the witness was lost."""
+SUBSCRIBED_AGAIN: Final = 5.0
+"""After which a replica that has too few subscriptions, since witnesses weren't reached, tries to have more."""
 MOST_TRIES: Final = 512
 """Own tries at the same time."""
 FORGOTTEN: Final = 86_400.0

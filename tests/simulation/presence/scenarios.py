@@ -60,13 +60,13 @@ def victims(
     return found
 
 
-def stalls(world: World, share: float, seconds: float) -> None:
+def stalls(world: World, share: float, seconds: float, *, every: float = 20.0) -> None:
     """Part of the nodes stand still for so long, every 20 s on average."""
     for host in world.randomness.sample(range(world.count), int(world.count * share)):
-        start = 3.0 + world.randomness.expovariate(1 / 20)
+        start = 3.0 + world.randomness.expovariate(1 / every)
         while start < world.seconds:
             world.machines.outages[host].append(Outage(start, start + seconds, Trouble.STALLED))
-            start += seconds + 0.2 + world.randomness.expovariate(1 / 20)
+            start += seconds + 0.2 + world.randomness.expovariate(1 / every)
 
 
 def outcome(world: World, fault: str, suffered: dict[int, Outage] | None = None, *, note: str = "") -> Row:
@@ -364,6 +364,33 @@ def flapping(count: int, seed: int, scale: float) -> Row:
     return outcome(world, "killed every 20 for 5", note=f"{changes:.1f} changes a minute and replica")
 
 
+def busy(count: int, seed: int, scale: float) -> Row:
+    """Every process stands still for more than a second again and again, for want of CPU, and hosts are killed."""
+    world = World(count, seed, seconds=60 + 140 * scale)
+    suffered = {
+        host: Outage(world.randomness.uniform(20, world.seconds - 30), math.inf, Trouble.KILLED)
+        for host in world.randomness.sample(range(count), max(1, count // 10))
+    }
+    stalls(world, 1.0, 1.3, every=1.5)
+    for host, death in suffered.items():
+        before = [outage for outage in world.machines.outages[host] if outage.end < death.start]
+        world.machines.outages[host] = [*before, death]
+    return outcome(world.run(), "kill -9, all stall 1.3 every 3", suffered)
+
+
+def broken_links(count: int, seed: int, scale: float) -> Row:
+    """Links break now and then though both machines are well, as on busy ones, and hosts are killed meanwhile."""
+    world = World(count, seed, seconds=60 + 140 * scale)
+    suffered = victims(world, 0.1, Trouble.KILLED)
+    for own in range(count):
+        for other in world.linked[own]:
+            when = world.randomness.expovariate(1 / 15)
+            while own < other and when < world.seconds:
+                world.at(when, 0, -1, world.break_link, own, other, world.randomness.uniform(0.05, 3.0))
+                when += 3.0 + world.randomness.expovariate(1 / 15)
+    return outcome(world.run(), "kill -9, links break every 18", suffered)
+
+
 SCENARIOS: Final[dict[str, Callable[[int, int, float], Row]]] = {
     "idle": idle,
     "kill": one_dies(Trouble.KILLED, "kill -9"),
@@ -378,6 +405,8 @@ SCENARIOS: Final[dict[str, Callable[[int, int, float], Row]]] = {
     "stall30": stalling(0.3, 10.0),
     "killstall": dying_among_stalls(Trouble.KILLED, "kill -9, 10% stall 5"),
     "vanishstall": dying_among_stalls(Trouble.VANISHED, "machine vanishes, 10% stall 5"),
+    "busy": busy,
+    "brokenlinks": broken_links,
     "loss": stalling(0.0, 5.0, loss=0.2),
     "lossstall": stalling(0.1, 5.0, loss=0.2),
     "lossvanish": lossy_vanish,

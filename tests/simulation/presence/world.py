@@ -279,6 +279,15 @@ class World:
         self._broken.add((min(own, other), max(own, other)))
         self._do(own, self.nodes[own].link_ended(self.names[other], self.now))
 
+    def break_link(self, own: int, other: int, seconds: float) -> None:
+        """The link between two breaks, for no fault of either; after so many seconds there is another one."""
+        if (min(own, other), max(own, other)) in self._broken:
+            return
+        for one, peer in (own, other), (other, own):
+            if self.machines.outage(one, self.now) is None:
+                self.at(self.now, 1, one, self._link_ended, one, peer)
+        self.at(self.now + seconds, 0, -1, self._relink, own, other)
+
     def _restarts(self, own: int) -> None:
         self._runs[own] += 1
         self._woken_at[own] = math.inf
@@ -295,7 +304,8 @@ class World:
             self.at(self.now + self.randomness.uniform(0.1, 1.0), 1, own, self._relink, own, other)
 
     def _relink(self, own: int, other: int) -> None:
-        if self.machines.outage(other, self.now) is None and not self.machines.is_cut(own, other, self.now):
+        is_there = self.machines.outage(own, self.now) is None and self.machines.outage(other, self.now) is None
+        if is_there and not self.machines.is_cut(own, other, self.now):
             self._mend(own, other)
 
     def complain(self, own: int, host: int) -> None:

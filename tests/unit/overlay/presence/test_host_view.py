@@ -265,3 +265,26 @@ def test_liars_hide_nobody_of_whom_one_honest_witness_brings_proof(lies: list[tu
         driver.note(driver.view.said(word(witness, number), driver.now))
     driver.until(driver.now + 60.0)
     assert driver.hidden_at() == math.inf
+
+
+def test_a_refused_try_counts_though_this_peer_stalls_again_and_again() -> None:
+    view = known()
+    driver = Driver(view, DialOutcome.REFUSED, takes=0.01)
+    driver.note(view.said(word("witness 1", 1), 0.0))
+    driver.note(view.said(word("witness 2", 1), 0.0))
+    for number in range(1, 4):
+        driver.until(1.2 * number)
+        view.stalled(1.2 * number)
+    assert view.state is ViewState.HIDDEN
+
+
+@pytest.mark.parametrize("outcome", [DialOutcome.SILENT, DialOutcome.MUTE])
+def test_any_other_vain_try_before_an_own_stall_says_nothing(outcome: DialOutcome) -> None:
+    view = known()
+    driver = Driver(view, outcome, takes=0.01)
+    driver.note(view.said(word("witness 1", 1), 0.0))
+    driver.note(view.said(word("witness 2", 1), 0.0))
+    for number in range(1, 4):
+        driver.until(1.2 * number)
+        view.stalled(1.2 * number)
+    assert view.state is ViewState.DOUBTED

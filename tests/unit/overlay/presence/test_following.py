@@ -1,0 +1,57 @@
+"""At whom a replica subscribes, and that it always does again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from overlay.presence.actions import Action, SendTo
+from overlay.presence.following import Following
+from overlay.presence.messages import SubscribeTo
+from overlay.presence.timings import SUBSCRIBED_AGAIN, SUBSCRIBED_AT
+
+KEEPERS = [f"keeper {number}" for number in range(8)]
+
+
+def following() -> Following:
+    return Following(
+        "own",
+        check=lambda *_: True,
+        judges=lambda _: True,
+        others=lambda _: (),
+        randomness=random.Random(1),
+    )
+
+
+def subscribed(actions: Sequence[Action]) -> list[str]:
+    """At whom, for a while."""
+    return [
+        action.to
+        for action in actions
+        if isinstance(action, SendTo) and isinstance(action.message, SubscribeTo) and action.message.seconds
+    ]
+
+
+def test_another_witness_is_taken_for_one_that_was_not_reached() -> None:
+    known = following()
+    first, second = subscribed(known.follow("host", KEEPERS, 0.0))
+    (third,) = subscribed(known.unreached(first, 1.0))
+    assert third not in (first, second)
+    assert not list(known.subscribed_at(first))
+    assert list(known.subscribed_at(third)) == ["host"]
+
+
+def test_the_only_witness_is_asked_again_when_it_was_not_reached_or_its_link_broke() -> None:
+    for lose in (Following.unreached, Following.link_ended):
+        known = following()
+        assert subscribed(known.follow("host", ["own", "keeper"], 0.0)) == ["keeper"]
+        assert subscribed(lose(known, "keeper", 1.0)) == []
+        assert known.wake_at <= 1.0 + SUBSCRIBED_AGAIN
+        assert subscribed(known.wake(1.0 + SUBSCRIBED_AGAIN)) == ["keeper"]
+
+
+def test_nobody_is_asked_again_where_there_are_no_others() -> None:
+    known = following()
+    assert len(subscribed(known.follow("host", KEEPERS[: SUBSCRIBED_AT - 1], 0.0))) == SUBSCRIBED_AT - 1
+    known.wake(10.0)
+    assert known.wake_at > 100.0
