@@ -103,7 +103,10 @@ class Area:
         self.namespaces = namespaces
         self.nodes = [
             NodeProcess(
-                folder / f"node{number}", folder / f"node{number}.log", partial(_open, number + 1, has_presence)
+                folder / f"node{number}",
+                folder / f"node{number}.log",
+                partial(_open, number + 1, has_presence),
+                tied=True,
             )
             for number in range(count)
         ]

@@ -1,9 +1,9 @@
 """The hosts that this peer follows, as it keeps or reads their records: whom it asks, whom it believes, what it lists.
 
 `HostView` decides about one host; here its moves become messages and dials, and what comes is checked: words count of
-keepers alone, a proof for a number that we drew. We subscribe at `SUBSCRIBED_AT` witnesses of each host; when the link
-to one is lost, another takes its place, and the host counts as complained of, since it may have gone with its witness.
-Pure.
+keepers alone, a proof for a number that we drew. We subscribe at `SUBSCRIBED_AT` witnesses of each host, and at
+`ALSO_AT` other keepers; when the link to one is lost, another takes its place, and the host counts as complained of,
+since it may have gone with its witness. Pure.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from overlay.presence.messages import AskAbout, Said, SubscribeTo
 from overlay.presence.statements import NONCE_BYTES, Presence, Proof, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
+    ALSO_AT,
     KEEPERS,
     MOST_FOLLOWED,
     MOST_TRIES,
@@ -282,15 +283,18 @@ class Following:
         return self._do(host, known, known.view.complained(now))
 
     def _subscribe(self, host: str, known: Followed, now: float, *, without: str = "") -> list[Action]:
-        """Have `SUBSCRIBED_AT` subscriptions, those renewed that are half over; later, where there are too few."""
-        soon = now + SUBSCRIPTION / 2
+        """Have as many subscriptions as is wanted, those renewed that are half over; later, where there are too few."""
+        soon, again = now + SUBSCRIPTION / 2, math.inf
         at = [witness for witness, until in known.subscribed.items() if until <= soon]
-        others = [name for name in known.keepers[:WITNESSES] if name not in (*known.subscribed, self._own_id)]
-        free = [name for name in others if name != without]
-        lacking = SUBSCRIBED_AT - len(known.subscribed)
-        if lacking > 0:
-            at += self._randomness.sample(free, min(lacking, len(free)))
-        again = now + SUBSCRIBED_AGAIN if len(free) < min(lacking, len(others)) else math.inf
+        for keepers, wanted in (known.keepers[:WITNESSES], SUBSCRIBED_AT), (known.keepers[WITNESSES:], ALSO_AT):
+            others = [name for name in keepers if name not in known.subscribed and name != self._own_id]
+            lacking = wanted - sum(name in known.subscribed for name in keepers)
+            free = self._randomness.sample(others, len(others)) if lacking > 0 else []
+            free = [name for name in free if name != without]
+            free.sort(key=lambda name: name not in self._by_witness)  # a pair of peers costs less than two
+            at += free[: max(lacking, 0)]
+            if len(free) < min(lacking, len(others)):
+                again = now + SUBSCRIBED_AGAIN
         for witness in at:
             known.subscribed[witness] = now + SUBSCRIPTION
             self._by_witness.setdefault(witness, {})[host] = None

@@ -11,6 +11,8 @@ KEEPERS: Final = 8
 them speak."""
 SUBSCRIBED_AT: Final = 2
 """Witnesses of a host at which a replica subscribes: one may be down or lie."""
+ALSO_AT: Final = 1
+"""Other keepers at which it subscribes: all witnesses may stand still at once, and these see the links, too."""
 
 BEAT: Final = 3.0
 """Between two beats. One takes 0.4 ms at either end: faster than 2.7 they would take more than 0.15 % of a core."""

@@ -443,7 +443,7 @@ class Witnessing:
                 case Duty.SAY_DOWN:
                     known.said_at = -math.inf
                     said = Said(self._word(host, known, now))
-                    others = [name for name in self._near(host)[:WITNESSES] if name != self._own_id]
+                    others = [name for name in self._near(host)[:KEEPERS] if name != self._own_id]
                     askers = [name for name, until in known.askers.items() if now < until]
                     itself = [] if isinstance(known.witness, ClientWitness) else [host]
                     to = dict.fromkeys([*self._told(known, now), *askers, *others, *itself, self._own_id])

@@ -260,7 +260,13 @@ def witnesses_stall(kind: Trouble | None, seconds: float, name: str) -> Callable
             if kind is not None:
                 suffered[host] = Outage(start + 0.5, math.inf, kind)
                 world.machines.outages[host].append(suffered[host])
-        return outcome(world.run(), name, suffered)
+        row = outcome(world.run(), name, suffered)
+        hidden: dict[tuple[int, int], float] = {}
+        for change in world.changes:
+            if change.host in suffered and not change.is_listed:  # a witness may follow it, too: from when it goes on
+                since = max(suffered[change.host].start, world.machines.woke_at(change.replica, change.at))
+                hidden.setdefault((change.replica, change.host), change.at - since)
+        return replace(row, hidden=tuple(hidden.values()))
 
     return scenario
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from overlay.presence.actions import Action, SendTo
 from overlay.presence.following import Following
 from overlay.presence.messages import SubscribeTo
-from overlay.presence.timings import SUBSCRIBED_AGAIN, SUBSCRIBED_AT
+from overlay.presence.timings import SUBSCRIBED_AGAIN, SUBSCRIBED_AT, WITNESSES
 
 KEEPERS = [f"keeper {number}" for number in range(8)]
 
@@ -34,7 +34,8 @@ def subscribed(actions: Sequence[Action]) -> list[str]:
 
 def test_another_witness_is_taken_for_one_that_was_not_reached() -> None:
     known = following()
-    first, second = subscribed(known.follow("host", KEEPERS, 0.0))
+    first, second, other = subscribed(known.follow("host", KEEPERS, 0.0))
+    assert other in KEEPERS[WITNESSES:]
     (third,) = subscribed(known.unreached(first, 1.0))
     assert third not in (first, second)
     assert not list(known.subscribed_at(first))

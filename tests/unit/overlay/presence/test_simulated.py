@@ -17,6 +17,7 @@ SMALL = {
     "witnessesstall8": 0.0,
     "blackout": 0.0,
     "brokenlinks": 4.5,
+    "witnessesstallkill": 0.3,
 }
 """Scenarios that run in a second, and within how many seconds the dead are hidden in them."""
 
