@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from overlay.presence.actions import Action, Changed, Dial, Learnt, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.host_view import HostView, Move
-from overlay.presence.messages import AskAbout, Said, SubscribeTo
+from overlay.presence.messages import AskAbout, SubscribeTo
 from overlay.presence.statements import NONCE_BYTES, Presence, Proof, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
@@ -65,15 +65,12 @@ class Following:
         *,
         check: Check,
         judges: Callable[[float], bool],
-        others: Callable[[str], Sequence[str]],
         randomness: random.Random,
     ) -> None:
-        """`judges`: whether this peer trusts its own links at that time. `others(host)`: who else keeps what the host
-        hosts, to be told of words."""
+        """`judges`: whether this peer trusts its own links at that time."""
         self._own_id = own_id
         self._check = check
         self._judges = judges
-        self._others = others
         self._randomness = randomness
         self._hosts: dict[str, Followed] = {}
         self._by_witness: dict[str, dict[str, None]] = {}
@@ -168,9 +165,7 @@ class Following:
         if not known.view.is_newer(word) or not self._check(sender, word):
             return []
         known.words[word.witness] = word
-        is_first_hand = sender in known.keepers
-        moves = known.view.said(word, now, is_first_hand=is_first_hand, judges=self._judges(now))
-        return self._do(word.accused, known, moves, word=word)
+        return self._do(word.accused, known, known.view.said(word, now, judges=self._judges(now)))
 
     def told(self, sender: str, presence: Presence, now: float) -> list[Action]:
         """A host's own statement came, from whomever."""
@@ -323,7 +318,7 @@ class Following:
         ask = AskAbout(host, known.nonces[-1], known.view.version)
         return [SendTo(name, ask) for name in names if name != self._own_id]
 
-    def _do(self, host: str, known: Followed, moves: list[Move], *, word: Word | None = None) -> list[Action]:
+    def _do(self, host: str, known: Followed, moves: list[Move]) -> list[Action]:
         actions: list[Action] = []
         for move in moves:
             match move:
@@ -338,11 +333,7 @@ class Following:
                     actions += self._ask(host, known, known.keepers[WITNESSES:], is_new=False)
                 case Move.TRY:
                     actions += self._try(host)
-                case Move.PASS_ON if word is not None:
-                    actions += [SendTo(name, Said(word)) for name in self._others(host) if name != self._own_id]
                 case Move.HIDE | Move.SHOW:
                     actions.append(Changed(host, move is Move.SHOW, known.view.version))
-                case _:
-                    pass
         self._timers.set(host, known.view.wake_at)
         return actions

@@ -75,8 +75,6 @@ class Move(enum.Enum):
     """Ask the other keepers."""
     TRY = enum.auto()
     """Dial the host, within `OWN_TRY`, and tell `tried`."""
-    PASS_ON = enum.auto()
-    """Tell the word to others that keep the same resources."""
     HIDE = enum.auto()
     SHOW = enum.auto()
 
@@ -176,8 +174,8 @@ class HostView:
         self._begin_doubt(now)
         return [*self._ask(now), *self._try(now)]
 
-    def said(self, word: Word, now: float, *, is_first_hand: bool = True, judges: bool = True) -> list[Move]:
-        """A keeper's word, verified. `is_first_hand`: it came from a keeper, so that other replicas may lack it."""
+    def said(self, word: Word, now: float, *, judges: bool = True) -> list[Move]:
+        """A keeper's word, verified."""
         if not self.is_newer(word):
             return []
         until = now + min(word.ttl, WORD_TTL) if word.is_down else -math.inf
@@ -189,7 +187,7 @@ class HostView:
         self._begin_doubt(now)
         if not self.is_listed:
             return []
-        moves = [Move.PASS_ON] if is_first_hand else []
+        moves: list[Move] = []
         is_answered = self._proven_at >= self._asked_at
         if now - self._proven_at > ASK_PAUSE and (is_answered or now - self._asked_at > ASK_COUNTS):
             moves += self._ask(now)

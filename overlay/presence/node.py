@@ -51,12 +51,10 @@ class PresenceNode:
         sign_presence: Callable[[Presence], Presence],
         sign_word: Callable[[Word], Word],
         sign_proof: Callable[[Proof], Proof],
-        others: Callable[[str], Sequence[str]] = lambda _: (),
         is_genuine: Callable[[Presence | Word | Proof], bool] = is_genuine,
         randomness: random.Random,
     ) -> None:
-        """`presence`: our own, unsigned; its incarnation is above those before. `others(host)`: who else keeps what a
-        host hosts."""
+        """`presence`: our own, unsigned; its incarnation is above those before."""
         self.own_id = presence.peer_id
         self._is_genuine = is_genuine
         self._checks = TokenBuckets(CHECK_RATE, CHECK_BURST)
@@ -78,9 +76,7 @@ class PresenceNode:
             number=presence.version.incarnation,
         )
         """The hosts that we are a keeper of."""
-        self.following = Following(
-            self.own_id, check=self._check, judges=self._judges, others=others, randomness=randomness
-        )
+        self.following = Following(self.own_id, check=self._check, judges=self._judges, randomness=randomness)
         """The hosts that we follow."""
         self.clients = Clients(self.own_id, check=self._check)
         """The light clients that act through us."""

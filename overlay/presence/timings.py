@@ -141,8 +141,12 @@ MOST_CLIENTS: Final = 4096
 """Light clients whose presence names one node; it has places for fewer."""
 MOST_FOLLOWED: Final = 16_384
 """Hosts that one peer follows as a replica."""
-MOST_SUBSCRIBERS: Final = 256
-"""Subscribers of one host at one witness."""
+MOST_SUBSCRIBERS: Final = 1024
+"""Subscribers of one host at one keeper; three of eight keepers have each, so some 2,500 nodes can follow one host."""
+MOST_SUBSCRIPTIONS: Final = 131_072
+"""Of all hosts together at one keeper; each takes 0.1 kB."""
+MOST_ASKERS: Final = 1024
+"""Replicas to which proofs of one host are passed on at the same time."""
 SUBSCRIPTION: Final = 600.0
 """For which a subscription lasts; it is renewed after half of that, or when the link to the witness was lost."""
 SUBSCRIBED_AGAIN: Final = 5.0

@@ -303,6 +303,50 @@ def site(share: float, kind: Trouble, name: str) -> Callable[[int, int, float], 
     return scenario
 
 
+def one_replica(kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
+    """A third of the nodes, all followed by the same one, die at the same moment."""
+
+    def scenario(count: int, seed: int, scale: float) -> Row:
+        world = World(count, seed, seconds=45.0, replicas=0)
+        replica, *hosts = world.randomness.sample(range(count), count // 3 + 1)
+        world.add_replica(replica, hosts)
+        suffered = {host: Outage(20.0, math.inf, kind) for host in hosts}
+        for host, outage in suffered.items():
+            world.machines.outages[host].append(outage)
+        spent: list[float] = []
+        for when in (19.9, 35.0):
+            world.at(when, 0, -1, lambda: spent.append(world.cpu[replica]))
+        world.run()
+        core, others = spent[1] - spent[0], (sum(world.cpu) - world.cpu[replica]) / count
+        note = f"{core:.1f} core-s of the replica in 15 s for {len(hosts)} hosts, {others:.2f} of each other in all"
+        return outcome(world, name, suffered, note=note)
+
+    return scenario
+
+
+def followed_by_all(kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
+    """Some hosts that all other nodes follow die, one after the other."""
+
+    def scenario(count: int, seed: int, scale: float) -> Row:
+        world = World(count, seed, seconds=60.0, replicas=0)
+        hosts = world.randomness.sample(range(count), 2)
+        for replica in range(count):
+            world.add_replica(replica, [host for host in hosts if host != replica])
+        first, second = (Outage(start, math.inf, kind) for start in (20.0, 40.0))
+        suffered = dict(zip(hosts, (first, second), strict=True))
+        for host, outage in suffered.items():
+            world.machines.outages[host].append(outage)
+        spent: list[list[float]] = []
+        for when in (19.9, 30.0):
+            world.at(when, 0, -1, lambda: spent.append([*world.cpu]))
+        world.run()
+        shares = sorted((after - before for before, after in zip(*spent, strict=True)), reverse=True)
+        note = f"{sum(shares) / count * 1000:.0f} ms of CPU a node in 10 s, at most {shares[0]:.2f} s"
+        return outcome(world, name, suffered, note=note)
+
+    return scenario
+
+
 def mass_restart(count: int, seed: int, scale: float) -> Row:
     """All nodes restart within 10 s; 3 % don't come back."""
     world = World(count, seed, seconds=90.0)
@@ -429,6 +473,10 @@ SCENARIOS: Final[dict[str, Callable[[int, int, float], Row]]] = {
     "site30": site(0.3, Trouble.VANISHED, "30% site vanishes"),
     "site30kill": site(0.3, Trouble.KILLED, "30% site is killed"),
     "site60": site(0.6, Trouble.VANISHED, "60% site vanishes"),
+    "onereplica": one_replica(Trouble.KILLED, "a third of the nodes is killed, one replica"),
+    "onereplicavanish": one_replica(Trouble.VANISHED, "a third of the nodes vanishes, one replica"),
+    "followedbyall": followed_by_all(Trouble.KILLED, "kill -9, followed by all"),
+    "followedbyallvanish": followed_by_all(Trouble.VANISHED, "vanishes, followed by all"),
     "restart": mass_restart,
     "lie2": liars(2, say_down=True),
     "lie5": liars(5, say_down=True),

@@ -117,12 +117,18 @@ class World:
             sign_word=lambda word: word,
             sign_proof=lambda proof: proof,
             is_genuine=lambda _: True,
-            others=lambda host: self._replica_names[host],
             randomness=random.Random(self.randomness.getrandbits(32)),
         )
 
     def _near_of(self, name: str) -> Sequence[str]:
         return self._keepers[name]
+
+    def add_replica(self, replica: int, hosts: Sequence[int]) -> None:
+        """Have a peer follow these hosts, too, from the beginning on."""
+        for host in hosts:
+            self.replicas[host].append(replica)
+            self._replica_names[self.names[host]].append(self.names[replica])
+            self.follows[replica].append(host)
 
     # Events.
 

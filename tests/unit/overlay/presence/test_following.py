@@ -18,7 +18,6 @@ def following() -> Following:
         "own",
         check=lambda *_: True,
         judges=lambda _: True,
-        others=lambda _: (),
         randomness=random.Random(1),
     )
 
