@@ -24,8 +24,9 @@ from overlay.presence.actions import Action, Changed, Dial, FindKeepers, Learnt,
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.evidence import Evidence, encode_evidence
 from overlay.presence.host_view import ViewState
-from overlay.presence.messages import TOPIC, AskAbout, Message, SubscribeTo, Told, encode, parse
+from overlay.presence.messages import TOPIC, Message, Told, encode, parse
 from overlay.presence.node import PresenceNode
+from overlay.presence.outgoing import Outgoing
 from overlay.presence.statements import NEVER, Presence, Version, sign
 from overlay.presence.timings import KEEPERS, KERNEL_PING
 from overlay.rpc.links import Links
@@ -35,12 +36,9 @@ from overlay.tasks import TaskStatus, Wakeup
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _SAYING: Final = 0.05  # seconds; links write what is queued within some turns of the loop
-_LINKING: Final = 2.0  # seconds for a link that a message needs
 _LOOK_EVERY: Final = 2
 _PING_ANSWERED: Final = 10.0  # seconds for which the answer to a ping is looked for
 _MOST_HELD: Final = 64  # links that are kept for what witnesses tell
-_MOST_LINKING: Final = 64  # peers that are linked to for a message at the same time
-_MOST_WAITING: Final = 256  # messages that wait for one link
 _LOOK_UP_AGAIN: Final = (
     2.0,
     600.0,
@@ -151,7 +149,7 @@ class Liveness:
         self._wakes_at = math.inf
         self._home_changed = True
         self._callbacks: list[Callable[[HostState], None]] = []
-        self._waiting: dict[str, list[Message]] = {}
+        self._outgoing = Outgoing(links, start=self._start, unreached=self._note_unreached)
         self._held: dict[str, None] = {}
         self._looks = 0
         self._pinged: dict[str, float] = {}
@@ -260,7 +258,7 @@ class Liveness:
             task_status.started()
             try:
                 while True:
-                    self._wakes_at = self._node.wake_at
+                    self._wakes_at = min(self._node.wake_at, self._outgoing.say_at)
                     with trio.move_on_after(max(self._wakes_at - self._clock(), 0.0)):
                         await self._wakeup.wait()
                     await trio.lowlevel.checkpoint()  # what came meanwhile is read first
@@ -270,6 +268,7 @@ class Liveness:
 
     def _look(self) -> None:
         now = self._clock()
+        self._outgoing.say_gathered(now)
         if self._home_changed and not self._is_leaving:
             self._home_changed = False
             self._look_up_again(peer_id for peer_id, known in self._near.items() if len(known.names) < KEEPERS)
@@ -334,6 +333,10 @@ class Liveness:
         if not self._is_leaving:
             self._do(self._node.link_closed(peer_id, self._clock()))
 
+    def _note_unreached(self, peer_id: str) -> None:
+        self._look_up_again(self._node.following.subscribed_at(peer_id))
+        self._do(self._node.unreached(peer_id, self._clock()))
+
     def _hold_links(self) -> None:
         """Keep the links to the witnesses at which we subscribe, as many as may be."""
         needed = dict.fromkeys(islice(self._node.following.witnesses, _MOST_HELD))
@@ -377,30 +380,19 @@ class Liveness:
                     self._tell(action.peer_id)
                 case Learnt():
                     self._tell(action.peer_id)
-        for peer_id, said in outgoing.items():
-            self._send(peer_id, said)
-        if self._node.wake_at < self._wakes_at:
+        own = outgoing.pop(self._node.own_id, None)
+        if own is not None:
+            self._start(self._read_own, [each.message for each in own])
+        if outgoing:
+            may_wait = not self._is_leaving and self._nursery is not None
+            self._outgoing.say(outgoing, self._clock(), may_wait=may_wait)
+        if min(self._node.wake_at, self._outgoing.say_at) < self._wakes_at:
             self._wakeup.set()
 
     def _tell(self, peer_id: str) -> None:
         state = self.state_of(peer_id)
         for callback in self._callbacks:
             callback(state)
-
-    def _send(self, peer_id: str, said: list[SendTo]) -> None:
-        messages = [each.message for each in said]
-        if peer_id == self._node.own_id:
-            self._start(self._read_own, messages)
-        elif not self._links.notify(peer_id, TOPIC, encode(messages)):
-            asking = [
-                each.message for each in said if each.needs_link or isinstance(each.message, AskAbout | SubscribeTo)
-            ]
-            waiting = self._waiting.get(peer_id)
-            if waiting is not None:
-                waiting += asking[: _MOST_WAITING - len(waiting)]
-            elif asking and len(self._waiting) < _MOST_LINKING:
-                self._waiting[peer_id] = asking
-                self._start(self._link_and_send, peer_id)
 
     def _start(self, do: Callable[..., Awaitable[object]], *arguments: object) -> None:
         if self._nursery is not None:
@@ -409,16 +401,6 @@ class Liveness:
     async def _read_own(self, messages: list[Message]) -> None:
         await trio.lowlevel.checkpoint()
         self._do(self._node.receive(self._node.own_id, messages, self._clock()))
-
-    async def _link_and_send(self, peer_id: str) -> None:
-        try:
-            await self._links.ensure_link(peer_id, timeout=_LINKING)
-        except CallFailed as error:
-            log.debug("a keeper wasn't reached", peer=peer_id, error=str(error))
-        messages = self._waiting.pop(peer_id)
-        if not self._links.notify(peer_id, TOPIC, encode(messages)):
-            self._look_up_again(self._node.following.subscribed_at(peer_id))
-            self._do(self._node.unreached(peer_id, self._clock()))
 
     async def _dial(self, dial: Dial) -> None:
         began, outcome = self._clock(), DialOutcome.OWN_FAULT

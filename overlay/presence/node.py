@@ -224,10 +224,13 @@ class PresenceNode:
     def wake(self, now: float) -> list[Action]:
         """Time has passed."""
         actions = self._note(now)
-        if now >= self._look_at:
+        is_looking = now >= self._look_at
+        if is_looking:
             self._look_at = now + LOOK
-        if now >= self.host.wake_at:
-            actions += self.host.wake(now)
+        # A beat that is due before the next look goes out with this one: each time that a process wakes costs.
+        ahead = LOOK if is_looking else 0.0
+        if self.host.wake_at <= now + ahead:
+            actions += self.host.wake(now, ahead=ahead)
         if now >= self.witnessing.wake_at:
             actions += self.witnessing.wake(now)
         if now >= self.following.wake_at:

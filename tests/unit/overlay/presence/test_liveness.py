@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import pytest
 import trio
 import trio.testing
 
 from overlay.identity import Identity
+from overlay.presence.actions import SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.liveness import Liveness
-from overlay.presence.messages import Message, SubscribeTo, parse
+from overlay.presence.messages import Hint, Message, SubscribeTo, parse
+from overlay.presence.outgoing import GATHERING, Outgoing
 from overlay.rpc.links import Links
 
 HOST = Identity.generate().peer_id
@@ -154,3 +158,24 @@ async def test_subscription_that_did_not_get_there_is_made_again(autojump_clock:
         await trio.sleep(10)
         assert links.subscribed_at() == {WITNESS}
         nursery.cancel_scope.cancel()
+
+
+def linked() -> FakeLinks:
+    links = FakeLinks()
+    links.linked.add(WITNESS)
+    return links
+
+
+def test_what_is_said_to_one_peer_in_quick_succession_shares_a_notice() -> None:
+    links, started = linked(), list[object]()
+    outgoing = Outgoing(cast("Links", links), start=lambda *arguments: started.append(arguments), unreached=print)
+    for number in range(5):
+        outgoing.say({WITNESS: [SendTo(WITNESS, Hint(f"host {number}"))]}, 1.0, may_wait=True)
+    assert [message for _, message in links.said] == [Hint("host 0")]
+    assert outgoing.say_at == pytest.approx(1.0 + GATHERING)
+    outgoing.say_gathered(1.0 + GATHERING)
+    assert [message for _, message in links.said] == [Hint(f"host {number}") for number in range(5)]
+    assert outgoing.say_at == math.inf
+    outgoing.say({WITNESS: [SendTo(WITNESS, Hint("later"))]}, 2.0, may_wait=True)
+    assert links.said[-1] == (WITNESS, Hint("later"))
+    assert not started
