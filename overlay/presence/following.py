@@ -24,7 +24,9 @@ from overlay.presence.timers import Timers
 from overlay.presence.timings import (
     ALSO_AT,
     KEEPERS,
+    LOOKED_AT,
     MOST_FOLLOWED,
+    MOST_LINKED,
     MOST_TRIES,
     OWN_TRY,
     PROOF_PATIENCE,
@@ -49,6 +51,8 @@ class Followed(Struct):
     """The last word of each keeper, for those who want to see for themselves."""
     look_at: float = math.inf
     """When to look for its presence at all keepers, where the witnesses have none, or say so."""
+    looked_at: float = -math.inf
+    """When somebody read of it last while we subscribed nowhere."""
     subscribed: dict[str, float] = field(default_factory=dict)
     """Until when at each witness."""
     nonces: tuple[bytes, ...] = ()
@@ -194,6 +198,14 @@ class Following:
         known = self._hosts.get(host)
         return self._do(host, known, known.view.complained(now)) if known is not None else []
 
+    def looked_for(self, host: str, now: float) -> list[Action]:
+        """Somebody reads of a host: where nobody would tell us that it died, see whether it is there."""
+        known = self._hosts.get(host)
+        if known is None or known.subscribed or now - known.looked_at < LOOKED_AT:
+            return []
+        known.looked_at = now
+        return self._do(host, known, known.view.complained(now))
+
     def link_ended(self, witness: str, now: float) -> list[Action]:
         """A link broke: with it all subscriptions at that peer."""
         actions: list[Action] = []
@@ -287,7 +299,10 @@ class Following:
             free = self._randomness.sample(others, len(others)) if lacking > 0 else []
             free = [name for name in free if name != without]
             free.sort(key=lambda name: name not in self._by_witness)  # a pair of peers costs less than two
-            at += free[: max(lacking, 0)]
+            linked = len(self._by_witness) + sum(name not in self._by_witness for name in at)
+            room = max(MOST_LINKED - linked, 0)
+            near = [name for name in free if name in self._by_witness]
+            at += [*near, *free[len(near) : len(near) + room]][: max(lacking, 0)]
             if len(free) < min(lacking, len(others)):
                 again = now + SUBSCRIBED_AGAIN
         for witness in at:

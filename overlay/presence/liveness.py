@@ -28,7 +28,7 @@ from overlay.presence.messages import TOPIC, Message, Told, encode, parse
 from overlay.presence.node import PresenceNode
 from overlay.presence.outgoing import Outgoing
 from overlay.presence.statements import NEVER, Presence, Version, sign
-from overlay.presence.timings import KEEPERS, KERNEL_PING
+from overlay.presence.timings import KEEPERS, KERNEL_PING, MOST_LINKED
 from overlay.rpc.links import Links
 from overlay.rpc.protocol import Notice
 from overlay.tasks import TaskStatus, Wakeup
@@ -38,7 +38,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _SAYING: Final = 0.05  # seconds; links write what is queued within some turns of the loop
 _LOOK_EVERY: Final = 2
 _PING_ANSWERED: Final = 10.0  # seconds for which the answer to a ping is looked for
-_MOST_HELD: Final = 64  # links that are kept for what witnesses tell
 _LOOK_UP_AGAIN: Final = (
     2.0,
     600.0,
@@ -217,6 +216,13 @@ class Liveness:
         """A caller couldn't reach a followed peer."""
         self._do(self._node.complained(peer_id, self._clock()))
 
+    def look_for(self, peer_ids: Iterable[str]) -> None:
+        """Somebody reads of these: see whether those are there of which nobody would tell."""
+        for peer_id in peer_ids:
+            actions = self._node.looked_for(peer_id, self._clock())
+            if actions:
+                self._do(actions)
+
     def advertise(self) -> None:
         """Tell our own presence from now on; members do anyway."""
         if not self._is_host:
@@ -339,7 +345,7 @@ class Liveness:
 
     def _hold_links(self) -> None:
         """Keep the links to the witnesses at which we subscribe, as many as may be."""
-        needed = dict.fromkeys(islice(self._node.following.witnesses, _MOST_HELD))
+        needed = dict.fromkeys(islice(self._node.following.witnesses, MOST_LINKED))
         for peer_id in needed:
             if peer_id not in self._held:
                 self._links.hold(peer_id)

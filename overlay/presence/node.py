@@ -177,6 +177,10 @@ class PresenceNode:
         """A caller couldn't reach a host."""
         return self._note(now) + self.following.complained(host, now)
 
+    def looked_for(self, host: str, now: float) -> list[Action]:
+        """Somebody reads of a followed host."""
+        return self._note(now) + self.following.looked_for(host, now)
+
     def found(self, client: str, keepers: Sequence[str], now: float) -> list[Action]:
         """Who lies nearest to a light client, as was looked up for `FindKeepers`."""
         return self._note(now) + self.clients.found(client, keepers, now)

@@ -149,6 +149,11 @@ MOST_ASKERS: Final = 1024
 """Replicas to which proofs of one host are passed on at the same time."""
 SUBSCRIPTION: Final = 600.0
 """For which a subscription lasts; it is renewed after half of that, or when the link to the witness was lost."""
+MOST_LINKED: Final = 64
+"""Peers at which one subscribes, each of which is a link. In networks of more peers than that some hosts may be without
+any subscription: they are looked at when somebody reads of them."""
+LOOKED_AT: Final = 2.0
+"""For which such a look is good enough for the next reader."""
 SUBSCRIBED_AGAIN: Final = 5.0
 """After which a replica that has too few subscriptions, since witnesses weren't reached, tries to have more."""
 MOST_TRIES: Final = 512

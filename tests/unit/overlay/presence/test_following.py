@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from overlay.presence.actions import Action, SendTo
 from overlay.presence.following import Following
-from overlay.presence.messages import SubscribeTo
-from overlay.presence.timings import SUBSCRIBED_AGAIN, SUBSCRIBED_AT, WITNESSES
+from overlay.presence.messages import AskAbout, SubscribeTo
+from overlay.presence.statements import Presence, Version
+from overlay.presence.timings import LOOKED_AT, MOST_LINKED, SUBSCRIBED_AGAIN, SUBSCRIBED_AT, WITNESSES
 
 KEEPERS = [f"keeper {number}" for number in range(8)]
 
@@ -55,3 +56,24 @@ def test_nobody_is_asked_again_where_there_are_no_others() -> None:
     assert len(subscribed(known.follow("host", KEEPERS[: SUBSCRIBED_AT - 1], 0.0))) == SUBSCRIBED_AT - 1
     known.wake(10.0)
     assert known.wake_at > 100.0
+
+
+def test_links_for_subscriptions_are_bounded_and_shared() -> None:
+    known = following()
+    for number in range(100):
+        keepers = [f"keeper {number} {place}" for place in range(7)]
+        known.follow(f"host {number}", ["shared", *keepers], 0.0)
+    assert len([*known.witnesses]) == MOST_LINKED
+    assert len([*known.subscribed_at("shared")]) == 100
+
+
+def test_a_host_of_which_nobody_would_tell_is_looked_at_when_somebody_reads_of_it() -> None:
+    known = following()
+    for number in range(MOST_LINKED):
+        known.follow(f"host {number}", [f"keeper {number} {place}" for place in range(8)], 0.0)
+    known.follow("host", KEEPERS, 0.0, Presence("host", Version(1)))
+    assert not any(known.subscribed_at(keeper) for keeper in KEEPERS)
+    looks = [known.looked_for("host", at) for at in (0.0, LOOKED_AT / 2, LOOKED_AT + 1.0)]
+    asked = [[a.to for a in actions if isinstance(a, SendTo) and isinstance(a.message, AskAbout)] for actions in looks]
+    assert [len(each) for each in asked] == [2, 0, 0]  # the first look is still under way
+    assert not known.looked_for("host 0", 0.0)
