@@ -109,6 +109,7 @@ class HostView:
         "_hinted",
         "_jitter",
         "_judge_at",
+        "_keepers",
         "_proven_at",
         "_retry_at",
         "_stalled_at",
@@ -127,6 +128,7 @@ class HostView:
         self.version = NEVER
         """The latest that the host said itself."""
         self._jitter = jitter
+        self._keepers = 0  # how many there are
         self._words: dict[str, _Heard] = {}
         self._hinted: set[str] = set()
         self._accusers = Accusers()
@@ -273,6 +275,7 @@ class HostView:
 
     def keep_keepers(self, keepers: list[str]) -> None:
         """Only words of these count."""
+        self._keepers = len(keepers)
         self._words = {name: word for name, word in self._words.items() if name in keepers}
         self._hinted &= {*keepers}
         self._accusers.keep(keepers)
@@ -390,7 +393,8 @@ class HostView:
     def _needed(self, now: float) -> float:
         """Seconds that the doubt has to last, by how many words there are."""
         count = self.count(now)
-        if count >= ENOUGH_WORDS:
+        is_unanimous = 0 < self._keepers <= count  # in networks of fewer peers than `ENOUGH_WORDS`
+        if count >= ENOUGH_WORDS or (is_unanimous and self._is_refused):
             return 0.0
         if count == 0 and self._failed_how is DialOutcome.MUTE and self._failed_at > self._proven_at:
             return NO_BEAT

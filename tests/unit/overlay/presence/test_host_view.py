@@ -288,3 +288,14 @@ def test_any_other_vain_try_before_an_own_stall_says_nothing(outcome: DialOutcom
         driver.until(1.2 * number)
         view.stalled(1.2 * number)
     assert view.state is ViewState.DOUBTED
+
+
+@pytest.mark.parametrize(("outcome", "hidden_after"), [(DialOutcome.REFUSED, 0.2), (DialOutcome.SILENT, WITH_WORDS[1])])
+def test_where_all_keepers_speak_a_refused_dial_is_enough(outcome: DialOutcome, hidden_after: float) -> None:
+    view = known()
+    view.keep_keepers(["only witness"])
+    driver = Driver(view, outcome, takes=0.1)
+    driver.note(view.said(word("only witness", 1), 0.0))
+    driver.until(20.0)
+    (hidden_at,) = [at for at, move in driver.moves if move is Move.HIDE]
+    assert hidden_after - 0.2 <= hidden_at <= hidden_after + 0.1
