@@ -26,11 +26,12 @@ from typing import Any, Final
 import structlog
 import trio
 
-from aqua_compat import AquaClient, EventKind, connect
+from aqua_compat import AquaClient, EventKind, NotRegistered, connect
 from aqua_compat.cli.node_process import NodeProcess, stop_network
 from benchmarks.processes import cpu_of_all, idle_share
 from overlay.presence.liveness import Liveness
 from overlay.tasks import TaskStatus
+from registry.errors import RegistryError
 from registry.watch.watch import Watch
 from tests.faults.namespaces import Namespaces, address_of, are_possible, reexecuted
 
@@ -320,9 +321,16 @@ async def be_clients(address: str, resource_id: str, count: int) -> None:
 
     async def be_client() -> None:
         nonlocal registered
-        await places.acquire()
-        async with connect(address) as aqua, aqua.provide(resource_id, "echo", {"hello": lambda: "hello"}):
-            places.release()
+        async with AsyncExitStack() as stack:
+            async with places:
+                while True:
+                    try:
+                        aqua = await stack.enter_async_context(connect(address))
+                        provided = aqua.provide(resource_id, "echo", {"hello": lambda: "hello"})
+                        await stack.enter_async_context(provided)
+                        break
+                    except (RegistryError, NotRegistered):  # the machine is busy
+                        await stack.aclose()
             registered += 1
             if registered == count:
                 print("registered", flush=True)
