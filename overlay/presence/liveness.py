@@ -26,7 +26,7 @@ from overlay.presence.evidence import Evidence, encode_evidence
 from overlay.presence.host_view import ViewState
 from overlay.presence.messages import TOPIC, Message, Told, encode, parse
 from overlay.presence.node import PresenceNode
-from overlay.presence.outgoing import Outgoing
+from overlay.presence.outgoing import OutgoingNotices
 from overlay.presence.statements import NEVER, Presence, Version, sign
 from overlay.presence.timings import KEEPERS, KERNEL_PING, MOST_LINKED
 from overlay.rpc.links import Links
@@ -148,7 +148,7 @@ class Liveness:
         self._wakes_at = math.inf
         self._home_changed = True
         self._callbacks: list[Callable[[HostState], None]] = []
-        self._outgoing = Outgoing(links, start=self._start, unreached=self._note_unreached)
+        self._outgoing = OutgoingNotices(links, start=self._start, unreached=self._note_unreached)
         self._held: dict[str, None] = {}
         self._looks = 0
         self._pinged: dict[str, float] = {}

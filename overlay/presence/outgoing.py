@@ -23,7 +23,7 @@ _MOST_WAITING: Final = 1024  # messages that wait for one link
 _MOST_REMEMBERED: Final = 256  # peers to which something was said just now
 
 
-class Outgoing:
+class OutgoingNotices:
     """Messages to other peers. Those that ask for something are worth a link; the others go where there is one."""
 
     def __init__(

@@ -304,7 +304,7 @@ def site(share: float, kind: Trouble, name: str) -> Callable[[int, int, float], 
 
 
 def one_replica(kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
-    """A third of the nodes, all followed by the same one, die at the same moment."""
+    """A third of the nodes, all followed and read of by the same one, die at the same moment."""
 
     def scenario(count: int, seed: int, scale: float) -> Row:
         world = World(count, seed, seconds=45.0, replicas=0)
@@ -313,6 +313,7 @@ def one_replica(kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
         suffered = {host: Outage(20.0, math.inf, kind) for host in hosts}
         for host, outage in suffered.items():
             world.machines.outages[host].append(outage)
+        world.at(19.0, 0, replica, world.read, replica)
         spent: list[float] = []
         for when in (19.9, 35.0):
             world.at(when, 0, -1, lambda: spent.append(world.cpu[replica]))

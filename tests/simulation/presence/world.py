@@ -319,6 +319,12 @@ class World:
         self._do(own, self.nodes[own].complained(self.names[host], self.now))
         self.at(self.now + 2.0, 0, own, self.complain, own, host)
 
+    def read(self, own: int) -> None:
+        """Somebody reads of all hosts that a replica follows, every 2 s."""
+        for host in self.follows[own]:
+            self._do(own, self.nodes[own].looked_for(self.names[host], self.now))
+        self.at(self.now + 2.0, 0, own, self.read, own)
+
     # Kernels.
 
     def _cut_begins(self, stops: Callable[[int, int], bool]) -> None:

@@ -16,7 +16,7 @@ from overlay.presence.actions import SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.liveness import Liveness
 from overlay.presence.messages import Hint, Message, SubscribeTo, parse
-from overlay.presence.outgoing import GATHERING, Outgoing
+from overlay.presence.outgoing import GATHERING, OutgoingNotices
 from overlay.rpc.links import Links
 
 HOST = Identity.generate().peer_id
@@ -168,7 +168,9 @@ def linked() -> FakeLinks:
 
 def test_what_is_said_to_one_peer_in_quick_succession_shares_a_notice() -> None:
     links, started = linked(), list[object]()
-    outgoing = Outgoing(cast("Links", links), start=lambda *arguments: started.append(arguments), unreached=print)
+    outgoing = OutgoingNotices(
+        cast("Links", links), start=lambda *arguments: started.append(arguments), unreached=print
+    )
     for number in range(5):
         outgoing.say({WITNESS: [SendTo(WITNESS, Hint(f"host {number}"))]}, 1.0, may_wait=True)
     assert [message for _, message in links.said] == [Hint("host 0")]
