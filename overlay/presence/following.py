@@ -1,9 +1,9 @@
 """The hosts that this peer follows, as it keeps or reads their records: whom it asks, whom it believes, what it lists.
 
 `HostView` decides about one host; here its moves become messages and dials, and what comes is checked: words count of
-keepers alone, a proof for a number that we drew. We subscribe at `SUBSCRIBED_AT` witnesses of each host; when the link
-to one is lost, another takes its place, and the host counts as complained of, since it may have gone with its witness.
-Pure.
+keepers alone, a proof for a number that we drew. We subscribe at `SUBSCRIBED_AT` witnesses of each host, and at
+`ALSO_AT` other keepers; when the link to one is lost, another takes its place, and the host counts as complained of,
+since it may have gone with its witness. Pure.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from msgspec import Struct, field
 from overlay.presence.actions import Action, Changed, Dial, Learnt, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.host_view import HostView, Move
-from overlay.presence.messages import AskAbout, Said, SubscribeTo
+from overlay.presence.messages import AskAbout, SubscribeTo
 from overlay.presence.statements import NONCE_BYTES, Presence, Proof, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
+    ALSO_AT,
     KEEPERS,
+    LOOKED_AT,
     MOST_FOLLOWED,
+    MOST_LINKED,
     MOST_TRIES,
     OWN_TRY,
     PROOF_PATIENCE,
+    SUBSCRIBED_AGAIN,
     SUBSCRIBED_AT,
     SUBSCRIPTION,
     WITNESSES,
@@ -47,6 +51,8 @@ class Followed(Struct):
     """The last word of each keeper, for those who want to see for themselves."""
     look_at: float = math.inf
     """When to look for its presence at all keepers, where the witnesses have none, or say so."""
+    looked_at: float = -math.inf
+    """When somebody read of it last while we subscribed nowhere."""
     subscribed: dict[str, float] = field(default_factory=dict)
     """Until when at each witness."""
     nonces: tuple[bytes, ...] = ()
@@ -63,15 +69,12 @@ class Following:
         *,
         check: Check,
         judges: Callable[[float], bool],
-        others: Callable[[str], Sequence[str]],
         randomness: random.Random,
     ) -> None:
-        """`judges`: whether this peer trusts its own links at that time. `others(host)`: who else keeps what the host
-        hosts, to be told of words."""
+        """`judges`: whether this peer trusts its own links at that time."""
         self._own_id = own_id
         self._check = check
         self._judges = judges
-        self._others = others
         self._randomness = randomness
         self._hosts: dict[str, Followed] = {}
         self._by_witness: dict[str, dict[str, None]] = {}
@@ -107,6 +110,10 @@ class Following:
             return ()
         accusing = known.view.accusing(now)
         return tuple(word for witness, word in known.words.items() if witness in accusing)
+
+    def subscribed_at(self, witness: str) -> Iterable[str]:
+        """The hosts of which the witness is to tell us."""
+        return self._by_witness.get(witness, {}).keys()
 
     def subscribes_at(self, witness: str) -> bool:
         """Whether a link to the peer is needed for what it tells."""
@@ -162,9 +169,7 @@ class Following:
         if not known.view.is_newer(word) or not self._check(sender, word):
             return []
         known.words[word.witness] = word
-        is_first_hand = sender in known.keepers
-        moves = known.view.said(word, now, is_first_hand=is_first_hand, judges=self._judges(now))
-        return self._do(word.accused, known, moves, word=word)
+        return self._do(word.accused, known, known.view.said(word, now, judges=self._judges(now)))
 
     def told(self, sender: str, presence: Presence, now: float) -> list[Action]:
         """A host's own statement came, from whomever."""
@@ -193,6 +198,14 @@ class Following:
         known = self._hosts.get(host)
         return self._do(host, known, known.view.complained(now)) if known is not None else []
 
+    def looked_for(self, host: str, now: float) -> list[Action]:
+        """Somebody reads of a host: where nobody would tell us that it died, see whether it is there."""
+        known = self._hosts.get(host)
+        if known is None or known.subscribed or now - known.looked_at < LOOKED_AT:
+            return []
+        known.looked_at = now
+        return self._do(host, known, known.view.complained(now))
+
     def link_ended(self, witness: str, now: float) -> list[Action]:
         """A link broke: with it all subscriptions at that peer."""
         actions: list[Action] = []
@@ -210,6 +223,15 @@ class Following:
             known = self._hosts[host]
             self._unsubscribe(host, known, witness)
             actions += self._subscribe(host, known, now)
+        return actions
+
+    def unreached(self, witness: str, now: float) -> list[Action]:
+        """What was to be said to a witness didn't get there, so it knows nothing of subscriptions: try others."""
+        actions: list[Action] = []
+        for host in list(self._by_witness.get(witness, ())):
+            known = self._hosts[host]
+            self._unsubscribe(host, known, witness)
+            actions += self._subscribe(host, known, now, without=witness)
         return actions
 
     def links_returned(self, now: float) -> None:
@@ -268,18 +290,26 @@ class Following:
         return self._do(host, known, known.view.complained(now))
 
     def _subscribe(self, host: str, known: Followed, now: float, *, without: str = "") -> list[Action]:
-        """Have `SUBSCRIBED_AT` subscriptions, those renewed that are half over."""
-        soon = now + SUBSCRIPTION / 2
+        """Have as many subscriptions as is wanted, those renewed that are half over; later, where there are too few."""
+        soon, again = now + SUBSCRIPTION / 2, math.inf
         at = [witness for witness, until in known.subscribed.items() if until <= soon]
-        free = [name for name in known.keepers[:WITNESSES] if name not in (*known.subscribed, without, self._own_id)]
-        lacking = SUBSCRIBED_AT - len(known.subscribed)
-        if lacking > 0:
-            at += self._randomness.sample(free, min(lacking, len(free)))
+        for keepers, wanted in (known.keepers[:WITNESSES], SUBSCRIBED_AT), (known.keepers[WITNESSES:], ALSO_AT):
+            others = [name for name in keepers if name not in known.subscribed and name != self._own_id]
+            lacking = wanted - sum(name in known.subscribed for name in keepers)
+            free = self._randomness.sample(others, len(others)) if lacking > 0 else []
+            free = [name for name in free if name != without]
+            free.sort(key=lambda name: name not in self._by_witness)  # a pair of peers costs less than two
+            linked = len(self._by_witness) + sum(name not in self._by_witness for name in at)
+            room = max(MOST_LINKED - linked, 0)
+            near = [name for name in free if name in self._by_witness]
+            at += [*near, *free[len(near) : len(near) + room]][: max(lacking, 0)]
+            if len(free) < min(lacking, len(others)):
+                again = now + SUBSCRIBED_AGAIN
         for witness in at:
             known.subscribed[witness] = now + SUBSCRIPTION
             self._by_witness.setdefault(witness, {})[host] = None
         renewal = min(known.subscribed.values(), default=math.inf) - SUBSCRIPTION / 2
-        self._renewals.set(host, min(renewal, known.look_at))
+        self._renewals.set(host, min(renewal, again, known.look_at))
         return [SendTo(witness, SubscribeTo((host,), int(SUBSCRIPTION))) for witness in at]
 
     def _unsubscribe(self, host: str, known: Followed, witness: str) -> None:
@@ -303,7 +333,7 @@ class Following:
         ask = AskAbout(host, known.nonces[-1], known.view.version)
         return [SendTo(name, ask) for name in names if name != self._own_id]
 
-    def _do(self, host: str, known: Followed, moves: list[Move], *, word: Word | None = None) -> list[Action]:
+    def _do(self, host: str, known: Followed, moves: list[Move]) -> list[Action]:
         actions: list[Action] = []
         for move in moves:
             match move:
@@ -318,11 +348,7 @@ class Following:
                     actions += self._ask(host, known, known.keepers[WITNESSES:], is_new=False)
                 case Move.TRY:
                     actions += self._try(host)
-                case Move.PASS_ON if word is not None:
-                    actions += [SendTo(name, Said(word)) for name in self._others(host) if name != self._own_id]
                 case Move.HIDE | Move.SHOW:
                     actions.append(Changed(host, move is Move.SHOW, known.view.version))
-                case _:
-                    pass
         self._timers.set(host, known.view.wake_at)
         return actions

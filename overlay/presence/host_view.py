@@ -75,8 +75,6 @@ class Move(enum.Enum):
     """Ask the other keepers."""
     TRY = enum.auto()
     """Dial the host, within `OWN_TRY`, and tell `tried`."""
-    PASS_ON = enum.auto()
-    """Tell the word to others that keep the same resources."""
     HIDE = enum.auto()
     SHOW = enum.auto()
 
@@ -111,6 +109,7 @@ class HostView:
         "_hinted",
         "_jitter",
         "_judge_at",
+        "_keepers",
         "_proven_at",
         "_retry_at",
         "_stalled_at",
@@ -129,6 +128,7 @@ class HostView:
         self.version = NEVER
         """The latest that the host said itself."""
         self._jitter = jitter
+        self._keepers = 0  # how many there are
         self._words: dict[str, _Heard] = {}
         self._hinted: set[str] = set()
         self._accusers = Accusers()
@@ -176,8 +176,8 @@ class HostView:
         self._begin_doubt(now)
         return [*self._ask(now), *self._try(now)]
 
-    def said(self, word: Word, now: float, *, is_first_hand: bool = True, judges: bool = True) -> list[Move]:
-        """A keeper's word, verified. `is_first_hand`: it came from a keeper, so that other replicas may lack it."""
+    def said(self, word: Word, now: float, *, judges: bool = True) -> list[Move]:
+        """A keeper's word, verified."""
         if not self.is_newer(word):
             return []
         until = now + min(word.ttl, WORD_TTL) if word.is_down else -math.inf
@@ -189,7 +189,7 @@ class HostView:
         self._begin_doubt(now)
         if not self.is_listed:
             return []
-        moves = [Move.PASS_ON] if is_first_hand else []
+        moves: list[Move] = []
         is_answered = self._proven_at >= self._asked_at
         if now - self._proven_at > ASK_PAUSE and (is_answered or now - self._asked_at > ASK_COUNTS):
             moves += self._ask(now)
@@ -244,7 +244,8 @@ class HostView:
         self._began = math.inf
         if outcome is DialOutcome.ALIVE:
             return self.proven(self.version, now)
-        if outcome is DialOutcome.OWN_FAULT or self._stalled_at > began:
+        is_certain = outcome is DialOutcome.REFUSED  # its machine said so, however late we read it
+        if outcome is DialOutcome.OWN_FAULT or (self._stalled_at > began and not is_certain):
             return self._try(now) if outcome is not DialOutcome.OWN_FAULT and self._doubted_since != math.inf else []
         self._failed_at, self._failed_how = now, outcome
         return self._judge(now, judges=judges)
@@ -253,11 +254,18 @@ class HostView:
         """This peer itself stood still until now."""
         self._stalled_at = now
         if self._doubted_since != math.inf:
-            self._doubted_since = now
+            if not self._is_refused:  # else a peer that stalls again and again would never hide anybody
+                self._doubted_since = now
             self._judge_at = now
-        self._failed_at = -math.inf
+        if not self._is_refused:
+            self._failed_at = -math.inf
         if self._asks_all_at != math.inf:
             self._asks_all_at = now + PROOF_PATIENCE
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether its machine said last that the process is gone."""
+        return self._failed_how is DialOutcome.REFUSED and self._failed_at > self._proven_at
 
     def links_returned(self, now: float) -> None:
         """Links came back after a cut: whoever is hidden is tried soon."""
@@ -267,6 +275,7 @@ class HostView:
 
     def keep_keepers(self, keepers: list[str]) -> None:
         """Only words of these count."""
+        self._keepers = len(keepers)
         self._words = {name: word for name, word in self._words.items() if name in keepers}
         self._hinted &= {*keepers}
         self._accusers.keep(keepers)
@@ -384,7 +393,8 @@ class HostView:
     def _needed(self, now: float) -> float:
         """Seconds that the doubt has to last, by how many words there are."""
         count = self.count(now)
-        if count >= ENOUGH_WORDS:
+        is_unanimous = 0 < self._keepers <= count  # in networks of fewer peers than `ENOUGH_WORDS`
+        if count >= ENOUGH_WORDS or (is_unanimous and self._is_refused):
             return 0.0
         if count == 0 and self._failed_how is DialOutcome.MUTE and self._failed_at > self._proven_at:
             return NO_BEAT

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 import trio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from overlay.errors import CallFailed
 from overlay.identity import Identity
@@ -24,10 +24,11 @@ from overlay.presence.actions import Action, Changed, Dial, FindKeepers, Learnt,
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.evidence import Evidence, encode_evidence
 from overlay.presence.host_view import ViewState
-from overlay.presence.messages import TOPIC, AskAbout, Message, SubscribeTo, Told, encode, parse
+from overlay.presence.messages import TOPIC, Message, Told, encode, parse
 from overlay.presence.node import PresenceNode
+from overlay.presence.outgoing import OutgoingNotices
 from overlay.presence.statements import NEVER, Presence, Version, sign
-from overlay.presence.timings import KEEPERS, KERNEL_PING
+from overlay.presence.timings import KEEPERS, KERNEL_PING, MOST_LINKED
 from overlay.rpc.links import Links
 from overlay.rpc.protocol import Notice
 from overlay.tasks import TaskOwner, TaskStatus, Wakeup
@@ -35,13 +36,15 @@ from overlay.tasks import TaskOwner, TaskStatus, Wakeup
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _SAYING: Final = 0.05  # seconds; links write what is queued within some turns of the loop
-_LINKING: Final = 2.0  # seconds for a link that a message needs
 _LOOK_EVERY: Final = 2
 _PING_ANSWERED: Final = 10.0  # seconds for which the answer to a ping is looked for
-_MOST_HELD: Final = 64  # links that are kept for what witnesses tell
-_MOST_LINKING: Final = 64  # peers that are linked to for a message at the same time
-_MOST_WAITING: Final = 256  # messages that wait for one link
-_LOOK_UP_AGAIN: Final = 600.0  # seconds after which the keepers of a followed host are looked up anew
+_LOOK_UP_AGAIN: Final = (
+    2.0,
+    600.0,
+)  # seconds after which a followed host's keepers are looked up anew: rarer each time
+_LOOK_UP_GROWS: Final = 4.0
+_FEW_KNOWN_FOR: Final = 60.0  # seconds at most, where there are fewer than `KEEPERS`, as in a small network
+_LOOK_UP_PAUSE: Final = 1.0  # seconds between two such lookups at least: others have to notice what changed, too
 _NOTICES: Final = 100.0  # a second that are read of one peer
 _NOTICES_AT_ONCE: Final = 1000.0
 
@@ -100,6 +103,14 @@ class HostState(Struct, frozen=True):
     """What doesn't pass of that which it hosts, as it says."""
 
 
+class _Keepers(Struct):
+    """Those of a followed host, as looked up."""
+
+    names: tuple[str, ...] = ()
+    changed: trio.Event = field(default_factory=trio.Event)
+    """They may be others by now, or the host isn't followed any more."""
+
+
 class Liveness:
     """Who is alive. `run` owns all tasks."""
 
@@ -123,7 +134,7 @@ class Liveness:
         self._nearby = nearby
         self._clock = clock
         self._is_member = self._is_host = is_member
-        self._near: dict[str, tuple[str, ...]] = {}  # of followed hosts, as looked up
+        self._near: dict[str, _Keepers] = {}  # of followed hosts
         self._node = PresenceNode(
             Presence(identity.peer_id, Version(incarnation)),
             clock(),
@@ -137,7 +148,7 @@ class Liveness:
         self._wakes_at = math.inf
         self._home_changed = True
         self._callbacks: list[Callable[[HostState], None]] = []
-        self._waiting: dict[str, list[Message]] = {}
+        self._outgoing = OutgoingNotices(links, start=self._start, unreached=self._note_unreached)
         self._held: dict[str, None] = {}
         self._looks = 0
         self._pinged: dict[str, float] = {}
@@ -156,13 +167,15 @@ class Liveness:
         """Know from now on whether these peers are up, and tell changes, until `unfollow`."""
         for peer_id in peer_ids:
             if peer_id != self._node.own_id and self._tasks.is_open and peer_id not in self._near:
-                self._near[peer_id] = ()
-                self._tasks.start_soon(self._follow, peer_id)
+                keepers = self._near[peer_id] = _Keepers()
+                self._tasks.start_soon(self._follow, peer_id, keepers)
 
     def unfollow(self, peer_ids: Iterable[str]) -> None:
         """Follow them no more."""
         for peer_id in peer_ids:
-            self._near.pop(peer_id, None)
+            keepers = self._near.pop(peer_id, None)
+            if keepers is not None:
+                keepers.changed.set()
             self._node.following.unfollow(peer_id)
 
     def state_of(self, peer_id: str) -> HostState:
@@ -203,6 +216,13 @@ class Liveness:
         """A caller couldn't reach a followed peer."""
         self._do(self._node.complained(peer_id, self._clock()))
 
+    def look_for(self, peer_ids: Iterable[str]) -> None:
+        """Somebody reads of these: see whether those are there of which nobody would tell."""
+        for peer_id in peer_ids:
+            actions = self._node.looked_for(peer_id, self._clock())
+            if actions:
+                self._do(actions)
+
     def advertise(self) -> None:
         """Tell our own presence from now on; members do anyway."""
         if not self._is_host:
@@ -242,7 +262,7 @@ class Liveness:
         async with self._tasks.opened():
             task_status.started()
             while True:
-                self._wakes_at = self._node.wake_at
+                self._wakes_at = min(self._node.wake_at, self._outgoing.say_at)
                 with trio.move_on_after(max(self._wakes_at - self._clock(), 0.0)):
                     await self._wakeup.wait()
                 await trio.lowlevel.checkpoint()  # what came meanwhile is read first
@@ -250,8 +270,10 @@ class Liveness:
 
     def _look(self) -> None:
         now = self._clock()
+        self._outgoing.say_gathered(now)
         if self._home_changed and not self._is_leaving:
             self._home_changed = False
+            self._look_up_again(peer_id for peer_id, known in self._near.items() if len(known.names) < KEEPERS)
             keepers = self._nearby.members_near(self._node.own_id, KEEPERS) if self._is_member else ()
             nodes = tuple(self._nearby.nodes()) if self._is_host and not self._is_member else ()
             if nodes:
@@ -264,6 +286,12 @@ class Liveness:
             self._hold_links()
         if self._node.wake_at <= now:
             self._do(self._node.wake(now))
+
+    def _look_up_again(self, hosts: Iterable[str]) -> None:
+        """Those near to these followed hosts may be others by now."""
+        for host in hosts:
+            if host in self._near:
+                self._near[host].changed.set()
 
     def _look_at_kernels(self, now: float) -> None:
         """Those that matter every second time; all of the home as long as one of them is silent, or was pinged.
@@ -298,6 +326,7 @@ class Liveness:
     def _note_down(self, peer_id: str) -> None:
         self._pinged.pop(peer_id, None)
         self._home_changed = True
+        self._look_up_again(self._node.following.subscribed_at(peer_id))
         if not self._is_leaving:
             self._do(self._node.link_ended(peer_id, self._clock()))
 
@@ -306,9 +335,13 @@ class Liveness:
         if not self._is_leaving:
             self._do(self._node.link_closed(peer_id, self._clock()))
 
+    def _note_unreached(self, peer_id: str) -> None:
+        self._look_up_again(self._node.following.subscribed_at(peer_id))
+        self._do(self._node.unreached(peer_id, self._clock()))
+
     def _hold_links(self) -> None:
         """Keep the links to the witnesses at which we subscribe, as many as may be."""
-        needed = dict.fromkeys(islice(self._node.following.witnesses, _MOST_HELD))
+        needed = dict.fromkeys(islice(self._node.following.witnesses, MOST_LINKED))
         for peer_id in needed:
             if peer_id not in self._held:
                 self._links.hold(peer_id)
@@ -323,7 +356,8 @@ class Liveness:
             self._do(self._node.receive(peer_id, parse(body), now))
 
     def _near_of(self, peer_id: str) -> Sequence[str]:
-        return self._near.get(peer_id) or self._nearby.members_near(peer_id, KEEPERS)
+        known = self._near.get(peer_id)
+        return (known.names if known is not None else ()) or self._nearby.members_near(peer_id, KEEPERS)
 
     # Doing.
 
@@ -335,6 +369,9 @@ class Liveness:
                     outgoing.setdefault(action.to, []).append(action)
                 case FindKeepers():
                     self._start(self._find_keepers, action.client)
+                case Dial() if not self._tasks.is_open:  # not yet, or not any more
+                    now = self._clock()
+                    self._do(self._node.dialled(action.peer_id, action.role, DialOutcome.OWN_FAULT, now, now))
                 case Dial():
                     self._start(self._dial, action)
                 case PingLink():
@@ -345,30 +382,19 @@ class Liveness:
                     self._tell(action.peer_id)
                 case Learnt():
                     self._tell(action.peer_id)
-        for peer_id, said in outgoing.items():
-            self._send(peer_id, said)
-        if self._node.wake_at < self._wakes_at:
+        own = outgoing.pop(self._node.own_id, None)
+        if own is not None:
+            self._start(self._read_own, [each.message for each in own])
+        if outgoing:
+            may_wait = not self._is_leaving and self._tasks.is_open
+            self._outgoing.say(outgoing, self._clock(), may_wait=may_wait)
+        if min(self._node.wake_at, self._outgoing.say_at) < self._wakes_at:
             self._wakeup.set()
 
     def _tell(self, peer_id: str) -> None:
         state = self.state_of(peer_id)
         for callback in self._callbacks:
             callback(state)
-
-    def _send(self, peer_id: str, said: list[SendTo]) -> None:
-        messages = [each.message for each in said]
-        if peer_id == self._node.own_id:
-            self._start(self._read_own, messages)
-        elif not self._links.notify(peer_id, TOPIC, encode(messages)):
-            asking = [
-                each.message for each in said if each.needs_link or isinstance(each.message, AskAbout | SubscribeTo)
-            ]
-            waiting = self._waiting.get(peer_id)
-            if waiting is not None:
-                waiting += asking[: _MOST_WAITING - len(waiting)]
-            elif asking and len(self._waiting) < _MOST_LINKING:
-                self._waiting[peer_id] = asking
-                self._start(self._link_and_send, peer_id)
 
     def _start(self, do: Callable[..., Awaitable[object]], *arguments: object) -> None:
         if self._tasks.is_open:
@@ -377,14 +403,6 @@ class Liveness:
     async def _read_own(self, messages: list[Message]) -> None:
         await trio.lowlevel.checkpoint()
         self._do(self._node.receive(self._node.own_id, messages, self._clock()))
-
-    async def _link_and_send(self, peer_id: str) -> None:
-        try:
-            await self._links.ensure_link(peer_id, timeout=_LINKING)
-        except CallFailed as error:
-            log.debug("a keeper wasn't reached", peer=peer_id, error=str(error))
-        messages = self._waiting.pop(peer_id)
-        self._links.notify(peer_id, TOPIC, encode(messages))
 
     async def _dial(self, dial: Dial) -> None:
         began, outcome = self._clock(), DialOutcome.OWN_FAULT
@@ -409,12 +427,20 @@ class Liveness:
         keepers = tuple(await self._nearby.find_members_near(client, KEEPERS))
         self._do(self._node.found(client, keepers, self._clock()))
 
-    async def _follow(self, peer_id: str) -> None:
-        """Look up a host's keepers, now and from time to time, while it is followed."""
-        while peer_id in self._near:
+    async def _follow(self, peer_id: str, keepers: _Keepers) -> None:
+        """Look up a host's keepers, now, when they may have changed, and from time to time, while it is followed.
+
+        What is found just after joining, or while links come and go, may be too few, or wrong.
+        """
+        pause, longest = _LOOK_UP_AGAIN
+        while self._near.get(peer_id) is keepers:
             found = tuple(await self._nearby.find_members_near(peer_id, KEEPERS))
-            if peer_id not in self._near:
+            if self._near.get(peer_id) is not keepers:
                 return
-            self._near[peer_id] = found
+            keepers.names = found
             self._do(self._node.follow(peer_id, found, self._clock()))
-            await trio.sleep(_LOOK_UP_AGAIN if len(found) >= KEEPERS else _LOOK_UP_AGAIN / 10)
+            await trio.sleep(_LOOK_UP_PAUSE)
+            with trio.move_on_after(min(pause, longest if len(found) >= KEEPERS else _FEW_KNOWN_FOR)) as waiting:
+                await keepers.changed.wait()
+            keepers.changed = trio.Event()
+            pause = pause * _LOOK_UP_GROWS if waiting.cancelled_caught else _LOOK_UP_AGAIN[0]

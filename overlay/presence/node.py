@@ -51,12 +51,10 @@ class PresenceNode:
         sign_presence: Callable[[Presence], Presence],
         sign_word: Callable[[Word], Word],
         sign_proof: Callable[[Proof], Proof],
-        others: Callable[[str], Sequence[str]] = lambda _: (),
         is_genuine: Callable[[Presence | Word | Proof], bool] = is_genuine,
         randomness: random.Random,
     ) -> None:
-        """`presence`: our own, unsigned; its incarnation is above those before. `others(host)`: who else keeps what a
-        host hosts."""
+        """`presence`: our own, unsigned; its incarnation is above those before."""
         self.own_id = presence.peer_id
         self._is_genuine = is_genuine
         self._checks = TokenBuckets(CHECK_RATE, CHECK_BURST)
@@ -78,9 +76,7 @@ class PresenceNode:
             number=presence.version.incarnation,
         )
         """The hosts that we are a keeper of."""
-        self.following = Following(
-            self.own_id, check=self._check, judges=self._judges, others=others, randomness=randomness
-        )
+        self.following = Following(self.own_id, check=self._check, judges=self._judges, randomness=randomness)
         """The hosts that we follow."""
         self.clients = Clients(self.own_id, check=self._check)
         """The light clients that act through us."""
@@ -121,6 +117,10 @@ class PresenceNode:
         self._silent.pop(peer_id, None)
         self.host.link_ended(peer_id, now)
         return actions + self.following.link_closed(peer_id, now) + self.clients.lost(peer_id, now)
+
+    def unreached(self, peer_id: str, now: float) -> list[Action]:
+        """No link could be made to a peer, for what was to be said to it."""
+        return self._note(now) + self.following.unreached(peer_id, now)
 
     def silent(self, peer_id: str, since: float, now: float) -> list[Action]:
         """The kernel of a linked peer has acknowledged nothing since then; told at each look, from `KERNEL_PING` on."""
@@ -173,6 +173,10 @@ class PresenceNode:
         """A caller couldn't reach a host."""
         return self._note(now) + self.following.complained(host, now)
 
+    def looked_for(self, host: str, now: float) -> list[Action]:
+        """Somebody reads of a followed host."""
+        return self._note(now) + self.following.looked_for(host, now)
+
     def found(self, client: str, keepers: Sequence[str], now: float) -> list[Action]:
         """Who lies nearest to a light client, as was looked up for `FindKeepers`."""
         return self._note(now) + self.clients.found(client, keepers, now)
@@ -220,10 +224,13 @@ class PresenceNode:
     def wake(self, now: float) -> list[Action]:
         """Time has passed."""
         actions = self._note(now)
-        if now >= self._look_at:
+        is_looking = now >= self._look_at
+        if is_looking:
             self._look_at = now + LOOK
-        if now >= self.host.wake_at:
-            actions += self.host.wake(now)
+        # A beat that is due before the next look goes out with this one: each time that a process wakes costs.
+        ahead = LOOK if is_looking else 0.0
+        if self.host.wake_at <= now + ahead:
+            actions += self.host.wake(now, ahead=ahead)
         if now >= self.witnessing.wake_at:
             actions += self.witnessing.wake(now)
         if now >= self.following.wake_at:

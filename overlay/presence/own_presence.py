@@ -177,8 +177,8 @@ class OwnPresence:
         due = min(self._beat_at, self._bump_at)
         return min(due, *(joining.at for joining in self._joining.values())) if self._joining else due
 
-    def wake(self, now: float) -> list[Action]:
-        """Time has passed."""
+    def wake(self, now: float, *, ahead: float = 0.0) -> list[Action]:
+        """Time has passed. `ahead`: seconds by which a beat may be early."""
         now += _SLACK
         actions: list[Action] = []
         if now >= self._bump_at:
@@ -187,8 +187,8 @@ class OwnPresence:
                 actions += self._bump(now)
         if self.presence.via:
             self._beat_at = math.inf
-        if now >= self._beat_at:
-            self._beat_at = now + BEAT
+        if now + ahead >= self._beat_at:
+            self._beat_at = max(now, self._beat_at) + BEAT
             beat = Beat(self.version)
             actions += [SendTo(witness, beat) for witness in self.witnesses]
         for keeper, joining in self._joining.items():

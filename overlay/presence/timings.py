@@ -11,6 +11,8 @@ KEEPERS: Final = 8
 them speak."""
 SUBSCRIBED_AT: Final = 2
 """Witnesses of a host at which a replica subscribes: one may be down or lie."""
+ALSO_AT: Final = 1
+"""Other keepers at which it subscribes: all witnesses may stand still at once, and these see the links, too."""
 
 BEAT: Final = 3.0
 """Between two beats. One takes 0.4 ms at either end: faster than 2.7 they would take more than 0.15 % of a core."""
@@ -139,10 +141,21 @@ MOST_CLIENTS: Final = 4096
 """Light clients whose presence names one node; it has places for fewer."""
 MOST_FOLLOWED: Final = 16_384
 """Hosts that one peer follows as a replica."""
-MOST_SUBSCRIBERS: Final = 256
-"""Subscribers of one host at one witness."""
+MOST_SUBSCRIBERS: Final = 1024
+"""Subscribers of one host at one keeper; three of eight keepers have each, so some 2,500 nodes can follow one host."""
+MOST_SUBSCRIPTIONS: Final = 131_072
+"""Of all hosts together at one keeper; each takes 0.1 kB."""
+MOST_ASKERS: Final = 1024
+"""Replicas to which proofs of one host are passed on at the same time."""
 SUBSCRIPTION: Final = 600.0
 """For which a subscription lasts; it is renewed after half of that, or when the link to the witness was lost."""
+MOST_LINKED: Final = 64
+"""Peers at which one subscribes, each of which is a link. In networks of more peers than that some hosts may be without
+any subscription: they are looked at when somebody reads of them."""
+LOOKED_AT: Final = 2.0
+"""For which such a look is good enough for the next reader."""
+SUBSCRIBED_AGAIN: Final = 5.0
+"""After which a replica that has too few subscriptions, since witnesses weren't reached, tries to have more."""
 MOST_TRIES: Final = 512
 """Own tries at the same time."""
 FORGOTTEN: Final = 86_400.0

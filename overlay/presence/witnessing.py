@@ -31,9 +31,12 @@ from overlay.presence.messages import (
 from overlay.presence.statements import NEVER, NONCE_BYTES, Presence, Proof, Version, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
+    ENOUGH_WORDS,
     FORGOTTEN,
     KEEPERS,
+    MOST_ASKERS,
     MOST_SUBSCRIBERS,
+    MOST_SUBSCRIPTIONS,
     MOST_WITNESSED,
     SUBSCRIPTION,
     WITNESSES,
@@ -104,6 +107,7 @@ class Witnessing:
         self._hosts: dict[str, Witnessed] = {}
         self._clients: dict[str, dict[str, None]] = {}  # the light clients that are reached through each node
         self._timers: Timers[str] = Timers()
+        self._subscriptions = 0  # of all hosts
 
     @property
     def hosts(self) -> Collection[str]:
@@ -225,7 +229,7 @@ class Witnessing:
         if known.witness.state is WitnessState.DOWN or known.witness.state is WitnessState.LEFT:
             return actions
         known.askers = {name: until for name, until in known.askers.items() if now < until}
-        if len(known.askers) < MOST_SUBSCRIBERS or replica in known.askers:
+        if len(known.askers) < MOST_ASKERS or replica in known.askers:
             known.askers[replica] = now + _ASKED_FOR
             actions += self._to_host(ask.host, known, ProofWanted(ask.host, ask.nonce, replica))
         return actions + self._do(ask.host, known, known.witness.asked(now), now)
@@ -253,8 +257,14 @@ class Witnessing:
         if known is None:
             return []
         if seconds > 0:
-            known.subscribers = {name: until for name, until in known.subscribers.items() if now < until}
-            if len(known.subscribers) < MOST_SUBSCRIBERS or replica in known.subscribers:
+            if replica not in known.subscribers:
+                self._forget_ended(known, now)
+                if self._subscriptions >= MOST_SUBSCRIPTIONS:
+                    for each in self._hosts.values():
+                        self._forget_ended(each, now)
+            has_room = len(known.subscribers) < MOST_SUBSCRIBERS and self._subscriptions < MOST_SUBSCRIPTIONS
+            if has_room or replica in known.subscribers:
+                self._subscriptions += replica not in known.subscribers
                 known.subscribers[replica] = now + min(seconds, SUBSCRIPTION)
         others = [SendTo(replica, Said(word)) for word, until in known.words.values() if now < until]
         return [*self._news(replica, host, known, NEVER, now), *others]
@@ -275,7 +285,8 @@ class Witnessing:
             return []  # told lately
         if len(known.words) < KEEPERS or word.witness in known.words:
             known.words[word.witness] = word, now + min(word.ttl, WORD_TTL)
-        actions: list[Action] = [SendTo(name, Said(word)) for name in self._told(known, now)]
+        told = self._told(known, now) if self._words_told(known, now) <= ENOUGH_WORDS else []
+        actions: list[Action] = [SendTo(name, Said(word)) for name in told]
         if isinstance(known.witness, ClientWitness) and word.is_down:
             actions += self._do(word.accused, known, known.witness.warned(now), now)
         return actions
@@ -327,7 +338,18 @@ class Witnessing:
         known = self._hosts[host] = Witnessed(witness)
         return known
 
+    def _words_told(self, known: Witnessed, now: float) -> int:
+        """How many words against the version of now subscribers have of us."""
+        others = sum(word.version >= known.version and word.is_down and now < end for word, end in known.words.values())
+        return others + (known.witness.state is WitnessState.DOWN)
+
+    def _forget_ended(self, known: Witnessed, now: float) -> None:
+        before = len(known.subscribers)
+        known.subscribers = {name: until for name, until in known.subscribers.items() if now < until}
+        self._subscriptions -= before - len(known.subscribers)
+
     def _forget(self, host: str) -> None:
+        self._subscriptions -= len(self._hosts[host].subscribers)
         self._note_via(host, self._hosts[host].presence, None)
         del self._hosts[host]
         self._timers.set(host, math.inf)
@@ -443,7 +465,7 @@ class Witnessing:
                 case Duty.SAY_DOWN:
                     known.said_at = -math.inf
                     said = Said(self._word(host, known, now))
-                    others = [name for name in self._near(host)[:WITNESSES] if name != self._own_id]
+                    others = [name for name in self._near(host)[:KEEPERS] if name != self._own_id]
                     askers = [name for name, until in known.askers.items() if now < until]
                     itself = [] if isinstance(known.witness, ClientWitness) else [host]
                     to = dict.fromkeys([*self._told(known, now), *askers, *others, *itself, self._own_id])

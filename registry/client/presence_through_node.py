@@ -123,6 +123,9 @@ class PresenceThroughNode:
         """See `PresenceNetwork.on_change`."""
         self._callbacks.append(callback)
 
+    def look_for(self, peer_ids: Iterable[str]) -> None:
+        """See `PresenceNetwork.look_for`: its node does when it follows them, and when others read there."""
+
     def complain(self, peer_id: str) -> None:
         """See `PresenceNetwork.complain`."""
         if self._tasks.is_open:

@@ -120,6 +120,7 @@ class HealthOfHosts:
         if self._presence is None:
             return
         self.follow(hosts)
+        self._presence.look_for(host for host in hosts if host in self._followed)
         for host in hosts:
             self._ask(host)
         deadline = trio.current_time() + timeout

@@ -70,6 +70,10 @@ class PresenceNetwork(Protocol):
         """What was signed of a followed peer, to be passed on to who follows it through this one."""
         ...
 
+    def look_for(self, peer_ids: Iterable[str]) -> None:
+        """Somebody reads of followed peers: those are looked at of which nobody would tell that they died."""
+        ...
+
     def complain(self, peer_id: str) -> None:
         """A caller couldn't reach a followed peer: it is looked at now."""
         ...

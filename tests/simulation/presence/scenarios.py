@@ -60,13 +60,13 @@ def victims(
     return found
 
 
-def stalls(world: World, share: float, seconds: float) -> None:
+def stalls(world: World, share: float, seconds: float, *, every: float = 20.0) -> None:
     """Part of the nodes stand still for so long, every 20 s on average."""
     for host in world.randomness.sample(range(world.count), int(world.count * share)):
-        start = 3.0 + world.randomness.expovariate(1 / 20)
+        start = 3.0 + world.randomness.expovariate(1 / every)
         while start < world.seconds:
             world.machines.outages[host].append(Outage(start, start + seconds, Trouble.STALLED))
-            start += seconds + 0.2 + world.randomness.expovariate(1 / 20)
+            start += seconds + 0.2 + world.randomness.expovariate(1 / every)
 
 
 def outcome(world: World, fault: str, suffered: dict[int, Outage] | None = None, *, note: str = "") -> Row:
@@ -260,7 +260,13 @@ def witnesses_stall(kind: Trouble | None, seconds: float, name: str) -> Callable
             if kind is not None:
                 suffered[host] = Outage(start + 0.5, math.inf, kind)
                 world.machines.outages[host].append(suffered[host])
-        return outcome(world.run(), name, suffered)
+        row = outcome(world.run(), name, suffered)
+        hidden: dict[tuple[int, int], float] = {}
+        for change in world.changes:
+            if change.host in suffered and not change.is_listed:  # a witness may follow it, too: from when it goes on
+                since = max(suffered[change.host].start, world.machines.woke_at(change.replica, change.at))
+                hidden.setdefault((change.replica, change.host), change.at - since)
+        return replace(row, hidden=tuple(hidden.values()))
 
     return scenario
 
@@ -292,6 +298,51 @@ def site(share: float, kind: Trouble, name: str) -> Callable[[int, int, float], 
         left = count - len(suffered)
         core, dialled = (spent[1] - spent[0]) / left, (dials[1] - dials[0]) / left
         note = f"{core:.2f} core-s and {dialled:.0f} dials a survivor in 15 s"
+        return outcome(world, name, suffered, note=note)
+
+    return scenario
+
+
+def one_replica(kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
+    """A third of the nodes, all followed and read of by the same one, die at the same moment."""
+
+    def scenario(count: int, seed: int, scale: float) -> Row:
+        world = World(count, seed, seconds=45.0, replicas=0)
+        replica, *hosts = world.randomness.sample(range(count), count // 3 + 1)
+        world.add_replica(replica, hosts)
+        suffered = {host: Outage(20.0, math.inf, kind) for host in hosts}
+        for host, outage in suffered.items():
+            world.machines.outages[host].append(outage)
+        world.at(19.0, 0, replica, world.read, replica)
+        spent: list[float] = []
+        for when in (19.9, 35.0):
+            world.at(when, 0, -1, lambda: spent.append(world.cpu[replica]))
+        world.run()
+        core, others = spent[1] - spent[0], (sum(world.cpu) - world.cpu[replica]) / count
+        note = f"{core:.1f} core-s of the replica in 15 s for {len(hosts)} hosts, {others:.2f} of each other in all"
+        return outcome(world, name, suffered, note=note)
+
+    return scenario
+
+
+def followed_by_all(kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
+    """Some hosts that all other nodes follow die, one after the other."""
+
+    def scenario(count: int, seed: int, scale: float) -> Row:
+        world = World(count, seed, seconds=60.0, replicas=0)
+        hosts = world.randomness.sample(range(count), 2)
+        for replica in range(count):
+            world.add_replica(replica, [host for host in hosts if host != replica])
+        first, second = (Outage(start, math.inf, kind) for start in (20.0, 40.0))
+        suffered = dict(zip(hosts, (first, second), strict=True))
+        for host, outage in suffered.items():
+            world.machines.outages[host].append(outage)
+        spent: list[list[float]] = []
+        for when in (19.9, 30.0):
+            world.at(when, 0, -1, lambda: spent.append([*world.cpu]))
+        world.run()
+        shares = sorted((after - before for before, after in zip(*spent, strict=True)), reverse=True)
+        note = f"{sum(shares) / count * 1000:.0f} ms of CPU a node in 10 s, at most {shares[0]:.2f} s"
         return outcome(world, name, suffered, note=note)
 
     return scenario
@@ -364,6 +415,33 @@ def flapping(count: int, seed: int, scale: float) -> Row:
     return outcome(world, "killed every 20 for 5", note=f"{changes:.1f} changes a minute and replica")
 
 
+def busy(count: int, seed: int, scale: float) -> Row:
+    """Every process stands still for more than a second again and again, for want of CPU, and hosts are killed."""
+    world = World(count, seed, seconds=60 + 140 * scale)
+    suffered = {
+        host: Outage(world.randomness.uniform(20, world.seconds - 30), math.inf, Trouble.KILLED)
+        for host in world.randomness.sample(range(count), max(1, count // 10))
+    }
+    stalls(world, 1.0, 1.3, every=1.5)
+    for host, death in suffered.items():
+        before = [outage for outage in world.machines.outages[host] if outage.end < death.start]
+        world.machines.outages[host] = [*before, death]
+    return outcome(world.run(), "kill -9, all stall 1.3 every 3", suffered)
+
+
+def broken_links(count: int, seed: int, scale: float) -> Row:
+    """Links break now and then though both machines are well, as on busy ones, and hosts are killed meanwhile."""
+    world = World(count, seed, seconds=60 + 140 * scale)
+    suffered = victims(world, 0.1, Trouble.KILLED)
+    for own in range(count):
+        for other in world.linked[own]:
+            when = world.randomness.expovariate(1 / 15)
+            while own < other and when < world.seconds:
+                world.at(when, 0, -1, world.break_link, own, other, world.randomness.uniform(0.05, 3.0))
+                when += 3.0 + world.randomness.expovariate(1 / 15)
+    return outcome(world.run(), "kill -9, links break every 18", suffered)
+
+
 SCENARIOS: Final[dict[str, Callable[[int, int, float], Row]]] = {
     "idle": idle,
     "kill": one_dies(Trouble.KILLED, "kill -9"),
@@ -378,6 +456,8 @@ SCENARIOS: Final[dict[str, Callable[[int, int, float], Row]]] = {
     "stall30": stalling(0.3, 10.0),
     "killstall": dying_among_stalls(Trouble.KILLED, "kill -9, 10% stall 5"),
     "vanishstall": dying_among_stalls(Trouble.VANISHED, "machine vanishes, 10% stall 5"),
+    "busy": busy,
+    "brokenlinks": broken_links,
     "loss": stalling(0.0, 5.0, loss=0.2),
     "lossstall": stalling(0.1, 5.0, loss=0.2),
     "lossvanish": lossy_vanish,
@@ -394,6 +474,10 @@ SCENARIOS: Final[dict[str, Callable[[int, int, float], Row]]] = {
     "site30": site(0.3, Trouble.VANISHED, "30% site vanishes"),
     "site30kill": site(0.3, Trouble.KILLED, "30% site is killed"),
     "site60": site(0.6, Trouble.VANISHED, "60% site vanishes"),
+    "onereplica": one_replica(Trouble.KILLED, "a third of the nodes is killed, one replica"),
+    "onereplicavanish": one_replica(Trouble.VANISHED, "a third of the nodes vanishes, one replica"),
+    "followedbyall": followed_by_all(Trouble.KILLED, "kill -9, followed by all"),
+    "followedbyallvanish": followed_by_all(Trouble.VANISHED, "vanishes, followed by all"),
     "restart": mass_restart,
     "lie2": liars(2, say_down=True),
     "lie5": liars(5, say_down=True),

@@ -117,12 +117,18 @@ class World:
             sign_word=lambda word: word,
             sign_proof=lambda proof: proof,
             is_genuine=lambda _: True,
-            others=lambda host: self._replica_names[host],
             randomness=random.Random(self.randomness.getrandbits(32)),
         )
 
     def _near_of(self, name: str) -> Sequence[str]:
         return self._keepers[name]
+
+    def add_replica(self, replica: int, hosts: Sequence[int]) -> None:
+        """Have a peer follow these hosts, too, from the beginning on."""
+        for host in hosts:
+            self.replicas[host].append(replica)
+            self._replica_names[self.names[host]].append(self.names[replica])
+            self.follows[replica].append(host)
 
     # Events.
 
@@ -279,6 +285,15 @@ class World:
         self._broken.add((min(own, other), max(own, other)))
         self._do(own, self.nodes[own].link_ended(self.names[other], self.now))
 
+    def break_link(self, own: int, other: int, seconds: float) -> None:
+        """The link between two breaks, for no fault of either; after so many seconds there is another one."""
+        if (min(own, other), max(own, other)) in self._broken:
+            return
+        for one, peer in (own, other), (other, own):
+            if self.machines.outage(one, self.now) is None:
+                self.at(self.now, 1, one, self._link_ended, one, peer)
+        self.at(self.now + seconds, 0, -1, self._relink, own, other)
+
     def _restarts(self, own: int) -> None:
         self._runs[own] += 1
         self._woken_at[own] = math.inf
@@ -295,13 +310,20 @@ class World:
             self.at(self.now + self.randomness.uniform(0.1, 1.0), 1, own, self._relink, own, other)
 
     def _relink(self, own: int, other: int) -> None:
-        if self.machines.outage(other, self.now) is None and not self.machines.is_cut(own, other, self.now):
+        is_there = self.machines.outage(own, self.now) is None and self.machines.outage(other, self.now) is None
+        if is_there and not self.machines.is_cut(own, other, self.now):
             self._mend(own, other)
 
     def complain(self, own: int, host: int) -> None:
         """A caller at a replica can't reach a host, every 2 s."""
         self._do(own, self.nodes[own].complained(self.names[host], self.now))
         self.at(self.now + 2.0, 0, own, self.complain, own, host)
+
+    def read(self, own: int) -> None:
+        """Somebody reads of all hosts that a replica follows, every 2 s."""
+        for host in self.follows[own]:
+            self._do(own, self.nodes[own].looked_for(self.names[host], self.now))
+        self.at(self.now + 2.0, 0, own, self.read, own)
 
     # Kernels.
 

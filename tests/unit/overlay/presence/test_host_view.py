@@ -265,3 +265,37 @@ def test_liars_hide_nobody_of_whom_one_honest_witness_brings_proof(lies: list[tu
         driver.note(driver.view.said(word(witness, number), driver.now))
     driver.until(driver.now + 60.0)
     assert driver.hidden_at() == math.inf
+
+
+def test_a_refused_try_counts_though_this_peer_stalls_again_and_again() -> None:
+    view = known()
+    driver = Driver(view, DialOutcome.REFUSED, takes=0.01)
+    driver.note(view.said(word("witness 1", 1), 0.0))
+    driver.note(view.said(word("witness 2", 1), 0.0))
+    for number in range(1, 4):
+        driver.until(1.2 * number)
+        view.stalled(1.2 * number)
+    assert view.state is ViewState.HIDDEN
+
+
+@pytest.mark.parametrize("outcome", [DialOutcome.SILENT, DialOutcome.MUTE])
+def test_any_other_vain_try_before_an_own_stall_says_nothing(outcome: DialOutcome) -> None:
+    view = known()
+    driver = Driver(view, outcome, takes=0.01)
+    driver.note(view.said(word("witness 1", 1), 0.0))
+    driver.note(view.said(word("witness 2", 1), 0.0))
+    for number in range(1, 4):
+        driver.until(1.2 * number)
+        view.stalled(1.2 * number)
+    assert view.state is ViewState.DOUBTED
+
+
+@pytest.mark.parametrize(("outcome", "hidden_after"), [(DialOutcome.REFUSED, 0.2), (DialOutcome.SILENT, WITH_WORDS[1])])
+def test_where_all_keepers_speak_a_refused_dial_is_enough(outcome: DialOutcome, hidden_after: float) -> None:
+    view = known()
+    view.keep_keepers(["only witness"])
+    driver = Driver(view, outcome, takes=0.1)
+    driver.note(view.said(word("only witness", 1), 0.0))
+    driver.until(20.0)
+    (hidden_at,) = [at for at, move in driver.moves if move is Move.HIDE]
+    assert hidden_after - 0.2 <= hidden_at <= hidden_after + 0.1

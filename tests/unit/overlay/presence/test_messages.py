@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from overlay.identity import Identity
 from overlay.presence.messages import (
+    MOST_HOSTS,
     MOST_MESSAGES,
     Accused,
     AskAbout,
@@ -24,6 +25,7 @@ from overlay.presence.messages import (
     SubscribeTo,
     Told,
     encode,
+    notices,
     parse,
 )
 from overlay.presence.statements import Presence, Proof, Version, Word, is_genuine, sign
@@ -90,3 +92,18 @@ def test_any_items_are_parsed_or_passed_over(items: object) -> None:
 def test_notice_is_bounded() -> None:
     assert len(parse(encode([Hint("host")] * (2 * MOST_MESSAGES)))) == MOST_MESSAGES
     assert parse(encode([Told(msgspec.structs.replace(PRESENCE, exceptions=bytes(5000)))])) == []
+
+
+def test_subscriptions_to_one_peer_share_messages_and_all_of_them_arrive() -> None:
+    hosts = [f"host {number}" for number in range(MOST_HOSTS * 2 + 1)]
+    said = [parse(notice) for notice in notices([SubscribeTo((host,), 600) for host in hosts])]
+    assert [len(messages) for messages in said] == [3]
+    assert [host for message in said[0] if isinstance(message, SubscribeTo) for host in message.hosts] == hosts
+
+
+def test_what_is_too_much_for_one_notice_goes_in_several() -> None:
+    hints = [Hint(f"host {number}") for number in range(MOST_MESSAGES * 5)]
+    large = [Told(Presence(f"host {number}", Version(1), exceptions=b"x" * 4000)) for number in range(100)]
+    for messages in (hints, large):
+        said = [parse(notice) for notice in notices(messages)]
+        assert [message for each in said for message in each] == messages

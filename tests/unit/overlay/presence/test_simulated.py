@@ -16,6 +16,8 @@ SMALL = {
     "withwitnesses": 6.5,
     "witnessesstall8": 0.0,
     "blackout": 0.0,
+    "brokenlinks": 4.5,
+    "witnessesstallkill": 0.3,
 }
 """Scenarios that run in a second, and within how many seconds the dead are hidden in them."""
 
@@ -33,7 +35,14 @@ def test_dead_are_hidden_in_time_and_living_are_not(name: str) -> None:
 def test_the_smallest_networks_notice_too(count: int) -> None:
     row = SCENARIOS["kill"](count, 1, 0.0)
     assert row.live_hidden == row.stuck == row.never == 0
-    assert max(row.hidden) < 5
+    assert max(row.hidden) < 0.3
+
+
+@pytest.mark.parametrize("seed", range(4, 9))
+def test_the_smallest_network_notices_on_a_machine_that_starves_it(seed: int) -> None:
+    row = SCENARIOS["busy"](3, seed, 0.0)
+    assert row.live_hidden == row.stuck == row.never == 0
+    assert max(row.hidden) < 7
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ class FakePresence:
         self.followed: set[str] = set()
         self.evidence: dict[str, bytes] = {}
         self.complained: list[str] = []
+        self.looked_for: list[str] = []
         self._standings: dict[str, Standing] = {}
         self._callbacks: list[Callable[[Any], None]] = []
 
@@ -74,6 +75,9 @@ class FakePresence:
 
     def evidence_of(self, peer_id: str) -> bytes:
         return self.evidence.get(peer_id, b"")
+
+    def look_for(self, peer_ids: Iterable[str]) -> None:
+        self.looked_for += peer_ids
 
     def complain(self, peer_id: str) -> None:
         self.complained.append(peer_id)

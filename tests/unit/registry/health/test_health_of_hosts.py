@@ -269,6 +269,14 @@ async def test_a_watcher_is_told_of_each_instance(autojump_clock: object) -> Non
             }
 
 
+async def test_each_read_has_hosts_looked_for(autojump_clock: object) -> None:
+    hosts = Hosts()
+    async with hosts.running() as health:
+        for _ in range(2):
+            await health.settle([HOST.peer_id], 0.1)
+    assert hosts.presence.looked_for == [HOST.peer_id] * 2
+
+
 async def test_of_its_own_services_a_node_knows_first_hand(autojump_clock: object) -> None:
     async with resolving() as world:
         node, two = world.nodes[1], world.peer_ids[1]

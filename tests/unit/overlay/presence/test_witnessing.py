@@ -1,0 +1,56 @@
+"""What a keeper tells those who subscribed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from overlay.presence import witnessing as module
+from overlay.presence.actions import Action, SendTo
+from overlay.presence.messages import Said, Told
+from overlay.presence.statements import Presence, Version, Word
+from overlay.presence.timings import ENOUGH_WORDS, SUBSCRIPTION
+from overlay.presence.witnessing import Witnessing
+
+KEEPERS = ["own", *(f"keeper {number}" for number in range(7))]
+
+
+def witnessing() -> Witnessing:
+    return Witnessing(
+        "own",
+        near=lambda _: KEEPERS,
+        check=lambda *_: True,
+        sign=lambda word: word,
+        judges=lambda _: True,
+        randomness=random.Random(1),
+        number=1,
+    )
+
+
+def told(actions: Sequence[Action], kind: type) -> list[str]:
+    return [action.to for action in actions if isinstance(action, SendTo) and isinstance(action.message, kind)]
+
+
+def test_subscribers_are_told_as_many_words_of_others_as_are_enough() -> None:
+    keeper = witnessing()
+    keeper.told("host", Presence("host", Version(1)), 0.0)
+    keeper.subscribed("replica", "host", SUBSCRIPTION, 0.0)
+    passed_on = [
+        told(keeper.said(name, Word(name, "host", Version(1), True, 1, 30), 1.0), Said) for name in KEEPERS[1:]
+    ]
+    assert passed_on == [["replica"]] * ENOUGH_WORDS + [[]] * (len(passed_on) - ENOUGH_WORDS)
+    late = told(keeper.subscribed("late", "host", SUBSCRIPTION, 2.0), Said)
+    assert late == ["late"] * len(passed_on)
+
+
+def test_subscriptions_are_bounded_in_all_until_some_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_SUBSCRIPTIONS", 2)
+    keeper = witnessing()
+    for replica, host, now in (("a", "one", 0.0), ("b", "two", 0.0), ("c", "one", 1.0), ("d", "two", SUBSCRIPTION + 2)):
+        keeper.subscribed(replica, host, SUBSCRIPTION, now)
+    now = SUBSCRIPTION + 3
+    for host, subscribers in (("one", []), ("two", ["d"])):
+        assert told(keeper.told(host, Presence(host, Version(1)), now), Told)[: len(subscribers)] == subscribers
+        assert "c" not in told(keeper.told(host, Presence(host, Version(2)), now), Told)
