@@ -57,7 +57,8 @@ def _print(shown: Any, *, as_json: bool) -> None:
 
 def _lines(status: Status) -> list[str]:
     lines = [
-        f"node     {status['peer_id']} ({'ready' if status['ready'] else 'not connected'})",
+        f"node     {status['peer_id']} ({'ready' if status['ready'] else 'not connected'})"
+        + _version(status.get("versions", {}).get(status["peer_id"])),
         f"stored   {status['keys']} resources, {status['records']} records, {status['tombstones']} tombstones",
         *_health(status),
         *_upkeep(status),
@@ -66,7 +67,17 @@ def _lines(status: Status) -> list[str]:
         counts = ", ".join(f"{one_line(name)} {value:g}" for name, value in status["particles"].items())
         lines.append(f"aqua     {counts}")
     lines += [f"address  {one_line(address)}" for address in status["addresses"]]
-    return [*lines, *(f"member   {one_line(peer_id)}" for peer_id in status["members"])]
+    versions = status.get("versions", {})  # an older node tells none
+    return [
+        *lines,
+        *(f"member   {one_line(peer_id)}{_version(versions.get(peer_id))}" for peer_id in status["members"]),
+    ]
+
+
+def _version(version: Mapping[str, str] | None) -> str:
+    if version is None:
+        return ""
+    return f"  {one_line(version['product'] or 'of an older version')}, protocol {one_line(version['protocol'])}"
 
 
 def _health(status: Status) -> list[str]:
