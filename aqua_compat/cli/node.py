@@ -304,6 +304,7 @@ def _agent(
     from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
     from overlay.identity import peer_id_of
     from overlay.rpc.network_files import NetworkFiles
+    from registry.client.registry import DEFAULT_TIMEOUT
 
     async def write(item: Item, timeout: float) -> WriteOutcome:
         return await running.parts.node_api.write(item, factor=1, timeout=timeout)
@@ -311,7 +312,7 @@ def _agent(
     async def make(label: str, owner: str) -> tuple[str, ...]:
         if owner in keys:
             return await keys.make(label, owner)
-        return await ask_registrars(services, registrars, label, owner)
+        return await ask_registrars(lambda peer: services.on(peer, (), DEFAULT_TIMEOUT), registrars, label, owner)
 
     token = NetworkFiles(data_dir, settings.overlay.network.token).token(identity_in(data_dir))
     owner = peer_id_of(token.owner) if token is not None and token.owner else ""
