@@ -34,9 +34,14 @@ def are_possible() -> bool:
     return made.returncode == 0
 
 
+def isolated(*command: str) -> list[str]:
+    """A command line that runs another in namespaces of its own."""
+    return ["unshare", *_OWN, *command]
+
+
 def reexecuted(module: str, arguments: list[str]) -> int:
     """Runs `python -m MODULE` in namespaces of its own; its exit code."""
-    return subprocess.run(["unshare", *_OWN, sys.executable, "-m", module, *arguments], check=False).returncode
+    return subprocess.run(isolated(sys.executable, "-m", module, *arguments), check=False).returncode
 
 
 def enter(number: int) -> None:
