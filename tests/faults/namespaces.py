@@ -51,6 +51,11 @@ def enter(number: int) -> None:
             raise OSError(ctypes.get_errno(), f"can't enter the network namespace {number}")
 
 
+def command_inside(number: int, command: list[str]) -> list[str]:
+    """A command line that runs another on the host of that number."""
+    return ["ip", "netns", "exec", _name(number), *command]
+
+
 def mount_small(folder: Path, size: int) -> None:
     """Makes a folder a disk of its own with so many bytes."""
     _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
