@@ -14,7 +14,7 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
 from aqua_compat.cli.options import json_option, network_options
-from aqua_compat.cli.output import json_line, moment
+from aqua_compat.cli.output import counted, json_line, moment
 from aqua_compat.cli.session import CommandSession
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def findings_of(status: NodeStatus, now: float) -> Iterator[Finding]:
     elif not status.members:
         yield Finding("warning", who, "it is a network of one: start others that join through it")
     else:
-        yield Finding("ok", who, f"linked with {len(status.members)} members")
+        yield Finding("ok", who, f"linked with {counted(len(status.members), 'member')}")
     if not status.caught_up:
         yield Finding(
             "warning", who, "it catches up: its answers don't count for some seconds, or while its clock is off"

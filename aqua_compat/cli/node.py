@@ -19,6 +19,7 @@ from aqua_compat.cli.failures import Failure, Misuse, end_for_want_of_memory, ro
 from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.loading import loading
 from aqua_compat.cli.logs import configure_logs, logging_options
+from aqua_compat.cli.output import counted
 from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ def _in_words(running: Node) -> str:
     """How the node is, in a line for its service manager."""
     if running.peer.is_isolated():
         return "not connected: looking for members"
-    return f"linked with {len(running.peer.members())} members"
+    return f"linked with {counted(len(running.peer.members()), 'member')}"
 
 
 def _agent(

@@ -13,6 +13,8 @@ from aqua_compat.cli.output import json_line, moment
 from aqua_compat.cli.session import CommandSession
 from aqua_compat.cli.through_node import peers_path
 
+_PRODUCT: Final = "aqua-registry/"
+
 Status = Mapping[str, Any]
 """A NodeStatus in its JSON shape."""
 
@@ -57,8 +59,8 @@ def _print(shown: Any, *, as_json: bool) -> None:
 
 def _lines(status: Status) -> list[str]:
     lines = [
-        f"node     {status['peer_id']} ({'ready' if status['ready'] else 'not connected'})"
-        + _version(status.get("versions", {}).get(status["peer_id"])),
+        f"node     {status['peer_id']} ({'ready' if status['ready'] else 'not connected'})",
+        *(f"version {_version(own)}" for own in [status.get("versions", {}).get(status["peer_id"])] if own),
         f"stored   {status['keys']} resources, {status['records']} records, {status['tombstones']} tombstones",
         *_health(status),
         *_upkeep(status),
@@ -75,9 +77,11 @@ def _lines(status: Status) -> list[str]:
 
 
 def _version(version: Mapping[str, str] | None) -> str:
+    """Short, so that a line has at most 80 characters."""
     if version is None:
         return ""
-    return f"  {one_line(version['product'] or 'of an older version')}, protocol {one_line(version['protocol'])}"
+    release = one_line(version["product"].removeprefix(_PRODUCT) or "older")
+    return f" {release} protocol {one_line(version['protocol'])}"
 
 
 def _health(status: Status) -> list[str]:
