@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from aqua_compat.api.blocking import BlockingClient
     from aqua_compat.api.client import AquaClient
     from aqua_compat.api.connections import connect, node
@@ -60,6 +61,7 @@ __all__ = [
     "Trusted",
     "Watch",
     "WatchEvent",
+    "__version__",
     "caller",
     "certify",
     "connect",
@@ -114,6 +116,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     # On first use, so that the command line's help doesn't wait for what it doesn't need.
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("aqua-registry")
     if name not in _HOMES:
         raise AttributeError(f"module 'aqua_compat' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -58,6 +58,7 @@ from overlay.rpc.counters import LinkStatistics
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
 from overlay.rpc.network_upkeep import NetworkStatus, NetworkUpkeep, PrivateNetwork
+from overlay.rpc.product import PeerVersion
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
@@ -311,6 +312,12 @@ class OverlayPeer:
     def members(self) -> list[str]:
         """Members with an open link, without this peer."""
         return self._lookup.members()
+
+    def versions(self) -> dict[str, PeerVersion]:
+        """What this peer and each member with an open link runs, by peer id."""
+        told = {peer_id: self._links.version_of(peer_id) for peer_id in self.members()}
+        linked = {peer_id: version for peer_id, version in told.items() if version is not None}
+        return {self.peer_id: self._links.own_version, **linked}
 
     def neighbours(self) -> list[str]:
         """The linked members around our own position, all of whom this peer knows."""

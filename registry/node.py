@@ -76,6 +76,7 @@ class Node:
             particles=self._particles() if self._particles is not None else None,
             clock=self.peer.compared_clock.verdict(),
             network=self.peer.network_status(),
+            versions=self.peer.versions(),
         )
 
 

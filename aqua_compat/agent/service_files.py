@@ -76,10 +76,21 @@ def read_services(
 
 
 def read_text(name: str, text: str, names: Names, *, allow_scripts: bool = False, owner: str = OWN) -> Definitions:
-    """The services that the text of one file called `name` defines. Raises BadDefinitions."""
+    """The services that the text of one file called `name` defines. Whether they fit together, and what there is
+    besides, is for `check_together`. Raises BadDefinitions."""
     reader = _Reader(names, allow_scripts, owner)
     reader.take(reader.forms(name, lambda: text), name)
-    return reader.definitions()
+    return reader.read()
+
+
+def read_form(
+    form: ServiceForm, source: str, names: Names, *, allow_scripts: bool = False, owner: str = OWN
+) -> Definitions:
+    """One service that is defined in `source`. Whether it fits what there is besides is for `check_together`. Raises
+    BadDefinitions."""
+    reader = _Reader(names, allow_scripts, owner)
+    reader.take((form,), source)
+    return reader.read()
 
 
 def check_together(services: Sequence[ServiceDefinition]) -> None:
@@ -122,12 +133,16 @@ class _Reader:
         self._services: list[ServiceDefinition] = []
 
     def definitions(self) -> Definitions:
+        """What was read, once it fits together. Raises BadDefinitions."""
+        self._check_together()
+        return self.read()
+
+    def read(self) -> Definitions:
         """What was read. Raises BadDefinitions."""
-        services = self._checked()
         if self.errors:
             more = len(self.errors) - MAX_ERRORS
             raise BadDefinitions([*self.errors[:MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])])
-        return Definitions(services, tuple(self.warnings))
+        return Definitions(tuple(self._services), tuple(self.warnings))
 
     def files(self, folder: Path) -> list[Path]:
         try:
@@ -175,8 +190,7 @@ class _Reader:
         """Adds what was read before."""
         self._services += services
 
-    def _checked(self) -> tuple[ServiceDefinition, ...]:
-        """All of them, once they fit together."""
+    def _check_together(self) -> None:
         if len(self._services) > MAX_SERVICES:
             self.errors.append(f"there are {len(self._services)} services; {MAX_SERVICES} at most")
         known: dict[str, ServiceDefinition] = {}
@@ -189,7 +203,6 @@ class _Reader:
                 )
         self._check_records()
         self._check_aliases(known)
-        return tuple(self._services)
 
     def _check_records(self) -> None:
         records: dict[str, list[ServiceDefinition]] = {}

@@ -5,7 +5,7 @@ So that an owner's names can be used by many machines, and its key is on few.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import trio
@@ -13,7 +13,7 @@ import trio
 from aqua_compat.agent.owner_keys import OwnerKeys
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.agent.settings import AgentSettings
-from aqua_compat.api.services import Services
+from aqua_compat.rpc.client import OnPeer
 from aqua_compat.rpc.errors import ServiceError
 from aqua_compat.rpc.server import ServiceLimits, caller
 from overlay.errors import PeerIdError
@@ -74,12 +74,16 @@ class Registrar:
         return list(await self._keys.make(label, owner))
 
 
-async def ask_registrars(services: Services, registrars: Sequence[str], label: str, owner: str) -> tuple[str, ...]:
-    """Has a resource made by the first registrar that does; why none did, or nothing."""
+async def ask_registrars(
+    on: Callable[[str], OnPeer], registrars: Sequence[str], label: str, owner: str
+) -> tuple[str, ...]:
+    """Has a resource made by the first registrar that does; why none did, or nothing. `on` gives a peer to call."""
+    if not registrars:
+        return ("no registrar is known that would make it (agent.registrars, or an invitation's)",)
     failures: list[str] = []
     for registrar in registrars:
         try:
-            told = await services.on(registrar, (), DEFAULT_TIMEOUT).call(SERVICE, "make", label, owner)
+            told = await on(registrar).call(SERVICE, "make", label, owner)
         except ServiceError as error:
             failures.append(f"the registrar {registrar}: {error}")
             continue

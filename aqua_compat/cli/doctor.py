@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -13,7 +14,7 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
 from aqua_compat.cli.options import json_option, network_options
-from aqua_compat.cli.output import json_line, moment
+from aqua_compat.cli.output import counted, json_line, moment
 from aqua_compat.cli.session import CommandSession
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def findings_of(status: NodeStatus, now: float) -> Iterator[Finding]:
     elif not status.members:
         yield Finding("warning", who, "it is a network of one: start others that join through it")
     else:
-        yield Finding("ok", who, f"linked with {len(status.members)} members")
+        yield Finding("ok", who, f"linked with {counted(len(status.members), 'member')}")
     if not status.caught_up:
         yield Finding(
             "warning", who, "it catches up: its answers don't count for some seconds, or while its clock is off"
@@ -116,11 +117,31 @@ def findings_of(status: NodeStatus, now: float) -> Iterator[Finding]:
         yield Finding("warning", who, f"others may have more of {count} resources ({cause}): that passes, or see there")
     if status.network is not None:
         yield from _of_certificate(who, status.network.ends_at, now)
+    yield from _of_versions(who, status)
     if not any(_is_reachable(address) for address in status.addresses):
         yield Finding(
             "warning",
             who,
             "it tells others no address but of this machine: give --listen and --announce if others are to reach it",
+        )
+
+
+def _of_versions(who: str, status: NodeStatus) -> Iterator[Finding]:
+    own = status.versions.get(status.peer_id)
+    if own is None:
+        return
+    others = Counter(version for peer_id, version in status.versions.items() if peer_id != status.peer_id)
+    del others[own]
+    if others:
+        skewed = ", ".join(
+            f"{count} {version.product or 'an older one'} (protocol {version.protocol})"
+            for version, count in others.most_common(3)
+        )
+        yield Finding(
+            "warning",
+            who,
+            f"it runs {own.product} (protocol {own.protocol}), and of its members {skewed}: finish the upgrade"
+            " (docs/running.md)",
         )
 
 

@@ -16,8 +16,10 @@ from typing import Final
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line
-from aqua_compat.cli.keys import user_data_folder
-from aqua_compat.cli.node_socket import NodeAnswer, NodeSocket, found_node
+from aqua_compat.cli.node_socket import NodeAnswer, NodeSocket
+from aqua_compat.cli.options import network_options
+from aqua_compat.cli.relayed_services import RelayedServices
+from aqua_compat.cli.session import CommandSession
 
 _PASSED_ON: Final = (
     signal.SIGTERM,
@@ -49,28 +51,28 @@ _NOT_FOUND, _NOT_RUN = 127, 126  # exit codes, as shells have them
     required=True,
     help="File of the program's services, as in the folder of `aqua-registry node --services`. Repeatable.",
 )
-@click.option(
-    "--node",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="PATH",
-    envvar="AQUA_REGISTRY_NODE",
-    help="Data folder of the node on this machine.  [default: that of `aqua-registry node`]",
-)
+@network_options(writes=True, counts=False, registers=True)
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
-def execute(files: tuple[Path, ...], node: Path | None, program: tuple[str, ...]) -> int:
+def execute(session: CommandSession, files: tuple[Path, ...], program: tuple[str, ...]) -> int:
     """Run PROGRAM with its arguments, and have the node on this machine register its services once their checks pass.
 
-    Signals are passed on to it. When it ends, or this command does however it ends, its services are unregistered; the
-    exit code is the program's, 128 and the number of the signal that ended it, or 127 where there is no such program.
+    With --relay no node is needed here: this command registers and checks them itself, as your key, which it has for
+    itself meanwhile. Signals are passed on to the program. When it ends, or this command does however it ends, its
+    services are unregistered; the exit code is the program's, 128 and the number of the signal that ended it, or 127
+    where there is no such program.
 
     \b
     aqua-registry exec --service web.toml -- python3 -m http.server 8080
     """
-    found = found_node(node, lambda: user_data_folder() / "node", timeout=6.0)
-    if found is None:
-        raise Failure("no node runs on this machine: start one (aqua-registry node), or name its data folder"
-                      " (--node PATH)")  # fmt: skip
-    leases = [_Lease(found, path) for path in files]
+    given = [(str(path), _text_of(path)) for path in files]
+    node = session.node()
+    if node is None and not session.addresses():
+        raise Failure("no node runs on this machine: start one (aqua-registry node), name its data folder (--node"
+                      " PATH), or give the address of another (--relay MULTIADDR)")  # fmt: skip
+    if node is None:
+        with RelayedServices(session, given):
+            return _run(program)
+    leases = [_Lease(node, name, text) for name, text in given]
     for lease in leases:
         lease.begin()
     return _run(program)
@@ -79,10 +81,10 @@ def execute(files: tuple[Path, ...], node: Path | None, program: tuple[str, ...]
 class _Lease:
     """The services of one file, lent to the node for as long as this process runs."""
 
-    def __init__(self, node: NodeSocket, path: Path) -> None:
+    def __init__(self, node: NodeSocket, name: str, text: str) -> None:
         self._node = node
-        self._name = str(path)
-        self._text = _text_of(path)
+        self._name = name
+        self._text = text
         self._events: Iterator[NodeAnswer] = iter(())
 
     def begin(self) -> None:

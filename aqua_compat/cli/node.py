@@ -19,6 +19,7 @@ from aqua_compat.cli.failures import Failure, Misuse, end_for_want_of_memory, ro
 from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.loading import loading
 from aqua_compat.cli.logs import configure_logs, logging_options
+from aqua_compat.cli.output import counted
 from aqua_compat.cli.signals import ENDING, until_signalled, until_stdin_ends
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from aqua_compat.settings import Settings
     from registry.node import Node
     from registry.protocol.messages import Item, WriteOutcome
+    from registry.upkeep.schedule import Schedule
 
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -254,7 +256,7 @@ async def _serve(
             dns = await stack.enter_async_context(open_dns_server(running, settings.dns, settings.names))
             _log().info("answering DNS", address=str(dns.address), domain=settings.dns.domain)
             more_metrics.append(dns.metrics)
-        agent = _agent(running, services, settings, again, data_dir)
+        agent, renewal = _agent(running, services, settings, again, data_dir)
         server = await stack.enter_async_context(
             open_http_server(
                 running, services, settings.http, data_dir, names=settings.names, more_metrics=more_metrics, agent=agent
@@ -271,6 +273,8 @@ async def _serve(
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))
         nursery.start_soon(manager.keep_informed, partial(_in_words, running))
+        if renewal is not None:
+            nursery.start_soon(renewal.run)
         await _announce(running, data_dir)
         # What is here by now stays; looking through it again would stop the node for 40 ms each time.
         gc.collect()
@@ -283,22 +287,25 @@ def _in_words(running: Node) -> str:
     """How the node is, in a line for its service manager."""
     if running.peer.is_isolated():
         return "not connected: looking for members"
-    return f"linked with {len(running.peer.members())} members"
+    return f"linked with {counted(len(running.peer.members()), 'member')}"
 
 
 def _agent(
     running: Node, services: Services, settings: Settings, again: Callable[[], Settings], data_dir: Path
-) -> RunningAgent:
-    """The agent of this machine. `again` gives the settings as they are whenever services are read."""
+) -> tuple[RunningAgent, Schedule | None]:
+    """The agent of this machine, and what renews the resources of the owners whose keys it has. `again` gives the
+    settings as they are whenever services are read."""
     from aqua_compat.agent.agent import Agent
     from aqua_compat.agent.memory import AgentMemory
     from aqua_compat.agent.owner_keys import OwnerKeys, read_owner_keys
+    from aqua_compat.agent.owner_renewal import renewal_schedule
     from aqua_compat.api.full_node import identity_in
     from aqua_compat.api.registrar import LIMITS, SERVICE, Registrar, ask_registrars, check_registrars
     from aqua_compat.cli.service_source import SettingsOfServices
     from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
     from overlay.identity import peer_id_of
     from overlay.rpc.network_files import NetworkFiles
+    from registry.client.registry import DEFAULT_TIMEOUT
 
     async def write(item: Item, timeout: float) -> WriteOutcome:
         return await running.parts.node_api.write(item, factor=1, timeout=timeout)
@@ -306,7 +313,7 @@ def _agent(
     async def make(label: str, owner: str) -> tuple[str, ...]:
         if owner in keys:
             return await keys.make(label, owner)
-        return await ask_registrars(services, registrars, label, owner)
+        return await ask_registrars(lambda peer: services.on(peer, (), DEFAULT_TIMEOUT), registrars, label, owner)
 
     token = NetworkFiles(data_dir, settings.overlay.network.token).token(identity_in(data_dir))
     owner = peer_id_of(token.owner) if token is not None and token.owner else ""
@@ -319,7 +326,8 @@ def _agent(
     registered = RegisteredServices(data_dir)
     source = SettingsOfServices(again, peer.peer_id, owner, registered=registered.all)
     agent = Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make)
-    return RunningAgent(agent, registered, source.read_form, settings.agent.owner or owner)
+    renewal = renewal_schedule(keys, running, settings.upkeep) if keys.owners else None
+    return RunningAgent(agent, registered, source.read_form, settings.agent.owner or owner), renewal
 
 
 async def _reload(agent: Agent, hangups: AsyncIterator[int]) -> None:

@@ -116,6 +116,11 @@ def describe_health(health: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "passing"
 
 
+def counted(count: int, what: str) -> str:
+    """So many of something, in words: `1 member`, `4 members`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def moment(seconds: int) -> str:
     """Seconds since 1970 as a date and a time of day, for people."""
     try:

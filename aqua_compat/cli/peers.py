@@ -13,6 +13,8 @@ from aqua_compat.cli.output import json_line, moment
 from aqua_compat.cli.session import CommandSession
 from aqua_compat.cli.through_node import peers_path
 
+_PRODUCT: Final = "aqua-registry/"
+
 Status = Mapping[str, Any]
 """A NodeStatus in its JSON shape."""
 
@@ -58,6 +60,7 @@ def _print(shown: Any, *, as_json: bool) -> None:
 def _lines(status: Status) -> list[str]:
     lines = [
         f"node     {status['peer_id']} ({'ready' if status['ready'] else 'not connected'})",
+        *(f"version {_version(own)}" for own in [status.get("versions", {}).get(status["peer_id"])] if own),
         f"stored   {status['keys']} resources, {status['records']} records, {status['tombstones']} tombstones",
         *_health(status),
         *_upkeep(status),
@@ -66,7 +69,19 @@ def _lines(status: Status) -> list[str]:
         counts = ", ".join(f"{one_line(name)} {value:g}" for name, value in status["particles"].items())
         lines.append(f"aqua     {counts}")
     lines += [f"address  {one_line(address)}" for address in status["addresses"]]
-    return [*lines, *(f"member   {one_line(peer_id)}" for peer_id in status["members"])]
+    versions = status.get("versions", {})  # an older node tells none
+    return [
+        *lines,
+        *(f"member   {one_line(peer_id)}{_version(versions.get(peer_id))}" for peer_id in status["members"]),
+    ]
+
+
+def _version(version: Mapping[str, str] | None) -> str:
+    """Short, so that a line has at most 80 characters."""
+    if version is None:
+        return ""
+    release = one_line(version["product"].removeprefix(_PRODUCT) or "older")
+    return f" {release} protocol {one_line(version['protocol'])}"
 
 
 def _health(status: Status) -> list[str]:

@@ -1,15 +1,31 @@
-"""Where a node's services are defined: its settings, and the folder that they name."""
+"""Where a node's services are defined: its settings, the folder that they name, and what programs registered.
+
+What programs registered gives way: a file or the settings may define the same later, or what it is an alias of may go.
+Then it doesn't count, which is a warning, for as long as that is so. It never keeps a node from starting.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
+from aqua_compat.agent.definitions import ServiceDefinition
 from aqua_compat.agent.file_form import ServiceForm
-from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_services, read_text
+from aqua_compat.agent.service_files import (
+    BadDefinitions,
+    Definitions,
+    check_together,
+    read_form,
+    read_services,
+    read_text,
+)
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.settings import Settings
 from registry.model.names import OWN, Names
+
+REGISTERED: Final = "what programs registered"
+"""Where that is said to be defined."""
 
 
 class SettingsOfServices:
@@ -34,13 +50,14 @@ class SettingsOfServices:
         """See `ServiceSource.read`."""
         settings = self._now()
         folder = Path(settings.agent.services) if settings.agent.services else None
-        return read_services(
+        defined = read_services(
             folder,
             self._names(settings),
-            in_settings=(*settings.service, *self._registered()),
+            in_settings=settings.service,
             allow_scripts=settings.agent.scripts,
             owner=settings.agent.owner or self._owner or OWN,
         )
+        return self._with_registered(defined, settings)
 
     def read_text(self, name: str, text: str) -> Definitions:
         """See `ServiceSource.read_text`."""
@@ -49,12 +66,37 @@ class SettingsOfServices:
         return read_text(name, text, self._names(settings), allow_scripts=settings.agent.scripts, owner=owner)
 
     def read_form(self, form: ServiceForm) -> Definitions:
-        """One service as a file would define it. Raises BadDefinitions."""
-        settings = self._now()
+        """A service that a program is about to register, in place of what has its id. Raises BadDefinitions, also where
+        it doesn't fit what else is defined."""
+        definitions = self._one(form, self._now())
+        known = self.read().services
+        replaced = {service.id for service in definitions.services}
+        for service in known:
+            if service.id in replaced and service.source != REGISTERED:
+                raise BadDefinitions([f"the service {service.id!r} is defined in {service.source}; change it there"])
+        check_together([*(service for service in known if service.id not in replaced), *definitions.services])
+        return definitions
+
+    def _one(self, form: ServiceForm, settings: Settings) -> Definitions:
         owner = settings.agent.owner or self._owner or OWN
-        return read_services(
-            None, self._names(settings), in_settings=(form,), allow_scripts=settings.agent.scripts, owner=owner
-        )
+        names, scripts = self._names(settings), settings.agent.scripts
+        return read_form(form, REGISTERED, names, allow_scripts=scripts, owner=owner)
+
+    def _with_registered(self, defined: Definitions, settings: Settings) -> Definitions:
+        """`defined`, and of what programs registered all that fits."""
+        sources = {service.id: service.source for service in defined.services}
+        registered, warnings = list[ServiceDefinition](), list(defined.warnings)
+        for form in self._registered():
+            service_id = form.id or form.name
+            if service_id in sources:
+                warnings.append(f"{REGISTERED}: service {service_id!r}: {sources[service_id]} defines it by now")
+                continue
+            try:
+                registered += self._one(form, settings).services
+            except BadDefinitions as error:
+                warnings += error.errors
+        services, faults = _fitting([*defined.services], registered)
+        return Definitions(tuple(services), (*warnings, *faults))
 
     def _now(self) -> Settings:
         try:
@@ -64,3 +106,28 @@ class SettingsOfServices:
 
     def _names(self, settings: Settings) -> Names:
         return Names(settings.names, self._peer_id)
+
+
+def _fitting(
+    services: list[ServiceDefinition], more: list[ServiceDefinition]
+) -> tuple[list[ServiceDefinition], Sequence[str]]:
+    """The services, and those of `more` that fit them and one another; why the others don't."""
+    try:
+        check_together([*services, *more])
+    except BadDefinitions as error:
+        left, faults = more, error.errors
+    else:
+        return [*services, *more], ()
+    while left:
+        apart: list[ServiceDefinition] = []
+        for service in left:
+            try:
+                check_together([*services, service])
+            except BadDefinitions:
+                apart.append(service)
+            else:
+                services.append(service)
+        if len(apart) == len(left):
+            return services, faults
+        left = apart
+    return services, faults

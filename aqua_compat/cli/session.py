@@ -159,12 +159,7 @@ class CommandSession:
         KeyboardInterrupt when that came before the end."""
         import trio
 
-        self.relays = self.addresses()
-        if not self.relays:
-            raise Misuse(
-                "no node to act through: start one on this machine (aqua-registry node), name its data folder (--node"
-                " PATH), or give another's address (--relay MULTIADDR, or AQUA_REGISTRY_RELAY)"
-            )
+        self._find_relays()
         self.configure_logs()
         outcomes: list[Outcome] = []
         try:
@@ -174,6 +169,26 @@ class CommandSession:
         if signalled is not None:
             raise KeyboardInterrupt
         return outcomes[0]
+
+    def run_beside(self, action: Action[Outcome]) -> Outcome:
+        """As `run`, in a thread beside the main one, which has the signals."""
+        import trio
+
+        self._find_relays()
+        outcomes: list[Outcome] = []
+        try:
+            trio.run(self._run, action, outcomes)
+        except Exception as error:
+            raise self._explained(root_of(error)) from error
+        return outcomes[0]
+
+    def _find_relays(self) -> None:
+        self.relays = self.addresses()
+        if not self.relays:
+            raise Misuse(
+                "no node to act through: start one on this machine (aqua-registry node), name its data folder (--node"
+                " PATH), or give another's address (--relay MULTIADDR, or AQUA_REGISTRY_RELAY)"
+            )
 
     async def _run(self, action: Action[Outcome], outcomes: list[Outcome]) -> None:
         with loading():

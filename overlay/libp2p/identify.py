@@ -6,7 +6,6 @@ libp2p's own handler can't name the product.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import structlog
@@ -18,20 +17,14 @@ from libp2p.peer.peerstore import env_to_send_in_RPC
 from libp2p.utils import encode_varint_prefixed
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
+from overlay.rpc.product import agent_version
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 IDENTIFY: Final = TProtocol("/ipfs/id/1.0.0")
 _PROTOCOL_VERSION: Final = "ipfs/0.1.0"  # as all implementations say
 _P2P: Final = 0x01A5  # code of the peer id that ends an address, which identify leaves out
 _TIMEOUT: Final = 5.0  # seconds for the peer to take the answer
-
-
-def agent_version() -> str:
-    """The product and its version, as peers are told."""
-    try:
-        return f"aqua-registry/{version('aqua-registry')}"
-    except PackageNotFoundError:  # run out of a source tree
-        return "aqua-registry"
 
 
 def serve_identify(host: IHost) -> None:

@@ -107,7 +107,7 @@ class _Keepers(Struct):
     """Those of a followed host, as looked up."""
 
     names: tuple[str, ...] = ()
-    changed: trio.Event = field(default_factory=trio.Event)
+    changed: Wakeup = field(default_factory=Wakeup)
     """They may be others by now, or the host isn't followed any more."""
 
 
@@ -442,5 +442,4 @@ class Liveness:
             await trio.sleep(_LOOK_UP_PAUSE)
             with trio.move_on_after(min(pause, longest if len(found) >= KEEPERS else _FEW_KNOWN_FOR)) as waiting:
                 await keepers.changed.wait()
-            keepers.changed = trio.Event()
             pause = pause * _LOOK_UP_GROWS if waiting.cancelled_caught else _LOOK_UP_AGAIN[0]

@@ -37,6 +37,7 @@ from overlay.rpc.link_choice import Choice, choose
 from overlay.rpc.link_state import Cause
 from overlay.rpc.membership import Membership, Vet
 from overlay.rpc.places import Places
+from overlay.rpc.product import PeerVersion, agent_version
 from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Bye, Hello, Notice, Reason
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
@@ -105,7 +106,7 @@ class Links:
         self.peer_id = transport.peer_id
         self._transport = transport
         self._settings = settings
-        self._hello = Hello(MINOR_VERSION, member, secrets.token_bytes(8))
+        self._hello = Hello(MINOR_VERSION, member, secrets.token_bytes(8), version=agent_version())
         self._greetings = greetings or Greetings()
         self._handlers: dict[str, Handler] = {}
         self._notices: dict[str, NoticeHandler] = {}
@@ -248,6 +249,22 @@ class Links:
         """The minor version of the protocol that a linked peer and this one both speak; None without a link."""
         link = self._current.get(peer_id)
         return link.minor if link is not None else None
+
+    def version_of(self, peer_id: str) -> PeerVersion | None:
+        """What a linked peer runs, as it says itself; None without a link."""
+        link = self._current.get(peer_id)
+        if link is None or link.remote is None:
+            return None
+        return PeerVersion(link.remote.version, f"{self._major}.{link.remote.minor}")
+
+    @property
+    def own_version(self) -> PeerVersion:
+        """What this peer runs."""
+        return PeerVersion(self._hello.version, f"{self._major}.{self._hello.minor}")
+
+    @property
+    def _major(self) -> str:
+        return self._settings.protocol_id.rpartition("/")[2]
 
     async def put_out(self, peer_id: str, fault: LinkFault) -> None:
         """End all links to a peer that isn't let in any more, tell it why, and close its connections."""

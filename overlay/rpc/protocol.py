@@ -82,7 +82,8 @@ IMMEDIATE = frozenset({Reason.STOPPING, Reason.FULL, Reason.BROKE_PROTOCOL, Reas
 class Hello(Struct, frozen=True, array_like=True, tag=0):
     """Who speaks: its newest minor version, whether it's a member, which run of its process this is (random bytes).
 
-    In a private network also its certificates, and what it takes for the present (seconds since 1970).
+    In a private network also its certificates, and what it takes for the present (seconds since 1970). `version` names
+    its product and release, for people alone; versions before ours don't say it.
     """
 
     minor: Annotated[int, Meta(ge=0)]
@@ -90,6 +91,7 @@ class Hello(Struct, frozen=True, array_like=True, tag=0):
     session: Annotated[bytes, Meta(min_length=8, max_length=8)]
     chain: Annotated[bytes, Meta(max_length=MAX_CHAIN_BYTES)] = b""
     time: Annotated[int, Meta(ge=0)] = 0
+    version: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Request(Struct, frozen=True, array_like=True, tag=1):

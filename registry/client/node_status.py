@@ -10,6 +10,7 @@ from overlay.clock.comparison import ClockVerdict
 from overlay.peer import OverlayStatistics
 from overlay.pubsub.topics import TopicStatistics
 from overlay.rpc.network_upkeep import NetworkStatus
+from overlay.rpc.product import PeerVersion
 from registry.replication import ReplicationStatus
 from registry.upkeep.schedule import ScheduleStatus
 
@@ -59,6 +60,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """How the node's clock compares with those of peers; while it is off, the node signs nothing new."""
     network: NetworkStatus | None = None
     """How it is in a private network; None where the network isn't private."""
+    versions: dict[str, PeerVersion] = {}
+    """What this node and each of `members` runs, by peer id; a node from before this was told says nothing."""
 
 
 StatusSource = Callable[[], Awaitable[NodeStatus]]

@@ -305,3 +305,41 @@ async def test_services_are_the_owners_that_the_invitation_tells(tmp_path: Path)
         await eventually(asked, lambda done: "127.0.0.1:1  web" in done.out, timeout=20)
     finally:
         await node.kill()
+
+
+async def test_a_program_on_a_machine_without_a_node_is_registered_through_a_relay_as_its_users_key(
+    own_network: Network, tmp_path: Path, port: int
+) -> None:
+    file = tmp_path / "web.toml"
+    check = f'[[service.check]]\nhttp = "http://127.0.0.1:{port}/"\ninterval = 0.2\n'
+    file.write_text(f'[[service]]\nname = "web"\nport = {port}\n{check}')
+    relays = [each for node in own_network.nodes[:2] for each in ("--relay", node.address)]
+    running = ("-m", "aqua_compat", "exec", *relays, "-k", "mine", "--service", str(file), "--")
+
+    def program(*arguments: str) -> AbstractAsyncContextManager[Process]:
+        line = (sys.executable, *running, *arguments)
+        return launched(*line, home=tmp_path, log=tmp_path / "log", stdin=subprocess.PIPE)
+
+    owner = (await command("key", "new", "mine", home=tmp_path)).out.strip()
+    async with connect(own_network.nodes[3].address, names={"me-there": owner}) as client:
+        async with program(sys.executable, "-c", SERVER, str(port)) as process:
+            assert await first_line(process) == "serving"
+            assert await locations(client, "web@me-there") == [], "its checks don't pass yet"
+            assert process.stdin is not None
+            await process.stdin.send_all(b"now\n")
+            await eventually(partial(locations, client, "web@me-there"), [f"127.0.0.1:{port}"].__eq__, timeout=20)
+            process.send_signal(signal.SIGUSR1)
+            assert await first_line(process) == "ended by SIGUSR1"
+            assert await process.wait() == 7
+        await eventually(partial(locations, client, "web@me-there"), [].__eq__, timeout=7)
+
+    file.write_text('[[service]]\nname = "web"\nport = 70000\n')
+    wrong = await command("exec", *running[3:], "touch", str(tmp_path / "ran"), home=tmp_path)
+    assert (wrong.code, wrong.out) == (1, "")
+    assert wrong.err.startswith(f"error: {file}, line 1: service 1 (web): port isn't within 0 and 65535: 70000")
+    unreached = await command(
+        *("exec", "--relay", f"/ip4/127.0.0.1/tcp/{port}/p2p/{owner}", "--service", str(file), "--", "true"),
+        home=tmp_path,
+    )
+    assert (unreached.code, "is that node running there?" in unreached.err) == (1, True)
+    assert not (tmp_path / "ran").exists()

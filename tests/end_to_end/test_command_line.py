@@ -6,6 +6,7 @@ import json
 import signal
 import stat
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,9 @@ async def test_two_commands_of_one_key_at_once_both_succeed(network: Network, tm
 
 
 async def test_peers_tells_the_members_of_the_network(network: Network, tmp_path: Path) -> None:
+    shown = await command("peers", "--relay", network.nodes[0].address, home=tmp_path)
+    runs = f" {version('aqua-registry')} protocol 3.0"
+    assert f"member   {network.nodes[1].peer_id}{runs}\n" in shown.out
     told = await command("peers", "--relay", network.nodes[0].address, "--json", home=tmp_path)
     status = json.loads(told.out)
     assert status["peer_id"] == network.nodes[0].peer_id

@@ -34,9 +34,14 @@ def are_possible() -> bool:
     return made.returncode == 0
 
 
+def isolated(*command: str) -> list[str]:
+    """A command line that runs another in namespaces of its own."""
+    return ["unshare", *_OWN, *command]
+
+
 def reexecuted(module: str, arguments: list[str]) -> int:
     """Runs `python -m MODULE` in namespaces of its own; its exit code."""
-    return subprocess.run(["unshare", *_OWN, sys.executable, "-m", module, *arguments], check=False).returncode
+    return subprocess.run(isolated(sys.executable, "-m", module, *arguments), check=False).returncode
 
 
 def enter(number: int) -> None:
@@ -44,6 +49,11 @@ def enter(number: int) -> None:
     with (_FOLDER / _name(number)).open() as namespace:
         if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _NEW_NETWORK) != 0:
             raise OSError(ctypes.get_errno(), f"can't enter the network namespace {number}")
+
+
+def command_inside(number: int, command: list[str]) -> list[str]:
+    """A command line that runs another on the host of that number."""
+    return ["ip", "netns", "exec", _name(number), *command]
 
 
 def mount_small(folder: Path, size: int) -> None:

@@ -14,6 +14,15 @@ FAULTS = 12  # seconds in which things go wrong, in one run: starting and settli
 TIME = 240  # seconds of the wall clock, on a machine that does much else
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(TIME)
+@pytest.mark.skipif(not are_possible(), reason="this machine lets nobody make network namespaces")
+def test_a_service_whose_machine_is_gone_without_a_word_is_listed_no_more_within_seven_seconds() -> None:
+    command = [sys.executable, "-m", "tests.faults.lost_machine"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIME - 10, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 @pytest.mark.timeout(TIME)
 @pytest.mark.skipif(not are_possible(), reason="this machine lets nobody make network namespaces")
 def test_what_is_promised_holds_while_machines_are_sick_and_all_is_well_afterwards() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -73,12 +75,28 @@ def test_the_container_runs_as_a_user_without_rights_and_says_how_it_is() -> Non
     check_command(json.loads(given["CMD"]))
 
 
+def test_a_linter_finds_nothing_in_the_containerfile() -> None:
+    linter = Path(sysconfig.get_path("scripts")) / "hadolint"
+    done = subprocess.run([linter, CONTAINER / "Containerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_on_an_index_no_link_of_readme_leads_nowhere() -> None:
+    """What hatch-fancy-pypi-readme makes of it, by the same substitutions."""
+    text = (ROOT / "README.md").read_text()
+    for one in PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(one["pattern"], one["replacement"], text)
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []
+    assert "docs/agent.md" in text
+
+
 def test_the_container_gets_what_is_here() -> None:
     copied = [rest.split()[:-1] for word, rest in instructions() if word == "COPY" and "--from" not in rest]
     sources = {source for each in copied for source in each}
     assert all((ROOT / source).exists() for source in sources)
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert {*wheel, "pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]} <= sources
+    readme = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"][0]["path"]
+    assert {*wheel, "pyproject.toml", readme, *PROJECT["project"]["license-files"]} <= sources
     assert not any(word == "ADD" for word, _ in instructions())
 
 

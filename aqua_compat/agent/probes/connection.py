@@ -60,7 +60,11 @@ def reason_of(error: Exception) -> str:
         return f"TLS: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.rpartition("): ")[
+            2
+        ]  # trio puts the address before it, which whoever tells it does better
+    return str(error) or type(error).__name__
 
 
 async def first_to_answer(addresses: Sequence[SocketAddress]) -> trio.SocketStream:

@@ -21,6 +21,7 @@ from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_text
 from registry.client.results import Created, Done, Found
 from registry.codes import Code
+from registry.errors import ClockOff
 from registry.model.endpoints import Instance, instances_in
 from registry.model.names import Names
 from registry.model.signing import key_id_of
@@ -293,6 +294,21 @@ async def test_an_owner_whose_policy_refuses_us_is_told_with_file_and_remedy(tmp
         "its policy doesn't name the issuer",
         f"its owner permits it by `aqua-registry resource policy {theirs.key_id} --allow {OWNER.peer_id}`",
     ]
+
+
+async def test_a_clock_that_is_off_is_told_with_file_and_remedy_and_it_is_registered_once_that_is_set(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    off = ClockOff("172,800 s ahead of 3 peers'")
+    acted = registry(register_service=Done(False, (str(off),), code=off.code))
+    with structlog.testing.capture_logs() as logged:
+        async with running(acted, Defined(service("web", source="/etc/services/web.toml")), tmp_path):
+            acted.answers["register_service"] = Done(True, ())
+            await trio.sleep(10)
+    [told] = [each for each in logged if each["event"] == "a service isn't registered yet"]
+    assert told["defined_in"] == "/etc/services/web.toml"
+    assert told["errors"] == ["this machine's clock is 172,800 s ahead of 3 peers'; set it"]
+    assert [each["event"] for each in logged if each["event"] == "a service is registered"]
 
 
 async def test_another_owners_resource_is_made_by_who_may_and_only_where_nobody_has_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from aqua_compat.agent.owner_keys import OwnerKeys, read_owner_keys
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.agent.settings import AgentSettings
-from aqua_compat.api.registrar import ANYONE, Registrar, check_registrars
+from aqua_compat.api.registrar import ANYONE, Registrar, ask_registrars, check_registrars
 from aqua_compat.rpc.server import called_by
 from overlay.errors import IdentityError
 from overlay.identity import Identity, load_or_create_identity
@@ -75,6 +75,14 @@ async def test_what_is_there_or_couldnt_be_looked_for_isnt_made_anew() -> None:
         with called_by(HOST.peer_id):
             assert await made.make("web", COMPANY.peer_id) == told
         assert network.written == []
+
+
+async def test_without_a_registrar_it_is_said_that_nobody_was_asked() -> None:
+    def on(peer_id: str) -> Any:
+        raise AssertionError("there is nobody to call")
+
+    [told] = await ask_registrars(on, (), "web", COMPANY.peer_id)
+    assert "no registrar is known" in told
 
 
 async def test_an_agent_that_asks_too_often_waits(autojump_clock: object) -> None:

@@ -11,6 +11,7 @@ import pytest
 from aqua_compat.cli.doctor import SOON, Level, findings_of
 from overlay.clock.comparison import ClockVerdict, Standing
 from overlay.rpc.network_upkeep import NetworkStatus
+from overlay.rpc.product import PeerVersion
 from registry.client.node_status import DiskStatus, NodeStatus
 
 NOW = 1_800_000_000.0
@@ -56,6 +57,21 @@ class Case:
         Case("problem", "it has no certificate", {"network": private(None)}),
         Case("problem", "its certificate ended", {"network": private(int(NOW) - 1)}),
         Case("warning", "give it a new token before", {"network": private(int(NOW) + SOON - 1)}),
+        Case(
+            "warning",
+            "of its members 1 aqua-registry/0.2.0 (protocol 1.3): finish the upgrade",
+            {
+                "versions": {
+                    "12D3me": PeerVersion("aqua-registry/0.1.0", "1.0"),
+                    "12D3other": PeerVersion("aqua-registry/0.2.0", "1.3"),
+                }
+            },
+        ),
+        Case(
+            "warning",
+            "of its members 1 an older one (protocol 1.0)",
+            {"versions": {"12D3me": PeerVersion("aqua-registry/0.1.0", "1.0"), "12D3other": PeerVersion("", "1.0")}},
+        ),
         Case("warning", "--announce", {"addresses": ("/ip4/127.0.0.1/tcp/1/p2p/12D3me",)}),
     ],
     ids=lambda case: case.words,

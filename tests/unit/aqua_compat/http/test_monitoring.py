@@ -51,7 +51,7 @@ EVERYTHING = NodeStatus(
     clock=ClockVerdict(Standing.OFF, -30.0, 5),
     network=NetworkStatus(("root",), 1_800_000_000, 2, 3),
 )
-NOT_TOLD = {"peer_id", "addresses"}
+NOT_TOLD = {"peer_id", "addresses", "versions"}
 """What `status` tells that is no figure."""
 
 

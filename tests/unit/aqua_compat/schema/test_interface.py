@@ -6,6 +6,7 @@ import inspect
 import json
 import types
 import typing
+from importlib.metadata import version
 from importlib.resources import files
 
 import msgspec
@@ -126,5 +127,6 @@ def test_the_package_offers_its_public_names() -> None:
     assert isinstance(aqua_compat, types.ModuleType)
     for name in aqua_compat.__all__:
         assert getattr(aqua_compat, name) is not None
+    assert aqua_compat.__version__ == version("aqua-registry")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         aqua_compat.nothing  # noqa: B018

@@ -9,6 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from overlay.errors import CallFailed, CallRefused, ConnectionLost
 from overlay.rpc.framing import encode_frame, encode_item
 from overlay.rpc.link_state import Cause
+from overlay.rpc.product import PeerVersion
 from overlay.rpc.protocol import Failed, Hello, Reason, Refused, Request, Response, Unknown, parse
 from overlay.rpc.server import Handler
 from overlay.settings import OverlaySettings
@@ -16,13 +17,13 @@ from tests.unit.overlay.memory_network import LARGER, SMALLER, MemoryStream, mem
 from tests.unit.overlay.rpc.test_link import Remote, echo, linked
 
 PROTOCOL = OverlaySettings().protocol_id
-NEWER_HELLO = [0, 7, True, b"session1", b"", 0, ["a certificate"], {"expired_age": 86400}]
+NEWER_HELLO = [0, 7, True, b"session1", b"", 0, "aqua-registry/9.9", ["a certificate"], {"expired_age": 86400}]
 
 
 @pytest.mark.parametrize(
     "known",
     [
-        [0, 0, True, b"session1", b"", 0],
+        [0, 0, True, b"session1", b"", 0, "aqua-registry/0.1.0"],
         [1, 5, "echo", b"\xf6", 1000],
         [2, 5, b"\xf6"],
         [3, 5, "full", "no more", 500],
@@ -139,9 +140,11 @@ async def test_links_of_different_minor_versions_carry_calls_both_ways() -> None
         network.dialler(LARGER).set_stream_handler(PROTOCOL, newer)  # type: ignore[arg-type]
         assert await ours.call(LARGER, "echo", "ours", timeout=5) == "ours"
         assert ours.minor_version(LARGER) == 0
+        assert ours.version_of(LARGER) == PeerVersion("aqua-registry/9.9", "3.7"), "what it said, for people"
         await wait_all_tasks_blocked()
         assert answers == [Response(9, encode_item([LARGER, "theirs"]))]
         assert ours.minor_version("12D3KooWC") is None
+        assert ours.version_of("12D3KooWC") is None
 
 
 # A link that ends says why

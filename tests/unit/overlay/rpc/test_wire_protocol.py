@@ -35,7 +35,7 @@ DOCUMENT = (ROOT / "docs/wire-protocol.md").read_text()
 VECTORS = dict(re.findall(r"^\| ([\w, ]+) \| `[^`]+` \| `([0-9a-f ]+)` \|$", DOCUMENT, flags=re.MULTILINE))
 OTHER = Referral("12D3KooWQoz9NdibMyvtPoxPqy9sWVs1pTUDzuANpcfQKtFhCEfK", ("/ip4/192.0.2.7/tcp/7001",))
 FRAMES: dict[str, Frame] = {
-    "hello of a member": Hello(0, True, bytes(range(8))),
+    "hello of a member": Hello(0, True, bytes(range(8)), version="aqua-registry/0.1.0"),
     "hello of a light client": Hello(0, False, bytes(range(8))),
     "request": Request(0, "overlay/addresses", encode_item(None), 6000),
     "response": Response(0, encode_item(["/ip4/192.0.2.7/tcp/7001"])),

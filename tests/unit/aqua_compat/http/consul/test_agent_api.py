@@ -107,3 +107,32 @@ async def refuses(running: Running) -> None:
         assert answer.status == status, (path, body, answer)
         assert told in answer.body.decode(), (path, body, answer)
     assert await get(running, "agent/services") == before
+
+
+async def test_a_file_wins_over_what_was_registered_before_and_nothing_registered_keeps_the_node_from_starting(
+    tmp_path: Path,
+) -> None:
+    folder, files = tmp_path / "node", tmp_path / "services"
+    files.mkdir()
+    (files / "db.toml").write_text('[[service]]\nname = "db"\nport = 5432\n')
+    shadow = {"ID": "shadow", "Name": "shadow", "Port": 1, "Check": {"AliasService": "db"}}
+    of_shadow = {"ID": "second", "Name": "second", "Port": 2, "Check": {"AliasService": "shadow"}}
+    async with running_agent(folder, files) as running:
+        for body in (WEB, shadow, of_shadow):
+            assert (await put(running, "service/register", body)).status == 200
+        assert sorted(await get(running, "agent/services")) == ["db", "second", "shadow", "web-1"]
+        nobodys = await put(running, "service/register", WEB | {"ID": "web-2", "Check": {"AliasService": "nobody"}})
+        assert (nobodys.status, "no service with the id 'nobody'" in nobodys.body.decode()) == (400, True)
+    (files / "db.toml").unlink()
+    file = files / "web.toml"
+    file.write_text('[[service]]\nid = "web-1"\nname = "web"\naddress = "192.0.2.9"\nport = 81\n')
+    async with running_agent(folder, files) as running:
+        services = await get(running, "agent/services")
+        assert sorted(services) == ["web-1"], "what is an alias of what went doesn't count meanwhile"
+        assert services["web-1"]["Address"] == "192.0.2.9", "the file wins"
+        refused = await put(running, "service/register", WEB)
+        assert (refused.status, f"is defined in {file}" in refused.body.decode()) == (400, True)
+    file.unlink()
+    (files / "db.toml").write_text('[[service]]\nname = "db"\nport = 5432\n')
+    async with running_agent(folder, files) as running:
+        assert sorted(await get(running, "agent/services")) == ["db", "second", "shadow", "web-1"], "all are back"
