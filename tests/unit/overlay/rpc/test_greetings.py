@@ -19,7 +19,7 @@ from overlay.rpc.links import Links
 from overlay.rpc.network_files import NetworkFiles
 from overlay.rpc.network_upkeep import NetworkUpkeep
 from overlay.rpc.protocol import Hello
-from tests.attacks.fuzz.driver import is_within, settled
+from tests.attacks.fuzz.driver import is_within, settle
 from tests.unit.longest_turn import LongestTurn
 from tests.unit.overlay.membership.test_gatekeeper import END, given_by
 from tests.unit.overlay.membership.test_revocations import NOW, OTHER, OTHER_ROOT, PEER, ROOT, identity, key, revoked
@@ -255,10 +255,10 @@ async def test_forged_revocations_hold_nobody_up(wall: Wall) -> None:
                 encode_entry(Revocation(key(ROOT), at.to_bytes(32, "big"), NOW, signature)) for at in range(1_000)
             ]
             turns = LongestTurn()
-            with settled():
-                trio.lowlevel.add_instrument(turns)
-                await a.links.call(b.peer_id, "overlay/revocations", [bytes(32), forged], timeout=30)
-                trio.lowlevel.remove_instrument(turns)
+            settle()
+            trio.lowlevel.add_instrument(turns)
+            await a.links.call(b.peer_id, "overlay/revocations", [bytes(32), forged], timeout=30)
+            trio.lowlevel.remove_instrument(turns)
             lags.append(turns.longest)
             if is_within(turns.longest, 0.02):
                 break
