@@ -383,6 +383,10 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     END;
     {_charging("listed", "owner_peer_id")}
     """,  # noqa: S608 - our own names
+    f"""
+    ALTER TABLE listed ADD COLUMN victim INTEGER NOT NULL DEFAULT -1;
+    UPDATE listed SET victim = newest WHERE created = {2**63 - 1};
+    """,  # noqa: S608 - a number
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
@@ -407,7 +411,8 @@ withholds one. `positions`: where a resource is in the keyspace, 32 bytes.
 keys and key tombstones; `accounts`: bytes that a peer is charged for as owner and issuer, by the weight that it had;
 `totals`: keys, records, tombstones, and about how many bytes the history has.
 `victim`: the latest timestamp_issued (of a key: timestamp_created) of what the states of a slot, or a key's tombstones,
-ended here; -1 for nothing. Of tombstones that older versions stored it isn't known, and taken to be their own.
+also in an index, ended here; -1 for nothing. Of tombstones that older versions stored it isn't known, and taken to be
+their own.
 A state is replaced by deleting and inserting it, since these two fire the triggers.
 `checksum` is the CRC of `body`: a row whose body isn't what was stored there is noticed when it is read
 (`registry.storage.checked_rows`).
