@@ -20,6 +20,7 @@ from overlay.discovery.keyspace import nearest, resource_position
 from registry.model.values import Record
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from tests.paths import ROOT
+from tests.simulation.__main__ import SHORT_FAULTS, SHORT_NODES, SHORT_PACE, SHORT_REPAIR
 from tests.simulation.clock import VirtualClock
 from tests.simulation.scenario import Attempt, Report, possible, run
 from tests.simulation.world import World
@@ -61,6 +62,13 @@ def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_th
 
 def test_the_same_holds_where_replicas_pass_writes_on() -> None:
     assert run(2000, nodes=12, replicas=9, faults=2 * SHORT, repair=REPAIR).acknowledged > 50
+
+
+@pytest.mark.timeout(HANGS)
+def test_short_seeds_of_small_networks_have_the_same_faults() -> None:
+    report = run(2, SHORT_NODES, faults=SHORT_FAULTS, repair=SHORT_REPAIR, pace=SHORT_PACE)
+    assert min(report.crashes, report.sick, report.rotten, report.acknowledged) > 3, "hardly anything happened"
+    assert min(report.left, report.reads, report.changes, report.events) > 1, "something never happened"
 
 
 @pytest.mark.timeout(HANGS)
