@@ -299,7 +299,8 @@ async def actors(network: AquaNetwork, made: Operations, neighbour: AquaClient) 
 
 async def clients(js: Tools, network: AquaNetwork, native: AquaClient, seconds: float) -> None:
     """Several JS clients, of one process and on all nodes, which create, register and resolve as fast as they can: the
-    calls a second, and what the nodes' memory does meanwhile."""
+    calls a second, what CPU each took, which other work on this machine doesn't change, and what the nodes' memory does
+    meanwhile."""
     done = 0
     failures: list[list[str]] = []
     async with started(js) as process, AsyncExitStack() as stack, trio.open_nursery() as nursery:
@@ -316,12 +317,19 @@ async def clients(js: Tools, network: AquaNetwork, native: AquaClient, seconds: 
             made = Operations(peer, native, ttl=20, labels=f"of {number}")
             failures.append(made.failures)
             nursery.start_soon(work, made)
+        process_ids = [node.process_id or 0 for node in network.nodes]
         for quarter in range(1, 5):
-            before = done
+            before, of_client, of_nodes = done, cpu_seconds(process.process_id), sum(map(cpu_seconds, process_ids))
             await trio.sleep(seconds / 4)
-            memory = [resident_megabytes(node.process_id or 0) for node in network.nodes]
+            memory = [resident_megabytes(process_id) for process_id in process_ids]
             what, rate = f"{CLIENTS} clients at once, quarter {quarter}", (done - before) * 4 / seconds
-            print(f"{what:38} {rate:8.1f} calls/s, nodes {min(memory):.0f} to {max(memory):.0f} MB", flush=True)
+            of_client = (cpu_seconds(process.process_id) - of_client) / max(done - before, 1) * 1000
+            of_nodes = (sum(map(cpu_seconds, process_ids)) - of_nodes) / max(done - before, 1) * 1000
+            print(
+                f"{what:38} {rate:8.1f} calls/s, nodes {min(memory):.0f} to {max(memory):.0f} MB;"
+                f" CPU a call: nodes {of_nodes:.0f} ms, client {of_client:.0f} ms",
+                flush=True,
+            )
         nursery.cancel_scope.cancel()
     for failure in [failure for some in failures for failure in some][:5]:
         print(f"  failed: {failure}")

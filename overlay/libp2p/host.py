@@ -34,6 +34,7 @@ from overlay.libp2p.stream import Libp2pStream
 from overlay.libp2p.told_addresses import ToldAddresses
 from overlay.libp2p.visitors import Visitors
 from overlay.libp2p.workarounds.authenticated_transports import security_options
+from overlay.libp2p.workarounds.bounded_negotiation import bound_negotiations
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
 from overlay.libp2p.workarounds.connection_limits import (
     connection_config,
@@ -296,6 +297,7 @@ async def open_host(
     for address in (*settings.listen, *settings.announce):
         parse_dialable(address)
     quieten_libp2p()
+    bound_negotiations()
     host = Host(identity, settings, greetings or Greetings())
     failure: Exception | KeyboardInterrupt | SystemExit | None = None
     async with host.running():

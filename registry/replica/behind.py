@@ -8,7 +8,9 @@ Rules (docs/design.md, Replication):
 3. After its clock was wrong nobody knows what it refused, or hid: it is behind for everything, until its nearest
    neighbours have compared all with it; if none does after `MOST_TRIES`, its answers count all the same.
 4. It is asked for again soon, and then later and later, `LONGEST_DELAY` seconds at most; where there was no room,
-   `LONGEST_WITHOUT_ROOM`, but at once when there is room again.
+   `LONGEST_WITHOUT_ROOM`, but at once when there is room again; what somebody sent too fast, `LONGEST_TOO_FAST`.
+5. Of too many, what was refused for load gives way to other causes, and all of those to what the disk lost: anybody can
+   have this node refuse whatever he likes, by sending too fast, or what is dated ahead.
 
 Pure: times in seconds of any clock come in.
 """
@@ -16,6 +18,7 @@ Pure: times in seconds of any clock come in.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -26,8 +29,12 @@ from registry.codes import Code, Kind
 FIRST_DELAY: Final = 1.0  # seconds
 LONGEST_DELAY: Final = 8.0
 LONGEST_WITHOUT_ROOM: Final = 600.0
+LONGEST_TOO_FAST: Final = 60.0
 MOST_TRIES: Final = 6  # of getting everything, or a second replica's word: half a minute
 MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
+
+
+_LONGEST: Final = {Code.DISK_FULL: LONGEST_WITHOUT_ROOM, Code.RATE_EXCEEDED: LONGEST_TOO_FAST}
 
 
 class _Lack(msgspec.Struct):
@@ -42,6 +49,7 @@ class Behind:
 
     def __init__(self) -> None:
         self._lacks: dict[str, _Lack] = {}
+        self._count: Counter[Code] = Counter()
         self._everything: _Lack | None = None
 
     def __len__(self) -> int:
@@ -53,13 +61,27 @@ class Behind:
             return False
         lack = self._lacks.get(key_id)
         if lack is None:
-            if len(self._lacks) >= MAX_BEHIND:
+            if len(self._lacks) >= MAX_BEHIND and not self._make_room(code):
                 return False
             lack = self._lacks[key_id] = _Lack(code, now, due_at=now + FIRST_DELAY)
+            self._count[code] += 1
         lack.noted_at = now
         if not _makes_behind(lack.code):
+            self._count[lack.code] -= 1
+            self._count[code] += 1
             lack.code = code
         return True
+
+    def _make_room(self, code: Code) -> bool:
+        """Rule 5."""
+        lowest = min(_gravity(each) for each, count in self._count.items() if count)
+        if lowest >= _gravity(code):
+            return False
+        self._drop(next(key_id for key_id, lack in self._lacks.items() if _gravity(lack.code) == lowest))
+        return True
+
+    def _drop(self, key_id: str) -> None:
+        self._count[self._lacks.pop(key_id).code] -= 1
 
     def is_behind(self, key_id: str) -> bool:
         """Whether this node's answers for a resource don't count (rule 1)."""
@@ -105,7 +127,7 @@ class Behind:
         found = [key_id for key_id, lack in self._lacks.items() if lack.due_at <= now]
         for key_id in found:
             lack = self._lacks[key_id]
-            longest = LONGEST_WITHOUT_ROOM if lack.code is Code.DISK_FULL else LONGEST_DELAY
+            longest = _LONGEST.get(lack.code, LONGEST_DELAY)
             lack.tries += 1
             lack.due_at = now + min(FIRST_DELAY * 2.0 ** min(lack.tries, 30), longest)
         return found
@@ -131,19 +153,21 @@ class Behind:
         for key_id in key_ids:
             lack = self._lacks.get(key_id)
             if lack is not None and lack.noted_at <= since:
-                del self._lacks[key_id]
+                self._drop(key_id)
 
     def causes(self) -> dict[str, int]:
         """How many resources there are by cause, for the node's status."""
-        found: dict[str, int] = {}
-        for lack in self._lacks.values():
-            found[lack.code.value] = found.get(lack.code.value, 0) + 1
-        return found
+        return {code.value: count for code, count in self._count.items() if count}
 
 
 def is_passing(code: Code) -> bool:
     """Whether what was refused with this code may be taken by the same node later."""
     return code.kind in (Kind.CLOCK, Kind.DISK, Kind.LOAD)
+
+
+def _gravity(code: Code) -> int:
+    """The order in which causes give way, the lowest first (rule 5)."""
+    return 2 if _makes_behind(code) else int(code.kind is not Kind.LOAD)
 
 
 def _makes_behind(code: Code) -> bool:

@@ -12,8 +12,9 @@ Rules:
   is treated as any stranger's.
 - A tombstone for something unknown makes nobody give way, unless its issuer is named by the resource's policy, or is
   certified: it may end what a later policy would show.
-- What indexes list gives way first: of all owners what only tells of a removal, then of an owner who has to give. Its
-  resources work without.
+- What indexes list gives way first: of all owners what only tells of a removal that ended nothing here, or nothing that
+  could still be good, then of an owner who has to give. Its resources work without; but what was removed must not be
+  listed again because somebody brings the old key.
 - Nothing of this node's own, nor what it hosts, gives way; nor anything under the resource that is written, nor other
   data of its owner's. What this node itself stores always gets in.
 """
@@ -140,7 +141,7 @@ def _of_those(
         old_until(transaction, now, settings.record_lifetime),
     )
     idle = [
-        *transaction.index.removals(weight, host_peer_id, MAX_GIVING_WAY),
+        *transaction.index.removals(weight, until[0], host_peer_id, MAX_GIVING_WAY),
         *transaction.accounts.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY, spares_named=spares_named),
     ]
     accounts = [

@@ -41,8 +41,15 @@ def enter(
     take_room(transaction, growth, host_peer_id, settings, now)
     if going is not None:
         index.remove(owner, going)
-    index.put(merged, weight)
+    index.put(merged, weight, _ended(known, merged))
     return True
+
+
+def _ended(known: IndexEntry | None, merged: IndexEntry) -> int:
+    """When the key was created (seconds) that a removal ends with this; -1 when none does."""
+    if known is None or known.key is None or not any(each.kills_key(known.key) for each in merged.key_tombstones):
+        return -1
+    return known.key.timestamp_created
 
 
 def _makes_way(transaction: Transaction, entry: IndexEntry, settings: RegistrySettings, now: int) -> str:

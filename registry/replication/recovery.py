@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 import trio
+from cachetools import TTLCache
 
 from overlay.discovery.keyspace import nearest, peer_position
 from overlay.errors import CallFailed
@@ -27,6 +28,8 @@ from registry.replication.messages import PULL, PullBody
 
 ASKED: Final = 4  # replicas at most, each time
 KEYS_AT_ONCE: Final = 256  # whose keepers are looked up
+MOST_FAILED: Final = 256  # peers that are remembered, since they didn't compare when they were asked
+FORGOTTEN: Final = 60.0  # seconds after which they are asked as soon as others
 PULL_TIMEOUT: Final = 30.0  # seconds for a whole comparison
 OFF_AT_LEAST: Final = 2.0
 """Seconds until it is looked again whether the clock is right: of one that was wrong for a moment nobody is told."""
@@ -47,6 +50,7 @@ class Recovery:
         self._margin = responsibility_margin
         self._changed = Wakeup()
         self.behind = Behind()
+        self._failed_lately: TTLCache[str, None] = TTLCache(MOST_FAILED, FORGOTTEN, timer=trio.current_time)
 
     def note(self, key_id: str, code: Code) -> None:
         """Something of a resource was refused."""
@@ -156,14 +160,16 @@ class Recovery:
             return bool(words[key_id]) and self._groups.suffices(words[key_id], possible)
 
         for _ in range(ASKED):
-            asked = max(sorted(keepers.keys() - failed), key=worth, default=None)
-            if asked is None or worth(asked) == (0, 0):
+            worthy = [peer_id for peer_id in sorted(keepers.keys() - failed) if worth(peer_id) != (0, 0)]
+            asked = max(worthy, key=lambda peer_id: (peer_id not in self._failed_lately, worth(peer_id)), default=None)
+            if asked is None:
                 break
             try:
                 await self._network.call(asked, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
             except CallFailed as error:
                 _log.debug("a replica doesn't compare now", peer=asked, error=str(error))
                 failed.add(asked)
+                self._failed_lately[asked] = None
             else:
                 for key_id in keepers[asked] & left:
                     words[key_id].add(asked)

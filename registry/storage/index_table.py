@@ -79,13 +79,15 @@ class IndexTable:
         ).fetchone()
         return bytes(row[0]) if row else b""
 
-    def put(self, entry: IndexEntry, weight: int) -> None:
-        """Stores an entry over whatever is there. `weight`: the owner's."""
+    def put(self, entry: IndexEntry, weight: int, victim: int = -1) -> None:
+        """Stores an entry over whatever is there. `weight`: the owner's; `victim`: when the key was created (seconds)
+        that it ends here, -1 for none: the latest one is remembered."""
         body = cbor2.dumps([encode(value) for value in entry.values()], canonical=True)
         self._connection.execute(
-            "INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            "INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " created = excluded.created, removed = excluded.removed, newest = excluded.newest,"
-            " weight = excluded.weight, digest = excluded.digest, body = excluded.body, checksum = excluded.checksum",
+            " weight = excluded.weight, digest = excluded.digest, body = excluded.body, checksum = excluded.checksum,"
+            " victim = max(victim, excluded.victim)",
             (
                 entry.owner_peer_id,
                 entry.label,
@@ -98,6 +100,7 @@ class IndexTable:
                 entry.digest(),
                 body,
                 checksum_of(body),
+                victim,
             ),
         )
 
@@ -174,20 +177,21 @@ class IndexTable:
                 self.put(left, weight)
         return len(rows)
 
-    def removals(self, weight: int, host_peer_id: str, limit: int) -> list[Charged]:
+    def removals(self, weight: int, until: int, host_peer_id: str, limit: int) -> list[Charged]:
         """What would free some of the disk of entries that tell of a removal and nothing else, of owners other than
-        this host that weigh `weight` at most; the newest first."""
+        this host that weigh `weight` at most; the newest first. None that ended a key here which was created after
+        `until` (seconds), and so could still be good: somebody else may bring it again."""
         rows = self._connection.execute(
             "SELECT owner_peer_id, key_id, label, length(body) FROM listed"
-            " WHERE created = ? AND weight <= ? AND owner_peer_id != ? ORDER BY newest DESC LIMIT ?",
-            (_NEVER, weight, host_peer_id, limit),
+            " WHERE created = ? AND victim <= ? AND weight <= ? AND owner_peer_id != ? ORDER BY newest DESC LIMIT ?",
+            (_NEVER, until, weight, host_peer_id, limit),
         )
         return [Charged(None, key_id, True, size + ROW_BYTES, (owner, label)) for owner, key_id, label, size in rows]
 
     def newest_of(self, account: Account, limit: int) -> list[Charged]:
-        """What would free some of the disk of an owner's entries, the newest first."""
+        """What would free some of the disk of an owner's entries, the newest first; none that ended a key here."""
         rows = self._connection.execute(
-            "SELECT key_id, label, length(body) FROM listed WHERE owner_peer_id = ? AND weight = ?"
+            "SELECT key_id, label, length(body) FROM listed WHERE owner_peer_id = ? AND victim = -1 AND weight = ?"
             " ORDER BY newest DESC LIMIT ?",
             (account.peer_id, account.weight, limit),
         )

@@ -412,6 +412,10 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     {_totalling_named("states", "is_named")}
     {_totalling_named("keys", "has_policy")}
     """,  # noqa: S608 - our own names and numbers
+    f"""
+    ALTER TABLE listed ADD COLUMN victim INTEGER NOT NULL DEFAULT -1;
+    UPDATE listed SET victim = newest WHERE created = {2**63 - 1};
+    """,  # noqa: S608 - a number
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
@@ -438,7 +442,8 @@ keys and key tombstones; `accounts`: bytes that a peer is charged for as owner a
 those to which half of the disk is reserved (`registry.replica.disk`), `named`: keys with a policy, and states that are
 `is_named`.
 `victim`: the latest timestamp_issued (of a key: timestamp_created) of what the states of a slot, or a key's tombstones,
-ended here; -1 for nothing. Of tombstones that older versions stored it isn't known, and taken to be their own.
+also in an index, ended here; -1 for nothing. Of tombstones that older versions stored it isn't known, and taken to be
+their own.
 A state is replaced by deleting and inserting it, since these two fire the triggers.
 `checksum` is the CRC of `body`: a row whose body isn't what was stored there is noticed when it is read
 (`registry.storage.checked_rows`).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,7 @@ from tests.end_to_end.test_link_places import becomes_true
 
 PLACES: Final = 12  # of each kind
 ATTACKERS: Final = 30
+MOST_UNDER_WAY: Final = 16 * 2**20  # bytes that the kernel takes at both ends
 IN_WITHIN: Final = 10.0  # seconds until a newcomer is in, on a busy machine
 LIMITS: Final = LinkLimits(
     low_water=6, high_water=8, most_members=PLACES, most_unproven=4, most_light_clients=PLACES, most_unlinked=PLACES
@@ -96,3 +97,23 @@ async def test_one_address_gets_its_share_of_connections_also_while_they_shake_h
         assert await is_taken("127.0.0.2")
         await opened.aclose()
         await eventually(partial(is_taken, "127.0.0.1"), bool)
+
+
+@pytest.mark.parametrize("declared", [b"\xff\xff\xff\xff\x03", b"\xff\xff\xff\xff\xff\x6e"])  # 1 GB and 3.8 TB
+async def test_a_negotiation_is_read_no_further_than_its_longest_message(declared: bytes) -> None:
+    """Before anything is known of a peer: what it declares isn't allocated, and what it sends isn't kept."""
+    async with open_peer(Identity.generate(), OverlaySettings()) as node:
+        stranger = await trio.open_tcp_stream("127.0.0.1", int(node.addresses()[0].split("/")[4]))
+        async with stranger:
+            await stranger.send_all(declared)
+            assert await _sent_until_it_breaks(stranger) < MOST_UNDER_WAY
+
+
+async def _sent_until_it_breaks(stream: trio.SocketStream) -> int:
+    """Bytes that the other side, or the kernel for it, took of endlessly many within some seconds."""
+    sent = 0
+    with trio.move_on_after(3), suppress(trio.BrokenResourceError):
+        while True:
+            await stream.send_all(bytes(2**20))
+            sent += 2**20
+    return sent

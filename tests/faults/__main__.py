@@ -1,4 +1,7 @@
-"""Real nodes on sick machines: `python -m tests.faults [--seeds COUNT] [--first SEED] [--nodes NODES] [--faults S]`."""
+"""Real nodes on sick machines: `python -m tests.faults [--seeds COUNT] [--first SEED] [--nodes N ...] [--faults S]`.
+
+`--nodes 5 32` tries each seed with five nodes, then each with 32.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first of them [1]")
-    parser.add_argument("--nodes", type=int, default=5, help="how many nodes each, up to 200 [5]")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[5], help="how many nodes each, up to 200 [5]")
     parser.add_argument("--faults", type=float, default=20.0, help="seconds in which things go wrong [20]")
     arguments = parser.parse_args()
     if INSIDE not in os.environ:
@@ -36,28 +39,35 @@ def main() -> None:
         os.environ[INSIDE] = "yes"
         sys.exit(reexecuted("tests.faults", sys.argv[1:]))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    namespaces, failed = Namespaces(arguments.nodes), []
-    seeds = range(arguments.first, arguments.first + arguments.seeds)
-    for seed in seeds:
-        print(f"seed {seed}:", end=" ", flush=True)
-        folder, started = Path(tempfile.mkdtemp(prefix=f"faults-{seed}-")), time.perf_counter()
-        try:
-            outcome = trio.run(Scenario(seed, folder, namespaces, arguments.nodes, arguments.faults).run)
-        except Exception:
-            failed.append(seed)
-            print(f"FAILED, logs in {folder}\n{traceback.format_exc()}", flush=True)
-            continue
-        _unmount(folder)
-        faults = ", ".join(f"{count} {fault}" for fault, count in sorted(outcome.faults.items()))
-        print(
-            f"{outcome.acknowledged} of {outcome.attempted} writes acknowledged, {outcome.killed} writers killed, "
-            f"{outcome.reads} reads, {outcome.events} events; {faults}; well after {outcome.settled} s, "
-            f"{time.perf_counter() - started:.1f} s",
-            flush=True,
-        )
+    runs = range(arguments.first, arguments.first + arguments.seeds)
+    namespaces = Namespaces(max(arguments.nodes))
+    pairs = [(nodes, seed) for nodes in arguments.nodes for seed in runs]
+    failed = [
+        f"{seed} with {nodes} nodes" for nodes, seed in pairs if not _holds(seed, nodes, namespaces, arguments.faults)
+    ]
     if failed:
-        sys.exit(f"{len(failed)} of {len(seeds)} seeds failed: {', '.join(map(str, failed))}")
-    print(f"all {len(seeds)} seeds held")
+        sys.exit(f"{len(failed)} of {len(pairs)} seeds failed: {', '.join(failed)}")
+    print(f"all {len(pairs)} seeds held")
+
+
+def _holds(seed: int, nodes: int, namespaces: Namespaces, faults: float) -> bool:
+    """Runs a seed and prints its line; whether all held."""
+    print(f"seed {seed}, {nodes} nodes:", end=" ", flush=True)
+    folder, started = Path(tempfile.mkdtemp(prefix=f"faults-{seed}-")), time.perf_counter()
+    try:
+        outcome = trio.run(Scenario(seed, folder, namespaces, nodes, faults).run)
+    except Exception:
+        print(f"FAILED, logs in {folder}\n{traceback.format_exc()}", flush=True)
+        return False
+    _unmount(folder)
+    told = ", ".join(f"{count} {fault}" for fault, count in sorted(outcome.faults.items()))
+    print(
+        f"{outcome.acknowledged} of {outcome.attempted} writes acknowledged, {outcome.killed} writers killed, "
+        f"{outcome.reads} reads, {outcome.events} events; {told}; well after {outcome.settled} s, "
+        f"{time.perf_counter() - started:.1f} s",
+        flush=True,
+    )
+    return True
 
 
 def _unmount(folder: Path) -> None:

@@ -143,7 +143,7 @@ class User:
 class Scenario:
     """Use `run`."""
 
-    def __init__(self, seed: int, nodes: int, replicas: int, faults: float, repair: float) -> None:
+    def __init__(self, seed: int, nodes: int, replicas: int, faults: float, repair: float, pace: float) -> None:
         self.random = random.Random(seed)
         self.nodes = nodes
         self.settings = settings_with(replicas, repair)
@@ -152,6 +152,7 @@ class Scenario:
         self.majority = replicas // 2 + 1
         self.trace = sha256()
         self.faults = faults
+        self.pace = pace
         self.crashes = 0
         self.left = 0
         self.sick = 0
@@ -186,7 +187,7 @@ class Scenario:
                 accomplices = frozenset(other.peer_id for other in liars)
                 nursery.start_soon(self._lie, identity, kind, accomplices)
             await self._settle(within=200)
-            self.users = [User(node) for node in self.random.sample(self.world.nodes, USERS)]
+            self.users = [User(node) for node in self.random.sample(self.world.nodes, self._users())]
             writers = {user.node.number for user in self.users}
             others = [node for node in self.world.nodes if node.number not in writers]
             self.bad_disks = self.random.sample(others, self.majority - 1)
@@ -240,6 +241,10 @@ class Scenario:
         return missed
 
     # What users do
+
+    def _users(self) -> int:
+        """In a small network fewer: the nodes whose disks are bad are others'."""
+        return min(USERS, self.nodes - (self.majority - 1))
 
     async def _create_resources(self) -> None:
         for number, user in enumerate(self.users * 2):
@@ -327,7 +332,7 @@ class Scenario:
         return self.resources[self.users.index(user)]
 
     def _owns(self, user: User, resource_id: str) -> bool:
-        return self.users[self.resources.index(resource_id) % USERS] is user
+        return self.users[self.resources.index(resource_id) % len(self.users)] is user
 
     async def _remove(self, user: User, resource_id: str) -> None:
         parts = user.node.parts
@@ -340,12 +345,16 @@ class Scenario:
 
     # What goes wrong
 
+    async def _while(self, shortest: float, longest: float) -> None:
+        """Wait for so many seconds, or as much less as things go wrong faster than usually."""
+        await trio.sleep(self.random.uniform(shortest, longest) / self.pace)
+
     async def _crash(self) -> None:
         """At most a quarter of the nodes is down at a time, and two may lose their disks, on which nobody depends."""
         wiped = 0
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.sleep(self.random.uniform(1, 15))
+                await self._while(1, 15)
                 up = self.world.up()
                 if len(up) <= self.nodes * 3 // 4:
                     continue
@@ -360,7 +369,7 @@ class Scenario:
 
     async def _restart(self, node: WorldNode) -> None:
         """One node at a time comes back with hardly any room left in its budget, until its next life."""
-        await trio.sleep(self.random.uniform(0.5, 60))
+        await self._while(0.5, 60)
         node.budget = None
         is_tight = self.random.random() < 0.3 and all(other.budget is None for other in self.world.nodes)
         if node.image is not None and is_tight:
@@ -370,15 +379,15 @@ class Scenario:
 
     async def _split(self) -> None:
         while True:
-            await trio.sleep(self.random.uniform(20, 60))
+            await self._while(20, 60)
             peers = sorted(self.network.alive())
             self.world.split({peer_id: self.random.randrange(2) for peer_id in peers})
-            await trio.sleep(self.random.uniform(2, 30))
+            await self._while(2, 30)
             self.world.split({})
 
     async def _lose(self) -> None:
         while True:
-            await trio.sleep(self.random.uniform(5, 20))
+            await self._while(5, 20)
             self.network.loss = self.random.choice((0.0, 0.01, 0.1))
             self.network.delay = self.random.choice((0.01, 0.2, 1.0))
             self.network.break_some()
@@ -386,20 +395,20 @@ class Scenario:
     async def _set_clocks(self) -> None:
         """One clock at a time is set wrong, and right again."""
         while True:
-            await trio.sleep(self.random.uniform(5, 30))
+            await self._while(5, 30)
             node = self.random.choice(self.world.nodes)
             right, wrong = node.skew, self.random.choice(WRONG_CLOCKS)
             node.skew = wrong
             self.note(f"the clock of {node.number} is set to {wrong}")
             try:
-                await trio.sleep(self.random.uniform(5, 60))
+                await self._while(5, 60)
             finally:
                 node.skew = right
 
     async def _fill_disks(self) -> None:
         """One disk at a time is full, or takes nothing, for a while."""
         while True:
-            await trio.sleep(self.random.uniform(5, 30))
+            await self._while(5, 30)
             node = self.random.choice(self.world.up())
             disk, is_full = node.disk, self.random.random() < 0.5
             assert disk is not None
@@ -410,7 +419,7 @@ class Scenario:
             else:
                 disk.fail()
             try:
-                await trio.sleep(self.random.uniform(2, 40))
+                await self._while(2, 40)
             finally:
                 if node.disk is disk:  # else it has crashed
                     disk.mend()
@@ -418,7 +427,7 @@ class Scenario:
     async def _rot(self) -> None:
         """Rows rot on the same two disks that may be lost."""
         while True:
-            await trio.sleep(self.random.uniform(5, 25))
+            await self._while(5, 25)
             disk = self.random.choice(self.bad_disks).disk
             with contextlib.suppress(sqlite3.OperationalError):  # it takes nothing just now
                 if disk is not None and (resource_id := disk.rot(self.random)):
@@ -428,12 +437,12 @@ class Scenario:
     async def _overload(self) -> None:
         """Up to two nodes have too much to do for a while."""
         while True:
-            await trio.sleep(self.random.uniform(5, 30))
+            await self._while(5, 30)
             busy = self.random.sample(self.world.nodes, self.random.randint(1, 2))
             self.sick += len(busy)
             self.network.busy = {node.peer_id for node in busy}
             self.note(f"{sorted(node.number for node in busy)} have too much to do")
-            await trio.sleep(self.random.uniform(1, 15))
+            await self._while(1, 15)
             self.network.busy = set()
 
     async def _heal(self) -> None:
@@ -622,10 +631,17 @@ async def _collect_garbage() -> None:
 
 
 def run(
-    seed: int, nodes: int = 20, replicas: int = REPLICAS, *, faults: float = FAULTS, repair: float = REPAIR
+    seed: int,
+    nodes: int = 20,
+    replicas: int = REPLICAS,
+    *,
+    faults: float = FAULTS,
+    repair: float = REPAIR,
+    pace: float = 1.0,
 ) -> Report:
-    """Runs the scenario of a seed. Raises AssertionError, perhaps in a group, when something didn't hold."""
-    scenario = Scenario(seed, nodes, replicas, faults, repair)
+    """Runs the scenario of a seed. `pace`: how many times as often, and as short, things go wrong as they usually do.
+    Raises AssertionError, perhaps in a group, when something didn't hold."""
+    scenario = Scenario(seed, nodes, replicas, faults, repair, pace)
     shared_memory = Path("/dev/shm")
     parent = shared_memory if shared_memory.is_dir() else None
     with tempfile.TemporaryDirectory(dir=parent) as folder, _seeded(seed), _collected_on_time():

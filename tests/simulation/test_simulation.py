@@ -20,11 +20,13 @@ from overlay.discovery.keyspace import nearest, resource_position
 from registry.model.values import Record
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from tests.paths import ROOT
+from tests.simulation.__main__ import SHORT_FAULTS, SHORT_NODES, SHORT_PACE, SHORT_REPAIR
 from tests.simulation.clock import VirtualClock
 from tests.simulation.scenario import Attempt, Report, possible, run
 from tests.simulation.world import World
 
 LARGE = 1000  # a seed whose nodes lie evenly enough: more than a home's on each half of the keyspace
+REFUSED_BY_TWO = 1015  # a seed in which two liars that never compare were asked first each time, and nobody else
 HANGS = 300  # seconds of the wall clock: these only compute, for a minute and more beside other workers
 SHORT = 60.0  # seconds in which things go wrong
 REPAIR = 60.0  # seconds between comparisons: afterwards each run waits for longer than that
@@ -62,6 +64,14 @@ def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_th
 
 def test_the_same_holds_where_replicas_pass_writes_on() -> None:
     assert run(2000, nodes=12, replicas=9, faults=1.25 * SHORT, repair=REPAIR).acknowledged > 50
+
+
+@pytest.mark.timeout(HANGS)
+@pytest.mark.parametrize("seed", [2, REFUSED_BY_TWO])
+def test_short_seeds_of_small_networks_have_the_same_faults(seed: int) -> None:
+    report = run(seed, SHORT_NODES, faults=SHORT_FAULTS, repair=SHORT_REPAIR, pace=SHORT_PACE)
+    assert min(report.crashes, report.sick, report.rotten, report.acknowledged) > 3, "hardly anything happened"
+    assert min(report.left, report.reads, report.changes, report.events) > 0, "something never happened"
 
 
 @pytest.mark.timeout(HANGS)

@@ -33,6 +33,8 @@ async def bad_handshakes(target: Target) -> None:
         _SELECT + b"\x0b/tls/1.0.0\n" + b"\x16\x03\x01\x40\x00" + b"\x01" * 16_384,
         _SELECT + (b"\x04/x/\n" * 2000),
         b"\xff\xff\xff\x7f" + b"a" * 10_000,
+        b"\xff\xff\xff\xff\x03" + bytes(2**22),
+        b"\xff\xff\xff\xff\xff\x6e" + b"a" * 10_000,
         b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     ]
 

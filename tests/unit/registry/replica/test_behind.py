@@ -11,6 +11,7 @@ from registry.codes import Code
 from registry.replica.behind import (
     FIRST_DELAY,
     LONGEST_DELAY,
+    LONGEST_TOO_FAST,
     LONGEST_WITHOUT_ROOM,
     MAX_BEHIND,
     MOST_TRIES,
@@ -82,6 +83,9 @@ def test_refusals_without_end_take_bounded_memory() -> None:
     assert not behind.note("one more", Code.DISK_FULL, 0.0)
     assert behind.note("0", Code.DISK_FULL, 0.0)
     assert behind.causes() == {"disk-full": MAX_BEHIND}
+    assert behind.note("lost", Code.STORAGE, 0.0), "nobody can have that happen"
+    assert behind.is_behind("lost")
+    assert len(behind) == MAX_BEHIND
 
 
 def test_after_the_clock_was_wrong_it_is_behind_for_everything_until_a_comparison_that_began_since() -> None:
@@ -125,3 +129,27 @@ def test_others_are_asked_for_a_second_word_so_many_times_and_no_more() -> None:
     assert behind.is_patient("key"), "the last one is under way"
     assert behind.due(behind.wakes_at()) == ["key"]
     assert not behind.is_patient("key")
+
+
+def test_whoever_sends_too_fast_keeps_nothing_graver_from_being_remembered() -> None:
+    behind = Behind()
+    for number in range(MAX_BEHIND + 5):
+        assert behind.note(f"{number}", Code.RATE_EXCEEDED, 0.0) is (number < MAX_BEHIND)
+    assert behind.note("lost", Code.STORAGE, 1.0)
+    assert behind.note("no room", Code.DISK_FULL, 1.0)
+    assert behind.is_behind("lost")
+    assert behind.causes() == {"rate-exceeded": MAX_BEHIND - 2, "storage": 1, "disk-full": 1}
+    assert not behind.note("too fast", Code.OVERLOADED, 2.0)
+    behind.compared([*map(str, range(MAX_BEHIND)), "lost"], since=3.0)
+    assert behind.causes() == {"disk-full": 1}
+
+
+def test_what_was_sent_too_fast_is_asked_for_more_and_more_rarely() -> None:
+    behind, asked = Behind(), list[float]()
+    behind.note("key", Code.RATE_EXCEEDED, 0.0)
+    while len(asked) < 12:
+        now = behind.wakes_at()
+        assert behind.due(now) == ["key"]
+        asked.append(now)
+        behind.note("key", Code.RATE_EXCEEDED, now)
+    assert asked[-1] - asked[-2] == LONGEST_TOO_FAST

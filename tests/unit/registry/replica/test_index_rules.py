@@ -129,9 +129,26 @@ async def test_a_full_disk_takes_an_owners_listings_first() -> None:
         assert [one.listed for one in found] == [(OWNER.peer_id, "c"), (OWNER.peer_id, "b")]
         assert sum(one.bytes for one in found) > 1200
         await entered(node, IndexEntry.of(a_key_tombstone("b", issued=NOW + 5)), IndexEntry.of(a_key_tombstone("d")))
-        idle = await node.store.read(lambda transaction: transaction.index.removals(0, node.peer_id, 9))
-        assert [one.listed for one in idle] == [(OWNER.peer_id, "b"), (OWNER.peer_id, "d")]
-        assert await node.store.read(lambda transaction: transaction.index.removals(0, OWNER.peer_id, 9)) == []
+
+        async def removals(until: int, host: str = node.peer_id) -> list[tuple[str, str] | None]:
+            idle = await node.store.read(lambda transaction: transaction.index.removals(0, until, host, 9))
+            return [one.listed for one in idle]
+
+        assert await removals(-1) == [(OWNER.peer_id, "d")], "what ended a key that may come again isn't forgotten"
+        assert await removals(NOW + 1) == [(OWNER.peer_id, "b"), (OWNER.peer_id, "d")], "that key can't come any more"
+        assert await removals(NOW + 1, OWNER.peer_id) == []
+
+
+async def test_a_removal_that_ended_a_key_gives_way_to_nothing_however_its_entry_changes() -> None:
+    account = Account(OWNER.peer_id, 0, 10**6)
+    removed = IndexEntry.of(a_key_tombstone("a", issued=NOW + 5))
+    async with simulated_nodes(1, settings(), clock) as (_, [node]):
+        await entered(node, IndexEntry.of(a_key("a")), removed, IndexEntry.of(a_key_tombstone("a", issued=NOW + 6)))
+        await entered(node, IndexEntry.of(a_key_tombstone("b")))
+        idle = await node.store.read(lambda transaction: transaction.index.removals(0, NOW - 1, node.peer_id, 9))
+        assert [one.listed for one in idle] == [(OWNER.peer_id, "b")]
+        newest = await node.store.read(lambda transaction: transaction.index.newest_of(account, 9))
+        assert [one.listed for one in newest] == [(OWNER.peer_id, "b")]
 
 
 async def test_what_is_no_entry_fails_alone_and_pages_end_at_what_fits() -> None:
