@@ -47,6 +47,7 @@ from aqua_compat.http.consul.query import JITTER, Query, query_of
 from aqua_compat.http.listeners import Misconfigured
 from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
+from aqua_compat.http.ready import ReadyReply
 from aqua_compat.settings import HttpSettings
 from overlay.tasks import TaskStatus
 from registry.errors import InvalidValue, RegistryError
@@ -212,27 +213,29 @@ class ConsulApi:
         for patience in self._patient:
             patience.end()
 
-    def at_hand(self, request: HttpRequest) -> HttpReply | None:
+    def at_hand(self, request: HttpRequest) -> ReadyReply | None:
         """The answer where it is ready and needs no waiting: the query that is asked most, of a service that is
         followed. None otherwise, also for what is wrong."""
         path = request.path
-        if len(path) != 4 or path[:3] != ("v1", "health", "service") or request.method != "GET":
+        if len(path) != 4 or path[:3] != _HEALTH_OF_SERVICE or request.method != "GET":
             return None
         try:
-            query = query_of(request)
+            query, part = _query_and_part(request.query)
         except Problem:
             return None
-        owner = self._owners.get(query.datacenter or self._default)
-        if owner is None:
+        datacenter = query.datacenter or self._default
+        owner = self._owners.get(datacenter)
+        followed = owner and self._followed.known((datacenter, _key_id_of(path[3], owner)))
+        return self._ready(followed, query.known, part) if followed else None
+
+    def _ready(self, followed: FollowedService, known: int, part: Query) -> ReadyReply | None:
+        index, body = self._index_of(followed), followed.bodies.get(("health", part))
+        if index == known or body is None:
             return None
-        followed = self._followed.known((query.datacenter or self._default, _key_id_of(path[3], owner)))
-        if followed is None:
-            return None
-        body = followed.bodies.get(("health", query.part))
-        if body is None:
-            return None
-        index = self._index_of(followed)
-        return None if index == query.known else _reply(_Answer(index, body))
+        ready: ReadyReply | None = followed.ready.get(part)
+        if ready is None or ready.index != index:
+            ready = followed.ready[part] = ReadyReply(_reply(_Answer(index, body)), index)
+        return ready
 
     async def answer(self, request: HttpRequest) -> HttpReply:
         """The answer to any request; what is wrong is told in a text, as Consul does."""
@@ -251,7 +254,7 @@ class ConsulApi:
         answer, name = self._answering(area, tuple(rest))
         if request.method not in ("GET", "HEAD"):
             raise Problem(405, "method-unknown", f"{request.method} isn't answered here", headers=[("Allow", "GET")])
-        return await answer(request, query_of(request), name)
+        return await answer(request, query_of(request.query), name)
 
     def _answering(self, area: str, rest: tuple[str, ...]) -> tuple[_Handler, str]:
         """What answers a path, and the name in it."""
@@ -493,6 +496,15 @@ class ConsulApi:
             self._waiting[client] -= 1
             if not self._waiting[client]:
                 del self._waiting[client]
+
+
+_HEALTH_OF_SERVICE: Final = ("v1", "health", "service")
+
+
+@lru_cache(256)
+def _query_and_part(given: tuple[tuple[str, str], ...]) -> tuple[Query, Query]:
+    query = query_of(given)
+    return query, query.part
 
 
 _key_id_of = lru_cache(4_096)(key_id_of)  # it takes longer than all else of an answer that is ready
