@@ -34,7 +34,8 @@ from aqua_compat.http.listeners import (
 )
 from aqua_compat.http.message import AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.metrics import Exposition, MoreMetrics, gauge
-from aqua_compat.http.native_api import OPERATIONS, NativeApi
+from aqua_compat.http.native_api import NativeApi
+from aqua_compat.http.native_operations import OPERATIONS
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
 from aqua_compat.http.problems import Problem, status_of
 from aqua_compat.http.ready import AtHand, ReadyReply, known_requests
