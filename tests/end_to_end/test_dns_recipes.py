@@ -53,7 +53,9 @@ async def running(*command: str, log: Path) -> AsyncIterator[None]:
             process.kill()
 
 
-async def serve(name: str, *, task_status: trio.TaskStatus[int]) -> None:
+async def serve(
+    name: str, host: str = "127.0.0.1", port: int = 0, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Answers every request with its name; its port is told."""
 
     async def answer(stream: trio.SocketStream) -> None:
@@ -61,7 +63,7 @@ async def serve(name: str, *, task_status: trio.TaskStatus[int]) -> None:
             await stream.receive_some(65_536)
             await stream.send_all(f"HTTP/1.0 200 OK\r\nContent-Length: {len(name)}\r\n\r\n{name}".encode())
 
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    [listener] = await trio.open_tcp_listeners(port, host=host)
     task_status.started(listener.socket.getsockname()[1])
     await trio.serve_listeners(answer, [listener])
 
@@ -137,3 +139,45 @@ async def test_dnsmasq_forwards_names(tmp_path: Path) -> None:
             await eventually(lambda: dig("web.acme.aqua"), lambda seen: seen == "127.0.0.1", timeout=STARTED_WITHIN)
             assert await dig("_web._tcp.acme.aqua", "SRV") == "1 1 8000 7f000001.addr.aqua."
             assert await dig("nothing.acme.aqua") == ""
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx isn't here")
+async def test_nginx_follows_a_service(tmp_path: Path) -> None:
+    own, port, backends = identity_in(tmp_path / "node").peer_id, free_port(), free_port()
+    hosts = {"one": "127.0.0.1", "two": "127.0.0.2", "three": "127.0.0.3"}
+    async with running_dns(tmp_path / "node", names={"acme": own}) as asked, trio.open_nursery() as nursery:
+
+        async def register(*names: str) -> None:
+            value = write_instances([Instance(id=name, address=hosts[name], port=backends) for name in names])
+            done = await asked.node.registry.register_service(created, value, own, None)
+            assert done.success, done
+
+        for name, host in hosts.items():
+            await nursery.start(serve, name, host, backends)
+        created = (await asked.node.registry.create_resource("web")).resource_id
+        assert created is not None
+        await register("one", "two")
+        text = block_of("nginx.md", "nginx")
+        for recipes, ours in (
+            ("127.0.0.1:8600", str(asked.door.address)),
+            ("127.0.0.1:8080", f"127.0.0.1:{port}"),
+            (":8000", f":{backends}"),
+        ):
+            assert recipes in text
+            text = text.replace(recipes, ours)
+        (tmp_path / "aqua.conf").write_text(text)
+        (tmp_path / "nginx.conf").write_text(
+            f"pid {tmp_path}/pid; worker_processes 1; error_log stderr; events {{}} http {{ access_log off; "
+            f"client_body_temp_path {tmp_path}/body; proxy_temp_path {tmp_path}/proxy; "
+            f"fastcgi_temp_path {tmp_path}/f; uwsgi_temp_path {tmp_path}/u; scgi_temp_path {tmp_path}/s; "
+            f"include {tmp_path}/aqua.conf; }}"
+        )
+        command = ("nginx", "-e", "stderr", "-c", str(tmp_path / "nginx.conf"), "-g", "daemon off;")
+        async with running(*command, log=tmp_path / "log"):
+            await eventually(lambda: answering(port), lambda seen: seen == {"one", "two"}, timeout=STARTED_WITHIN)
+            await register("one", "two", "three")
+            await eventually(lambda: answering(port), lambda seen: seen == set(hosts), timeout=TOLD_WITHIN)
+            done = await asked.node.registry.report_health(created, HealthState.CRITICAL, "", instance="one")
+            assert done.success
+            await eventually(lambda: answering(port), lambda seen: seen == {"two", "three"}, timeout=TOLD_WITHIN)
+        nursery.cancel_scope.cancel()
