@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ from tests.unit.aqua_compat.dns.running import Asked, running_dns
 pytestmark = pytest.mark.slow
 
 TOLD_WITHIN = 3.0  # seconds
+RESOLVED = shutil.which("systemd-resolved", path="/lib/systemd:/usr/lib/systemd") or os.environ.get("RESOLVED", "")
+"""Debian's package would take the machine's own resolver over; the program alone, unpacked, does as well."""
 STARTED_WITHIN = 10.0
 
 
@@ -181,3 +185,49 @@ async def test_nginx_follows_a_service(tmp_path: Path) -> None:
             assert done.success
             await eventually(lambda: answering(port), lambda seen: seen == {"two", "three"}, timeout=TOLD_WITHIN)
         nursery.cancel_scope.cancel()
+
+
+# A machine of its own for the resolver: with a link, or it takes the network for down, its settings, and its user.
+MACHINE = """
+ip link set lo up
+ip link add one type veth peer name other
+ip addr add 192.0.2.9/24 dev one
+ip link set one up
+ip link set other up
+ip route add default dev one
+cp -a /etc etc
+mount --bind etc /etc
+mount -t tmpfs tmpfs /run
+mkdir -p /etc/systemd/resolved.conf.d /run/systemd/resolve
+cp recipe.conf /etc/systemd/resolved.conf.d/aqua.conf
+grep -q ^systemd-resolve: /etc/group || echo systemd-resolve:x:991: >> /etc/group
+grep -q ^systemd-resolve: /etc/passwd || echo systemd-resolve:x:991:991::/:/usr/sbin/nologin >> /etc/passwd
+chown systemd-resolve:systemd-resolve /run/systemd/resolve
+"$PYTHON" -m aqua_compat node --data-dir node --listen /ip4/127.0.0.1/tcp/0 --dns 127.0.0.1:8600 &
+trap 'kill $(jobs -p)' EXIT
+SYSTEMD_LOG_TARGET=console "$RESOLVED" &
+for _ in $(seq 100); do
+    dig +time=1 +tries=1 @127.0.0.53 +short me.node.aqua TXT | grep 12D3 && break
+    sleep 0.2
+done
+dig +time=2 +tries=2 @127.0.0.53 nothing.me.aqua | grep NXDOMAIN
+"""
+
+
+@pytest.mark.skipif(not RESOLVED or not shutil.which("dig") or os.geteuid() != 0, reason="no resolved, dig, or root")
+async def test_systemd_resolved_asks_the_node(tmp_path: Path) -> None:
+    text = block_of("resolvers.md", "ini")
+    assert "127.0.0.1:8600" in text
+    (tmp_path / "recipe.conf").write_text(text)
+    ran = await trio.run_process(
+        ["unshare", "--mount", "--net", "bash", "-euc", MACHINE],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHON": sys.executable, "RESOLVED": RESOLVED, "PYTHONPATH": str(ROOT)},
+    )
+    own = identity_in(tmp_path / "node").peer_id
+    assert ran.returncode == 0, (ran.stdout[-1000:], ran.stderr[-2000:])
+    assert own in ran.stdout.decode()
+    assert "status: NXDOMAIN" in ran.stdout.decode()
