@@ -42,9 +42,11 @@ async def main(seconds: float, changes: int, count: int, program: str | None) ->
     with tempfile.TemporaryDirectory() as folder:
         async with consul.our_node(Path(folder)) as target:
             ours = await consul.measured(target, seconds, changes)
+    print(f"-- here\n{ours}", flush=True)  # as they come, in case that something later fails
     if program is not None:
         async with consul.consul(program) as target:
             theirs = await consul.measured(target, seconds, changes)
+        print(f"-- Consul\n{theirs}", flush=True)
     first, single, many, watching = await dns_answers.measure(consul.NODES, count)
     cpu, memory = await idle(seconds * 12)
 
