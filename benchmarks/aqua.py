@@ -42,6 +42,7 @@ CLIENTS = 8
 
 
 def report(what: str, timing: Timing, *, aim: float | None = None, reference: Timing | None = None) -> None:
+    """Prints one measurement, with what is aimed at and how many times a native operation it takes."""
     beside = f"  aim: p50 < {aim:.0f} ms" if aim else ""
     beside += f"  {timing.p50 / reference.p50:.1f} x native" if reference else ""
     print(f"{what:38} {timing}{beside}", flush=True)
@@ -122,6 +123,7 @@ class Operations:
         self._labels = 0
 
     async def call(self, function: str, *arguments: object, ttl: float | None = None) -> Any:
+        """Calls a function of the script; None, noted among the failures, where it fails."""
         try:
             return await self.js.call(function, *arguments, ttl=ttl or self.ttl)
         except CallFailed as failure:
@@ -129,30 +131,37 @@ class Operations:
             return None
 
     async def round_trip(self, _: int) -> bool:
+        """Asks the relay for its time; whether it answered."""
         return await self.call("relayTime") is not None
 
     async def create(self, _: int) -> bool:
+        """Creates a resource by a script; whether that worked."""
         created = await self.call("createResource", self._label())
         return self._kept(*(created or (None, ["no answer"])))
 
     async def register(self, number: int) -> bool:
+        """Registers a service by a script; whether that worked."""
         done = await self.call("registerService", self.ids[number % len(self.ids)], f"{number}", self.js.peer_id, "s")
         if done is None or not done[0]:
             self.failures.append(str(done))
         return done is not None and done[0]
 
     async def resolve(self, number: int) -> bool:
+        """Resolves a resource by a script; whether it was found."""
         found = await self.call("resolveResource", self.ids[number % len(self.ids)], 1)
         return found is not None and found[0] is not None
 
     async def create_native(self, _: int) -> bool:
+        """Creates a resource by the Python API; whether that worked."""
         return self._kept(*await self.native.createResource(self._label()))
 
     async def register_native(self, number: int) -> bool:
+        """Registers a service by the Python API; whether that worked."""
         ids = self.ids
         return (await self.native.registerService(ids[number % len(ids)], f"{number}", self.native.peer_id, "s"))[0]
 
     async def resolve_native(self, number: int) -> bool:
+        """Resolves a resource by the Python API; whether it was found."""
         return (await self.native.resolveResource(self.ids[number % len(self.ids)], 1))[0] is not None
 
     def _label(self) -> str:
@@ -168,6 +177,7 @@ class Operations:
 
 
 async def operations(made: Operations, network: AquaNetwork, count: int, process: JsProcess) -> None:
+    """Measures each operation by script and by the Python API, and prints both."""
     await timed(made.create_native, count, 4)
     create = await timed(made.create_native, count, 1)
     register = await timed(made.register_native, count, 1)
@@ -336,6 +346,7 @@ def compiled_interpreter(js: Tools, folder: Path) -> Path:
 
 
 async def main() -> None:
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=100, help="calls per figure; cheap ones are more")
     parser.add_argument("--seconds", type=float, default=60.0, help=f"for {CLIENTS} clients at once")

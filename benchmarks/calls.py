@@ -44,6 +44,8 @@ FEWEST: Final = 100  # calls in a round, for its percentiles
 
 
 class Case(NamedTuple):
+    """How large a body is, and how many calls are made at the same time."""
+
     size: str
     in_flight: int
 
@@ -99,12 +101,14 @@ def ratios(timings: Timings) -> Iterator[tuple[str, str, list[float]]]:
 
 
 def report(timings: Timings) -> None:
+    """Prints how the ways of calling compare, beside what is aimed at."""
     print(f"\n{'ratio':54}" + "".join(f"{case!s:>23}" for case in CASES) + "   aim")
     for what, aim, of_cases in ratios(timings):
         print(f"{what:54}" + "".join(f"{ratio:23.2f}" for ratio in of_cases) + f"   {aim}")
 
 
 async def main(seconds: float, rounds: int) -> None:
+    """Measures, as the command line says."""
     print(f"Python {platform.python_version()}, the fastest of {rounds} rounds of {seconds:g} s")
     async with AsyncExitStack() as stack:
         methods = {name: await stack.enter_async_context(method()) for name, method in METHODS.items()}

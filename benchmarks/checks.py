@@ -69,6 +69,7 @@ async def _measure(count: int, seconds: float, port: int) -> None:
 
 
 def main() -> None:
+    """Measures, as the command line says."""
     count, seconds = int((sys.argv[1:2] or ["500"])[0]), float((sys.argv[2:3] or ["30"])[0])
     context = get_context("spawn")
     ours, theirs = context.Pipe()

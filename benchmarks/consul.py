@@ -48,6 +48,7 @@ class Client:
 
     @classmethod
     async def open(cls, port: int) -> Client:
+        """Connects to an agent on this machine."""
         return cls(await trio.open_tcp_stream("127.0.0.1", port))
 
     async def ask(self, target: str, method: str = "GET", body: bytes = b"") -> tuple[int, bytes]:
@@ -300,6 +301,7 @@ def more_files() -> None:
 
 
 def main() -> None:
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--changes", type=int, default=50)

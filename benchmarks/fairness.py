@@ -81,6 +81,7 @@ def greedy(address: str, resource_id: str, operation: str, in_flight: int) -> It
 
 
 async def main(nodes: int, in_flight: int, count: int, rounds: int) -> None:
+    """Measures, as the command line says."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             node_network(Path(folder), nodes) as [node, *_],

@@ -19,6 +19,7 @@ logging.disable(logging.CRITICAL)
 
 
 async def main() -> None:
+    """Measures, as the command line says."""
     host = new_host()
     async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
         dht = KadDHT(host, DHTMode.SERVER)

@@ -84,6 +84,8 @@ def clients(address: str, count: int) -> Iterator[None]:
 
 
 async def resolving(registry: Registry, resource_id: str) -> str:
+    """How long resolving takes, in words."""
+
     async def resolve(_: int) -> bool:
         return bool((await registry.resolve_resource(resource_id, 1)).records)
 
@@ -91,6 +93,7 @@ async def resolving(registry: Registry, resource_id: str) -> str:
 
 
 async def measure(node: NodeProcess, registry: Registry, resource_id: str, count: int) -> None:
+    """Measures what `count` idle light clients cost a node, and prints it."""
     assert node.process_id is not None
     memory, cpu, began = resident_megabytes(node.process_id), cpu_seconds(node.process_id), time.monotonic()
     print(f"{count} idle light clients", flush=True)
@@ -110,6 +113,7 @@ async def measure(node: NodeProcess, registry: Registry, resource_id: str, count
 
 
 async def main(counts: list[int]) -> None:
+    """Measures, as the command line says."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             node_network(Path(folder), 1) as [node],

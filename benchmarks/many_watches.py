@@ -34,10 +34,12 @@ BEGAN: Final = time.time()
 
 
 def clock() -> float:
+    """Seconds since 1970, by the virtual clock."""
     return BEGAN + trio.current_time()
 
 
 async def store(nodes: list[SimulatedNode], keys: list[Key]) -> None:
+    """Stores each key at the nodes that keep it."""
     items: dict[str, list[Item]] = {node.peer_id: [] for node in nodes}
     for key in keys:
         for peer_id in await nodes[0].peer.neighbourhood(key.id, SETTINGS.registry.neighbourhood_size):
@@ -48,6 +50,7 @@ async def store(nodes: list[SimulatedNode], keys: list[Key]) -> None:
 
 
 async def measure(count: int, renewals: int) -> None:
+    """Measures what `count` watches cost over so many renewals, and prints it."""
     async with simulated_nodes(NODES, SETTINGS, clock) as (network, nodes), trio.open_nursery() as nursery:
         peer = network.add(identity(999).peer_id)
         network.clients.add(peer.peer_id)
@@ -82,6 +85,7 @@ async def measure(count: int, renewals: int) -> None:
 
 
 def main() -> None:
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("counts", type=int, nargs="*", default=[100, 1000, 5000], help="resources watched")
     parser.add_argument("--renewals", type=int, default=4)

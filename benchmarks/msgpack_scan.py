@@ -28,6 +28,7 @@ _ARGUMENTS = msgspec.msgpack.Decoder(list[Any])
 
 
 def cpu_milliseconds(work: Callable[[], object], repeats: int) -> float:
+    """The least CPU time of several runs."""
     best = float("inf")
     for _ in range(repeats):
         before = time.thread_time()
@@ -37,6 +38,7 @@ def cpu_milliseconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def decode(arguments: bytes) -> None:
+    """Decodes a step's arguments as without the scan."""
     with gc_paused():
         _ARGUMENTS.decode(arguments)
 
@@ -48,6 +50,7 @@ def packed(one: object, most_bytes: int, most: int = 2**32) -> bytes:
 
 
 def main() -> None:
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=10)
     repeats = parser.parse_args().repeats

@@ -35,6 +35,8 @@ METHOD: Final = "echo"
 
 
 class Case(NamedTuple):
+    """How many bytes are sent, how many at the same time, and what is aimed at."""
+
     size: int
     in_flight: int
     aim: str
@@ -53,11 +55,13 @@ CONNECTING: Final = "connecting and linking"
 
 
 async def echo(caller: str, body: object) -> object:  # noqa: ARG001 - a handler's signature
+    """A handler that returns what it is given."""
     return body
 
 
 @asynccontextmanager
 async def linking(way: str, *, listens: bool) -> AsyncIterator[tuple[Host, Links]]:
+    """A host and its links, over one of the muxers, while the block lasts."""
     listen = ("/ip4/127.0.0.1/tcp/0",) if listens else ()
     settings = OverlaySettings(listen=listen, direct_pipes=way == DIRECT)
     async with open_host(Identity.generate(), settings) as host, trio.open_nursery() as nursery:
@@ -70,7 +74,7 @@ async def linking(way: str, *, listens: bool) -> AsyncIterator[tuple[Host, Links
         nursery.cancel_scope.cancel()
 
 
-class Ends:
+class LinkedPair:
     """A caller and whom it calls."""
 
     def __init__(self, caller: tuple[Host, Links], callee: tuple[Host, Links]) -> None:
@@ -115,13 +119,14 @@ async def measured(work: Callable[[int], Awaitable[None]], seconds: float) -> fl
 
 
 async def main(seconds: float, rounds: int) -> None:
+    """Measures, as the command line says."""
     print(f"Python {platform.python_version()}, microseconds of CPU of both ends, the least of {rounds} rounds\n")
     print(f"{'':26}" + "".join(f"{way:>32}" for way in WAYS) + "   aim")
     async with AsyncExitStack() as stack:
         ends = {}
         for way in WAYS:
             callee = await stack.enter_async_context(linking(way, listens=True))
-            ends[way] = Ends(await stack.enter_async_context(linking(way, listens=False)), callee)
+            ends[way] = LinkedPair(await stack.enter_async_context(linking(way, listens=False)), callee)
         for case in CASES:
             least = dict.fromkeys(WAYS, float("inf"))
             for _ in range(rounds):

@@ -52,11 +52,13 @@ async def network(folder: Path) -> AsyncIterator[list[NodeProcess]]:
 
 
 def cpu_seconds(process_id: int) -> float:
+    """The CPU time that a process has used."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
 def resident_megabytes(process_id: int) -> float:
+    """The memory of a process that is in RAM, in MiB."""
     for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
@@ -64,6 +66,7 @@ def resident_megabytes(process_id: int) -> float:
 
 
 async def idle(nodes: list[NodeProcess], when: str) -> None:
+    """Measures the CPU time of idle nodes, and prints it."""
     process_ids = [node.process_id for node in nodes if node.process_id]
     before = [cpu_seconds(process_id) for process_id in process_ids]
     await trio.sleep(IDLE_TIME)
@@ -76,6 +79,7 @@ async def idle(nodes: list[NodeProcess], when: str) -> None:
 
 
 def report(what: str, timing: Timing, reference: Timing | None = None) -> None:
+    """Prints one measurement, and how many times faster than the Kad-DHT's it is."""
     ratio = f"  {reference.p50 / timing.p50:5.0f} x KadDHT" if reference else ""
     print(f"{what:44} {timing}{ratio}")
 
@@ -96,6 +100,7 @@ async def prepared(registry: Registry, count: int, label: str) -> list[str]:
 
 
 async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple[Timing, Timing] | None) -> None:
+    """Measures each operation of a light client, and prints it."""
     put, get = kad or (None, None)
     identity = Identity.generate()
     async with open_light_client(identity, [nodes[1].address]) as client:
@@ -143,6 +148,7 @@ async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple
 
 
 async def main() -> None:
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=200, help="registrations per figure; resolves are more")
     parser.add_argument("--no-kad", action="store_true", help="leave the KadDHT reference out")

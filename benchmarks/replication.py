@@ -64,6 +64,7 @@ async def put(client: LightClient, peer_id: str, batch: list[Item]) -> None:
 
 
 async def status_of(node: NodeProcess) -> NodeStatus:
+    """What a node says of itself."""
     async with open_light_client(OBSERVER, [node.address]) as client:
         return await client.registry.status()
 
@@ -83,10 +84,12 @@ async def until_settled(nodes: list[NodeProcess]) -> float:
 
 
 async def replication_of(nodes: list[NodeProcess]) -> list[ReplicationStatus]:
+    """How replication stands on each node."""
     return [status.replication for node in nodes if (status := await status_of(node)).replication is not None]
 
 
 async def repair(folder: Path, records: int, flags: tuple[str, ...]) -> None:
+    """Measures, and prints, how soon all is replicated again when a node dies, and when an empty one replaces it."""
     nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(NODES)]
     batch = items(records)
     try:
@@ -115,6 +118,8 @@ async def repair(folder: Path, records: int, flags: tuple[str, ...]) -> None:
 
 
 def print_repair(before: list[ReplicationStatus], after: list[ReplicationStatus]) -> None:
+    """Prints what the repair has cost all nodes together."""
+
     def grown(name: str) -> int:
         return sum(int(getattr(status, name)) for status in after) - sum(
             int(getattr(status, name)) for status in before
@@ -170,11 +175,13 @@ async def replicated_once(client: LightClient, nodes: list[NodeProcess]) -> floa
 
 
 def process_id(node: NodeProcess) -> int:
+    """The id of a running node's process."""
     assert node.process_id is not None
     return node.process_id
 
 
 async def main(records: int) -> None:
+    """Measures, as the command line says."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("repair", "idle"):

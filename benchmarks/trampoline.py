@@ -54,6 +54,7 @@ class Direct:
         )
 
     def run(self, step: Step) -> int:
+        """Runs a step, and returns its code."""
         arguments = StepArguments(step, self._seed)
         sizes = arguments.sizes()
         self._release(self._store)
@@ -118,6 +119,7 @@ def measure(trampoline: Interpreter, direct: Direct, step: Step, count: int) -> 
 
 
 def main() -> None:
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--folder", type=Path, default=interpreter_folder(AquaSettings()), help="of the interpreter")
     parser.add_argument("--count", type=int, default=300, help="steps per figure")

@@ -95,6 +95,7 @@ class Watchers:
         return sorted(moment for answer in answers for moment in answer)
 
     async def say(self, line: str) -> None:
+        """Tells all processes something."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.write(line + "\n")
@@ -102,6 +103,7 @@ class Watchers:
         await trio.lowlevel.checkpoint()
 
     async def ready(self) -> None:
+        """Waits until all processes watch."""
         for process in self._processes:
             line = await trio.to_thread.run_sync(self._line, process)
             if line.strip() != "watching":
@@ -134,6 +136,7 @@ async def watchers(count: int, resource_id: str, addresses: list[str]) -> AsyncI
 
 
 async def main(nodes: int, count: int) -> None:
+    """Measures, as the command line says."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             node_network(Path(folder), nodes) as network,

@@ -44,11 +44,13 @@ class Told:
         self.failed = 0
 
     async def follow(self, watch: Watch) -> None:
+        """Notes when a watch tells of each change."""
         async for event in watch:
             if event.record is not None:
                 self.told.setdefault(event.record.metadata.value, trio.current_time())
 
     def summary(self, name: str, cpu: float) -> str:
+        """The delays, and what was lost, on one line."""
         delays = sorted(
             max(self.told[value] - when, 0.0) * 1000 for value, when in self.acknowledged.items() if value in self.told
         )
@@ -62,6 +64,8 @@ class Told:
 
 
 async def changes(issuer: LightClient, ids: list[str], told: Told, rate: int, seconds: float, label: str) -> None:
+    """Makes changes at a `rate` (a second) for so many seconds."""
+
     async def change(number: int) -> None:
         value = f"{label} {number}"
         done = await issuer.registry.register_service(
@@ -80,6 +84,7 @@ async def changes(issuer: LightClient, ids: list[str], told: Told, rate: int, se
 
 
 async def delays(nodes: list[NodeProcess], ids: list[str], issuer: LightClient, seconds: float) -> None:
+    """Measures how soon a watcher learns of changes, and prints it."""
     process_ids = [node.process_id for node in nodes if node.process_id]
     async with open_light_client(Identity.generate(), [nodes[2].address]) as watcher:
 
@@ -131,6 +136,7 @@ async def flood(nodes: list[NodeProcess], resource_id: str) -> None:
 
 
 async def idling(nodes: list[NodeProcess], ids: list[str], stored: str, counts: list[int]) -> None:
+    """Measures what idle watches cost, and prints it."""
     async with open_light_client(Identity.generate(), [nodes[3].address]) as watcher:
         for count in counts:
             watches = [watcher.registry.watch(resource_id) for resource_id in ids[:count]]
@@ -143,6 +149,7 @@ async def idling(nodes: list[NodeProcess], ids: list[str], stored: str, counts: 
 
 
 async def main() -> None:
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=15, help="seconds of changes per rate")
     parser.add_argument("--no-idle", action="store_true", help="leave out what watching costs when nothing changes")

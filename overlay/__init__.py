@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from overlay.assembly import open_peer
     from overlay.discovery.keyspace import nearest, peer_position, resource_position
     from overlay.errors import (
         AddressError,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from overlay.identity import Identity, load_or_create_identity, public_key_of, verify
-    from overlay.peer import OverlayPeer, OverlayStatistics, open_peer
+    from overlay.peer import OverlayPeer, OverlayStatistics
     from overlay.settings import CallLimits, OverlaySettings
 
 __all__ = [
@@ -78,7 +79,7 @@ _HOMES = {
     "Unreachable": "overlay.errors",
     "load_or_create_identity": "overlay.identity",
     "nearest": "overlay.discovery.keyspace",
-    "open_peer": "overlay.peer",
+    "open_peer": "overlay.assembly",
     "peer_position": "overlay.discovery.keyspace",
     "public_key_of": "overlay.identity",
     "resource_position": "overlay.discovery.keyspace",

@@ -15,7 +15,7 @@ class PeerIdError(OverlayError, ValueError):
 
 
 class AddressError(OverlayError, ValueError):
-    """A string that should be a multiaddr that this peer can listen on or dial isn't one."""
+    """A string isn't a multiaddr that this peer can listen on or dial."""
 
 
 class IdentityError(OverlayError):

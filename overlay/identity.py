@@ -155,11 +155,6 @@ def load_or_create_identity(
         ) from error
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether the seed in an identity file is under a passphrase. Raises `IdentityError` where it can't be read."""
-    return bool(_existing(path).sealed_seed)
-
-
 def peer_id_in(path: Path) -> str:
     """The peer id that an identity file names, which needs no passphrase. Raises `IdentityError`."""
     return _existing(path).peer_id

@@ -1,4 +1,6 @@
-"""A peer of the network, assembled from the rooms of this package, with one owner of all tasks.
+"""A peer of the network: what the rooms of this package do together, as the layers above see it.
+
+`overlay.assembly` opens one over py-libp2p.
 
 open_peer ── host           py-libp2p: listening, connections, streams, gossip
           └─ OverlayPeer.run
@@ -17,60 +19,53 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
 import trio
 
 from overlay.clock.watch import ClockWatch
-from overlay.discovery.address_book import PeerAddresses
+from overlay.discovery.address_linker import AddressLinker
 from overlay.discovery.address_search import AddressSearch
-from overlay.discovery.bootstrap import Bootstrap, validate_bootstrap
+from overlay.discovery.bootstrap import Bootstrap
+from overlay.discovery.bootstrap_peer import BootstrappedPeer
 from overlay.discovery.bootstrap_pins import BootstrapPins
 from overlay.discovery.bootstrap_resolver import BootstrapResolver
 from overlay.discovery.bootstrap_source import parse_source
 from overlay.discovery.density import Density
 from overlay.discovery.departures import Departures
 from overlay.discovery.dnsaddr import look_up_dnsaddr
-from overlay.discovery.keyspace import peer_position, resource_position
+from overlay.discovery.keyspace import resource_position
 from overlay.discovery.lookup import Lookup
 from overlay.discovery.peer_record import PeerRecord
 from overlay.discovery.peer_records import PeerRecords
 from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.vetting import Vetting
-from overlay.discovery.way_in import WayIn
-from overlay.errors import CallFailed
 from overlay.identity import Identity
-from overlay.libp2p.host import open_host
-from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.loop_lag import LoopLag
-from overlay.presence.dial_outcome import DialOutcome
+from overlay.nearby_members import NearbyPeers
+from overlay.peer_host import PeerHost
 from overlay.presence.incarnation import next_incarnation
 from overlay.presence.liveness import Liveness
-from overlay.pubsub.admission import Admission
-from overlay.pubsub.gossip import Gossip
 from overlay.pubsub.topics import Topics
+from overlay.relaying.client_probe import ClientProbe
 from overlay.relaying.path_selection import PathSelection
 from overlay.relaying.relay import Relay
 from overlay.relaying.relayed_rpc import RelayedRpc
 from overlay.rpc.counters import LinkStatistics
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
-from overlay.rpc.network_upkeep import NetworkStatus, NetworkUpkeep, PrivateNetwork, private_network
+from overlay.rpc.network_upkeep import NetworkStatus, NetworkUpkeep, PrivateNetwork
 from overlay.rpc.server import Handler
-from overlay.rpc.transport import ByteStream, StreamHandler, Transport
+from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
-from overlay.tasks import TaskStatus, background
+from overlay.tasks import TaskStatus
 from overlay.tracing import TRACING
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_THERE = "overlay/there"
 _NODES = 2  # through which a light client acts
 
 
@@ -85,57 +80,6 @@ class OverlayStatistics(LinkStatistics, kw_only=True):
     """Seconds by which the loop was late at worst, in the last minute: for as long nothing was answered."""
     loop_lag_p99: float
     """Seconds that 99 of 100 turns of the loop weren't later than, in the last minute."""
-
-
-class PeerHost(Transport, PeerAddresses, Protocol):
-    """What a peer needs of the network below: `overlay.libp2p.host` satisfies it over py-libp2p, and a simulation."""
-
-    @property
-    def gossip(self) -> Gossip:
-        """What spreads announcements."""
-        ...
-
-    @property
-    def admission(self) -> Admission:
-        """What decides which of others' announcements are let in."""
-        ...
-
-    @property
-    def dial_failures(self) -> int:
-        """Attempts to connect that failed, since the start."""
-        ...
-
-    def connected_peers(self) -> list[str]:
-        """Peers with an open connection, members or not."""
-        ...
-
-    async def connect(self, multiaddr: str, *, timeout: float) -> str:
-        """Connect to the peer that `multiaddr` names and return its id. Raises `Unreachable` or `AddressError`."""
-        ...
-
-    async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
-        """A new stream with `message` on it, to a peer that is known to speak `protocol_id`. Raises `Unreachable`."""
-        ...
-
-    async def who_is_at(self, multiaddr: str, *, timeout: float) -> list[str]:
-        """The addresses, each with the id of the peer that answers there, that one without an id stands for."""
-        ...
-
-    async def can_be_dialled(self, peer_id: str) -> bool:
-        """Whether a peer, connected or not, answers at one of its addresses; takes at most a few seconds."""
-        ...
-
-    async def probe(self, peer_id: str, timeout: float) -> DialOutcome:
-        """Dial a peer to see whether it is there, beside the connections that there are; takes `timeout` at most."""
-        ...
-
-    def silence(self, peer_id: str) -> float | None:
-        """Seconds since a connected peer's machine sent anything; None where that isn't known."""
-        ...
-
-    async def tend_connections(self, is_linked: Callable[[str], bool]) -> None:
-        """Close connections without a link whose peers are silent, or idle when there are many, until cancelled."""
-        ...
 
 
 class OverlayPeer:
@@ -165,7 +109,13 @@ class OverlayPeer:
         self._settings = settings
         self._greetings = private.greetings if private is not None else Greetings()
         self._links = Links(
-            host, settings, settings.member, keeps=self._keeps, randomness=randomness, greetings=self._greetings
+            host,
+            settings,
+            settings.member,
+            keeps=self._keeps,
+            randomness=randomness,
+            greetings=self._greetings,
+            vet=self._vet,
         )
         self._network_upkeep = (
             NetworkUpkeep(self._links, self._greetings, identity, private.files) if private is not None else None
@@ -176,12 +126,12 @@ class OverlayPeer:
         if settings.member:
             Relay(self._links, settings.relaying)
         self._topics = Topics(host.gossip, host.admission, settings.topics)
-        Vetting(host, self._links)
+        self._vetting = Vetting(host, self._links)
         self._routing = routing
         self._links.on_unreachable(self._routing.note_failure)
         self._lookup = Lookup(identity, host, self._links, settings, randomness, routing)
         self._address_search = AddressSearch(host, self._links, self._lookup, member=settings.member)
-        self._way_in = WayIn(host, self._links, routing)
+        self._address_linker = AddressLinker(host, self._links, routing)
         self._identity = identity
         self._peer_records = PeerRecords(
             self._links,
@@ -200,9 +150,6 @@ class OverlayPeer:
             pins_first=private is None,
             timeout=settings.dial_timeout,
         )
-        self._bootstrap = Bootstrap(self, settings, self._resolver, randomness)
-        self._joins_through_others = any(parse_source(text).peer_id != host.peer_id for text in settings.bootstrap)
-        self._joined = trio.Event()
         self._loop_lag = LoopLag()
         self._membership_callbacks: list[Callable[[], None]] = []
         self._departures = Departures(
@@ -213,20 +160,21 @@ class OverlayPeer:
             is_neighbour=self._lookup.is_neighbour,
             when_changed=self._note_change,
         )
+        self._bootstrapped = BootstrappedPeer(
+            host.peer_id, self._links, self._lookup, self._address_linker, self._departures, settings
+        )
+        self._bootstrap = Bootstrap(self._bootstrapped, settings, self._resolver, randomness)
         self._compared_clock = ClockWatch(self, clock, randomness or random.Random())  # noqa: S311 - whom to ask
         self._presence = Liveness(
             identity,
             self._links,
             host,
-            self,
+            NearbyPeers(self._lookup, ClientProbe(host.peer_id, self._links, self._relayed), self.nodes),
             incarnation=incarnation if incarnation is not None else next_incarnation(None, clock()),
             clock=steady_clock,
             randomness=randomness or random.Random(),  # noqa: S311 - whom to ask, and when
             is_member=settings.member,
         )
-        self.serve(_THERE, self._answer_there, relayed=True)
-        if not self._joins_through_others:
-            self._joined.set()
 
     @property
     def peer_id(self) -> str:
@@ -302,7 +250,7 @@ class OverlayPeer:
 
         Raises `Unreachable` and other kinds of `CallFailed`, and `AddressError` for what isn't such an address.
         """
-        return await self._way_in.connect(multiaddr, timeout=timeout)
+        return await self._address_linker.connect(multiaddr, timeout=timeout)
 
     async def addresses_from(self, given: str) -> list[str]:
         """The peers' addresses, each with `/p2p/<id>`, that anything stands for which a bootstrap address may be.
@@ -390,11 +338,11 @@ class OverlayPeer:
 
     def is_isolated(self) -> bool:
         """Whether this peer should be in a network and knows no live member of it."""
-        return self._joins_through_others and not self.members()
+        return self._bootstrapped.is_isolated()
 
     async def wait_joined(self) -> None:
         """Wait for the first member; returns at once for a peer that was started without bootstrap addresses."""
-        await self._joined.wait()
+        await self._bootstrapped.wait_joined()
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:
         """Have `callback()` called, synchronously, whenever a member came or went; it must be cheap and not raise."""
@@ -467,81 +415,17 @@ class OverlayPeer:
         """Which other peers are up."""
         return self._presence
 
-    # What `overlay.presence.liveness.NearbyMembers` asks for.
-
-    def members_near(self, peer_id: str, count: int) -> list[str]:
-        """The members nearest to a peer but itself, ourselves among them, as far as known; asks nobody."""
-        near = self._lookup.known_nearest(peer_position(peer_id), count + 1)
-        return [name for name in near if name != peer_id][:count]
-
-    async def find_members_near(self, peer_id: str, count: int) -> list[str]:
-        """The same, after asking others where that is needed."""
-        near = await self._lookup.nearest(peer_position(peer_id), count + 1)
-        return [name for name in near if name != peer_id][:count]
-
-    def home(self) -> list[str]:
-        """The linked members around our own position."""
-        return self._lookup.neighbours()
-
-    async def answers_through(self, nodes: Sequence[str], peer_id: str, timeout: float) -> bool:
-        """Whether a light client answers through any of these nodes, in a way that none of them can make up."""
-        answered = False
-
-        async def ask(node: str) -> None:
-            nonlocal answered
-            try:
-                if node == self.peer_id:
-                    if self.is_linked(peer_id):
-                        await self.call(peer_id, _THERE, None, timeout=timeout)
-                        answered = True
-                else:
-                    await self.call_via([node], peer_id, _THERE, None, timeout=timeout)
-                    answered = True
-            except CallFailed as error:
-                log.debug("a light client doesn't answer", peer=peer_id, node=node, error=str(error))
-            if answered:
-                asking.cancel_scope.cancel()
-
-        async with trio.open_nursery() as asking:
-            for node in nodes:
-                asking.start_soon(ask, node)
-        return answered
-
-    async def _answer_there(self, caller: str, body: object) -> object:  # noqa: ARG002 - anyone may know
-        await trio.lowlevel.checkpoint()
-        return None
-
-    # What `overlay.discovery.bootstrap.BootstrapPeer` asks for.
-
     def remembered_members(self) -> list[str]:
         """The latest peers that were members, linked or not."""
         return self._departures.remembered()
 
-    async def link_through(self, multiaddr: str) -> str:
-        """Connect and link, within `dial_timeout`, and return to whom: the peer itself, or a member that it names.
-
-        It names some where all its places are taken, and where it is one of another implementation, which speaks Kad
-        and nothing else of ours.
-        """
-        return await self._way_in.link_through(multiaddr, timeout=self._settings.dial_timeout)
-
     async def link(self, peer_id: str) -> None:
         """Link to a peer whose addresses are known, within `dial_timeout`."""
-        await self._links.ensure_link(peer_id, timeout=self._settings.dial_timeout)
+        await self._bootstrapped.link(peer_id)
 
     def is_neighbour(self, peer_id: str) -> bool:
         """Whether a peer lies around our own position, where we need a link to every member."""
         return self._lookup.is_neighbour(peer_id)
-
-    async def meet_through(self, peer_id: str) -> None:
-        """Ask a linked member for our place in the network, and link with those near it; members only."""
-        if self._settings.member:
-            await self._lookup.meet_through(peer_id)
-
-    def note_first(self) -> None:
-        """All that there is to join through leads to this peer itself: it begins the network."""
-        self._joins_through_others = False
-        self._joined.set()
 
     async def self_lookup(self) -> None:
         """Make sure that the members near this one and it know each other; members only."""
@@ -570,11 +454,14 @@ class OverlayPeer:
         """Whether a link is needed though nobody calls over it; a light client acts through each of its own."""
         return not self._settings.member or self._lookup.keeps(peer_id)
 
+    async def _vet(self, peer_id: str, *, dialled: bool) -> bool:
+        return await self._vetting.vet(peer_id, dialled=dialled)
+
     def _note_change(self, member: bool) -> None:
         if self.is_isolated():
             self._lookup.forget_regions()
         elif member:
-            self._joined.set()
+            self._bootstrapped.note_member()
         self._bootstrap.note_change()
         if member:
             self._peer_records.note_change()
@@ -586,44 +473,3 @@ class OverlayPeer:
     def _own_peer_record(self, now: float) -> PeerRecord:
         relays = [(member, self.addresses_of(member)) for member in self.members()]
         return sign_peer_record(self._identity, self.addresses(), relays, now)
-
-
-@asynccontextmanager
-async def open_peer(
-    identity: Identity,
-    settings: OverlaySettings,
-    *,
-    clock: Callable[[], float] = time.time,
-    data_dir: Path | None = None,
-) -> AsyncIterator[OverlayPeer]:
-    """A peer that listens, joins and serves until the block ends; then its sockets and tasks are gone within seconds.
-
-    `clock`: seconds since 1970. `data_dir`: where it keeps what it knows of its network, and which run of it this is.
-    Raises `AddressError`
-    for settings with a bad address and `OverlayError` when it can't listen, or can't use its token.
-    """
-    private = private_network(identity, settings.network, data_dir, clock)
-    validate_bootstrap(settings, certificates_decide=private is not None)
-    greetings = private.greetings if private is not None else None
-    async with open_host(identity, settings, greetings) as host, background() as nursery:
-        routing = KadRouting(host, settings, serve=settings.member)
-        pins = BootstrapPins(data_dir)
-        peer = OverlayPeer(
-            host,
-            routing,
-            identity,
-            settings,
-            clock=clock,
-            private=private,
-            pins=pins,
-            steady_clock=_steady_clock,
-            incarnation=next_incarnation(data_dir, clock()),
-        )
-        with peer.loop_lag.measured():
-            await nursery.start(peer.run)
-            yield peer
-
-
-def _steady_clock() -> float:
-    """Seconds since the machine started; while it sleeps, too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

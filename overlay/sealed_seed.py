@@ -43,7 +43,7 @@ def passphrase_of(environment: Mapping[str, str]) -> bytes | None:
 
 
 def own_passphrase() -> bytes | None:
-    """That of this process's environment. Raises `IdentityError`."""
+    """The passphrase that this process's environment leads to. Raises `IdentityError`."""
     return passphrase_of(os.environ)
 
 

@@ -297,9 +297,6 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     dial_timeout: float = 5.0
     """Seconds for connecting and securing a connection."""
 
-    call_timeout: float = 6.0
-    """Seconds for a call that names no deadline of its own (the original's DEFAULT_TIMEOUT)."""
-
     lookup_timeout: float = 3.0
     """Seconds for a whole lookup, half of them for the recursive one; what is known by then is its result."""
 

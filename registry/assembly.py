@@ -122,7 +122,7 @@ async def assembled(
     ingest = Ingest(network, store, current, sender_limits, weights, clock, recovery.note)
     store.collect_while(lambda: ingest.clock_guard.is_trusted)
     time = ingest.clock_guard.time  # to judge by what others tell; what this node takes and signs its own clock judges
-    is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts()))
+    is_first = starts_network and not any(await store.read(lambda transaction: transaction.counts.totals()))
     catch_up = CatchUp(groups, is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
 

@@ -6,7 +6,7 @@ them; where ours refuses something that the original let pass, the text is ours.
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import Self
 
 from registry.codes import Code
 
@@ -51,27 +51,6 @@ class UnknownKind(InvalidValue):
     """A value, item or announcement of a kind, or with further fields, that a later version may know."""
 
     code = Code.UNKNOWN_KIND
-
-
-class InvalidPolicy(InvalidValue):
-    """A key whose challenge says that it is a policy, and is none."""
-
-    code = Code.POLICY_FORM
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"invalid policy: {reason} ({self.code})")
-
-
-class UnknownPolicyFields(InvalidPolicy):
-    """A policy with fields that its version doesn't have: they could narrow what the others permit."""
-
-    code = Code.POLICY_UNKNOWN_FIELDS
-
-
-class PolicyLocksOwnerOut(InvalidPolicy):
-    """A policy with which its owner couldn't go on."""
-
-    code = Code.POLICY_LOCKS_OWNER_OUT
 
 
 class NodeUnavailable(RegistryError):
@@ -388,41 +367,6 @@ class NotPermitted(RegistryRefusal):
         super().__init__(f"{function}: only the node's operator may call this")
 
 
-class RefusedByPolicy(RegistryRefusal):
-    """Ours: the owner of the resource doesn't let this issuer register there, or not on this host; `code` says why."""
-
-    code = Code.ISSUER_NOT_ALLOWED
-
-    def __init__(self, key_id: str, code: Code, issued_by: str, peer_id: str) -> None:
-        super().__init__(f"{issued_by} may not register {peer_id} on {key_id}: {_WHY_NOT_PERMITTED[code]} ({code})")
-        self.code = code
-
-
-_WHY_NOT_PERMITTED: Final[dict[Code, str]] = {
-    Code.ISSUER_NOT_ALLOWED: "its policy doesn't name the issuer; ask the owner to allow it, or for a certificate",
-    Code.ISSUER_DENIED: "the owner denied what this issuer, or one who certified it, issued up to now; ask the owner",
-    Code.HOST_NOT_ALLOWED: "its policy names other hosts; register on one of those",
-    Code.POLICY_UNKNOWN: "its policy is of a later version than this peer knows; upgrade the peer",
-    Code.CERTIFICATE_FORM: "what it shows isn't a chain of certificates; show the certificate as it was issued",
-    Code.CERTIFICATE_UNKNOWN_FIELDS: "its certificate is of a later version; upgrade this peer, or issue it anew",
-    Code.CERTIFICATE_CHAIN_TOO_LONG: "its chain has more certificates than the policy takes; get one nearer the root",
-    Code.CERTIFICATE_ROOT: "its first certificate isn't by a root of the policy; ask the owner for the roots",
-    Code.CERTIFICATE_LINK: "a certificate isn't by the subject of the one before; show the whole chain, in order",
-    Code.CERTIFICATE_SUBJECT: "its certificate is for another peer; get one for this issuer",
-    Code.CERTIFICATE_PERMISSION: "its certificate doesn't permit to register; get one that does",
-    Code.CERTIFICATE_DEPTH: "a certificate was handed on that mustn't be; get one from its issuer",
-    Code.CERTIFICATE_RESOURCE: "its certificate is for other resources; get one for this one",
-    Code.CERTIFICATE_NOT_YET_VALID: "its certificate begins after the record was issued; check the clocks, issue again",
-    Code.CERTIFICATE_EXPIRED: "its certificate has ended; get a new one, and register again",
-    Code.CERTIFICATE_SIGNATURE: "a certificate isn't signed by its issuer; get it anew",
-}
-
-
-def why_not_permitted_in_words(code: Code) -> str:
-    """What a code of `RefusedByPolicy` means, and what to do."""
-    return _WHY_NOT_PERMITTED[code]
-
-
 class HostingRefused(RegistryRefusal):
     """Ours: the peer that should host a record doesn't, by its operator's policy or quota, or for the cause that
     `code` tells."""
@@ -442,54 +386,3 @@ class NotResponsible(RegistryRefusal):
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"Peer is not responsible for key {key_id}")
-
-
-class TrustForm(RegistryRefusal):
-    """Of the trust graph: what is no trust, revocation or certificate."""
-
-    code = Code.TRUST_FORM
-
-
-class TrustSignature(RegistryRefusal):
-    """Of the trust graph: a statement that its issuer didn't sign. `signature` in base58."""
-
-    code = Code.TRUST_SIGNATURE
-
-    def __init__(self, signature: str, issued_by: str) -> None:
-        super().__init__(f"Failed to verify signature {signature} with the key of {issued_by}")
-
-
-class TrustExpired(RegistryRefusal):
-    """Of the trust graph: a statement that has ended; both times in seconds."""
-
-    code = Code.TRUST_EXPIRED
-
-    def __init__(self, ends_at: int, now: int) -> None:
-        super().__init__(f"Trust is expired at: '{ends_at}s', current time: '{now}s'")
-
-
-class TrustFromFuture(RegistryRefusal):
-    """Of the trust graph: a statement issued later than the present; `what` is the original's word for it."""
-
-    code = Code.TRUST_FROM_FUTURE
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} can't be issued later than the current timestamp")
-
-
-class RootsByOwnerOnly(RegistryRefusal):
-    """Of the trust graph: only the node's operator says whom it trusts first."""
-
-    code = Code.TRUST_OWNER
-
-    def __init__(self) -> None:
-        super().__init__("Root could add only by trust graph service owner")
-
-
-class RevokedByStranger(RegistryRefusal):
-    """Ours, of the trust graph: whoever has no weight here ends nobody's paths."""
-
-    code = Code.TRUST_STRANGER
-
-    def __init__(self, peer_id: str) -> None:
-        super().__init__(f"{peer_id} revokes and has no weight here, so that it ends nothing")

@@ -10,8 +10,9 @@ from typing import Final
 
 import trio
 
+from overlay.assembly import open_peer
 from overlay.identity import Identity
-from overlay.peer import OverlayPeer, open_peer
+from overlay.peer import OverlayPeer
 from registry.assembly import Parts, assembled
 from registry.client.certificate_files import CertificateFiles
 from registry.client.node_status import DiskStatus, NodeStatus
@@ -43,7 +44,7 @@ class Node:
         """A snapshot of this node. Raises StorageError."""
         watching = self.parts.watches.statistics()
         (keys, records, tombstones), used = await self.store.read(
-            lambda transaction: (transaction.counts(), transaction.used_bytes())
+            lambda transaction: (transaction.counts.totals(), transaction.used_bytes())
         )
         space = self.store.space
         return NodeStatus(

@@ -85,11 +85,11 @@ class ServiceSource(Protocol):
     """Where services are defined. Blocking: for threads."""
 
     def read(self) -> Definitions:
-        """Those that there are now. Raises BadDefinitions."""
+        """The definitions that there are now. Raises BadDefinitions."""
         ...
 
     def read_text(self, name: str, text: str) -> Definitions:
-        """Those in the text of a file called `name`. Raises BadDefinitions."""
+        """The definitions in the text of a file called `name`. Raises BadDefinitions."""
         ...
 
 

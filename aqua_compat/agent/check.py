@@ -67,11 +67,6 @@ class Check:
         self.since = now
         self.due = now + random() * min(FIRST_WITHIN, timing.interval)
 
-    @property
-    def is_damped(self) -> bool:
-        """Whether it flaps, so that a better state counts only once it lasts."""
-        return self._is_damped
-
     def start(self, now: float) -> float:
         """Notes that it runs from `now` on. When it has to have ended, by the same clock."""
         self.due = now + self._timing.interval * (1 - JITTER * self._random())

@@ -12,6 +12,10 @@ import msgspec
 from aqua_compat.agent.definitions import OnStop
 
 
+class FormError(Exception):
+    """A fault in what is looked at; the text says where in it, and the remedy."""
+
+
 class CheckForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A check: exactly one of `http`, `tcp`, `grpc`, `script`, `ttl`, `alias`, and what goes with it."""
 
@@ -67,7 +71,7 @@ class ServiceForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class FileForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole file."""
+    """A whole file of services."""
 
     service: tuple[ServiceForm, ...] = ()
 

@@ -9,31 +9,24 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from aqua_compat.agent.check_forms import check_of
 from aqua_compat.agent.consul_files import is_consul, translate
 from aqua_compat.agent.definitions import (
     MAX_CHECKS,
     MAX_SERVICES,
     AliasCheck,
     CheckDefinition,
-    CheckTiming,
     DefinedInstance,
-    GrpcCheck,
-    HttpCheck,
-    Probe,
-    ScriptCheck,
     ServiceDefinition,
-    TcpCheck,
-    TtlCheck,
 )
-from aqua_compat.agent.file_form import CheckForm, FileForm, InstanceForm, ServiceForm, unknown_keys
+from aqua_compat.agent.file_form import FileForm, FormError, InstanceForm, ServiceForm, unknown_keys
 from registry.errors import InvalidValue
 from registry.model.endpoints import Instance, write_instances
 from registry.model.names import OWN, Names
@@ -44,21 +37,8 @@ MAX_FILES: Final = 1_000
 MAX_ERRORS: Final = 20
 """Errors that are told of one reading."""
 
-_KINDS: Final = ("http", "tcp", "grpc", "script", "ttl", "alias")
-_WITH: Final = {
-    "method": ("http",),
-    "headers": ("http",),
-    "status": ("http",),
-    "body": ("http",),
-    "tls": ("grpc",),
-    "tls_verify": ("http", "grpc"),
-    "tls_server_name": ("http", "grpc"),
-    "tls_ca": ("http", "grpc"),
-}
-_URL: Final = re.compile(r"https?://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#\[\]:@]+)(:(?P<port>[0-9]{1,5}))?([/?]\S*)?")
 _HEAD: Final = re.compile(r"\s*\[\[\s*service\s*\]\]\s*(#.*)?")
 _SERVICE: Final = re.compile(r"service ([0-9]{1,6})\b")
-_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class BadDefinitions(Exception):
@@ -131,10 +111,6 @@ class _Places(NamedTuple):
         return f"{self.name}: {error}"
 
 
-class _Wrong(Exception):
-    """A fault in what is looked at; the text says where in it, and the remedy."""
-
-
 class _Reader:
     def __init__(self, names: Names, allow_scripts: bool, owner: str = OWN) -> None:
         self.errors: list[str] = []
@@ -180,7 +156,7 @@ class _Reader:
                 self.errors += wrong
                 return ()
             return msgspec.convert(content, FileForm, strict=True).service
-        except (_Wrong, InvalidValue) as error:
+        except (FormError, InvalidValue) as error:
             self.errors.append(place.told(str(error)))
         except msgspec.ValidationError as error:
             self.errors.append(place.told(_readable(str(error))))
@@ -191,7 +167,7 @@ class _Reader:
         for number, form in enumerate(forms, 1):
             try:
                 self._services.append(self._service(form, source))
-            except (_Wrong, InvalidValue) as error:
+            except (FormError, InvalidValue) as error:
                 place = self._places.get(source, _Places(source))
                 self.errors.append(place.told(f"service {number} ({form.name[:80]}): {error}"))
 
@@ -254,16 +230,16 @@ class _Reader:
 
     def _service(self, form: ServiceForm, source: str) -> ServiceDefinition:
         if not form.name:
-            raise _Wrong("name: it is empty; give the label of the resource")
+            raise FormError("name: it is empty; give the label of the resource")
         try:
             owner = self._names.owner(form.owner or self._owner)
         except InvalidValue as error:
-            raise _Wrong(f"owner: {error}") from None
+            raise FormError(f"owner: {error}") from None
         service_id = form.id or form.name
         if form.instance:
             for field in ("address", "port", "protocol", "weight"):
                 if getattr(form, field) != getattr(ServiceForm(name="-"), field):
-                    raise _Wrong(f"{field}: it is given beside `instance`; give it within each instance")
+                    raise FormError(f"{field}: it is given beside `instance`; give it within each instance")
             instances = tuple(self._instance(form, one, f"instance {one.id[:80]!r}, ") for one in form.instance)
         else:
             only = InstanceForm(
@@ -283,13 +259,13 @@ class _Reader:
     def _instance(self, service: ServiceForm, form: InstanceForm, place: str) -> DefinedInstance:
         forms = (*service.check, *form.check)
         if len(forms) > MAX_CHECKS:
-            raise _Wrong(f"{place}check: there are {len(forms)}; {MAX_CHECKS} at most")
+            raise FormError(f"{place}check: there are {len(forms)}; {MAX_CHECKS} at most")
         checks: list[CheckDefinition] = []
         for number, check in enumerate(forms, 1):
             try:
-                checks.append(self._check(check, [one.name for one in checks]))
-            except _Wrong as error:
-                raise _Wrong(f"{place}check {number}: {error}") from None
+                checks.append(check_of(check, [one.name for one in checks], allow_scripts=self._allow_scripts))
+            except FormError as error:
+                raise FormError(f"{place}check {number}: {error}") from None
         try:
             instance = Instance(
                 id=form.id,
@@ -302,77 +278,8 @@ class _Reader:
                 checks=tuple(check.name for check in checks),
             )
         except InvalidValue as error:
-            raise _Wrong(f"{place}{error}") from None
+            raise FormError(f"{place}{error}") from None
         return DefinedInstance(instance=instance, checks=tuple(checks))
-
-    def _check(self, form: CheckForm, taken: Sequence[str]) -> CheckDefinition:
-        kinds = [kind for kind in _KINDS if getattr(form, kind) is not None]
-        if len(kinds) != 1:
-            what = " and ".join(kinds) if kinds else "nothing that is known"
-            raise _Wrong(f"it checks {what}; give exactly one of {', '.join(_KINDS)}")
-        kind, plain = kinds[0], CheckForm()
-        for field, of in _WITH.items():
-            if kind not in of and getattr(form, field) != getattr(plain, field):
-                raise _Wrong(f"{field}: it goes with {' and '.join(of)}, not with {kind}; take it out")
-        name = form.name or next(one for one in _names_of(kind) if one not in taken)
-        if name in taken:
-            raise _Wrong(f"name: another check of this instance is called {name!r}; choose another name")
-        for field, number, least, most in (
-            ("interval", form.interval, 0.1, 86_400.0),
-            ("timeout", form.timeout or 1.0, 0.05, 3_600.0),
-            ("passes", form.passes, 1, 100),
-            ("failures", form.failures, 1, 100),
-            ("ttl", form.ttl or 1.0, 0.1, 86_400.0),
-        ):
-            if not least <= number <= most:
-                raise _Wrong(f"{field}: {number:g} isn't within {least:g} and {most:g}")
-        timing = CheckTiming(
-            interval=form.interval,
-            timeout=form.timeout if form.timeout is not None else min(5.0, max(form.interval, 1.0)),
-            passes=form.passes,
-            failures=form.failures,
-        )
-        return CheckDefinition(name=name, probe=self._probe(form), timing=timing)
-
-    def _probe(self, form: CheckForm) -> Probe:
-        if form.http is not None:
-            return _http(form, form.http)
-        if form.tcp is not None:
-            host, port = _host_and_port("tcp", form.tcp)
-            return TcpCheck(host=host, port=port)
-        if form.grpc is not None:
-            place, _, service = form.grpc.partition("/")
-            host, port = _host_and_port("grpc", place)
-            return GrpcCheck(
-                host=host,
-                port=port,
-                service=service,
-                tls=form.tls,
-                tls_verify=form.tls_verify,
-                tls_server_name=form.tls_server_name,
-                tls_ca=_file("tls_ca", form.tls_ca),
-            )
-        if form.script is not None:
-            return self._script(form.script)
-        if form.ttl is not None:
-            return TtlCheck(ttl=form.ttl)
-        return AliasCheck(service=form.alias or "")
-
-    def _script(self, arguments: tuple[str, ...]) -> ScriptCheck:
-        if not self._allow_scripts:
-            raise _Wrong(
-                "script: scripts are off on this node; who may write service files could run programs as it."
-                " Set `agent.scripts = true` in the settings to allow that"
-            )
-        if not arguments or not arguments[0] or any("\0" in argument for argument in arguments):
-            raise _Wrong('script: it is a list of program and arguments, such as ["/usr/bin/check", "--fast"]')
-        return ScriptCheck(arguments=arguments)
-
-
-def _names_of(kind: str) -> Iterator[str]:
-    """What checks of a kind are called that have no name: `http`, `http-2` and on."""
-    yield kind
-    yield from (f"{kind}-{number}" for number in count(2))
 
 
 def _text_of(path: Path) -> str:
@@ -380,13 +287,13 @@ def _text_of(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise _Wrong(f"can't be read: {error.strerror}") from None
+        raise FormError(f"can't be read: {error.strerror}") from None
     if len(content) > MAX_FILE:
-        raise _Wrong(f"has more than {MAX_FILE} bytes; split it")
+        raise FormError(f"has more than {MAX_FILE} bytes; split it")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise _Wrong(f"isn't UTF-8, from byte {error.start} on") from None
+        raise FormError(f"isn't UTF-8, from byte {error.start} on") from None
 
 
 def _content(text: str, *, is_toml: bool) -> object:
@@ -394,59 +301,16 @@ def _content(text: str, *, is_toml: bool) -> object:
         # Python's own reader of JSON tells the line; msgspec's tells the byte.
         parsed: object = tomllib.loads(text) if is_toml else json.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise _Wrong(f"isn't TOML: {error}") from None
+        raise FormError(f"isn't TOML: {error}") from None
     except json.JSONDecodeError as error:
-        raise _Wrong(f"isn't JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from None
+        raise FormError(f"isn't JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from None
     except (RecursionError, ValueError):  # nested a thousand deep; a number of more than 4,300 digits
-        raise _Wrong("can't be read: it is nested too deep, or a number in it is too long") from None
+        raise FormError("can't be read: it is nested too deep, or a number in it is too long") from None
     if not isinstance(parsed, dict):
-        raise _Wrong("isn't a JSON object with a list `service`")
+        raise FormError("isn't a JSON object with a list `service`")
     if isinstance(parsed.get("service"), dict) and is_toml:
-        raise _Wrong("service: it is one table; write [[service]], twice in brackets, for each service")
+        raise FormError("service: it is one table; write [[service]], twice in brackets, for each service")
     return parsed
-
-
-def _http(form: CheckForm, url: str) -> HttpCheck:
-    match = _URL.fullmatch(url)
-    if not match or not url.isascii() or (match["port"] and not 1 <= int(match["port"]) <= 65_535):
-        raise _Wrong(f"http: {url[:200]!r} is no URL like http://127.0.0.1:8080/health, with a port of 1 to 65535")
-    if not _HEADER.fullmatch(form.method):
-        raise _Wrong(f"method: {form.method[:80]!r} is none; GET or HEAD, say")
-    for name, value in form.headers.items():
-        if not _HEADER.fullmatch(name) or not value.isprintable() or not value.isascii():
-            raise _Wrong(f"headers: {name[:80]!r} can't be sent, or its value can't; both are printable ASCII")
-    for status in form.status:
-        if not 100 <= status <= 599:
-            raise _Wrong(f"status: {status} isn't within 100 and 599")
-    import regex  # noqa: PLC0415 - 1.3 MB that most nodes don't need
-
-    try:
-        regex.compile(form.body)
-    except (regex.error, OverflowError, RecursionError) as error:
-        raise _Wrong(f"body: it is no regular expression: {error}") from None
-    return HttpCheck(
-        url=url,
-        method=form.method.upper(),
-        headers=form.headers,
-        status=form.status,
-        body=form.body,
-        tls_verify=form.tls_verify,
-        tls_server_name=form.tls_server_name,
-        tls_ca=_file("tls_ca", form.tls_ca),
-    )
-
-
-def _host_and_port(field: str, text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
-        raise _Wrong(f"{field}: {text[:200]!r} isn't host:port like 127.0.0.1:5432, with a port of 1 to 65535")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _file(field: str, path: str) -> str:
-    if path and not Path(path).is_file():
-        raise _Wrong(f"{field}: there is no file {path[:200]!r}")
-    return path
 
 
 def _readable(error: str) -> str:

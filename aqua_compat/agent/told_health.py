@@ -41,7 +41,7 @@ class Report(Protocol):
         ...
 
 
-class _Told:
+class _ToldRecord:
     """A record that is registered: its instances by id, with the service of each, and what its host was told."""
 
     def __init__(self, services: Mapping[str, str], told: dict[str, CheckResult], *, is_checked: bool) -> None:
@@ -79,7 +79,7 @@ class HealthTeller:
     def __init__(self, report: Report, of_instance: Callable[[str, str], CheckResult | None]) -> None:
         self._report = report
         self._of_instance = of_instance
-        self._records: dict[str, _Told] = {}
+        self._records: dict[str, _ToldRecord] = {}
         self._changed = Wakeup()
 
     def begin(self, key_id: str, services: Mapping[str, str], *, is_checked: bool) -> None:
@@ -88,7 +88,7 @@ class HealthTeller:
         before = self._records.get(key_id)
         told = {} if before is None else before.told
         told.pop("", None)  # registering anew may have ended it
-        self._records[key_id] = _Told(services, told, is_checked=is_checked)
+        self._records[key_id] = _ToldRecord(services, told, is_checked=is_checked)
         self._changed.set()
 
     def end(self, key_id: str) -> None:
@@ -100,7 +100,7 @@ class HealthTeller:
         self._changed.set()
 
     async def run(self) -> None:
-        """Tells until cancelled."""
+        """Tells hosts what checks say, until cancelled."""
         retry = FIRST_RETRY
         while True:
             self._changed.clear()
@@ -112,7 +112,7 @@ class HealthTeller:
             with trio.move_on_at(again_at if is_told else trio.current_time() + retry):
                 await self._changed.wait()
 
-    async def _tell(self, key_id: str, record: _Told) -> bool:
+    async def _tell(self, key_id: str, record: _ToldRecord) -> bool:
         """Tells what the host of a record doesn't know yet. False where it couldn't be told."""
         for instance, result in record.wanted(self._of_instance).items():
             is_due = not instance and trio.current_time() >= record.again_at

@@ -12,7 +12,7 @@ Index = Annotated[int, Meta(ge=0)]
 
 
 class Array:
-    """As in the original, where the order of sets isn't told."""
+    """The original's service `array`, where the order of sets isn't told."""
 
     async def sum(self, xs: list[I64]) -> int:
         """The sum of all numbers; an error when any on the way is no i64, as there."""

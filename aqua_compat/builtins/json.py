@@ -13,7 +13,7 @@ Pairs = list[tuple[str, object]]
 
 
 class Json:
-    """As in nox; a text of at most 131,072 characters is parsed."""
+    """The original's service `json`; a text of at most 131,072 characters is parsed."""
 
     async def obj(self, *keys_and_values: object) -> Object:
         """An object of these keys, each before its value."""

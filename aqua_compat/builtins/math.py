@@ -14,7 +14,7 @@ U32 = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
 class Math:
-    """As in the original; a result that is no i64 is an error."""
+    """The original's service `math`; a result that is no i64 is an error."""
 
     async def add(self, x: I64, y: I64) -> int:
         """x + y"""

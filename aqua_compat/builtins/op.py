@@ -16,7 +16,7 @@ _LONGEST = 1024  # bytes; base58 takes time that grows with the square of the le
 
 
 class Op:
-    """As in the original; base58 of at most 1,024 bytes."""
+    """The original's service `op`; base58 of at most 1,024 bytes."""
 
     async def noop(self) -> None:
         """Does nothing."""

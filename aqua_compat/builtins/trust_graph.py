@@ -9,24 +9,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import base58
-from msgspec import Meta, Struct
 
-from aqua_compat.rpc.server import caller
-from registry.errors import (
-    InvalidValue,
-    RegistryError,
-    RegistryRefusal,
-    RootsByOwnerOnly,
-    TrustExpired,
-    TrustForm,
-    TrustSignature,
+from aqua_compat.builtins.trust_values import (
+    AddTrustResult,
+    AllCertsResult,
+    AquaCertificate,
+    AquaRevocation,
+    AquaTrust,
+    BytesResult,
+    DoneResult,
+    ExportRevocationsResult,
+    IssueRevocationResult,
+    IssueTrustResult,
+    PeerId,
+    Seconds,
+    _Signature,
+    _Text,
 )
+from aqua_compat.rpc.server import caller
+from registry.errors import InvalidValue, RegistryError, RegistryRefusal
 from registry.model.service_results import WeightResult
 from registry.replica.trust_keeper import TrustKeeper
 from registry.replica.weights import Weights
+from registry.trust.errors import RootsByOwnerOnly, TrustExpired, TrustForm, TrustSignature
 from registry.trust.statements import (
     KEY_TYPE,
     MAX_CHAIN,
@@ -41,94 +49,6 @@ from registry.trust.statements import (
     revocation_digest,
     trust_digest,
 )
-
-PeerId = Annotated[str, Meta(max_length=128)]
-Seconds = Annotated[int, Meta(ge=0)]
-_Short = Annotated[str, Meta(max_length=256)]
-_Text = Annotated[str, Meta(max_length=16_384)]
-_Signature = Annotated[list[int], Meta(max_length=1024)] | bytes
-
-
-class AquaTrust(Struct, frozen=True):
-    """A trust as it travels: without its issuer."""
-
-    issued_for: PeerId
-    expires_at: Seconds
-    signature: _Short
-    sig_type: _Short
-    issued_at: Seconds
-
-
-class AquaCertificate(Struct, frozen=True):
-    """From a root's trust in itself to whom it is for."""
-
-    chain: Annotated[list[AquaTrust], Meta(max_length=256)]
-
-
-class AquaRevocation(Struct, frozen=True):
-    """A revocation as it travels."""
-
-    revoked_peer_id: PeerId
-    revoked_at: Seconds
-    signature: _Short
-    sig_type: _Short
-    revoked_by: PeerId
-
-
-class DoneResult(Struct, frozen=True):
-    """What a function comes to that returns nothing else."""
-
-    success: bool = True
-    error: str = ""
-
-
-class AddTrustResult(Struct, frozen=True):
-    """The weight that a trust lends; 0 for one that wasn't taken, since its issuer has none to lend."""
-
-    success: bool = True
-    error: str = ""
-    weight: int = 0
-
-
-class AllCertsResult(Struct, frozen=True):
-    """Certificates, the heaviest first."""
-
-    success: bool = True
-    certificates: list[AquaCertificate] = []
-    error: str = ""
-
-
-class ExportRevocationsResult(Struct, frozen=True):
-    """Revocations of a peer."""
-
-    success: bool = True
-    revocations: list[AquaRevocation] = []
-    error: str = ""
-
-
-class BytesResult(Struct, frozen=True):
-    """Bytes to be signed."""
-
-    success: bool = True
-    error: str = ""
-    result: list[int] = []
-
-
-class IssueTrustResult(Struct, frozen=True):
-    """A trust of what was given; whether it is signed well shows when it is verified or added."""
-
-    success: bool = True
-    error: str = ""
-    trust: AquaTrust = AquaTrust("", 0, "", "", 0)
-
-
-class IssueRevocationResult(Struct, frozen=True):
-    """A revocation, as `IssueTrustResult`."""
-
-    success: bool = True
-    error: str = ""
-    revocation: AquaRevocation = AquaRevocation("", 0, "", "", "")
-
 
 Result = TypeVar("Result")
 
@@ -171,7 +91,7 @@ class TrustGraph:
     async def issue_trust(
         self, issued_for_peer_id: PeerId, expires_at_sec: Seconds, issued_at_sec: Seconds, trust_bytes: _Signature
     ) -> IssueTrustResult:
-        """A trust from its signature."""
+        """Makes a trust of its fields and its signature."""
 
         async def act() -> IssueTrustResult:
             _check_peer_id(issued_for_peer_id)
@@ -244,7 +164,7 @@ class TrustGraph:
         return await self._certificates(issued_for)
 
     async def get_all_certs_from(self, issued_for: PeerId, issuer: PeerId, timestamp_sec: Seconds) -> AllCertsResult:  # noqa: ARG002
-        """Those that another peer is in."""
+        """The certificates for a peer that another peer is part of."""
         return await self._certificates(issued_for, issuer)
 
     async def get_host_certs(self, timestamp_sec: Seconds) -> AllCertsResult:  # noqa: ARG002
@@ -252,7 +172,7 @@ class TrustGraph:
         return await self._certificates(self._host_peer_id)
 
     async def get_host_certs_from(self, issuer: PeerId, timestamp_sec: Seconds) -> AllCertsResult:  # noqa: ARG002
-        """Those that another peer is in."""
+        """The certificates for this host that another peer is part of."""
         return await self._certificates(self._host_peer_id, issuer)
 
     async def get_revocation_bytes(self, revoked_peer_id: PeerId, revoked_at: Seconds) -> BytesResult:

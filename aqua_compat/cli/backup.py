@@ -162,9 +162,9 @@ def _refuse_beside_a_twin(manifest: Manifest, relays: Sequence[str]) -> None:
 
 
 async def _is_running(peer_id: str, relays: Sequence[str]) -> bool:
+    from overlay.assembly import open_peer
     from overlay.errors import CallFailed
     from overlay.identity import Identity
-    from overlay.peer import open_peer
     from overlay.settings import OverlaySettings
 
     async with open_peer(Identity.generate(), OverlaySettings(member=False, listen=())) as peer:

@@ -13,7 +13,7 @@ import click
 from aqua_compat.cli.failures import Failure, Misuse, one_line
 from aqua_compat.cli.keys import named_key
 from aqua_compat.cli.options import json_option, key_option
-from aqua_compat.cli.output import json_line, moment
+from aqua_compat.cli.output import identified, json_line, moment
 from aqua_compat.cli.times import TimeSpan, span_text
 
 if TYPE_CHECKING:
@@ -268,12 +268,13 @@ def _as_json(chain: Sequence[Certificate]) -> dict[str, Any]:
     from overlay.membership.chain import begins_at, ends_at
     from registry.permission.certificate_text import text_of
 
-    return {
+    told = {
         "certificate": text_of(chain),
         "chain": [_certificate_as_json(each) for each in chain],
         "begins_at": begins_at(chain),
         "ends_at": ends_at(chain),
     }
+    return identified("certificate", told)
 
 
 def _certificate_as_json(certificate: Certificate) -> dict[str, Any]:

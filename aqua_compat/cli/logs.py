@@ -106,7 +106,7 @@ class LossyStream:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Does nothing, since nothing waits."""
 
 
 def configure_logs(level: str, form: str) -> None:

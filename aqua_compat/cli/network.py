@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,7 +14,7 @@ from aqua_compat.cli.failures import Failure, Misuse, one_line
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.network_folder import DEFAULT_NETWORK, Issued, NetworkFolder
 from aqua_compat.cli.options import json_option
-from aqua_compat.cli.output import json_line, moment
+from aqua_compat.cli.output import identified, json_line, moment
 from aqua_compat.cli.times import TimeSpan
 
 if TYPE_CHECKING:
@@ -53,7 +53,11 @@ def create(name: str, as_json: bool) -> None:
     folder = NetworkFolder(name)
     root = folder.create()
     if as_json:
-        click.echo(json_line({"name": folder.name, "root": root.peer_id, "file": str(folder.root_file)}))
+        click.echo(
+            json_line(
+                identified("network-root", {"name": folder.name, "root": root.peer_id, "file": str(folder.root_file)})
+            )
+        )
         return
     click.echo(root.peer_id)
     click.echo(
@@ -149,8 +153,14 @@ def invite(
         tuple(map(public_key_of, folder.registrars)),
     )
     if as_json:
-        told = {"token": token.text(), "root": root.peer_id, "permits": permits, "expires_at": certificate.expires_at}
-        click.echo(json_line({**told, "for": peer, "invitation": who if invitation is not None else None}))
+        told: dict[str, Any] = {
+            "token": token.text(),
+            "root": root.peer_id,
+            "permits": permits,
+            "expires_at": certificate.expires_at,
+        }
+        told |= {"for": peer, "invitation": who if invitation is not None else None}
+        click.echo(json_line(identified("network-token", told)))
         return
     click.echo(token.text())
     ends = moment(certificate.expires_at)
@@ -210,7 +220,7 @@ def revoke(
     addresses = tuple(dict.fromkeys((*relay, *folder.addresses)))
     told, failures = trio.run(_tell, root, revocations, addresses, timeout) if addresses else ([], [])
     if as_json:
-        click.echo(json_line({"revoked": peer, "told": told, "failed": failures}))
+        click.echo(json_line(identified("network-revocation", {"revoked": peer, "told": told, "failed": failures})))
     elif told:
         click.echo(f"revoked {peer}; told {len(told)} of {len(addresses)} nodes, which tell the others")
     if not told:
@@ -239,8 +249,9 @@ def show(name: str, as_json: bool) -> None:
             }
             for entry in folder.issued
         ]
-        shown = {"name": folder.name, "root": root.peer_id, "file": str(folder.root_file)}
-        click.echo(json_line({**shown, "addresses": list(folder.addresses), "issued": issued, "revoked": revoked}))
+        shown: dict[str, Any] = {"name": folder.name, "root": root.peer_id, "file": str(folder.root_file)}
+        shown |= {"addresses": list(folder.addresses), "issued": issued, "revoked": revoked}
+        click.echo(json_line(identified("private-network", shown)))
         return
     click.echo(f"network  {folder.name}")
     click.echo(f"root     {root.peer_id}  {folder.root_file}")
@@ -268,11 +279,11 @@ async def _tell(
     """The nodes that were told of what was revoked, and why others couldn't be."""
     import trio
 
+    from overlay.assembly import open_peer
     from overlay.errors import OverlayError
     from overlay.identity import Identity, public_key_of
     from overlay.membership.gatekeeper import CLIENT, certificate_for
     from overlay.membership.join_token import JoinToken
-    from overlay.peer import open_peer
     from overlay.rpc.network_files import FOLDER, REVOCATIONS, NetworkFiles, write_revocations
     from overlay.settings import OverlaySettings
 

@@ -243,7 +243,7 @@ async def _serve(
 
     from aqua_compat.api.full_node import identity_in, open_full_node
     from aqua_compat.cli.freed_memory import return_freed_memory
-    from aqua_compat.http.server import open_http_door
+    from aqua_compat.http.server import open_http_server
 
     async with AsyncExitStack() as stack:
         # From the beginning, or a SIGHUP that comes early would end the node.
@@ -253,19 +253,19 @@ async def _serve(
         last.append(running.peer.presence.leave)
         more_metrics: list[MoreMetrics] = []
         if settings.dns.listen:
-            from aqua_compat.dns.server import open_dns_door  # few nodes need it
+            from aqua_compat.dns.server import open_dns_server  # few nodes need it
 
-            dns = await stack.enter_async_context(open_dns_door(running, settings.dns, settings.names))
+            dns = await stack.enter_async_context(open_dns_server(running, settings.dns, settings.names))
             _log().info("answering DNS", address=str(dns.address), domain=settings.dns.domain)
             more_metrics.append(dns.metrics)
         agent = _agent(running, services, settings, again, data_dir)
-        door = await stack.enter_async_context(
-            open_http_door(
+        server = await stack.enter_async_context(
+            open_http_server(
                 running, services, settings.http, data_dir, names=settings.names, more_metrics=more_metrics, agent=agent
             )
         )
-        if door.address is not None:
-            _log().info("answering HTTP", address=str(door.address), socket=str(door.socket))
+        if server.address is not None:
+            _log().info("answering HTTP", address=str(server.address), socket=str(server.socket))
         nursery = await stack.enter_async_context(trio.open_nursery())
         last.append(agent.agent.stop)
         await nursery.start(agent.agent.run)

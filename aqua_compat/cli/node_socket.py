@@ -56,7 +56,7 @@ class NodeSocket:
             return False
 
     def get(self, *path: str, **parameters: object) -> NodeAnswer:
-        """Asks. Raises Failure."""
+        """Asks for a path, and returns the answer. Raises Failure."""
         return self._ask("GET", path, {"timeout": self.timeout, **parameters})
 
     def delete(self, *path: str, **parameters: object) -> NodeAnswer:

@@ -36,6 +36,12 @@ def print_json(value: object) -> None:
     click.echo(json_line(to_json(value)))
 
 
+def identified(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """An object with the id of its shape in front (docs/command-line.md), which is that of the native API where that
+    has it."""
+    return {"schema": f"aqua-registry.{name}/1", **value}
+
+
 def describe(record: Record) -> str:
     """A record on one line for people."""
     from aqua_compat.schema.json_codec import to_json  # noqa: PLC0415 - as above

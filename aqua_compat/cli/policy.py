@@ -9,7 +9,7 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, not_done, one_line, reasons
 from aqua_compat.cli.options import json_option, network_options
-from aqua_compat.cli.output import moment, print_json
+from aqua_compat.cli.output import identified, moment, print_json
 from aqua_compat.cli.session import CommandSession, warn
 from aqua_compat.cli.times import Moment
 
@@ -69,6 +69,8 @@ def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any
 
     async def act(client: AquaClient) -> tuple[Key, list[str]]:
         key, errors = await client.getResource(resource_id)
+        if key is not None and key.revision > 1:
+            await _tell_overtaken(client, key.id, session.timeout)
         if key is None:
             raise Failure(f"the resource {shown} wasn't found: {reasons(errors)}")
         if not edits:
@@ -88,10 +90,26 @@ def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any
         if edit.kind is EditKind.DENY:
             click.echo(f"note: {_meaning(edit, is_lifted=(edit.key, edit.host) in lifted)}", err=True)
     if as_json:
-        print_json(policy_as_json(key))
+        print_json(identified("policy", policy_as_json(key)))
     else:
         for name, text in _lines(key):
             click.echo(f"{name:10} {text}")
+
+
+async def _tell_overtaken(client: AquaClient, resource_id: str, timeout: float) -> None:
+    """Says what the policy lacks because two machines of the owner changed it at the same moment."""
+    from registry.errors import RegistryError
+    from registry.permission.edits import edit_text
+
+    try:
+        missing = await client.registry.overtaken_edits(resource_id, timeout=timeout)
+    except RegistryError as error:
+        warn([f"whether a change of the policy was overtaken by another can't be told: {error}"])
+        return
+    if missing:
+        options = " ".join(map(edit_text, missing))
+        overtaken = "another machine of the owner changed this policy at the same moment, which was written over"
+        warn([f"{overtaken}; make it again if it is missing: {options}"])
 
 
 def _edits(changes: dict[str, Any]) -> list[Edit]:

@@ -38,7 +38,7 @@ class ServiceManager:
         self._tell("READY=1", status)
 
     def stopping(self) -> None:
-        """The node ends."""
+        """Tells the service manager that the node ends."""
         self._tell("STOPPING=1", "stopping")
 
     async def keep_informed(self, status: Callable[[], str]) -> None:

@@ -46,7 +46,7 @@ class Unanswered(Exception):
     """What a resource has isn't known, and wasn't found out in time."""
 
 
-class _Followed:
+class _FollowedResource:
     def __init__(self, asked_at: float) -> None:
         self.providers: Providers | None = None
         self.hosts: frozenset[str] = frozenset()
@@ -67,7 +67,7 @@ class FollowedNames:
         self._timeout = timeout
         self._max_resolving = max_resolving
         self._max_followed = max_followed
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, _FollowedResource] = {}
         self._resolved: TTLCache[str, Providers] = TTLCache(MOST_RESOLVED, COUNTS_FOR, timer=trio.current_time)
         self._resolving: dict[str, trio.Event] = {}
         self._begin = TokenBuckets(BEGIN_PER_SECOND, max_followed)
@@ -134,13 +134,13 @@ class FollowedNames:
             return
         while len(self._followed) >= self._max_followed:
             self._end(min(self._followed, key=lambda each: self._followed[each].asked_at))
-        followed = self._followed[resource_id] = _Followed(now)
+        followed = self._followed[resource_id] = _FollowedResource(now)
         self._tasks.start_soon(self._watch, resource_id, followed)
 
     def _end(self, resource_id: str) -> None:
         self._followed.pop(resource_id).scope.cancel()
 
-    async def _watch(self, resource_id: str, followed: _Followed) -> None:
+    async def _watch(self, resource_id: str, followed: _FollowedResource) -> None:
         with followed.scope:
             async with self._registry.watch(resource_id, include_down=True) as watch, trio.open_nursery() as nursery:
                 await anext(watch)

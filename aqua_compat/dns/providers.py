@@ -48,7 +48,7 @@ class Providers:
         return self.exists and (not asked.tag or asked.tag in self.tags)
 
     def chosen(self, asked: OfService, randomness: random.Random) -> list[Provider]:
-        """Those that are asked for, in an order of its own (rules 2 and 3)."""
+        """The instances that are asked for, in an order of their own for each answer (rules 2 and 3)."""
         found = [each for each in self.usable if _is_asked(each.instance, asked)]
         if any(each.instance.weight for each in found):
             found = [each for each in found if each.instance.weight]

@@ -61,7 +61,7 @@ FindNode = Callable[[str], Awaitable[object]]
 _MadeKey = tuple[int, tuple[str, ...], int, int, int]
 
 
-class _Made(NamedTuple):
+class _MadeAnswer(NamedTuple):
     wire: bytes
     until: float
 
@@ -118,7 +118,7 @@ class Responder:
         self._max_finding = max_finding
         self._randomness = randomness
         self._read: LRUCache[bytes, ReadQuery] = LRUCache(_KEPT_QUERIES)
-        self._made: LRUCache[_MadeKey, _Made] = LRUCache(_KEPT_BYTES, getsizeof=lambda made: len(made.wire))
+        self._made: LRUCache[_MadeKey, _MadeAnswer] = LRUCache(_KEPT_BYTES, getsizeof=lambda made: len(made.wire))
         self._making = trio.Lock()
         self._looked_for: TTLCache[str, None] = TTLCache(_NODES_KEPT, 1.0, timer=trio.current_time)
         self.queries: Counter[str] = Counter()
@@ -261,7 +261,7 @@ class Responder:
         return made.wire if made is not None and made.until > trio.current_time() else None
 
     def _keep(self, key: _MadeKey, wire: bytes, seconds: float) -> None:
-        self._made[key] = _Made(wire, trio.current_time() + seconds)
+        self._made[key] = _MadeAnswer(wire, trio.current_time() + seconds)
 
     def _exists(self, asked: Asked, providers: Providers | None) -> bool:
         match asked:

@@ -62,7 +62,7 @@ class DnsStatistics(NamedTuple):
     connections: int
 
 
-class DnsDoor:
+class DnsServer:
     """A running server."""
 
     def __init__(self, udp: socket.socket, tcp: trio.SocketListener, responder: Responder, settings: DnsSettings,
@@ -266,12 +266,12 @@ def ip_addresses(multiaddrs: list[str]) -> list[IpAddress]:
 
 
 @asynccontextmanager
-async def open_dns_door(
+async def open_dns_server(
     node: Node,
     settings: DnsSettings,
     names: Mapping[str, str] | None = None,
     randomness: random.Random | None = None,
-) -> AsyncIterator[DnsDoor]:
+) -> AsyncIterator[DnsServer]:
     """Answers DNS on `settings.listen` while the context is open. `names`: the aliases of owners.
 
     Raises `aqua_compat.http.listeners.Misconfigured`.
@@ -325,8 +325,8 @@ async def open_dns_door(
             find_node=find_node,
             randomness=chance,
         )
-        door = DnsDoor(udp, tcp, responder, settings, followed)
+        server = DnsServer(udp, tcp, responder, settings, followed)
         tasks = await stack.enter_async_context(background())
-        for run in (followed.run, door.serve_udp, door.serve_tcp):
+        for run in (followed.run, server.serve_udp, server.serve_tcp):
             tasks.start_soon(run)
-        yield door
+        yield server

@@ -32,7 +32,7 @@ _HEXADECIMAL: Final = frozenset("0123456789abcdef")
 
 
 class OfService(NamedTuple):
-    """The instances of a resource, all of them or those with a tag; of UDP's or of all others."""
+    """Asks for the instances of a resource: all of them or those with a tag; over UDP, or over anything else."""
 
     resource_id: str
     tag: str = ""
@@ -53,11 +53,11 @@ class OfAddress(NamedTuple):
 
 
 class OfServer(NamedTuple):
-    """This server."""
+    """Asks for this server."""
 
 
 class OfDomain(NamedTuple):
-    """The domain itself."""
+    """Asks for the domain itself."""
 
 
 class Between(NamedTuple):

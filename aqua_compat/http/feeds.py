@@ -25,7 +25,7 @@ from cachetools import LRUCache
 from aqua_compat.http.problems import Problem
 from aqua_compat.schema.json_codec import Json, to_json
 from aqua_compat.schema.shapes import watch_event_as_json
-from overlay.tasks import Broadcast
+from overlay.tasks import Broadcast, TaskOwner
 from registry.client.registry import Registry
 from registry.model.trusted_issuers import Trusted
 from registry.model.values import Record, Slot
@@ -141,7 +141,7 @@ class Feeds:
         self._open = 0
         self._feeds: dict[tuple[str, Trusted | None], Feed] = {}
         self._idle: LRUCache[tuple[str, Trusted | None], None] = LRUCache(KEPT_FEEDS)
-        self._nursery: trio.Nursery | None = None
+        self._tasks = TaskOwner()
 
     @property
     def watches(self) -> int:
@@ -150,8 +150,7 @@ class Feeds:
 
     async def run(self) -> None:
         """Owns the feeds' tasks, and ends feeds that nobody has watched for long."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+        async with self._tasks.opened():
             while True:
                 await trio.sleep(KEPT_FOR / 4)
                 for key, feed in list(self._feeds.items()):
@@ -161,19 +160,18 @@ class Feeds:
     def check_room(self) -> None:
         """Raises Problem when as many watch as may."""
         total = self._open + self._others()
-        if total >= self._max_watches or self._nursery is None:
+        if total >= self._max_watches or not self._tasks.is_open:
             raise Problem(503, "overloaded", f"{total} watches are open, as many as may be", retry_after=10.0)
 
     @asynccontextmanager
     async def joined(self, resource_id: str, trusted: Trusted | None) -> AsyncIterator[Feed]:
         """The feed of a resource, which is there while the block runs. Raises Problem, InvalidValue."""
         self.check_room()
-        assert self._nursery is not None
         key = (resource_id, trusted)
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(self._registry.watch(resource_id, trusted=trusted))
-            self._nursery.start_soon(feed.run)
+            self._tasks.start_soon(feed.run)
         self._idle.pop(key, None)
         feed.readers += 1
         self._open += 1

@@ -44,11 +44,12 @@ from registry.client.results import Resolved
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.health.health_of_hosts import UNKNOWN_FOR
+from registry.model.decoding import decode_key, decode_metadata
 from registry.model.endpoints import Selection
 from registry.model.names import Names
 from registry.model.signing import key_id_of
 from registry.model.trusted_issuers import Trusted
-from registry.model.values import Key, decode_key, decode_metadata, encode
+from registry.model.values import Key, encode
 from registry.node import Node
 from registry.protocol.error_info import texts
 from registry.protocol.messages import Item

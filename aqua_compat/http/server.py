@@ -1,4 +1,4 @@
-"""The HTTP door of a node: its listeners, its places, and what each request goes to.
+"""HTTP on a node: its listeners, its places, and what each request goes to.
 
 h11 alone, without ASGI: one loop (Trio's), no framework between a request and its answer, and what has to hold under
 hostile clients is in this folder. docs/http.md tells how to use it.
@@ -90,8 +90,8 @@ class ConnectionPlaces:
             await self._emptied.wait()
 
 
-class HttpDoor:
-    """What a running door tells of itself."""
+class HttpServer:
+    """What a running server tells of itself."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ def _matches(parts: tuple[str, ...], path: tuple[str, ...]) -> bool:
 
 
 @asynccontextmanager
-async def open_http_door(
+async def open_http_server(
     node: Node,
     services: Services,
     settings: HttpSettings,
@@ -184,9 +184,9 @@ async def open_http_door(
     names: Mapping[str, str] | None = None,
     more_metrics: Sequence[MoreMetrics] = (),
     agent: RunningAgent | None = None,
-) -> AsyncIterator[HttpDoor]:
+) -> AsyncIterator[HttpServer]:
     """Answers HTTP while the context is open. `names`: the aliases of owners, for names such as `web@acme`.
-    `more_metrics`: the figures of other doors. `agent`: keeps this machine's services registered, where the node does.
+    `more_metrics`: other servers' figures. `agent`: keeps this machine's services registered, where the node does.
 
     Raises `aqua_compat.http.listeners.Misconfigured`, StorageError.
     """
@@ -243,7 +243,7 @@ async def open_http_door(
 
         tasks.start_soon(accept)
         try:
-            yield HttpDoor(data_dir / SOCKET, bound, feeds, (by_socket, by_address), consul)
+            yield HttpServer(data_dir / SOCKET, bound, feeds, (by_socket, by_address), consul)
         finally:
             accepting.cancel()
             with trio.CancelScope(shield=True), trio.move_on_after(settings.stop_timeout):

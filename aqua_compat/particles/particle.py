@@ -73,7 +73,7 @@ class Particle(Struct, frozen=True, kw_only=True):
 
     @property
     def expires(self) -> float:
-        """Seconds since 1970."""
+        """When it ends, in seconds since 1970."""
         return (self.timestamp + self.ttl) / 1000
 
     def with_data(self, data: bytes) -> Particle:

@@ -63,7 +63,7 @@ class BadAnswer(ServiceError):
 
 
 class NoProvider(Exception):
-    """Nobody on a resource could be called; the text tells why each failed."""
+    """Nobody on a resource could be called; the text tells for each why."""
 
 
 class NotRegistered(Exception):

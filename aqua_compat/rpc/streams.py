@@ -85,7 +85,7 @@ class Arrivals:
 
 
 class Arriving:
-    """One stream that is read by one task."""
+    """A stream that arrives, which one task reads."""
 
     def __init__(self, token: bytes, peer_id: str) -> None:
         self.token = token

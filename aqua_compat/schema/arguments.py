@@ -58,7 +58,7 @@ def check_peer_id(name: str, value: object) -> str:
 
 
 def check_bytes(name: str, value: object) -> bytes:
-    """A `[]u8`."""
+    """Checks a `[]u8`."""
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
     raise TypeError(f"{name} must be bytes, not {type(value).__name__}")
@@ -70,22 +70,22 @@ def check_u64(name: str, value: object) -> int:
 
 
 def check_u32(name: str, value: object) -> int:
-    """A `u32`."""
+    """Checks a `u32`."""
     return _check_integer(name, value, 2**32 - 1)
 
 
 def check_bool(name: str, value: object) -> bool:
-    """A `bool`."""
+    """Checks a `bool`."""
     return check_instance(name, value, bool)
 
 
 def check_ack(name: str, value: object) -> int:
-    """An `i16` that counts replicas: 0 and more."""
+    """Checks an `i16` that counts replicas: 0 or more."""
     return _check_integer(name, value, I16_MAX)
 
 
 def check_instance(name: str, value: object, form: type[Form]) -> Form:
-    """One of the data types."""
+    """Checks that a value is one of the data types."""
     if not isinstance(value, form):
         raise TypeError(f"{name} must be a {form.__name__}, not {type(value).__name__}")
     return value

@@ -12,7 +12,6 @@ from registry.client.results import Done
 from registry.health.health_reader import UNTOLD, RecordHealth
 from registry.health.state import Health
 from registry.model.endpoints import Instance, Selection, endpoints_in, instances_in
-from registry.model.history import HistoryEvent
 from registry.model.names import Names
 from registry.model.owner_index import ListedResource
 from registry.model.values import Key, Record, Slot
@@ -89,7 +88,7 @@ def _state_as_json(health: Health) -> dict[str, Json]:
 
 
 def removed_as_json(resource_id: str) -> dict[str, Json]:
-    """A resource that was removed."""
+    """The JSON of a resource that was removed."""
     return {"removed": resource_id}
 
 
@@ -104,11 +103,6 @@ def unregistered_as_json(done: Done) -> dict[str, Json]:
     return {"success": True, "was_registered": done.was_there, **denied}
 
 
-def history_as_json(event: HistoryEvent) -> Json:
-    """What happened to a resource."""
-    return to_json(event)
-
-
 def watch_event_as_json(event: WatchEvent) -> dict[str, Json]:
     """`event`, then `records` of a snapshot, or `record`, how many changes of it were left out, and the reason where a
     policy, a certificate or this watcher's trust withholds it. `health` where there is presence."""
@@ -121,7 +115,7 @@ def watch_event_as_json(event: WatchEvent) -> dict[str, Json]:
 
 
 def policy_as_json(key: Key) -> dict[str, Json]:
-    """Who may register on a resource."""
+    """The JSON that tells who may register on a resource."""
     return {
         "resource_id": key.id,
         "label": key.label,

@@ -37,9 +37,13 @@ READ_BYTES = 64 * 1024
 class ReadWrite(Protocol):
     """What is used of a stream, ours or py-libp2p's."""
 
-    async def read_some(self, max_bytes: int) -> bytes: ...
+    async def read_some(self, max_bytes: int) -> bytes:
+        """Returns the next bytes, up to `max_bytes`; empty at the end."""
+        ...
 
-    async def write(self, payload: bytes) -> None: ...
+    async def write(self, payload: bytes) -> None:
+        """Sends all of `payload`."""
+        ...
 
 
 class Frames:
@@ -52,11 +56,13 @@ class Frames:
         self._any = trio.Event()
 
     def send(self, kind: int, call_id: int, body: bytes) -> None:
+        """Has a frame sent."""
         encoded = cbor2.dumps([kind, call_id, body])
         self._waiting.append(len(encoded).to_bytes(4, "big") + encoded)
         self._any.set()
 
     async def run(self) -> None:
+        """Reads and writes frames until the stream ends."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write)
             await self._read()
@@ -84,6 +90,8 @@ class Frames:
 
 
 class Caller:
+    """Calls over frames, many at the same time."""
+
     def __init__(self, stream: ReadWrite) -> None:
         self.frames = Frames(stream, self._settle)
         self._pending: dict[int, trio.Event] = {}
@@ -91,6 +99,7 @@ class Caller:
         self._next_id = 0
 
     async def echo(self, payload: bytes) -> bytes:
+        """Sends a request, and returns the answer to it."""
         call_id = self._next_id
         self._next_id += 1
         answered = self._pending[call_id] = trio.Event()
@@ -110,9 +119,11 @@ class StockStream:
         self._stream = stream
 
     async def write(self, payload: bytes) -> None:
+        """Sends all of `payload`."""
         await self._stream.write(payload)
 
     async def read_some(self, max_bytes: int) -> bytes:
+        """Returns the next bytes, up to `max_bytes`; empty at the end."""
         try:
             return await self._stream.read(max_bytes)
         except StreamEOF:
@@ -164,6 +175,7 @@ async def _answer_ours(caller: str, stream: ByteStream) -> None:  # noqa: ARG001
 
 
 async def serve(host_kind: str) -> None:
+    """Answers callers until told to end. `host_kind`: libp2p's own host (`stock`) or ours."""
     if host_kind == "stock":
         async with stock_host() as stock:
             stock.set_stream_handler(TProtocol(PROTOCOL), _answer_stock)

@@ -83,6 +83,7 @@ async def _answer(payload: bytes, context: object) -> bytes:  # noqa: ARG001 - a
 
 
 async def serve(key_file: str, certificate_file: str) -> None:
+    """Answers callers until told to end."""
     running = grpc.aio.server()
     handlers = {"echo": grpc.unary_unary_rpc_method_handler(_answer)}
     running.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", handlers),))

@@ -26,7 +26,10 @@ RELAY_RULES = (
 
 
 class Echo:
+    """The service that is called."""
+
     async def echo(self, payload: bytes) -> bytes:
+        """Returns what it is given."""
         return payload
 
 
@@ -54,6 +57,7 @@ async def relayed() -> AsyncIterator[Measure]:
 
 
 def peer_of(address: str) -> str:
+    """The peer id in a multiaddr."""
     return address.rpartition("/p2p/")[2]
 
 
@@ -62,6 +66,7 @@ async def _echo(peer: OnPeer, payload: bytes) -> bytes:
 
 
 async def serve(relay: str | None = None) -> None:
+    """Answers callers until told to end: as a node, or through the `relay` at this address."""
     if relay is not None:
         async with connect(relay) as provider:
             provider.serve("echo", Echo(), limits=LIMITS)

@@ -37,6 +37,7 @@ async def _answer(payload: bytes, context: RequestContext) -> bytes:  # noqa: AR
 
 
 async def serve() -> None:
+    """Answers callers until told to end."""
     async with stock_host() as host:
         RequestResponse(host).set_handler(PROTOCOL, _answer, BytesCodec(), CONFIG)
         await serve_until_told(str(host.get_addrs()[0]))

@@ -17,6 +17,7 @@ from overlay.libp2p.workarounds.quiet_loggers import quieten_libp2p
 
 @asynccontextmanager
 async def stock_host() -> AsyncIterator[IHost]:
+    """A host of libp2p's own that listens, while the block lasts."""
     quieten_libp2p()
     key_pair = create_new_key_pair()
     host = new_host(key_pair=key_pair, sec_opt={TLS_PROTOCOL_ID: TLSTransport(key_pair)})

@@ -51,7 +51,7 @@ class ClockPeers(Protocol):
         ...
 
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
-        """Raises `CallFailed`."""
+        """Calls `method` of a peer. Raises `CallFailed`."""
         ...
 
     def serve(self, method: str, handler: Callable[[str, object], Awaitable[object]]) -> None:

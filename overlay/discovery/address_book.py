@@ -94,7 +94,7 @@ class Trust(enum.IntEnum):
     """It led to the peer lately, or this peer's operator or user says so."""
 
 
-class _Entry(Struct, frozen=True):
+class _Remembered(Struct, frozen=True):
     address: str
     trust: Trust
     tellers: tuple[str, ...]
@@ -106,7 +106,7 @@ class AddressBook:
 
     def __init__(self, *, max_peers: int, max_addresses_per_peer: int) -> None:
         self._max_addresses = max_addresses_per_peer
-        self._book: LRUCache[str, tuple[_Entry, ...]] = LRUCache(max_peers)
+        self._book: LRUCache[str, tuple[_Remembered, ...]] = LRUCache(max_peers)
 
     def __len__(self) -> int:
         return len(self._book)
@@ -153,18 +153,18 @@ class AddressBook:
     def used(self, peer_id: str, address: str) -> None:
         """Note that `address` has just led to the peer: it's tried first from now on."""
         others = [entry for entry in self._book.get(peer_id, ()) if entry.address != address]
-        self._enter(peer_id, [_Entry(address, Trust.KNOWN, ()), *others])
+        self._enter(peer_id, [_Remembered(address, Trust.KNOWN, ()), *others])
 
-    def _enter(self, peer_id: str, entries: Sequence[_Entry]) -> None:
+    def _enter(self, peer_id: str, entries: Sequence[_Remembered]) -> None:
         """Those of equal trust keep their order."""
         self._book[peer_id] = tuple(sorted(entries, key=lambda entry: -entry.trust)[: self._max_addresses])
 
 
-def _told(address: str, before: _Entry | None, peer_id: str, teller: str) -> _Entry:
+def _told(address: str, before: _Remembered | None, peer_id: str, teller: str) -> _Remembered:
     trust = Trust.TOLD if teller else Trust.KNOWN
     if teller == peer_id:
         trust = Trust.OWN
     if before is None:
-        return _Entry(address, trust, (teller,))
+        return _Remembered(address, trust, (teller,))
     tellers = tuple(dict.fromkeys((*before.tellers, teller)))[:MOST_TELLERS]
-    return _Entry(address, max(trust, before.trust), tellers)
+    return _Remembered(address, max(trust, before.trust), tellers)

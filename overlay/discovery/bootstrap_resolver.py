@@ -36,7 +36,7 @@ class Answering(Protocol):
 
 
 class BootstrapResolver:
-    """Of one peer."""
+    """Finds the addresses that one peer's bootstrap sources stand for."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ _HOST_AND_PORT: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([\w.-]{1,253})):(\
 
 
 class SourceKind(enum.Enum):
-    """What is given."""
+    """What kind of thing an operator gave to bootstrap from."""
 
     PEER = enum.auto()
     PLACE = enum.auto()

@@ -130,10 +130,6 @@ class Home:
         """Buckets outside of the home that are known completely."""
         return [bucket for bucket in self._thin_since if bucket >= self.height and self._is_thin(bucket)]
 
-    def far_buckets(self) -> list[int]:
-        """Buckets outside of the home that aren't: where far contacts are needed."""
-        return [bucket for bucket in range(self.height, POSITION_BITS) if not self._is_thin(bucket)]
-
     def keeps(self, position: int) -> bool:
         """Whether a link to a member at `position` belongs to what has to be known completely."""
         return self.keeps_bucket(self.bucket_of(position))

@@ -82,7 +82,7 @@ class Searching(Protocol):
 
 
 class HomeUpkeep:
-    """Of one member. `run` keeps it; `run_once` is one pass."""
+    """Keeps one member's home complete: `run` until cancelled, `run_once` for one pass."""
 
     def __init__(
         self, home: Home, size: SizeEstimate, peer: Searching, randomness: random.Random | None = None

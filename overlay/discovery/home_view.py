@@ -40,7 +40,7 @@ class _Question(Struct, frozen=True, array_like=True):
     digest: Digest
 
 
-class _Answer(Struct, frozen=True, array_like=True):
+class _ViewAnswer(Struct, frozen=True, array_like=True):
     """`height`: of the subtree that the answerer knows completely. `members`: none when the views are equal."""
 
     height: Annotated[int, Meta(ge=0, le=POSITION_BITS)]
@@ -68,7 +68,7 @@ class Calling(Protocol):
 
 
 class HomeViews:
-    """One member's part in it: answers others from its home, and asks them."""
+    """Tells others of this member's home, and asks them for theirs."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class HomeViews:
         question = [around.to_bytes(POSITION_BYTES, "big"), height, digest]
         answer = await self._links.call(member, METHOD, question, timeout=_TIMEOUT)
         try:
-            told = msgspec.convert(answer, _Answer, strict=True)
+            told = msgspec.convert(answer, _ViewAnswer, strict=True)
         except msgspec.ValidationError:
             return HomeView(0, False, ())
         learnt: list[str] = []

@@ -72,7 +72,7 @@ class IterativeLookup:
         self._pass_by(now)
         flying = sum(state is PeerState.ASKED for state in self._states.values())
         chosen: list[str] = []
-        for peer in self._hopeful(self._count, but=_NOT_ASKABLE):
+        for peer in self._candidates(self._count, but=_NOT_ASKABLE):
             if flying + len(chosen) >= PARALLEL:
                 break
             if self._states[peer] is PeerState.HEARD:
@@ -100,7 +100,7 @@ class IterativeLookup:
     def is_done(self, now: float) -> bool:
         """Whether the nearest were found, or nobody is left who could name nearer ones."""
         self._pass_by(now)
-        nearest = self._hopeful(self._answers, but=_NOT_ASKABLE)
+        nearest = self._candidates(self._answers, but=_NOT_ASKABLE)
         return all(self._states[peer] is PeerState.ANSWERED for peer in nearest)
 
     def wakes_at(self) -> float:
@@ -109,7 +109,7 @@ class IterativeLookup:
 
     def found(self) -> list[str]:
         """The `count` nearest of those that aren't known to have failed, nearest first, without the own name."""
-        return self._hopeful(self._count)
+        return self._candidates(self._count)
 
     def state_of(self, peer: str) -> PeerState | None:
         """What became of a candidate; None for one never heard of."""
@@ -120,7 +120,7 @@ class IterativeLookup:
             self._states[peer] = state
             self._patience.pop(peer, None)
 
-    def _hopeful(self, count: int, *, but: Collection[PeerState] = _NOT_LIVING) -> list[str]:
+    def _candidates(self, count: int, *, but: Collection[PeerState] = _NOT_LIVING) -> list[str]:
         living = (peer for peer, state in self._states.items() if state not in but)
         return heapq.nsmallest(count, living, key=self._distances.__getitem__)
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-import msgspec
 import structlog
 import trio
 
@@ -32,36 +31,25 @@ from overlay.discovery.home_upkeep import HomeUpkeep
 from overlay.discovery.home_view import METHOD as HOME_METHOD
 from overlay.discovery.home_view import HomeView, HomeViews
 from overlay.discovery.iterative import IterativeLookup
-from overlay.discovery.keyspace import POSITION_BITS, POSITION_BYTES, nearest, peer_position
-from overlay.discovery.recursive import LEARNT_AT_ONCE, KnownMember, RecursiveLookup
+from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position
+from overlay.discovery.member_queries import MemberQueries
 from overlay.discovery.recursive import METHOD as ROUTE_METHOD
-from overlay.discovery.recursive_machine import MOST_NAMED
+from overlay.discovery.recursive import RecursiveLookup
 from overlay.discovery.regions import Region, Regions
 from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.size_estimate import SizeEstimate
-from overlay.errors import CallFailed, PeerFull, PeerIdError, Refusal
-from overlay.identity import Identity, public_key_of
+from overlay.errors import CallFailed, PeerFull
+from overlay.identity import Identity
 from overlay.rpc.links import Links
 from overlay.settings import OverlaySettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-_NEAREST_METHOD = "overlay/nearest"
-_LOOKUP_METHOD = "overlay/lookup"
-_ADDRESSES_TOLD = 4  # of each member
 _MAX_FAILED = 4096
 _FIRST_REST = 5.0  # seconds for which a peer is left out after one failed dial
-_ASK_TIMEOUT = 2.0  # seconds
 _PATIENCE_LINKED = 0.5  # seconds until somebody with a link is passed by in an iterative lookup
 _PATIENCE_NEW = 1.5  # the same for somebody who has to be dialled
 _BUCKETS_OF_REGION = 3  # that are looked up: seven eighths of it
-
-
-class _Query(msgspec.Struct, frozen=True, array_like=True):
-    """The body of both methods."""
-
-    position: bytes
-    count: int
 
 
 class Lookup:
@@ -91,16 +79,16 @@ class Lookup:
         self._home = Home(peer_position(addresses.peer_id))
         self._regions = Regions(trio.current_time)
         self._size = SizeEstimate()
-        self._recursive = RecursiveLookup(identity, links, self._home, self._described, self._learn)
+        self._queries = MemberQueries(addresses, links, self.known_nearest, self.nearest, is_member=settings.member)
+        described, learn = self._queries.described, self._queries.learn
+        self._recursive = RecursiveLookup(identity, links, self._home, described, learn)
         self._upkeep = HomeUpkeep(self._home, self._size, self, randomness)
-        self._views = HomeViews(links, self._home, self._described, self._learn, self._upkeep.note_difference)
+        self._views = HomeViews(links, self._home, described, learn, self._upkeep.note_difference)
         links.on_up(self._note_up)
         links.on_down(self._note_down)
         links.on_closed(self._note_closed)
         links.on_unreachable(self._note_failed)
-        links.serve(_NEAREST_METHOD, self._answer_nearest)
         if settings.member:
-            links.serve(_LOOKUP_METHOD, self._answer_lookup)
             links.serve(ROUTE_METHOD, self._recursive.serve)
             links.serve(HOME_METHOD, self._views.serve)
 
@@ -235,7 +223,7 @@ class Lookup:
     async def meet_through(self, peer_id: str) -> None:
         """Ask a member, who may be of a part of the network that we lost, for our place, and link those it names."""
         try:
-            names = await self._ask(_LOOKUP_METHOD, peer_id, self._home.own, self._settings.neighbourhood_size)
+            names = await self._queries.look_up_through(peer_id, self._home.own, self._settings.neighbourhood_size)
         except CallFailed as error:
             log.debug("a bootstrap peer doesn't tell our place", peer_id=peer_id, error=str(error))
         else:
@@ -278,7 +266,7 @@ class Lookup:
 
         async def ask(peer_id: str) -> None:
             try:
-                told = await self._ask(_NEAREST_METHOD, peer_id, position, count)
+                told = await self._queries.nearest_known_to(peer_id, position, count)
             except PeerFull:
                 lookup.had_no_place(peer_id)
             except CallFailed as error:
@@ -323,62 +311,14 @@ class Lookup:
             log.debug("a member that others told of can't be linked", peer_id=peer_id, error=str(error))
             return False
 
-    # Telling others
-
-    async def _answer_nearest(self, caller: str, body: object) -> object:
-        query = _parsed(body)
-        await trio.lowlevel.checkpoint()
-        return self._told(self.known_nearest(int.from_bytes(query.position, "big"), query.count), caller)
-
-    async def _answer_lookup(self, caller: str, body: object) -> object:
-        query = _parsed(body)
-        return self._told(await self.nearest(int.from_bytes(query.position, "big"), query.count), caller)
-
-    def _told(self, peer_ids: Iterable[str], caller: str) -> object:
-        described = [self._described(peer_id) for peer_id in peer_ids if peer_id != caller]
-        return [[member.peer_id, list(member.addresses)] for member in described]
-
-    def _described(self, peer_id: str) -> KnownMember:
-        own = peer_id == self._addresses.peer_id
-        known = self._addresses.listen_addresses() if own else self._addresses.addresses_of(peer_id)
-        return KnownMember(peer_id, tuple(known[:_ADDRESSES_TOLD]))
-
-    # Asking others
-
-    async def _ask(self, method: str, peer_id: str, position: int, count: int) -> list[str]:
-        query = [position.to_bytes(POSITION_BYTES, "big"), min(count, MOST_NAMED)]
-        answer = await self._links.call(peer_id, method, query, timeout=_ASK_TIMEOUT)
-        try:
-            told = msgspec.convert(answer, list[KnownMember], strict=True)
-        except msgspec.ValidationError:
-            return []
-        names: list[str] = []
-        for number, member in enumerate(told[:MOST_NAMED], start=1):
-            if self._learn(member, peer_id):
-                names.append(member.peer_id)
-            if number % LEARNT_AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
-        return names
-
     async def _ask_a_node(self, position: int, count: int) -> list[str]:
         """Rule 6, with fail-over."""
         for peer_id in self.members():
             try:
-                return nearest(position, await self._ask(_LOOKUP_METHOD, peer_id, position, count), count)
+                return nearest(position, await self._queries.look_up_through(peer_id, position, count), count)
             except CallFailed as error:
                 log.debug("a node didn't look up", peer_id=peer_id, error=str(error))
         return []
-
-    def _learn(self, member: KnownMember, teller: str) -> bool:
-        """Remember where somebody is said to be by `teller`; False for what is no peer, or this one."""
-        try:
-            public_key_of(member.peer_id)
-        except PeerIdError:
-            return False
-        if member.peer_id == self._addresses.peer_id:
-            return False
-        self._addresses.add_addresses(member.peer_id, member.addresses[:_ADDRESSES_TOLD], teller=teller)
-        return True
 
     # Links that come and go
 
@@ -408,13 +348,3 @@ class Lookup:
     def _note_failed(self, peer_id: str) -> None:
         self._failed.note(peer_id)
         self._regions.forget(peer_id)
-
-
-def _parsed(body: object) -> _Query:
-    try:
-        query = msgspec.convert(body, _Query, strict=True)
-    except msgspec.ValidationError as error:
-        raise Refusal("malformed", str(error)) from error
-    if len(query.position) != POSITION_BYTES or not 0 < query.count <= MOST_NAMED:
-        raise Refusal("malformed", f"a query has a position of 32 bytes and a count of 1 to {MOST_NAMED}")
-    return query

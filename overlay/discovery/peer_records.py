@@ -44,7 +44,7 @@ _LOOKUP_RATE: Final = 5.0  # lookups per second for one peer, each of which asks
 _LOOKUP_BURST: Final = 100.0
 
 
-class _Put(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class _RecordPut(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Keep a record; `send_on`: pass it on to the members near its peer, too."""
 
     sealed: Annotated[bytes, Meta(max_length=MAX_BYTES)]
@@ -149,7 +149,7 @@ class PeerRecords:
             await self._send_on(peer_record, takers)
         else:
             for node in self._lookup.members()[:_NODES_ASKED]:
-                await self._put(node, _Put(peer_record.sealed, send_on=True), takers)
+                await self._put(node, _RecordPut(peer_record.sealed, send_on=True), takers)
                 if takers:
                     break
         return bool(takers)
@@ -166,9 +166,9 @@ class PeerRecords:
                     with suppress(Refusal):  # others may have room
                         self._keep(peer_record)
                 elif member != peer_record.peer_id:
-                    nursery.start_soon(self._put, member, _Put(peer_record.sealed, send_on=False), takers)
+                    nursery.start_soon(self._put, member, _RecordPut(peer_record.sealed, send_on=False), takers)
 
-    async def _put(self, member: str, put: _Put, takers: list[str]) -> None:
+    async def _put(self, member: str, put: _RecordPut, takers: list[str]) -> None:
         try:
             await self._links.call(member, PUT_METHOD, [put.sealed, put.send_on], timeout=_ASK_TIMEOUT)
         except CallFailed as error:
@@ -215,7 +215,7 @@ class PeerRecords:
 
     async def _answer_put(self, caller: str, body: object) -> object:
         try:
-            put = msgspec.convert(body, _Put, builtin_types=(bytes,))
+            put = msgspec.convert(body, _RecordPut, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
             raise Refusal("malformed", str(error)) from error
         now = trio.current_time()

@@ -59,7 +59,7 @@ class KnownMember(Struct, frozen=True, array_like=True):
     addresses: Annotated[tuple[Address, ...], Meta(max_length=16)]
 
 
-class _Request(Struct, frozen=True, array_like=True):
+class _LookupRequest(Struct, frozen=True, array_like=True):
     """`RouteRequest` on the wire; later versions may add fields."""
 
     id: Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -69,7 +69,7 @@ class _Request(Struct, frozen=True, array_like=True):
     forwards: Annotated[int, Meta(ge=0, le=MOST_FORWARDS)]
 
 
-class _Answer(Struct, frozen=True, array_like=True):
+class _LookupAnswer(Struct, frozen=True, array_like=True):
     """`RouteAnswer` on the wire, with whose it is."""
 
     members: Annotated[tuple[KnownMember, ...], Meta(max_length=MOST_NAMED)]
@@ -143,7 +143,7 @@ class RecursiveLookup:
     async def serve(self, caller: str, body: object) -> object:
         """The handler of `overlay/route`. Raises `Refusal`."""
         try:
-            wire = msgspec.convert(body, _Request, strict=True)
+            wire = msgspec.convert(body, _LookupRequest, strict=True)
         except msgspec.ValidationError as error:
             raise Refusal("malformed", str(error)) from error
         if not self._rates.take(caller, trio.current_time()):
@@ -163,12 +163,12 @@ class RecursiveLookup:
             if answer is not None:
                 return msgspec.to_builtins(answer, builtin_types=(bytes,))
 
-    async def _pass(self, to: str, request: RouteRequest, timeout: float) -> _Answer | None:
+    async def _pass(self, to: str, request: RouteRequest, timeout: float) -> _LookupAnswer | None:
         target = request.target.to_bytes(POSITION_BYTES, "big")
         body = [request.id, target, request.count, request.hops, request.forwards]
         try:
             answer = await self._links.call(to, METHOD, body, timeout=max(timeout, 0.0))
-            return msgspec.convert(answer, _Answer, strict=True)
+            return msgspec.convert(answer, _LookupAnswer, strict=True)
         except CallFailed as error:
             log.debug("a lookup wasn't passed on", to=to, error=str(error))
         except msgspec.ValidationError as error:
@@ -179,7 +179,8 @@ class RecursiveLookup:
         members = tuple(self._described(name) for name in answer.names)
         signature = self._identity.sign(_statement(request, answer))
         return msgspec.to_builtins(
-            _Answer(members, answer.is_exact, answer.height, self._identity.peer_id, signature), builtin_types=(bytes,)
+            _LookupAnswer(members, answer.is_exact, answer.height, self._identity.peer_id, signature),
+            builtin_types=(bytes,),
         )
 
 
@@ -192,7 +193,7 @@ def _statement(request: RouteRequest, answer: RouteAnswer) -> bytes:
     return digest.digest()
 
 
-def _is_genuine(answer: _Answer, request: RouteRequest) -> bool:
+def _is_genuine(answer: _LookupAnswer, request: RouteRequest) -> bool:
     """Whether it is of whoever says so, and all that it names are peer ids."""
     names = [member.peer_id for member in answer.members]
     try:

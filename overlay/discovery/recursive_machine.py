@@ -57,7 +57,7 @@ class RouteAnswer(Struct, frozen=True):
     and these may be more than were asked for. So whoever asked knows a whole region."""
 
 
-class Forward(Struct, frozen=True):
+class NextHop(Struct, frozen=True):
     """An action: pass the request on to `to`, and come back with what becomes of it."""
 
     to: str
@@ -78,7 +78,7 @@ class Hop:
         self._tried = set(avoid)
         self._tries = 0
 
-    def next_step(self, *, is_confirmed: bool) -> Forward | RouteAnswer:
+    def next_step(self, *, is_confirmed: bool) -> NextHop | RouteAnswer:
         """What this hop does now. `is_confirmed`: whether it may claim exactness (`Home.is_confirmed`)."""
         request = self._request
         exact = self._home.exact(request.target, request.count, own_name=self._own_name) if is_confirmed else None
@@ -96,7 +96,7 @@ class Hop:
             if to:
                 self._tried.add(to)
                 self._tries += 1
-                return Forward(to, RouteRequest(request.id, request.target, request.count, request.hops - 1, forwards))
+                return NextHop(to, RouteRequest(request.id, request.target, request.count, request.hops - 1, forwards))
         near = nearest_linked(request.target, request.count, self._links, self._home.own, self._own_name)
         return RouteAnswer(tuple(near), False)
 

@@ -66,7 +66,7 @@ class Regions:
         return self._clock() - region.checked <= FRESH_FOR
 
     def drop(self, region: Region) -> None:
-        """It isn't so any more."""
+        """Forgets a region: what was told of it isn't so any more."""
         self._regions.pop((region.height, region.around >> region.height), None)
 
     def forget(self, member: str) -> None:

@@ -24,7 +24,7 @@ class RoutingTable(Protocol):
         """Take a peer out that can't be reached any more."""
         ...
 
-    async def find_way_in(self, multiaddr: str, *, timeout: float) -> list[str]:
+    async def find_members_at(self, multiaddr: str, *, timeout: float) -> list[str]:
         """Ask the peer at a multiaddr, a member or not, for peers near us; remembers their addresses.
 
         Returns who they are. Raises `CallFailed`, `AddressError`.

@@ -28,7 +28,7 @@ class SizeEstimate:
             self._estimates.append((distances - 1) * 2.0**POSITION_BITS / farthest)
 
     def note_all(self, members: int) -> None:
-        """All members are known: so many, this one counted."""
+        """Takes the network's size as known, since all members are: so many, this one counted."""
         self._all = members
         self._estimates.clear()
 

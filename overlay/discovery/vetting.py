@@ -42,7 +42,6 @@ class Vetting:
         self._links = links
         self._places = trio.CapacityLimiter(_AT_ONCE)
         links.serve(METHOD, self._answer)
-        links.vet_members_by(self.vet)
 
     async def vet(self, peer_id: str, *, dialled: bool) -> bool:
         """Whether a linked peer may count as a member. `dialled`: by us. Never raises for what peers do."""

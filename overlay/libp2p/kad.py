@@ -101,7 +101,7 @@ class KadRouting:
             await trio.lowlevel.checkpoint()
         return found
 
-    async def find_way_in(self, multiaddr: str, *, timeout: float) -> list[str]:
+    async def find_members_at(self, multiaddr: str, *, timeout: float) -> list[str]:
         """Ask the peer at a multiaddr, a member or not, for peers near us; remembers their addresses.
 
         Returns who they are, nearest to us first; linking to them shows whether they are members. So a peer joins

@@ -36,7 +36,8 @@ class DialBudget:
         self._tellers = tellers
 
     def begin(self, host: str, group: str, tellers: Sequence[str], now: float) -> Dialled | None:
-        """Charge a dial; None where it isn't to be made. An empty `host` or `group` has no budget."""
+        """Charges a dial to its budgets; None where they are used up, so that it isn't made. An empty `host` or `group`
+        has no budget."""
         teller = next((teller for teller in tellers if self._tellers.has(teller, now)), None)
         if teller is None or (host and not self._hosts.has(host, now)) or (group and not self._groups.has(group, now)):
             return None

@@ -54,7 +54,7 @@ class LagHistory:
         latest.worst = max(latest.worst, lag)
 
     def statistics(self, now: float) -> LoopLagStatistics:
-        """As of now; zeros when nothing was noted."""
+        """How late the loop was, as of now; zeros when nothing was noted."""
         recent = [part for part in self._slices if part.number > now // _SLICE - _SLICES]
         worst = max((part.worst for part in recent), default=0.0)
         counts = [sum(bucket) for bucket in zip(*(part.counts for part in recent), strict=True)]

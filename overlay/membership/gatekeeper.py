@@ -184,7 +184,7 @@ class Gatekeeper:
         return min((guest.ends_at for guest in self._let_in.values()), default=math.inf)
 
     def take(self, entries: Iterable[Revocation]) -> tuple[Revocation, ...]:
-        """Add genuine entries to the list; those that were news."""
+        """Adds genuine entries to the list, and returns those that were news."""
         before = self.revocations
         self.revocations = before | entries
         news = self.revocations.beyond(before)

@@ -61,7 +61,7 @@ class Revocation(msgspec.Struct, frozen=True, cache_hash=True, array_like=True, 
 
     @property
     def order(self) -> tuple[int, bytes, bytes]:
-        """Of two entries the greater stays."""
+        """What decides between two entries for one peer: the greater stays."""
         return self.time, self.subject, self.signature
 
 

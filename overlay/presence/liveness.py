@@ -30,7 +30,7 @@ from overlay.presence.statements import NEVER, Presence, Version, sign
 from overlay.presence.timings import KEEPERS, KERNEL_PING
 from overlay.rpc.links import Links
 from overlay.rpc.protocol import Notice
-from overlay.tasks import TaskStatus, Wakeup
+from overlay.tasks import TaskOwner, TaskStatus, Wakeup
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -142,7 +142,7 @@ class Liveness:
         self._looks = 0
         self._pinged: dict[str, float] = {}
         self._notices = TokenBuckets(_NOTICES, _NOTICES_AT_ONCE)
-        self._nursery: trio.Nursery | None = None
+        self._tasks = TaskOwner()
         self._is_leaving = False
         links.on_notice(TOPIC, self._read)
         links.on_up(self._note_up)
@@ -155,9 +155,9 @@ class Liveness:
     def follow(self, peer_ids: Iterable[str]) -> None:
         """Know from now on whether these peers are up, and tell changes, until `unfollow`."""
         for peer_id in peer_ids:
-            if peer_id != self._node.own_id and self._nursery is not None and peer_id not in self._near:
+            if peer_id != self._node.own_id and self._tasks.is_open and peer_id not in self._near:
                 self._near[peer_id] = ()
-                self._nursery.start_soon(self._follow, peer_id)
+                self._tasks.start_soon(self._follow, peer_id)
 
     def unfollow(self, peer_ids: Iterable[str]) -> None:
         """Follow them no more."""
@@ -239,18 +239,14 @@ class Liveness:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in presence until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+        async with self._tasks.opened():
             task_status.started()
-            try:
-                while True:
-                    self._wakes_at = self._node.wake_at
-                    with trio.move_on_after(max(self._wakes_at - self._clock(), 0.0)):
-                        await self._wakeup.wait()
-                    await trio.lowlevel.checkpoint()  # what came meanwhile is read first
-                    self._look()
-            finally:
-                self._nursery = None
+            while True:
+                self._wakes_at = self._node.wake_at
+                with trio.move_on_after(max(self._wakes_at - self._clock(), 0.0)):
+                    await self._wakeup.wait()
+                await trio.lowlevel.checkpoint()  # what came meanwhile is read first
+                self._look()
 
     def _look(self) -> None:
         now = self._clock()
@@ -375,8 +371,8 @@ class Liveness:
                 self._start(self._link_and_send, peer_id)
 
     def _start(self, do: Callable[..., Awaitable[object]], *arguments: object) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(do, *arguments)
+        if self._tasks.is_open:
+            self._tasks.start_soon(do, *arguments)
 
     async def _read_own(self, messages: list[Message]) -> None:
         await trio.lowlevel.checkpoint()

@@ -90,10 +90,6 @@ class PresenceNode:
         """What this peer thinks of a host that it follows."""
         return self.following.view_of(host)
 
-    def doubts_itself(self, now: float) -> bool:
-        """Whether this peer lost so many links that it judges nobody."""
-        return self._self_doubt.is_doubting(now)
-
     # Events.
 
     def receive(self, sender: str, messages: Iterable[Message], now: float) -> list[Action]:

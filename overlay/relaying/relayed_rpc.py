@@ -29,7 +29,7 @@ from overlay.limits.token_bucket import TokenBuckets
 from overlay.relaying.relay import FAILURES, LONGEST, METHODS, RELAY_METHOD, Purpose, RelayLinks, RelayRequest
 from overlay.relaying.secure_channel import (
     Number,
-    Offer,
+    PendingSession,
     SecureChannelError,
     SecureSession,
     SessionId,
@@ -57,7 +57,7 @@ class _Sealed(Struct, frozen=True, array_like=True):
     request: bytes
 
 
-class _Request(Struct, frozen=True, array_like=True):
+class _RelayedRequest(Struct, frozen=True, array_like=True):
     """What a sealed request holds. `expires`: seconds since 1970 by the caller's clock."""
 
     method: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -66,7 +66,7 @@ class _Request(Struct, frozen=True, array_like=True):
     trace: Any = b""
 
 
-class _Answer(Struct, frozen=True, array_like=True):
+class _RelayedAnswer(Struct, frozen=True, array_like=True):
     """What a sealed answer holds; `code` is empty when `body` is the result."""
 
     code: str
@@ -148,7 +148,7 @@ class RelayedRpc:
     def _result(self, session: SecureSession, number: int, raw: object, method: str) -> object:
         try:
             plain = decode_item(session.open_answer(number, raw if isinstance(raw, bytes) else b""))
-            answer = msgspec.convert(plain, _Answer, builtin_types=(bytes,))
+            answer = msgspec.convert(plain, _RelayedAnswer, builtin_types=(bytes,))
         except (SecureChannelError, FrameError, msgspec.ValidationError) as error:
             raise ProtocolError(session.peer_id, method, f"its answer through a relay: {error}") from error
         if answer.code == "no-such-method":
@@ -189,7 +189,7 @@ class RelayedRpc:
 
     async def _open(self, peer_id: str, relays: Sequence[str], method: str, deadline: float) -> SecureSession:
         """Open a session with a peer. Raises `CallFailed` of a kind that says that no call arrived."""
-        offer = Offer(self._identity, peer_id, self._clock())
+        offer = PendingSession(self._identity, peer_id, self._clock())
         left = max(deadline - trio.current_time(), 0.0)
         try:
             raw = await self._through(
@@ -245,7 +245,7 @@ class RelayedRpc:
             raise Refusal("no-session", "this peer was restarted, or forgot the session")
         try:
             plain = decode_item(session.open_request(sealed.number, sealed.request))
-            request = msgspec.convert(plain, _Request, builtin_types=(bytes,))
+            request = msgspec.convert(plain, _RelayedRequest, builtin_types=(bytes,))
         except (SecureChannelError, msgspec.ValidationError, FrameError) as error:
             raise Refusal("malformed", str(error)) from error
         self._accepted.note_used(sealed.session, trio.current_time())
@@ -255,7 +255,7 @@ class RelayedRpc:
         code, message, result = await self._outcome(session.peer_id, request)
         return session.seal_answer(sealed.number, encode_item([code, message, result]))
 
-    async def _outcome(self, caller: str, request: _Request) -> tuple[str, str, bytes]:
+    async def _outcome(self, caller: str, request: _RelayedRequest) -> tuple[str, str, bytes]:
         handler = self._handlers.get(request.method)
         if handler is None:
             return "no-such-method", request.method, b""

@@ -120,7 +120,7 @@ class SecureSession:
             raise SecureChannelError("not sealed by the peer, or altered") from error
 
 
-class Offer:
+class PendingSession:
     """The opening of a session by this peer, until it is accepted."""
 
     def __init__(self, identity: Identity, target: str, now: float) -> None:

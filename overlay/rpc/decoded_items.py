@@ -15,14 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from overlay.limits.decoder import MAX_ITEMS
 from overlay.limits.fair_quota import FairQuota, Holding
 from overlay.tasks import Broadcast
-
-BYTES_PER_ITEM: Final = 70
-"""What a decoded item takes at most, on average."""
 
 
 class TooManyItems(Exception):

@@ -30,7 +30,7 @@ _SOONEST = 1.0  # seconds until a link is looked at again of which nothing is to
 
 
 class LinkInUse(Struct, frozen=True, kw_only=True):
-    """What is decided by, of one link that is up."""
+    """One link that is up, with what `LinkBudget` decides by."""
 
     peer_id: str
     member: bool

@@ -41,7 +41,7 @@ from overlay.rpc.protocol import METHOD_MAX_LENGTH, MINOR_VERSION, Bye, Hello, N
 from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, Transport
 from overlay.settings import OverlaySettings
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskOwner, TaskStatus
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -91,9 +91,12 @@ class Links:
         keeps: Callable[[str], bool] = _everyone,
         randomness: random.Random | None = None,
         greetings: Greetings | None = None,
+        vet: Vet | None = None,
     ) -> None:
         """`member`: whether this peer tells others that it is a member of the network. `greetings`: who is let in;
         everybody by default.
+
+        `vet`: whether a peer that says it is a member counts as one; called over its link. Without it each does.
 
         `keeps(peer_id)`: whether a link to the peer is kept though nobody uses it; asked often, and anew after
         `note_keeping`. Where it is false, a link lasts as long as the other side keeps it, as `hold` asks,
@@ -107,9 +110,9 @@ class Links:
         self._handlers: dict[str, Handler] = {}
         self._notices: dict[str, NoticeHandler] = {}
         self._last_notice: Callable[[str], Notice | None] = lambda _: None
-        self._nursery: trio.Nursery | None = None
+        self._tasks = TaskOwner()
         self._current: dict[str, Link] = {}
-        self._membership = Membership(self.peer_id, self._current, self._note_proven)
+        self._membership = Membership(self.peer_id, self._current, self._note_proven, vet)
         self._streams: dict[str, set[Link]] = {}  # also those that shake hands or are retired
         self._places = Places(
             transport,
@@ -132,14 +135,12 @@ class Links:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept, dial and serve until cancelled; then end all links. Owns every task of theirs."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+        async with self._tasks.opened():
             self._transport.set_stream_handler(self._settings.protocol_id, self._accept)
             task_status.started()
             try:
                 await self._places.run()
             finally:
-                self._nursery = None
                 for peer_id, dial in list(self._dials.items()):
                     self._dialled(peer_id, dial, _Failure(Unreachable, "this peer is stopping"))
 
@@ -209,13 +210,6 @@ class Links:
             await self._link(peer_id, self._settings.protocol_id)
             return await self._membership.decided(peer_id)
         raise CallTimeout(peer_id, self._settings.protocol_id)
-
-    def vet_members_by(self, vet: Vet) -> None:
-        """Have peers that say they are members count as such only once `vet` said so; otherwise all do at once.
-
-        `await vet(peer_id, dialled=...)`, whether we dialled it, is called over its link, and mustn't raise.
-        """
-        self._membership.vet = vet
 
     def linked_peers(self) -> Mapping[str, bool]:
         """The peers with a link, each with whether it counts as a member."""
@@ -287,10 +281,10 @@ class Links:
                 raise Unreachable(peer_id, method, "that is this peer itself")
             dial = self._dials.get(peer_id)
             if dial is None:
-                if self._nursery is None:
+                if not self._tasks.is_open:
                     raise Unreachable(peer_id, method, "this peer isn't running")
                 dial = self._dials[peer_id] = _Dial()
-                self._nursery.start_soon(self._dial, peer_id, dial)
+                self._tasks.start_soon(self._dial, peer_id, dial)
             await dial.done.wait()
             if dial.failure is not None:
                 raise dial.failure.of(peer_id, method)
@@ -326,11 +320,11 @@ class Links:
 
     async def _accept(self, peer_id: str, stream: ByteStream) -> None:
         """Run a link on a stream that a peer opened, until it ends."""
-        if self._nursery is None or len(self._streams.get(peer_id, ())) >= _MAX_STREAMS_PER_PEER:
+        if not self._tasks.is_open or len(self._streams.get(peer_id, ())) >= _MAX_STREAMS_PER_PEER:
             await stream.reset()
             return
         link = self._add(peer_id, stream, opened_by=peer_id)
-        self._nursery.start_soon(self._run, link)
+        self._tasks.start_soon(self._run, link)
         try:
             await link.wait_ended()
         finally:
@@ -402,8 +396,8 @@ class Links:
                 current.end("the peer was started anew")
                 self._tell_down(peer_id, current.loss)
             self._tell_up(link)
-            if self._nursery is not None:
-                self._membership.begin(link, self._nursery)
+            if self._tasks.is_open:
+                self._membership.begin(link, self._tasks)
         self._places.mark(peer_id)
         self._places.note_change()
         dial = self._dials.get(peer_id)
@@ -430,14 +424,14 @@ class Links:
         self._counters.turned_away += link.cause is Cause.REFUSED
         if link.said is Reason.NOT_ADMITTED and link.cause is Cause.LEFT:
             self._greetings.note_refused(peer_id, link.fault)
-        if self._nursery is not None and link.said is Reason.NOT_ADMITTED:
-            self._nursery.start_soon(self._shut_out, peer_id)
-        elif self._nursery is not None and not streams:
+        if self._tasks.is_open and link.said is Reason.NOT_ADMITTED:
+            self._tasks.start_soon(self._shut_out, peer_id)
+        elif self._tasks.is_open and not streams:
             if link.cause is Cause.SILENT:
                 # Nothing comes through the connection any more; over it, every attempt to link would time out.
-                self._nursery.start_soon(self._transport.disconnect, peer_id)
+                self._tasks.start_soon(self._transport.disconnect, peer_id)
             elif is_closed:
-                self._nursery.start_soon(self._part_from, peer_id)
+                self._tasks.start_soon(self._part_from, peer_id)
         if self._current.get(peer_id) is link:
             del self._current[peer_id]
             self._membership.note_down(peer_id)

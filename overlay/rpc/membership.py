@@ -13,6 +13,7 @@ import trio
 from cachetools import TTLCache
 
 from overlay.rpc.link import Link
+from overlay.tasks import TaskOwner
 
 _MAX_VETTED: Final = 4096
 _VETTED_FOR: Final = 600.0  # seconds
@@ -30,12 +31,16 @@ class Vet(Protocol):
 
 
 class Membership:
-    """Of the peers that one is linked with."""
+    """Which of the peers that one is linked with count as members."""
 
-    def __init__(self, own_id: str, current: Mapping[str, Link], when_proven: Callable[[Link], None]) -> None:
-        """`current`: the links that are up, by their peers. `when_proven` is told of a peer that counts from now on."""
-        self.vet: Vet | None = None
-        """Whoever says that it is a member counts as one at once while this is None."""
+    def __init__(
+        self, own_id: str, current: Mapping[str, Link], when_proven: Callable[[Link], None], vet: Vet | None
+    ) -> None:
+        """`current`: the links that are up, by their peers. `when_proven` is told of a peer that counts from now on.
+
+        `vet`: without it, whoever says that it is a member counts as one at once.
+        """
+        self._vet = vet
         self._own_id = own_id
         self._current = current
         self._when_proven = when_proven
@@ -58,7 +63,7 @@ class Membership:
         self._members[link.peer_id] = (
             remote is not None
             and remote.member
-            and (self.vet is None or self._vetted.get(link.peer_id) == remote.session)
+            and (self._vet is None or self._vetted.get(link.peer_id) == remote.session)
         )
 
     def note_down(self, peer_id: str) -> None:
@@ -71,19 +76,19 @@ class Membership:
             await self._under_way[peer_id].wait()
         return self.counts(peer_id)
 
-    def begin(self, link: Link, nursery: trio.Nursery) -> None:
+    def begin(self, link: Link, tasks: TaskOwner) -> None:
         """Vet the peer of a link that has just come up, if that is due."""
         peer_id = link.peer_id
         if link.is_to_member and not self.counts(peer_id) and peer_id not in self._under_way:
             self._under_way[peer_id] = trio.Event()
-            nursery.start_soon(self._vet_while_linked, peer_id)
+            tasks.start_soon(self._vet_while_linked, peer_id)
 
     async def _vet_while_linked(self, peer_id: str) -> None:
-        assert self.vet is not None
+        assert self._vet is not None
         wait = _AGAIN
         try:
             while (link := self._current.get(peer_id)) is not None and link.remote is not None:
-                is_member = await self.vet(peer_id, dialled=link.opened_by == self._own_id)
+                is_member = await self._vet(peer_id, dialled=link.opened_by == self._own_id)
                 current = self._current.get(peer_id)
                 if is_member and current is not None and current.remote == link.remote:
                     self._vetted[peer_id] = link.remote.session

@@ -37,7 +37,7 @@ _Note = tuple[str, Slot | None]
 
 
 class ReadThrough(Protocol):
-    """`NodeApi.read`."""
+    """Reads through the node acted through, as `NodeApi.read` does."""
 
     async def __call__(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:
         """See `NodeApi.read`."""
@@ -45,7 +45,7 @@ class ReadThrough(Protocol):
 
 
 class WriteThrough(Protocol):
-    """`NodeApi.write`."""
+    """Writes through the node acted through, as `NodeApi.write` does."""
 
     async def __call__(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         """See `NodeApi.write`."""

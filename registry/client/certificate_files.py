@@ -33,7 +33,7 @@ class UnusableCertificate(Exception):
     """A file that holds no chain which could be shown. The text names the file, the cause and what to do."""
 
 
-class _Seen(NamedTuple):
+class _SeenFile(NamedTuple):
     """A file as it was when it was read last."""
 
     version: tuple[int, int, int]
@@ -46,7 +46,7 @@ class CertificateFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
-        self._seen: dict[Path, _Seen] = {}
+        self._seen: dict[Path, _SeenFile] = {}
 
     async def __call__(self) -> list[tuple[Certificate, ...]]:
         """What the files hold at the moment."""
@@ -78,9 +78,9 @@ def read_chain(path: Path) -> tuple[Certificate, ...]:
     return chain
 
 
-def _read(paths: Sequence[Path], seen: dict[Path, _Seen]) -> tuple[dict[Path, _Seen], list[tuple[Path, str]]]:
+def _read(paths: Sequence[Path], seen: dict[Path, _SeenFile]) -> tuple[dict[Path, _SeenFile], list[tuple[Path, str]]]:
     """What the files hold, and what was found wrong that wasn't told before. Blocks."""
-    now: dict[Path, _Seen] = {}
+    now: dict[Path, _SeenFile] = {}
     faults: list[tuple[Path, str]] = []
     for path in _files(paths):
         try:
@@ -89,17 +89,17 @@ def _read(paths: Sequence[Path], seen: dict[Path, _Seen]) -> tuple[dict[Path, _S
             version, gone = (0, 0, error.errno or 0), f"can't read it: {error.strerror}"
             if path not in seen or seen[path].version != version:
                 faults.append((path, gone))
-            now[path] = _Seen(version, ())
+            now[path] = _SeenFile(version, ())
             continue
         version = (found.st_mtime_ns, found.st_size, found.st_ino)
         if path in seen and seen[path].version == version:
             now[path] = seen[path]
             continue
         try:
-            now[path] = _Seen(version, read_chain(path))
+            now[path] = _SeenFile(version, read_chain(path))
         except UnusableCertificate as error:
             faults.append((path, str(error)))
-            now[path] = _Seen(version, ())
+            now[path] = _SeenFile(version, ())
     return now, faults
 
 

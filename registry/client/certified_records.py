@@ -5,8 +5,10 @@ Rules:
 2. It is issued anew as soon as there is a chain under which it is permitted for longer; until then it stays as it is.
 3. The network is asked first: what was ended or issued elsewhere in the meantime isn't issued again, nor what expired
    while this peer was away.
-4. Each record is looked at when this begins, when it is due, and each quarter of an hour, since its policy may have
-   changed: that costs a read. What is withheld is looked at each minute, and when there are other chains.
+4. Each record is looked at when this begins, when it is due, and once its policy changed: the first `MAX_FOLLOWED`
+   resources that are found are watched for that. The policies of others may have changed at any time, so all are looked
+   at each quarter of an hour: that costs a read. What is withheld is looked at each minute, and when there are other
+   chains.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from registry.client.node_api import NodeApi
 from registry.client.own_certificates import Chain
 from registry.client.registry import DEFAULT_TIMEOUT, Registry
 from registry.errors import RegistryError
-from registry.model.merge import is_served
+from registry.model.merge import greater_key, is_served
 from registry.model.values import Key, Record, Slot
 from registry.model.withholding import why_withheld
 from registry.protocol.network import Clock
@@ -37,12 +39,13 @@ CHECKED_EVERY: Final = 2.0  # seconds between two looks for newer certificates, 
 RETRIED_AFTER: Final = 10  # seconds until a record is looked at again of which nobody told anything; doubles
 LOOKED_AGAIN_AFTER: Final = 900  # seconds until a record is looked at again that isn't due
 WITHHELD_AGAIN_AFTER: Final = 60  # seconds until a record is looked at again that its policy withholds
+MAX_FOLLOWED: Final = 32  # resources whose policies are watched: half of the topics that a node is in
 NEVER: Final = 2**63 - 1
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Seen(NamedTuple):
+class _SeenRecord(NamedTuple):
     """What is known of a record, at first that it wasn't looked at yet. Times in seconds."""
 
     due: int = NEVER
@@ -73,9 +76,13 @@ class CertifiedRecords:
         self._store = store
         self._settings = settings
         self._clock = clock
-        self._seen: dict[Slot, _Seen] = {}
+        self._seen: dict[Slot, _SeenRecord] = {}
         self._is_listed = False
         self._known: list[Chain] = []
+        self._keys: dict[str, Key] = {}  # as they were when a record was looked at, or told since; of `_followed`
+        self._followed: dict[str, trio.CancelScope] = {}
+        self._found: set[str] = set()
+        self._looking = trio.Lock()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the rules until cancelled."""
@@ -84,14 +91,51 @@ class CertifiedRecords:
         while not certificates.has_source:
             await certificates.changed.wait()
         await trio.sleep(FIRST_AFTER)
-        while True:
-            try:
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._check_once()
+                self._follow(nursery)
+                with trio.move_on_after(CHECKED_EVERY):
+                    await certificates.changed.wait()
+                    self._is_listed = False
+
+    async def _check_once(self) -> None:
+        try:
+            async with self._looking:
                 await self.check()
-            except RegistryError as error:
-                _log.warning("records under certificates couldn't be looked at", error=str(error))
-            with trio.move_on_after(CHECKED_EVERY):
-                await certificates.changed.wait()
-                self._is_listed = False
+        except RegistryError as error:
+            _log.warning("records under certificates couldn't be looked at", error=str(error))
+
+    def _follow(self, nursery: trio.Nursery) -> None:
+        """Watches the resources of the first records, and no others."""
+        listed = dict.fromkeys(slot.key_id for slot in self._seen)
+        self._found &= listed.keys()
+        wanted = [key_id for key_id in listed if key_id in self._found][:MAX_FOLLOWED]
+        for key_id in self._followed.keys() - set(wanted):
+            self._followed.pop(key_id).cancel()
+            self._keys.pop(key_id, None)
+        for key_id in wanted:
+            if key_id not in self._followed:
+                scope = self._followed[key_id] = trio.CancelScope()
+                nursery.start_soon(self._follow_policy, key_id, scope)
+
+    async def _follow_policy(self, key_id: str, scope: trio.CancelScope) -> None:
+        with scope:
+            async with self._registry.watch(key_id, include_down=True) as watch:
+                key: Key | None = None
+                while (key := await watch.wait_for_key(key)) is not None:
+                    if not self._is_news(key):
+                        continue
+                    for slot, seen in self._seen.items():
+                        if slot.key_id == key_id:
+                            self._seen[slot] = seen._replace(look_at=0)
+                    await self._check_once()
+
+    def _is_news(self, key: Key) -> bool:
+        """Whether a key has another policy than the one under which its records were looked at; that is noted."""
+        known = self._keys.get(key.id)
+        self._keys[key.id] = greater_key(known, key) or key
+        return known is None or self._keys[key.id].challenge != known.challenge
 
     async def check(self) -> int:
         """Does once what the rules ask for; how many records were issued anew. Raises RegistryError."""
@@ -101,9 +145,11 @@ class CertifiedRecords:
             return 0
         if not self._is_listed:
             me = self._identity.peer_id
-            self._seen |= {Slot(key_id, me, peer_id): _Seen() for key_id, peer_id in await self._store.read(_issued)}
+            self._seen |= {
+                Slot(key_id, me, peer_id): _SeenRecord() for key_id, peer_id in await self._store.read(_issued)
+            }
             self._is_listed = True
-        self._seen |= dict.fromkeys(self._registry.certificates.take_noted(), _Seen())
+        self._seen |= dict.fromkeys(self._registry.certificates.take_noted(), _SeenRecord())
         latest, done = max(map(ends_at, chains)), 0
         for slot, seen in list(self._seen.items()):
             is_due = seen.due <= now and latest > seen.ends
@@ -116,11 +162,12 @@ class CertifiedRecords:
         if found is None:
             return False
         key, record = found
+        self._found.add(key.id)
         chain = _chain_of(record)
         is_withheld = why_withheld(key, record, now) is not None
         due, ends = (_due_time(chain), ends_at(chain)) if chain and not is_withheld else (NEVER, 0)
         again = WITHHELD_AGAIN_AFTER if is_withheld else LOOKED_AGAIN_AFTER
-        self._seen[slot] = _Seen(due, ends, now + again, is_withheld)
+        self._seen[slot] = _SeenRecord(due, ends, now + again, is_withheld)
         if not is_withheld and now < due:
             return False
         if not await self._has_better(key, record, chain, is_withheld=is_withheld, now=now):
@@ -131,13 +178,15 @@ class CertifiedRecords:
         """What the network has in a slot; None if that isn't to be issued anew, or nobody was reached by now."""
         seen = self._seen[slot]
         retry = now + min(RETRIED_AFTER << min(seen.vain, 16), LOOKED_AGAIN_AFTER)
-        self._seen[slot] = _Seen(retry, seen.ends, retry, vain=seen.vain + 1)
+        self._seen[slot] = _SeenRecord(retry, seen.ends, retry, vain=seen.vain + 1)
         try:
             outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
         except RegistryError as error:
             _log.info("a record under a certificate can't be looked at", key_id=slot.key_id, error=str(error))
             return None
         key, record = outcome.resource.key, outcome.resource.slots.get(slot)
+        if key is not None and slot.key_id in self._followed:
+            key = self._keys[key.id] = greater_key(self._keys.get(key.id), key) or key
         if key is not None and isinstance(record, Record) and is_served(record, now, self._settings):
             return key, record
         if key is not None or outcome.resource.key_tombstones:

@@ -13,7 +13,7 @@ from overlay.errors import CallFailed
 from overlay.identity import Identity
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
-from registry.client.node_writer import NodeWriter, Written, failed, until
+from registry.client.node_writer import NodeWriter, Written, failed, refused, until
 from registry.client.results import Done, code_of
 from registry.client.slot_locks import SlotLocks
 from registry.client.timestamps import TimestampLog
@@ -21,7 +21,9 @@ from registry.codes import Code
 from registry.errors import RegistryError
 from registry.model.merge import ResourceState
 from registry.model.signing import is_key_id
-from registry.model.values import Key, Slot, State, Tombstone
+from registry.model.values import Key, Record, Slot, State, Tombstone
+from registry.model.withholding import why_withheld
+from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo, texts
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
@@ -31,6 +33,7 @@ from registry.settings import RegistrySettings
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+CONFIRMING: Final = 0.5  # seconds that are waited for the key, once something is written with a remembered one
 ATTEMPTS: Final = 3  # of a write that meets a newer state of its slot, each after reading it again
 
 NOT_FOUND: Final = "resource not found"  # and the original's `: timeout exceeded`, where the time was up
@@ -119,11 +122,18 @@ class Issuer:
                         written = Written(Done(False, (str(error),), code=error.code))
                         continue
                     return Done(False, (str(error),), code=ErrorInfo.of(error).known_code)
-                written = await self._writer.write(Item(key, state), factor, until(deadline), failure)
-                if written.done.success:
-                    self._keys.remember(key)
+                if is_from_before and self._keys.is_doubted(key):
+                    written, key = await self._write_and_look(Item(key, state), key, factor, until(deadline), failure)
+                    why = why_withheld(key, state, self.now()) if isinstance(state, Record) else None
+                    if why is not None and written.done.success:
+                        withheld = RefusedByPolicy(resource_id, why, slot.issued_by, slot.peer_id)
+                        written = refused(withheld, failure)
                 else:
+                    written = await self._writer.write(Item(key, state), factor, until(deadline), failure)
+                if not written.done.success:
                     self._keys.forget(resource_id)
+                elif not is_from_before:
+                    self._keys.remember(key)
                 by_policy = is_from_before and any(code.is_by_policy for code in written.codes)
                 if written.done.success or not (by_policy or Code.NEWER_STATE_EXISTS in written.codes):
                     break
@@ -195,6 +205,28 @@ class Issuer:
     def now(self) -> int:
         """Whole seconds of the wall clock."""
         return int(self._clock())
+
+    async def _write_and_look(
+        self, item: Item, key: Key, factor: int, timeout: float, failure: str
+    ) -> tuple[Written, Key]:
+        """How the write went, and the key as the network has it meanwhile, or the remembered one."""
+        found = [key]
+
+        async def look() -> None:
+            try:
+                outcome = await self._node_api.read(key.id, ack=1, timeout=timeout, key_suffices=True)
+            except RegistryError as error:
+                _log.debug("a remembered key couldn't be confirmed", key_id=key.id, error=str(error))
+                return
+            if outcome.resource.key is not None:
+                found.append(outcome.resource.key)
+                self._keys.remember(outcome.resource.key)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            written = await self._writer.write(item, factor, timeout, failure)
+            nursery.cancel_scope.deadline = trio.current_time() + CONFIRMING
+        return written, max(found, key=Key.order)
 
     async def _key_or_all(self, resource_id: str, timeout: float, *, key_suffices: bool) -> ReadOutcome:
         """The key alone if it suffices: what a majority knows of a slot matters only where somebody else issued with

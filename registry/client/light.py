@@ -15,9 +15,10 @@ from typing import Final
 import msgspec
 import structlog
 
+from overlay.assembly import open_peer
 from overlay.errors import AddressError, OverlayError
 from overlay.identity import Identity
-from overlay.peer import OverlayPeer, open_peer
+from overlay.peer import OverlayPeer
 from overlay.settings import OverlaySettings
 from overlay.tasks import background
 from registry.client.abandoned_writes import AbandonedWrites

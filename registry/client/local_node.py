@@ -27,8 +27,9 @@ from registry.health.host_health import HostHealth
 from registry.health.hosts_for_clients import HostsForClients
 from registry.health.messages import REPORT_HEALTH, ReportBody, ToldStanding
 from registry.health.report import HealthReport, encode_report
+from registry.model.decoding import decode_state
 from registry.model.history import HistoryEvent
-from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
+from registry.model.values import Key, Record, RecordMetadata, encode
 from registry.model.verification import record_is_genuine
 from registry.protocol.error_info import ErrorInfo, retry_after
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, WriteOutcome, build
@@ -95,12 +96,11 @@ class LocalNode:
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         """See `NodeApi.write`."""
-        began = trio.current_time()
         with TRACING.part("write to replicas", resource=item.key_id, factor=factor):
             outcome = await self._writer.write(item, factor=factor, timeout=timeout)
         if item.state is None and outcome.stored >= max(factor, 1):
-            with trio.move_on_at(began + timeout):
-                await self._entering.enter_written(item)
+            self._index_reader.remember(item)
+            self._entering.enter_written(item)
         return outcome
 
     async def read(self, key_id: str, *, ack: int, timeout: float, key_suffices: bool = False) -> ReadOutcome:

@@ -17,9 +17,10 @@ from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
 from registry.health.messages import MOST_HOSTS, ReportAnswer, ToldStanding
 from registry.health.report import decode_report
+from registry.model.decoding import decode_key, decode_metadata
 from registry.model.history import HistoryEvent
 from registry.model.owner_index import ToldPage
-from registry.model.values import decode_key, decode_metadata, encode
+from registry.model.values import encode
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.index_messages import IndexPage, Label
 from registry.protocol.messages import (
@@ -152,13 +153,13 @@ class HostsReply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ComplaintRequest(msgspec.Struct, frozen=True, array_like=True):
-    """This host couldn't be reached: look at it now."""
+    """Tells that this host couldn't be reached, so that the node looks at it now."""
 
     host: Name
 
 
 class ComplaintReply(msgspec.Struct, frozen=True, array_like=True):
-    """It is looked at, if nobody did just now."""
+    """Tells that the host is looked at, if nobody did just now."""
 
 
 class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -168,7 +169,7 @@ class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ProgressRequest(msgspec.Struct, frozen=True, array_like=True):
-    """How far has this write come?"""
+    """Asks how far a write has come."""
 
     write_id: Name
 

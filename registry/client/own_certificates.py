@@ -24,9 +24,9 @@ from overlay.membership.certificate import Certificate, encode_chain
 from overlay.membership.chain import begins_at, ends_at
 from overlay.tasks import Wakeup
 from registry.codes import Code
-from registry.errors import RefusedByPolicy
 from registry.model.values import Key, RecordMetadata, Slot
 from registry.model.withholding import shows_permission, why_withheld
+from registry.permission.errors import RefusedByPolicy
 from registry.permission.policy import key_of
 
 Chain = Sequence[Certificate]
@@ -47,7 +47,7 @@ class ShownSolution(NamedTuple):
 
 
 class OwnCertificates:
-    """Asks the source and chooses."""
+    """Chooses which of this identity's certificates a record shows; asks the source for those that there are."""
 
     def __init__(self, identity: Identity, clock_skew: int) -> None:
         """`clock_skew`: seconds by which others' clocks may differ."""

@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 
 async def patiently(ask: Callable[[float], Awaitable[Answer]], timeout: float) -> Answer:
-    """What `ask(seconds left)` returns; asked again, when the peer said, while it refuses because of its load.
+    """Returns what `ask(seconds left)` does. While the peer refuses because of its load, asks again when it said.
 
     Raises what `ask` raises; its refusal for load too, at once when to come back would be after `timeout` seconds.
     """

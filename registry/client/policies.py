@@ -23,7 +23,7 @@ from registry.codes import Code
 from registry.errors import RegistryError
 from registry.model.signing import is_key_id
 from registry.model.values import Key
-from registry.permission.edits import Edit, following
+from registry.permission.edits import Edit, edit_text, following, holds, narrows, overtaken
 from registry.permission.policy import POLICY_TYPE, AnyPolicy, Policy, encode_policy, policy_digest
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
@@ -37,7 +37,7 @@ MAX_MADE: Final = 1024  # resources whose last edits are remembered
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Made(NamedTuple):
+class _MadePolicy(NamedTuple):
     """Edits that were acknowledged, with the revision and digest of the policy that had them."""
 
     revision: int
@@ -73,7 +73,7 @@ class PolicyEditor:
         self._writer = writer
         self._keys = keys
         self._clock = clock
-        self._made: LRUCache[str, _Made] = LRUCache(MAX_MADE)
+        self._made: LRUCache[str, _MadePolicy] = LRUCache(MAX_MADE)
 
     async def change(self, resource_id: str, edits: Sequence[Edit], timeout: float, factor: int = 1) -> Done:
         """Has the policy of a resource hold `edits`, within `timeout` seconds; on `factor` replicas at least, and a
@@ -109,7 +109,9 @@ class PolicyEditor:
                     elif edited is not None:
                         changed = edited
                     else:
-                        self._made[resource_id] = _Made(key.revision, policy_digest(POLICY_TYPE, key.challenge), edits)
+                        self._made[resource_id] = _MadePolicy(
+                            key.revision, policy_digest(POLICY_TYPE, key.challenge), edits
+                        )
                         return Done(True, (), done.stored)
                     await self._host.keep_key(changed)
                     done = (await self._writer.write(Item(changed), majority, until(deadline), NOT_CHANGED)).done
@@ -124,17 +126,23 @@ class PolicyEditor:
     async def look_after(self, key: Key, timeout: float, *, has_siblings: bool) -> None:
         """Puts together what this owner's machines changed at the same moment, where the ruling `key` doesn't hold all
         of it: it has siblings, or is another than this process made, of the same revision."""
-        made = self._made.get(key.id)
-        if made is not None and made.is_unknown_to(key):  # and perhaps meant so: its machine may have seen both
-            _log.warning(
-                "another machine of this owner changed the policy; look whether it holds your last change",
-                key_id=key.id,
-                revision=key.revision,
-            )
-        is_lost = made is not None and made.is_beside(key)
-        if not (is_lost or has_siblings):
+        made, again = self._made.get(key.id), list[Edit]()
+        if made is not None and made.is_beside(key):
+            again = list(made.edits)
+        elif made is not None and made.is_unknown_to(key):
+            missing = [edit for edit in made.edits if not holds(key.policy, edit)]
+            again = [edit for edit in missing if narrows(key.policy, edit)]
+            if len(again) < len(missing):
+                _log.warning(
+                    "another machine of this owner changed the policy without your last change; make it again, unless"
+                    " that is meant so",
+                    key_id=key.id,
+                    revision=key.revision,
+                    missing=[edit_text(edit) for edit in missing if edit not in again],
+                )
+        if not (again or has_siblings):
             return
-        done = await self.change(key.id, made.edits if made is not None and is_lost else (), timeout)
+        done = await self.change(key.id, again, timeout)
         _log.warning(
             "another machine of this owner changed the policy at the same time; what each changed was put together",
             key_id=key.id,
@@ -142,6 +150,15 @@ class PolicyEditor:
             success=done.success,
             errors=done.errors[:3],
         )
+
+    async def overtaken(self, resource_id: str, timeout: float) -> list[Edit]:
+        """What was changed by a machine of the owner, and written over by another that didn't know of it, as far as a
+        majority of the replicas tells: of the last change but one. Raises RegistryError."""
+        deadline = trio.current_time() + timeout
+        majority = len(await self._node_api.neighbours(resource_id, timeout=timeout)) // 2 + 1
+        found = (await self._node_api.read(resource_id, ack=majority, timeout=until(deadline))).resource
+        ruling = found.key.policy if found.key is not None else None
+        return overtaken(ruling, [each.policy for each in found.siblings])
 
     def _signed(self, key: Key, policy: Policy) -> Key:
         """The key that follows, with this policy. Raises InvalidPolicy if it is too large."""

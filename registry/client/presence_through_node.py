@@ -60,7 +60,7 @@ class ClientStanding(Struct, frozen=True):
     exceptions: bytes = b""
 
 
-class _Followed(Struct):
+class _FollowedHost(Struct):
     evidence: Evidence = Evidence()
     is_up: bool = True
     is_known: bool = False
@@ -77,7 +77,7 @@ class PresenceThroughNode:
         self._network = network
         self._node = node
         self.note_exceptions = note_exceptions
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, _FollowedHost] = {}
         self._new: dict[str, None] = {}
         self._asked = ""  # the node that was asked for all of them
         self._is_asking = False
@@ -91,7 +91,7 @@ class PresenceThroughNode:
         """See `PresenceNetwork.follow`."""
         for peer_id in peer_ids:
             if peer_id not in self._followed and peer_id != self._network.peer_id:
-                self._followed[peer_id] = _Followed()
+                self._followed[peer_id] = _FollowedHost()
                 self._new[peer_id] = None
                 self._changed.set()
 

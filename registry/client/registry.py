@@ -9,26 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-import structlog
 import trio
 
 from overlay.identity import Identity
-from registry.client.issuer import ATTEMPTS, NOT_FOUND, Issuer, code_of_read, no_resource_id, not_found
+from registry.client.issuer import NOT_FOUND, Issuer, code_of_read, no_resource_id
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_status import NodeStatus
-from registry.client.node_writer import NodeWriter, Written, failed, optional, refused, until
-from registry.client.own_certificates import CertificateSource, OwnCertificates, ShownSolution
-from registry.client.patience import patiently
+from registry.client.node_writer import NodeWriter, failed, until
+from registry.client.own_certificates import CertificateSource, OwnCertificates
 from registry.client.policies import PolicyEditor
+from registry.client.registrations import Registrations
+from registry.client.resources import Resources
 from registry.client.results import Created, Done, Found, Listed, Resolved, code_of
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
-from registry.errors import HostingRefused, KeyNotExists, NewerRecordOrTombstoneExists, RefusedByPolicy, RegistryError
+from registry.errors import HostingRefused, KeyNotExists, RegistryError
 from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
-from registry.health.report import signed_report
 from registry.health.state import Health, HealthState
 from registry.model.fields import check_peer_id, check_text
 from registry.model.history import HistoryEvent
@@ -36,31 +34,20 @@ from registry.model.merge import ResourceState
 from registry.model.owner_index import listed
 from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.trusted_issuers import TrustChoice, TrustRule
-from registry.model.values import MAX_LABEL, Key, KeyTombstone, Record, RecordMetadata, Slot, State
-from registry.permission.edits import Edit, EditKind
-from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, key_of
+from registry.model.values import MAX_LABEL, Record, RecordMetadata, Slot
+from registry.permission.edits import Edit
 from registry.protocol.error_info import texts
 from registry.protocol.index_messages import MOST_LISTED
-from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.quorum.read_machine import ReadOutcome
-from registry.replica.countersign import Countersigner, sign_record
+from registry.replica.countersign import Countersigner
 from registry.settings import RegistrySettings
 from registry.upkeep.schedule import ScheduleStatus
 from registry.watch.watch import Watch
 from registry.watch.watches import Watches
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
 LISTS_TIMEOUT: Final = 1.0  # seconds in which hosts have to tell which of many services don't pass
 DEFAULT_TIMEOUT: Final = 6.0  # seconds; the original's DEFAULT_TIMEOUT
-# Where the time was up, the original's `: timeout exceeded` stands behind these.
-NOT_CREATED: Final = "resource wasn't created"
-NOT_REGISTERED: Final = "service hasn't registered"
-NOT_UNREGISTERED: Final = "unregisterService failed"
-NOT_REPORTED: Final = "the service's health wasn't reported"
-NOT_REMOVED: Final = "resource wasn't removed"
 NOT_LISTED: Final = "resources weren't listed"
 
 
@@ -82,17 +69,19 @@ class Registry:
         self.identity = identity
         self._node_api = node_api
         self._host = host
-        self._health = health
         self._health_of_hosts = health_of_hosts
-        self._reported = 0  # milliseconds since 1970, of the last report
         self._watches = watches
         self._settings = settings
         self._clock = clock
         self._keys = KeyCache()
         self.certificates = OwnCertificates(identity, settings.clock_skew)
-        self._writer = NodeWriter(node_api, watches, host.signed)
-        self._policies = PolicyEditor(identity, node_api, host, self._writer, self._keys, clock)
-        self._issuer = Issuer(identity, node_api, host, issued, self._writer, self._keys, settings, clock)
+        writer = NodeWriter(node_api, watches, host.signed)
+        self._policies = PolicyEditor(identity, node_api, host, writer, self._keys, clock)
+        issuer = Issuer(identity, node_api, host, issued, writer, self._keys, settings, clock)
+        self._resources = Resources(identity, node_api, host, writer, issuer, self._keys, clock)
+        self._registrations = Registrations(
+            identity, node_api, host, health, issuer, self._policies, self._keys, self.certificates, settings
+        )
 
     @property
     def host_peer_id(self) -> str:
@@ -101,69 +90,12 @@ class Registry:
 
     async def create_resource(self, label: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Created:
         """Gives `label` a key under this identity, on `factor` replicas' disks at least (original: createResource)."""
-        deadline = trio.current_time() + timeout
-        written = Written(Done(False, failed((), NOT_CREATED, timed_out=True), code=Code.TIMEOUT))
-        try:
-            await self._host.clock_guard.wait()
-        except RegistryError as error:
-            return Created(None, (str(error), NOT_CREATED), code=error.code)
-        timestamp, challenge, challenge_type = int(self._clock()), b"", ""
-        with trio.move_on_at(deadline):
-            for _ in range(ATTEMPTS):
-                try:
-                    # The value checks the label before it is hashed.
-                    unsigned = Key(label, self.identity.peer_id, timestamp, challenge, challenge_type, b"")
-                    key = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
-                    await self._host.keep_key(key)
-                except RegistryError as error:
-                    if error.code is not Code.KEY_REMOVED:
-                        return Created(None, (str(error),), code=error.code)
-                    written = refused(error, NOT_CREATED)
-                else:
-                    written = await self._writer.write(Item(key), factor, until(deadline), NOT_CREATED)
-                if written.done.success:
-                    self._keys.remember(key)
-                    return Created(key.id, written.done.errors, written.done.stored)
-                if Code.KEY_REMOVED not in written.codes:
-                    break
-                try:
-                    timestamp, revision = await self._after_key_tombstones(unsigned.id, until(deadline))
-                    if revision:  # what had a policy begins anew above the removal, or a stale key would
-                        challenge, challenge_type = encode_policy(Policy(revision=revision, open=True)), POLICY_TYPE
-                except RegistryError as error:
-                    errors = refused(error, NOT_CREATED, timed_out=until(deadline) <= 0).done.errors
-                    return Created(None, errors, code=error.code)
-        return Created(None, written.done.errors, written.done.stored, code=written.done.code)
+        return await self._resources.create(label, factor, timeout)
 
     async def remove_resource(self, resource_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Ends a resource of this identity's, and with it everything registered on it so far (ours: the original
         promised this). Creating it again begins anew."""
-        if not is_key_id(resource_id):
-            return Done(False, (no_resource_id(resource_id),), code=Code.INVALID)
-        deadline = trio.current_time() + timeout
-        try:
-            await self._host.clock_guard.wait()
-            outcome = await self._read(resource_id, 1, timeout)
-            if outcome.resource.key is not None and outcome.resource.key.revision:
-                outcome = await self._by_majority(resource_id, until(deadline) / 2) or outcome
-            key = outcome.resource.key
-            if key is None:
-                return not_found(outcome)
-            if key.owner_peer_id != self.identity.peer_id:
-                only_owner = f"only its owner {key.owner_peer_id} may remove resource {resource_id}"
-                return Done(False, (only_owner,), code=Code.NOT_PERMITTED)
-            # Later than all that it should end, some of which may be from a clock ahead of ours.
-            latest = max((state.timestamp_issued for state in outcome.resource.slots.values()), default=0)
-            timestamp = max(int(self._clock()), key.timestamp_created, latest)
-            revision = key.revision + 1 if key.revision else 0
-            unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"", revision)
-            key_tombstone = msgspec.structs.replace(unsigned, signature=self.identity.sign(unsigned.signed_bytes()))
-            self._host.signed.note(key.id, None)
-            await self._host.keep(Item(key_tombstone))
-        except RegistryError as error:
-            return Done(False, (str(error),), code=error.code)
-        self._keys.forget(resource_id)
-        return (await self._writer.write(Item(key_tombstone), factor, until(deadline), NOT_REMOVED)).done
+        return await self._resources.remove(resource_id, factor, timeout)
 
     async def run_schedule(self, name: str, *, timeout: float = 600.0) -> ScheduleStatus:
         """Runs a schedule of the node acted through by hand: `clearExpired_86400`, `replicate_3600` or `renew_43200`.
@@ -235,7 +167,23 @@ class Registry:
         `ttl`: seconds for which it passes after each `report_health`, and not before the first one (docs/health.md).
         None: it passes until something else is said; on another host, a time to live that it has stays.
         """
-        return await self._register(resource_id, value, peer_id, service_id, None, factor, timeout, ttl)
+        return await self._registrations.register(resource_id, value, peer_id, service_id, factor, timeout, ttl)
+
+    async def unregister_service(
+        self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
+    ) -> Done:
+        """Ends what this identity said of a service on `peer_id` (original: unregisterService).
+
+        Where nothing is found the end is written all the same, as there, and the result says so. Where nothing is found
+        of the resource's owner, what others said of a service there is denied from now on: each of those issuers on
+        that peer, no other on it and not on other peers. Not so on the owner's own peer: there whoever ends its own
+        service twice would shut out its guests.
+        """
+        return await self._registrations.unregister(resource_id, peer_id, factor, timeout)
+
+    async def reissue(self, record: Record, *, timeout: float = DEFAULT_TIMEOUT) -> Done:
+        """Says anew, with the relay of now, what this identity said of a service on itself, unless it ended it."""
+        return await self._registrations.reissue(record, timeout)
 
     async def report_health(
         self,
@@ -254,118 +202,17 @@ class Registry:
         was said, None changes nothing. A success once the host has it.
         """
         slot = Slot(resource_id, self.identity.peer_id, peer_id or self.identity.peer_id)
-        try:
-            with trio.fail_after(timeout):
-                await self._report(slot, instance, state, note, ttl, timeout)
-        except trio.TooSlowError:
-            return Done(False, failed((), NOT_REPORTED, timed_out=True), code=Code.TIMEOUT)
-        except RegistryError as error:
-            return Done(False, (str(error),), code=error.code)
-        return Done(True, ())
+        return await self._registrations.report_health(slot, instance, state, note, ttl, timeout)
+
+    def own_health(self, resource_id: str, instance: str = "") -> Health:
+        """How a service is that this identity registered on this peer, as it was said last."""
+        return self._registrations.own_health(Slot(resource_id, self.identity.peer_id, self.identity.peer_id), instance)
 
     def note_unreachable(self, peer_id: str) -> None:
         """A caller couldn't reach the host of a record: where there is presence it is looked at now, by the node acted
         through."""
         if peer_id != self.identity.peer_id:
             self._health_of_hosts.complain(peer_id)
-
-    def own_health(self, resource_id: str, instance: str = "") -> Health:
-        """How a service is that this identity registered on this peer, as it was said last."""
-        return self._health.health_of(Slot(resource_id, self.identity.peer_id, self.identity.peer_id), instance)
-
-    async def _report(
-        self, slot: Slot, instance: str, state: HealthState | None, note: str, ttl: float | None, timeout: float
-    ) -> None:
-        """Raises RegistryError."""
-        if slot.peer_id == self.identity.peer_id:
-            await self._health.report(slot, instance, state, note, ttl)
-            return
-        self._reported = max(self._reported + 1, int(self._host.clock_guard.time() * 1000))
-        report = signed_report(self.identity, slot, instance, self._reported, state, note, ttl)
-        await patiently(lambda seconds: self._node_api.report_health(report, timeout=seconds), timeout)
-
-    async def reissue(self, record: Record, *, timeout: float = DEFAULT_TIMEOUT) -> Done:
-        """Says anew, with the relay of now, what this identity said of a service on itself, unless it ended it."""
-        metadata = record.metadata
-        try:
-            resource = (await self._read(metadata.key_id, 1, timeout)).resource
-            newer = resource.slots.get(record.slot)
-            if resource.key is not None:
-                self._keys.remember(resource.key)  # its policy may have changed: what is shown has to suit the new one
-            if newer is not None and resource.key is not None and newer.timestamp_issued > record.timestamp_issued:
-                await self._host.keep(Item(resource.key, newer))  # said elsewhere with this identity: that counts
-                return Done(False, (str(NewerRecordOrTombstoneExists(*record.slot)),), code=Code.NEWER_STATE_EXISTS)
-        except RegistryError as error:
-            return Done(False, (str(error),), code=error.code)
-        service_id = metadata.service_id[0] if metadata.service_id else None
-        return await self._register(
-            metadata.key_id, metadata.value, metadata.peer_id, service_id, record.metadata, 1, timeout
-        )
-
-    async def _register(
-        self,
-        resource_id: str,
-        value: str,
-        peer_id: str,
-        service_id: str | None,
-        instead_of: RecordMetadata | None,
-        factor: int,
-        timeout: float,
-        ttl: float | None = None,
-    ) -> Done:
-        is_own = peer_id == self.identity.peer_id
-        is_unwanted = False  # what its host signed, and gave no time to live
-
-        async def issue(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
-            nonlocal is_unwanted
-            if instead_of is not None and not await self._host.has_countersigned(instead_of):
-                raise NewerRecordOrTombstoneExists(*instead_of.slot)
-            # The node acted through may have changed since the call began.
-            relay = (self._node_api.peer_id,) if is_own and self._node_api.peer_id != self.identity.peer_id else ()
-
-            unsigned = RecordMetadata(
-                *slot, self._issuer.now(), b"", value, relay, optional(service_id), issuer_signature=b""
-            )
-            shown = await self._shown(key, unsigned)
-
-            def metadata(timestamp: int) -> RecordMetadata:
-                unsigned = RecordMetadata(
-                    *slot, timestamp, shown.solution, value, relay, optional(service_id), issuer_signature=b""
-                )
-                signature = self.identity.sign(unsigned.signed_bytes())
-                return msgspec.structs.replace(unsigned, issuer_signature=signature)
-
-            if not is_own:
-                deadline = trio.current_time() + remaining
-                timestamp = await self._issuer.reserve(slot, outcome, shown.from_time)
-                signed = metadata(timestamp)
-                record = await patiently(
-                    lambda seconds: self._node_api.countersign(key, signed, timeout=seconds), remaining
-                )
-                if ttl is not None:  # before the record is written anywhere else
-                    is_unwanted = True
-                    await self._report(slot, "", None, "", ttl, until(deadline))
-                    is_unwanted = False
-                return record
-            if instead_of is None:  # before anybody sees the record
-                await self._health.report(slot, ttl=ttl or 0, is_registered=False)
-            state, error = await self._issuer.issue_here(
-                slot,
-                outcome,
-                key,
-                lambda timestamp: sign_record(self.identity, metadata(timestamp), self._issuer.now()),
-                shown.from_time,
-            )
-            if error:
-                raise HostingRefused(error.text, code=error.known_code)
-            return state
-
-        done = await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
-        if is_unwanted:  # the host would bring it to the network, and all would take it for passing
-            await self.unregister_service(resource_id, peer_id, timeout=ENDING_TIMEOUT)
-        if done.stored:
-            self.certificates.note(Slot(resource_id, self.identity.peer_id, peer_id))
-        return done
 
     async def change_policy(
         self, resource_id: str, edits: Sequence[Edit], *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
@@ -380,6 +227,11 @@ class Registry:
         if resource.key is not None:
             await self._policies.look_after(resource.key, timeout, has_siblings=resource.has_siblings)
 
+    async def overtaken_edits(self, resource_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[Edit]:
+        """What the policy of a resource lacks of what a machine of its owner changed: see `PolicyEditor.overtaken`.
+        Raises RegistryError."""
+        return await self._policies.overtaken(resource_id, timeout)
+
     def use_certificates(self, source: CertificateSource) -> None:
         """Has this identity show certificates where a resource's policy asks for them.
 
@@ -388,57 +240,6 @@ class Registry:
         that ends later, as soon as that is there (`registry.client.certified_records`).
         """
         self.certificates.use(source)
-
-    async def _shown(self, key: Key, unsigned: RecordMetadata) -> ShownSolution:
-        try:
-            return await self.certificates.shown(key, unsigned, self._issuer.now())
-        except RefusedByPolicy:
-            self._keys.forget(key.id)  # the owner may have let it in meanwhile
-            raise
-
-    async def unregister_service(
-        self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
-    ) -> Done:
-        """Ends what this identity said of a service on `peer_id` (original: unregisterService).
-
-        Where nothing is found the end is written all the same, as there, and the result says so. Where nothing is found
-        of the resource's owner, what others said of a service there is denied from now on: each of those issuers on
-        that peer, no other on it and not on other peers. Not so on the owner's own peer: there whoever ends its own
-        service twice would shut out its guests.
-        """
-        deadline = trio.current_time() + timeout
-        others: dict[str, None] = {}
-        try:
-            hosted = await self._host.countersigned(Slot(resource_id, self.identity.peer_id, peer_id))
-        except RegistryError as error:
-            return Done(False, (str(error),), code=error.code)
-        was_there = hosted is not None
-
-        async def end(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
-            nonlocal was_there
-            was_there = was_there or isinstance(outcome.resource.slots.get(slot), Record)
-            if key.owner_peer_id == self.identity.peer_id:
-                shown = outcome.resource.records(self._issuer.now(), self._settings)
-                others.update(dict.fromkeys(each.slot.issued_by for each in shown if each.slot.peer_id == peer_id))
-            return await self._issuer.issue_tombstone(outcome, key, slot, remaining)
-
-        done = await self._issuer.issue(
-            resource_id, peer_id, end, factor, timeout, NOT_UNREGISTERED, reads_slot=hosted is None
-        )
-        if done.success and not was_there and others and peer_id != self.identity.peer_id:
-            denied = [Edit(EditKind.DENY, key_of(issuer), key_of(peer_id)) for issuer in others]
-            changed = await self.change_policy(resource_id, denied, timeout=until(deadline))
-            told = tuple(f"the resource's policy denies now what {issuer} registers on {peer_id}" for issuer in others)
-            if not changed.success:
-                return changed
-            return Done(True, told, changed.stored, denied=tuple(others))
-        if done.success and not was_there:
-            nothing = f"nothing was registered for {peer_id} by {self.identity.peer_id}"
-            done = Done(True, (nothing, *done.errors), done.stored, was_there=False)
-        if peer_id == self.identity.peer_id and not done.success:
-            with trio.move_on_after(ENDING_TIMEOUT):  # a slot that is ahead of our clock makes it wait
-                await self._issuer.end_here(Slot(resource_id, peer_id, peer_id))
-        return done
 
     async def resolve_resource(
         self,
@@ -555,17 +356,3 @@ class Registry:
 
     async def _read(self, resource_id: str, ack: int, timeout: float) -> ReadOutcome:
         return await self._node_api.read(resource_id, ack=ack, timeout=timeout)
-
-    async def _by_majority(self, resource_id: str, timeout: float) -> ReadOutcome | None:
-        """What a majority of the replicas knows, as far as it answers: the removal of a policy has to be above the one
-        that rules, which another machine of the owner may have written. None where no key is found."""
-        majority = len(await self._node_api.neighbours(resource_id, timeout=timeout)) // 2 + 1
-        outcome = await self._read(resource_id, majority, timeout)
-        return outcome if outcome.resource.key is not None else None
-
-    async def _after_key_tombstones(self, resource_id: str, timeout: float) -> tuple[int, int]:
-        """A time at which a removed resource can begin anew, and its policy's lowest revision then (0: without one)."""
-        ended = (await self._read(resource_id, 1, timeout)).resource.key_tombstones
-        timestamp = max([int(self._clock()), *(each.timestamp_issued + 1 for each in ended)])
-        await self._issuer.wait_until_accepted(timestamp)
-        return timestamp, max((each.revision for each in ended), default=0)

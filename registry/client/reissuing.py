@@ -62,7 +62,7 @@ class Resigning:
         self._changed = Wakeup()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Acts until cancelled."""
+        """Signs anew what is due, until cancelled."""
         compared = self._network.compared_clock
         compared.on_change(self._changed.set)
         task_status.started()

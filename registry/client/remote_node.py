@@ -53,9 +53,10 @@ from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, NodeOverloaded, NodeUnavailable
 from registry.health.messages import ToldStanding
 from registry.health.report import HealthReport, encode_report
+from registry.model.decoding import decode_state
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
-from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, decode_state, encode
+from registry.model.values import Key, KeyTombstone, Record, RecordMetadata, Slot, State, encode
 from registry.model.verification import key_is_good, key_tombstone_is_good, record_is_genuine
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.index_messages import ListBody

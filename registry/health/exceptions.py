@@ -43,7 +43,7 @@ class _Form(msgspec.Struct, frozen=True, array_like=True):
     digest: Annotated[bytes, Meta(max_length=64)] = b""
 
 
-class _Entry(msgspec.Struct, frozen=True, array_like=True):
+class _WrittenException(msgspec.Struct, frozen=True, array_like=True):
     key_id: str
     issued_by: str
     instance: str
@@ -103,7 +103,7 @@ class ExceptionList:
         return True
 
     def digest(self) -> bytes:
-        """Of the whole list. 32 bytes."""
+        """The digest of the whole list. 32 bytes."""
         if not self._digest:
             self._digest = digest_of_entries(self._entries[service] for service in self._order)
         return self._digest
@@ -135,7 +135,7 @@ def entry_of(host: str, service: HostedService, health: Health) -> bytes:
 
 
 def digest_of_entries(entries: Iterable[bytes]) -> bytes:
-    """Of a list's entries, in order. 32 bytes."""
+    """The digest of a list's entries, in order. 32 bytes."""
     hashed = sha256()
     for entry in entries:
         hashed.update(entry)
@@ -158,7 +158,7 @@ def entries_in(host: str, encoded: Sequence[bytes]) -> list[tuple[HostedService,
 
 
 def _entry(host: str, entry: object) -> tuple[HostedService, Health]:
-    parsed = _parsed(entry, _Entry)
+    parsed = _parsed(entry, _WrittenException)
     check_text("resource id", parsed.key_id, SHORT_ID)
     check_text("issuer", parsed.issued_by, SHORT_ID)
     check_text("instance", parsed.instance, MAX_INSTANCE)

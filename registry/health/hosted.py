@@ -48,7 +48,7 @@ class Instant(NamedTuple):
     time: float
 
 
-class _Known(Struct):
+class _KnownService(Struct):
     health: Health
     ttl: float = math.inf
     until: float = math.inf
@@ -69,7 +69,7 @@ class HostedHealth:
         self._host = host
         self._limits = limits
         self._exempt = frozenset((host, *exempt))
-        self._known: dict[HostedService, _Known] = {}
+        self._known: dict[HostedService, _KnownService] = {}
         self._instances: dict[tuple[str, str], set[str]] = {}  # of each record, the record itself as an empty one
         self._by_issuer: Counter[str] = Counter()
         self._strangers = 0
@@ -84,7 +84,7 @@ class HostedHealth:
 
     @property
     def exceptions(self) -> ExceptionList:
-        """What doesn't pass."""
+        """The services that don't pass."""
         return self._list
 
     def health_of(self, service: HostedService) -> Health:
@@ -186,7 +186,7 @@ class HostedHealth:
         return min(self._due[0][0] if self._due else math.inf, self._tell_at)
 
     def wake(self, at: Instant) -> None:
-        """Time has passed."""
+        """Does what the time that has passed asks for."""
         while self._due and self._due[0][0] <= at.now:
             _, service = heapq.heappop(self._due)
             known = self._known.get(service)
@@ -205,7 +205,7 @@ class HostedHealth:
         known.ttl = ttl
         self._become(service, known, HealthState.CRITICAL, why, at)
 
-    def _watch(self, service: HostedService, known: _Known) -> None:
+    def _watch(self, service: HostedService, known: _KnownService) -> None:
         """Sees to it that `wake` looks at a service in time: one that it looks at too early is looked at again."""
         if known.until < known.looked_at_next:
             known.looked_at_next = known.until
@@ -214,7 +214,7 @@ class HostedHealth:
                 self._due = [(each.looked_at_next, of) for of, each in self._known.items() if each.is_awaited]
                 heapq.heapify(self._due)
 
-    def _become(self, service: HostedService, known: _Known, state: HealthState, note: str, at: Instant) -> None:
+    def _become(self, service: HostedService, known: _KnownService, state: HealthState, note: str, at: Instant) -> None:
         is_new_state = state is not known.health.state
         health = Health(state, int(at.time) if is_new_state else known.health.since, note)
         known.health = health
@@ -224,7 +224,7 @@ class HostedHealth:
     def _to_be_told(self, at: Instant, after: float = 0.0) -> None:
         self._tell_at = min(self._tell_at, at.now + after)
 
-    def _enter(self, service: HostedService) -> _Known:
+    def _enter(self, service: HostedService) -> _KnownService:
         """Raises HostingRefused."""
         known = self._known.get(service)
         if known is not None:
@@ -241,7 +241,7 @@ class HostedHealth:
         self._instances.setdefault(service[:2], set()).add(service.instance)
         self._by_issuer[issuer] += 1
         self._strangers += not is_exempt
-        known = self._known[service] = _Known(PASSING)
+        known = self._known[service] = _KnownService(PASSING)
         return known
 
     def _leave(self, service: HostedService) -> None:

@@ -28,7 +28,7 @@ class ReportBody(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReportAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """It counts; a time to live is on disk."""
+    """Tells that the report counts, and that a time to live is on disk."""
 
 
 class ExceptionsBody(msgspec.Struct, frozen=True, array_like=True):
@@ -39,7 +39,7 @@ class ExceptionsBody(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def service(self) -> HostedService | None:
-        """What `after` names."""
+        """The service that `after` names."""
         return None if self.after is None else HostedService(*self.after)
 
 

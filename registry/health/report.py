@@ -89,7 +89,7 @@ def report_is_genuine(report: HealthReport) -> bool:
 
 
 def encode_report(report: HealthReport) -> bytes:
-    """As it travels."""
+    """The report's bytes, as they travel."""
     return cbor2.dumps(msgspec.to_builtins(report, builtin_types=(bytes,)), canonical=True)
 
 

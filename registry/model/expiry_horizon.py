@@ -30,7 +30,7 @@ class ExpiryHorizon(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def at(cls, now: int, settings: RegistrySettings) -> Self:
-        """Those of a node whose clock says `now`."""
+        """The horizon of a node whose clock says `now`."""
         return cls(
             now - settings.expired_age,
             now - settings.record_lifetime,

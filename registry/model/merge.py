@@ -106,7 +106,7 @@ class ResourceState(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, slots=MappingProxyType(kept))
 
     def size(self) -> int:
-        """Bytes in CBOR."""
+        """The bytes that it takes in CBOR."""
         states = sum(len(encode(state)) for state in self.slots.values())
         return states + sum(
             len(encode(key_or_tombstone))

@@ -37,7 +37,7 @@ class IndexEntry(msgspec.Struct, frozen=True):
         return cls(known.key, known.key_tombstones)
 
     def values(self) -> tuple[KeyOrTombstone, ...]:
-        """All that it consists of, the key first."""
+        """The values that it consists of, the key first."""
         return (*((self.key,) if self.key is not None else ()), *self.key_tombstones)
 
     @property
@@ -78,7 +78,7 @@ class IndexEntry(msgspec.Struct, frozen=True):
         return sha256(b"index" + b"".join(map(digest_of, self.values()))).digest()
 
     def size(self) -> int:
-        """Bytes in CBOR."""
+        """The bytes that it takes in CBOR."""
         return sum(len(encode(value)) for value in self.values())
 
 

@@ -62,7 +62,7 @@ class TrustRule:
         return bool(self._roots) and why_not_certified(claim_of(key, record), self._roots, now) is None
 
     def believed(self, key: Key | None, records: dict[Slot, Record], now: int) -> dict[Slot, Record]:
-        """Those of `records`, by slot, that are believed at `now` (seconds)."""
+        """The ones among `records`, by slot, that are believed at `now` (seconds)."""
         if key is None:
             return {}
         return {slot: record for slot, record in records.items() if self.believes(key, record, now)}

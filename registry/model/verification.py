@@ -103,7 +103,7 @@ def check_key_tombstone(key_tombstone: KeyTombstone, now: int, settings: Registr
 
 
 def check_key_or_tombstone(key_or_tombstone: KeyOrTombstone, now: int, settings: RegistrySettings) -> None:
-    """`check_key` or `check_key_tombstone`."""
+    """Checks a key as `check_key` does, and its tombstone as `check_key_tombstone` does."""
     if isinstance(key_or_tombstone, Key):
         check_key(key_or_tombstone, now, settings)
     else:
@@ -111,7 +111,7 @@ def check_key_or_tombstone(key_or_tombstone: KeyOrTombstone, now: int, settings:
 
 
 def check_state(state: State, now: int, settings: RegistrySettings) -> None:
-    """`check_record` or `check_tombstone`."""
+    """Checks a record as `check_record` does, and a tombstone as `check_tombstone` does."""
     if isinstance(state, Record):
         check_record(state, now, settings)
     else:

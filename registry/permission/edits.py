@@ -14,17 +14,21 @@ Rules:
    were edited so, each greater one was read beside the lesser ones: whoever edited it had what these changed in it.
    The least of all that are named as `previous` is in all siblings, then, and is what they are compared with. (Compared
    each with its own, what the one before it had changed would count for no change, and be lost.)
+5. One that was made from a sibling by a machine that didn't wait for its own end may lack what others changed. Whoever
+   runs and made such a change makes it again as far as it only takes rights away. What it had let in may have been shut
+   out on purpose by who saw it, so its owner is told, and decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 import msgspec
 
-from registry.errors import InvalidPolicy
+from registry.permission.errors import InvalidPolicy
 from registry.permission.policy import (
     ANY_HOST,
     FOR_EVER,
@@ -34,6 +38,7 @@ from registry.permission.policy import (
     Policy,
     UnknownPolicy,
     encode_policy,
+    peer_of,
     policy_digest,
 )
 
@@ -63,6 +68,21 @@ class Edit(NamedTuple):
     key: bytes = b""
     host: bytes = ANY_HOST
     until: int = FOR_EVER
+
+
+def edit_text(edit: Edit) -> str:
+    """An edit in the words of `aqua-registry resource policy`."""
+    options = {EditKind.ADD_ROOT: "root", EditKind.ADD_HOST: "host"}
+    option = f"--{options.get(edit.kind, edit.kind.value)}"
+    if edit.kind in (EditKind.OPEN, EditKind.CLOSE):
+        return option
+    who = peer_of(edit.key) + (f"@{peer_of(edit.host)}" if edit.host else "")
+    end = (
+        ""
+        if edit.kind is not EditKind.DENY or edit.until == FOR_EVER
+        else f" --until {datetime.fromtimestamp(edit.until, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    )
+    return f"{option} {who}{end}"
 
 
 _LISTS: Final[dict[EditKind, tuple[str, bool]]] = {
@@ -139,6 +159,39 @@ def _changed_by(
 def holds(policy: AnyPolicy | None, edit: Edit) -> bool:
     """Whether an edit of this policy would change nothing."""
     return isinstance(policy, Policy) and _applied(policy, edit) == policy
+
+
+def narrows(policy: AnyPolicy | None, edit: Edit) -> bool:
+    """Whether an edit of this policy would only take from who may register (rule 5)."""
+    if not isinstance(policy, Policy) or holds(policy, edit):
+        return False
+    if edit.kind is EditKind.DENY:
+        ends = [each.until for each in policy.deny if (each.issuer, each.host) == (edit.key, edit.host)]
+        return edit.until > max(ends, default=-1)
+    return edit.kind in (EditKind.CLOSE, EditKind.DISALLOW, EditKind.DROP_ROOT)
+
+
+def overtaken(ruling: AnyPolicy | None, before: Iterable[AnyPolicy | None]) -> list[Edit]:
+    """What policies of the revision `before` had that the ruling one was made without, and hasn't: it names another of
+    them as its previous one. What they had taken off can't be told."""
+    found: dict[Edit, None] = {}
+    others = list(before)
+    if not isinstance(ruling, Policy) or ruling.previous not in (_digest_of(each) for each in others):
+        return []
+    for policy in others:
+        if not isinstance(policy, Policy) or policy.revision != ruling.revision - 1:
+            continue
+        if _digest_of(policy) == ruling.previous:
+            continue
+        had = [Edit(kind, key) for kind, (name, is_in) in _LISTS.items() if is_in for key in getattr(policy, name)]
+        had += [Edit(EditKind.DENY, each.issuer, each.host, each.until) for each in policy.deny]
+        had += [] if policy.open else [Edit(EditKind.CLOSE)]
+        found.update(dict.fromkeys(edit for edit in had if not holds(ruling, edit)))
+    return list(found)
+
+
+def _digest_of(policy: AnyPolicy | None) -> bytes:
+    return policy_digest(POLICY_TYPE, encode_policy(policy)) if isinstance(policy, Policy) else b""
 
 
 def _applied(policy: Policy, edit: Edit) -> Policy:

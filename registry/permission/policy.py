@@ -19,7 +19,7 @@ import msgspec
 from overlay.errors import PeerIdError
 from overlay.identity import peer_id_of, public_key_of
 from overlay.limits.decoder import DecodeError, decode
-from registry.errors import InvalidPolicy, PolicyLocksOwnerOut, UnknownPolicyFields
+from registry.permission.errors import InvalidPolicy, PolicyLocksOwnerOut, UnknownPolicyFields
 
 POLICY_TYPE: Final = "policy/1"
 MAX_POLICY: Final = 4096  # bytes, as a challenge may have

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, Self
 
 import msgspec
 import structlog
 
+import registry.errors
+import registry.permission.errors
+import registry.trust.errors
 from overlay.errors import (
     BodyTooLarge,
     CallFailed,
@@ -89,10 +92,9 @@ _CODES_OF_CALLS: Final[tuple[tuple[type[CallFailed], Code], ...]] = (
 )
 
 
-def _kinds_of(refusal: type[RegistryRefusal]) -> Iterator[type[RegistryRefusal]]:
-    yield refusal
-    for kind in refusal.__subclasses__():
-        yield from _kinds_of(kind)
-
-
-_REFUSALS: Final[dict[str, type[RegistryRefusal]]] = {refusal.code: refusal for refusal in _kinds_of(RegistryRefusal)}
+_REFUSALS: Final[dict[str, type[RegistryRefusal]]] = {
+    refusal.code: refusal
+    for module in (registry.errors, registry.permission.errors, registry.trust.errors)
+    for refusal in vars(module).values()
+    if isinstance(refusal, type) and issubclass(refusal, RegistryRefusal)
+}

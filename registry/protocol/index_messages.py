@@ -9,8 +9,9 @@ import msgspec
 
 from registry.codes import Code
 from registry.errors import InvalidValue
+from registry.model.decoding import decode_key_or_tombstone
 from registry.model.owner_index import IndexEntry, ToldPage
-from registry.model.values import MAX_LABEL, decode_key_or_tombstone, encode
+from registry.model.values import MAX_LABEL, encode
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Entries, Name, bounded_count
 

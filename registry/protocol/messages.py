@@ -18,20 +18,9 @@ import msgspec
 
 from registry.codes import Code
 from registry.errors import InvalidValue
+from registry.model.decoding import decode_key, decode_key_or_tombstone, decode_key_tombstone, decode_state
 from registry.model.merge import ResourceState
-from registry.model.values import (
-    Key,
-    KeyOrTombstone,
-    KeyTombstone,
-    Slot,
-    State,
-    decode_key,
-    decode_key_or_tombstone,
-    decode_key_tombstone,
-    decode_state,
-    digest_of,
-    encode,
-)
+from registry.model.values import Key, KeyOrTombstone, KeyTombstone, Slot, State, digest_of, encode
 from registry.protocol.error_info import ErrorInfo
 
 PUT: Final = "registry.put"
@@ -274,7 +263,7 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
         return cls(holds_key, same=True, key=b"", states=(), more=False, caught_up=caught_up, siblings=siblings)
 
     def decoded_siblings(self) -> list[Key]:
-        """Of `siblings` what is understood. Not verified yet."""
+        """The siblings that this version understands. Not verified yet."""
         keys = (_understood(decode_key, blob) for blob in self.siblings)
         return [key for key in keys if key is not None]
 

@@ -25,7 +25,7 @@ class TopicNetwork(Protocol):
         ...
 
     def leave(self, topic: str) -> None:
-        """One use of a topic less."""
+        """Ends one use of a topic; the last one leaves it."""
         ...
 
     def peers_in(self, topic: str) -> Collection[str]:
@@ -58,7 +58,7 @@ class Network(Protocol):
 
     @property
     def topics(self) -> TopicNetwork:
-        """Announcements."""
+        """Joins topics, and announces on them."""
         ...
 
     @property
@@ -119,7 +119,7 @@ class Network(Protocol):
         ...
 
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
-        """Raises `overlay.errors.CallFailed`."""
+        """Calls `method` of a peer. Raises `overlay.errors.CallFailed`."""
         ...
 
     async def call_anywhere(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:

@@ -14,7 +14,7 @@ class HostStanding(Protocol):
 
     @property
     def peer_id(self) -> str:
-        """Who it is."""
+        """The host's id."""
         ...
 
     @property

@@ -24,7 +24,7 @@ MAX_STORED: Final = 16_384  # words of peers that they have something
 
 
 class Doubts:
-    """Of one node, about others."""
+    """Which of the other replicas one node doubts."""
 
     def __init__(self) -> None:
         self._doubted: TTLCache[str, None] = TTLCache(MAX_DOUBTED, DOUBTED_FOR, timer=trio.current_time)

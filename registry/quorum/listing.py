@@ -29,9 +29,10 @@ from registry.model.verification import (
 from registry.protocol.address_groups import WORDS, AddressGroups
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.index_messages import LIST, MOST_LISTED, IndexPage, ListBody, is_full
-from registry.protocol.messages import MAX_ERRORS, build, parse
+from registry.protocol.messages import MAX_ERRORS, Item, build, parse
 from registry.protocol.network import Clock, Network
 from registry.quorum.doubts import Doubts
+from registry.quorum.recent_writes import RecentEntries
 from registry.quorum.write import NOT_CONNECTED
 from registry.replica.listing import IndexKeeper
 from registry.replica.replica import Replica
@@ -72,6 +73,12 @@ class IndexReader:
         self._doubts = doubts
         self._groups = groups
         self._clock = clock
+        self._recent = RecentEntries()
+
+    def remember(self, item: Item) -> None:
+        """Has a key or key tombstone that was just written through this node be listed by it for a minute, whoever of
+        those who keep the index has it by then."""
+        self._recent.remember(item)
 
     async def page(self, owner_peer_id: str, after: str | None, *, limit: int, ack: int, timeout: float) -> ListOutcome:
         """The entries of an owner's index that follow a label, `limit` at most, once `ack` replicas, and two of
@@ -105,7 +112,8 @@ class IndexReader:
         errors = asking.errors
         if not asking.pages and self._network.is_isolated():
             errors = [NOT_CONNECTED, *errors]
-        entries, following = merged_page(asking.pages.values(), limit)
+        pages = [*asking.pages.values(), self._recent.after(owner_peer_id, after)] if asking.pages else []
+        entries, following = merged_page(pages, limit)
         counted = len(asking.counted)
         return ListOutcome(tuple(entries), following, counted, tuple(errors[:MAX_ERRORS]), waiting.cancelled_caught)
 

@@ -11,6 +11,7 @@ import trio
 from cachetools import TTLCache
 
 from registry.model.merge import ResourceState, merged
+from registry.model.owner_index import IndexEntry, ToldPage
 from registry.model.values import Slot
 from registry.protocol.messages import Item
 
@@ -18,6 +19,8 @@ REMEMBERED_FOR: Final = 60.0  # seconds
 MAX_BYTES: Final = 16 * 2**20  # of all items, each counted with `OVERHEAD`: so their number is bounded too
 OVERHEAD: Final = 1024  # bytes
 MAX_SLOTS: Final = 64  # of one resource, the last ones written
+MAX_OWNERS: Final = 1024  # whose entries are remembered
+MAX_ENTRIES: Final = 256  # of one owner, the last ones written
 
 _Written = dict[Slot | tuple[type, int], tuple[float, Item]]
 """By slot, or the type and revision of a key or key tombstone: when it was written, and what."""
@@ -48,6 +51,33 @@ class RecentWrites:
         for _, item in _lately(self._written.get(key_id, {})).values():
             state = merged(state, item.as_resource())
         return state
+
+
+class RecentEntries:
+    """Entries of owners' indexes that were written through this node, for a minute each: those who keep an index get
+    them in a moment."""
+
+    def __init__(self) -> None:
+        self._of_owners: TTLCache[str, dict[str, tuple[float, IndexEntry]]] = TTLCache(
+            MAX_OWNERS, REMEMBERED_FOR, timer=trio.current_time
+        )
+
+    def remember(self, item: Item) -> None:
+        """Has a key or key tombstone be part of `after` from now on."""
+        entry, now = IndexEntry.of(item.key_or_tombstone), trio.current_time()
+        of_owner = self._of_owners.get(entry.owner_peer_id, {})
+        _, known = of_owner.pop(entry.label, (now, entry))
+        of_owner[entry.label] = now, known.merged(entry)  # at the end
+        if len(of_owner) > MAX_ENTRIES:
+            del of_owner[next(iter(of_owner))]
+        self._of_owners[entry.owner_peer_id] = of_owner
+
+    def after(self, owner_peer_id: str, label: str | None) -> ToldPage:
+        """An owner's whose labels follow this one."""
+        earliest = trio.current_time() - REMEMBERED_FOR
+        entries = [entry for at, entry in self._of_owners.get(owner_peer_id, {}).values() if at > earliest]
+        following = (entry for entry in entries if label is None or entry.label > label)
+        return ToldPage(sorted(following, key=lambda entry: entry.label), None)
 
 
 def _greater(one: Item, other: Item) -> Item:

@@ -24,7 +24,7 @@ from registry.protocol.network import Network
 
 MAX_WAITING: Final = 8192  # items per peer; beyond it a put fails at once
 LINGER: Final = 0.05  # seconds between frames of puts which nobody waits for
-LONG_LINGER: Final = 0.25  # seconds; likewise, when enough others have it already
+LONG_LINGER: Final = 0.5  # seconds; likewise, when enough others have it already
 MAX_BYTES: Final = 64 * 2**20  # of items to all peers; likewise
 MAX_PEERS: Final = 1024  # whoever issues a tombstone chooses the host that is to be told
 LONGEST_PEER_ID: Final = 56  # bytes on the wire
@@ -49,7 +49,7 @@ class SendQueue:
         self._network = network
         self._store_here = store_here
         self._note_failure = note_failure
-        self._waiting: dict[str, deque[_Put]] = {}
+        self._waiting: dict[str, deque[_QueuedPut]] = {}
         self._due: dict[str, float] = {}  # when the next frame to a peer is to be sent
         self._sooner: dict[str, Wakeup] = {}
         self._tasks = TaskOwner()
@@ -77,7 +77,7 @@ class SendQueue:
         if not self._tasks.is_open:
             report(peer_id, ErrorInfo(Code.STOPPING, "this node is stopping"))
             return
-        put = _Put(item, spread, report)
+        put = _QueuedPut(item, spread, report)
         size = put.size()
         waiting = self._waiting.get(peer_id)
         if self._bytes + size > MAX_BYTES or (waiting is None and len(self._waiting) >= MAX_PEERS):
@@ -114,8 +114,8 @@ class SendQueue:
             del self._due[peer_id]
             del self._sooner[peer_id]
 
-    def _next_batch(self, waiting: deque[_Put]) -> list[_Put]:
-        batch: list[_Put] = []
+    def _next_batch(self, waiting: deque[_QueuedPut]) -> list[_QueuedPut]:
+        batch: list[_QueuedPut] = []
         size = 0
         while waiting and len(batch) < MAX_ITEMS:
             size += waiting[0].size()
@@ -125,7 +125,7 @@ class SendQueue:
             self._bytes -= batch[-1].size()
         return batch
 
-    async def _send(self, peer_id: str, batch: list[_Put]) -> None:
+    async def _send(self, peer_id: str, batch: list[_QueuedPut]) -> None:
         self.frames += 1
         self.items += len(batch)
         items = [put.item for put in batch]
@@ -147,7 +147,7 @@ class SendQueue:
             put.report(peer_id, errors[position] if position < len(errors) else _MALFORMED)
 
 
-class _Put(NamedTuple):
+class _QueuedPut(NamedTuple):
     """One put that waits, and who is told how it ended."""
 
     item: Item

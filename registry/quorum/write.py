@@ -35,7 +35,7 @@ from registry.quorum.doubts import Doubts
 from registry.quorum.pass_on import write_id_of
 from registry.quorum.read_machine import parted
 from registry.quorum.recent_writes import RecentWrites
-from registry.quorum.send_queue import Report, SendQueue
+from registry.quorum.send_queue import LINGER, LONG_LINGER, Report, SendQueue
 from registry.quorum.write_machine import Send, WriteMachine
 from registry.replica.replica import Replica
 
@@ -52,7 +52,7 @@ NOT_CONNECTED: Final = ErrorInfo(
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Write:
+class _QuorumWrite:
     """A write that is under way, or was lately. It outlives what is written, which may be large."""
 
     def __init__(self, write_id: str, factor: int) -> None:
@@ -92,7 +92,7 @@ class Writer:
         self._groups = groups
         self._random = randomness
         self._tasks = TaskOwner()
-        self._recent: LRUCache[str, _Write] = LRUCache(REMEMBERED_WRITES)
+        self._recent: LRUCache[str, _QuorumWrite] = LRUCache(REMEMBERED_WRITES)
         self._ranks: TTLCache[str, float] = TTLCache(MAX_RANKED, RANKED_FOR, timer=trio.current_time)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -115,7 +115,7 @@ class Writer:
             return _refused(STOPPING)
         if self._tasks.count >= MAX_UNDER_WAY:
             raise NodeOverloaded("too many writes are under way", RETRY_AFTER)
-        write = _Write(write_id_of(item), factor)
+        write = _QuorumWrite(write_id_of(item), factor)
         self._tasks.start_soon(self._run, write, item, is_stored)
         with trio.move_on_after(max(timeout, 0.0)) as waiting:
             await write.settled.wait()
@@ -145,7 +145,7 @@ class Writer:
                         nursery.start_soon(ask, peer_id, len(share))
         return write.outcome(told=sum(told))
 
-    async def _run(self, write: _Write, item: Item, is_stored: bool) -> None:
+    async def _run(self, write: _QuorumWrite, item: Item, is_stored: bool) -> None:
         try:
             await self._distribute(write, item, is_stored)
         except Exception:  # of one write; raised on, it would end the node
@@ -153,7 +153,7 @@ class Writer:
             write.refusal = ErrorInfo(Code.INTERNAL, "internal error")
             write.settled.set()
 
-    async def _distribute(self, write: _Write, item: Item, is_stored: bool) -> None:
+    async def _distribute(self, write: _QuorumWrite, item: Item, is_stored: bool) -> None:
         """Sends a write until all that it was sent to have answered, or were made up for."""
         here = self._network.peer_id
         size = self._replica.settings.neighbourhood_size
@@ -192,9 +192,10 @@ class Writer:
         """By which replicas are put in order: at random, but whoever is doubted last."""
         return self._doubts.is_doubted(peer_id), self._ranks.setdefault(peer_id, self._random.random())
 
-    def _send(self, write: _Write, item: Item, sends: Sequence[Send], is_stored: bool) -> None:
+    def _send(self, write: _QuorumWrite, item: Item, sends: Sequence[Send], is_stored: bool) -> None:
         of = write.machine
         announcers = self._network.topics.peers_in(item.key_id)
+        own_share = of.shares.get(self._network.peer_id, ())
 
         def report(peer_id: str, error: ErrorInfo | None) -> None:
             of.report(peer_id, error)
@@ -211,7 +212,9 @@ class Writer:
                 spread = None if of.is_direct else Spread(share, of.targets, tuple(of.shares))
                 # Who watches hears of it from the replicas that are in the topic.
                 is_urgent = urgent or peer_id in announcers
-                self._send_queue.put(peer_id, item, report, urgent=is_urgent, spread=spread)
+                # Of the rest others see to their shares in the same time.
+                linger = LONG_LINGER if peer_id in own_share else LINGER
+                self._send_queue.put(peer_id, item, report, urgent=is_urgent, linger=linger, spread=spread)
             elif is_stored:
                 report(peer_id, None)
             else:

@@ -106,13 +106,14 @@ class WriteMachine:
         return not any(share for peer_id, share in self.shares.items() if peer_id != self._here)
 
     def begin(self, now: float) -> list[Send]:
-        """To whom to send it first. `now`: seconds of the monotonic clock."""
+        """Begins the write, and says to whom to send it first. `now`: seconds of the monotonic clock."""
         sends: list[Send] = []
         self._patient_until = now + PATIENCE
         # When the own disk is all that the caller waits for, the others' copies may share frames with later ones.
         urgent = self.factor > 1 or self._here is None
-        for number, peer_id in enumerate(self._direct):
-            share = tuple(self._rest[number :: len(self._direct)])
+        passing_on = sorted(self._direct, key=lambda peer_id: peer_id == self._here)
+        for peer_id in self._direct:
+            share = tuple(self._share(passing_on.index(peer_id)))
             sends.append(self._sent(Send(peer_id, share, urgent), now))
             if peer_id == self._here:
                 sends.extend(self._sent(Send(other, urgent=False), math.inf) for other in share)
@@ -156,6 +157,12 @@ class WriteMachine:
             return None
         patience = [] if self._patient_until is None or not self._is_patient else [self._patient_until]
         return min(*self._answer_by.values(), *patience, math.inf)
+
+    def _share(self, number: int) -> Sequence[str]:
+        """What the n-th of those that get it directly, this node last, is to pass on. In one piece: as long as the
+        order stays about the same, each passes on to the same ones, so that writes share frames and commits."""
+        first, last = (at * len(self._rest) // len(self._direct) for at in (number, number + 1))
+        return self._rest[first:last]
 
     def _is_credible(self, words: Collection[str]) -> bool:
         """Whether the words of these replicas suffice at once (rule 5)."""

@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 import trio
 
-from overlay.tasks import Wakeup
+from overlay.tasks import Broadcast, Wakeup
 from registry.protocol.address_groups import AddressGroups
 from registry.protocol.network import Network
 
@@ -34,21 +34,21 @@ class CatchUp:
 
     def __init__(self, groups: AddressGroups, *, is_caught_up: bool = False) -> None:
         self._groups = groups
-        self._caught_up = trio.Event()
-        if is_caught_up:
-            self._caught_up.set()
+        self._is_caught_up = is_caught_up
+        self._caught_up = Broadcast()
         self._compared: set[str] = set()  # since this node was away
         self._changed = Wakeup()
 
     @property
     def is_caught_up(self) -> bool:
         """Whether this node's answers count now."""
-        return self._caught_up.is_set()
+        return self._is_caught_up
 
     async def wait(self) -> bool:
         """Waits until caught up, for a while; whether that is so."""
         with trio.move_on_after(PATIENCE):
-            await self._caught_up.wait()
+            while not self._is_caught_up:
+                await self._caught_up.wait()
         return self.is_caught_up
 
     def note_compared(self, peer_id: str) -> None:
@@ -65,7 +65,7 @@ class CatchUp:
             if network.is_isolated():
                 if self.is_caught_up:
                     _log.info("isolated: what this node knows may be outdated from now on")
-                    self._caught_up = trio.Event()
+                    self._is_caught_up = False
                 self._compared.clear()
                 until = math.inf
             elif not self.is_caught_up:
@@ -73,7 +73,8 @@ class CatchUp:
                 is_compared = self._groups.suffices(self._compared, network.neighbours())
                 if is_compared or trio.current_time() >= until:
                     _log.info("caught up", by="comparison" if is_compared else "time")
-                    self._caught_up.set()
+                    self._is_caught_up = True
+                    self._caught_up.send()
                     self._compared.clear()
                     until = math.inf
             with trio.move_on_at(until):

@@ -15,12 +15,14 @@ from overlay.errors import Refusal
 from overlay.identity import Identity
 from overlay.limits.token_bucket import TokenBuckets
 from registry.codes import Code
-from registry.errors import HostingRefused, InvalidValue, RefusedByPolicy, RegistryError
+from registry.errors import HostingRefused, InvalidValue, RegistryError
+from registry.model.decoding import decode_key, decode_metadata
 from registry.model.merge import greater_key, is_served
 from registry.model.signing import record_digest
-from registry.model.values import Key, Record, RecordMetadata, Slot, State, decode_key, decode_metadata, encode
+from registry.model.values import Key, Record, RecordMetadata, Slot, State, encode
 from registry.model.verification import check_field_limits, check_key, check_metadata
 from registry.model.withholding import why_withheld
+from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, parse
 from registry.protocol.network import Clock, Network
@@ -162,7 +164,7 @@ class Countersigner:
                 f"too many requests by {issuer}; come back in {wait:.1f} s", code=Code.RATE_EXCEEDED, retry_after=wait
             )
         records, size, by_issuer = await self._store.read(
-            lambda transaction: transaction.hosting(self._identity.peer_id, issuer)
+            lambda transaction: transaction.counts.hosting(self._identity.peer_id, issuer)
         )
         if is_update:
             return

@@ -6,6 +6,10 @@ Rules:
 - A stranger has at most `disk_share` of the budget, as owner and issuer together.
 - Where the budget is full, what is expired is collected first; then the greediest give way
   (`registry.replica.eviction`).
+- Half of what is stored is reserved for keys with a policy, and for states of issuers that one names or that are
+  certified: as long as these have less, strangers' other data gives way to them, however little each stranger has, and
+  they don't to strangers' other data. Anyone can name himself on a resource of his own: what they have beyond that half
+  is treated as any stranger's.
 - A tombstone for something unknown makes nobody give way, unless its issuer is named by the resource's policy, or is
   certified: it may end what a later policy would show.
 - What indexes list gives way first: of all owners what only tells of a removal, then of an owner who has to give. Its
@@ -36,8 +40,8 @@ HEAVIEST: Final = 16  # accounts of a weight that are looked at
 class Growth(msgspec.Struct, frozen=True):
     """What somebody, an owner or issuer, wants stored under a key, beyond what it replaces (bytes).
 
-    `weight`: its own, or that of whoever needs it stored; `is_own`: this node itself needs it. `may_push`: whether
-    others may have to give way to it.
+    `weight`: its own, or that of whoever needs it stored; `is_own`: this node itself needs it. `is_named`: whether half
+    of what is stored is reserved for it and its like. `may_push`: whether others may have to give way to it.
     """
 
     peer_id: str
@@ -45,6 +49,7 @@ class Growth(msgspec.Struct, frozen=True):
     key_id: str
     bytes: int
     is_own: bool = False
+    is_named: bool = False
     may_push: bool = True
 
 
@@ -96,11 +101,39 @@ def _what_gives_way(
     settings: RegistrySettings,
     now: int,
 ) -> list[Charged] | None:
-    weight = growth.weight
-    if growth.is_own:
-        weight += 1  # no stranger, and as light as one by the operator's weights
-    elif not growth.may_push:
+    if growth.is_own:  # no stranger, and as light as one by the operator's weights
+        asker = Asker(growth.peer_id, growth.weight + 1, holds)
+        return _of_those(transaction, growth, asker, asker.weight, needed, host_peer_id, settings, now)
+    if not growth.may_push:
         return None
+    asker = Asker(growth.peer_id, growth.weight, holds)
+    is_stranger = growth.weight == 0
+    accounts = transaction.accounts
+    reserved = accounts.all_bytes() // 2 - accounts.named_bytes() if is_stranger else 0
+    if growth.is_named and growth.bytes <= reserved:
+        before_others = Asker(growth.peer_id, 1, holds)
+        going = _of_those(transaction, growth, before_others, 0, needed, host_peer_id, settings, now, spares_named=True)
+        if going is not None:
+            return going
+    spares_named = not growth.is_named and reserved >= 0 and is_stranger
+    return _of_those(
+        transaction, growth, asker, asker.weight, needed, host_peer_id, settings, now, spares_named=spares_named
+    )
+
+
+def _of_those(
+    transaction: Transaction,
+    growth: Growth,
+    asker: Asker,
+    weight: int,
+    needed: int,
+    host_peer_id: str,
+    settings: RegistrySettings,
+    now: int,
+    *,
+    spares_named: bool = False,
+) -> list[Charged] | None:
+    """What gives way to `asker` of peers that weigh `weight` at most."""
     owner = transaction.owner_of(growth.key_id)
     until = (
         old_until(transaction, now, max(settings.key_lifetime, settings.record_lifetime)),
@@ -108,7 +141,7 @@ def _what_gives_way(
     )
     idle = [
         *transaction.index.removals(weight, host_peer_id, MAX_GIVING_WAY),
-        *transaction.accounts.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY),
+        *transaction.accounts.idle_tombstones(weight, until, host_peer_id, MAX_GIVING_WAY, spares_named=spares_named),
     ]
     accounts = [
         account
@@ -117,14 +150,14 @@ def _what_gives_way(
     ]
     return what_gives_way(
         needed,
-        Asker(growth.peer_id, weight, holds),
+        asker,
         (one for one in idle if one.key_id != growth.key_id),
         accounts,
         lambda account: (
             one
             for one in (
                 *transaction.index.newest_of(account, MAX_GIVING_WAY),
-                *transaction.accounts.newest_of(account, host_peer_id, MAX_GIVING_WAY),
+                *transaction.accounts.newest_of(account, host_peer_id, MAX_GIVING_WAY, spares_named=spares_named),
             )
             if one.key_id != growth.key_id
         ),

@@ -8,14 +8,7 @@ from contextlib import suppress
 import trio
 
 from registry.codes import Code
-from registry.errors import (
-    InvalidValue,
-    NotResponsible,
-    RefusedByPolicy,
-    RegistryError,
-    RegistryRefusal,
-    StorageError,
-)
+from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal, StorageError
 from registry.model.merge import greater_key, is_spent
 from registry.model.owner_index import IndexEntry
 from registry.model.values import KeyTombstone, Record
@@ -27,6 +20,7 @@ from registry.model.verification import (
     is_expired,
 )
 from registry.model.withholding import why_not_stored
+from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock, Network

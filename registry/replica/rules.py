@@ -7,7 +7,7 @@ the original's faults 4, 5, 11 and 12):
 - a key replaces a smaller one, and others of its revision are kept beside it; a state replaces a smaller one of its
   slot; an identical one is a success;
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
-- places under a key are shared between issuers (`registry.replica.shares`);
+- places under a key are shared between issuers (`registry.replica.key_places`);
 - what the policy of the key doesn't permit is refused in an unknown slot, and over what it withholds already
   (`registry.model.withholding`); tombstones it never refuses;
 - a key tombstone ends keys and states up to its second, those that come later too;
@@ -23,19 +23,17 @@ from registry.errors import (
     KeyRemoved,
     NewerRecordOrTombstoneExists,
     QuotaExceeded,
-    RefusedByPolicy,
-    ValuesLimitExceeded,
 )
 from registry.model import history
-from registry.model.fields import U63_MAX
 from registry.model.merge import kept_key_tombstones, kept_keys
 from registry.model.service_results import EvictStaleItem
-from registry.model.values import Key, KeyTombstone, Record, Slot, State, digest_of, encode
+from registry.model.values import Key, KeyTombstone, Record, State, digest_of, encode
 from registry.model.verification import is_expired
-from registry.model.withholding import is_named_in, names_others, why_not_stored
+from registry.model.withholding import why_not_stored
+from registry.permission.errors import RefusedByPolicy
 from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room
-from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
+from registry.replica.key_places import KeyPlaces
 from registry.settings import RegistrySettings
 from registry.storage.checked_rows import NOTHING_ENDED, StoredState
 from registry.storage.migrations import ROW_BYTES
@@ -93,6 +91,7 @@ def republish_key(
         key.id,
         grown - _size_of_siblings(siblings),
         is_own=host_peer_id in (key.owner_peer_id, needed_by[0]),
+        is_named=kept[0].revision > 0,
     )
     take_room(transaction, growth, host_peer_id, settings, now)
     transaction.put_siblings(key, kept[1:], weight)
@@ -175,19 +174,21 @@ def put_state(
         return False
     if known is None or known.order() < state.order():
         check_policy(transaction, known, state, now)
-    places = _Places(transaction, state, weight, host_peer_id, settings, now)
+    places = KeyPlaces(transaction, state, weight, host_peer_id, settings, now)
     makes_way = places.for_record() if isinstance(state, Record) and not isinstance(known, Record) else []
     if known is not None and known.order() > state.order():
         raise NewerRecordOrTombstoneExists(*slot)
     if known is None:
         makes_way += places.for_slot()
+    is_named = places.is_named
     growth = Growth(
         slot.issued_by,
         weight,
         slot.key_id,
         _size(state) - (_size(known) if known else 0),
         is_own=slot.issued_by == host_peer_id,
-        may_push=known is not None or isinstance(state, Record) or places.is_named,
+        is_named=is_named,
+        may_push=known is not None or isinstance(state, Record) or is_named,
     )
     take_room(transaction, growth, host_peer_id, settings, now)
     for going in makes_way:
@@ -196,7 +197,7 @@ def put_state(
     victim = NOTHING_ENDED if stored is None else stored.victim
     if isinstance(known, Record) and not isinstance(state, Record):
         victim = max(victim, known.timestamp_issued)
-    transaction.put_state(state, weight, victim)
+    transaction.put_state(state, weight, victim, is_named=is_named)
     _note_change(transaction, known, state, now)
     return True
 
@@ -234,146 +235,11 @@ def _note_change(transaction: Transaction, known: State | None, state: State, no
 def _check_owner_quota(
     transaction: Transaction, owner_peer_id: str, host_peer_id: str, settings: RegistrySettings
 ) -> None:
-    if owner_peer_id != host_peer_id and transaction.keys_or_tombstones_of(owner_peer_id) >= settings.keys_per_owner:
+    if (
+        owner_peer_id != host_peer_id
+        and transaction.counts.keys_or_tombstones_of(owner_peer_id) >= settings.keys_per_owner
+    ):
         raise QuotaExceeded(f"{settings.keys_per_owner} keys of the owner {owner_peer_id} are stored here already")
-
-
-class _Places:
-    """Whether a state may have a place under its key, and what must go for it (`registry.replica.shares`)."""
-
-    def __init__(
-        self,
-        transaction: Transaction,
-        state: State,
-        weight: int,
-        host_peer_id: str,
-        settings: RegistrySettings,
-        now: int,
-    ) -> None:
-        self._transaction = transaction
-        self._state = state
-        self._weight = weight
-        self._host_peer_id = host_peer_id
-        self._settings = settings
-        self._now = now
-        stored = transaction.key(state.slot.key_id)
-        self._key = stored.key if stored is not None else None
-        self._owner = self._key.owner_peer_id if self._key else transaction.owner_of(state.slot.key_id) or ""
-        self._is_hosted_here = isinstance(state, Record) and state.slot.peer_id == host_peer_id
-        self._counted: Taken | None = None
-        self._withheld: frozenset[Slot] | None = None
-
-    def for_record(self) -> list[Slot]:
-        """The slots that go for a record in whose slot none is. Raises ValuesLimitExceeded."""
-        room = self._room_for_record()
-        if room is not Room.FREE and self._drop_expired():
-            room = self._room_for_record()
-        if room is not Room.FREE and self._withheld_here():
-            room = self._room_for_record()
-        if room is Room.FREE:
-            return []
-        if room is not Room.NONE:
-            lighter = self._lighter_record(old_until(self._transaction, self._now, self._settings.record_lifetime))
-            if lighter is not None:
-                return [lighter]
-            if room is Room.RECORD_IF_ANY or self._lighter_record(U63_MAX) is not None:
-                return []
-        raise ValuesLimitExceeded(self._state.slot.key_id)
-
-    def for_slot(self) -> list[Slot]:
-        """The slots that go for one of which nothing is known. Raises ValuesLimitExceeded, QuotaExceeded."""
-        is_record = isinstance(self._state, Record)
-        room = room_for_slot(self._taken(), self._rank, self._settings, is_record=is_record)
-        if room is Room.FREE:
-            return []
-        going = self._idle_tombstone(self._state.slot.issued_by)
-        if going is None and room is not Room.OWN_TOMBSTONE:
-            going = self._idle_tombstone()
-        if going is not None:
-            return [going]
-        if room is Room.TOMBSTONE_IF_ANY:
-            return []
-        if is_record:
-            raise ValuesLimitExceeded(self._state.slot.key_id)
-        count = self._transaction.tombstones_under(self._state.slot.key_id)
-        raise QuotaExceeded(f"{count} tombstones are stored under key {self._state.slot.key_id} already")
-
-    @property
-    def is_named(self) -> bool:
-        """Whether the policy names the issuer, or it is certified."""
-        return is_named_in(self._key, self._state, self._now)
-
-    @property
-    def _rank(self) -> Rank:
-        issuer = self._state.slot.issued_by
-        if issuer == self._host_peer_id:
-            return Rank.HOST
-        if issuer == self._owner:
-            return Rank.OWNER
-        if self._weight > 0:
-            return Rank.HEAVIER
-        if self._is_hosted_here:
-            return Rank.HOSTED
-        if not names_others(self._key):
-            return Rank.STRANGER
-        return Rank.NAMED if self.is_named else Rank.UNNAMED
-
-    def _taken(self) -> Taken:
-        if self._counted is not None:
-            return self._counted
-        transaction, (key_id, issuer, _) = self._transaction, self._state.slot
-        records, records_by_issuer = transaction.foreign_records(key_id, self._host_peer_id, issuer)
-        withheld = self._withheld or frozenset()
-        self._counted = Taken(
-            slots=transaction.slots_under(key_id),
-            slots_by_issuer=transaction.slots_by(key_id, issuer),
-            records=records - len(withheld),
-            records_by_issuer=records_by_issuer - sum(slot.issued_by == issuer for slot in withheld),
-            tombstones=transaction.tombstones_under(key_id),
-        )
-        return self._counted
-
-    def _room_for_record(self) -> Room:
-        return room_for_record(self._taken(), self._rank, self._settings, is_hosted_here=self._is_hosted_here)
-
-    def _lighter_record(self, victims_until: int) -> Slot | None:
-        key_id = self._state.slot.key_id
-        lightest = self._transaction.lightest_foreign_record(
-            key_id, self._host_peer_id, self._owner, victims_until, self._withheld or ()
-        )
-        is_lighter = lightest is not None and lightest[0] < max(self._weight, int(self._rank is not Rank.HEAVIER))
-        return lightest[1] if lightest is not None and is_lighter else None
-
-    def _withheld_here(self) -> frozenset[Slot]:
-        """The slots of other hosts' records that the policy withholds, which count for nothing from now on. Whoever is
-        at a limit has them looked through; nobody else."""
-        if self._withheld is None:
-            self._withheld = frozenset(
-                slot
-                for slot in self._transaction.resource(self._state.slot.key_id).withheld(self._now)
-                if slot.peer_id != self._host_peer_id
-            )
-            self._counted = None
-        return self._withheld
-
-    def _drop_expired(self) -> bool:
-        """What is expired but not collected yet takes nobody's place; whether there was any."""
-        transaction, settings, now = self._transaction, self._settings, self._now
-        slots = transaction.expired.foreign_slots(
-            self._state.slot.key_id,
-            self._host_peer_id,
-            old_until(transaction, now, settings.expired_age),
-            old_until(transaction, now, settings.record_lifetime),
-        )
-        for slot in slots:
-            transaction.remove_state(slot)
-            transaction.note(history.of_slot(slot, history.EXPIRED, now, "to make room"))
-        self._counted = None
-        return bool(slots)
-
-    def _idle_tombstone(self, issuer: str = "") -> Slot | None:
-        until = old_until(self._transaction, self._now, self._settings.record_lifetime)
-        return self._transaction.idle_tombstone(self._state.slot.key_id, until, self._host_peer_id, self._owner, issuer)
 
 
 def evict_stale(

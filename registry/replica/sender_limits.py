@@ -21,14 +21,14 @@ _DAY: Final = 86_400.0  # seconds
 
 
 class SenderLimits:
-    """One per node, whichever way things come; the node itself isn't limited."""
+    """Bounds what each sender may bring, whichever way it comes; the node itself isn't limited. One per node."""
 
     def __init__(self, host_peer_id: str, settings: RegistrySettings) -> None:
         self._host_peer_id = host_peer_id
         self._half = settings.max_disk_bytes // 2
-        self._tombstones = _Shared(settings.tombstone_rate, settings.tombstone_burst)
+        self._tombstones = _SharedRate(settings.tombstone_rate, settings.tombstone_burst)
         share = settings.max_disk_bytes * settings.sender_share
-        self._bytes = _Shared(share / _DAY, share)
+        self._bytes = _SharedRate(share / _DAY, share)
 
     def check(
         self, transaction: Transaction, value: KeyOrTombstone | State, source: str, now: float, wall_clock: int
@@ -53,7 +53,7 @@ class SenderLimits:
             raise RateExceeded(f"{source} brought as much today as one sender may bring while the disk is half full")
 
 
-class _Shared:
+class _SharedRate:
     """Two buckets for each sender: one for all that it brings, and one that is reserved."""
 
     def __init__(self, rate: float, burst: float) -> None:

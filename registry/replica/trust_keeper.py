@@ -65,7 +65,7 @@ class TrustKeeper:
         return self._graph.certificates(peer_id, self.now, through)
 
     async def revocations(self, peer_id: str) -> list[TrustRevocation]:
-        """Those of a peer that are kept."""
+        """The revocations of a peer that are kept."""
         await turn(0.0)
         return self._graph.revocations(peer_id, self.now)
 

@@ -16,7 +16,7 @@ What = TypeVar("What", bound=Hashable)
 
 
 class Awaited(Generic[What]):
-    """Of each replica what was added, in order."""
+    """What each replica still has to send, in the order in which it was added."""
 
     def __init__(self, most: int, most_of_one: int) -> None:
         """In the sizes that `add` is told."""
@@ -41,7 +41,7 @@ class Awaited(Generic[What]):
             self.take(next(iter(self._of)))
 
     def take(self, peer_id: str) -> list[What]:
-        """All of a replica's, which is forgotten."""
+        """Takes out, and returns, all that was awaited of a replica."""
         taken = list(self._of.pop(peer_id, ()))
         self.total -= self._sizes.pop(peer_id, 0)
         return taken

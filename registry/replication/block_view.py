@@ -108,7 +108,7 @@ class BlockView(NamedTuple):
         return frozenset(self.view.certain)
 
     def possible_keepers(self) -> Keepers:
-        """Those that may be keepers anywhere in the block."""
+        """The members that may be keepers anywhere in the block."""
         undecided = self.view.undecided if self.view.open_places else ()
         return frozenset((*self.view.certain, *(name for _, name in (*undecided, *self.crowd.candidates))))
 
@@ -129,7 +129,8 @@ def nearest_view_of(members: Members, size: int) -> NearestView:
 
 
 def block_view_of(members: Members, size: int, crowding: Crowding) -> BlockView:
-    """What is known of the keepers, of the whole keyspace, where `size` nearest keep what isn't crowded."""
+    """The view of the whole keyspace: what is known of its keepers, where the `size` nearest members keep what isn't
+    crowded."""
     view = nearest_view_of(members, size)
     if not view.open_places:
         return BlockView(view, CrowdView((), NEVER_DENSE, is_dense=False), has_nearest_in_region=False)

@@ -1,11 +1,13 @@
-"""Enters resources into their owners' indexes: at once what is written through this node, and what nobody entered.
+"""Enters resources into their owners' indexes: what was just written through this node, and what nobody entered.
 
 Rules (docs/design.md, Names and lists):
 1. When a key, or a removal, that was written through this node is on disk, it is sent to those who keep the owner's
-   index and aren't replicas of the resource: replicas that keep both enter it themselves.
+   index and aren't replicas of the resource: replicas that keep both enter it themselves. No write waits for it: what
+   is written within `LINGER` seconds goes together, in one call for each of them.
 2. The three replicas that are nearest to a resource see to it that what they store is entered, whoever wrote it, one
    after the other: each asks one of those who keep the index, at random, and sends it to all of them unless that one
-   has it. So what an unmodified script writes is listed seconds later.
+   has it. So what an unmodified script writes is listed seconds later. The second and third do so minutes later, in
+   case the nearest doesn't do its part: much is asked for together then.
 3. Hourly some of the resources here are looked at likewise, in turn: what was stored before there were indexes, or
    while nobody of an index could be reached, gets in.
 """
@@ -24,10 +26,11 @@ import trio
 
 from overlay.discovery.keyspace import peer_position, resource_position
 from overlay.errors import CallFailed
-from overlay.tasks import TaskOwner, TaskStatus, Wakeup
+from overlay.tasks import TaskStatus, Wakeup
 from registry.errors import InvalidValue, StorageError
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.owner_index import IndexEntry
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.index_messages import ENTER, LISTS, EnterBody, ListsAnswer, ListsBody
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, build, parse
 from registry.protocol.network import Network
@@ -35,16 +38,17 @@ from registry.replica.replica import Replica
 from registry.storage import Change, Store, Transaction
 
 NEAREST: Final = 3  # replicas that see to a resource's entry
-FIRST_AFTER: Final = 1.0  # seconds: by then who wrote it has entered it
-TURN: Final = 2.0  # seconds by which the second nearest waits for the nearest
+LINGER: Final = 1.0  # seconds that what was written here waits for what is written next
+FIRST_AFTER: Final = 3.0  # seconds: by then who wrote it has entered it
+TURN: Final = 60.0  # seconds by which the second nearest waits for the nearest, which is alive
+TICK: Final = 1.0  # seconds; all that became due within one is looked at together
 RETRY_AFTER: Final = 60.0  # seconds, when nobody of an index could be reached
-ENOUGH: Final = 3  # of them that have an entry on disk before a write is answered
-PATIENCE: Final = 1.0  # seconds that a write waits for that
 CALL_TIMEOUT: Final = 5.0  # seconds
 AT_ONCE: Final = 256  # resources
 LOOKED_THROUGH: Final = 2048  # resources an hour
 MAX_DUE: Final = 16_384  # resources; 200 bytes each
-MAX_UNDER_WAY: Final = 1024  # of the writes through this node that are being entered
+LOOKED_UP_WITHIN: Final = 5.0  # seconds, all that was written; regions are known by then, mostly
+MAX_WRITTEN: Final = 1024  # resources written through this node that wait; its replicas see to more
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -67,8 +71,10 @@ class Entering:
         self._period = period
         self._random = randomness
         self._due: dict[str, _Due] = {}
+        self._next_look = math.inf
         self._changed = Wakeup()
-        self._tasks = TaskOwner()
+        self._written: dict[str, IndexEntry] = {}
+        self._any_written = Wakeup()
         self._looked_until = ""
         self.entered = 0
         """Entries that members of indexes took from here since the start."""
@@ -79,35 +85,52 @@ class Entering:
         for key_id, change in changes.items():
             is_news = (change.key_changed and change.key is not None) or change.key_tombstones
             if is_news and key_id not in self._due and len(self._due) < MAX_DUE:
-                self._due[key_id] = _Due(now + FIRST_AFTER, False)
-                self._changed.set()
+                self._due[key_id] = _Due(_at_tick(now + FIRST_AFTER, TICK), False)
+                if now + FIRST_AFTER < self._next_look:
+                    self._changed.set()
 
-    async def enter_written(self, item: Item) -> None:
-        """Enters a key or key tombstone whose write through this node succeeded (rule 1); returns when some have it, or
-        after a moment. The rest goes on, also when this is cancelled."""
-        if not self._tasks.is_open or self._tasks.count >= MAX_UNDER_WAY:
+    def enter_written(self, item: Item) -> None:
+        """Has a key or key tombstone whose write through this node succeeded entered in a moment (rule 1)."""
+        entry = IndexEntry.of(item.key_or_tombstone)
+        known = self._written.get(entry.key_id)
+        if known is None and len(self._written) >= MAX_WRITTEN:
             return  # its replicas see to it
-        done = trio.Event()
-        self._tasks.start_soon(self._enter_written, item, done)
-        with trio.move_on_after(PATIENCE):
-            await done.wait()
+        self._written[entry.key_id] = entry if known is None else known.merged(entry)
+        self._any_written.set()
 
-    async def _enter_written(self, item: Item, done: trio.Event) -> None:
-        size, owner = self._replica.settings.neighbourhood_size, item.key_or_tombstone.owner_peer_id
-        try:
-            told = await self._network.neighbourhood(item.key_id, size)
-            keepers = await self._network.neighbourhood(owner, size)
-            others = [peer_id for peer_id in keepers if peer_id not in told]
-            await self._send_to(others, [IndexEntry.of(item.key_or_tombstone)], done)
-        except Exception:  # of one write; raised on, it would end the node
-            _log.exception("a resource wasn't entered into its owner's index", key_id=item.key_id)
-        finally:
-            done.set()
+    async def _enter_all_written(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._any_written.wait()
+                await trio.sleep(LINGER)
+                self._any_written.clear()
+                written, self._written = self._written, {}
+                for peer_id, entries in (await self._keepers_of(written.values())).items():
+                    nursery.start_soon(self._send, peer_id, entries)
+
+    async def _keepers_of(self, written: Iterable[IndexEntry]) -> dict[str, list[IndexEntry]]:
+        """What is to be sent to whom. What isn't known within `LOOKED_UP_WITHIN` seconds is left to the replicas."""
+        size, to_send = self._replica.settings.neighbourhood_size, defaultdict[str, list[IndexEntry]](list)
+        of_owners: dict[str, list[str]] = {}
+        with trio.move_on_after(LOOKED_UP_WITHIN):
+            for entry in written:
+                owner = entry.owner_peer_id
+                try:
+                    told = await self._network.neighbourhood(entry.key_id, size)
+                    if owner not in of_owners:
+                        of_owners[owner] = await self._network.neighbourhood(owner, size)
+                except Exception:  # of one write; raised on, it would end the node
+                    _log.exception("a resource wasn't entered into its owner's index", key_id=entry.key_id)
+                    continue
+                for peer_id in of_owners[owner]:
+                    if peer_id not in told:
+                        to_send[peer_id].append(entry)
+        return to_send
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Enters until cancelled."""
+        """Enters resources into their owners' indexes until cancelled."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._tasks.run)
+            nursery.start_soon(self._enter_all_written)
             nursery.start_soon(self._see_to_due)
             nursery.start_soon(self._look_through_in_turn)
             task_status.started()
@@ -122,7 +145,9 @@ class Entering:
 
     async def look_through(self) -> None:
         """Sees to the next of the resources here (rule 3). Raises StorageError."""
-        key_ids = await self._store.read(lambda transaction: transaction.key_ids(self._looked_until, LOOKED_THROUGH))
+        key_ids = await self._store.read(
+            lambda transaction: transaction.positions.key_ids(self._looked_until, LOOKED_THROUGH)
+        )
         self._looked_until = key_ids[-1] if len(key_ids) == LOOKED_THROUGH else ""
         ours: list[str] = []
         for key_id in key_ids:
@@ -134,7 +159,8 @@ class Entering:
 
     async def _see_to_due(self) -> None:
         while True:
-            with trio.move_on_at(min((due.at for due in self._due.values()), default=math.inf)) as waiting:
+            self._next_look = min((due.at for due in self._due.values()), default=math.inf)
+            with trio.move_on_at(self._next_look) as waiting:
                 await self._changed.wait()
             if not waiting.cancelled_caught:
                 continue
@@ -154,7 +180,7 @@ class Entering:
             return True
         rank = self._rank(key_id)
         if 0 < rank < NEAREST:
-            self._due[key_id] = _Due(now + rank * TURN, True)
+            self._due[key_id] = _Due(_at_tick(now + rank * TURN, TURN), True)
         return rank == 0
 
     def _rank(self, key_id: str) -> int:
@@ -199,35 +225,40 @@ class Entering:
             return [False] * len(entries)
         return answer.held if len(answer.held) == len(entries) else [False] * len(entries)
 
-    async def _send_to(
-        self, peer_ids: Sequence[str], entries: Sequence[IndexEntry], enough: trio.Event | None = None
-    ) -> int:
-        """Sends entries to all of these; how many took some. `enough` is set when `ENOUGH` of them have."""
+    async def _send_to(self, peer_ids: Sequence[str], entries: Sequence[IndexEntry]) -> int:
+        """Sends entries to all of these; how many took some."""
         took = 0
 
         async def send(peer_id: str) -> None:
             nonlocal took
-            taken = 0
-            for part in _parts(entries):
-                try:
-                    answer = await self._network.call(peer_id, ENTER, build(EnterBody.of(part)), timeout=CALL_TIMEOUT)
-                    errors = parse(answer, PutAnswer).errors
-                except (CallFailed, InvalidValue) as error:
-                    _log.debug("entries of an index weren't taken", peer=peer_id, error=str(error))
-                    break
-                taken += sum(error is None for error in errors[: len(part)])
-            self.entered += taken
-            took += bool(taken)
-            if enough is not None and took >= min(ENOUGH, len(peer_ids)):
-                enough.set()
+            took += await self._send(peer_id, entries)
 
         async with trio.open_nursery() as nursery:
             for peer_id in peer_ids:
-                if peer_id != self._network.peer_id:
-                    nursery.start_soon(send, peer_id)
-        if self._network.peer_id in peer_ids:
-            await self._replica.ingest.enter(entries, self._network.peer_id)
+                nursery.start_soon(send, peer_id)
         return took
+
+    async def _send(self, peer_id: str, entries: Sequence[IndexEntry]) -> bool:
+        """Sends entries to one of those who keep their index; whether it took some."""
+        taken = 0
+        for part in _parts(entries):
+            try:
+                if peer_id == self._network.peer_id:
+                    errors: Sequence[ErrorInfo | None] = await self._replica.ingest.enter(part, peer_id)
+                else:
+                    answer = await self._network.call(peer_id, ENTER, build(EnterBody.of(part)), timeout=CALL_TIMEOUT)
+                    errors = parse(answer, PutAnswer).errors
+            except (CallFailed, InvalidValue, StorageError) as error:
+                _log.debug("entries of an index weren't taken", peer=peer_id, error=str(error))
+                break
+            taken += sum(error is None for error in errors[: len(part)])
+        self.entered += taken
+        return bool(taken)
+
+
+def _at_tick(time: float, tick: float) -> float:
+    """The next of the moments, `tick` seconds apart, at which what is due then is looked at."""
+    return math.ceil(time / tick) * tick
 
 
 def _entries_of(key_ids: Iterable[str], transaction: Transaction) -> list[IndexEntry]:

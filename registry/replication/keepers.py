@@ -42,17 +42,11 @@ class BlockChange(NamedTuple):
     after: Keepers
 
 
-def keeper_blocks(
+def keeper_blocks_in_steps(
     members: Members, size: int, nearby: Nearby | None = None, *, crowding: Crowding = NEVER_DENSE
-) -> Iterator[KeeperBlock]:
-    """The blocks of the keyspace in order, each with its keepers, without those that aren't wanted."""
-    return (found for found in _keeper_blocks(members, size, nearby, crowding) if found is not None)
-
-
-def _keeper_blocks(
-    members: Members, size: int, nearby: Nearby | None, crowding: Crowding
 ) -> Iterator[KeeperBlock | None]:
-    """The same, with None after each step."""
+    """The blocks of the keyspace in order, each with its keepers, without those that aren't wanted; None after each
+    step."""
     waiting, looked_at = [(WHOLE, block_view_of(members, size, crowding), nearby)], 0
     while waiting:
         block, side, near = waiting.pop()
@@ -70,20 +64,6 @@ def _keeper_blocks(
                 waiting.append((half, side.half(half), near and near.half(half)))
 
 
-def changes(
-    before: Members,
-    after: Members,
-    size: int,
-    nearby: Nearby | None = None,
-    *,
-    crowdings: tuple[Crowding, Crowding] = (NEVER_DENSE, NEVER_DENSE),
-) -> Iterator[BlockChange]:
-    """The blocks whose keepers changed when the members did, and what counts as dense, in order; fastest when both name
-    those who stayed in the same order."""
-    found = changes_in_steps(before, after, size, nearby, crowdings=crowdings)
-    return (change for change in found if change is not None)
-
-
 def changes_in_steps(
     before: Members,
     after: Members,
@@ -92,7 +72,10 @@ def changes_in_steps(
     *,
     crowdings: tuple[Crowding, Crowding] = (NEVER_DENSE, NEVER_DENSE),
 ) -> Iterator[BlockChange | None]:
-    """The same, with None after each step."""
+    """The blocks whose keepers changed when the members did, and what counts as dense, in order; None after each step.
+
+    Fastest when both name those who stayed in the same order.
+    """
     waiting = [(WHOLE, block_view_of(before, size, crowdings[0]), block_view_of(after, size, crowdings[1]), nearby)]
     looked_at = 0
     while waiting:
@@ -120,7 +103,7 @@ def shared_ranges(
     """What a member keeps together with each other one, as it sees it; by itself, what it keeps."""
     nearby = within_reach(members[own], members, reach=size, crowdings=[crowding], deepest=deepest)
     shared: dict[str, list[Block]] = {member: [] for member in members}
-    for found in _keeper_blocks(members, size, nearby, crowding):
+    for found in keeper_blocks_in_steps(members, size, nearby, crowding=crowding):
         if found is None:
             yield
         elif own in found.keepers:
@@ -164,8 +147,8 @@ def kept_ranges(
 
 
 def nearest_within(block: Block, members: Members, nearby: Nearby | None = None) -> Iterator[tuple[Block, str]]:
-    """Cuts a block into those in which one of the members is the nearest, in order, with that member; in what isn't to
-    be cut any more, with the same one of those that may be nearest in it for everybody."""
+    """Cuts a block into smaller ones, in order, each with the member that is nearest everywhere in it. Where nothing is
+    to be cut any more, that is one of those that may be nearest there, the same for everybody."""
     waiting = [(block, tuple((position, member) for member, position in members.items()))]
     # Whoever differs from the block in its highest bits is farther from everything in it.
     closest = min(((position ^ block.start) >> block.height for position, _ in waiting[0][1]), default=0)

@@ -92,7 +92,7 @@ class KeySummary(msgspec.Struct, frozen=True, array_like=True):
         return (self.revision, self.time, self.digest)
 
     def lateness(self) -> KeyTombstoneOrder:
-        """That of a key tombstone, as `lateness` of the tombstone itself."""
+        """What decides which of two key tombstones ends most states, as `KeyTombstone.lateness` does."""
         return (self.time, self.revision, self.digest)
 
 

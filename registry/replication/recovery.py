@@ -65,7 +65,7 @@ class Recovery:
         self._changed.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Asks until cancelled."""
+        """Asks for what is missing until cancelled."""
         self._network.compared_clock.on_change(self._note_clock)
         task_status.started()
         while True:

@@ -42,7 +42,7 @@ MAX_LATELY_BYTES: Final = 4 * 2**20  # of these
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Due:
+class _DueRumor:
     __slots__ = ("at", "item", "known_by")
 
     def __init__(self, item: Item, at: float) -> None:
@@ -51,7 +51,7 @@ class _Due:
         self.known_by: set[str] = set()
 
 
-class _Put(NamedTuple):
+class _RumorPut(NamedTuple):
     at: float
     peer_id: str
     item: Item
@@ -67,10 +67,10 @@ class Rumors:
         self._send_queue = send_queue
         self._size = size
         self._random = randomness
-        self._due: OrderedDict[bytes, _Due] = OrderedDict()
-        self._overdue: list[_Due] = []
+        self._due: OrderedDict[bytes, _DueRumor] = OrderedDict()
+        self._overdue: list[_DueRumor] = []
         self._any_due = Wakeup()
-        self._lately: deque[_Put] = deque()
+        self._lately: deque[_RumorPut] = deque()
         self._lately_bytes = 0
         self._again: TTLCache[bytes, None] = TTLCache(MAX_LATELY, LATELY, timer=trio.current_time)
         self._members = frozenset(network.members())
@@ -83,7 +83,7 @@ class Rumors:
         digest = item.digest()
         if digest in self._due:
             return
-        self._due[digest] = _Due(item, trio.current_time() + self._random.uniform(*DELAYS))
+        self._due[digest] = _DueRumor(item, trio.current_time() + self._random.uniform(*DELAYS))
         if len(self._due) > MAX_DUE:
             self._overdue.append(self._due.popitem(last=False)[1])
         self._any_due.set()
@@ -107,7 +107,7 @@ class Rumors:
     def _remember(self, peer_id: str, items: Sequence[Item]) -> None:
         now = trio.current_time()
         for item in items:
-            self._lately.append(_Put(now, peer_id, item, item.size()))
+            self._lately.append(_RumorPut(now, peer_id, item, item.size()))
             self._lately_bytes += self._lately[-1].size
         while self._lately and (
             self._lately[0].at < now - LATELY or len(self._lately) > MAX_LATELY or self._lately_bytes > MAX_LATELY_BYTES
@@ -131,12 +131,12 @@ class Rumors:
                     for due in self._take_due(trio.current_time()):
                         nursery.start_soon(self._send_on, due)
 
-    def _take_due(self, now: float) -> list[_Due]:
+    def _take_due(self, now: float) -> list[_DueRumor]:
         ripe = [digest for digest, due in self._due.items() if due.at <= now]
         overdue, self._overdue = self._overdue, []
         return [*overdue, *map(self._due.pop, ripe)]
 
-    async def _send_on(self, due: _Due) -> None:
+    async def _send_on(self, due: _DueRumor) -> None:
         members = await self._network.neighbourhood(due.item.key_id, self._size)
         if len(due.known_by.intersection(members[self._size :] or members)) >= ENOUGH:
             return

@@ -40,6 +40,7 @@ from registry.model.expiry_horizon import ExpiryHorizon
 from registry.protocol.messages import build
 from registry.protocol.network import Network
 from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.due import Due
 from registry.replication.keepers import changes_in_steps, nearest_within
 from registry.replication.messages import MAX_RANGES, PULL, PullAnswer
 from registry.replication.nearby import within_reach
@@ -81,26 +82,6 @@ class ReplicationStatus(msgspec.Struct, frozen=True):
     refused: int = 0
 
 
-class _Due:
-    """What is to be compared with one peer: resources, ranges, and hourly everything shared, as it is then."""
-
-    __slots__ = ("everything", "key_ids", "ranges")
-
-    def __init__(self) -> None:
-        self.key_ids: set[str] = set()
-        self.ranges: Ranges = ()
-        self.everything = False
-
-    def __len__(self) -> int:
-        return len(self.key_ids) + len(self.ranges) + self.everything
-
-    def add(self, other: _Due) -> None:
-        """All that is due in `other`."""
-        self.key_ids |= other.key_ids
-        self.ranges = union(self.ranges, other.ranges)
-        self.everything |= other.everything
-
-
 class ReplicationScheduler:
     """Has resources compared with the peers that may lack something of them; see the rules above."""
 
@@ -125,8 +106,8 @@ class ReplicationScheduler:
         self._members: set[str] = set()  # those that the pending comparisons are for
         self._crowding = anti_entropy.view.crowding  # likewise
         self._departing: dict[str, float] = {}  # gone since
-        self._due: defaultdict[str, _Due] = defaultdict(_Due)
-        self._later: defaultdict[str, _Due] = defaultdict(_Due)
+        self._due: defaultdict[str, Due] = defaultdict(Due)
+        self._later: defaultdict[str, Due] = defaultdict(Due)
         self._wait_my_turn = Wakeup()
         self._retries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
@@ -139,7 +120,7 @@ class ReplicationScheduler:
         network.serve(PULL, self._serve_pull)
 
     def status(self) -> ReplicationStatus:
-        """Takes a snapshot."""
+        """How replication stands now."""
         pending = sum(len(due) for dues in (self._due, self._later) for due in dues.values())
         pending += len(self._under_way)
         settled = not (pending or self._scanning or self._departing or self._changed.is_set())
@@ -311,7 +292,7 @@ class ReplicationScheduler:
         while True:
             await self._wait_my_turn.wait()
             await trio.sleep(self._settings.turn * self._random.uniform(0.75, 1.25))
-            later, self._later = self._later, defaultdict(_Due)
+            later, self._later = self._later, defaultdict(Due)
             for peer_id, due in later.items():
                 if peer_id in self._network.neighbours():
                     self._due[peer_id].add(due)
@@ -369,7 +350,7 @@ class ReplicationScheduler:
         except Exception:  # of one comparison; raised on, it would end the node
             _log.exception("a comparison failed", peer=peer_id)
 
-    async def _compare_ranges(self, peer_id: str, due: _Due) -> None:
+    async def _compare_ranges(self, peer_id: str, due: Due) -> None:
         shared = await self._anti_entropy.view.shared_with(peer_id) if due.everything else ()
         ranges = union(due.ranges, shared)
         batch, rest = ranges[:MAX_RANGES], ranges[MAX_RANGES:]
@@ -385,7 +366,7 @@ class ReplicationScheduler:
         else:
             await self._try_unwanted_again(peer_id, [], is_all=True)
 
-    async def _compare_resources(self, peer_id: str, due: _Due) -> None:
+    async def _compare_resources(self, peer_id: str, due: Due) -> None:
         batch = sorted(due.key_ids)[:COMPARED_AT_ONCE]
         rest = due.key_ids.difference(batch)
         if rest:

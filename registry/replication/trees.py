@@ -108,7 +108,7 @@ async def pages(store: Store, ranges: Ranges, horizon: ExpiryHorizon) -> AsyncGe
         found: list[Place] = []
         while left and len(found) < PAGE:
             first, after, last = left.pop()
-            found += transaction.places_in(first, last, horizon, PAGE - len(found), after=after)
+            found += transaction.positions.places_in(first, last, horizon, PAGE - len(found), after=after)
             if len(found) == PAGE:
                 left.append((found[-1].position, found[-1].key_id, last))
         return found

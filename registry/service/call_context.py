@@ -17,7 +17,6 @@ from registry.errors import (
     NewerRecordOrTombstoneExists,
     NotPermitted,
     QuotaExceeded,
-    RefusedByPolicy,
     RegistryError,
     RegistryRefusal,
     ValuesLimitExceeded,
@@ -27,6 +26,7 @@ from registry.model.merge import ResourceState
 from registry.model.service_results import WeightResult
 from registry.model.values import Key, State
 from registry.model.verification import VERIFIED_AT_ONCE, check_field_limits, check_key, is_expired
+from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo
 from registry.replica import rules
 from registry.replica.sender_limits import SenderLimits
@@ -48,7 +48,7 @@ async def _next_turn() -> AsyncIterator[None]:
     yield
 
 
-class _Shared:
+class _SharedSettings:
     """What all callers' views have in common."""
 
     def __init__(self, store: Store, host_peer_id: str, current: CurrentSettings, sender_limits: SenderLimits) -> None:
@@ -63,7 +63,7 @@ class ServiceView:
 
     def __init__(self, store: Store, host_peer_id: str, settings: CurrentSettings, sender_limits: SenderLimits) -> None:
         """`sender_limits` bounds what others may bring, by this service or otherwise."""
-        self._shared = _Shared(store, host_peer_id, settings, sender_limits)
+        self._shared = _SharedSettings(store, host_peer_id, settings, sender_limits)
         self._caller = self._source = host_peer_id
         self._turn: Turn = _next_turn
 

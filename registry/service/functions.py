@@ -89,7 +89,7 @@ class RegistryService(BytesToSign, Upkeep):
         return RegistryResult(success=True)
 
     async def get_key_metadata(self, key_id: str) -> GetKeyMetadataResult:
-        """The stored key."""
+        """The key that is stored under an id."""
         try:
             stored = await self._resource(key_id)
         except RegistryError as error:
@@ -242,5 +242,5 @@ class RegistryService(BytesToSign, Upkeep):
         return MergeResult(success=True, result=tuple(kept))
 
     async def merge_two(self, a: Sequence[Record], b: Sequence[Record]) -> MergeResult:
-        """`merge` of two."""
+        """Merges two lists of records (original: `merge_two`)."""
         return await self.merge((a, b))

@@ -12,17 +12,8 @@ import msgspec
 
 from overlay.limits.decoder import DecodeError, decode
 from registry.errors import InvalidValue
-from registry.model.values import (
-    MAX_BLOB,
-    Key,
-    KeyTombstone,
-    Slot,
-    State,
-    decode_key,
-    decode_key_tombstone,
-    decode_state,
-    encode,
-)
+from registry.model.decoding import decode_key, decode_key_tombstone, decode_state
+from registry.model.values import MAX_BLOB, Key, KeyTombstone, Slot, State, encode
 
 Value = TypeVar("Value")
 

@@ -34,5 +34,5 @@ class DigestCache:
         self._entries[key_id] = digest, horizon, oldest_of(alive)
 
     def forget(self, key_id: str) -> None:
-        """The resource changed."""
+        """Forgets the digest of a resource, since it changed."""
         self._entries.pop(key_id, None)

@@ -24,7 +24,7 @@ class HealthTtls:
         self._connection = connection
 
     def of_hosted(self, host: str, limit: int) -> dict[Row, float]:
-        """Those of services whose record on `host` is here, `limit` of them at most."""
+        """The times to live of services whose record on `host` is here, `limit` of them at most."""
         rows = self._connection.execute(
             f"SELECT key_id, issued_by, instance, ttl FROM health_ttls WHERE {_HOSTED} LIMIT ?",  # noqa: S608 - ours
             (host, limit),

@@ -39,7 +39,7 @@ async def wait_for_turn(resource: ResourceState) -> None:
 
 
 async def digest_in_turns(resource: ResourceState) -> bytes:
-    """`ResourceState.digest`."""
+    """The same as `ResourceState.digest`, computed in turns with other tasks."""
     summary = sha256()
     async for part in in_parts(resource.digests()):
         summary.update(b"".join(part))

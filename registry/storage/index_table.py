@@ -11,8 +11,9 @@ import cbor2
 from overlay.discovery.keyspace import POSITION_BYTES, resource_position
 from overlay.limits.decoder import DecodeError, decode
 from registry.errors import InvalidValue
+from registry.model.decoding import decode_key_or_tombstone
 from registry.model.owner_index import IndexEntry, ToldPage
-from registry.model.values import MAX_BLOB, decode_key_or_tombstone, encode
+from registry.model.values import MAX_BLOB, encode
 from registry.storage.accounts import Account, Charged
 from registry.storage.checked_rows import checksum_of, is_whole
 from registry.storage.migrations import ROW_BYTES

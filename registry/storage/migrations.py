@@ -30,6 +30,18 @@ def _charging(table: str, account: str, size: str = "length({row}.body)") -> str
     """
 
 
+def _totalling_named(table: str, flag: str) -> str:
+    """Triggers that keep the bytes of those rows that `flag` marks."""
+    total = "UPDATE totals SET amount = amount {sign} (length({row}.body) + {more}) WHERE name = 'named'"
+    give, take = (total.format(sign=sign, row=row, more=ROW_BYTES) for sign, row in (("+", "new"), ("-", "old")))
+    return f"""
+    CREATE TRIGGER {table}_named AFTER INSERT ON {table} WHEN new.{flag} BEGIN {give}; END;
+    CREATE TRIGGER {table}_named_before AFTER UPDATE ON {table} WHEN old.{flag} BEGIN {take}; END;
+    CREATE TRIGGER {table}_named_after AFTER UPDATE ON {table} WHEN new.{flag} BEGIN {give}; END;
+    CREATE TRIGGER {table}_unnamed AFTER DELETE ON {table} WHEN old.{flag} BEGIN {take}; END;
+    """
+
+
 _CHARGING: Final = "".join(
     _charging(*names)
     for names in (("keys", "owner_peer_id"), ("key_tombstones", "owner_peer_id"), ("states", "issued_by"))
@@ -383,6 +395,23 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     END;
     {_charging("listed", "owner_peer_id")}
     """,  # noqa: S608 - our own names
+    f"""
+    ALTER TABLE states ADD COLUMN is_named INTEGER NOT NULL DEFAULT 0;
+    INSERT INTO totals VALUES
+        ('named', (SELECT coalesce(sum(length(body) + {ROW_BYTES}), 0) FROM keys WHERE has_policy)),
+        ('charged', (SELECT coalesce(sum(bytes), 0) FROM accounts));
+    CREATE TRIGGER accounts_opened AFTER INSERT ON accounts BEGIN
+        UPDATE totals SET amount = amount + new.bytes WHERE name = 'charged';
+    END;
+    CREATE TRIGGER accounts_changed AFTER UPDATE OF bytes ON accounts BEGIN
+        UPDATE totals SET amount = amount + new.bytes - old.bytes WHERE name = 'charged';
+    END;
+    CREATE TRIGGER accounts_closed AFTER DELETE ON accounts BEGIN
+        UPDATE totals SET amount = amount - old.bytes WHERE name = 'charged';
+    END;
+    {_totalling_named("states", "is_named")}
+    {_totalling_named("keys", "has_policy")}
+    """,  # noqa: S608 - our own names and numbers
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
@@ -405,7 +434,9 @@ before the transaction ends; so it does the first end of a certificate that a re
 withholds one. `positions`: where a resource is in the keyspace, 32 bytes.
 `issuers`: records and tombstones per key and issuer; `hosts`: records, and their bytes, per host and issuer; `owners`:
 keys and key tombstones; `accounts`: bytes that a peer is charged for as owner and issuer, by the weight that it had;
-`totals`: keys, records, tombstones, and about how many bytes the history has.
+`totals`: keys, records, tombstones, about how many bytes the history has, how many all are `charged` for, and of these
+those to which half of the disk is reserved (`registry.replica.disk`), `named`: keys with a policy, and states that are
+`is_named`.
 `victim`: the latest timestamp_issued (of a key: timestamp_created) of what the states of a slot, or a key's tombstones,
 ended here; -1 for nothing. Of tombstones that older versions stored it isn't known, and taken to be their own.
 A state is replaced by deleting and inserting it, since these two fire the triggers.

@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from registry.model.merge import ResourceState
 from registry.model.values import KeyOrTombstone, State, encode
-from registry.storage.transaction import Change
+from registry.storage.change import Change
 
 CACHED_BYTES: Final = 2 * 2**20  # of cached resources in CBOR; as objects they take five times as much
 SMALLEST: Final = 512  # bytes that a resource counts as at least, which bounds their number to 4096

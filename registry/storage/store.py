@@ -24,13 +24,14 @@ from registry.errors import RegistryError, StorageError
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import GONE, HistoryEvent
 from registry.model.merge import ResourceState
+from registry.storage.change import Change
 from registry.storage.checked_rows import DamagedRow, Place
 from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
 from registry.storage.in_turns import digest_in_turns
 from registry.storage.resource_cache import ResourceCache
 from registry.storage.space import Space
-from registry.storage.transaction import Change, Transaction
+from registry.storage.transaction import Transaction
 
 Result = TypeVar("Result")
 
@@ -121,7 +122,7 @@ class Store:
 
     async def digests(self, key_ids: Sequence[str], horizon: ExpiryHorizon) -> dict[str, bytes]:
         """The digests of what lives under these key ids, as of the last commit. Raises StorageError."""
-        places = await self.read(lambda transaction: transaction.digests(key_ids, horizon))
+        places = await self.read(lambda transaction: transaction.positions.digests(key_ids, horizon))
         found = dict.fromkeys(key_ids, NOTHING)
         found.update({place.key_id: await self.digest_at(place, horizon) for place in places})
         return found

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
-from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.values import (
@@ -22,11 +21,11 @@ from registry.model.values import (
     encode,
 )
 from registry.storage.accounts import Accounts
+from registry.storage.change import Change
 from registry.storage.checked_rows import (
     NOTHING_ENDED,
     Damage,
     DamagedRow,
-    Place,
     StoredKey,
     StoredState,
     checksum_of,
@@ -37,37 +36,16 @@ from registry.storage.checked_rows import (
     stored_siblings,
     stored_state,
 )
-from registry.storage.digests import NEVER, position_bytes, settle
+from registry.storage.counts import Counts
+from registry.storage.digests import settle
 from registry.storage.expired_rows import ExpiredRows
 from registry.storage.health_ttls import HealthTtls
 from registry.storage.history_table import HistoryTable
 from registry.storage.index_table import IndexTable
 from registry.storage.issued_slots import IssuedSlots
+from registry.storage.positions import Positions
 from registry.storage.space import Space, used_bytes, vacuum
 from registry.storage.trust_table import TrustTable
-
-_PLACES_IN = """
-    SELECT positions.position, key_id, digest,
-        hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? AND certified > ?
-    FROM positions CROSS JOIN resources USING (key_id)
-    WHERE (positions.position, positions.key_id) > (?, ?) AND positions.position <= ?
-    ORDER BY positions.position, positions.key_id LIMIT ?
-"""
-
-
-class Change:
-    """What one write changed under one key id; None where something was removed."""
-
-    __slots__ = ("key", "key_changed", "key_tombstones", "key_tombstones_changed", "siblings", "slots")
-
-    def __init__(self) -> None:
-        self.key: Key | None = None
-        self.key_changed = False
-        self.siblings: tuple[Key, ...] | None = None
-        """None where they didn't change."""
-        self.key_tombstones: tuple[KeyTombstone, ...] = ()
-        self.key_tombstones_changed = False
-        self.slots: dict[Slot, State | None] = {}
 
 
 class Transaction:
@@ -89,11 +67,13 @@ class Transaction:
         self.damaged: list[DamagedRow] = []
         self.dropped_as_damaged: list[DamagedRow] = []
         self.accounts = Accounts(connection)
+        self.counts = Counts(connection)
         self.expired = ExpiredRows(connection)
         self.health_ttls = HealthTtls(connection)
         self.history = HistoryTable(connection)
         self.index = IndexTable(connection)
         self.issued = IssuedSlots(connection)
+        self.positions = Positions(connection)
         self.trust = TrustTable(connection)
         self.source = ""
 
@@ -295,11 +275,6 @@ class Transaction:
         change = self.changes[key_id]
         change.key_tombstones, change.key_tombstones_changed = key_tombstones, True
 
-    def keys_or_tombstones_of(self, owner_peer_id: str) -> int:
-        """How many keys and key tombstones of an owner's there are."""
-        row = self._connection.execute("SELECT keys FROM owners WHERE owner_peer_id = ?", (owner_peer_id,)).fetchone()
-        return int(row[0]) if row else 0
-
     def owned_keys(self, owner_peer_id: str, created_until: int) -> list[Key]:
         """An owner's keys, as far as they are here, created at `created_until` (seconds) or before."""
         rows = self._connection.execute(
@@ -308,34 +283,6 @@ class Transaction:
             (owner_peer_id, created_until),
         )
         return [stored.key for key_id, *row in rows if (stored := self._key_in(key_id, tuple(row)))]
-
-    def key_ids(self, after: str, count: int) -> list[str]:
-        """The next `count` resources of which anything is here, in order of their ids."""
-        rows = self._connection.execute(
-            "SELECT key_id FROM resources WHERE key_id > ? ORDER BY key_id LIMIT ?", (after, count)
-        )
-        return [key_id for (key_id,) in rows]
-
-    def places_in(
-        self, first: bytes, last: bytes, horizon: ExpiryHorizon, count: int, *, after: str = ""
-    ) -> list[Place]:
-        """The first `count` resources whose positions are `first` to `last` (32 bytes, both included), in order of
-        position and id; of those at `first` the ones whose ids follow `after`."""
-        rows = self._connection.execute(_PLACES_IN, (*_times(horizon), first, after, last, count))
-        return [Place(position, key_id, digest, bool(alive)) for position, key_id, digest, alive in rows]
-
-    def digests(self, key_ids: Sequence[str], horizon: ExpiryHorizon) -> list[Place]:
-        """These resources, as far as anything of them is here."""
-        found: list[Place] = []
-        for key_id in key_ids:
-            row = self._connection.execute(
-                "SELECT digest, hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? AND certified > ?"
-                " FROM resources WHERE key_id = ?",
-                (*_times(horizon), key_id),
-            ).fetchone()
-            if row is not None:
-                found.append(Place(position_bytes(key_id), key_id, row[0], bool(row[1])))
-        return found
 
     def note(self, event: HistoryEvent) -> None:
         """Writes down what happened and why, with this change."""
@@ -401,14 +348,26 @@ class Transaction:
         key = stored.key if stored is not None else None
         return ResourceState.of(key, states, *self.key_tombstones(key_id), siblings=siblings)
 
-    def put_state(self, state: State, weight: int, victim: int = NOTHING_ENDED) -> None:
-        """Puts `state` into its slot, over whatever is there. `victim`: see `StoredState`."""
+    def put_state(self, state: State, weight: int, victim: int = NOTHING_ENDED, *, is_named: bool = False) -> None:
+        """Puts `state` into its slot, over whatever is there. `victim`: see `StoredState`. `is_named`: whether the
+        resource's policy names its issuer, or it is certified."""
         is_record, body = isinstance(state, Record), encode(state)
         created = state.timestamp_created if isinstance(state, Record) else 0
         self._delete_state(state.slot)
         self._connection.execute(
-            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*state.slot, int(not is_record), state.timestamp_issued, created, weight, body, victim, checksum_of(body)),
+            "INSERT INTO states (key_id, issued_by, peer_id, is_tombstone, timestamp_issued, timestamp_created, weight,"
+            " body, victim, checksum, is_named) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *state.slot,
+                int(not is_record),
+                state.timestamp_issued,
+                created,
+                weight,
+                body,
+                victim,
+                checksum_of(body),
+                int(is_named),
+            ),
         )
         self.changes[state.slot.key_id].slots[state.slot] = state
 
@@ -419,78 +378,6 @@ class Transaction:
 
     def _delete_state(self, slot: Slot) -> None:
         self._connection.execute("DELETE FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ?", slot)
-
-    def slots_under(self, key_id: str) -> int:
-        """How many records and tombstones lie under a key id."""
-        return sum(self._counts_under(key_id))
-
-    def tombstones_under(self, key_id: str) -> int:
-        """How many tombstones lie under a key id."""
-        return self._counts_under(key_id)[1]
-
-    def _counts_under(self, key_id: str) -> tuple[int, int]:
-        row = self._connection.execute(
-            "SELECT records, tombstones FROM resources WHERE key_id = ?", (key_id,)
-        ).fetchone()
-        return cast("tuple[int, int]", row or (0, 0))
-
-    def foreign_records(self, key_id: str, host_peer_id: str, issuer: str) -> tuple[int, int]:
-        """Of a key's records that other peers host: (all, those by `issuer`)."""
-        (own,) = self._connection.execute(
-            "SELECT count(*) FROM states WHERE peer_id = ? AND is_tombstone = 0 AND key_id = ?", (host_peer_id, key_id)
-        ).fetchone()
-        (own_by_issuer,) = self._connection.execute(
-            "SELECT count(*) FROM states WHERE key_id = ? AND issued_by = ? AND peer_id = ? AND is_tombstone = 0",
-            (key_id, issuer, host_peer_id),
-        ).fetchone()
-        by_issuer = self._connection.execute(
-            "SELECT records FROM issuers WHERE key_id = ? AND issued_by = ?", (key_id, issuer)
-        ).fetchone()
-        records, _ = self._counts_under(key_id)
-        return records - own, (by_issuer[0] if by_issuer else 0) - own_by_issuer
-
-    def slots_by(self, key_id: str, issuer: str) -> int:
-        """How many records and tombstones of an issuer's lie under a key id."""
-        row = self._connection.execute(
-            "SELECT records + tombstones FROM issuers WHERE key_id = ? AND issued_by = ?", (key_id, issuer)
-        ).fetchone()
-        return int(row[0]) if row else 0
-
-    def lightest_foreign_record(
-        self, key_id: str, host_peer_id: str, owner: str, victims_until: int, besides: Collection[Slot] = ()
-    ) -> tuple[int, Slot] | None:
-        """(weight, slot) of the lightest of a key's records that neither this host nor the resource's owner has a part
-        in, of equals the oldest of the issuer that has most; None if there is none.
-
-        Records that followed an ended one of a time later than `victims_until` (seconds) hold that down, and don't
-        count; nor do the slots `besides`.
-        """
-        rows = self._connection.execute(
-            "SELECT states.weight, states.key_id, states.issued_by, states.peer_id"
-            " FROM states JOIN issuers USING (key_id, issued_by)"
-            " WHERE states.key_id = ?1 AND is_tombstone = 0 AND peer_id != ?2 AND states.issued_by NOT IN (?2, ?3)"
-            " AND victim <= ?4"
-            " ORDER BY states.weight, records DESC, timestamp_issued, states.issued_by, peer_id LIMIT ?5",
-            (key_id, host_peer_id, owner, victims_until, 1 + len(besides)),
-        )
-        return next(((weight, Slot(*slot)) for weight, *slot in rows if Slot(*slot) not in besides), None)
-
-    def idle_tombstone(
-        self, key_id: str, victims_until: int, host_peer_id: str, owner: str, issuer: str = ""
-    ) -> Slot | None:
-        """The slot of a tombstone under a key (`issuer`: only of this one) that ended here at most what was issued at
-        `victims_until` (seconds) or before, neither this host's nor the resource's owner's, unless it is `issuer`.
-
-        Of several the one of the issuer that has most, and of those the one whose victim is the oldest.
-        """
-        row = self._connection.execute(
-            "SELECT states.key_id, states.issued_by, states.peer_id FROM states JOIN issuers USING (key_id, issued_by)"
-            " WHERE states.key_id = ?1 AND is_tombstone = 1 AND victim <= ?2 AND"
-            " CASE ?5 WHEN '' THEN states.issued_by NOT IN (?3, ?4) ELSE states.issued_by = ?5 END"
-            " ORDER BY tombstones DESC, victim, timestamp_issued LIMIT 1",
-            (key_id, victims_until, host_peer_id, owner, issuer),
-        ).fetchone()
-        return Slot(*row) if row else None
 
     def hosted_records(self, host_peer_id: str, created_until: int) -> list[Record]:
         """Records that `host_peer_id` signed as their host at `created_until` (seconds) or before."""
@@ -513,30 +400,8 @@ class Transaction:
         )
         return {key_id for (key_id,) in rows} | {key_id for key_id, _ in self.issued.after(after)}
 
-    def hosting(self, host_peer_id: str, issuer: str) -> tuple[int, int, int]:
-        """What a host holds for others: (records, their bytes, records by `issuer`)."""
-        row = self._connection.execute(
-            "SELECT coalesce(sum(records), 0), coalesce(sum(bytes), 0), coalesce(sum(records * (issued_by = ?)), 0)"
-            " FROM hosts WHERE peer_id = ? AND issued_by != ?",
-            (issuer, host_peer_id, host_peer_id),
-        ).fetchone()
-        return cast("tuple[int, int, int]", row)
-
     def settle(self) -> None:
         """Computes the digests of what changed: `Store` does it before each commit, and what needs the ages of what a
         write itself changed does it before."""
         for row in settle(self._connection):
             self._remove_damaged(row)
-
-    def counts(self) -> tuple[int, int, int]:
-        """(keys, records, tombstones)."""
-        return self._total("keys"), self._total("records"), self._total("tombstones")
-
-    def _total(self, name: str) -> int:
-        (amount,) = self._connection.execute("SELECT amount FROM totals WHERE name = ?", (name,)).fetchone()
-        return int(amount)
-
-
-def _times(horizon: ExpiryHorizon) -> tuple[int, ...]:
-    """The times of a horizon that a peer may have made up, as far as SQLite knows such numbers."""
-    return tuple(min(max(time, -NEVER), NEVER) for time in msgspec.structs.astuple(horizon))

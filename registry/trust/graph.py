@@ -21,7 +21,8 @@ from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 
-from registry.errors import QuotaExceeded, RevokedByStranger, TrustExpired, TrustForm, TrustFromFuture, TrustSignature
+from registry.errors import QuotaExceeded
+from registry.trust.errors import RevokedByStranger, TrustExpired, TrustForm, TrustFromFuture, TrustSignature
 from registry.trust.paths import Path, Search
 from registry.trust.statements import (
     MAX_STEPS,
@@ -43,7 +44,7 @@ _U32_MAX: Final = 2**32 - 1
 
 
 class StatementChange(NamedTuple):
-    """One statement in place of another of the same pair; None for none."""
+    """A statement that takes the place of another of the same pair; None for none."""
 
     before: Statement | None
     after: Statement | None
@@ -67,7 +68,7 @@ class TakenTrust(NamedTuple):
     changes: tuple[StatementChange, ...]
 
 
-class _Known(NamedTuple):
+class _KnownWeights(NamedTuple):
     """What follows from the statements that count from one time until another."""
 
     since: float
@@ -85,7 +86,7 @@ class WebOfTrust:
         self._kept: defaultdict[str, dict[str, _Kept]] = defaultdict(dict)
         """For whom, by whom."""
         self._of: Counter[str] = Counter()
-        self._known: _Known | None = None
+        self._known: _KnownWeights | None = None
         for statement in statements:
             self.apply([StatementChange(None, statement)])
 
@@ -93,14 +94,14 @@ class WebOfTrust:
         return self._of.total()
 
     def statements(self) -> Iterator[Statement]:
-        """All that are kept, also those that have ended."""
+        """All statements that are kept, also those that have ended."""
         for by in self._kept.values():
             for _, statement in by.values():
                 yield statement
 
     @property
     def roots(self) -> Mapping[str, int]:
-        """Who lends weight first, and down to how many steps."""
+        """The peers that lend weight first, and down to how many steps."""
         return self._roots
 
     def set_root(self, peer_id: str, steps: int) -> int:
@@ -133,7 +134,7 @@ class WebOfTrust:
         return [path.chain for path in islice(self._paths(peer_id, through, now), MAX_CERTIFICATES)]
 
     def revocations(self, peer_id: str, now: int) -> list[TrustRevocation]:
-        """Those of a peer, in order of who revoked it, `MAX_REVOCATIONS` at most."""
+        """The revocations of a peer, in order of who revoked it, `MAX_REVOCATIONS` at most."""
         found = (
             statement
             for _, (ends_at, statement) in sorted(self._kept.get(peer_id, {}).items())
@@ -225,13 +226,13 @@ class WebOfTrust:
             if through is None or any(trust.issued_for == through for trust in path.chain):
                 yield path
 
-    def _at(self, now: int) -> _Known:
+    def _at(self, now: int) -> _KnownWeights:
         known = self._known
         if known is None or not known.since <= now < known.until:
             known = self._known = self._look(now)
         return known
 
-    def _look(self, now: int) -> _Known:
+    def _look(self, now: int) -> _KnownWeights:
         """What counts now: until the next statement ends, as long as nothing changes."""
         statements: dict[str, dict[str, Statement]] = {}
         trusted: defaultdict[str, list[str]] = defaultdict(list)
@@ -246,7 +247,7 @@ class WebOfTrust:
                 held[by] = statement
                 if type(statement) is TrustStatement:
                     trusted[by].append(issued_for)
-        return _Known(since, until, Search(self._roots, statements, trusted), LRUCache(_REMEMBERED))
+        return _KnownWeights(since, until, Search(self._roots, statements, trusted), LRUCache(_REMEMBERED))
 
 
 def check_trust(trust: TrustStatement, now: int) -> None:

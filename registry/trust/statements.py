@@ -20,7 +20,8 @@ import msgspec
 
 from overlay.errors import PeerIdError
 from overlay.identity import peer_id_of, public_key_of, verify
-from registry.errors import PeerIdParseError, TrustForm
+from registry.errors import PeerIdParseError
+from registry.trust.errors import TrustForm
 
 LONGEST_TRUST: Final = 3_650 * 86_400
 """Seconds for which a trust counts, whatever it says; and for which a revocation is kept."""
@@ -63,7 +64,7 @@ class TrustStatement(msgspec.Struct, frozen=True):
         return trust_digest(self.issued_for, self.expires_at, self.issued_at)
 
     def order(self) -> tuple[int, bool, int, bytes]:
-        """Of two statements of a pair the greater one counts."""
+        """What decides between two statements of a pair: the greater one counts."""
         return self.issued_at, False, self.expires_at, self.signature
 
 
@@ -86,7 +87,7 @@ class TrustRevocation(msgspec.Struct, frozen=True):
         return revocation_digest(self.issued_for, self.issued_at)
 
     def order(self) -> tuple[int, bool, int, bytes]:
-        """As a trust's."""
+        """What decides between two statements of a pair, as of a trust."""
         return self.issued_at, True, 0, self.signature
 
 
@@ -128,8 +129,8 @@ def chain_of(trusts: Sequence[TrustStatement]) -> Chain:
 
 
 def chain_from_text(text: str) -> Chain:
-    """The certificate of a text: two lines that nobody heeds, then of each trust key, signature, end and time, each in
-    a line (original: `insert_cert_raw`). Raises TrustForm, PeerIdParseError."""
+    """The certificate in a text: two lines that are ignored, then four for each trust, with its key, signature, end and
+    time (original: `insert_cert_raw`). Raises TrustForm, PeerIdParseError."""
     lines = text.splitlines() if len(text) <= (_LINES * MAX_CHAIN + _HEAD) * (_LONGEST_FIELD + 2) else []
     if len(lines) < _HEAD or (len(lines) - _HEAD) % _LINES:  # the original ends when there is no second line
         raise TrustForm(f"Incorrect format of the certificate: {text[:_LONGEST_FIELD]}")

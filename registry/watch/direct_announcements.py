@@ -28,7 +28,7 @@ Change = tuple[str, Slot | type[Key] | type[KeyTombstone] | None]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Waiting:
+class _WaitingAnnouncements:
     __slots__ = ("holding", "payload")
 
     def __init__(self, payload: bytes, holding: Holding) -> None:
@@ -47,7 +47,7 @@ class DirectAnnouncements:
         """`give_up` is told of watchers that didn't take what they were told."""
         self._network = network
         self._give_up = give_up
-        self._waiting: dict[str, dict[Change, _Waiting]] = {}
+        self._waiting: dict[str, dict[Change, _WaitingAnnouncements]] = {}
         self._quota = FairQuota(MAX_BYTES, MAX_BYTES_OF_WATCHER)
         self._changed = Wakeup()
         self.dropped = 0
@@ -68,7 +68,7 @@ class DirectAnnouncements:
 
         holding = self._quota.open(watcher, give_way, is_idle=lambda: True)
         if holding.take(len(payload) + OVERHEAD):
-            self._waiting.setdefault(watcher, {})[change] = _Waiting(payload, holding)
+            self._waiting.setdefault(watcher, {})[change] = _WaitingAnnouncements(payload, holding)
             self._changed.set()
         else:
             self.dropped += 1

@@ -20,7 +20,8 @@ from registry.protocol.network import Clock
 from registry.quorum.read_machine import ReadOutcome
 from registry.settings import RegistrySettings
 from registry.watch.messages import MAX_DEPTH, SubscriptionReply
-from registry.watch.source_machine import LookUp, Read, ReadOwn, SourceMachine, Subscribe
+from registry.watch.source_machine import SourceMachine
+from registry.watch.source_states import LookUp, Read, ReadOwn, Subscribe
 from registry.watch.view import View
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -94,7 +95,7 @@ class Follower:
     def __init__(self, key_id: str, peer: WatchingPeer) -> None:
         self.view = View(key_id, peer.settings)
         self.changed = Broadcast()
-        """Sent when something is visible, or ready, that wasn't."""
+        """Sent when something is visible, or ready, that wasn't, and when there is another key."""
         self.scope = trio.CancelScope()
         """Ends `run`."""
         self.on_topic = False
@@ -188,7 +189,7 @@ class Follower:
                     await self._poked.wait()
 
     def ended(self) -> None:
-        """It isn't followed any more."""
+        """To be called when the resource isn't followed any more."""
         self._hold_sources(ended=True)
 
     async def _subscribe(self, peer_id: str) -> None:
@@ -234,6 +235,8 @@ class Follower:
         if self.view.state is not self._told:
             before, self._told = self._told, self.view.state
             self._peer.note_news(self.key_id, before, self._told)
+            if self._told.key is not before.key:
+                self.changed.send()
             self._machine.known_changed(trio.current_time(), self._peer.clock())
             if self._machine.is_poked:
                 self._poked.set()

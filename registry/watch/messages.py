@@ -95,7 +95,7 @@ class AnnounceBody(msgspec.Struct, frozen=True, array_like=True):
     items: Annotated[tuple[Any, ...], msgspec.Meta(max_length=MAX_ANNOUNCEMENTS_IN_CALL)]
 
     def decoded(self) -> list[DirectAnnouncement]:
-        """Those that are understood."""
+        """The announcements of kinds that this version understands."""
         decoded: list[DirectAnnouncement] = []
         for entry in self.items:
             match entry:

@@ -21,7 +21,7 @@ HealthOf = Callable[[Record], RecordHealth]
 """What is known of a record's health, and of that of the instances that it names."""
 
 
-class _Told(NamedTuple):
+class _ToldState(NamedTuple):
     record: Record
     is_up: bool = True
     state: HealthState = HealthState.PASSING
@@ -48,7 +48,7 @@ class PendingEvents:
         self._trust = trust
         self._health_of = health_of
         self._include_down = include_down
-        self._told: dict[Slot, _Told] | None = None
+        self._told: dict[Slot, _ToldState] | None = None
         self._versions: dict[Slot, int] = {}
 
     def shown(self, wall_clock: int) -> Visible:
@@ -83,7 +83,7 @@ class PendingEvents:
         slot = min(dirty, key=lambda slot: (self._view.changed_at.get(slot, 0), slot))
         return self._event(slot, self._told, now.get(slot))
 
-    def _event(self, slot: Slot, told: dict[Slot, _Told], record: Record | None) -> WatchEvent:
+    def _event(self, slot: Slot, told: dict[Slot, _ToldState], record: Record | None) -> WatchEvent:
         before = told.pop(slot, None)
         if record is not None:
             told[slot] = after = self._as_told(record)
@@ -111,12 +111,12 @@ class PendingEvents:
             return self._view.visible
         return self._trust.believed(self._view.state.key, self._view.visible, wall_clock)
 
-    def _as_told(self, record: Record) -> _Told:
+    def _as_told(self, record: Record) -> _ToldState:
         if self._health_of is None:
-            return _Told(record)
+            return _ToldState(record)
         health = self._health_of(record)
         instances = tuple((instance, each.state) for instance, each in health.instances.items())
-        return _Told(record, health.is_up, health.health.state, instances)
+        return _ToldState(record, health.is_up, health.health.state, instances)
 
     def _is_told(self, slot: Slot, record: Record | None) -> bool:
         told = (self._told or {}).get(slot)
@@ -127,5 +127,5 @@ class PendingEvents:
         return self._health_of is None or told[1:] == self._as_told(record)[1:]
 
 
-def _those_in(live: Visible, told: dict[Slot, _Told]) -> Visible:
+def _those_in(live: Visible, told: dict[Slot, _ToldState]) -> Visible:
     return {slot: record for slot, record in live.items() if slot in told}

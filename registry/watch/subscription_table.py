@@ -44,7 +44,7 @@ class SubscriptionTable:
         return key_id in self._of_key
 
     def watched(self, key_ids: Iterable[str]) -> set[str]:
-        """Those of these resources that anybody watches."""
+        """The ones among these resources that anybody watches."""
         return self._of_key.keys() & key_ids
 
     def watchers(self, key_id: str) -> Mapping[str, Subscription]:

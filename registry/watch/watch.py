@@ -10,7 +10,7 @@ import trio
 
 from overlay.tasks import Broadcast
 from registry.model.trusted_issuers import TrustRule
-from registry.model.values import Record
+from registry.model.values import Key, Record
 from registry.protocol.network import Clock
 from registry.watch.pending_events import HealthOf, PendingEvents
 from registry.watch.view import View
@@ -35,8 +35,9 @@ class Watch:
         *,
         include_down: bool = False,
     ) -> None:
-        """`changed`: sent when the view's `revision` has grown. `when_closed`: called once, with this watch. `trust`:
-        what isn't believed by it isn't told. `health_of`, `include_down`: as of `PendingEvents`."""
+        """`changed`: sent when the view's `revision` has grown, or its key changed. `when_closed`: called once, with
+        this watch. `trust`: what isn't believed by it isn't told. `health_of`, `include_down`: as of
+        `PendingEvents`."""
         self._view = view
         self._changed = changed
         self._when_closed = when_closed
@@ -61,6 +62,16 @@ class Watch:
         shown = self._events.shown(int(self._clock()))
         return tuple(shown[slot] for slot in sorted(shown))
 
+    async def wait_for_key(self, known: Key | None) -> Key | None:
+        """Waits until the resource's key is another than `known`, and tells it; None once the watch is closed."""
+        await trio.lowlevel.checkpoint()
+        while not self._closed.is_set():
+            key = self._view.state.key
+            if key is not None and key != known:
+                return key
+            await self._changed.wait()
+        return None
+
     def __aiter__(self) -> Self:
         return self
 
@@ -81,7 +92,7 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """`aclose`, at once."""
+        """Ends the watch as `aclose` does, without waiting."""
         if not self._closed.is_set():
             self._closed.set()
             self._changed.send()

@@ -20,7 +20,8 @@ from overlay.libp2p.host import open_host
 from overlay.rpc.links import Links
 from overlay.rpc.server import Handler
 from overlay.settings import CallLimits, OverlaySettings
-from registry.model.values import Key, Record, decode_key_or_tombstone, decode_state, encode
+from registry.model.decoding import decode_key_or_tombstone, decode_state
+from registry.model.values import Key, Record, encode
 from registry.protocol.messages import (
     HOLDS,
     PASSED_ON,

@@ -28,7 +28,7 @@ from registry.model.owner_index import IndexEntry
 from registry.model.values import Key, as_builtins, encode
 from registry.protocol.index_messages import EnterBody, ListBody, ListsBody
 from registry.protocol.messages import HoldsBody, Item, PutBody, ReadBody, Spread
-from registry.replication.anti_entropy import epoch_of
+from registry.replication.epoch import epoch_of
 from registry.replication.messages import CompareBody, RangesBody, ReplicateBody, packed
 from registry.replication.ranges import Range
 from registry.settings import NodeSettings, RegistrySettings

@@ -15,13 +15,14 @@ from registry.assembly import assembled
 from registry.client.node_status import NodeStatus
 from registry.codes import Code, Kind
 from registry.model.values import State
+from registry.permission.policy import Policy
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.replica.ingest import Ingest
 from registry.settings import DAY, NodeSettings, RegistrySettings
 from registry.storage import Store, Transaction, open_store
 from tests.simulation.simulated_network import SimulatedNetwork
-from tests.unit.registry.builders import NOW, OWNER, a_key, a_key_tombstone, a_record, a_tombstone, identity
+from tests.unit.registry.builders import NOW, OWNER, a_key, a_key_tombstone, a_record, a_tombstone, identity, keys_of
 
 MB: Final = 2**20
 BUDGET: Final = 4 * MB
@@ -162,6 +163,51 @@ async def test_many_small_strangers_take_nothing_from_those_who_were_there(tmp_p
         await node.put((item for stranger in STRANGERS[:200] for item in junk(stranger, 8)), source="another attacker")
         assert await node.holds(states_of(trusted))
         assert await node.holds(states_of(junk(NODE, 100)))
+
+
+def permitted(issuers: Sequence[Identity], owner: Identity = OWNER, value: str = "somewhere") -> list[Item]:
+    """Records of issuers that the policy of a resource allows."""
+    key = a_key("closed", owner, policy=Policy(revision=1, allow=keys_of(*issuers)))
+    return [Item(key, a_record(key.id, issuer, issuer, value=value)) for issuer in issuers]
+
+
+async def test_small_strangers_who_fill_a_node_give_way_to_those_whom_a_policy_permits(
+    tmp_path: Path, autojump_clock
+) -> None:
+    async with attacked(tmp_path) as node:
+        for stranger in STRANGERS:
+            errors = await node.put(junk(stranger, 1, MIDDLING), source=stranger.peer_id)
+        assert errors[-1] is not None
+        assert errors[-1].code == Code.DISK_FULL
+        permits = permitted([identity(62_000 + number) for number in range(20)], value=MIDDLING)
+        assert await node.stores(permits)
+        await node.check_budget()
+        for number in range(100):  # who come later, and have less, push none of these out
+            await node.put(junk(identity(63_000 + number), 1), source=f"newcomer {number}")
+        assert await node.holds(states_of(permits))
+        await node.check_budget()
+
+
+async def test_who_names_himself_on_resources_of_his_own_takes_half_of_a_full_node_and_no_more(
+    tmp_path: Path, autojump_clock
+) -> None:
+    async with attacked(tmp_path, sender_share=4.0) as node:
+        for stranger in STRANGERS:
+            await node.put(junk(stranger, 1, MIDDLING), source=stranger.peer_id)
+        before = [state for stranger in STRANGERS for state in states_of(junk(stranger, 1, MIDDLING))]
+        held = sum([await node.holds([state]) for state in before])
+        for number in range(40):
+            himself = [identity(64_000 + number * 24 + each) for each in range(24)]
+            errors = await node.put(permitted(himself, himself[0], MIDDLING), source=f"attacker {number}")
+        assert errors[-1] is not None
+        assert errors[-1].code == Code.DISK_FULL
+        await node.check_budget()
+        named, of_all = await node.store.read(
+            lambda transaction: (transaction.accounts.named_bytes(), transaction.accounts.all_bytes())
+        )
+        assert named <= of_all // 2 + len(MIDDLING) + 1_024
+        left = sum([await node.holds([state]) for state in before])
+        assert left >= held * 0.4
 
 
 @pytest.mark.parametrize("what", ["key tombstones", "tombstones"])

@@ -12,7 +12,8 @@ import trio
 import trio.testing
 
 from overlay.discovery.keyspace import nearest, resource_position
-from registry.model.values import Key, Record, decode_key_or_tombstone, decode_state
+from registry.model.decoding import decode_key_or_tombstone, decode_state
+from registry.model.values import Key, Record
 from registry.protocol.messages import PUT, READ, PutAnswer, PutBody, ReadBody, StatePage, build, parse
 from registry.quorum.doubts import DOUBTED_FOR
 from registry.replica.catch_up import CATCH_UP

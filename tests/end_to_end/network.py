@@ -19,8 +19,9 @@ import trio
 
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 from aqua_compat.schema.constants import Constants
+from overlay.assembly import open_peer
 from overlay.identity import Identity
-from overlay.peer import OverlayPeer, open_peer
+from overlay.peer import OverlayPeer
 from overlay.settings import OverlaySettings
 from registry.client.node_status import NodeStatus
 from registry.client.remote_node import RemoteNode

@@ -10,10 +10,11 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from overlay.assembly import open_peer
 from overlay.discovery.bootstrap_pins import FILE
 from overlay.errors import AddressError
 from overlay.identity import Identity
-from overlay.peer import OverlayPeer, open_peer
+from overlay.peer import OverlayPeer
 from overlay.settings import OverlaySettings
 from tests.end_to_end.network import eventually
 

@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from aqua_compat import AquaClient, NotReported, connect
+from overlay.assembly import open_peer
 from overlay.identity import Identity
-from overlay.peer import OverlayPeer, open_peer
+from overlay.peer import OverlayPeer
 from overlay.settings import OverlaySettings
 from registry.health.exceptions import entries_in
 from registry.health.hosted import NOT_HEARD

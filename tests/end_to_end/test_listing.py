@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,16 @@ async def created(node: NodeProcess, label: str, home: Path) -> str:
 def without_indexes(node: NodeProcess) -> None:
     """Makes a stopped node's database one of before there were indexes."""
     before = next(number for number, script in enumerate(migrations.MIGRATIONS) if "CREATE TABLE listed" in script)
-    assert before == len(migrations.MIGRATIONS) - 1, "drop what later migrations made, too"
+    assert before == len(migrations.MIGRATIONS) - 2, "drop what later migrations made, too"
     with closing(sqlite3.connect(node.data_dir / DATABASE)) as connection, connection:
-        connection.executescript(f"DROP TABLE listed; DROP TABLE listed_owners; PRAGMA user_version = {before};")
+        for name, table in product(("named", "named_before", "named_after", "unnamed"), ("states", "keys")):
+            connection.execute(f"DROP TRIGGER {table}_{name}")
+        for name in ("opened", "changed", "closed"):
+            connection.execute(f"DROP TRIGGER accounts_{name}")
+        connection.executescript(
+            "ALTER TABLE states DROP COLUMN is_named; DELETE FROM totals WHERE name IN ('named', 'charged');"
+            f"DROP TABLE listed; DROP TABLE listed_owners; PRAGMA user_version = {before};"
+        )
 
 
 @pytest.mark.slow

@@ -26,13 +26,13 @@ from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
 from multiaddr import Multiaddr
 
+from overlay.assembly import open_peer
 from overlay.errors import StreamBroken, Unreachable
 from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
 from overlay.libp2p.kad import KadRouting
 from overlay.libp2p.workarounds.connection_limits import swarm_of
 from overlay.libp2p.workarounds.guarded_pubsub import GOSSIP_PROTOCOLS
-from overlay.peer import open_peer
 from overlay.rpc.transport import ByteStream
 from overlay.settings import OverlaySettings
 from tests.end_to_end.forked import fork_server

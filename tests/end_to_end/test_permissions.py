@@ -117,6 +117,7 @@ async def test_a_stranger_is_refused_everywhere_and_a_delegate_of_a_delegate_reg
         assert await unaware.createResource("payments") == (resource_id, [])
     assert before == [rows(node, "SELECT body FROM keys WHERE key_id = ?", resource_id) for node in network.nodes]
     assert json.loads(await people.prints("caller", "resource", "policy", resource_id, "--json")) == changed
+    assert changed["schema"] == "aqua-registry.policy/1"
 
 
 def _of(ask: Any, node: Any) -> Any:

@@ -24,13 +24,14 @@ from libp2p.utils import decode_varint_with_size
 from structlog.testing import capture_logs
 
 from aqua_compat.cli.node_process import NodeProcess, stop_network
+from overlay.assembly import open_peer
 from overlay.errors import CallFailed, NotAdmitted, Unreachable
 from overlay.identity import Identity, public_key_of
 from overlay.membership.certificate import Certificate
 from overlay.membership.gatekeeper import CLIENT, MEMBER, LinkFault, certificate_for, encoded
 from overlay.membership.join_token import JoinToken
 from overlay.membership.revocation import Revocation, Revocations
-from overlay.peer import OverlayPeer, open_peer
+from overlay.peer import OverlayPeer
 from overlay.rpc.framing import FrameDecoder, encode_item
 from overlay.rpc.network_files import NetworkFiles
 from overlay.rpc.protocol import Bye, Hello, Reason, Request, encode, parse

@@ -13,11 +13,11 @@ import pytest
 
 from aqua_compat import AquaClient, connect, node
 from aqua_compat.rpc.errors import PeerUnreachable
+from overlay.assembly import open_peer
 from overlay.discovery.peer_records import GET_METHOD, PUT_METHOD
 from overlay.errors import CallRefused
 from overlay.identity import Identity
 from overlay.libp2p.signed_peer_record import sign_peer_record
-from overlay.peer import open_peer
 from overlay.settings import OverlaySettings
 from registry.client.light import open_light_client
 from registry.settings import NodeSettings

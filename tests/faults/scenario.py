@@ -17,9 +17,9 @@ from typing import Final
 import msgspec
 import trio
 
+from overlay.assembly import open_peer
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.identity import Identity
-from overlay.peer import open_peer
 from registry.client.node_status import NodeStatus
 from registry.client.remote_node import RemoteNode
 from registry.errors import RegistryError

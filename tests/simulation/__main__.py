@@ -41,7 +41,8 @@ def main() -> None:
             f"{report.reads} reads, "
             f"{report.crashes} crashes, {report.sick} sick, {report.rotten} rotten, "
             f"{report.messages} messages, {report.events} events, "
-            f"{report.changes} changes of policies, {report.refused} registrations refused, "
+            f"{report.changes} changes of policies, {report.begun_anew} begun anew, "
+            f"{report.refused} registrations refused, "
             f"{report.closed} links closed, "
             f"trace {report.trace[:16]}, {time.perf_counter() - started:.1f} s",
             flush=True,

@@ -1,5 +1,5 @@
-"""Resources with policies in a scenario: their owner changes them by two machines at once, issuers come with
-certificates that end, strangers try; and what must hold of it in the end."""
+"""Resources with policies in a scenario: their owner changes them by two machines at once, or removes them and begins
+anew, issuers come with certificates that end, strangers try; and what must hold of it in the end."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ ISSUERS: Final = 4
 PATIENCE: Final = 20.0  # seconds for a change of a policy
 ROUNDS: Final = 4  # of comparisons, of which one at least sends nothing
 SETTLING: Final = 5.0  # seconds for the comparisons of one round
+BEGUN_ANEW: Final = 0.3  # of the changes of the owner's first machine
 MARGIN: Final = 10  # seconds around the end of a certificate, in which clocks that differ don't agree
 
 
@@ -51,6 +52,17 @@ class Statement(NamedTuple):
 
     value: str | None
     acknowledged: bool
+    began: float
+    ended: float = math.inf
+    """Infinite for one that wasn't acknowledged: it may happen later."""
+
+
+class Removal(NamedTuple):
+    """One attempt of the owner to remove the resource and to create it again."""
+
+    began: float
+    ended: float
+    """Infinite unless both were acknowledged: the removal may happen later."""
 
 
 def possible_values(changes: Iterable[Change], before: bool | int) -> set[bool | int]:
@@ -104,12 +116,16 @@ class Guarded:
         self.majority = majority
         self.resource_id = ""
         self.changes: list[Change] = []
+        self.removals: list[Removal] = []
         self.statements: dict[Slot, list[Statement]] = {}
         self.refused = 0
         """Registrations that the policy kept out."""
         self.seen: dict[tuple[int, int], int] = {}
         """By node and its life: the greatest revision that it has read."""
         self._note = note
+        self._changing = trio.Lock()
+        """Held while the resource is removed: who edits a key at that moment writes the removal's own revision."""
+        self._editing = 0
         self._root = identity_of(9_000, owner.number)
         self._delegate = identity_of(9_001, owner.number)
 
@@ -143,7 +159,33 @@ class Guarded:
             await trio.sleep(self.random.uniform(2, 30))
             if machine.parts is None or abs(machine.skew) > 5:
                 continue
-            await self._change([self._some_edit(machine) for _ in range(self.random.randint(1, 2))], machine)
+            if machine is self.owner and self._editing == 0 and self.random.random() < BEGUN_ANEW:
+                async with self._changing:
+                    await self._begin_anew()
+                continue
+            if machine is self.owner and self.removals and math.isinf(self.removals[-1].ended):
+                with contextlib.suppress(RegistryError):  # it may be gone
+                    await machine.parts.registry.create_resource(LABEL, factor=self.majority)
+            async with self._changing:
+                self._editing += 1
+            try:
+                await self._change([self._some_edit(machine) for _ in range(self.random.randint(1, 2))], machine)
+            finally:
+                self._editing -= 1
+
+    async def _begin_anew(self) -> None:
+        """The owner removes the resource, and creates it: what was on it is over, and its policy is open again."""
+        parts, began, done = self.owner.parts, trio.current_time(), False
+        assert parts is not None
+        try:
+            with contextlib.suppress(RegistryError):
+                removed = await parts.registry.remove_resource(self.resource_id, factor=self.majority)
+                if removed.success:
+                    created = await parts.registry.create_resource(LABEL, factor=self.majority)
+                    done = created.resource_id is not None and self.owner.parts is parts
+        finally:
+            self.removals.append(Removal(began, trio.current_time() if done else math.inf))
+            self._note(f"{self.owner.number} began {self.resource_id} anew {done}")
 
     def _some_edit(self, machine: WorldNode) -> Edit:
         issuer = self.random.choice(self.issuers)
@@ -213,8 +255,8 @@ class Guarded:
             slot = Slot(self.resource_id, issuer.peer_id, issuer.peer_id)
             value = None if self.random.random() < 0.25 else f"{issuer.number}-{count}"
             statements = self.statements.setdefault(slot, [])
-            number = len(statements)
-            statements.append(Statement(value, acknowledged=False))
+            number, began = len(statements), trio.current_time()
+            statements.append(Statement(value, acknowledged=False, began=began))
             with contextlib.suppress(RegistryError):
                 if value is None:
                     done = await parts.registry.unregister_service(
@@ -225,7 +267,8 @@ class Guarded:
                         self.resource_id, value, issuer.peer_id, None, factor=self.majority
                     )
                     self.refused += not done.success
-                statements[number] = Statement(value, done.success and issuer.parts is parts)
+                if done.success and issuer.parts is parts:
+                    statements[number] = Statement(value, True, began, trio.current_time())
             await self._read(issuer)
 
     async def _read(self, node: WorldNode) -> None:
@@ -255,6 +298,10 @@ class Guarded:
         parts, store = self.owner.parts, self.owner.store
         assert parts is not None
         assert store is not None
+        if (await self.known()).key is None:
+            assert self.removals, f"{self.resource_id} has gone"
+            created = await parts.registry.create_resource(LABEL, factor=self.majority)
+            assert created.resource_id is not None, created.errors
         for _ in range(2):
             found = await parts.node_api.read(self.resource_id, ack=self.majority, timeout=PATIENCE)
             await parts.registry.look_after_policy(merged(await store.resource(self.resource_id), found.resource))
@@ -277,6 +324,7 @@ class Guarded:
         for change in self.changes:
             by_subject.setdefault(change.subject, []).append(change)
         for subject, changes in by_subject.items():
+            changes += [Change(subject, _value_in(None, subject), *removal) for removal in self.removals]
             expected = possible_values(changes, _value_in(None, subject))
             found = _value_in(policy, subject)
             assert found in expected, f"{self.resource_id}: {subject} is {found} after {changes}"
@@ -292,7 +340,9 @@ class Guarded:
             state = known.slots.get(slot)
             value = state.metadata.value if isinstance(state, Record) else None
             last = max((number for number, each in enumerate(statements) if each.acknowledged), default=None)
-            allowed = {each.value for each in statements[last or 0 :]} | ({None} if last is None else set())
+            left_over = [each for each in statements[last or 0 :] if not self._was_removed(each)]
+            may_be_over = last is None or any(removal.ended > statements[last].began for removal in self.removals)
+            allowed = {each.value for each in left_over} | ({None} if may_be_over else set())
             is_old = isinstance(state, Record) and now - state.timestamp_created > settings.expired_age - 60
             assert value in allowed or is_old, f"{slot} is {value} after {statements}"
             shown = left.pop((slot.issued_by, slot.peer_id), None)
@@ -311,6 +361,10 @@ class Guarded:
             why = why_not_permitted(key.policy, claim, now)
             assert shown == (value if why is None else None), f"{slot} is shown as {shown}, {why}, of {value}"
         assert not left, f"nobody registered {left}"
+
+    def _was_removed(self, statement: Statement) -> bool:
+        """Whether it was acknowledged before the resource was removed."""
+        return any(statement.ended < removal.began and removal.ended < math.inf for removal in self.removals)
 
 
 def _key(who: Identity) -> bytes:

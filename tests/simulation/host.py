@@ -1,4 +1,4 @@
-"""A host of the simulated internet: what `overlay.peer.PeerHost` asks for, with connections, streams and gossip."""
+"""A host of the simulated internet, as `overlay.peer_host.PeerHost` asks: connections, streams and gossip."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ from overlay.rpc.server import Handler
 from overlay.tasks import background
 from registry.codes import Code
 from registry.errors import InvalidValue
+from registry.model.decoding import decode_key_or_tombstone, decode_state
 from registry.model.expiry_horizon import ExpiryHorizon
-from registry.model.values import Key, Record, Tombstone, decode_key_or_tombstone, decode_state, encode
+from registry.model.values import Key, Record, Tombstone, encode
 from registry.protocol.messages import (
     HOLDS,
     PUT,
@@ -128,10 +129,14 @@ async def open_liar(
     """A liar, while the block lasts."""
     settings = network.settings
     async with open_host(network, identity.peer_id, settings) as host, background() as nursery:
-        links = LyingLinks(host, settings, member=True, randomness=randomness)
+
+        async def vet(peer_id: str, *, dialled: bool) -> bool:
+            return await vetting.vet(peer_id, dialled=dialled)
+
+        links = LyingLinks(host, settings, member=True, randomness=randomness, vet=vet)
         links.kind, links.accomplices = kind, accomplices
         lookup = Lookup(identity, host, links, settings, randomness)
-        Vetting(host, links)
+        vetting = Vetting(host, links)
         peer = LyingPeer(network, host, links)
         liar = Liar(peer, randomness)
         await nursery.start(links.run)

@@ -111,6 +111,8 @@ class Report(msgspec.Struct):
     """That watchers were told."""
     changes: int
     """Of policies, that were acknowledged."""
+    begun_anew: int
+    """Resources with policies that were removed and created again."""
     refused: int
     """Registrations that a policy kept out, or that failed."""
     closed: int
@@ -557,7 +559,7 @@ class Scenario:
     async def _check_that_all_is_verified(self) -> None:
         for node in self.world.nodes:
             assert node.store is not None
-            for resource_id in await node.store.read(lambda transaction: transaction.key_ids("", 100_000)):
+            for resource_id in await node.store.read(lambda transaction: transaction.positions.key_ids("", 100_000)):
                 resource = await _known(node, resource_id)
                 assert resource.key is None or key_is_genuine(resource.key)
                 assert resource.key_tombstone is None or key_tombstone_is_genuine(resource.key_tombstone)
@@ -642,6 +644,7 @@ def run(
         reads=scenario.reads,
         messages=scenario.network.messages,
         events=sum(watcher.events for watcher in scenario.watchers),
+        begun_anew=sum(removal.ended < math.inf for guarded in scenario.guarded for removal in guarded.removals),
         changes=sum(change.ended < math.inf for guarded in scenario.guarded for change in guarded.changes),
         refused=sum(guarded.refused for guarded in scenario.guarded),
         closed=scenario.closed,

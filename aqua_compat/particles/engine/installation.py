@@ -55,11 +55,6 @@ def install(folder: Path, tarball: Path | None = None) -> Path:
     return place
 
 
-def is_installed(folder: Path) -> bool:
-    """Whether the interpreter's file is there."""
-    return (folder / _MODULE).is_file()
-
-
 def load_module(folder: Path) -> tuple[wasmtime.Module, wasmtime.Engine]:
     """The compiled interpreter: out of the cache in 10 ms, or compiled in some seconds. Raises NotInstalled."""
     check_extra()

@@ -258,7 +258,7 @@ def _text(error: RegistryError) -> str:
 
 
 def shown_tetraplet(found: Tetraplet) -> str:
-    """As the original's text has it."""
+    """A tetraplet in the original's text."""
     fields = (
         ("peer_pk", found.peer_pk),
         ("service_id", found.service_id),

@@ -29,7 +29,7 @@ from overlay.errors import CallFailed, NoSuchMethod, PeerIdError, StreamBroken
 from overlay.identity import public_key_of
 from overlay.rpc.negotiation import negotiation_of
 from overlay.rpc.transport import ByteStream
-from overlay.tasks import TaskStatus
+from overlay.tasks import TaskOwner, TaskStatus
 
 LINK_METHOD: Final = "aqua/particle"
 _LARGEST_ON_LINK: Final = 512 * 1024  # bytes; a frame takes 1 MiB
@@ -67,11 +67,11 @@ class Reach(Protocol):
         ...
 
     async def call(self, peer_id: str, method: str, body: object, timeout: float) -> object:
-        """Raises CallFailed."""
+        """Calls a method of a peer. Raises CallFailed."""
         ...
 
     async def open_stream(self, peer_id: str, protocol_id: str) -> ByteStream:
-        """Raises CallFailed."""
+        """Opens a stream to a peer. Raises CallFailed."""
         ...
 
     async def open_stream_with(self, peer_id: str, protocol_id: str, message: bytes) -> ByteStream:
@@ -87,7 +87,7 @@ class Forwarding:
         self._reach = reach
         self._settings = settings
         self._metrics = metrics
-        self._nursery: trio.Nursery | None = None
+        self._tasks = TaskOwner()
         self._lookups = lookups
         self._outgoing = Outgoing(settings)
         self._places: dict[str, FairSemaphore] = {}
@@ -99,13 +99,7 @@ class Forwarding:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
+        await self._tasks.run(task_status=task_status)
 
     def note_protocol_peer(self, peer_id: str) -> None:
         """Remembers that a peer speaks the particle protocol, for it sent a particle."""
@@ -114,7 +108,7 @@ class Forwarding:
     def send_on(self, source: str, particle: Particle, peer_id: str, deadline: float) -> None:
         """Sends a particle that `source` brought to a peer, at the latest by `deadline` (Trio's clock); drops it where
         that can't be done."""
-        if self._nursery is None:
+        if not self._tasks.is_open:
             return
         try:
             public_key_of(peer_id)
@@ -129,7 +123,7 @@ class Forwarding:
         if sending is None:
             self._drop(particle, peer_id, "too many to send", "too many particles wait for being sent")
             return
-        self._nursery.start_soon(self._send_within, sending)
+        self._tasks.start_soon(self._send_within, sending)
 
     async def _send_within(self, sending: Sending) -> None:
         particle, peer_id, reason = sending.particle, sending.peer_id, "timeout exceeded"
@@ -229,10 +223,10 @@ class Forwarding:
         return await open_stream(peer_id, PROTOCOL)
 
     def _let_go(self, peer_id: str, stream: ByteStream, *, sent: bool, answers: int) -> None:
-        if self._nursery is not None:
+        if self._tasks.is_open:
             lingers = sent and self._lingering[peer_id] < _MOST_LINGERING
             self._lingering[peer_id] += 1
-            self._nursery.start_soon(self._end_stream, peer_id, stream, lingers, answers)
+            self._tasks.start_soon(self._end_stream, peer_id, stream, lingers, answers)
 
     async def _end_stream(self, peer_id: str, stream: ByteStream, lingers: bool, answers: int) -> None:
         """The other side's end too: the original's client never closes what it didn't open, and after 1,000 such

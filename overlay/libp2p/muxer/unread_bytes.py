@@ -48,7 +48,7 @@ class UnreadBytes:
         return data
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drops all that is unread."""
         self._chunks.clear()
         self._start = self.count = 0
 

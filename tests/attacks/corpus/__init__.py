@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 import trio
 
-from tests.attacks.corpus import announcements, calls, sockets, streams
+from tests.attacks.corpus import announcements, hostile_calls, sockets, streams
 from tests.attacks.corpus.target import Target
 
 Attack = Callable[[Target], Awaitable[None]]
@@ -38,18 +38,18 @@ ATTACKS: Final[dict[str, Attack]] = {
         streams.idle_identities,
         announcements.gossip_flood,
         announcements.forged_gossip,
-        calls.put_flood,
-        calls.small_puts,
-        calls.forged_puts,
-        calls.tombstone_flood,
-        calls.writes_through_the_node,
-        calls.large_comparisons,
-        calls.reads_of_nothing,
-        calls.large_reads,
-        calls.huge_arguments,
-        calls.subscriptions,
-        calls.lookups,
-        calls.kad_queries,
+        hostile_calls.put_flood,
+        hostile_calls.small_puts,
+        hostile_calls.forged_puts,
+        hostile_calls.tombstone_flood,
+        hostile_calls.writes_through_the_node,
+        hostile_calls.large_comparisons,
+        hostile_calls.reads_of_nothing,
+        hostile_calls.large_reads,
+        hostile_calls.huge_arguments,
+        hostile_calls.subscriptions,
+        hostile_calls.lookups,
+        hostile_calls.kad_queries,
     )
 }
 

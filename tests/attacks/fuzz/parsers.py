@@ -32,7 +32,7 @@ from overlay.libp2p.muxer.session import YamuxSession
 from overlay.libp2p.muxer.session_end import SessionEnded
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.decoder import DecodeError, decode
-from overlay.relaying.secure_channel import Offer, SecureChannelError, accept, opening_of
+from overlay.relaying.secure_channel import PendingSession, SecureChannelError, accept, opening_of
 from overlay.rpc import protocol
 from overlay.rpc.framing import MOST_IN_FRAME, FrameDecoder, FrameError, decode_item
 from overlay.settings import CallLimits
@@ -44,19 +44,18 @@ from registry.health.exceptions import MOST_BYTES, ExceptionList, entries_in, ex
 from registry.health.messages import ExceptionsBody, ExceptionsPage, ReportBody
 from registry.health.report import MAX_REPORT, decode_report, encode_report, report_is_genuine, signed_report
 from registry.health.state import Health, HealthState, HostedService
-from registry.model.expiry_horizon import ExpiryHorizon
-from registry.model.history import HistoryEvent
-from registry.model.merge import ResourceState
-from registry.model.owner_index import IndexEntry, ToldPage
-from registry.model.values import (
+from registry.model.decoding import (
     decode_key,
     decode_key_or_tombstone,
     decode_key_tombstone,
     decode_metadata,
     decode_state,
-    digest_of,
-    encode,
 )
+from registry.model.expiry_horizon import ExpiryHorizon
+from registry.model.history import HistoryEvent
+from registry.model.merge import ResourceState
+from registry.model.owner_index import IndexEntry, ToldPage
+from registry.model.values import digest_of, encode
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.index_messages import EnterBody, IndexPage, ListBody, ListsAnswer, ListsBody
 from registry.protocol.messages import (
@@ -407,7 +406,7 @@ def _stream_of_frames(received: bytes) -> Iterator[None]:
             yield
 
 
-_OFFER: Final = Offer(OWNER, HOST.peer_id, float(NOW))
+_OFFER: Final = PendingSession(OWNER, HOST.peer_id, float(NOW))
 _SESSION, _ACCEPTED = accept(HOST, _OFFER.sealed, opening_of(_OFFER.sealed, HOST.peer_id), bytes(16))
 
 CALLS: Final = (

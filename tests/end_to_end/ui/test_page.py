@@ -18,7 +18,7 @@ from aqua_compat.settings import HttpSettings
 from tests.aqua.npm import Missing, install, or_skip
 from tests.end_to_end.ui.browser import Tab, browsing, chromium
 from tests.end_to_end.ui.many import made_up_network
-from tests.end_to_end.ui.serving import HOSTILE, furnished, serving, with_hostile
+from tests.end_to_end.ui.page_node import HOSTILE, furnished, serving, with_hostile
 from tests.unit.aqua_compat.http.running import running_door
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

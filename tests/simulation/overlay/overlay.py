@@ -18,8 +18,8 @@ from overlay.discovery.recursive_machine import (
     MOST_FORWARDS,
     MOST_HOPS,
     PATHS,
-    Forward,
     Hop,
+    NextHop,
     RouteAnswer,
     RouteRequest,
     RouteResult,
@@ -159,7 +159,7 @@ class Overlay:
         time, messages = 1.0, 2
         while True:
             step = hop.next_step(is_confirmed=member.home.is_confirmed(0.0))
-            if not isinstance(step, Forward):
+            if not isinstance(step, NextHop):
                 return time, step, messages
             to = member.links[step.to]
             seen.add(to)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import cbor2
 import pytest
 
+import registry.errors
+import registry.permission.errors
+import registry.trust.errors
 from overlay.errors import CallRefused, CallTimeout, ConnectionLost, Overloaded, ProtocolError, Unreachable
-from registry import errors
 from registry.codes import Code, Kind
 from registry.errors import (
     HostingRefused,
@@ -27,11 +29,13 @@ from registry.errors import (
 from registry.protocol.error_info import ErrorInfo, texts
 from registry.protocol.messages import PutAnswer, WriteOutcome, build, parse
 
+MODULES = (registry.errors.__name__, registry.permission.errors.__name__, registry.trust.errors.__name__)
+
 
 def kinds_of(error: type[RegistryError]) -> Iterator[type[RegistryError]]:
     yield error
     for kind in error.__subclasses__():
-        if kind.__module__ == errors.__name__:
+        if kind.__module__ in MODULES:
             yield from kinds_of(kind)
 
 
@@ -127,3 +131,8 @@ def test_what_a_node_says_of_a_value_or_its_disk_is_a_refusal_here() -> None:
 
 def test_the_text_of_another_peer_is_shortened_where_it_is_passed_on() -> None:
     assert len(ErrorInfo("failed", "x" * 100_000).on("peer").text) < 1100
+
+
+def test_every_refusal_is_itself_again_behind_the_wire() -> None:
+    for kind in kinds_of(RegistryRefusal):
+        assert type(ErrorInfo(kind.code, "told").exception()) is kind

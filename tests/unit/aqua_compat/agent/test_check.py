@@ -24,7 +24,7 @@ def states(results: str, timing: CheckTiming | None = None) -> str:
 def test_a_check_is_critical_until_it_passed() -> None:
     check = Check(CheckTiming(), 5.0, lambda: 0.0)
     assert check.shown == CheckResult(C, "not checked yet")
-    assert (check.since, check.is_damped) == (5.0, False)
+    assert check.since == 5.0
     assert states("p") == "p"
     assert states("w") == "w"
 
@@ -62,11 +62,10 @@ def test_a_restart_is_no_flapping_and_a_check_that_flaps_gets_better_only_once_i
     for number in range(20):
         now = number * 10.0
         check.take(CheckResult(P if number % 2 else C, ""), now)
-    assert check.is_damped
     assert check.shown.state is C
     assert check.shown.note == "it flaps; last: passing"
     steady = 0
-    while check.is_damped:
+    while check.shown.state is C:
         now, steady = now + 10.0, steady + 1
         changed = check.take(CheckResult(P), now)
         assert changed == (check.shown.state is P)

@@ -70,6 +70,7 @@ def test_a_certificate_is_issued_handed_on_twice_and_shown(home: Path) -> None:
     assert "labels that begin with 'pay' of " in shown
     assert re.search(r"^it holds for 2[34] h, until ", shown, re.MULTILINE)
     told = json.loads(run("cert", "show", str(third), "--json"))
+    assert told["schema"] == "aqua-registry.certificate/1"
     assert told["certificate"] == third.read_text().strip()
     assert [each["subject"] for each in told["chain"]] == [one, two, three]
     assert told["chain"][1]["on"] == {"kind": "label", "name": "payments", "owner": keys[0].peer_id}

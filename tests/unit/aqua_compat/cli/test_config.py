@@ -68,14 +68,14 @@ def test_variables_are_parsed_by_the_settings_type() -> None:
         None,
         {
             "AQUA_REGISTRY_OVERLAY_MEMBER": "false",
-            "AQUA_REGISTRY_OVERLAY_CALL_TIMEOUT": "1.5",
+            "AQUA_REGISTRY_OVERLAY_DIAL_TIMEOUT": "1.5",
             "AQUA_REGISTRY_REGISTRY_EXPIRED_AGE": "60",
             "AQUA_REGISTRY_WEIGHTS": '{"p": 2}',
         },
         {},
     )
     assert settings.overlay.member is False
-    assert settings.overlay.call_timeout == 1.5
+    assert settings.overlay.dial_timeout == 1.5
     assert settings.registry.expired_age == 60
     assert settings.weights == {"p": 2}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,10 @@ def test_the_owner_and_the_registrars_are_in_this_token_and_the_next(home: Path)
         assert token.registrars == (public_key_of(FIRST), public_key_of(SECOND))
     many = ran("invite", *[part for _ in range(9) for part in ("--registrar", FIRST)])
     assert (many.exit_code, "at most 8 registrars" in many.output) == (2, True)
+
+
+def test_json_tells_which_shape_it_has(home: Path) -> None:
+    commands = [("create",), ("invite",), ("invite", "--for", FIRST), ("show",), ("revoke", FIRST)]
+    told = [json.loads(ran(*command, "--json").stdout.splitlines()[0])["schema"] for command in commands]
+    shapes = ["network-root", "network-token", "network-token", "private-network", "network-revocation"]
+    assert told == [f"aqua-registry.{name}/1" for name in shapes]

@@ -13,7 +13,7 @@ import dns.rdatatype
 import trio
 
 from aqua_compat.api.full_node import identity_in, open_full_node
-from aqua_compat.dns.server import DnsDoor, open_dns_door
+from aqua_compat.dns.server import DnsServer, open_dns_server
 from aqua_compat.settings import DnsSettings, Settings
 from overlay.settings import OverlaySettings
 from registry.model.endpoints import Instance, write_instances
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
     """A node and its door; `ask` is a client of it."""
 
     node: Node
-    door: DnsDoor
+    door: DnsServer
 
     async def ask(
         self, name: str, kind: str = "A", *, by_tcp: bool = False, edns: int | None = None
@@ -92,6 +92,6 @@ async def running_dns(
     )
     async with (
         open_full_node(identity_in(data_dir), settings, data_dir) as (node, _),
-        open_dns_door(node, settings.dns, names) as door,
+        open_dns_server(node, settings.dns, names) as door,
     ):
         yield Asked(node, door)

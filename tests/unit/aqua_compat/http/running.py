@@ -17,7 +17,7 @@ from aqua_compat.api.full_node import identity_in, open_full_node
 from aqua_compat.api.services import Services
 from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
-from aqua_compat.http.server import HttpDoor, open_http_door
+from aqua_compat.http.server import HttpServer, open_http_server
 from aqua_compat.settings import HttpSettings, Settings
 from overlay.settings import OverlaySettings
 from overlay.tasks import background
@@ -42,7 +42,7 @@ class Running(NamedTuple):
     """A node and its door; `ask` is a client on the address, with a connection for each request."""
 
     node: Node
-    door: HttpDoor
+    door: HttpServer
 
     async def connect(self) -> trio.SocketStream:
         assert self.door.address is not None
@@ -108,7 +108,7 @@ async def running_door(
             keeper = Agent(node.registry, source, peer.addresses, memory, peer.wait_joined)
             agent = RunningAgent(keeper, registered, source.read_form)
         async with (
-            open_http_door(node, own, settings.http, data_dir, names=names, agent=agent) as door,
+            open_http_server(node, own, settings.http, data_dir, names=names, agent=agent) as door,
             background() as tasks,
         ):
             if agent is not None:

@@ -13,7 +13,7 @@ import trio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from aqua_compat.dns.server import open_dns_door
+from aqua_compat.dns.server import open_dns_server
 from aqua_compat.http.metrics import MEDIA_TYPE, ROWS, Exposition, Figures
 from aqua_compat.settings import DnsSettings, HttpSettings
 from overlay.clock.comparison import ClockVerdict, Standing
@@ -185,7 +185,7 @@ async def test_a_node_tells_of_itself(tmp_path: Path) -> None:
         told = figures_in(metrics.body.decode())
         assert {"aqua_http_connections", "aqua_http_watches_budget"} <= set(told)
         assert told["aqua_http_connections"] == 1
-        async with open_dns_door(node, DnsSettings(listen="127.0.0.1:0")) as dns:
+        async with open_dns_server(node, DnsSettings(listen="127.0.0.1:0")) as dns:
             there = {sample.name for family in dns.metrics() for sample in family.samples}
             assert {"aqua_dns_truncated_total", "aqua_dns_followed_resources"} <= there
             families = {family.name for family in dns.metrics()}

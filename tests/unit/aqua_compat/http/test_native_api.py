@@ -23,8 +23,9 @@ from aqua_compat.http.openapi import description
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import HttpSettings, Settings
 from overlay.identity import Identity
+from registry.model.decoding import decode_state
 from registry.model.signing import key_id_of
-from registry.model.values import Key, Record, RecordMetadata, decode_state, encode
+from registry.model.values import Key, Record, RecordMetadata, encode
 from registry.protocol.messages import Item
 from tests.attacks.http_fuzz import Turns
 from tests.unit.aqua_compat.http.running import Answered, Running, running_door

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aqua_compat.particles.engine.installation import install, is_installed, load_module
+from aqua_compat.particles.engine.installation import install, load_module
 from aqua_compat.particles.errors import NotInstalled
 from tests.paths import KEPT, claimed
 from tests.unit.aqua_compat.particles.scripts import HOST
@@ -23,9 +23,10 @@ def interpreter_folder() -> Path:
     """Where the interpreter is; tests skip where npm can't fetch it, but never in CI."""
     try:
         with claimed(KEPT / "interpreter") as folder:  # other workers need it too
-            if not is_installed(folder):
+            try:
+                load_module(folder)
+            except NotInstalled:
                 install(folder)
-            load_module(folder)
     except NotInstalled as error:
         if os.environ.get("CI"):
             raise

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
+from overlay.assembly import open_peer
 from overlay.discovery.host_names import numbers_of
 from overlay.errors import Unreachable
 from overlay.identity import Identity
-from overlay.peer import open_peer
 from overlay.settings import OverlaySettings
 
 

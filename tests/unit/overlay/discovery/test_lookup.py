@@ -119,7 +119,7 @@ async def test_everyone_finds_the_peers_that_are_truly_nearest(autojump_clock: t
             assert await asker.lookup.nearest(position, WANTED) == all_of_them.truly_nearest(position)
 
 
-class Contacts:
+class FixedTable:
     """A routing table that holds these peers."""
 
     def __init__(self, peer_ids: Collection[str]) -> None:
@@ -137,7 +137,7 @@ class Contacts:
     def remove(self, peer_id: str) -> None:
         raise NotImplementedError
 
-    async def find_way_in(self, multiaddr: str, *, timeout: float) -> list[str]:
+    async def find_members_at(self, multiaddr: str, *, timeout: float) -> list[str]:
         raise NotImplementedError
 
     def note_failure(self, peer_id: str) -> None:
@@ -156,7 +156,7 @@ async def test_who_has_no_link_left_finds_the_nearest_from_its_routing_table(
         await all_of_them.nursery.start(links.run)
         position = positions(1)[0]
         farthest = nearest(position, all_of_them.peers, SOME)[-3:]
-        lookup = Lookup(identity, dialler, links, MEMBER, table=Contacts(farthest))
+        lookup = Lookup(identity, dialler, links, MEMBER, table=FixedTable(farthest))
         assert lookup.members() == []
         found, _ = await lookup.look_up(position, WANTED)
         assert [name for name in found if name != identity.peer_id][:WANTED] == all_of_them.truly_nearest(position)

@@ -16,8 +16,8 @@ from overlay.discovery.recursive_machine import (
     MOST_HOPS,
     PATHS,
     TRIES,
-    Forward,
     Hop,
+    NextHop,
     RouteAnswer,
     RouteRequest,
     RouteResult,
@@ -67,7 +67,7 @@ def test_it_passes_on_to_the_nearest_that_is_nearer_then_to_the_next() -> None:
     links = {"far": 1, "near": TOP + 5, "nearest": TOP + 1, "asker": TOP}
     hop = a_hop(TOP, links)
     steps = [hop.next_step(is_confirmed=True) for _ in range(3)]
-    assert [step.to for step in steps[:2] if isinstance(step, Forward)] == ["nearest", "near"]
+    assert [step.to for step in steps[:2] if isinstance(step, NextHop)] == ["nearest", "near"]
     assert isinstance(steps[2], RouteAnswer)
     assert not steps[2].is_exact
     assert steps[2].names[:3] == ("asker", "nearest", "near")
@@ -76,7 +76,7 @@ def test_it_passes_on_to_the_nearest_that_is_nearer_then_to_the_next() -> None:
 def test_tries_are_bounded() -> None:
     hop = a_hop(TOP, {str(number): TOP + number for number in range(1, 30)})
     steps = [hop.next_step(is_confirmed=True) for _ in range(TRIES + 1)]
-    assert [isinstance(step, Forward) for step in steps] == [True] * TRIES + [False]
+    assert [isinstance(step, NextHop) for step in steps] == [True] * TRIES + [False]
 
 
 @pytest.mark.parametrize(("hops", "forwards"), [(0, 5), (5, 0)])
@@ -87,8 +87,8 @@ def test_hops_and_forwards_are_bounded(hops: int, forwards: int) -> None:
 def test_each_forward_leaves_less() -> None:
     hop = a_hop(TOP, {"a": TOP, "b": TOP + 1}, hops=3, forwards=10)
     first, second = hop.next_step(is_confirmed=True), hop.next_step(is_confirmed=True)
-    assert isinstance(first, Forward)
-    assert isinstance(second, Forward)
+    assert isinstance(first, NextHop)
+    assert isinstance(second, NextHop)
     assert (first.request.hops, first.request.forwards) == (2, 9)
     assert (second.request.hops, second.request.forwards) == (2, 8)
 

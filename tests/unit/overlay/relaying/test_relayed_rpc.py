@@ -23,7 +23,7 @@ from overlay.errors import (
 from overlay.identity import Identity
 from overlay.relaying.relay import METHODS, RELAY_METHOD, Purpose, Relay
 from overlay.relaying.relayed_rpc import RelayedRpc
-from overlay.relaying.secure_channel import Offer
+from overlay.relaying.secure_channel import PendingSession
 from overlay.rpc.decoded_items import DecodedItems
 from overlay.rpc.framing import decode_item, encode_item
 from overlay.settings import RelayLimits
@@ -378,7 +378,7 @@ async def test_sessions_that_nobody_uses_make_room_for_those_that_are_used() -> 
     three = Three(RelayLimits(max_sessions=3))
     await three.call()
     for _ in range(20):  # opened by callers that never call
-        offer = Offer(Identity.generate(), three.ids[2].peer_id, NOW)
+        offer = PendingSession(Identity.generate(), three.ids[2].peer_id, NOW)
         await three.wire.of("flood").call(three.ids[2].peer_id, METHODS[Purpose.OPENING], offer.sealed, timeout=1)
     assert await three.call() == [three.ids[0].peer_id, "x"]
 

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.identity import Identity
-from overlay.relaying.secure_channel import WINDOW, Offer, SecureChannelError, SecureSession, accept, opening_of
+from overlay.relaying.secure_channel import (
+    WINDOW,
+    PendingSession,
+    SecureChannelError,
+    SecureSession,
+    accept,
+    opening_of,
+)
 from overlay.relaying.sessions import IDLE, LIFETIME, OF_ONE_CALLER, RENEWED_AFTER, AcceptedSessions, OwnSessions
 
 CALLER, TARGET = Identity.from_seed(bytes(32)), Identity.from_seed(bytes([1]) * 32)
@@ -19,7 +26,7 @@ KEYS = bytes(32), bytes([1]) * 32
 
 def ends() -> tuple[SecureSession, SecureSession]:
     """The caller's and the called one's part of a new session."""
-    offer = Offer(CALLER, TARGET.peer_id, 0.0)
+    offer = PendingSession(CALLER, TARGET.peer_id, 0.0)
     opening = opening_of(offer.sealed, TARGET.peer_id)
     theirs, answer = accept(TARGET, offer.sealed, opening, next(IDS).to_bytes(16, "big"))
     return offer.accepted(answer), theirs
@@ -83,12 +90,12 @@ def test_garbage_opens_no_session(garbage: bytes) -> None:
     with pytest.raises(SecureChannelError):
         opening_of(garbage, TARGET.peer_id)
     with pytest.raises(SecureChannelError):
-        Offer(CALLER, TARGET.peer_id, 0.0).accepted(garbage)
+        PendingSession(CALLER, TARGET.peer_id, 0.0).accepted(garbage)
 
 
 def test_an_opening_for_another_peer_is_refused() -> None:
     with pytest.raises(SecureChannelError, match="for another peer"):
-        opening_of(Offer(CALLER, TARGET.peer_id, 0.0).sealed, CALLER.peer_id)
+        opening_of(PendingSession(CALLER, TARGET.peer_id, 0.0).sealed, CALLER.peer_id)
 
 
 def test_callers_renew_sessions_before_they_are_refused_and_after_a_pause() -> None:

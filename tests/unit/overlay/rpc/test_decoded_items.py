@@ -20,7 +20,7 @@ SOME_TIME = 1.0  # second of virtual time, by when all that may be decoded is
 LARGE = encode_item([0] * (ITEMS - 1))  # a byte each
 
 
-class Serving:
+class HeldServer:
     """Serves requests that say nothing until they are let go."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ def large(call_id: int) -> Request:
 
 
 @asynccontextmanager
-async def links(serving: Serving, items: DecodedItems, peers: int) -> AsyncIterator[list[Linked]]:
+async def links(serving: HeldServer, items: DecodedItems, peers: int) -> AsyncIterator[list[Linked]]:
     """Links of as many peers, which share a budget."""
     async with AsyncExitStack() as stack:
         yield [
@@ -55,7 +55,7 @@ async def links(serving: Serving, items: DecodedItems, peers: int) -> AsyncItera
 
 
 async def test_requests_of_one_peer_wait_for_room_and_all_are_served(autojump_clock: MockClock) -> None:
-    serving, items = Serving(), DecodedItems(1_000_000, 100_000)
+    serving, items = HeldServer(), DecodedItems(1_000_000, 100_000)
     async with links(serving, items, 1) as [pair]:
         await pair.remote.say(*map(large, range(10)))
         await trio.sleep(SOME_TIME)
@@ -70,7 +70,7 @@ async def test_requests_of_one_peer_wait_for_room_and_all_are_served(autojump_cl
 
 
 async def test_the_bound_is_of_a_peer_and_not_of_its_links(autojump_clock: MockClock) -> None:
-    serving, items = Serving(), DecodedItems(1_000_000, 100_000)
+    serving, items = HeldServer(), DecodedItems(1_000_000, 100_000)
     both = {"handlers": {"serve": serving.serve}, "decoded_items": items}
     async with linked(**both) as one, linked(**both) as other:  # type: ignore[arg-type]
         for pair in (one, other):
@@ -80,7 +80,7 @@ async def test_the_bound_is_of_a_peer_and_not_of_its_links(autojump_clock: MockC
 
 
 async def test_a_request_that_waits_ends_at_its_deadline(autojump_clock: MockClock) -> None:
-    serving, items = Serving(), DecodedItems(1_000_000, MAX_ITEMS)
+    serving, items = HeldServer(), DecodedItems(1_000_000, MAX_ITEMS)
     async with links(serving, items, 1) as [pair]:
         await pair.remote.say(large(0), Request(1, "serve", LARGE, 3_000))
         assert await pair.remote.hear() == Failed(1, Fault.TIMEOUT)
@@ -89,7 +89,7 @@ async def test_a_request_that_waits_ends_at_its_deadline(autojump_clock: MockClo
 
 async def test_a_long_value_is_served_beside_many_small_requests(autojump_clock: MockClock) -> None:
     """Of 60,000 bytes, which nobody knows to be one item before they are decoded, with the limits that nodes have."""
-    limits, serving = CallLimits(), Serving()
+    limits, serving = CallLimits(), HeldServer()
     async with links(serving, DecodedItems(limits.max_decoded, limits.max_decoded_per_peer), 1) as [pair]:
         small, long = encode_item([1] * 99), encode_item("x" * 60_000)
         await pair.remote.say(*(Request(number, "serve", small, 100_000) for number in range(40)))
@@ -99,7 +99,7 @@ async def test_a_long_value_is_served_beside_many_small_requests(autojump_clock:
 
 
 async def test_small_requests_count_too(autojump_clock: MockClock) -> None:
-    serving, items = Serving(), DecodedItems(1_000_000, MAX_ITEMS)
+    serving, items = HeldServer(), DecodedItems(1_000_000, MAX_ITEMS)
     async with links(serving, items, 1) as [pair]:
         small = encode_item([[]] * 999)
         await pair.remote.say(*(Request(number, "serve", small, 100_000) for number in range(60)))
@@ -111,7 +111,7 @@ async def test_small_requests_count_too(autojump_clock: MockClock) -> None:
 
 
 async def test_when_all_is_taken_the_peer_with_most_gives_way_and_others_are_served(autojump_clock: MockClock) -> None:
-    serving, items = Serving(), DecodedItems(150_000, 100_000)
+    serving, items = HeldServer(), DecodedItems(150_000, 100_000)
     async with links(serving, items, 3) as [greedy, other, third]:
         await greedy.remote.say(*map(large, range(3)))
         await trio.sleep(SOME_TIME)

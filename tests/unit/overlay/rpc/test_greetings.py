@@ -20,10 +20,10 @@ from overlay.rpc.network_files import NetworkFiles
 from overlay.rpc.network_upkeep import NetworkUpkeep
 from overlay.rpc.protocol import Hello
 from tests.attacks.fuzz.driver import is_within, settled
+from tests.unit.longest_turn import LongestTurn
 from tests.unit.overlay.membership.test_gatekeeper import END, given_by
 from tests.unit.overlay.membership.test_revocations import NOW, OTHER, OTHER_ROOT, PEER, ROOT, identity, key, revoked
 from tests.unit.overlay.memory_network import MemoryNetwork, memory_network
-from tests.unit.turns import Turns
 
 THIRD = 6
 
@@ -254,7 +254,7 @@ async def test_forged_revocations_hold_nobody_up(wall: Wall) -> None:
             forged = [
                 encode_entry(Revocation(key(ROOT), at.to_bytes(32, "big"), NOW, signature)) for at in range(1_000)
             ]
-            turns = Turns()
+            turns = LongestTurn()
             with settled():
                 trio.lowlevel.add_instrument(turns)
                 await a.links.call(b.peer_id, "overlay/revocations", [bytes(32), forged], timeout=30)

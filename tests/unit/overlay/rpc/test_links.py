@@ -33,7 +33,7 @@ async def echo(caller: str, body: object) -> object:
     return [caller, body]
 
 
-class Outcomes:
+class CallEnds:
     """What calls came to, in the order of their ends."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ async def test_concurrent_calls_share_one_dial() -> None:
     async with memory_network() as network:
         a, b = await network.links(SMALLER), await network.links(LARGER)
         b.serve("echo", echo)
-        outcomes = Outcomes()
+        outcomes = CallEnds()
         async with trio.open_nursery() as nursery:
             for number in range(50):
                 nursery.start_soon(outcomes.call, a, LARGER, "echo", number)
@@ -106,7 +106,7 @@ async def test_of_links_opened_at_the_same_time_that_of_the_smaller_id_stays() -
         go = trio.Event()
         for dialler in network.diallers.values():
             dialler.before_dialling = go
-        outcomes = Outcomes()
+        outcomes = CallEnds()
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(outcomes.call, links[SMALLER], LARGER, "hold", number)
@@ -140,7 +140,7 @@ async def test_calls_in_flight_on_the_losing_link_finish(first: str) -> None:
         for peer in links.values():
             peer.serve("hold", hold)
         go = network.diallers[second].before_dialling = trio.Event()
-        outcomes = Outcomes()
+        outcomes = CallEnds()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outcomes.call, links[second], first, "hold", "late dial")
             await wait_all_tasks_blocked()
@@ -234,7 +234,7 @@ async def test_caller_that_gives_up_does_not_spoil_the_dial_of_others() -> None:
         a, b = await network.links(SMALLER), await network.links(LARGER)
         b.serve("echo", echo)
         go = network.diallers[SMALLER].before_dialling = trio.Event()
-        outcomes = Outcomes()
+        outcomes = CallEnds()
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as impatient:
                 nursery.start_soon(outcomes.call, a, LARGER, "echo", "patient")
@@ -299,7 +299,7 @@ async def test_lost_link_fails_its_calls_and_they_are_not_repeated() -> None:
     async with memory_network() as network:
         a, b = await network.links(SMALLER), await network.links(LARGER)
         b.serve("hang", hang)
-        outcomes = Outcomes()
+        outcomes = CallEnds()
         async with trio.open_nursery() as nursery:
             for number in range(5):
                 nursery.start_soon(outcomes.call, a, LARGER, "hang", number)
@@ -341,7 +341,7 @@ async def test_method_is_served_once_and_has_a_name() -> None:
 async def test_end_of_run_ends_links_and_dials_quietly() -> None:
     async with memory_network() as network:
         b = await network.links(LARGER)
-        outcomes = Outcomes()
+        outcomes = CallEnds()
         with capture_logs() as logs:
             async with trio.open_nursery() as nursery:
                 a = Links(network.dialler(SMALLER), network.settings, True)
@@ -510,7 +510,7 @@ async def test_calls_keep_a_link_open(autojump_clock: MockClock) -> None:
         for _ in range(10):
             await a.call(LARGER, "echo", 1, timeout=5)
             await trio.sleep(500)
-        outcomes = Outcomes()
+        outcomes = CallEnds()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outcomes.call, a, LARGER, "hang", "long", 3000)
             await trio.sleep(2000)
@@ -527,7 +527,7 @@ async def test_call_while_the_link_ends_takes_a_new_one(autojump_clock: MockCloc
             links.serve("echo", echo)
         losses = [*events_of(a), *events_of(b)]
         await a.ensure_link(LARGER, timeout=5)
-        outcomes = Outcomes()
+        outcomes = CallEnds()
 
         async def call_at(links: Links, peer_id: str, moment: float, steps: int) -> None:
             await trio.sleep_until(moment)
@@ -558,7 +558,7 @@ async def test_call_waits_for_the_answer_whether_the_link_may_end(autojump_clock
         keeping.kept.clear()
         a.note_keeping()
         await trio.sleep(1)
-        outcomes = Outcomes()
+        outcomes = CallEnds()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outcomes.call, a, LARGER, "echo", 1)
             await trio.sleep(1)

@@ -12,6 +12,8 @@ import trio
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from registry.client.certificate_files import CertificateFiles, UnusableCertificate, read_chain
+from registry.client.certified_records import MAX_FOLLOWED
+from registry.codes import Code
 from registry.model.trusted_issuers import Trusted
 from registry.permission.certificate_text import MAX_TEXT, text_of
 from registry.permission.edits import Edit, EditKind
@@ -104,9 +106,26 @@ async def test_after_another_root_took_over_an_issuer_with_its_certificate_comes
         await trio.sleep(10)
         edits = [edit(EditKind.DROP_ROOT, ROOT), edit(EditKind.ADD_ROOT, next_root)]
         assert (await owner.registry.change_policy(resource_id, edits)).success
-        assert await issuers(owner, resource_id) == set()
-        await trio.sleep(905)
-        assert await issuers(owner, resource_id) == {certified.peer_id}
+        await trio.sleep(2)
+        assert await issuers(owner, resource_id) == {certified.peer_id}, "it was told of the new policy"
+
+
+async def test_of_many_resources_the_policies_of_some_are_watched_and_of_all_looked_at(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, *_]):
+        shown = certificate(certified.identity, owner.identity, 90_000, issuer=owner.identity)
+        certified.registry.use_certificates(lambda: [[shown]])
+        ids: list[str] = []
+        for number in range(MAX_FOLLOWED + 3):
+            created = (await owner.registry.create_resource(f"service {number}")).resource_id
+            assert created is not None
+            assert (await registered(certified, created)).success
+            ids.append(created)
+        await trio.sleep(20)
+        assert certified.parts.watches.statistics().resources == MAX_FOLLOWED
+        for resource_id in ids[: MAX_FOLLOWED // 2]:
+            assert (await certified.registry.unregister_service(resource_id, certified.peer_id)).success
+        await trio.sleep(1000)
+        assert certified.parts.watches.statistics().resources == MAX_FOLLOWED // 2 + 3
 
 
 async def test_what_is_issued_anew_suits_the_policy_of_now(autojump_clock) -> None:
@@ -122,6 +141,36 @@ async def test_what_is_issued_anew_suits_the_policy_of_now(autojump_clock) -> No
         for _ in range(180):
             await trio.sleep(0.5)
             assert await issuers(other, resource_id) == {certified.peer_id}
+
+
+async def test_what_a_new_policy_withholds_is_no_success(autojump_clock) -> None:
+    """The issuer remembers the key for a minute, and replicas take what comes after what they know in a slot."""
+    async with simulated_nodes(4, clock=clock) as (_, [owner, stranger, other, *_]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        assert (await registered(stranger, resource_id)).success
+        assert (await stranger.registry.unregister_service(resource_id, stranger.peer_id)).success
+        await trio.sleep(3)
+        assert (await owner.registry.change_policy(resource_id, [Edit(EditKind.CLOSE)])).success
+        done = await registered(stranger, resource_id)
+        assert (done.success, done.code) == (False, Code.ISSUER_NOT_ALLOWED)
+        assert await issuers(other, resource_id) == set()
+        assert (await owner.registry.change_policy(resource_id, [Edit(EditKind.OPEN)])).success
+        assert (await registered(stranger, resource_id)).success
+        assert await issuers(other, resource_id) == {stranger.peer_id}
+
+
+async def test_an_update_shows_the_certificate_that_the_policy_of_now_wants(autojump_clock) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
+        resource_id, second = await closed(owner), identity(501)
+        assert (await owner.registry.change_policy(resource_id, [edit(EditKind.ADD_ROOT, second)])).success
+        chains = [[certificate(certified.identity, owner.identity, 9000)]]
+        certified.registry.use_certificates(lambda: chains)
+        assert (await registered(certified, resource_id)).success
+        assert (await owner.registry.change_policy(resource_id, [edit(EditKind.DROP_ROOT, second)])).success
+        chains.append([certificate(certified.identity, owner.identity, 9500, issuer=second)])
+        assert (await registered(certified, resource_id)).success
+        assert await issuers(other, resource_id) == {certified.peer_id}
 
 
 async def test_a_certificate_that_comes_late_brings_the_record_back(autojump_clock) -> None:

@@ -11,14 +11,16 @@ import trio
 import trio.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from aqua_compat.cli.times import Moment
 from registry.client.key_cache import KeyCache
 from registry.client.node_writer import Written
 from registry.client.policies import PolicyEditor
 from registry.client.results import Done
 from registry.model.merge import MAX_SIBLINGS, ResourceState, kept_keys, merged
 from registry.model.values import Key
-from registry.permission.edits import Edit, EditKind, edited, following, holds
+from registry.permission.edits import Edit, EditKind, edit_text, edited, following, holds
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, policy_digest
 from registry.protocol.messages import Item, StatePage, build, parse
 from registry.quorum.read_machine import ReadOutcome
@@ -207,6 +209,48 @@ def test_what_a_dying_machine_wrote_over_is_put_together_again_by_whoever_runs(
             assert holds(ruling(of), living)
 
     run(main)
+
+
+def test_what_was_written_over_is_made_again_if_it_denies_and_told_if_it_lets_in() -> None:
+    """A machine that saw a sibling alone wrote the next revision, as one does that died before it looked again."""
+    lets_in, denies = Edit(EditKind.ALLOW, public_key(WHO[0])), Edit(EditKind.DENY, public_key(WHO[1]))
+    beside = edited(Policy(revision=1), [Edit(EditKind.ALLOW, public_key(WHO[2]))])
+    over = edited(beside, [Edit(EditKind.ALLOW, public_key(WHO[3]))])
+
+    async def main() -> None:
+        with replicas(REPLICAS) as transactions:
+            of = Replicas(transactions, random.Random(1))
+            for one in transactions:
+                put(one, (a_key(policy=Policy(revision=1)), None), NOW)
+            runs = editor_of(of)
+            assert (await runs.change(ID, [lets_in, denies], 300)).success
+            for policy in (ruling(of), beside, over):
+                assert await editor_of(of).overtaken(ID, 300) == []
+                for one in transactions:
+                    put(one, (a_key(policy=policy), None), NOW)
+            assert ruling(of) == over
+            assert {*await editor_of(of).overtaken(ID, 300)} == {lets_in, denies}
+            for _ in range(2):
+                found = (await of.read(ID, ack=MAJORITY, timeout=1)).resource
+                assert found.key is not None
+                with capture_logs() as logs:
+                    await runs.look_after(found.key, 300, has_siblings=found.has_siblings)
+                told = [each["missing"] for each in logs if "missing" in each]
+                assert told == ([[f"--allow {WHO[0].peer_id}"]] if found.key.policy == over else [])
+            assert ruling(of).allow == keys_of(*WHO[2:4])
+            assert holds(ruling(of), denies)
+            assert ruling(of).revision == 4
+
+    run(main)
+
+
+def test_an_edit_is_told_as_the_command_takes_it() -> None:
+    who, host = WHO[:2]
+    denial = Edit(EditKind.DENY, public_key(who), public_key(host), 1_800_000_000)
+    assert edit_text(denial) == f"--deny {who.peer_id}@{host.peer_id} --until 2027-01-15T08:00:00Z"
+    assert Moment().convert("2027-01-15T08:00:00Z", None, None) == denial.until
+    assert edit_text(Edit(EditKind.ADD_ROOT, public_key(who))) == f"--root {who.peer_id}"
+    assert edit_text(Edit(EditKind.CLOSE)) == "--close"
 
 
 def test_machines_that_contradict_each_other_come_to_an_end() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import trio
 
-from registry.client.registry import ENDING_TIMEOUT, Registry
+from registry.client.registrations import ENDING_TIMEOUT
+from registry.client.registry import Registry
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import NodeUnavailable

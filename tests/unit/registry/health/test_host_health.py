@@ -38,7 +38,7 @@ RECORD, OWN_RECORD = a_record(KEY.id), a_record(KEY.id, issuer=HOST)
 SLOT, OWN_SLOT = RECORD.slot, OWN_RECORD.slot
 
 
-class Hosting:
+class TwoHosted:
     """HOST with its two records: its own, and one of ISSUER's."""
 
     def __init__(self, path: Path = Path(":memory:"), **limits: float) -> None:
@@ -88,8 +88,8 @@ class Hosting:
 
 
 @pytest.fixture
-def hosting() -> Hosting:
-    return Hosting()
+def hosting() -> TwoHosted:
+    return TwoHosted()
 
 
 async def refused(health: HostHealth, report: HealthReport) -> Code:
@@ -98,7 +98,9 @@ async def refused(health: HostHealth, report: HealthReport) -> Code:
     return raised.value.code
 
 
-async def test_what_the_issuer_signed_is_told_by_the_presence_at_once(autojump_clock: object, hosting: Hosting) -> None:
+async def test_what_the_issuer_signed_is_told_by_the_presence_at_once(
+    autojump_clock: object, hosting: TwoHosted
+) -> None:
     async with hosting.running() as health:
         await health.take(hosting.report())
         await trio.testing.wait_all_tasks_blocked()
@@ -109,7 +111,7 @@ async def test_what_the_issuer_signed_is_told_by_the_presence_at_once(autojump_c
         assert hosting.presence.told == b""
 
 
-async def test_a_time_to_live_runs_out_without_a_call(autojump_clock: object, hosting: Hosting) -> None:
+async def test_a_time_to_live_runs_out_without_a_call(autojump_clock: object, hosting: TwoHosted) -> None:
     async with hosting.running() as health:
         await health.report(OWN_SLOT, ttl=10)
         assert health.health_of(OWN_SLOT).note == NOT_HEARD
@@ -124,7 +126,7 @@ async def test_a_time_to_live_runs_out_without_a_call(autojump_clock: object, ho
 async def test_times_to_live_survive_a_restart_and_what_has_one_has_to_pass_again(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    before, after = Hosting(tmp_path / "db"), Hosting(tmp_path / "db")
+    before, after = TwoHosted(tmp_path / "db"), TwoHosted(tmp_path / "db")
     async with before.running() as health:
         await health.report(OWN_SLOT, "a", state=PASSES, ttl=10)
         await health.take(before.report(PASSES, ttl=20))
@@ -145,7 +147,7 @@ async def test_times_to_live_survive_a_restart_and_what_has_one_has_to_pass_agai
         assert set(after.told()) == {instance}
 
 
-async def test_the_end_of_a_record_ends_its_health_here_and_on_disk(autojump_clock: object, hosting: Hosting) -> None:
+async def test_the_end_of_a_record_ends_its_health_here_and_on_disk(autojump_clock: object, hosting: TwoHosted) -> None:
     async with hosting.running() as health:
         await health.take(hosting.report(ttl=20))
         await health.take(hosting.report(instance="a", ttl=20))
@@ -162,7 +164,7 @@ async def test_the_end_of_a_record_ends_its_health_here_and_on_disk(autojump_clo
         assert await refused(health, hosting.report(later=1)) is Code.HOSTING_REFUSED
 
 
-async def test_a_time_to_live_of_zero_ends_it(autojump_clock: object, hosting: Hosting) -> None:
+async def test_a_time_to_live_of_zero_ends_it(autojump_clock: object, hosting: TwoHosted) -> None:
     async with hosting.running() as health:
         await health.report(OWN_SLOT, ttl=10)
         await health.report(OWN_SLOT, ttl=0)
@@ -170,7 +172,7 @@ async def test_a_time_to_live_of_zero_ends_it(autojump_clock: object, hosting: H
         assert health.health_of(OWN_SLOT) == PASSING
 
 
-async def test_only_the_issuer_of_a_record_that_is_here_is_heard(autojump_clock: object, hosting: Hosting) -> None:
+async def test_only_the_issuer_of_a_record_that_is_here_is_heard(autojump_clock: object, hosting: TwoHosted) -> None:
     async with hosting.running() as health:
         forged = msgspec.structs.replace(hosting.report(by=STRANGER), issued_by=ISSUER.peer_id)
         assert await refused(health, forged) is Code.INVALID
@@ -182,7 +184,7 @@ async def test_only_the_issuer_of_a_record_that_is_here_is_heard(autojump_clock:
         assert health.health_of(SLOT) == PASSING
 
 
-async def test_a_report_counts_once_and_not_after_a_later_one(autojump_clock: object, hosting: Hosting) -> None:
+async def test_a_report_counts_once_and_not_after_a_later_one(autojump_clock: object, hosting: TwoHosted) -> None:
     async with hosting.running() as health:
         first, second = hosting.report(CRITICAL), hosting.report(PASSES, later=1)
         await health.take(first)
@@ -194,13 +196,15 @@ async def test_a_report_counts_once_and_not_after_a_later_one(autojump_clock: ob
 
 
 @pytest.mark.parametrize("off", [-31.0, 31.0])
-async def test_what_was_signed_at_another_time_is_refused(autojump_clock: object, hosting: Hosting, off: float) -> None:
+async def test_what_was_signed_at_another_time_is_refused(
+    autojump_clock: object, hosting: TwoHosted, off: float
+) -> None:
     async with hosting.running() as health:
         assert await refused(health, hosting.report(later=off)) is Code.CLOCK
 
 
 async def test_a_repeated_report_is_refused_however_long_the_host_waits(
-    autojump_clock: object, hosting: Hosting
+    autojump_clock: object, hosting: TwoHosted
 ) -> None:
     async with hosting.running() as health:
         old, new = hosting.report(CRITICAL, later=29), hosting.report(PASSES, later=29.5)
@@ -212,7 +216,7 @@ async def test_a_repeated_report_is_refused_however_long_the_host_waits(
 
 
 async def test_reports_are_bounded_in_rate_and_the_hosts_own_are_not(autojump_clock: object) -> None:
-    hosting = Hosting(rate=1, burst=5)
+    hosting = TwoHosted(rate=1, burst=5)
     async with hosting.running() as health:
         for number in range(5):
             await health.take(hosting.report(later=number / 1000))
@@ -221,7 +225,7 @@ async def test_reports_are_bounded_in_rate_and_the_hosts_own_are_not(autojump_cl
             await health.report(OWN_SLOT, state=CRITICAL if number % 2 else WARNING)
 
 
-async def test_reports_and_lists_go_over_the_network(autojump_clock: object, hosting: Hosting) -> None:
+async def test_reports_and_lists_go_over_the_network(autojump_clock: object, hosting: TwoHosted) -> None:
     async with hosting.running() as health:
         call = hosting.stranger.call
         report = build(ReportBody(encode_report(hosting.report(WARNING))))
@@ -247,7 +251,7 @@ async def test_reports_and_lists_go_over_the_network(autojump_clock: object, hos
     [(REPORT_HEALTH, []), (REPORT_HEALTH, [b"\xff"]), (EXCEPTIONS, 5), (EXCEPTIONS, [["a", "b"]])],
 )
 async def test_what_is_malformed_is_refused(
-    autojump_clock: object, hosting: Hosting, method: str, body: object
+    autojump_clock: object, hosting: TwoHosted, method: str, body: object
 ) -> None:
     async with hosting.running():
         with pytest.raises(CallRefused) as refusal:

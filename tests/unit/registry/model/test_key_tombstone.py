@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidKeyTombstoneSignature, InvalidValue, RegistryRefusal
+from registry.model.decoding import decode_key_or_tombstone
 from registry.model.merge import ResourceState, merged
-from registry.model.values import Key, KeyTombstone, State, decode_key_or_tombstone, encode
+from registry.model.values import Key, KeyTombstone, State, encode
 from registry.model.verification import check_key_tombstone
 from registry.replica import collecting
 from registry.replica import rules as write_rules

@@ -13,7 +13,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.errors import NewerRecordOrTombstoneExists
+from registry.errors import NewerRecordOrTombstoneExists, ValuesLimitExceeded
 from registry.model.merge import ResourceState, greater, greater_key, is_served, merged
 from registry.model.values import Key, State, digest_of
 from registry.replica import rules as write_rules
@@ -223,5 +223,5 @@ def test_at_the_limit_the_newcomer_is_refused_so_order_decides_which_stay(tmp_pa
 def with_limit(transaction: Transaction, state: State, rules: RegistrySettings) -> None:
     try:
         write_rules.put_state(transaction, state, 0, NODE.peer_id, rules, NOW)
-    except write_rules.ValuesLimitExceeded:
+    except ValuesLimitExceeded:
         return

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import InvalidPolicy
 from registry.permission.edits import Edit, EditKind, edited, holds
+from registry.permission.errors import InvalidPolicy
 from registry.permission.permitted import Claim, why_not_permitted
 from registry.permission.policy import (
     ANY_HOST,

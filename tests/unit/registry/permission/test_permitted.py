@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate, encode_chain
 from registry.codes import Code
-from registry.errors import RefusedByPolicy
+from registry.permission.errors import RefusedByPolicy
 from registry.permission.permitted import Claim, is_named, permitted_until, why_not_permitted
 from registry.permission.policy import ANY_HOST, FOR_EVER, Denial, Policy, UnknownPolicy
 from registry.permission.scope import Scope, ScopeKind, scope_in

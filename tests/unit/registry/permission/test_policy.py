@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.codes import Code
-from registry.errors import InvalidPolicy, InvalidValue
+from registry.errors import InvalidValue
+from registry.model.decoding import decode_key, decode_key_or_tombstone
 from registry.model.merge import ResourceState, greater_key, kept_key_tombstones, merged
-from registry.model.values import Key, KeyTombstone, decode_key, decode_key_or_tombstone, encode
+from registry.model.values import Key, KeyTombstone, encode
 from registry.model.verification import key_tombstone_is_genuine
+from registry.permission.errors import InvalidPolicy
 from registry.permission.policy import (
     ANY_HOST,
     FOR_EVER,

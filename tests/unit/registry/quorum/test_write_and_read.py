@@ -14,7 +14,8 @@ from registry.client.registry import Registry
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import NodeUnavailable
-from registry.model.values import Record, Tombstone, decode_state, encode
+from registry.model.decoding import decode_state
+from registry.model.values import Record, Tombstone, encode
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, PUT, READ, Item, ReadBody, StatePage, build, parse
 from registry.settings import HostingPolicy, NodeSettings, RegistrySettings

@@ -14,7 +14,7 @@ import trio.testing
 from overlay.identity import Identity
 from overlay.limits.time_slices import TimeSlices, work_for
 from registry.codes import Code
-from registry.errors import RegistryError, StorageError, TrustSignature
+from registry.errors import RegistryError, StorageError
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item
 from registry.replica.trust_keeper import TrustKeeper, loaded_trust
@@ -22,6 +22,7 @@ from registry.replica.weights import Weights
 from registry.settings import NodeSettings, RegistrySettings
 from registry.storage import Store, open_store
 from registry.trust import graph as graphs
+from registry.trust.errors import TrustSignature
 from tests.simulation.nodes import simulated_nodes
 from tests.unit.registry.builders import NOW, a_key, a_record, a_revocation, a_trust, identity
 

@@ -129,7 +129,7 @@ def test_a_strangers_share_of_anothers_resource_is_never_exceeded(steps: list[St
         transaction = with_keys(connection)
         after(transaction, steps)
         for stranger in STRANGERS:
-            assert transaction.slots_by(KEYS[0].id, stranger.peer_id) <= TIGHT.slots_per_issuer
+            assert transaction.counts.slots_by(KEYS[0].id, stranger.peer_id) <= TIGHT.slots_per_issuer
 
 
 @given(steps=STEPS)

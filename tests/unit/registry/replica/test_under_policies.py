@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from overlay.membership.certificate import encode_chain
 from registry.codes import Code
-from registry.errors import DiskFull, RateExceeded, RefusedByPolicy, RegistryRefusal
+from registry.errors import DiskFull, RateExceeded, RegistryRefusal
 from registry.model.delta import Orders, delta
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState, merged
 from registry.model.values import Key, KeyOrTombstone, KeyTombstone, Record, State, Tombstone
 from registry.model.withholding import why_withheld
+from registry.permission.errors import RefusedByPolicy
 from registry.permission.policy import ANY_HOST, FOR_EVER, Denial, Policy
 from registry.replica import collecting, rules
 from registry.replica.sender_limits import SenderLimits

@@ -13,8 +13,9 @@ from registry.codes import Code
 from registry.model.owner_index import IndexEntry, ResourceStanding
 from registry.protocol.index_messages import ENTER, LISTS
 from registry.protocol.messages import Item
+from registry.quorum.recent_writes import REMEMBERED_FOR
 from registry.replica import rules
-from registry.replication.entering import FIRST_AFTER, NEAREST, TURN
+from registry.replication.entering import FIRST_AFTER, LINGER, NEAREST, TICK, TURN
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from registry.storage import Transaction
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
@@ -50,17 +51,50 @@ def apart(network: SimulatedNetwork, nodes: list[SimulatedNode]) -> str:
     raise AssertionError("there is no such label")
 
 
-async def test_what_is_created_is_listed_from_everywhere_at_once_and_so_is_its_removal(autojump_clock) -> None:
+async def labels_on(node: SimulatedNode, owner: SimulatedNode) -> dict[str, ResourceStanding]:
+    found = await node.registry.list_resources(owner.peer_id)
+    assert found.resources is not None
+    return {resource.label: resource.standing for resource in found.resources}
+
+
+async def test_who_creates_or_removes_lists_it_at_once(autojump_clock) -> None:
+    async with simulated_nodes(COUNT, SETTINGS, clock) as (_, nodes):
+        await trio.sleep(10)
+        for owner in nodes:
+            made = await owner.registry.create_resource("web")
+            assert made.resource_id is not None
+            assert await labels_on(owner, owner) == {"web": ResourceStanding.LIVE}
+            assert (await owner.registry.remove_resource(made.resource_id)).success
+            assert await labels_on(owner, owner) == {"web": ResourceStanding.REMOVED}
+
+
+async def test_no_write_waits_for_an_index_and_those_of_a_moment_are_entered_together(autojump_clock) -> None:
+    async with simulated_nodes(COUNT, SETTINGS, clock) as (network, nodes):
+        await trio.sleep(10)
+        owner = nodes[3]
+        network.calls.clear()
+        for number in range(12):
+            assert (await owner.registry.create_resource(f"web{number}")).resource_id is not None
+        assert not any(method == ENTER for _, _, method in network.calls)
+        await trio.sleep(LINGER + 1)
+        entered = Counter(called for _, called, method in network.calls if method == ENTER)
+        assert set(entered.values()) == {1}
+        assert set(entered) <= {node.peer_id for node in keepers(network, nodes, owner.peer_id)}
+
+
+async def test_what_is_created_is_listed_from_everywhere_in_a_moment_and_so_is_its_removal(autojump_clock) -> None:
     async with simulated_nodes(COUNT, SETTINGS, clock) as (_, nodes):
         await trio.sleep(10)
         owner = nodes[3]
         made = [await owner.registry.create_resource(f"web{number}") for number in range(6)]
+        await trio.sleep(LINGER + 0.5)
         for node in nodes:
             found = await node.registry.list_resources(owner.peer_id)
             assert found.resources is not None
             assert {resource.resource_id for resource in found.resources} == {each.resource_id for each in made}
         assert made[2].resource_id is not None
         assert (await owner.registry.remove_resource(made[2].resource_id)).success
+        await trio.sleep(LINGER + 0.5)
         for node in nodes:
             found = await node.registry.list_resources(owner.peer_id)
             assert found.resources is not None
@@ -78,7 +112,7 @@ async def test_what_its_owner_didnt_enter_its_replicas_do_though_the_nearest_be_
         network.muted.update(node.peer_id for node in replicas[:dead])
         for node in replicas:
             assert await node.parts.replica.ingest.store([Item(key)], STRANGER.peer_id) == [None]
-        await trio.sleep(FIRST_AFTER + NEAREST * TURN + 1)
+        await trio.sleep(FIRST_AFTER + NEAREST * TURN + TICK + 1)
         entries = [await entry_on(node, label) for node in keepers(network, nodes, OWNER.peer_id)]
         assert entries == [IndexEntry.of(key)] * RULES.neighbourhood_size
 
@@ -88,6 +122,7 @@ async def test_replicas_that_find_a_resource_entered_send_nothing(autojump_clock
         await trio.sleep(10)
         created = await nodes[3].registry.create_resource("web")
         assert created.resource_id is not None
+        await trio.sleep(LINGER + 0.5)
         network.calls.clear()
         await trio.sleep(20)
         calls = Counter(method for _, _, method in network.calls)
@@ -107,7 +142,7 @@ async def test_what_a_script_stores_by_the_service_is_listed(autojump_clock) -> 
 
         for node in keepers(network, nodes, key.id):
             await node.store.write(put)
-        await trio.sleep(FIRST_AFTER + 1)
+        await trio.sleep(FIRST_AFTER + TICK + 1)
         found = await nodes[0].registry.list_resources(OWNER.peer_id)
         assert found.resources is not None
         assert [resource.label for resource in found.resources] == [label]
@@ -130,11 +165,12 @@ async def test_a_resource_from_before_is_entered_at_its_renewal(autojump_clock) 
         label = apart(network, nodes)
         write = nodes[0].parts.node_api.write
         await write(Item(a_key(label)), factor=1, timeout=6)
-        await trio.sleep(20)
+        await trio.sleep(REMEMBERED_FOR + 1)
         await before_there_were_indexes(nodes, label)
         assert (await nodes[0].registry.list_resources(OWNER.peer_id)).resources == ()
         renewed = a_key(label, created=NOW + 5)
         await write(Item(renewed), factor=1, timeout=6)
+        await trio.sleep(LINGER + 0.5)
         for node in keepers(network, nodes, OWNER.peer_id):
             assert await entry_on(node, label) == IndexEntry.of(renewed)
 

@@ -7,7 +7,7 @@ import random
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TypeVar
 
@@ -23,9 +23,8 @@ from registry.replication.keepers import (
     BlockChange,
     KeeperBlock,
     Steps,
-    changes,
     changes_in_steps,
-    keeper_blocks,
+    keeper_blocks_in_steps,
     nearest_within,
 )
 from registry.replication.nearby import DEEPEST, within_reach
@@ -130,6 +129,11 @@ def keepers_of(key: int, view: dict[str, int], size: int, crowding: Crowding) ->
     return found
 
 
+def done(steps: Iterable[Found | None]) -> list[Found]:
+    """What is found in steps, without those that find nothing."""
+    return [found for found in steps if found is not None]
+
+
 def found_at(key: int, blocks: list[KeeperBlock]) -> Keepers:
     """The keepers of the block that has a key, of blocks that cover the keyspace."""
     block, keepers = blocks[bisect_right(blocks, key, key=lambda found: found.block.start) - 1]
@@ -156,7 +160,7 @@ def rank(key: int, view: dict[str, int], member: str) -> int:
 def test_blocks_cover_the_keyspace_once_and_have_its_keepers(seed: int, count: int) -> None:
     randomness = random.Random(seed)
     view = members(randomness, count)
-    blocks = list(keeper_blocks(view, SIZE))
+    blocks = done(keeper_blocks_in_steps(view, SIZE))
     assert blocks[0].block.start == 0
     assert blocks[-1].block.end == 2**BITS
     assert all(one.block.end == other.block.start for one, other in pairwise(blocks))
@@ -196,7 +200,7 @@ def test_blocks_have_those_of_a_region_as_keepers_where_members_crowd(seed: int,
     randomness = random.Random(seed)
     view, target = eclipsed(randomness, honest, ground)
     crowding = some_crowding(randomness, honest)
-    blocks = list(keeper_blocks(view, 20, crowding=crowding))
+    blocks = done(keeper_blocks_in_steps(view, 20, crowding=crowding))
     assert all(one.block.end == other.block.start for one, other in pairwise(blocks))
     around = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
     for key in [*keys(randomness, view), target, *around]:
@@ -220,9 +224,9 @@ def test_what_changed_where_ids_come_that_crowd_is_what_comparing_all_keys_would
     before = {member: at for member, at in everybody.items() if member not in {f"g{number}" for number in range(come)}}
     after = {member: at for member, at in everybody.items() if member not in {f"g{come + n}" for n in range(go)}}
     crowdings = some_crowding(randomness, honest), some_crowding(randomness, honest)
-    found = list(changes(before, after, 20, crowdings=crowdings))
+    found = done(changes_in_steps(before, after, 20, crowdings=crowdings))
     wanted = within_reach(everybody["m0"], before, after, reach=20, crowdings=crowdings, deepest=EXACT)
-    near = list(changes(before, after, 20, wanted, crowdings=crowdings))
+    near = done(changes_in_steps(before, after, 20, wanted, crowdings=crowdings))
     near_target = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
     for key in [*keys(randomness, everybody, 20), *near_target]:
         was, now = (keepers_of(key, *view) for view in ((before, 20, crowdings[0]), (after, 20, crowdings[1])))
@@ -292,10 +296,12 @@ def test_what_changed_is_what_comparing_all_keys_would_tell(seed: int, count: in
     before = members(randomness, count)
     gone = randomness.sample(sorted(before), min(go, count - 1))
     after = {member: at for member, at in before.items() if member not in gone} | members(randomness, come, 1_000)
-    found = list(changes(before, after, SIZE))
+    found = done(changes_in_steps(before, after, SIZE))
     assert all(one.block.end <= other.block.start for one, other in pairwise(found))
     own = next(member for member in before if member in after)
-    near = list(changes(before, after, SIZE, within_reach(before[own], before, after, reach=REACH, deepest=EXACT)))
+    near = done(
+        changes_in_steps(before, after, SIZE, within_reach(before[own], before, after, reach=REACH, deepest=EXACT))
+    )
     for key in keys(randomness, {**before, **after}, 20):
         was, now = nearest_to(key, before, SIZE), nearest_to(key, after, SIZE)
         told = [(change.before, change.after) for change in found if key in change.block]
@@ -340,7 +346,9 @@ def test_ranges_are_sets_of_positions(some: Ranges, others: Ranges) -> None:
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_few_members_keep_everything(count: int) -> None:
     view = members(random.Random(1), count)
-    assert [(block, set(keepers)) for block, keepers in keeper_blocks(view, SIZE)] == [(WHOLE, set(view))]
+    assert [(block, set(keepers)) for block, keepers in done(keeper_blocks_in_steps(view, SIZE))] == [
+        (WHOLE, set(view))
+    ]
 
 
 @given(SEEDS, st.integers(20, 40), st.integers(0, 60))
@@ -376,7 +384,7 @@ def test_whoever_becomes_a_replica_of_what_is_cut_no_further_is_told_of(
     crowdings = some_crowding(randomness, honest), some_crowding(randomness, honest)
     own = randomness.choice(sorted(before.keys() & after.keys()))
     wanted = within_reach(everybody[own], before, after, reach=28, crowdings=crowdings)
-    found = list(changes(before, after, 20, wanted, crowdings=crowdings))
+    found = done(changes_in_steps(before, after, 20, wanted, crowdings=crowdings))
     around = [target ^ randomness.getrandbits(bits) for bits in range(200, BITS)]
     for key in [*keys(randomness, everybody, 20), *around]:
         was, now = (keepers_of(key, *view) for view in ((before, 20, crowdings[0]), (after, 20, crowdings[1])))

@@ -16,15 +16,16 @@ from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.values import Key, Record
 from registry.protocol.messages import Item, build, parse
 from registry.replica.takeover import Takeover
-from registry.replication.anti_entropy import EPOCH, AntiEntropy, epoch_of
+from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.epoch import EPOCH, epoch_of
 from registry.replication.messages import COMPARE_RANGES, RangesAnswer, RangesBody, packed, unpacked
 from registry.replication.ranges import EVERYWHERE, Range, covers
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from registry.storage import Transaction
 from tests.attacks.fuzz.driver import is_within, settled
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.unit.longest_turn import LongestTurn
 from tests.unit.registry.builders import NOW, a_key, a_record, a_tombstone, identity
-from tests.unit.turns import Turns
 
 QUIET = UpkeepSettings(clear_expired=1e6, replicate=1e6, renew=1e6)
 HALF = 2**255
@@ -241,7 +242,7 @@ async def test_a_peer_that_differs_everywhere_holds_nobody_up(autojump_clock) ->
         network.rewrites[one.peer_id] = differing
         with settled():
             for _ in range(TRIES):
-                turns = Turns()
+                turns = LongestTurn()
                 trio.lowlevel.add_instrument(turns)
                 with suppress(InvalidValue), trio.move_on_after(60):
                     await compared(one)

@@ -111,20 +111,23 @@ def check_counts(connection: sqlite3.Connection) -> None:
     transaction = Transaction(connection)
     (keys,) = connection.execute("SELECT count(*) FROM keys").fetchone()
     tombstones = sum(row[3] for row in states)
-    assert transaction.counts() == (keys, len(states) - tombstones, tombstones)
+    assert transaction.counts.totals() == (keys, len(states) - tombstones, tombstones)
     for key in KEYS:
         under = [row for row in states if row[0] == key.id]
-        assert transaction.slots_under(key.id) == len(under)
-        assert transaction.tombstones_under(key.id) == sum(row[3] for row in under)
+        assert transaction.counts.slots_under(key.id) == len(under)
+        assert transaction.counts.tombstones_under(key.id) == sum(row[3] for row in under)
         for host in (HOST, NODE):
             for issuer in (ISSUER, STRANGER):
                 foreign = [row for row in under if not row[3] and row[2] != host.peer_id]
                 by_issuer = sum(row[1] == issuer.peer_id for row in foreign)
-                assert transaction.foreign_records(key.id, host.peer_id, issuer.peer_id) == (len(foreign), by_issuer)
+                assert transaction.counts.foreign_records(key.id, host.peer_id, issuer.peer_id) == (
+                    len(foreign),
+                    by_issuer,
+                )
     for host in (HOST, NODE):
         hosted = [row for row in states if not row[3] and row[2] == host.peer_id and row[1] != host.peer_id]
         by_issuer = sum(row[1] == ISSUER.peer_id for row in hosted)
-        told = transaction.hosting(host.peer_id, ISSUER.peer_id)
+        told = transaction.counts.hosting(host.peer_id, ISSUER.peer_id)
         assert told == (len(hosted), sum(row[4] for row in hosted), by_issuer)
     rows = connection.execute(
         "SELECT owner_peer_id FROM keys UNION ALL SELECT owner_peer_id FROM key_tombstones"
@@ -132,11 +135,11 @@ def check_counts(connection: sqlite3.Connection) -> None:
     owners = Counter(owner for (owner,) in rows)
     assert dict(connection.execute("SELECT owner_peer_id, keys FROM owners")) == owners
     for owner in (OWNER, STRANGER):
-        assert transaction.keys_or_tombstones_of(owner.peer_id) == owners[owner.peer_id]
+        assert transaction.counts.keys_or_tombstones_of(owner.peer_id) == owners[owner.peer_id]
     for key in KEYS:
         for issuer in (ISSUER, STRANGER, NODE):
             by_issuer = sum((row[0], row[1]) == (key.id, issuer.peer_id) for row in states)
-            assert transaction.slots_by(key.id, issuer.peer_id) == by_issuer
+            assert transaction.counts.slots_by(key.id, issuer.peer_id) == by_issuer
     assert not connection.execute("SELECT 1 FROM issuers WHERE records + tombstones < 1").fetchall()
     assert not connection.execute("SELECT 1 FROM hosts WHERE records < 1").fetchall()
     charged: Counter[tuple[str, int]] = Counter()
@@ -163,18 +166,18 @@ def check_digests(connection: sqlite3.Connection) -> None:
     transaction = Transaction(connection)
     resources = {key.id: transaction.resource(key.id) for key in KEYS}
     known = {key_id: resource for key_id, resource in resources.items() if not resource.is_empty()}
-    places = transaction.places_in(FIRST, LAST, ALWAYS, 100)
+    places = transaction.positions.places_in(FIRST, LAST, ALWAYS, 100)
     assert [int.from_bytes(place.position, "big") for place in places] == sorted(map(resource_position, known))
     assert {place.key_id: place.digest for place in places} == {
         key_id: resource.digest() for key_id, resource in known.items()
     }
-    assert transaction.key_ids("", 100) == sorted(known)
+    assert transaction.positions.key_ids("", 100) == sorted(known)
     for now in (NOW, NOW + 86_400, LATER + 86_400, NOW + 10**8):
         horizon = ExpiryHorizon.at(now, RULES)
-        for place in transaction.places_in(FIRST, LAST, horizon, 100):
+        for place in transaction.positions.places_in(FIRST, LAST, horizon, 100):
             assert place.is_alive == (horizon.alive(known[place.key_id]) is known[place.key_id])
-        assert transaction.digests(sorted(known), horizon) == sorted(
-            transaction.places_in(FIRST, LAST, horizon, 100), key=lambda place: place.key_id
+        assert transaction.positions.digests(sorted(known), horizon) == sorted(
+            transaction.positions.places_in(FIRST, LAST, horizon, 100), key=lambda place: place.key_id
         )
 
 
@@ -195,9 +198,9 @@ async def test_resources_are_read_by_ranges_of_positions(tmp_path: Path) -> None
         everything = sorted(keys, key=lambda key: resource_position(key.id))
         for first, last in ((0, 39), (3, 17), (20, 20)):
             bounds = [resource_position(everything[number].id).to_bytes(32, "big") for number in (first, last)]
-            found = await store.read(lambda t, bounds=bounds: t.places_in(bounds[0], bounds[1], ALWAYS, 100))
+            found = await store.read(lambda t, bounds=bounds: t.positions.places_in(bounds[0], bounds[1], ALWAYS, 100))
             assert [place.key_id for place in found] == [key.id for key in everything[first : last + 1]]
-        assert len(await store.read(lambda t: t.places_in(FIRST, LAST, ALWAYS, 7))) == 7
+        assert len(await store.read(lambda t: t.positions.places_in(FIRST, LAST, ALWAYS, 7))) == 7
 
 
 THIRD = 3
@@ -245,7 +248,7 @@ def test_a_database_of_the_third_schema_migrates_with_its_data(tmp_path: Path) -
             "what an old tombstone ended isn't known: it may hold down what was issued until then"
         )
         assert transaction.victim_of_key_tombstone(a_key_tombstone("gone").key_id) == NOW
-        places = transaction.places_in(FIRST, LAST, ALWAYS, 100)
+        places = transaction.positions.places_in(FIRST, LAST, ALWAYS, 100)
         assert {place.key_id: place.digest for place in places} == {
             key_id: transaction.resource(key_id).digest()
             for key_id in [*(key.id for key in KEYS), a_key_tombstone("gone").key_id]
@@ -308,4 +311,4 @@ async def test_expired_rows_are_collected_in_small_parts(tmp_path: Path) -> None
             parts.append(part)
         assert [part.count_records for part in parts] == [collecting.COLLECTED_AT_ONCE] * 5 + [7]
         assert sum(part.count_keys for part in parts) == 3
-        assert await store.read(Transaction.counts) == (0, 0, 0)
+        assert await store.read(lambda transaction: transaction.counts.totals()) == (0, 0, 0)

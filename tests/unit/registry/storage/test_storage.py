@@ -138,7 +138,7 @@ async def test_reopening_keeps_data(path: Path) -> None:
         before = await store.resource(KEY.id)
     async with open_store(path) as store:
         assert await store.resource(KEY.id) == before == ResourceState.of(KEY, states)
-        assert await store.read(Transaction.counts) == (1, 1, 1)
+        assert await store.read(lambda transaction: transaction.counts.totals()) == (1, 1, 1)
 
 
 async def test_many_concurrent_writes_share_few_commits(path: Path) -> None:
@@ -282,7 +282,7 @@ async def test_a_lost_connection_fails_reads_and_writes_with_storage_errors(path
             with pytest.raises(StorageError, match=r"registry\.sqlite"):
                 await store.resource(KEY.id)
             with pytest.raises(StorageError, match=r"registry\.sqlite"):
-                await store.read(Transaction.counts)
+                await store.read(lambda transaction: transaction.counts.totals())
 
 
 async def test_leaving_commits_what_was_queued_and_refuses_the_rest(path: Path) -> None:
@@ -447,7 +447,7 @@ async def test_key_tombstones_of_the_second_schema_are_kept(path: Path) -> None:
     async with open_store(path) as store:
         assert await store.resource(KEY.id) == ResourceState.of(KEY, [record])
         assert (await store.resource(ended.key_id)).key_tombstone == ended
-        assert await store.read(lambda transaction: transaction.keys_or_tombstones_of(OWNER.peer_id)) == 2
+        assert await store.read(lambda transaction: transaction.counts.keys_or_tombstones_of(OWNER.peer_id)) == 2
         assert await store.write(lambda transaction: transaction.forget_key_tombstones(NOW)) == 1
         assert (await store.resource(ended.key_id)).is_empty()
     with closing(sqlite3.connect(path)) as connection:
@@ -463,7 +463,7 @@ async def test_a_database_from_before_indexes_has_empty_ones_and_lists_what_come
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", migrations.MIGRATIONS[:before])
         async with open_store(path) as store:
-            await store.write(puts(a_record(KEY.id)))
+            await store.write(lambda transaction: transaction.put_key(KEY, NOW, 0))
     async with open_store(path) as store:
         assert (await store.resource(KEY.id)).key == KEY
         assert await store.read(lambda transaction: transaction.index.count(OWNER.peer_id)) == 0
@@ -705,7 +705,7 @@ async def test_what_a_host_holds_for_others_is_counted_in_records_and_bytes(path
     own, first, second = (a_record(KEY.id, issuer=issuer, host=NODE) for issuer in (NODE, ISSUER, OWNER))
     async with open_store(path) as store:
         await store.write(puts(own, first, second, a_record(KEY.id, host=HOST), a_tombstone(KEY.id, identity(9), NODE)))
-        held = await store.read(lambda transaction: transaction.hosting(NODE.peer_id, ISSUER.peer_id))
+        held = await store.read(lambda transaction: transaction.counts.hosting(NODE.peer_id, ISSUER.peer_id))
         assert held == (2, len(encode(first)) + len(encode(second)), 1)
 
 

@@ -12,16 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import (
-    QuotaExceeded,
-    RegistryRefusal,
-    RevokedByStranger,
-    TrustExpired,
-    TrustForm,
-    TrustFromFuture,
-    TrustSignature,
-)
+from registry.errors import QuotaExceeded, RegistryRefusal
 from registry.trust import graph as graphs
+from registry.trust.errors import RevokedByStranger, TrustExpired, TrustForm, TrustFromFuture, TrustSignature
 from registry.trust.graph import MAX_CERTIFICATES, MAX_ROOTS, StatementChange, WebOfTrust
 from registry.trust.statements import (
     LONGEST_TRUST,

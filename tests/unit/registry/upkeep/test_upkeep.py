@@ -275,10 +275,10 @@ async def test_resources_are_listed_in_pages_by_their_ids(autojump_clock) -> Non
         await ingest.store(
             [Item(a_key_tombstone("removed", issued=START)), Item(a_key_tombstone("0", issued=START))], "a test"
         )
-        pages = [await node.store.read(lambda transaction: transaction.key_ids("", 7))]
+        pages = [await node.store.read(lambda transaction: transaction.positions.key_ids("", 7))]
         while pages[-1]:
             last = pages[-1][-1]
-            pages.append(await node.store.read(lambda transaction, last=last: transaction.key_ids(last, 7)))
+            pages.append(await node.store.read(lambda transaction, last=last: transaction.positions.key_ids(last, 7)))
         assert [len(page) for page in pages] == [7, 7, 7, 0]
         listed = [key_id for page in pages for key_id in page]
         assert listed == sorted([*(key.id for key in keys), a_key("removed").id])

@@ -22,23 +22,25 @@ from registry.watch.source_machine import (
     FRESH,
     LONGEST_WAIT,
     MAX_NAMED,
-    NEXT_PHASE,
     RENEW,
     RETRY,
     SETTLE,
     SOONEST,
-    SOURCE_TRANSITIONS,
     SOURCES,
+    SourceMachine,
+    next_renewal,
+)
+from registry.watch.source_states import (
+    NEXT_PHASE,
+    SOURCE_TRANSITIONS,
     FollowPhase,
     LookUp,
     Read,
     ReadOwn,
     SourceEvent,
-    SourceMachine,
     SourceState,
     Subscribe,
     Wait,
-    next_renewal,
 )
 from registry.watch.view import View
 from tests.unit.registry.builders import HOST, NOW, OWNER, a_key, a_record

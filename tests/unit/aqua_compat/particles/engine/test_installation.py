@@ -28,7 +28,8 @@ def tarball(folder: Path, content: bytes, name: str = "package/dist/avm.wasm") -
 def test_another_file_than_the_interpreter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotInstalled, match="sha256 differs"):
         installation.install(tmp_path / "aqua", tarball(tmp_path, b"\0asm"))
-    assert not installation.is_installed(tmp_path / "aqua")
+    with pytest.raises(NotInstalled, match="isn't in"):
+        installation.load_module(tmp_path / "aqua")
 
 
 def test_tarball_of_another_package_is_refused(tmp_path: Path) -> None:

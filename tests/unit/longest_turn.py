@@ -7,7 +7,7 @@ import time
 import trio
 
 
-class Turns(trio.abc.Instrument):
+class LongestTurn(trio.abc.Instrument):
     """The longest turn of a task, in seconds of CPU, since this was added."""
 
     def __init__(self) -> None:

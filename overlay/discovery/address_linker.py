@@ -23,7 +23,7 @@ class Connecting(Protocol):
         ...
 
 
-class WayIn:
+class AddressLinker:
     """Opens links by addresses that somebody was given."""
 
     def __init__(self, host: Connecting, links: Links, routing: RoutingTable) -> None:
@@ -49,7 +49,9 @@ class WayIn:
         except PeerFull as full:
             return await self._link_any(full.others, full, timeout)
         except ProtocolNotSupported as stranger:
-            return await self._link_any(await self._routing.find_way_in(multiaddr, timeout=timeout), stranger, timeout)
+            return await self._link_any(
+                await self._routing.find_members_at(multiaddr, timeout=timeout), stranger, timeout
+            )
 
     async def _link_any(self, named: Sequence[str], refusal: CallFailed, timeout: float) -> str:
         """Link to one of the peers that another named, unless one is. Raises `refusal` when none can be linked."""

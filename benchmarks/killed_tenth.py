@@ -1,0 +1,137 @@
+"""A network of many node processes that is used, loses a tenth of them at once, and is used again: times, and what is
+found of what was written before.
+
+    python -m benchmarks.killed_tenth [--nodes 64] [--count 20]
+
+Each node is a process, all on this machine: with so many more nodes than cores the times are mostly waiting for a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+import trio
+
+from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
+from benchmarks.growth import Observed
+from benchmarks.processes import cpu_of_all, idle_share, resident_megabytes
+from benchmarks.timing import timed
+from overlay.identity import Identity
+from registry.client.light import open_light_client
+from registry.client.registry import Registry
+
+STARTED_WITHIN = 300.0  # seconds for each node, beside all others
+ASKED = 8  # nodes, about, whose links show whether all are linked; asking more would take longer than linking
+IDLE_TIME = 10.0
+ACK = 3
+AFTER = (0.0, 10.0, 30.0)
+"""Seconds after the kill at which the network is used again."""
+
+Call = Callable[[int], Awaitable[bool]]
+
+
+class _Used:
+    """What one client does: it creates resources, registers on them and resolves them."""
+
+    def __init__(self, registry: Registry, peer_id: str) -> None:
+        self._registry = registry
+        self._peer_id = peer_id
+        self.written: list[str] = []
+
+    async def use(self, name: str, count: int) -> None:
+        """`count` of each operation, one at a time; prints how long each took."""
+        new: list[str] = []
+        before = len(self.written)
+
+        async def create(number: int) -> bool:
+            created = await self._registry.create_resource(f"{name} {number}", factor=1)
+            if created.resource_id is not None:
+                new.append(created.resource_id)
+            return created.resource_id is not None
+
+        async def register(number: int) -> bool:
+            done = await self._registry.register_service(new[number], "v", self._peer_id, "echo", factor=1)
+            if done.success:
+                self.written.append(new[number])
+            return done.success
+
+        print(name)
+        print(f"  create         {await timed(create, count, 1)}")
+        print(f"  register       {await timed(register, len(new), 1)}")
+        ids = self.written[before:]
+        print(f"  resolve, ack {ACK} {await timed(self._resolving(ids), len(ids), 1)}", flush=True)
+
+    async def find(self) -> int:
+        """Resolve all that was acknowledged, print how long that took and how many weren't found; how many."""
+        timing = await timed(self._resolving(self.written), len(self.written), 4)
+        print(f"  of {len(self.written)} that were acknowledged before, {timing.failed} weren't found  {timing}")
+        return timing.failed
+
+    def _resolving(self, ids: Sequence[str]) -> Call:
+        async def resolve(number: int) -> bool:
+            return len((await self._registry.resolve_resource(ids[number], ACK)).records or ()) == 1
+
+        return resolve
+
+
+async def measured(folder: Path, count: int, operations: int) -> int:
+    """Of a network of `count` nodes; how much of what was acknowledged wasn't found."""
+    nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(count)]
+    began = time.perf_counter()
+    try:
+        await start_network(nodes, "--listen", "/ip4/127.0.0.1/tcp/0", timeout=STARTED_WITHIN)
+        ready = time.perf_counter()
+        async with AsyncExitStack() as stack:
+            askers = [
+                (await stack.enter_async_context(open_light_client(Identity.generate(), [node.address]))).registry
+                for node in nodes[:: max(count // ASKED, 1)]
+            ]
+            await Observed(nodes, askers).whole()
+            print(f"{count} nodes ready after {ready - began:.1f} s, whole {time.perf_counter() - ready:.1f} s later")
+        share = await idle_share(nodes, IDLE_TIME)
+        memory = [resident_megabytes(node.process_id) for node in nodes if node.process_id]
+        print(
+            f"CPU {cpu_of_all(nodes) / count:.2f} s a node since the start, idle {share:.2%} of a core, "
+            f"{sum(memory) / count:.0f} MB",
+            flush=True,
+        )
+        identity = Identity.generate()
+        async with open_light_client(identity, [nodes[-1].address]) as client:
+            used = _Used(client.registry, identity.peer_id)
+            await used.use("all alive", operations)
+            doomed = nodes[1 : 1 + max(count // 10, 1)]
+            async with trio.open_nursery() as nursery:
+                for node in doomed:
+                    nursery.start_soon(node.kill)
+            killed = trio.current_time()
+            lost = await used.find()
+            for after in AFTER:
+                await trio.sleep_until(killed + after)
+                at = trio.current_time() - killed
+                await used.use(f"{at:.0f} s after {len(doomed)} were killed", operations)
+            return lost + await used.find()
+    finally:
+        await stop_network(nodes)
+
+
+async def main() -> None:
+    """Measure one network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--nodes", type=int, default=64, help="node processes [64]")
+    parser.add_argument("--count", type=int, default=20, help="operations per figure [20]")
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with tempfile.TemporaryDirectory() as folder:
+        if lost := await measured(Path(folder), arguments.nodes, arguments.count):
+            raise SystemExit(f"{lost} of what was acknowledged wasn't found")
+
+
+if __name__ == "__main__":
+    trio.run(main)

@@ -1,0 +1,231 @@
+"""The registrations of this identity: services on this peer and on others, their health, and their end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import trio
+
+from overlay.identity import Identity
+from registry.client.issuer import Issuer
+from registry.client.key_cache import KeyCache
+from registry.client.node_api import NodeApi
+from registry.client.node_writer import failed, optional, until
+from registry.client.own_certificates import OwnCertificates, ShownSolution
+from registry.client.patience import patiently
+from registry.client.policies import PolicyEditor
+from registry.client.results import Done
+from registry.codes import Code
+from registry.errors import HostingRefused, NewerRecordOrTombstoneExists, RegistryError
+from registry.health.host_health import HostHealth
+from registry.health.report import signed_report
+from registry.health.state import Health, HealthState
+from registry.model.values import Key, Record, RecordMetadata, Slot, State
+from registry.permission.edits import Edit, EditKind
+from registry.permission.errors import RefusedByPolicy
+from registry.permission.policy import key_of
+from registry.protocol.messages import Item
+from registry.quorum.read_machine import ReadOutcome
+from registry.replica.countersign import Countersigner, sign_record
+from registry.settings import RegistrySettings
+
+ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
+# Where the time was up, the original's `: timeout exceeded` stands behind these.
+NOT_REGISTERED: Final = "service hasn't registered"
+NOT_UNREGISTERED: Final = "unregisterService failed"
+NOT_REPORTED: Final = "the service's health wasn't reported"
+
+
+class Registrations:
+    """Registers services under one identity, and ends them. Times in seconds."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        node_api: NodeApi,
+        host: Countersigner,
+        health: HostHealth,
+        issuer: Issuer,
+        policies: PolicyEditor,
+        keys: KeyCache,
+        certificates: OwnCertificates,
+        settings: RegistrySettings,
+    ) -> None:
+        self._identity = identity
+        self._node_api = node_api
+        self._host = host
+        self._health = health
+        self._reported = 0  # milliseconds since 1970, of the last report
+        self._issuer = issuer
+        self._policies = policies
+        self._keys = keys
+        self._certificates = certificates
+        self._settings = settings
+
+    async def register(
+        self,
+        resource_id: str,
+        value: str,
+        peer_id: str,
+        service_id: str | None,
+        factor: int,
+        timeout: float,
+        ttl: float | None,
+    ) -> Done:
+        """See `Registry.register_service`."""
+        return await self._register(resource_id, value, peer_id, service_id, None, factor, timeout, ttl)
+
+    async def report_health(
+        self, slot: Slot, instance: str, state: HealthState, note: str, ttl: float | None, timeout: float
+    ) -> Done:
+        """See `Registry.report_health`."""
+        try:
+            with trio.fail_after(timeout):
+                await self._report(slot, instance, state, note, ttl, timeout)
+        except trio.TooSlowError:
+            return Done(False, failed((), NOT_REPORTED, timed_out=True), code=Code.TIMEOUT)
+        except RegistryError as error:
+            return Done(False, (str(error),), code=error.code)
+        return Done(True, ())
+
+    def own_health(self, slot: Slot, instance: str) -> Health:
+        """How a service is on this peer, as it was said last."""
+        return self._health.health_of(slot, instance)
+
+    async def _report(
+        self, slot: Slot, instance: str, state: HealthState | None, note: str, ttl: float | None, timeout: float
+    ) -> None:
+        """Raises RegistryError."""
+        if slot.peer_id == self._identity.peer_id:
+            await self._health.report(slot, instance, state, note, ttl)
+            return
+        self._reported = max(self._reported + 1, int(self._host.clock_guard.time() * 1000))
+        report = signed_report(self._identity, slot, instance, self._reported, state, note, ttl)
+        await patiently(lambda seconds: self._node_api.report_health(report, timeout=seconds), timeout)
+
+    async def reissue(self, record: Record, timeout: float) -> Done:
+        """See `Registry.reissue`."""
+        metadata = record.metadata
+        try:
+            resource = (await self._node_api.read(metadata.key_id, ack=1, timeout=timeout)).resource
+            newer = resource.slots.get(record.slot)
+            if resource.key is not None:
+                self._keys.remember(resource.key)  # its policy may have changed: what is shown has to suit the new one
+            if newer is not None and resource.key is not None and newer.timestamp_issued > record.timestamp_issued:
+                await self._host.keep(Item(resource.key, newer))  # said elsewhere with this identity: that counts
+                return Done(False, (str(NewerRecordOrTombstoneExists(*record.slot)),), code=Code.NEWER_STATE_EXISTS)
+        except RegistryError as error:
+            return Done(False, (str(error),), code=error.code)
+        service_id = metadata.service_id[0] if metadata.service_id else None
+        return await self._register(
+            metadata.key_id, metadata.value, metadata.peer_id, service_id, record.metadata, 1, timeout
+        )
+
+    async def _register(
+        self,
+        resource_id: str,
+        value: str,
+        peer_id: str,
+        service_id: str | None,
+        instead_of: RecordMetadata | None,
+        factor: int,
+        timeout: float,
+        ttl: float | None = None,
+    ) -> Done:
+        is_own = peer_id == self._identity.peer_id
+        is_unwanted = False  # what its host signed, and gave no time to live
+
+        async def issue(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
+            nonlocal is_unwanted
+            if instead_of is not None and not await self._host.has_countersigned(instead_of):
+                raise NewerRecordOrTombstoneExists(*instead_of.slot)
+            # The node acted through may have changed since the call began.
+            relay = (self._node_api.peer_id,) if is_own and self._node_api.peer_id != self._identity.peer_id else ()
+
+            unsigned = RecordMetadata(
+                *slot, self._issuer.now(), b"", value, relay, optional(service_id), issuer_signature=b""
+            )
+            shown = await self._shown(key, unsigned)
+
+            def metadata(timestamp: int) -> RecordMetadata:
+                unsigned = RecordMetadata(
+                    *slot, timestamp, shown.solution, value, relay, optional(service_id), issuer_signature=b""
+                )
+                signature = self._identity.sign(unsigned.signed_bytes())
+                return msgspec.structs.replace(unsigned, issuer_signature=signature)
+
+            if not is_own:
+                deadline = trio.current_time() + remaining
+                timestamp = await self._issuer.reserve(slot, outcome, shown.from_time)
+                signed = metadata(timestamp)
+                record = await patiently(
+                    lambda seconds: self._node_api.countersign(key, signed, timeout=seconds), remaining
+                )
+                if ttl is not None:  # before the record is written anywhere else
+                    is_unwanted = True
+                    await self._report(slot, "", None, "", ttl, until(deadline))
+                    is_unwanted = False
+                return record
+            if instead_of is None:  # before anybody sees the record
+                await self._health.report(slot, ttl=ttl or 0, is_registered=False)
+            state, error = await self._issuer.issue_here(
+                slot,
+                outcome,
+                key,
+                lambda timestamp: sign_record(self._identity, metadata(timestamp), self._issuer.now()),
+                shown.from_time,
+            )
+            if error:
+                raise HostingRefused(error.text, code=error.known_code)
+            return state
+
+        done = await self._issuer.issue(resource_id, peer_id, issue, factor, timeout, NOT_REGISTERED)
+        if is_unwanted:  # the host would bring it to the network, and all would take it for passing
+            await self.unregister(resource_id, peer_id, 1, ENDING_TIMEOUT)
+        if done.stored:
+            self._certificates.note(Slot(resource_id, self._identity.peer_id, peer_id))
+        return done
+
+    async def _shown(self, key: Key, unsigned: RecordMetadata) -> ShownSolution:
+        try:
+            return await self._certificates.shown(key, unsigned, self._issuer.now())
+        except RefusedByPolicy:
+            self._keys.forget(key.id)  # the owner may have let it in meanwhile
+            raise
+
+    async def unregister(self, resource_id: str, peer_id: str, factor: int, timeout: float) -> Done:
+        """See `Registry.unregister_service`."""
+        deadline = trio.current_time() + timeout
+        others: dict[str, None] = {}
+        try:
+            hosted = await self._host.countersigned(Slot(resource_id, self._identity.peer_id, peer_id))
+        except RegistryError as error:
+            return Done(False, (str(error),), code=error.code)
+        was_there = hosted is not None
+
+        async def end(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
+            nonlocal was_there
+            was_there = was_there or isinstance(outcome.resource.slots.get(slot), Record)
+            if key.owner_peer_id == self._identity.peer_id:
+                shown = outcome.resource.records(self._issuer.now(), self._settings)
+                others.update(dict.fromkeys(each.slot.issued_by for each in shown if each.slot.peer_id == peer_id))
+            return await self._issuer.issue_tombstone(outcome, key, slot, remaining)
+
+        done = await self._issuer.issue(
+            resource_id, peer_id, end, factor, timeout, NOT_UNREGISTERED, reads_slot=hosted is None
+        )
+        if done.success and not was_there and others and peer_id != self._identity.peer_id:
+            denied = [Edit(EditKind.DENY, key_of(issuer), key_of(peer_id)) for issuer in others]
+            changed = await self._policies.change(resource_id, denied, until(deadline), 1)
+            told = tuple(f"the resource's policy denies now what {issuer} registers on {peer_id}" for issuer in others)
+            if not changed.success:
+                return changed
+            return Done(True, told, changed.stored, denied=tuple(others))
+        if done.success and not was_there:
+            nothing = f"nothing was registered for {peer_id} by {self._identity.peer_id}"
+            done = Done(True, (nothing, *done.errors), done.stored, was_there=False)
+        if peer_id == self._identity.peer_id and not done.success:
+            with trio.move_on_after(ENDING_TIMEOUT):  # a slot that is ahead of our clock makes it wait
+                await self._issuer.end_here(Slot(resource_id, peer_id, peer_id))
+        return done
