@@ -6,6 +6,7 @@ one process a twentieth of its CPU.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import deque
@@ -16,6 +17,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 # How long an example takes says how busy the machine is: several workers share it. What has to be quick has tests of
 # its own, with a clock of its own.
@@ -30,7 +32,7 @@ settings.load_profile("shared machine")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-WORKERS: Final = 3  # on two cores: tests often wait for other processes
+WORKERS: Final = 4  # on two cores: one computes, and the tests of the others often wait for other processes
 ORDER: Final = ("attacks", "faults", "aqua", "oracle", "end_to_end", "simulation", "unit")
 TOGETHER: Final = (
     "tests/aqua/",
@@ -40,6 +42,9 @@ TOGETHER: Final = (
     "tests/end_to_end/test_relays.py",
 )
 """What has a network, or an original, of its own for all its tests: each runs in one worker."""
+COMPUTING: Final = ("tests/simulation/", "tests/unit/")
+"""What keeps a core busy. One worker takes these first and the others the rest, so that both cores are used all the
+time, and real networks run beside one of these and not beside several."""
 
 
 LOGGED: Final = 2_000  # events of a test that are kept, the last ones
@@ -78,10 +83,21 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 class Scheduling(LoadScopeScheduling):
-    """Gives each free worker the next test, or all of those that stay together."""
+    """Gives each free worker the next test, or all of those that stay together: of its own kind (see `COMPUTING`), or
+    of the other when there are no more of these."""
 
     def _split_scope(self, nodeid: str) -> str:
         return next((shared for shared in TOGETHER if nodeid.startswith(shared)), nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        computes = node is self.nodes[0]
+        own = next((scope for scope in self.workqueue if scope.startswith(COMPUTING) is computes), None)
+        if own is not None:
+            self.workqueue.move_to_end(own, last=False)
+        super()._assign_work_unit(node)
+        assigned = self.assigned_work[node]  # all of which is counted after each test
+        for scope in [scope for scope, tests in assigned.items() if all(tests.values())]:
+            del assigned[scope]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
@@ -97,6 +113,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First those that have more time than others, since they need it; pytest-randomly has shuffled them before."""
     items.sort(key=_place)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """All that was imported stays: Python needn't look through it for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _place(item: pytest.Item) -> tuple[float, int]:

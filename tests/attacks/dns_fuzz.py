@@ -182,7 +182,6 @@ async def try_messages(count: int, seed: int, folder: Path) -> Answered:
             if number % EVERY == 0:
                 await trio.lowlevel.checkpoint()
                 await _through_sockets(asked.door.address, wire)
-        gc.unfreeze()
         if not (await asked.ask("web.me.aqua", edns=8192)).answer:
             faults.append("it doesn't answer any more")
     bad, good = (spent[kind][0] / max(spent[kind][1], 1) for kind in (False, True))

@@ -262,7 +262,6 @@ async def try_requests(count: int, seed: int, folder: Path) -> Tried:
             for _ in range(16):
                 senders.start_soon(send_some)
         trio.lowlevel.remove_instrument(turns)
-        gc.unfreeze()
         nursery.cancel_scope.cancel()
     return Tried(count, statuses, faults, turns.slow, turns.slowest)
 

@@ -33,7 +33,7 @@ from registry.replication.messages import CompareBody, RangesBody, ReplicateBody
 from registry.replication.ranges import Range
 from registry.settings import NodeSettings, RegistrySettings
 from registry.watch.messages import AnnounceBody, SubscribeBody
-from tests.attacks.fuzz.driver import is_within, settled
+from tests.attacks.fuzz.driver import is_within, settle
 from tests.attacks.repeated import excesses
 from tests.attacks.victim import Stranger, Victim, lag_in_cpu_time, victim
 from tests.unit.registry.builders import a_key, a_record, a_tombstone, identity
@@ -225,11 +225,11 @@ async def test_no_single_request_holds_the_loop(tmp_path: Path, calls: Calls) ->
     async with victim(tmp_path, NodeSettings(registry=RULES)) as node:
         await stored.put(node)
         async with node.stranger() as stranger:
-            with settled():
-                for name, (method, body) in calls(stored):
-                    if told := await excesses(partial(too_long, partial(stranger.call, method, body)), TRIES):
-                        slow[name] = ", ".join(told)
-                    assert not stranger.ended, name
+            settle()
+            for name, (method, body) in calls(stored):
+                if told := await excesses(partial(too_long, partial(stranger.call, method, body)), TRIES):
+                    slow[name] = ", ".join(told)
+                assert not stranger.ended, name
     assert not slow
 
 
@@ -306,7 +306,8 @@ async def held_up(stored: Stored, flood: bytes, folder: Path) -> str:
             await timed(honest, stored.keys[2], 20)
             before = await timed(honest, stored.keys[2], 60)
             meter = lag_in_cpu_time()
-            with settled(), meter.measured():
+            settle()
+            with meter.measured():
                 nursery.start_soon(attacker.send, flood)
                 during = await timed(honest, stored.keys[2], 60)
             lag = meter.statistics()

@@ -117,8 +117,8 @@ class Crowd:
                 last, since = self.calls(), trio.current_time()
 
     async def calls_of(self, operation: Callable[[], Awaitable[object]], times: int) -> float:
-        """Calls that all nodes make together, for each time that an operation is done, also those that come later."""
-        await self.quiet()
+        """Calls that all nodes make together, for each time that an operation is done, also those that come later; for
+        when all is quiet, as it is afterwards."""
         before = self.calls()
         for _ in range(times):
             await operation()
@@ -263,6 +263,7 @@ async def counted(network: Crowd, member: Member, resource_id: str) -> None:
         asker = random.choice(network.others(resource_id))
         assert (await asker.node.registry.resolve_resource(resource_id, 1)).records
 
+    await network.quiet()
     counts = {operation.__name__: await network.calls_of(operation, 3) for operation in (create, register, resolve)}
     print(counts)  # noqa: T201 - shown beside a failure
     assert counts["create"] <= 2 * REPLICAS, counts

@@ -613,7 +613,6 @@ def _collected_on_time() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
 
 
 async def _collect_garbage() -> None:

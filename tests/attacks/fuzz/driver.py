@@ -9,8 +9,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import GeneratorType
 from typing import Final
 
@@ -102,21 +101,16 @@ def run(
 ) -> Report:
     """Tries `count` inputs. `before_each` is told the number of each before it is tried."""
     report = Report(parser.name)
-    with settled():
-        for number in range(first, first + count):
-            before_each(number)
-            _try(parser, number, input_of(parser, seed, number), report)
+    settle()
+    for number in range(first, first + count):
+        before_each(number)
+        _try(parser, number, input_of(parser, seed, number), report)
     return report
 
 
-@contextmanager
-def settled() -> Iterator[None]:
-    """What is there already isn't looked through again and again; nor now, for all that the tests have imported."""
+def settle() -> None:
+    """Have what is there already not looked through again and again, nor all that the tests have imported."""
     gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _try(parser: Parser, number: int, encoded: bytes, report: Report) -> None:

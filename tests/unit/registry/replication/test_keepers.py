@@ -8,6 +8,7 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from heapq import nsmallest
 from itertools import pairwise
 from typing import TypeVar
 
@@ -98,7 +99,7 @@ def keys(randomness: random.Random, view: dict[str, int], count: int = 60) -> li
 
 
 def nearest_to(key: int, view: dict[str, int], size: int) -> set[str]:
-    return set(sorted(view, key=lambda member: view[member] ^ key)[:size])
+    return set(nsmallest(size, view, key=lambda member: view[member] ^ key))
 
 
 def eclipsed(randomness: random.Random, honest: int, ground: int) -> tuple[dict[str, int], int]:
