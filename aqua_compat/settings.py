@@ -116,6 +116,9 @@ class Settings(NodeSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How the node answers HTTP."""
     dns: DnsSettings = DnsSettings()
     """How the node answers DNS."""
+    tracing: bool = False
+    """Whether spans are made of calls, relays and writes, and exported by OTLP: needs the extra `tracing`. Each traced
+    call costs some 0.1 ms of CPU for each of its spans."""
 
 
 def aqua_settings_of(settings: NodeSettings) -> AquaSettings:

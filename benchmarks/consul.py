@@ -1,29 +1,42 @@
-"""Measures Consul's API on a node: `python -m benchmarks.consul`.
+"""Measures Consul's API: `python -m benchmarks.consul [--consul /usr/bin/consul]`.
 
 How long `GET /v1/health/service/web?passing` takes for one client and how many 16 clients get a second; how long after
-a change a blocked query returns; and what 1,000 blocked queries cost while nothing changes. One node in a process of
-its own, asked over loopback; the clients' own work is on the same machine, so it counts too.
+a change a blocked query returns; and what 1,000 blocked queries cost while nothing changes. On one of 8 nodes, each a
+process of its own, and on Consul (`consul agent -dev`) in the same run where that is found. Asked over loopback; the
+clients' own work is on the same machine, so it counts too.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import resource
+import selectors
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
+from benchmarks.processes import cpu_seconds, node_network
 from benchmarks.timing import timed
 
+NODES = 8
 INSTANCES = 8
 BLOCKED = 1_000
+CLIENTS = 16
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+QUERY = "/v1/health/service/web?passing"
 
 
 class Client:
@@ -47,10 +60,14 @@ class Client:
             await self._more()
         told, _, self._rest = self._rest.partition(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", told, re.IGNORECASE)
-        assert length is not None, told
-        while len(self._rest) < int(length[1]):
-            await self._more()
-        content, self._rest = self._rest[: int(length[1])], self._rest[int(length[1]) :]
+        if length is None:  # in chunks, as Consul sends what is longer
+            while not self._rest.endswith(LAST_CHUNK):
+                await self._more()
+            content, self._rest = self._rest, b""
+        else:
+            while len(self._rest) < int(length[1]):
+                await self._more()
+            content, self._rest = self._rest[: int(length[1])], self._rest[int(length[1]) :]
         assert told.split(b" ", 2)[1] in (b"200", b"201"), (told, content)
         index = re.search(rb"x-consul-index: (\d+)", told, re.IGNORECASE)
         return int(index[1]) if index else 0, content
@@ -61,42 +78,68 @@ class Client:
         self._rest += received
 
 
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+class Target(NamedTuple):
+    """What is measured. `register` writes the service's instances, which carry a number that changes them; so seldom
+    that it is `pause` seconds between two writes."""
+
+    name: str
+    port: int
+    pid: int
+    register: Callable[[Client, int], Awaitable[None]]
+    pause: float
 
 
-def _memory(pid: int) -> float:
+class Measured(NamedTuple):
+    """Milliseconds, answers a second, seconds of the process's CPU for each; of blocked queries per cent of a core, and
+    MiB."""
+
+    p50: float
+    p99: float
+    per_second: float
+    cpu: float
+    change_p50: float
+    change_p99: float
+    blocked_cpu: float
+    blocked_memory: float
+
+    def __str__(self) -> str:
+        return (
+            f"one client p50 {self.p50:.2f} ms, p99 {self.p99:.2f} ms\n"
+            f"{CLIENTS} clients {self.per_second:.0f} a second, {self.cpu * 1e6:.0f} us of its CPU for each\n"
+            f"from a write's request to the blocked query's return: p50 {self.change_p50:.1f} ms,"
+            f" p99 {self.change_p99:.1f} ms\n"
+            f"{BLOCKED} blocked queries: {self.blocked_cpu:.2f} % of a core, {self.blocked_memory:.0f} MiB"
+        )
+
+
+def memory(pid: int) -> float:
+    """MiB that a process has to itself."""
     match = re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
     assert match is not None
     return int(match[1]) / 1024
 
 
-def _started(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    """A node, and the port on which it answers."""
-    environment = os.environ | {
-        "AQUA_REGISTRY_HTTP_MAX_CONNECTIONS": str(BLOCKED + 100),
-        "AQUA_REGISTRY_HTTP_MAX_WATCHES": str(BLOCKED + 50),
-    }
-    command = ["aqua_compat", "node", "--data-dir", str(folder), "--http", "127.0.0.1:0", "--log-format", "json"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    )
-    port = 0
-    assert process.stdout is not None
-    for line in process.stdout:
-        if b"answering HTTP" in line:
-            found = re.search(rb"127\.0\.0\.1:(\d+)", line)
-            assert found is not None, line
-            port = int(found[1])
-        if line.strip() == b"ready":
-            return process, port
-    raise SystemExit("the node didn't start")
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
-async def _register(client: Client, revision: int) -> None:
-    import json
+@asynccontextmanager
+async def our_node(folder: Path, *flags: str) -> AsyncIterator[Target]:
+    """The first of `NODES` nodes, which answers HTTP, and has a resource `web`."""
+    os.environ["AQUA_REGISTRY_HTTP_MAX_CONNECTIONS"] = str(BLOCKED + 100)
+    os.environ["AQUA_REGISTRY_HTTP_MAX_WATCHES"] = str(BLOCKED + 50)
+    port = free_port()
+    async with node_network(folder, NODES, "--http", f"127.0.0.1:{port}", *flags) as nodes:
+        await (await Client.open(port)).ask("/v1/aqua/resources", "POST", b'{"label": "web"}')
+        pid = nodes[0].process_id
+        assert pid is not None
+        yield Target("aqua-registry", port, pid, _register_here, 1.0)  # an issuer changes a record once a second
 
+
+async def _register_here(client: Client, revision: int) -> None:
     instances = [
         {"id": f"web-{number}", "address": "10.0.0.1", "port": 8000 + number, "metadata": {"revision": str(revision)}}
         for number in range(INSTANCES)
@@ -105,45 +148,90 @@ async def _register(client: Client, revision: int) -> None:
     await client.ask("/v1/aqua/resources/web@me/records", "POST", json.dumps({"value": value}).encode())
 
 
-async def _reads(port: int, seconds: float) -> None:
-    target = "/v1/health/service/web?passing"
-    client = await Client.open(port)
-    _, body = await client.ask(target)
+@asynccontextmanager
+async def consul(program: str) -> AsyncIterator[Target]:
+    """A server of Consul's in its development mode: in memory, with nobody to agree with."""
+    port, *others = {free_port() for _ in range(5)}
+    options = [f"-http-port={port}", "-dns-port=-1", "-grpc-port=-1", "-https-port=-1", "-log-level=err"]
+    names = ("serf-lan", "serf-wan", "server")
+    options += [f"-{name}-port={number}" for name, number in zip(names, others, strict=False)]
+    options += ["-hcl", f"limits {{ http_max_conns_per_client = {2 * BLOCKED} }}"]
+    process = await trio.lowlevel.open_process(
+        [program, "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-disable-host-node-id", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with trio.fail_after(30):
+            while True:
+                try:
+                    client = await Client.open(port)
+                    if len((await client.ask("/v1/status/leader"))[1]) > 4:
+                        break
+                except OSError:
+                    pass
+                await trio.sleep(0.1)
+        await trio.sleep(3.0)  # the agent has registered itself by then
+        yield Target("Consul", port, process.pid, _register_there, 0.1)
+    finally:
+        process.terminate()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+async def _register_there(client: Client, revision: int) -> None:
+    """All instances at first; later the first of them anew, which is what changes there."""
+    for number in range(1 if revision else INSTANCES):
+        body = {"ID": f"web-{number}", "Name": "web", "Address": "10.0.0.1", "Port": 8000 + number}
+        body |= {"Meta": {"revision": str(revision)}}
+        await client.ask("/v1/agent/service/register", "PUT", json.dumps(body).encode())
+
+
+async def _one_client(target: Target, seconds: float) -> tuple[float, float]:
+    client = await Client.open(target.port)
 
     async def call(_: int) -> bool:
-        await client.ask(target)
+        await client.ask(QUERY)
         return True
 
-    print(f"one client, {len(body)} bytes with {INSTANCES} instances: {await timed(call, int(200 * seconds), 1)}")
+    found = await timed(call, int(200 * seconds), 1)
+    return found.p50, found.p99
 
 
-def _load(port: int, seconds: float, clients: int) -> None:
-    """Runs in a process of its own; prints how many answers came."""
+def _load(port: int, seconds: float) -> None:
+    """Runs in a process of its own; prints how many answers came. On plain sockets: its own work counts, too."""
+    request = f"GET {QUERY} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    count = 0
+    with selectors.DefaultSelector() as selector:
+        for _ in range(CLIENTS):
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(request)
+            selector.register(client, selectors.EVENT_READ, bytearray())
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for key, _ in selector.select(1.0):
+                peer, received = key.fileobj, key.data
+                assert isinstance(peer, socket.socket)
+                received += peer.recv(65_536)
+                head = received.find(b"\r\n\r\n")
+                if head < 0:
+                    continue
+                length = re.search(rb"content-length: (\d+)", received[:head], re.IGNORECASE)
+                assert received.startswith(b"HTTP/1.1 200"), received[:200]
+                is_whole = (
+                    received.endswith(LAST_CHUNK) if length is None else len(received) >= head + 4 + int(length[1])
+                )
+                if is_whole:
+                    received.clear()
+                    count += 1
+                    peer.sendall(request)
+    print(count)
 
-    async def main() -> None:
-        count = 0
 
-        async def one() -> None:
-            nonlocal count
-            client = await Client.open(port)
-            until = trio.current_time() + seconds
-            while trio.current_time() < until:
-                await client.ask("/v1/health/service/web?passing")
-                count += 1
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(clients):
-                nursery.start_soon(one)
-        print(count)
-
-    trio.run(main)
-
-
-async def _changes(port: int, changes: int) -> None:
-    watcher, writer = await Client.open(port), await Client.open(port)
+async def _changes(target: Target, changes: int) -> tuple[float, float]:
+    watcher, writer = await Client.open(target.port), await Client.open(target.port)
     index, _ = await watcher.ask("/v1/health/service/web")
-    since_written: list[float] = []
-    since_sent: list[float] = []
+    taken: list[float] = []
     for revision in range(changes):
         returned = 0.0
 
@@ -156,52 +244,60 @@ async def _changes(port: int, changes: int) -> None:
             nursery.start_soon(wait)
             await trio.sleep(0.05)  # it is waiting by then
             sent = time.perf_counter()
-            await _register(writer, revision + 1)
-            written = time.perf_counter()
-        since_written.append(max(returned - written, 0.0))
-        since_sent.append(returned - sent)
+            await target.register(writer, revision + 1)
+        taken.append(returned - sent)
         index, _ = await watcher.ask("/v1/health/service/web")
-        await trio.sleep(1.0)  # an issuer changes a record once a second
-    for since, taken in (("the write's answer", since_written), ("the write's request", since_sent)):
-        taken.sort()
-        p50, p99 = statistics.median(taken) * 1e3, taken[int(len(taken) * 0.99)] * 1e3
-        print(f"{changes} changes, from {since} to the blocked query's: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+        await trio.sleep(target.pause)
+    taken.sort()
+    return statistics.median(taken) * 1e3, taken[int(len(taken) * 0.99)] * 1e3
 
 
-async def _idle(port: int, pid: int, seconds: float) -> None:
-    client = await Client.open(port)
+async def _blocked(target: Target, seconds: float) -> tuple[float, float]:
+    client = await Client.open(target.port)
     index, _ = await client.ask("/v1/health/service/web")
-    before, ahead = _memory(pid), _cpu(pid)
+    before, ahead = memory(target.pid), cpu_seconds(target.pid)
     await trio.sleep(seconds)
-    without = (_cpu(pid) - ahead) / seconds
+    without = (cpu_seconds(target.pid) - ahead) / seconds
     async with trio.open_nursery() as nursery:
         for _ in range(BLOCKED):
-            blocked = await Client.open(port)
+            blocked = await Client.open(target.port)
             nursery.start_soon(blocked.ask, f"/v1/health/service/web?index={index}&wait=10m")
         await trio.sleep(5.0)  # all of them wait by then
-        began = _cpu(pid)
+        began = cpu_seconds(target.pid)
         await trio.sleep(seconds)
-        used = (_cpu(pid) - began) / seconds
-        print(
-            f"{BLOCKED} blocked queries: {(used - without) * 100:.2f} % of a core more than {without * 100:.2f} %;",
-            end=" ",
-        )
-        print(f"{_memory(pid) - before:.0f} MiB more than {before:.0f} MiB")
+        used = (cpu_seconds(target.pid) - began) / seconds
+        more = memory(target.pid) - before
         nursery.cancel_scope.cancel()
+    return (used - without) * 100, more
 
 
-async def _measure(port: int, pid: int, seconds: float, changes: int) -> None:
-    client = await Client.open(port)
-    await client.ask("/v1/aqua/resources", "POST", b'{"label": "web"}')
-    await _register(client, 0)
-    await _reads(port, seconds)
-    load = [sys.executable, "-m", "benchmarks.consul", "--load", str(port), "--seconds", str(seconds)]
-    began = _cpu(pid)
+async def measured(target: Target, seconds: float, changes: int) -> Measured:
+    """All of it, of one server."""
+    client = await Client.open(target.port)
+    await target.register(client, 0)
+    await client.ask(QUERY)
+    p50, p99 = await _one_client(target, seconds)
+    load = [sys.executable, "-m", "benchmarks.consul", "--load", str(target.port), "--seconds", str(seconds)]
+    began = cpu_seconds(target.pid)
     ran = await trio.run_process(load, capture_stdout=True)
-    count, used = int(ran.stdout), _cpu(pid) - began
-    print(f"16 clients: {count / seconds:.0f} a second; the node used {used / count * 1e6:.0f} us of a core for each")
-    await _changes(port, changes)
-    await _idle(port, pid, max(seconds, 10.0))
+    count, used = int(ran.stdout), cpu_seconds(target.pid) - began
+    changed = await _changes(target, changes)
+    return Measured(p50, p99, count / seconds, used / count, *changed, *await _blocked(target, max(seconds, 10.0)))
+
+
+async def measure(seconds: float, changes: int, program: str | None) -> None:
+    """Measures, and prints what was measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with our_node(Path(folder)) as target:
+            print(f"-- {target.name}\n{await measured(target, seconds, changes)}")
+    if program is not None:
+        async with consul(program) as target:
+            print(f"-- {target.name}\n{await measured(target, seconds, changes)}")
+
+
+def more_files() -> None:
+    """Lets this process have as many sockets as blocked queries need."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def main() -> None:
@@ -209,20 +305,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--changes", type=int, default=50)
+    parser.add_argument("--consul", default=shutil.which("consul"), help="Consul's program; it is left out without")
     parser.add_argument("--load", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load is not None:
-        _load(options.load, options.seconds, 16)
+        _load(options.load, options.seconds)
         return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    more_files()
     print(f"load average at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with tempfile.TemporaryDirectory() as folder:
-        process, port = _started(Path(folder))
-        try:
-            trio.run(_measure, port, process.pid, options.seconds, options.changes)
-        finally:
-            process.terminate()
-            process.wait()
+    trio.run(measure, options.seconds, options.changes, options.consul)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,15 @@ def free_port() -> int:
 
 async def main(nodes: int, count: int) -> None:
     """Measures, and prints what was measured."""
+    first, single, many, idle = await measure(nodes, count)
+    print(f"the first answer, for which the name is resolved: {first * 1000:.1f} ms")
+    print("one by one    ", single)
+    print(f"{IN_FLIGHT} in flight  ", many)
+    print(f"idle, with the name watched: {idle:.2%} of a core")
+
+
+async def measure(nodes: int, count: int) -> tuple[float, Measured, Measured, float]:
+    """Seconds until the first answer, answers one by one, many at once, and the idle node's share of a core."""
     server = ("127.0.0.1", free_port())
     with tempfile.TemporaryDirectory() as folder:
         async with (
@@ -146,10 +155,9 @@ async def main(nodes: int, count: int) -> None:
             process_id = network[0].process_id
             assert process_id is not None
             first = await trio.to_thread.run_sync(first_answer, server, name)
-            print(f"the first answer, for which the name is resolved: {first * 1000:.1f} ms")
-            print("one by one    ", one_by_one(server, name, count, process_id))
-            print(f"{IN_FLIGHT} in flight  ", many_at_once(server, name, count, process_id))
-            print(f"idle, with the name watched: {await idle_share(network[:1], IDLE_TIME):.2%} of a core")
+            single = one_by_one(server, name, count, process_id)
+            many = many_at_once(server, name, count, process_id)
+            return first, single, many, await idle_share(network[:1], IDLE_TIME)
 
 
 def first_answer(server: Server, name: str) -> float:

@@ -63,6 +63,7 @@ from overlay.rpc.server import Handler
 from overlay.rpc.transport import ByteStream, StreamHandler
 from overlay.settings import OverlaySettings
 from overlay.tasks import TaskStatus
+from overlay.tracing import TRACING
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -201,7 +202,8 @@ class OverlayPeer:
         Dials, at the addresses known, when there is no link. Raises subclasses of `CallFailed`; the remote handler is
         cancelled when this is.
         """
-        return await self._links.call(peer_id, method, body, timeout=timeout)
+        with TRACING.part(f"call {method}", peer=peer_id):
+            return await self._links.call(peer_id, method, body, timeout=timeout)
 
     async def call_via(
         self, relays: Sequence[str], peer_id: str, method: str, body: object, *, timeout: float
@@ -210,7 +212,8 @@ class OverlayPeer:
 
         The peer learns who calls, and the relays can read nothing. Raises subclasses of `CallFailed`, as `call`.
         """
-        return await self._relayed.call(peer_id, relays, method, body, timeout=timeout)
+        with TRACING.part(f"call {method}", peer=peer_id, relays=len(relays)):
+            return await self._relayed.call(peer_id, relays, method, body, timeout=timeout)
 
     async def call_anywhere(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
         """Call `method` of a peer wherever it is, also behind relays that have to be found first.

@@ -166,6 +166,10 @@ def node(
     if join is not None:
         _join(settings, folder, join)
 
+    if settings.tracing:
+        from aqua_compat.cli.tracing import turn_on_tracing
+
+        turn_on_tracing()
     manager = ServiceManager(os.environ)
 
     def tell(came: signal.Signals) -> None:

@@ -8,16 +8,16 @@ Rules:
 3. When a client leaves, what it asked is abandoned where it only reads; what it writes is brought to an end.
 4. A connection on which anything was wrong is closed after the answer: what follows on it can't be trusted to begin
    where we think it does.
+5. Bytes that h11 took for one whole request without a body mean that again, so it isn't asked again: where the answer
+   is at hand it costs no more than to find and send it. All else goes through h11.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
 from typing import Final
 
 import h11
@@ -26,6 +26,16 @@ import trio
 
 from aqua_compat.http.message import HttpReply, HttpRequest, path_and_query
 from aqua_compat.http.problems import Problem
+from aqua_compat.http.ready import (
+    LONGEST_KNOWN,
+    AtHand,
+    KnownRequests,
+    ReadyReply,
+    headers_of,
+    known_requests,
+    nothing_at_hand,
+    reason,
+)
 from aqua_compat.settings import HttpSettings
 from overlay.tasks import background
 
@@ -36,30 +46,26 @@ READ: Final = 16 * 1024  # bytes that are read at once
 MAX_HEADERS: Final = 100
 LINGER: Final = 1.0  # seconds
 _SAFE: Final = frozenset({"GET", "HEAD"})
-_BY_DEFAULT: Final = (
-    ("Cache-Control", "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-)
 
 Handle = Callable[[HttpRequest], Awaitable[HttpReply]]
 """Answers a request. May raise Problem."""
-AtHand = Callable[[HttpRequest], HttpReply | None]
-"""The answer to a request where it is ready; None where `Handle` has to find it, or what is wrong."""
-
-
-def nothing_at_hand(request: HttpRequest) -> HttpReply | None:  # noqa: ARG001 - as `AtHand` has it
-    """Where every answer has to be found."""
-    return None
 
 
 class Connection:
     """Serves the requests of one client, one after the other, until either side ends that."""
 
     def __init__(
-        self, stream: trio.abc.Stream, handle: Handle, limits: HttpSettings, at_hand: AtHand = nothing_at_hand
+        self,
+        stream: trio.abc.Stream,
+        handle: Handle,
+        limits: HttpSettings,
+        at_hand: AtHand = nothing_at_hand,
+        known: KnownRequests | None = None,
     ) -> None:
+        """`known`: remembers requests, for other connections too."""
         self._at_hand = at_hand
+        self._known = known_requests() if known is None else known
+        self._opening = b""
         self._stream = stream
         self._handle = handle
         self._limits = limits
@@ -88,7 +94,7 @@ class Connection:
         """Serves until the end, and closes the stream. Raises nothing for what the client does."""
         with self._scope:
             try:
-                while await self._exchange():
+                while await self._begin() and await self._exchange():
                     self._protocol.start_next_cycle()
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, h11.LocalProtocolError):
                 pass  # gone, too slow, or gone while it was told what is wrong
@@ -103,8 +109,37 @@ class Connection:
             await self._send_problem(problem)
         await trio.aclose_forcefully(self._stream)
 
+    async def _begin(self) -> bool:
+        """Waits for a request to begin, and answers those that are known until one isn't; whether there is one."""
+        if self._protocol.trailing_data[0]:
+            self._opening = b""
+            return True
+        while not self._is_stopping:
+            self._scope.deadline = trio.current_time() + self._limits.idle_timeout
+            received = bytes(await self._stream.receive_some(READ))
+            request = self._known.get(received)
+            reply = None if request is None else self._at_hand(request)
+            if reply is None:
+                self._scope.deadline = math.inf
+                self._opening = received
+                self._protocol.receive_data(received)
+                return bool(received)
+            await self._send_ready(reply)
+        return False
+
+    async def _send_ready(self, reply: ReadyReply) -> None:
+        self._is_answering = True
+        wire = reply.wire(int(time.time()))
+        if len(wire) <= PIECE:
+            self._scope.deadline = trio.current_time() + self._limits.write_timeout
+            await self._stream.send_all(wire)
+        else:
+            self._scope.deadline = math.inf
+            await self._send_all(wire)
+        self._is_answering = False
+
     async def _exchange(self) -> bool:
-        """One request and its answer; whether another one may follow."""
+        """One request, which has begun, and its answer; whether another one may follow."""
         try:
             head = await self._head()
             if head is None:
@@ -127,12 +162,6 @@ class Connection:
 
     async def _head(self) -> h11.Request | None:
         """The next request without its body; None when the client ended the connection."""
-        if not self._protocol.trailing_data[0]:
-            has_begun = False
-            with trio.move_on_after(self._limits.idle_timeout):
-                has_begun = await self._receive()
-            if not has_begun:
-                return None
         event = self._protocol.next_event()
         if event is h11.NEED_DATA:  # most heads come in one piece, and need no deadline then
             with trio.fail_after(self._limits.head_timeout):
@@ -185,14 +214,17 @@ class Connection:
     async def _receive(self) -> bool:
         """More bytes for h11; False at their end."""
         received = bytes(await self._stream.receive_some(READ))
+        self._opening = b""
         self._protocol.receive_data(received)
         return bool(received)
 
     async def _answered(self, request: HttpRequest) -> HttpReply | None:
         """What to send; None when the client left while it was made."""
-        reply = self._at_hand(request)
-        if reply is not None:  # nothing to abandon when the client leaves
-            return reply
+        ready = self._at_hand(request)
+        if ready is not None:  # nothing to abandon when the client leaves
+            self._remember(request)
+            return ready.reply
+        reply: HttpReply | None = None
         async with background() as nursery:
             if request.method in _SAFE:
                 nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
@@ -201,6 +233,12 @@ class Connection:
             except Problem as problem:
                 reply = HttpReply(problem.status, problem.all_headers(), problem.body())
         return reply
+
+    def _remember(self, request: HttpRequest) -> None:
+        """What the bytes mean that were received last, where they are the whole of this request and no more."""
+        is_whole = self._protocol.their_state is h11.DONE and not self._protocol.trailing_data[0]
+        if is_whole and not request.body and request.method == "GET" and 0 < len(self._opening) <= LONGEST_KNOWN:
+            self._known[self._opening] = request
 
     async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
         """Cancels when the client leaves. What it sends before its answer has come is kept, the first piece of it."""
@@ -213,15 +251,11 @@ class Connection:
             scope.cancel()
 
     async def _send(self, reply: HttpReply, *, has_body: bool) -> None:
-        said = {name.lower() for name, _ in reply.headers}
-        default = [(name, value) for name, value in _BY_DEFAULT if name.lower() not in said]
-        headers = [*reply.headers, *default, ("Date", _date(int(time.time())))]
-        if isinstance(reply.body, bytes) and reply.status != HTTPStatus.NOT_MODIFIED:  # of that, it is the whole one's
-            headers.append(("Content-Length", str(len(reply.body))))
+        headers = headers_of(reply, int(time.time()))
         if self._is_stopping:
             headers.append(("Connection", "close"))
         head = (
-            self._protocol.send(h11.Response(status_code=reply.status, reason=_reason(reply.status), headers=headers))
+            self._protocol.send(h11.Response(status_code=reply.status, reason=reason(reply.status), headers=headers))
             or b""
         )
         if isinstance(reply.body, bytes):
@@ -272,13 +306,3 @@ class Connection:
 
 
 _CODES: Final = {431: "head-too-large", 501: "not-implemented"}
-
-
-@lru_cache(1)
-def _date(now: int) -> str:
-    """A time in seconds since 1970, as HTTP tells it."""
-    return formatdate(now, usegmt=True)
-
-
-def _reason(status: int) -> bytes:
-    return HTTPStatus(status).phrase.encode()

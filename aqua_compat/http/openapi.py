@@ -10,7 +10,7 @@ import msgspec
 
 from aqua_compat.http.json_shape import STRING, array_of, object_of
 from aqua_compat.http.message import JSON, AccessLevel
-from aqua_compat.http.native_api import OPERATIONS
+from aqua_compat.http.native_operations import OPERATIONS
 from aqua_compat.http.operations import HttpOperation, Parameter
 from aqua_compat.http.problems import MEDIA_TYPE
 

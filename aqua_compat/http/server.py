@@ -18,7 +18,7 @@ from prometheus_client.core import Metric
 
 from aqua_compat.api.services import Services
 from aqua_compat.http.access import AddressGuard, check_may
-from aqua_compat.http.connection import AtHand, Connection, Handle
+from aqua_compat.http.connection import Connection, Handle
 from aqua_compat.http.consul.consul_api import ConsulApi, consul_api
 from aqua_compat.http.consul.local_agent import RunningAgent
 from aqua_compat.http.feeds import Feeds
@@ -34,9 +34,11 @@ from aqua_compat.http.listeners import (
 )
 from aqua_compat.http.message import AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.metrics import Exposition, MoreMetrics, gauge
-from aqua_compat.http.native_api import OPERATIONS, NativeApi
+from aqua_compat.http.native_api import NativeApi
+from aqua_compat.http.native_operations import OPERATIONS
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
 from aqua_compat.http.problems import Problem, status_of
+from aqua_compat.http.ready import AtHand, ReadyReply, known_requests
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.http.ui.page_files import is_of_page, page_reply
 from aqua_compat.settings import HttpSettings
@@ -128,8 +130,10 @@ class Router:
     def __init__(self, api: NativeApi, consul: ConsulApi) -> None:
         self._api = api
         self._consul = consul
+        self.known = known_requests()
+        """What was asked last, on all connections."""
 
-    def at_hand(self, request: HttpRequest) -> HttpReply | None:
+    def at_hand(self, request: HttpRequest) -> ReadyReply | None:
         """The answer to a request that may be asked, where that needs no waiting."""
         return self._consul.at_hand(request)
 
@@ -217,7 +221,7 @@ async def open_http_server(
 
         async def on_socket(stream: trio.SocketStream) -> None:
             handle = answering(router, lambda request: request._replace(grant=AccessLevel.OPERATE))
-            connection = Connection(stream, handle, settings, router.at_hand)
+            connection = Connection(stream, handle, settings, router.at_hand, router.known)
             if not is_own_user(stream):
                 await connection.refuse(Problem(403, "not-permitted", "the socket is for the node's own user and root"))
                 return
@@ -235,7 +239,7 @@ async def open_http_server(
 
             judge = partial(judged_at, guard, remote)
             at_hand = at_hand_of(router, judge)
-            await _serve(Connection(secured, answering(router, judge), settings, at_hand), by_address)
+            await _serve(Connection(secured, answering(router, judge), settings, at_hand, router.known), by_address)
 
         tasks.start_soon(accept)
         try:
@@ -277,7 +281,7 @@ def judged_at(guard: AddressGuard, remote: str, request: HttpRequest) -> HttpReq
 def at_hand_of(router: Router, judge: Callable[[HttpRequest], HttpRequest]) -> AtHand:
     """Gives what is ready to who may have it; what is wrong is told by `answering`, which judges again."""
 
-    def at_hand(request: HttpRequest) -> HttpReply | None:
+    def at_hand(request: HttpRequest) -> ReadyReply | None:
         reply = router.at_hand(request)
         if reply is not None:
             try:

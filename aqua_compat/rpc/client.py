@@ -19,6 +19,7 @@ from overlay.relaying.path_selection import Path, PathSelection
 from overlay.rpc.bodies import encoded
 from overlay.rpc.framing import FrameError, decode_item
 from overlay.tasks import background
+from overlay.tracing import TRACING
 
 T = TypeVar("T")
 
@@ -69,10 +70,11 @@ class OnPeer:
         seconds = self._timeout if timeout is None else timeout
         body = [service_id, function, self._given(service_id, function, arguments)]
         try:
-            if self.peer_id == self._peer.peer_id:
-                answer = await self._here(CALL_METHOD, body, seconds)
-            else:
-                answer = await self._paths.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
+            with TRACING.span("service call", peer=self.peer_id, service=service_id, function=function):
+                if self.peer_id == self._peer.peer_id:
+                    answer = await self._here(CALL_METHOD, body, seconds)
+                else:
+                    answer = await self._paths.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
         except (CallFailed, FrameError) as error:
             raise self._as_service_error(error, service_id, function, seconds) from error
         return self._converted(answer, returns, service_id, function)

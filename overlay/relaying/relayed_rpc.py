@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import trio
@@ -42,6 +42,7 @@ from overlay.rpc.decoded_items import DecodedItems, TooManyItems
 from overlay.rpc.framing import FrameError, decode_item, encode_item
 from overlay.rpc.server import Handler
 from overlay.settings import RelayLimits
+from overlay.tracing import TRACING
 
 SKEW: Final = 30.0  # seconds by which clocks may differ
 OPENING_TIMEOUT: Final = 3.0  # seconds; a relay that doesn't answer mustn't use up the time of the next
@@ -62,6 +63,7 @@ class _RelayedRequest(Struct, frozen=True, array_like=True):
     method: Annotated[str, Meta(min_length=1, max_length=128)]
     body: bytes
     expires: float
+    trace: Any = b""
 
 
 class _RelayedAnswer(Struct, frozen=True, array_like=True):
@@ -129,7 +131,7 @@ class RelayedRpc:
             raise BodyTooLarge(peer_id, method, f"at most {self._most_bytes} bytes are relayed")
         session = await self._session(peer_id, relays, method, deadline)
         left = max(deadline - trio.current_time(), 0.0)
-        request = [method, encoded_body, self._clock() + left]
+        request = [method, encoded_body, self._clock() + left, *filter(None, [TRACING.carried()])]
         number, sealed = session.seal_request(encode_item(request))
         body = encode_item([session.id, number, sealed])
         try:
@@ -260,7 +262,11 @@ class RelayedRpc:
         outcome = "gave-way", "memory was short while the call was served", b""
         scope = trio.CancelScope()
         try:
-            with self._decoded_items.opened(caller, scope.cancel) as counted, scope:
+            with (
+                self._decoded_items.opened(caller, scope.cancel) as counted,
+                scope,
+                TRACING.served(request.trace, f"serve {request.method}", caller=caller, relayed=1),
+            ):
                 work = served() or (self._time_slices, caller)
                 body = await decoded(request.body, *work, self._decoding, counted)
                 outcome = "", "", await encoded(await handler(caller, body), like=request.body)

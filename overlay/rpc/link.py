@@ -41,6 +41,7 @@ from overlay.rpc.transport import ByteStream
 from overlay.rpc.write_queue import BATCH_BYTES, WriteQueue, WriteQueueClosed, WriteQueueFull
 from overlay.settings import CallLimits
 from overlay.tasks import Broadcast
+from overlay.tracing import TRACING
 
 _READ_BYTES: Final = 64 * 1024
 _FRAMES_AT_ONCE: Final = 16  # after which others get their turn: 64 KiB hold 10,000 of the smallest
@@ -303,7 +304,7 @@ class Link:
         in_write_queue = False
         try:
             timeout = min(max(deadline - trio.current_time(), 0.0), _LONGEST_TIMEOUT)
-            frame = encode(Request(call_id, method, body, math.ceil(timeout * 1000)))
+            frame = encode(Request(call_id, method, body, math.ceil(timeout * 1000), TRACING.carried()))
             if len(frame) - HEADER_BYTES > self._limits.max_frame:
                 raise BodyTooLarge(self.peer_id, method)
             await self._write_queue.send(frame)

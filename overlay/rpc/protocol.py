@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -101,6 +101,9 @@ class Request(Struct, frozen=True, array_like=True, tag=1):
     method: Annotated[str, Meta(min_length=1, max_length=METHOD_MAX_LENGTH)]
     body: bytes
     timeout: Milliseconds
+    trace: Any = b""
+    """Of the span that it is made in (`overlay.tracing`); not sent where there is none. What a later version has here
+    instead is ignored, as all that it adds."""
 
     @property
     def timeout_seconds(self) -> float:
@@ -241,7 +244,8 @@ def parse(item: object) -> Frame | Unknown:
 
 def encode(frame: Frame) -> bytes:
     """The bytes of a frame, length first."""
-    return encode_frame(msgspec.to_builtins(frame, builtin_types=(bytes,)))
+    items = msgspec.to_builtins(frame, builtin_types=(bytes,))
+    return encode_frame(items[:-1] if isinstance(frame, Request) and not frame.trace else items)
 
 
 def seconds(milliseconds: int) -> float:

@@ -19,6 +19,7 @@ from overlay.rpc.framing import HEADER_BYTES, FrameError
 from overlay.rpc.protocol import Failed, Fault, Frame, Refused, Request, Response, encode, milliseconds, shortened
 from overlay.rpc.write_queue import WriteQueue
 from overlay.settings import CallLimits
+from overlay.tracing import TRACING
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -200,7 +201,8 @@ class RequestServer:
 
     async def _handled(self, request: Request, body: object) -> Frame:
         try:
-            result = await self._handlers[request.method](self._caller, body)
+            with TRACING.served(request.trace, f"serve {request.method}", caller=self._caller):
+                result = await self._handlers[request.method](self._caller, body)
             answer = Response(request.id, await encoded(result, like=request.body))
         except Refusal as refusal:
             code, message = shortened(refusal.code), shortened(refusal.message)

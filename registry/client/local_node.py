@@ -17,6 +17,7 @@ from overlay.errors import (
     ProtocolNotSupported,
     Unreachable,
 )
+from overlay.tracing import TRACING
 from registry.client.node_status import NodeStatus, StatusSource
 from registry.client.peer_info import MAX_ADDRESSES, PeerInfo
 from registry.codes import Code
@@ -95,7 +96,8 @@ class LocalNode:
 
     async def write(self, item: Item, *, factor: int, timeout: float) -> WriteOutcome:
         """See `NodeApi.write`."""
-        outcome = await self._writer.write(item, factor=factor, timeout=timeout)
+        with TRACING.part("write to replicas", resource=item.key_id, factor=factor):
+            outcome = await self._writer.write(item, factor=factor, timeout=timeout)
         if item.state is None and outcome.stored >= max(factor, 1):
             self._index_reader.remember(item)
             self._entering.enter_written(item)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import trio
 
+from overlay.tracing import TRACING
 from registry.client.node_api import NodeApi
 from registry.client.patience import patiently
 from registry.client.results import Done, code_of
@@ -46,7 +47,8 @@ class NodeWriter:
             return await self._node_api.write(item, factor=factor, timeout=remaining)
 
         try:
-            outcome = await patiently(write, until(before))
+            with TRACING.span("write", resource=item.key_id, factor=factor):
+                outcome = await patiently(write, until(before))
         except RegistryError as error:
             return refused(error, failure, timed_out=trio.current_time() >= before)
         if outcome.stored > 0:

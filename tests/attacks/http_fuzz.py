@@ -28,7 +28,8 @@ import trio.testing
 from aqua_compat.http.access import AddressGuard
 from aqua_compat.http.connection import Connection, Handle
 from aqua_compat.http.feeds import Feeds
-from aqua_compat.http.native_api import OPERATIONS, NativeApi
+from aqua_compat.http.native_api import NativeApi
+from aqua_compat.http.native_operations import OPERATIONS
 from aqua_compat.http.server import Router, answering
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import HttpSettings, Settings
@@ -44,7 +45,7 @@ LIMITS: Final = HttpSettings(
 )
 
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Z]")
-_METHODS: Final = ("GET", "POST", "DELETE", "HEAD", "PUT", "OPTIONS", "TRACE", "CONNECT", "get", "G\0T", "PRI")
+_METHODS: Final = ("GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "G\0T", "PRI")
 _TEXTS: Final = (
     "web", "me", PEER, key_id_of("web", PEER), "", ".", "..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "%00", "%ff", "%",
     "\u00fc", "<script>alert(1)</script>", "a" * 3000, "-1", "0", "1", "32768", "1e999", "nan", "true", "null", "{}",

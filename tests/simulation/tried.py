@@ -24,7 +24,8 @@ def tried(seed: int, *, nodes: int, faults: float, repair: float, pace: float) -
         f"{report.reads} reads, "
         f"{report.crashes} crashes, {report.sick} sick, {report.rotten} rotten, "
         f"{report.messages} messages, {report.events} events, "
-        f"{report.changes} changes of policies, {report.begun_anew} begun anew, {report.refused} registrations refused, "
+        f"{report.changes} changes of policies, {report.begun_anew} begun anew, "
+        f"{report.refused} registrations refused, "
         f"{report.closed} links closed, "
         f"trace {report.trace[:16]}, {time.process_time() - started:.1f} s of CPU"
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
-from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -19,15 +18,14 @@ import trio
 
 from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.check_runner import CheckKey
-from aqua_compat.agent.consul_files import translate
 from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, ServiceDefinition
-from aqua_compat.agent.file_form import ServiceForm, unknown_keys
+from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.http.access import check_may
 from aqua_compat.http.consul.entries import STATES, EntryWriter, check_of, node_id
+from aqua_compat.http.consul.registrations import form_of, plain, without_nulls
 from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
-from registry.errors import InvalidValue
 from registry.node import Node
 
 MAX_BODY: Final = 65_536  # bytes
@@ -174,7 +172,7 @@ class AgentApi:
         if not isinstance(body, dict):
             raise Problem.invalid("Request decode failed: the body isn't a JSON object")
         async with self._changing:
-            await do(_without_nulls(body))
+            await do(without_nulls(body))
         return HttpReply(200, [("Content-Type", JSON)], b"")
 
     # What is told.
@@ -249,7 +247,7 @@ class AgentApi:
     # What is done.
 
     async def _register(self, body: dict[str, Any]) -> None:
-        form = _form_of(body)
+        form = form_of(body)
         service_id = form.id or form.name
         self._check_not_in_file(service_id)
         await self._put(service_id, form)
@@ -264,13 +262,13 @@ class AgentApi:
             raise Problem.invalid("; ".join(error.errors)) from None
 
     async def _register_check(self, body: dict[str, Any]) -> None:
-        service_id = next((value for key, value in body.items() if _plain(key) == "serviceid"), "")
+        service_id = next((value for key, value in body.items() if plain(key) == "serviceid"), "")
         if not isinstance(service_id, str) or not service_id:
             raise Problem.invalid("ServiceID is missing: there are checks of services here, none of nodes")
         form = self._registered(service_id)
-        check = _form_of(
-            {"Name": form.name, "Check": {k: v for k, v in body.items() if _plain(k) != "serviceid"}}
-        ).check[0]
+        check = form_of({"Name": form.name, "Check": {k: v for k, v in body.items() if plain(k) != "serviceid"}}).check[
+            0
+        ]
         others = tuple(one for one in form.check if not check.name or one.name != check.name)
         await self._put(service_id, msgspec.structs.replace(form, check=(*others, check)))
 
@@ -285,7 +283,7 @@ class AgentApi:
         note = dict(request.query).get("note", "")
         state = {"pass": "passing", "warn": "warning", "fail": "critical"}.get(verb, "")
         if verb == "update":
-            fields = {_plain(key): value for key, value in body.items()}
+            fields = {plain(key): value for key, value in body.items()}
             state, note = fields.get("status", ""), fields.get("output", "")
             if state not in STATES or not isinstance(note, str):
                 raise Problem.invalid(f"Status is one of {', '.join(STATES)}, and Output a text")
@@ -349,56 +347,6 @@ class AgentApi:
                 check_id = f"service:{one.id}" if len(checks) == 1 else f"service:{one.id}:{number}"
                 found.append(_LocalCheck(check_id, one, check))
         return found
-
-
-def _form_of(body: dict[str, Any]) -> ServiceForm:
-    """A service as Consul's clients write it, in our form. Raises Problem."""
-    try:
-        content, _ = translate({"service": _with_check_ids(body)})
-        if not content["service"][0].get("name"):
-            raise Problem.invalid("Missing service name")
-        if wrong := list(islice(unknown_keys(content), 5)):
-            raise Problem.invalid("; ".join(wrong))
-        [form] = msgspec.convert(content["service"], tuple[ServiceForm, ...], strict=True)
-    except (InvalidValue, msgspec.ValidationError) as error:
-        raise Problem.invalid(f"Request decode failed: {error}") from None
-    if any(check.script is not None for check in form.check):
-        raise Problem.invalid("Args: checks that run programs are taken from service files alone")
-    return form
-
-
-def _with_check_ids(body: dict[str, Any]) -> dict[str, Any]:
-    """With the ids of checks as their names, where they have some: here a check has one name."""
-
-    def with_id(check: object) -> object:
-        if not isinstance(check, dict):
-            return check
-        given = next((value for key, value in check.items() if _plain(key) in ("checkid", "id") and value), None)
-        rest = {key: value for key, value in check.items() if _plain(key) not in ("checkid", "id")}
-        return rest if given is None else {key: v for key, v in rest.items() if _plain(key) != "name"} | {"name": given}
-
-    told: dict[str, Any] = {}
-    for key, value in body.items():
-        if _plain(key) == "check":
-            told[key] = with_id(value)
-        elif _plain(key) == "checks" and isinstance(value, list):
-            told[key] = [with_id(check) for check in value]
-        else:
-            told[key] = value
-    return told
-
-
-def _without_nulls(value: Any) -> Any:
-    """Without what a client writes as null, or as an empty text: Go's writes all fields."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None and each != ""}
-    if isinstance(value, list):
-        return [_without_nulls(each) for each in value]
-    return value
-
-
-def _plain(key: str) -> str:
-    return key.replace("_", "").lower()
 
 
 def _json(value: object, status: int = 200) -> HttpReply:

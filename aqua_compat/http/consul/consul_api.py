@@ -10,16 +10,11 @@ Rules:
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import random
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -28,25 +23,26 @@ from aqua_compat.http.access import check_may
 from aqua_compat.http.consul.agent_api import AgentApi, LocalAgent
 from aqua_compat.http.consul.catalog import Catalog, Survey
 from aqua_compat.http.consul.entries import (
-    CATALOG_EXAMPLE,
     CHECK_EXAMPLE,
-    HEALTH_EXAMPLE,
-    NODE_CHECK,
     NODE_EXAMPLE,
     SERVICE_EXAMPLE,
     STATES,
     Entry,
     EntryWriter,
-    node_check,
 )
-from aqua_compat.http.consul.expression import Term, comparisons
+from aqua_compat.http.consul.expression import Term
 from aqua_compat.http.consul.followed import FollowedService, FollowedServices
 from aqua_compat.http.consul.index_book import IndexBook
 from aqua_compat.http.consul.known_names import KnownNames, StoredNames
-from aqua_compat.http.consul.query import JITTER, Query, query_of
+from aqua_compat.http.consul.patience import WaitingQueries
+from aqua_compat.http.consul.query import Query, query_of
+from aqua_compat.http.consul.replies import Answer, json_reply, reply, told
+from aqua_compat.http.consul.selection import KINDS, filtered
+from aqua_compat.http.consul.surveyed import checks_in, checks_of_node, nodes_in, services_in, services_of_node
 from aqua_compat.http.listeners import Misconfigured
-from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
+from aqua_compat.http.message import AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
+from aqua_compat.http.ready import ReadyReply
 from aqua_compat.settings import HttpSettings
 from overlay.tasks import TaskStatus
 from registry.errors import InvalidValue, RegistryError
@@ -57,8 +53,6 @@ from registry.model.values import MAX_LABEL
 from registry.node import Node
 
 KNOWN_WITHIN: Final = 6.0  # seconds in which it has to be known which instances a service has
-FILTER_SLICE: Final = 2_000  # comparisons before others have their turn: fewer than 5 ms
-PER_CLIENT: Final = 2  # a client elsewhere has this part of the open watches at most
 
 NOT_HERE: Final = {
     "acl": "access is by tokens of this node (`aqua-registry http token`)",
@@ -112,35 +106,6 @@ def consul_api(
 _Handler = Callable[[HttpRequest, Query, str], Awaitable[HttpReply]]
 
 
-class _Answer(NamedTuple):
-    """What is known of what is asked: its index, and all of it, to choose from."""
-
-    number: int
-    body: bytes
-
-
-class Patience:
-    """How long one query waits for a change."""
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._scope: trio.CancelScope | None = None
-        self.is_over = deadline == -math.inf
-        """Whether it is to be answered with what there is."""
-
-    async def wait(self, change: Callable[[], Awaitable[None]]) -> None:
-        """Waits for a change, or until it is over."""
-        with trio.CancelScope(deadline=self._deadline) as self._scope:
-            await change()
-        self.is_over = self.is_over or self._scope.cancelled_caught
-
-    def end(self) -> None:
-        """Is over now."""
-        self.is_over = True
-        if self._scope is not None:
-            self._scope.cancel()
-
-
 class ConsulApi:
     """Answers Consul's clients on one node. `run` owns what it follows."""
 
@@ -163,11 +128,7 @@ class ConsulApi:
         self._peer = node.peer
         self._names = names
         self._book = book
-        self._max_watches = max_watches
-        self._others = others
-        self._waiting: Counter[str] = Counter()
-        self._patient: set[Patience] = set()
-        self._is_stopping = False
+        self._waiting = WaitingQueries(max_watches, others)
         parts = node.parts
         self._followed = FollowedServices(
             lambda key_id: node.registry.watch(key_id, include_down=True), parts.health_of_hosts, self._note_change
@@ -200,7 +161,7 @@ class ConsulApi:
     @property
     def waiting(self) -> int:
         """How many queries wait for a change."""
-        return self._waiting.total()
+        return len(self._waiting)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps up to date what is asked for, until cancelled."""
@@ -208,40 +169,40 @@ class ConsulApi:
 
     def stop(self) -> None:
         """Answers all who wait with what there is, now and from now on."""
-        self._is_stopping = True
-        for patience in self._patient:
-            patience.end()
+        self._waiting.stop()
 
-    def at_hand(self, request: HttpRequest) -> HttpReply | None:
+    def at_hand(self, request: HttpRequest) -> ReadyReply | None:
         """The answer where it is ready and needs no waiting: the query that is asked most, of a service that is
         followed. None otherwise, also for what is wrong."""
         path = request.path
-        if len(path) != 4 or path[:3] != ("v1", "health", "service") or request.method != "GET":
+        if len(path) != 4 or path[:3] != _HEALTH_OF_SERVICE or request.method != "GET":
             return None
         try:
-            query = query_of(request)
+            query, part = _query_and_part(request.query)
         except Problem:
             return None
-        owner = self._owners.get(query.datacenter or self._default)
-        if owner is None:
+        datacenter = query.datacenter or self._default
+        owner = self._owners.get(datacenter)
+        followed = owner and self._followed.known((datacenter, _key_id_of(path[3], owner)))
+        return self._ready(followed, query.known, part) if followed else None
+
+    def _ready(self, followed: FollowedService, known: int, part: Query) -> ReadyReply | None:
+        index, body = self._index_of(followed), followed.bodies.get(("health", part))
+        if index == known or body is None:
             return None
-        followed = self._followed.known((query.datacenter or self._default, _key_id_of(path[3], owner)))
-        if followed is None:
-            return None
-        body = followed.bodies.get(("health", query.part))
-        if body is None:
-            return None
-        index = self._index_of(followed)
-        return None if index == query.known else _reply(_Answer(index, body))
+        ready: ReadyReply | None = followed.ready.get(part)
+        if ready is None or ready.index != index:
+            ready = followed.ready[part] = ReadyReply(reply(Answer(index, body)), index)
+        return ready
 
     async def answer(self, request: HttpRequest) -> HttpReply:
         """The answer to any request; what is wrong is told in a text, as Consul does."""
         try:
             return await self._answer(request)
         except Problem as problem:
-            return _told(problem)
+            return told(problem)
         except RegistryError as error:
-            return _told(Problem.of(error))
+            return told(Problem.of(error))
 
     async def _answer(self, request: HttpRequest) -> HttpReply:
         area, *rest = request.path[1:] or ("",)
@@ -251,7 +212,7 @@ class ConsulApi:
         answer, name = self._answering(area, tuple(rest))
         if request.method not in ("GET", "HEAD"):
             raise Problem(405, "method-unknown", f"{request.method} isn't answered here", headers=[("Allow", "GET")])
-        return await answer(request, query_of(request), name)
+        return await answer(request, query_of(request.query), name)
 
     def _answering(self, area: str, rest: tuple[str, ...]) -> tuple[_Handler, str]:
         """What answers a path, and the name in it."""
@@ -269,7 +230,7 @@ class ConsulApi:
     # What is asked of one service.
 
     async def _of_service(self, request: HttpRequest, query: Query, label: str, *, kind: str) -> HttpReply:
-        example, select = _KINDS[kind]
+        example, select = KINDS[kind]
         term = query.term(example)
         datacenter, owner = self._owner(query)
         try:
@@ -280,7 +241,7 @@ class ConsulApi:
                     await followed.wait_beyond(0)
                 if waiting.cancelled_caught:
                     raise Problem(503, "failed", f"who keeps {label!r} hasn't answered yet", retry_after=1.0)
-                async with self._patience(request, query) as patience:
+                async with self._waiting.patience(request.client, query) as patience:
                     while self._index_of(followed) == query.known and not patience.is_over:
                         await patience.wait(partial(followed.wait_beyond, followed.version))
                 index = self._index_of(followed)
@@ -292,7 +253,7 @@ class ConsulApi:
                     body = msgspec.json.encode(chosen)
                     if followed.version == version:
                         followed.bodies[key] = body
-                return _reply(_Answer(index, body))
+                return reply(Answer(index, body))
         except InvalidValue as error:
             raise Problem.invalid(str(error)) from None
 
@@ -310,7 +271,7 @@ class ConsulApi:
         if query.near:
             near = self._peer.peer_id if query.near == "_agent" else query.near
             found.sort(key=lambda entry: self._distance(near, entry.host))
-        return await _filtered([one for entry in found for one in select(entry)], term)
+        return await filtered([one for entry in found for one in select(entry)], term)
 
     def _distance(self, near: str, host: str) -> int:
         """How far a host is from a node: the node itself, those that this node is linked to, others."""
@@ -322,75 +283,32 @@ class ConsulApi:
 
     async def _services(self, request: HttpRequest, query: Query, name: str) -> HttpReply:  # noqa: ARG002 - as all that answer
         term = query.term(SERVICE_EXAMPLE)
-
-        async def services(survey: Survey) -> Any:
-            told: dict[str, list[str]] = {}
-            for label, entries in survey.services.items():
-                kept = entries
-                if term is not None:
-                    passed = await _filtered([entry.health["Service"] for entry in entries], term)
-                    kept = tuple(entry for entry in entries if entry.health["Service"] in passed)
-                if kept:
-                    tags = (tag for entry in kept for tag in entry.health["Service"]["Tags"])
-                    told[label] = list(dict.fromkeys(sorted(tags)))
-            return told
-
-        return await self._of_all(request, query, "services", services)
+        return await self._of_all(request, query, "services", partial(services_in, term=term))
 
     async def _nodes(self, request: HttpRequest, query: Query, name: str) -> HttpReply:  # noqa: ARG002 - as all that answer
-        term = query.term(NODE_EXAMPLE)
-
-        async def nodes(survey: Survey) -> Any:
-            found = {entry.host: entry.health["Node"] for entries in survey.services.values() for entry in entries}
-            writer = self._writer(self._owner(query)[0])
-            for peer_id in (self._peer.peer_id, *self._peer.members()):
-                found.setdefault(peer_id, writer.node(peer_id))
-            return await _filtered([found[peer_id] for peer_id in sorted(found)], term)
-
-        return await self._of_all(request, query, "nodes", nodes)
+        members = (self._peer.peer_id, *self._peer.members())
+        tell = partial(nodes_in, members=members, node=self._node_writer(query), term=query.term(NODE_EXAMPLE))
+        return await self._of_all(request, query, "nodes", tell)
 
     async def _of_node(self, request: HttpRequest, query: Query, name: str, *, checks: bool) -> HttpReply:
-        term = query.term(CHECK_EXAMPLE if checks else SERVICE_EXAMPLE)
         name = self._peer.peer_id if name == OWN else name
-
-        async def of_node(survey: Survey) -> Any:
-            entries = [entry for all_of in survey.services.values() for entry in all_of if entry.host == name]
-            is_there = name == self._peer.peer_id or self._peer.is_linked(name)
-            if checks:
-                own = [entry.health["Checks"][1] for entry in entries]
-                of_host = [entry.health["Checks"][0] for entry in entries[:1]]
-                if is_there and not of_host:
-                    of_host = [node_check(name, is_up=True)]
-                return await _filtered([*of_host, *own], term)
-            if not entries and not is_there:
-                return None
-            services: dict[str, Any] = {}
-            for entry in entries:
-                service = entry.health["Service"]
-                key = service["ID"] if service["ID"] not in services else f"{service['Service']}/{service['ID']}"
-                services[key] = service
-            kept = await _filtered(list(services.values()), term)
-            node = entries[0].health["Node"] if entries else self._writer(self._owner(query)[0]).node(name)
-            return {"Node": node, "Services": {key: one for key, one in services.items() if one in kept}}
-
-        return await self._of_all(request, query, ("node", name, checks), of_node)
+        is_there = name == self._peer.peer_id or self._peer.is_linked(name)
+        tell: Callable[[Survey], Awaitable[Any]]
+        if checks:
+            tell = partial(checks_of_node, name=name, is_there=is_there, term=query.term(CHECK_EXAMPLE))
+        else:
+            node = self._node_writer(query)
+            tell = partial(services_of_node, name=name, is_there=is_there, node=node, term=query.term(SERVICE_EXAMPLE))
+        return await self._of_all(request, query, ("node", name, checks), tell)
 
     async def _of_state(self, request: HttpRequest, query: Query, state: str) -> HttpReply:
         if state not in (*STATES, "any"):
             raise Problem.invalid(f"{state[:32]!r} is no state: there are {', '.join(STATES)} and any")
-        term = query.term(CHECK_EXAMPLE)
+        tell = partial(checks_in, state=state, term=query.term(CHECK_EXAMPLE))
+        return await self._of_all(request, query, ("state", state), tell)
 
-        async def of_state(survey: Survey) -> Any:
-            checks: list[Any] = []
-            hosts: dict[str, Any] = {}
-            for entries in survey.services.values():
-                for entry in entries:
-                    hosts[entry.host] = entry.health["Checks"][0]
-                    checks.append(entry.health["Checks"][1])
-            told = [*(hosts[host] for host in sorted(hosts)), *checks]
-            return await _filtered([one for one in told if state in ("any", one["Status"])], term)
-
-        return await self._of_all(request, query, ("state", state), of_state)
+    def _node_writer(self, query: Query) -> Callable[[str], Any]:
+        return self._writer(self._owner(query)[0]).node
 
     async def _of_all(
         self, request: HttpRequest, query: Query, key: object, tell: Callable[[Survey], Awaitable[Any]]
@@ -398,39 +316,39 @@ class ConsulApi:
         catalog = self._catalog(query)
         full_key = (catalog.owner, catalog.writer.datacenter, key, query.expression)
 
-        async def answer(survey: Survey) -> _Answer:
+        async def answer(survey: Survey) -> Answer:
             ready = survey.answers.get(full_key)
             if ready is None:
                 body = msgspec.json.encode(await tell(survey))
-                ready = _Answer(self._book.index_of(full_key, sha256(body).digest()), body)
+                ready = Answer(self._book.index_of(full_key, sha256(body).digest()), body)
                 survey.answers[full_key] = ready
-            known: _Answer = ready
+            known: Answer = ready
             return known
 
         survey = await catalog.survey()
         found = await answer(survey)
-        async with self._patience(request, query) as patience:
+        async with self._waiting.patience(request.client, query) as patience:
             while found.number == query.known and not patience.is_over:
                 await patience.wait(partial(catalog.wait_beyond, survey))
                 survey = await catalog.survey()
                 found = await answer(survey)
-        return _reply(found)
+        return reply(found)
 
     # What needs no waiting.
 
     async def _leader(self, *_: object) -> HttpReply:
         await trio.lowlevel.checkpoint()
-        return _json(self.agent.address)
+        return json_reply(self.agent.address)
 
     async def _peers(self, *_: object) -> HttpReply:
         await trio.lowlevel.checkpoint()
         writer = self._writer(self._default)
         members = [writer.node(peer_id)["Address"] for peer_id in self._peer.members()]
-        return _json([self.agent.address, *(f"{address}:0" for address in members if address)])
+        return json_reply([self.agent.address, *(f"{address}:0" for address in members if address)])
 
     async def _datacenters(self, *_: object) -> HttpReply:
         await trio.lowlevel.checkpoint()
-        return _json([self._default, *sorted(self._owners.keys() - {self._default})])
+        return json_reply([self._default, *sorted(self._owners.keys() - {self._default})])
 
     def _owner(self, query: Query) -> tuple[str, str]:
         """The datacenter that is asked for, and the owner whose it is. Raises Problem."""
@@ -470,94 +388,14 @@ class ConsulApi:
             if not owner or catalog.owner == owner:
                 catalog.note_change()
 
-    @asynccontextmanager
-    async def _patience(self, request: HttpRequest, query: Query) -> AsyncIterator[Patience]:
-        """What a query has, none where it is none that waits. Raises Problem where as many wait as may."""
-        if not query.known or self._is_stopping:
-            yield Patience(-math.inf)
-            return
-        client = request.client
-        total = self._others() + self._waiting.total()
-        if total >= self._max_watches:
-            raise Problem(503, "overloaded", f"{total} watches are open, as many as may be", retry_after=10.0)
-        if not _is_near(client) and self._waiting[client] >= max(self._max_watches // PER_CLIENT, 1):
-            raise Problem(429, "overloaded", f"{self._waiting[client]} queries of yours wait already", retry_after=10.0)
-        wait = query.wait * (1 + JITTER * random.random())  # noqa: S311 - jitter, not secrets
-        patience = Patience(trio.current_time() + wait)
-        self._waiting[client] += 1
-        self._patient.add(patience)
-        try:
-            yield patience
-        finally:
-            self._patient.discard(patience)
-            self._waiting[client] -= 1
-            if not self._waiting[client]:
-                del self._waiting[client]
+
+_HEALTH_OF_SERVICE: Final = ("v1", "health", "service")
+
+
+@lru_cache(256)
+def _query_and_part(given: tuple[tuple[str, str], ...]) -> tuple[Query, Query]:
+    query = query_of(given)
+    return query, query.part
 
 
 _key_id_of = lru_cache(4_096)(key_id_of)  # it takes longer than all else of an answer that is ready
-
-
-_HEADERS: Final = (
-    ("Content-Type", JSON),
-    ("X-Consul-KnownLeader", "true"),
-    ("X-Consul-LastContact", "0"),
-    ("X-Consul-Effective-Consistency", "stale"),
-)
-
-
-def _reply(answer: _Answer) -> HttpReply:
-    return HttpReply(200, [*_HEADERS, ("X-Consul-Index", str(answer.number))], answer.body)
-
-
-def _is_near(client: str) -> bool:
-    """Whether a client is on this machine, where all share one address."""
-    try:
-        return not client or ipaddress.ip_address(client).is_loopback
-    except ValueError:
-        return False
-
-
-async def _filtered(values: list[Any], term: Term | None) -> list[Any]:
-    if term is None:
-        return values
-    cost, done = sum(1 for _ in comparisons(term)), 0
-    kept: list[Any] = []
-    for value in values:
-        done += cost
-        if done >= FILTER_SLICE:
-            done = 0
-            await trio.lowlevel.checkpoint()
-        if term.matches(value):
-            kept.append(value)
-    return kept
-
-
-def _health_of(entry: Entry) -> list[Any]:
-    return [entry.health]
-
-
-def _catalog_of(entry: Entry) -> list[Any]:
-    return [entry.catalog]
-
-
-def _checks_of(entry: Entry) -> list[Any]:
-    return [check for check in entry.health["Checks"] if check["CheckID"] != NODE_CHECK]
-
-
-_KINDS: Final[Mapping[str, tuple[Mapping[str, Any], Callable[[Entry], list[Any]]]]] = {
-    "health": (HEALTH_EXAMPLE, _health_of),
-    "catalog": (CATALOG_EXAMPLE, _catalog_of),
-    "checks": (CHECK_EXAMPLE, _checks_of),
-}
-
-
-def _json(value: object) -> HttpReply:
-    return HttpReply(200, [("Content-Type", JSON)], msgspec.json.encode(value))
-
-
-def _told(problem: Problem) -> HttpReply:
-    headers = [each for each in problem.all_headers() if each[0] != "Content-Type"]
-    return HttpReply(
-        problem.status, [("Content-Type", "text/plain; charset=utf-8"), *headers], f"{problem.detail}\n".encode()
-    )

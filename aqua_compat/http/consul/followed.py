@@ -56,6 +56,8 @@ class FollowedService:
         self._digest: bytes | None = None
         self.bodies: LRUCache[Any, Any] = LRUCache(BODIES)
         """What was answered since the last change, by what was asked."""
+        self.ready: LRUCache[Any, Any] = LRUCache(BODIES)
+        """Whole answers of those, with their index, by what was asked."""
         self.version = 0
         """Grows with each change of an instance; 0 until it is known which there are."""
         self.users = 0
@@ -136,6 +138,7 @@ class FollowedService:
         self.version += 1
         self._digest = None
         self.bodies.clear()
+        self.ready.clear()
         self._changed.send()
         self._when_changed()
 

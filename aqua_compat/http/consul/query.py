@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from aqua_compat.agent.consul_files import seconds_of
 from aqua_compat.http.consul.expression import BadExpression, Term, parse
-from aqua_compat.http.message import HttpRequest
 from aqua_compat.http.problems import Problem
 from registry.errors import InvalidValue
 
@@ -45,12 +44,12 @@ class Query(NamedTuple):
             raise Problem.invalid(f"Failed to create boolean expression evaluator: {error}") from None
 
 
-def query_of(request: HttpRequest) -> Query:
-    """The query of a request; parameters that mean nothing here are passed over, as Consul does. Raises Problem."""
+def query_of(parameters: Sequence[tuple[str, str]]) -> Query:
+    """What a request's parameters ask; those that mean nothing here are passed over, as Consul does. Raises Problem."""
     given: dict[str, str] = {}
     tags: list[str] = []
     meta: list[tuple[str, str]] = []
-    for name, value in request.query:
+    for name, value in parameters:
         if name == "tag":
             tags.append(value.lower())
         elif name == "node-meta":

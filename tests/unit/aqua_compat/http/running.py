@@ -14,6 +14,7 @@ import trio
 from aqua_compat.agent.agent import Agent
 from aqua_compat.agent.memory import AgentMemory
 from aqua_compat.api.full_node import identity_in, open_full_node
+from aqua_compat.api.services import Services
 from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
 from aqua_compat.http.server import HttpServer, open_http_server
@@ -89,14 +90,18 @@ async def running_door(
     names: dict[str, str] | None = None,
     bootstrap: tuple[str, ...] = (),
     services: Callable[[str, RegisteredServices], SettingsOfServices] | None = None,
+    services_of: Callable[[Services], None] | None = None,
 ) -> AsyncIterator[Running]:
-    """`services`: where those are defined that the node keeps registered, by its peer id."""
+    """`services`: where those are defined that the node keeps registered, by its peer id. `services_of`
+    has the node serve what it is to."""
     settings = Settings(
         overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=bootstrap),
         http=http or HttpSettings(listen="127.0.0.1:0"),
     )
     async with open_full_node(identity_in(data_dir), settings, data_dir) as (node, own):
         peer, agent = node.peer, None
+        if services_of is not None:
+            services_of(own)
         if services is not None:
             memory, registered = AgentMemory(data_dir / "agent.json"), RegisteredServices(data_dir)
             source = services(peer.peer_id, registered)

@@ -11,6 +11,7 @@ import trio.testing
 
 from aqua_compat.http.connection import Connection, Handle
 from aqua_compat.http.message import HttpReply, HttpRequest
+from aqua_compat.http.ready import KnownRequests, ReadyReply, known_requests
 from aqua_compat.settings import HttpSettings
 
 LIMITS = HttpSettings()
@@ -224,3 +225,101 @@ async def test_stopping_lets_an_answer_end_and_no_other_begin(autojump_clock) ->
         answer = await Served(client).all()
     assert answer.count(b"done") == 1
     assert b"Connection: close" in answer
+
+
+class AtHand:
+    """Has the answer to all that is asked of `/ready`, and counts what h11 is spared."""
+
+    def __init__(self) -> None:
+        self.known: KnownRequests = known_requests()
+        self.asked: list[HttpRequest] = []
+        self.may = True
+        self.reply = ReadyReply(HttpReply(200, JSON, b"ready"))
+
+    def __call__(self, request: HttpRequest) -> ReadyReply | None:
+        self.asked.append(request)
+        return self.reply if self.may and request.path == ("ready",) else None
+
+
+@asynccontextmanager
+async def served_from(at_hand: AtHand, limits: HttpSettings = LIMITS) -> AsyncIterator[Served]:
+    client, server = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Connection(server, echo, limits, at_hand, at_hand.known).serve)
+        yield Served(client)
+        await client.aclose()
+
+
+READY = b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_request_in_words_that_came_before_gets_the_same_answer_as_the_first(autojump_clock) -> None:
+    at_hand = AtHand()
+    async with served_from(at_hand) as client:
+        answers = []
+        for _ in range(3):
+            await client.stream.send_all(READY)
+            answers.append(await client.until(b"ready"))
+        await client.stream.send_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")  # h11 goes on where it was
+        assert b"('GET', ('a',), b'')" in await client.until(b"b'')")
+        await client.stream.send_all(READY)
+        assert b"200 OK" in await client.until(b"ready")
+    assert list(at_hand.known) == [READY]
+    assert len(set(map(undated, answers))) == 1
+    assert at_hand.asked[0] is at_hand.asked[1]  # it wasn't read anew
+
+
+def undated(answer: bytes) -> bytes:
+    return b"\r\n".join(line for line in answer.split(b"\r\n") if not line.lower().startswith(b"date:"))
+
+
+async def test_who_asked_before_is_judged_again_each_time(autojump_clock) -> None:
+    at_hand = AtHand()
+    async with served_from(at_hand) as client:
+        for _ in range(2):
+            await client.stream.send_all(READY)
+            await client.until(b"ready")
+        at_hand.may = False
+        await client.stream.send_all(READY)
+        assert b"('GET', ('ready',), b'')" in await client.until(b"b'')")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        READY + READY,
+        READY + b"G",
+        b"GET /ready HTTP/1.0\r\n\r\n",
+        b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi",
+        b"HEAD /ready HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /ready HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        b"GET /ready HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 2048 + b"\r\n\r\n",
+    ],
+)  # fmt: skip
+async def test_only_whole_requests_without_a_body_that_end_nothing_are_remembered(autojump_clock, sent: bytes) -> None:
+    at_hand = AtHand()
+    async with served_from(at_hand) as client:
+        await client.stream.send_all(sent)
+        await client.until(b"\r\n\r\n")
+    assert not at_hand.known
+
+
+async def test_a_request_in_two_pieces_is_not_remembered_by_the_second(autojump_clock) -> None:
+    at_hand = AtHand()
+    async with served_from(at_hand) as client:
+        await client.stream.send_all(READY[:9])
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.send_all(READY[9:])
+        await client.until(b"ready")
+    assert not at_hand.known
+
+
+async def test_who_says_nothing_after_a_known_request_is_let_go(autojump_clock) -> None:
+    async with served_from(AtHand(), HttpSettings(idle_timeout=7.0)) as client:
+        for _ in range(2):
+            await client.stream.send_all(READY)
+            await client.until(b"ready")
+        began = trio.current_time()
+        assert await client.all() == b""
+        assert trio.current_time() - began == pytest.approx(7.0)

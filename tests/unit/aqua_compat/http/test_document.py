@@ -11,7 +11,7 @@ import trio
 
 from aqua_compat.agent.file_form import CheckForm, ServiceForm
 from aqua_compat.cli.service_source import SettingsOfServices
-from aqua_compat.http.native_api import OPERATIONS
+from aqua_compat.http.native_operations import OPERATIONS
 from aqua_compat.settings import Settings
 from tests.paths import ROOT
 from tests.unit.aqua_compat.http.running import running_door

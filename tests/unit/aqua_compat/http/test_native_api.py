@@ -159,7 +159,83 @@ async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> Non
             "live",
             "removed",
         ]
-        assert api.tried == set(api.operations()) - {"watch"} - OF_AGENTS
+        assert api.tried == set(api.operations()) - {"watch"} - OF_AGENTS - CALLS_AND_POLICIES
+
+
+CALLS_AND_POLICIES = {"services", "call_peer", "call", "change_policy", "presence"}
+
+
+class Adder:
+    """What a test serves."""
+
+    async def add(self, one: int, other: int) -> int:
+        return one + other
+
+    async def fail(self) -> None:
+        raise ValueError("as it was to")
+
+
+async def test_services_are_called_and_policies_changed_as_it_is_described(tmp_path: Path) -> None:
+    async with running_door(tmp_path / "node", services_of=lambda own: own.serve("adder", Adder(), None)) as running:
+        api = Described(running, json.loads(description()))
+        me = running.node.peer.peer_id
+        of = {"resource_id": (await api.call("create_resource", {"label": "sums"}))["resource_id"]}
+        assert await api.call("register", {"service_id": "adder"}, **of) == {"success": True}
+        assert "adder" in await api.call("services", peer_id="me")
+        told = await api.call("presence", peer_id="me")
+        assert told == {"peer_id": me, "known": True, "up": True, "up_or_down_for": None, "accusers": []}
+        assert (await api.call("presence", query="?timeout=0.1", peer_id=STRANGER.peer_id))["up"]
+
+        adding = {"function": "add", "arguments": [1, 2]}
+        assert await api.call("call_peer", {"service_id": "adder", **adding}, peer_id=me) == 3
+        assert await api.call("call", adding, **of) == 3
+        assert await api.call("call", {**adding, "trust": [me], "strategy": "weighted"}, **of) == 3
+        assert await api.call("call", {**adding, "all": True}, **of) == [{"peer_id": me, "result": 3, "error": None}]
+        [failed] = await api.call("call", {"function": "fail", "all": True}, **of)
+        assert (failed["result"], failed["error"]) == (None, "ValueError: as it was to")
+
+        deny = {"edit": "deny", "peer_id": STRANGER.peer_id}
+        edits = [{"edit": "close"}, {"edit": "allow", "peer_id": me}, deny, {**deny, "host": me, "until": 5}]
+        changed = (await api.call("change_policy", {"edits": edits}, **of))["policy"]
+        assert (changed["open"], changed["allow"]) == (False, [me])
+        assert {(each["host"], each["until"]) for each in changed["deny"]} == {(None, None), (me, 5)}
+        edits = [{"edit": "open"}, {**deny, "edit": "lift"}, {**deny, "host": me, "edit": "drop-denial"}]
+        changed = (await api.call("change_policy", {"edits": edits, "factor": 1, "timeout": 5}, **of))["policy"]
+        assert (changed["open"], [each["host"] for each in changed["deny"]]) == (True, [None])
+        assert (await api.call("policy", **of))["policy"] == changed
+        assert api.tried >= CALLS_AND_POLICIES
+
+
+OF_STRANGER = {"peer_id": STRANGER.peer_id}
+FAILING: list[tuple[str, dict[str, Any], int, str, str]] = [
+    ("peers/me/calls", {"service_id": "no", "function": "f"}, 404, "no-service", "final"),
+    ("peers/me/calls", {"service_id": "adder", "function": "f"}, 404, "no-function", "final"),
+    ("peers/me/calls", {"service_id": "adder", "function": "add", "arguments": [1]}, 422, "bad-arguments", "final"),
+    ("peers/me/calls", {"service_id": "adder", "function": "fail"}, 502, "raised", "final"),
+    ("peers/me/calls", {"service_id": "", "function": "f"}, 400, "invalid", "final"),
+    ("peers/me/calls", {"service_id": "s", "function": "f", "via": ["?"]}, 400, "invalid", "final"),
+    ("peers/x/calls", {"service_id": "s", "function": "f"}, 400, "invalid", "final"),
+    (f"peers/{STRANGER.peer_id}/calls", {"service_id": "s", "function": "f", "timeout": 0.3}, 504, "unreachable",
+     "network"),
+    ("resources/web@me/calls", {"function": "add"}, 503, "no-provider", "load"),
+    ("resources/web@me/calls", {"function": "add", "strategy": "best"}, 400, "invalid", "final"),
+    ("resources/web@me/policy", {"edits": []}, 400, "invalid", "final"),
+    ("resources/web@me/policy", {"edits": [{"edit": "allow"}]}, 400, "invalid", "final"),
+    ("resources/web@me/policy", {"edits": [OF_STRANGER | {"edit": "open"}]}, 400, "invalid", "final"),
+    ("resources/web@me/policy", {"edits": [OF_STRANGER | {"edit": "lift"}]}, 400, "invalid", "final"),
+    ("resources/web@me/policy", {"edits": [OF_STRANGER | {"edit": "allow", "until": 1}]}, 400,
+     "invalid", "final"),
+    ("resources/no@me/policy", {"edits": [{"edit": "open"}], "timeout": 0.5}, 404, "key-not-exists", "asked"),
+]  # fmt: skip
+
+
+async def test_calls_and_policy_changes_that_fail_say_why(tmp_path: Path) -> None:
+    async with running_door(tmp_path / "node", services_of=lambda own: own.serve("adder", Adder(), None)) as running:
+        assert (await running.ask("POST", "/v1/aqua/resources", {"label": "web"})).status == 201
+        for path, body, status, code, kind in FAILING:
+            method = "PATCH" if path.endswith("policy") else "POST"
+            told = (await running.ask(method, f"/v1/aqua/{path}", body)).json()
+            assert (told["status"], told["code"], told["kind"]) == (status, code, kind), (path, body, told)
 
 
 OF_AGENTS = {"reload", "checks", "report_check", "lend"}

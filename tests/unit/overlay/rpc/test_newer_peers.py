@@ -24,7 +24,7 @@ NEWER_HELLO = [0, 7, True, b"session1", b"", 0, "aqua-registry/9.9", ["a certifi
     "known",
     [
         [0, 0, True, b"session1", b"", 0, "aqua-registry/0.1.0"],
-        [1, 5, "echo", b"\xf6", 1000],
+        [1, 5, "echo", b"\xf6", 1000, b""],
         [2, 5, b"\xf6"],
         [3, 5, "full", "no more", 500],
         [4, 5],
@@ -39,6 +39,13 @@ NEWER_HELLO = [0, 7, True, b"session1", b"", 0, "aqua-registry/9.9", ["a certifi
 )
 def test_fields_after_the_known_ones_are_ignored(known: list[object]) -> None:
     assert parse([*known, "new", [1, 2]]) == parse(known) != Unknown()
+
+
+@pytest.mark.parametrize("trace", ["new", 7, [1, 2], None, b"short", b"long" * 100])
+def test_a_request_with_something_else_in_place_of_a_trace_is_served(trace: object) -> None:
+    request = parse([1, 5, "echo", b"\xf6", 1000, trace])
+    assert isinstance(request, Request)
+    assert request.method == "echo"
 
 
 def test_fields_of_a_referral_after_the_known_ones_are_ignored() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from aqua_compat.http.consul.query import DEFAULT_WAIT, LONGEST_WAIT, MOST_TAGS, Query, query_of
-from aqua_compat.http.message import HttpRequest, path_and_query
+from aqua_compat.http.message import path_and_query
 from aqua_compat.http.problems import Problem
 
 
 def query(text: str) -> Query:
-    path, fields = path_and_query(f"/v1/health/service/web?{text}")
-    return query_of(HttpRequest("GET", path, fields, {}, b""))
+    _, fields = path_and_query(f"/v1/health/service/web?{text}")
+    return query_of(fields)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""What is told of all services of an owner, out of one look at them (`catalog`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aqua_compat.http.consul.catalog import Survey
+from aqua_compat.http.consul.entries import node_check
+from aqua_compat.http.consul.expression import Term
+from aqua_compat.http.consul.selection import filtered
+
+NodeOf = Callable[[str], Any]
+"""Writes a host, by its id."""
+
+
+async def services_in(survey: Survey, *, term: Term | None) -> dict[str, list[str]]:
+    """The tags of each service."""
+    told: dict[str, list[str]] = {}
+    for label, entries in survey.services.items():
+        kept = entries
+        if term is not None:
+            passed = await filtered([entry.health["Service"] for entry in entries], term)
+            kept = tuple(entry for entry in entries if entry.health["Service"] in passed)
+        if kept:
+            tags = (tag for entry in kept for tag in entry.health["Service"]["Tags"])
+            told[label] = list(dict.fromkeys(sorted(tags)))
+    return told
+
+
+async def nodes_in(survey: Survey, *, members: Sequence[str], node: NodeOf, term: Term | None) -> list[Any]:
+    """The hosts of services, and the members of the network."""
+    found = {entry.host: entry.health["Node"] for entries in survey.services.values() for entry in entries}
+    for peer_id in members:
+        found.setdefault(peer_id, node(peer_id))
+    return await filtered([found[peer_id] for peer_id in sorted(found)], term)
+
+
+async def checks_of_node(survey: Survey, *, name: str, is_there: bool, term: Term | None) -> list[Any]:
+    """The checks of a host and of what is on it. `is_there`: also where nothing is."""
+    entries = [entry for all_of in survey.services.values() for entry in all_of if entry.host == name]
+    own = [entry.health["Checks"][1] for entry in entries]
+    of_host = [entry.health["Checks"][0] for entry in entries[:1]]
+    if is_there and not of_host:
+        of_host = [node_check(name, is_up=True)]
+    return await filtered([*of_host, *own], term)
+
+
+async def services_of_node(survey: Survey, *, name: str, is_there: bool, node: NodeOf, term: Term | None) -> Any:
+    """A host and what is on it; None where neither is there."""
+    entries = [entry for all_of in survey.services.values() for entry in all_of if entry.host == name]
+    if not entries and not is_there:
+        return None
+    services: dict[str, Any] = {}
+    for entry in entries:
+        service = entry.health["Service"]
+        key = service["ID"] if service["ID"] not in services else f"{service['Service']}/{service['ID']}"
+        services[key] = service
+    kept = await filtered(list(services.values()), term)
+    told = entries[0].health["Node"] if entries else node(name)
+    return {"Node": told, "Services": {key: one for key, one in services.items() if one in kept}}
+
+
+async def checks_in(survey: Survey, *, state: str, term: Term | None) -> list[Any]:
+    """All checks in a state, or in any."""
+    checks: list[Any] = []
+    hosts: dict[str, Any] = {}
+    for entries in survey.services.values():
+        for entry in entries:
+            hosts[entry.host] = entry.health["Checks"][0]
+            checks.append(entry.health["Checks"][1])
+    told = [*(hosts[host] for host in sorted(hosts)), *checks]
+    return await filtered([one for one in told if state in ("any", one["Status"])], term)
