@@ -35,5 +35,5 @@ async def test_writes_that_follow_each_other_share_frames_and_commits(autojump_c
         assert calls[ENTER] <= 2 * NODES
         assert (sum(node.store.commits for node in nodes) - before) / WRITES <= MOST_COMMITS
         for node in nodes:
-            kept = await node.store.read(lambda transaction: transaction.key_ids("", 2 * WRITES))
+            kept = await node.store.read(lambda transaction: transaction.positions.key_ids("", 2 * WRITES))
             assert len(kept) > WRITES / 4, "each gets to 20 of them"
