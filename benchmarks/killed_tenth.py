@@ -89,10 +89,10 @@ async def measured(folder: Path, count: int, operations: int) -> int:
         await start_network(nodes, "--listen", "/ip4/127.0.0.1/tcp/0", timeout=STARTED_WITHIN)
         ready = time.perf_counter()
         async with AsyncExitStack() as stack:
-            askers = [
-                (await stack.enter_async_context(open_light_client(Identity.generate(), [node.address]))).registry
-                for node in nodes[:: max(count // ASKED, 1)]
-            ]
+            askers: list[Registry] = []
+            for node in nodes[:: max(count // ASKED, 1)]:
+                client = open_light_client(Identity.generate(), [node.address], timeout=STARTED_WITHIN)
+                askers.append((await stack.enter_async_context(client)).registry)
             await Observed(nodes, askers).whole()
             print(f"{count} nodes ready after {ready - began:.1f} s, whole {time.perf_counter() - ready:.1f} s later")
         share = await idle_share(nodes, IDLE_TIME)
@@ -103,8 +103,8 @@ async def measured(folder: Path, count: int, operations: int) -> int:
             flush=True,
         )
         identity = Identity.generate()
-        async with open_light_client(identity, [nodes[-1].address]) as client:
-            used = _Used(client.registry, identity.peer_id)
+        async with open_light_client(identity, [nodes[-1].address], timeout=STARTED_WITHIN) as user:
+            used = _Used(user.registry, identity.peer_id)
             await used.use("all alive", operations)
             doomed = nodes[1 : 1 + max(count // 10, 1)]
             async with trio.open_nursery() as nursery:

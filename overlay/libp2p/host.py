@@ -34,7 +34,7 @@ from overlay.libp2p.stream import Libp2pStream
 from overlay.libp2p.told_addresses import ToldAddresses
 from overlay.libp2p.visitors import Visitors
 from overlay.libp2p.workarounds.authenticated_transports import security_options
-from overlay.libp2p.workarounds.bounded_negotiation import bound_negotiations
+from overlay.libp2p.workarounds.bounded_negotiation import bound_streams
 from overlay.libp2p.workarounds.closed_connections import connections_closed_at_last
 from overlay.libp2p.workarounds.connection_limits import (
     connection_config,
@@ -88,6 +88,7 @@ class Host:
             disable_identify_address_discovery=True,
         )
         self._swarm = swarm_of(self.libp2p)
+        bound_streams(self.libp2p)
         end_handlers(self._swarm)
         self._addresses = KnownAddresses(identity.peer_id, self.libp2p.get_peerstore(), settings)
         told = ToldAddresses(settings, self._visitors, self.listen_addresses)
@@ -297,7 +298,6 @@ async def open_host(
     for address in (*settings.listen, *settings.announce):
         parse_dialable(address)
     quieten_libp2p()
-    bound_negotiations()
     host = Host(identity, settings, greetings or Greetings())
     failure: Exception | KeyboardInterrupt | SystemExit | None = None
     async with host.running():

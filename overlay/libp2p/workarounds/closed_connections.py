@@ -21,6 +21,8 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.security.security_multistream import SecurityMultistream
 from libp2p.transport.websocket.connection import P2PWebSocketConnection
 
+from overlay.libp2p.workarounds.bounded_negotiation import bound_selector
+
 if TYPE_CHECKING:
     from libp2p.abc import IRawConnection, ISecureConn
     from libp2p.network.swarm import Swarm
@@ -32,6 +34,7 @@ class _NotingSecurity(SecurityMultistream):
 
     def __init__(self, before: SecurityMultistream) -> None:
         super().__init__(before.transports)
+        bound_selector(self._selector)
         self.dialled: list[trio.SocketStream] = []
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:

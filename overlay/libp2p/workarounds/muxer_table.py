@@ -18,6 +18,7 @@ from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 
 from overlay.libp2p.muxer.connection import MuxedConnection
 from overlay.libp2p.muxer.session import PROTOCOL_ID
+from overlay.libp2p.workarounds.bounded_negotiation import bound_selector
 
 MakeConnection = Callable[[ISecureConn, ID], MuxedConnection]
 """Makes the muxer of a connection with the peer."""
@@ -28,6 +29,7 @@ class _Muxers(MuxerMultistream):
 
     def __init__(self, negotiate_timeout: int, make: MakeConnection) -> None:
         super().__init__(muxer_options(), negotiate_timeout)
+        bound_selector(self._selector)
         self._make = make
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
-from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 
-from overlay.libp2p.workarounds.bounded_negotiation import LONGEST, bound_negotiations
+from overlay.libp2p.workarounds.bounded_negotiation import LONGEST, BoundedCommunicator
 
 
 class Peer:
@@ -32,11 +31,6 @@ class Peer:
         return None
 
 
-@pytest.fixture(autouse=True)
-def _bounded() -> None:
-    bound_negotiations()
-
-
 @pytest.mark.parametrize(
     "said",
     [
@@ -52,7 +46,7 @@ def _bounded() -> None:
 async def test_what_is_no_message_of_a_negotiation_is_refused_before_more_is_read(said: bytes) -> None:
     peer = Peer(said)
     with pytest.raises(MultiselectCommunicatorError):
-        await MultiselectCommunicator(peer).read()
+        await BoundedCommunicator(peer).read()
     assert peer.asked <= LONGEST
 
 
@@ -61,5 +55,5 @@ async def test_messages_of_a_negotiation_are_read_as_they_are(name: str) -> None
     message = f"{name}\n".encode()
     prefix = bytes([len(message)]) if len(message) < 128 else bytes([len(message) & 127 | 128, len(message) >> 7])
     peer = Peer(prefix + message + b"more")
-    assert await MultiselectCommunicator(peer).read() == name
+    assert await BoundedCommunicator(peer).read() == name
     assert peer.said == b"more"
