@@ -159,7 +159,7 @@ class Guarded:
             await trio.sleep(self.random.uniform(2, 30))
             if machine.parts is None or abs(machine.skew) > 5:
                 continue
-            if machine is self.owner and self._editing == 0 and self.random.random() < BEGUN_ANEW:
+            if machine is self.owner and self._editing == 0 and self.random.random() < self._chance_of_anew():
                 async with self._changing:
                     await self._begin_anew()
                 continue
@@ -172,6 +172,11 @@ class Guarded:
                 await self._change([self._some_edit(machine) for _ in range(self.random.randint(1, 2))], machine)
             finally:
                 self._editing -= 1
+
+    def _chance_of_anew(self) -> float:
+        if any(removal.ended < math.inf for removal in self.removals):
+            return BEGUN_ANEW
+        return 0.5 if self.removals else 1.0  # so that a run of a minute sees it
 
     async def _begin_anew(self) -> None:
         """The owner removes the resource, and creates it: what was on it is over, and its policy is open again."""
