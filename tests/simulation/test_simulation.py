@@ -26,7 +26,6 @@ from tests.simulation.scenario import Attempt, Report, possible, run
 from tests.simulation.world import World
 
 LARGE = 1000  # a seed whose nodes lie evenly enough: more than a home's on each half of the keyspace
-REFUSED_BY_TWO = 1015  # a seed in which two liars that never compare were asked first each time, and nobody else
 HANGS = 300  # seconds of the wall clock: these only compute, for a minute and more beside other workers
 SHORT = 60.0  # seconds in which things go wrong
 REPAIR = 60.0  # seconds between comparisons: afterwards each run waits for longer than that
@@ -67,9 +66,8 @@ def test_the_same_holds_where_replicas_pass_writes_on() -> None:
 
 
 @pytest.mark.timeout(HANGS)
-@pytest.mark.parametrize("seed", [2, REFUSED_BY_TWO])
-def test_short_seeds_of_small_networks_have_the_same_faults(seed: int) -> None:
-    report = run(seed, SHORT_NODES, faults=SHORT_FAULTS, repair=SHORT_REPAIR, pace=SHORT_PACE)
+def test_short_seeds_of_small_networks_have_the_same_faults() -> None:
+    report = run(2, SHORT_NODES, faults=SHORT_FAULTS, repair=SHORT_REPAIR, pace=SHORT_PACE)
     assert min(report.crashes, report.sick, report.rotten, report.acknowledged) > 3, "hardly anything happened"
     assert min(report.left, report.reads, report.changes, report.events) > 0, "something never happened"
 

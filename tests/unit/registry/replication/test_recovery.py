@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import trio
 
+from registry.codes import Code
 from registry.model.merge import ResourceState
+from registry.protocol.address_groups import AddressGroups
+from registry.replication.messages import PULL
+from registry.replication.recovery import PULL_TIMEOUT, Recovery
+from tests.simulation.nodes import simulated_nodes
 from tests.simulation.world import WorldNode
 from tests.unit.registry.replication.test_replication import keepers, known, registered, world
 
@@ -123,3 +129,22 @@ async def test_a_replica_whose_disk_failed_for_a_while_gets_what_it_missed_and_d
         change(failing, "DROP TRIGGER failing")
         await wait_for_value(failing, resource_id, "newer")
         assert await failing.parts.replica.wait_until_it_counts(resource_id)
+
+
+async def test_those_who_never_compare_are_asked_last_from_then_on(autojump_clock) -> None:
+    async def never(caller: str, body: object) -> object:
+        await trio.sleep_forever()
+
+    async with simulated_nodes(6, None, time.time) as (_, nodes), trio.open_nursery() as nursery:
+        await trio.sleep(20)
+        lacking, *others = sorted(nodes, key=lambda node: node.peer_id, reverse=True)
+        for node in others[-2:]:  # who are asked first, of those who keep as much
+            node.peer.intercept(PULL, never)
+        recovery = Recovery(lacking.peer, AddressGroups(lacking.peer), neighbourhood_size=20, responsibility_margin=2)
+        await nursery.start(recovery.run)
+        for number, patience in enumerate((3 * PULL_TIMEOUT, RECOVERED_WITHIN)):
+            recovery.note(f"resource {number}", Code.STORAGE)
+            with trio.fail_after(patience):
+                while recovery.behind.causes():  # noqa: ASYNC110 - in virtual time
+                    await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
