@@ -154,6 +154,8 @@ MOST_LINKED: Final = 64
 any subscription: they are looked at when somebody reads of them."""
 LOOKED_AT: Final = 2.0
 """For which such a look is good enough for the next reader."""
+SUBSCRIPTIONS_LOOKED_AT: Final = 10.0
+"""Between two looks for subscriptions that have ended, where a witness has as many as it may."""
 SUBSCRIBED_AGAIN: Final = 5.0
 """After which a replica that has too few subscriptions, since witnesses weren't reached, tries to have more."""
 MOST_TRIES: Final = 512

@@ -39,6 +39,7 @@ from overlay.presence.timings import (
     MOST_SUBSCRIPTIONS,
     MOST_WITNESSED,
     SUBSCRIPTION,
+    SUBSCRIPTIONS_LOOKED_AT,
     WITNESSES,
     WORD_RENEWED,
     WORD_TTL,
@@ -108,6 +109,7 @@ class Witnessing:
         self._clients: dict[str, dict[str, None]] = {}  # the light clients that are reached through each node
         self._timers: Timers[str] = Timers()
         self._subscriptions = 0  # of all hosts
+        self._all_looked_at = -math.inf
 
     @property
     def hosts(self) -> Collection[str]:
@@ -259,7 +261,8 @@ class Witnessing:
         if seconds > 0:
             if replica not in known.subscribers:
                 self._forget_ended(known, now)
-                if self._subscriptions >= MOST_SUBSCRIPTIONS:
+                if self._subscriptions >= MOST_SUBSCRIPTIONS and now - self._all_looked_at >= SUBSCRIPTIONS_LOOKED_AT:
+                    self._all_looked_at = now  # it takes tens of milliseconds, and peers have it done
                     for each in self._hosts.values():
                         self._forget_ended(each, now)
             has_room = len(known.subscribers) < MOST_SUBSCRIBERS and self._subscriptions < MOST_SUBSCRIPTIONS
