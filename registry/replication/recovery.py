@@ -25,6 +25,7 @@ from registry.protocol.messages import build
 from registry.protocol.network import Network
 from registry.replica.behind import Behind
 from registry.replication.messages import PULL, PullBody
+from registry.replication.pull_round import PullRound
 
 ASKED: Final = 4  # replicas at most, each time
 KEYS_AT_ONCE: Final = 256  # whose keepers are looked up
@@ -33,7 +34,7 @@ FORGOTTEN: Final = 60.0  # seconds after which they are asked as soon as others
 PULL_TIMEOUT: Final = 30.0  # seconds for a whole comparison
 OFF_AT_LEAST: Final = 2.0
 """Seconds until it is looked again whether the clock is right: of one that was wrong for a moment nobody is told."""
-OTHERS: Final = 3.0  # seconds that the other neighbours have to compare everything, once one has
+OTHERS: Final = 3.0  # seconds that other replicas have to compare, once one has
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -138,41 +139,44 @@ class Recovery:
         return keepers
 
     async def _pull(self, key_ids: set[str]) -> None:
-        """Asks those who keep most of these resources, until each was compared."""
+        """Asks those who keep most of these resources, until each was compared. Who is silent for `OTHERS` seconds is
+        left to compare while others are asked, and as long again once one of them has."""
         keepers = await self._keepers_of(key_ids)
         if not keepers and not self._network.is_isolated():
             self.behind.compared(key_ids, trio.current_time())  # nobody else has any of it
             return
-        words: dict[str, set[str]] = {key_id: set() for key_id in key_ids}  # of each, who compared it
-        left, failed = set(key_ids), set[str]()
-        began = trio.current_time()
+        asking, began, progress = (
+            PullRound(keepers, self._groups, self.behind.is_patient),
+            trio.current_time(),
+            Wakeup(),
+        )
 
-        def worth(peer_id: str) -> tuple[int, int]:
-            """For how many resources a peer's word would be the first of its address group, and its first."""
-            unheard = [key_id for key_id in keepers[peer_id] & left if peer_id not in words[key_id]]
-            group = self._groups.of(peer_id)
-            return sum(group not in map(self._groups.of, words[key_id]) for key_id in unheard), len(unheard)
-
-        def suffices(key_id: str) -> bool:
-            possible = {peer_id for peer_id, kept in keepers.items() if key_id in kept}
-            if not self.behind.is_patient(key_id):
-                possible -= failed
-            return bool(words[key_id]) and self._groups.suffices(words[key_id], possible)
-
-        for _ in range(ASKED):
-            worthy = [peer_id for peer_id in sorted(keepers.keys() - failed) if worth(peer_id) != (0, 0)]
-            asked = max(worthy, key=lambda peer_id: (peer_id not in self._failed_lately, worth(peer_id)), default=None)
-            if asked is None:
-                break
+        async def ask(peer_id: str) -> None:
             try:
-                await self._network.call(asked, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
+                await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
             except CallFailed as error:
-                _log.debug("a replica doesn't compare now", peer=asked, error=str(error))
-                failed.add(asked)
-                self._failed_lately[asked] = None
+                _log.debug("a replica doesn't compare now", peer=peer_id, error=str(error))
+                asking.didnt_compare(peer_id)
             else:
-                for key_id in keepers[asked] & left:
-                    words[key_id].add(asked)
-                _log.info("got what was lacking", peer=asked, resources=len(keepers[asked] & left))
-            left = {key_id for key_id in left if not suffices(key_id)}
-        self.behind.compared(key_ids - left, began)
+                _log.info("got what was lacking", peer=peer_id, resources=asking.compared(peer_id))
+            progress.set()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(ASKED):
+                asked = asking.next_one(self._failed_lately)
+                if asked is None:
+                    break
+                nursery.start_soon(ask, asked)
+                with trio.move_on_after(OTHERS):
+                    while asked in asking.under_way:
+                        await progress.wait()
+            with trio.move_on_after(PULL_TIMEOUT) as waiting:
+                while asking.under_way and asking.left:
+                    if asking.any_compared:
+                        waiting.deadline = min(waiting.deadline, trio.current_time() + OTHERS)
+                    await progress.wait()
+            asking.didnt_compare(*asking.under_way)
+            nursery.cancel_scope.cancel()
+        for peer_id in asking.failed:
+            self._failed_lately[peer_id] = None
+        self.behind.compared(asking.done, began)

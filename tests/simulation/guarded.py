@@ -168,6 +168,9 @@ class Guarded:
                     await machine.parts.registry.create_resource(LABEL, factor=self.majority)
             async with self._changing:
                 self._editing += 1
+            if machine.parts is None:  # it crashed meanwhile
+                self._editing -= 1
+                continue
             try:
                 await self._change([self._some_edit(machine) for _ in range(self.random.randint(1, 2))], machine)
             finally:

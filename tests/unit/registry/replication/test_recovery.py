@@ -12,8 +12,9 @@ import trio
 from registry.codes import Code
 from registry.model.merge import ResourceState
 from registry.protocol.address_groups import AddressGroups
+from registry.replica.behind import FIRST_DELAY
 from registry.replication.messages import PULL
-from registry.replication.recovery import PULL_TIMEOUT, Recovery
+from registry.replication.recovery import OTHERS, Recovery
 from tests.simulation.nodes import simulated_nodes
 from tests.simulation.world import WorldNode
 from tests.unit.registry.replication.test_replication import keepers, known, registered, world
@@ -131,7 +132,7 @@ async def test_a_replica_whose_disk_failed_for_a_while_gets_what_it_missed_and_d
         assert await failing.parts.replica.wait_until_it_counts(resource_id)
 
 
-async def test_those_who_never_compare_are_asked_last_from_then_on(autojump_clock) -> None:
+async def test_those_who_never_compare_hold_nobody_up_and_are_asked_last_from_then_on(autojump_clock) -> None:
     async def never(caller: str, body: object) -> object:
         await trio.sleep_forever()
 
@@ -142,7 +143,7 @@ async def test_those_who_never_compare_are_asked_last_from_then_on(autojump_cloc
             node.peer.intercept(PULL, never)
         recovery = Recovery(lacking.peer, AddressGroups(lacking.peer), neighbourhood_size=20, responsibility_margin=2)
         await nursery.start(recovery.run)
-        for number, patience in enumerate((3 * PULL_TIMEOUT, RECOVERED_WITHIN)):
+        for number, patience in enumerate((RECOVERED_WITHIN, FIRST_DELAY + OTHERS / 2)):
             recovery.note(f"resource {number}", Code.STORAGE)
             with trio.fail_after(patience):
                 while recovery.behind.causes():  # noqa: ASYNC110 - in virtual time
