@@ -487,6 +487,7 @@ class Scenario:
         self.note(f"{guarded.resource_id} {known.digest().hex()}")
         for node in self.world.up():
             assert node.parts is not None
+            await guarded.wait_for_certificates()  # one may end while others read
             resolved = await node.parts.registry.resolve_resource(guarded.resource_id, self.majority)
             assert resolved.records is not None, f"node {node.number} can't read: {resolved.errors}"
             guarded.check_found(known, _values(resolved.records), self.settings.registry)
