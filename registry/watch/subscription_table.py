@@ -43,9 +43,9 @@ class SubscriptionTable:
     def __contains__(self, key_id: str) -> bool:
         return key_id in self._of_key
 
-    def watched(self, key_ids: Iterable[str]) -> set[str]:
-        """The ones among these resources that anybody watches."""
-        return self._of_key.keys() & key_ids
+    def watched(self, key_ids: Iterable[str]) -> list[str]:
+        """The ones among these resources that anybody watches, in their order."""
+        return [key_id for key_id in key_ids if key_id in self._of_key]
 
     def watchers(self, key_id: str) -> Mapping[str, Subscription]:
         """The watchers of a resource."""

@@ -152,7 +152,7 @@ class Watches:
 
     def note_commit(self, changes: Mapping[str, Change]) -> None:
         """Shows what came into this node's own storage, by whatever way."""
-        for key_id in self._followers.keys() & changes.keys():
+        for key_id in [key_id for key_id in changes if key_id in self._followers]:
             change = changes[key_id]
             states = [state for state in change.slots.values() if state is not None]
             self._followers[key_id].merge(ResourceState.of(change.key, states, *change.key_tombstones))
