@@ -165,7 +165,9 @@ class SourceMachine:
         self._change(peer_id, SourceEvent.AGREE if is_connected else SourceEvent.VANISH)
         replica = self._replicas.get(peer_id)
         if replica is not None and replica.state is SourceState.SOURCE:
-            replica.digest, replica.depth = reply.digest, reply.depth
+            # What was told and isn't good by our clock, which may be wrong for a moment, is fetched again.
+            is_whole = theirs is None or theirs.digest() == reply.digest
+            replica.digest, replica.depth = reply.digest if is_whole else b"", reply.depth
             if is_connected and reply.digest:
                 self._confirm(now - reply.age)
 

@@ -428,6 +428,24 @@ def test_of_watchers_that_are_named_only_so_many_are_asked_in_a_round() -> None:
     assert asked == 1 + MAX_NAMED
 
 
+def test_what_was_dropped_of_what_a_source_told_is_fetched_again() -> None:
+    """A clock that is wrong for a moment drops what is good."""
+    run = Run(2)
+    run.advance()
+    for peer_id in run.asked:
+        reply = run.reply(peer_id)
+        assert run.machine.agreed(peer_id, reply, run.now)
+        dropped = ResourceState()
+        run.machine.compared(peer_id, reply, dropped, is_connected=True, now=run.now, wall_clock=run.wall_clock)
+    run.settle()
+    for peer_id in run.machine.sources:
+        assert merged(run.view.state, run.knows[peer_id]).digest() != run.view.state.digest()
+        run.renew(peer_id)
+    run.settle()
+    for peer_id in run.machine.sources:
+        assert merged(run.view.state, run.knows[peer_id]).digest() == run.view.state.digest()
+
+
 def test_what_a_source_is_not_ready_to_show_is_asked_for_again_soon() -> None:
     run = Run(2)
     run.advance()
