@@ -34,7 +34,7 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: int
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _TokensFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: tuple[TokenEntry, ...] = ()
 
 
@@ -53,7 +53,7 @@ class Tokens:
             stat = os.stat(self._name)  # with each request: a Path takes longer
             version = (stat.st_mtime_ns, stat.st_ino)
             if version != self._version:
-                self._entries = msgspec.json.decode(self.path.read_bytes(), type=_File).tokens
+                self._entries = msgspec.json.decode(self.path.read_bytes(), type=_TokensFile).tokens
                 self._version = version
         except FileNotFoundError:
             self._version, self._entries = None, ()
@@ -97,7 +97,7 @@ class Tokens:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".http-tokens")  # mode 0600
             with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(_File(entries))))
+                file.write(msgspec.json.format(msgspec.json.encode(_TokensFile(entries))))
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(self.path)

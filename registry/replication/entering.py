@@ -106,7 +106,13 @@ class Entering:
                 self._any_written.clear()
                 written, self._written = self._written, {}
                 for peer_id, entries in (await self._keepers_of(written.values())).items():
-                    nursery.start_soon(self._send, peer_id, entries)
+                    nursery.start_soon(self._send_written, peer_id, entries)
+
+    async def _send_written(self, peer_id: str, entries: Sequence[IndexEntry]) -> None:
+        try:
+            await self._send(peer_id, entries)
+        except Exception:  # of some entries; raised on, it would end the node
+            _log.exception("entries of an index weren't sent", peer=peer_id, count=len(entries))
 
     async def _keepers_of(self, written: Iterable[IndexEntry]) -> dict[str, list[IndexEntry]]:
         """What is to be sent to whom. What isn't known within `LOOKED_UP_WITHIN` seconds is left to the replicas."""

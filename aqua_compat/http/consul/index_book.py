@@ -25,7 +25,7 @@ RESERVED: Final = 1_000_000  # indexes at a time
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _File(msgspec.Struct, frozen=True):
+class _IndexFile(msgspec.Struct, frozen=True):
     reserved: int
 
 
@@ -53,7 +53,7 @@ class IndexBook:
 
     def _read(self) -> int:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=_File).reserved
+            return msgspec.json.decode(self._path.read_bytes(), type=_IndexFile).reserved
         except FileNotFoundError:
             return 0
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -66,7 +66,7 @@ class IndexBook:
         beside = self._path.with_suffix(".new")
         try:
             with beside.open("wb") as file:
-                file.write(msgspec.json.encode(_File(self._until)))
+                file.write(msgspec.json.encode(_IndexFile(self._until)))
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self._path)
