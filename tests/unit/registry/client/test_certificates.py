@@ -204,6 +204,25 @@ async def test_what_was_ended_meanwhile_isnt_issued_again(autojump_clock) -> Non
         assert await issuers(other, resource_id) == set()
 
 
+async def test_what_ended_without_this_replicas_hearing_of_it_isnt_issued_again(autojump_clock) -> None:
+    """The owner removes the resource, and makes it anew, while the issuer is cut off: its own replica has neither."""
+    async with simulated_nodes(5, clock=clock) as (network, [owner, certified, other, *_]):
+        resource_id = await closed(owner)
+        chains = [[certificate(certified.identity, owner.identity, 300)]]
+        certified.registry.use_certificates(lambda: chains)
+        assert (await registered(certified, resource_id)).success
+        await trio.sleep(20)
+        network.sides = {certified.peer_id: 1}
+        assert (await owner.registry.remove_resource(resource_id, factor=3)).success
+        await trio.sleep(20)
+        assert await closed(owner) == resource_id
+        assert await issuers(other, resource_id) == set()
+        network.sides = {}
+        chains.append([certificate(certified.identity, owner.identity, 3600)])
+        await trio.sleep(600)
+        assert await issuers(other, resource_id) == set()
+
+
 async def test_a_certificate_that_begins_in_a_moment_dates_the_record(autojump_clock) -> None:
     async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
         resource_id = await closed(owner)
