@@ -268,11 +268,22 @@ async def faults(there: Area, only: Sequence[str], rounds: int) -> None:
 
 
 class Speaking:
-    """A process that has printed its first line."""
+    """A process that prints a line when it is ready."""
 
-    def __init__(self, process: trio.Process, line: str) -> None:
+    def __init__(self, process: trio.Process) -> None:
         self._process = process
-        self.line = line
+        self.line = ""
+
+    async def until_ready(self) -> None:
+        """Read the line."""
+        said, stdout = b"", self._process.stdout
+        assert stdout is not None
+        while not said.endswith(b"\n"):
+            piece = await stdout.receive_some()
+            if not piece:
+                raise RuntimeError("the process ended")
+            said += piece
+        self.line = said.decode().strip()
 
     async def kill(self) -> None:
         """End it as a crash would."""
@@ -283,14 +294,13 @@ class Speaking:
 
 async def _said(command: Sequence[str]) -> Speaking:
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    said = b""
-    assert process.stdout is not None
-    while not said.endswith(b"\n"):
-        piece = await process.stdout.receive_some()
-        if not piece:
-            raise RuntimeError(f"{command} ended")
-        said += piece
-    return Speaking(process, said.decode().strip())
+    speaking = Speaking(process)
+    try:
+        await speaking.until_ready()
+    except BaseException:
+        await speaking.kill()
+        raise
+    return speaking
 
 
 async def client_dies(there: Area, folder: Path, rounds: int) -> None:

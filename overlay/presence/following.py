@@ -37,6 +37,7 @@ from overlay.presence.timings import (
 )
 from overlay.presence.witnessing import Check
 
+_FEW: Final = 2  # keepers that are asked where there is no hurry
 _NONCES: Final = 3  # rounds of asking whose proofs count
 
 
@@ -134,7 +135,7 @@ class Following:
         if presence is not None and presence.version > known.view.version:
             known.presence = presence
             moves = known.view.renewed(presence.version, now, is_leaving=presence.is_leaving)
-            actions += self._do(host, known, moves)
+            actions += self._do(host, known, moves, now)
         known.keepers = tuple(name for name in keepers if name != host)[:KEEPERS]
         known.view.keep_keepers([*known.keepers])
         known.words = {witness: word for witness, word in known.words.items() if witness in known.keepers}
@@ -159,7 +160,7 @@ class Following:
         known = self._hosts.get(host)
         if known is None or sender not in known.keepers:
             return []
-        return self._do(host, known, known.view.hinted(sender, now))
+        return self._do(host, known, known.view.hinted(sender, now), now)
 
     def said(self, sender: str, word: Word, now: float) -> list[Action]:
         """A word came, from its witness or passed on."""
@@ -169,7 +170,7 @@ class Following:
         if not known.view.is_newer(word) or not self._check(sender, word):
             return []
         known.words[word.witness] = word
-        return self._do(word.accused, known, known.view.said(word, now, judges=self._judges(now)))
+        return self._do(word.accused, known, known.view.said(word, now, judges=self._judges(now)), now)
 
     def told(self, sender: str, presence: Presence, now: float) -> list[Action]:
         """A host's own statement came, from whomever."""
@@ -178,7 +179,7 @@ class Following:
             return []
         before, known.presence = known.presence, presence
         moves = known.view.renewed(presence.version, now, is_leaving=presence.is_leaving)
-        actions = self._do(presence.peer_id, known, moves)
+        actions = self._do(presence.peer_id, known, moves, now)
         if before is None or before.exceptions != presence.exceptions:
             actions.append(Learnt(presence.peer_id))
         return actions
@@ -191,12 +192,12 @@ class Following:
         if proof.nonce == known.proven or not self._check(sender, proof):
             return []
         known.proven = proof.nonce
-        return self._do(proof.peer_id, known, known.view.proven(proof.version, now))
+        return self._do(proof.peer_id, known, known.view.proven(proof.version, now), now)
 
     def complained(self, host: str, now: float) -> list[Action]:
         """A caller couldn't reach a host."""
         known = self._hosts.get(host)
-        return self._do(host, known, known.view.complained(now)) if known is not None else []
+        return self._do(host, known, known.view.complained(now), now) if known is not None else []
 
     def looked_for(self, host: str, now: float) -> list[Action]:
         """Somebody reads of a host: where nobody would tell us that it died, see whether it is there."""
@@ -204,7 +205,7 @@ class Following:
         if known is None or known.subscribed or now - known.looked_at < LOOKED_AT:
             return []
         known.looked_at = now
-        return self._do(host, known, known.view.complained(now))
+        return self._do(host, known, known.view.complained(now), now)
 
     def link_ended(self, witness: str, now: float) -> list[Action]:
         """A link broke: with it all subscriptions at that peer."""
@@ -213,7 +214,7 @@ class Following:
             known = self._hosts[host]
             self._unsubscribe(host, known, witness)
             actions += self._subscribe(host, known, now, without=witness)
-            actions += self._do(host, known, known.view.complained(now))
+            actions += self._do(host, known, known.view.complained(now), now)
         return actions
 
     def link_closed(self, witness: str, now: float) -> list[Action]:
@@ -247,7 +248,7 @@ class Following:
         known = self._hosts.get(host)
         if known is not None:
             moves = known.view.tried(outcome, began, now, judges=self._judges(now))
-            actions += self._do(host, known, moves)
+            actions += self._do(host, known, moves, now)
         while self._waiting and len(self._trying) < MOST_TRIES:
             waiting = next(iter(self._waiting))
             del self._waiting[waiting]
@@ -271,7 +272,7 @@ class Following:
         for host in self._timers.due(now):
             known = self._hosts.get(host)
             if known is not None:
-                actions += self._do(host, known, known.view.wake(now, judges=self._judges(now)))
+                actions += self._do(host, known, known.view.wake(now, judges=self._judges(now)), now)
         for host in self._renewals.due(now):
             known = self._hosts.get(host)
             if known is not None:
@@ -287,7 +288,7 @@ class Following:
             others = [name for name in known.keepers if name not in known.subscribed and name != self._own_id]
             return [SendTo(name, SubscribeTo((host,), 0)) for name in (*others, host)]
         # It may have died before we came: then nobody will tell of it.
-        return self._do(host, known, known.view.complained(now))
+        return self._do(host, known, known.view.complained(now), now)
 
     def _subscribe(self, host: str, known: Followed, now: float, *, without: str = "") -> list[Action]:
         """Have as many subscriptions as is wanted, those renewed that are half over; later, where there are too few."""
@@ -326,6 +327,19 @@ class Following:
         self._trying.add(host)
         return [Dial(host, OWN_TRY, Role.REPLICA)]
 
+    def _worth_asking(self, known: Followed, now: float) -> Sequence[str]:
+        """The witnesses to ask about a hidden host: a thousand may have died together.
+
+        Not those that just said it is down. Where its machine refuses our dials these tell as soon as witnesses would
+        that it is back, and two are enough, rather such as aren't hidden themselves.
+        """
+        spoken = known.view.spoken_lately(now)
+        silent = [name for name in known.keepers[:WITNESSES] if name not in spoken]
+        if not known.view.is_refused:
+            return silent
+        listed = [name for name in silent if (view := self.view_of(name)) is None or view.is_listed] or silent
+        return self._randomness.sample(listed, min(_FEW, len(listed)))
+
     def _ask(self, host: str, known: Followed, names: Sequence[str], *, is_new: bool = True) -> list[Action]:
         if is_new or not known.nonces:
             nonce = self._randomness.getrandbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES, "big")
@@ -333,17 +347,18 @@ class Following:
         ask = AskAbout(host, known.nonces[-1], known.view.version)
         return [SendTo(name, ask) for name in names if name != self._own_id]
 
-    def _do(self, host: str, known: Followed, moves: list[Move]) -> list[Action]:
+    def _do(self, host: str, known: Followed, moves: list[Move], now: float) -> list[Action]:
         actions: list[Action] = []
         for move in moves:
             match move:
                 case Move.ASK_FEW:
                     near = known.keepers[:WITNESSES]
                     others = [name for name in near if name not in known.subscribed] or near
-                    few = self._randomness.sample(others, min(2, len(others)))
+                    few = self._randomness.sample(others, min(_FEW, len(others)))
                     actions += self._ask(host, known, few)
                 case Move.ASK:
-                    actions += self._ask(host, known, known.keepers[:WITNESSES])
+                    asked = known.keepers[:WITNESSES] if known.view.is_listed else self._worth_asking(known, now)
+                    actions += self._ask(host, known, asked)
                 case Move.ASK_MORE:
                     actions += self._ask(host, known, known.keepers[WITNESSES:], is_new=False)
                 case Move.TRY:

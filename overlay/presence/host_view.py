@@ -40,6 +40,7 @@ from overlay.presence.timings import (
     PROOF_PATIENCE,
     REPLICA_RETRY,
     RETRY_SHARE,
+    SPOKEN_LATELY,
     TRY_AGAIN,
     TRY_COUNTS,
     TRY_PAUSE,
@@ -161,6 +162,11 @@ class HostView:
         """The witnesses whose words those are."""
         return [name for name, word in self._words.items() if word.version == self.version and now < word.until]
 
+    def spoken_lately(self, now: float) -> list[str]:
+        """Those of them who said so just now: asked again they would say the same, and pass no request for proof on."""
+        since = now + WORD_TTL - SPOKEN_LATELY
+        return [name for name, word in self._words.items() if word.version == self.version and since < word.until]
+
     # What others say.
 
     def is_newer(self, word: Word) -> bool:
@@ -254,16 +260,16 @@ class HostView:
         """This peer itself stood still until now."""
         self._stalled_at = now
         if self._doubted_since != math.inf:
-            if not self._is_refused:  # else a peer that stalls again and again would never hide anybody
+            if not self.is_refused:  # else a peer that stalls again and again would never hide anybody
                 self._doubted_since = now
             self._judge_at = now
-        if not self._is_refused:
+        if not self.is_refused:
             self._failed_at = -math.inf
         if self._asks_all_at != math.inf:
             self._asks_all_at = now + PROOF_PATIENCE
 
     @property
-    def _is_refused(self) -> bool:
+    def is_refused(self) -> bool:
         """Whether its machine said last that the process is gone."""
         return self._failed_how is DialOutcome.REFUSED and self._failed_at > self._proven_at
 
@@ -394,7 +400,7 @@ class HostView:
         """Seconds that the doubt has to last, by how many words there are."""
         count = self.count(now)
         is_unanimous = 0 < self._keepers <= count  # in networks of fewer peers than `ENOUGH_WORDS`
-        if count >= ENOUGH_WORDS or (is_unanimous and self._is_refused):
+        if count >= ENOUGH_WORDS or (is_unanimous and self.is_refused):
             return 0.0
         if count == 0 and self._failed_how is DialOutcome.MUTE and self._failed_at > self._proven_at:
             return NO_BEAT

@@ -75,6 +75,8 @@ WORD_TTL: Final = 30.0
 """For which a word counts at most, on its receiver's clock."""
 WORD_RENEWED: Final = 5.0
 """Age from which a word is said anew when somebody asks."""
+SPOKEN_LATELY: Final = 2.0
+"""Age of a word up to which its witness isn't asked about a hidden host: a thousand may be hidden at once."""
 
 RETRY_SHARE: Final = 4.0
 """A host that is down is tried again after this part of the time for which it is: what comes back late waits longer,

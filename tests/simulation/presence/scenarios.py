@@ -320,6 +320,7 @@ def one_replica(kind: Trouble, name: str) -> Callable[[int, int, float], Row]:
         world.run()
         core, others = spent[1] - spent[0], (sum(world.cpu) - world.cpu[replica]) / count
         note = f"{core:.1f} core-s of the replica in 15 s for {len(hosts)} hosts, {others:.2f} of each other in all"
+        note += f"; {world.links_made[replica]} links made by the replica"
         return outcome(world, name, suffered, note=note)
 
     return scenario

@@ -1,8 +1,9 @@
 """A network in virtual time whose peers run the step machines of `overlay.presence`, as the real ones do.
 
 Every peer is a host, a witness of those to whom it is near, and a replica of a few hosts. A stalled process handles its
-timers first when it runs again, and what it was told after that, which is the worst order. What work costs is counted
-as it was measured: a message 0.4 ms at either end, a dial 10 ms at either end and 1.5 ms when nobody answers.
+timers first when it runs again, and what it was told after that, which is the worst order. What is said to one peer
+gathers in notices as on the network (`overlay.presence.outgoing`). What work costs is counted as
+`python -m benchmarks.presence_costs` measures it, or a little above.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
@@ -20,13 +22,17 @@ from overlay.presence.actions import Action, Changed, Dial, PingLink, Role, Send
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.messages import AskAbout, Message, ProofWanted, Said, SubscribeTo, Told
 from overlay.presence.node import PresenceNode
+from overlay.presence.outgoing import GATHERING
 from overlay.presence.statements import Presence, Version, Word
 from overlay.presence.timings import KEEPERS, KERNEL_PING, LOOK, WITNESSES
 from tests.simulation.presence.machines import Machines, Trouble
 
-MESSAGE: Final = 0.0004  # seconds of CPU
-DIALLED: Final = 0.01
-VAIN_DIAL: Final = 0.0015
+NOTICE: Final = 0.0004  # seconds of CPU at either end: encoding, encrypting and waking
+NOTICE_MORE: Final = 0.0001  # of one that a peer sends or reads while it is at work anyway
+MESSAGE: Final = 0.00003  # for each in it, at either end
+CHECK: Final = 0.0001  # of a signature
+DIALLED: Final = 0.01  # at either end; a link for a message takes as much
+VAIN_DIAL: Final = 0.0004
 HOME: Final = 28
 PINGS: Final = (0.0, 0.2, 0.6, 1.4)  # when the kernel sends again what isn't acknowledged
 
@@ -93,12 +99,18 @@ class World:
                 self.linked[other].add(own)
         self.lies: dict[int, Lie] = {}
         self.cpu = [0.0] * count
+        self._busy_until = [0.0] * count
         self.dials = 0
+        self.links_made = [0] * count
+        """By each peer, to say something to others with whom it has none."""
         self.sent: Counter[str] = Counter()  # messages by their kinds
         self.changes: list[Hidden] = []
         self._lie_number = 10**9
         self._runs = [0] * count
         self._broken: set[tuple[int, int]] = set()
+        self._made: set[tuple[int, int]] = set()  # links beside those to the surroundings
+        self._said_at: dict[tuple[int, int], float] = {}
+        self._gathered: dict[tuple[int, int], list[Message]] = {}
         self._last: dict[tuple[int, int], float] = {}
         self._events: list[tuple[float, int, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._event = 0
@@ -116,9 +128,20 @@ class World:
             sign_presence=lambda presence: presence,
             sign_word=lambda word: word,
             sign_proof=lambda proof: proof,
-            is_genuine=lambda _: True,
+            is_genuine=partial(self._checked, own),
             randomness=random.Random(self.randomness.getrandbits(32)),
         )
+
+    def _spend(self, own: int, seconds: float) -> None:
+        self.cpu[own] += seconds
+        self._busy_until[own] = max(self._busy_until[own], self.now) + seconds
+
+    def _spend_on_notice(self, own: int, messages: Sequence[Message]) -> None:
+        self._spend(own, (NOTICE_MORE if self.now < self._busy_until[own] else NOTICE) + MESSAGE * len(messages))
+
+    def _checked(self, own: int, statement: object) -> bool:
+        self._spend(own, CHECK)
+        return True
 
     def _near_of(self, name: str) -> Sequence[str]:
         return self._keepers[name]
@@ -192,55 +215,83 @@ class World:
             self.at(max(at, self.now), 0, own, self._wake, own)
 
     def _do(self, own: int, actions: Sequence[Action]) -> None:
+        outgoing: dict[int, list[Message]] = {}
         for action in self._lied(own, actions) if own in self.lies else actions:
             match action:
                 case SendTo():
-                    self._send(own, self._numbers[action.to], action.message)
+                    outgoing.setdefault(self._numbers[action.to], []).append(action.message)
                 case Dial():
                     self._dial(own, self._numbers[action.peer_id], action.timeout, action.role)
                 case PingLink():
                     self._ping(own, self._numbers[action.peer_id])
                 case Changed():
                     self.changes.append(Hidden(self.now, own, self._numbers[action.peer_id], action.is_listed))
+        for other, messages in outgoing.items():
+            self._say(own, other, messages)
         self._set_wake(own, self.nodes[own].wake_at)
 
-    def _send(self, own: int, other: int, message: Message) -> None:
-        self.cpu[own] += MESSAGE
-        self.sent[type(message).__name__] += 1
+    def _say(self, own: int, other: int, messages: list[Message]) -> None:
+        """At once to a peer to which nothing was said just now; else it gathers."""
+        if own == other:
+            self.at(self.now, 1, own, self._received, own, own, messages)
+        elif (own, other) in self._gathered:
+            self._gathered[own, other] += messages
+        elif self.now - self._said_at.get((own, other), -math.inf) >= GATHERING:
+            self._send(own, other, messages)
+        else:
+            self._gathered[own, other] = [*messages]
+            self.at(self.now + GATHERING, 0, -1, self._say_gathered, own, other, self._runs[own])
+
+    def _say_gathered(self, own: int, other: int, run: int) -> None:
+        messages = self._gathered.pop((own, other))
+        if run == self._runs[own]:
+            self._send(own, other, messages)
+
+    def _send(self, own: int, other: int, messages: list[Message]) -> None:
+        """One notice."""
+        self._said_at[own, other] = self.now
+        self.sent.update(type(message).__name__ for message in messages)
         pair = min(own, other), max(own, other)
+        is_asking = any(isinstance(message, AskAbout | SubscribeTo) for message in messages)
         if pair in self._broken:
             outage = self.machines.outage(other, self.now)
-            if not isinstance(message, AskAbout | SubscribeTo) or outage is not None:
+            if not is_asking or outage is not None:
+                self._spend(own, VAIN_DIAL if is_asking else 0.0)
                 return
             self._mend(own, other)
-        if own == other:
-            self.at(self.now, 1, own, self._received, own, own, message)
-            return
+        elif is_asking and other not in self.linked[own] and pair not in self._made:
+            self._made.add(pair)
+            self.links_made[own] += 1
+            self._spend(own, DIALLED)
+            self._spend(other, DIALLED)
+        self._spend_on_notice(own, messages)
         arrival = max(self.machines.arrival(own, other, self.now), self._last.get((own, other), 0.0))
         if arrival < math.inf:
             if self.machines.loss or self.machines.cuts:
                 self._last[own, other] = arrival
-            self.at(self.machines.runs_at(other, arrival), 1, other, self._received, other, own, message)
+            self.at(self.machines.runs_at(other, arrival), 1, other, self._received, other, own, messages)
 
-    def _received(self, own: int, sender: int, message: Message) -> None:
+    def _received(self, own: int, sender: int, messages: list[Message]) -> None:
         runs_at = self.machines.runs_at(own, self.now)
         if runs_at > self.now:
-            self.at(runs_at, 1, own, self._received, own, sender, message)
+            self.at(runs_at, 1, own, self._received, own, sender, messages)
             return
-        self.cpu[own] += MESSAGE
+        if own != sender:
+            self._spend_on_notice(own, messages)
         if (own, sender) in self._silences:
             self._acked[own, sender] = self.now  # what comes acknowledges too
-        if own in self.lies and isinstance(message, AskAbout):
-            if self.lies[own].says_down:
-                self._send(own, sender, Said(self._false_word(own, message.host)))
-            return
-        self._do(own, self.nodes[own].receive(self.names[sender], [message], self.now))
+        if own in self.lies:
+            asked = [message.host for message in messages if isinstance(message, AskAbout)]
+            if asked and self.lies[own].says_down:
+                self._say(own, sender, [Said(self._false_word(own, host)) for host in asked])
+            messages = [message for message in messages if not isinstance(message, AskAbout)]
+        self._do(own, self.nodes[own].receive(self.names[sender], messages, self.now))
 
     def _dial(self, own: int, other: int, timeout: float, role: Role) -> None:
         self.dials += 1
         outcome, until = self.machines.dial(own, other, self.now, timeout)
-        self.cpu[own] += DIALLED if outcome is DialOutcome.ALIVE else VAIN_DIAL
-        self.cpu[other] += DIALLED if outcome is DialOutcome.ALIVE else 0.0
+        self._spend(own, DIALLED if outcome is DialOutcome.ALIVE else VAIN_DIAL)
+        self._spend(other, DIALLED if outcome is DialOutcome.ALIVE else 0.0)
         self.at(self.machines.runs_at(own, until), 1, own, self._dialled, own, other, role, outcome, self.now)
 
     def _dialled(self, own: int, other: int, role: Role, outcome: DialOutcome, began: float) -> None:
@@ -420,7 +471,7 @@ class World:
             word = Said(self._false_word(own, host))
             others = [name for name in self._keepers[host][:WITNESSES] if name != self.names[own]]
             for name in (*self._replica_names[host], *others):
-                self._send(own, self._numbers[name], word)
+                self._say(own, self._numbers[name], [word])
         self.at(self.now + 5.0, 0, own, self._lie, own)
 
     def _lied(self, own: int, actions: Sequence[Action]) -> list[Action]:

@@ -6,9 +6,11 @@ import random
 from collections.abc import Sequence
 
 from overlay.presence.actions import Action, SendTo
+from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.following import Following
+from overlay.presence.host_view import ViewState
 from overlay.presence.messages import AskAbout, SubscribeTo
-from overlay.presence.statements import Presence, Version
+from overlay.presence.statements import Presence, Version, Word
 from overlay.presence.timings import LOOKED_AT, MOST_LINKED, SUBSCRIBED_AGAIN, SUBSCRIBED_AT, WITNESSES
 
 KEEPERS = [f"keeper {number}" for number in range(8)]
@@ -77,3 +79,36 @@ def test_a_host_of_which_nobody_would_tell_is_looked_at_when_somebody_reads_of_i
     asked = [[a.to for a in actions if isinstance(a, SendTo) and isinstance(a.message, AskAbout)] for actions in looks]
     assert [len(each) for each in asked] == [2, 0, 0]  # the first look is still under way
     assert not known.looked_for("host 0", 0.0)
+
+
+def asked(actions: Sequence[Action]) -> list[str]:
+    """Of whom a proof is wanted."""
+    return [action.to for action in actions if isinstance(action, SendTo) and isinstance(action.message, AskAbout)]
+
+
+def hidden(outcome: DialOutcome, *, spoken: Sequence[str]) -> Following:
+    """Who hides a host at 10 s whose dial failed so, and of which these keepers just said that it is down."""
+    known = following()
+    known.follow("host", KEEPERS, 0.0, Presence("host", Version(1)))
+    known.hinted(KEEPERS[0], "host", 9.0)
+    for witness in spoken:
+        known.said(witness, Word(witness, "host", Version(1), True, 1, 30), 9.5)
+    known.dialled("host", outcome, 9.6, 9.8)
+    known.wake(10.0)
+    view = known.view_of("host")
+    assert view is not None
+    assert view.state is ViewState.HIDDEN
+    return known
+
+
+def test_about_a_hidden_host_those_are_not_asked_who_just_said_that_it_is_down() -> None:
+    known = hidden(DialOutcome.SILENT, spoken=KEEPERS[:3])
+    assert asked(known.wake(11.3)) == KEEPERS[3:WITNESSES]
+    assert asked(known.wake(17.0)) == KEEPERS[:WITNESSES]
+
+
+def test_two_are_asked_about_a_hidden_host_whose_machine_refuses_our_dials() -> None:
+    known = hidden(DialOutcome.REFUSED, spoken=KEEPERS[:3])
+    assert asked(known.wake(11.3)) == KEEPERS[3:WITNESSES]
+    known.dialled("host", DialOutcome.REFUSED, 11.3, 11.4)
+    assert len({*asked(known.wake(17.0))} & {*KEEPERS[:WITNESSES]}) == 2
