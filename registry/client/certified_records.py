@@ -123,6 +123,7 @@ class CertifiedRecords:
 
     async def _follow_policy(self, key_id: str, scope: trio.CancelScope) -> None:
         with scope:
+            await trio.lowlevel.checkpoint()  # where this peer stops, watches may have ended
             async with self._registry.watch(key_id, include_down=True) as watch:
                 key: Key | None = None
                 while (key := await watch.wait_for_key(key)) is not None:

@@ -19,6 +19,7 @@ from registry.permission.certificate_text import MAX_TEXT, text_of
 from registry.permission.edits import Edit, EditKind
 from registry.permission.scope import Scope, ScopeKind
 from registry.protocol.messages import READ
+from registry.quorum.read_machine import ReadOutcome
 from registry.watch.watch_event import TRUST, EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_certificate, a_key, identity, public_key
@@ -126,6 +127,27 @@ async def test_of_many_resources_the_policies_of_some_are_watched_and_of_all_loo
             assert (await certified.registry.unregister_service(resource_id, certified.peer_id)).success
         await trio.sleep(1000)
         assert certified.parts.watches.statistics().resources == MAX_FOLLOWED // 2 + 3
+
+
+async def test_a_peer_that_stops_begins_to_watch_no_policy_any_more(autojump_clock, monkeypatch) -> None:
+    """It stops when it has just looked at its record, and watches end first."""
+    with trio.CancelScope() as stopping:
+        async with simulated_nodes(4, clock=clock) as (_, [owner, certified, *_]):
+            resource_id = await closed(owner)
+            certified.registry.use_certificates(lambda: [[certificate(certified.identity, owner.identity, 600)]])
+            assert (await registered(certified, resource_id)).success
+            read = certified.parts.node_api.read
+
+            async def read_and_stop(key_id: str, *, ack: int, timeout: float) -> ReadOutcome:
+                outcome = await read(key_id, ack=ack, timeout=timeout)
+                stopping.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1)
+                return outcome
+
+            monkeypatch.setattr(certified.parts.node_api, "read", read_and_stop)
+            await trio.sleep_forever()
+    assert stopping.cancelled_caught
 
 
 async def test_what_is_issued_anew_suits_the_policy_of_now(autojump_clock) -> None:
