@@ -5,7 +5,7 @@ Rules (docs/design.md, Replication):
    don't count there, until replicas have compared all that both keep with it, having begun after the loss. Those that
    did so far are remembered: two words may come at different times.
 2. What was refused for its time, for load or for room is asked for again in the same way; but this node isn't behind
-   for it, since anybody can send what every replica refuses.
+   for it, since anybody can send what every replica refuses. Nor does it keep this node behind for what the disk lost.
 3. After its clock was wrong nobody knows what it refused, or hid: it is behind for everything, until its nearest
    neighbours have compared all with it; if none does after `MOST_TRIES`, its answers count all the same.
 4. It is asked for again soon, and then later and later, `LONGEST_DELAY` seconds at most; where there was no room,
@@ -40,11 +40,21 @@ _LONGEST: Final = {Code.DISK_FULL: LONGEST_WITHOUT_ROOM, Code.RATE_EXCEEDED: LON
 
 class _Lack(msgspec.Struct):
     code: Code
+    """The gravest, or the latest of equally grave ones."""
     noted_at: float
+    lost_at: float | None = None
+    """When the disk lost something, the latest time."""
+    refused: Code | None = None
+    """What was refused besides, since `lost_at`."""
     tries: int = 0
     due_at: float = 0.0
     words: dict[str, None] = msgspec.field(default_factory=dict)
     """Who has compared it since, in that order."""
+
+    @property
+    def since(self) -> float:
+        """When a comparison has to have begun to count."""
+        return self.noted_at if self.lost_at is None else self.lost_at
 
 
 class Behind:
@@ -69,12 +79,19 @@ class Behind:
             lack = self._lacks[key_id] = _Lack(code, now, due_at=now + FIRST_DELAY)
             self._count[code] += 1
         lack.noted_at = now
+        if _makes_behind(code):
+            lack.lost_at, lack.refused = now, None
+        elif lack.lost_at is not None:
+            lack.refused = code
+            return True
         lack.words.clear()
-        if not _makes_behind(lack.code):
-            self._count[lack.code] -= 1
-            self._count[code] += 1
-            lack.code = code
+        self._change(lack, code)
         return True
+
+    def _change(self, lack: _Lack, code: Code) -> None:
+        self._count[lack.code] -= 1
+        self._count[code] += 1
+        lack.code = code
 
     def _make_room(self, code: Code) -> bool:
         """Rule 5."""
@@ -90,7 +107,7 @@ class Behind:
     def is_behind(self, key_id: str) -> bool:
         """Whether this node's answers for a resource don't count (rule 1)."""
         lack = self._lacks.get(key_id)
-        return lack is not None and _makes_behind(lack.code)
+        return lack is not None and lack.lost_at is not None
 
     @property
     def lacks_everything(self) -> bool:
@@ -104,7 +121,7 @@ class Behind:
     def clock_is_right(self, now: float) -> None:
         """What was refused for its time may be asked for now."""
         for lack in self._lacks.values():
-            if lack.code.kind is Kind.CLOCK:
+            if any(code is not None and code.kind is Kind.CLOCK for code in (lack.code, lack.refused)):
                 lack.tries, lack.due_at = 0, now + FIRST_DELAY  # everything comes first
         if self._everything is not None:
             self._everything.tries, self._everything.due_at = 0, now
@@ -149,7 +166,7 @@ class Behind:
     def room_again(self, now: float) -> None:
         """The database has room again."""
         for lack in self._lacks.values():
-            if lack.code is Code.DISK_FULL:
+            if Code.DISK_FULL in (lack.code, lack.refused):
                 lack.tries, lack.due_at = 0, now
 
     def note_word(self, peer_id: str, key_ids: Iterable[str], since: float) -> None:
@@ -157,7 +174,7 @@ class Behind:
         suffices is another question."""
         for key_id in key_ids:
             lack = self._lacks.get(key_id)
-            if lack is not None and lack.noted_at <= since:
+            if lack is not None and lack.since <= since:
                 lack.words[peer_id] = None
                 if len(lack.words) > MAX_WORDS:
                     del lack.words[next(iter(lack.words))]
@@ -171,8 +188,14 @@ class Behind:
         """Enough replicas have compared these resources with this node, having begun at `since` or later."""
         for key_id in key_ids:
             lack = self._lacks.get(key_id)
-            if lack is not None and lack.noted_at <= since:
+            if lack is None or lack.since > since:
+                continue
+            if lack.noted_at <= since or lack.refused is None:
                 self._drop(key_id)
+            else:  # something was refused meanwhile, which is asked for yet
+                self._change(lack, lack.refused)
+                lack.lost_at = lack.refused = None
+                lack.words.clear()
 
     def causes(self) -> dict[str, int]:
         """How many resources there are by cause, for the node's status."""

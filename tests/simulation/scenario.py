@@ -63,6 +63,7 @@ ELSEWHERE: Final = 0.25
 TIGHT: Final = 8192
 """Bytes that a node with a tight budget has left."""
 RIGHT: Final = 5.0  # seconds that a clock may be off without being wrong
+RECOVERED: Final = 10  # seconds until a node has again what its disk lost
 WRONG_CLOCKS: Final = (-86_400.0, -600.0, -29.0, 29.0, 45.0, 172_800.0)
 LINKS_SETTLE: Final = 12  # times five seconds
 FAR: Final = 16  # links to members beyond the homes that may be kept
@@ -462,6 +463,7 @@ class Scenario:
     async def _check(self) -> None:
         await self._settle(within=10)
         await self._check_links()
+        await self._check_that_nobody_is_behind()
         for guarded in self.guarded:
             await guarded.put_together()
         await self._check_that_replicas_agree()
@@ -478,6 +480,21 @@ class Scenario:
             await self._check_guarded(guarded)
         if len(self.world.nodes) <= FEW:
             await rounds_that_send_nothing(self.world, lambda: self.network.repairs)
+
+    async def _check_that_nobody_is_behind(self) -> None:
+        """Disks were mended long ago; what rotted is noticed when it is read, perhaps only now."""
+        behind: list[str] = []
+        for _ in range(RECOVERED):
+            behind = [
+                f"node {node.number} for {resource_id}"
+                for node in self.world.up()
+                for resource_id in [*self.resources, *(each.resource_id for each in self.guarded)]
+                if node.parts is not None and node.parts.replica.behind.is_behind(resource_id)
+            ]
+            if not behind:
+                return
+            await trio.sleep(1)
+        raise AssertionError(f"still behind: {behind}")
 
     async def _check_guarded(self, guarded: Guarded) -> None:
         """Of every node: all readers are shown the same, which is what the policy permits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import trio
 
 from overlay.clock.comparison import Standing
-from tests.simulation.clock import VirtualClock
+from tests.simulation.clock import LOOKED_AFTER, LOOKS, VirtualClock
 from tests.simulation.peers import PeerNetwork
 from tests.simulation.scenario import settings_with
 from tests.simulation.world import World, WorldNode, identity_of
@@ -53,3 +54,15 @@ def _standing(node: WorldNode) -> Standing:
 @pytest.mark.parametrize("skew", [-45.0, 172_800.0])
 def test_a_node_knows_soon_after_its_start_that_its_clock_is_wrong(tmp_path: Path, skew: float) -> None:
     trio.run(_run, tmp_path, skew, clock=VirtualClock())
+
+
+def test_a_run_in_which_all_wait_for_each_other_fails_and_doesnt_hang() -> None:
+    clock = VirtualClock()
+    for _ in range(2):
+        for _ in range(LOOKS):
+            assert clock.deadline_to_sleep_time(math.inf) == LOOKED_AFTER
+        assert clock.deadline_to_sleep_time(clock.current_time() + 1.0) == 0.0, "it goes on after all"
+    for _ in range(LOOKS):
+        clock.deadline_to_sleep_time(math.inf)
+    with pytest.raises(RuntimeError, match="every task waits"):
+        clock.deadline_to_sleep_time(math.inf)

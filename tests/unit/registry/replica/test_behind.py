@@ -67,6 +67,22 @@ def test_who_has_compared_since_the_latest_loss_is_remembered() -> None:
     assert behind.words("key") == {str(number) for number in range(2 * MAX_WORDS, 3 * MAX_WORDS)}
 
 
+@pytest.mark.parametrize("code", [Code.RECORD_FROM_FUTURE, Code.RATE_EXCEEDED, Code.DISK_FULL])
+def test_what_anybody_can_have_refused_keeps_nobody_behind_for_what_the_disk_lost(code: Code) -> None:
+    behind = Behind()
+    behind.note("key", Code.STORAGE, 10.0)
+    behind.note_word("one", ["key"], since=11.0)
+    behind.note("key", code, 12.0)
+    assert behind.words("key") == {"one"}
+    assert behind.causes() == {"storage": 1}
+    behind.compared(["key"], since=11.0)
+    assert not behind.is_behind("key")
+    assert behind.causes() == {code.value: 1}, "that is asked for yet"
+    assert behind.words("key") == set()
+    behind.compared(["key"], since=12.0)
+    assert not behind.causes()
+
+
 def asked_at(behind: Behind, until: float) -> list[float]:
     times = []
     while behind.wakes_at() <= until:
