@@ -68,7 +68,7 @@ NOT_HERE: Final = {
     "peering": "there are no cluster peerings; a datacenter here is an owner's alias",
     "query": "there are no prepared queries",
     "session": "there are no sessions and no locks",
-    "snapshot": "there are no snapshots; see `aqua-registry backup`",
+    "snapshot": "there are no snapshots; see `aqua-registry data backup`",
     "txn": "there are no transactions",
 }
 """What Consul has and this hasn't."""
