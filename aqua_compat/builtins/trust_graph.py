@@ -30,6 +30,7 @@ from aqua_compat.builtins.trust_values import (
     _Text,
 )
 from aqua_compat.rpc.server import caller
+from overlay.identity import public_key_of
 from registry.errors import InvalidValue, RegistryError, RegistryRefusal
 from registry.model.service_results import WeightResult
 from registry.replica.trust_keeper import TrustKeeper
@@ -215,10 +216,11 @@ class TrustGraph:
         return await _told(DoneResult, act, _REVOKING)
 
     async def export_revocations(self, issued_for: PeerId) -> ExportRevocationsResult:
-        """The revocations of a peer that are kept here."""
+        """The revocations of a peer that are kept here, in the original's order: by the text of who revoked's key."""
 
         async def act() -> ExportRevocationsResult:
             _check_peer_id(issued_for)
+            found = await self._keeper.revocations(issued_for)
             return ExportRevocationsResult(
                 revocations=[
                     AquaRevocation(
@@ -228,7 +230,7 @@ class TrustGraph:
                         KEY_TYPE,
                         revocation.issued_by,
                     )
-                    for revocation in await self._keeper.revocations(issued_for)
+                    for revocation in sorted(found, key=lambda one: base58.b58encode(public_key_of(one.issued_by)))
                 ]
             )
 

@@ -20,13 +20,17 @@ _DEEPEST: Final = 4  # names that tell names
 
 async def look_up_dnsaddr(name: str) -> list[str]:
     """The multiaddrs with peer ids that the records of a name tell. Raises `BootstrapFailed` where nobody tells."""
-    from multiaddr.resolvers import DNSResolver  # type: ignore[import-untyped]  # noqa: PLC0415 - few need it
+    # Few need these, and they import all of dnspython.
+    from dns.exception import DNSException  # noqa: PLC0415
+    from multiaddr.resolvers import DNSResolver  # type: ignore[import-untyped]  # noqa: PLC0415
 
     why = f"its name servers didn't answer within {_TIMEOUT:g} s"
     found: list[Multiaddr] | None = None
     with trio.move_on_after(_TIMEOUT):
         try:
             found = await DNSResolver().resolve(Multiaddr(f"/dnsaddr/{name}"), {"max_recursive_depth": _DEEPEST})
+        except DNSException as error:  # as where /etc/resolv.conf is missing, or names no server
+            why = f"this machine's resolver: {error}"
         except (MultiaddrError, OSError, ValueError) as error:
             why = str(error)
     if found is None:

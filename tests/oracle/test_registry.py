@@ -215,3 +215,8 @@ async def test_what_both_refuse(both: Both) -> None:
     await both.same("republish_records", [], [], both.now)
     with pytest.raises(RegistryError):
         await both.ours("get_key_bytes", "web", ["x"], NOW, [], "")
+
+
+async def test_the_id_of_a_label_that_names_no_owner(both: Both) -> None:
+    for label in LABELS:
+        await both.same("get_key_id", label, "")

@@ -263,6 +263,16 @@ async def test_fault_28_anybodys_revocations_are_kept(both: Both) -> None:
     assert "no weight" in (await both.ours("revoke", revocation, both.now))["error"]
 
 
+async def test_the_order_of_revocations(its_trust_graph: Original) -> None:
+    shorter = [peer for peer in new_peers(200) if len(base58.b58encode(public_key_of(peer.peer_id))) == 43]
+    both = Both(its_trust_graph, [*shorter[:2], *new_peers(3)])
+    *revoking, revoked = both.peers
+    for peer in revoking:
+        await both.root(peer, 3)
+        await both.same("revoke", both.revocation(peer, revoked), both.now)
+    assert len((await both.same("export_revocations", revoked.peer_id))["revocations"]) == 4
+
+
 async def test_fault_29_revocations_are_kept_for_ever(both: Both) -> None:
     root, middle = both.peers[:2]
     await both.root(root, 3)

@@ -5,6 +5,7 @@ Nothing here knows a module or a section by name: renaming one fails here until 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +17,7 @@ import pytest
 from aqua_compat.cli.config import leaves
 from aqua_compat.settings import Settings
 from registry.service.functions import FUNCTIONS
+from registry.upkeep.schedules import CLEAR_EXPIRED, RENEW, REPLICATE
 from tests.paths import ROOT
 
 PACKAGES: Final = ("overlay", "registry", "aqua_compat")
@@ -212,6 +214,13 @@ def test_nothing_dangles(wrong) -> None:
 
 def test_the_faults_of_the_original_are_numbered_without_a_gap() -> None:
     assert faults_of_the_original() == frozenset(range(1, len(faults_of_the_original()) + 1))
+
+
+def test_what_is_told_of_the_originals_scheduled_scripts_is_their_names_and_those_of_schedules() -> None:
+    [row] = re.findall(r"^\| `registry-scheduled-scripts\.aqua` .*$", files()[Path("docs/aqua.md")], flags=re.MULTILINE)
+    interface = json.loads((ROOT / "tests" / "data" / "aqua-interface.json").read_text())
+    scripts = set(interface["functions"]["registry-scheduled-scripts"])
+    assert set(re.findall(r"`(\w+_\d+)`", row)) == scripts == {CLEAR_EXPIRED, REPLICATE, RENEW}
 
 
 def test_each_workaround_has_its_line_in_the_design() -> None:

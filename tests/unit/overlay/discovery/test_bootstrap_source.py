@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import dns.resolver
 import msgspec
 import pytest
 import trio
@@ -154,3 +155,17 @@ async def test_a_name_that_nobody_serves_leads_nowhere() -> None:
     with trio.fail_after(30), suppress(BootstrapFailed):
         addresses = await look_up_dnsaddr("no-such-name.invalid")
     assert addresses == []
+
+
+@pytest.mark.parametrize("content", [None, "", "options timeout:1\n"])
+async def test_a_machine_without_name_servers_finds_nothing_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    """As where /etc/resolv.conf points to what a resolver that isn't running would have made."""
+    file = tmp_path / "resolv.conf"
+    if content is not None:
+        file.write_text(content)
+    its = dns.resolver.BaseResolver.read_resolv_conf
+    monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", lambda resolver, _: its(resolver, str(file)))
+    with pytest.raises(BootstrapFailed, match=r"example\.org can't be had: this machine's resolver: "):
+        await look_up_dnsaddr("example.org")

@@ -97,6 +97,7 @@ async def test_a_label_where_an_id_is_wanted_is_answered_with_how_to_get_the_id(
             (await node.registry.register_service("echo", "v", node.peer_id, None)).errors,
             (await node.registry.unregister_service("echo", node.peer_id)).errors,
             (await node.registry.remove_resource("echo")).errors,
+            (await node.registry.change_policy("echo", [])).errors,
         ):
             [error] = errors
             assert error == (

@@ -6,8 +6,10 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any
 
+import base58
 import pytest
 import trio
 import trio.testing
@@ -235,6 +237,11 @@ async def test_weight_of_another_peer_is_refused(autojump_clock) -> None:
         ("get_key_bytes", ["l", [], -1, [], ""], "timestamp_created is -1"),
         ("get_key_bytes", ["l", [], 1, [256], ""], "not within 0 and 255"),
         ("get_key_bytes", ["l", [], 1, "AAAA", ""], "challenge must be an array of numbers"),
+        ("get_key_bytes", ["l", [], 1.0, [], ""], "timestamp_created must be an int, not float"),
+        ("get_key_bytes", ["l", ["nobody"], 1, [], ""], "peer id parse error"),
+        ("get_tombstone_bytes", ["k", OWNER.peer_id, "nobody", 1, []], "peer id parse error"),
+        ("get_record_metadata_bytes", ["k", OWNER.peer_id, 1, "", "nobody", [], [], []], "peer id parse error"),
+        ("get_record_metadata_bytes", ["k", OWNER.peer_id, 1, "", OWNER.peer_id, ["a", "b"], [], []], "relay_id"),
         ("merge", [[[{}]]], "records[0][0] has no metadata"),
         ("merge_keys", [{}], "keys must be an array"),
         ("create_record_metadata", ["k", "not a peer", 1, "", "x", [], [], [], []], "issued_by"),
@@ -291,6 +298,8 @@ async def test_bytes_and_ids_are_those_of_the_values(autojump_clock) -> None:
         )
         assert bytes(made) == key.signed_bytes()
         assert await script.call("get_key_id", label="label", peer_id=OWNER.peer_id) == key.id
+        of_nobody = await script.call("get_key_id", label="label", peer_id="")
+        assert base58.b58decode(of_nobody) == sha256(b"label").digest(), "of the label alone, as there"
         metadata = a_metadata(key.id)
         fields = {name: getattr(metadata, name) for name in metadata.__struct_fields__ if name != "issuer_signature"}
         assert bytes(await script.call("get_record_metadata_bytes", **fields)) == metadata.signed_bytes()

@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+import base58
 import pytest
 import trio
 
@@ -15,13 +16,15 @@ from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import CallRequest, Tetraplet
 from aqua_compat.particles.host_calls.host_calls import HostCalls
 from aqua_compat.particles.host_calls.trust_graph_calls import trust_graph_calls
-from overlay.identity import Identity
+from overlay.identity import Identity, public_key_of
 from overlay.limits.time_slices import TimeSlices
 from registry.replica.trust_keeper import TrustKeeper
 from registry.replica.weights import Weights
 from tests.unit.aqua_compat.particles.scripts import CLIENT, HOST, OTHER, a_holding, a_particle
+from tests.unit.registry.builders import identity
 
 NOW = int(time.time())
+SHORT = 12  # the number of an identity whose key has 43 letters, where those of 1 to 3 have 44
 LASTING = 100_000  # seconds: other tests may take some before these run
 TIME = Tetraplet(HOST.peer_id, "peer", "timestamp_sec", "")
 
@@ -71,6 +74,20 @@ async def test_a_script_gives_and_takes_trust(trust_graph: TrustGraph) -> None:
     await other.call("set_root", CLIENT.peer_id, 3)
     assert (await other.call("insert_cert", certificate, NOW))["success"]
     assert (await other.call("get_weight_from", OTHER.peer_id, CLIENT.peer_id, NOW))["weight"] == 4
+
+
+async def test_revocations_come_in_the_order_of_their_issuers_keys_as_text(trust_graph: TrustGraph) -> None:
+    """Not in that of peer ids: of the keys some are shorter, the ids all have one length."""
+    script, keys = Script(trust_graph), {}
+    for number in (1, 2, 3, SHORT):
+        by = identity(number)
+        keys[by.peer_id] = base58.b58encode(public_key_of(by.peer_id))
+        await script.call("set_root", by.peer_id, 3)
+        bytes_ = (await script.call("get_revocation_bytes", OTHER.peer_id, NOW))["result"]
+        issued = (by.peer_id, OTHER.peer_id, NOW, list(by.sign(bytes(bytes_))))
+        await script.call("revoke", (await script.call("issue_revocation", *issued))["revocation"], NOW)
+    found = [one["revoked_by"] for one in (await script.call("export_revocations", OTHER.peer_id))["revocations"]]
+    assert found == sorted(keys, key=keys.__getitem__) != sorted(keys)
 
 
 async def test_only_the_host_and_its_operators_set_roots(trust_graph: TrustGraph) -> None:
