@@ -380,7 +380,7 @@ class Links:
         try:
             await link.run(self._up, self._forget)
         except Exception:
-            log.exception("a link failed", peer=link.peer_id)
+            log.exception("a link failed", peer_id=link.peer_id)
             link.end("the link failed")
             self._forget(link)
         finally:
@@ -462,7 +462,7 @@ class Links:
     def _ping_interval(self) -> float:
         """Seconds of silence after which a link is asked for a sign of life: more with more links."""
         limits = self._settings.calls
-        shared = min(len(self._current) / limits.pings_per_second, limits.longest_ping_interval)
+        shared = min(len(self._current) / limits.pings_per_second, limits.max_ping_interval)
         return max(limits.ping_interval, shared)
 
     async def _part_from(self, peer_id: str) -> None:
@@ -479,16 +479,16 @@ class Links:
 
     def _tell_up(self, link: Link) -> None:
         member = self._membership.counts(link.peer_id)
-        log.debug("peer linked", peer=link.peer_id, member=member, opened_by=link.opened_by)
+        log.debug("peer linked", peer_id=link.peer_id, is_member=member, opened_by=link.opened_by)
         for callback in self._when_up:
             callback(link.peer_id, member)
 
     def _tell_down(self, peer_id: str, reason: str) -> None:
-        log.debug("peer no longer linked", peer=peer_id, reason=reason)
+        log.debug("peer no longer linked", peer_id=peer_id, reason=reason)
         for callback in self._when_down:
             callback(peer_id)
 
     def _tell_closed(self, peer_id: str) -> None:
-        log.debug("link closed, as neither side keeps it", peer=peer_id)
+        log.debug("link closed, as neither side keeps it", peer_id=peer_id)
         for callback in self._when_closed:
             callback(peer_id)

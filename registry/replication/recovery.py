@@ -108,9 +108,9 @@ class Recovery:
             try:
                 await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
             except CallFailed as error:
-                _log.debug("a neighbour doesn't compare now", peer=peer_id, error=str(error))
+                _log.debug("a neighbour doesn't compare now", peer_id=peer_id, error=str(error))
             else:
-                _log.info("compared everything after the clock was wrong", peer=peer_id)
+                _log.info("compared everything after the clock was wrong", peer_id=peer_id)
                 words.add(peer_id)
                 if self._groups.suffices(words, asked):
                     compared.set()
@@ -155,10 +155,10 @@ class Recovery:
             try:
                 await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
             except CallFailed as error:
-                _log.debug("a replica doesn't compare now", peer=peer_id, error=str(error))
+                _log.debug("a replica doesn't compare now", peer_id=peer_id, error=str(error))
                 asking.didnt_compare(peer_id)
             else:
-                _log.info("got what was lacking", peer=peer_id, resources=asking.compared(peer_id))
+                _log.info("got what was lacking", peer_id=peer_id, resources=asking.compared(peer_id))
             progress.set()
 
         async with trio.open_nursery() as nursery:
