@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from aqua_compat.agent.owner_keys import OwnerKeys
+from registry.client.majority import read_majority
 from registry.client.registry import DEFAULT_TIMEOUT
 from registry.errors import RegistryError
 from registry.model.merge import ResourceState
@@ -110,8 +111,7 @@ class OwnerRenewal:
         found = (await self._node_api.read(key_id, ack=1, timeout=DEFAULT_TIMEOUT)).resource
         if found.key is None or not found.key.revision:
             return found
-        majority = len(await self._node_api.neighbours(key_id, timeout=DEFAULT_TIMEOUT)) // 2 + 1
-        return (await self._node_api.read(key_id, ack=majority, timeout=DEFAULT_TIMEOUT)).resource
+        return (await read_majority(self._node_api, key_id, DEFAULT_TIMEOUT)).resource
 
 
 def renewal_schedule(keys: OwnerKeys, node: Node, upkeep: UpkeepSettings) -> Schedule:

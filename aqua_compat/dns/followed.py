@@ -130,7 +130,7 @@ class FollowedNames:
 
     def _follow(self, resource_id: str) -> None:
         now = trio.current_time()
-        if resource_id in self._followed or not self._begin.take("all", now):
+        if not self._tasks.is_open or resource_id in self._followed or not self._begin.take("all", now):
             return
         while len(self._followed) >= self._max_followed:
             self._end(min(self._followed, key=lambda each: self._followed[each].asked_at))
@@ -142,6 +142,7 @@ class FollowedNames:
 
     async def _watch(self, resource_id: str, followed: _FollowedResource) -> None:
         with followed.scope:
+            await trio.lowlevel.checkpoint()  # where this node stops, watches may have ended
             async with self._registry.watch(resource_id, include_down=True) as watch, trio.open_nursery() as nursery:
                 await anext(watch)
 

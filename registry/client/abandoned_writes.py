@@ -27,7 +27,7 @@ from registry.storage import Store
 
 GRACE: Final = 3.0  # seconds in which a write that goes its way has reached this peer, by others that pass it on
 TIMEOUT: Final = 6.0  # seconds for a write, and for asking before it
-MAX_NOTED: Final = 4096  # beyond it, what was noted first is looked at at once
+MAX_NOTED: Final = 4096  # beyond it, what was noted first is left to comparing and renewing
 AT_ONCE: Final = 16  # writes
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -74,9 +74,13 @@ class AbandonedWrites:
         self._noted[key_id, slot] = trio.current_time() + GRACE
         self._noted.move_to_end((key_id, slot))
         if len(self._noted) > MAX_NOTED:
-            first = next(iter(self._noted))
-            self._noted[first] = 0.0
+            self._noted.popitem(last=False)
         self._any_noted.set()
+
+    @property
+    def noted(self) -> int:
+        """How many aren't settled yet, at most `MAX_NOTED`."""
+        return len(self._noted)
 
     def settle(self, items: Iterable[Item]) -> None:
         """Notes that the writes of these are under way."""

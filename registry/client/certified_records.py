@@ -3,8 +3,9 @@
 Rules:
 1. A record is due when a third of the time is left that its chain has in all, or once its policy withholds it.
 2. It is issued anew as soon as there is a chain under which it is permitted for longer; until then it stays as it is.
-3. The network is asked first: what was ended or issued elsewhere in the meantime isn't issued again, nor what expired
-   while this peer was away.
+3. The network is asked first, and a majority of the replicas before anything is issued: what was ended or issued
+   elsewhere in the meantime isn't issued again, nor what expired while this peer was away. One replica alone may not
+   have heard of an end, and what is issued anew is later than that.
 4. Each record is looked at when this begins, when it is due, and once its policy changed: the first `MAX_FOLLOWED`
    resources that are found are watched for that. The policies of others may have changed at any time, so all are looked
    at each quarter of an hour: that costs a read. What is withheld is looked at each minute, and when there are other
@@ -23,6 +24,7 @@ from overlay.identity import Identity
 from overlay.membership.certificate import Certificate, CertificateError, decode_chain
 from overlay.membership.chain import begins_at, ends_at
 from overlay.tasks import TaskStatus
+from registry.client.majority import read_majority
 from registry.client.node_api import NodeApi
 from registry.client.own_certificates import Chain
 from registry.client.registry import DEFAULT_TIMEOUT, Registry
@@ -121,6 +123,7 @@ class CertifiedRecords:
 
     async def _follow_policy(self, key_id: str, scope: trio.CancelScope) -> None:
         with scope:
+            await trio.lowlevel.checkpoint()  # where this peer stops, watches may have ended
             async with self._registry.watch(key_id, include_down=True) as watch:
                 key: Key | None = None
                 while (key := await watch.wait_for_key(key)) is not None:
@@ -172,7 +175,24 @@ class CertifiedRecords:
             return False
         if not await self._has_better(key, record, chain, is_withheld=is_withheld, now=now):
             return False
+        if not await self._still_stands(slot, record):
+            self._seen[slot] = _SeenRecord(now + RETRIED_AFTER, ends, now + RETRIED_AFTER, is_withheld)
+            return False
         return await self._issue_anew(record)
+
+    async def _still_stands(self, slot: Slot, record: Record) -> bool:
+        """Whether a majority of the replicas says so."""
+        try:
+            read = await read_majority(self._node_api, slot.key_id, DEFAULT_TIMEOUT)
+        except RegistryError as error:
+            _log.info("a record under a certificate can't be looked at", key_id=slot.key_id, error=str(error))
+            return False
+        if not read.is_decided:
+            reason = read.why_undecided
+            _log.info("a record under a certificate can't be looked at", key_id=slot.key_id, error=reason)
+            return False
+        state = read.resource.slots.get(slot)
+        return isinstance(state, Record) and state.metadata == record.metadata
 
     async def _read(self, slot: Slot, now: int) -> tuple[Key, Record] | None:
         """What the network has in a slot; None if that isn't to be issued anew, or nobody was reached by now."""

@@ -16,6 +16,7 @@ from cachetools import LRUCache
 from overlay.identity import Identity
 from registry.client.issuer import no_resource_id, not_found
 from registry.client.key_cache import KeyCache
+from registry.client.majority import read_majority
 from registry.client.node_api import NodeApi
 from registry.client.node_writer import NodeWriter, failed, until
 from registry.client.results import Done
@@ -154,9 +155,7 @@ class PolicyEditor:
     async def overtaken(self, resource_id: str, timeout: float) -> list[Edit]:
         """What was changed by a machine of the owner, and written over by another that didn't know of it, as far as a
         majority of the replicas tells: of the last change but one. Raises RegistryError."""
-        deadline = trio.current_time() + timeout
-        majority = len(await self._node_api.neighbours(resource_id, timeout=timeout)) // 2 + 1
-        found = (await self._node_api.read(resource_id, ack=majority, timeout=until(deadline))).resource
+        found = (await read_majority(self._node_api, resource_id, timeout)).resource
         ruling = found.key.policy if found.key is not None else None
         return overtaken(ruling, [each.policy for each in found.siblings])
 

@@ -7,7 +7,8 @@ Rules (docs/design.md, State and merging; original's faults 7 and 22):
 4. What the policy of a resource withholds isn't renewed. A key with a policy is, also with nothing under it: else an
    older key, without it, would rule once this one is collected. It is read from a majority, since another machine of
    the owner may have changed it.
-5. An issuer's signature is good for a longer, but limited time; it is issued anew at half of that.
+5. An issuer's signature is good for a longer, but limited time; it is issued anew at half of that, if a majority of
+   the replicas says that it wasn't ended: issued anew it would be later than an end of which a replica hasn't heard.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 import structlog
 
 from overlay.identity import Identity
+from registry.client.majority import read_majority
 from registry.client.node_api import NodeApi
 from registry.client.registry import DEFAULT_TIMEOUT, Registry
 from registry.errors import RegistryError
@@ -95,9 +97,7 @@ class Renewal:
             mine = await self._store.resource(key_id)
             resource = merged(mine, (await self._node_api.read(key_id, ack=1, timeout=DEFAULT_TIMEOUT)).resource)
             if self._rules(resource.key):
-                majority = len(await self._node_api.neighbours(key_id, timeout=DEFAULT_TIMEOUT)) // 2 + 1
-                read = await self._node_api.read(key_id, ack=majority, timeout=DEFAULT_TIMEOUT)
-                resource = merged(resource, read.resource)
+                resource = merged(resource, (await read_majority(self._node_api, key_id, DEFAULT_TIMEOUT)).resource)
             await self._learn(mine, resource, done)
             key = resource.key
             if key is None:
@@ -166,9 +166,13 @@ class Renewal:
     async def _reissue(self, slot: Slot, issued_until: int, done: Renewed) -> None:
         """Issues anew what this identity issued long ago (rule 5)."""
         try:
-            outcome = await self._node_api.read(slot.key_id, ack=1, timeout=DEFAULT_TIMEOUT)
-            state = outcome.resource.slots.get(slot)
-            if outcome.resource.key is None or not isinstance(state, Record) or state.timestamp_issued > issued_until:
+            read = await read_majority(self._node_api, slot.key_id, DEFAULT_TIMEOUT)
+            state = read.resource.slots.get(slot)
+            if read.resource.key is None or not isinstance(state, Record) or state.timestamp_issued > issued_until:
+                return
+            if not read.is_decided:
+                done.failed += 1
+                _log.warning("a record couldn't be issued anew", key_id=slot.key_id, error=read.why_undecided)
                 return
             service_id = state.metadata.service_id[0] if state.metadata.service_id else None
             issued = await self._registry.register_service(slot.key_id, state.metadata.value, slot.peer_id, service_id)

@@ -10,6 +10,7 @@ import trio
 from overlay.identity import Identity
 from registry.client.issuer import ATTEMPTS, Issuer, no_resource_id, not_found
 from registry.client.key_cache import KeyCache
+from registry.client.majority import read_majority
 from registry.client.node_api import NodeApi
 from registry.client.node_writer import NodeWriter, Written, failed, refused, until
 from registry.client.results import Created, Done
@@ -120,8 +121,7 @@ class Resources:
     async def _by_majority(self, resource_id: str, timeout: float) -> ReadOutcome | None:
         """What a majority of the replicas knows, as far as it answers: the removal of a policy has to be above the one
         that rules, which another machine of the owner may have written. None where no key is found."""
-        majority = len(await self._node_api.neighbours(resource_id, timeout=timeout)) // 2 + 1
-        outcome = await self._read(resource_id, majority, timeout)
+        outcome = (await read_majority(self._node_api, resource_id, timeout)).outcome
         return outcome if outcome.resource.key is not None else None
 
     async def _after_key_tombstones(self, resource_id: str, timeout: float) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 Rules (docs/design.md, Replication):
 1. What was refused because the disk failed, or was lost by it, makes this node *behind* for that resource: its answers
-   don't count there, until a replica has compared all that both keep with it, having begun after the loss.
+   don't count there, until replicas have compared all that both keep with it, having begun after the loss. Those that
+   did so far are remembered: two words may come at different times.
 2. What was refused for its time, for load or for room is asked for again in the same way; but this node isn't behind
    for it, since anybody can send what every replica refuses.
 3. After its clock was wrong nobody knows what it refused, or hid: it is behind for everything, until its nearest
@@ -32,7 +33,7 @@ LONGEST_WITHOUT_ROOM: Final = 600.0
 LONGEST_TOO_FAST: Final = 60.0
 MOST_TRIES: Final = 6  # of getting everything, or a second replica's word: half a minute
 MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
-
+MAX_WORDS: Final = 32  # replicas of whom it is remembered that they compared a resource: more than keep it
 
 _LONGEST: Final = {Code.DISK_FULL: LONGEST_WITHOUT_ROOM, Code.RATE_EXCEEDED: LONGEST_TOO_FAST}
 
@@ -42,6 +43,8 @@ class _Lack(msgspec.Struct):
     noted_at: float
     tries: int = 0
     due_at: float = 0.0
+    words: dict[str, None] = msgspec.field(default_factory=dict)
+    """Who has compared it since, in that order."""
 
 
 class Behind:
@@ -66,6 +69,7 @@ class Behind:
             lack = self._lacks[key_id] = _Lack(code, now, due_at=now + FIRST_DELAY)
             self._count[code] += 1
         lack.noted_at = now
+        lack.words.clear()
         if not _makes_behind(lack.code):
             self._count[lack.code] -= 1
             self._count[code] += 1
@@ -148,8 +152,23 @@ class Behind:
             if lack.code is Code.DISK_FULL:
                 lack.tries, lack.due_at = 0, now
 
+    def note_word(self, peer_id: str, key_ids: Iterable[str], since: float) -> None:
+        """One replica has compared these resources with this node, having begun at `since` or later; whether its word
+        suffices is another question."""
+        for key_id in key_ids:
+            lack = self._lacks.get(key_id)
+            if lack is not None and lack.noted_at <= since:
+                lack.words[peer_id] = None
+                if len(lack.words) > MAX_WORDS:
+                    del lack.words[next(iter(lack.words))]
+
+    def words(self, key_id: str) -> frozenset[str]:
+        """Who has compared a resource with this node since the latest of it was refused or lost."""
+        lack = self._lacks.get(key_id)
+        return frozenset() if lack is None else frozenset(lack.words)
+
     def compared(self, key_ids: Iterable[str], since: float) -> None:
-        """Another replica has compared these resources with this node, having begun at `since` or later."""
+        """Enough replicas have compared these resources with this node, having begun at `since` or later."""
         for key_id in key_ids:
             lack = self._lacks.get(key_id)
             if lack is not None and lack.noted_at <= since:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from registry.protocol.address_groups import AddressGroups
 
@@ -11,47 +11,51 @@ class PullRound:
     """One round of asking for some resources. `failed`: who was asked and didn't compare."""
 
     def __init__(
-        self, keepers: Mapping[str, set[str]], groups: AddressGroups, is_patient: Callable[[str], bool]
+        self,
+        keepers: Mapping[str, set[str]],
+        groups: AddressGroups,
+        is_patient: Callable[[str], bool],
+        words: Callable[[str], Collection[str]],
     ) -> None:
         """`keepers`: which of the resources each replica keeps. `is_patient`: whether the word of those who don't
-        compare is still waited for, of a resource."""
+        compare is still waited for, of a resource. `words`: who has compared a resource already, in earlier rounds."""
         self._keepers = keepers
         self._groups = groups
         self._is_patient = is_patient
-        self._words: dict[str, set[str]] = {key_id: set() for kept in keepers.values() for key_id in kept}
+        self._words = {key_id: {*words(key_id)} for kept in keepers.values() for key_id in kept}
         self.left = set(self._words)
         """Resources of which not enough is heard yet."""
         self.failed: set[str] = set()
         self.under_way: set[str] = set()
         """Who is asked at the moment."""
-
-    @property
-    def any_compared(self) -> bool:
-        """Whether somebody has."""
-        return any(self._words.values())
+        self.any_compared = False
+        """Whether somebody has, in this round."""
+        self._look()
 
     @property
     def done(self) -> set[str]:
         """Resources of which enough is heard."""
         return self._words.keys() - self.left
 
-    def next_one(self, last: Container[str]) -> str | None:
-        """Whom to ask now, who counts as asked then: who keeps most of what is left; those in `last` after others."""
+    def next_one(self, failures: Mapping[str, int]) -> str | None:
+        """Whom to ask now, who counts as asked then: of those who failed the fewest times (`failures`), who keeps most
+        of what is left."""
         free = sorted(self._keepers.keys() - self.failed - self.under_way)
         worthy = [peer_id for peer_id in free if self._worth(peer_id) != (0, 0)]
-        chosen = max(worthy, key=lambda peer_id: (peer_id not in last, self._worth(peer_id)), default=None)
+        chosen = max(worthy, key=lambda peer_id: (-failures.get(peer_id, 0), self._worth(peer_id)), default=None)
         if chosen is not None:
             self.under_way.add(chosen)
         return chosen
 
-    def compared(self, peer_id: str) -> int:
-        """One has compared; for how many resources that counts."""
+    def compared(self, peer_id: str) -> set[str]:
+        """One has compared; the resources for which that counts."""
+        self.any_compared = True
         counted = self._keepers[peer_id] & self.left
         for key_id in counted:
             self._words[key_id].add(peer_id)
         self.under_way.discard(peer_id)
         self._look()
-        return len(counted)
+        return counted
 
     def didnt_compare(self, *peer_ids: str) -> None:
         """These won't."""

@@ -4,7 +4,8 @@
 clock is wrong it asks nobody: it would refuse it again.
 
 One replica's word that all was compared isn't believed where others may give theirs: it takes two, of two address
-groups where there are so many. Who refuses, or doesn't answer, is waited for half a minute, not for ever.
+groups where there are so many, be it at different times. Who refuses, or doesn't answer, is waited for half a minute,
+not for ever; and who did so more often than others since it last compared is asked after them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from registry.replication.pull_round import PullRound
 ASKED: Final = 4  # replicas at most, each time
 KEYS_AT_ONCE: Final = 256  # whose keepers are looked up
 MOST_FAILED: Final = 256  # peers that are remembered, since they didn't compare when they were asked
-FORGOTTEN: Final = 60.0  # seconds after which they are asked as soon as others
+FORGOTTEN: Final = 60.0  # seconds without another failure, after which they are asked as soon as others
 PULL_TIMEOUT: Final = 30.0  # seconds for a whole comparison
 OFF_AT_LEAST: Final = 2.0
 """Seconds until it is looked again whether the clock is right: of one that was wrong for a moment nobody is told."""
@@ -51,7 +52,7 @@ class Recovery:
         self._margin = responsibility_margin
         self._changed = Wakeup()
         self.behind = Behind()
-        self._failed_lately: TTLCache[str, None] = TTLCache(MOST_FAILED, FORGOTTEN, timer=trio.current_time)
+        self._failures: TTLCache[str, int] = TTLCache(MOST_FAILED, FORGOTTEN, timer=trio.current_time)
 
     def note(self, key_id: str, code: Code) -> None:
         """Something of a resource was refused."""
@@ -146,7 +147,7 @@ class Recovery:
             self.behind.compared(key_ids, trio.current_time())  # nobody else has any of it
             return
         asking, began, progress = (
-            PullRound(keepers, self._groups, self.behind.is_patient),
+            PullRound(keepers, self._groups, self.behind.is_patient, self.behind.words),
             trio.current_time(),
             Wakeup(),
         )
@@ -158,12 +159,15 @@ class Recovery:
                 _log.debug("a replica doesn't compare now", peer_id=peer_id, error=str(error))
                 asking.didnt_compare(peer_id)
             else:
-                _log.info("got what was lacking", peer_id=peer_id, resources=asking.compared(peer_id))
+                counted = asking.compared(peer_id)
+                self.behind.note_word(peer_id, counted, began)
+                self._failures.pop(peer_id, None)
+                _log.info("got what was lacking", peer_id=peer_id, resources=len(counted))
             progress.set()
 
         async with trio.open_nursery() as nursery:
             for _ in range(ASKED):
-                asked = asking.next_one(self._failed_lately)
+                asked = asking.next_one(self._failures)
                 if asked is None:
                     break
                 nursery.start_soon(ask, asked)
@@ -178,5 +182,5 @@ class Recovery:
             asking.didnt_compare(*asking.under_way)
             nursery.cancel_scope.cancel()
         for peer_id in asking.failed:
-            self._failed_lately[peer_id] = None
+            self._failures[peer_id] = self._failures.get(peer_id, 0) + 1
         self.behind.compared(asking.done, began)

@@ -158,19 +158,24 @@ class World:
             node.path.write_bytes(node.image)
         node.ended = trio.Event()
         clock: Clock = node.clock
-        with trio.CancelScope() as node.scope:
-            async with open_disk(node.path) as disk:
-                store, settings = disk.store, self._settings_of(node)
-                randomness = random.Random(self.random.random())
-                async with (
-                    self.network.joined(node.identity, clock, randomness) as peer,
-                    assembled(peer, node.identity, store, settings, _no_status, clock, randomness=randomness) as parts,
-                ):
-                    node.network, node.disk, node.store, node.parts = peer, disk, store, parts
-                    task_status.started()
-                    await trio.sleep_forever()
-        node.network = node.parts = node.disk = node.store = None
-        node.ended.set()
+        try:
+            with trio.CancelScope() as node.scope:
+                await self._live_once(node, clock, task_status)
+        finally:  # however it ends, or a crash would wait for ever
+            node.network = node.parts = node.disk = node.store = None
+            node.ended.set()
+
+    async def _live_once(self, node: WorldNode, clock: Clock, task_status: TaskStatus[None]) -> None:
+        async with open_disk(node.path) as disk:
+            store, settings = disk.store, self._settings_of(node)
+            randomness = random.Random(self.random.random())
+            async with (
+                self.network.joined(node.identity, clock, randomness) as peer,
+                assembled(peer, node.identity, store, settings, _no_status, clock, randomness=randomness) as parts,
+            ):
+                node.network, node.disk, node.store, node.parts = peer, disk, store, parts
+                task_status.started()
+                await trio.sleep_forever()
 
     def _settings_of(self, node: WorldNode) -> NodeSettings:
         if node.budget is None:

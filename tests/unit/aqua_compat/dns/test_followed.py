@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -123,3 +124,23 @@ async def test_only_so_many_are_found_at_the_same_time_and_nobody_waits_twice(au
             with pytest.raises(Unanswered):
                 await world.names.find(key_id_of("other", world.nodes[0].peer_id))
         assert outcomes == [True, True]
+
+
+async def test_a_name_that_is_found_while_the_node_stops_isnt_followed_any_more(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trio.CancelScope() as stopping:
+        async with following() as world:
+            resource_id, registry = await world.resource("web"), world.nodes[0].registry
+            resolve = registry.resolve_resource
+
+            async def resolve_and_stop(resource_id: str, ack: int, **given: Any) -> object:
+                resolved = await resolve(resource_id, ack, **given)
+                stopping.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(SETTLED)  # in which watches end
+                return resolved
+
+            monkeypatch.setattr(registry, "resolve_resource", resolve_and_stop)
+            await world.names.find(resource_id)
+    assert stopping.cancelled_caught

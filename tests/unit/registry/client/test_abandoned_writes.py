@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from registry.client.abandoned_writes import GRACE, AbandonedWrites
+from registry.client.abandoned_writes import GRACE, MAX_NOTED, AbandonedWrites
 from registry.protocol.messages import Item, WriteOutcome
 from registry.settings import NodeSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
@@ -141,3 +141,12 @@ async def test_what_is_signed_again_while_it_is_written_is_written_again(autojum
             await trio.sleep(GRACE + 1)
         nursery.cancel_scope.cancel()
     assert len(written) == 2
+
+
+async def test_no_more_is_noted_than_the_bound(autojump_clock: object) -> None:
+    async with simulated_nodes(1) as (_, [node]):
+        abandoned = AbandonedWrites(node.store, node.parts.reader.read, node.parts.writer.write, bool)
+        for number in range(2 * MAX_NOTED):
+            abandoned.note(f"resource {number}", None)
+            assert abandoned.noted <= MAX_NOTED
+        assert abandoned.noted == MAX_NOTED

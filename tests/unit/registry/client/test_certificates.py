@@ -19,6 +19,7 @@ from registry.permission.certificate_text import MAX_TEXT, text_of
 from registry.permission.edits import Edit, EditKind
 from registry.permission.scope import Scope, ScopeKind
 from registry.protocol.messages import READ
+from registry.quorum.read_machine import ReadOutcome
 from registry.watch.watch_event import TRUST, EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.unit.registry.builders import NOW, a_certificate, a_key, identity, public_key
@@ -128,6 +129,27 @@ async def test_of_many_resources_the_policies_of_some_are_watched_and_of_all_loo
         assert certified.parts.watches.statistics().resources == MAX_FOLLOWED // 2 + 3
 
 
+async def test_a_peer_that_stops_begins_to_watch_no_policy_any_more(autojump_clock, monkeypatch) -> None:
+    """It stops when it has just looked at its record, and watches end first."""
+    with trio.CancelScope() as stopping:
+        async with simulated_nodes(4, clock=clock) as (_, [owner, certified, *_]):
+            resource_id = await closed(owner)
+            certified.registry.use_certificates(lambda: [[certificate(certified.identity, owner.identity, 600)]])
+            assert (await registered(certified, resource_id)).success
+            read = certified.parts.node_api.read
+
+            async def read_and_stop(key_id: str, *, ack: int, timeout: float) -> ReadOutcome:
+                outcome = await read(key_id, ack=ack, timeout=timeout)
+                stopping.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1)
+                return outcome
+
+            monkeypatch.setattr(certified.parts.node_api, "read", read_and_stop)
+            await trio.sleep_forever()
+    assert stopping.cancelled_caught
+
+
 async def test_what_is_issued_anew_suits_the_policy_of_now(autojump_clock) -> None:
     async with simulated_nodes(4, clock=clock) as (_, [owner, certified, other, *_]):
         resource_id, second = await closed(owner), identity(501)
@@ -199,6 +221,25 @@ async def test_what_was_ended_meanwhile_isnt_issued_again(autojump_clock) -> Non
         assert (await registered(certified, resource_id)).success
         await trio.sleep(20)
         assert (await certified.registry.unregister_service(resource_id, certified.peer_id)).success
+        chains.append([certificate(certified.identity, owner.identity, 3600)])
+        await trio.sleep(600)
+        assert await issuers(other, resource_id) == set()
+
+
+async def test_what_ended_without_this_replicas_hearing_of_it_isnt_issued_again(autojump_clock) -> None:
+    """The owner removes the resource, and makes it anew, while the issuer is cut off: its own replica has neither."""
+    async with simulated_nodes(5, clock=clock) as (network, [owner, certified, other, *_]):
+        resource_id = await closed(owner)
+        chains = [[certificate(certified.identity, owner.identity, 300)]]
+        certified.registry.use_certificates(lambda: chains)
+        assert (await registered(certified, resource_id)).success
+        await trio.sleep(20)
+        network.sides = {certified.peer_id: 1}
+        assert (await owner.registry.remove_resource(resource_id, factor=3)).success
+        await trio.sleep(20)
+        assert await closed(owner) == resource_id
+        assert await issuers(other, resource_id) == set()
+        network.sides = {}
         chains.append([certificate(certified.identity, owner.identity, 3600)])
         await trio.sleep(600)
         assert await issuers(other, resource_id) == set()

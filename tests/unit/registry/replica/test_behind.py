@@ -14,6 +14,7 @@ from registry.replica.behind import (
     LONGEST_TOO_FAST,
     LONGEST_WITHOUT_ROOM,
     MAX_BEHIND,
+    MAX_WORDS,
     MOST_TRIES,
     Behind,
 )
@@ -48,6 +49,22 @@ def test_what_is_refused_for_good_isnt_asked_for(code: Code) -> None:
     behind = Behind()
     assert not behind.note("key", code, 0.0)
     assert len(behind) == 0
+
+
+def test_who_has_compared_since_the_latest_loss_is_remembered() -> None:
+    behind = Behind()
+    behind.note("key", Code.STORAGE, 10.0)
+    behind.note_word("one", ["key", "another"], since=9.0)
+    assert behind.words("key") == set(), "that comparison began before the loss"
+    behind.note_word("one", ["key", "another"], since=11.0)
+    behind.note_word("two", ["key"], since=19.0)
+    assert behind.words("key") == {"one", "two"}
+    assert behind.words("another") == set(), "nothing is lacking"
+    behind.note("key", Code.STORAGE, 20.0)
+    assert behind.words("key") == set()
+    for number in range(3 * MAX_WORDS):
+        behind.note_word(str(number), ["key"], since=20.0)
+    assert behind.words("key") == {str(number) for number in range(2 * MAX_WORDS, 3 * MAX_WORDS)}
 
 
 def asked_at(behind: Behind, until: float) -> list[float]:

@@ -68,6 +68,29 @@ async def test_who_creates_or_removes_lists_it_at_once(autojump_clock) -> None:
             assert await labels_on(owner, owner) == {"web": ResourceStanding.REMOVED}
 
 
+async def test_a_fault_in_sending_some_entries_ends_neither_the_node_nor_what_it_sends_later(autojump_clock) -> None:
+    async with simulated_nodes(COUNT, SETTINGS, clock) as (network, nodes):
+        await trio.sleep(10)
+        owner, faults = nodes[3], 0
+
+        def faulty(method: str, body: object, is_answer: bool) -> object:
+            nonlocal faults
+            if method == ENTER and not is_answer:
+                faults += 1
+                raise RuntimeError("a fault of ours")
+            return body
+
+        network.rewrites[owner.peer_id] = faulty
+        assert (await owner.registry.create_resource("first")).resource_id is not None
+        await trio.sleep(LINGER + 1)
+        assert faults > 0
+        del network.rewrites[owner.peer_id]
+        network.calls.clear()
+        assert (await owner.registry.create_resource("second")).resource_id is not None
+        await trio.sleep(LINGER + 1)
+        assert any(caller == owner.peer_id and method == ENTER for caller, _, method in network.calls)
+
+
 async def test_no_write_waits_for_an_index_and_those_of_a_moment_are_entered_together(autojump_clock) -> None:
     async with simulated_nodes(COUNT, SETTINGS, clock) as (network, nodes):
         await trio.sleep(10)

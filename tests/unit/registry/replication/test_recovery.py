@@ -9,9 +9,11 @@ from pathlib import Path
 
 import trio
 
+from overlay.errors import Refusal
 from registry.codes import Code
 from registry.model.merge import ResourceState
 from registry.protocol.address_groups import AddressGroups
+from registry.protocol.network import Handler
 from registry.replica.behind import FIRST_DELAY
 from registry.replication.messages import PULL
 from registry.replication.recovery import OTHERS, Recovery
@@ -148,4 +150,35 @@ async def test_those_who_never_compare_hold_nobody_up_and_are_asked_last_from_th
             with trio.fail_after(patience):
                 while recovery.behind.causes():  # noqa: ASYNC110 - in virtual time
                     await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_words_of_rounds_in_which_most_refuse_come_together(autojump_clock) -> None:
+    """While its own disk failed, honest ones couldn't compare with it either: nobody is better than who never does."""
+    is_mended = False
+
+    async def never(caller: str, body: object) -> object:
+        raise Refusal(Code.INTERNAL, "not today")
+
+    async with simulated_nodes(6, None, time.time) as (_, nodes), trio.open_nursery() as nursery:
+        await trio.sleep(20)
+        lacking, *others = sorted(nodes, key=lambda node: node.peer_id, reverse=True)
+        for node in others[:2]:
+            honest = node.peer.intercept(PULL, never)
+
+            async def once_mended(caller: str, body: object, honest: Handler = honest) -> object:
+                return await (honest if is_mended else never)(caller, body)
+
+            node.peer.intercept(PULL, once_mended)
+        for node in others[2:]:  # who are asked first, of those who keep as much
+            node.peer.intercept(PULL, never)
+        recovery = Recovery(lacking.peer, AddressGroups(lacking.peer), neighbourhood_size=20, responsibility_margin=2)
+        await nursery.start(recovery.run)
+        recovery.note("resource", Code.STORAGE)
+        await trio.sleep(60)
+        assert recovery.behind.is_behind("resource")
+        is_mended = True
+        with trio.fail_after(RECOVERED_WITHIN):
+            while recovery.behind.causes():  # noqa: ASYNC110 - in virtual time
+                await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
