@@ -62,7 +62,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Signs of life asked for per second, on all links together: with more links than that allows, each is asked more
     rarely, and the peers are told so."""
 
-    longest_ping_interval: float = 60.0
+    max_ping_interval: float = 60.0
     """Seconds of silence after which a link is asked however many there are, and whatever the peer told."""
 
     ping_timeout: float = 5.0
@@ -72,14 +72,14 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
 class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How many links are kept open, and when those that nobody needs are closed. An open one costs about 0.12 MB."""
 
-    idle: float = 600.0
+    idle_timeout: float = 600.0
     """Seconds without a call after which a link that neither side keeps is closed. Opening it again takes eight round
     trips and 10 ms of CPU."""
 
-    shortest: float = 3.0
+    min_lifetime: float = 3.0
     """Seconds for which a link lasts at least, however crowded it is."""
 
-    gives_way: float = 60.0
+    gives_way_after: float = 60.0
     """Seconds without a call after which a link that this peer doesn't keep gives way to a newcomer, when all places of
     its kind are taken; one whose peer did nothing yet does so after a second. Lower favours newcomers."""
 
@@ -89,24 +89,24 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
     high_water: int = 160
     """Links to members beyond which that is done."""
 
-    most_members: int = 192
+    max_members: int = 192
     """Links to members at which other members are turned away, unless this peer keeps them by its own choice."""
 
-    most_unproven: int = 48
+    max_unproven: int = 48
     """Links to peers that say they are members and have yet to prove it, beyond which they get no place that is due to
     them by their position alone."""
 
-    most_light_clients: int = 1200
+    max_light_clients: int = 1200
     """Light clients that are linked at the same time; others are turned away."""
 
     told_when_full: int = 8
     """Members that a peer that is turned away is told to try."""
 
-    most_unlinked: int = 512
+    max_unlinked: int = 512
     """Connections without a link, such as those of Aqua's clients. When there are more, those are closed whose peers do
     nothing, or did something longest ago."""
 
-    most_per_address: int = 256
+    max_per_address: int = 256
     """Connections from one IPv4 address, or from the /64 of an IPv6 one. More are refused before they shake hands."""
 
     unlimited_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
@@ -166,7 +166,7 @@ class TopicLimits(msgspec.Struct, frozen=True, kw_only=True):
     invalid_burst: float = 10.0
     """Invalid messages at once; one more, and the peer is banned."""
 
-    ban: float = 60.0
+    ban_time: float = 60.0
     """Seconds for which a banned peer isn't connected to."""
 
 
@@ -209,16 +209,16 @@ class PeerRecordSettings(msgspec.Struct, frozen=True, kw_only=True):
     interval: float = 300.0
     """Seconds between two publications of this peer's own record, when nothing changed."""
 
-    retry: float = 2.0
+    retry_delay: float = 2.0
     """Seconds until the next try when no member took it; doubles each time."""
 
-    retry_limit: float = 60.0
+    retry_delay_limit: float = 60.0
     """Longest wait between two tries in seconds."""
 
     lifetime: float = 900.0
     """Seconds for which a record is believed. Raising it forgives missed publications and misleads callers longer."""
 
-    skew: float = 30.0
+    clock_skew: float = 30.0
     """Seconds by which the clocks of peers may differ."""
 
     max_kept: int = 16384
@@ -316,11 +316,11 @@ class OverlaySettings(msgspec.Struct, frozen=True, kw_only=True):
     max_addresses_per_peer: int = 16
     """Addresses remembered per peer, so that none can fill memory with them."""
 
-    health_interval: float = 60.0
+    connection_check_interval: float = 60.0
     """Seconds between two checks of a connection without a link, whose silence nothing else notices; a peer that fails
     one is disconnected. Each costs a stream (see `CallLimits.ping_interval` for the others)."""
 
-    health_timeout: float = 5.0
+    connection_check_timeout: float = 5.0
     """Seconds for the answer to such a check."""
 
     max_unread: int = 32 * 1024 * 1024

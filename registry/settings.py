@@ -43,9 +43,9 @@ class HealthLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Services of strangers that don't pass, or have a time to live, all together."""
     max_services_per_issuer: int = 1_024
     """Of those, services of one issuer."""
-    shortest_ttl: float = 1.0
+    min_ttl: float = 1.0
     """Seconds; each expiry of a shorter time to live, after a packet lost, would be told to everybody who watches."""
-    longest_ttl: float = 86_400.0
+    max_ttl: float = 86_400.0
     """Seconds; a record lives as long."""
     rate: float = 50.0
     """Reports per second and issuer, on average, each a signature to verify (0.1 ms)."""
@@ -127,9 +127,9 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     More of them cost it a call or a message each per change; further ones are told by those, one step later.
     """
 
-    places: int = 64
+    max_watchers: int = 64
     """Other nodes."""
-    client_places: int = 1_024
+    max_client_watchers: int = 1_024
     """Light clients, whose only way into the network a node may be."""
 
 
@@ -146,7 +146,7 @@ class UpkeepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Part of a period by which each run may come earlier, so that nodes don't act at once."""
     join_delay: float = 0.2
     """Seconds until a newcomer is compared with, so that those who come together are looked at together."""
-    turn: float = 2.0
+    head_start: float = 2.0
     """Seconds by which the other replicas let the nearest bring a newcomer up to date; less costs repeated sending."""
     departure_grace: float = 3.0
     """Seconds in which a lost peer may come back before others take over; more of it spares traffic at restarts, less

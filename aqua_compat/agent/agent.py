@@ -289,7 +289,7 @@ class Agent:
             files = ", ".join(wanted.sources)
             _log.warning("a service isn't registered yet", service=name, defined_in=files, errors=list(errors))
         else:
-            _log.info("a service is registered", service=name, resource_id=wanted.key_id)
+            _log.info("a service is registered", service=name, key_id=wanted.key_id)
 
     async def _made(self, wanted: Registration) -> tuple[str, ...]:
         """Makes the resource if it isn't there and is this node's own; why there is none."""

@@ -57,4 +57,4 @@ class AgentMemory:
             self._tell(error)
 
     def _tell(self, error: Exception) -> None:
-        _log.warning("what is registered for services can't be remembered", file=str(self._file), reason=str(error))
+        _log.warning("what is registered for services can't be remembered", file=str(self._file), error=str(error))

@@ -131,7 +131,7 @@ class HealthTeller:
     async def _said(self, key_id: str, result: CheckResult, instance: str) -> bool:
         done = await self._report(key_id, HealthState(result.state), result.note, instance=instance)
         if not done.success:
-            _log.debug("the health of a service isn't told yet", resource_id=key_id, errors=list(done.errors))
+            _log.debug("the health of a service isn't told yet", key_id=key_id, errors=list(done.errors))
         return done.success
 
 

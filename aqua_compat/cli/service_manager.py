@@ -59,7 +59,7 @@ class ServiceManager:
                 notify.setblocking(False)  # a service manager that hangs holds nobody up
                 notify.sendto(text.encode(), self._address)
         except OSError as error:
-            log.debug("the service manager can't be told", reason=error.strerror)
+            log.debug("the service manager can't be told", error=error.strerror)
 
 
 def _seconds(environment: Mapping[str, str]) -> float:

@@ -175,7 +175,7 @@ ROWS: Final = (
     _Row("aqua_replication_settled", "Whether no comparison is due.", _replication("settled")),
     _Row("aqua_replication_pending_comparisons", "Comparisons with peers that are due: how far replication lags.",
          _replication("pending")),
-    _Row("aqua_replication_withheld", "What others refused to take lately.", _replication("refused")),
+    _Row("aqua_replication_refused", "What others refused to take lately.", _replication("refused")),
     _Row("aqua_replication_comparisons_total", "Comparisons with peers.", _replication("compared")),
     _Row("aqua_replication_repairs_total", "States that were brought to a peer, or from it.",
          _replication("repaired")),

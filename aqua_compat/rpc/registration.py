@@ -47,4 +47,4 @@ async def registered(
         with trio.CancelScope(shield=True):
             ended = await registry.unregister_service(resource_id, peer_id, factor=factor, timeout=UNREGISTER_TIMEOUT)
         if success and not ended.success:
-            log.warning("not unregistered", service=service_id, errors=ended.errors)
+            log.warning("a service isn't unregistered", service=service_id, errors=ended.errors)

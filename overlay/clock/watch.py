@@ -133,7 +133,7 @@ class ClockWatch:
                 peers.remove((peer_id, group))  # of a version that doesn't tell
                 return
             except (CallFailed, msgspec.ValidationError, OverflowError) as error:
-                _log.debug("a peer doesn't tell its time", peer=peer_id, error=str(error))
+                _log.debug("a peer doesn't tell its time", peer_id=peer_id, error=str(error))
                 return
             uncertainty = (trio.current_time() - began) / 2
             # By the monotonic clock, or a jump meanwhile would count by half.

@@ -169,7 +169,7 @@ class Bootstrap:
                 await self._join_through(source)
             except OverlayError as error:
                 if attempts in (1, 10) or attempts % 100 == 0:
-                    log.info("no peer to join through", given=source.text, attempts=attempts, error=str(error))
+                    log.info("no peer to join through", address=source.text, attempts=attempts, error=str(error))
             await self._pause(attempts)
 
     async def _join_through(self, source: BootstrapSource) -> None:
@@ -211,7 +211,7 @@ class Bootstrap:
             try:
                 await self._join_through(source)
             except OverlayError as error:
-                log.debug("a bootstrap peer can't be asked", given=source.text, error=str(error))
+                log.debug("a bootstrap peer can't be asked", address=source.text, error=str(error))
 
     async def _rejoin(self) -> None:
         """Rule 5."""

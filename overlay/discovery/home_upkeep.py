@@ -245,7 +245,7 @@ class HomeUpkeep:
             try:
                 answers[member] = await self._peer.ask_home(member, position, height)
             except CallFailed as error:
-                log.debug("a member didn't tell of its home", member=member, error=str(error))
+                log.debug("a member didn't tell of its home", peer_id=member, error=str(error))
             else:
                 covered.append((position, min(height, answers[member].height)))
 

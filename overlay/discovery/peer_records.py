@@ -106,16 +106,16 @@ class PeerRecords:
         task_status.started()
         await self._advertised.wait()
         published: PeerRecord | None = None
-        retry = self._settings.retry
+        retry = self._settings.retry_delay
         while True:
             self._changed.clear()
             peer_record = self._own(self._clock())
             if published is None or not self._is_current(published, peer_record):
                 published = peer_record if await self._publish(peer_record) else None
             # Longer each time: refused attempts are charged too.
-            wait, retry = retry, min(2 * retry, self._settings.retry_limit)
+            wait, retry = retry, min(2 * retry, self._settings.retry_delay_limit)
             if published is not None or not self._lookup.members():
-                wait, retry = self._settings.interval, self._settings.retry
+                wait, retry = self._settings.interval, self._settings.retry_delay
             with trio.move_on_after(wait):
                 await self._changed.wait()
             await trio.sleep(_SETTLING)
@@ -140,7 +140,7 @@ class PeerRecords:
 
     def _is_fresh(self, peer_record: PeerRecord) -> bool:
         age = self._clock() - peer_record.sequence / 1_000_000
-        return -self._settings.skew <= age <= self._settings.lifetime
+        return -self._settings.clock_skew <= age <= self._settings.lifetime
 
     async def _publish(self, peer_record: PeerRecord) -> bool:
         """Send our own record out; whether any member took it."""
@@ -172,7 +172,7 @@ class PeerRecords:
         try:
             await self._links.call(member, PUT_METHOD, [put.sealed, put.send_on], timeout=_ASK_TIMEOUT)
         except CallFailed as error:
-            log.debug("a member didn't take a peer record", member=member, error=str(error))
+            log.debug("a member didn't take a peer record", peer_id=member, error=str(error))
         else:
             takers.append(member)
 
@@ -193,7 +193,7 @@ class PeerRecords:
                 return
             peer_record = self._open_sealed(msgspec.convert(answer, bytes, builtin_types=(bytes,)))
         except (CallFailed, msgspec.ValidationError, BadPeerRecord) as error:
-            log.debug("a member told no peer record", member=member, error=str(error))
+            log.debug("a member told no peer record", peer_id=member, error=str(error))
             return
         if peer_record.peer_id == get.peer_id and self._is_fresh(peer_record):
             found.append(peer_record)

@@ -170,9 +170,9 @@ class RecursiveLookup:
             answer = await self._links.call(to, METHOD, body, timeout=max(timeout, 0.0))
             return msgspec.convert(answer, _LookupAnswer, strict=True)
         except CallFailed as error:
-            log.debug("a lookup wasn't passed on", to=to, error=str(error))
+            log.debug("a lookup wasn't passed on", peer_id=to, error=str(error))
         except msgspec.ValidationError as error:
-            log.debug("an answer to a lookup is malformed", to=to, error=str(error))
+            log.debug("an answer to a lookup is malformed", peer_id=to, error=str(error))
         return None
 
     def _signed(self, request: RouteRequest, answer: RouteAnswer) -> object:

@@ -93,7 +93,7 @@ class GreetingGate:
                     if self._waiting.get(peer_id) == until:
                         del self._waiting[peer_id]
                         if not self._greetings.is_in(peer_id):
-                            log.debug("a peer connected and wasn't let in", peer=peer_id)
+                            log.debug("a peer connected and wasn't let in", peer_id=peer_id)
                             nursery.start_soon(disconnect, peer_id)
                 await self._came.wait()
 
@@ -111,7 +111,7 @@ class GreetingGate:
             with trio.move_on_after(self._hello_timeout):
                 handler = await self._negotiate(peer_id, stream)
         except (MultiselectError, MultiselectCommunicatorError) as error:
-            log.debug("a peer that wasn't let in opened a stream to no end", peer=peer_id, error=repr(error)[:200])
+            log.debug("a peer that wasn't let in opened a stream to no end", peer_id=peer_id, error=repr(error)[:200])
         if handler is None:
             await stream.reset()
         else:

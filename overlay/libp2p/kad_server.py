@@ -61,7 +61,7 @@ class KadServer:
         try:
             is_done = await self._serve(peer_id, stream)
         except (StreamBroken, DecodeError, ValueError) as error:
-            log.debug("a Kad stream ended", peer=peer_id, error=str(error)[:200])
+            log.debug("a Kad stream ended", peer_id=peer_id, error=str(error)[:200])
         finally:
             self._leave(peer_id)
             with trio.CancelScope(shield=True), trio.move_on_after(0.5):

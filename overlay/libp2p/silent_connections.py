@@ -35,15 +35,15 @@ async def close_silent(swarm: Swarm, settings: OverlaySettings, is_linked: Calla
             if connection.is_closed or is_linked(peer_id):
                 return
             try:
-                if not (await ping_connection(connection, ping_timeout=settings.health_timeout)).success:
-                    log.debug("closing a connection that gives no sign of life", peer=peer_id)
+                if not (await ping_connection(connection, ping_timeout=settings.connection_check_timeout)).success:
+                    log.debug("closing a connection that gives no sign of life", peer_id=peer_id)
                     with trio.move_on_after(settings.shutdown_timeout):
                         await connection.close()
             except Exception as error:
-                log.debug("a connection couldn't be checked", peer=peer_id, error=repr(error)[:200])
+                log.debug("a connection couldn't be checked", peer_id=peer_id, error=repr(error)[:200])
 
     while True:
-        await trio.sleep(settings.health_interval)
+        await trio.sleep(settings.connection_check_interval)
         async with trio.open_nursery() as nursery:
             for connection in swarm.get_connections():
                 if not is_linked(_peer_of(connection)):

@@ -132,24 +132,24 @@ class Visitors:
             may_try = self._turned_away.has(source, now) and self._all_turned_away.has("", now)
             if not may_try:
                 return False
-        return self._by_address[source] < self._limits.most_per_address
+        return self._by_address[source] < self._limits.max_per_address
 
     @property
     def may_be_too_many(self) -> bool:
         """Whether `to_close` would name anybody, now or later, if nobody had a link."""
-        return sum(visitor.connections for visitor in self._visitors.values()) > self._limits.most_unlinked
+        return sum(visitor.connections for visitor in self._visitors.values()) > self._limits.max_unlinked
 
     def to_close(self, is_linked: Callable[[str], bool], now: float) -> list[str]:
         """The peers whose connections are closed now (rule 2)."""
         unlinked = {peer_id: visitor for peer_id, visitor in self._visitors.items() if not is_linked(peer_id)}
-        surplus = sum(visitor.connections for visitor in unlinked.values()) - self._limits.most_unlinked
+        surplus = sum(visitor.connections for visitor in unlinked.values()) - self._limits.max_unlinked
         if surplus <= 0:
             return []
         closed: list[str] = []
         ready = [
             (visitor.used_at, visitor.since, peer_id)
             for peer_id, visitor in unlinked.items()
-            if not visitor.streams and visitor.since + self._limits.shortest <= now
+            if not visitor.streams and visitor.since + self._limits.min_lifetime <= now
         ]
         for _, _, peer_id in sorted(ready):
             if surplus <= 0:

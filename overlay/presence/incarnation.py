@@ -35,5 +35,5 @@ def next_incarnation(data_dir: Path | None, now: float) -> int:
         temporary.write_bytes(b"%d" % incarnation)
         os.replace(temporary, path)
     except OSError as error:
-        log.info("which run of this peer it is can't be kept", file=str(path), reason=error.strerror)
+        log.info("which run of this peer it is can't be kept", file=str(path), error=error.strerror)
     return incarnation

@@ -378,7 +378,7 @@ class Liveness:
                     self._pinged[action.peer_id] = self._clock()
                     self._links.ping(action.peer_id)
                 case Changed():
-                    log.info("a peer is up again" if action.is_listed else "a peer is down", peer=action.peer_id)
+                    log.info("a peer is up again" if action.is_listed else "a peer is down", peer_id=action.peer_id)
                     self._tell(action.peer_id)
                 case Learnt():
                     self._tell(action.peer_id)
@@ -420,7 +420,7 @@ class Liveness:
             else:
                 outcome = await self._probing.probe(dial.peer_id, dial.timeout)
         except CallFailed as error:
-            log.debug("a dial failed", peer=dial.peer_id, error=str(error))
+            log.debug("a dial failed", peer_id=dial.peer_id, error=str(error))
         self._do(self._node.dialled(dial.peer_id, dial.role, outcome, began, self._clock()))
 
     async def _find_keepers(self, client: str) -> None:

@@ -88,7 +88,7 @@ class OutgoingNotices:
         try:
             await self._links.ensure_link(peer_id, timeout=_LINKING)
         except CallFailed as error:
-            log.debug("a keeper wasn't reached", peer=peer_id, error=str(error))
+            log.debug("a keeper wasn't reached", peer_id=peer_id, error=str(error))
         if not self._notify(peer_id, self._waiting.pop(peer_id)):
             self._unreached(peer_id)
 

@@ -150,8 +150,8 @@ class Admission:
             self._rejected[identity] = None  # for its content: it would be as bad under another signature
         if not self._faults.take(forwarder, trio.current_time()):
             self.banned += 1
-            log.warning("a peer is banned: it sends invalid messages", peer_id=forwarder, seconds=self._limits.ban)
-            await self._ban(forwarder, self._limits.ban)
+            log.warning("a peer is banned: it sends invalid messages", peer_id=forwarder, seconds=self._limits.ban_time)
+            await self._ban(forwarder, self._limits.ban_time)
 
 
 def _is_sound(message: GossipMessage) -> bool:

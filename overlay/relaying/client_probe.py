@@ -41,7 +41,7 @@ class ClientProbe:
                     await self._relayed.call(peer_id, [node], _THERE, None, timeout=timeout)
                     answered = True
             except CallFailed as error:
-                log.debug("a light client doesn't answer", peer=peer_id, node=node, error=str(error))
+                log.debug("a light client doesn't answer", peer_id=peer_id, node=node, error=str(error))
             if answered:
                 asking.cancel_scope.cancel()
 

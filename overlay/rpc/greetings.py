@@ -89,7 +89,7 @@ class Greetings:
         if code not in self._refused_by_others:
             self._refused_by_others[code] = True
             remedy = LINK_FAULTS[fault] if fault is not None else ""
-            log.warning("a private network doesn't let this peer in", peer=peer_id, code=code, remedy=remedy)
+            log.warning("a private network doesn't let this peer in", peer_id=peer_id, code=code, remedy=remedy)
 
     def began(self, peer_id: str) -> None:
         """A greeting with a peer is under way."""

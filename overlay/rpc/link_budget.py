@@ -57,7 +57,7 @@ class LinkBudget:
 
     def __init__(self, limits: LinkLimits) -> None:
         self._limits = limits
-        most = limits.most_light_clients
+        most = limits.max_light_clients
         self._marks = {
             True: _Marks(limits.low_water, limits.high_water),
             False: _Marks(most - most // 8, most - most // 16),
@@ -66,8 +66,8 @@ class LinkBudget:
     def admits(self, *, member: bool, kept: bool, linked: int) -> bool:
         """Whether there is a place for a peer. `kept`: by us; `linked`: how many of its kind are linked already."""
         if member:
-            return kept or linked < self._limits.most_members
-        return linked < self._limits.most_light_clients
+            return kept or linked < self._limits.max_members
+        return linked < self._limits.max_light_clients
 
     def gives_way(self, links: Sequence[LinkInUse], now: float, *, member: bool) -> str | None:
         """The peer whose link ends so that another of its kind has a place (rule 5); None where all are in use."""
@@ -76,15 +76,15 @@ class LinkBudget:
             for link in links
             if link.member is member
             and not (link.kept_here or link.busy)
-            and link.up_since + (self._limits.shortest if link.active else _ACTS_WITHIN) <= now
-            and (not link.active or link.used_at + self._limits.gives_way <= now)
+            and link.up_since + (self._limits.min_lifetime if link.active else _ACTS_WITHIN) <= now
+            and (not link.active or link.used_at + self._limits.gives_way_after <= now)
         ]
         first = min(candidates, key=lambda link: (link.active, link.used_at), default=None)
         return first.peer_id if first is not None else None
 
     def may_refuse(self, *, members: int, light_clients: int) -> bool:
         """Whether a peer of unknown kind might be turned away at so many links."""
-        return members >= self._limits.most_members or light_clients >= self._limits.most_light_clients
+        return members >= self._limits.max_members or light_clients >= self._limits.max_light_clients
 
     def to_close(self, links: Sequence[LinkInUse], now: float) -> list[str]:
         """The peers whose links go now (rules 1 and 2), the least recently used first."""
@@ -92,10 +92,10 @@ class LinkBudget:
         for member, marks in self._marks.items():
             of_kind = [link for link in links if link.member is member]
             ready = sorted(
-                (link for link in of_kind if _may_go(link) and link.up_since + self._limits.shortest <= now),
+                (link for link in of_kind if _may_go(link) and link.up_since + self._limits.min_lifetime <= now),
                 key=lambda link: link.used_at,
             )
-            idle = sum(link.used_at + self._limits.idle <= now for link in ready)
+            idle = sum(link.used_at + self._limits.idle_timeout <= now for link in ready)
             surplus = len(of_kind) - marks.low if len(of_kind) > marks.high else 0
             closed += [link.peer_id for link in ready[: max(idle, surplus)]]
         return closed
@@ -109,11 +109,11 @@ class LinkBudget:
             for link in of_kind:
                 if link.kept_here or link.kept_there:
                     continue
-                due = link.up_since + self._limits.shortest
+                due = link.up_since + self._limits.min_lifetime
                 if not is_crowded:
-                    due = max(due, link.used_at + self._limits.idle)
+                    due = max(due, link.used_at + self._limits.idle_timeout)
                 # Nobody tells when calls end, nor when a peer wanted to stay: those are looked at again.
-                moments.append(now + max(self._limits.shortest, _SOONEST) if link.busy or due <= now else due)
+                moments.append(now + max(self._limits.min_lifetime, _SOONEST) if link.busy or due <= now else due)
         return min(moments)
 
 

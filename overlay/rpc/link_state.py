@@ -326,7 +326,7 @@ class LinkState:
     def _interval(self) -> float:
         """Seconds of silence after which we ask."""
         # One side's ping is the other's sign of life, so one side asks, unless it's the one that is silent.
-        interval = max(self._own_interval(), min(self._rest, self._limits.longest_ping_interval))
+        interval = max(self._own_interval(), min(self._rest, self._limits.max_ping_interval))
         return interval * (_SECOND_TO_ASK if self._opened_by_peer else 1.0)
 
     def opened(self, now: float, *, greet: bool = True) -> Action:

@@ -20,10 +20,8 @@ from overlay.errors import (
     CallFailed,
     CallTimeout,
     NotAdmitted,
-    OverlayError,
     PeerFull,
     ProtocolError,
-    ProtocolNotSupported,
     Unreachable,
 )
 from overlay.limits.time_slices import TimeSlices
@@ -31,6 +29,7 @@ from overlay.membership.gatekeeper import LINK_FAULTS, LinkFault
 from overlay.rpc.bodies import encoded
 from overlay.rpc.counters import Counters, LinkStatistics
 from overlay.rpc.decoded_items import DecodedItems
+from overlay.rpc.dials import DialFailure, Dials, LinkAttempt
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.link import Link, NoticeHandler, NotSent
 from overlay.rpc.link_choice import Choice, choose
@@ -48,31 +47,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MAX_STREAMS_PER_PEER = 4  # one that lives, one that is retired, and room for a peer that dials again meanwhile
 _PARTING = 1.0  # seconds after the end of a link in which a new one may come over its connection
-
-
-class _Failure(msgspec.Struct, frozen=True):
-    """Why a dial failed, for each call that waited for it."""
-
-    kind: type[CallFailed]
-    reason: str
-    others: tuple[str, ...] = ()
-    fault: str = ""
-
-    def of(self, peer_id: str, method: str) -> CallFailed:
-        """The exception for one call."""
-        if self.kind is NotAdmitted:
-            return NotAdmitted(peer_id, method, code=self.fault, detail=self.reason)
-        if self.kind is PeerFull:
-            return PeerFull(peer_id, method, others=self.others, detail=self.reason)
-        return self.kind(peer_id, method, detail=self.reason)
-
-
-class _Dial:
-    """An attempt to link to a peer, shared by all calls that wait for the link."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.failure: _Failure | None = None
 
 
 def _everyone(_peer_id: str) -> bool:
@@ -124,15 +98,14 @@ class Links:
             counts=self._membership.counts,
             streams=self._streams,
         )
-        self._dials: dict[str, _Dial] = {}
         self._counters = Counters()
+        self._dials = Dials(transport, settings, self._counters)
         self._time_slices = TimeSlices()
         self.decoded_items = DecodedItems(settings.calls.max_decoded, settings.calls.max_decoded_per_peer)
         """What is decoded of all that peers call with."""
         self._when_up: list[Callable[[str, bool], None]] = []
         self._when_down: list[Callable[[str], None]] = []
         self._when_closed: list[Callable[[str], None]] = []
-        self._when_unreachable: list[Callable[[str], None]] = []
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept, dial and serve until cancelled; then end all links. Owns every task of theirs."""
@@ -142,8 +115,7 @@ class Links:
             try:
                 await self._places.run()
             finally:
-                for peer_id, dial in list(self._dials.items()):
-                    self._dialled(peer_id, dial, _Failure(Unreachable, "this peer is stopping"))
+                self._dials.stop()
 
     def serve(self, method: str, handler: Handler) -> None:
         """Answer calls of `method`. Raises ValueError when it is served already, or its name is empty or too long."""
@@ -235,7 +207,7 @@ class Links:
 
     def on_unreachable(self, callback: Callable[[str], None]) -> None:
         """Have `callback(peer_id)` called when dialling a peer failed."""
-        self._when_unreachable.append(callback)
+        self._dials.on_unreachable(callback)
 
     def statistics(self) -> LinkStatistics:
         """Links and counts as of now."""
@@ -296,44 +268,22 @@ class Links:
                 continue
             if peer_id == self.peer_id:
                 raise Unreachable(peer_id, method, "that is this peer itself")
-            dial = self._dials.get(peer_id)
+            dial = self._dials.to(peer_id)
             if dial is None:
                 if not self._tasks.is_open:
                     raise Unreachable(peer_id, method, "this peer isn't running")
-                dial = self._dials[peer_id] = _Dial()
+                dial = self._dials.begin(peer_id)
                 self._tasks.start_soon(self._dial, peer_id, dial)
             await dial.done.wait()
             if dial.failure is not None:
                 raise dial.failure.of(peer_id, method)
 
-    async def _dial(self, peer_id: str, dial: _Dial) -> None:
-        stream: ByteStream | None = None
-        failure = _Failure(Unreachable, f"dialling took longer than {self._settings.dial_timeout:g} s")
-        try:
-            with trio.move_on_after(self._settings.dial_timeout):
-                stream = await self._transport.open_stream(peer_id, self._settings.protocol_id)
-        except ProtocolNotSupported as error:
-            self._dialled(peer_id, dial, _Failure(ProtocolNotSupported, error.detail))
-            return
-        except OverlayError as error:
-            failure = _Failure(Unreachable, error.detail if isinstance(error, CallFailed) else str(error))
-        if stream is None:
-            self._dialled(peer_id, dial, failure)
+    async def _dial(self, peer_id: str, dial: LinkAttempt) -> None:
+        stream = await self._dials.open_stream(peer_id)
+        if isinstance(stream, DialFailure):
+            self._dials.end(peer_id, dial, stream)
         else:
             await self._run(self._add(peer_id, stream, opened_by=self.peer_id), dial)
-
-    def _dialled(self, peer_id: str, dial: _Dial, failure: _Failure | None) -> None:
-        """Tell all who wait for a dial that it has ended, with a failure or with a link."""
-        if self._dials.get(peer_id) is not dial:
-            return  # the peer's own stream came first and ended this dial
-        del self._dials[peer_id]
-        dial.failure = failure
-        dial.done.set()
-        if failure is not None:
-            self._counters.dial_failures += 1
-            if failure.kind is not ProtocolNotSupported and failure.kind is not PeerFull:
-                for callback in self._when_unreachable:
-                    callback(peer_id)
 
     async def _accept(self, peer_id: str, stream: ByteStream) -> None:
         """Run a link on a stream that a peer opened, until it ends."""
@@ -375,26 +325,26 @@ class Links:
         """The bye for a peer that said hello, if it isn't let in, or there is no place for it."""
         return self._greetings.check(peer_id, hello) or (self._places.admit(peer_id, hello) if may_be_full else None)
 
-    async def _run(self, link: Link, dial: _Dial | None = None) -> None:
+    async def _run(self, link: Link, dial: LinkAttempt | None = None) -> None:
         """Run a link to its end; `dial` is told when it ended before it was up."""
         try:
             await link.run(self._up, self._forget)
         except Exception:
-            log.exception("a link failed", peer=link.peer_id)
+            log.exception("a link failed", peer_id=link.peer_id)
             link.end("the link failed")
             self._forget(link)
         finally:
             if dial is not None and not link.was_up:
-                self._dialled(link.peer_id, dial, self._failure_of(link))
+                self._dials.end(link.peer_id, dial, self._failure_of(link))
 
-    def _failure_of(self, link: Link) -> _Failure:
+    def _failure_of(self, link: Link) -> DialFailure:
         """Why a link that we dialled ended before it was up."""
         if link.said is Reason.FULL:
-            return _Failure(PeerFull, link.loss, self._places.remember(link.peer_id, link.others))
+            return DialFailure(PeerFull, link.loss, self._places.remember(link.peer_id, link.others))
         if link.said is Reason.NOT_ADMITTED:
             text = LINK_FAULTS[link.fault] if link.fault is not None else "for a reason that this version doesn't know"
-            return _Failure(NotAdmitted, f"{link.loss}: {text}", fault=link.fault or "")
-        return _Failure(ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable, link.loss)
+            return DialFailure(NotAdmitted, f"{link.loss}: {text}", fault=link.fault or "")
+        return DialFailure(ProtocolError if link.cause is Cause.BROKE_PROTOCOL else Unreachable, link.loss)
 
     def _up(self, link: Link) -> None:
         """The peer said hello: choose the link that stays, and tell who waits for one."""
@@ -417,9 +367,9 @@ class Links:
                 self._membership.begin(link, self._tasks)
         self._places.mark(peer_id)
         self._places.note_change()
-        dial = self._dials.get(peer_id)
+        dial = self._dials.to(peer_id)
         if dial is not None:
-            self._dialled(peer_id, dial, None)
+            self._dials.end(peer_id, dial, None)
 
     def _note_proven(self, link: Link) -> None:
         """The peer of a link counts as a member from now on."""
@@ -462,7 +412,7 @@ class Links:
     def _ping_interval(self) -> float:
         """Seconds of silence after which a link is asked for a sign of life: more with more links."""
         limits = self._settings.calls
-        shared = min(len(self._current) / limits.pings_per_second, limits.longest_ping_interval)
+        shared = min(len(self._current) / limits.pings_per_second, limits.max_ping_interval)
         return max(limits.ping_interval, shared)
 
     async def _part_from(self, peer_id: str) -> None:
@@ -479,16 +429,16 @@ class Links:
 
     def _tell_up(self, link: Link) -> None:
         member = self._membership.counts(link.peer_id)
-        log.debug("peer linked", peer=link.peer_id, member=member, opened_by=link.opened_by)
+        log.debug("peer linked", peer_id=link.peer_id, is_member=member, opened_by=link.opened_by)
         for callback in self._when_up:
             callback(link.peer_id, member)
 
     def _tell_down(self, peer_id: str, reason: str) -> None:
-        log.debug("peer no longer linked", peer=peer_id, reason=reason)
+        log.debug("peer no longer linked", peer_id=peer_id, reason=reason)
         for callback in self._when_down:
             callback(peer_id)
 
     def _tell_closed(self, peer_id: str) -> None:
-        log.debug("link closed, as neither side keeps it", peer=peer_id)
+        log.debug("link closed, as neither side keeps it", peer_id=peer_id)
         for callback in self._when_closed:
             callback(peer_id)

@@ -189,7 +189,7 @@ class NetworkUpkeep:
                 async with self._places:
                     await do(peer_id)
             except CallFailed as error:
-                log.debug("a peer can't be told of certificates", peer=peer_id, error=str(error))
+                log.debug("a peer can't be told of certificates", peer_id=peer_id, error=str(error))
                 await trio.sleep(wait)
             else:
                 return

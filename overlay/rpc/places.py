@@ -67,7 +67,7 @@ class Places:
             self._due.clear()
             now = trio.current_time()
             for peer_id in self._budget.to_close(self._in_use(), now):
-                log.debug("asking whether a link may end", peer=peer_id)
+                log.debug("asking whether a link may end", peer_id=peer_id)
                 self._current[peer_id].ask_to_end()
             with trio.move_on_at(self._budget.wake_at(self._in_use(), now)):
                 await self._due.wait()
@@ -119,7 +119,7 @@ class Places:
         linked = self._count(member=member) + self._coming()
         # Those that we keep by their position always have a place, once they have proven that they are members.
         unproven = sum(link.is_to_member and not self._counts(other) for other, link in self._current.items())
-        kept = member and self._is_kept(peer_id) and unproven < self._limits.most_unproven
+        kept = member and self._is_kept(peer_id) and unproven < self._limits.max_unproven
         return self._budget.admits(member=member, kept=kept, linked=linked)
 
     def _make_place(self, member: bool) -> bool:
@@ -132,7 +132,7 @@ class Places:
         first = self._budget.gives_way(self._in_use(), now, member=member)
         if first is None:
             return False
-        log.debug("a link gives way to a newcomer", peer=first, member=member)
+        log.debug("a link gives way to a newcomer", peer_id=first, is_member=member)
         self._current[first].turn_away(Bye(Reason.FULL, self._others_than(first)))
         return True
 

@@ -53,7 +53,7 @@ class CertificateFiles:
         seen, faults = await in_thread(_read, self._paths, self._seen)
         self._seen = seen
         for path, fault in faults:
-            _log.warning("a certificate can't be used", file=str(path), reason=fault)
+            _log.warning("a certificate can't be used", file=str(path), error=fault)
         return [each.chain for each in seen.values() if each.chain]
 
 

@@ -125,10 +125,9 @@ class HostedHealth:
 
     def check_ttl(self, ttl: float) -> None:
         """Raises InvalidValue for a time to live that no service can have."""
-        if not self._limits.shortest_ttl <= ttl <= self._limits.longest_ttl:
+        if not self._limits.min_ttl <= ttl <= self._limits.max_ttl:
             raise InvalidValue(
-                f"a time to live of {ttl:g} s: it has to be {self._limits.shortest_ttl:g} s to"
-                f" {self._limits.longest_ttl:g} s"
+                f"a time to live of {ttl:g} s: it has to be {self._limits.min_ttl:g} s to {self._limits.max_ttl:g} s"
             )
 
     def pass_check(self, service: HostedService, at: Instant) -> None:

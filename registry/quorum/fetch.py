@@ -96,7 +96,7 @@ class Fetcher:
                 continue
             if each.id != key_id or not key_tombstone_is_genuine(each):
                 self._note_invented(peer_id)
-            _log.warning("dropped a key tombstone that doesn't verify", peer=peer_id, key_id=key_id)
+            _log.warning("dropped a key tombstone that doesn't verify", peer_id=peer_id, key_id=key_id)
         return good
 
     def _good_key(self, peer_id: str, key_id: str, key: Key | None) -> Key | None:
@@ -104,14 +104,14 @@ class Fetcher:
             return key
         if key.id != key_id or not key_is_genuine(key):
             self._note_invented(peer_id)
-        _log.warning("dropped a key that doesn't verify", peer=peer_id, key_id=key_id)
+        _log.warning("dropped a key that doesn't verify", peer_id=peer_id, key_id=key_id)
         return None
 
     async def _good(self, peer_id: str, key_id: str, states: list[State]) -> list[State]:
         good = await good_states(states, key_id, int(self._clock()), self._settings)
         if len(good) < len(states):
             await self._look_into(peer_id, key_id, [state for state in states if state not in good])
-            _log.warning("dropped states that don't verify", peer=peer_id, count=len(states) - len(good))
+            _log.warning("dropped states that don't verify", peer_id=peer_id, count=len(states) - len(good))
         return good
 
     async def _look_into(self, peer_id: str, key_id: str, bad: Sequence[State]) -> None:

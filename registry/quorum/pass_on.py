@@ -125,7 +125,7 @@ class PassOn:
                 self._stored[write_id] = self._stored.get(write_id, 0) + 1
             else:
                 self._passed.pop((peer_id, digest), None)
-                _log.debug("a write that was passed on wasn't taken", peer=peer_id, error=error.text)
+                _log.debug("a write that was passed on wasn't taken", peer_id=peer_id, error=error.text)
 
         for peer_id in sorted(peer_ids):
             if (peer_id, digest) not in self._passed:
@@ -164,7 +164,7 @@ class PassOn:
                 answer = await self._network.call(peer_id, HOLDS, body, timeout=CHECK_TIMEOUT)
                 held = parse(answer, HoldsAnswer).held
             except (CallFailed, InvalidValue) as error:
-                _log.debug("a check wasn't answered", peer=peer_id, error=str(error))
+                _log.debug("a check wasn't answered", peer_id=peer_id, error=str(error))
                 self._check_again(peer_id, checks[start:])
                 return
             for check, is_held in zip(batch, held, strict=False):
@@ -193,7 +193,7 @@ class PassOn:
             try:
                 resource = await self._store.resource(key_id)
             except StorageError as error:
-                _log.error("a check failed", key_id=key_id, error=str(error))
+                _log.error("checking a write that was passed on failed", key_id=key_id, error=str(error))
                 raise Refusal(Code.STORAGE, "the disk refused") from error
             left -= len(resource.slots)
             if left < 0:
@@ -209,7 +209,7 @@ class PassOn:
         try:
             resource = await self._store.resource(item.key_id)
         except StorageError as error:
-            _log.error("a check failed", key_id=item.key_id, error=str(error))
+            _log.error("checking a write that was passed on failed", key_id=item.key_id, error=str(error))
             return False
         if item.state is not None:
             return resource.slots.get(item.state.slot) == item.state

@@ -54,11 +54,11 @@ class ReadRepair:
                 self._recently_sent.remember(peer_id, item)
                 self._send_queue.put(peer_id, item, partial(self._note, item), urgent=False)
             if items:
-                _log.debug("repairing a replica", peer=peer_id, items=len(items))
+                _log.debug("repairing a replica", peer_id=peer_id, items=len(items))
 
     def _note(self, item: Item, peer_id: str, error: ErrorInfo | None) -> None:
         if error:
-            _log.debug("a repair was refused", peer=peer_id, error=error.text)
+            _log.debug("a repair was refused", peer_id=peer_id, error=error.text)
         else:
             self.repaired += 1
             self._doubts.note_stored(peer_id, item)

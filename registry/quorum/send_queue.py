@@ -137,11 +137,11 @@ class SendQueue:
                 body = build(PutBody.of(items, [put.spread for put in batch]))
                 errors = parse(await self._network.call(peer_id, PUT, body, timeout=SEND_TIMEOUT), PutAnswer).errors
         except (CallFailed, InvalidValue, StorageError) as error:
-            _log.debug("puts weren't taken", peer=peer_id, items=len(batch), error=str(error))
+            _log.debug("puts weren't taken", peer_id=peer_id, items=len(batch), error=str(error))
             errors = (ErrorInfo.of(error),) * len(batch)
             self._note_failure(peer_id, {item.key_id for item in items})
         except Exception:  # of one frame; raised on, it would end the node
-            _log.exception("a put failed", peer=peer_id)
+            _log.exception("a put failed", peer_id=peer_id)
             errors = (ErrorInfo(Code.INTERNAL, "internal error"),) * len(batch)
         for position, put in enumerate(batch):
             put.report(peer_id, errors[position] if position < len(errors) else _MALFORMED)

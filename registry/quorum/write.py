@@ -136,7 +136,7 @@ class Writer:
                 answer = await self._network.call(peer_id, PASSED_ON, build(PassedOnBody(write_id)), timeout=timeout)
                 told.append(min(max(parse(answer, PassedOnAnswer).stored, 0), most))
             except (CallFailed, InvalidValue) as error:
-                _log.debug("the progress of a write wasn't told", peer=peer_id, error=str(error))
+                _log.debug("the progress of a write wasn't told", peer_id=peer_id, error=str(error))
 
         with trio.move_on_after(timeout):
             async with trio.open_nursery() as nursery:

@@ -267,7 +267,7 @@ class AntiEntropy:
                 if error:
                     _log.debug(
                         "a replica refused a repair",
-                        peer=peer_id,
+                        peer_id=peer_id,
                         key_id=item.key_id,
                         code=error.code,
                         error=error.text[:200],

@@ -82,7 +82,9 @@ class ComparisonServer:
             raise Refusal(Code.INVALID, str(error)) from error
         now, settings = int(self._clock()), self._replica.settings
         if abs(request.now - now) > 2 * max(settings.clock_skew, 1):
-            _log.warning("a peer's clock differs too much to compare with it", peer=caller, seconds=request.now - now)
+            _log.warning(
+                "a peer's clock differs too much to compare with it", peer_id=caller, seconds=request.now - now
+            )
             raise Refusal(Code.CLOCK, f"this peer's clock says {now}, yours {request.now}")
         horizon = request.horizon.stricter(ExpiryHorizon.at(now, settings))
         digests = await self._known(self._store.digests([key_id for key_id, _ in request.entries], horizon))
@@ -118,7 +120,7 @@ class ComparisonServer:
         settings = self._replica.settings
         ahead = request.epoch - epoch_of(self._clock(), settings.clock_skew)
         if abs(ahead) > EPOCH + 2 * max(settings.clock_skew, 1):
-            _log.warning("a peer's clock differs too much to compare with it", peer=caller, seconds=ahead)
+            _log.warning("a peer's clock differs too much to compare with it", peer_id=caller, seconds=ahead)
             raise Refusal(Code.CLOCK, f"your clock is {ahead} seconds ahead of this peer's")
         mine = ExpiryHorizon.at(request.epoch, settings)
         horizon = request.horizon or mine
@@ -160,7 +162,7 @@ class ComparisonServer:
         try:
             return await query
         except StorageError as error:
-            _log.error("a comparison failed", error=str(error))
+            _log.error("answering a comparison failed", error=str(error))
             raise Refusal(Code.STORAGE, "the disk refused") from error
 
     def _note_all_compared(self, caller: str) -> None:

@@ -112,7 +112,7 @@ class Entering:
         try:
             await self._send(peer_id, entries)
         except Exception:  # of some entries; raised on, it would end the node
-            _log.exception("entries of an index weren't sent", peer=peer_id, count=len(entries))
+            _log.exception("entries of an index weren't sent", peer_id=peer_id, count=len(entries))
 
     async def _keepers_of(self, written: Iterable[IndexEntry]) -> dict[str, list[IndexEntry]]:
         """What is to be sent to whom. What isn't known within `LOOKED_UP_WITHIN` seconds is left to the replicas."""
@@ -227,7 +227,7 @@ class Entering:
         try:
             answer = parse(await self._network.call(peer_id, LISTS, body, timeout=CALL_TIMEOUT), ListsAnswer)
         except (CallFailed, InvalidValue) as error:
-            _log.debug("an index wasn't told of", peer=peer_id, error=str(error))
+            _log.debug("an index wasn't told of", peer_id=peer_id, error=str(error))
             return [False] * len(entries)
         return answer.held if len(answer.held) == len(entries) else [False] * len(entries)
 
@@ -255,7 +255,7 @@ class Entering:
                     answer = await self._network.call(peer_id, ENTER, build(EnterBody.of(part)), timeout=CALL_TIMEOUT)
                     errors = parse(answer, PutAnswer).errors
             except (CallFailed, InvalidValue, StorageError) as error:
-                _log.debug("entries of an index weren't taken", peer=peer_id, error=str(error))
+                _log.debug("entries of an index weren't taken", peer_id=peer_id, error=str(error))
                 break
             taken += sum(error is None for error in errors[: len(part)])
         self.entered += taken

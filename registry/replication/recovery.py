@@ -109,9 +109,9 @@ class Recovery:
             try:
                 await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
             except CallFailed as error:
-                _log.debug("a neighbour doesn't compare now", peer=peer_id, error=str(error))
+                _log.debug("a neighbour doesn't compare now", peer_id=peer_id, error=str(error))
             else:
-                _log.info("compared everything after the clock was wrong", peer=peer_id)
+                _log.info("compared everything after the clock was wrong", peer_id=peer_id)
                 words.add(peer_id)
                 if self._groups.suffices(words, asked):
                     compared.set()
@@ -156,13 +156,13 @@ class Recovery:
             try:
                 await self._network.call(peer_id, PULL, build(PullBody()), timeout=PULL_TIMEOUT)
             except CallFailed as error:
-                _log.debug("a replica doesn't compare now", peer=peer_id, error=str(error))
+                _log.debug("a replica doesn't compare now", peer_id=peer_id, error=str(error))
                 asking.didnt_compare(peer_id)
             else:
                 counted = asking.compared(peer_id)
                 self.behind.note_word(peer_id, counted, began)
                 self._failures.pop(peer_id, None)
-                _log.info("got what was lacking", peer=peer_id, resources=len(counted))
+                _log.info("got what was lacking", peer_id=peer_id, resources=len(counted))
             progress.set()
 
         async with trio.open_nursery() as nursery:

@@ -148,4 +148,4 @@ class Rumors:
 
 def _note_report(peer_id: str, error: ErrorInfo | None) -> None:
     if error:
-        _log.debug("a rumor wasn't taken", peer=peer_id, error=error.text)
+        _log.debug("a rumor wasn't taken", peer_id=peer_id, error=error.text)

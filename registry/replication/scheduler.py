@@ -291,7 +291,7 @@ class ReplicationScheduler:
         """Makes due what others of the neighbourhood should have compared first (rule 5)."""
         while True:
             await self._wait_my_turn.wait()
-            await trio.sleep(self._settings.turn * self._random.uniform(0.75, 1.25))
+            await trio.sleep(self._settings.head_start * self._random.uniform(0.75, 1.25))
             later, self._later = self._later, defaultdict(Due)
             for peer_id, due in later.items():
                 if peer_id in self._network.neighbours():
@@ -344,11 +344,11 @@ class ReplicationScheduler:
                 await self._compare_resources(peer_id, due)
         except (CallFailed, InvalidValue, StorageError) as error:
             if peer_id in self._network.neighbours():
-                _log.info("a comparison failed", peer=peer_id, error=str(error))
+                _log.info("a comparison failed", peer_id=peer_id, error=str(error))
                 self._due[peer_id].add(due)
                 self._postpone(peer_id)
         except Exception:  # of one comparison; raised on, it would end the node
-            _log.exception("a comparison failed", peer=peer_id)
+            _log.exception("a comparison failed", peer_id=peer_id)
 
     async def _compare_ranges(self, peer_id: str, due: Due) -> None:
         shared = await self._anti_entropy.view.shared_with(peer_id) if due.everything else ()

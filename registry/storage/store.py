@@ -205,7 +205,7 @@ class Store:
                 database=str(self._path),
                 key_id=row.key_id,
                 slot=repr(row.slot) if row.slot else "",
-                reason=row.reason,
+                error=row.reason,
             )
         for callback in self._damage_callbacks:
             callback({row.key_id for row in dropped})
@@ -284,7 +284,7 @@ class Store:
             if isinstance(error, sqlite3.Error):
                 write.outcome = outcome.Error(StorageError(f"the database {self._path} can't hold this: {error}"))
             if not isinstance(error, RegistryError):
-                _log.error("a write failed", error=repr(error))
+                _log.error("a write to the database failed", error=repr(error))
         self._connection.execute("RELEASE one_write")
         return None if refused else transaction
 

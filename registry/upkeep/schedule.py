@@ -76,7 +76,7 @@ class Schedule:
                 _log.exception("a scheduled run failed", schedule=self.name)
             duration = round(trio.current_time() - started, 3)
             self._status = ScheduleStatus(self.name, self._period, self._status.runs + 1, began, duration, did)
-            _log.info("ran", schedule=self.name, did=did, seconds=duration)
+            _log.info("a schedule ran", schedule=self.name, did=did, seconds=duration)
             return self._status
 
     async def run(self) -> None:

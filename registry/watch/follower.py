@@ -259,4 +259,4 @@ class Follower:
         return int(self._peer.clock())
 
     def _log_loss(self, peer_id: str, why: str) -> None:
-        _log.debug("a watched replica is replaced", key_id=self.key_id, peer=peer_id, why=why)
+        _log.debug("a watched replica is replaced", key_id=self.key_id, peer_id=peer_id, reason=why)

@@ -60,7 +60,7 @@ class SubscriptionTable:
         watchers = self.watchers(key_id)
         if watcher in watchers:
             return True
-        places = self._settings.places if is_member else self._settings.client_places
+        places = self._settings.max_watchers if is_member else self._settings.max_client_watchers
         alike = sum(each.is_member is is_member for each in watchers.values()) if len(watchers) >= places else 0
         return (
             alike < places

@@ -24,7 +24,7 @@ ATTACKERS: Final = 30
 MOST_UNDER_WAY: Final = 16 * 2**20  # bytes that the kernel takes at both ends
 IN_WITHIN: Final = 10.0  # seconds until a newcomer is in, on a busy machine
 LIMITS: Final = LinkLimits(
-    low_water=6, high_water=8, most_members=PLACES, most_unproven=4, most_light_clients=PLACES, most_unlinked=PLACES
+    low_water=6, high_water=8, max_members=PLACES, max_unproven=4, max_light_clients=PLACES, max_unlinked=PLACES
 )
 
 
@@ -77,7 +77,7 @@ async def test_idle_identities_keep_no_newcomer_out(attack: str) -> None:
 
 
 async def test_one_address_gets_its_share_of_connections_also_while_they_shake_hands() -> None:
-    limits = LinkLimits(most_per_address=4, unlimited_networks=())
+    limits = LinkLimits(max_per_address=4, unlimited_networks=())
     async with open_peer(Identity.generate(), OverlaySettings(links=limits)) as node, AsyncExitStack() as opened:
         port = int(node.addresses()[0].split("/")[4])
 

@@ -42,7 +42,7 @@ async def linking_host(settings: OverlaySettings) -> AsyncIterator[tuple[Host, L
 
 
 async def test_link_that_nobody_keeps_is_closed_with_its_connection_and_calls_open_it_again() -> None:
-    settings = OverlaySettings(links=LinkLimits(idle=0.3, shortest=0.1))
+    settings = OverlaySettings(links=LinkLimits(idle_timeout=0.3, min_lifetime=0.1))
     async with linking_host(settings) as (here, links), linking_host(settings) as (there, others):
         losses: list[str] = []
         for one in (links, others):
@@ -57,7 +57,7 @@ async def test_link_that_nobody_keeps_is_closed_with_its_connection_and_calls_op
 
 
 async def test_light_client_for_whom_there_is_no_place_comes_to_a_node_that_it_was_told() -> None:
-    full = OverlaySettings(links=LinkLimits(most_light_clients=1))
+    full = OverlaySettings(links=LinkLimits(max_light_clients=1))
     async with open_peer(Identity.generate(), full) as boot:
         bootstrap = (boot.addresses()[0],)
         light = OverlaySettings(listen=(), bootstrap=bootstrap, member=False)

@@ -320,7 +320,7 @@ async def test_a_peer_that_is_frozen_or_gone_is_noticed_though_it_isnt_linked() 
         assert process.stdout is not None
         with trio.fail_after(20):
             address = (await process.stdout.receive_some(1000)).decode().strip()
-        async with echoing_host(OverlaySettings(health_interval=0.2, health_timeout=0.3)) as host:
+        async with echoing_host(OverlaySettings(connection_check_interval=0.2, connection_check_timeout=0.3)) as host:
             host.libp2p.get_network().register_notifee(gone)
             frozen = await host.connect(address, timeout=5)
             async with trio.open_nursery() as nursery:

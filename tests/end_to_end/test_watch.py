@@ -244,7 +244,7 @@ async def test_more_watchers_than_there_are_places_miss_nothing_while_those_who_
     config = tmp_path / "config.toml"
     config.write_text(
         "[registry]\nneighbourhood_size = 2\nresponsibility_margin = 0\n"
-        f"[watching]\nplaces = 2\nclient_places = {PLACES}\n"
+        f"[watching]\nmax_watchers = 2\nmax_client_watchers = {PLACES}\n"
     )
     network = Network(tmp_path, 7, "--config", str(config))
     await network.start()

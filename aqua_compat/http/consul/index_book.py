@@ -57,7 +57,7 @@ class IndexBook:
         except FileNotFoundError:
             return 0
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _log.warning("the indexes that were given out can't be read", file=str(self._path), reason=str(error))
+            _log.warning("the indexes that were given out can't be read", file=str(self._path), error=str(error))
             return 0
 
     def _reserve(self) -> None:
@@ -71,4 +71,4 @@ class IndexBook:
                 os.fsync(file.fileno())
             beside.replace(self._path)
         except OSError as error:
-            _log.warning("the indexes that are given out can't be kept", file=str(self._path), reason=str(error))
+            _log.warning("the indexes that are given out can't be kept", file=str(self._path), error=str(error))

@@ -59,7 +59,7 @@ class RegisteredServices:
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _log.warning("what programs registered can't be read", file=str(self._path), reason=str(error))
+            _log.warning("what programs registered can't be read", file=str(self._path), error=str(error))
             return {}
         return {form.id or form.name: form for form in content.get("service", [])}
 

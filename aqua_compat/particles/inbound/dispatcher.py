@@ -43,7 +43,7 @@ class Dispatcher:
             self._receive(source, particle)
         except BadParticle as error:
             metrics.drop(error.reason)
-            log.debug("a particle was refused", source=source, particle=particle.id, reason=str(error))
+            log.debug("a particle was refused", source=source, particle=particle.id, error=str(error))
             raise
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

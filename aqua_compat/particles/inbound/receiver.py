@@ -73,7 +73,7 @@ class Receiver:
                     particle = await self._read(source, stream)
         except BadParticle as error:
             self._metrics.drop(error.reason)
-            log.debug("a peer sent no particle", source=source, reason=str(error))
+            log.debug("a peer sent no particle", source=source, error=str(error))
         except StreamBroken as error:
             self._metrics.drop("broken stream")
             log.debug("a particle's stream broke", source=source, error=str(error))

@@ -131,7 +131,7 @@ class Forwarding:
             with sending.scope:
                 reason = await self._send(sending)
         except Exception:  # of one particle; raised on, it would end the node
-            log.exception("sending a particle failed", particle=particle.id, peer=peer_id)
+            log.exception("sending a particle failed", particle=particle.id, peer_id=peer_id)
             reason = "internal error"
         finally:
             self._outgoing.end(sending)
@@ -250,4 +250,4 @@ class Forwarding:
     def _drop(self, particle: Particle, peer_id: str, reason: str, text: str) -> None:
         # Scripts name peers as they please: a warning for each would let them fill the log.
         self._metrics.drop(reason)
-        log.debug("a particle can't go on", particle=particle.id, peer=peer_id[:64], reason=text)
+        log.debug("a particle can't go on", particle=particle.id, peer_id=peer_id[:64], error=text)

@@ -58,6 +58,7 @@ class BoundedServer(Multiselect):
     async def negotiate(
         self, communicator: IMultiselectCommunicator, negotiate_timeout: int = DEFAULT_NEGOTIATE_TIMEOUT
     ) -> tuple[TProtocol | None, StreamHandlerFn | None]:
+        """As in libp2p, with bounded messages."""
         return await super().negotiate(_bounded(communicator), negotiate_timeout)
 
 
@@ -70,6 +71,7 @@ class BoundedClient(MultiselectClient):
         communicator: IMultiselectCommunicator,
         negotiate_timeout: int = DEFAULT_NEGOTIATE_TIMEOUT,
     ) -> TProtocol:
+        """As in libp2p, with bounded messages."""
         return await super().select_one_of(protocols, _bounded(communicator), negotiate_timeout)
 
     async def query_multistream_command(
@@ -78,6 +80,7 @@ class BoundedClient(MultiselectClient):
         command: str,
         response_timeout: int = DEFAULT_NEGOTIATE_TIMEOUT,
     ) -> list[str]:
+        """As in libp2p, with bounded messages."""
         return await super().query_multistream_command(_bounded(communicator), command, response_timeout)
 
 

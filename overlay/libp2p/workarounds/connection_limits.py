@@ -52,9 +52,7 @@ def connection_config(settings: OverlaySettings) -> ConnectionConfig:
 
 def most_connections(settings: OverlaySettings) -> int:
     """Connections that a host has at most: room for all links, those that are being closed, and those without one."""
-    return (
-        2 * settings.links.most_members + settings.links.most_light_clients + settings.links.most_unlinked + _NEWCOMERS
-    )
+    return 2 * settings.links.max_members + settings.links.max_light_clients + settings.links.max_unlinked + _NEWCOMERS
 
 
 class AddressLimits(ResourceManager):

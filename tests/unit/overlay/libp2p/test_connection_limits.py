@@ -11,13 +11,13 @@ from overlay.libp2p.workarounds.connection_limits import most_connections, resou
 from overlay.settings import LinkLimits, OverlaySettings
 
 
-@pytest.mark.parametrize("links", [LinkLimits(), LinkLimits(most_members=500, most_light_clients=5000)])
+@pytest.mark.parametrize("links", [LinkLimits(), LinkLimits(max_members=500, max_light_clients=5000)])
 @pytest.mark.parametrize("direction", ["inbound", "outbound"])
 async def test_all_links_find_room_and_the_limit_is_no_trap(links: LinkLimits, direction: str) -> None:
     settings = OverlaySettings(links=links)
     manager = resource_manager(settings, Visitors(settings.links))
     most = most_connections(settings)
-    assert most > 2 * links.most_members + links.most_light_clients
+    assert most > 2 * links.max_members + links.max_light_clients
     peer = libp2p_id(Identity.generate().peer_id)
     scopes = [
         manager.open_connection(None, endpoint_ip=f"10.0.{n // 250}.{n % 250}", direction=direction)

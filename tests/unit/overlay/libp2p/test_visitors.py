@@ -12,7 +12,7 @@ from overlay.errors import AddressError
 from overlay.libp2p.visitors import Visitors
 from overlay.settings import LinkLimits
 
-LIMITS = LinkLimits(most_unlinked=8, most_per_address=4, shortest=3.0)
+LIMITS = LinkLimits(max_unlinked=8, max_per_address=4, min_lifetime=3.0)
 NOBODY = "203.0.113.1"
 
 
@@ -77,12 +77,12 @@ def test_in_a_long_history_counts_are_right(seed: int) -> None:
             open_connections = [(other, address) for other, address in open_connections if other != peer_id]
         for number in range(6):
             taken = sum(address == f"203.0.113.{number}" for _, address in open_connections)
-            assert taken <= LIMITS.most_per_address
-            assert visitors.admits(f"203.0.113.{number}", 0.0) is (taken < LIMITS.most_per_address)
+            assert taken <= LIMITS.max_per_address
+            assert visitors.admits(f"203.0.113.{number}", 0.0) is (taken < LIMITS.max_per_address)
         closed = set(visitors.to_close(nobody, step + 100.0))
         left = sum(peer_id not in closed for peer_id, _ in open_connections)
-        assert left <= LIMITS.most_unlinked
-        assert not closed or left + 12 > LIMITS.most_unlinked, "no more are closed than have to be"
+        assert left <= LIMITS.max_unlinked
+        assert not closed or left + 12 > LIMITS.max_unlinked, "no more are closed than have to be"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_places_of_one_address(addresses: list[str], limited: bool) -> None:
 
 
 def test_configured_networks_are_not_limited() -> None:
-    visitors = Visitors(LinkLimits(most_per_address=1, unlimited_networks=("10.0.0.0/8",)))
+    visitors = Visitors(LinkLimits(max_per_address=1, unlimited_networks=("10.0.0.0/8",)))
     for address in ("10.1.2.3", "127.0.0.1"):
         visitors.count(address, 1)
     assert visitors.admits("10.1.2.3", 0.0)

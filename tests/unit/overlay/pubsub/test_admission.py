@@ -11,7 +11,7 @@ import trio.testing
 from overlay.pubsub.admission import Admission, Verdict
 from overlay.settings import TopicLimits
 
-LIMITS = TopicLimits(rate=1.0, burst=100.0, invalid_rate=0.1, invalid_burst=2.0, ban=7.0)
+LIMITS = TopicLimits(rate=1.0, burst=100.0, invalid_rate=0.1, invalid_burst=2.0, ban_time=7.0)
 
 
 @dataclass

@@ -151,7 +151,7 @@ def test_the_id_of_a_message_covers_all_that_is_validated(other: tuple[list[str]
 
 
 async def test_who_sends_many_invalid_messages_is_banned_and_comes_back_later() -> None:
-    limits = TopicLimits(invalid_burst=3, ban=1.0)
+    limits = TopicLimits(invalid_burst=3, ban_time=1.0)
     async with peers(2, limits) as (row, validators):
         bad = row[0].host.peer_id
         for number in range(4):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from overlay.rpc.link_budget import LinkBudget, LinkInUse
 from overlay.settings import LinkLimits
 
-LIMITS = LinkLimits(idle=600, shortest=3, low_water=4, high_water=6, most_members=8, most_light_clients=16)
+LIMITS = LinkLimits(idle_timeout=600, min_lifetime=3, low_water=4, high_water=6, max_members=8, max_light_clients=16)
 NOW = 1000.0
 
 
@@ -72,7 +72,7 @@ def test_no_link_is_cut_that_a_side_keeps_or_uses(links: list[LinkInUse]) -> Non
         if one.peer_id in closed:
             assert not is_kept(one)
             assert not one.busy
-            assert one.up_since + LIMITS.shortest <= NOW, "whoever came in has time for what it came for"
+            assert one.up_since + LIMITS.min_lifetime <= NOW, "whoever came in has time for what it came for"
 
 
 @given(links=states())
@@ -124,7 +124,7 @@ def test_nothing_is_due_before_it_is_time_to_look(links: list[LinkInUse]) -> Non
 def test_peer_that_wants_to_stay_is_asked_again_after_a_while() -> None:
     """It said so when it was asked because of the crowd; its link is still free."""
     crowd = [link(f"peer {number}", kept=True) for number in range(7)]
-    assert LinkBudget(LIMITS).wake_at([*crowd, link("free")], NOW) == NOW + LIMITS.shortest
+    assert LinkBudget(LIMITS).wake_at([*crowd, link("free")], NOW) == NOW + LIMITS.min_lifetime
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_who_gives_way_to_a_newcomer_is_idle_and_not_kept_by_us(links: list[Link
     first = LinkBudget(LIMITS).gives_way(links, NOW, member=member)
     may = [one for one in links if one.member is member and not one.kept_here and not one.busy]
     silent = [one for one in may if not one.active and one.up_since + 1 <= NOW]
-    unused = [one for one in may if one.active and one.used_at + LIMITS.gives_way <= NOW]
+    unused = [one for one in may if one.active and one.used_at + LIMITS.gives_way_after <= NOW]
     if first is None:
         assert not silent
         assert not unused
@@ -180,7 +180,7 @@ def test_idle_clients_that_keep_their_links_keep_nobody_out(idle: int) -> None:
 
 def test_presets_leave_room_between_the_marks() -> None:
     limits = LinkLimits()
-    assert limits.low_water < limits.high_water < limits.most_members
+    assert limits.low_water < limits.high_water < limits.max_members
 
 
 # Long histories
@@ -213,7 +213,7 @@ def test_in_a_long_history_marks_hold_and_nothing_kept_is_cut(seed: int) -> None
         member, kept_here = chance.random() < 0.7, chance.random() < 0.1
         before = len([one for one in node.links.values() if one.member is member])
         if node.try_to_come(name, now, member=member, kept_here=kept_here, kept=chance.random() < 0.3):
-            assert kept_here or before < (LIMITS.most_members if member else LIMITS.most_light_clients)
+            assert kept_here or before < (LIMITS.max_members if member else LIMITS.max_light_clients)
         for peer_id, one in list(node.links.items()):
             if chance.random() < 0.1:
                 node.links[peer_id] = link(
@@ -227,10 +227,10 @@ def test_in_a_long_history_marks_hold_and_nothing_kept_is_cut(seed: int) -> None
         for gone in node.look(now):
             assert not is_kept(gone)
             assert not gone.busy
-            assert gone.up_since + LIMITS.shortest <= now
+            assert gone.up_since + LIMITS.min_lifetime <= now
         members = [one for one in node.links.values() if one.member]
         if len(members) > LIMITS.high_water:
-            assert all(is_kept(one) or one.busy or one.up_since + LIMITS.shortest > now for one in members)
+            assert all(is_kept(one) or one.busy or one.up_since + LIMITS.min_lifetime > now for one in members)
 
 
 @settings(max_examples=50)
@@ -243,7 +243,7 @@ def test_nobody_starves_where_links_may_go(seed: int, hostile: int) -> None:
     waiting = {f"newcomer {number}" for number in range(30)}
     while waiting:
         now += 1.0
-        assert now < 30 / (LIMITS.most_members - hostile) * (LIMITS.shortest + 2) + 5, f"{waiting} are still outside"
+        assert now < 30 / (LIMITS.max_members - hostile) * (LIMITS.min_lifetime + 2) + 5, f"{waiting} are still outside"
         for name in chance.sample(sorted(waiting), len(waiting)):
             if node.try_to_come(name, now, member=True, kept_here=False, kept=False):
                 waiting.discard(name)

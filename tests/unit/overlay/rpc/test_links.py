@@ -546,7 +546,7 @@ async def test_call_while_the_link_ends_takes_a_new_one(autojump_clock: MockCloc
 
 async def test_call_waits_for_the_answer_whether_the_link_may_end(autojump_clock: MockClock) -> None:
     async with memory_network() as network:
-        network.settings = OverlaySettings(links=LinkLimits(idle=0.0, shortest=0.0))
+        network.settings = OverlaySettings(links=LinkLimits(idle_timeout=0.0, min_lifetime=0.0))
         keeping = Keeping(LARGER)
         a, b = await network.links(SMALLER, keeps=keeping), await network.links(LARGER, keeps=Keeping())
         b.serve("echo", echo)
@@ -589,7 +589,7 @@ async def test_peer_that_changes_its_mind_all_the_time_costs_a_few_looks(autojum
 
 async def test_beyond_the_high_mark_free_links_are_closed_sooner(autojump_clock: MockClock) -> None:
     async with memory_network() as network:
-        network.settings = OverlaySettings(links=LinkLimits(low_water=4, high_water=6, most_members=10))
+        network.settings = OverlaySettings(links=LinkLimits(low_water=4, high_water=6, max_members=10))
         hub = await network.links(SMALLER, keeps=Keeping())
         for number in range(9):
             other = await network.links(f"{LARGER}{number}", keeps=Keeping())
@@ -603,7 +603,7 @@ async def test_beyond_the_high_mark_free_links_are_closed_sooner(autojump_clock:
 
 
 def full_network(network: MemoryNetwork, **limits: int) -> None:
-    network.settings = OverlaySettings(links=LinkLimits(**{"most_members": 2, "most_light_clients": 1, **limits}))
+    network.settings = OverlaySettings(links=LinkLimits(**{"max_members": 2, "max_light_clients": 1, **limits}))
 
 
 async def test_peer_for_whom_there_is_no_place_is_told_others(autojump_clock: MockClock) -> None:

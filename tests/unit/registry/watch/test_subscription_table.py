@@ -14,7 +14,7 @@ def a_subscription(until: float = 1.0, *, is_member: bool = True) -> Subscriptio
 
 
 def test_clients_that_fill_their_places_leave_those_of_members() -> None:
-    table = SubscriptionTable(WatchSettings(places=2, client_places=3))
+    table = SubscriptionTable(WatchSettings(max_watchers=2, max_client_watchers=3))
     for number in range(3):
         client = f"client {number}"
         assert table.has_place_for(client, "key", is_member=False)

@@ -35,7 +35,7 @@ from tests.unit.registry.builders import identity
 
 NODES, PLACES = 40, 4
 SETTINGS: Final = NodeSettings(
-    registry=RegistrySettings(neighbourhood_size=3), watching=WatchSettings(places=PLACES, client_places=20)
+    registry=RegistrySettings(neighbourhood_size=3), watching=WatchSettings(max_watchers=PLACES, max_client_watchers=20)
 )
 
 
