@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -230,6 +231,39 @@ async def test_a_blocked_query_returns_when_its_own_answer_changes_and_not_befor
         async with node.waiting("catalog/services", services) as listed:
             assert (await node.running.node.registry.remove_resource(other)).success
         assert listed[0].json() == {}
+
+
+async def test_a_query_is_answered_once_its_own_nodes_disk_has_a_change_whoever_else_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    """The other replica's disk is busy all the while."""
+    order: list[str] = []
+    go_on = threading.Event()
+    async with consul(tmp_path / "one") as node:
+        peer = node.running.node.peer
+        bootstrap = (peer.addresses()[0],)
+        async with running_door(tmp_path / "other", bootstrap=bootstrap) as other, trio.open_nursery() as nursery:
+            with trio.fail_after(20):
+                await other.node.peer.wait_joined()
+                await until(lambda: peer.is_linked(other.node.peer.peer_id))
+            resource_id = await node.register("web", WEB[0])
+            index = await node.index("health/service/web")
+
+            async def write() -> None:
+                done = await node.running.node.registry.register_service(
+                    resource_id, write_instances(WEB), node.me, None, factor=2, timeout=20
+                )
+                order.append(f"{done.stored} replicas have it")
+
+            nursery.start_soon(other.node.store.read, lambda _: go_on.wait())
+            try:
+                async with node.waiting("health/service/web", index) as came:
+                    nursery.start_soon(write)
+                    await until(lambda: bool(came))
+                    order.append(f"{len(came[0].json())} instances are told")
+            finally:
+                go_on.set()
+    assert order == ["2 instances are told", "2 replicas have it"]
 
 
 async def test_a_query_waits_as_long_as_it_says_and_stopping_answers_all(tmp_path: Path) -> None:
