@@ -153,7 +153,16 @@ async def assembled(
     send_queue = SendQueue(network, store_here, replication.note_failure)
     pass_on = PassOn(network, store, send_queue, rules.neighbourhood_size, randomness)
     recent_writes, doubts = RecentWrites(), Doubts()
-    writer = Writer(network, replica, send_queue, recent_writes, doubts, groups, randomness)
+    writer = Writer(
+        network,
+        replica,
+        send_queue,
+        recent_writes,
+        doubts,
+        groups,
+        randomness,
+        lambda item: watches.note_own(item),  # noqa: PLW0108 - watches are made below
+    )
     reader = Reader(network, replica, ReadRepair(send_queue, doubts), recent_writes, doubts, groups, time)
     entering, index_reader = (
         Entering(network, store, replica, settings.upkeep.replicate, randomness),

@@ -36,7 +36,7 @@ def http() -> None:
 
 @http.group()
 def token() -> None:
-    """Make and withdraw the tokens of a node's HTTP door.
+    """Make and withdraw the tokens of a node's HTTP server.
 
     Once it has one, HTTP on an address needs one; the socket in the data folder never does. The node needn't be
     stopped.

@@ -1,1 +1,1 @@
-"""HTTP on a node: the door for whoever doesn't speak Python or libp2p, and for this machine's own commands."""
+"""HTTP on a node: for whoever doesn't speak Python or libp2p, and for this machine's own commands."""

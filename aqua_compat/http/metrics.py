@@ -26,7 +26,7 @@ OTHER: Final = "other"
 Value = float | Mapping[str, float] | None
 """A figure, or one for each value of a label; None where there is none."""
 MoreMetrics = Callable[[], Iterable[Metric]]
-"""The figures of another door."""
+"""The figures of another server of this node, such as DNS."""
 
 
 class Figures(NamedTuple):
@@ -259,7 +259,7 @@ def counter(name: str, about: str, label: str, values: Mapping[str, float]) -> M
 
 
 class Exposition(Collector):
-    """Writes figures as Prometheus reads them, those of the process and of other doors among them."""
+    """Writes figures as Prometheus reads them, those of the process and of the node's other servers among them."""
 
     def __init__(self, more: Sequence[MoreMetrics] = ()) -> None:
         self._more = more

@@ -67,7 +67,7 @@ def nothing_at_hand(request: HttpRequest) -> ReadyReply | None:  # noqa: ARG001 
 
 
 def known_requests() -> KnownRequests:
-    """Remembers what was asked last; for all connections of a door."""
+    """Remembers what was asked last; for all connections of a server."""
     return LRUCache(KNOWN)
 
 

@@ -1,4 +1,4 @@
-"""The bearer tokens of a node's HTTP door: their hashes, in its data folder.
+"""The bearer tokens of a node's HTTP server: their hashes, in its data folder.
 
 A token has 256 random bits, so its plain sha256 tells nobody what it is. The file is read again when it changes: tokens
 are made and withdrawn while the node runs.

@@ -165,6 +165,8 @@ class HostHealth:
         self._hosted.restore({HostedService(*row): ttl for row, ttl in ttls.items()}, self._at())
 
     async def _apply(self, service: HostedService, state: HealthState | None, note: str, ttl: float | None) -> None:
+        if ttl == 0 and state is None and service not in self._hosted:
+            return  # nothing to end: so it is with most registrations, of which nobody needs to hear
         at = self._at()
         had_ttl = self._hosted.ttl_of(service)
         if ttl is not None:

@@ -82,6 +82,10 @@ class HostedHealth:
     def __len__(self) -> int:
         return len(self._known)
 
+    def __contains__(self, service: HostedService) -> bool:
+        """Whether anything was said of a service, or it has a time to live."""
+        return service in self._known
+
     @property
     def exceptions(self) -> ExceptionList:
         """The services that don't pass."""

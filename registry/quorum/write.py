@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -82,8 +82,10 @@ class Writer:
         doubts: Doubts,
         groups: AddressGroups,
         randomness: random.Random,
+        note_stored: Callable[[Item], None],
     ) -> None:
-        """`recent_writes` and `doubts` are told of what replicas have taken."""
+        """`recent_writes` and `doubts` are told of what replicas have taken. `note_stored` is called, synchronously,
+        with what verified and the first replica has on disk now, whoever else is waited for."""
         self._network = network
         self._replica = replica
         self._send_queue = send_queue
@@ -91,6 +93,7 @@ class Writer:
         self._doubts = doubts
         self._groups = groups
         self._random = randomness
+        self._note_stored = note_stored
         self._tasks = TaskOwner()
         self._recent: LRUCache[str, _QuorumWrite] = LRUCache(REMEMBERED_WRITES)
         self._ranks: TTLCache[str, float] = TTLCache(MAX_RANKED, RANKED_FOR, timer=trio.current_time)
@@ -203,6 +206,7 @@ class Writer:
                 self._doubts.note_stored(peer_id, item)
             if error is None and len(of.stored) == 1:
                 self._recent_writes.remember(item)
+                self._note_stored(item)
             if of.is_settled:
                 write.settled.set()
             write.reported.set()

@@ -145,7 +145,7 @@ class Watches:
         return follower.view.state if follower is not None and follower.is_fresh else None
 
     def note_own(self, item: Item) -> None:
-        """Shows what this peer has just written itself, once it was acknowledged."""
+        """Shows what was written through this peer, once it is on a replica's disk."""
         follower = self._followers.get(item.key_id)
         if follower is not None:
             follower.take(item)

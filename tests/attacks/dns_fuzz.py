@@ -147,7 +147,7 @@ async def try_messages(count: int, seed: int, folder: Path) -> Answered:
         await asked.register(
             "web", [Instance(id=str(each), address=f"192.0.2.{each + 1}", port=80) for each in range(MAX_INSTANCES)]
         )
-        responder = asked.door.responder
+        responder = asked.server.responder
         gc.collect()  # as a node does: what is here by now isn't looked through again and again
         gc.freeze()
         for number in range(count):
@@ -181,7 +181,7 @@ async def try_messages(count: int, seed: int, folder: Path) -> Answered:
             kind[0], kind[1] = kind[0] + took, kind[1] + 1
             if number % EVERY == 0:
                 await trio.lowlevel.checkpoint()
-                await _through_sockets(asked.door.address, wire)
+                await _through_sockets(asked.server.address, wire)
         if not (await asked.ask("web.me.aqua", edns=8192)).answer:
             faults.append("it doesn't answer any more")
     bad, good = (spent[kind][0] / max(spent[kind][1], 1) for kind in (False, True))

@@ -106,7 +106,7 @@ async def test_haproxy_follows_a_service(tmp_path: Path) -> None:
         text = block_of("haproxy.md", "haproxy")
         assert "127.0.0.1:8600" in text
         assert "127.0.0.1:8080" in text
-        text = text.replace("127.0.0.1:8600", str(asked.door.address)).replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+        text = text.replace("127.0.0.1:8600", str(asked.server.address)).replace("127.0.0.1:8080", f"127.0.0.1:{port}")
         (tmp_path / "haproxy.cfg").write_text(text)
         async with running("haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg"), log=tmp_path / "log"):
             await eventually(lambda: answering(port), lambda seen: seen == {"one", "two"}, timeout=STARTED_WITHIN)
@@ -127,7 +127,7 @@ async def test_dnsmasq_forwards_names(tmp_path: Path) -> None:
         await registered(asked, created, [8000])
         text = block_of("resolvers.md", "dnsmasq")
         assert "127.0.0.1#8600" in text
-        (tmp_path / "conf").write_text(text.replace("#8600", f"#{asked.door.address.port}"))
+        (tmp_path / "conf").write_text(text.replace("#8600", f"#{asked.server.address.port}"))
         command = ["dnsmasq", "-k", "-C", str(tmp_path / "conf"), "-p", str(port), "--no-resolv", "--no-hosts"]
         command += ["--stop-dns-rebind", "--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file=", "--user="]
 
@@ -163,7 +163,7 @@ async def test_nginx_follows_a_service(tmp_path: Path) -> None:
         await register("one", "two")
         text = block_of("nginx.md", "nginx")
         for recipes, ours in (
-            ("127.0.0.1:8600", str(asked.door.address)),
+            ("127.0.0.1:8600", str(asked.server.address)),
             ("127.0.0.1:8080", f"127.0.0.1:{port}"),
             (":8000", f":{backends}"),
         ):

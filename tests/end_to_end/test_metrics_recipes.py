@@ -16,7 +16,7 @@ from registry.model.endpoints import Instance, write_instances
 from tests.end_to_end.network import eventually
 from tests.end_to_end.test_dns_recipes import STARTED_WITHIN, block_of, free_port, get, running, serve
 from tests.paths import ROOT
-from tests.unit.aqua_compat.http.running import running_door
+from tests.unit.aqua_compat.http.running import running_server
 
 pytestmark = pytest.mark.slow
 ALERTS = ROOT / "packaging/prometheus/alerts.yaml"
@@ -31,15 +31,15 @@ def test_promtool_takes_the_alert_rules() -> None:
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus isn't here")
 async def test_prometheus_scrapes_a_node_and_finds_services(tmp_path: Path) -> None:
     own, port = identity_in(tmp_path / "node").peer_id, free_port()
-    async with running_door(tmp_path / "node", names={"acme": own}) as door, trio.open_nursery() as nursery:
+    async with running_server(tmp_path / "node", names={"acme": own}) as server, trio.open_nursery() as nursery:
         service = await nursery.start(serve, "a_figure 1\n")
-        created = (await door.node.registry.create_resource("web")).resource_id
+        created = (await server.node.registry.create_resource("web")).resource_id
         assert created is not None
         value = write_instances([Instance(id="1", address="127.0.0.1", port=service, metadata={"zone": "eu"})])
-        assert (await door.node.registry.register_service(created, value, own, None)).success
+        assert (await server.node.registry.register_service(created, value, own, None)).success
         text = block_of("prometheus-http-sd.md", "yaml")
         assert text.count("127.0.0.1:8500") == 2
-        text = text.replace("127.0.0.1:8500", str(door.door.address)).replace(
+        text = text.replace("127.0.0.1:8500", str(server.server.address)).replace(
             "scrape_interval: 15s", "scrape_interval: 1s"
         )
         (tmp_path / "prometheus.yaml").write_text(text)

@@ -1,4 +1,4 @@
-"""A door whose answers are made up: the page of a network that is too large to run here, to measure how it renders.
+"""A server whose answers are made up: the page of a network that is too large to run here, to measure how it renders.
 
 The page, its files and HTTP are ours; what a node would answer is computed from numbers.
 """
@@ -94,10 +94,10 @@ class MadeUp:
 @asynccontextmanager
 async def made_up_network(nodes: int, services: int) -> AsyncIterator[str]:
     """The address of its page."""
-    door = MadeUp(nodes, services)
+    server = MadeUp(nodes, services)
 
     async def on_connection(stream: trio.SocketStream) -> None:
-        await Connection(stream, door.answer, HttpSettings()).serve()
+        await Connection(stream, server.answer, HttpSettings()).serve()
 
     async with trio.open_nursery() as nursery:
         listeners: list[trio.SocketListener] = await nursery.start(

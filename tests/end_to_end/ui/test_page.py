@@ -19,7 +19,7 @@ from tests.aqua.npm import Missing, install, or_skip
 from tests.end_to_end.ui.browser import Tab, browsing, chromium
 from tests.end_to_end.ui.many import made_up_network
 from tests.end_to_end.ui.page_node import HOSTILE, furnished, serving, with_hostile
-from tests.unit.aqua_compat.http.running import running_door
+from tests.unit.aqua_compat.http.running import running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -190,11 +190,11 @@ async def test_hostile_texts_are_only_texts(tmp_path: Path, axe: str) -> None:
 async def test_where_tokens_are_asked_for_it_asks_for_one(tmp_path: Path, axe: str) -> None:
     token = Tokens(tmp_path / "node").create("page", AccessLevel.READ, 1)
     async with (
-        running_door(tmp_path / "node", HttpSettings(listen="127.0.0.1:0")) as running,
+        running_server(tmp_path / "node", HttpSettings(listen="127.0.0.1:0")) as running,
         browsing(tmp_path) as tab,
     ):
         await running.node.registry.create_resource("secret")
-        await tab.open(f"http://{running.door.address}/ui/")
+        await tab.open(f"http://{running.server.address}/ui/")
         await tab.until("document.activeElement.id === 'token-value'")
         assert await tab.evaluate(f"{ROWS}.length") == 0
         await no_violations(tab, axe)

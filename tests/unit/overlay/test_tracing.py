@@ -17,7 +17,7 @@ from aqua_compat.rpc.server import LIST_METHOD
 from overlay.rpc.protocol import Request, encode
 from overlay.tracing import CARRIED_BYTES, TRACING
 from tests.paths import ROOT
-from tests.unit.aqua_compat.http.running import Running, running_door
+from tests.unit.aqua_compat.http.running import Running, running_server
 
 
 class Adder:
@@ -49,9 +49,9 @@ def chain(exporter: InMemorySpanExporter, last: str) -> list[ReadableSpan]:
 
 async def test_a_trace_goes_through_calls_relays_and_writes(tmp_path: Path, exported: InMemorySpanExporter) -> None:
     async with (
-        running_door(tmp_path / "a", services_of=lambda own: own.serve("adder", Adder(), None)) as one,
-        running_door(tmp_path / "b", bootstrap=(address(one),)) as relay,
-        running_door(tmp_path / "c", bootstrap=(address(one), address(relay))) as other,
+        running_server(tmp_path / "a", services_of=lambda own: own.serve("adder", Adder(), None)) as one,
+        running_server(tmp_path / "b", bootstrap=(address(one),)) as relay,
+        running_server(tmp_path / "c", bootstrap=(address(one), address(relay))) as other,
     ):
         for each in (relay, other):
             await each.node.peer.wait_joined()
@@ -99,7 +99,7 @@ def address(running: Running) -> str:
 
 
 async def test_a_call_that_fails_is_told_in_its_span(tmp_path: Path, exported: InMemorySpanExporter) -> None:
-    async with running_door(tmp_path / "a") as one:
+    async with running_server(tmp_path / "a") as one:
         await one.ask("POST", "/v1/aqua/peers/me/calls", {"service_id": "no", "function": "f"})
     [span] = exported.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR

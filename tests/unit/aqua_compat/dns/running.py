@@ -1,4 +1,4 @@
-"""A node with its DNS door, in this process, and a client of it."""
+"""A node with its DNS server, in this process, and a client of it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ANSWERED_WITHIN = 5.0  # seconds
 
 
 class Asked(NamedTuple):
-    """A node and its door; `ask` is a client of it."""
+    """A node and its server; `ask` is a client of it."""
 
     node: Node
-    door: DnsServer
+    server: DnsServer
 
     async def ask(
         self, name: str, kind: str = "A", *, by_tcp: bool = False, edns: int | None = None
@@ -42,14 +42,14 @@ class Asked(NamedTuple):
     async def by_udp(self, wire: bytes) -> bytes:
         client = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
         with client, trio.fail_after(ANSWERED_WITHIN):
-            await client.connect(tuple(self.door.address))
+            await client.connect(tuple(self.server.address))
             await client.send(wire)
             return await client.recv(65_535)
 
     async def by_tcp(self, *wires: bytes) -> bytes:
         """The answer to the last of several messages on one connection; empty where it was closed before."""
         with trio.fail_after(ANSWERED_WITHIN):
-            async with await trio.open_tcp_stream(*self.door.address) as stream:
+            async with await trio.open_tcp_stream(*self.server.address) as stream:
                 await stream.send_all(b"".join(struct.pack("!H", len(wire)) + wire for wire in wires))
                 received, answers = b"", []
                 while len(answers) < len(wires):
@@ -92,6 +92,6 @@ async def running_dns(
     )
     async with (
         open_full_node(identity_in(data_dir), settings, data_dir) as (node, _),
-        open_dns_server(node, settings.dns, names) as door,
+        open_dns_server(node, settings.dns, names) as server,
     ):
-        yield Asked(node, door)
+        yield Asked(node, server)

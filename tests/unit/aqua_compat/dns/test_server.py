@@ -125,7 +125,7 @@ async def test_what_changes_is_told_at_once(tmp_path: Path) -> None:
         assert (await asked.ask("web.me.aqua")).rcode() == dns.rcode.NOERROR, "the name is there all the same"
         assert (await registry.remove_resource(resource_id)).success
         await until_told(asked, "web.me.aqua", "A", dns.rcode.NXDOMAIN)
-        assert asked.door.statistics().followed == 1
+        assert asked.server.statistics().followed == 1
 
 
 async def test_a_long_answer_comes_by_tcp(tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ async def test_a_long_answer_comes_by_tcp(tmp_path: Path) -> None:
         whole = await asked.ask("web.me.aqua", "SRV", by_tcp=True)
         assert not whole.flags & dns.flags.TC
         assert len(told(whole)) == len(whole.additional) == 50
-        assert asked.door.statistics().truncated == 1
+        assert asked.server.statistics().truncated == 1
 
 
 async def until_connected(asked: Asked, count: int) -> None:
     with trio.fail_after(CHANGED_WITHIN):
-        while asked.door.statistics().connections != count:  # noqa: ASYNC110 - it tells nobody
+        while asked.server.statistics().connections != count:  # noqa: ASYNC110 - it tells nobody
             await trio.sleep(0.01)
 
 
@@ -154,9 +154,9 @@ async def test_connections_ask_several_things_and_end_when_they_are_no_good(tmp_
         assert dns.message.from_wire(await asked.by_tcp(query, query, query)).answer
         assert await asked.by_tcp(b"\0" * 600) == b"", "longer than any query"
         assert await asked.by_tcp(query[:2] + b"\x80" + query[3:]) == b"", "an answer"
-        async with await trio.open_tcp_stream(*asked.door.address) as slow:
+        async with await trio.open_tcp_stream(*asked.server.address) as slow:
             await slow.send_all(b"\0")
-            async with await trio.open_tcp_stream(*asked.door.address) as slower:
+            async with await trio.open_tcp_stream(*asked.server.address) as slower:
                 await slower.send_all(b"\0")
                 await until_connected(asked, 2)
                 assert await asked.by_tcp(query) == b"", "there are as many as may be"
@@ -186,7 +186,7 @@ async def test_dig_understands_it(tmp_path: Path) -> None:
         await asked.register("web", INSTANCES)
 
         async def dig(*arguments: str) -> list[str]:
-            host, port = asked.door.address
+            host, port = asked.server.address
             ran = await trio.run_process(["dig", f"@{host}", "-p", str(port), *arguments], capture_stdout=True)
             assert b";; Warning" not in ran.stdout, ran.stdout
             return sorted(ran.stdout.decode().split("\n"))

@@ -1,4 +1,4 @@
-"""A node with its HTTP door, in this process, and a client of it."""
+"""A node with its HTTP server, in this process, and a client of it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Answered(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A node and its door; `ask` is a client on the address, with a connection for each request."""
+    """A node and its server; `ask` is a client on the address, with a connection for each request."""
 
     node: Node
-    door: HttpServer
+    server: HttpServer
 
     async def connect(self) -> trio.SocketStream:
-        assert self.door.address is not None
-        return await trio.open_tcp_stream(self.door.address.host, self.door.address.port)
+        assert self.server.address is not None
+        return await trio.open_tcp_stream(self.server.address.host, self.server.address.port)
 
     async def ask(self, method: str, target: str, body: object = None, **headers: str) -> Answered:
         content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -84,7 +84,7 @@ async def answer_on(stream: trio.abc.Stream, protocol: h11.Connection) -> Answer
 
 
 @asynccontextmanager
-async def running_door(
+async def running_server(
     data_dir: Path,
     http: HttpSettings | None = None,
     names: dict[str, str] | None = None,
@@ -108,9 +108,9 @@ async def running_door(
             keeper = Agent(node.registry, source, peer.addresses, memory, peer.wait_joined)
             agent = RunningAgent(keeper, registered, source.read_form)
         async with (
-            open_http_server(node, own, settings.http, data_dir, names=names, agent=agent) as door,
+            open_http_server(node, own, settings.http, data_dir, names=names, agent=agent) as server,
             background() as tasks,
         ):
             if agent is not None:
                 await tasks.start(agent.agent.run)
-            yield Running(node, door)
+            yield Running(node, server)

@@ -14,7 +14,7 @@ from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.http.native_operations import OPERATIONS
 from aqua_compat.settings import Settings
 from tests.paths import ROOT
-from tests.unit.aqua_compat.http.running import running_door
+from tests.unit.aqua_compat.http.running import running_server
 
 TEXT = (ROOT / "docs/http.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -22,7 +22,7 @@ BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTAL
 
 async def test_each_example_runs(tmp_path: Path) -> None:
     settings = Settings(service=(ServiceForm(name="job", check=(CheckForm(ttl=60),)),))
-    async with running_door(
+    async with running_server(
         tmp_path / "node",
         services=lambda own, registered: SettingsOfServices(lambda: settings, own, registered=registered.all),
     ) as running:
@@ -31,7 +31,7 @@ async def test_each_example_runs(tmp_path: Path) -> None:
             script += block if language == "sh" else f"{sys.executable} - <<'END'\n{block}END\n"
         assert "127.0.0.1:8500" in script
         assert "~/.local/share/aqua-registry/node" in script
-        script = script.replace("127.0.0.1:8500", str(running.door.address))
+        script = script.replace("127.0.0.1:8500", str(running.server.address))
         script = script.replace("~/.local/share/aqua-registry/node", str(tmp_path / "node"))
         ran = await trio.run_process(
             ["bash", "-x", "-c", script],

@@ -19,7 +19,7 @@ from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState
 from registry.model.values import Record, RecordMetadata
 from registry.watch.watch_event import EventKind, WatchEvent
-from tests.unit.aqua_compat.http.running import Running, running_door
+from tests.unit.aqua_compat.http.running import Running, running_server
 
 PEERS = [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(6)]
 
@@ -197,7 +197,7 @@ async def test_silence_is_filled_so_that_a_dead_client_is_noticed(autojump_clock
 
 async def test_watchers_share_a_watch_and_go_on_after_a_break(tmp_path: Path) -> None:
     settings = HttpSettings(listen="127.0.0.1:0", max_watches=3)
-    async with running_door(tmp_path, settings) as running:
+    async with running_server(tmp_path, settings) as running:
         resource_id = (await running.ask("POST", "/v1/aqua/resources", {"label": "web"})).result["resource_id"]
         target = f"/v1/aqua/resources/{resource_id}"
 

@@ -27,7 +27,7 @@ from registry.model.endpoints import Instance, write_instances
 from registry.replication import ReplicationStatus
 from registry.upkeep.schedule import ScheduleStatus
 from tests.paths import ROOT
-from tests.unit.aqua_compat.http.running import running_door
+from tests.unit.aqua_compat.http.running import running_server
 
 DASHBOARD, ALERTS = ROOT / "packaging/grafana/aqua-registry.json", ROOT / "packaging/prometheus/alerts.yaml"
 
@@ -158,7 +158,7 @@ def test_dashboard_and_alerts_name_what_there_is() -> None:
     asked += [rule["expr"] for rule in rules]
     named = {name for expression in asked for name in metrics_in(expression)}
     told = {sample.partition("{")[0] for sample in figures_in(written())}
-    told |= {row.name for row in ROWS} | DOORS
+    told |= {row.name for row in ROWS} | OF_SERVERS
     assert len(named) > 30
     assert named - told == set()
     assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in rules)
@@ -166,7 +166,7 @@ def test_dashboard_and_alerts_name_what_there_is() -> None:
     assert len(set(ids)) == len(ids)
 
 
-DOORS = {
+OF_SERVERS = {
     "aqua_dns_answers_total",
     "aqua_dns_dropped_total",
     "aqua_dns_queries_total",
@@ -178,7 +178,7 @@ DOORS = {
 
 
 async def test_a_node_tells_of_itself(tmp_path: Path) -> None:
-    async with running_door(tmp_path / "node") as running:
+    async with running_server(tmp_path / "node") as running:
         node = running.node
         metrics = await running.ask("GET", "/metrics")
         assert metrics.headers["content-type"] == MEDIA_TYPE
@@ -189,7 +189,7 @@ async def test_a_node_tells_of_itself(tmp_path: Path) -> None:
             there = {sample.name for family in dns.metrics() for sample in family.samples}
             assert {"aqua_dns_truncated_total", "aqua_dns_followed_resources"} <= there
             families = {family.name for family in dns.metrics()}
-            assert {name.removesuffix("_total") for name in DOORS if "dns" in name} <= families
+            assert {name.removesuffix("_total") for name in OF_SERVERS if "dns" in name} <= families
 
         instances = [
             Instance(id="1", address="192.0.2.1", port=80, tags=("v1",), metadata={"zone.a": "eu"}, protocol="http"),
@@ -218,7 +218,7 @@ async def test_a_node_tells_of_itself(tmp_path: Path) -> None:
     "bootstrap", [("/ip4/127.0.0.1/tcp/1/p2p/12D3KooWSHPwtqN9yDxuRv3xxYxcK3sUtkLgSHRP4nNVhNyNDNMT",)]
 )
 async def test_a_node_that_found_nobody_lives_and_is_not_ready(tmp_path: Path, bootstrap: tuple[str, ...]) -> None:
-    async with running_door(tmp_path / "node", HttpSettings(listen="127.0.0.1:0"), bootstrap=bootstrap) as running:
+    async with running_server(tmp_path / "node", HttpSettings(listen="127.0.0.1:0"), bootstrap=bootstrap) as running:
         assert (await running.ask("GET", "/healthz")).status == 200
         with trio.fail_after(5):
             answer = await running.ask("GET", "/readyz")

@@ -28,7 +28,7 @@ from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, RecordMetadata, encode
 from registry.protocol.messages import Item
 from tests.attacks.http_fuzz import Turns
-from tests.unit.aqua_compat.http.running import Answered, Running, running_door
+from tests.unit.aqua_compat.http.running import Answered, Running, running_server
 
 STRANGER = Identity.from_seed(bytes(range(32)))
 
@@ -91,7 +91,7 @@ def test_the_description_is_openapi() -> None:
 
 async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> None:
     own = identity_in(tmp_path / "node").peer_id
-    async with running_door(tmp_path / "node", names={"acme": own}) as running:
+    async with running_server(tmp_path / "node", names={"acme": own}) as running:
         served = await running.ask("GET", "/v1/aqua/openapi.json")
         assert served.body == description()
         api = Described(running, served.json())
@@ -176,7 +176,7 @@ class Adder:
 
 
 async def test_services_are_called_and_policies_changed_as_it_is_described(tmp_path: Path) -> None:
-    async with running_door(tmp_path / "node", services_of=lambda own: own.serve("adder", Adder(), None)) as running:
+    async with running_server(tmp_path / "node", services_of=lambda own: own.serve("adder", Adder(), None)) as running:
         api = Described(running, json.loads(description()))
         me = running.node.peer.peer_id
         of = {"resource_id": (await api.call("create_resource", {"label": "sums"}))["resource_id"]}
@@ -230,7 +230,7 @@ FAILING: list[tuple[str, dict[str, Any], int, str, str]] = [
 
 
 async def test_calls_and_policy_changes_that_fail_say_why(tmp_path: Path) -> None:
-    async with running_door(tmp_path / "node", services_of=lambda own: own.serve("adder", Adder(), None)) as running:
+    async with running_server(tmp_path / "node", services_of=lambda own: own.serve("adder", Adder(), None)) as running:
         assert (await running.ask("POST", "/v1/aqua/resources", {"label": "web"})).status == 201
         for path, body, status, code, kind in FAILING:
             method = "PATCH" if path.endswith("policy") else "POST"
@@ -248,7 +248,7 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
     file = folder / "web.toml"
     file.write_text('[[service]]\nname = "web"\n[[service.check]]\nttl = 60\n')
     settings = Settings(agent=AgentSettings(services=str(folder)))
-    async with running_door(
+    async with running_server(
         tmp_path / "node",
         services=lambda own, registered: SettingsOfServices(lambda: settings, own, registered=registered.all),
     ) as running:
@@ -290,7 +290,7 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
 
 
 async def test_a_node_without_services_says_so(tmp_path: Path) -> None:
-    async with running_door(tmp_path / "node") as running:
+    async with running_server(tmp_path / "node") as running:
         for method, target in (("GET", "checks"), ("POST", "reload")):
             answer = await running.ask(method, f"/v1/aqua/agent/{target}")
             assert (answer.status, answer.json()["code"]) == (404, "path-unknown")
@@ -351,13 +351,13 @@ async def test_a_node_without_services_says_so(tmp_path: Path) -> None:
     ],
 )
 async def test_what_is_wrong_is_a_problem_with_a_code(
-    method: str, target: str, body: object, status: int, code: str, one_door: Running
+    method: str, target: str, body: object, status: int, code: str, one_server: Running
 ) -> None:
     key = signed_key("x")
     unsigned = Key(key.label, key.owner_peer_id, key.timestamp_created, b"", "", bytes(64))
     if isinstance(body, dict):
         body = {name: text_of(unsigned) if value == "{unsigned}" else value for name, value in body.items()}
-    answer = await one_door.ask(method, target.replace("{unknown}", key_id_of("no", STRANGER.peer_id)), body)
+    answer = await one_server.ask(method, target.replace("{unknown}", key_id_of("no", STRANGER.peer_id)), body)
     problem = answer.json()
     assert (answer.status, problem["code"]) == (status, code), problem
     assert answer.headers["content-type"] == "application/problem+json"
@@ -365,18 +365,18 @@ async def test_what_is_wrong_is_a_problem_with_a_code(
     assert problem["status"] == status
     assert problem["detail"]
     described = json.loads(description())
-    Described(one_door, described).validate({"$ref": "#/components/schemas/Problem"}, problem)
+    Described(one_server, described).validate({"$ref": "#/components/schemas/Problem"}, problem)
 
 
 @pytest.fixture
-async def one_door(tmp_path: Path):
-    async with running_door(tmp_path / "node") as running:
+async def one_server(tmp_path: Path):
+    async with running_server(tmp_path / "node") as running:
         yield running
 
 
 async def test_only_a_token_that_may_write_writes(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
-    async with running_door(tmp_path) as running:
+    async with running_server(tmp_path) as running:
         read, write = tokens.create("r", AccessLevel.READ, 1), tokens.create("w", AccessLevel.WRITE, 1)
         body = {"label": "web"}
         assert (await running.ask("POST", "/v1/aqua/resources", body)).status == 401
@@ -385,7 +385,7 @@ async def test_only_a_token_that_may_write_writes(tmp_path: Path) -> None:
 
 
 async def test_a_large_resource_is_written_piece_by_piece_and_holds_nobody_up(tmp_path: Path) -> None:
-    async with running_door(tmp_path) as running:
+    async with running_server(tmp_path) as running:
         made = await running.ask("POST", "/v1/aqua/resources", {"label": "large"})
         resource_id = made.result["resource_id"]
         target = f"/v1/aqua/resources/{resource_id}/records"
@@ -396,7 +396,7 @@ async def test_a_large_resource_is_written_piece_by_piece_and_holds_nobody_up(tm
 
 async def test_silent_clients_give_way_and_idle_ones_cost_no_place(tmp_path: Path) -> None:
     settings = HttpSettings(listen="127.0.0.1:0", max_connections=4)
-    async with running_door(tmp_path, settings) as running, trio.open_nursery() as nursery:
+    async with running_server(tmp_path, settings) as running, trio.open_nursery() as nursery:
         streams = []
         heads = [b"", b"GET /v1/aqua/status HTTP/1.1\r\nHost: local"]
         heads.append(b"POST /v1/aqua/resources HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
@@ -404,16 +404,16 @@ async def test_silent_clients_give_way_and_idle_ones_cost_no_place(tmp_path: Pat
             streams.append(await running.connect())
             await streams[-1].send_all(heads[number % 3])
         assert (await running.ask("GET", "/v1/aqua/resource-id?label=a")).status == 200
-        assert running.door.connections <= 4
+        assert running.server.connections <= 4
         for stream in streams:
             await stream.aclose()
         nursery.cancel_scope.cancel()
 
 
-async def test_the_door_closes_within_its_time_whatever_is_open(tmp_path: Path) -> None:
+async def test_the_server_closes_within_its_time_whatever_is_open(tmp_path: Path) -> None:
     settings = HttpSettings(listen="127.0.0.1:0", stop_timeout=0.5)
     resource_id = key_id_of("no", STRANGER.peer_id)
-    async with running_door(tmp_path, settings) as running:
+    async with running_server(tmp_path, settings) as running:
         idle, watching = await running.connect(), await running.connect()
         await watching.send_all(f"GET /v1/aqua/resources/{resource_id}/watch HTTP/1.1\r\nHost: [::1]\r\n\r\n".encode())
         assert b"text/event-stream" in await watching.receive_some(65536)
@@ -423,7 +423,7 @@ async def test_the_door_closes_within_its_time_whatever_is_open(tmp_path: Path) 
             while await stream.receive_some(65536):
                 pass
     assert trio.current_time() - began < 10
-    assert not running.door.socket.exists()
+    assert not running.server.socket.exists()
 
 
 async def test_an_address_with_tls_is_only_reached_by_tls(tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ async def test_an_address_with_tls_is_only_reached_by_tls(tmp_path: Path) -> Non
     made += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     await trio.run_process([*made, "-keyout", str(key), "-out", str(certificate)], capture_stderr=True)
     settings = HttpSettings(listen="127.0.0.1:0", tls_certificate=str(certificate), tls_key=str(key))
-    async with running_door(tmp_path / "node", settings) as running:
+    async with running_server(tmp_path / "node", settings) as running:
         context = ssl.create_default_context(cafile=str(certificate))
         async with trio.SSLStream(await running.connect(), context, server_hostname="127.0.0.1") as stream:
             await stream.send_all(b"GET /v1/aqua/peers HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
@@ -455,7 +455,7 @@ async def test_an_address_with_tls_is_only_reached_by_tls(tmp_path: Path) -> Non
 
 async def test_what_asks_for_much_doesnt_hold_the_loop_for_long(tmp_path: Path) -> None:
     """A record's value and signatures are some 200 KB of JSON; with 32 such an answer takes 100 ms of work in all."""
-    async with running_door(tmp_path) as running:
+    async with running_server(tmp_path) as running:
         resource_id = (await running.ask("POST", "/v1/aqua/resources", {"label": "large"})).result["resource_id"]
         key = (await running.node.registry.get_resource(resource_id)).key
         assert key is not None

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from aqua_compat.http.openapi import description
-from tests.unit.aqua_compat.http.running import running_door
+from tests.unit.aqua_compat.http.running import running_server
 
 ENDLESS = {"watch", "lend"}
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
@@ -65,8 +65,8 @@ def _try(operation: Any, url: str, examples: int, statuses: set[int]) -> None:
 
 
 async def hold(tmp_path: Path, examples: int) -> None:
-    async with running_door(tmp_path) as running:
-        seen = await trio.to_thread.run_sync(partial(try_operations, f"http://{running.door.address}", examples))
+    async with running_server(tmp_path) as running:
+        seen = await trio.to_thread.run_sync(partial(try_operations, f"http://{running.server.address}", examples))
         answers = set().union(*seen.values())
         assert {200, 400} <= answers, seen
         assert 500 not in answers, seen

@@ -123,6 +123,21 @@ async def test_a_time_to_live_runs_out_without_a_call(autojump_clock: object, ho
         assert hosting.told()[HostedService.of(OWN_SLOT)].state is CRITICAL
 
 
+async def test_registering_what_nothing_was_said_of_is_no_change(autojump_clock: object, hosting: TwoHosted) -> None:
+    async with hosting.running() as health:
+        changes: list[None] = []
+        health.on_change(lambda: changes.append(None))
+        await trio.testing.wait_all_tasks_blocked()
+        await health.report(OWN_SLOT, ttl=0, is_registered=False)  # as each registration does
+        await trio.testing.wait_all_tasks_blocked()
+        assert changes == []
+        await health.report(OWN_SLOT, state=CRITICAL)
+        await health.report(OWN_SLOT, ttl=0, is_registered=False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert changes
+        assert health.health_of(OWN_SLOT) == PASSING
+
+
 async def test_times_to_live_survive_a_restart_and_what_has_one_has_to_pass_again(
     autojump_clock: object, tmp_path: Path
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import cbor2
 import msgspec
@@ -16,7 +18,7 @@ from overlay.pubsub.topics import Verdict
 from registry.errors import InvalidValue, UnknownKind
 from registry.model.merge import ResourceState
 from registry.model.values import Key, Record, State, Tombstone, as_builtins, encode
-from registry.protocol.messages import Item
+from registry.protocol.messages import PUT, Item
 from registry.settings import NodeSettings, RegistrySettings
 from registry.watch.announcement import announced, announcement_of
 from registry.watch.messages import SUBSCRIBE
@@ -275,6 +277,71 @@ async def test_what_is_lost_on_the_way_is_told_after_the_next_renewal(autojump_c
             began = trio.current_time()
             assert (await anext(watch)).kind is EventKind.ADDED
             assert RENEW - 2 < trio.current_time() - began <= RENEW + 1
+
+
+def hold_puts(node: SimulatedNode, go_on: trio.Event) -> None:
+    """Has a node take nothing before that event."""
+
+    async def held(caller: str, body: object) -> object:
+        await go_on.wait()
+        return await taking(caller, body)
+
+    taking = node.peer.intercept(PUT, held)
+
+
+async def test_what_is_written_through_a_node_is_told_there_once_one_replica_has_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Not after all that the write waits for. The two replicas that tell the watch take nothing yet."""
+    order: list[str] = []
+    go_on = trio.Event()
+    async with watching_network() as (_, nodes, resource_id):
+        keepers = await nodes[0].registry.neighbours(resource_id)
+        outside = next(node for node in nodes if node.peer_id not in keepers)
+        async with outside.registry.watch(resource_id) as watch, trio.open_nursery() as nursery:
+            assert (await anext(watch)).records == ()
+            await trio.sleep(2)
+            sources = outside.parts.watches.statistics().sources
+            assert len(sources) == 2
+            for node in nodes:
+                if node.peer_id in sources:
+                    hold_puts(node, go_on)
+            keeper = next(node for node in nodes if node.peer_id in keepers)
+            key = (await keeper.store.resource(resource_id)).key
+            assert key is not None
+            now = int(time.time())
+            record = a_record(resource_id, issued=now, created=now)
+
+            async def write() -> None:
+                written = await outside.parts.writer.write(Item(key, record), factor=3, timeout=5)
+                order.append(f"{written.stored} replicas have it")
+
+            nursery.start_soon(write)
+            with trio.move_on_after(0.5):
+                assert (await anext(watch)).record == record
+                order.append("told")
+            go_on.set()
+        assert order == ["told", "3 replicas have it"]
+
+
+async def test_what_a_replica_writes_is_told_there_with_its_own_commit(autojump_clock: trio.testing.MockClock) -> None:
+    """The other replicas take nothing yet. Nothing that waits for a while tells it: the time stands still."""
+    go_on = trio.Event()
+    async with watching_network() as (_, nodes, resource_id):
+        keepers = await nodes[0].registry.neighbours(resource_id)
+        keeper = next(node for node in nodes if node.peer_id == keepers[0])
+        async with keeper.registry.watch(resource_id) as watch, trio.open_nursery() as nursery:
+            assert (await anext(watch)).records == ()
+            await trio.sleep(2)
+            for node in nodes:
+                if node is not keeper:
+                    hold_puts(node, go_on)
+            began = trio.current_time()
+            register = partial(keeper.registry.register_service, factor=3)
+            nursery.start_soon(register, resource_id, "v", keeper.peer_id, None)
+            assert (await anext(watch)).kind is EventKind.ADDED
+            assert trio.current_time() == began
+            go_on.set()
 
 
 async def test_a_subscription_ends_with_its_watch_or_when_it_is_not_renewed(

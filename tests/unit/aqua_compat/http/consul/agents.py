@@ -1,4 +1,4 @@
-"""A node with its HTTP door that is the agent of its machine, in this process."""
+"""A node with its HTTP server that is the agent of its machine, in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 from aqua_compat.agent.settings import AgentSettings
 from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.settings import Settings
-from tests.unit.aqua_compat.http.running import Running, running_door
+from tests.unit.aqua_compat.http.running import Running, running_server
 
 
 @asynccontextmanager
@@ -19,7 +19,7 @@ async def running_agent(folder: Path, files: Path) -> AsyncIterator[Running]:
     """`files`: the folder of service files."""
     await trio.Path(files).mkdir(exist_ok=True)
     settings = Settings(agent=AgentSettings(services=str(files), scripts=True))
-    async with running_door(
+    async with running_server(
         folder,
         services=lambda own, registered: SettingsOfServices(lambda: settings, own, registered=registered.all),
     ) as running:

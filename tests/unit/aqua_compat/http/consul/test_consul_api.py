@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from registry.health.state import HealthState
 from registry.model.endpoints import Instance, write_instances
 from registry.model.values import Key
 from registry.protocol.messages import Item
-from tests.unit.aqua_compat.http.running import Answered, Running, running_door
+from tests.unit.aqua_compat.http.running import Answered, Running, running_server
 
 ACME = Identity.from_seed(b"a" * 32)
 WEB = (
@@ -77,7 +78,7 @@ class Consul:
         """A blocked query, which waits when the block begins; what it returned is in the list once it did. It has to
         return before the test's time is up."""
         returned: list[Answered] = []
-        before = self.running.door.watches
+        before = self.running.server.watches
 
         async def ask() -> None:
             sign = "&" if "?" in path else "?"
@@ -86,7 +87,7 @@ class Consul:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             with trio.fail_after(20):
-                await until(lambda: self.running.door.watches > before or bool(returned))
+                await until(lambda: self.running.server.watches > before or bool(returned))
                 yield returned
 
     async def ids(self, query: str) -> list[str]:
@@ -95,7 +96,7 @@ class Consul:
 
 @asynccontextmanager
 async def consul(folder: Path, http: HttpSettings | None = None) -> AsyncIterator[Consul]:
-    async with running_door(folder, http, {"acme": ACME.peer_id}) as running:
+    async with running_server(folder, http, {"acme": ACME.peer_id}) as running:
         yield Consul(running)
 
 
@@ -232,6 +233,39 @@ async def test_a_blocked_query_returns_when_its_own_answer_changes_and_not_befor
         assert listed[0].json() == {}
 
 
+async def test_a_query_is_answered_once_its_own_nodes_disk_has_a_change_whoever_else_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    """The other replica's disk is busy all the while."""
+    order: list[str] = []
+    go_on = threading.Event()
+    async with consul(tmp_path / "one") as node:
+        peer = node.running.node.peer
+        bootstrap = (peer.addresses()[0],)
+        async with running_server(tmp_path / "other", bootstrap=bootstrap) as other, trio.open_nursery() as nursery:
+            with trio.fail_after(20):
+                await other.node.peer.wait_joined()
+                await until(lambda: peer.is_linked(other.node.peer.peer_id))
+            resource_id = await node.register("web", WEB[0])
+            index = await node.index("health/service/web")
+
+            async def write() -> None:
+                done = await node.running.node.registry.register_service(
+                    resource_id, write_instances(WEB), node.me, None, factor=2, timeout=20
+                )
+                order.append(f"{done.stored} replicas have it")
+
+            nursery.start_soon(other.node.store.read, lambda _: go_on.wait())
+            try:
+                async with node.waiting("health/service/web", index) as came:
+                    nursery.start_soon(write)
+                    await until(lambda: bool(came))
+                    order.append(f"{len(came[0].json())} instances are told")
+            finally:
+                go_on.set()
+    assert order == ["2 instances are told", "2 replicas have it"]
+
+
 async def test_a_query_waits_as_long_as_it_says_and_stopping_answers_all(tmp_path: Path) -> None:
     async with consul(tmp_path / "one") as node:
         index = await node.index("health/service/web")
@@ -247,8 +281,8 @@ async def test_a_query_waits_as_long_as_it_says_and_stopping_answers_all(tmp_pat
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
-            await until(lambda: node.running.door.watches > 0)
-            node.running.door.consul.stop()
+            await until(lambda: node.running.server.watches > 0)
+            node.running.server.consul.stop()
         assert returned[0].headers["x-consul-index"] == str(index)
     async with consul(tmp_path / "one") as again:
         assert await again.index("health/service/web") > index
@@ -267,23 +301,23 @@ async def test_only_so_many_wait_and_one_that_leaves_makes_room(tmp_path: Path) 
 
         async with trio.open_nursery() as nursery:
             for client in ("192.0.2.1", "192.0.2.1", "", ""):
-                nursery.start_soon(running.door.consul.answer, request(client))
-            await until(lambda: running.door.watches == 4)
-            assert (await running.door.consul.answer(request("127.0.0.1"))).status == 503
+                nursery.start_soon(running.server.consul.answer, request(client))
+            await until(lambda: running.server.watches == 4)
+            assert (await running.server.consul.answer(request("127.0.0.1"))).status == 503
             nursery.cancel_scope.cancel()
-        assert running.door.watches == 0
+        assert running.server.watches == 0
         async with trio.open_nursery() as nursery:
             for _ in range(2):
-                nursery.start_soon(running.door.consul.answer, request("192.0.2.1"))
-            await until(lambda: running.door.watches >= 2)
-            assert (await running.door.consul.answer(request("192.0.2.1"))).status == 429
+                nursery.start_soon(running.server.consul.answer, request("192.0.2.1"))
+            await until(lambda: running.server.watches >= 2)
+            assert (await running.server.consul.answer(request("192.0.2.1"))).status == 429
             stream = await running.connect()
             await stream.send_all(
                 f"GET /v1/health/service/web?index={index} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
             )
-            await until(lambda: running.door.watches >= 3)
+            await until(lambda: running.server.watches >= 3)
             await stream.aclose()
-            await until(lambda: running.door.watches <= 2)
+            await until(lambda: running.server.watches <= 2)
             nursery.cancel_scope.cancel()
 
 

@@ -49,5 +49,5 @@ def use(port: int) -> None:
 
 async def test_py_consul_works_as_it_comes(tmp_path: Path) -> None:
     async with running_agent(tmp_path / "node", tmp_path / "services") as running:
-        assert running.door.address is not None
-        await trio.to_thread.run_sync(use, running.door.address.port)
+        assert running.server.address is not None
+        await trio.to_thread.run_sync(use, running.server.address.port)

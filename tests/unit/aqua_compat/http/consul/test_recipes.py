@@ -26,7 +26,7 @@ def recipe(name: str, language: str, running: Running) -> str:
     """The only block of a recipe in this language, with the address of the node that runs."""
     text = (ROOT / f"docs/recipes/{name}.md").read_text()
     [block] = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return block.replace(ADDRESS, str(running.door.address))
+    return block.replace(ADDRESS, str(running.server.address))
 
 
 @asynccontextmanager
@@ -54,8 +54,8 @@ async def run(*command: str, folder: Path, **environment: str) -> str:
 
 async def test_python(tmp_path: Path) -> None:
     async with a_node(tmp_path) as running:
-        assert running.door.address is not None
-        program = recipe("python", "python", running).replace("port=8500", f"port={running.door.address.port}")
+        assert running.server.address is not None
+        program = recipe("python", "python", running).replace("port=8500", f"port={running.server.address.port}")
         assert await run(sys.executable, "-c", program, folder=tmp_path) == "192.0.2.1 80\n"
 
 
@@ -69,7 +69,7 @@ async def test_go(tmp_path: Path) -> None:
         assert len((tmp_path / "main.go").read_text().splitlines()) <= 65
         script = f"set -euo pipefail\n{recipe('go', 'sh', running)}"
         me = running.node.peer.peer_id
-        out = await run("bash", "-c", script, folder=tmp_path, CONSUL_HTTP_ADDR=str(running.door.address))
+        out = await run("bash", "-c", script, folder=tmp_path, CONSUL_HTTP_ADDR=str(running.server.address))
         assert out == f"192.0.2.1:80 on {me}\n"
 
 

@@ -13,7 +13,7 @@ from aqua_compat.http.tokens import Tokens
 from aqua_compat.http.ui.page_files import page_files, page_reply
 from aqua_compat.settings import HttpSettings
 from tests.paths import ROOT
-from tests.unit.aqua_compat.http.running import running_door
+from tests.unit.aqua_compat.http.running import running_server
 
 STATIC = ROOT / "aqua_compat/http/ui/static"
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -103,7 +103,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_texts() ->
 
 async def test_a_node_serves_it_without_a_token_and_what_it_shows_with_one(tmp_path: Path) -> None:
     token = Tokens(tmp_path).create("reader", AccessLevel.READ, 1)
-    async with running_door(tmp_path, HttpSettings(listen="127.0.0.1:0")) as running:
+    async with running_server(tmp_path, HttpSettings(listen="127.0.0.1:0")) as running:
         page = await running.ask("GET", "/ui/")
         assert (page.status, page.body) == (200, (STATIC / "index.html").read_bytes())
         assert "default-src 'none'; script-src 'self'" in page.headers["content-security-policy"]

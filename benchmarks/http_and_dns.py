@@ -1,7 +1,7 @@
-"""The figures of the doors in one table: `python -m benchmarks.doors [--consul /usr/bin/consul]`.
+"""The figures of HTTP and DNS in one table: `python -m benchmarks.http_and_dns [--consul /usr/bin/consul]`.
 
-What benchmarks.consul and benchmarks.dns_answers measure, and what doors cost that are open and idle: a node with HTTP
-and DNS on addresses beside one without, in one network. Ten minutes; to be run on an idle machine.
+What benchmarks.consul and benchmarks.dns_answers measure, and what both servers cost while nobody asks: a node with
+HTTP and DNS on addresses beside one without, in one network. Ten minutes; to be run on an idle machine.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SETTLED_AFTER = 30.0  # seconds
 
 
 async def idle(seconds: float) -> tuple[float, float]:
-    """Per cent of a core and MiB that open doors cost a node: compared with the node beside it, which has none."""
-    doors = ("--http", f"127.0.0.1:{consul.free_port()}", "--dns", f"127.0.0.1:{dns_answers.free_port()}")
+    """Per cent of a core and MiB that idle servers cost a node: compared with the node beside it, which has none."""
+    servers = ("--http", f"127.0.0.1:{consul.free_port()}", "--dns", f"127.0.0.1:{dns_answers.free_port()}")
     with tempfile.TemporaryDirectory() as folder:
-        async with node_network(Path(folder), 2, *doors) as nodes:
+        async with node_network(Path(folder), 2, *servers) as nodes:
             pids = [node.process_id for node in nodes if node.process_id is not None]
             await trio.sleep(SETTLED_AFTER)
             before = [cpu_seconds(pid) for pid in pids]
@@ -76,7 +76,7 @@ async def main(seconds: float, changes: int, count: int, program: str | None) ->
         ("CPU of the node for each", f"{many.cpu * 1e6:.0f} us", "", ""),
         ("first answer of a name", f"{first * 1000:.0f} ms", "", ""),
         ("idle node with a watched name", f"{watching:.2%} of a core", "", ""),
-        ("doors open and idle", f"{cpu:.3f} % of a core, {memory:.1f} MiB", "0.05 %, 8 MiB", ""),
+        ("HTTP and DNS, idle", f"{cpu:.3f} % of a core, {memory:.1f} MiB", "0.05 %, 8 MiB", ""),
     ]
     print(f"{'':52} {'measured':28} {'aim':14} Consul")
     for what, measured, aim, consuls in rows:
@@ -84,7 +84,7 @@ async def main(seconds: float, changes: int, count: int, program: str | None) ->
 
 
 if __name__ == "__main__":
-    arguments = argparse.ArgumentParser(prog="python -m benchmarks.doors", description=__doc__)
+    arguments = argparse.ArgumentParser(prog="python -m benchmarks.http_and_dns", description=__doc__)
     arguments.add_argument("--seconds", type=float, default=10.0)
     arguments.add_argument("--changes", type=int, default=100)
     arguments.add_argument("--count", type=int, default=20_000)
