@@ -40,9 +40,11 @@ TOGETHER: Final = (
     "tests/end_to_end/test_durability.py",
     "tests/end_to_end/test_light_client.py",
     "tests/end_to_end/test_relays.py",
+    "tests/unit/overlay/libp2p/test_deferred_imports.py",
     "tests/unit/test_names.py",
 )
-"""What has a network, or an original, of its own for all its tests, or reads all modules: each runs in one worker."""
+"""What has a network, an original or a process of its own for all its tests, or reads all modules: each runs in one
+worker."""
 COMPUTING: Final = ("tests/simulation/", "tests/unit/")
 """What keeps a core busy. One worker takes these first and the others the rest, so that both cores are used all the
 time, and real networks run beside one of these and not beside several."""

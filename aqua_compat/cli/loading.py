@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import cast
 
@@ -31,3 +32,10 @@ def loading() -> Iterator[None]:
     finally:
         if missing:
             del sys.modules["rich"]
+
+
+def load_client() -> None:
+    """Import all that a client of its own (`aqua_compat.connect`) takes, which would import it bit by bit."""
+    with loading():
+        for name in ("aqua_compat.api.connections", "aqua_compat.api.services", "registry.client.light"):
+            import_module(name)

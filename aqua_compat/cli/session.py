@@ -15,7 +15,7 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
 from aqua_compat.cli.keys import DEFAULT_KEY, key_path, named_key, user_data_folder
-from aqua_compat.cli.loading import loading
+from aqua_compat.cli.loading import load_client
 from aqua_compat.cli.logs import configure_logs
 from aqua_compat.cli.signals import until_signalled
 
@@ -157,10 +157,11 @@ class CommandSession:
     def run(self, action: Action[Outcome]) -> Outcome:
         """Connect, act and disconnect. Raises Failure when no node can be reached, Misuse for a wrong argument, and
         KeyboardInterrupt when that came before the end."""
-        import trio
-
         self._find_relays()
         self.configure_logs()
+        load_client()
+        import trio
+
         outcomes: list[Outcome] = []
         try:
             signalled = trio.run(until_signalled, partial(self._run, action, outcomes), signal.SIGINT)
@@ -172,9 +173,10 @@ class CommandSession:
 
     def run_beside(self, action: Action[Outcome]) -> Outcome:
         """As `run`, in a thread beside the main one, which has the signals."""
+        self._find_relays()
+        load_client()
         import trio
 
-        self._find_relays()
         outcomes: list[Outcome] = []
         try:
             trio.run(self._run, action, outcomes)
@@ -191,11 +193,10 @@ class CommandSession:
             )
 
     async def _run(self, action: Action[Outcome], outcomes: list[Outcome]) -> None:
-        with loading():
-            from aqua_compat.api.connections import connect
-            from aqua_compat.schema.constants import Constants
-            from overlay.identity import Identity
-            from overlay.settings import NetworkSettings, OverlaySettings
+        from aqua_compat.api.connections import connect
+        from aqua_compat.schema.constants import Constants
+        from overlay.identity import Identity
+        from overlay.settings import NetworkSettings, OverlaySettings
 
         settings = OverlaySettings(network=NetworkSettings(token=str(self.join or "")))
         constants = Constants(

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from registry.errors import StorageError
 
 _PRIVATE: Final = 0o700
@@ -35,6 +33,8 @@ def claimed(folder: Path) -> Iterator[Path]:
 
     The kernel drops the lock with the process, also after kill -9.
     """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - a command that only reads has no folder
+
     lock = FileLock(folder / "lock", mode=0o600)
     try:
         folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from packaging.version import Version
 from aqua_compat.agent.service_files import read_text
 from aqua_compat.cli.main import cli
 from registry.model.names import Names
+from tests.end_to_end.container import instructions
 from tests.paths import ROOT
 from tests.unit.aqua_compat.acting import OWNER
 
@@ -56,14 +57,12 @@ def test_the_lock_has_every_dependency_in_a_version_that_fits_and_names_no_index
     assert "://" not in (CONTAINER / "requirements.txt").read_text()
 
 
-def instructions() -> list[tuple[str, str]]:
-    text = re.sub(r"^#.*\n", "", (CONTAINER / "Containerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines()) if word]
+STEPS = instructions((CONTAINER / "Containerfile").read_text())
 
 
 def test_the_container_runs_as_a_user_without_rights_and_says_how_it_is() -> None:
-    last = [number for number, (word, _) in enumerate(instructions()) if word == "FROM"][-1]
-    stage = instructions()[last:]
+    last = [number for number, (word, _) in enumerate(STEPS) if word == "FROM"][-1]
+    stage = STEPS[last:]
     given = dict(stage)
     assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", given["USER"])
     assert [word for word, _ in stage].index("USER") > max(
@@ -81,6 +80,14 @@ def test_a_linter_finds_nothing_in_the_containerfile() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_compose_takes_its_file() -> None:
+    """By the schema of the Compose specification."""
+    checker = Path(sysconfig.get_path("scripts")) / "check-jsonschema"
+    command = [checker, "--builtin-schema", "vendor.compose-spec", CONTAINER / "compose.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_on_an_index_no_link_of_readme_leads_nowhere() -> None:
     """What hatch-fancy-pypi-readme makes of it, by the same substitutions."""
     text = (ROOT / "README.md").read_text()
@@ -91,13 +98,13 @@ def test_on_an_index_no_link_of_readme_leads_nowhere() -> None:
 
 
 def test_the_container_gets_what_is_here() -> None:
-    copied = [rest.split()[:-1] for word, rest in instructions() if word == "COPY" and "--from" not in rest]
+    copied = [rest.split()[:-1] for word, rest in STEPS if word == "COPY" and "--from" not in rest]
     sources = {source for each in copied for source in each}
     assert all((ROOT / source).exists() for source in sources)
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     readme = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"][0]["path"]
     assert {*wheel, "pyproject.toml", readme, *PROJECT["project"]["license-files"]} <= sources
-    assert not any(word == "ADD" for word, _ in instructions())
+    assert not any(word == "ADD" for word, _ in STEPS)
 
 
 def test_composes_services_run_our_commands_with_what_is_declared() -> None:

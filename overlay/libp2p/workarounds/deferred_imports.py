@@ -38,8 +38,11 @@ DEFERRED: Final = {
     "libp2p.discovery.bootstrap": "the overlay joins by itself",
     "libp2p.discovery.mdns": "off",
     "libp2p.discovery.upnp": "off",
+    "libp2p.kad_dht.diagnostics": "nobody asks libp2p's table how it is",
     "libp2p.peer.persistent": "the peer store is in memory",
+    "libp2p.rcmgr.memory_stats": "nobody looks at libp2p's limits on memory, and only they ask for it",
     "libp2p.rcmgr.prometheus_exporter": "nobody scrapes libp2p's metrics",
+    "libp2p.records.ipns": "no names of IPFS are kept",
     "libp2p.relay": "the overlay relays by itself",
     "libp2p.security.pnet": "private networks are let in by certificates",
     "libp2p.security.secio": "TLS and Noise are what is offered",
@@ -49,12 +52,21 @@ DEFERRED: Final = {
     "libp2p.transport.quic.security": "QUIC isn't offered",
     "libp2p.transport.quic.stream": "QUIC isn't offered",
     "libp2p.transport.quic.transport": "QUIC isn't offered",
+    "libp2p.transport.websocket.tls_config": "WebSockets are within TLS or Noise, not the other way round",
     "multiaddr.resolvers": "addresses with names are rare, and the resolver imports all of dnspython",
+    "noise": "TLS is preferred; a foreign peer may speak Noise alone",
+    "psutil": "only who listens on all interfaces asks which there are",
 }
 """What is imported late, with its submodules, and why it isn't needed at once."""
 
-MADE_LATE: Final = frozenset({("multiaddr.resolvers", "DNSResolver")})  # each swarm makes one, and never uses it
-"""Of these classes, modules and names, instances are made when something of them is first used."""
+MADE_LATE: Final = frozenset(
+    {
+        ("libp2p.rcmgr.memory_stats", "MemoryStatsCache"),  # each resource manager makes one, and never uses it
+        ("libp2p.rcmgr.memory_stats", "get_global_memory_cache"),  # as its limits on memory
+        ("multiaddr.resolvers", "DNSResolver"),  # as each swarm
+    }
+)
+"""What these classes and functions, by module and name, make is made when something of it is first used."""
 
 IMPORTED: Final = (
     "libp2p",
@@ -125,7 +137,7 @@ class _Named(Exception, metaclass=_Placeholder):
 
 
 class _LateInstance:
-    """An instance of a class that is imported, and the instance made, when an attribute of it is asked for."""
+    """What a class or function makes, which is imported, and it made, when an attribute of it is asked for."""
 
     def __init__(self, cls: _Placeholder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._of, self._args, self._kwargs = cls, args, kwargs

@@ -65,3 +65,27 @@ def test_garbage_is_looked_for_again_when_loading_fails() -> None:
             pass
         assert gc.isenabled() and "rich" not in sys.modules
         """)
+
+
+def test_a_command_through_a_relay_has_loaded_all_of_ours_before_it_connects() -> None:
+    run("""
+        import sys
+        from aqua_compat.cli.loading import load_client
+        load_client()
+        loaded = set(sys.modules)
+        import trio
+        from aqua_compat.api.connections import connect
+        from overlay.identity import Identity
+        from registry.errors import NodeUnavailable
+
+        async def main():
+            try:
+                async with connect(f"/ip4/127.0.0.1/tcp/1/p2p/{Identity.generate().peer_id}"):
+                    raise AssertionError("nobody is there")
+            except NodeUnavailable:
+                pass
+
+        trio.run(main)
+        later = [name for name in set(sys.modules) - loaded if name.startswith(("overlay", "registry", "aqua_compat"))]
+        assert not later, later
+        """)

@@ -1,13 +1,21 @@
 """What libp2p imports and a node doesn't use is imported late, and nobody is served a placeholder for it.
 
-Each test is a program in a process of its own: what this one has imported is up to other tests.
+Each test is a program in a process of its own: what this one has imported is up to other tests. Where it begins with
+importing libp2p as overlay does, that process is forked from one that has done so, and nothing else.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from textwrap import dedent
+
+import pytest
+
+Run = Callable[[str], None]
 
 HEAVY = (
     "aioquic",
@@ -20,7 +28,9 @@ HEAVY = (
     "libp2p.bitswap",
     "libp2p.peer.persistent",
     "libp2p.relay",
+    "noise.connection",
     "prometheus_client",
+    "psutil",
     "requests",
     "service_identity",
     "trio_websocket",
@@ -30,15 +40,62 @@ HEAVY = (
 """Packages that a node needs none of: some 30 MiB."""
 
 
-def run(program: str) -> None:
-    """Runs a program in a process of its own; what it asserts holds."""
+FORKING = """
+import overlay.libp2p.host
+import json, os, sys, traceback
+for line in sys.stdin:
+    program, said = json.loads(line)
+    process_id = os.fork()
+    if process_id == 0:
+        output = os.open(said, os.O_WRONLY | os.O_CREAT)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        try:
+            exec(program, {})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]), flush=True)
+"""
+"""Runs programs, each in a fork. Beside libp2p, and what that needs, it has imported Python's own modules alone."""
+
+
+def run_anew(program: str) -> None:
+    """Runs a program in a Python that starts for it; what it asserts holds."""
     done = subprocess.run(
         [sys.executable, "-c", dedent(program)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_two_linked_nodes_import_nothing_heavy() -> None:
+@pytest.fixture(scope="module")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture
+def run(forking: subprocess.Popen[str], tmp_path: Path) -> Run:
+    """Runs a program that goes on where libp2p has been imported; what it asserts holds."""
+
+    def run_on(program: str) -> None:
+        assert forking.stdin is not None
+        assert forking.stdout is not None
+        said = tmp_path / "said"
+        print(json.dumps([dedent(program), str(said)]), file=forking.stdin, flush=True)
+        ended = forking.stdout.readline()
+        assert ended == "0\n", f"{ended}{said.read_text()}"
+
+    return run_on
+
+
+def test_two_linked_nodes_import_nothing_heavy(run: Run) -> None:
     run(f"""
         import sys, tempfile
         from pathlib import Path
@@ -67,7 +124,7 @@ def test_two_linked_nodes_import_nothing_heavy() -> None:
         """)
 
 
-def test_placeholders_are_gone_once_libp2p_is_imported() -> None:
+def test_placeholders_are_gone_once_libp2p_is_imported(run: Run) -> None:
     run("""
         import sys
         import overlay.libp2p.host
@@ -79,7 +136,7 @@ def test_placeholders_are_gone_once_libp2p_is_imported() -> None:
         """)
 
 
-def test_libp2p_holds_no_constant_of_what_is_deferred() -> None:
+def test_libp2p_holds_no_constant_of_what_is_deferred(run: Run) -> None:
     run("""
         import sys
         from importlib import import_module
@@ -101,7 +158,7 @@ def test_libp2p_holds_no_constant_of_what_is_deferred() -> None:
         """)
 
 
-def test_an_application_gets_the_real_packages_afterwards() -> None:
+def test_an_application_gets_the_real_packages_afterwards(run: Run) -> None:
     run("""
         import overlay.libp2p.host
         import aioquic.quic.configuration, anyio, dns.resolver, prometheus_client, psutil, requests
@@ -118,7 +175,7 @@ def test_an_application_gets_the_real_packages_afterwards() -> None:
 
 
 def test_what_an_application_imported_before_stays_what_it_is() -> None:
-    run("""
+    run_anew("""
         import anyio, prometheus_client
         before = anyio, prometheus_client
         import overlay.libp2p.host, sys
@@ -129,7 +186,7 @@ def test_what_an_application_imported_before_stays_what_it_is() -> None:
 
 
 def test_nothing_is_deferred_where_libp2p_was_imported_before() -> None:
-    run("""
+    run_anew("""
         import libp2p, sys
         secio = sys.modules["libp2p.security.secio"]
         import overlay.libp2p.host
@@ -139,7 +196,7 @@ def test_nothing_is_deferred_where_libp2p_was_imported_before() -> None:
 
 
 def test_another_thread_that_imports_meanwhile_gets_a_module_that_works() -> None:
-    run("""
+    run_anew("""
         import sys, threading
         from importlib.abc import MetaPathFinder
         found = []
@@ -165,7 +222,7 @@ def test_another_thread_that_imports_meanwhile_gets_a_module_that_works() -> Non
         """)
 
 
-def test_keys_of_foreign_peers_are_read() -> None:
+def test_keys_of_foreign_peers_are_read(run: Run) -> None:
     run("""
         import sys
         import overlay.libp2p.host
@@ -182,7 +239,7 @@ def test_keys_of_foreign_peers_are_read() -> None:
         """)
 
 
-def test_keys_of_foreign_peers_are_read_though_nobody_has_imported_their_kind() -> None:
+def test_keys_of_foreign_peers_are_read_though_nobody_has_imported_their_kind(run: Run) -> None:
     run("""
         import sys
         import overlay.libp2p.host
@@ -199,7 +256,7 @@ def test_keys_of_foreign_peers_are_read_though_nobody_has_imported_their_kind() 
         """)
 
 
-def test_names_in_addresses_are_resolved() -> None:
+def test_names_in_addresses_are_resolved(run: Run) -> None:
     run("""
         import trio
         import overlay.libp2p.host
@@ -214,7 +271,7 @@ def test_names_in_addresses_are_resolved() -> None:
         """)
 
 
-def test_a_websocket_that_closed_is_told_from_other_errors() -> None:
+def test_a_websocket_that_closed_is_told_from_other_errors(run: Run) -> None:
     run("""
         import overlay.libp2p.host
         from libp2p.transport.websocket import connection
@@ -225,7 +282,7 @@ def test_a_websocket_that_closed_is_told_from_other_errors() -> None:
         """)
 
 
-def test_what_a_placeholder_cannot_do_raises_and_says_what_to_do() -> None:
+def test_what_a_placeholder_cannot_do_raises_and_says_what_to_do(run: Run) -> None:
     run("""
         import overlay.libp2p.host
         from libp2p import QUICTransport
