@@ -6,6 +6,10 @@ clock is wrong it asks nobody: it would refuse it again.
 One replica's word that all was compared isn't believed where others may give theirs: it takes two, of two address
 groups where there are so many, be it at different times. Who refuses, or doesn't answer, is waited for half a minute,
 not for ever; and who did so more often than others since it last compared is asked after them.
+
+Who keeps a resource in reserve alone (`responsibility_margin`) is read from by nobody, and its replicas may not know
+it: after half a minute in which none compared it waits for the hourly comparison, or for becoming a replica, when it is
+behind anyway until one has compared with it (`registry.replica.takeover`).
 """
 
 from __future__ import annotations
@@ -183,4 +187,6 @@ class Recovery:
             nursery.cancel_scope.cancel()
         for peer_id in asking.failed:
             self._failures[peer_id] = self._failures.get(peer_id, 0) + 1
-        self.behind.compared(asking.done, began)
+        in_reserve = {key_id for key_id in asking.left if not self._network.is_responsible(key_id, self._size)}
+        given_up = {key_id for key_id in in_reserve if not self.behind.is_patient(key_id)}
+        self.behind.compared(asking.done | given_up, began)

@@ -227,7 +227,8 @@ async def listed(network: Crowd, owner: Member, resource_id: str) -> None:
     assert await seen_by(owner) == expected
     for member in network.members:
         await eventually(partial(seen_by, member), lambda seen: seen == expected, LISTED_WITHIN)
-    entry = await owner.node.registry.list_resources(network.others(owner.peer_id)[0].peer_id)
+    another = next(member for member in network.members if member is not owner)
+    entry = await owner.node.registry.list_resources(another.peer_id)
     assert entry.resources == (), "who owns nothing"
 
 

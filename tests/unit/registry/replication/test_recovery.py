@@ -182,3 +182,28 @@ async def test_words_of_rounds_in_which_most_refuse_come_together(autojump_clock
             while recovery.behind.causes():  # noqa: ASYNC110 - in virtual time
                 await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
+
+
+async def test_who_keeps_something_in_reserve_alone_isnt_behind_for_good_if_its_replicas_dont_know_it(
+    autojump_clock,
+) -> None:
+    async def unknown(caller: str, body: object) -> object:
+        raise Refusal(Code.NOT_RESPONSIBLE, "this peer compares with its neighbours alone")
+
+    async with simulated_nodes(6, None, time.time) as (_, nodes), trio.open_nursery() as nursery:
+        await trio.sleep(20)
+        lacking, *others = nodes
+        for node in others:
+            node.peer.intercept(PULL, unknown)
+        ids = [f"resource{number}" for number in range(50)]
+        replica_of = next(key_id for key_id in ids if lacking.peer.is_responsible(key_id, 3))
+        reserve_of = next(key_id for key_id in ids if not lacking.peer.is_responsible(key_id, 3))
+        recovery = Recovery(lacking.peer, AddressGroups(lacking.peer), neighbourhood_size=3, responsibility_margin=3)
+        await nursery.start(recovery.run)
+        recovery.note_lost([replica_of, reserve_of])
+        await trio.sleep(10)
+        assert recovery.behind.is_behind(reserve_of), "others may yet know it"
+        await trio.sleep(50)
+        assert not recovery.behind.is_behind(reserve_of)
+        assert recovery.behind.is_behind(replica_of), "it is read from"
+        nursery.cancel_scope.cancel()
