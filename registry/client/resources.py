@@ -125,8 +125,9 @@ class Resources:
         return outcome if outcome.resource.key is not None else None
 
     async def _after_key_tombstones(self, resource_id: str, timeout: float) -> tuple[int, int]:
-        """A time at which a removed resource can begin anew, and its policy's lowest revision then (0: without one)."""
-        ended = (await self._read(resource_id, 1, timeout)).resource.key_tombstones
+        """A time at which a removed resource can begin anew, and its policy's lowest revision then (0: without one).
+        One replica alone may not have heard of the removal for which another refused the key."""
+        ended = (await read_majority(self._node_api, resource_id, timeout)).resource.key_tombstones
         timestamp = max([int(self._clock()), *(each.timestamp_issued + 1 for each in ended)])
         await self._issuer.wait_until_accepted(timestamp)
         return timestamp, max((each.revision for each in ended), default=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import trio
 
+from overlay.discovery.keyspace import nearest, resource_position
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
 from registry.client.results import Done
@@ -16,6 +17,7 @@ from registry.permission.policy import FOR_EVER, Policy
 from registry.permission.scope import Scope, ScopeKind
 from registry.protocol.messages import READ, Item, ReadBody, StatePage, build, parse
 from registry.quorum.fetch import Fetcher
+from registry.quorum.recent_writes import REMEMBERED_FOR
 from registry.settings import RegistrySettings
 from registry.watch.watch_event import POLICY, EventKind
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
@@ -209,3 +211,20 @@ async def test_a_replica_tells_the_policy_before_also_of_what_the_asker_knows(au
         assert found == known
         body = build(ReadBody(resource_id, known.digest()))
         assert parse(await asking.peer.call(asked.peer_id, READ, body, timeout=5), StatePage).same
+
+
+async def test_a_removed_resource_is_made_anew_though_the_nearest_replicas_missed_the_removal(autojump_clock) -> None:
+    """And the owner's own disk lost something just now: its word doesn't count."""
+    async with simulated_nodes(5, clock=clock) as (network, [owner, *others]):
+        resource_id = (await owner.registry.create_resource("payments", factor=5)).resource_id
+        assert resource_id is not None
+        assert (await owner.registry.change_policy(resource_id, [Edit(EditKind.CLOSE)])).success
+        assert (await registered(owner, resource_id)).success
+        await trio.sleep(20)
+        near = nearest(resource_position(resource_id), [node.peer_id for node in others], 2)
+        network.sides = dict.fromkeys(near, 1)
+        assert (await owner.registry.remove_resource(resource_id, factor=3)).success
+        await trio.sleep(REMEMBERED_FOR + 1)
+        network.sides = {}
+        owner.parts.replica.behind.note(resource_id, Code.STORAGE, trio.current_time())
+        assert await owner.registry.create_resource("payments") == (resource_id, ())
