@@ -238,13 +238,13 @@ class Lookup:
         if self._regions.is_fresh(region):
             await trio.lowlevel.checkpoint()
             return True
-        member = next((name for name in region.members if self._links.is_linked(name)), None)
+        linked = sorted(name for name in region.members if self._links.is_linked(name))
         self._regions.drop(region)
-        if member is None:
+        if not linked:
             await trio.lowlevel.checkpoint()
             return False
         try:
-            view = await self._views.ask(member, region.around, region.height, region.members)
+            view = await self._views.ask(self._random.choice(linked), region.around, region.height, region.members)
         except CallFailed:
             return False
         if not view.is_equal or view.height < region.height:

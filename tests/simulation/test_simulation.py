@@ -41,7 +41,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.timeout(HANGS)
 def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> None:
-    report = run(2, faults=1.5 * SHORT, repair=REPAIR)
+    report = run(2, faults=1.8 * SHORT, repair=REPAIR)
     assert report.acknowledged > 60, "hardly anything was written"
     assert report.crashes > 5, "hardly anything went wrong"
     assert min(report.left, report.sick, report.rotten) > 1, "no caller left, or no machine was sick"
