@@ -42,6 +42,10 @@ class LosesItsNodes:
         await trio.lowlevel.checkpoint()
         raise NodeUnavailable("no node answers")
 
+    async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        raise NodeUnavailable("no node answers")
+
 
 def registry_of(node: SimulatedNode, codes: Sequence[Code], clock: Any) -> Registry:
     """A registry on the node's storage that acts through nodes that go."""
