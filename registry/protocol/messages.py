@@ -20,7 +20,7 @@ from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.model.decoding import decode_key, decode_key_or_tombstone, decode_key_tombstone, decode_state
 from registry.model.merge import ResourceState
-from registry.model.values import Key, KeyOrTombstone, KeyTombstone, Slot, State, digest_of, encode
+from registry.model.values import Key, KeyOrTombstone, KeyTombstone, Record, Slot, State, digest_of, encode
 from registry.protocol.error_info import ErrorInfo
 
 PUT: Final = "registry.put"
@@ -87,6 +87,14 @@ class Item(msgspec.Struct, frozen=True):
         if isinstance(self.key_or_tombstone, KeyTombstone):
             return ResourceState.of(None, states, self.key_or_tombstone)
         return ResourceState.of(self.key_or_tombstone, states)
+
+    def dated(self) -> int:
+        """The latest time, in seconds since 1970, at which any of it says that it was signed."""
+        written, state = self.key_or_tombstone, self.state
+        latest = written.timestamp_issued if isinstance(written, KeyTombstone) else written.timestamp_created
+        if state is not None:
+            latest = max(latest, state.timestamp_issued)
+        return max(latest, state.timestamp_created) if isinstance(state, Record) else latest
 
     def size(self) -> int:
         """Bytes on the wire, about."""

@@ -6,6 +6,8 @@ Rules (docs/design.md, Replication):
    did so far are remembered: two words may come at different times.
 2. What was refused for its time, for load or for room is asked for again in the same way; but this node isn't behind
    for it, since anybody can send what every replica refuses. Nor does it keep this node behind for what the disk lost.
+   What is dated ahead is asked for until it may be taken, if that is within `LONGEST_WAIT` seconds: until then the
+   others that compare refuse it as well, and have nothing to give; only if this clock was wrong, they may have it.
 3. After its clock was wrong nobody knows what it refused, or hid: it is behind for everything, until its nearest
    neighbours have compared all with it; if none does after `MOST_TRIES`, its answers count all the same.
 4. It is asked for again soon, and then later and later, `LONGEST_DELAY` seconds at most; where there was no room,
@@ -31,6 +33,8 @@ FIRST_DELAY: Final = 1.0  # seconds
 LONGEST_DELAY: Final = 8.0
 LONGEST_WITHOUT_ROOM: Final = 600.0
 LONGEST_TOO_FAST: Final = 60.0
+LONGEST_WAIT: Final = 120.0
+"""Seconds by which what was dated ahead is waited for: what is further ahead waits for the hourly comparison."""
 MOST_TRIES: Final = 6  # of getting everything, or a second replica's word: half a minute
 MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
 MAX_WORDS: Final = 32  # replicas of whom it is remembered that they compared a resource: more than keep it
@@ -42,6 +46,7 @@ class _Lack(msgspec.Struct):
     code: Code
     """The gravest, or the latest of equally grave ones."""
     noted_at: float
+    """When something was refused or lost, the latest time; or when what was refused may be taken, if that is later."""
     lost_at: float | None = None
     """When the disk lost something, the latest time."""
     refused: Code | None = None
@@ -68,17 +73,21 @@ class Behind:
     def __len__(self) -> int:
         return len(self._lacks)
 
-    def note(self, key_id: str, code: Code, now: float) -> bool:
-        """Something of a resource was refused for a cause that passes, or lost; whether it will be asked for."""
+    def note(self, key_id: str, code: Code, now: float, *, taken_in: float = 0.0) -> bool:
+        """Something of a resource was refused for a cause that passes, or lost; whether it will be asked for.
+
+        `taken_in`: seconds until it may be taken, where it is dated ahead.
+        """
         if not is_passing(code):
             return False
+        taken_at = now + taken_in if taken_in <= LONGEST_WAIT else now
         lack = self._lacks.get(key_id)
         if lack is None:
             if len(self._lacks) >= MAX_BEHIND and not self._make_room(code):
                 return False
             lack = self._lacks[key_id] = _Lack(code, now, due_at=now + FIRST_DELAY)
             self._count[code] += 1
-        lack.noted_at = now
+        lack.noted_at = max(lack.noted_at, taken_at)
         if _makes_behind(code):
             lack.lost_at, lack.refused = now, None
         elif lack.lost_at is not None:
@@ -123,6 +132,7 @@ class Behind:
         for lack in self._lacks.values():
             if any(code is not None and code.kind is Kind.CLOCK for code in (lack.code, lack.refused)):
                 lack.tries, lack.due_at = 0, now + FIRST_DELAY  # everything comes first
+                lack.noted_at = min(lack.noted_at, now)  # what seemed dated ahead wasn't
         if self._everything is not None:
             self._everything.tries, self._everything.due_at = 0, now
 

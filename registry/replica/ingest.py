@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import trio
 
-from registry.codes import Code
+from registry.codes import Code, Kind
 from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal, StorageError
 from registry.model.merge import greater_key, is_spent
 from registry.model.owner_index import IndexEntry
@@ -44,9 +44,10 @@ class Ingest:
         sender_limits: SenderLimits,
         weights: Weights,
         clock: Clock,
-        note_refusal: Callable[[str, Code], None] | None = None,
+        note_refusal: Callable[[str, Code, float], None] | None = None,
     ) -> None:
-        """`note_refusal(key id, code)` is told of what this node is responsible for and didn't take."""
+        """`note_refusal(key id, code, seconds)` is told of what this node is responsible for and didn't take, and in
+        how many seconds it may, where it is dated ahead."""
         self._network = network
         self._store = store
         self._settings = settings
@@ -112,9 +113,12 @@ class Ingest:
     def _note_refusals(self, items: Sequence[Item], errors: Sequence[ErrorInfo | None]) -> None:
         if self._note_refusal is None:
             return
+        now = self._clock()
         for item, error in zip(items, errors, strict=True):
             if error is not None and is_passing(error.known_code) and self.is_responsible(item.key_id):
-                self._note_refusal(item.key_id, error.known_code)
+                is_ahead = error.known_code.kind is Kind.CLOCK
+                taken_in = max(0.0, item.dated() - self.settings.clock_skew - now) if is_ahead else 0.0
+                self._note_refusal(item.key_id, error.known_code, taken_in)
 
     async def store_made(self, make: Callable[[Transaction], Item | None]) -> tuple[Item | None, ErrorInfo | None]:
         """Verifies and stores what `make` signs within the transaction, on its thread: this node's own item, if any.

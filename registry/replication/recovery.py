@@ -58,9 +58,9 @@ class Recovery:
         self.behind = Behind()
         self._failures: TTLCache[str, int] = TTLCache(MOST_FAILED, FORGOTTEN, timer=trio.current_time)
 
-    def note(self, key_id: str, code: Code) -> None:
-        """Something of a resource was refused."""
-        if self.behind.note(key_id, code, trio.current_time()):
+    def note(self, key_id: str, code: Code, taken_in: float = 0.0) -> None:
+        """Something of a resource was refused. `taken_in`: seconds until it may be taken, where it is dated ahead."""
+        if self.behind.note(key_id, code, trio.current_time(), taken_in=taken_in):
             self._changed.set()
 
     def note_lost(self, key_ids: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from registry.replica.catch_up import CATCH_UP
 from registry.replication.messages import PULL, REPLICATE, PullAnswer, ReplicateBody
 from registry.settings import NodeSettings, RegistrySettings
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
-from tests.unit.registry.replication.test_recovery import change, update, value_at, wait_for_value
+from tests.unit.registry.replication.test_recovery import change, update, values_at, wait_for_values
 from tests.unit.registry.replication.test_replication import keepers, registered, world
 
 REPLICAS: Final = 5
@@ -165,7 +165,7 @@ async def test_one_liar_s_word_that_all_was_compared_makes_nobody_count(
         made.network.muted.clear()
         assert await back.parts.replica.wait_until_it_counts(resource_id)
         assert trio.current_time() - began <= CATCH_UP
-        await wait_for_value(back, resource_id, "newer")
+        await wait_for_values(back, resource_id, {"newer"})
 
 
 async def test_a_replica_that_lost_something_gets_it_though_one_only_says_that_it_compares(
@@ -186,11 +186,11 @@ async def test_a_replica_that_lost_something_gets_it_though_one_only_says_that_i
         change(failing, f"CREATE TRIGGER failing {statement}")
         await update(made.nodes[0], resource_id, "newer", factor=2)
         await trio.sleep(10)
-        assert await value_at(failing, resource_id) == {"v"}
+        assert await values_at(failing, resource_id) == {"v"}
         change(failing, "DROP TRIGGER failing")
         with trio.fail_after(30):
             assert failing.parts is not None
             while not failing.parts.replica.counts_for(resource_id):  # noqa: ASYNC110 - in virtual time
                 await trio.sleep(0.1)
-        assert await value_at(failing, resource_id) == {"newer"}, "it counts no sooner"
+        assert await values_at(failing, resource_id) == {"newer"}, "it counts no sooner"
         assert lied

@@ -12,6 +12,7 @@ from registry.replica.behind import (
     FIRST_DELAY,
     LONGEST_DELAY,
     LONGEST_TOO_FAST,
+    LONGEST_WAIT,
     LONGEST_WITHOUT_ROOM,
     MAX_BEHIND,
     MAX_WORDS,
@@ -48,6 +49,37 @@ def test_what_anybody_can_have_refused_is_asked_for_but_makes_nobody_behind(code
 def test_what_is_refused_for_good_isnt_asked_for(code: Code) -> None:
     behind = Behind()
     assert not behind.note("key", code, 0.0)
+    assert len(behind) == 0
+
+
+def test_what_is_dated_ahead_is_asked_for_until_it_may_be_taken() -> None:
+    behind = Behind()
+    behind.note("key", Code.RECORD_FROM_FUTURE, 0.0, taken_in=15.0)
+    assert behind.due(FIRST_DELAY) == ["key"], "if it isn't dated ahead, but this clock is behind"
+    behind.note_word("one", ["key"], since=14.0)
+    behind.compared(["key"], since=14.0)
+    assert behind.causes() == {"record-from-future": 1}, "who compared then had refused it too"
+    assert behind.words("key") == set()
+    behind.note("key", Code.RATE_EXCEEDED, 10.0)
+    behind.compared(["key"], since=14.0)
+    assert len(behind) == 1
+    behind.compared(["key"], since=15.0)
+    assert len(behind) == 0
+
+
+def test_what_is_dated_far_ahead_isnt_waited_for() -> None:
+    behind = Behind()
+    behind.note("key", Code.RECORD_FROM_FUTURE, 0.0, taken_in=2 * LONGEST_WAIT)
+    behind.compared(["key"], since=0.0)
+    assert len(behind) == 0
+
+
+def test_what_seemed_dated_ahead_by_a_wrong_clock_isnt_waited_for_once_it_is_right() -> None:
+    behind = Behind()
+    behind.note("key", Code.RECORD_FROM_FUTURE, 0.0, taken_in=100.0)
+    behind.clock_is_right(2.0)
+    assert behind.due(2.0 + FIRST_DELAY) == ["key"]
+    behind.compared(["key"], since=2.0 + FIRST_DELAY)
     assert len(behind) == 0
 
 

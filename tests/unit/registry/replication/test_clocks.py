@@ -12,7 +12,7 @@ from registry.model.merge import ResourceState
 from registry.model.values import Record
 from registry.protocol.messages import READ, Item, ReadBody, StatePage, build, parse
 from tests.simulation.world import START, World, WorldNode
-from tests.unit.registry.replication.test_recovery import RECOVERED_WITHIN, update, value_at, wait_for_value
+from tests.unit.registry.replication.test_recovery import RECOVERED_WITHIN, update, values_at, wait_for_values
 from tests.unit.registry.replication.test_replication import SETTINGS, keepers, known, registered, world
 
 NOTICED_WITHIN = 3.0  # seconds after a jump
@@ -69,7 +69,7 @@ async def test_a_node_that_starts_with_a_slow_clock_signs_nothing_and_counts_for
         assert not await is_caught_up(made, made.nodes[0], slow, resource_id)
         await update(made.nodes[0], resource_id, "newer", factor=2)
         slow.skew = 0.0
-        await wait_for_value(slow, resource_id, "newer")
+        await wait_for_values(slow, resource_id, {"newer"})
         await wait_until_counted(slow, resource_id)
         assert await is_caught_up(made, made.nodes[0], slow, resource_id)
         assert (await slow.parts.registry.create_resource("its own")).resource_id is not None
@@ -87,10 +87,10 @@ async def test_a_node_whose_clock_was_ten_minutes_slow_is_behind_for_everything_
         await trio.sleep(NOTICED_WITHIN)
         await update(made.nodes[0], resource_id, "newer", factor=2)
         await trio.sleep(25)
-        assert await value_at(slow, resource_id) == {"v"}
+        assert await values_at(slow, resource_id) == {"v"}
         slow.skew = 0.0
         await wait_until_counted(slow, resource_id)
-        assert await value_at(slow, resource_id) == {"newer"}, "it counts no sooner"
+        assert await values_at(slow, resource_id) == {"newer"}, "it counts no sooner"
 
 
 async def test_majority_reads_are_fresh_where_clocks_are_half_a_minute_slow_and_fast(
@@ -125,7 +125,7 @@ async def test_nothing_is_collected_by_a_wrong_clock_nor_refused_for_good(autoju
             ran = await fast.parts.upkeep.run_now("clearExpired_86400")
             assert ran.did.startswith("failed: "), ran.did
             await trio.sleep(NOTICED_WITHIN)
-        assert await value_at(fast, resource_id) == {"v"}
+        assert await values_at(fast, resource_id) == {"v"}
         await update(made.nodes[0], resource_id, "newer", factor=2)
         record = next(
             state for state in (await known(made.nodes[0], resource_id)).slots.values() if isinstance(state, Record)
@@ -139,7 +139,7 @@ async def test_nothing_is_collected_by_a_wrong_clock_nor_refused_for_good(autoju
         resolved = await fast.parts.registry.resolve_resource(resource_id, 2)
         assert [record.metadata.value for record in resolved.records or ()] == ["newer"], "it reads by others' time"
         fast.skew = 0.0
-        await wait_for_value(fast, resource_id, "newer")
+        await wait_for_values(fast, resource_id, {"newer"})
         ran = await fast.parts.upkeep.run_now("clearExpired_86400")
         assert ran.did.startswith("keys 0, records 0"), ran.did
         assert [node.parts.replication.status().refused for node in made.nodes if node.parts] == [0] * 8
@@ -155,7 +155,7 @@ async def test_nothing_is_collected_before_anybody_was_asked(autojump_clock, tmp
         await made.start(fast)
         await trio.sleep(100)
         assert fast.parts is not None
-        assert await value_at(fast, resource_id) == {"v"}
+        assert await values_at(fast, resource_id) == {"v"}
 
 
 async def test_what_a_host_signed_two_days_ahead_is_signed_anew_once_its_clock_is_right(

@@ -13,21 +13,23 @@ from overlay.errors import Refusal
 from registry.codes import Code
 from registry.model.merge import ResourceState
 from registry.protocol.address_groups import AddressGroups
+from registry.protocol.messages import PUT, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Handler
 from registry.replica.behind import FIRST_DELAY
 from registry.replication.messages import PULL
 from registry.replication.recovery import OTHERS, Recovery
 from tests.simulation.nodes import simulated_nodes
 from tests.simulation.world import WorldNode
+from tests.unit.registry.builders import a_record
 from tests.unit.registry.replication.test_replication import keepers, known, registered, world
 
 RECOVERED_WITHIN = 10.0  # seconds after the end of the cause
 
 
-async def wait_for_value(node: WorldNode, resource_id: str, value: str) -> None:
-    """Fails unless a node has it in time; in virtual time looking again and again costs nothing."""
+async def wait_for_values(node: WorldNode, resource_id: str, values: set[str]) -> None:
+    """Fails unless a node has them in time; in virtual time looking again and again costs nothing."""
     with trio.fail_after(RECOVERED_WITHIN):
-        while await value_at(node, resource_id) != {value}:  # noqa: ASYNC110 - as commits come
+        while await values_at(node, resource_id) != values:  # noqa: ASYNC110 - as commits come
             await trio.sleep(0.1)
 
 
@@ -37,7 +39,7 @@ async def update(node: WorldNode, resource_id: str, value: str, factor: int) -> 
     assert done.success, done.errors
 
 
-async def value_at(node: WorldNode, resource_id: str) -> set[str]:
+async def values_at(node: WorldNode, resource_id: str) -> set[str]:
     resource = await known(node, resource_id)
     return {record.metadata.value for record in resource.slots.values() if hasattr(record, "metadata")}
 
@@ -77,7 +79,7 @@ async def test_a_replica_whose_rows_rotted_has_them_again_and_hides_nothing_mean
         resolved = await rotten.parts.registry.resolve_resource(resource_id, 3)
         assert [record.metadata.value for record in resolved.records or ()] == ["v"], resolved.errors
         assert rotten.store is not None
-        await wait_for_value(rotten, resource_id, "v")
+        await wait_for_values(rotten, resource_id, {"v"})
         await trio.sleep(RECOVERED_WITHIN)
         assert rotten.store.damaged == 1
         assert not rotten.parts.replica.behind.causes()
@@ -96,9 +98,9 @@ async def test_a_replica_whose_clock_was_slow_gets_what_it_refused_once_its_cloc
         await trio.sleep(5)
         await update(made.nodes[0], resource_id, "newer", factor=2)
         await trio.sleep(25)
-        assert await value_at(slow, resource_id) == {"v"}, "it refused what is ten minutes ahead of its clock"
+        assert await values_at(slow, resource_id) == {"v"}, "it refused what is ten minutes ahead of its clock"
         slow.skew = 0.0
-        await wait_for_value(slow, resource_id, "newer")
+        await wait_for_values(slow, resource_id, {"newer"})
 
 
 async def test_a_replica_whose_clock_was_slow_for_a_moment_gets_what_it_refused_then(
@@ -112,7 +114,32 @@ async def test_a_replica_whose_clock_was_slow_for_a_moment_gets_what_it_refused_
         slow.skew = -600.0
         await update(made.nodes[0], resource_id, "newer", factor=2)
         slow.skew = 0.0
-        await wait_for_value(slow, resource_id, "newer")
+        await wait_for_values(slow, resource_id, {"newer"})
+
+
+async def test_replicas_get_what_was_dated_ahead_once_it_may_be_taken(autojump_clock, tmp_path: Path) -> None:
+    """Others that refused it too compare before that, and have nothing to give."""
+    async with world(tmp_path, 8) as made:
+        resource_id = await registered(made, made.nodes[0])
+        await trio.sleep(5)
+        fast, *others = keepers(made, resource_id)
+        key, now = (await known(fast, resource_id)).key, int(fast.clock())
+        assert key is not None
+        ahead = Item(key, a_record(resource_id, issued=now, created=now + 20, value="ahead"))  # they allow 10
+        for node in others:
+            answer = await made.network.peers[fast.peer_id].call(
+                node.peer_id, PUT, build(PutBody.of([ahead])), timeout=5
+            )
+            assert [error and error.code for error in parse(answer, PutAnswer).errors] == [Code.RECORD_FROM_FUTURE]
+        assert fast.parts is not None
+        fast.skew = 15.0
+        assert await fast.parts.replica.ingest.store([ahead], fast.peer_id) == [None]
+        fast.skew = 0.0
+        await trio.sleep(8)
+        assert [await values_at(node, resource_id) for node in others] == [{"v"}] * len(others)
+        await trio.sleep(2)
+        for node in others:
+            await wait_for_values(node, resource_id, {"v", "ahead"})
 
 
 async def test_a_replica_whose_disk_failed_for_a_while_gets_what_it_missed_and_doesnt_count_meanwhile(
@@ -127,10 +154,10 @@ async def test_a_replica_whose_disk_failed_for_a_while_gets_what_it_missed_and_d
         )
         await update(made.nodes[0], resource_id, "newer", factor=2)
         await trio.sleep(25)
-        assert await value_at(failing, resource_id) == {"v"}
+        assert await values_at(failing, resource_id) == {"v"}
         assert not failing.parts.replica.counts_for(resource_id)
         change(failing, "DROP TRIGGER failing")
-        await wait_for_value(failing, resource_id, "newer")
+        await wait_for_values(failing, resource_id, {"newer"})
         assert await failing.parts.replica.wait_until_it_counts(resource_id)
 
 
