@@ -18,7 +18,7 @@ from registry.codes import Code
 from registry.errors import RegistryError
 from registry.model.signing import is_key_id
 from registry.model.values import Key, KeyTombstone
-from registry.permission.policy import POLICY_TYPE, Policy, encode_policy
+from registry.permission.policy import MAX_REVISION, POLICY_TYPE, Policy, encode_policy
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.quorum.read_machine import ReadOutcome
@@ -27,6 +27,10 @@ from registry.replica.countersign import Countersigner
 # Where the time was up, the original's `: timeout exceeded` stands behind these.
 NOT_CREATED: Final = "resource wasn't created"
 NOT_REMOVED: Final = "resource wasn't removed"
+REMOVED_ABOVE: Final = 16
+"""Revisions by which a removal is above the policy that ruled. One is enough to end that; the rest ends what other
+machines of the owner make from it at the same moment, each change on top of the other: a change that was never
+acknowledged would bring back the whole policy from which it was made, whom it let in as well."""
 
 
 class Resources:
@@ -105,7 +109,7 @@ class Resources:
             # Later than all that it should end, some of which may be from a clock ahead of ours.
             latest = max((state.timestamp_issued for state in outcome.resource.slots.values()), default=0)
             timestamp = max(int(self._clock()), key.timestamp_created, latest)
-            revision = key.revision + 1 if key.revision else 0
+            revision = min(key.revision + REMOVED_ABOVE, MAX_REVISION + 1) if key.revision else 0
             unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"", revision)
             key_tombstone = msgspec.structs.replace(unsigned, signature=self._identity.sign(unsigned.signed_bytes()))
             self._host.signed.note(key.id, None)

@@ -213,7 +213,7 @@ class KeyTombstone(
 ):
     """What an owner says of a resource that ended; beats its keys and all states under them up to its second.
 
-    `revision`: 0 for a resource without a policy, else one more than the policy that was removed had. Then it beats
+    `revision`: 0 for a resource without a policy, else more than the policy that was removed had. Then it beats
     keys by revision instead of by time, or one of an older policy would bring the resource back. Without it the value
     is encoded, and signed, as it was before there were policies.
 

@@ -123,9 +123,6 @@ class Guarded:
         self.seen: dict[tuple[int, int], int] = {}
         """By node and its life: the greatest revision that it has read."""
         self._note = note
-        self._changing = trio.Lock()
-        """Held while the resource is removed: who edits a key at that moment writes the removal's own revision."""
-        self._editing = 0
         self._root = identity_of(9_000, owner.number)
         self._delegate = identity_of(9_001, owner.number)
 
@@ -159,22 +156,14 @@ class Guarded:
             await trio.sleep(self.random.uniform(2, 30))
             if machine.parts is None or abs(machine.skew) > 5:
                 continue
-            if machine is self.owner and self._editing == 0 and self.random.random() < self._chance_of_anew():
-                async with self._changing:
-                    await self._begin_anew()
+            if machine is self.owner and self.random.random() < self._chance_of_anew():
+                await self._begin_anew()
                 continue
             if machine is self.owner and self.removals and math.isinf(self.removals[-1].ended):
                 with contextlib.suppress(RegistryError):  # it may be gone
                     await machine.parts.registry.create_resource(LABEL, factor=self.majority)
-            async with self._changing:
-                self._editing += 1
-            if machine.parts is None:  # it crashed meanwhile
-                self._editing -= 1
-                continue
-            try:
+            if machine.parts is not None:  # else it crashed meanwhile
                 await self._change([self._some_edit(machine) for _ in range(self.random.randint(1, 2))], machine)
-            finally:
-                self._editing -= 1
 
     def _chance_of_anew(self) -> float:
         if any(removal.ended < math.inf for removal in self.removals):

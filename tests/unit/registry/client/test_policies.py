@@ -8,10 +8,11 @@ import trio
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.identity import Identity
 from overlay.membership.certificate import Certificate
+from registry.client.resources import REMOVED_ABOVE
 from registry.client.results import Done
 from registry.codes import Code
 from registry.model.history import POLICY_CHANGED, STORED, WITHHELD
-from registry.permission.edits import Edit, EditKind
+from registry.permission.edits import Edit, EditKind, edited
 from registry.permission.permitted import REGISTER
 from registry.permission.policy import FOR_EVER, Policy
 from registry.permission.scope import Scope, ScopeKind
@@ -84,7 +85,37 @@ async def test_an_owner_that_knows_nothing_of_policies_changes_nothing(autojump_
         assert (await owner.registry.create_resource("payments")).resource_id == resource_id
         anew = (await stranger.registry.get_resource(resource_id)).key
         assert anew is not None
-        assert anew.policy == Policy(revision=2, open=True), "above the removal, or nobody would take it"
+        at_least = 1 + REMOVED_ABOVE
+        assert anew.policy == Policy(revision=at_least, open=True), "above the removal, or nobody would take it"
+
+
+async def test_a_change_that_another_machine_never_finished_brings_back_no_policy_that_was_removed(
+    autojump_clock,
+) -> None:
+    async with simulated_nodes(4, clock=clock) as (_, [owner, allowed, stranger, other]):
+        resource_id = (await owner.registry.create_resource("payments")).resource_id
+        assert resource_id is not None
+        edits = [edit(EditKind.ALLOW, allowed.identity), Edit(EditKind.CLOSE)]
+        assert (await owner.registry.change_policy(resource_id, edits)).success
+        former = (await owner.registry.get_resource(resource_id, ack=3)).key
+        assert former is not None
+        unfinished = [former]
+        for who in (stranger, other):  # the second one by a machine that brought the first one to a majority
+            last = unfinished[-1]
+            policy = edited(last.policy, [edit(EditKind.DENY, who.identity)])
+            unfinished.append(a_key("payments", owner.identity, int(clock()), policy=policy))
+        assert (await owner.registry.remove_resource(resource_id)).success
+        assert (await owner.registry.create_resource("payments")).resource_id == resource_id
+        await trio.sleep(10)  # until all replicas have it
+        for node in (owner, other):
+            for late in unfinished:
+                error = await node.parts.replica.ingest.keep(Item(late))
+                assert error is not None
+                assert error.code == Code.NEWER_KEY_EXISTS
+        found = (await stranger.registry.get_resource(resource_id, ack=3)).key
+        assert found is not None
+        assert found.policy == Policy(revision=1 + REMOVED_ABOVE, open=True)
+        assert (await registered(stranger, resource_id)).success
 
 
 async def test_a_certificate_is_shown_where_a_policy_asks_for_one(autojump_clock) -> None:
