@@ -222,8 +222,9 @@ class Subscriptions:
         until = trio.current_time() + SUBSCRIPTION_SECONDS
         serves = request.serves and is_member
         self._table.put(caller, key_id, Subscription(until, request.on_topic, is_member=is_member, serves=serves))
-        if here.is_relayed and key_id not in self._relayed:
-            self._relayed[key_id] = self._watches.watch(key_id)
+        if here.is_relayed and (error := self._relay(key_id)) is not None:
+            self._end(key_id, caller)
+            return SubscriptionReply(error=error)
         if request.on_topic and key_id not in self._topics:
             self._topics.add(key_id)
             if not await self._network.topics.join(key_id, self._watches.validator.validate):
@@ -276,6 +277,15 @@ class Subscriptions:
 
     def _followed(self, key_id: str) -> _Here | ErrorInfo:
         """For a client, for whom this node follows what it doesn't keep."""
+        if (error := self._relay(key_id)) is not None:
+            return error
+        served = self._watches.served(key_id)
+        if served is None or served.state is None:
+            return _Here(b"", is_relayed=True)
+        return _Here(served.state.digest(), served.depth, served.age, is_relayed=True)
+
+    def _relay(self, key_id: str) -> ErrorInfo | None:
+        """Watches for those who subscribe here, unless that is done; why it can't."""
         if key_id not in self._relayed:
             try:
                 self._relayed[key_id] = self._watches.watch(key_id)
@@ -283,10 +293,7 @@ class Subscriptions:
                 return ErrorInfo.of(error)
             except RuntimeError:
                 return ErrorInfo(Code.STOPPING, "this node is stopping")
-        served = self._watches.served(key_id)
-        if served is None or served.state is None:
-            return _Here(b"", is_relayed=True)
-        return _Here(served.state.digest(), served.depth, served.age, is_relayed=True)
+        return None
 
     def _is_watched_anyway(self, key_id: str, served: Served) -> bool:
         """Whether somebody watches here, not only other nodes by this one: those are to move on when nobody does."""
