@@ -166,7 +166,13 @@ class WriteMachine:
 
     def _is_credible(self, words: Collection[str]) -> bool:
         """Whether the words of these replicas suffice at once (rule 5)."""
-        return len({*words} - self._doubted) >= self.factor and len(self._groups_of(words)) >= self._groups
+        believed = {*words} - self._doubted
+        groups = set[str]()
+        for peer_id in believed:  # asked at each answer, and seldom to the end
+            if len(groups) >= self._groups:
+                break
+            groups.add(self._group_of(peer_id))
+        return len(believed) >= self.factor and len(groups) >= self._groups
 
     def _groups_of(self, peer_ids: Iterable[str]) -> set[str]:
         return {self._group_of(peer_id) for peer_id in peer_ids if peer_id not in self._doubted}
