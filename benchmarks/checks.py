@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 
 import trio
 
-from aqua_compat.agent.check import CheckState
 from aqua_compat.agent.check_runner import CheckKey, CheckRunner
+from aqua_compat.agent.check_state import CheckState
 from aqua_compat.agent.definitions import CheckDefinition, CheckTiming, DefinedInstance, HttpCheck, ServiceDefinition
 from registry.model.endpoints import Instance
 

@@ -31,9 +31,9 @@ from overlay.identity import Identity, public_key_of
 from overlay.membership.certificate import Certificate, encode_chain
 from registry.client.light import LightClient, open_light_client
 from registry.client.registry import Registry
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, Record, RecordMetadata
 from registry.model.verification import check_key, check_record
-from registry.model.withholding import why_withheld
 from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy

@@ -25,8 +25,8 @@ import msgspec
 import structlog
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.check_runner import CheckKey, CheckRunner
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import OnStop, ServiceDefinition
 from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import (

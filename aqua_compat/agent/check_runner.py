@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import structlog
 import trio
 
-from aqua_compat.agent.check import Check, CheckResult, CheckState, worst_of
+from aqua_compat.agent.check_state import Check, CheckResult, CheckState, worst_of
 from aqua_compat.agent.definitions import (
     AliasCheck,
     CheckDefinition,

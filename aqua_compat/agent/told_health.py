@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from overlay.tasks import Wakeup
 from registry.client.results import Done
 from registry.health.state import HealthState

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.http.feeds import HEARTBEAT
 from aqua_compat.http.json_shape import STRING, array_of, object_of

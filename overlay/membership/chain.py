@@ -3,7 +3,7 @@
 Rules: the first issuer is a root; each next certificate is by the subject of the one before; each may be handed on as
 often as others follow it, and is for what is asked; each begins no later than what was signed under it, and none has
 ended; the last one is for the subject, and permits it. Signatures are checked last, and there are at most as many as a
-chain may be long. As time goes on a chain only ever stops to permit.
+chain may be long (`MAX_CHAIN` of `overlay.membership.certificate`). As time goes on a chain only ever stops to permit.
 """
 
 from __future__ import annotations

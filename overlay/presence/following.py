@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from overlay.presence.actions import Action, Changed, Dial, Learnt, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
-from overlay.presence.host_view import HostView, Move
+from overlay.presence.host_hiding import HostView, Move
 from overlay.presence.messages import AskAbout, SubscribeTo
 from overlay.presence.statements import NONCE_BYTES, Presence, Proof, Word
 from overlay.presence.timers import Timers

@@ -23,7 +23,7 @@ from overlay.limits.token_bucket import TokenBuckets
 from overlay.presence.actions import Action, Changed, Dial, FindKeepers, Learnt, PingLink, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.evidence import Evidence, encode_evidence
-from overlay.presence.host_view import ViewState
+from overlay.presence.host_hiding import ViewState
 from overlay.presence.messages import TOPIC, Message, Told, encode, parse
 from overlay.presence.node import PresenceNode
 from overlay.presence.outgoing import OutgoingNotices

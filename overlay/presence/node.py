@@ -16,7 +16,7 @@ from overlay.presence.actions import Action, PingLink, Role, SendTo
 from overlay.presence.clients import Clients
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.following import Following
-from overlay.presence.host_view import HostView
+from overlay.presence.host_hiding import HostView
 from overlay.presence.messages import (
     Accused,
     AskAbout,

@@ -1,6 +1,7 @@
 """Frames: a 4-byte big-endian length, then one CBOR item. Bytes in, items out; no I/O.
 
-What comes from a peer is bounded before it is built: first by its declared length, then by `overlay.limits.decoder`.
+What comes from a peer is bounded before it is built: first by its declared length (`max_frame` of `overlay.settings`),
+then by `overlay.limits.decoder`.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from registry.client.own_certificates import Chain
 from registry.client.registry import DEFAULT_TIMEOUT, Registry
 from registry.errors import RegistryError
 from registry.model.merge import greater_key, is_served
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, Record, Slot
-from registry.model.withholding import why_withheld
 from registry.protocol.network import Clock
 from registry.settings import RegistrySettings
 from registry.storage import Store, Transaction

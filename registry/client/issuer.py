@@ -20,9 +20,9 @@ from registry.client.timestamps import TimestampLog
 from registry.codes import Code
 from registry.errors import RegistryError
 from registry.model.merge import ResourceState
+from registry.model.policy_withholding import why_withheld
 from registry.model.signing import is_key_id
 from registry.model.values import Key, Record, Slot, State, Tombstone
-from registry.model.withholding import why_withheld
 from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo, texts
 from registry.protocol.messages import Item

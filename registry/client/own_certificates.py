@@ -24,8 +24,8 @@ from overlay.membership.certificate import Certificate, encode_chain
 from overlay.membership.chain import begins_at, ends_at
 from overlay.tasks import Wakeup
 from registry.codes import Code
+from registry.model.policy_withholding import shows_permission, why_withheld
 from registry.model.values import Key, RecordMetadata, Slot
-from registry.model.withholding import shows_permission, why_withheld
 from registry.permission.errors import RefusedByPolicy
 from registry.permission.policy import key_of
 

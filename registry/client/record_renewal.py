@@ -22,9 +22,9 @@ from registry.client.node_api import NodeApi
 from registry.client.registry import DEFAULT_TIMEOUT, Registry
 from registry.errors import RegistryError
 from registry.model.merge import ResourceState, is_served, merged
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, Record, Slot
 from registry.model.verification import is_expired
-from registry.model.withholding import why_withheld
 from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.replica.countersign import Countersigner, sign_record

@@ -1,5 +1,5 @@
 """Which states two replicas compare: those that neither of their clocks, which differ a little, calls too old, and that
-the policy of their resource permits at the later of both times (`registry.model.withholding`)."""
+the policy of their resource permits at the later of both times (`registry.model.policy_withholding`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final, Self
 import msgspec
 
 from registry.model.merge import ResourceState
+from registry.model.policy_withholding import permitted_before
 from registry.model.values import Record, State
-from registry.model.withholding import permitted_before
 from registry.settings import RegistrySettings
 
 Time = int

@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from registry.model.merge import ResourceState
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, Record, Slot, State
-from registry.model.withholding import why_withheld
 from registry.permission.errors import why_not_permitted_in_words
 
 MAX_EVENTS: Final = 100_000  # kept per node; the oldest go first

@@ -1,11 +1,11 @@
 """How states of a resource become one: the join of a semilattice, so order and repetition don't matter.
 
 A slot's states are totally ordered by (timestamp_issued, tombstone over record, timestamp_created, digest), keys by
-(revision, policy, timestamp_created, digest); the greatest wins (docs/design.md, original's fault 11). A key tombstone
-beats keys below its revision, or without one up to its second, and states up to its second, those that come later too.
-Of those tombstones two are kept, since one may end more keys and another more states. States above both stay, with or
-without a key: a key may follow. Keys of the winner's revision that lose are kept beside it, a few, and those of the
-revision before, for whoever edits.
+(revision, policy, timestamp_created, digest), as `order` of each value in `registry.model.values` has it; the greatest
+wins (docs/design.md, original's fault 11). A key tombstone beats keys below its revision, or without one up to its
+second, and states up to its second, those that come later too. Of those tombstones two are kept, since one may end
+more keys and another more states. States above both stay, with or without a key: a key may follow. Keys of the
+winner's revision that lose are kept beside it, a few, and those of the revision before, for whoever edits.
 
 Everything here is pure and works on verified values.
 """
@@ -19,9 +19,9 @@ from typing import Final, Self
 
 import msgspec
 
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, KeyTombstone, Record, Slot, State, Tombstone, digest_of, encode
 from registry.model.verification import is_expired
-from registry.model.withholding import why_withheld
 from registry.permission.policy import policy_digest
 from registry.settings import RegistrySettings
 

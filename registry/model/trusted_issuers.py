@@ -15,8 +15,8 @@ from overlay.identity import public_key_of
 from overlay.membership.certificate import decode_chain
 from overlay.membership.chain import ends_at
 from registry.errors import InvalidValue
+from registry.model.policy_withholding import claim_of
 from registry.model.values import Key, Record, Slot
-from registry.model.withholding import claim_of
 from registry.permission.permitted import why_not_certified
 
 

@@ -18,10 +18,10 @@ from registry.codes import Code
 from registry.errors import HostingRefused, InvalidValue, RegistryError
 from registry.model.decoding import decode_key, decode_metadata
 from registry.model.merge import greater_key, is_served
+from registry.model.policy_withholding import why_withheld
 from registry.model.signing import record_digest
 from registry.model.values import Key, Record, RecordMetadata, Slot, State, encode
 from registry.model.verification import check_field_limits, check_key, check_metadata
-from registry.model.withholding import why_withheld
 from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import COUNTERSIGN, CountersignBody, Item, parse

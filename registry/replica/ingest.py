@@ -11,6 +11,7 @@ from registry.codes import Code, Kind
 from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal, StorageError
 from registry.model.merge import greater_key, is_spent
 from registry.model.owner_index import IndexEntry
+from registry.model.policy_withholding import why_not_stored
 from registry.model.values import KeyTombstone, Record
 from registry.model.verification import (
     VERIFIED_AT_ONCE,
@@ -19,7 +20,6 @@ from registry.model.verification import (
     check_state,
     is_expired,
 )
-from registry.model.withholding import why_not_stored
 from registry.permission.errors import RefusedByPolicy
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item

@@ -6,8 +6,8 @@ from __future__ import annotations
 from registry.errors import QuotaExceeded, ValuesLimitExceeded
 from registry.model import history
 from registry.model.fields import U63_MAX
+from registry.model.policy_withholding import is_named_in, names_others
 from registry.model.values import Record, Slot, State
-from registry.model.withholding import is_named_in, names_others
 from registry.replica.collecting import old_until
 from registry.replica.shares import Rank, Room, Taken, room_for_record, room_for_slot
 from registry.settings import RegistrySettings

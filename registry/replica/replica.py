@@ -14,9 +14,9 @@ from overlay.tasks import TaskOwner, TaskStatus
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
 from registry.model.merge import ResourceState, is_spent
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, Record, Slot
 from registry.model.verification import is_expired
-from registry.model.withholding import why_withheld
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import (
     PUT,

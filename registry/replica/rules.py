@@ -9,7 +9,7 @@ the original's faults 4, 5, 11 and 12):
 - an update of a stored record never counts against the limits of its key; a new one does, unless this host serves it;
 - places under a key are shared between issuers (`registry.replica.key_places`);
 - what the policy of the key doesn't permit is refused in an unknown slot, and over what it withholds already
-  (`registry.model.withholding`); tombstones it never refuses;
+  (`registry.model.policy_withholding`); tombstones it never refuses;
 - a key tombstone ends keys and states up to its second, those that come later too;
 - what makes the database grow, updates too, needs room (`registry.replica.disk`); what shrinks it always gets in, such
   as a tombstone that ends a stored record.
@@ -26,10 +26,10 @@ from registry.errors import (
 )
 from registry.model import history
 from registry.model.merge import kept_key_tombstones, kept_keys
+from registry.model.policy_withholding import why_not_stored
 from registry.model.service_results import EvictStaleItem
 from registry.model.values import Key, KeyTombstone, Record, State, digest_of, encode
 from registry.model.verification import is_expired
-from registry.model.withholding import why_not_stored
 from registry.permission.errors import RefusedByPolicy
 from registry.replica.collecting import long_before, old_until
 from registry.replica.disk import Growth, take_room

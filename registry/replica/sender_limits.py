@@ -11,8 +11,8 @@ from typing import Final
 
 from overlay.limits.token_bucket import TokenBuckets
 from registry.errors import RateExceeded
+from registry.model.policy_withholding import is_named_in
 from registry.model.values import Key, KeyOrTombstone, KeyTombstone, State, Tombstone, encode
-from registry.model.withholding import is_named_in
 from registry.settings import RegistrySettings
 from registry.storage.migrations import ROW_BYTES
 from registry.storage.transaction import Transaction

@@ -6,7 +6,7 @@ Rules (docs/design.md, Replication):
    departed peer gets some seconds to come back first; then it counts as a newcomer. Likewise where members begin to
    crowd; and with whoever moved up to the nearest, though it was a keeper as one of a region: what wavers between
    being dense or not was written to the nearest alone (`overlay.discovery.density`).
-2. Hourly all that this node and another keep is compared, a pair at a time.
+2. Hourly (`replicate` of `registry.settings`) all that this node and another keep is compared, a pair at a time.
 3. A peer that a write didn't reach is compared with for that resource, later and later.
 4. A node that isn't a keeper any more takes part in 1: so it hands its surplus over. What is left of it, where this
    node knows nobody, is compared with its keepers a little at a time, hourly.

@@ -13,8 +13,8 @@ from typing import Final
 from overlay.discovery.keyspace import POSITION_BYTES, resource_position
 from registry.errors import InvalidValue
 from registry.model.decoding import decode_key, decode_state
+from registry.model.policy_withholding import permitted_before
 from registry.model.values import Key, Record, Slot
-from registry.model.withholding import permitted_before
 from registry.permission.policy import MARK
 from registry.storage.checked_rows import ROTTEN, DamagedRow, delete_damaged_state, is_whole
 

@@ -11,8 +11,8 @@ import trio
 from overlay.tasks import Wakeup
 from registry.errors import StorageError
 from registry.model.merge import ResourceState, merged
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, KeyTombstone, Record, Slot
-from registry.model.withholding import why_withheld
 from registry.protocol.messages import Item
 from registry.protocol.network import Network
 from registry.replica.replica import Replica

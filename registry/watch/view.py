@@ -10,8 +10,8 @@ from typing import Final
 
 from registry.codes import Code
 from registry.model.merge import ResourceState, greater_key, is_spent, merged
+from registry.model.policy_withholding import permitted_before, why_not_stored, why_withheld
 from registry.model.values import Record, Slot
-from registry.model.withholding import permitted_before, why_not_stored, why_withheld
 from registry.protocol.messages import Item
 from registry.settings import RegistrySettings
 from registry.watch.watch_event import CERTIFICATE, POLICY, Visible, same_content

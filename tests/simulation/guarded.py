@@ -18,8 +18,8 @@ from registry.client.node_writer import NodeWriter
 from registry.client.policies import PolicyEditor
 from registry.errors import RegistryError
 from registry.model.merge import ResourceState, merged
+from registry.model.policy_withholding import ALWAYS, permitted_before
 from registry.model.values import Key, Record, Slot
-from registry.model.withholding import ALWAYS, permitted_before
 from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER, Claim, why_not_permitted
 from registry.permission.policy import ANY_HOST, FOR_EVER, Policy

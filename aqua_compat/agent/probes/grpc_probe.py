@@ -14,7 +14,7 @@ import h2.events
 import h2.exceptions
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import GrpcCheck
 from aqua_compat.agent.probes.connection import Tls, connected, reason_of
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import HttpCheck
 from aqua_compat.agent.probes.connection import Tls, connected, reason_of
 from overlay.tasks import in_thread

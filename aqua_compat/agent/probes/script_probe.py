@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import ScriptCheck
 
 MOST_OUTPUT: Final = 4_096  # bytes that are kept; the rest is read and dropped, so that it isn't held up

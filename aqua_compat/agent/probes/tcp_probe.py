@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import TcpCheck
 from aqua_compat.agent.probes.connection import connected, reason_of
 

@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.check_runner import CheckKey
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, ServiceDefinition
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions

@@ -13,8 +13,8 @@ import msgspec
 import structlog
 
 from aqua_compat.agent.agent import Agent
-from aqua_compat.agent.check import CheckResult
 from aqua_compat.agent.check_runner import CheckKey
+from aqua_compat.agent.check_state import CheckResult
 from aqua_compat.agent.definitions import ServiceDefinition
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions, Definitions

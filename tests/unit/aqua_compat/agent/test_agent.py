@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from aqua_compat.agent.agent import Agent, Changes, registrations_of
-from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.check_runner import CheckKey
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, OnStop, ServiceDefinition, TtlCheck
 from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_text

@@ -18,8 +18,8 @@ import grpc
 import pytest
 import trio
 
-from aqua_compat.agent.check import CheckResult, CheckState
 from aqua_compat.agent.check_runner import CheckKey, CheckRunner
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import (
     AliasCheck,
     CheckDefinition,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from aqua_compat.agent.check import CheckResult, CheckState
+from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.told_health import TTL, HealthTeller
 from registry.client.results import Done
 from registry.health.state import HealthState

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from overlay.presence.actions import Action, SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.following import Following
-from overlay.presence.host_view import ViewState
+from overlay.presence.host_hiding import ViewState
 from overlay.presence.messages import AskAbout, SubscribeTo
 from overlay.presence.statements import Presence, Version, Word
 from overlay.presence.timings import LOOKED_AT, MOST_LINKED, SUBSCRIBED_AGAIN, SUBSCRIBED_AT, WITNESSES

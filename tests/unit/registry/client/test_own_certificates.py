@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from overlay.membership.certificate import Certificate, encode_chain
 from overlay.membership.chain import ends_at
 from registry.client.own_certificates import OwnCertificates, ShownSolution
-from registry.model.withholding import why_withheld
+from registry.model.policy_withholding import why_withheld
 from registry.permission.errors import RefusedByPolicy
 from registry.permission.policy import Policy
 from registry.permission.scope import Scope, ScopeKind

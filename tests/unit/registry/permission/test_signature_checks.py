@@ -7,9 +7,9 @@ from types import FrameType
 
 from overlay import identity as overlay_identity
 from overlay.membership.certificate import encode_chain
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, Record
 from registry.model.verification import check_key, check_record
-from registry.model.withholding import why_withheld
 from registry.permission.policy import Policy
 from registry.settings import RegistrySettings
 from tests.unit.registry.builders import NOW, OWNER, a_certificate, a_key, a_record, identity, keys_of

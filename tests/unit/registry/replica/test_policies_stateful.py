@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from registry.model.merge import ResourceState, merged
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Record
-from registry.model.withholding import why_withheld
 from registry.replica import collecting
 from registry.storage.transaction import Transaction
 from tests.unit.registry.replica.test_under_policies import (

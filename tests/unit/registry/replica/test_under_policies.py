@@ -19,8 +19,8 @@ from registry.errors import DiskFull, RateExceeded, RegistryRefusal
 from registry.model.delta import Orders, delta
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState, merged
+from registry.model.policy_withholding import why_withheld
 from registry.model.values import Key, KeyOrTombstone, KeyTombstone, Record, State, Tombstone
-from registry.model.withholding import why_withheld
 from registry.permission.errors import RefusedByPolicy
 from registry.permission.policy import ANY_HOST, FOR_EVER, Denial, Policy
 from registry.replica import collecting, rules

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.presence.dial_outcome import DialOutcome
-from overlay.presence.host_view import HostView, Move, ViewState
+from overlay.presence.host_hiding import HostView, Move, ViewState
 from overlay.presence.statements import NEVER, Version, Word
 from overlay.presence.timings import HOLD, NO_BEAT, OWN_TRY, REPLICA_RETRY, TRY_COUNTS, WITH_WORDS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqua_compat.agent.check import FIRST_WITHIN, JITTER, Check, CheckResult, CheckState, cut
+from aqua_compat.agent.check_state import FIRST_WITHIN, JITTER, Check, CheckResult, CheckState, cut
 from aqua_compat.agent.definitions import CheckTiming
 
 P, W, C = CheckState.PASSING, CheckState.WARNING, CheckState.CRITICAL
