@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from subprocess import DEVNULL
 from typing import Final
 
 import pytest
@@ -15,12 +18,16 @@ from overlay import OverlayPeer, OverlaySettings, open_peer
 from overlay.errors import PeerFull
 from overlay.identity import Identity
 from overlay.settings import LinkLimits
+from tests.attacks.fuzz.driver import is_within
 from tests.attacks.strangers import ATTACKS, attacked
+from tests.attacks.test_cpu import LONGEST
+from tests.attacks.victim import lag_in_cpu_time
 from tests.end_to_end.network import eventually
 from tests.end_to_end.test_link_places import becomes_true
 
 PLACES: Final = 12  # of each kind
 ATTACKERS: Final = 30
+ATTACKING: Final = 8  # connections of one attack
 MOST_UNDER_WAY: Final = 16 * 2**20  # bytes that the kernel takes at both ends
 IN_WITHIN: Final = 10.0  # seconds until a newcomer is in, on a busy machine
 LIMITS: Final = LinkLimits(
@@ -97,6 +104,28 @@ async def test_one_address_gets_its_share_of_connections_also_while_they_shake_h
         assert await is_taken("127.0.0.2")
         await opened.aclose()
         await eventually(partial(is_taken, "127.0.0.1"), bool)
+
+
+async def test_those_who_leave_with_hundreds_of_streams_hold_the_loop_for_no_time() -> None:
+    async with open_peer(Identity.generate(), OverlaySettings()) as node:
+        command = [sys.executable, "-m", "tests.attacks.corpus", "idle_streams", node.addresses()[0]]
+
+        async def attacked_and_left() -> float:
+            async with trio.open_nursery() as nursery:
+                attack = await nursery.start(partial(trio.run_process, command, stdout=DEVNULL, check=False))
+                await becomes_true(lambda: node.statistics().connections >= ATTACKING)
+                await trio.sleep(1)  # for the streams of the last one
+                gc.collect()
+                gc.disable()  # what it takes to look through what a whole test run has left isn't theirs
+                meter = lag_in_cpu_time()
+                with meter.measured():
+                    attack.kill()
+                    await becomes_true(lambda: node.statistics().connections == 0)
+            gc.enable()
+            return meter.statistics().max
+
+        took = [await attacked_and_left() for _ in range(3)]
+        assert is_within(min(took), LONGEST), took
 
 
 @pytest.mark.parametrize("declared", [b"\xff\xff\xff\xff\x03", b"\xff\xff\xff\xff\xff\x6e"])  # 1 GB and 3.8 TB

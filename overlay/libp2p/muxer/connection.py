@@ -20,6 +20,7 @@ from overlay.libp2p.muxer.session import MOST_UNANSWERED, YamuxSession
 from overlay.libp2p.muxer.session_end import EndCode, SessionEnded
 from overlay.libp2p.muxer.stream import MuxedStream
 from overlay.libp2p.muxer.stream_state import StreamState
+from overlay.libp2p.muxer.turns import AT_ONCE, own_turn, wake_for_good, wake_in_turns
 from overlay.limits.fair_quota import FairQuota
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -101,6 +102,7 @@ class MuxedConnection(IMuxedConn):
         self._accepting = trio.lowlevel.ParkingLot()
         self._opening = trio.lowlevel.ParkingLot()
         self._backlog: deque[StreamState] = deque()
+        self._asleep: list[StreamState] = []  # of those that it had when it ended
         self._reading = trio.CancelScope()
         self._writing = trio.CancelScope()
         self._timing = trio.CancelScope()
@@ -156,6 +158,7 @@ class MuxedConnection(IMuxedConn):
                 await self._read()
         finally:
             self._end(EndCode.CLOSED, "this side is stopping")
+            await wake_in_turns(self._asleep)
             await self._finish()
 
     async def open_stream(self) -> MuxedStream:
@@ -260,7 +263,11 @@ class MuxedConnection(IMuxedConn):
                     elif not (data := await pipe.receive()):
                         self._end(EndCode.LOST, "the peer closed the connection")
                         return
-                    self._take_in(session.receive(data))
+                    if len(changed := session.receive(data)) <= AT_ONCE:
+                        self._take_in(changed)
+                    else:
+                        async with own_turn():
+                            self._take_in(changed)
                     if session.has_output:
                         self.flush()
                     elif not pipe.is_clear:
@@ -331,9 +338,10 @@ class MuxedConnection(IMuxedConn):
             self.session.drop_unread()
         tell = log.info if code in _BLAMED or code is EndCode.MEMORY or code is EndCode.STALLED else log.debug
         tell("a connection ended", peer_id=self._peer, code=code.value, text=text)
-        for state in list(self.session.streams.values()):
-            state.on_change()
-            state.forget_driver()
+        streams = list(self.session.streams.values())
+        for state in streams[:AT_ONCE] if self._running else streams:
+            wake_for_good(state)
+        self._asleep = streams[AT_ONCE:] if self._running else []
         self._held.close()
         for waiting in (self._accepting, self._opening, self._room):
             waiting.unpark_all()

@@ -13,7 +13,7 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamError,
     MuxedStreamReset,
 )
-from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from overlay.identity import Identity
 from overlay.libp2p.muxer.connection import MuxedConnection
@@ -21,6 +21,7 @@ from overlay.libp2p.muxer.session import MOST_UNANSWERED
 from overlay.libp2p.muxer.session_end import EndCode
 from overlay.libp2p.muxer.stream import MuxedStream
 from overlay.libp2p.muxer.stream_state import WINDOW
+from overlay.libp2p.muxer.turns import AT_ONCE
 from overlay.limits.fair_quota import FairQuota
 from tests.unit.overlay.libp2p.muxer.frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, data, frame
 from tests.unit.overlay.libp2p.muxer.pipes import (
@@ -243,6 +244,66 @@ async def test_who_waits_on_a_stream_that_ends_right_before_the_connection_is_wo
         with trio.fail_after(5):
             await peer.send(frame(WINDOW_UPDATE, flags, 1) + frame(GO_AWAY))
             await connection.event_closed.wait()
+
+
+class _Rounds(trio.abc.Instrument):
+    """Counts what happens in one round of the loop."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._now = 0
+
+    def note(self) -> None:
+        self._now += 1
+        self.most = max(self.most, self._now)
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._now = 0
+
+
+@pytest.mark.parametrize("how", ["the peer leaves", "the peer resets all", "this side is cancelled"])
+async def test_who_waits_on_hundreds_of_streams_is_woken_in_turns(how: str) -> None:
+    count, connections, rounds = 200, 3, _Rounds()
+    resets = b"".join(frame(WINDOW_UPDATE, RST, number) for number in range(1, 2 * count, 2))
+    woken = trio.Semaphore(0)
+
+    async def read(stream: MuxedStream) -> None:
+        with pytest.raises(MuxedStreamReset):
+            await stream.read()
+        rounds.note()
+        woken.release()
+
+    async def all_woken() -> None:
+        with trio.fail_after(5):
+            for _ in range(count * connections):
+                await woken.acquire()
+
+    async with trio.open_nursery() as readers:
+        async with trio.open_nursery() as nursery:
+            peers: list[trio.abc.Stream] = []
+            for _ in range(connections):
+                ours, theirs = memory_stream_pair()
+                connection = connection_on(MemoryPipe(ours), initiator=False)
+                nursery.start_soon(connection.start)
+                peers.append(theirs)
+                await theirs.send_all(b"".join(frame(WINDOW_UPDATE, SYN, number) for number in range(1, 2 * count, 2)))
+                for _ in range(count):
+                    readers.start_soon(read, await connection.accept_stream())
+            await wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(rounds)
+            for peer in peers:
+                if how == "the peer leaves":
+                    await peer.aclose()
+                elif how == "the peer resets all":
+                    await peer.send_all(resets)
+            if how != "this side is cancelled":
+                await all_woken()
+            nursery.cancel_scope.cancel()
+        if how == "this side is cancelled":
+            await all_woken()
+        trio.lowlevel.remove_instrument(rounds)
+        # What came in one piece is told in one turn; the first ones of each connection don't wait for one.
+        assert rounds.most <= (count if how == "the peer resets all" else (connections + 1) * AT_ONCE)
 
 
 async def test_an_end_in_order_is_told_as_an_end() -> None:
