@@ -230,7 +230,7 @@ async def assembled(
         nursery.start_soon(catch_up.run, network)
         for part in (
             *(health, health_of_hosts, hosts_for_clients),
-            *(send_queue, replica, writer, pass_on, abandoned, replication, entering, recovery, upkeep),
+            *(ingest, send_queue, replica, writer, pass_on, abandoned, replication, entering, recovery, upkeep),
             *(subscriptions, watches, rumors),
             Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock),
             CertifiedRecords(identity, node_api, registry, store, rules, clock),

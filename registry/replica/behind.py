@@ -6,12 +6,13 @@ Rules (docs/design.md, Replication):
    did so far are remembered: two words may come at different times.
 2. What was refused for its time, for load or for room is asked for again in the same way; but this node isn't behind
    for it, since anybody can send what every replica refuses. Nor does it keep this node behind for what the disk lost.
-   What is dated ahead is asked for until it may be taken, if that is within `LONGEST_WAIT` seconds: until then the
-   others that compare refuse it as well, and have nothing to give; only if this clock was wrong, they may have it.
 3. After its clock was wrong nobody knows what it refused, or hid: it is behind for everything, until its nearest
    neighbours have compared all with it; if none does after `MOST_TRIES`, its answers count all the same.
+   What is dated ahead is kept besides (`registry.replica.early_items`): nobody has taken it yet.
 4. It is asked for again soon, and then later and later, `LONGEST_DELAY` seconds at most; where there was no room,
    `LONGEST_WITHOUT_ROOM`, but at once when there is room again; what somebody sent too fast, `LONGEST_TOO_FAST`.
+   About what was refused it asks every `PAUSE` seconds at most: the others compare with nobody more often, and what the
+   disk lost comes first.
 5. Of too many, what was refused for load gives way to other causes, and all of those to what the disk lost: anybody can
    have this node refuse whatever he likes, by sending too fast, or what is dated ahead.
 
@@ -33,12 +34,12 @@ FIRST_DELAY: Final = 1.0  # seconds
 LONGEST_DELAY: Final = 8.0
 LONGEST_WITHOUT_ROOM: Final = 600.0
 LONGEST_TOO_FAST: Final = 60.0
-LONGEST_WAIT: Final = 120.0
-"""Seconds by which what was dated ahead is waited for: what is further ahead waits for the hourly comparison."""
+PAUSE: Final = 3.0  # seconds
 MOST_TRIES: Final = 6  # of getting everything, or a second replica's word: half a minute
 MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
 MAX_WORDS: Final = 32  # replicas of whom it is remembered that they compared a resource: more than keep it
 
+_LOST: Final = 2  # the gravity of what the disk lost
 _LONGEST: Final = {Code.DISK_FULL: LONGEST_WITHOUT_ROOM, Code.RATE_EXCEEDED: LONGEST_TOO_FAST}
 
 
@@ -46,7 +47,6 @@ class _Lack(msgspec.Struct):
     code: Code
     """The gravest, or the latest of equally grave ones."""
     noted_at: float
-    """When something was refused or lost, the latest time; or when what was refused may be taken, if that is later."""
     lost_at: float | None = None
     """When the disk lost something, the latest time."""
     refused: Code | None = None
@@ -69,25 +69,22 @@ class Behind:
         self._lacks: dict[str, _Lack] = {}
         self._count: Counter[Code] = Counter()
         self._everything: _Lack | None = None
+        self._others_from = -math.inf  # when it may ask again about what was refused
 
     def __len__(self) -> int:
         return len(self._lacks)
 
-    def note(self, key_id: str, code: Code, now: float, *, taken_in: float = 0.0) -> bool:
-        """Something of a resource was refused for a cause that passes, or lost; whether it will be asked for.
-
-        `taken_in`: seconds until it may be taken, where it is dated ahead.
-        """
+    def note(self, key_id: str, code: Code, now: float) -> bool:
+        """Something of a resource was refused for a cause that passes, or lost; whether it will be asked for."""
         if not is_passing(code):
             return False
-        taken_at = now + taken_in if taken_in <= LONGEST_WAIT else now
         lack = self._lacks.get(key_id)
         if lack is None:
             if len(self._lacks) >= MAX_BEHIND and not self._make_room(code):
                 return False
             lack = self._lacks[key_id] = _Lack(code, now, due_at=now + FIRST_DELAY)
             self._count[code] += 1
-        lack.noted_at = max(lack.noted_at, taken_at)
+        lack.noted_at = now
         if _makes_behind(code):
             lack.lost_at, lack.refused = now, None
         elif lack.lost_at is not None:
@@ -132,7 +129,6 @@ class Behind:
         for lack in self._lacks.values():
             if any(code is not None and code.kind is Kind.CLOCK for code in (lack.code, lack.refused)):
                 lack.tries, lack.due_at = 0, now + FIRST_DELAY  # everything comes first
-                lack.noted_at = min(lack.noted_at, now)  # what seemed dated ahead wasn't
         if self._everything is not None:
             self._everything.tries, self._everything.due_at = 0, now
 
@@ -153,9 +149,17 @@ class Behind:
         if self._everything is not None and self._everything.noted_at <= since:
             self._everything = None
 
-    def due(self, now: float) -> list[str]:
-        """The resources to ask others about now; they count as asked about."""
-        found = [key_id for key_id, lack in self._lacks.items() if lack.due_at <= now]
+    def due(self, now: float, most: int = MAX_BEHIND) -> list[str]:
+        """The resources to ask others about now; they count as asked about. `most` of those that have waited longest,
+        of the gravest cause alone; the others later (rule 4)."""
+        lacks = [(key_id, lack) for key_id, lack in self._lacks.items() if lack.due_at <= now]
+        gravest = max((_gravity(lack.code) for _, lack in lacks), default=0)
+        lacks.sort(key=lambda each: (_gravity(each[1].code) < gravest, each[1].due_at))
+        found = [key_id for key_id, lack in lacks[:most] if _gravity(lack.code) == gravest]
+        if found and gravest < _LOST:
+            if now < self._others_from:
+                return []
+            self._others_from = now + PAUSE
         for key_id in found:
             lack = self._lacks[key_id]
             longest = _LONGEST.get(lack.code, LONGEST_DELAY)
@@ -170,8 +174,11 @@ class Behind:
 
     def wakes_at(self) -> float:
         """When something is due if nothing comes before; infinite when nothing is lacking."""
-        lacks = [*self._lacks.values(), *([] if self._everything is None else [self._everything])]
-        return min((lack.due_at for lack in lacks), default=math.inf)
+        everything = math.inf if self._everything is None else self._everything.due_at
+        lacks = self._lacks.values()
+        lost = min((lack.due_at for lack in lacks if _makes_behind(lack.code)), default=math.inf)
+        others = min((lack.due_at for lack in lacks if not _makes_behind(lack.code)), default=math.inf)
+        return min(everything, lost, max(others, self._others_from))
 
     def room_again(self, now: float) -> None:
         """The database has room again."""
@@ -219,7 +226,7 @@ def is_passing(code: Code) -> bool:
 
 def _gravity(code: Code) -> int:
     """The order in which causes give way, the lowest first (rule 5)."""
-    return 2 if _makes_behind(code) else int(code.kind is not Kind.LOAD)
+    return _LOST if _makes_behind(code) else int(code.kind is not Kind.LOAD)
 
 
 def _makes_behind(code: Code) -> bool:

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import trio
 
+from overlay.tasks import TaskStatus, Wakeup
 from registry.codes import Code, Kind
 from registry.errors import InvalidValue, NotResponsible, RegistryError, RegistryRefusal, StorageError
 from registry.model.merge import greater_key, is_spent
@@ -27,6 +28,7 @@ from registry.protocol.network import Clock, Network
 from registry.replica import index_rules, rules
 from registry.replica.behind import is_passing
 from registry.replica.clock_guard import ClockGuard
+from registry.replica.early_items import EarlyItem, EarlyItems
 from registry.replica.sender_limits import SenderLimits
 from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings
@@ -44,10 +46,9 @@ class Ingest:
         sender_limits: SenderLimits,
         weights: Weights,
         clock: Clock,
-        note_refusal: Callable[[str, Code, float], None] | None = None,
+        note_refusal: Callable[[str, Code], None] | None = None,
     ) -> None:
-        """`note_refusal(key id, code, seconds)` is told of what this node is responsible for and didn't take, and in
-        how many seconds it may, where it is dated ahead."""
+        """`note_refusal(key id, code)` is told of what this node is responsible for and didn't take."""
         self._network = network
         self._store = store
         self._settings = settings
@@ -55,6 +56,8 @@ class Ingest:
         self._weights = weights
         self._clock = clock
         self._note_refusal = note_refusal
+        self._early = EarlyItems()
+        self._early_came = Wakeup()
         self.clock_guard = ClockGuard(network, clock)
 
     @property
@@ -105,20 +108,33 @@ class Ingest:
             try:
                 errors = [self.clock_guard.softened(error) for error in await self._store.write(decide)]
             except StorageError as error:
-                self._note_refusals(items, [ErrorInfo.of(error)] * len(items))
+                self._note_refusals(items, [ErrorInfo.of(error)] * len(items), source, keyless=keyless)
                 raise
-        self._note_refusals(items, errors)
+        self._note_refusals(items, errors, source, keyless=keyless)
         return errors
 
-    def _note_refusals(self, items: Sequence[Item], errors: Sequence[ErrorInfo | None]) -> None:
+    def _note_refusals(
+        self, items: Sequence[Item], errors: Sequence[ErrorInfo | None], source: str, *, keyless: bool
+    ) -> None:
         if self._note_refusal is None:
             return
-        now = self._clock()
         for item, error in zip(items, errors, strict=True):
             if error is not None and is_passing(error.known_code) and self.is_responsible(item.key_id):
-                is_ahead = error.known_code.kind is Kind.CLOCK
-                taken_in = max(0.0, item.dated() - self.settings.clock_skew - now) if is_ahead else 0.0
-                self._note_refusal(item.key_id, error.known_code, taken_in)
+                self._note_refusal(item.key_id, error.known_code)
+                taken_in = item.dated() - self.settings.clock_skew - self._clock()
+                if error.known_code.kind is Kind.CLOCK and taken_in > 0:
+                    self._early.keep(EarlyItem(item, source, keyless), trio.current_time(), taken_in)
+                    self._early_came.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Takes what came too early when its time has come, until cancelled."""
+        task_status.started()
+        while True:
+            with trio.move_on_at(self._early.wakes_at()):
+                await self._early_came.wait()
+            for early in self._early.due(trio.current_time()):
+                with suppress(StorageError):  # it is noted, and asked for
+                    await self.store([early.item], early.source, keyless=early.keyless)
 
     async def store_made(self, make: Callable[[Transaction], Item | None]) -> tuple[Item | None, ErrorInfo | None]:
         """Verifies and stores what `make` signs within the transaction, on its thread: this node's own item, if any.

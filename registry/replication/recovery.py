@@ -58,9 +58,9 @@ class Recovery:
         self.behind = Behind()
         self._failures: TTLCache[str, int] = TTLCache(MOST_FAILED, FORGOTTEN, timer=trio.current_time)
 
-    def note(self, key_id: str, code: Code, taken_in: float = 0.0) -> None:
-        """Something of a resource was refused. `taken_in`: seconds until it may be taken, where it is dated ahead."""
-        if self.behind.note(key_id, code, trio.current_time(), taken_in=taken_in):
+    def note(self, key_id: str, code: Code) -> None:
+        """Something of a resource was refused."""
+        if self.behind.note(key_id, code, trio.current_time()):
             self._changed.set()
 
     def note_lost(self, key_ids: Iterable[str]) -> None:
@@ -86,9 +86,9 @@ class Recovery:
                 continue
             if self.behind.is_everything_due(trio.current_time()):
                 await self._pull_everything()
-            due = self.behind.due(trio.current_time())
+            due = self.behind.due(trio.current_time(), KEYS_AT_ONCE)
             if due:
-                await self._pull(set(due[:KEYS_AT_ONCE]))
+                await self._pull(set(due))
 
     def _note_clock(self) -> None:
         if self._network.compared_clock.verdict().is_off:

@@ -66,7 +66,8 @@ class Removal(NamedTuple):
 
 
 def possible_values(changes: Iterable[Change], before: bool | int) -> set[bool | int]:
-    """What may rule after these changes of one subject: none of which began after another was acknowledged."""
+    """What may rule after these changes of one subject: none of which began after another was acknowledged. One that
+    wasn't acknowledged, a removal too, may happen at any time later, and what it says may rule for good."""
     attempts = [Change(("", b"", b""), before, -math.inf, -math.inf), *changes]
     acknowledged = [each for each in attempts if each.ended < math.inf]
     return {one.value for one in attempts if not any(other.began > one.ended for other in acknowledged)}

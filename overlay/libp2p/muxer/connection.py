@@ -102,7 +102,7 @@ class MuxedConnection(IMuxedConn):
         self._accepting = trio.lowlevel.ParkingLot()
         self._opening = trio.lowlevel.ParkingLot()
         self._backlog: deque[StreamState] = deque()
-        self._asleep: list[StreamState] = []  # of those that it had when it ended
+        self._asleep: list[StreamState] = []  # whose users are to be told in turns that it ended
         self._reading = trio.CancelScope()
         self._writing = trio.CancelScope()
         self._timing = trio.CancelScope()
@@ -158,7 +158,7 @@ class MuxedConnection(IMuxedConn):
                 await self._read()
         finally:
             self._end(EndCode.CLOSED, "this side is stopping")
-            await wake_in_turns(self._asleep)
+            await wake_in_turns(list(dict.fromkeys(self._asleep)))
             await self._finish()
 
     async def open_stream(self) -> MuxedStream:
@@ -263,19 +263,22 @@ class MuxedConnection(IMuxedConn):
                     elif not (data := await pipe.receive()):
                         self._end(EndCode.LOST, "the peer closed the connection")
                         return
-                    if len(changed := session.receive(data)) <= AT_ONCE:
+                    changed = list(dict.fromkeys(session.receive(data)))
+                    if len(changed) <= AT_ONCE:
                         self._take_in(changed)
                     else:
+                        self._asleep = changed  # should it end meanwhile: the session has forgotten some of them
                         async with own_turn():
                             self._take_in(changed)
+                        if self.ended is None:
+                            self._asleep = []
                     if session.has_output:
                         self.flush()
                     elif not pipe.is_clear:
                         self._wake_writer()
         except SessionEnded as error:
             self._end(error.code, error.text)
-            for state in error.changed:  # of which some are in the session no more
-                state.on_change()
+            self._asleep += error.changed  # of which some are in the session no more
         except Exception as error:  # whatever libp2p raises, it ended the connection
             self._end(EndCode.LOST, f"reading failed: {error!r}"[:200])
 
@@ -341,7 +344,8 @@ class MuxedConnection(IMuxedConn):
         streams = list(self.session.streams.values())
         for state in streams[:AT_ONCE] if self._running else streams:
             wake_for_good(state)
-        self._asleep = streams[AT_ONCE:] if self._running else []
+        if self._running:
+            self._asleep += streams[AT_ONCE:]
         self._held.close()
         for waiting in (self._accepting, self._opening, self._room):
             waiting.unpark_all()

@@ -12,11 +12,11 @@ from registry.replica.behind import (
     FIRST_DELAY,
     LONGEST_DELAY,
     LONGEST_TOO_FAST,
-    LONGEST_WAIT,
     LONGEST_WITHOUT_ROOM,
     MAX_BEHIND,
     MAX_WORDS,
     MOST_TRIES,
+    PAUSE,
     Behind,
 )
 
@@ -52,35 +52,22 @@ def test_what_is_refused_for_good_isnt_asked_for(code: Code) -> None:
     assert len(behind) == 0
 
 
-def test_what_is_dated_ahead_is_asked_for_until_it_may_be_taken() -> None:
+def test_the_gravest_is_asked_for_first_and_what_doesnt_fit_a_moment_later() -> None:
     behind = Behind()
-    behind.note("key", Code.RECORD_FROM_FUTURE, 0.0, taken_in=15.0)
-    assert behind.due(FIRST_DELAY) == ["key"], "if it isn't dated ahead, but this clock is behind"
-    behind.note_word("one", ["key"], since=14.0)
-    behind.compared(["key"], since=14.0)
-    assert behind.causes() == {"record-from-future": 1}, "who compared then had refused it too"
-    assert behind.words("key") == set()
-    behind.note("key", Code.RATE_EXCEEDED, 10.0)
-    behind.compared(["key"], since=14.0)
-    assert len(behind) == 1
-    behind.compared(["key"], since=15.0)
-    assert len(behind) == 0
-
-
-def test_what_is_dated_far_ahead_isnt_waited_for() -> None:
-    behind = Behind()
-    behind.note("key", Code.RECORD_FROM_FUTURE, 0.0, taken_in=2 * LONGEST_WAIT)
-    behind.compared(["key"], since=0.0)
-    assert len(behind) == 0
-
-
-def test_what_seemed_dated_ahead_by_a_wrong_clock_isnt_waited_for_once_it_is_right() -> None:
-    behind = Behind()
-    behind.note("key", Code.RECORD_FROM_FUTURE, 0.0, taken_in=100.0)
-    behind.clock_is_right(2.0)
-    assert behind.due(2.0 + FIRST_DELAY) == ["key"]
-    behind.compared(["key"], since=2.0 + FIRST_DELAY)
-    assert len(behind) == 0
+    for number in range(10):
+        behind.note(f"sent {number}", Code.RECORD_FROM_FUTURE, 0.0)
+    behind.note("lost", Code.STORAGE, 1.0)
+    at = 1.0 + FIRST_DELAY
+    assert behind.due(at, 3) == ["lost"], "and whoever keeps it is asked, not whoever keeps most of the rest"
+    assert behind.wakes_at() <= at
+    assert behind.due(at, 3) == ["sent 0", "sent 1", "sent 2"]
+    behind.compared(["lost"], since=at)
+    assert behind.wakes_at() == at + PAUSE
+    assert behind.due(at + 1.0, 20) == [], "others compare with nobody that often"
+    behind.note("lost", Code.STORAGE, at + 1.0)
+    assert behind.wakes_at() == at + 1.0 + FIRST_DELAY
+    assert behind.due(at + 1.0 + FIRST_DELAY, 20) == ["lost"]
+    assert behind.due(at + PAUSE, 7) == [f"sent {number}" for number in range(3, 10)], "who has waited longest"
 
 
 def test_who_has_compared_since_the_latest_loss_is_remembered() -> None:

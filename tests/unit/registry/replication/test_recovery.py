@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+import pytest
 import trio
 
+from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import Refusal
 from registry.codes import Code
 from registry.model.merge import ResourceState
@@ -18,9 +22,10 @@ from registry.protocol.network import Handler
 from registry.replica.behind import FIRST_DELAY
 from registry.replication.messages import PULL
 from registry.replication.recovery import OTHERS, Recovery
+from registry.settings import NodeSettings, RegistrySettings
 from tests.simulation.nodes import simulated_nodes
 from tests.simulation.world import WorldNode
-from tests.unit.registry.builders import a_record
+from tests.unit.registry.builders import a_key, a_record
 from tests.unit.registry.replication.test_replication import keepers, known, registered, world
 
 RECOVERED_WITHIN = 10.0  # seconds after the end of the cause
@@ -117,12 +122,18 @@ async def test_a_replica_whose_clock_was_slow_for_a_moment_gets_what_it_refused_
         await wait_for_values(slow, resource_id, {"newer"})
 
 
-async def test_replicas_get_what_was_dated_ahead_once_it_may_be_taken(autojump_clock, tmp_path: Path) -> None:
-    """Others that refused it too compare before that, and have nothing to give."""
-    async with world(tmp_path, 8) as made:
+@pytest.mark.parametrize("which", [0, 3, 7])  # of eight, by their ids: all ask the same ones
+async def test_replicas_have_what_was_dated_ahead_once_it_may_be_taken(
+    autojump_clock, tmp_path: Path, which: int
+) -> None:
+    """The others refused it too, and have nothing to give."""
+    settings = NodeSettings(registry=RegistrySettings(neighbourhood_size=8, responsibility_margin=1, clock_skew=10))
+    async with world(tmp_path, 12, settings) as made:
         resource_id = await registered(made, made.nodes[0])
         await trio.sleep(5)
-        fast, *others = keepers(made, resource_id)
+        peers = nearest(resource_position(resource_id), made.network.alive(), 8)
+        fast = next(node for node in made.up() if node.peer_id == sorted(peers)[which])
+        others = [node for node in made.up() if node.peer_id in peers and node is not fast]
         key, now = (await known(fast, resource_id)).key, int(fast.clock())
         assert key is not None
         ahead = Item(key, a_record(resource_id, issued=now, created=now + 20, value="ahead"))  # they allow 10
@@ -135,11 +146,52 @@ async def test_replicas_get_what_was_dated_ahead_once_it_may_be_taken(autojump_c
         fast.skew = 15.0
         assert await fast.parts.replica.ingest.store([ahead], fast.peer_id) == [None]
         fast.skew = 0.0
-        await trio.sleep(8)
+        await trio.sleep(9)
         assert [await values_at(node, resource_id) for node in others] == [{"v"}] * len(others)
         await trio.sleep(2)
-        for node in others:
-            await wait_for_values(node, resource_id, {"v", "ahead"})
+        assert [await values_at(node, resource_id) for node in others] == [{"v", "ahead"}] * len(others)
+
+
+async def test_a_stranger_who_sends_what_is_dated_ahead_keeps_no_replica_behind_after_its_disk_failed(
+    autojump_clock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, 8) as made:
+        resource_id = await registered(made, made.nodes[0])
+        victim = next(node for node in keepers(made, resource_id) if node is not made.nodes[0])
+        stranger = next(node for node in made.nodes if node is not victim and node not in keepers(made, resource_id))
+        kept_there = made.network.peers[victim.peer_id].is_responsible
+        signed = a_key("x")
+        forged = [msgspec.structs.replace(signed, label=f"x{number}") for number in range(20_000)]
+        forged = [key for key in forged if kept_there(key.id, 3, 1)][:4_000]
+        assert len(forged) == 4_000
+        assert victim.parts is not None
+
+        async def attack() -> None:
+            for start in itertools.cycle(range(0, len(forged), 64)):
+                created = int(victim.clock()) + 128
+                items = [
+                    Item(msgspec.structs.replace(key, timestamp_created=created)) for key in forged[start : start + 64]
+                ]
+                await made.network.peers[stranger.peer_id].call(
+                    victim.peer_id, PUT, build(PutBody.of(items)), timeout=5
+                )
+                await trio.sleep(64 * 110 / len(forged))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attack)
+            await trio.sleep(130)
+            change(
+                victim,
+                "CREATE TRIGGER failing BEFORE INSERT ON states BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END",
+            )
+            await update(made.nodes[0], resource_id, "newer", factor=2)
+            await trio.sleep(1)
+            assert victim.parts.replica.behind.is_behind(resource_id)
+            change(victim, "DROP TRIGGER failing")
+            with trio.fail_after(RECOVERED_WITHIN):
+                while victim.parts.replica.behind.is_behind(resource_id):  # noqa: ASYNC110 - virtual time
+                    await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_replica_whose_disk_failed_for_a_while_gets_what_it_missed_and_doesnt_count_meanwhile(

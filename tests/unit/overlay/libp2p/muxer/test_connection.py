@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamError,
     MuxedStreamReset,
 )
+from trio.abc import Stream
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from overlay.identity import Identity
@@ -304,6 +306,123 @@ async def test_who_waits_on_hundreds_of_streams_is_woken_in_turns(how: str) -> N
         trio.lowlevel.remove_instrument(rounds)
         # What came in one piece is told in one turn; the first ones of each connection don't wait for one.
         assert rounds.most <= (count if how == "the peer resets all" else (connections + 1) * AT_ONCE)
+
+
+@pytest.mark.parametrize("how", ["it fails", "this side is cancelled"])
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+async def test_who_waits_on_streams_that_were_reset_is_woken_though_the_connection_ends_before_its_turn(
+    how: str, rounds: int
+) -> None:
+    """The session has forgotten those streams, and another connection's users have their turns meanwhile."""
+    woken = trio.Semaphore(0)
+
+    async def read(stream: MuxedStream, *, counts: bool) -> None:
+        with suppress(MuxedStreamReset):
+            await stream.read()
+        if counts:
+            woken.release()
+
+    async with trio.open_nursery() as readers, trio.open_nursery() as nursery:
+
+        async def opened(count: int, scope: trio.CancelScope, *, counts: bool) -> tuple[MuxedConnection, Stream]:
+            ours, theirs = memory_stream_pair()
+            connection = connection_on(MemoryPipe(ours), initiator=False)
+
+            async def run() -> None:
+                with scope:
+                    await connection.start()
+
+            nursery.start_soon(run)
+            await theirs.send_all(b"".join(frame(WINDOW_UPDATE, SYN, number) for number in range(1, 2 * count, 2)))
+            for _ in range(count):
+                readers.start_soon(partial(read, counts=counts), await connection.accept_stream())
+            return connection, theirs
+
+        scope = trio.CancelScope()
+        _, others = await opened(200, trio.CancelScope(), counts=False)
+        _, peer = await opened(40, scope, counts=True)
+        await wait_all_tasks_blocked()
+        await others.aclose()
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        await peer.send_all(b"".join(frame(WINDOW_UPDATE, RST, number) for number in range(1, 80, 2)))
+        if how == "it fails":
+            await peer.aclose()
+        for _ in range(rounds):
+            await trio.lowlevel.checkpoint()
+        if how == "this side is cancelled":
+            scope.cancel()
+        with trio.fail_after(5):
+            for _ in range(40):
+                await woken.acquire()
+
+
+@pytest.mark.parametrize("last", [frame(GO_AWAY), frame(9)])
+async def test_a_connection_that_ends_with_what_reset_its_streams_wakes_their_users_in_turns(last: bytes) -> None:
+    count, connections, rounds, woken = 200, 8, _Rounds(), trio.Semaphore(0)
+
+    async def read(stream: MuxedStream) -> None:
+        with pytest.raises(MuxedStreamReset):
+            await stream.read()
+        rounds.note()
+        woken.release()
+
+    async with trio.open_nursery() as nursery:
+        peers = []
+        for _ in range(connections):
+            ours, theirs = memory_stream_pair()
+            connection = connection_on(MemoryPipe(ours), initiator=False)
+            nursery.start_soon(connection.start)
+            await theirs.send_all(b"".join(frame(WINDOW_UPDATE, SYN, number) for number in range(1, 2 * count, 2)))
+            for _ in range(count):
+                nursery.start_soon(read, await connection.accept_stream())
+            peers.append(theirs)
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(rounds)
+        resets = b"".join(frame(WINDOW_UPDATE, RST, number) for number in range(1, 2 * count, 2))
+        for peer in peers:
+            nursery.start_soon(peer.send_all, resets + last)
+        with trio.fail_after(5):
+            for _ in range(count * connections):
+                await woken.acquire()
+        trio.lowlevel.remove_instrument(rounds)
+        assert rounds.most <= count
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_frames_of_one_stream_take_no_turn() -> None:
+    """Twenty connections that each bring some are read as soon as one."""
+    rounds, done = 0, trio.Semaphore(0)
+
+    class Counting(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            nonlocal rounds
+            rounds += 1
+
+    async with trio.open_nursery() as nursery:
+
+        async def read(stream: MuxedStream) -> None:
+            await read_exactly(stream, AT_ONCE + 1)
+            done.release()
+
+        peers = []
+        for _ in range(20):
+            ours, theirs = memory_stream_pair()
+            connection = connection_on(MemoryPipe(ours), initiator=False)
+            nursery.start_soon(connection.start)
+            await theirs.send_all(frame(WINDOW_UPDATE, SYN, 1))
+            nursery.start_soon(read, await connection.accept_stream())
+            peers.append(theirs)
+        await wait_all_tasks_blocked()
+        counting = Counting()
+        trio.lowlevel.add_instrument(counting)
+        for peer in peers:
+            nursery.start_soon(peer.send_all, b"".join(data(1, b"x") for _ in range(AT_ONCE + 1)))
+        for _ in peers:
+            await done.acquire()
+        trio.lowlevel.remove_instrument(counting)
+        assert rounds < 2 * len(peers), "each turn takes two"
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_end_in_order_is_told_as_an_end() -> None:
