@@ -167,7 +167,8 @@ class Acknowledged:
             assert not any(one.kills(record) for one in self.removals)
         if resource.key is not None:
             assert not any(one.kills_key(resource.key) for one in self.removals)
-        alive = [key for key in self.keys if not any(one.kills_key(key) for one in self.removals)]
+        heard = (*self.removals, *resource.key_tombstones)  # by comparing, too
+        alive = [key for key in self.keys if not any(one.kills_key(key) for one in heard)]
         if alive:
             assert resource.key is not None
             assert resource.key.order() >= max(key.order() for key in alive), "a key's revision never falls"
