@@ -5,11 +5,13 @@
    and whose own homes are confirmed. All whom they name that belong into the home, or into a thin bucket, are linked.
    The pass begins anew while somebody new was found; then those who answered have confirmed the home.
 2. A member that was alone looks its own position up first: whoever one joins through may be far away.
-3. A pass is made at once when the home isn't confirmed, as after joining, and after the loss of a neighbour's link; and
-   again 2 seconds after such a one and after any that found somebody new: who came at the same time knew us as little
-   as we it. In between, one of the three nearest and one neighbour at random are asked every two minutes, by digest;
-   and whoever asked us with another view than ours, soon. Who belongs into the home and couldn't be linked is tried
-   again, ever less often, and by itself: a pass that finds nobody new comes ever later.
+3. A pass is made at once when the home isn't confirmed, as after joining, and after the loss of a neighbour's link;
+   and again 2 seconds after such a one and after any that found somebody new: who came at the same time knew us as
+   little as we it. In between, one of the three nearest, one neighbour at random and one member of each thin bucket
+   are asked every two minutes, by digest; and whoever asked us with another view than ours, soon. Where a bucket was
+   found thin, its members are asked sooner: where the network was parted, some of them didn't know of the others. Who
+   belongs into the home and couldn't be linked is tried again, ever less often, and by itself: a pass that finds
+   nobody new comes ever later.
 4. Each bucket outside of the home is looked up once an hour: of fewer than a home's members all are linked; else two of
    them at random are, through which lookups go. These lookups tell the network's size, too. A bucket in which more are
    linked by now than were found is looked up sooner: its links needn't be kept any more.
@@ -101,6 +103,7 @@ class HomeUpkeep:
         self._is_placed = False  # whether our own position was looked up since we had company
         self._turn = 0
         self._has_lost = False
+        self._thin_found: float | None = None  # when a bucket was found thin, the latest time
         self._pass = trio.Lock()
         self._due = Wakeup()
 
@@ -137,6 +140,7 @@ class HomeUpkeep:
                 is_again, wait, self._is_placed = False, INTERVAL, False
                 continue
             async with self._pass:
+                began = trio.current_time()
                 is_uncertain = self._has_lost or not self._home.is_confirmed(trio.current_time())
                 self._has_lost = False
                 self._lacking.clear()
@@ -148,7 +152,9 @@ class HomeUpkeep:
                 is_again, wait = True, AGAIN
             else:
                 is_again = bool(self._lacking)
-                wait = min(2 * wait, INTERVAL) if is_again else INTERVAL
+                wait = min(2 * wait, INTERVAL) if is_again or self._is_thin_of_late() else INTERVAL
+            if self._thin_found is not None and self._thin_found >= began:
+                wait = AGAIN
             await trio.sleep(_SHORTEST * self._random.uniform(0.5, 1.0))
 
     async def _wait(self, seconds: float) -> bool:
@@ -185,12 +191,24 @@ class HomeUpkeep:
         self._turn += 1
         height = self._home.height
         chosen = {*differing, near[self._turn % len(near)], self._random.choice(self._kept())} if near else set()
+        chosen.update(self._of_thin_buckets())
         found, answered = await self._ask(sorted(chosen), [])
         if not found:
             for member in answered:
                 self._home.note_confirmed(member, trio.current_time(), height)
         await self._refresh_buckets()
         return found
+
+    def _of_thin_buckets(self) -> list[str]:
+        """One linked member of each thin bucket, at random: it knows all of it, if it is one."""
+        thin: dict[int, list[str]] = {bucket: [] for bucket in self._home.thin_buckets()}
+        for name in self._peer.members() if thin else ():
+            if (bucket := self._home.bucket_of(peer_position(name))) in thin:
+                thin[bucket].append(name)
+        return [self._random.choice(members) for members in thin.values() if members]
+
+    def _is_thin_of_late(self) -> bool:
+        return self._thin_found is not None and trio.current_time() < self._thin_found + INTERVAL
 
     def _kept(self) -> list[str]:
         return [name for name in self._peer.members() if self._home.keeps(peer_position(name))] or self._peer.members()
@@ -216,7 +234,7 @@ class HomeUpkeep:
         asked: set[str] = set()
         answered: set[str] = set()
         found, height = 0, self._home.height  # which grows when members leave meanwhile
-        to_ask = self._home.confirmers()
+        to_ask = sorted({*self._home.confirmers(), *self._of_thin_buckets()})
         while to_ask and len(asked) < MOST_ASKED:
             asked.update(to_ask)
             new, answers = await self._ask(to_ask, covered)
@@ -347,6 +365,7 @@ class HomeUpkeep:
         self._looked_up[bucket] = now
         if len(inside) < HOME_SIZE:
             self._far.pop(bucket, None)
+            self._thin_found = now
             return
         chosen = self._far.setdefault(bucket, set())
         candidates = [name for name in inside if name not in chosen and self._peer.is_dialable(name)]

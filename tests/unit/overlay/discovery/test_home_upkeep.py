@@ -74,6 +74,34 @@ async def test_a_thin_bucket_that_has_filled_is_not_kept_for_an_hour(autojump_cl
     assert sum(map(upkeep.is_far_link, FAR)) == 2
 
 
+class HalvedNetwork(AnsweringNetwork):
+    """Each knows its own half alone: its home reaches no farther."""
+
+    async def ask_home(self, peer_id: str, around: int, height: int) -> HomeView:
+        view = await super().ask_home(peer_id, around, height)
+        half = FAR if peer_id in FAR else NEAR
+        return HomeView(view.height, view.is_equal, tuple(name for name in view.names if name in half))
+
+
+async def test_who_was_parted_when_its_bucket_was_found_thin_is_linked_soon_after_the_healing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It has no need of us, and doesn't link to us."""
+    home = Home(peer_position(OWN))
+    network = HalvedNetwork(home, NEAR + FAR[:12])
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(1))
+    await network.link(NEAR[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.run)
+        upkeep.note_up(NEAR[0])
+        await trio.sleep(10)
+        assert home.thin_buckets() == [FARTHEST]
+        network.alive = NEAR + FAR[:20]
+        await trio.sleep(INTERVAL / 3)
+        assert {*FAR[:20]} <= {*network.members()}
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_who_couldnt_be_linked_is_when_its_time_comes_and_not_with_some_later_pass(
     seed: int, autojump_clock: trio.testing.MockClock
