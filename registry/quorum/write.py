@@ -49,6 +49,10 @@ NOT_CONNECTED: Final = ErrorInfo(
     Code.NOT_CONNECTED, "not connected: no live member of the network is known; check the bootstrap addresses"
 )
 
+NOT_FOUND_IN_TIME: Final = ErrorInfo(
+    Code.TIMEOUT, "the members nearest to the resource weren't found in time; try again, or wait longer"
+)
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -123,7 +127,7 @@ class Writer:
         with trio.move_on_after(max(timeout, 0.0)) as waiting:
             await write.settled.wait()
         if waiting.cancelled_caught and not write.machine.targets:
-            return WriteOutcome(stored=0, targets=0, errors=(NOT_CONNECTED,), timed_out=True)
+            return WriteOutcome(stored=0, targets=0, errors=(NOT_FOUND_IN_TIME,), timed_out=True)
         return write.outcome(timed_out=waiting.cancelled_caught)
 
     async def progress(self, write_id: str, *, timeout: float) -> WriteOutcome | None:

@@ -298,7 +298,7 @@ class Guarded:
         assert store is not None
         if (await self.known()).key is None:
             assert self.removals, f"{self.resource_id} has gone"
-            created = await parts.registry.create_resource(LABEL, factor=self.majority)
+            created = await parts.registry.create_resource(LABEL, factor=self.majority, timeout=PATIENCE)
             assert created.resource_id is not None, created.errors
         for _ in range(2):
             found = await parts.node_api.read(self.resource_id, ack=self.majority, timeout=PATIENCE)

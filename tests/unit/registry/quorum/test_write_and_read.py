@@ -218,6 +218,19 @@ async def test_a_node_without_company_refuses_writes_and_says_so(autojump_clock)
         assert "not connected" in created.errors[0]
 
 
+async def test_whose_lookup_isnt_done_in_time_isnt_told_that_nobody_is_known(autojump_clock, monkeypatch) -> None:
+    async with simulated_nodes(4) as (_, [owner, *_]):
+
+        async def never(key_id: str, count: int) -> list[str]:
+            raise AssertionError(await trio.sleep_forever(), key_id, count)
+
+        monkeypatch.setattr(owner.peer, "neighbourhood", never)
+        created = await owner.registry.create_resource("sample", timeout=2)
+        assert created.resource_id is None
+        assert created.code is Code.TIMEOUT
+        assert created.errors[0].startswith("the members nearest to the resource weren't found in time")
+
+
 async def test_puts_of_one_moment_to_one_peer_share_a_frame(autojump_clock) -> None:
     async with simulated_nodes(2, clock=clock) as (network, nodes):
         ids = [await make_resource(nodes[0], f"label {number}", factor=2) for number in range(20)]
