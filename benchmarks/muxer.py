@@ -15,16 +15,21 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 import trio
-from libp2p import create_yamux_muxer_option
+from libp2p.abc import IMuxedConn, IMuxedStream, ISecureConn
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.stream_muxer.yamux.yamux import Yamux
 
 from benchmarks.call_methods.method import CALL_TIMEOUT
 from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
+from overlay.libp2p.muxer.session import PROTOCOL_ID
+from overlay.libp2p.muxer.stream import MuxedStream
 from overlay.libp2p.workarounds.connection_limits import swarm_of
 from overlay.rpc.links import Links
 from overlay.settings import OverlaySettings
@@ -32,6 +37,44 @@ from overlay.settings import OverlaySettings
 STOCK, PUBLIC, DIRECT = "libp2p's yamux", "ours, public reads and writes", "ours, directly"
 WAYS: Final = (STOCK, PUBLIC, DIRECT)
 METHOD: Final = "echo"
+
+
+class StockStream:
+    """A stream of libp2p's muxer, with what our layers ask of one besides: it counts nothing."""
+
+    def __init__(self, stream: IMuxedStream) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def hold(self, amount: int) -> bool:  # noqa: ARG002 - as our streams have it
+        """Whether so many bytes more may be held."""
+        return True
+
+
+MuxedStream.register(StockStream)
+
+
+class StockMuxer(Yamux):
+    """libp2p's own muxer under our layers."""
+
+    async def open_stream(self) -> Any:
+        """A stream of ours."""
+        return StockStream(await super().open_stream())
+
+    async def accept_stream(self) -> Any:
+        """The peer's next stream."""
+        return StockStream(await super().accept_stream())
+
+
+class StockMultistream(MuxerMultistream):
+    """Negotiates yamux, and has `StockMuxer` made for it."""
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        """Negotiates the muxer of a connection, and makes it."""
+        await self.select_transport(conn)
+        return StockMuxer(conn, peer_id, is_initiator=conn.is_initiator)
 
 
 class Case(NamedTuple):
@@ -66,7 +109,7 @@ async def linking(way: str, *, listens: bool) -> AsyncIterator[tuple[Host, Links
     settings = OverlaySettings(listen=listen, direct_pipes=way == DIRECT)
     async with open_host(Identity.generate(), settings) as host, trio.open_nursery() as nursery:
         if way == STOCK:
-            swarm_of(host.libp2p).upgrader.muxer_multistream = MuxerMultistream(create_yamux_muxer_option())
+            swarm_of(host.libp2p).upgrader.muxer_multistream = StockMultistream({TProtocol(PROTOCOL_ID): StockMuxer})
         links = Links(host, settings, True, keeps=lambda _: True)
         links.serve(METHOD, echo)
         await nursery.start(links.run)

@@ -7,14 +7,12 @@ from typing import Final
 import trio
 from msgspec import Struct
 
-from overlay.limits.decoder import MAX_ITEMS
 from overlay.limits.time_slices import TimeSlices, turn
 from overlay.rpc.decoded_items import DecodedBody
 from overlay.rpc.framing import decode_counted_item, encode_item
 from overlay.rpc.parts import MOST_AT_ONCE, is_small, parts_of
 
 _SMALL: Final = 1024  # bytes of a body that is decoded at once, without a slice
-_DECODING: Final = 2e-7  # seconds for one item, which takes a byte at least
 _MANY: Final = 5000  # items, for which a request has to wait itself; those of fewer have the next one wait
 _HANDLING: Final = 1e-6  # seconds for one item: parsing, making as many of it, encoding those
 _ENCODING: Final = 4e-7  # seconds for one item that nobody was charged for yet
@@ -40,7 +38,7 @@ async def decoded(
         if len(body) <= _SMALL:
             return _counted(body, counted)[0]
         async with one_at_a_time:
-            async with time_slices.slice(source, _DECODING * min(len(body), MAX_ITEMS)):
+            async with time_slices.slice(source):
                 if counted is not None and not counted.fits(len(body)):
                     continue  # another one of this source's was decoded meanwhile
                 value, items = _counted(body, counted)

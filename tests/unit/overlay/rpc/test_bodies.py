@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from overlay.limits.time_slices import TimeSlices, work_for
-from overlay.rpc.bodies import Encoded, encoded
+from overlay.rpc.bodies import Encoded, decoded, encoded
 from overlay.rpc.framing import FrameError
 
 LARGE = [[0, 0, 0, 0]] * 7_000
@@ -71,3 +71,12 @@ async def test_what_is_encoded_already_stays_as_it_is() -> None:
 async def test_what_cbor_cannot_hold_is_refused(value: object) -> None:
     with pytest.raises(FrameError):
         await encoded(value)
+
+
+async def test_a_long_string_costs_its_sender_no_rest(autojump_clock: trio.testing.MockClock) -> None:
+    """It is one item, whatever it might have been by its length."""
+    body, slices, lock = cbor2.dumps(bytes(100_000)), TimeSlices(), trio.Lock()
+    began = trio.current_time()
+    for _ in range(100):
+        assert await decoded(body, slices, "a caller", lock) == bytes(100_000)
+    assert trio.current_time() - began < 0.1
