@@ -24,13 +24,15 @@ from typing import Final
 import trio
 from cachetools import LRUCache, TTLCache
 
+from overlay.limits.lock_of_run import LockOfRun
+
 _SHORT: Final = 0.001  # seconds after which no rest is needed
 _AT_ONCE: Final = 32  # steps in one slice
 _RESTING: Final = 4096  # sources that are remembered to be resting
 ALONE: Final = 16  # works of the only source that begin before the loop goes round: their answers share frames
 _BUSY_FOR: Final = 1.0  # seconds for which a source that began something counts as another one
 
-_loop: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("the lock of the slice that runs")
+_slice = LockOfRun("the slice that runs")
 
 
 class TimeSlices:
@@ -55,7 +57,7 @@ class TimeSlices:
             async with lock:
                 if (until := self._rest.get(source, 0.0)) > trio.current_time():
                     await trio.sleep_until(until)
-                async with _lock_of_loop():
+                async with _slice.lock:
                     began = trio.current_time()
                     if cost is not None:
                         self._have_rest(source, cost)
@@ -122,15 +124,6 @@ class TimeSlices:
     def _have_rest(self, source: str, seconds: float) -> None:
         if seconds > _SHORT:
             self._rest[source] = trio.current_time() + seconds
-
-
-def _lock_of_loop() -> trio.Lock:
-    try:
-        return _loop.get()
-    except LookupError:
-        lock = trio.Lock()
-        _loop.set(lock)
-        return lock
 
 
 _served: ContextVar[tuple[TimeSlices, str]] = ContextVar("for whom this task works")

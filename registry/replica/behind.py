@@ -39,7 +39,6 @@ MOST_TRIES: Final = 6  # of getting everything, or a second replica's word: half
 MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
 MAX_WORDS: Final = 32  # replicas of whom it is remembered that they compared a resource: more than keep it
 
-_LOST: Final = 2  # the gravity of what the disk lost
 _LONGEST: Final = {Code.DISK_FULL: LONGEST_WITHOUT_ROOM, Code.RATE_EXCEEDED: LONGEST_TOO_FAST}
 
 
@@ -150,15 +149,14 @@ class Behind:
             self._everything = None
 
     def due(self, now: float, most: int = MAX_BEHIND) -> list[str]:
-        """The resources to ask others about now; they count as asked about. `most` of those that have waited longest,
-        of the gravest cause alone; the others later (rule 4)."""
-        lacks = [(key_id, lack) for key_id, lack in self._lacks.items() if lack.due_at <= now]
-        gravest = max((_gravity(lack.code) for _, lack in lacks), default=0)
-        lacks.sort(key=lambda each: (_gravity(each[1].code) < gravest, each[1].due_at))
-        found = [key_id for key_id, lack in lacks[:most] if _gravity(lack.code) == gravest]
-        if found and gravest < _LOST:
-            if now < self._others_from:
-                return []
+        """The resources to ask others about now; they count as asked about. `most` of those that have waited longest:
+        of what the disk lost, or, where none of that is due, of what was refused (rule 4)."""
+        due = [key_id for key_id, lack in self._lacks.items() if lack.due_at <= now]
+        lost = [key_id for key_id in due if self.is_behind(key_id)]
+        if not lost and now < self._others_from:
+            return []
+        found = sorted(lost or due, key=lambda key_id: self._lacks[key_id].due_at)[:most]
+        if found and not lost:
             self._others_from = now + PAUSE
         for key_id in found:
             lack = self._lacks[key_id]
@@ -176,8 +174,8 @@ class Behind:
         """When something is due if nothing comes before; infinite when nothing is lacking."""
         everything = math.inf if self._everything is None else self._everything.due_at
         lacks = self._lacks.values()
-        lost = min((lack.due_at for lack in lacks if _makes_behind(lack.code)), default=math.inf)
-        others = min((lack.due_at for lack in lacks if not _makes_behind(lack.code)), default=math.inf)
+        lost = min((lack.due_at for lack in lacks if lack.lost_at is not None), default=math.inf)
+        others = min((lack.due_at for lack in lacks if lack.lost_at is None), default=math.inf)
         return min(everything, lost, max(others, self._others_from))
 
     def room_again(self, now: float) -> None:
@@ -226,7 +224,7 @@ def is_passing(code: Code) -> bool:
 
 def _gravity(code: Code) -> int:
     """The order in which causes give way, the lowest first (rule 5)."""
-    return _LOST if _makes_behind(code) else int(code.kind is not Kind.LOAD)
+    return 2 if _makes_behind(code) else int(code.kind is not Kind.LOAD)
 
 
 def _makes_behind(code: Code) -> bool:

@@ -72,7 +72,8 @@ class EarlyItems:
         kept = self._kept.pop(digest)
         self._bytes -= kept.size
         self._of[kept.early.source] -= 1
-        self._of += Counter()  # forgets who has none left
+        if not self._of[kept.early.source]:
+            del self._of[kept.early.source]
         return kept.early
 
     def wakes_at(self) -> float:

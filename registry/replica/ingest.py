@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import structlog
 import trio
 
 from overlay.tasks import TaskStatus, Wakeup
@@ -33,6 +34,8 @@ from registry.replica.sender_limits import SenderLimits
 from registry.replica.weights import Weights
 from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Store, Transaction
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Ingest:
@@ -132,9 +135,16 @@ class Ingest:
         while True:
             with trio.move_on_at(self._early.wakes_at()):
                 await self._early_came.wait()
+            together: dict[tuple[str, bool], list[Item]] = {}
             for early in self._early.due(trio.current_time()):
-                with suppress(StorageError):  # it is noted, and asked for
-                    await self.store([early.item], early.source, keyless=early.keyless)
+                together.setdefault((early.source, early.keyless), []).append(early.item)
+            for (source, keyless), items in together.items():
+                try:
+                    await self.store(items, source, keyless=keyless)
+                except StorageError:
+                    continue  # it is noted, and asked for
+                except Exception:  # of one peer's; raised on, it would end the node
+                    _log.exception("what came too early couldn't be taken", peer_id=source)
 
     async def store_made(self, make: Callable[[Transaction], Item | None]) -> tuple[Item | None, ErrorInfo | None]:
         """Verifies and stores what `make` signs within the transaction, on its thread: this node's own item, if any.

@@ -117,11 +117,13 @@ async def test_those_who_leave_with_hundreds_of_streams_hold_the_loop_for_no_tim
                 await trio.sleep(1)  # for the streams of the last one
                 gc.collect()
                 gc.disable()  # what it takes to look through what a whole test run has left isn't theirs
-                meter = lag_in_cpu_time()
-                with meter.measured():
-                    attack.kill()
-                    await becomes_true(lambda: node.statistics().connections == 0)
-            gc.enable()
+                try:
+                    meter = lag_in_cpu_time()
+                    with meter.measured():
+                        attack.kill()
+                        await becomes_true(lambda: node.statistics().connections == 0)
+                finally:
+                    gc.enable()
             return meter.statistics().max
 
         took = [await attacked_and_left() for _ in range(3)]

@@ -13,17 +13,18 @@ from typing import Final
 import trio
 
 from overlay.libp2p.muxer.stream_state import StreamState
+from overlay.limits.lock_of_run import LockOfRun
 
 AT_ONCE: Final = 16
 """Streams whose users are woken without a turn, or in one: some 100 us each."""
 
-_turn: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("the lock of the turn that is taken")
+_turn = LockOfRun("the turn that is taken")
 
 
 @asynccontextmanager
 async def own_turn() -> AsyncIterator[None]:
     """Runs the block in a round of the loop in which nobody else has a turn."""
-    async with _lock():
+    async with _turn.lock:
         yield
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -42,12 +43,3 @@ def wake_for_good(state: StreamState) -> None:
     """Tells the user of one stream, for the last time."""
     state.on_change()
     state.forget_driver()
-
-
-def _lock() -> trio.Lock:
-    try:
-        return _turn.get()
-    except LookupError:
-        lock = trio.Lock()
-        _turn.set(lock)
-        return lock

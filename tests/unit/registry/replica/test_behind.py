@@ -70,6 +70,15 @@ def test_the_gravest_is_asked_for_first_and_what_doesnt_fit_a_moment_later() -> 
     assert behind.due(at + PAUSE, 7) == [f"sent {number}" for number in range(3, 10)], "who has waited longest"
 
 
+def test_what_is_dated_ahead_keeps_nothing_that_was_sent_too_fast_from_being_asked_for() -> None:
+    behind, asked = Behind(), set[str]()
+    behind.note("too fast", Code.RATE_EXCEEDED, 0.0)
+    for second in range(60):  # anybody can send what is dated ahead, all the time
+        behind.note(f"ahead {second}", Code.RECORD_FROM_FUTURE, float(second))
+        asked.update(behind.due(float(second), 8))
+    assert "too fast" in asked
+
+
 def test_who_has_compared_since_the_latest_loss_is_remembered() -> None:
     behind = Behind()
     behind.note("key", Code.STORAGE, 10.0)
