@@ -13,15 +13,17 @@ Rules (k = 20 members keep a resource; H = k + 8):
    holds just the distances from ((d >> i) ^ 1) << i on, 2**i of them, where d is the distance of the target from us:
    the buckets' ranges of distances are disjoint, and walking them in that order meets members in theirs.
 5. Exactness is claimed only while two of our three nearest confirmed our home within `CONFIRMED_FOR` seconds. Where
-   members crowd around us, one of each of the three largest buckets of the region has their place.
+   members crowd around us, one of each of the three largest buckets of the region has their place. Whoever lets a
+   question about its home go unanswered gives its place to the next nearest until it answers: else two silent ids
+   ground close to us would keep us from ever claiming anything.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from itertools import chain, zip_longest
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice, zip_longest
 from typing import Final
 
 from overlay.discovery.density import BEGINS, Density, SteadySize, estimated_size
@@ -48,6 +50,7 @@ class Home:
         self._thin_since: dict[int, float] = {}
         self._full: set[int] = set()
         self._confirmed: dict[str, tuple[float, int]] = {}  # when, and how high the home was
+        self._unanswered: set[str] = set()
         self._steady = SteadySize()
         self._density: Density | None = None
         self._height: int | None = None
@@ -68,10 +71,23 @@ class Home:
         if bucket.pop(member, None) is not None:
             self._forget_measures()
             self._confirmed.pop(member, None)
+            self._unanswered.discard(member)
 
     def bucket_of(self, position: int) -> int:
         """The bucket of another's position."""
         return (position ^ self.own).bit_length() - 1
+
+    def note_asked(self, member: str, *, has_answered: bool) -> None:
+        """`member`, which is linked, was asked whom it knows near its position."""
+        if has_answered:
+            self._unanswered.discard(member)
+        elif any(member in members for members in self._buckets.values()):
+            self._unanswered.add(member)
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Linked members that didn't answer when they were asked last."""
+        return sorted(self._unanswered)
 
     def note_confirmed(self, member: str, now: float, height: int) -> None:
         """`member` told whom it knows near our position, and all of them are linked or couldn't be reached.
@@ -152,28 +168,28 @@ class Home:
         near = self.confirmers()
         confirmed = [self._confirmed[member] for member in near if member in self._confirmed]
         heights = sorted(height for since, height in confirmed if now - since <= CONFIRMED_FOR)
-        needed = min(ENOUGH_CONFIRMERS, len(near))
+        needed = min(ENOUGH_CONFIRMERS, max(1, len(set(near) - self._unanswered)), len(near))
         if len(heights) < needed:
             return 0
         return min(self.height, heights[-needed]) if needed else self.height
 
-    def nearest_members(self, count: int) -> list[str]:
-        """The members nearest to our own position, nearest first."""
-        near: list[tuple[int, str]] = []
-        for bucket in sorted(self._buckets):
-            near += sorted((position ^ self.own, member) for member, position in self._buckets[bucket].items())
-            if len(near) >= count:
-                break
-        return [member for _, member in near[:count]]
-
     def confirmers(self) -> list[str]:
-        """Whose word tells whether the home is complete (rule 5)."""
+        """Whose word tells whether the home is complete (rule 5): those who didn't answer only where others lack."""
+        in_order = self._in_order_of_confirming()
+        answering = list(islice((name for name in in_order() if name not in self._unanswered), CONFIRMERS))
+        silent = (name for name in in_order() if name in self._unanswered) if self._unanswered else ()
+        return [*answering, *islice(silent, CONFIRMERS - len(answering))]
+
+    def _in_order_of_confirming(self) -> Callable[[], Iterator[str]]:
         if not self.density.is_dense(self.own, self._positions()):
-            return self.nearest_members(CONFIRMERS)
+            return self._by_nearness
         buckets = [self._buckets.get(bucket, {}) for bucket in reversed(range(self.density.height))]
-        largest = [_by_distance(self.own, members)[:CONFIRMERS] for members in buckets if members][:CONFIRMERS]
-        in_turn = chain.from_iterable(zip_longest(*largest))
-        return [name for name in in_turn if name is not None][:CONFIRMERS]
+        largest = [members for members in buckets if members][:CONFIRMERS]
+        return lambda: _in_turns([_by_distance(self.own, members) for members in largest])
+
+    def _by_nearness(self) -> Iterator[str]:
+        for bucket in sorted(self._buckets):
+            yield from _by_distance(self.own, self._buckets[bucket])
 
     def exact(self, target: int, count: int, *, own_name: str) -> list[str] | None:
         """The `count` members nearest to `target`, nearest first, ourselves (`own_name`) among them; None if unknown.
@@ -283,3 +299,8 @@ def walk(distance: int) -> Iterable[int | None]:
 
 def _by_distance(target: int, members: Mapping[str, int]) -> list[str]:
     return [member for _, member in sorted((position ^ target, member) for member, position in members.items())]
+
+
+def _in_turns(lists: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The first of each, then the second of each, and on."""
+    return (member for row in zip_longest(*lists) for member in row if member is not None)

@@ -7,11 +7,11 @@
 2. A member that was alone looks its own position up first: whoever one joins through may be far away.
 3. A pass is made at once when the home isn't confirmed, as after joining, and after the loss of a neighbour's link;
    and again 2 seconds after such a one and after any that found somebody new: who came at the same time knew us as
-   little as we it. In between, one of the three nearest, one neighbour at random and one member of each thin bucket
-   are asked every two minutes, by digest; and whoever asked us with another view than ours, soon. Where a bucket was
-   found thin, its members are asked sooner: where the network was parted, some of them didn't know of the others. Who
-   belongs into the home and couldn't be linked is tried again, ever less often, and by itself: a pass that finds
-   nobody new comes ever later.
+   little as we it. In between, one of the three nearest, one neighbour at random, one member of each thin bucket and
+   one of those who didn't answer when they were asked last are asked every two minutes, by digest; and whoever asked
+   us with another view than ours, soon. Where a bucket was found thin, its members are asked sooner: where the network
+   was parted, some of them didn't know of the others. Who belongs into the home and couldn't be linked is tried again,
+   ever less often, and by itself: a pass that finds nobody new comes ever later.
 4. Each bucket outside of the home is looked up once an hour: of fewer than a home's members all are linked; else two of
    them at random are, through which lookups go. These lookups tell the network's size, too. A bucket in which more are
    linked by now than were found is looked up sooner: its links needn't be kept any more.
@@ -192,6 +192,8 @@ class HomeUpkeep:
         height = self._home.height
         chosen = {*differing, near[self._turn % len(near)], self._random.choice(self._kept())} if near else set()
         chosen.update(self._of_thin_buckets())
+        if unanswered := self._home.unanswered:
+            chosen.add(self._random.choice(unanswered))
         found, answered = await self._ask(sorted(chosen), [])
         if not found:
             for member in answered:
@@ -264,7 +266,9 @@ class HomeUpkeep:
                 answers[member] = await self._peer.ask_home(member, position, height)
             except CallFailed as error:
                 log.debug("a member didn't tell of its home", peer_id=member, error=str(error))
+                self._home.note_asked(member, has_answered=False)
             else:
+                self._home.note_asked(member, has_answered=True)
                 covered.append((position, min(height, answers[member].height)))
 
         async with trio.open_nursery() as nursery:

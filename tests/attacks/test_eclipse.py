@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.discovery.keyspace import nearest, resource_position
+from overlay.discovery.keyspace import nearest, peer_position, resource_position
 from registry.client.registry import Registry
 from registry.model.signing import key_id_of
 from tests.attacks.eclipse import KINDS, LYING, SILENT, Attackers, ground
@@ -160,6 +160,24 @@ async def under_attack(attack: Eclipse) -> None:
 async def test_twenty_ids_ground_close_to_a_resource_do_not_own_it(tmp_path: Path, kind: str) -> None:
     async with eclipse(tmp_path, 5, REPLICAS, kind) as attack:
         await under_attack(attack)
+
+
+async def test_silent_ids_ground_close_to_a_node_do_not_slow_its_lookups(tmp_path: Path) -> None:
+    """They have the places of those who would confirm its home."""
+    async with crowd(tmp_path, 5) as network, trio.open_nursery() as nursery:
+        victim = network.members[0].node.peer
+        others = [member.peer_id for member in network.members[1:]]
+        attackers = Attackers(ground(peer_position(victim.peer_id), others, 3), SILENT)
+        await attackers.join([(member.peer_id, member.node.peer.addresses()) for member in network.members], nursery)
+        await linked(network, attackers)
+
+        async def time_of_lookup() -> float:
+            began = trio.current_time()
+            await victim.nearest_to(peer_position(victim.peer_id), REPLICAS)
+            return trio.current_time() - began
+
+        await eventually(time_of_lookup, lambda seconds: seconds < 0.1, JOINED_WITHIN / 2)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -184,6 +184,57 @@ def test_exactness_is_claimed_while_two_of_the_three_nearest_confirmed_the_home_
     assert not home.is_confirmed(11.0)
 
 
+def test_who_does_not_answer_about_its_home_gives_its_place_among_the_confirmers_to_the_next() -> None:
+    home = Home(0)
+    for number in (1, 2, 3, 4, 5):
+        home.add(str(number), number)
+    for silent in ("1", "2"):
+        home.note_asked(silent, has_answered=False)
+    assert home.confirmers() == ["3", "4", "5"]
+    for number in ("3", "4"):
+        home.note_confirmed(number, 0.0, POSITION_BITS)
+    assert home.is_confirmed(0.0)
+    home.note_asked("1", has_answered=True)
+    assert home.confirmers() == ["1", "3", "4"]
+    home.note_asked("4", has_answered=False)
+    home.note_asked("5", has_answered=False)
+    assert home.confirmers() == ["1", "3", "2"], "where there aren't enough others, those who didn't answer count"
+    home.remove("2", 2)
+    home.add("2", 2)
+    assert home.unanswered == ["4", "5"], "who came back wasn't asked yet"
+
+
+def test_of_two_others_one_may_be_silent_but_not_both() -> None:
+    home = Home(0)
+    for number in (1, 2):
+        home.add(str(number), number)
+    home.note_asked("1", has_answered=False)
+    assert not home.is_confirmed(0.0)
+    home.note_confirmed("2", 0.0, POSITION_BITS)
+    assert home.is_confirmed(0.0)
+    home.note_asked("2", has_answered=False)
+    home.remove("1", 1)
+    assert home.is_confirmed(0.0), "it has confirmed lately"
+    home.remove("2", 2)
+    home.add("3", 3)
+    home.note_asked("3", has_answered=False)
+    assert not home.is_confirmed(0.0)
+
+
+def test_where_members_crowd_those_who_do_not_answer_give_their_places_to_others_of_their_buckets() -> None:
+    randomness = random.Random(3)
+    own = randomness.getrandbits(POSITION_BITS)
+    crowd = {str(own ^ number) for number in range(1, 100)}
+    home = knowing(own, [*some_positions(100, randomness, "random"), *(own ^ number for number in range(1, 100))])
+    first, *others = home.confirmers()
+    assert first not in crowd
+    home.note_asked(first, has_answered=False)
+    *unchanged, instead = home.confirmers()
+    assert unchanged == others
+    assert instead not in crowd
+    assert home.bucket_of(int(instead)) == home.bucket_of(int(first))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_links_that_happen_to_be_open_decide_no_responsibility(kind: str) -> None:
     randomness = random.Random(1)

@@ -10,9 +10,11 @@ import trio.testing
 
 from overlay.discovery.home import HOME_SIZE, Home
 from overlay.discovery.home_upkeep import INTERVAL, HomeUpkeep
+from overlay.discovery.home_view import METHOD as HOME_METHOD
 from overlay.discovery.home_view import HomeView
 from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position
 from overlay.discovery.size_estimate import SizeEstimate
+from overlay.errors import CallFailed
 from overlay.identity import Identity
 from tests.unit.overlay.discovery.home_world import HomeWorld
 
@@ -99,6 +101,42 @@ async def test_who_was_parted_when_its_bucket_was_found_thin_is_linked_soon_afte
         network.alive = NEAR + FAR[:20]
         await trio.sleep(INTERVAL / 3)
         assert {*FAR[:20]} <= {*network.members()}
+        nursery.cancel_scope.cancel()
+
+
+class PartlySilentNetwork(AnsweringNetwork):
+    """Some never answer what their homes are."""
+
+    def __init__(self, home: Home, alive: list[str], silent: set[str]) -> None:
+        super().__init__(home, alive)
+        self.silent = silent
+
+    async def ask_home(self, peer_id: str, around: int, height: int) -> HomeView:
+        if peer_id in self.silent:
+            await trio.sleep(2)
+            raise CallFailed(peer_id, HOME_METHOD, "no answer")
+        return await super().ask_home(peer_id, around, height)
+
+
+async def test_silent_ids_close_to_a_member_do_not_keep_it_from_knowing_its_home(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    home = Home(peer_position(OWN))
+    nearest_ids = nearest(peer_position(OWN), OTHERS[:20], 5)
+    network = PartlySilentNetwork(home, IDS[:21], set(nearest_ids))
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(1))
+    await network.link(OTHERS[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.run)
+        upkeep.note_up(OTHERS[0])
+        await trio.sleep(30)
+        assert home.is_confirmed(trio.current_time())
+        assert not {*home.confirmers()} & {*nearest_ids}
+        network.silent.clear()
+        await trio.sleep(12 * INTERVAL)
+        assert home.unanswered == []
+        assert {*home.confirmers()} <= {*nearest_ids}
+        assert home.is_confirmed(trio.current_time())
         nursery.cancel_scope.cancel()
 
 
