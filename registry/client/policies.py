@@ -27,7 +27,6 @@ from registry.model.values import Key
 from registry.permission.edits import Edit, edit_text, following, holds, narrows, overtaken
 from registry.permission.policy import POLICY_TYPE, AnyPolicy, Policy, encode_policy, policy_digest
 from registry.protocol.messages import Item
-from registry.protocol.network import Clock
 from registry.replica.countersign import Countersigner
 
 NOT_CHANGED: Final = "the policy wasn't changed"
@@ -66,14 +65,12 @@ class PolicyEditor:
         host: Countersigner,
         writer: NodeWriter,
         keys: KeyCache,
-        clock: Clock,
     ) -> None:
         self._identity = identity
         self._node_api = node_api
         self._host = host
         self._writer = writer
         self._keys = keys
-        self._clock = clock
         self._made: LRUCache[str, _MadePolicy] = LRUCache(MAX_MADE)
 
     async def change(self, resource_id: str, edits: Sequence[Edit], timeout: float, factor: int = 1) -> Done:
@@ -160,10 +157,10 @@ class PolicyEditor:
         return overtaken(ruling, [each.policy for each in found.siblings])
 
     def _signed(self, key: Key, policy: Policy) -> Key:
-        """The key that follows, with this policy. Raises InvalidPolicy if it is too large."""
+        """The key that follows, with this policy. Raises InvalidPolicy if it is too large, and ClockOff."""
         unsigned = msgspec.structs.replace(
             key,
-            timestamp_created=max(int(self._clock()), key.timestamp_created),
+            timestamp_created=max(self._host.clock_guard.time_to_sign(), key.timestamp_created),
             challenge=encode_policy(policy),
             challenge_type=POLICY_TYPE,
         )

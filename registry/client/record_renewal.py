@@ -151,7 +151,7 @@ class Renewal:
         return is_served(record, now, self._settings) and why_withheld(key, record, now) is None
 
     def _now_after(self, timestamp: int) -> int:
-        return max(int(self._clock()), timestamp + 1)
+        return max(self._countersigner.clock_guard.time_to_sign(), timestamp + 1)
 
     async def _write(self, item: Item, done: Renewed) -> bool:
         self._countersigner.clock_guard.check()

@@ -76,9 +76,9 @@ class Registry:
         self._keys = KeyCache()
         self.certificates = OwnCertificates(identity, settings.clock_skew)
         writer = NodeWriter(node_api, watches, host.signed)
-        self._policies = PolicyEditor(identity, node_api, host, writer, self._keys, clock)
+        self._policies = PolicyEditor(identity, node_api, host, writer, self._keys)
         issuer = Issuer(identity, node_api, host, issued, writer, self._keys, settings, clock)
-        self._resources = Resources(identity, node_api, host, writer, issuer, self._keys, clock)
+        self._resources = Resources(identity, node_api, host, writer, issuer, self._keys)
         self._registrations = Registrations(
             identity, node_api, host, health, issuer, self._policies, self._keys, self.certificates, settings
         )

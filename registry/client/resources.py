@@ -20,7 +20,6 @@ from registry.model.signing import is_key_id
 from registry.model.values import Key, KeyTombstone
 from registry.permission.policy import MAX_REVISION, POLICY_TYPE, Policy, encode_policy
 from registry.protocol.messages import Item
-from registry.protocol.network import Clock
 from registry.quorum.read_machine import ReadOutcome
 from registry.replica.countersign import Countersigner
 
@@ -44,7 +43,6 @@ class Resources:
         writer: NodeWriter,
         issuer: Issuer,
         keys: KeyCache,
-        clock: Clock,
     ) -> None:
         self._identity = identity
         self._node_api = node_api
@@ -52,7 +50,6 @@ class Resources:
         self._writer = writer
         self._issuer = issuer
         self._keys = keys
-        self._clock = clock
 
     async def create(self, label: str, factor: int, timeout: float) -> Created:
         """See `Registry.create_resource`."""
@@ -60,9 +57,10 @@ class Resources:
         written = Written(Done(False, failed((), NOT_CREATED, timed_out=True), code=Code.TIMEOUT))
         try:
             await self._host.clock_guard.wait()
+            timestamp = self._host.clock_guard.time_to_sign()
         except RegistryError as error:
             return Created(None, (str(error), NOT_CREATED), code=error.code)
-        timestamp, challenge, challenge_type = int(self._clock()), b"", ""
+        challenge, challenge_type = b"", ""
         with trio.move_on_at(deadline):
             for _ in range(ATTEMPTS):
                 try:
@@ -108,7 +106,7 @@ class Resources:
                 return Done(False, (only_owner,), code=Code.NOT_PERMITTED)
             # Later than all that it should end, some of which may be from a clock ahead of ours.
             latest = max((state.timestamp_issued for state in outcome.resource.slots.values()), default=0)
-            timestamp = max(int(self._clock()), key.timestamp_created, latest)
+            timestamp = max(self._host.clock_guard.time_to_sign(), key.timestamp_created, latest)
             revision = min(key.revision + REMOVED_ABOVE, MAX_REVISION + 1) if key.revision else 0
             unsigned = KeyTombstone(key.id, key.label, key.owner_peer_id, timestamp, b"", revision)
             key_tombstone = msgspec.structs.replace(unsigned, signature=self._identity.sign(unsigned.signed_bytes()))
@@ -132,6 +130,6 @@ class Resources:
         """A time at which a removed resource can begin anew, and its policy's lowest revision then (0: without one).
         One replica alone may not have heard of the removal for which another refused the key."""
         ended = (await read_majority(self._node_api, resource_id, timeout)).resource.key_tombstones
-        timestamp = max([int(self._clock()), *(each.timestamp_issued + 1 for each in ended)])
+        timestamp = max([self._host.clock_guard.time_to_sign(), *(each.timestamp_issued + 1 for each in ended)])
         await self._issuer.wait_until_accepted(timestamp)
         return timestamp, max((each.revision for each in ended), default=0)

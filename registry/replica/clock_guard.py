@@ -51,6 +51,12 @@ class ClockGuard:
         if verdict.is_off:
             raise ClockOff(str(verdict))
 
+    def time_to_sign(self) -> int:
+        """Whole seconds since 1970, as something is signed. Raises ClockOff: the clock may have jumped since others
+        were asked what is to be known before."""
+        self.check()
+        return int(self._clock())
+
     async def wait(self) -> None:
         """`check`, after waiting a moment for peers' answers where the node has just joined. Raises ClockOff."""
         if not self._network.is_isolated():

@@ -100,7 +100,8 @@ class Countersigner:
             raise RefusedByPolicy(key.id, why, metadata.issued_by, metadata.peer_id)
         if not self.trusts(metadata.issued_by):
             await self._check_policy(metadata, is_update=isinstance(known, Record))
-        record = sign_record(self._identity, metadata, now if timestamp_created is None else timestamp_created)
+        signed_at = self.clock_guard.time_to_sign() if timestamp_created is None else timestamp_created
+        record = sign_record(self._identity, metadata, signed_at)
         self.signed.note(key.id, record.slot)
         error = await self._ingest.keep(Item(key, record))
         if error:

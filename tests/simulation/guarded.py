@@ -211,7 +211,7 @@ class Guarded:
         parts, began, success = machine.parts, trio.current_time(), False
         assert parts is not None
         writer = NodeWriter(parts.node_api, parts.watches, parts.host.signed)
-        editor = PolicyEditor(self.owner.identity, parts.node_api, parts.host, writer, KeyCache(), machine.clock)
+        editor = PolicyEditor(self.owner.identity, parts.node_api, parts.host, writer, KeyCache())
         try:
             with contextlib.suppress(RegistryError):
                 done = await editor.change(self.resource_id, edits, PATIENCE, self.majority)

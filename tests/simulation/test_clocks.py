@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from overlay.clock.comparison import Standing
+from overlay.identity import public_key_of
+from registry.client.results import Done
+from registry.codes import Code
+from registry.permission.edits import Edit, EditKind
 from tests.simulation.clock import LOOKED_AFTER, LOOKS, VirtualClock
 from tests.simulation.peers import PeerNetwork
 from tests.simulation.scenario import settings_with
@@ -44,6 +50,54 @@ async def _run(folder: Path, skew: float) -> None:
                 await trio.sleep(0.1)
         assert (await sick.parts.registry.create_resource("sample", factor=3)).resource_id is not None
         nursery.cancel_scope.cancel()
+
+
+async def _jumps_meanwhile(folder: Path) -> None:
+    """A clock is set while its node asks others what it has to know before it signs."""
+    randomness, settings = random.Random(3), settings_with(5)
+    network = PeerNetwork(randomness, settings.overlay, [identity_of(3, number).peer_id for number in (1, 2, 3)])
+    async with trio.open_nursery() as nursery:
+        world = World(nursery, randomness, settings, folder, lambda event: None, network, 3)
+        nursery.start_soon(network.run)
+        for _ in range(NODES):
+            await world.add()
+        await trio.sleep(20)
+        owner, other = world.nodes[0], world.nodes[1]
+        assert owner.parts is not None
+        assert other.parts is not None
+        assert _standing(owner) is _standing(other) is Standing.RIGHT
+        registry = owner.parts.registry
+        created = await registry.create_resource("sample", factor=3)
+        assert created.resource_id is not None
+        resource_id = created.resource_id
+        await registry.change_policy(resource_id, [Edit(EditKind.ALLOW, public_key_of(other.peer_id))])
+
+        async def set_clock(node: WorldNode) -> None:
+            await trio.sleep(0.02)
+            node.skew = 29.0  # seconds: others would take what it signs
+
+        async def register() -> Done:
+            assert other.parts is not None
+            return await other.parts.registry.register_service(resource_id, "v", other.peer_id, None)
+
+        acts: list[tuple[WorldNode, Callable[[], Awaitable[Done]]]] = [
+            (owner, partial(registry.change_policy, resource_id, [Edit(EditKind.CLOSE)])),
+            (owner, partial(registry.remove_resource, resource_id)),
+            (other, register),
+        ]
+        for node, act in acts:
+            nursery.start_soon(set_clock, node)
+            done = await act()
+            assert (done.success, done.code) == (False, Code.CLOCK), done.errors
+            node.skew = 0.0
+        for node in world.nodes:
+            assert node.store is not None
+            assert not (await node.store.resource(resource_id)).key_tombstones
+        nursery.cancel_scope.cancel()
+
+
+def test_nothing_is_signed_by_a_clock_that_jumped_while_others_were_asked(tmp_path: Path) -> None:
+    trio.run(_jumps_meanwhile, tmp_path, clock=VirtualClock())
 
 
 def _standing(node: WorldNode) -> Standing:

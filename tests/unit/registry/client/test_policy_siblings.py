@@ -62,6 +62,9 @@ class Replicas:
     async def wait(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    def time_to_sign(self) -> int:
+        return NOW
+
     async def keep_key(self, key: Key) -> None:
         assert key.owner_peer_id == OWNER.peer_id
         await trio.lowlevel.checkpoint()
@@ -103,7 +106,7 @@ class Replicas:
 
 
 def editor_of(replicas: Replicas) -> PolicyEditor:
-    return PolicyEditor(OWNER, replicas, replicas, replicas, KeyCache(), lambda: NOW)  # type: ignore[arg-type]
+    return PolicyEditor(OWNER, replicas, replicas, replicas, KeyCache())  # type: ignore[arg-type]
 
 
 @asynccontextmanager
