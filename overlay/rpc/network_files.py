@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
 import cbor2
 import structlog
+import trio
 
 from overlay.errors import OverlayError
 from overlay.identity import Identity
@@ -29,7 +30,7 @@ FOLDER: Final = "network"
 TOKEN: Final = "token"  # noqa: S105 - a file's name
 REVOCATIONS: Final = "revocations"
 _NOTICED: Final = 500  # milliseconds after which a change of the folder is told
-_LOOKED_INTO: Final = 5000  # milliseconds after which the thread that waits for one can end by itself
+_LOOKED_INTO: Final = 5000  # milliseconds after which it is looked at anyway, and the thread that waits can end
 
 
 class NetworkFileError(OverlayError):
@@ -110,31 +111,33 @@ class NetworkFiles:
             write_revocations(self._revocations_path, revocations)
 
     async def watch_token(self, note_change: Callable[[], None]) -> None:
-        """Call `note_change()` whenever the token's file may have changed, until cancelled."""
-        if self.token_path is None:
-            return
-        from watchfiles import watch  # noqa: PLC0415 - only in private networks
+        """Call `note_change()` whenever the token's file may have changed, until cancelled.
 
-        folder = self.token_path.parent
+        What changes in its folder is told at once. What the system doesn't tell is looked for: where the file is a
+        link, as in Kubernetes' secrets, where the folder was replaced or isn't there yet, or can't be watched.
+        """
+        path = self.token_path
+        if path is None:
+            return
         stop = threading.Event()
-        if not folder.is_dir():
-            return  # there are roots by the settings, and no token
-        changes = watch(
-            folder,
-            watch_filter=None,
-            debounce=_NOTICED,
-            step=_NOTICED,
-            rust_timeout=_LOOKED_INTO,
-            stop_event=stop,
-            recursive=False,
-            raise_interrupt=False,
-        )
+        changes: Iterator[object] | None = None
+        known = await in_thread(_version, path)
+        note_change()  # it may have changed since it was read
         try:
             while True:
-                changed = await in_thread(next, changes, None)
-                if changed is None:
-                    return
-                if any(Path(path).name == self.token_path.name for _, path in changed):
+                try:
+                    if changes is None:
+                        changes = _changes_in(path.parent, stop)
+                    has_ended = await in_thread(next, changes, None) is None
+                except (OSError, RuntimeError) as error:  # no such folder, or too many are watched already
+                    log.debug("the folder of the token can't be watched", folder=str(path.parent), error=str(error))
+                    has_ended = True
+                if has_ended:
+                    changes = None
+                    await trio.sleep(_LOOKED_INTO / 1000)
+                found = await in_thread(_version, path)
+                if found != known:
+                    known = found
                     note_change()
         finally:
             stop.set()
@@ -142,6 +145,32 @@ class NetworkFiles:
     @property
     def _is_in_data_folder(self) -> bool:
         return self._revocations_path is not None and self.token_path == self._revocations_path.parent / TOKEN
+
+
+def _changes_in(folder: Path, stop: threading.Event) -> Iterator[object]:
+    """Blocks until something in a folder changes, or for `_LOOKED_INTO`, each time. Raises OSError, RuntimeError."""
+    from watchfiles import watch  # noqa: PLC0415 - only in private networks
+
+    return watch(
+        folder,
+        watch_filter=None,
+        debounce=_NOTICED,
+        step=_NOTICED,
+        rust_timeout=_LOOKED_INTO,
+        yield_on_timeout=True,
+        stop_event=stop,
+        recursive=False,
+        raise_interrupt=False,
+    )
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """Differs when a file was changed or replaced, or what it is a link to; None where there is none. Blocks."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def read_revocations(path: Path, roots: Collection[bytes]) -> Revocations:
