@@ -132,6 +132,7 @@ def renew(file: Path, expires: int | None, chain: Path | None, key: str, as_json
     scope = scope_in(last.scope)
     if scope is None:
         raise Failure(f"{file} is for something that this version doesn't know; renew it with the one that issued it")
+    _check_shared(_scopes(above), scope)
     given = _signed(me, last.subject, scope, last.depth, max(span, 1))
     renewed = (*above, given)
     _check_ends(renewed)
@@ -172,23 +173,35 @@ def _chain_of_mine(file: Path, me: Identity, key: str, delegate: int) -> tuple[C
 def _scope(place: str, owner: str | None, above: Sequence[Certificate], me: Identity) -> Scope:
     """What `--on` says. Raises Misuse, and Failure for what the certificates above don't cover."""
     from registry.client.certifying import scope_of
-    from registry.codes import Code
-    from registry.permission.scope import scope_in
 
-    outer = [scope for scope in map(scope_in, (each.scope for each in above)) if scope is not None]
+    outer = _scopes(above)
     owners = [scope.owner for scope in outer if scope.owner]
     owner_key = _peer_key("--owner", owner) if owner else owners[-1] if owners else _peer_key("-k", me.peer_id)
     try:
         scope = scope_of(place, _peer(owner_key))
     except ValueError as error:
         raise Misuse(f"--on: {error}") from None
+    _check_shared(outer, scope)
+    return scope
+
+
+def _scopes(chain: Sequence[Certificate]) -> list[Scope]:
+    """What certificates are for, as far as this version knows."""
+    from registry.permission.scope import scope_in
+
+    return [scope for scope in map(scope_in, (each.scope for each in chain)) if scope is not None]
+
+
+def _check_shared(outer: Sequence[Scope], scope: Scope) -> None:
+    """Raises Failure if the certificates above, of these scopes, cover nothing of what the next one is for."""
+    from registry.codes import Code
+
     for each in outer:
         if not may_share(each, scope):
             raise _refused(
                 Code.CERTIFICATE_RESOURCE,
                 f"your own certificate is for {_place(each)}, so yours for {_place(scope)} would permit nothing",
             )
-    return scope
 
 
 def may_share(one: Scope, other: Scope) -> bool:

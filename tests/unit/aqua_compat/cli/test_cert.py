@@ -96,6 +96,22 @@ def test_a_certificate_is_renewed_in_its_place_by_whom_gave_it(home: Path) -> No
         run("cert", "renew", str(file), "-k", "other")
 
 
+def test_a_chain_for_other_resources_doesnt_take_the_place_of_a_good_one(home: Path) -> None:
+    one = named_key("one")
+    above, other = (
+        issued(home / f"{label}.cert", "--for", one.peer_id, "--on", label, "--expires", "1h", "--delegate", "1")
+        for label in ("payments", "wages")
+    )
+    file = issued(
+        home / "a.cert", "--for", PEER, "--on", "payments", "--expires", "1m", "--chain", str(above), "-k", "one"
+    )
+    before = file.read_bytes()
+    with pytest.raises(Failure, match=r"is for 'wages'.*would permit nothing \(certificate-resource\)"):
+        run("cert", "renew", str(file), "--chain", str(other), "-k", "one")
+    assert file.read_bytes() == before
+    run("cert", "renew", str(file), "--chain", str(above), "-k", "one")
+
+
 def test_what_would_permit_nothing_isnt_issued(home: Path) -> None:
     one = named_key("one")
     first = issued(home / "1.cert", "--for", one.peer_id, "--on", "payments", "--expires", "1h", "--delegate", "1")
