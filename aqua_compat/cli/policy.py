@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 _PAIRS: Final = ("deny", "lift", "drop_denial")
+_OPPOSITES: Final = (("allow", "disallow"), ("root", "drop_root"), ("host", "drop_host"))
 
 
 @click.command("policy", short_help="Show who may register on a resource, or change it.")
@@ -88,7 +89,8 @@ def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any
     warn(errors)
     for edit in edits:
         if edit.kind is EditKind.DENY:
-            click.echo(f"note: {_meaning(edit, is_lifted=(edit.key, edit.host) in lifted)}", err=True)
+            meaning = meaning_of_lift(edit, key) if (edit.key, edit.host) in lifted else _meaning(edit)
+            click.echo(f"note: {meaning}", err=True)
     if as_json:
         print_json(identified("policy", policy_as_json(key)))
     else:
@@ -119,6 +121,11 @@ def _edits(changes: dict[str, Any]) -> list[Edit]:
 
     if changes["opens"] and changes["closes"]:
         raise Misuse("--open and --close contradict each other; give one")
+    for given, taken in _OPPOSITES:
+        twice = set(changes[given]) & set(changes[taken])
+        if twice:
+            options = f"--{given} and --{taken.replace('_', '-')}"
+            raise Misuse(f"{options} of {one_line(min(twice))} contradict each other; give one")
     until = changes["until"]
     if until is not None and not changes["deny"]:
         raise Misuse("--until is the end of a denial; give --deny too")
@@ -194,15 +201,28 @@ def _check_denials(key: Key, edits: list[Edit], lifted: frozenset[tuple[bytes, b
             )
 
 
-def _meaning(edit: Edit, *, is_lifted: bool) -> str:
+def meaning_of_lift(edit: Edit, key: Key) -> str:
+    """What it means that a denial ends now, under the policy in `key`, in which others may go on."""
+    from registry.permission.policy import ANY_HOST, Policy
+
+    held = key.policy.deny if isinstance(key.policy, Policy) else ()
+    others = (
+        _pair(each.issuer, each.host)
+        for each in held
+        if each.issuer == edit.key and each.host != edit.host and ANY_HOST in (each.host, edit.host)
+        if each.until > edit.until
+    )
+    still = "".join(f", but for what is denied still (undo it with --lift {other})" for other in others)
+    return (
+        f"lifted: what {_pair(edit.key, edit.host)} registers from now on counts again{still}; what it registered"
+        " before stays withheld, so it has to register anew"
+    )
+
+
+def _meaning(edit: Edit) -> str:
     from registry.permission.policy import FOR_EVER
 
     who = _pair(edit.key, edit.host)
-    if is_lifted:
-        return (
-            f"lifted: what {who} registers from now on counts again; what it registered before stays withheld, so it"
-            " has to register anew"
-        )
     if edit.until <= time.time():
         return f"denied: what {who} registered until {moment(edit.until)}; what it registered later counts"
     end = "until you lift it" if edit.until == FOR_EVER else f"until {moment(edit.until)}"

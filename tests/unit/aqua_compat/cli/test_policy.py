@@ -9,9 +9,12 @@ from click.testing import CliRunner
 
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.cli.main import cli
+from aqua_compat.cli.policy import meaning_of_lift
 from aqua_compat.cli.times import LONGEST, Moment, TimeSpan, span_in, span_text
 from registry.model.signing import key_id_of
-from tests.unit.registry.builders import HOST, ISSUER, OWNER
+from registry.permission.edits import Edit, EditKind, edited
+from registry.permission.policy import FOR_EVER
+from tests.unit.registry.builders import HOST, ISSUER, NOW, OWNER, STRANGER, a_key, public_key
 
 ID = key_id_of("payments", OWNER.peer_id)
 PAIR = f"{ISSUER.peer_id}@{HOST.peer_id}"
@@ -28,6 +31,9 @@ PAIR = f"{ISSUER.peer_id}@{HOST.peer_id}"
         (("--deny", "@"), "--deny: not the peer id"),
         (("--deny", PAIR, "--lift", PAIR), "named twice"),
         (("--deny", PAIR, "--drop-denial", PAIR), "named twice"),
+        (("--allow", ISSUER.peer_id, "--disallow", ISSUER.peer_id), "--allow and --disallow of 12D3"),
+        (("--root", ISSUER.peer_id, "--drop-root", ISSUER.peer_id), "--root and --drop-root of 12D3"),
+        (("--host", ISSUER.peer_id, "--drop-host", ISSUER.peer_id), "--host and --drop-host of 12D3"),
         (("--allow", ISSUER.peer_id), "no node to act through"),
     ],
 )
@@ -37,6 +43,22 @@ def test_what_contradicts_itself_or_names_nobody_is_refused(options, told, monke
     result = CliRunner().invoke(cli, ["resource", "policy", ID, *options], standalone_mode=False)
     assert isinstance(result.exception, Misuse)
     assert told in str(result.exception)
+
+
+def test_lifting_one_denial_tells_what_else_is_denied_still() -> None:
+    ended, other = Edit(EditKind.DENY, public_key(ISSUER), until=NOW), Edit(EditKind.DENY, public_key(STRANGER))
+    pair = Edit(EditKind.DENY, public_key(ISSUER), public_key(HOST))
+
+    def told(lifted: Edit, *denied: Edit) -> str:
+        return meaning_of_lift(lifted, a_key(policy=edited(None, [*denied, lifted, other])))
+
+    assert f"counts again, but for what is denied still (undo it with --lift {PAIR}); what" in told(ended, pair)
+    of_pair = pair._replace(until=NOW)
+    assert f"but for what is denied still (undo it with --lift {ISSUER.peer_id})" in told(
+        of_pair, ended._replace(until=FOR_EVER)
+    )
+    for lifted, denied in ((ended, of_pair), (of_pair, pair._replace(host=public_key(OWNER)))):
+        assert "counts again; what it registered before stays withheld" in told(lifted, denied)
 
 
 @pytest.mark.parametrize(
