@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -201,7 +202,9 @@ def _join(settings: Settings, folder: Path, file: str) -> None:
 
     try:
         given = parse_token(sys.stdin.read(LONGEST_TOKEN)) if file == "-" else read_token(Path(file))
-        token = given.joined(identity_in(folder))
+        identity = identity_in(folder)
+        token = given.joined(identity)
+        token.check(identity.peer_id, int(time.time()))
         if not token.is_for_member:
             raise Failure(
                 "the token is for light clients; have the network's owner run `aqua-registry network invite --member`"

@@ -18,8 +18,18 @@ from overlay.errors import OverlayError
 from overlay.identity import Identity, public_key_of
 from overlay.limits.decoder import DecodeError, decode
 from overlay.membership.certificate import KEY_BYTES, Certificate, CertificateError, decode_chain
-from overlay.membership.chain import ends_at
-from overlay.membership.gatekeeper import ADMIT, LINK_FAULTS, MEMBER, MOST_ROOTS, LinkFault, certificate_for, encoded
+from overlay.membership.chain import begins_at, ends_at
+from overlay.membership.gatekeeper import (
+    ADMIT,
+    LINK_FAULTS,
+    MEMBER,
+    MOST_ROOTS,
+    Gatekeeper,
+    LinkFault,
+    ShownChain,
+    certificate_for,
+    encoded,
+)
 
 PREFIX: Final = "aqua-network-1:"
 MOST_ADDRESSES: Final = 16
@@ -82,6 +92,16 @@ class JoinToken(msgspec.Struct, frozen=True):
                 f"the token isn't for this peer, {identity.peer_id}: {LINK_FAULTS[LinkFault.WRONG_SUBJECT]}",
             )
         return self
+
+    def check(self, peer_id: str, now: int) -> None:
+        """Raises `TokenError` if nobody with the token's roots would let a peer in that joined by it, whatever the time
+        is, as where a letter of it is wrong; or not at `now` (seconds) any more."""
+        shown = ShownChain(encoded(self.chain), self.is_for_member)
+        if Gatekeeper(self.roots).fault_of(peer_id, shown, begins_at(self.chain)) is not None:
+            raise _malformed()
+        if self.ends_at <= now:
+            fault = LinkFault.EXPIRED
+            raise TokenError(fault, f"the token is of no use: {LINK_FAULTS[fault]} ({fault.value})")
 
     @property
     def is_for_member(self) -> bool:

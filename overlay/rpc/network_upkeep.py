@@ -252,10 +252,11 @@ class NetworkUpkeep:
     def _note_token(self) -> None:
         try:
             token = self._files.token(self._identity)
+            if token is None or token.chain == self._gatekeeper.own_chain:
+                return
+            token.check(self._identity.peer_id, self._greetings.now())
         except OverlayError as error:
             log.warning("the token of this private network can't be used; the former stays in use", error=str(error))
-            return
-        if token is None or token.chain == self._gatekeeper.own_chain:
             return
         self._gatekeeper.own_chain = token.chain
         self._renewed.set()
@@ -293,7 +294,10 @@ class NetworkUpkeep:
                 left = end - min(_WARNED_BEFORE, (end - begin) / 4) - self._greetings.time()
                 if left <= 0:
                     warned = chain
-                    log.warning("this peer's certificate ends soon", ends_at=end)
+                    if end <= self._greetings.time():
+                        log.warning("this peer's certificate has ended", ended_at=end)
+                    else:
+                        log.warning("this peer's certificate ends soon", ends_at=end)
                     continue
             with trio.move_on_after(left):
                 await self._renewed.wait()

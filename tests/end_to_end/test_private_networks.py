@@ -450,3 +450,7 @@ async def test_wrong_commands_say_what_is_wrong(tmp_path: Path) -> None:
     clients.write_text("not a token")
     await failed(1, "no token", *node, str(clients))
     await failed(1, "can't read", *node, str(tmp_path / "nothing"))
+    clients.write_text((await command("network", "invite", "--expires", "1s", home=tmp_path)).out)
+    await trio.sleep(1.5)
+    await failed(1, "has ended", *node, str(clients))
+    assert not (tmp_path / "node" / "network" / "token").exists(), "what is of no use takes the place of nothing"

@@ -95,10 +95,18 @@ def test_a_token_with_a_wrong_letter_lets_nobody_else_in(place: int, letter: str
     place = len(PREFIX) + place % (len(text) - len(PREFIX))
     try:
         token = parse_token(text[:place] + letter + text[place + 1 :])
+        token.joined(identity(PEER)).check(identity(PEER).peer_id, NOW)
     except TokenError:
         return
-    shown = ShownChain(encoded(token.chain), True)
-    assert token.chain == FOR_PEER.chain or gatekeeper().fault_of(identity(PEER).peer_id, shown, NOW) is not None
+    assert (token.chain, token.roots) == (FOR_PEER.chain, FOR_PEER.roots)
+
+
+def test_a_token_that_has_ended_is_of_no_use_and_one_that_begins_later_may_be() -> None:
+    peer_id = identity(PEER).peer_id
+    FOR_PEER.check(peer_id, END - 1)
+    INVITING_CLIENTS.joined(identity(PEER)).check(peer_id, 0)
+    with pytest.raises(TokenError, match=r"invite` again.*\(expired\)"):
+        FOR_PEER.check(peer_id, END)
 
 
 def test_a_token_tells_whose_names_are_the_networks() -> None:
