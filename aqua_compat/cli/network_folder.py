@@ -133,12 +133,17 @@ class NetworkFolder:
             raise Failure(str(error)) from None
 
     def revoke(self, subject: bytes, now: int) -> Revocations:
-        """Add an entry to the list, and save it; the list. Raises Failure."""
+        """Add an entry to the list, and save it; the list. It ends whatever was given until now, also where the clock
+        was ahead when that was given. Raises Failure."""
+        from overlay.identity import peer_id_of, public_key_of
         from overlay.membership.revocation import MOST_ENTRIES, Revocation
         from overlay.rpc.network_files import NetworkFileError, write_revocations
 
-        entry = Revocation.by(self.root(), subject, now)
-        before = self.revocations()
+        before, root = self.revocations(), self.root()
+        given = (each.issued_at for each in self.issued if each.subject == peer_id_of(subject))
+        earlier = before.of(public_key_of(root.peer_id), subject)
+        until = max(now, *given, earlier.time + 1 if earlier is not None else 0)  # `begins_at` is no later than that
+        entry = Revocation.by(root, subject, until)
         if before.of(entry.root, subject) is None and len(before) >= MOST_ENTRIES:
             raise Failure(
                 f"the list of this network is full, with {MOST_ENTRIES} entries; make a new root with"

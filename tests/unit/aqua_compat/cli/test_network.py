@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aqua_compat.cli.main import cli
+from aqua_compat.cli.network_folder import NetworkFolder
 from overlay.identity import Identity, public_key_of
 from overlay.membership.join_token import parse_token
 
@@ -38,6 +39,21 @@ def test_the_owner_and_the_registrars_are_in_this_token_and_the_next(home: Path)
         assert token.registrars == (public_key_of(FIRST), public_key_of(SECOND))
     many = ran("invite", *[part for _ in range(9) for part in ("--registrar", FIRST)])
     assert (many.exit_code, "at most 8 registrars" in many.output) == (2, True)
+
+
+def test_what_was_given_is_revoked_though_the_clock_was_ahead_or_stands_still(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(now: float, *command: str) -> Result:
+        monkeypatch.setattr("time.time", lambda: now)
+        return ran(*command)
+
+    now = 1_700_000_000.0
+    assert at(now, "create").exit_code == 0
+    for ahead in (3_600.0, 0.0, 0.0):
+        token = parse_token(at(now + ahead, "invite", "--for", FIRST).stdout)
+        at(now, "revoke", FIRST)  # no node is there to be told: it is saved
+        assert NetworkFolder("default").revocations().revokes(token.chain)
 
 
 def test_json_tells_which_shape_it_has(home: Path) -> None:
