@@ -24,10 +24,10 @@ from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.network.swarm import Swarm
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError, MultiselectError
 from libp2p.protocol_muxer.multiselect import PROTOCOL_NOT_FOUND_MSG, Multiselect
-from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 
 from overlay.errors import Unreachable
 from overlay.libp2p.identify import IDENTIFY, identify_stranger
+from overlay.libp2p.workarounds.bounded_negotiation import BoundedCommunicator
 from overlay.rpc.greetings import Greetings
 from overlay.settings import OverlaySettings
 from overlay.tasks import Wakeup
@@ -118,7 +118,7 @@ class GreetingGate:
             await handler(stream)
 
     async def _negotiate(self, peer_id: str, stream: INetStream) -> StreamHandlerFn | None:
-        communicator = MultiselectCommunicator(stream)
+        communicator = BoundedCommunicator(stream)
         await Multiselect().handshake(communicator)
         for _ in range(_PROPOSALS):
             proposed = await communicator.read()

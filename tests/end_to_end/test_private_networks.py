@@ -141,6 +141,17 @@ class Looking:
         finally:
             await stream.reset()
 
+    async def answer_to(self, said: bytes) -> bytes:
+        """What is answered to bytes in place of a proposal, until the stream ends."""
+        stream = await self.host.get_network().new_stream(self.target)
+        communicator = MultiselectCommunicator(stream)
+        await communicator.write("/multistream/1.0.0")
+        await communicator.read()
+        await stream.write(said)
+        with suppress(StreamError):
+            return await stream.read(4096)
+        return b""
+
     async def identify(self) -> Identify:
         stream = await self.host.new_stream(self.target, [TProtocol("/ipfs/id/1.0.0")])
         raw = b""
@@ -196,6 +207,16 @@ async def test_a_raw_stranger_sees_nothing(tmp_path: Path) -> None:
                 await eventually(partial(connections, host, target), lambda count: count == 0)
                 assert looking.asked == [], "the peer opened streams to a stranger"
         assert peer.members() == [other.peer_id]
+
+
+async def test_a_stranger_who_proposes_no_protocol_is_held_no_stream_for(tmp_path: Path) -> None:
+    async with member(Root(tmp_path)) as peer, stranger() as host:
+        looking = Looking(host, await dial(host, peer.addresses()[0]))
+        with capture_logs() as logs:
+            for said in (b"\x80\x80\x80\x80\x01 256 MB follow", b"\x03\xff\xfe\n"):
+                with trio.fail_after(2):  # long before the time for a hello is over
+                    assert await looking.answer_to(said) == b""
+        assert {log["event"] for log in logs if log["log_level"] != "debug"} == set()
 
 
 async def connections(host: IHost, target: ID) -> int:
