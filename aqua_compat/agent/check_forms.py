@@ -51,10 +51,10 @@ def check_of(form: CheckForm, taken: Sequence[str], *, allow_scripts: bool) -> C
         raise FormError(f"name: another check of this instance is called {name!r}; choose another name")
     for field, number, least, most in (
         ("interval", form.interval, 0.1, 86_400.0),
-        ("timeout", form.timeout or 1.0, 0.05, 3_600.0),
+        ("timeout", 1.0 if form.timeout is None else form.timeout, 0.05, 3_600.0),
         ("passes", form.passes, 1, 100),
         ("failures", form.failures, 1, 100),
-        ("ttl", form.ttl or 1.0, 0.1, 86_400.0),
+        ("ttl", 1.0 if form.ttl is None else form.ttl, 0.1, 86_400.0),
     ):
         if not least <= number <= most:
             raise FormError(f"{field}: {number:g} isn't within {least:g} and {most:g}")

@@ -174,6 +174,8 @@ def test_several_definitions_of_one_resource_are_instances_of_it(tmp_path: Path)
         ('service = [{name="w", check=[{tcp="a:1", body="x"}]}]', "body: it goes with http, not with tcp"),
         ('service = [{name="w", check=[{tcp="a:1", interval=0}]}]', "interval: 0 isn't within 0.1 and 86400"),
         ('service = [{name="w", check=[{tcp="a:1", interval=nan}]}]', "interval: nan isn't within"),
+        ('service = [{name="w", check=[{tcp="a:1", timeout=0}]}]', "timeout: 0 isn't within 0.05 and 3600"),
+        ('service = [{name="w", check=[{ttl=0}]}]', "ttl: 0 isn't within 0.1 and 86400"),
         ('service = [{name="w", check=[{tcp="a:1", passes=0}]}]', "passes: 0 isn't within 1 and 100"),
         ('service = [{name="w", check=[{name="x", ttl=1}, {name="x", ttl=2}]}]', "check 2: name: another check"),
         ('service = [{name="w", check=[{script=["/bin/true"]}]}]', "script: scripts are off .*agent.scripts = true"),
