@@ -76,6 +76,7 @@ class CheckRunner:
         self._random = (randomness or random.Random()).random  # noqa: S311 - jitter, not secrets
         self._running: dict[CheckKey, _RunningCheck] = {}
         self._by_instance: dict[tuple[str, str], list[_RunningCheck]] = {}
+        self._services: frozenset[str] = frozenset()
         self._tasks = TaskOwner()
 
     def update(self, services: Iterable[ServiceDefinition]) -> None:
@@ -84,6 +85,8 @@ class CheckRunner:
         Only while `run` does.
         """
         forget_certificates()
+        services = tuple(services)
+        self._services = frozenset(service.id for service in services)
         wanted = {
             CheckKey(service.id, one.instance.id, check.name): check
             for service in services
@@ -102,7 +105,7 @@ class CheckRunner:
         self._by_instance = {}
         for key, running in self._running.items():
             self._by_instance.setdefault((key.service, key.instance), []).append(running)
-        for service_id in {key.service for key in wanted}:
+        for service_id in {check.probe.service for check in wanted.values() if isinstance(check.probe, AliasCheck)}:
             self._tell_aliases(service_id)
 
     def shown(self, key: CheckKey) -> CheckResult | None:
@@ -178,11 +181,16 @@ class CheckRunner:
             for key, running in self._running.items()
             if isinstance(running.definition.probe, AliasCheck) and running.definition.probe.service == service_id
         ]
-        if told:
-            worst = worst_of(one.check.shown for key, one in self._running.items() if key.service == service_id)
-            note = f"{service_id}: {worst.note or worst.state}"
-            for key, running in told:
-                self._take(key, running, CheckResult(worst.state, note))
+        if not told:
+            return
+        worst = worst_of(one.check.shown for key, one in self._running.items() if key.service == service_id)
+        if service_id not in self._services:  # it was lent, by somebody else than this one
+            worst = CheckResult(CheckState.CRITICAL, "there is no such service any more")
+        followed = CheckResult(worst.state, f"{service_id}: {worst.note or worst.state}")
+        for key, running in told:
+            if running.check.follow(followed, trio.current_time()):
+                self._on_change(key, running.check.shown)
+                self._tell_aliases(key.service)
 
 
 def _timing_of(definition: CheckDefinition) -> CheckTiming:

@@ -9,6 +9,7 @@ Rules:
 4. Each change of the state costs a point; half of the points are forgotten in `HALF_LIFE` intervals. From `DAMPED`
    points on the check flaps: it may get worse at once, and better only when no more than `CALM` points are left. One
    restart, or three in a row, don't get that far.
+5. What is as another check is has neither thresholds nor damping of its own: it hears of a change once.
 """
 
 from __future__ import annotations
@@ -89,6 +90,10 @@ class Check:
         elif state is not result.state:
             note = self.shown.note  # what it still is, the result that may end it doesn't explain
         return self._show(CheckResult(state, cut(note)), now)
+
+    def follow(self, result: CheckResult, now: float) -> bool:
+        """Shows what another check shows, to which thresholds and damping were applied. Whether that is a change."""
+        return self._show(CheckResult(result.state, cut(result.note)), now)
 
     def _show(self, result: CheckResult, now: float) -> bool:
         before, self.shown = self.shown, result

@@ -368,6 +368,28 @@ async def test_a_service_that_dies_is_critical_and_its_alias_with_it() -> None:
             assert heard.notes["front/db"].startswith("db: 127.0.0.1:")
 
 
+async def test_an_alias_of_what_has_no_checks_passes_while_that_is_there() -> None:
+    plain, alias = service("plain"), service("front", ("plain", AliasCheck(service="plain"), OFTEN))
+    async with running(plain, alias) as (runner, heard):
+        for _ in range(4):  # as often as makes a check flap that has states of its own
+            await heard.until(front_plain=P)
+            runner.update([alias])
+            await heard.until(front_plain=C)
+            assert heard.notes["front/plain"] == "plain: there is no such service any more"
+            runner.update([plain, alias])
+        await heard.until(front_plain=P)
+
+
+async def test_an_alias_is_as_the_other_is_whatever_its_own_thresholds() -> None:
+    job = service("job", ("ttl", TtlCheck(ttl=60), CheckTiming()))
+    alias = service("front", ("job", AliasCheck(service="job"), CheckTiming(passes=3, failures=3)))
+    async with running(job, alias) as (runner, heard):
+        key = CheckKey("job", "1", "ttl")
+        for state in (P, C, W, C):
+            runner.report(key, CheckResult(state))
+            await heard.until(front_job=state)
+
+
 async def test_a_program_reports_itself_and_is_critical_when_it_stops() -> None:
     key = CheckKey("job", "1", "ttl")
     async with running(service("job", ("ttl", TtlCheck(ttl=0.2), CheckTiming()))) as (runner, heard):
