@@ -119,7 +119,10 @@ async def _addresses(host: str, port: int) -> list[SocketAddress]:
 
 
 def _looked_up(host: str, port: int) -> list[SocketAddress]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except ValueError as error:  # a part of 64 characters, say
+        raise OSError(f"no host can have this name: {error}") from None
     return [(family, (str(address[0]), port)) for family, _, _, _, address in found]
 
 

@@ -33,7 +33,7 @@ async def probe_http(check: HttpCheck) -> CheckResult:
     try:
         async with connected(host, parts.port or (443 if is_tls else 80), tls) as stream:
             status, body = await _asked(stream, check)
-    except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+    except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
         return CheckResult(CheckState.CRITICAL, f"{check.url}: {reason_of(error)}")
     if status not in check.status if check.status else not 200 <= status <= 299:
         state = CheckState.WARNING if status == _TOO_MANY_REQUESTS and not check.status else CheckState.CRITICAL

@@ -123,6 +123,17 @@ async def test_nobody_there_is_critical_and_says_why() -> None:
         assert "Connection refused" in result.note
 
 
+async def test_what_cant_be_asked_is_critical_and_no_fault_of_the_check() -> None:
+    named = await probe_tcp(TcpCheck(host="a" * 64 + ".test", port=1))
+    assert (named.state, "no host can have this name" in named.note) == (C, True), named
+    async with server(ok()) as (port, _):
+        url = f"http://127.0.0.1:{port}/"
+        for check in (HttpCheck(url=url, headers={"Content-Length": "5"}), HttpCheck(url=f"{url}\1")):
+            result = await probe_http(check)
+            assert result.state is C
+            assert result.note.startswith(url)
+
+
 async def test_tcp_passes_where_somebody_listens() -> None:
     async with server(b"") as (port, _):
         assert (await probe_tcp(TcpCheck(host="localhost", port=port))).state is P
