@@ -1,6 +1,7 @@
 """Reads Consul's service definition files: JSON with `service`, an object, or `services`, a list of them.
 
 They become what our own files say; fields that mean nothing here are named, so that nobody believes that they count.
+What is null isn't given, as with Consul.
 Names are Consul's, in its lower case with underscores and in its capitals alike.
 """
 
@@ -120,7 +121,7 @@ def seconds_of(place: str, value: object) -> float:
 def _object(place: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InvalidValue(f"{place}: it must be an object")
-    return value
+    return {key: inner for key, inner in value.items() if inner is not None}
 
 
 def _list(place: str, value: object) -> list[Any]:

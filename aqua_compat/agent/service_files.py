@@ -163,7 +163,7 @@ class _Reader:
             written = text()
             content = _content(written, is_toml=name.endswith(".toml"))
             place = self._places[name] = _Places.of(name, written, content)
-            if is_consul(content):
+            if is_consul(content) and not name.endswith(".toml"):
                 content, passed_over = translate(content)
                 self.warnings += [f"{name}: {one}" for one in passed_over]
             wrong = [place.told(one) for one in unknown_keys(content)]
@@ -331,5 +331,6 @@ def _readable(error: str) -> str:
     what, _, place = error.rpartition(" - at `$")
     if not what:
         return error
-    place = re.sub(r"\[(\d+)\]", lambda index: f" {int(index[1]) + 1}", place.rstrip("`"))
+    place = place.rstrip("`").replace("[...]", ", one of them")
+    place = re.sub(r"\[(\d+)\]", lambda index: f" {int(index[1]) + 1}", place)
     return f"{place.strip('.').replace('.', ', ')}: {what}"

@@ -142,6 +142,8 @@ def test_several_definitions_of_one_resource_are_instances_of_it(tmp_path: Path)
         ('[service]\nname = "web"', r"write \[\[service\]\]"),
         ('[[service]]\nname = "web"\nprot = 1', r"service 1, prot: there is no such key; did you mean port\?"),
         ('[[servce]]\nname = "web"', r"servce: there is no such key; did you mean service\?"),
+        ('[[services]]\nname = "web"', r"services: there is no such key; did you mean service\?"),
+        ('[[service]]\nname = "web"\nmetadata = {zone = 1}', "service 1, metadata, one of them: Expected `str`"),
         (
             '[[service]]\nname = "web"\n[[service.check]]\nhttps = "x"',
             "service 1, check 1, https: there is no such key",
@@ -267,6 +269,8 @@ CONSUL = {
         "Port": 8080,
         "Meta": {"zone": "eu"},
         "EnableTagOverride": False,
+        "TaggedAddresses": None,
+        "check": None,
         "Weights": {"Passing": 5, "Warning": 1},
         "connect": {"sidecar_service": {}},
         "checks": [
@@ -279,6 +283,7 @@ CONSUL = {
                 "header": {"X-Probe": ["a", "b"]},
                 "interval": "1m30s",
                 "timeout": "500ms",
+                "body": None,
                 "success_before_passing": 3,
                 "failures_before_critical": 0,
                 "deregister_critical_service_after": "90m",
