@@ -98,10 +98,15 @@ class NodeSocket:
         self, method: str, path: Sequence[str], parameters: Parameters, body: object, waits: float | None
     ) -> Iterator[Any]:
         """The answer to a request as a file, its head first."""
-        target = "/v1/aqua/" + "/".join(quote(part, safe="") for part in path)
+        if not all(path):
+            raise Misuse("an argument is empty; an id or a name is wanted")
         given = {name: value for name, value in parameters.items() if value is not None}
-        target += f"?{urlencode(given, doseq=True)}" if given else ""
-        content = json.dumps(body).encode() if body else b""
+        try:
+            target = "/v1/aqua/" + "/".join(quote(part, safe="") for part in path)
+            target += f"?{urlencode(given, doseq=True)}" if given else ""
+            content = json.dumps(body, ensure_ascii=False).encode() if body else b""
+        except UnicodeEncodeError as error:  # Python has other bytes as what can't be encoded
+            raise Misuse(f"{error.object[:80]!r} isn't valid UTF-8") from None
         head = f"{method} {target} HTTP/1.0\r\nHost: localhost\r\n"
         if content:
             head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
