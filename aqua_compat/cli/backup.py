@@ -114,9 +114,8 @@ def restore(copy: Path, folder: Path, relay: tuple[str, ...], as_json: bool) -> 
         manifest = Manifest.read(copy)
     except (OSError, ValueError) as error:
         raise Failure(f"{copy} isn't what `data backup` made: {error}") from None
-    if folder.exists() and any(folder.iterdir()):
-        raise Failure(f"{folder} isn't empty; nothing is written over it")
     try:
+        _refuse_filled(folder)
         if peer_id_in(copy / IDENTITY_FILE) != manifest.peer_id:
             raise Failure(f"the key in {copy} isn't that of {manifest.peer_id}: it was changed since it was copied")
         _refuse_beside_a_twin(manifest, relay)
@@ -179,11 +178,17 @@ async def _is_running(peer_id: str, relays: Sequence[str]) -> bool:
         return True
 
 
+def _refuse_filled(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise Failure(f"{folder} is no folder; give a new one")
+    if folder.exists() and any(folder.iterdir()):
+        raise Failure(f"{folder} isn't empty; nothing is written over it")
+
+
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """A new private folder, which isn't left behind half filled."""
-    if folder.exists() and any(folder.iterdir()):
-        raise Failure(f"{folder} isn't empty; nothing is written over it")
+    _refuse_filled(folder)
     folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     folder.chmod(_PRIVATE)
     try:
