@@ -70,7 +70,11 @@ def doctor(session: CommandSession, data_dir: Path | None, bootstrap: tuple[str,
     if bootstrap:
         findings += _of_names(bootstrap)
     statuses: list[NodeStatus] = []
-    relays = session.relays or session.addresses()[:1]  # all of the one node on this machine
+    relays: Sequence[str] = ()
+    try:
+        relays = session.relays or session.addresses()[:1]  # all of the one node on this machine
+    except Failure as failure:
+        findings.append(Finding("problem", "node", failure.format_message()))
     for relay in relays:
         status = _status_of(session, relay)
         if isinstance(status, Finding):
@@ -85,7 +89,7 @@ def doctor(session: CommandSession, data_dir: Path | None, bootstrap: tuple[str,
     else:
         for finding in findings:
             click.echo(f"{finding.level:{_WIDTH}} {one_line(f'{finding.about}: {finding.text}')}")
-        if not relays:
+        if not relays and not any(finding.about == "node" for finding in findings):
             click.echo("no node was asked: start one on this machine, or give --relay MULTIADDR", err=True)
     problems = sum(finding.level == "problem" for finding in findings)
     if problems:

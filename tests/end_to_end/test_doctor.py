@@ -47,3 +47,11 @@ async def test_two_networks_a_dead_node_an_unknown_name_and_an_open_folder_are_f
         } <= found
     finally:
         await stop_network(nodes)
+
+
+async def test_a_node_that_doesnt_run_is_a_problem_beside_others(tmp_path: Path) -> None:
+    ill = await command("doctor", "--node", str(tmp_path), "--bootstrap", "localhost:7000", home=tmp_path)
+    assert ill.code == 1
+    assert f"problem  node: no node runs with the data folder {tmp_path}" in ill.out
+    assert "ok       localhost:7000: leads to" in ill.out
+    assert ill.err == "error: 1 problem; docs/troubleshooting.md tells more\n"
