@@ -13,7 +13,7 @@ import click
 from aqua_compat.cli.failures import Failure, Misuse, one_line
 from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.network_folder import DEFAULT_NETWORK, Issued, NetworkFolder
-from aqua_compat.cli.options import json_option
+from aqua_compat.cli.options import SecondsType, json_option
 from aqua_compat.cli.output import identified, json_line, moment
 from aqua_compat.cli.times import TimeSpan
 
@@ -185,7 +185,7 @@ def invite(
     envvar="AQUA_REGISTRY_RELAY",
     help="Node to tell first, beside those of the latest invitation. Repeatable.",
 )
-@click.option("--timeout", type=click.FloatRange(0.001, 3600), default=6.0, show_default=True, metavar="SECONDS")
+@click.option("--timeout", type=SecondsType(), default=6.0, show_default=True, metavar="SECONDS")
 @_name_option
 @json_option
 @logging_options("error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -121,9 +122,23 @@ def network_options(
     return add
 
 
+class SecondsType(click.FloatRange):
+    """Seconds that an operation may take."""
+
+    def __init__(self) -> None:
+        super().__init__(0.001, 3600)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Fails for `nan`, too, which no comparison finds."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return number
+
+
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(0.001, 3600),
+    type=SecondsType(),
     metavar="SECONDS",
     default=6.0,
     show_default=True,

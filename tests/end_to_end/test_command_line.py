@@ -198,6 +198,7 @@ async def test_keys_are_private_and_made_once(tmp_path: Path) -> None:
             "'echo' is neither a resource id nor a name; a name has an owner: echo@me is that of your key",
         ),
         (("resolve", UNKNOWN, "--relay", "nonsense"), "not a multiaddr: 'nonsense'"),
+        (("resolve", UNKNOWN, "--timeout", "nan"), "nan is no number of seconds"),
         (("run", "-f", "resolveResource(1"), "expected ',' or ')' at character 18"),
         (("run", "-f", "resolveResource(id, 1)"), "id has no value; give one, as in --data"),
         (("run", "-f", 'resolveResource("id", 70000)'), "ack is 70000, not within 0 and 32767"),
