@@ -19,7 +19,7 @@ _VARIABLE = "_AQUA_REGISTRY_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print the script that has SHELL complete commands and options.
+    """Print the script that has SHELL complete commands and options.
 
     \b
     bash:  aqua-registry completion bash > ~/.local/share/bash-completion/completions/aqua-registry
@@ -37,7 +37,7 @@ def completion(context: click.Context, shell: str) -> None:
 @click.command(short_help="Print the manual page, for `man`.")
 @click.pass_context
 def manual(context: click.Context) -> None:
-    r"""Print the manual page of all commands, as `man` reads it.
+    """Print the manual page of all commands, as `man` reads it.
 
     \b
     aqua-registry manual > ~/.local/share/man/man1/aqua-registry.1
@@ -59,7 +59,8 @@ def manual_page(root: click.Context) -> Iterator[str]:
     for context in _commands(root):
         yield from _command(context)
     yield ".SH EXIT STATUS"
-    yield "0 when it was done, 1 when it failed, 2 when it was called wrongly, 130 after Ctrl\\-C, 143 after SIGTERM."
+    yield "0 when it was done, 1 when it failed, 2 when it was called wrongly, 3 when a write is on fewer replicas than"
+    yield "asked for, 130 after Ctrl\\-C, 143 after SIGTERM."
 
 
 def _commands(above: click.Context) -> Iterator[click.Context]:

@@ -48,6 +48,8 @@ def test_the_manual_has_every_command_and_option() -> None:
         assert command.hidden or f'.SS "aqua-registry {name}' in shown, name
     assert "--bootstrap ADDRESS" in shown
     assert "\b" not in page
+    assert r"\eb" not in page, "the mark of lines that are kept is no text"
+    assert "3 when a write is on fewer replicas" in page
 
 
 @pytest.mark.skipif(shutil.which("groff") is None and shutil.which("mandoc") is None, reason="nothing reads man pages")
