@@ -160,7 +160,7 @@ class NetworkFolder:
         path = self.folder / "network.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=_Kept) if path.exists() else _Kept()
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeError) as error:
             raise Failure(f"can't read {path}: {error}; move it away, and tell --address again") from None
 
     def _save(self, ledger: _Kept) -> None:

@@ -35,7 +35,7 @@ class BootstrapPins:
         try:
             if self.path is not None and self.path.exists():
                 self._of = msgspec.json.decode(self.path.read_bytes()[:MOST_BYTES], type=_Pins)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeError) as error:
             raise OverlayError(f"can't read {self.path}: {error}; mend it, or delete it to pin anew") from error
 
     def of(self, place: str) -> Collection[str]:

@@ -127,8 +127,9 @@ async def test_nobody_is_pinned_where_certificates_decide_nor_is_this_peer_itsel
     assert await found(resolver(answers, tmp_path), SEED) == {TWO}
 
 
-async def test_pins_that_rotted_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("{")
+@pytest.mark.parametrize("content", [b"{", b'{"\xff": []}', b'{"a": 1}'])
+async def test_pins_that_rotted_are_an_error_that_says_what_to_do(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(content)
     with pytest.raises(OverlayError, match="mend it, or delete it"):
         BootstrapPins(tmp_path)
 
