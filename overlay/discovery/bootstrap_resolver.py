@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Final, Protocol
 
 import structlog
@@ -20,6 +21,8 @@ from overlay.discovery.bootstrap_source import (
 from overlay.errors import AddressError, BootstrapFailed, OverlayError
 
 _LARGEST_FILE: Final = 64 * 1024  # bytes
+_LINES_AT_ONCE: Final = 16
+"""Lines of a file that are looked at together: one where somebody is silent takes none of the others' time."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -78,20 +81,29 @@ class BootstrapResolver:
             text = (await trio.Path(path).read_bytes())[:_LARGEST_FILE].decode()
         except (OSError, UnicodeDecodeError) as error:
             raise AddressError(f"can't read the file of addresses {path}: {error}") from error
-        found: list[str] = []
-        last: OverlayError | None = None
-        for line in addresses_in(text):
+        lines = addresses_in(text)
+        found: list[list[str]] = [[] for _ in lines]
+        failures: list[OverlayError] = []
+        limiter = trio.CapacityLimiter(_LINES_AT_ONCE)
+
+        async def look(line: str, into: list[str]) -> None:
             try:
                 source = parse_source(line)
                 if source.kind is SourceKind.FILE:
                     raise AddressError(f"a file of addresses names no other: {line!r}")
-                found += await self.addresses(source)
+                async with limiter:
+                    into += await self.addresses(source)
             except OverlayError as error:
-                last = error
+                failures.append(error)
                 log.info("an address of a file is of no use", file=path, address=line[:200], error=str(error))
-        if not found:
-            raise last or AddressError(f"the file of addresses {path} has none")
-        return found[:MOST_ADDRESSES]
+
+        async with trio.open_nursery() as nursery:
+            for line, into in zip(lines, found, strict=True):
+                nursery.start_soon(look, line, into)
+        addresses = list(chain(*found))
+        if not addresses:
+            raise failures[-1] if failures else AddressError(f"the file of addresses {path} has none")
+        return addresses[:MOST_ADDRESSES]
 
     async def _at(self, source: BootstrapSource) -> list[str]:
         answering = await self._host.who_is_at(source.where, timeout=self._timeout)

@@ -150,6 +150,24 @@ async def test_names_and_files_lead_to_peers(tmp_path: Path) -> None:
         await found(resolver(answers), f"file:{file}")
 
 
+async def test_silent_addresses_of_a_file_are_waited_for_together(tmp_path: Path) -> None:
+    class Silent(Answers):
+        waiting = 0
+        all_wait = trio.Event()
+
+        async def who_is_at(self, multiaddr: str, *, timeout: float) -> list[str]:
+            self.waiting += 1
+            if self.waiting == 5:
+                self.all_wait.set()
+            await self.all_wait.wait()
+            return [f"{multiaddr}/p2p/{ONE}"] if "192.0.2.4" in multiaddr else []
+
+    file = tmp_path / "peers"
+    file.write_text("".join(f"192.0.2.{number}:7000\n" for number in range(5)))
+    with trio.fail_after(10):
+        assert await found(resolver(Silent()), f"file:{file}") == {ONE}
+
+
 async def test_a_name_that_nobody_serves_leads_nowhere() -> None:
     """An error where the name servers say so, or don't answer."""
     addresses: list[str] = []
