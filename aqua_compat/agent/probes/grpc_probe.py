@@ -44,7 +44,7 @@ async def probe_grpc(check: GrpcCheck) -> CheckResult:
 
 async def _asked(stream: trio.abc.Stream, check: GrpcCheck) -> bytes:
     """The body of the answer. Raises _NoAnswer."""
-    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
     connection.initiate_connection()
     number = connection.get_next_available_stream_id()
     headers = {
@@ -66,7 +66,7 @@ async def _asked(stream: trio.abc.Stream, check: GrpcCheck) -> bytes:
             raise _NoAnswer("it hung up")
         for event in connection.receive_data(piece):
             if isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):
-                _check_headers({str(name): str(value) for name, value in event.headers or ()})
+                _check_headers({_text(name): _text(value) for name, value in event.headers or ()})
             elif isinstance(event, h2.events.DataReceived):
                 answer += event.data or b""
                 if len(answer) > _MOST_ANSWER:
@@ -75,6 +75,11 @@ async def _asked(stream: trio.abc.Stream, check: GrpcCheck) -> bytes:
                 raise _NoAnswer("it refused the request")
             elif isinstance(event, h2.events.StreamEnded):
                 return bytes(answer)
+
+
+def _text(given: bytes | str) -> str:
+    """A header's name or value; what else a server tells may be in any encoding."""
+    return given if isinstance(given, str) else given.decode(errors="replace")
 
 
 def _check_headers(headers: dict[str, str]) -> None:

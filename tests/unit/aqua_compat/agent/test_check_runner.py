@@ -17,6 +17,8 @@ from typing import Any
 import grpc
 import pytest
 import trio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 
 from aqua_compat.agent.check_runner import CheckKey, CheckRunner
 from aqua_compat.agent.check_state import CheckResult, CheckState
@@ -210,6 +212,20 @@ async def test_what_isnt_grpc_is_critical() -> None:
         async with server(answer) as (port, _):
             with trio.fail_after(PATIENCE):
                 assert (await probe_grpc(GrpcCheck(host="127.0.0.1", port=port))).state is C
+
+
+async def test_what_a_grpc_server_tells_besides_may_be_in_any_encoding() -> None:
+    asking, answering = (
+        H2Connection(H2Configuration(client_side=is_client, header_encoding=None)) for is_client in (True, False)
+    )
+    asking.initiate_connection()
+    asking.send_headers(1, [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"a")])
+    answering.initiate_connection()
+    answering.receive_data(asking.data_to_send())
+    answering.send_headers(1, [(b":status", b"200"), (b"x-name", b"caf\xe9")])
+    answering.send_data(1, b"\0\0\0\0\2\x08\1", end_stream=True)
+    async with server(answering.data_to_send()) as (port, _):
+        assert (await probe_grpc(GrpcCheck(host="127.0.0.1", port=port))).state is P
 
 
 def script(text: str) -> ScriptCheck:
