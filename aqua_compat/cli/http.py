@@ -23,7 +23,7 @@ _LONGEST_NAME = 64
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    envvar="AQUA_REGISTRY_DATA_DIR",
+    envvar=["AQUA_REGISTRY_DATA_DIR", "AQUA_REGISTRY_NODE"],
     help="The node's data folder.  [default: that of `aqua-registry node`]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
