@@ -225,8 +225,8 @@ def _meaning(edit: Edit) -> str:
     who = _pair(edit.key, edit.host)
     if edit.until <= time.time():
         return f"denied: what {who} registered until {moment(edit.until)}; what it registered later counts"
-    end = "until you lift it" if edit.until == FOR_EVER else f"until {moment(edit.until)}"
-    return f"denied: what {who} registered, and what it registers {end}; undo it with --lift {who}"
+    end = "until" if edit.until == FOR_EVER else f"until {moment(edit.until)}, or until"
+    return f"denied: what {who} registered, and what it registers {end} you lift it with --lift {who}"
 
 
 def _pair(issuer: bytes, host: bytes) -> str:

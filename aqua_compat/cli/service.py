@@ -104,7 +104,8 @@ def unregister_service(session: CommandSession, resource: str, peer: str | None,
         return
     for issuer in done.denied:
         pair = f"{issuer}@{peer}"
-        click.echo(f"denied {pair} on {shown}; undo it with: resource policy {shlex.quote(shown)} --lift {pair}")
+        lift = f"aqua-registry resource policy {shlex.quote(shown)} --lift {pair}"
+        click.echo(f"denied {pair} on {shown}; lift it with: {lift}")
     if done.denied:
         return
     if done.was_there:

@@ -120,7 +120,8 @@ def unregister_through(
         return
     for issuer in done.get("denied", ()):
         pair = f"{issuer}@{peer}"
-        click.echo(f"denied {pair} on {shown}; undo it with: resource policy {shlex.quote(shown)} --lift {pair}")
+        lift = f"aqua-registry resource policy {shlex.quote(shown)} --lift {pair}"
+        click.echo(f"denied {pair} on {shown}; lift it with: {lift}")
     if done.get("denied"):
         return
     if done["was_registered"]:

@@ -133,7 +133,8 @@ async def test_an_owner_moderates_lifts_and_cant_lock_itself_out(people: People)
     pair = f"{guest}@{host}"
     await people.prints("guest", "service", "register", resource_id, "--value", "spam", "--factor", str(MAJORITY))
     denied = await people.runs("acme", "service", "unregister", resource_id, "--peer", host)
-    assert denied.out == f"denied {pair} on {resource_id}; undo it with: resource policy {resource_id} --lift {pair}\n"
+    lift = f"aqua-registry resource policy {resource_id} --lift {pair}"
+    assert denied.out == f"denied {pair} on {resource_id}; lift it with: {lift}\n"
     assert await people.prints("caller", "resolve", resource_id, *ACK) == "no services"
     assert "(issuer-denied)" in await people.fails("guest", "service", "register", resource_id)
     policy = ("resource", "policy", resource_id)
