@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 READY = "ready"
+
+_FOLDER: Final = Path(__file__).parents[2]
+"""Where our packages are."""
 
 
 class NodeFailed(Exception):
@@ -43,6 +47,12 @@ class RunningProcess(Protocol):
     def send_signal(self, number: signal.Signals, /) -> None:
         """Send it a signal."""
         ...
+
+
+def _run_module() -> str:
+    """Python's flag for running a module of ours. With `-m` alone files in the current folder would count as modules,
+    before Python's own: whatever is called `http.py` there would run."""
+    return "-m" if os.path.samefile(os.curdir, _FOLDER) else "-Pm"
 
 
 class NodeProcess:
@@ -89,7 +99,7 @@ class NodeProcess:
 
     async def start(self, *flags: str, timeout: float = 20.0) -> None:
         """Start the process and wait for `ready`. Raises NodeFailed, and leaves no process then."""
-        command = [sys.executable, "-m", "aqua_compat", "node", "--data-dir", str(self.data_dir), *flags]
+        command = [sys.executable, _run_module(), "aqua_compat", "node", "--data-dir", str(self.data_dir), *flags]
         command += ["--tied"] if self._tied else []
         with self.log_file.open("ab") as log:
             self._process = await self._open_process(

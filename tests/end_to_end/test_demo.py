@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 import trio
 
+from aqua_compat.cli.node_process import NodeProcess
 from tests.end_to_end.network import command, first_line, launched
 
 
@@ -44,3 +46,12 @@ async def test_demo_stops_everything_when_interrupted(tmp_path: Path) -> None:
         with trio.fail_after(15):
             assert await process.wait() == 130
     assert _left_behind(tmp_path) == []
+
+
+async def test_its_nodes_run_no_file_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http.py", "select.py", "trio.py"):
+        (tmp_path / name).write_text("raise RuntimeError('not ours')")
+    monkeypatch.chdir(tmp_path)
+    node = NodeProcess(tmp_path / "node", tmp_path / "log", tied=True)
+    await node.start()
+    assert await node.stop() == 0
