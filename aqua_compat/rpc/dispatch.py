@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from types import NoneType
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -90,6 +91,8 @@ def _readable(function: Callable[..., Any], signature: inspect.Signature) -> ins
         if name not in hints:
             return annotation
         hint = None if hints[name] is NoneType else hints[name]
+        if get_origin(hint) is Union:  # as `X | Y`, like those that were written so
+            hint = reduce(operator.or_, get_args(hint))
         return _Text(_MODULES.sub("", inspect.formatannotation(hint)))
 
     parameters = [one.replace(annotation=shown(one.name, one.annotation)) for one in signature.parameters.values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional, Union
 
 import msgspec
 import pytest
@@ -71,6 +71,12 @@ Few = Annotated[int, msgspec.Meta(le=3)]
 def bounded(few: Few, several: list[Few] | None = None, /, kind: Literal["a.b"] = "a.b", rest=None) -> None: ...  # type: ignore[no-untyped-def]
 
 
+Given = Union[list[int], bytes]  # noqa: UP007 - as it is where types are made at run time
+
+
+def alternatives(given: Given, count: Optional[int] = None) -> None: ...  # noqa: UP045 - as above
+
+
 async def made(of: msgspec.Raw) -> msgspec.Raw:
     return of
 
@@ -79,4 +85,5 @@ def test_a_signature_shows_what_callers_give_without_names_of_the_module() -> No
     assert Function("f", bounded).described == (
         "f(few: int, several: list[int] | None = None, /, kind: Literal['a.b'] = 'a.b', rest=None) -> None"
     )
+    assert Function("f", alternatives).described == "f(given: list[int] | bytes, count: int | None = None) -> None"
     assert Function("f", made).described == "f(of: Raw) -> Raw"
