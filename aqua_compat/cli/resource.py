@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -213,10 +214,14 @@ def _pages_through_node(session: CommandSession, owner: str) -> Iterator[tuple[l
 def resource_id(label: str, owner: str | None, key: str, config: Path | None, as_json: bool) -> None:
     """Print the id that the resource LABEL has, whether it exists or not. Needs no network.
 
-    That of the name web@acme is the id of the label web with the owner acme.
+    For that of the name web@acme give the label web and --owner acme. `me` is your key, not a node's.
     """
     name = f"{label}@{owner or 'me'}"
     found = resource_id_of(name, user_names(config, key), key)
+    first, _, last = label.rpartition("@")
+    if first and owner is None:
+        its = f"aqua-registry resource id {shlex.quote(first)} --owner {shlex.quote(last)}"
+        click.echo(f"note: {one_line(label)} is taken as a label; for the name: {one_line(its)}", err=True)
     if as_json:
         print_json({"resource_id": found, "name": name})
     else:
