@@ -212,7 +212,7 @@ def meaning_of_lift(edit: Edit, key: Key) -> str:
         if each.issuer == edit.key and each.host != edit.host and ANY_HOST in (each.host, edit.host)
         if each.until > edit.until
     )
-    still = "".join(f", but for what is denied still (undo it with --lift {other})" for other in others)
+    still = "".join(f", but for what is denied still (lift it with --lift {other})" for other in others)
     return (
         f"lifted: what {_pair(edit.key, edit.host)} registers from now on counts again{still}; what it registered"
         " before stays withheld, so it has to register anew"

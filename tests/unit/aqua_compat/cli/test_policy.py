@@ -52,9 +52,9 @@ def test_lifting_one_denial_tells_what_else_is_denied_still() -> None:
     def told(lifted: Edit, *denied: Edit) -> str:
         return meaning_of_lift(lifted, a_key(policy=edited(None, [*denied, lifted, other])))
 
-    assert f"counts again, but for what is denied still (undo it with --lift {PAIR}); what" in told(ended, pair)
+    assert f"counts again, but for what is denied still (lift it with --lift {PAIR}); what" in told(ended, pair)
     of_pair = pair._replace(until=NOW)
-    assert f"but for what is denied still (undo it with --lift {ISSUER.peer_id})" in told(
+    assert f"but for what is denied still (lift it with --lift {ISSUER.peer_id})" in told(
         of_pair, ended._replace(until=FOR_EVER)
     )
     for lifted, denied in ((ended, of_pair), (of_pair, pair._replace(host=public_key(OWNER)))):
