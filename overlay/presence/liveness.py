@@ -17,8 +17,8 @@ import structlog
 import trio
 from msgspec import Struct, field
 
-from overlay.errors import CallFailed
-from overlay.identity import Identity
+from overlay.errors import CallFailed, PeerIdError
+from overlay.identity import Identity, public_key_of
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.presence.actions import Action, Changed, Dial, FindKeepers, Learnt, PingLink, Role, SendTo
 from overlay.presence.dial_outcome import DialOutcome
@@ -164,9 +164,13 @@ class Liveness:
     # For those above.
 
     def follow(self, peer_ids: Iterable[str]) -> None:
-        """Know from now on whether these peers are up, and tell changes, until `unfollow`."""
+        """Know from now on whether these peers are up, and tell changes, until `unfollow`.
+
+        Raises PeerIdError for what is no peer's id.
+        """
         for peer_id in peer_ids:
             if peer_id != self._node.own_id and self._tasks.is_open and peer_id not in self._near:
+                public_key_of(peer_id)
                 keepers = self._near[peer_id] = _Keepers()
                 self._tasks.start_soon(self._follow, peer_id, keepers)
 
@@ -357,7 +361,10 @@ class Liveness:
 
     def _near_of(self, peer_id: str) -> Sequence[str]:
         known = self._near.get(peer_id)
-        return (known.names if known is not None else ()) or self._nearby.members_near(peer_id, KEEPERS)
+        try:
+            return (known.names if known is not None else ()) or self._nearby.members_near(peer_id, KEEPERS)
+        except PeerIdError:  # peers name whom they like
+            return ()
 
     # Doing.
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from overlay.errors import PeerIdError
-from overlay.identity import Identity, verify
+from overlay.identity import Identity, public_key_of, verify
 from overlay.presence.timings import MOST_EXCEPTIONS, MOST_VIA
 
 NONCE_BYTES: Final = 8
@@ -111,8 +111,10 @@ def sign(identity: Identity, statement: Statement) -> Statement:
 
 
 def is_genuine(statement: Presence | Word | Proof) -> bool:
-    """Whether it is signed by its signer."""
+    """Whether it is signed by its signer, and names peers for nodes: messages are to be sent to these."""
     try:
+        for node in statement.via if isinstance(statement, Presence) else ():
+            public_key_of(node)
         return verify(statement.signer, signed_bytes(statement), statement.signature)
     except PeerIdError:
         return False

@@ -18,6 +18,7 @@ from registry.client.peer_info import PeerInfo
 from registry.health.messages import MOST_HOSTS, ReportAnswer, ToldStanding
 from registry.health.report import decode_report
 from registry.model.decoding import decode_key, decode_metadata
+from registry.model.fields import check_peer_id
 from registry.model.history import HistoryEvent
 from registry.model.owner_index import ToldPage
 from registry.model.values import encode
@@ -143,6 +144,8 @@ class HostsRequest(msgspec.Struct, frozen=True, array_like=True):
     seconds: float
 
     def __post_init__(self) -> None:
+        for host in self.hosts:
+            check_peer_id("host", host)
         msgspec.structs.force_setattr(self, "seconds", bounded_time(self.seconds))
 
 

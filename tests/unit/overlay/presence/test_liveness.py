@@ -11,12 +11,15 @@ import pytest
 import trio
 import trio.testing
 
+from overlay.discovery.keyspace import peer_position
+from overlay.errors import PeerIdError
 from overlay.identity import Identity
 from overlay.presence.actions import SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.liveness import Liveness
-from overlay.presence.messages import Hint, Message, SubscribeTo, parse
+from overlay.presence.messages import AskAbout, Hint, Message, SubscribeTo, encode, parse
 from overlay.presence.outgoing import GATHERING, OutgoingNotices
+from overlay.presence.statements import Version
 from overlay.rpc.links import Links
 
 HOST = Identity.generate().peer_id
@@ -30,9 +33,10 @@ class FakeLinks:
         self.linked: set[str] = set()
         self.said: list[tuple[str, Message]] = []
         self.note_up: Callable[[str, bool], None] = lambda *_: None
+        self.read: Callable[[str, bytes], None] = lambda *_: None
 
     def on_notice(self, topic: str, callback: Callable[[str, bytes], None]) -> None:
-        pass
+        self.read = callback
 
     def on_up(self, callback: Callable[[str, bool], None]) -> None:
         self.note_up = callback
@@ -75,10 +79,12 @@ class FakeNetwork:
         self.lookups = 0
 
     def members_near(self, peer_id: str, count: int) -> Sequence[str]:
+        peer_position(peer_id)
         return self.found
 
     async def find_members_near(self, peer_id: str, count: int) -> Sequence[str]:
         await trio.lowlevel.checkpoint()
+        peer_position(peer_id)
         self.lookups += 1
         return self.found
 
@@ -181,3 +187,17 @@ def test_what_is_said_to_one_peer_in_quick_succession_shares_a_notice() -> None:
     outgoing.say({WITNESS: [SendTo(WITNESS, Hint("later"))]}, 2.0, may_wait=True)
     assert links.said[-1] == (WITNESS, Hint("later"))
     assert not started
+
+
+async def test_names_that_are_no_peers_end_neither_a_link_nor_the_peer(autojump_clock: trio.testing.MockClock) -> None:
+    links, network = FakeLinks(), FakeNetwork()
+    presence = liveness(links, network)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(presence.run)
+        for name in "0", "x", "é":
+            with pytest.raises(PeerIdError):
+                presence.follow([name])
+            for message in AskAbout(name, bytes(8), Version(1)), SubscribeTo((name,), 600):
+                links.read(WITNESS, encode([message]))
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()

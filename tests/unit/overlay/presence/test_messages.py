@@ -32,7 +32,8 @@ from overlay.presence.statements import Presence, Proof, Version, Word, is_genui
 
 IDENTITY = Identity.from_seed(bytes(range(32)))
 OWN = IDENTITY.peer_id
-PRESENCE = sign(IDENTITY, Presence(OWN, Version(1_700_000_000_000, 3), False, b"some", ("node",)))
+NODE = Identity.from_seed(bytes(32)).peer_id
+PRESENCE = sign(IDENTITY, Presence(OWN, Version(1_700_000_000_000, 3), False, b"some", (NODE,)))
 WORD = sign(IDENTITY, Word(OWN, "accused", Version(7, 1), True, 12, 30))
 PROOF = sign(IDENTITY, Proof(OWN, Version(7, 1), b"12345678", "replica"))
 MESSAGES: list[Message] = [
@@ -59,6 +60,12 @@ def test_newer_messages_and_fields_are_passed_over() -> None:
     raw[0].append("more")
     raw.insert(0, [99, "something new"])
     assert parse(cbor2.dumps(raw)) == [Hint("host"), Beat(Version(1, 2))]
+
+
+@pytest.mark.parametrize("node", ["0", "x", "é", "1" * 64, f"{NODE} "])
+def test_a_light_client_is_reached_through_peers_alone(node: str) -> None:
+    assert is_genuine(sign(IDENTITY, Presence(OWN, Version(1), via=(NODE,))))
+    assert not is_genuine(sign(IDENTITY, Presence(OWN, Version(1), via=(NODE, node))))
 
 
 @pytest.mark.parametrize("statement", [PRESENCE, WORD, PROOF])

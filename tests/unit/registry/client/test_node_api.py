@@ -11,7 +11,7 @@ import trio
 
 from overlay.errors import CallRefused, Overloaded, Unreachable
 from registry.client.node_api_server import serve_node_api
-from registry.client.node_operations import OPERATIONS, READ, SERVICE, WRITE, CallBody, ServiceRequest
+from registry.client.node_operations import HOSTS, OPERATIONS, READ, SERVICE, WRITE, CallBody, ServiceRequest
 from registry.client.node_status import NodeStatus
 from registry.client.peer_info import PeerInfo
 from registry.client.remote_node import RemoteNode
@@ -283,6 +283,7 @@ async def test_without_any_node_it_is_said_why(autojump_clock: trio.testing.Mock
         (READ.name, build(CallBody(5.0, ["x" * 2000, 1]))),
         (READ.name, [float("nan"), [KEY.id, 1]]),
         (SERVICE.name, build(CallBody(5.0, build(ServiceRequest("f", (0,) * 17))))),
+        (HOSTS.name, build(CallBody(5.0, [[HOST.peer_id, "0"], 60.0]))),
     ],
 )
 async def test_what_is_malformed_reaches_no_node(method: str, body: object) -> None:
