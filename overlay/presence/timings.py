@@ -139,6 +139,15 @@ CHECK_BURST: Final = 2000.0
 
 MOST_WITNESSED: Final = 4096
 """Hosts that one peer witnesses: a member has 8 on average, and light clients beside them."""
+MOST_UNTOLD: Final = 1024
+"""Those among them of which others asked and no presence came: peers name whom they like, so the oldest give way."""
+NAMED_RATE: Final = 100.0
+NAMED_BURST: Final = 4096.0
+"""Hosts a second, and at once, that one peer subscribes to, and as many that it asks about: each may cost a message of
+5 kB, and nobody has more than `MOST_WITNESSED`."""
+UNKNOWN_RATE: Final = 20.0
+UNKNOWN_BURST: Final = 512.0
+"""The same of hosts that aren't kept: who is near to one takes 0.7 ms to find among 1,000 members."""
 MOST_CLIENTS: Final = 4096
 """Light clients whose presence names one node; it has places for fewer."""
 MOST_FOLLOWED: Final = 16_384

@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
+from overlay.limits.token_bucket import TokenBuckets
 from overlay.presence.actions import Action, Dial, Role, SendTo
 from overlay.presence.client_witness import ClientWitness
 from overlay.presence.dial_outcome import DialOutcome
@@ -37,9 +38,14 @@ from overlay.presence.timings import (
     MOST_ASKERS,
     MOST_SUBSCRIBERS,
     MOST_SUBSCRIPTIONS,
+    MOST_UNTOLD,
     MOST_WITNESSED,
+    NAMED_BURST,
+    NAMED_RATE,
     SUBSCRIPTION,
     SUBSCRIPTIONS_LOOKED_AT,
+    UNKNOWN_BURST,
+    UNKNOWN_RATE,
     WITNESSES,
     WORD_RENEWED,
     WORD_TTL,
@@ -106,6 +112,10 @@ class Witnessing:
         self._randomness = randomness
         self._number = number
         self._hosts: dict[str, Witnessed] = {}
+        self._untold: dict[str, None] = {}  # of which there is no presence yet
+        self._asks = TokenBuckets(NAMED_RATE, NAMED_BURST)
+        self._subscribes = TokenBuckets(NAMED_RATE, NAMED_BURST)
+        self._unknown = TokenBuckets(UNKNOWN_RATE, UNKNOWN_BURST)
         self._clients: dict[str, dict[str, None]] = {}  # the light clients that are reached through each node
         self._timers: Timers[str] = Timers()
         self._subscriptions = 0  # of all hosts
@@ -218,13 +228,11 @@ class Witnessing:
 
     def asked(self, replica: str, ask: AskAbout, now: float) -> list[Action]:
         """A replica wants to know of a host, and a proof that it is there."""
-        known = self._hosts.get(ask.host)
+        if not self._asks.take(replica, now):
+            return []
+        known = self._hosts.get(ask.host) or self._add_unknown(replica, ask.host, now)
         if known is None:
-            if self._own_id not in self._near(ask.host):
-                return []
-            known = self._add(ask.host, now)
-            if known is None:
-                return []
+            return []
         if known.presence is None:
             known.told = max(known.told, ask.version)
         actions = self._news(replica, ask.host, known, ask.version, now)
@@ -253,9 +261,11 @@ class Witnessing:
 
     def subscribed(self, replica: str, host: str, seconds: float, now: float) -> list[Action]:
         """A replica wants to be told of a host from now on, and what is known of it."""
+        if not self._subscribes.take(replica, now):
+            return []
         known = self._hosts.get(host)
-        if known is None and seconds > 0 and self._own_id in self._near(host):
-            known = self._add(host, now)  # it may come later
+        if known is None and seconds > 0:
+            known = self._add_unknown(replica, host, now)  # it may come later
         if known is None:
             return []
         if seconds > 0:
@@ -330,15 +340,25 @@ class Witnessing:
             actions += self._do(host, known, known.witness.wake(now, judges=self._judges(now)), now)
         return actions
 
+    def _add_unknown(self, replica: str, host: str, now: float) -> Witnessed | None:
+        """A host that a replica names, if it is for us to keep."""
+        if not self._unknown.take(replica, now) or self._own_id not in self._near(host):
+            return None
+        return self._add(host, now)
+
     def _add(self, host: str, now: float) -> Witnessed | None:
+        if len(self._untold) >= MOST_UNTOLD:
+            self._forget(next(iter(self._untold)))
         if len(self._hosts) >= MOST_WITNESSED:
-            gone = [name for name, known in self._hosts.items() if known.witness.state is not WitnessState.OK]
-            if not gone:
+            gone = (name for name, known in self._hosts.items() if known.witness.state is not WitnessState.OK)
+            first = next(iter(self._untold), None) or next(gone, None)
+            if first is None:
                 return None
-            self._forget(gone[0])
+            self._forget(first)
         is_witness = self._own_id in self._near(host)[:WITNESSES]
         witness = Witness(now, is_witness=is_witness, is_known=False, jitter=self._randomness.uniform(0.8, 1.2))
         known = self._hosts[host] = Witnessed(witness)
+        self._untold[host] = None
         return known
 
     def _words_told(self, known: Witnessed, now: float) -> int:
@@ -355,6 +375,7 @@ class Witnessing:
         self._subscriptions -= len(self._hosts[host].subscribers)
         self._note_via(host, self._hosts[host].presence, None)
         del self._hosts[host]
+        self._untold.pop(host, None)
         self._timers.set(host, math.inf)
 
     def _note_via(self, host: str, before: Presence | None, after: Presence | None) -> None:
@@ -408,6 +429,7 @@ class Witnessing:
                 else Witness(now, is_witness=is_witness, is_known=False, jitter=drawn)
             )
         known.presence = presence
+        self._untold.pop(host, None)
         known.words = {name: kept for name, kept in known.words.items() if kept[0].version >= presence.version}
         told = [SendTo(name, Told(presence)) for name in self._told(known, now) if name != host]
         actions: list[Action] = [*told]

@@ -9,18 +9,18 @@ import pytest
 
 from overlay.presence import witnessing as module
 from overlay.presence.actions import Action, SendTo
-from overlay.presence.messages import Said, Told
+from overlay.presence.messages import AskAbout, Said, Told
 from overlay.presence.statements import Presence, Version, Word
-from overlay.presence.timings import ENOUGH_WORDS, SUBSCRIPTION
-from overlay.presence.witnessing import Witnessing
+from overlay.presence.timings import ENOUGH_WORDS, MOST_UNTOLD, MOST_WITNESSED, SUBSCRIPTION, UNKNOWN_BURST
+from overlay.presence.witnessing import Near, Witnessing
 
 KEEPERS = ["own", *(f"keeper {number}" for number in range(7))]
 
 
-def witnessing() -> Witnessing:
+def witnessing(near: Near = lambda _: KEEPERS) -> Witnessing:
     return Witnessing(
         "own",
-        near=lambda _: KEEPERS,
+        near=near,
         check=lambda *_: True,
         sign=lambda word: word,
         judges=lambda _: True,
@@ -54,3 +54,24 @@ def test_subscriptions_are_bounded_in_all_until_some_have_ended(monkeypatch: pyt
     for host, subscribers in (("one", []), ("two", ["d"])):
         assert told(keeper.told(host, Presence(host, Version(1)), now), Told)[: len(subscribers)] == subscribers
         assert "c" not in told(keeper.told(host, Presence(host, Version(2)), now), Told)
+
+
+def test_hosts_that_one_peer_names_in_a_flood_take_neither_time_nor_places() -> None:
+    asked = list[str]()
+
+    def near(host: str) -> Sequence[str]:
+        asked.append(host)
+        return KEEPERS
+
+    keeper = witnessing(near)
+    keeper.told("host", Presence("host", Version(1)), 0.0)
+    for number in range(2 * MOST_WITNESSED):
+        keeper.subscribed("flood", f"ghost {number}", SUBSCRIPTION, 1.0)
+        keeper.asked("flood", AskAbout(f"other ghost {number}", bytes(8), Version(1)), 1.0)
+    assert len(keeper.hosts) <= UNKNOWN_BURST + 1
+    assert len(asked) <= 3 * UNKNOWN_BURST
+    for peer in range(20):
+        for number in range(500):
+            keeper.subscribed(f"flood {peer}", f"ghost {peer} {number}", SUBSCRIPTION, 2.0)
+    assert len(keeper.hosts) <= MOST_UNTOLD + 1
+    assert told(keeper.subscribed("replica", "host", SUBSCRIPTION, 3.0), Told) == ["replica"]
