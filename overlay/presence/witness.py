@@ -200,6 +200,8 @@ class Witness:
             return self._verdict(now, judges=judges)
         if outcome is DialOutcome.OWN_FAULT or self._stalled_at > began:
             # It says nothing; what waits for its outcome tries again.
+            if outcome is DialOutcome.OWN_FAULT and not self._known:  # anybody can ask about what has no address
+                self._ended, self.state = False, WitnessState.OK
             pause = _VERDICT_AGAIN if outcome is DialOutcome.OWN_FAULT else 0.0
             self._redial_at = now + pause if self._ended else math.inf
             return []

@@ -254,3 +254,12 @@ def test_nothing_is_held_against_a_host_that_happened_before_our_own_stall(
     assert Duty.SAY_DOWN not in witness.wake(now)
     assert Duty.SAY_DOWN not in witness.silent(0.0, now)
     assert all(duty is not Duty.SAY_DOWN for _, duty in woken_until(witness, now + KERNEL_DOWN - 0.1))
+
+
+def test_who_was_never_heard_and_has_no_address_is_dialled_when_asked_for_alone() -> None:
+    witness = Witness(0.0, is_witness=True, is_known=False)
+    assert Duty.DIAL in witness.asked(0.0)
+    assert witness.dialled(DialOutcome.OWN_FAULT, 0.0, 0.0) == []
+    assert woken_until(witness, 3600.0) == []
+    assert Duty.DIAL in witness.asked(3600.0)
+    assert witness.dialled(DialOutcome.SILENT, 3600.0, 3602.0) == [Duty.SAY_DOWN]
