@@ -133,6 +133,10 @@ BUMP_BURST: Final = 4.0
 PROOF_RATE: Final = 20.0
 PROOF_BURST: Final = 200.0
 """Proofs a second, and at once, that one witness gets of a host; each takes 0.05 ms."""
+ASKED_RATE: Final = 2.0
+ASKED_BURST: Final = 10.0
+"""Requests for a proof of one host, a second and at once, that a keeper passes on for one replica, which has no need of
+more than one each `ASK_PAUSE`: else one peer could use up what the host proves to that keeper."""
 CHECK_RATE: Final = 100.0
 CHECK_BURST: Final = 2000.0
 """Signatures a second, and at once, that are checked of what one peer tells; each takes 0.1 ms."""

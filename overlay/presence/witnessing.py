@@ -32,6 +32,8 @@ from overlay.presence.messages import (
 from overlay.presence.statements import NEVER, NONCE_BYTES, Presence, Proof, Version, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
+    ASKED_BURST,
+    ASKED_RATE,
     ENOUGH_WORDS,
     FORGOTTEN,
     KEEPERS,
@@ -114,6 +116,7 @@ class Witnessing:
         self._hosts: dict[str, Witnessed] = {}
         self._untold: dict[str, None] = {}  # of which there is no presence yet
         self._asks = TokenBuckets(NAMED_RATE, NAMED_BURST)
+        self._passed_on = TokenBuckets(ASKED_RATE, ASKED_BURST)
         self._subscribes = TokenBuckets(NAMED_RATE, NAMED_BURST)
         self._unknown = TokenBuckets(UNKNOWN_RATE, UNKNOWN_BURST)
         self._clients: dict[str, dict[str, None]] = {}  # the light clients that are reached through each node
@@ -239,6 +242,8 @@ class Witnessing:
         if known.witness.state is WitnessState.DOWN or known.witness.state is WitnessState.LEFT:
             return actions
         known.askers = {name: until for name, until in known.askers.items() if now < until}
+        if not self._passed_on.take((replica, ask.host), now):
+            return actions
         if len(known.askers) < MOST_ASKERS or replica in known.askers:
             known.askers[replica] = now + _ASKED_FOR
             actions += self._to_host(ask.host, known, ProofWanted(ask.host, ask.nonce, replica))

@@ -9,9 +9,9 @@ import pytest
 
 from overlay.presence import witnessing as module
 from overlay.presence.actions import Action, SendTo
-from overlay.presence.messages import AskAbout, Said, Told
+from overlay.presence.messages import AskAbout, ProofWanted, Said, Told
 from overlay.presence.statements import Presence, Version, Word
-from overlay.presence.timings import ENOUGH_WORDS, MOST_UNTOLD, MOST_WITNESSED, SUBSCRIPTION, UNKNOWN_BURST
+from overlay.presence.timings import ENOUGH_WORDS, MOST_UNTOLD, MOST_WITNESSED, PROOF_RATE, SUBSCRIPTION, UNKNOWN_BURST
 from overlay.presence.witnessing import Near, Witnessing
 
 KEEPERS = ["own", *(f"keeper {number}" for number in range(7))]
@@ -75,3 +75,12 @@ def test_hosts_that_one_peer_names_in_a_flood_take_neither_time_nor_places() -> 
             keeper.subscribed(f"flood {peer}", f"ghost {peer} {number}", SUBSCRIPTION, 2.0)
     assert len(keeper.hosts) <= MOST_UNTOLD + 1
     assert told(keeper.subscribed("replica", "host", SUBSCRIPTION, 3.0), Told) == ["replica"]
+
+
+def test_one_peer_that_asks_without_end_uses_up_no_proofs_of_others() -> None:
+    keeper = witnessing()
+    keeper.told("host", Presence("host", Version(1)), 0.0)
+    ask = AskAbout("host", bytes(8), Version(1))
+    passed_on = sum(len(told(keeper.asked("flood", ask, second / 100), ProofWanted)) for second in range(3000))
+    assert passed_on <= 30 * PROOF_RATE / 4
+    assert told(keeper.asked("replica", ask, 30.0), ProofWanted) == ["host"]
