@@ -76,6 +76,10 @@ class HealthOfHosts:
         """How many hosts are followed, since somebody reads of them."""
         return len(self._followed)
 
+    def follows(self, host: str) -> bool:
+        """Whether a host is followed, since somebody reads of it."""
+        return host in self._followed
+
     @property
     def down(self) -> int:
         """How many of those are down."""

@@ -3,7 +3,8 @@
 1. A client names the hosts that it reads of, and is told what is known of each, with the evidence.
 2. For as long as it asked, `FOLLOWED_FOR` at most, changes are told it by calls: of each host the latest state, one
    call at a time. A client that doesn't take one is forgotten; it asks again when it needs to.
-3. A client follows `MOST_OF_CLIENT` hosts at most, all clients together `MOST_IN_ALL`.
+3. A client follows `MOST_OF_CLIENT` hosts at most, all clients together `MOST_IN_ALL`. What a client ends following is
+   followed here for as long as others would be, so of hosts that are new here it may name as many in `FOLLOWED_FOR`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ SETTLES_WITHIN: Final = 0.4  # seconds; less than a client waits for a host of w
 TELL_TIMEOUT: Final = 5.0  # seconds for a client to take what it is told
 COMPLAINTS: Final = (1.0, 20.0)  # of one client, a second and at once
 
+_TOO_MANY: Final = "too many hosts are followed for light clients"
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -45,6 +48,7 @@ class HostsForClients:
         self._telling: set[str] = set()
         self._count = 0  # pairs of a client and a host
         self._complaints = TokenBuckets(*COMPLAINTS)
+        self._new = TokenBuckets(MOST_OF_CLIENT / FOLLOWED_FOR, MOST_OF_CLIENT)
         self._tasks = TaskOwner()
         health.on_change(self._note_change)
 
@@ -55,16 +59,21 @@ class HostsForClients:
 
         Raises HostingRefused where the client, or all of them, follow too many.
         """
-        until = trio.current_time() + min(seconds, FOLLOWED_FOR)
-        await self._health.settle(hosts, min(timeout, SETTLES_WITHIN))
+        now = trio.current_time()
+        if seconds > 0:
+            for host in hosts:
+                self._check_may_follow(client, host, now)
+                self._health.follow([host])
+            await self._health.settle(hosts, min(timeout, SETTLES_WITHIN))
         for host in hosts:
             if seconds <= 0:
                 self._forget(client, host)
                 continue
-            if host not in self._until.get(client, ()) and not self._has_room(client):
-                raise HostingRefused("too many hosts are followed for light clients")
-            self._count += host not in self._until.get(client, ())
-            self._until.setdefault(client, {})[host] = until
+            is_new = host not in self._until.get(client, ())
+            if is_new and not self._has_room(client):
+                raise HostingRefused(_TOO_MANY)
+            self._count += is_new
+            self._until.setdefault(client, {})[host] = now + min(seconds, FOLLOWED_FOR)
             self._clients.setdefault(host, {})[client] = None
         return tuple(self._standing(host) for host in hosts)
 
@@ -86,6 +95,15 @@ class HostsForClients:
             return ToldStanding(host, True, False, LONGEST_TIME, b"")
         since = standing.since if math.isfinite(standing.since) else LONGEST_TIME
         return ToldStanding(host, standing.is_up, standing.is_known, since, self._health.evidence_of(host))
+
+    def _check_may_follow(self, client: str, host: str, now: float) -> None:
+        """Raises HostingRefused."""
+        if host in self._until.get(client, ()):
+            return
+        if not self._has_room(client):
+            raise HostingRefused(_TOO_MANY)
+        if not self._health.follows(host) and not self._new.take(client, now):
+            raise HostingRefused("this light client has had too many hosts followed lately")
 
     def _has_room(self, client: str) -> bool:
         if len(self._until.get(client, ())) >= MOST_OF_CLIENT or self._count >= MOST_IN_ALL:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,11 @@ def evidence(host: Identity, incarnation: int, *witnesses: Identity, exceptions:
 class NodeSide:
     """A node that follows hosts for clients."""
 
-    def __init__(self, peer: SimulatedPeer, presence: FakePresence, hosts: HostsForClients) -> None:
+    def __init__(
+        self, peer: SimulatedPeer, presence: FakePresence, hosts: HostsForClients, health: HealthOfHosts
+    ) -> None:
         self.peer = peer
+        self.health = health
         self.presence = presence
         self.hosts = hosts
 
@@ -100,7 +103,7 @@ async def running() -> AsyncIterator[World]:
             hosts = HostsForClients(peer, health)
             for part in (own, health, hosts):
                 await nursery.start(part.run)
-            nodes.append(NodeSide(peer, presence, hosts))
+            nodes.append(NodeSide(peer, presence, hosts, health))
         world = World(network, nodes, network.add(ISSUER.peer_id))
         await nursery.start(world.presence.run)
         yield world
@@ -222,3 +225,15 @@ async def test_hosts_are_asked_for_again_before_the_node_forgets_them(autojump_c
         world.nodes[0].becomes(HOST, replace(Standing(), is_up=False), 1, STRANGER)
         assert not (await world.state()).is_up
         assert world.asked <= 8
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 600.0])
+async def test_no_client_has_its_node_follow_more_hosts_than_are_its_share(
+    seconds: float, autojump_clock: object
+) -> None:
+    async with running() as world:
+        node = world.nodes[0]
+        for batch in range(3 * MOST_OF_CLIENT // 64):
+            with suppress(HostingRefused):
+                await node.hosts.follow("a client", [f"host {batch} {number}" for number in range(64)], seconds, 0.1)
+        assert node.health.followed <= MOST_OF_CLIENT + 64
