@@ -47,6 +47,7 @@ _FEW_KNOWN_FOR: Final = 60.0  # seconds at most, where there are fewer than `KEE
 _LOOK_UP_PAUSE: Final = 1.0  # seconds between two such lookups at least: others have to notice what changed, too
 _NOTICES: Final = 100.0  # a second that are read of one peer
 _NOTICES_AT_ONCE: Final = 1000.0
+_NOTICE_BYTES: Final = 8192  # for which a large notice counts as one more; parsing 64 KiB may take 7 ms
 
 
 class Probing(Protocol):
@@ -356,7 +357,7 @@ class Liveness:
 
     def _read(self, peer_id: str, body: bytes) -> None:
         now = self._clock()
-        if self._notices.take(peer_id, now):
+        if self._notices.take(peer_id, now, 1.0 + len(body) // _NOTICE_BYTES):
             self._do(self._node.receive(peer_id, parse(body), now))
 
     def _near_of(self, peer_id: str) -> Sequence[str]:

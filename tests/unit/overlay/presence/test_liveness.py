@@ -14,6 +14,7 @@ import trio.testing
 from overlay.discovery.keyspace import peer_position
 from overlay.errors import PeerIdError
 from overlay.identity import Identity
+from overlay.presence import liveness as module
 from overlay.presence.actions import SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.liveness import Liveness
@@ -201,3 +202,22 @@ async def test_names_that_are_no_peers_end_neither_a_link_nor_the_peer(autojump_
                 links.read(WITNESS, encode([message]))
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
+
+
+async def test_large_notices_count_for_more(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = list[bytes]()
+
+    def note(body: bytes) -> list[Message]:
+        parsed.append(body)
+        return []
+
+    monkeypatch.setattr(module, "parse", note)
+    links = FakeLinks()
+    liveness(links, FakeNetwork())
+    for body, most in (bytes(64 * 1024), 120), (bytes(100), 1000):
+        parsed.clear()
+        for _ in range(1500):
+            links.read(f"a peer that sends {len(body)} bytes", body)
+        assert most * 0.9 <= len(parsed) <= most
