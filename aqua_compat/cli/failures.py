@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from registry.protocol.folded_errors import folded
+
 if TYPE_CHECKING:
     from registry.client.results import Created, Done
 
@@ -83,6 +85,6 @@ def not_done(what: str, result: Created | Done) -> Failure:
 
 def reasons(errors: Iterable[str]) -> str:
     """The errors of one function as one text, each once, at most five."""
-    distinct = list(dict.fromkeys(errors))
+    distinct = folded(errors)
     shown = "; ".join(distinct[:5]) or "no reason was given"
     return shown if len(distinct) <= 5 else f"{shown}; and {len(distinct) - 5} more"

@@ -17,6 +17,7 @@ import msgspec
 
 from registry.codes import Code, Kind
 from registry.errors import RegistryError, StorageError
+from registry.protocol.folded_errors import folded
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE: Final = "urn:aqua-registry:problem:"
@@ -79,10 +80,11 @@ class Problem(Exception):
         """An operation of the registry that failed with these errors. `stored`: replicas that have the write all the
         same."""
         texts = list(dict.fromkeys(errors))[:MOST_TEXTS]
+        told = "; ".join(folded(texts)[:5]) or "no reason was given"
         extra: dict[str, Any] = {"errors": texts}
         if stored:
             extra["stored"] = stored
-        return cls(status_of(code), code, f"{what}: {'; '.join(texts[:5]) or 'no reason was given'}", extra=extra)
+        return cls(status_of(code), code, f"{what}: {told}", extra=extra)
 
     @classmethod
     def of(cls, error: RegistryError) -> Self:
