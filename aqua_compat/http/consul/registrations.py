@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -11,6 +11,8 @@ from aqua_compat.agent.consul_files import translate
 from aqua_compat.agent.file_form import ServiceForm, unknown_keys
 from aqua_compat.http.problems import Problem
 from registry.errors import InvalidValue
+
+DEEPEST: Final = 16  # levels of a body; what Consul's clients write has five
 
 
 def form_of(body: dict[str, Any]) -> ServiceForm:
@@ -50,13 +52,20 @@ def _with_check_ids(body: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def without_nulls(value: Any) -> Any:
-    """Without what a client writes as null, or as an empty text: Go's writes all fields."""
-    if isinstance(value, dict):
-        return {key: without_nulls(each) for key, each in value.items() if each is not None and each != ""}
+def without_nulls(value: Any, deepest: int = DEEPEST, *, keeps_empty: bool = False) -> Any:
+    """Without what a client writes as null, or as an empty text: Go's writes all fields. In metadata an empty text is
+    one like any other. `deepest`: levels that it may have. Raises Problem for more."""
+    if not isinstance(value, (dict, list)):
+        return value
+    if not deepest:
+        raise Problem.invalid(f"Request decode failed: the body is nested deeper than {DEEPEST}")
     if isinstance(value, list):
-        return [without_nulls(each) for each in value]
-    return value
+        return [without_nulls(each, deepest - 1) for each in value]
+    return {
+        key: without_nulls(each, deepest - 1, keeps_empty=plain(key) == "meta")
+        for key, each in value.items()
+        if each is not None and (keeps_empty or each != "")
+    }
 
 
 def plain(key: str) -> str:

@@ -9,8 +9,9 @@ from tests.unit.aqua_compat.http.consul.agents import running_agent
 from tests.unit.aqua_compat.http.running import Answered, Running
 
 WEB = {
-    "ID": "web-1", "Name": "web", "Tags": ["v2"], "Address": "192.0.2.1", "Port": 80, "Meta": {"zone": "eu"},
-    "Weights": {"Passing": 7, "Warning": 1}, "Check": {"CheckID": "alive", "Name": "is alive", "TTL": "30s"},
+    "ID": "web-1", "Name": "web", "Tags": ["v2"], "Address": "192.0.2.1", "Port": 80,
+    "Meta": {"zone": "eu", "rack": ""}, "Weights": {"Passing": 7, "Warning": 1},
+    "Check": {"CheckID": "alive", "Name": "is alive", "TTL": "30s"},
     "EnableTagOverride": False, "Proxy": None, "Kind": "",
 }  # fmt: skip
 
@@ -43,7 +44,7 @@ async def test_what_is_registered_is_there_for_others_checked_and_kept(tmp_path:
         assert (entry["Service"]["ID"], entry["Service"]["Port"], entry["Service"]["Meta"]) == (
             "web-1",
             80,
-            {"zone": "eu"},
+            {"zone": "eu", "rack": ""},
         )
         assert sorted(await get(running, "agent/services")) == ["db", "web-1"]
         assert (await get(running, "agent/service/web-1"))["Weights"] == {"Passing": 7, "Warning": 7}
@@ -90,6 +91,11 @@ async def refuses(running: Running) -> None:
         ("service/register", {"Name": "x", "Port": 99999}, 400, "port"),
         ("service/register", [1], 400, "JSON object"),
         ("service/register", b"{", 400, "Request decode failed"),
+        *(
+            ("service/register", b'{"Name":"x","Proxy":' + b'{"a":' * depth + b"1" + b"}" * (depth + 1), 400, "nested")
+            for depth in (17, 600, 900)
+        ),
+        ("service/register", {"Name": "x", "Meta": {"x": [[]]}}, 400, "metadata"),
         ("service/register", {"Name": "x", "Meta": {"x": "x" * 70_000}}, 413, "at most"),
         ("service/register", script, 400, "service files alone"),
         ("service/register", {"Name": "x", "Check": {"TTL": "soon"}}, 400, "duration"),
