@@ -9,7 +9,7 @@ for.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -22,8 +22,17 @@ from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, Serv
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.http.access import check_may
-from aqua_compat.http.consul.entries import STATES, EntryWriter, check_of, node_id
+from aqua_compat.http.consul.entries import (
+    CHECK_EXAMPLE,
+    SERVICE_EXAMPLE,
+    STATES,
+    EntryWriter,
+    check_of,
+    node_id,
+)
+from aqua_compat.http.consul.query import query_of
 from aqua_compat.http.consul.registrations import form_of, plain, without_nulls
+from aqua_compat.http.consul.selection import filtered
 from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
 from registry.node import Node
@@ -130,11 +139,11 @@ class AgentApi:
             case ("members",):
                 return self._read(request, self._members)
             case ("services",):
-                return self._read(request, lambda: {one.id: self._service(one) for one in self._locals()})
+                return await self._list(request, lambda: map(self._service, self._locals()), "ID", SERVICE_EXAMPLE)
             case ("service", service_id) if request.method in ("GET", "HEAD"):
                 return self._read(request, lambda: self._service(self._local(service_id)))
             case ("checks",):
-                return self._read(request, lambda: {one.id: self._check(one) for one in self._checks()})
+                return await self._list(request, lambda: map(self._check, self._checks()), "CheckID", CHECK_EXAMPLE)
             case "health", "service", ("name" | "id") as by, name:
                 return self._health(request, by, name)
             case "service", "register":
@@ -158,6 +167,14 @@ class AgentApi:
             raise Problem(405, "method-unknown", f"{request.method} isn't answered here", headers=[("Allow", "GET")])
         check_may(request, AccessLevel.READ)
         return _json(tell())
+
+    async def _list(
+        self, request: HttpRequest, tell: Callable[[], Iterable[Any]], key: str, example: Mapping[str, Any]
+    ) -> HttpReply:
+        """What is told, by its key, as far as the filter lets it through. `example`: as of `Query.term`."""
+        term = query_of(request.query).term(example)
+        kept = await filtered(list(tell()), term)
+        return self._read(request, lambda: {one[key]: one for one in kept})
 
     async def _write(self, request: HttpRequest, do: Callable[[Any], Awaitable[None]]) -> HttpReply:
         if request.method != "PUT":

@@ -50,6 +50,14 @@ async def test_what_is_registered_is_there_for_others_checked_and_kept(tmp_path:
         assert (await get(running, "agent/service/web-1"))["Weights"] == {"Passing": 7, "Warning": 7}
         assert (await get(running, "agent/checks"))["service:web-1"]["Name"] == "alive"
 
+        for of, expression, told in (
+            ("services", "Service==web", ["web-1"]), ("services", "v2+not+in+Tags", ["db"]),
+            ("services", "Meta.zone==us", []), ("checks", "Name==alive+and+Status!=passing", ["service:web-1"]),
+            ("checks", "Status==passing", []),
+        ):  # fmt: skip
+            assert sorted(await get(running, f"agent/{of}?filter={expression}")) == told, expression
+            assert (await running.ask("GET", f"/v1/agent/{of}?filter=nothing")).status == 400
+
         health = "agent/health/service/name/web"
         for verb, status, state in (
             ("", 503, "critical"), ("pass", 200, "passing"), ("warn", 429, "warning"), ("fail", 503, "critical"),
