@@ -104,11 +104,23 @@ class _Local(NamedTuple):
 
 
 class _LocalCheck(NamedTuple):
-    """A check of one."""
+    """A check of one. `number`: of its checks, from 1; `is_only`: whether there is no other."""
 
-    id: str
+    number: int
+    is_only: bool
     of: _Local
     definition: CheckDefinition
+
+    @property
+    def id(self) -> str:
+        """What it is called now."""
+        return self.ids[not self.is_only]
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """What a program may call it: whoever reports to the only check goes on when another one comes, or goes."""
+        numbered = f"service:{self.of.id}:{self.number}"
+        return f"service:{self.of.id}" if self.number == 1 else numbered, numbered
 
     @property
     def key(self) -> CheckKey:
@@ -334,9 +346,10 @@ class AgentApi:
         return form
 
     def _found(self, check_id: str) -> _LocalCheck:
-        for check in self._checks():
-            if check_id in (check.id, check.definition.name):
-                return check
+        checks = self._checks()
+        for is_it in (lambda check: check_id in check.ids, lambda check: check_id == check.definition.name):
+            if (found := next(filter(is_it, checks), None)) is not None:
+                return found
         if self.agent is None:
             raise Problem(501, "not-implemented", NO_AGENT)
         raise Problem(404, "path-unknown", f"Unknown check ID {check_id[:80]!r}")
@@ -361,8 +374,7 @@ class AgentApi:
         for one in self._locals():
             checks = one.defined.checks
             for number, check in enumerate(checks, 1):
-                check_id = f"service:{one.id}" if len(checks) == 1 else f"service:{one.id}:{number}"
-                found.append(_LocalCheck(check_id, one, check))
+                found.append(_LocalCheck(number, len(checks) == 1, one, check))
         return found
 
 

@@ -90,6 +90,21 @@ async def test_what_is_registered_is_there_for_others_checked_and_kept(tmp_path:
         assert sorted(await get(running, "agent/services")) == ["db"]
 
 
+async def test_whoever_reports_to_a_check_goes_on_when_another_one_comes_or_goes(tmp_path: Path) -> None:
+    async with running_agent(tmp_path / "node", tmp_path / "services") as running:
+        other = {"ID": "api-1", "Name": "api", "Check": {"CheckID": "service:web-1", "TTL": "30s"}}
+        for body in (other, WEB):
+            assert (await put(running, "service/register", body)).status == 200
+        second = {"Name": "second", "ServiceID": "web-1", "TTL": "5m"}
+        assert (await put(running, "check/register", second)).status == 200
+        assert (await put(running, "check/pass/service:web-1")).status == 200
+        told = {check_id: check["Status"] for check_id, check in (await get(running, "agent/checks")).items()}
+        assert told == {"service:web-1:1": "passing", "service:web-1:2": "critical", "service:api-1": "critical"}
+        assert (await put(running, "check/deregister/second")).status == 200
+        assert (await put(running, "check/warn/service:web-1:1")).status == 200
+        assert (await get(running, "agent/checks"))["service:web-1"]["Status"] == "warning"
+
+
 async def refuses(running: Running) -> None:
     before = await get(running, "agent/services")
     script = {"Name": "x", "Check": {"Args": ["/bin/true"], "Interval": "10s"}}
