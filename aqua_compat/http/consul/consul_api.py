@@ -283,12 +283,12 @@ class ConsulApi:
 
     async def _services(self, request: HttpRequest, query: Query, name: str) -> HttpReply:  # noqa: ARG002 - as all that answer
         term = query.term(SERVICE_EXAMPLE)
-        return await self._of_all(request, query, "services", partial(services_in, term=term))
+        return await self._of_all(request, query, "services", partial(services_in, term=term), {})
 
     async def _nodes(self, request: HttpRequest, query: Query, name: str) -> HttpReply:  # noqa: ARG002 - as all that answer
         members = (self._peer.peer_id, *self._peer.members())
         tell = partial(nodes_in, members=members, node=self._node_writer(query), term=query.term(NODE_EXAMPLE))
-        return await self._of_all(request, query, "nodes", tell)
+        return await self._of_all(request, query, "nodes", tell, [])
 
     async def _of_node(self, request: HttpRequest, query: Query, name: str, *, checks: bool) -> HttpReply:
         name = self._peer.peer_id if name == OWN else name
@@ -305,21 +305,29 @@ class ConsulApi:
         if state not in (*STATES, "any"):
             raise Problem.invalid(f"{state[:32]!r} is no state: there are {', '.join(STATES)} and any")
         tell = partial(checks_in, state=state, term=query.term(CHECK_EXAMPLE))
-        return await self._of_all(request, query, ("state", state), tell)
+        return await self._of_all(request, query, ("state", state), tell, [])
 
     def _node_writer(self, query: Query) -> Callable[[str], Any]:
         return self._writer(self._owner(query)[0]).node
 
     async def _of_all(
-        self, request: HttpRequest, query: Query, key: object, tell: Callable[[Survey], Awaitable[Any]]
+        self,
+        request: HttpRequest,
+        query: Query,
+        key: object,
+        tell: Callable[[Survey], Awaitable[Any]],
+        nothing: Any = None,
     ) -> HttpReply:
+        """`nothing`: what is told where only nodes with some metadata are wanted, since none has any; None where
+        `node-meta` means nothing."""
+        is_none_wanted = bool(query.meta) and nothing is not None
         catalog = self._catalog(query)
-        full_key = (catalog.owner, catalog.writer.datacenter, key, query.expression)
+        full_key = (catalog.owner, catalog.writer.datacenter, key, query.expression, is_none_wanted)
 
         async def answer(survey: Survey) -> Answer:
             ready = survey.answers.get(full_key)
             if ready is None:
-                body = msgspec.json.encode(await tell(survey))
+                body = msgspec.json.encode(nothing if is_none_wanted else await tell(survey))
                 ready = Answer(self._book.index_of(full_key, sha256(body).digest()), body)
                 survey.answers[full_key] = ready
             known: Answer = ready

@@ -130,6 +130,10 @@ async def test_services_are_told_as_consul_tells_them(tmp_path: Path) -> None:
         assert await node.ids("web?tag=v1&tag=BLUE") == ["web-1"]
         assert await node.ids("web?tag=v1&tag=v2") == []
         assert await node.ids("web?node-meta=rack:1") == []
+        for path in ("catalog/nodes", "health/state/any", "health/checks/web", "catalog/service/web"):
+            assert await node.get(f"{path}?node-meta=rack:1") == [], "no node has metadata"
+        assert await node.get("catalog/services?node-meta=rack:1") == {}
+        assert await node.get("catalog/services") != {}
         assert await node.ids("web?near=_agent") == ["web-1", "web-2"]
         assert await node.ids('web?filter=Service.Meta.zone+%3D%3D+"us"') == ["web-2"]
         [flat, _] = await node.get("catalog/service/web")
