@@ -39,10 +39,11 @@ class AddressGuard:
         self._now = now
         self._failures = TokenBuckets(FAILURES_PER_SECOND, FAILURES)
 
-    def judged(self, request: HttpRequest, remote: str, *, is_public: bool = False) -> HttpRequest:
+    def judged(self, request: HttpRequest, remote: str, *, is_public: bool = False, counts: bool = True) -> HttpRequest:
         """The request with what its maker may do. Raises Problem, StorageError. `remote`: the address it comes from.
 
-        `is_public`: anybody may have what is asked for, and a link elsewhere may lead to it (rule 5).
+        `is_public`: anybody may have what is asked for, and a link elsewhere may lead to it (rule 5). `counts`: whether
+        a wrong token costs; not where the same request is judged again.
         """
         host = request.headers.get("host", "")
         if not self._is_ours(host):
@@ -55,9 +56,9 @@ class AddressGuard:
         is_foreign = origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}")
         if is_foreign or request.headers.get("sec-fetch-site") in _OTHER_SITES:
             raise Problem(403, "origin-refused", "web pages of other origins may not use this node")
-        return request._replace(grant=self._grant(request, remote), client=remote)
+        return request._replace(grant=self._grant(request, remote, counts=counts), client=remote)
 
-    def _grant(self, request: HttpRequest, remote: str) -> AccessLevel:
+    def _grant(self, request: HttpRequest, remote: str, *, counts: bool) -> AccessLevel:
         given = request.headers.get("authorization", "")
         if not given and "x-consul-token" in request.headers:  # as Consul's clients have it
             given = f"Bearer {request.headers['x-consul-token']}"
@@ -69,7 +70,7 @@ class AddressGuard:
             raise Problem(429, "rate-exceeded", "too many wrong tokens came from this address", retry_after=wait)
         grant = self._tokens.grant_of(token.strip()) if scheme.lower() == "bearer" else None
         if grant is None:
-            if given:
+            if given and counts:
                 self._failures.take(remote, self._now())
             raise Problem(
                 401,

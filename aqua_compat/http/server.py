@@ -238,7 +238,7 @@ async def open_http_server(
                 secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
 
             judge = partial(judged_at, guard, remote)
-            at_hand = at_hand_of(router, judge)
+            at_hand = at_hand_of(router, partial(judge, counts=False))
             await _serve(Connection(secured, answering(router, judge), settings, at_hand, router.known), by_address)
 
         tasks.start_soon(accept)
@@ -273,9 +273,10 @@ async def _serve(connection: Connection, places: ConnectionPlaces) -> None:
         places.leave(connection)
 
 
-def judged_at(guard: AddressGuard, remote: str, request: HttpRequest) -> HttpRequest:
-    """A request that came by an address, with what its maker may do. Raises Problem, StorageError."""
-    return guard.judged(request, remote, is_public=is_of_page(request) or request.path in PROBES)
+def judged_at(guard: AddressGuard, remote: str, request: HttpRequest, *, counts: bool = True) -> HttpRequest:
+    """A request that came by an address, with what its maker may do. Raises Problem, StorageError. `counts`: as of
+    `AddressGuard.judged`."""
+    return guard.judged(request, remote, is_public=is_of_page(request) or request.path in PROBES, counts=counts)
 
 
 def at_hand_of(router: Router, judge: Callable[[HttpRequest], HttpRequest]) -> AtHand:

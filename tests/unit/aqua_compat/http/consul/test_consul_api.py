@@ -340,6 +340,15 @@ async def test_a_token_of_consuls_form_is_one(tmp_path: Path) -> None:
         assert (await node.running.ask("GET", "/v1/health/service/web")).status == 401
 
 
+async def test_a_wrong_token_costs_once_also_where_the_answer_is_at_hand(tmp_path: Path) -> None:
+    async with consul(tmp_path) as node:
+        await node.register("web", *WEB)
+        assert await node.ids("web") == ["web-1", "web-2"]
+        Tokens(tmp_path).create("reader", AccessLevel.READ, 1)
+        wrong = [await node.running.ask("GET", "/v1/health/service/web", x_consul_token="wrong") for _ in range(10)]
+        assert [answer.status for answer in wrong] == [401] * 10
+
+
 @pytest.mark.parametrize("owner", ["nobody", "web@me"])
 async def test_an_owner_that_isnt_known_is_told_at_the_start(tmp_path: Path, owner: str) -> None:
     settings = HttpSettings(consul=ConsulSettings(owner=owner))
