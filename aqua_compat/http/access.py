@@ -8,7 +8,8 @@ Rules:
 4. Where a token is needed, it says what its bearer may do. Failures cost: an address has ten, and one a second more;
    beyond, nothing that it shows is looked at.
 5. The files of the page (`aqua_compat.http.ui`) are no secret, nor is whether the node is ready, which is asked by what
-   has no token: of who asks for them, only the `Host` is looked at.
+   has no token: of who asks for them, only the `Host` is looked at. It may be absent, as in HTTP/1.0, which HAProxy's
+   checks speak: no browser leaves it out.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class AddressGuard:
         `is_public`: anybody may have what is asked for, and a link elsewhere may lead to it (rule 5). `counts`: whether
         a wrong token costs; not where the same request is judged again.
         """
+        if is_public and "host" not in request.headers:
+            return request
         host = request.headers.get("host", "")
         if not self._is_ours(host):
             raise Problem(

@@ -89,6 +89,15 @@ def test_probes_and_the_page_need_no_token_and_nothing_else_does(
             judged_at(guard, "192.0.2.1", asked)
 
 
+def test_a_probe_may_name_no_host_and_nobody_else(tmp_path: Path) -> None:
+    guard = Guarded(tmp_path).guard
+    nameless = request()._replace(headers={})
+    assert judged_at(guard, "192.0.2.1", nameless._replace(path=("readyz",))).grant is AccessLevel.READ
+    for asked in (nameless, request("evil.example")._replace(path=("readyz",)), request("")._replace(path=("readyz",))):
+        with pytest.raises(Problem, match="no name of this node"):
+            judged_at(guard, "192.0.2.1", asked)
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
