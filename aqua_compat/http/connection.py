@@ -179,6 +179,8 @@ class Connection:
             text = name.decode("ascii")
             shown = value.decode("latin-1")
             headers[text] = f"{headers[text]}, {shown}" if text in headers else shown
+        if "content-length" in headers and "transfer-encoding" in headers:
+            self._is_stopping = True  # RFC 9112, 6.1: whoever passed it on may believe that it ends elsewhere (rule 4)
         declared = headers.get("content-length", "0")
         if len(declared) > 12 or int(declared) > self._limits.max_body:
             raise self._too_large()

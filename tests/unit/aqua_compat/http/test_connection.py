@@ -69,6 +69,14 @@ async def test_requests_follow_each_other_on_one_connection_and_may_be_sent_at_o
     assert b"('POST', ('c',), b'hi')" in answer
 
 
+async def test_what_follows_a_body_that_could_end_in_two_places_is_not_read(autojump_clock) -> None:
+    both = b"POST /c HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    answer = await answer_to(both + b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 async def test_a_client_of_the_old_protocol_gets_its_answer_and_the_end(autojump_clock) -> None:
     async with served() as client:
         await client.stream.send_all(b"GET /a HTTP/1.0\r\n\r\n")
