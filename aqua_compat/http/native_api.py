@@ -302,9 +302,12 @@ class NativeApi:
         self._feeds.check_room()
 
         async def events() -> AsyncGenerator[bytes, None]:
-            async with self._feeds.joined(resource_id, trusted) as feed, aclosing(feed.after(last)) as pieces:
-                async for piece in pieces:
-                    yield piece
+            try:
+                async with self._feeds.joined(resource_id, trusted) as feed, aclosing(feed.after(last)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except Problem as problem:  # others took the last places while the head was sent
+                yield f": {problem.detail}\nretry: {1000 * problem.retry_after:.0f}\n\n".encode()
 
         return HttpReply(200, [("Content-Type", "text/event-stream")], events(), is_endless=True)
 

@@ -11,12 +11,14 @@ from typing import Any, Self, cast
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from aqua_compat.http.feeds import HEARTBEAT, KEPT_EVENTS, Feed
 from aqua_compat.settings import HttpSettings
 from overlay.identity import Identity
 from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState
+from registry.model.signing import key_id_of
 from registry.model.values import Record, RecordMetadata
 from registry.watch.watch_event import EventKind, WatchEvent
 from tests.unit.aqua_compat.http.running import Running, running_server
@@ -228,6 +230,42 @@ async def test_watchers_share_a_watch_and_go_on_after_a_break(tmp_path: Path) ->
         more = [stream async for stream in until_refused(running, f"{target}/watch")]
         assert len(more) <= 1
         for stream in (two, three, *more):
+            await stream.aclose()
+
+
+async def test_of_many_who_begin_to_watch_at_once_those_without_a_place_are_told_when_to_come_again(
+    tmp_path: Path,
+) -> None:
+    settings = HttpSettings(listen="127.0.0.1:0", max_watches=2)
+    async with running_server(tmp_path, settings) as running:
+        target = f"/v1/aqua/resources/{key_id_of('none', PEERS[0])}/watch"
+        streams = [await running.connect() for _ in range(12)]
+        texts = [b""] * len(streams)
+        ends: list[int] = []
+
+        async def read(number: int) -> None:
+            while piece := await streams[number].receive_some(65536):
+                texts[number] += piece
+            ends.append(number)
+
+        with capture_logs() as logs:
+            async with trio.open_nursery() as nursery:
+                for stream in streams:
+                    await stream.send_all(f"GET {target} HTTP/1.0\r\nHost: [::1]\r\n\r\n".encode())
+                for number in range(len(streams)):
+                    nursery.start_soon(read, number)
+                with trio.fail_after(20):
+                    while (  # noqa: ASYNC110 - nothing tells what has come
+                        len(ends) < len(streams) - 2 or sum(b"event: snapshot" in text for text in texts) < 2
+                    ):
+                        await trio.sleep(0.01)
+                assert running.server.watches == 2
+                nursery.cancel_scope.cancel()
+        refused = [texts[number] for number in ends]
+        assert all(b" 503 " in text or text.endswith(b"\nretry: 10000\n\n") for text in refused), refused
+        assert any(b"retry: " in text for text in refused), "the test opens them too slowly"
+        assert not [log for log in logs if log["log_level"] == "error"]
+        for stream in streams:
             await stream.aclose()
 
 
