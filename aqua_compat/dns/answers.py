@@ -6,7 +6,8 @@ Rules:
 2. A resource that exists is a name that is there, also while nothing on it is usable.
 3. An SRV record leads to a name: an instance's host name, or one of this domain that tells its address; that address is
    in the answer, too. An instance without an address is at its host's.
-4. A and AAAA tell addresses. Where there are only host names, one of them is told, as a CNAME.
+4. A and AAAA tell addresses. Where there are only host names, one of them is told, as a CNAME, and
+   to who asks for that.
 5. Everything there is (ANY) is asked in vain (RFC 8482).
 """
 
@@ -157,7 +158,7 @@ class Answers:
         if kind == TXT:
             texts = [_text(_strings(each)) for each in chosen if each.instance.metadata]
             return self._with(name, texts)
-        if kind not in (A, AAAA):
+        if kind not in (A, AAAA, CNAME):
             return Content()
         addresses = [each for provider in chosen for each in self._where(provider)]
         if not addresses:

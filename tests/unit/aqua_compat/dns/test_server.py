@@ -61,7 +61,9 @@ async def test_names_are_answered_by_what_is_registered(tmp_path: Path) -> None:
         for name in ("v2.web.acme.aqua", "v2.web.service.acme.aqua", "_web._V2.acme.aqua"):
             assert told(await asked.ask(name)) == {"192.0.2.1"}
         assert told(await asked.ask("web.acme.aqua", "TXT")) == {'"zone=eu"'}, "an entry that is too long is left out"
-        assert told(await asked.ask("elsewhere.acme.aqua")) == {"host.example."}
+        for kind in ("A", "AAAA", "CNAME"):
+            assert told(await asked.ask("elsewhere.acme.aqua", kind)) == {"host.example."}
+        assert not told(await asked.ask("web.acme.aqua", "CNAME"))
         assert told(await asked.ask("c0000201.addr.aqua")) == {"192.0.2.1"}
         for name in ("me.node.aqua", "acme.node.aqua", f"{label_of_peer(own)}.node.aqua", "ns.aqua"):
             assert told(await asked.ask(name)) == {"127.0.0.1"}
