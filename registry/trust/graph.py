@@ -6,8 +6,10 @@ Rules:
    statements change nothing and are kept nowhere.
 2. Of what one peer says of another the latest counts (`statements`), until it ends.
 3. An issuer has `PER_ISSUER` statements, all together `IN_ALL`. When that is full, a trust of the lightest issuer gives
-   way to a heavier one's, and of equal weight to one who has fewer. Revocations never give way, and what replaces a
-   statement of the same pair takes no place.
+   way to a heavier one's, and of equal weight to one who has fewer. Where there is none, a revocation of a peer in
+   whom nobody trusts does, of the issuer that has most statements, to one that is as heavy and has fewer: else whoever
+   weighs anything could fill all places with peers that it made up, for ten years. Other revocations never give way,
+   and what replaces a statement of the same pair takes no place.
 4. What has ended is left out at once, and forgotten when its place is needed.
 """
 
@@ -204,8 +206,8 @@ class WebOfTrust:
             yield StatementChange(self._giving_way(by, now), None)
         yield StatementChange(None, statement)
 
-    def _giving_way(self, by: str, now: int) -> TrustStatement:
-        """The trust that gives way to one by this issuer. Raises QuotaExceeded."""
+    def _giving_way(self, by: str, now: int) -> Statement:
+        """What gives way to a statement by this issuer (rule 3). Raises QuotaExceeded."""
         reachable = self._at(now).search.reachable  # weights, but for revocations: the weights of all take long to find
 
         def place(issuer: str, number: int) -> tuple[int, int]:
@@ -217,9 +219,24 @@ class WebOfTrust:
             key=lambda trust: (places[trust.issued_by], trust.ends_at, trust.order()),
             default=None,
         )
-        if lightest is None or places[lightest.issued_by] >= place(by, self._of[by] + 1):
+        own = place(by, self._of[by] + 1)
+        if lightest is not None and places[lightest.issued_by] < own:
+            return lightest
+        idle = max(
+            (each for each in self._idle_revocations() if places[each.issued_by][0] <= own[0]),
+            key=lambda revocation: (self._of[revocation.issued_by], revocation.order()),
+            default=None,
+        )
+        if idle is None or self._of[idle.issued_by] <= self._of[by] + 1:
             raise QuotaExceeded(f"{IN_ALL} statements in the trust graph")
-        return lightest
+        return idle
+
+    def _idle_revocations(self) -> Iterator[TrustRevocation]:
+        """Those that end nothing: of peers in whom nobody trusts, as far as is known here."""
+        for by in self._kept.values():
+            kept = [statement for _, statement in by.values()]
+            if not any(isinstance(statement, TrustStatement) for statement in kept):
+                yield from (statement for statement in kept if isinstance(statement, TrustRevocation))
 
     def _paths(self, peer_id: str, through: str | None, now: int) -> Iterator[Path]:
         for path in self._at(now).search.paths(peer_id):

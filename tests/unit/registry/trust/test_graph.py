@@ -253,6 +253,23 @@ def test_the_heavy_have_their_place_before_the_light(monkeypatch: pytest.MonkeyP
         take(graph, a_trust(ROOT, THIRD))
 
 
+def test_revocations_of_peers_that_were_made_up_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "IN_ALL", 20)
+    made_up = [identity(number) for number in range(200, 216)]
+    real = a_revocation(SECOND, THIRD)
+    graph = web(a_trust(ROOT, FIRST), a_trust(FIRST, SECOND), a_trust(ROOT, THIRD), steps=3)
+    take(graph, real, *(a_revocation(SECOND, peer) for peer in made_up[:15]))
+    assert len(graph) == 20
+    with pytest.raises(QuotaExceeded):
+        take(graph, a_revocation(SECOND, made_up[15]))
+    take(graph, a_trust(ROOT, PEERS[4]), a_revocation(FIRST, PEERS[5]), a_revocation(ROOT, SECOND))
+    assert graph.weight(PEERS[4].peer_id, NOW) == 4
+    take(graph, *(a_trust(ROOT, identity(number)) for number in range(300, 304)))  # the revoker weighs nothing by now
+    assert len(graph) == 20
+    assert real in graph.revocations(THIRD.peer_id, NOW), "what ends a trust that is there stays"
+    assert graph.revocations(PEERS[5].peer_id, NOW), "as do those of who has few"
+
+
 def test_searches_end_in_the_densest_graph() -> None:
     """All trust all, and one revoked many: without a bound paths without number would be tried."""
     chance = Random(1)
