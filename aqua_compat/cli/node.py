@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, end_for_want_of_memory, root_of
+from aqua_compat.cli.kept_token import keep_token
 from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.loading import loading
 from aqua_compat.cli.logs import configure_logs, logging_options
@@ -165,7 +165,7 @@ def node(
         _log().warning("environment variables that set nothing", names=unknown)
     folder = data_dir or user_data_folder() / "node"
     if join is not None:
-        _join(settings, folder, join)
+        keep_token(settings.overlay.network.token, folder, join)
 
     if settings.tracing:
         from aqua_compat.cli.tracing import turn_on_tracing
@@ -191,27 +191,6 @@ def node(
         trio.run(serve)
     except Exception as error:  # known ones become one line on stderr, others go on
         raise _explained(root_of(error), folder) from error
-
-
-def _join(settings: Settings, folder: Path, file: str) -> None:
-    """Keep what a token says, in a file or from stdin ("-"), for this and later starts. Raises Failure."""
-    from aqua_compat.api.full_node import identity_in
-    from overlay.errors import OverlayError
-    from overlay.membership.join_token import LONGEST_TOKEN, parse_token
-    from overlay.rpc.network_files import NetworkFiles, read_token
-
-    try:
-        given = parse_token(sys.stdin.read(LONGEST_TOKEN)) if file == "-" else read_token(Path(file))
-        identity = identity_in(folder)
-        token = given.joined(identity)
-        token.check(identity.peer_id, int(time.time()))
-        if not token.is_for_member:
-            raise Failure(
-                "the token is for light clients; have the network's owner run `aqua-registry network invite --member`"
-            )
-        NetworkFiles(folder, settings.overlay.network.token).save_token(token)
-    except OverlayError as error:
-        raise Failure(str(error)) from None
 
 
 async def _tied(run: Callable[[], Awaitable[None]]) -> None:

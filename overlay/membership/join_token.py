@@ -103,6 +103,10 @@ class JoinToken(msgspec.Struct, frozen=True):
             fault = LinkFault.EXPIRED
             raise TokenError(fault, f"the token is of no use: {LINK_FAULTS[fault]} ({fault.value})")
 
+    def is_older_than(self, other: JoinToken) -> bool:
+        """Whether another token of the same network was given later."""
+        return {*self.roots} == {*other.roots} and begins_at(self.chain) < begins_at(other.chain)
+
     @property
     def is_for_member(self) -> bool:
         """Whether it is for a node, not for a light client alone."""
