@@ -334,6 +334,10 @@ class OverlayPeer:
         """The nodes that a light client acts through, the one linked to first at the beginning; none for a member."""
         return [] if self._settings.member else self.members()[:_NODES]
 
+    def distance_to(self, peer_id: str) -> int:
+        """How far a peer is: 0 for this one, 1 with an open link, 2 for others. Round trips aren't measured."""
+        return 0 if peer_id == self.peer_id else 2 - self.is_linked(peer_id)
+
     def is_linked(self, peer_id: str) -> bool:
         """Whether a link to the peer is open, so that a call needs no dialling."""
         return self._links.is_linked(peer_id)

@@ -10,7 +10,7 @@ from aqua_compat.api.registry_api import RegistryApi
 from aqua_compat.api.resources_api import ResourcesApi
 from aqua_compat.schema.arguments import check_peer_id, check_string
 from aqua_compat.schema.constants import Constants
-from registry.model.endpoints import Endpoint, Order, Selection, by_weight, endpoints_in
+from registry.model.endpoints import Endpoint, Order, Selection, by_distance, by_weight, endpoints_in
 
 if TYPE_CHECKING:
     from aqua_compat.api.services import Called, Services
@@ -188,6 +188,7 @@ class AquaClient(ResourcesApi, RegistryApi):
         tags: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         order: Order = by_weight,
+        near: bool = False,
         ack: int = 1,
         timeout: float | None = None,
         trusted: TrustChoice | None = None,
@@ -195,11 +196,13 @@ class AquaClient(ResourcesApi, RegistryApi):
         """The instances of which a resource's live records tell, with address, tags and metadata (docs/agent.md).
 
         Those that work, and have all of `tags` and of `metadata`; the first by `order` first, as of `sorted`, by
-        default the heaviest. Records whose value isn't of this form have none. Raises NoProvider when the resource
+        default the heaviest; with `near` before others those on this peer, then those on peers that it is linked with.
+        Records whose value isn't of this form have none. Raises NoProvider when the resource
         can't be resolved.
         """
         resolved = await self._services.resolved(self._resource_id(resource_id), ack, self._seconds(timeout), trusted)
         wanted = Selection(tags=tags, metadata=metadata or {})
+        order = by_distance(self.distance_to, order) if near else order
         return endpoints_in(resolved.records or (), wanted, order, resolved.left_out)
 
     async def reachable(
@@ -277,6 +280,10 @@ class AquaClient(ResourcesApi, RegistryApi):
         resource id.
         """
         return self._registry.watch(self._resource_id(resource_id), trusted=trusted, include_down=include_down)
+
+    def distance_to(self, peer_id: str) -> int:
+        """How far a peer is: 0 for this one, 1 for one that it is linked with, 2 for others."""
+        return self._services.distance_to(peer_id)
 
     @property
     def peer_id(self) -> str:

@@ -78,6 +78,10 @@ class Services:
         """Calls on a peer through the relays `via`: in all within `timeout` seconds, reaching it within `reach`."""
         return OnPeer(self._peer, self._server, self._arrivals, peer_id, via, timeout, reach)
 
+    def distance_to(self, peer_id: str) -> int:
+        """See `OverlayPeer.distance_to`."""
+        return self._peer.distance_to(peer_id)
+
     async def wait_joined(self) -> None:
         """Waits until this peer is in its network."""
         await self._peer.wait_joined()

@@ -65,10 +65,12 @@ def describe_json(record: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def print_resolved(shown: Sequence[Mapping[str, Any]], *, reachable: bool, is_chosen: bool) -> None:
+def print_resolved(
+    shown: Sequence[Mapping[str, Any]], *, reachable: bool, is_chosen: bool, is_sorted: bool = False
+) -> None:
     """For people what `resolve` found, in its JSON shape. `reachable`: those whose peer answers were asked for;
-    `is_chosen`: only instances with some tags and metadata."""
-    lines = _instance_lines(shown) if is_chosen and not (shown and "health" in shown[0]) else []
+    `is_chosen`: only instances with some tags and metadata; `is_sorted`: in an order that was asked for."""
+    lines = _instance_lines(shown) if is_chosen and not is_sorted and not (shown and "health" in shown[0]) else []
     if not lines:
         for one in shown:
             record = one.get("record", one)

@@ -14,6 +14,8 @@ from aqua_compat.cli.session import CommandSession, warn
 from aqua_compat.cli.through_node import print_records_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from aqua_compat.api.client import AquaClient
     from registry.client.results import Resolved
     from registry.model.trusted_issuers import Trusted
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--all", "everything", is_flag=True, help="Print also those that are down or don't pass, and how each is."
 )
+@click.option("--near", is_flag=True, help="Print first those on the node that is asked, and on peers linked with it.")
 @click.option("--tag", multiple=True, metavar="TAG", help="Print only instances with this tag. Repeatable: with all.")
 @click.option(
     "--meta", multiple=True, metavar="KEY=VALUE", help="Print only instances with this metadata. Repeatable: with all."
@@ -44,6 +47,7 @@ def resolve(
     ack: int,
     reachable: bool,
     everything: bool,
+    near: bool,
     tag: tuple[str, ...],
     meta: tuple[str, ...],
     trusted: Trusted | None,
@@ -64,6 +68,7 @@ def resolve(
             ack,
             reachable=reachable,
             everything=everything,
+            near=near,
             tags=tag,
             metadata=meta,
             trusted=trusted,
@@ -71,29 +76,37 @@ def resolve(
         )
         return
     from aqua_compat.schema.shapes import chosen, resolved_as_json
-    from registry.model.endpoints import Selection
+    from registry.model.endpoints import Selection, by_distance, by_weight
 
     resource_id = session.resource_id(resource)
     ask = _reachable if reachable else partial(_resolved, include_down=everything)
-    resolved = session.run(lambda client: ask(client, resource_id, ack, trusted))
+    resolved, distances = session.run(lambda client: _with_distances(client, ask(client, resource_id, ack, trusted)))
     if resolved.records is None:
         raise Failure(f"{one_line(resource)} wasn't resolved: {reasons(resolved.errors)}")
     warn(resolved.errors)
     wanted = Selection(tags=tag, metadata=dict(text.split("=", 1) for text in meta))
     left_out = {} if everything else resolved.left_out
-    instances = chosen(resolved.records, wanted, left_out) if wanted else None
+    order = by_distance(distances.__getitem__) if near else by_weight
+    instances = chosen(resolved.records, wanted, left_out, order) if wanted or near else None
     health = resolved.health if everything else None
     shown = list(resolved_as_json(resolved.records, instances, health, left_out))
     if as_json:
         click.echo(json_line(shown))
     else:
-        print_resolved(shown, reachable=reachable, is_chosen=bool(wanted))
+        print_resolved(shown, reachable=reachable, is_chosen=bool(wanted), is_sorted=near)
 
 
 def _check_metadata(given: tuple[str, ...]) -> None:
     for text in given:
         if "=" not in text:
             raise Misuse(f"--meta {one_line(text)!r} has no `=`; give KEY=VALUE, as in --meta zone=eu")
+
+
+async def _with_distances(client: AquaClient, asked: Awaitable[Resolved]) -> tuple[Resolved, dict[str, int]]:
+    """With how far the host of each record is, as this command sees it: it is linked with the nodes that it asks."""
+    resolved = await asked
+    hosts = {record.metadata.peer_id for record in resolved.records or ()}
+    return resolved, {host: client.distance_to(host) for host in hosts}
 
 
 async def _resolved(

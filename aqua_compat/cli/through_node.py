@@ -26,20 +26,21 @@ def print_records_of(
     *,
     reachable: bool,
     everything: bool,
+    near: bool,
     tags: tuple[str, ...],
     metadata: tuple[str, ...],
     trusted: Trusted | None,
     as_json: bool,
 ) -> None:
     """The live records of a resource; see `aqua-registry resolve`."""
-    flags = {name: "true" for name, given in (("reachable", reachable), ("all", everything)) if given}
+    flags = {name: "true" for name, given in (("reachable", reachable), ("all", everything), ("near", near)) if given}
     asked = {"ack": ack, **flags, "tag": tags, "meta": metadata, **_trust(trusted)}
     answer = node.get("resources", resource, "records", **asked)
     warn(answer.warnings)
     if as_json:
         click.echo(json_line(answer.result))
     else:
-        print_resolved(answer.result, reachable=reachable, is_chosen=bool(tags or metadata))
+        print_resolved(answer.result, reachable=reachable, is_chosen=bool(tags or metadata), is_sorted=near)
 
 
 def print_events_of(

@@ -45,7 +45,7 @@ from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.health.health_of_hosts import UNKNOWN_FOR
 from registry.model.decoding import decode_key, decode_metadata
-from registry.model.endpoints import Selection
+from registry.model.endpoints import Selection, by_distance, by_weight
 from registry.model.names import Names
 from registry.model.signing import key_id_of
 from registry.model.trusted_issuers import Trusted
@@ -241,7 +241,11 @@ class NativeApi:
             raise Problem.failed(resolved.code, resolved.errors, f"{_given(call)} wasn't resolved")
         # To choose, all values are parsed: as much work as is too long for the loop.
         left_out = {} if everything else resolved.left_out
-        instances = await in_thread(chosen, resolved.records, wanted, left_out) if wanted else None
+        hosts = {record.metadata.peer_id for record in resolved.records}
+        distances = {host: self._node.peer.distance_to(host) for host in hosts}
+        order = by_distance(distances.__getitem__) if given["near"] else by_weight
+        is_chosen = bool(wanted) or given["near"]
+        instances = await in_thread(chosen, resolved.records, wanted, left_out, order) if is_chosen else None
         health = resolved.health if everything else None
         return Result(Items(resolved_as_json(resolved.records, instances, health, left_out)), resolved.errors)
 

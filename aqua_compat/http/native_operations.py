@@ -114,6 +114,8 @@ OPERATIONS: Final = (
         (
             RESOURCE, ACK, TIMEOUT, *TRUST,
             Parameter("reachable", "query", "only those whose peer answers now", {"type": "boolean"}, flag, False),
+            Parameter("near", "query", "first those on this node, then those on peers that it is linked with",
+                      {"type": "boolean"}, flag, False),
             Parameter("all", "query", "also those that are down or don't pass, and how each is", {"type": "boolean"},
                       flag, False),
             *WANTED,

@@ -11,7 +11,7 @@ from aqua_compat.schema.json_codec import Json, to_json
 from registry.client.results import Done
 from registry.health.health_reader import UNTOLD, RecordHealth
 from registry.health.state import Health
-from registry.model.endpoints import Instance, Selection, endpoints_in, instances_in
+from registry.model.endpoints import Instance, Order, Selection, by_weight, endpoints_in, instances_in
 from registry.model.names import Names
 from registry.model.owner_index import ListedResource
 from registry.model.values import Key, Record, Slot
@@ -36,12 +36,15 @@ def listed_as_json(resources: Iterable[ListedResource], after: str | None, names
 
 
 def chosen(
-    records: Sequence[Record], wanted: Selection, left_out: Mapping[Slot, Collection[str]] = MappingProxyType({})
+    records: Sequence[Record],
+    wanted: Selection,
+    left_out: Mapping[Slot, Collection[str]] = MappingProxyType({}),
+    order: Order = by_weight,
 ) -> dict[Record, tuple[Instance, ...]]:
-    """The records that tell of instances that are wanted, with those; the heaviest first. `left_out`: instances that
-    don't work, by their record."""
+    """The records that tell of instances that are wanted, with those; the first by `order` first, by default the
+    heaviest. `left_out`: instances that don't work, by their record."""
     found: dict[Record, list[Instance]] = {}
-    for endpoint in endpoints_in(records, wanted, left_out=left_out):
+    for endpoint in endpoints_in(records, wanted, order, left_out):
         found.setdefault(endpoint.record, []).append(endpoint.instance)
     return {record: tuple(instances) for record, instances in found.items()}
 

@@ -127,6 +127,11 @@ def by_weight(endpoint: Endpoint) -> tuple[int, str, str, str]:
     return (-endpoint.instance.weight, metadata.peer_id, metadata.issued_by, endpoint.instance.id)
 
 
+def by_distance(distance: Callable[[str], int], order: Order = by_weight) -> Order:
+    """The nearest first, as `distance(peer id)` of their hosts has it; of equally near ones as `order` has it."""
+    return lambda endpoint: (distance(endpoint.record.metadata.peer_id), order(endpoint))
+
+
 def endpoints_in(
     records: Iterable[Record],
     wanted: Selection | None = None,

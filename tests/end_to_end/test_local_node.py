@@ -20,10 +20,10 @@ HEAVY = ("libp2p", "trio", "msgspec", "cbor2", "structlog", "http.client", "ssl"
 
 
 @asynccontextmanager
-async def a_node(folder: Path) -> AsyncIterator[NodeProcess]:
+async def a_node(folder: Path, *flags: str) -> AsyncIterator[NodeProcess]:
     folder.parent.mkdir(exist_ok=True)
-    node = NodeProcess(folder, folder.parent / "node.log", fork_server().open_process)
-    await node.start(timeout=60)
+    node = NodeProcess(folder, folder.with_suffix(".log"), fork_server().open_process)
+    await node.start(*flags, timeout=60)
     try:
         yield node
     finally:
@@ -92,6 +92,26 @@ async def test_commands_act_through_the_node_and_in_its_name(tmp_path: Path) -> 
         assert (removed.code, removed.out) == (0, f"removed {resource_id}\n")
 
 
+async def test_the_near_come_first_where_that_is_asked_for(tmp_path: Path) -> None:
+    async with a_node(tmp_path / "one") as one, a_node(tmp_path / "other", "--bootstrap", one.address) as other:
+        resource_id = key_id_of("web", one.peer_id)
+        at = {node.peer_id: {"AQUA_REGISTRY_NODE": str(node.data_dir)} for node in (one, other)}
+        assert (await command("resource", "create", "web", home=tmp_path, **at[one.peer_id])).code == 0
+        for node in (one, other):
+            value = write_instances([Instance(id="i", address="192.0.2.1", port=80, tags=("v2",))])
+            done = await command(
+                *("service", "register", resource_id, "--value", value, "--factor", "2"),
+                home=tmp_path,
+                **at[node.peer_id],
+            )
+            assert done.code == 0, done.err
+        for node, far in ((one, other), (other, one)):
+            for form in ((), ("--json",), ("--all",), ("--tag", "v2")):
+                asked = ("resolve", resource_id, "--ack", "2", "--near", *form)
+                shown = (await command(*asked, home=tmp_path, **at[node.peer_id])).out
+                assert shown.index(node.peer_id) < shown.index(far.peer_id)
+
+
 async def test_names_are_resolved_by_the_node_and_by_ones_own_settings(tmp_path: Path) -> None:
     async with a_node(tmp_path / "aqua-registry" / "node") as node:
         created = await command("resource", "create", "web", "--json", home=tmp_path)
@@ -106,7 +126,7 @@ async def test_names_are_resolved_by_the_node_and_by_ones_own_settings(tmp_path:
         registered = await command("service", "register", "web@me", "--value", value, home=tmp_path)
         assert registered.out == "registered this node on web@me, as the node's own key\n"
         for form in ((), ("--json",)):
-            for chosen in ((), ("--all",), ("--tag", "v2"), ("--tag", "v2", "--all"), ("--meta", "zone=us")):
+            for chosen in ((), ("--all",), ("--tag", "v2"), ("--tag", "v2", "--near"), ("--near",)):
                 through = await command("resolve", "web@me", *chosen, *form, home=tmp_path)
                 relayed = await command(
                     *("resolve", f"web@{node.peer_id}", *chosen, *form), "--relay", node.address, home=tmp_path

@@ -274,10 +274,10 @@ class ConsulApi:
         return await filtered([one for entry in found for one in select(entry)], term)
 
     def _distance(self, near: str, host: str) -> int:
-        """How far a host is from a node: the node itself, those that this node is linked to, others."""
-        if host == near:
-            return 0
-        return 1 if near == self._peer.peer_id and self._peer.is_linked(host) else 2
+        """How far a host is from a node, of another one as far as is known."""
+        if near == self._peer.peer_id:
+            return self._peer.distance_to(host)
+        return 0 if host == near else 2
 
     # What is asked of all services.
 

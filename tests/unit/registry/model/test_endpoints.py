@@ -17,6 +17,8 @@ from registry.model.endpoints import (
     SCHEMA,
     Instance,
     Selection,
+    by_distance,
+    by_weight,
     endpoints_in,
     instances_in,
     write_instances,
@@ -225,6 +227,7 @@ def test_selection_and_order_are_those_of_brute_force(
     records = [
         a_record(key.id, host=identity(number), value=write_instances(group)) for number, group in enumerate(groups, 10)
     ]
+    hosts = [record.metadata.peer_id for record in records]
     found = endpoints_in(records, Selection(tags=tags, metadata=metadata))
     expected = [
         (record.metadata.peer_id, one.id)
@@ -236,5 +239,9 @@ def test_selection_and_order_are_those_of_brute_force(
     assert sorted((one.record.metadata.peer_id, one.instance.id) for one in found) == sorted(expected)
     assert [one.instance.weight for one in found] == sorted((one.instance.weight for one in found), reverse=True)
     assert found == endpoints_in(reversed(records), Selection(tags=tags, metadata=metadata)), "one order for all"
+    near = endpoints_in(records, order=by_distance({one: number % 2 for number, one in enumerate(hosts)}.__getitem__))
+    distances = [hosts.index(one.record.metadata.peer_id) % 2 for one in near]
+    assert distances == sorted(distances)
+    assert sorted(near, key=by_weight) == endpoints_in(records), "and then the heaviest"
     lightest = endpoints_in(records, order=lambda endpoint: endpoint.instance.weight)
     assert [one.instance.weight for one in lightest] == sorted(one.weight for group in groups for one in group)
