@@ -26,7 +26,15 @@ MANIFEST: Final = "backup.json"
 _FORMAT: Final = 1
 _PRIVATE: Final = 0o700
 _LOOKED_FOR: Final = 6.0  # seconds
-_BESIDE: Final = ("bootstrap-pins.json", "network", "incarnation", "agent.json", "http-tokens.json")
+_BESIDE: Final = (
+    "bootstrap-pins.json",
+    "network",
+    "incarnation",
+    "agent.json",
+    "agent-registered.json",
+    "consul-index.json",
+    "http-tokens.json",
+)
 """What a data folder has besides key and database that isn't made anew by itself."""
 
 

@@ -3,6 +3,7 @@ one. Needs no network."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,6 +175,10 @@ def _scope(place: str, owner: str | None, above: Sequence[Certificate], me: Iden
     """What `--on` says. Raises Misuse, and Failure for what the certificates above don't cover."""
     from registry.client.certifying import scope_of
 
+    label, _, its_owner = place.rpartition("@")
+    if label and owner is None:
+        named = f"--on {shlex.quote(label)} --owner {shlex.quote(its_owner)}"
+        click.echo(f"note: {one_line(place)} is taken as a label; for the name: {one_line(named)}", err=True)
     outer = _scopes(above)
     owners = [scope.owner for scope in outer if scope.owner]
     owner_key = _peer_key("--owner", owner) if owner else owners[-1] if owners else _peer_key("-k", me.peer_id)

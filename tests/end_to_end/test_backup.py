@@ -10,6 +10,8 @@ import trio
 from aqua_compat import connect
 from aqua_compat.cli.backup import MANIFEST
 from aqua_compat.cli.node_process import NodeProcess, stop_network
+from aqua_compat.http.consul.index_book import FILE as INDEX_FILE
+from aqua_compat.http.consul.local_agent import FILE as AGENT_FILE
 from registry.node import DATABASE
 from registry.storage.database_check import examine
 from tests.end_to_end.forked import fork_server
@@ -32,6 +34,9 @@ async def test_a_copy_of_a_running_node_takes_its_place_and_never_runs_beside_it
         await node.start()
         resource_id = await written(node, "before")
 
+        for kept in (AGENT_FILE, INDEX_FILE):
+            (data / kept).write_text("{}")
+
         async def write_on() -> None:
             for number in range(30):
                 await written(node, f"meanwhile {number}")
@@ -46,6 +51,7 @@ async def test_a_copy_of_a_running_node_takes_its_place_and_never_runs_beside_it
         assert stat.S_IMODE(copy.stat().st_mode) == 0o700
         assert {stat.S_IMODE((copy / name).stat().st_mode) for name in (DATABASE, "identity.json")} == {0o600}
         assert examine(copy / DATABASE).is_whole
+        assert all((copy / kept).read_text() == "{}" for kept in (AGENT_FILE, INDEX_FILE))
         assert (await command("data", "backup", str(data), str(copy), home=tmp_path)).code == 1, "it is there already"
 
         beside = await command("data", "restore", str(copy), str(again), home=tmp_path)
