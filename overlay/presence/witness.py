@@ -73,6 +73,7 @@ class Witness:
         "_dial_began",
         "_eased_until",
         "_ended",
+        "_fault_since",
         "_heard_at",
         "_is_witness",
         "_jitter",
@@ -105,6 +106,7 @@ class Witness:
         self._silent_since = math.inf
         self._ended = False  # the link ended, and the dial since then tells whether the host is down
         self._dial_began = math.inf
+        self._fault_since = math.inf  # from which on all dials failed for our own fault
         self._redial_at = math.inf
         self._mute_since = math.inf
         self._asked_at = math.inf
@@ -192,6 +194,7 @@ class Witness:
     def dialled(self, outcome: DialOutcome, began: float, now: float, *, judges: bool = True) -> list[Duty]:
         """What became of a dial that began then."""
         self._dial_began = math.inf
+        self._fault_since = min(self._fault_since, began) if outcome is DialOutcome.OWN_FAULT else math.inf
         if outcome is DialOutcome.ALIVE:
             return self.heard(now)
         if self.state is WitnessState.DOWN or self.state is WitnessState.LEFT:
@@ -202,7 +205,9 @@ class Witness:
             # It says nothing; what waits for its outcome tries again.
             if outcome is DialOutcome.OWN_FAULT and not self._known:  # anybody can ask about what has no address
                 self._ended, self.state = False, WitnessState.OK
-            pause = _VERDICT_AGAIN if outcome is DialOutcome.OWN_FAULT else 0.0
+            pause = 0.0
+            if outcome is DialOutcome.OWN_FAULT:  # rarer each time: who links once and has no address stays so
+                pause = min(max((now - self._fault_since) / RETRY_SHARE, _VERDICT_AGAIN), WITNESS_RETRY[1])
             self._redial_at = now + pause if self._ended else math.inf
             return []
         if outcome is DialOutcome.SILENT:

@@ -263,3 +263,19 @@ def test_who_was_never_heard_and_has_no_address_is_dialled_when_asked_for_alone(
     assert woken_until(witness, 3600.0) == []
     assert Duty.DIAL in witness.asked(3600.0)
     assert witness.dialled(DialOutcome.SILENT, 3600.0, 3602.0) == [Duty.SAY_DOWN]
+
+
+def test_who_was_heard_and_has_no_address_is_dialled_ever_more_rarely() -> None:
+    witness = Witness(0.0, is_witness=True)
+    at, dialled = 0.0, list[float]()
+    duties = witness.link_ended(at)
+    while at < 3600:
+        if Duty.DIAL in duties:
+            dialled.append(at)
+            witness.dialled(DialOutcome.OWN_FAULT, at, at)
+        at = witness.wake_at
+        duties = witness.wake(at)
+    assert [at for at in dialled if at <= 4] == [0, 1, 2, 3, 4], "addresses and routes may come soon"
+    assert len(dialled) <= 3600 / WITNESS_RETRY[1] + 25
+    assert witness.state is WitnessState.DOUBT
+    assert witness.dialled(DialOutcome.REFUSED, at, at) == [Duty.SAY_DOWN]
