@@ -120,6 +120,7 @@ class PresenceNode:
 
     def unreached(self, peer_id: str, now: float) -> list[Action]:
         """No link could be made to a peer, for what was to be said to it."""
+        self.witnessing.unreached(peer_id)
         return self._note(now) + self.following.unreached(peer_id, now)
 
     def silent(self, peer_id: str, since: float, now: float) -> list[Action]:

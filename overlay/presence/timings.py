@@ -151,7 +151,14 @@ NAMED_BURST: Final = 4096.0
 5 kB, and nobody has more than `MOST_WITNESSED`."""
 UNKNOWN_RATE: Final = 20.0
 UNKNOWN_BURST: Final = 512.0
-"""The same of hosts that aren't kept: who is near to one takes 0.7 ms to find among 1,000 members."""
+"""The same of hosts that aren't kept, and of those that it tells of as another keeper: who is near to one takes 0.7 ms
+to find among 1,000 members."""
+FEW_BROUGHT: Final = 64
+"""Light clients that one node brought and that have their places even where hosts have none."""
+LINKED_RATE: Final = 0.5
+LINKED_BURST: Final = 64.0
+"""Links a second, and at once, that are tried for the light clients that one peer told of, to nodes of theirs that
+weren't heard or reached: ids can be made up, and each costs a lookup."""
 MOST_CLIENTS: Final = 4096
 """Light clients whose presence names one node; it has places for fewer."""
 MOST_FOLLOWED: Final = 16_384
@@ -177,6 +184,8 @@ MOST_TRIES: Final = 512
 """Own tries at the same time."""
 FORGOTTEN: Final = 86_400.0
 """After which a witness forgets a host that is down: its records have expired."""
+HEARSAY_FORGOTTEN: Final = 300.0
+"""The same of one that it never heard, nor any node of it: whoever told of it keeps it."""
 MOST_EXCEPTIONS: Final = 4096
 """Bytes of a presence about what doesn't pass."""
 MOST_VIA: Final = 4

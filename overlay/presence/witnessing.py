@@ -1,8 +1,9 @@
 """The hosts whose presence this peer keeps: what each said of itself, what is said of it, and who wants to be told.
 
 `Witness` decides about one host; here its duties become messages, and what comes is checked: a presence and a word
-count when they are genuine, and newer than what is known. Bounded: hosts by `MOST_WITNESSED`, of each as many words as
-it has keepers and `MOST_SUBSCRIBERS`. Pure.
+count when they are genuine, and newer than what is known. A host that isn't known yet is taken from itself, from a node
+that it names, or from another keeper of it. Bounded: hosts by `MOST_WITNESSED` (`Places` says who gives way), of each
+as many words as it has keepers and `MOST_SUBSCRIBERS`. Pure.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from overlay.presence.messages import (
     Said,
     Told,
 )
+from overlay.presence.places import KnownBy, Places
 from overlay.presence.statements import NEVER, NONCE_BYTES, Presence, Proof, Version, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
@@ -36,7 +38,10 @@ from overlay.presence.timings import (
     ASKED_RATE,
     ENOUGH_WORDS,
     FORGOTTEN,
+    HEARSAY_FORGOTTEN,
     KEEPERS,
+    LINKED_BURST,
+    LINKED_RATE,
     MOST_ASKERS,
     MOST_SUBSCRIBERS,
     MOST_SUBSCRIPTIONS,
@@ -82,6 +87,8 @@ class Witnessed(Struct):
     """Until when a proof is passed on to each."""
     nonces: tuple[bytes, ...] = ()
     """The numbers of our own latest challenges of a light client."""
+    reached: frozenset[str] = frozenset()
+    """The nodes of a light client that told or proved it, and were reached since."""
     quiet_dials: int = 0
     """Dials in a row that found the host alive, without a beat between them."""
 
@@ -114,11 +121,13 @@ class Witnessing:
         self._randomness = randomness
         self._number = number
         self._hosts: dict[str, Witnessed] = {}
-        self._untold: dict[str, None] = {}  # of which there is no presence yet
+        self._places = Places()
         self._asks = TokenBuckets(NAMED_RATE, NAMED_BURST)
         self._passed_on = TokenBuckets(ASKED_RATE, ASKED_BURST)
         self._subscribes = TokenBuckets(NAMED_RATE, NAMED_BURST)
         self._unknown = TokenBuckets(UNKNOWN_RATE, UNKNOWN_BURST)
+        self._hearsay = TokenBuckets(UNKNOWN_RATE, UNKNOWN_BURST)
+        self._links = TokenBuckets(LINKED_RATE, LINKED_BURST)
         self._clients: dict[str, dict[str, None]] = {}  # the light clients that are reached through each node
         self._timers: Timers[str] = Timers()
         self._subscriptions = 0  # of all hosts
@@ -154,6 +163,7 @@ class Witnessing:
         if isinstance(known.witness, ClientWitness):
             return []  # they don't beat
         known.quiet_dials = 0
+        self._note_heard(host, known)
         known.witness.set_role(now, is_witness=True)
         actions: list[Action] = [] if version == known.version else [SendTo(host, KnownVersion(known.version))]
         return actions + self._do(host, known, known.witness.heard(now), now)
@@ -167,6 +177,8 @@ class Witnessing:
             actions = self._known_version(sender, host, known) if is_own else []
             if is_own and presence.version < known.version:
                 actions.append(SendTo(sender, Told(known.presence)))
+            if is_own and presence.version == known.version:
+                self._note_source(sender, host, known, known.presence)
             if not is_own or presence.version < known.version or known.presence.is_leaving:
                 return actions
             if isinstance(known.witness, ClientWitness):
@@ -174,12 +186,13 @@ class Witnessing:
                 self._timers.set(host, known.witness.wake_at)
                 return actions
             return actions + self._do(host, known, known.witness.heard(now), now)
-        if not self._check(sender, presence):
+        is_new = known is None or known.presence is None
+        if (is_new and not self._may_tell(sender, presence, now)) or not self._check(sender, presence):
             return []
-        known = known or self._add(host, now)
+        known = known or self._add(host, *self._source(sender, presence), now)
         if known is None:
             return []
-        return self._renew(host, known, presence, now, teller=sender if is_own or sender in presence.via else "")
+        return self._renew(host, known, presence, now, sender=sender)
 
     def client_gone(self, node: str, client: str, now: float) -> list[Action]:
         """A light client's node says that the client isn't linked to it."""
@@ -194,6 +207,13 @@ class Witnessing:
         for client in list(self._clients.get(node, ())):
             actions += self.client_gone(node, client, now)
         return actions
+
+    def unreached(self, node: str) -> None:
+        """No link could be made to a peer: for light clients it is tried less often, until it is heard."""
+        for client in self._clients.get(node, ()):
+            known = self._hosts[client]
+            if node in known.reached:
+                known.reached -= {node}
 
     # What links and the kernel tell.
 
@@ -223,6 +243,7 @@ class Witnessing:
             return []
         if outcome is DialOutcome.ALIVE:
             known.quiet_dials += 1
+            self._note_heard(host, known)
             if known.quiet_dials > 1:  # it beats to others by now
                 known.witness.set_role(now, is_witness=False)
         return self._do(host, known, known.witness.dialled(outcome, began, now, judges=self._judges(now)), now)
@@ -246,7 +267,7 @@ class Witnessing:
             return actions
         if len(known.askers) < MOST_ASKERS or replica in known.askers:
             known.askers[replica] = now + _ASKED_FOR
-            actions += self._to_host(ask.host, known, ProofWanted(ask.host, ask.nonce, replica))
+            actions += self._to_host(ask.host, known, ProofWanted(ask.host, ask.nonce, replica), now)
         return actions + self._do(ask.host, known, known.witness.asked(now), now)
 
     def proven(self, sender: str, proof: Proof, now: float) -> list[Action]:
@@ -260,6 +281,7 @@ class Witnessing:
         if sender != proof.peer_id:
             return []
         actions: list[Action] = []
+        self._note_heard(sender, known)
         if now < known.askers.get(proof.replica, -math.inf):
             actions.append(SendTo(proof.replica, Proven(proof)))
         return actions + self._do(sender, known, witness.heard(now), now)
@@ -339,7 +361,8 @@ class Witnessing:
             known = self._hosts.get(host)
             if known is None:
                 continue
-            if now - known.witness.down_since > FORGOTTEN:
+            is_hearsay = self._places.known_by(host) is KnownBy.HEARSAY
+            if now - known.witness.down_since > (HEARSAY_FORGOTTEN if is_hearsay else FORGOTTEN):
                 self._forget(host)
                 continue
             actions += self._do(host, known, known.witness.wake(now, judges=self._judges(now)), now)
@@ -349,22 +372,60 @@ class Witnessing:
         """A host that a replica names, if it is for us to keep."""
         if not self._unknown.take(replica, now) or self._own_id not in self._near(host):
             return None
-        return self._add(host, now)
+        return self._add(host, KnownBy.NAME, replica, now)
 
-    def _add(self, host: str, now: float) -> Witnessed | None:
-        if len(self._untold) >= MOST_UNTOLD:
-            self._forget(next(iter(self._untold)))
+    def _may_tell(self, sender: str, presence: Presence, now: float) -> bool:
+        """Whether a peer may tell of a host that isn't known: the host, a node that it names, or another keeper."""
+        if sender == presence.peer_id or sender in presence.via:
+            return True
+        if not self._hearsay.take(sender, now):
+            return False
+        near = self._near(presence.peer_id)[:KEEPERS]
+        return sender in near and self._own_id in near
+
+    def _source(self, sender: str, presence: Presence) -> tuple[KnownBy, str]:
+        """How a host is known that this peer told of, and to whom it counts."""
+        if sender in presence.via:
+            return KnownBy.NODE, sender
+        if sender != presence.peer_id:
+            return KnownBy.HEARSAY, sender
+        # A light client tells its nodes; all that tell others by themselves count together.
+        return (KnownBy.HEARSAY, "") if presence.via else (KnownBy.ITSELF, sender)
+
+    def _note_source(self, sender: str, host: str, known: Witnessed, presence: Presence) -> None:
+        """This peer told this presence of a known host."""
+        source = known_by, _ = self._source(sender, presence)
+        if known_by is KnownBy.NODE:
+            known.reached |= {sender}
+        before, teller = self._places.known_by(host), self._places.teller(host)
+        is_other = (before is KnownBy.ITSELF and bool(presence.via)) or (
+            before is KnownBy.NODE and teller not in presence.via
+        )
+        if known_by > before or is_other:
+            self._places.put(host, *source)
+
+    def _note_heard(self, host: str, known: Witnessed) -> None:
+        """A host was heard; not where it is a light client, which is known by its nodes."""
+        if not isinstance(known.witness, ClientWitness) and self._places.known_by(host) < KnownBy.ITSELF:
+            self._places.put(host, KnownBy.ITSELF, host)
+
+    def _add(self, host: str, known_by: KnownBy, teller: str, now: float) -> Witnessed | None:
+        first = self._places.first_named() if self._places.named >= MOST_UNTOLD else None
+        if first is not None:
+            self._forget(first)
         if len(self._hosts) >= MOST_WITNESSED:
-            gone = (name for name, known in self._hosts.items() if known.witness.state is not WitnessState.OK)
-            first = next(iter(self._untold), None) or next(gone, None)
+            first = self._places.giving_way(known_by, teller, self._is_there)
             if first is None:
                 return None
             self._forget(first)
         is_witness = self._own_id in self._near(host)[:WITNESSES]
         witness = Witness(now, is_witness=is_witness, is_known=False, jitter=self._randomness.uniform(0.8, 1.2))
         known = self._hosts[host] = Witnessed(witness)
-        self._untold[host] = None
+        self._places.put(host, known_by, teller)
         return known
+
+    def _is_there(self, host: str) -> bool:
+        return self._hosts[host].witness.state is WitnessState.OK
 
     def _words_told(self, known: Witnessed, now: float) -> int:
         """How many words against the version of now subscribers have of us."""
@@ -380,7 +441,7 @@ class Witnessing:
         self._subscriptions -= len(self._hosts[host].subscribers)
         self._note_via(host, self._hosts[host].presence, None)
         del self._hosts[host]
-        self._untold.pop(host, None)
+        self._places.drop(host)
         self._timers.set(host, math.inf)
 
     def _note_via(self, host: str, before: Presence | None, after: Presence | None) -> None:
@@ -393,10 +454,16 @@ class Witnessing:
         for node in after.via if after is not None else ():
             self._clients.setdefault(node, {})[host] = None
 
-    def _to_host(self, host: str, known: Witnessed, message: Message) -> list[Action]:
-        """Say something to a host, or to each node of a light client."""
+    def _to_host(self, host: str, known: Witnessed, message: Message, now: float) -> list[Action]:
+        """Say something to a host, or to each node of a light client; a link is made to those that are known to be."""
         via = known.presence.via if known.presence is not None else ()
-        return [SendTo(node, message, needs_link=True) for node in via] if via else [SendTo(host, message)]
+        if not via:
+            return [SendTo(host, message)]
+        return [SendTo(node, message, needs_link=node in known.reached or self._may_link(host, now)) for node in via]
+
+    def _may_link(self, host: str, now: float) -> bool:
+        teller = self._places.teller(host)
+        return self._links.has(teller, now) and self._links.take(teller, now)  # refused ones would keep it empty
 
     def _known_version(self, teller: str, host: str, known: Witnessed) -> list[Action]:
         if teller == host:
@@ -415,16 +482,18 @@ class Witnessing:
         if proof.nonce not in known.nonces or not self._check(sender, proof):
             return []
         known.nonces = ()
+        self._note_source(sender, proof.peer_id, known, known.presence)
         return self._do(proof.peer_id, known, witness.proven(sender, now), now)
 
-    def _challenge(self, host: str, known: Witnessed) -> list[Action]:
+    def _challenge(self, host: str, known: Witnessed, now: float) -> list[Action]:
         nonce = self._randomness.getrandbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES, "big")
         known.nonces = (*known.nonces, nonce)[-_CHALLENGES:]
-        return self._to_host(host, known, ProofWanted(host, nonce, self._own_id))
+        return self._to_host(host, known, ProofWanted(host, nonce, self._own_id), now)
 
-    def _renew(self, host: str, known: Witnessed, presence: Presence, now: float, *, teller: str) -> list[Action]:
-        """`teller`: the host itself, or the node of a light client, which told us; empty for others."""
+    def _renew(self, host: str, known: Witnessed, presence: Presence, now: float, *, sender: str) -> list[Action]:
         self._note_via(host, known.presence, presence)
+        known.reached &= {*presence.via}
+        self._note_source(sender, host, known, presence)
         if isinstance(known.witness, ClientWitness) != bool(presence.via):
             is_witness = self._own_id in self._near(host)[:WITNESSES]
             drawn = self._randomness.uniform(0.8, 1.2)
@@ -434,12 +503,11 @@ class Witnessing:
                 else Witness(now, is_witness=is_witness, is_known=False, jitter=drawn)
             )
         known.presence = presence
-        self._untold.pop(host, None)
         known.words = {name: kept for name, kept in known.words.items() if kept[0].version >= presence.version}
         told = [SendTo(name, Told(presence)) for name in self._told(known, now) if name != host]
         actions: list[Action] = [*told]
-        if teller:
-            actions += self._known_version(teller, host, known)
+        if sender == host or sender in presence.via:
+            actions += self._known_version(sender, host, known)
             near = self._near(host)[:WITNESSES]
             if self._own_id in near[:_PASSING_ON]:  # for those that the host can't tell itself
                 actions += [SendTo(name, Told(presence)) for name in near if name != self._own_id]
@@ -451,7 +519,7 @@ class Witnessing:
             known.witness.renewed(now, presence.via)
             self._timers.set(host, known.witness.wake_at)
             return actions
-        return actions + self._do(host, known, known.witness.renewed(now, from_itself=teller == host), now)
+        return actions + self._do(host, known, known.witness.renewed(now, from_itself=sender == host), now)
 
     def _news(self, replica: str, host: str, known: Witnessed, version: Version, now: float) -> list[Action]:
         """What a replica that has this version may lack: the host's own statement, and our word."""
@@ -489,9 +557,9 @@ class Witnessing:
                     actions += [SendTo(name, Hint(host)) for name in self._told(known, now)]
                 case Duty.ACCUSE:
                     is_client = isinstance(known.witness, ClientWitness)
-                    actions += self._to_host(host, known, Accused(known.version, host if is_client else ""))
+                    actions += self._to_host(host, known, Accused(known.version, host if is_client else ""), now)
                 case Duty.CHALLENGE:
-                    actions += self._challenge(host, known)
+                    actions += self._challenge(host, known, now)
                 case Duty.SAY_DOWN:
                     known.said_at = -math.inf
                     said = Said(self._word(host, known, now))

@@ -8,10 +8,26 @@ from collections.abc import Sequence
 import pytest
 
 from overlay.presence import witnessing as module
-from overlay.presence.actions import Action, SendTo
+from overlay.presence.actions import Action, Dial, SendTo
+from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.messages import AskAbout, ProofWanted, Said, Told
-from overlay.presence.statements import Presence, Version, Word
-from overlay.presence.timings import ENOUGH_WORDS, MOST_UNTOLD, MOST_WITNESSED, PROOF_RATE, SUBSCRIPTION, UNKNOWN_BURST
+from overlay.presence.statements import Presence, Proof, Version, Word
+from overlay.presence.timings import (
+    CLIENT_CHALLENGE,
+    ENOUGH_WORDS,
+    FEW_BROUGHT,
+    FORGOTTEN,
+    HEARSAY_FORGOTTEN,
+    LINKED_BURST,
+    LINKED_RATE,
+    MOST_UNTOLD,
+    MOST_WITNESSED,
+    NO_BEAT,
+    PROOF_RATE,
+    SUBSCRIPTION,
+    UNKNOWN_BURST,
+)
+from overlay.presence.witness import WitnessState
 from overlay.presence.witnessing import Near, Witnessing
 
 KEEPERS = ["own", *(f"keeper {number}" for number in range(7))]
@@ -31,6 +47,23 @@ def witnessing(near: Near = lambda _: KEEPERS) -> Witnessing:
 
 def told(actions: Sequence[Action], kind: type) -> list[str]:
     return [action.to for action in actions if isinstance(action, SendTo) and isinstance(action.message, kind)]
+
+
+def passes(keeper: Witnessing, now: float, until: float) -> list[Action]:
+    """What a keeper does in that time; whom it dials doesn't answer."""
+    actions: list[Action] = []
+    while (now := max(now, keeper.wake_at)) <= until:
+        done = keeper.wake(now)
+        actions += done
+        for action in done:
+            if isinstance(action, Dial):
+                actions += keeper.dialled(action.peer_id, DialOutcome.SILENT, now, now)
+    return actions
+
+
+def linked(actions: Sequence[Action]) -> list[str]:
+    """The peers to which links are to be made."""
+    return [action.to for action in actions if isinstance(action, SendTo) and action.needs_link]
 
 
 def test_subscribers_are_told_as_many_words_of_others_as_are_enough() -> None:
@@ -84,3 +117,108 @@ def test_one_peer_that_asks_without_end_uses_up_no_proofs_of_others() -> None:
     passed_on = sum(len(told(keeper.asked("flood", ask, second / 100), ProofWanted)) for second in range(3000))
     assert passed_on <= 30 * PROOF_RATE / 4
     assert told(keeper.asked("replica", ask, 30.0), ProofWanted) == ["host"]
+
+
+def test_a_stranger_has_nobody_kept() -> None:
+    keeper = witnessing()
+    keeper.told("stranger", Presence("host", Version(1)), 0.0)
+    keeper.told("stranger", Presence("client", Version(1), via=("node",)), 0.0)
+    keeper.asked("replica", AskAbout("named", bytes(8), Version(1)), 0.0)
+    keeper.told("stranger", Presence("named", Version(1), via=("node",)), 0.0)
+    assert {*keeper.hosts} == {"named"}
+    assert keeper.presence_of("named") is None
+    keeper.told("node", Presence("client", Version(1), via=("node",)), 0.0)
+    keeper.told(KEEPERS[1], Presence("host", Version(1)), 0.0)
+    assert {*keeper.hosts} == {"named", "client", "host"}
+    keeper.told("stranger", Presence("host", Version(2)), 0.0)
+    assert keeper.presence_of("host") == Presence("host", Version(2)), "it is signed, and known already"
+
+
+def test_a_peer_keeps_nobody_to_whom_others_are_nearer_because_another_keeper_says_so() -> None:
+    keeper = witnessing(lambda _: [*KEEPERS[1:], "nearer"])
+    keeper.told(KEEPERS[1], Presence("host", Version(1)), 0.0)
+    assert {*keeper.hosts} == set()
+    keeper.told("host", Presence("host", Version(1)), 0.0)
+    assert {*keeper.hosts} == {"host"}, "who just came has yet to learn of others"
+
+
+def test_another_keeper_that_tells_of_hosts_without_end_takes_no_places_of_those_that_were_heard() -> None:
+    keeper = witnessing()
+    keeper.told("dead", Presence("dead", Version(1)), 0.0)
+    keeper.dialled("dead", DialOutcome.REFUSED, 0.0, 0.0)
+    keeper.told("node", Presence("client", Version(1), via=("node",)), 0.0)
+    for liar in KEEPERS[1:]:
+        for number in range(2 * MOST_WITNESSED):
+            keeper.told(liar, Presence(f"{liar} {number}", Version(1)), number / 20)
+    assert len(keeper.hosts) <= MOST_WITNESSED
+    assert keeper.state_of("dead") is WitnessState.DOWN
+    assert keeper.presence_of("client") is not None
+
+
+def test_a_node_that_brings_clients_without_end_takes_neither_others_places_nor_those_of_the_dead() -> None:
+    keeper = witnessing()
+    keeper.told("dead", Presence("dead", Version(1)), 0.0)
+    keeper.dialled("dead", DialOutcome.REFUSED, 0.0, 0.0)
+    for number in range(FEW_BROUGHT):
+        keeper.told("node", Presence(f"client {number}", Version(1), via=("node",)), 0.0)
+    for number in range(2 * MOST_WITNESSED):
+        keeper.told("flood", Presence(f"fake {number}", Version(1), via=("flood", "ghost")), 1.0)
+    keeper.told("node", Presence("late", Version(1), via=("node",)), 2.0)
+    keeper.told("host", Presence("host", Version(1)), 2.0)
+    kept = {*keeper.hosts}
+    assert len(kept) == MOST_WITNESSED
+    assert {"dead", "late", "host", *(f"client {number}" for number in range(FEW_BROUGHT))} < kept
+
+
+def test_made_up_nodes_of_many_clients_cost_few_links() -> None:
+    keeper = witnessing()
+    for number in range(1000):
+        via = "flood", *(f"ghost {number} {each}" for each in range(3))
+        keeper.told("flood", Presence(f"fake {number}", Version(1), via=via), 0.0)
+    ended = 2 * CLIENT_CHALLENGE
+    tried = [to for to in linked(passes(keeper, 0.0, ended)) if to != "flood"]
+    assert LINKED_BURST <= len(tried) <= LINKED_BURST + LINKED_RATE * ended
+    keeper.unreached("flood")
+    assert len(linked(passes(keeper, ended, ended + 60))) <= 60 * LINKED_RATE + 1, "no more than the others"
+
+
+def test_a_node_that_told_of_its_client_is_always_linked_to_for_it_until_it_was_not_reached() -> None:
+    keeper = witnessing()
+    for number in range(200):
+        client = Presence(f"client {number}", Version(1), via=("one", "other"))
+        keeper.told("one", client, 0.0)
+        keeper.told("other", client, 0.0)
+    keeper.unreached("one")
+    keeper.told("one", Presence("client 0", Version(1), via=("one", "other")), 0.5)
+    asked = [linked(keeper.asked("replica", AskAbout(f"client {each}", bytes(8), Version(1)), 1.0)) for each in (0, 1)]
+    assert asked[0] == ["one", "other"]
+    assert [linked(keeper.client_gone("other", f"client {each}", 2.0)).count("other") for each in range(200)] == [
+        1
+    ] * 200
+
+
+def test_a_client_whose_nodes_were_never_heard_is_forgotten_soon_after_its_death_and_others_are_not() -> None:
+    keeper = witnessing()
+    keeper.told(KEEPERS[1], Presence("told of", Version(1), via=("node",)), 0.0)
+    keeper.told(KEEPERS[1], Presence("host", Version(1)), 0.0)
+    keeper.told("node", Presence("brought", Version(1), via=("node",)), 0.0)
+    now = CLIENT_CHALLENGE + 2 * NO_BEAT
+    passes(keeper, 0.0, now)
+    assert {keeper.state_of(host) for host in ("told of", "host", "brought")} == {WitnessState.DOWN}
+    passes(keeper, now, now + HEARSAY_FORGOTTEN + 100)
+    assert {*keeper.hosts} == {"brought"}
+    passes(keeper, now + HEARSAY_FORGOTTEN + 100, now + FORGOTTEN + 100)
+    assert {*keeper.hosts} == set()
+
+
+def test_a_client_that_proves_itself_through_its_node_counts_as_heard() -> None:
+    keeper = witnessing()
+    keeper.told(KEEPERS[1], Presence("client", Version(1), via=("node",)), 0.0)
+    challenges = [
+        action.message
+        for action in passes(keeper, 0.0, CLIENT_CHALLENGE)
+        if isinstance(action, SendTo) and isinstance(action.message, ProofWanted)
+    ]
+    keeper.proven("node", Proof("client", Version(1), challenges[-1].nonce, "own"), CLIENT_CHALLENGE)
+    passes(keeper, CLIENT_CHALLENGE, 4 * CLIENT_CHALLENGE + HEARSAY_FORGOTTEN)
+    assert keeper.state_of("client") is WitnessState.DOWN
