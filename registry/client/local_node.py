@@ -148,7 +148,7 @@ class LocalNode:
         """A light client couldn't reach a host that it follows here, so that it is looked at now."""
         await trio.lowlevel.checkpoint()
         if self._hosts_for_clients.may_complain(caller, host):
-            self._health_of_hosts.complain(host)
+            self._health_of_hosts.complain(host, client=caller)
 
     async def neighbours(self, resource_id: str, *, timeout: float) -> list[str]:  # noqa: ARG002 - the lookup has its own
         """See `NodeApi.neighbours`."""

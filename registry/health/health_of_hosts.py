@@ -2,8 +2,10 @@
 
 1. Without presence everybody is up, and passes.
 2. The hosts of what is read or watched are followed, for `FOLLOWED_FOR` seconds after the last time.
-3. A read waits a moment for what is yet to be learnt of a host that wasn't followed, and for its list.
-4. Of this peer's own services it knows first hand.
+3. Where so many are followed as may be, those that are followed for light clients alone give way to those that this
+   peer reads of itself, and among clients to those of one that has fewer: of the client that has the most, the oldest.
+4. A read waits a moment for what is yet to be learnt of a host that wasn't followed, and for its list.
+5. Of this peer's own services it knows first hand.
 """
 
 from __future__ import annotations
@@ -37,12 +39,18 @@ FOLLOWED_FOR: Final = 600.0  # seconds
 MOST_READ: Final = 16_384  # hosts that are followed at the same time; of others nothing is known
 UNKNOWN_FOR: Final = 0.5  # seconds in which presence tells of a host, if it has any
 
+_OURSELVES: Final = ""  # in place of a light client
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class _Use(Struct):
     began: float
     last: float
+    reader: str
+    """To whom it counts: the light client that read of it first, or `_OURSELVES`."""
+    own: float = -math.inf
+    """When we read of it ourselves last."""
 
 
 class HealthOfHosts:
@@ -57,6 +65,7 @@ class HealthOfHosts:
         self._reader = HealthReader()
         self._tasks = TaskOwner()
         self._followed: dict[str, _Use] = {}
+        self._read_by: dict[str, dict[str, None]] = {}  # the hosts that count to each reader
         self._asking: set[str] = set()
         self._down: set[str] = set()
         self._places = trio.CapacityLimiter(LISTS_AT_ONCE)
@@ -90,17 +99,26 @@ class HealthOfHosts:
         changed."""
         self._callbacks.append(callback)
 
-    def follow(self, hosts: Iterable[str]) -> None:
-        """Has presence follow these for `FOLLOWED_FOR` seconds from now on."""
+    def follow(self, hosts: Iterable[str], *, client: str = _OURSELVES) -> None:
+        """Has presence follow these for `FOLLOWED_FOR` seconds from now on. `client`: the light client that reads of
+        them, empty where it is this peer itself."""
         if self._presence is None or not self._tasks.is_open:
             return
         now = trio.current_time()
         for host in hosts:
-            if host in self._followed:
-                self._followed[host].last = now
-            elif host != self._network.peer_id and len(self._followed) < MOST_READ:
-                self._followed[host] = _Use(now, now)
+            use = self._followed.get(host)
+            if use is None:
+                if host == self._network.peer_id or not self._make_room(client):
+                    continue
+                use = self._followed[host] = _Use(now, now, client)
+                self._read_by.setdefault(client, {})[host] = None
                 self._presence.follow([host])
+            use.last = now
+            if client == _OURSELVES:
+                use.own = now
+            is_ours = now - use.own < FOLLOWED_FOR
+            if is_ours != (use.reader == _OURSELVES):
+                self._count_to(host, use, _OURSELVES if is_ours else client)
 
     def health_of(self, slot: Slot, instances: Iterable[str] = ()) -> RecordHealth:
         """What is known now of the record in a slot. `instances`: the ids of those that its value names. Whose list
@@ -118,12 +136,13 @@ class HealthOfHosts:
         """The same, with the instances that the record's value names."""
         return self.health_of(record.slot, named_in(record.metadata.value))
 
-    async def settle(self, hosts: Collection[str], timeout: float) -> None:
-        """Waits, at most `timeout` seconds, for what is yet to be learnt of these hosts (rule 3)."""
+    async def settle(self, hosts: Collection[str], timeout: float, *, client: str = _OURSELVES) -> None:
+        """Waits, at most `timeout` seconds, for what is yet to be learnt of these hosts (rule 4). `client`: as for
+        `follow`."""
         await trio.lowlevel.checkpoint()
         if self._presence is None:
             return
-        self.follow(hosts)
+        self.follow(hosts, client=client)
         self._presence.look_for(host for host in hosts if host in self._followed)
         for host in hosts:
             self._ask(host)
@@ -140,9 +159,9 @@ class HealthOfHosts:
         """What was signed of a host, for those who follow it through this peer."""
         return self._presence.evidence_of(host) if self._presence is not None else b""
 
-    def complain(self, host: str) -> None:
-        """A caller couldn't reach a host: presence looks at it now."""
-        self.follow([host])
+    def complain(self, host: str, *, client: str = _OURSELVES) -> None:
+        """A caller couldn't reach a host: presence looks at it now. `client`: as for `follow`."""
+        self.follow([host], client=client)
         if self._presence is not None and host in self._followed:
             self._presence.complain(host)
 
@@ -177,10 +196,39 @@ class HealthOfHosts:
         now = trio.current_time()
         unused = [host for host, use in self._followed.items() if now - use.last >= FOLLOWED_FOR]
         for host in unused:
-            del self._followed[host]
-            self._down.discard(host)
-        if unused and self._presence is not None:
-            self._presence.unfollow(unused)
+            self._end_following(host)
+
+    def _end_following(self, host: str) -> None:
+        self._count_to(host, self._followed.pop(host), None)
+        self._down.discard(host)
+        if self._presence is not None:
+            self._presence.unfollow([host])
+
+    def _count_to(self, host: str, use: _Use, reader: str | None) -> None:
+        hosts = self._read_by[use.reader]
+        del hosts[host]
+        if not hosts:
+            del self._read_by[use.reader]
+        if reader is not None:
+            use.reader = reader
+            self._read_by.setdefault(reader, {})[host] = None
+
+    def _make_room(self, client: str) -> bool:
+        """Whether one more may be followed for a reader, where another one gives way if need be (rule 3)."""
+        if len(self._followed) < MOST_READ:
+            return True
+        of_clients = (hosts for reader, hosts in self._read_by.items() if reader != _OURSELVES)
+        most = max(of_clients, key=len, default={})
+        if len(most) <= (0 if client == _OURSELVES else len(self._read_by.get(client, ())) + 1):
+            return False
+        gives_way = next(iter(most))
+        self._end_following(gives_way)
+        self._tasks.start_soon(self._tell_later, gives_way)
+        return True
+
+    async def _tell_later(self, host: str) -> None:
+        await trio.lowlevel.checkpoint()  # whoever is told may follow others
+        self._tell(host)
 
     def _settled_at(self, presence: PresenceNetwork, hosts: Iterable[str]) -> float:
         """When all is known that can be; 0 for now, infinite while that isn't certain."""

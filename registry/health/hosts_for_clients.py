@@ -63,8 +63,8 @@ class HostsForClients:
         if seconds > 0:
             for host in hosts:
                 self._check_may_follow(client, host, now)
-                self._health.follow([host])
-            await self._health.settle(hosts, min(timeout, SETTLES_WITHIN))
+                self._health.follow([host], client=client)
+            await self._health.settle(hosts, min(timeout, SETTLES_WITHIN), client=client)
         for host in hosts:
             if seconds <= 0:
                 self._forget(client, host)
@@ -151,4 +151,4 @@ class HostsForClients:
             for host in [host for host, until in followed.items() if until <= now]:
                 self._forget(client, host)
             if followed:  # still read of: it is followed here for as long
-                self._health.follow(followed)
+                self._health.follow(followed, client=client)

@@ -13,6 +13,7 @@ import trio.testing
 
 from overlay.errors import Refusal
 from overlay.tasks import background
+from registry.health import health_of_hosts as module
 from registry.health.exceptions import ExceptionList
 from registry.health.health_of_hosts import FOLLOWED_FOR, UNKNOWN_FOR, HealthOfHosts
 from registry.health.health_reader import NOT_READ, RecordHealth
@@ -353,3 +354,57 @@ async def test_a_watched_resource_is_resolved_by_the_same_rule(autojump_clock: o
             break
         world.presence.becomes(world.peer_ids[1], Standing(is_up=False))
         assert await world.hosts() == [world.peer_ids[0], world.peer_ids[2]]
+
+
+async def test_hosts_that_light_clients_read_of_give_way_to_those_of_this_peer(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_READ", 6)
+    hosts = Hosts()
+    async with hosts.running() as health:
+        for client in ("a", "b"):
+            health.follow([f"{client} {number}" for number in range(3)], client=client)
+        health.follow(["a 2"])
+        health.follow([f"own {number}" for number in range(4)])
+        assert hosts.presence.followed == {"a 2", "b 2", *(f"own {number}" for number in range(4))}
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(hosts.told) == ["a 0", "a 1", "b 0", "b 1"], "nothing is known of them any more"
+        health.follow(["own 4", "own 5"])
+        assert hosts.presence.followed == {"a 2", *(f"own {number}" for number in range(5))}
+        health.follow(["late"], client="c")
+        assert not health.follows("late")
+        assert health.followed == 6
+
+
+async def test_a_client_that_has_more_followed_than_others_gives_way_to_them(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_READ", 6)
+    hosts = Hosts()
+    async with hosts.running() as health:
+        health.follow([f"much {number}" for number in range(9)], client="much")
+        assert health.followed == 6
+        health.follow([f"little {number}" for number in range(9)], client="little")
+        assert hosts.presence.followed == {
+            *(f"much {number}" for number in range(3, 6)),
+            *(f"little {number}" for number in range(3)),
+        }
+        health.follow(["much 9"], client="much")
+        assert not health.follows("much 9")
+
+
+async def test_what_this_peer_reads_no_more_counts_to_the_client_that_still_does(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_READ", 1)
+    hosts = Hosts()
+    async with hosts.running() as health:
+        health.follow([HOST.peer_id])
+        for _ in range(3):
+            health.follow([HOST.peer_id], client="a client")
+            health.follow(["own"])
+            assert health.follows(HOST.peer_id)
+            await trio.sleep(FOLLOWED_FOR / 3)
+        health.follow([HOST.peer_id], client="a client")
+        health.follow(["own"])
+        assert hosts.presence.followed == {"own"}
