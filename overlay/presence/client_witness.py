@@ -3,6 +3,7 @@
     OK ----- its nodes say that it is gone, a proof is due, another witness says that it is down: challenge -> DOUBT
     DOUBT -- it proves itself through any of its nodes, or tells a newer version ----------------------------> OK
     DOUBT -- gone from all of its nodes for `CLIENT_GRACE`, else without a proof for `NO_BEAT`: a word ------> DOWN
+    DOWN --- a node says that it is there: challenge
     DOWN --- its own newer version --------------------------------------------------------------------------> OK
     any ---- it says that it leaves -------------------------------------------------------------------------> LEFT
 
@@ -23,10 +24,10 @@ from overlay.presence.timings import (
     CLIENT_CHALLENGE,
     CLIENT_GRACE,
     CLIENT_RETRY,
+    CLIENT_RETRY_DOWN,
     CONNECTING,
     NO_BEAT,
     RETRY_SHARE,
-    WITNESS_RETRY,
 )
 from overlay.presence.witness import Duty, WitnessState
 
@@ -41,6 +42,7 @@ class ClientWitness:
         "_absent",
         "_again_at",
         "_challenge_at",
+        "_challenged_at",
         "_doubted_since",
         "_is_witness",
         "_jitter",
@@ -65,6 +67,7 @@ class ClientWitness:
         self._absent: dict[str, float] = {}  # its nodes that say it isn't there, or are gone, and since when
         self._doubted_since = math.inf
         self._again_at = math.inf  # of a challenge while it is doubted, or down
+        self._challenged_at = -math.inf  # while it is down
         self._challenge_at = now + phase * CLIENT_CHALLENGE if is_witness else math.inf
 
     # What is told of the client.
@@ -88,7 +91,7 @@ class ClientWitness:
 
     def proven(self, node: str, now: float) -> list[Duty]:
         """The client proved through one of its nodes that it is there."""
-        self.there(node)
+        self._absent.pop(node, None)
         if self.state is WitnessState.LEFT:
             return []
         if self.state is WitnessState.DOWN:
@@ -104,9 +107,11 @@ class ClientWitness:
         self._absent.setdefault(node, now)
         return self._doubt(now)
 
-    def there(self, node: str) -> None:
+    def there(self, node: str, now: float) -> None:
         """One of its nodes says that it is there; a proof has yet to come."""
         self._absent.pop(node, None)
+        if self.state is WitnessState.DOWN:
+            self._again_at = min(self._again_at, max(now, self._challenged_at + CLIENT_RETRY))
 
     def warned(self, now: float) -> list[Duty]:
         """Another keeper says that it is down."""
@@ -159,7 +164,7 @@ class ClientWitness:
             case WitnessState.DOUBT if now >= self._verdict_at:
                 if judges:
                     self.state, self.down_since = WitnessState.DOWN, now
-                    self._again_at = now + WITNESS_RETRY[0] * self._jitter
+                    self._again_at = now + CLIENT_RETRY_DOWN[0] * self._jitter
                     return [Duty.SAY_DOWN]
                 self._doubted_since += _VERDICT_AGAIN
                 self._absent = {node: since + _VERDICT_AGAIN for node, since in self._absent.items()}
@@ -167,9 +172,9 @@ class ClientWitness:
                 self._again_at = now + CLIENT_RETRY
                 return [Duty.CHALLENGE]
             case WitnessState.DOWN if now >= self._again_at:
-                shortest, longest = WITNESS_RETRY
+                shortest, longest = CLIENT_RETRY_DOWN
                 pause = min(max((now - self.down_since) / RETRY_SHARE, shortest), longest)
-                self._again_at = now + pause * self._jitter
+                self._challenged_at, self._again_at = now, now + pause * self._jitter
                 return [Duty.CHALLENGE]
         return []
 

@@ -122,6 +122,8 @@ CLIENT_CHALLENGE: Final = 30.0
 """Between two proofs that a witness wants of a light client: its nodes could say for ever that it is there."""
 CLIENT_RETRY: Final = 1.0
 """Between two of them while none comes."""
+CLIENT_RETRY_DOWN: Final = (2.0, 300.0)
+"""Shortest and longest pause between two of them while the client is down: its node tells when it is back."""
 CLIENT_NEWS_RATE: Final = 2.0
 CLIENT_NEWS_BURST: Final = 20.0
 """How often a second, and at once, a node brings a client's news to its keepers, each of which is eight messages: it

@@ -182,7 +182,7 @@ class Witnessing:
             if not is_own or presence.version < known.version or known.presence.is_leaving:
                 return actions
             if isinstance(known.witness, ClientWitness):
-                known.witness.there(sender)
+                known.witness.there(sender, now)
                 self._timers.set(host, known.witness.wake_at)
                 return actions
             return actions + self._do(host, known, known.witness.heard(now), now)
@@ -405,8 +405,8 @@ class Witnessing:
             self._places.put(host, *source)
 
     def _note_heard(self, host: str, known: Witnessed) -> None:
-        """A host was heard; not where it is a light client, which is known by its nodes."""
-        if not isinstance(known.witness, ClientWitness) and self._places.known_by(host) < KnownBy.ITSELF:
+        """A host was heard that told its presence; not a light client, which is known by its nodes."""
+        if known.presence is not None and not known.presence.via and self._places.known_by(host) < KnownBy.ITSELF:
             self._places.put(host, KnownBy.ITSELF, host)
 
     def _add(self, host: str, known_by: KnownBy, teller: str, now: float) -> Witnessed | None:

@@ -10,10 +10,11 @@ import pytest
 from overlay.presence import witnessing as module
 from overlay.presence.actions import Action, Dial, SendTo
 from overlay.presence.dial_outcome import DialOutcome
-from overlay.presence.messages import AskAbout, ProofWanted, Said, Told
+from overlay.presence.messages import Accused, AskAbout, ProofWanted, Said, Told
 from overlay.presence.statements import Presence, Proof, Version, Word
 from overlay.presence.timings import (
     CLIENT_CHALLENGE,
+    CLIENT_RETRY_DOWN,
     ENOUGH_WORDS,
     FEW_BROUGHT,
     FORGOTTEN,
@@ -207,7 +208,7 @@ def test_a_client_whose_nodes_were_never_heard_is_forgotten_soon_after_its_death
     assert {keeper.state_of(host) for host in ("told of", "host", "brought")} == {WitnessState.DOWN}
     passes(keeper, now, now + HEARSAY_FORGOTTEN + 100)
     assert {*keeper.hosts} == {"brought"}
-    passes(keeper, now + HEARSAY_FORGOTTEN + 100, now + FORGOTTEN + 100)
+    passes(keeper, now + HEARSAY_FORGOTTEN + 100, now + FORGOTTEN + 1.25 * CLIENT_RETRY_DOWN[1])
     assert {*keeper.hosts} == set()
 
 
@@ -222,3 +223,22 @@ def test_a_client_that_proves_itself_through_its_node_counts_as_heard() -> None:
     keeper.proven("node", Proof("client", Version(1), challenges[-1].nonce, "own"), CLIENT_CHALLENGE)
     passes(keeper, CLIENT_CHALLENGE, 4 * CLIENT_CHALLENGE + HEARSAY_FORGOTTEN)
     assert keeper.state_of("client") is WitnessState.DOWN
+
+
+def test_a_client_that_is_down_is_challenged_ever_more_rarely_but_at_once_when_a_node_tells_of_it() -> None:
+    keeper, client = witnessing(), Presence("client", Version(1), via=("node",))
+    keeper.told("node", client, 0.0)
+    keeper.client_gone("node", "client", 0.0)
+    day = 86_000.0
+    assert len(told(passes(keeper, 0.0, day), ProofWanted)) < day / CLIENT_RETRY_DOWN[1] * 1.25 + 50
+    assert keeper.state_of("client") is WitnessState.DOWN
+    for _ in range(100):
+        keeper.told("node", client, day)
+    challenges = [
+        action.message
+        for action in passes(keeper, day, day + 1)
+        if isinstance(action, SendTo) and isinstance(action.message, ProofWanted)
+    ]
+    assert len(challenges) == 1
+    accused = keeper.proven("node", Proof("client", Version(1), challenges[0].nonce, "own"), day + 1)
+    assert told(accused, Accused) == ["node"]
