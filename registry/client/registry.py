@@ -24,7 +24,7 @@ from registry.client.resources import Resources
 from registry.client.results import Created, Done, Found, Listed, Resolved, code_of
 from registry.client.timestamps import TimestampLog
 from registry.codes import Code
-from registry.errors import HostingRefused, KeyNotExists, RegistryError
+from registry.errors import HostingRefused, InvalidValue, KeyNotExists, RegistryError
 from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.host_health import HostHealth
 from registry.health.state import Health, HealthState
@@ -309,6 +309,8 @@ class Registry:
         is told of once it is usable. Raises InvalidValue for what is no resource id, and for trusted
         ids that are none.
         """
+        if not is_key_id(resource_id):
+            raise InvalidValue(no_resource_id(resource_id))
         trust = None if trusted is None else TrustRule(trusted)
         return self._watches.watch(resource_id, trust, include_down=include_down)
 

@@ -420,8 +420,8 @@ async def test_what_is_from_the_future_or_too_old_is_ignored_without_blame(creat
     assert taken == []
 
 
-@pytest.mark.parametrize("resource_id", ["", "x" * 1025, "\ud800"])
+@pytest.mark.parametrize("resource_id", ["", "web", "x" * 1025, "\ud800"])
 async def test_what_is_no_resource_id_cannot_be_watched(resource_id: str) -> None:
     async with simulated_nodes(1, SETTINGS) as (_, [node]):
-        with pytest.raises(InvalidValue):
+        with pytest.raises(InvalidValue, match="is no resource id"):
             node.registry.watch(resource_id)
