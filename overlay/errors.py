@@ -125,6 +125,12 @@ class BodyTooLarge(CallFailed):
     default_reason = "too large for a frame"
 
 
+class AnswerTooLarge(BodyTooLarge):
+    """The answer doesn't fit into a frame: the call was served."""
+
+    default_reason = "the answer is too large for a frame"
+
+
 class BadFrame(ProtocolError):
     """A frame was too large, wasn't CBOR, or had no known form."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from overlay.errors import (
+    AnswerTooLarge,
     BodyTooLarge,
     CallFailed,
     CallRefused,
@@ -59,7 +60,7 @@ class PeerOverloaded(ServiceError):
 
 
 class BadAnswer(ServiceError):
-    """The answer broke the protocol, or isn't of the type that was asked for."""
+    """The answer broke the protocol, is too large to be sent, or isn't of the type that was asked for."""
 
 
 class NoProvider(Exception):
@@ -88,6 +89,7 @@ _KINDS: tuple[tuple[type[CallFailed], type[ServiceError]], ...] = (
     (Unreachable, PeerUnreachable),
     (CallTimeout, TooSlow),
     (Overloaded, PeerOverloaded),
+    (AnswerTooLarge, BadAnswer),  # before `BodyTooLarge`, of which it is a kind
     (BodyTooLarge, BadArguments),
     (NoSuchMethod, NoSuchService),
     (ProtocolNotSupported, NoSuchService),

@@ -11,6 +11,7 @@ import trio
 from msgspec import Meta, Struct
 
 from overlay.errors import (
+    AnswerTooLarge,
     BodyTooLarge,
     CallFailed,
     CallRefused,
@@ -34,6 +35,7 @@ FAILURES: Final[dict[str, type[CallFailed]]] = {
     "unreachable": Unreachable,
     "overloaded": Overloaded,
     "timeout": CallTimeout,
+    "answer-too-large": AnswerTooLarge,  # before `BodyTooLarge`, of which it is a kind
     "too-large": BodyTooLarge,
 }
 """The codes with which a relay tells its caller how the call behind it failed."""

@@ -7,7 +7,15 @@ from typing import Final
 import outcome
 import trio
 
-from overlay.errors import BodyTooLarge, CallFailed, CallRefused, CallTimeout, NoSuchMethod, Overloaded, ProtocolError
+from overlay.errors import (
+    AnswerTooLarge,
+    CallFailed,
+    CallRefused,
+    CallTimeout,
+    NoSuchMethod,
+    Overloaded,
+    ProtocolError,
+)
 from overlay.rpc.protocol import Failed, Fault, Refused, Response, seconds, shortened
 
 Answer = Response | Refused | Failed
@@ -17,7 +25,7 @@ Answer = Response | Refused | Failed
 _FAULTS: Final[dict[int, tuple[type[CallFailed], str]]] = {
     Fault.NO_SUCH_METHOD: (NoSuchMethod, ""),
     Fault.TIMEOUT: (CallTimeout, ""),
-    Fault.ANSWER_TOO_LARGE: (BodyTooLarge, "the answer is too large for a frame"),
+    Fault.ANSWER_TOO_LARGE: (AnswerTooLarge, ""),
     Fault.BAD_BODY: (ProtocolError, "the peer couldn't decode the request's body"),
 }
 """What each fault is for the caller; a reason of its own where the error's doesn't tell all."""

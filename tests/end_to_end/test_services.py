@@ -13,6 +13,7 @@ import trio
 
 from aqua_compat import AquaClient, ServiceLimits, caller, connect
 from aqua_compat.rpc.errors import (
+    BadAnswer,
     BadArguments,
     NoProvider,
     NoSuchFunction,
@@ -57,6 +58,9 @@ class Echo:
 
     async def fail(self) -> None:
         raise ValueError("no such luck")
+
+    async def long(self, length: int) -> bytes:
+        return b"x" * length
 
     async def never(self) -> None:
         self.started.set()
@@ -144,6 +148,8 @@ async def test_each_kind_of_failure_is_told_apart(network: Network) -> None:
         with pytest.raises(RaisedByService, match="ValueError: no such luck") as raised:
             await there.call("echo", "fail")
         assert "Traceback" not in str(raised.value)
+        with pytest.raises(BadAnswer, match="the answer is too large"):  # it was served, which no BadArguments is
+            await there.call("echo", "long", 2**21)
         with pytest.raises(TooSlow):
             await there.call("slow", "never")
         with pytest.raises(TooSlow):

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from overlay.errors import (
+    AnswerTooLarge,
     BodyTooLarge,
     CallFailed,
     CallRefused,
@@ -248,7 +249,7 @@ async def test_call_that_is_cancelled_here_is_cancelled_there(autojump_clock: Mo
         (lambda call_id: Failed(call_id, Fault.OVERLOADED), Overloaded),
         (lambda call_id: Failed(call_id, Fault.NO_SUCH_METHOD), NoSuchMethod),
         (lambda call_id: Failed(call_id, Fault.TIMEOUT), CallTimeout),
-        (lambda call_id: Failed(call_id, Fault.ANSWER_TOO_LARGE), BodyTooLarge),
+        (lambda call_id: Failed(call_id, Fault.ANSWER_TOO_LARGE), AnswerTooLarge),
         (lambda call_id: Failed(call_id, Fault.BAD_BODY), ProtocolError),
         (lambda call_id: Response(call_id, b"\xff"), ProtocolError),
     ],
