@@ -10,14 +10,15 @@ import msgspec
 import trio
 
 from aqua_compat.rpc.errors import BadAnswer, BadArguments, PeerOverloaded, ServiceError, TooSlow, service_error
+from aqua_compat.rpc.executor import sendable
 from aqua_compat.rpc.proxy import Proxy, typed
 from aqua_compat.rpc.server import CALL_METHOD, LIST_METHOD, STREAM_METHOD, ServiceCall, ServiceServer
 from aqua_compat.rpc.streams import LONGEST, Arrivals, Arriving, TooManyStreams
-from overlay.errors import CallFailed, CallRefused, CallTimeout, Refusal
+from overlay.errors import CallFailed, CallRefused, CallTimeout, ProtocolError, Refusal
 from overlay.peer import OverlayPeer
 from overlay.relaying.path_selection import Path, PathSelection
 from overlay.rpc.bodies import encoded
-from overlay.rpc.framing import FrameError, decode_item
+from overlay.rpc.framing import FrameError, decode_item, encode_item
 from overlay.tasks import background
 from overlay.tracing import TRACING
 
@@ -76,7 +77,7 @@ class OnPeer:
                 else:
                     answer = await self._paths.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
         except (CallFailed, FrameError) as error:
-            raise self._as_service_error(error, service_id, function, seconds) from error
+            raise self._as_service_error(error, service_id, function, seconds, body) from error
         return self._converted(answer, returns, service_id, function)
 
     @overload
@@ -146,18 +147,23 @@ class OnPeer:
 
     def _given(self, service_id: str, function: str, arguments: Sequence[object]) -> Any:
         try:
-            given = msgspec.to_builtins(list(arguments), builtin_types=(bytes,))
-        except TypeError as error:
+            given = sendable(list(arguments))
+        except (TypeError, RecursionError) as error:
             raise BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}") from error
         return given
 
     def _as_service_error(
-        self, error: CallFailed | FrameError, service_id: str, function: str, timeout: float
+        self, error: CallFailed | FrameError, service_id: str, function: str, timeout: float, sent: object = None
     ) -> ServiceError:
+        """`sent`: what the call carried; where it is what the peer couldn't read, the error says so, and why."""
         if isinstance(error, CallTimeout):
             return TooSlow(self.peer_id, service_id, function, f"no answer within {timeout:g} s")
         if isinstance(error, CallFailed):
-            return service_error(error, self.peer_id, service_id, function)
+            told = service_error(error, self.peer_id, service_id, function)
+            unreadable = _unreadable(sent) if isinstance(told, BadAnswer) else None
+            if unreadable is None:
+                return told
+            error = unreadable
         return BadArguments(self.peer_id, service_id, function, f"can't be sent: {error}")
 
     def _converted(self, answer: object, form: Any, service_id: str, function: str) -> Any:
@@ -179,7 +185,7 @@ class OnPeer:
             else:
                 await self._paths.call(STREAM_METHOD, body, timeout)
         except (CallFailed, FrameError) as error:
-            failure = self._as_service_error(error, service_id, function, timeout)
+            failure = self._as_service_error(error, service_id, function, timeout, body(""))
         arriving.end(failure)
 
     async def _stream_here(self, arriving: Arriving, call: ServiceCall, timeout: float) -> None:
@@ -196,10 +202,23 @@ class OnPeer:
         handler = self._server.handle if method == CALL_METHOD else self._server.listed
         with trio.move_on_after(timeout):
             try:
-                return decode_item(await encoded(await handler(self.peer_id, body)))
+                answer = await encoded(await handler(self.peer_id, body))
             except Refusal as refusal:
                 raise CallRefused(self.peer_id, method, refusal.code, refusal.message) from refusal
+            try:
+                return decode_item(answer)
+            except FrameError as error:  # as of an answer that comes from elsewhere
+                raise ProtocolError(self.peer_id, method, f"its answer {error}") from error
         raise CallTimeout(self.peer_id, method)
+
+
+def _unreadable(sent: object) -> FrameError | None:
+    """Why no peer could read this: CBOR says more than what peers take, such as keys that are numbers."""
+    try:
+        decode_item(encode_item(sent))
+    except FrameError as error:
+        return error
+    return None
 
 
 class ResultStream(AsyncIterator[T]):

@@ -69,8 +69,8 @@ async def next_of(results: AsyncIterator[object]) -> object:
 
 
 def sendable(result: object) -> object:
-    """A result as CBOR carries it. Raises TypeError for what it can't."""
-    return msgspec.to_builtins(result, builtin_types=(bytes,))
+    """A result, or arguments, as CBOR carries it. Raises TypeError for what it can't."""
+    return msgspec.to_builtins(result, builtin_types=(bytes, bytearray))
 
 
 async def _only(

@@ -31,6 +31,7 @@ MAX_CONTAINERS: Final = 10_000
 MAX_DEPTH: Final = 32
 """How deeply lists and maps may be nested."""
 
+_BIG_INTEGERS: Final = frozenset({0xC2, 0xC3})  # the tags of those that 64 bits can't hold
 _LONGEST_SHORT: Final = 257  # bytes of the longest item of a run
 _CONTAINERS: Final = frozenset({list, dict})
 _LONGEST_REASON: Final = 200  # characters: cbor2 tells a key that is there twice, whatever its length
@@ -117,7 +118,10 @@ def _check(encoded: bytes, at: int, max_items: int) -> int:
 def _refusal(encoded: bytes, start: int, at: int, max_items: int) -> str:
     if at - start >= max_items and _run_of(max_items)(encoded[at : at + _LONGEST_SHORT], 0).end():
         return f"has more than {max_items} items"  # another one would be right
-    return f"isn't CBOR as we use it: byte {at}, 0x{encoded[at]:02x}, begins what isn't allowed or ends too early"
+    begins = "what isn't allowed or ends too early"
+    if encoded[at] in _BIG_INTEGERS:
+        begins = "an integer of more than 64 bits"
+    return f"isn't CBOR as we use it: byte {at}, 0x{encoded[at]:02x}, begins {begins}"
 
 
 def _count(encoded: bytes, at: int, end: int, most: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import reduce
 from typing import Protocol
 
 import msgspec
@@ -36,6 +37,11 @@ class Point(msgspec.Struct):
     y: int
 
 
+DEEP: list[object] = reduce(lambda inner, _: [inner], range(40), [])
+UNREADABLE: dict[str, object] = {"integer": 2**64, "key": {1: 2}, "depth": DEEP}
+"""What CBOR can say, and peers don't read."""
+
+
 class Echo:
     def __init__(self) -> None:
         self.started = trio.Event()
@@ -61,6 +67,12 @@ class Echo:
 
     async def long(self, length: int) -> bytes:
         return b"x" * length
+
+    async def mutable(self, given: bytes) -> bytearray:
+        return bytearray(given)
+
+    async def unreadable(self, which: str) -> object:
+        return UNREADABLE[which]
 
     async def never(self) -> None:
         self.started.set()
@@ -156,6 +168,35 @@ async def test_each_kind_of_failure_is_told_apart(network: Network) -> None:
             await there.call("echo", "never", timeout=0.3)
         with pytest.raises(PeerUnreachable):
             await user.on(Identity.generate().peer_id, via=network.nodes[0].peer_id).call("echo", "echo", "hi")
+
+
+@pytest.mark.parametrize(("which", "cause"), [("integer", "64 bits"), ("key", "map key"), ("depth", "nesting depth")])
+async def test_what_no_peer_reads_is_told_with_its_cause(network: Network, which: str, cause: str) -> None:
+    """Arguments as BadArguments, wherever it is noticed; an answer never so, for its call was done."""
+    async with (
+        connect(network.nodes[0].address) as provider,
+        connect(network.nodes[1].address) as user,
+    ):
+        provider.serve("echo", Echo())
+        there = user.on(provider.peer_id, via=network.nodes[0].peer_id)
+        for peer in (provider.on(provider.peer_id), there):
+            with pytest.raises(BadArguments, match=f"can't be sent: .*{cause}"):
+                await peer.call("echo", "echo", UNREADABLE[which])
+            with pytest.raises(BadAnswer, match=cause):
+                await peer.call("echo", "unreadable", which)
+        with pytest.raises(BadArguments, match=f"can't be sent: .*{cause}"):
+            async with there.stream("echo", "echo", UNREADABLE[which]) as results:
+                await anext(results)
+
+
+async def test_a_bytearray_is_bytes(network: Network) -> None:
+    async with (
+        connect(network.nodes[0].address) as provider,
+        connect(network.nodes[1].address) as user,
+    ):
+        provider.serve("echo", Echo())
+        there = user.on(provider.peer_id, via=network.nodes[0].peer_id)
+        assert await there.call("echo", "mutable", bytearray(b"raw")) == b"raw"
 
 
 async def test_cancelling_a_call_cancels_the_function_behind_the_relay(network: Network) -> None:
