@@ -41,13 +41,18 @@ async def background() -> AsyncIterator[trio.Nursery]:
 async def in_thread(function: Callable[..., T], *arguments: Any, limiter: trio.CapacityLimiter | None = None) -> T:
     """Run a blocking function in a thread. When this is cancelled the thread is left to end by itself.
 
-    `limiter`: bounds how many threads are taken at the same time; Trio's own 40 by default.
+    `limiter`: bounds how many threads are taken at the same time; Trio's own 40 by default. The result may be a
+    coroutine, as of a lambda that calls an async function.
     """
+
+    def boxed() -> tuple[T]:  # Trio refuses a plain coroutine
+        return (function(*arguments),)
+
     # The old stubs lack `abandon_on_cancel`.
-    result: T = await trio.to_thread.run_sync(  # type: ignore[call-arg]
-        function, *arguments, abandon_on_cancel=True, limiter=limiter
+    result: tuple[T] = await trio.to_thread.run_sync(  # type: ignore[call-arg]
+        boxed, abandon_on_cancel=True, limiter=limiter
     )
-    return result
+    return result[0]
 
 
 class Wakeup:

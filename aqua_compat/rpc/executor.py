@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from typing import Any, Final
 
 import msgspec
@@ -20,21 +20,29 @@ _CLOSING: Final = 1.0  # seconds for a sync generator to close
 async def result_of(function: Function, arguments: list[object], running: trio.CapacityLimiter) -> object:
     """Runs a function once `running` has a place; its result as CBOR carries it. Raises what the function raises."""
     if function.is_async:
-        holder = object()  # not the task: a function may call another one of its service
+        return sendable(await _in_place(lambda: function.call(*arguments), running))
+    # Abandoned at the deadline: its thread ends when it ends, and counts until then.
+    result = await in_thread(function.call, *arguments, limiter=running)
+    if isawaitable(result):  # such as of a lambda that calls an async function
+        awaitable = result
         try:
-            running.acquire_on_behalf_of_nowait(holder)  # mostly free: no checkpoint is needed
-        except trio.WouldBlock:
-            await running.acquire_on_behalf_of(holder)
-        try:
-            result = await function.call(*arguments)
+            result = await _in_place(lambda: awaitable, running)
         finally:
-            running.release_on_behalf_of(holder)
-    else:
-        # Abandoned at the deadline: its thread ends when it ends, and counts until then.
-        result = await in_thread(function.call, *arguments, limiter=running)
-        if isawaitable(result):
-            result = await result
+            if iscoroutine(awaitable):
+                awaitable.close()  # where its place never came
     return sendable(result)
+
+
+async def _in_place(call: Callable[[], Awaitable[object]], running: trio.CapacityLimiter) -> object:
+    holder = object()  # not the task: a function may call another one of its service
+    try:
+        running.acquire_on_behalf_of_nowait(holder)  # mostly free: no checkpoint is needed
+    except trio.WouldBlock:
+        await running.acquire_on_behalf_of(holder)
+    try:
+        return await call()
+    finally:
+        running.release_on_behalf_of(holder)
 
 
 @asynccontextmanager

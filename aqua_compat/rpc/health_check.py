@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from inspect import iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -98,4 +98,5 @@ class HealthCheck:
     async def _result(self, check: Check) -> Any:
         if iscoroutinefunction(check):
             return await check()
-        return await in_thread(check, limiter=self._thread)
+        result = await in_thread(check, limiter=self._thread)
+        return await result if isawaitable(result) else result

@@ -111,6 +111,17 @@ async def test_plain_calls_run_at_the_same_time_in_threads() -> None:
     assert await acting(_resolving("a", "b")).executeOnResource("id", 1, call) == (True, ["one was slow"])
 
 
+async def test_a_lambda_that_calls_an_async_function_is_awaited() -> None:
+    called: list[str] = []
+
+    async def call(value: str) -> None:
+        called.append(value)
+
+    executed = await acting(_resolving("a", "b")).executeOnResource("id", 1, lambda record: call(record.metadata.value))
+    assert executed == (True, ["one was slow"])
+    assert sorted(called) == ["a", "b"]
+
+
 async def test_a_call_that_raises_is_an_error_and_the_others_run() -> None:
     seen: list[str] = []
 

@@ -73,6 +73,27 @@ async def test_a_function_may_call_another_of_its_service() -> None:
     assert await call(service, "outer") == "inner"
 
 
+async def test_a_lambda_that_calls_an_async_function_is_awaited_within_the_services_limits() -> None:
+    running = most = 0
+
+    async def work(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(0.01)
+        running -= 1
+        return number
+
+    async def check(number: int) -> None:
+        assert await call(service, "work", number) == number
+
+    service = serving({"work": lambda number: work(number)}, ServiceLimits(concurrency=2))  # noqa: PLW0108
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(check, number)
+    assert most == 2
+
+
 async def test_generators_left_behind_in_threads_stop_nobody_else() -> None:
     release = threading.Event()
 

@@ -55,7 +55,7 @@ async def test_checks_are_async_or_sync() -> None:
         await trio.lowlevel.checkpoint()
         return "warning"
 
-    for each in (check, partial(check), lambda: "warning"):
+    for each in (check, partial(check), lambda: "warning", lambda: check()):  # noqa: PLW0108 - a sync function
         assert await HealthCheck(each, 1).once() == (WARNING, "")
 
 
