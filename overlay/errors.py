@@ -101,6 +101,13 @@ class Overloaded(CallFailed):
         super().__init__(peer_id, method, (reason or self.default_reason) + told)
 
 
+class AnswerDropped(Overloaded):
+    """The remote peer served the call, and then had no memory for its answer: only what may be done twice may be called
+    again."""
+
+    default_reason = "it was served, but memory was too short for its answer"
+
+
 class NoSuchMethod(CallFailed):
     """The remote peer serves no such method."""
 

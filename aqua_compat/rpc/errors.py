@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from overlay.errors import (
+    AnswerDropped,
     AnswerTooLarge,
     BodyTooLarge,
     CallFailed,
@@ -32,7 +33,8 @@ class PeerUnreachable(ServiceError):
 
 
 class CallInterrupted(PeerUnreachable):
-    """The connection was lost before the answer came: perhaps the service did its work."""
+    """The connection was lost before the answer came, or the peer had no memory for it: perhaps the service did its
+    work."""
 
 
 class NoSuchService(ServiceError):
@@ -88,6 +90,7 @@ _KINDS: tuple[tuple[type[CallFailed], type[ServiceError]], ...] = (
     (ConnectionLost, CallInterrupted),
     (Unreachable, PeerUnreachable),
     (CallTimeout, TooSlow),
+    (AnswerDropped, CallInterrupted),  # before `Overloaded`, of which it is a kind
     (Overloaded, PeerOverloaded),
     (AnswerTooLarge, BadAnswer),  # before `BodyTooLarge`, of which it is a kind
     (BodyTooLarge, BadArguments),

@@ -16,7 +16,7 @@ import msgspec
 import trio
 from msgspec import Meta, Struct
 
-from overlay.errors import Overloaded, Refusal
+from overlay.errors import AnswerDropped, Overloaded, Refusal
 from overlay.peer import OverlayPeer
 from overlay.relaying.path_selection import Path
 from overlay.rpc.bodies import encoded
@@ -178,6 +178,8 @@ def delivering(peer: OverlayPeer, reader: str, path: Path, token: bytes, patienc
                     await peer.call_via([path], reader, RESULTS_METHOD, body, timeout=left)
                 else:
                     await peer.call(reader, RESULTS_METHOD, body, timeout=left)
+            except AnswerDropped:
+                return  # it has the batch; the answer says nothing more
             except Overloaded:  # other streams of that reader hold all its places
                 if left < _BUSY:
                     raise

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from overlay.discovery.peer_record import PeerRecord
-from overlay.errors import CallFailed, CallTimeout, ConnectionLost, Overloaded, Unreachable
+from overlay.errors import AnswerDropped, CallFailed, CallTimeout, ConnectionLost, Overloaded, Unreachable
 
 FIND_TIMEOUT: Final = 2.0  # seconds
 REACH_TIMEOUT: Final = 3.0  # seconds
@@ -146,7 +146,7 @@ class PathSelection:
         """The answer, or why the call surely wasn't made. Raises `CallFailed`."""
         try:
             return await self._on(path, method, body, until)
-        except ConnectionLost:
+        except (ConnectionLost, AnswerDropped):
             raise
         except Unreachable as error:
             return error

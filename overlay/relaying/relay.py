@@ -11,6 +11,7 @@ import trio
 from msgspec import Meta, Struct
 
 from overlay.errors import (
+    AnswerDropped,
     AnswerTooLarge,
     BodyTooLarge,
     CallFailed,
@@ -33,6 +34,7 @@ _PeerId = Annotated[str, Meta(min_length=1, max_length=64)]
 FAILURES: Final[dict[str, type[CallFailed]]] = {
     "lost": ConnectionLost,  # before `Unreachable`, of which it is a kind
     "unreachable": Unreachable,
+    "answer-dropped": AnswerDropped,  # before `Overloaded`, of which it is a kind
     "overloaded": Overloaded,
     "timeout": CallTimeout,
     "answer-too-large": AnswerTooLarge,  # before `BodyTooLarge`, of which it is a kind

@@ -8,6 +8,7 @@ import outcome
 import trio
 
 from overlay.errors import (
+    AnswerDropped,
     AnswerTooLarge,
     CallFailed,
     CallRefused,
@@ -108,5 +109,7 @@ def failure(peer_id: str, method: str, answer: Refused | Failed) -> CallFailed:
         return CallRefused(peer_id, method, code, message, seconds(answer.retry_after))
     if answer.fault == Fault.OVERLOADED:
         return Overloaded(peer_id, method, retry_after=seconds(answer.retry_after))
+    if answer.fault == Fault.ANSWER_DROPPED:
+        return AnswerDropped(peer_id, method, retry_after=seconds(answer.retry_after))
     kind, reason = _FAULTS.get(answer.fault, (CallFailed, f"failed, as only newer peers know ({answer.fault})"))
     return kind(peer_id, method, reason)

@@ -54,6 +54,7 @@ class Fault(enum.IntEnum):
     TIMEOUT = 3
     ANSWER_TOO_LARGE = 4
     BAD_BODY = 5
+    ANSWER_DROPPED = 6
 
 
 class Reason(enum.IntEnum):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 from msgspec import Struct
@@ -228,10 +229,14 @@ class RequestServer:
         return self._overloaded(request)
 
     def _within_memory(self, request: Request, answer: bytes) -> bytes:
-        """An answer that may be held until the caller reads it."""
+        """An answer that may be held until the caller reads it; else that the request was served, but has none."""
         if self._may_hold(len(answer)):
             return answer
-        return encode(self._too_much(request))
+        dropped = encode(msgspec.structs.replace(self._overloaded(request), fault=Fault.ANSWER_DROPPED))
+        if len(answer) <= len(dropped):
+            return answer  # such as that it wasn't served
+        self._counters.overloaded += 1
+        return dropped
 
     def _encoded(self, request: Request, answer: Frame) -> bytes:
         frame = encode(answer)

@@ -9,7 +9,15 @@ import trio
 import trio.testing
 
 from overlay.discovery.peer_record import PeerRecord
-from overlay.errors import CallFailed, CallRefused, ConnectionLost, Overloaded, ProtocolNotSupported, Unreachable
+from overlay.errors import (
+    AnswerDropped,
+    CallFailed,
+    CallRefused,
+    ConnectionLost,
+    Overloaded,
+    ProtocolNotSupported,
+    Unreachable,
+)
 from overlay.relaying.path_selection import PathSelection
 
 Failure = type[CallFailed] | str | None
@@ -134,5 +142,9 @@ async def test_a_relay_that_is_full_or_speaks_otherwise_is_no_end() -> None:
     dialer.linked = {"node"}
     dialer.link_failure = ProtocolNotSupported
     assert await called(dialer, "original relay") == "by node"
+    dialer = FakeDialer(one=AnswerDropped)
+    dialer.linked.discard("target")
+    with pytest.raises(AnswerDropped):  # the peer served it: it isn't to be done again
+        await called(dialer, "one", "two")
     with pytest.raises(Overloaded):  # the peer itself, on its own link
         await called(FakeDialer(direct=Overloaded), "one")

@@ -10,8 +10,10 @@ import trio.testing
 from trio.testing import MockClock
 
 from overlay.errors import (
+    AnswerDropped,
     AnswerTooLarge,
     BodyTooLarge,
+    CallFailed,
     CallRefused,
     CallTimeout,
     ConnectionLost,
@@ -41,7 +43,7 @@ class Wire:
         self.tamper: Any = lambda body: body
         self.tamper_opening: Any = lambda body: body
         self.refuse_after: str | None = None
-        self.answers_fit = True
+        self.fail_after: type[CallFailed] | None = None
         self.tamper_answer: Any = lambda body: body
 
     def of(self, peer_id: str) -> WireEnd:
@@ -77,8 +79,8 @@ class WireEnd:
             raise CallRefused(peer_id, method, refusal.code, refusal.message) from refusal
         if deadline.cancelled_caught:
             raise CallTimeout(peer_id, method)
-        if method == METHODS[Purpose.REQUEST] and not self.wire.answers_fit:
-            raise AnswerTooLarge(peer_id, method)
+        if method == METHODS[Purpose.REQUEST] and self.wire.fail_after is not None:
+            raise self.wire.fail_after(peer_id, method)
         if method == METHODS[Purpose.REQUEST] and self.wire.refuse_after is not None:
             raise CallRefused(peer_id, method, self.wire.refuse_after, "says the relay")
         return self.wire.tamper_answer(answer) if method in METHODS.values() else answer
@@ -345,12 +347,13 @@ async def test_a_request_too_large_for_relays_is_not_sent() -> None:
     assert await three.call(body="x" * 8_000) == [three.ids[0].peer_id, "x" * 8_000]
 
 
-async def test_an_answer_too_large_for_the_relay_is_told_from_a_request_that_was() -> None:
+@pytest.mark.parametrize("kind", [AnswerTooLarge, AnswerDropped])
+async def test_an_answer_that_did_not_come_is_told_from_a_request_that_did_not(kind: type[CallFailed]) -> None:
     """The call was served: who takes it for one that wasn't has it done twice."""
     three = Three()
     await three.call()
-    three.wire.answers_fit = False
-    with pytest.raises(AnswerTooLarge):
+    three.wire.fail_after = kind
+    with pytest.raises(kind):
         await three.call()
     assert three.served == 2
 

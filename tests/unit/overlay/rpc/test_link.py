@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from overlay.errors import (
+    AnswerDropped,
     AnswerTooLarge,
     BodyTooLarge,
     CallFailed,
@@ -247,6 +248,7 @@ async def test_call_that_is_cancelled_here_is_cancelled_there(autojump_clock: Mo
     [
         (lambda call_id: Refused(call_id, "full", "no more"), CallRefused),
         (lambda call_id: Failed(call_id, Fault.OVERLOADED), Overloaded),
+        (lambda call_id: Failed(call_id, Fault.ANSWER_DROPPED, 100), AnswerDropped),
         (lambda call_id: Failed(call_id, Fault.NO_SUCH_METHOD), NoSuchMethod),
         (lambda call_id: Failed(call_id, Fault.TIMEOUT), CallTimeout),
         (lambda call_id: Failed(call_id, Fault.ANSWER_TOO_LARGE), AnswerTooLarge),
@@ -618,18 +620,27 @@ async def test_what_is_held_for_the_peer_is_told_and_given_back() -> None:
         assert pair.stream.held == 0
 
 
-async def test_what_memory_has_no_room_for_is_turned_away() -> None:
+async def test_what_memory_has_no_room_for_is_turned_away_and_an_answer_is_told_as_dropped() -> None:
+    """Who is told that a call was turned away may make it elsewhere: it would be done twice."""
+    served: list[object] = []
+
     async def lengthen(caller: str, body: object) -> object:
+        served.append(body)
         return "x" * 2000
 
     async with linked(CallLimits(), {"echo": echo, "lengthen": lengthen}) as pair:
         pair.stream.may_hold = 1000
-        await pair.remote.say(request(1, "echo", "x" * 900), request(2, "lengthen"), request(3, "echo", 5))
+        await pair.remote.say(request(1, "lengthen", "x" * 900), request(2, "lengthen", 2), request(3, "echo", 5))
         answers = [await pair.remote.hear() for _ in range(3)]
-        assert Failed(1, Fault.OVERLOADED, 100) in answers
-        assert Failed(2, Fault.OVERLOADED, 100) in answers
+        assert Failed(1, Fault.ANSWER_DROPPED, 100) in answers
+        assert Failed(2, Fault.ANSWER_DROPPED, 100) in answers
         assert Response(3, encode_item([LARGER, 5])) in answers
-        assert pair.counters.overloaded == 2
+        assert len(served) == 2
+        pair.stream.may_hold = 100
+        await pair.remote.say(request(4, "lengthen", "x" * 200))
+        assert await pair.remote.hear() == Failed(4, Fault.OVERLOADED, 100)
+        assert len(served) == 2
+        assert pair.counters.overloaded == 3
 
 
 async def test_a_frame_that_memory_has_no_room_for_ends_the_link() -> None:

@@ -103,7 +103,7 @@ async def test_frame_of_an_unknown_kind_is_no_greeting() -> None:
         assert pair.link.cause is Cause.BROKE_PROTOCOL
 
 
-@pytest.mark.parametrize("fault", [6, 99, 2**60])
+@pytest.mark.parametrize("fault", [7, 99, 2**60])
 async def test_unknown_faults_are_taken_as_failed(fault: int) -> None:
     async with linked() as pair:
         pair.nursery.start_soon(pair.call)
