@@ -293,7 +293,7 @@ class SourceMachine:
         peer_ids: list[str] = []
         has_replica = any(self._replicas[each].depth == 0 for each in self.sources)
         for _ in range(self._wanted - len(self.sources)):
-            server = self._next_server() if has_replica or not self._candidates else None
+            server = self._next_server(peer_ids) if has_replica or not self._candidates else None
             if server is not None:
                 peer_ids.append(server)
             elif self._candidates:
@@ -301,10 +301,12 @@ class SourceMachine:
                 has_replica = True
         return peer_ids
 
-    def _next_server(self) -> str | None:
+    def _next_server(self, chosen: Collection[str]) -> str | None:
+        """The next watcher that was named and is neither asked already, nor `chosen` or waiting as a replica."""
         for server in list(self._servers):
             del self._servers[server]
-            if self.state_of(server) is SourceState.STRANGER and server not in self._candidates:
+            is_replica = server in chosen or server in self._candidates
+            if self.state_of(server) is SourceState.STRANGER and not is_replica:
                 self._servers_left -= 1
                 return server if self._servers_left >= 0 else None
         return None

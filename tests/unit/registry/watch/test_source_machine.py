@@ -414,6 +414,21 @@ def test_without_a_place_at_any_replica_watchers_serve() -> None:
     assert run.machine.sources == ["server 1", "peer 0"]
 
 
+def test_a_replica_that_others_name_as_a_watcher_is_asked_once() -> None:
+    """It may be one, watching by others of them; and who has no place may name whom it likes."""
+    run = Run(4)
+    run.servers = ["peer 2"]
+    run.advance()
+    for peer_id in run.asked:
+        run.answer(peer_id, FULL)
+    run.advance()
+    assert run.asked == ("peer 2", "peer 3")
+    for peer_id in run.asked:
+        run.answer(peer_id, AGREES)
+    run.settle()
+    assert run.machine.sources == ["peer 2", "peer 3"]
+
+
 def test_of_watchers_that_are_named_only_so_many_are_asked_in_a_round() -> None:
     run = Run(1)
     run.servers = [f"server {number}" for number in range(5 * MAX_NAMED)]
