@@ -13,11 +13,12 @@ from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from overlay.discovery.address_book import AddressBook, parse_dialable
-from overlay.errors import AddressError
+from overlay.errors import AddressError, PeerIdError
 from overlay.settings import OverlaySettings
 
 ADDRESS_LIFETIME: Final = 7200
 """Seconds; what libp2p's identify gives, after which libp2p hides the addresses even of connected peers."""
+_LONGEST_SHOWN: Final = 64  # characters
 
 
 class KnownAddresses:
@@ -35,11 +36,12 @@ class KnownAddresses:
         )
 
     def add(self, peer_id: str, addresses: Sequence[str], *, teller: str = "", in_use: Collection[str]) -> None:
-        """Remember multiaddrs of a peer; bad ones are dropped. `in_use`: peers that no new one may displace.
+        """Remember multiaddrs of a peer; bad ones are dropped, and all of what is none. `in_use`: peers that no new one
+        may displace.
 
         `teller`: as of `AddressBook.add`.
         """
-        if peer_id == self._own_peer_id:
+        if peer_id == self._own_peer_id or not _is_peer_id(peer_id):
             return
         good = self._book.add(peer_id, addresses, teller=teller, in_use=in_use)
         if good:
@@ -72,13 +74,21 @@ class KnownAddresses:
         good: list[str] = []
         try:
             addresses = self._peer_store.addrs(libp2p_id(peer_id))
-        except PeerStoreError:
+        except (PeerStoreError, PeerIdError):
             return good
         for address in addresses[: self._most]:
             transport, named = _dialable(address.to_bytes())
             if transport is not None and named in (None, peer_id):
                 good.append(transport)
         return good
+
+
+def _is_peer_id(peer_id: str) -> bool:
+    try:
+        libp2p_id(peer_id)
+    except PeerIdError:
+        return False
+    return True
 
 
 def announced(announce: Sequence[Multiaddr], candidates: list[Multiaddr]) -> list[Multiaddr]:
@@ -114,8 +124,11 @@ def spelled(address: bytes) -> str:
 
 @lru_cache(maxsize=16_384)
 def libp2p_id(peer_id: str) -> ID:
-    """A peer's id (base58) as libp2p's type."""
-    return ID.from_base58(peer_id)
+    """A peer's id (base58) as libp2p's type. Raises `PeerIdError` for what isn't base58."""
+    try:
+        return ID.from_base58(peer_id)
+    except ValueError as error:
+        raise PeerIdError(f"not a peer id: {peer_id[:_LONGEST_SHOWN]!r}") from error
 
 
 def _spelled_out(candidate: Multiaddr) -> list[Multiaddr]:

@@ -7,6 +7,7 @@ Peers of other implementations may ask us who is near a position, and be asked. 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -15,7 +16,7 @@ from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.peerinfo import PeerInfo
 
 from overlay.discovery.keyspace import nearest
-from overlay.errors import BadFrame, CallTimeout, StreamBroken, Unreachable
+from overlay.errors import BadFrame, CallTimeout, PeerIdError, StreamBroken, Unreachable
 from overlay.libp2p.addresses import libp2p_id
 from overlay.libp2p.kad_messages import LONGEST_ANSWER, KnownPeer, MessageReader, encoded, told
 from overlay.libp2p.kad_server import KadServer
@@ -65,11 +66,13 @@ class KadRouting:
 
     def remove(self, peer_id: str) -> None:
         """Take a peer out, as one that can't be reached."""
-        self._table.remove_peer(libp2p_id(peer_id))
+        with suppress(PeerIdError):  # what is none was never in it
+            self._table.remove_peer(libp2p_id(peer_id))
 
     def note_failure(self, peer_id: str) -> None:
         """A peer couldn't be reached just now: others aren't sent to it, and a newcomer may take its place."""
-        self._table.note_failure(libp2p_id(peer_id))
+        with suppress(PeerIdError):
+            self._table.note_failure(libp2p_id(peer_id))
 
     async def find_node(self, peer_id: str, key: bytes, *, timeout: float) -> list[KnownPeer]:
         """What `peer_id` knows near `key`, asked over Kad's own protocol; `key` is hashed to its position.

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
+from overlay.errors import PeerIdError
+from overlay.identity import public_key_of
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.protocol.error_info import ErrorInfo
@@ -60,7 +62,7 @@ class SubscriptionReply(msgspec.Struct, frozen=True, array_like=True):
 
     `digest`: of what is known here now; empty while that isn't enough to be shown. `depth`: how many watchers it passes
     before it gets here, 0 at a replica. `age`: seconds since it was last as good as what a replica knows. `servers`:
-    watchers that may have a place where there is none here.
+    watchers that may have a place where there is none here; those that are no peers are left out.
     """
 
     error: ErrorInfo | None = None
@@ -73,7 +75,8 @@ class SubscriptionReply(msgspec.Struct, frozen=True, array_like=True):
         age = LONGEST_AGE if math.isnan(self.age) else min(max(self.age, 0.0), LONGEST_AGE)
         msgspec.structs.force_setattr(self, "age", age)
         msgspec.structs.force_setattr(self, "depth", min(max(self.depth, 0), MAX_DEPTH + 1))
-        msgspec.structs.force_setattr(self, "servers", self.servers[:MAX_SERVERS])
+        servers = (server for server in self.servers[:MAX_SERVERS] if _is_peer_id(server.peer_id))
+        msgspec.structs.force_setattr(self, "servers", tuple(servers))
 
 
 class SubscribeAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -102,6 +105,14 @@ class AnnounceBody(msgspec.Struct, frozen=True, array_like=True):
                 case [str(key_id), bytes(payload), *_]:
                     decoded.append(DirectAnnouncement(key_id, payload))
         return decoded
+
+
+def _is_peer_id(text: str) -> bool:
+    try:
+        public_key_of(text)
+    except PeerIdError:
+        return False
+    return True
 
 
 def _request_or_error(entry: object) -> SubscriptionRequest | ErrorInfo:
