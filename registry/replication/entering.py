@@ -148,6 +148,8 @@ class Entering:
                 await self.look_through()
             except StorageError as error:
                 _log.error("what is stored couldn't be looked through", error=str(error))
+            except Exception:  # of some resources; raised on, it would end the node
+                _log.exception("resources weren't entered into their owners' indexes")
 
     async def look_through(self) -> None:
         """Sees to the next of the resources here (rule 3). Raises StorageError."""

@@ -78,12 +78,27 @@ def text_of(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+def is_text(text: str) -> bool:
+    """Whether `text_of` read text, which SQLite can be asked for: not so where a disk changed its bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def bytes_of(text: str) -> bytes:
+    """What `text_of` read."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def shown(text: str) -> str:
+    """What `text_of` read, as logs can hold it."""
+    return bytes_of(text).decode("utf-8", "backslashreplace")
+
+
 def delete_damaged_state(connection: sqlite3.Connection, slot: Slot) -> None:
     """Deletes a row of `states`, the columns of whose slot may not even be text any more."""
     key_id, *parts = slot
     connection.execute(
         "DELETE FROM states WHERE key_id = ? AND CAST(issued_by AS BLOB) = ? AND CAST(peer_id AS BLOB) = ?",
-        (key_id, *(part.encode("utf-8", "surrogateescape") for part in parts)),
+        (key_id, *map(bytes_of, parts)),
     )
 
 

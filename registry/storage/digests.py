@@ -87,7 +87,7 @@ class _Summary:
     ) -> None:
         latest = "CAST(latest AS BLOB), latest_checksum" if table == "key_tombstones" else "x'', 0"
         row = connection.execute(
-            f"SELECT CAST(body AS BLOB), checksum, {time}, {latest} FROM {table} WHERE key_id = ?",  # noqa: S608
+            f"SELECT CAST(body AS BLOB), checksum, CAST({time} AS INTEGER), {latest} FROM {table} WHERE key_id = ?",  # noqa: S608
             (key_id,),
         ).fetchone()
         if row is None:
@@ -107,7 +107,8 @@ class _Summary:
 
     def add_states(self, connection: sqlite3.Connection, key_id: str) -> None:
         states = connection.execute(
-            "SELECT issued_by, peer_id, CAST(body AS BLOB), checksum, is_tombstone, timestamp_created, timestamp_issued"
+            "SELECT issued_by, peer_id, CAST(body AS BLOB), checksum, is_tombstone,"
+            " CAST(timestamp_created AS INTEGER), CAST(timestamp_issued AS INTEGER)"  # a disk may make anything of them
             " FROM states WHERE key_id = ? ORDER BY issued_by, peer_id",
             (key_id,),
         ).fetchall()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import cbor2
@@ -15,7 +16,7 @@ from registry.model.decoding import decode_key_or_tombstone
 from registry.model.owner_index import IndexEntry, ToldPage
 from registry.model.values import MAX_BLOB, encode
 from registry.storage.accounts import Account, Charged
-from registry.storage.checked_rows import checksum_of, is_whole
+from registry.storage.checked_rows import bytes_of, checksum_of, is_text, is_whole
 from registry.storage.migrations import ROW_BYTES
 
 _NEVER: Final = 2**63 - 1
@@ -64,6 +65,8 @@ class IndexTable:
 
     def drop_damaged(self, owner_peer_id: str, label: str) -> bool:
         """Deletes an entry, if it is damaged still; whether it was."""
+        if not (is_text(owner_peer_id) and is_text(label)):
+            return self._remove_spoilt(owner_peer_id, label)
         before = len(self.damaged)
         self.entry(owner_peer_id, label)
         is_damaged = len(self.damaged) > before
@@ -71,6 +74,14 @@ class IndexTable:
         if is_damaged:
             self.remove(owner_peer_id, label)
         return is_damaged
+
+    def _remove_spoilt(self, owner_peer_id: str, label: str) -> bool:
+        """Deletes an entry whose owner or label isn't even text any more; whether it was there."""
+        found = self._connection.execute(
+            "DELETE FROM listed WHERE CAST(owner_peer_id AS BLOB) = ? AND CAST(label AS BLOB) = ?",
+            (bytes_of(owner_peer_id), bytes_of(label)),
+        )
+        return found.rowcount > 0
 
     def digest_of(self, owner_peer_id: str, key_id: str) -> bytes:
         """The digest of an entry, empty for none."""
@@ -152,14 +163,18 @@ class IndexTable:
         order of position and id; of those at `first` the ones whose ids follow `after`. Alive is what was signed after
         these times (seconds)."""
         rows = self._connection.execute(
-            "SELECT position, key_id, owner_peer_id, label, digest, created > ? AND removed > ? FROM listed"
-            " WHERE (position, key_id) > (?, ?) AND position <= ? ORDER BY position, key_id LIMIT ?",
-            (_bounded(created_until), _bounded(removed_until), first, after, last, count),
+            "SELECT position, key_id, owner_peer_id, label, CAST(digest AS BLOB), created > ? AND removed > ?"
+            " FROM listed WHERE (position, key_id) > (?, ?) AND position <= ? ORDER BY position, key_id",
+            (_bounded(created_until), _bounded(removed_until), first, after, last),
         )
-        return [
-            IndexPlace(position, key_id, owner, label, digest, bool(is_alive))
-            for position, key_id, owner, label, digest, is_alive in rows
-        ]
+        return list(islice(self._places_in(rows), count))
+
+    def _places_in(self, rows: Iterable[Sequence[Any]]) -> Iterator[IndexPlace]:
+        for position, key_id, owner, label, digest, is_alive in rows:
+            if all(map(is_text, (key_id, owner, label))):
+                yield IndexPlace(position, key_id, owner, label, digest, bool(is_alive))
+            else:
+                self.damaged.append((owner, label))
 
     def forget(self, created_until: int, removed_until: int, limit: int) -> int:
         """Drops what was signed at these times (seconds) or before, of `limit` entries at most; of how many."""
@@ -169,6 +184,9 @@ class IndexTable:
             (created_until, removed_until, limit),
         ).fetchall()
         for owner_peer_id, label, weight in rows:
+            if not (is_text(owner_peer_id) and is_text(label)):
+                self._remove_spoilt(owner_peer_id, label)
+                continue
             entry = self.entry(owner_peer_id, label)
             left = entry.fresh(created_until, removed_until) if entry is not None else None
             if left is None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
 
 from registry.model.expiry_horizon import ExpiryHorizon
-from registry.storage.checked_rows import Place
+from registry.storage.checked_rows import Place, is_text
 from registry.storage.digests import NEVER, position_bytes
 
 _PLACES_IN = """
-    SELECT positions.position, key_id, digest,
+    SELECT positions.position, key_id, CAST(digest AS BLOB),
         hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? AND certified > ?
     FROM positions CROSS JOIN resources USING (key_id)
     WHERE (positions.position, positions.key_id) > (?, ?) AND positions.position <= ?
@@ -27,11 +28,10 @@ class Positions:
         self._connection = connection
 
     def key_ids(self, after: str, count: int) -> list[str]:
-        """The next `count` resources of which anything is here, in order of their ids."""
-        rows = self._connection.execute(
-            "SELECT key_id FROM resources WHERE key_id > ? ORDER BY key_id LIMIT ?", (after, count)
-        )
-        return [key_id for (key_id,) in rows]
+        """The next `count` resources of which anything is here, in order of their ids; without those whose ids a disk
+        spoilt."""
+        rows = self._connection.execute("SELECT key_id FROM resources WHERE key_id > ? ORDER BY key_id", (after,))
+        return list(islice((key_id for (key_id,) in rows if is_text(key_id)), count))
 
     def places_in(
         self, first: bytes, last: bytes, horizon: ExpiryHorizon, count: int, *, after: str = ""
@@ -46,8 +46,8 @@ class Positions:
         found: list[Place] = []
         for key_id in key_ids:
             row = self._connection.execute(
-                "SELECT digest, hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? AND certified > ?"
-                " FROM resources WHERE key_id = ?",
+                "SELECT CAST(digest AS BLOB), hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ?"
+                " AND certified > ? FROM resources WHERE key_id = ?",
                 (*_times(horizon), key_id),
             ).fetchone()
             if row is not None:

@@ -25,7 +25,7 @@ from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.history import GONE, HistoryEvent
 from registry.model.merge import ResourceState
 from registry.storage.change import Change
-from registry.storage.checked_rows import DamagedRow, Place
+from registry.storage.checked_rows import DamagedRow, Place, shown
 from registry.storage.database import open_database
 from registry.storage.digest_cache import DigestCache
 from registry.storage.in_turns import digest_in_turns
@@ -190,8 +190,8 @@ class Store:
                     _log.error(
                         "dropped a damaged entry of an index: is the disk failing?",
                         database=str(self._path),
-                        owner=owner,
-                        label=label,
+                        owner=shown(owner),
+                        label=shown(label),
                     )
 
         with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -233,7 +233,7 @@ class Store:
         async with self._disk:
             try:
                 transactions = await self._in_thread(self._commit_on_disk, batch, self._may_collect())
-            except sqlite3.Error as error:
+            except Exception as error:  # the disk's, or of what it spoilt; raised on, it would end the node
                 _log.error("commit failed", database=str(self._path), writes=len(batch), error=repr(error))
                 for write in batch:
                     write.outcome = outcome.Error(StorageError(f"the disk refused a write to {self._path}: {error}"))

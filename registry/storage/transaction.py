@@ -28,8 +28,10 @@ from registry.storage.checked_rows import (
     DamagedRow,
     StoredKey,
     StoredState,
+    bytes_of,
     checksum_of,
     delete_damaged_state,
+    is_text,
     packed_siblings,
     stored_key,
     stored_key_tombstones,
@@ -258,6 +260,11 @@ class Transaction:
         )
         key_ids = [key_id for (key_id,) in rows.fetchall()]
         for key_id in key_ids:
+            if not is_text(key_id):
+                self._connection.execute(
+                    "DELETE FROM key_tombstones WHERE CAST(key_id AS BLOB) = ?", (bytes_of(key_id),)
+                )
+                continue
             left = tuple(each for each in self.key_tombstones(key_id) if each.timestamp_issued > issued_until)
             if left:
                 self.put_key_tombstones(

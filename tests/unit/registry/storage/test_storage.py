@@ -642,6 +642,67 @@ async def test_what_rotted_unread_isnt_hidden_by_a_write_beside_it(path: Path) -
         assert (await store.digests([KEY.id], HORIZON))[KEY.id] == ResourceState.of(KEY, [good]).digest()
 
 
+SPOILT_TIMES = {
+    "of issuing": "UPDATE states SET timestamp_issued = 'rotten'",
+    "of hosting": "UPDATE states SET timestamp_created = x'00'",
+    "of a key": "UPDATE keys SET timestamp_created = 'rotten'",
+}
+
+
+@pytest.mark.parametrize("statement", SPOILT_TIMES.values(), ids=SPOILT_TIMES.keys())
+async def test_a_time_that_is_none_any_more_keeps_no_write_beside_it_from_the_disk(path: Path, statement: str) -> None:
+    rotten, good = a_record(KEY.id), a_record(KEY.id, issuer=identity(50))
+    async with open_store(path) as store:
+        await store.write(puts(rotten))
+        rot(path, statement)
+        await store.write(puts(good))
+    assert on_disk(path) == ResourceState.of(KEY, [rotten, good])
+
+
+async def test_what_nobody_foresaw_of_a_commit_ends_that_one_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_store(path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(Transaction, "settle", lambda _: 1 / 0)
+            with pytest.raises(StorageError, match="the disk refused"):
+                await store.write(puts(a_record(KEY.id)))
+        assert (await store.resource(KEY.id)).is_empty()
+        await store.write(puts(a_record(KEY.id)))
+
+
+async def test_a_resource_whose_id_isnt_text_any_more_is_left_out(path: Path) -> None:
+    async with open_store(path) as store:
+        await store.write(puts())
+        await store.write(lambda transaction: transaction.put_key(OTHER, NOW, 0))
+        rot(path, f"UPDATE resources SET key_id = CAST(x'ff' || substr(key_id, 2) AS TEXT) WHERE key_id = '{OTHER.id}'")
+        for after in ("", KEY.id):
+            found = await store.read(lambda transaction, after=after: transaction.positions.key_ids(after, 10))
+            assert found == [KEY.id] * (not after)
+
+
+SPOILT_NAMES = {
+    "the id of a removed key": "UPDATE key_tombstones SET key_id = CAST(x'ff' || substr(key_id, 2) AS TEXT)",
+    "the label of an entry": "UPDATE listed SET label = CAST(x'ff' || label AS TEXT)",
+    "the owner of an entry": "UPDATE listed SET owner_peer_id = CAST(x'ff' || owner_peer_id AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("statement", SPOILT_NAMES.values(), ids=SPOILT_NAMES.keys())
+async def test_what_a_disk_spoilt_is_collected_and_keeps_nothing_else_from_it(path: Path, statement: str) -> None:
+    async with open_store(path) as store:
+        await store.write(puts(a_record(KEY.id)))
+        await store.write(lambda t: write_rules.put_key_tombstone(t, a_key_tombstone("gone"), NODE.peer_id, RULES, NOW))
+        await store.write(lambda transaction: transaction.index.put(IndexEntry.of(KEY), 0))
+        rot(path, statement)
+        late = NOW + RULES.key_tombstone_lifetime + RULES.key_lifetime
+        while await store.write(lambda t: collecting.clear_expired(t, late, RULES)) != collecting.ClearExpiredResult(
+            True
+        ):
+            pass
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("keys", "states", "key_tombstones", "listed"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+
+
 async def test_a_damaged_state_wins_no_merge(path: Path) -> None:
     newer = a_record(KEY.id, issued=NOW + 1)
     async with open_store(path) as store:
