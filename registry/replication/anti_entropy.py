@@ -59,6 +59,7 @@ CALL_TIMEOUT: Final = 10.0  # seconds for one body
 MAX_CALLERS: Final = 256
 _NODES_AT_ONCE: Final = 32  # of a tree, after which other tasks get their turn
 TOLD_BY: Final = 3  # members nearest to a peer that tell it so when they have nothing to compare with it
+MOST_MISSING: Final = 4 * 2**20  # bytes of what a peer lacks, after which no further resource is read before it is sent
 TERMS: Final = 3  # times that a peer may say what else it compares by
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -215,20 +216,26 @@ class AntiEntropy:
         compared = min(answer.compared, len(key_ids))
         if compared < 1:
             raise InvalidValue("the answer to a comparison compares nothing")
-        self.counters.resources += compared
         items: list[Item] = []
-        for summary in answer.summaries:
-            if not 0 <= summary.number < compared:
-                continue
+        size = 0
+        of_each = {summary.number: summary for summary in answer.summaries if 0 <= summary.number < compared}
+        for number, summary in sorted(of_each.items()):  # each once, whatever the peer says
+            if size > MOST_MISSING:
+                compared = number  # the rest is compared again, once this is sent
+                break
             if not summary.wanted:
-                unwanted.append(key_ids[summary.number])
+                unwanted.append(key_ids[number])
                 continue
             at = horizon.stricter(answer.horizon)
-            mine = at.fresh(await self._store.resource(key_ids[summary.number]))
+            mine = at.fresh(await self._store.resource(key_ids[number]))
             withheld = mine.withheld(at.certified)
             if await digest_in_turns(mine.without(withheld)) != summary.digest:
-                items.extend(self._acceptable(peer_id, mine, summary, withheld))
+                missing = self._acceptable(peer_id, mine, summary, withheld)
+                async for part in in_parts(missing):
+                    size += sum(item.size() for item in part)
+                items += missing
             await trio.lowlevel.checkpoint()
+        self.counters.resources += compared
         return items, compared
 
     def _acceptable(

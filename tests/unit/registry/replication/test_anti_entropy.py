@@ -1,0 +1,95 @@
+"""Comparing resources with a peer that answers oddly: what it is sent, and how much is read for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+import trio
+
+from registry.model.values import Key, Record
+from registry.protocol.messages import Item, PutAnswer, PutBody, build, parse
+from registry.protocol.network import Network
+from registry.replica.replica import Replica
+from registry.replication import anti_entropy
+from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.messages import COMPARE, MAX_ENTRIES, CompareAnswer, CompareBody, ReplicateBody, Summary
+from registry.settings import RegistrySettings
+from registry.storage import Transaction, open_store
+from registry.storage.database import IN_MEMORY
+from tests.unit.registry.builders import NODE, NOW, a_key, a_record
+
+LIAR = "a peer that answers oddly"
+KEYS = [a_key(f"resource {number}") for number in range(8)]
+RECORDS = [a_record(key.id, value="x" * 1000) for key in KEYS]
+
+
+class Odd:
+    """A network of this node and one peer, which says of the entries it is asked about what `answers` says."""
+
+    peer_id = NODE.peer_id
+
+    def __init__(self, answers: Callable[[CompareBody], CompareAnswer]) -> None:
+        self._answers = answers
+        self.asked: list[int] = []
+        self.taken: list[list[Item]] = []
+
+    def serve(self, *_: object) -> None:
+        """Nobody asks this node."""
+
+    def neighbours(self) -> list[str]:
+        return [LIAR]
+
+    async def call(self, _peer_id: str, method: str, body: object, timeout: float) -> object:  # noqa: ASYNC109
+        await trio.lowlevel.checkpoint()
+        if method == COMPARE:
+            request = parse(body, CompareBody)
+            self.asked.append(len(request.entries))
+            return build(self._answers(request))
+        items = PutBody(parse(body, ReplicateBody).items).decoded()
+        self.taken.append([item for item in items if isinstance(item, Item)])
+        return build(PutAnswer((None,) * len(items)))
+
+
+class Kept:
+    """The settings of this node's replica."""
+
+    settings = RegistrySettings()
+
+
+async def compared_by(odd: Odd) -> None:
+    def put(transaction: Transaction, pairs: list[tuple[Key, Record]]) -> None:
+        for key, record in pairs:
+            transaction.put_key(key, NOW, 0)
+            transaction.put_state(record, 0)
+
+    async with open_store(IN_MEMORY, inline=True) as store:
+        await store.write(lambda transaction: put(transaction, list(zip(KEYS, RECORDS, strict=True))))
+        comparing = AntiEntropy(cast("Network", odd), store, cast("Replica", Kept()), lambda: NOW + 1)
+        await comparing.with_peer(LIAR, [key.id for key in KEYS], last=True)
+
+
+async def test_who_says_again_and_again_that_it_lacks_a_resource_is_sent_that_once() -> None:
+    odd = Odd(
+        lambda request: CompareAnswer(
+            request.horizon, len(request.entries), tuple(Summary(number % 2, True) for number in range(MAX_ENTRIES))
+        )
+    )
+    await compared_by(odd)
+    assert [item.state for items in odd.taken for item in items] == RECORDS[:2]
+
+
+async def test_of_what_a_peer_lacks_only_so_much_is_read_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anti_entropy, "MOST_MISSING", 3000)
+    odd = Odd(
+        lambda request: CompareAnswer(
+            request.horizon,
+            len(request.entries),
+            tuple(Summary(number, True) for number in reversed(range(len(request.entries)))),
+        )
+    )
+    await compared_by(odd)
+    assert [item.state for items in odd.taken for item in items] == RECORDS
+    assert max(map(len, odd.taken)) <= 3
+    assert odd.asked[0] == len(KEYS)
