@@ -11,7 +11,7 @@ latter, item by item (docs/wire-protocol-registry.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -277,13 +277,17 @@ class StatePage(msgspec.Struct, frozen=True, array_like=True):
 
     def decoded(self) -> tuple[Key | None, list[KeyTombstone], list[State]]:
         """What of this is understood: key, key tombstones, states. Not verified yet."""
+        return (*self.decoded_keys(), list(self.decoded_states()))
+
+    def decoded_keys(self) -> tuple[Key | None, list[KeyTombstone]]:
+        """As of `decoded`, the key and key tombstones."""
         ended = [_understood(decode_key_tombstone, blob) for blob in (self.key_tombstone, self.latest_key_tombstone)]
-        states = [_understood(decode_state, blob) for blob in self.states]
-        return (
-            _understood(decode_key, self.key),
-            [key_tombstone for key_tombstone in ended if key_tombstone is not None],
-            [state for state in states if state is not None],
-        )
+        return _understood(decode_key, self.key), [each for each in ended if each is not None]
+
+    def decoded_states(self) -> Iterator[State]:
+        """As of `decoded`, the states, one after the other: thousands take long."""
+        states = (_understood(decode_state, blob) for blob in self.states)
+        return (state for state in states if state is not None)
 
     def next_after(self, after: Slot | None) -> Slot | None:
         """The slot after which the next page begins; None when this, asked for with `after`, is the last page."""

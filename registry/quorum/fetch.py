@@ -25,6 +25,7 @@ from registry.model.verification import (
 from registry.protocol.messages import READ, ReadBody, StatePage, build, parse
 from registry.protocol.network import Clock, Network
 from registry.settings import RegistrySettings
+from registry.storage.in_turns import in_parts
 
 MAX_PAGES: Final = 64  # of one replica's answer; one that lies could go on for ever
 
@@ -74,13 +75,18 @@ class Fetcher:
                 found = (self._good_key(peer_id, key_id, each) for each in page.decoded_siblings())
                 siblings = [each for each in found if each is not None]
             if page.same and digest:
-                told = ResourceState.of(None, [], siblings=siblings)
-                return (merged(known, told) if siblings else known), caught_up
-            page_key, page_key_tombstones, page_states = page.decoded()
+                others = ResourceState.of(None, [], siblings=siblings)
+                return (merged(known, others) if siblings else known), caught_up
+            page_key, page_key_tombstones = page.decoded_keys()
             key = key or self._good_key(peer_id, key_id, page_key)
             if not key_tombstones:
                 key_tombstones = self._good_key_tombstones(peer_id, key_id, page_key_tombstones)
-            states.extend(await self._good(peer_id, key_id, page_states))
+            told, before = 0, len(states)
+            async for part in in_parts(page.decoded_states()):
+                told += len(part)
+                states += await self._good(peer_id, key_id, part)
+            if dropped := before + told - len(states):
+                _log.warning("dropped states that don't verify", peer_id=peer_id, count=dropped)
             after = page.next_after(after)
             if after is None:
                 break
@@ -111,7 +117,6 @@ class Fetcher:
         good = await good_states(states, key_id, int(self._clock()), self._settings)
         if len(good) < len(states):
             await self._look_into(peer_id, key_id, [state for state in states if state not in good])
-            _log.warning("dropped states that don't verify", peer_id=peer_id, count=len(states) - len(good))
         return good
 
     async def _look_into(self, peer_id: str, key_id: str, bad: Sequence[State]) -> None:

@@ -41,7 +41,7 @@ class Odd:
     def neighbours(self) -> list[str]:
         return [LIAR]
 
-    async def call(self, _peer_id: str, method: str, body: object, timeout: float) -> object:  # noqa: ASYNC109
+    async def call(self, _peer_id: str, method: str, body: object, timeout: float) -> object:
         await trio.lowlevel.checkpoint()
         if method == COMPARE:
             request = parse(body, CompareBody)
