@@ -45,9 +45,9 @@ class Trees:
         self._store = store
         self._refusals = refusals
         self._refused_entries = refused_entries
-        self._asked: TTLCache[tuple[str, Ranges, ExpiryHorizon], HashTree] = TTLCache(
+        self._asked: TTLCache[str, tuple[Ranges, ExpiryHorizon, HashTree]] = TTLCache(
             MAX_TREES, REMEMBERED_FOR, timer=trio.current_time
-        )
+        )  # by caller, who compares one after the other
         self._building = trio.Semaphore(BUILT_AT_ONCE)
 
     async def build(self, peer_id: str, ranges: Ranges, horizon: ExpiryHorizon) -> Tree:
@@ -90,14 +90,16 @@ class Trees:
         return left.digest() if left is not None else b""
 
     async def for_caller(self, caller: str, ranges: Ranges, horizon: ExpiryHorizon, *, anew: bool) -> HashTree:
-        """The tree that a caller asks about; the one that it asked about last, unless it begins `anew`."""
-        asked = (caller, ranges, horizon)
-        known = None if anew else self._asked.get(asked)
-        if known is None:
-            async with self._building:
-                known = (await self.build(caller, ranges, horizon)).hashes
-            self._asked[asked] = known
-        return known
+        """The tree that a caller asks about; the one that it asked about last, unless it begins `anew`. A small one is
+        built again, so that nobody has large ones forgotten by asking about many of those."""
+        known = None if anew else self._asked.get(caller)
+        if known is not None and known[:2] == (ranges, horizon):
+            return known[2]
+        async with self._building:
+            hashes = (await self.build(caller, ranges, horizon)).hashes
+        if len(hashes) > PAGE:
+            self._asked[caller] = ranges, horizon, hashes
+        return hashes
 
 
 async def pages(store: Store, ranges: Ranges, horizon: ExpiryHorizon) -> AsyncGenerator[list[Place], None]:

@@ -8,17 +8,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 import trio
 
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.owner_index import IndexEntry
-from registry.replication.ranges import EVERYWHERE
+from registry.replication.ranges import EVERYWHERE, Range
 from registry.replication.refusals import Refusals, RefusedEntries
-from registry.replication.trees import Trees
-from registry.storage import Store, open_store
+from registry.replication.trees import MAX_TREES, PAGE, Trees
+from registry.storage import Store, Transaction, open_store
 from registry.storage.checked_rows import Place
-from tests.unit.registry.builders import a_key
+from registry.storage.database import IN_MEMORY
+from tests.unit.registry.builders import NOW, a_key
 
 
 class LastRead:
@@ -40,6 +42,28 @@ async def test_who_is_cancelled_while_building_leaves_nothing_to_the_garbage_col
     assert scope.cancelled_caught
     gc.collect()
     await trio.lowlevel.checkpoint()
+
+
+async def test_who_asks_about_many_small_parts_has_no_large_tree_of_another_caller_forgotten() -> None:
+    key, horizon = a_key(), ExpiryHorizon(-1, -1, -1, -1, -1)
+
+    def put(transaction: Transaction) -> None:
+        for number in range(2 * PAGE):
+            transaction.put_key(msgspec.structs.replace(key, label=f"label {number}"), NOW, 0)
+
+    async with open_store(IN_MEMORY, inline=True) as store:
+        await store.write(put)
+        trees = Trees(store, Refusals(), RefusedEntries())
+        tree = await trees.for_caller("replica", EVERYWHERE, horizon, anew=True)
+        for number in range(3 * MAX_TREES):
+            for caller in ("a stranger", f"stranger {number}"):
+                small = await trees.for_caller(caller, (Range(number, number + 1),), horizon, anew=True)
+                assert len(small) == 0
+        assert await trees.for_caller("replica", EVERYWHERE, horizon, anew=False) is tree
+        other = await trees.for_caller(
+            "replica", EVERYWHERE, horizon.stricter(ExpiryHorizon(0, 0, 0, 0, 0)), anew=False
+        )
+        assert other is not tree, "it is asked about by other rules"
 
 
 @pytest.mark.parametrize("column", ["key_id", "label", "owner_peer_id"])
