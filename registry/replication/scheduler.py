@@ -14,7 +14,7 @@ Rules (docs/design.md, Replication):
 6. A replica that lacks something, having refused or lost it, asks for a comparison (`registry.pull`), and is told when
    it is done.
 7. This is background work: two comparisons at a time, with a pause after each that is as long as it took. Ranges come
-   first; the resources that differ in them are due next.
+   first; the resources that differ in them are due next. Who takes very long is left for others, and tried again later.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ AT_ONCE: Final = 2  # comparisons
 COMPARED_AT_ONCE: Final = 512  # resources of one turn of a peer
 PARTS_AT_ONCE: Final = 64  # of a block of the keyspace, each of which somebody else compares first: a few ms
 LONGEST_PAUSE: Final = 1.0  # seconds
+LONGEST_RESOURCES: Final = 60.0  # seconds of one turn; what was sent by then needn't be sent again
+LONGEST_RANGES: Final = 300.0  # seconds of one turn, of which nothing is kept
 UNWANTED_RETRIES: Final = 5  # then the hourly comparison will do
 RETRY_LIMIT: Final = 300.0  # seconds
 MAX_PULLED: Final = 8  # callers at the same time
@@ -337,18 +339,26 @@ class ReplicationScheduler:
 
     async def _compare_some(self, peer_id: str) -> None:
         due = self._due.pop(peer_id)
+        longest = LONGEST_RANGES if due.everything or due.ranges else LONGEST_RESOURCES
         try:
-            if due.everything or due.ranges:
-                await self._compare_ranges(peer_id, due)
-            else:
-                await self._compare_resources(peer_id, due)
+            with trio.move_on_after(longest) as turn:
+                if due.everything or due.ranges:
+                    await self._compare_ranges(peer_id, due)
+                else:
+                    await self._compare_resources(peer_id, due)
         except (CallFailed, InvalidValue, StorageError) as error:
-            if peer_id in self._network.neighbours():
-                _log.info("a comparison failed", peer_id=peer_id, error=str(error))
-                self._due[peer_id].add(due)
-                self._postpone(peer_id)
+            self._try_again_later(peer_id, due, str(error))
         except Exception:  # of one comparison; raised on, it would end the node
             _log.exception("a comparison failed", peer_id=peer_id)
+        else:
+            if turn.cancelled_caught:
+                self._try_again_later(peer_id, due, f"it took longer than {longest:g} s")
+
+    def _try_again_later(self, peer_id: str, due: Due, why: str) -> None:
+        if peer_id in self._network.neighbours():
+            _log.info("a comparison failed", peer_id=peer_id, error=why)
+            self._due[peer_id].add(due)
+            self._postpone(peer_id)
 
     async def _compare_ranges(self, peer_id: str, due: Due) -> None:
         shared = await self._anti_entropy.view.shared_with(peer_id) if due.everything else ()
