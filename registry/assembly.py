@@ -8,7 +8,7 @@ commits.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -126,10 +126,10 @@ async def assembled(
     catch_up = CatchUp(groups, is_caught_up=is_first)
     takeover = Takeover(network, rules.neighbourhood_size)
 
-    def note_put(peer_id: str, items: Sequence[Item], spreads: Sequence[Spread | None]) -> None:
+    async def note_put(peer_id: str, items: Sequence[Item], spreads: Iterable[Spread | None]) -> None:
         rumors.heard(peer_id, items)  # made below, as the next: they send through what asks the replica
         abandoned.settle(items)
-        pass_on.take(peer_id, items, spreads)
+        await pass_on.take(peer_id, items, spreads)
 
     replica = Replica(
         network,

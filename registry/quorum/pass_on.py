@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -23,6 +23,7 @@ from cachetools import LRUCache, TTLCache
 
 from overlay.discovery.keyspace import nearest, resource_position
 from overlay.errors import CallFailed, Refusal
+from overlay.limits.time_slices import turn
 from overlay.tasks import TaskStatus, Wakeup
 from registry.codes import Code
 from registry.errors import InvalidValue, StorageError
@@ -56,6 +57,8 @@ MAX_CHECKED: Final = 4096  # writes that wait for their check; beyond it the old
 CHECK_TIMEOUT: Final = 5.0  # seconds
 CHECK_TRIES: Final = 3  # peers that are asked until one answers
 MAX_LOOKED_THROUGH: Final = 16_384  # states for one question whether writes are held
+PASSED_AT_ONCE: Final = 16  # writes, after which other tasks get their turn
+_PER_SPREAD: Final = 4e-4  # seconds for one write to a large region
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -99,11 +102,13 @@ class PassOn:
         network.serve(PASSED_ON, self._serve_passed_on)
         network.serve(HOLDS, self._serve_holds)
 
-    def take(self, caller: str, items: Sequence[Item], spreads: Sequence[Spread | None]) -> None:
-        """Passes on what a peer put, and what is on disk here."""
-        for item, spread in zip(items, spreads, strict=True):
+    async def take(self, caller: str, items: Sequence[Item], spreads: Iterable[Spread | None]) -> None:
+        """Passes on what a peer put, and what is on disk here; of many a few at a time, in turns with others."""
+        for number, (item, spread) in enumerate(zip(items, spreads, strict=True), start=1):
             if spread is not None:
                 self._pass_on(caller, item, spread)
+            if spread is not None and number % PASSED_AT_ONCE == 0:
+                await turn(PASSED_AT_ONCE * _PER_SPREAD)
 
     def _pass_on(self, caller: str, item: Item, spread: Spread) -> None:
         here, members = self._network.peer_id, self._network.members()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import outcome
@@ -40,7 +40,7 @@ from registry.settings import RegistrySettings
 from registry.storage import Store
 from registry.storage.in_turns import digest_in_turns, wait_for_turn
 
-NotePut = Callable[[str, Sequence[Item], Sequence[Spread | None]], None]
+NotePut = Callable[[str, Sequence[Item], Iterable[Spread | None]], Awaitable[None]]
 """(peer id, items that it put, to whom each is to be passed on)."""
 NoteUnheard = Callable[[Sequence[Item]], None]
 """Is told of what is on disk here, while who put it hasn't heard so."""
@@ -228,7 +228,7 @@ class Replica:
         ]
         taken = [item for item, _ in numbered]
         if self._note_put is not None:
-            self._note_put(caller, taken, [body.spread_of(at) for _, at in numbered])
+            await self._note_put(caller, taken, (body.spread_of(at) for _, at in numbered))
         if any(errors):
             _log.debug("refused some of a put", caller=caller, refused=sum(map(bool, errors)), items=len(errors))
         return taken, build(PutAnswer(tuple(errors)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Collection
+from typing import cast
 
 import msgspec
 import trio
@@ -10,13 +13,16 @@ import trio
 from overlay.errors import Refusal
 from registry.codes import Code
 from registry.model.values import encode
-from registry.protocol.messages import HOLDS, PUT, HoldsAnswer, Item, PutBody, Spread, build, parse
-from registry.quorum.pass_on import CHECK_TRIES
-from registry.quorum.send_queue import SEND_TIMEOUT
+from registry.protocol.messages import HOLDS, MAX_ITEMS, PUT, HoldsAnswer, Item, PutBody, Spread, build, parse
+from registry.protocol.network import Network
+from registry.quorum.pass_on import CHECK_TRIES, PassOn
+from registry.quorum.send_queue import SEND_TIMEOUT, SendQueue
 from registry.quorum.write_machine import DIRECTLY
+from registry.storage import Store
 from tests.simulation.nodes import SimulatedNode, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
-from tests.unit.registry.builders import NOW, a_key, a_record, identity
+from tests.unit.longest_turn import LongestTurn
+from tests.unit.registry.builders import NODE, NOW, a_key, a_record, a_tombstone, identity
 
 KEY = a_key()
 ITEM = Item(KEY, a_record(KEY.id))
@@ -250,3 +256,42 @@ async def test_what_a_stranger_puts_without_waiting_isnt_sent_on(autojump_clock)
             nursery.cancel_scope.cancel()
         await trio.sleep(2)
         assert await holders(nodes) == {nodes[1].peer_id}
+
+
+class Crowded:
+    """A network of this node and many members, and what it sends them with."""
+
+    def __init__(self) -> None:
+        self.peer_id = NODE.peer_id
+        self.topics = self
+        self.puts = 0
+        self._members = [identity(1000 + number).peer_id for number in range(250)]
+
+    def serve(self, *_: object) -> None:
+        """Nobody asks."""
+
+    def members(self) -> list[str]:
+        return self._members
+
+    def peers_in(self, _: str) -> Collection[str]:
+        return ()
+
+    def put(self, *_: object, **__: object) -> None:
+        self.puts += 1
+
+
+async def test_a_frame_of_writes_to_a_large_region_holds_nobody_up() -> None:
+    """It took 0.2 s to say to whom all are passed on."""
+    network = Crowded()
+    pass_on = PassOn(cast("Network", network), cast("Store", None), cast("SendQueue", network), 20, random.Random(1))
+    targets = tuple(network.members()[:64])
+    key = a_key()
+    items = [Item(key, a_tombstone(key.id, issuer=identity(5000 + number))) for number in range(MAX_ITEMS)]
+    turns = LongestTurn()
+    trio.lowlevel.add_instrument(turns)
+    try:
+        await pass_on.take("writer", items, (Spread(targets, targets) for _ in items))
+    finally:
+        trio.lowlevel.remove_instrument(turns)
+    assert network.puts >= MAX_ITEMS * len(targets)
+    assert turns.longest < 0.05
