@@ -3,7 +3,9 @@
 Rules:
 1. A put with a `Spread`, once it is on disk here, is sent to its share, without one: what was passed on isn't passed on
    again. Whoever is linked, near enough and missing among the writer's targets gets it too.
-2. Nothing is passed on to a peer twice within a minute, whoever asks, unless that failed.
+2. Nothing is passed on to a peer twice within a minute, whoever asks, unless that failed; nor at all for who asked
+   before within that time: a large frame that is put again and again has more pairs of a peer and a write than are
+   remembered.
 3. One to two seconds later one of the others' shares, at random, is asked whether it has the write, or another when
    that one doesn't answer. If not, somebody didn't pass it on: all that aren't known to have it get it from here.
 4. Whoever wrote it may ask how many took it from here.
@@ -92,6 +94,9 @@ class PassOn:
         self._passed: TTLCache[tuple[str, bytes], None] = TTLCache(
             MAX_REMEMBERED, REMEMBERED_FOR, timer=trio.current_time
         )
+        self._asked: TTLCache[tuple[str, bytes], None] = TTLCache(
+            MAX_REMEMBERED, REMEMBERED_FOR, timer=trio.current_time
+        )  # by whom, for which write
         self._stored: LRUCache[str, int] = LRUCache(MAX_WRITES)  # by write id: how many took it from here
         self._checks: deque[_Check] = deque(maxlen=MAX_CHECKED)
         self._has_checks = Wakeup()
@@ -112,6 +117,10 @@ class PassOn:
 
     def _pass_on(self, caller: str, item: Item, spread: Spread) -> None:
         here, members = self._network.peer_id, self._network.members()
+        asked = caller, item.digest()
+        if asked in self._asked:
+            return
+        self._asked[asked] = None
         near = nearest(resource_position(item.key_id), [here, *members], self._size)
         unknown_to_writer = {*near} - {*spread.targets, caller, here}
         self._send(item, {*spread.share, *unknown_to_writer}.intersection(members))
