@@ -40,7 +40,7 @@ class HonestClients:
         self._node = node
         self._provider = provider
         self._user = user
-        self._resources = resources
+        self.resources = resources
         self._durations: list[float] = []
         self._failed = 0
         self._rounds = 0
@@ -56,7 +56,7 @@ class HonestClients:
     async def round(self) -> None:
         """Resolve, register and call, once each."""
         self._rounds += 1
-        resource_id = self._resources[self._rounds % len(self._resources)]
+        resource_id = self.resources[self._rounds % len(self.resources)]
         await self._timed(self._resolve(resource_id))
         await self._timed(self._register(resource_id))
         await self._timed(self._call())

@@ -202,8 +202,8 @@ def _damaged(chosen: random.Random, sent: bytes) -> bytes:
 class Turns(trio.abc.Instrument):
     """The CPU that tasks take between two waits: the most, and what was tried when it was too much."""
 
-    def __init__(self, counts: Callable[[str], bool]) -> None:
-        """`counts`: whether a task counts, by its name."""
+    def __init__(self, counts: Callable[[trio.lowlevel.Task], bool]) -> None:
+        """`counts`: whether a task counts."""
         self._counts = counts
         self.slowest = 0.0
         self.trying: set[int] = set()
@@ -214,7 +214,7 @@ class Turns(trio.abc.Instrument):
         self._began = time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if not self._counts(task.name):
+        if not self._counts(task):
             return
         took = time.thread_time() - self._began
         self.slowest = max(self.slowest, took)
@@ -232,7 +232,7 @@ async def try_requests(count: int, seed: int, folder: Path) -> Tried:
     faults: list[str] = []
     numbers, turns = (
         iter(range(count)),
-        Turns(lambda name: not name.endswith("send_some")),
+        Turns(lambda task: not task.name.endswith("send_some")),
     )  # what sends isn't the node's
     async with (
         open_full_node(identity_in(folder), settings, folder) as (node, services),

@@ -23,6 +23,7 @@ from overlay.peer import OverlayPeer
 from overlay.rpc import protocol
 from overlay.rpc.framing import FrameDecoder
 from overlay.rpc.protocol import Cancel, Failed, Frame, Hello, Ping, Pong, Refused, Request, Response
+from overlay.rpc.transport import ByteStream
 from overlay.settings import CallLimits, OverlaySettings
 from overlay.tasks import background
 from registry.assembly import Parts, assembled
@@ -86,7 +87,7 @@ class Victim:
 class Stranger:
     """One who sends frames as they are."""
 
-    def __init__(self, who: Identity, stream: Stream, answer: Callable[[Request], bytes] | None) -> None:
+    def __init__(self, who: Identity, stream: ByteStream, answer: Callable[[Request], bytes] | None) -> None:
         self.identity = who
         self.greeted = trio.Event()
         self.ended = False

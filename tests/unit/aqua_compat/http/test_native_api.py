@@ -469,7 +469,7 @@ async def test_what_asks_for_much_doesnt_hold_the_loop_for_long(tmp_path: Path) 
             signed = Record(metadata, now, host.sign(record.signed_bytes()))
             outcome = await running.node.parts.node_api.write(Item(key, signed), factor=1, timeout=5)
             assert outcome.stored == 1, outcome
-        turns = Turns(lambda name: "run_handler" in name)  # those that serve; the client isn't measured
+        turns = Turns(lambda task: "run_handler" in task.name)  # those that serve; the client isn't measured
         gc.collect()
         gc.freeze()
         trio.lowlevel.add_instrument(turns)
