@@ -7,7 +7,15 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from overlay.errors import CallFailed, NotAdmitted, OverlayError, PeerFull, ProtocolNotSupported, Unreachable
+from overlay.errors import (
+    CallFailed,
+    NotAdmitted,
+    OverlayError,
+    PeerFull,
+    PeerIdError,
+    ProtocolNotSupported,
+    Unreachable,
+)
 from overlay.rpc.counters import Counters
 from overlay.rpc.transport import ByteStream, Transport
 from overlay.settings import OverlaySettings
@@ -20,6 +28,8 @@ class DialFailure(msgspec.Struct, frozen=True):
     reason: str
     others: tuple[str, ...] = ()
     fault: str = ""
+    is_peer: bool = True
+    """Whether there can be such a peer."""
 
     def of(self, peer_id: str, method: str) -> CallFailed:
         """The exception for one call."""
@@ -52,7 +62,9 @@ class Dials:
         return peer_id in self._dials
 
     def on_unreachable(self, callback: Callable[[str], None]) -> None:
-        """Have `callback(peer_id)` called when dialling a peer failed, but where it answered without taking a link."""
+        """Have `callback(peer_id)` called when dialling a peer failed, but where it answered without taking a link.
+
+        Never for an id of no peer, which others may name."""
         self._when_unreachable.append(callback)
 
     def to(self, peer_id: str) -> LinkAttempt | None:
@@ -72,6 +84,8 @@ class Dials:
                 stream = await self._transport.open_stream(peer_id, self._settings.protocol_id)
         except ProtocolNotSupported as error:
             return DialFailure(ProtocolNotSupported, error.detail)
+        except PeerIdError as error:
+            return DialFailure(Unreachable, f"that is no peer: {error}", is_peer=False)
         except OverlayError as error:
             return DialFailure(Unreachable, error.detail if isinstance(error, CallFailed) else str(error))
         late = f"dialling took longer than {self._settings.dial_timeout:g} s"
@@ -86,7 +100,7 @@ class Dials:
         dial.done.set()
         if failure is not None:
             self._counters.dial_failures += 1
-            if failure.kind is not ProtocolNotSupported and failure.kind is not PeerFull:
+            if failure.is_peer and failure.kind is not ProtocolNotSupported and failure.kind is not PeerFull:
                 for callback in self._when_unreachable:
                     callback(peer_id)
 
