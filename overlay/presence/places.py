@@ -32,7 +32,7 @@ class KnownBy(enum.IntEnum):
     """It was heard on its own link, or answered a dial."""
 
 
-class Places:
+class KeptPlaces:
     """Who has one."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 `Witness` decides about one host; here its duties become messages, and what comes is checked: a presence and a word
 count when they are genuine, and newer than what is known. A host that isn't known yet is taken from itself, from a node
-that it names, or from another keeper of it. Bounded: hosts by `MOST_WITNESSED` (`Places` says who gives way), of each
+that it names, or from another keeper of it. Bounded: hosts by `MOST_WITNESSED` (`KeptPlaces` says who gives way), of each
 as many words as it has keepers and `MOST_SUBSCRIBERS`. Pure.
 """
 
@@ -30,7 +30,7 @@ from overlay.presence.messages import (
     Said,
     Told,
 )
-from overlay.presence.places import KnownBy, Places
+from overlay.presence.places import KeptPlaces, KnownBy
 from overlay.presence.statements import NEVER, NONCE_BYTES, Presence, Proof, Version, Word
 from overlay.presence.timers import Timers
 from overlay.presence.timings import (
@@ -121,7 +121,7 @@ class Witnessing:
         self._randomness = randomness
         self._number = number
         self._hosts: dict[str, Witnessed] = {}
-        self._places = Places()
+        self._places = KeptPlaces()
         self._asks = TokenBuckets(NAMED_RATE, NAMED_BURST)
         self._passed_on = TokenBuckets(ASKED_RATE, ASKED_BURST)
         self._subscribes = TokenBuckets(NAMED_RATE, NAMED_BURST)

@@ -68,6 +68,7 @@ OURS = {
     "on",
     "call_all",
     "call_any",
+    "distance_to",
     "endpoints",
     "reachable",
     "wait_joined",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlay.presence.places import KnownBy, Places
+from overlay.presence.places import KeptPlaces, KnownBy
 from overlay.presence.timings import FEW_BROUGHT
 
 
@@ -12,7 +12,7 @@ class Taken:
     """Places, and who is there."""
 
     def __init__(self) -> None:
-        self.places = Places()
+        self.places = KeptPlaces()
         self.gone: set[str] = set()
 
     def put(self, known_by: KnownBy, teller: str, count: int) -> None:
