@@ -2,8 +2,8 @@
 
 `Witness` decides about one host; here its duties become messages, and what comes is checked: a presence and a word
 count when they are genuine, and newer than what is known. A host that isn't known yet is taken from itself, from a node
-that it names, or from another keeper of it. Bounded: hosts by `MOST_WITNESSED` (`KeptPlaces` says who gives way), of each
-as many words as it has keepers and `MOST_SUBSCRIBERS`. Pure.
+that it names, or from another keeper of it. Bounded: hosts by `MOST_WITNESSED` (`KeptPlaces` says who gives way), of
+each as many words as it has keepers and `MOST_SUBSCRIBERS`. Pure.
 """
 
 from __future__ import annotations
