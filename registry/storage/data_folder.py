@@ -13,16 +13,19 @@ from registry.errors import StorageError
 _PRIVATE: Final = 0o700
 _OURS: Final = (
     "lock",
+    "command.lock",
     "identity.json",
     "network",
     "bootstrap-pins.json",
     "backup.json",
     "agent.json",
+    "agent-registered.json",
+    "consul-index.json",
     "incarnation",
     "http.sock",
     "http-tokens.json",
 )
-"""What a peer has there beside its database."""
+"""What a peer, or a command that acts as one, has there beside its database."""
 
 
 @contextmanager

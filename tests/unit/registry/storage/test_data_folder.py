@@ -52,7 +52,18 @@ def test_what_others_could_read_is_made_private(tmp_path: Path) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("name", ["http.sock", "http-tokens.json", "agent.json", "bootstrap-pins.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "agent-registered.json",
+        "agent.json",
+        "bootstrap-pins.json",
+        "command.lock",
+        "consul-index.json",
+        "http-tokens.json",
+        "http.sock",
+    ],
+)
 def test_what_a_node_keeps_beside_its_database_is_its_own(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "data"
     folder.mkdir(mode=0o755)
