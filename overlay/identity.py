@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from overlay import sealed_seed
 from overlay.errors import IdentityError, PeerIdError
+from overlay.private_file import write_private, written_beside
 
 # multihash identity (0x00), 36 bytes; protobuf: field 1 key type = 1 (Ed25519), field 2 = 32 bytes of key.
 _PEER_ID_PREFIX = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])
@@ -170,8 +170,7 @@ def _existing(path: Path) -> _IdentityFile:
 def replace_passphrase(path: Path, identity: Identity, passphrase: bytes | None) -> None:
     """Have the seed in an identity file be under a passphrase, or under none. Raises `IdentityError`."""
     try:
-        temporary = _written(path, identity, passphrase)
-        os.replace(temporary, path)
+        write_private(path, _content(identity, passphrase))
         _sync_folder(path)
     except OSError as error:
         raise IdentityError(f"can't write the identity file {path}: {error.strerror}") from error
@@ -229,7 +228,7 @@ def _unsealed(path: Path, salt: bytes, box: bytes, passphrase: bytes | None) -> 
 def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
     """Write `identity` to `path` unless something is there."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = _written(path, identity, passphrase)
+    temporary = written_beside(path, _content(identity, passphrase))
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -239,23 +238,14 @@ def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
     _sync_folder(path)
 
 
-def _written(path: Path, identity: Identity, passphrase: bytes | None) -> Path:
-    """A file beside `path` with the identity; mkstemp gives mode 0600 from the start."""
+def _content(identity: Identity, passphrase: bytes | None) -> bytes:
+    """What a file with the identity holds."""
     if passphrase is None:
         form = _IdentityFile(peer_id=identity.peer_id, ed25519_seed=identity.seed.hex())
     else:
         salt, box = sealed_seed.sealed(identity.seed, passphrase)
         form = _IdentityFile(peer_id=identity.peer_id, salt=salt.hex(), sealed_seed=box.hex())
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(form) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return Path(temporary)
+    return msgspec.json.encode(form) + b"\n"
 
 
 def _sync_folder(path: Path) -> None:

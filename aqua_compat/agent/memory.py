@@ -5,12 +5,13 @@ The node renews whatever it hosts; without this, a service whose file went while
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 import structlog
+
+from overlay.private_file import write_private
 
 _MOST_BYTES: Final = 2**20
 
@@ -46,13 +47,8 @@ class AgentMemory:
 
     def keep(self, registered: list[Remembered]) -> None:
         """Replaces what is kept, whole or not at all."""
-        beside = self._file.with_suffix(".new")
         try:
-            with beside.open("wb") as file:
-                file.write(msgspec.json.encode(registered))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._file)
+            write_private(self._file, msgspec.json.encode(registered))
         except OSError as error:
             self._tell(error)
 

@@ -164,9 +164,9 @@ class NetworkFolder:
             raise Failure(f"can't read {path}: {error}; move it away, and tell --address again") from None
 
     def _save(self, ledger: _Kept) -> None:
-        from overlay.rpc.network_files import NetworkFileError, write_private
+        from overlay.rpc.network_files import NetworkFileError, write_network_file
 
         try:
-            write_private(self.folder / "network.json", msgspec.json.encode(ledger) + b"\n")
+            write_network_file(self.folder / "network.json", msgspec.json.encode(ledger) + b"\n")
         except NetworkFileError as error:
             raise Failure(str(error)) from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from typing import Final
 import msgspec
 
 from aqua_compat.http.message import AccessLevel
+from overlay.private_file import write_private
 from registry.errors import StorageError
 
 FILE: Final = "http-tokens.json"
@@ -95,11 +95,6 @@ class Tokens:
     def _write(self, entries: tuple[TokenEntry, ...]) -> None:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".http-tokens")  # mode 0600
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(_TokensFile(entries))))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.path)
+            write_private(self.path, msgspec.json.format(msgspec.json.encode(_TokensFile(entries))))
         except OSError as error:
             raise StorageError(f"can't write the tokens to {self.path}: {error.strerror}") from None

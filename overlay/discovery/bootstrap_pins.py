@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from overlay.errors import OverlayError
+from overlay.private_file import write_private
 
 FILE: Final = "bootstrap-pins.json"
 MOST_BYTES: Final = 256 * 1024
@@ -54,8 +55,6 @@ class BootstrapPins:
         if self.path is None:
             return
         try:
-            written = self.path.with_suffix(".new")
-            written.write_bytes(msgspec.json.format(msgspec.json.encode(self._of)) + b"\n")
-            written.replace(self.path)
+            write_private(self.path, msgspec.json.format(msgspec.json.encode(self._of)) + b"\n")
         except OSError as error:
             log.warning("who answered first can't be kept", file=str(self.path), error=str(error))

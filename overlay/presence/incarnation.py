@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 import structlog
+
+from overlay.private_file import write_private
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -29,11 +30,9 @@ def next_incarnation(data_dir: Path | None, now: float) -> int:
             incarnation = max(incarnation, int(file.read(_MOST_BYTES)) + 1)
     except (OSError, ValueError):
         pass
-    temporary = path.with_suffix(".new")
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary.write_bytes(b"%d" % incarnation)
-        os.replace(temporary, path)
+        write_private(path, b"%d" % incarnation)
     except OSError as error:
         log.info("which run of this peer it is can't be kept", file=str(path), error=error.strerror)
     return incarnation

@@ -5,8 +5,6 @@ Both lie in a folder of their own, so that a change of the token is noticed with
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from overlay.limits.decoder import DecodeError, decode
 from overlay.membership.gatekeeper import MOST_ROOTS
 from overlay.membership.join_token import LONGEST_TOKEN, JoinToken, TokenError, parse_token
 from overlay.membership.revocation import ENTRY_BYTES, MOST_ENTRIES, Revocations, encode_entry, genuine
+from overlay.private_file import write_private
 from overlay.tasks import in_thread
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -50,20 +49,11 @@ def read_token(path: Path) -> JoinToken:
         raise TokenError(error.fault, f"{path}: {error}") from None
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Put `content` in place of a file, complete or not at all, readable by its owner alone. Raises
-    `NetworkFileError`."""
+def write_network_file(path: Path, content: bytes) -> None:
+    """Put `content` in place of a file, and make its folder when missing. Raises `NetworkFileError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        write_private(path, content)
     except OSError as error:
         raise NetworkFileError(f"can't write {path}: {error.strerror}") from error
 
@@ -93,7 +83,7 @@ class NetworkFiles:
         """Keep a token, which is no secret. Raises `NetworkFileError`."""
         assert self.token_path is not None
         assert not token.is_secret
-        write_private(self.token_path, token.text().encode() + b"\n")
+        write_network_file(self.token_path, token.text().encode() + b"\n")
 
     def revocations(self, roots: Collection[bytes]) -> Revocations:
         """The list as it was saved. Raises `NetworkFileError`."""
@@ -191,4 +181,4 @@ def read_revocations(path: Path, roots: Collection[bytes]) -> Revocations:
 
 def write_revocations(path: Path, revocations: Revocations) -> None:
     """Put a list in place of the one in a file. Raises `NetworkFileError`."""
-    write_private(path, cbor2.dumps([encode_entry(entry) for entry in revocations]))
+    write_network_file(path, cbor2.dumps([encode_entry(entry) for entry in revocations]))

@@ -58,4 +58,9 @@ def claimed(folder: Path) -> Iterator[Path]:
 
 def _is_ours(folder: Path) -> bool:
     """Whether nothing but a peer's data is in it."""
-    return all(entry.name in _OURS or ".sqlite" in entry.name for entry in folder.iterdir())
+    return all(_is_our_name(entry.name) for entry in folder.iterdir())
+
+
+def _is_our_name(name: str) -> bool:
+    """Also that of a file which was being written (overlay/private_file.py) when its process was killed."""
+    return name in _OURS or ".sqlite" in name or name.startswith(tuple(f".{ours}." for ours in _OURS))

@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,8 @@ from typing import Final
 import msgspec
 import structlog
 from cachetools import LRUCache
+
+from overlay.private_file import write_private
 
 FILE: Final = "consul-index.json"
 REMEMBERED: Final = 16_384  # answers; of one that is forgotten a change is told that was none
@@ -63,12 +64,7 @@ class IndexBook:
     def _reserve(self) -> None:
         """So seldom, and so little, that it is written at once."""
         self._until = self._last + self._reserved
-        beside = self._path.with_suffix(".new")
         try:
-            with beside.open("wb") as file:
-                file.write(msgspec.json.encode(_IndexFile(self._until)))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
+            write_private(self._path, msgspec.json.encode(_IndexFile(self._until)))
         except OSError as error:
             _log.warning("the indexes that are given out can't be kept", file=str(self._path), error=str(error))

@@ -3,7 +3,6 @@ agent."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from aqua_compat.agent.check_state import CheckResult
 from aqua_compat.agent.definitions import ServiceDefinition
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions, Definitions
+from overlay.private_file import write_private
 from overlay.tasks import in_thread
 
 FILE: Final = "agent-registered.json"
@@ -42,13 +42,8 @@ class RegisteredServices:
         content = msgspec.json.encode({"service": list(self.forms.values())})
         if len(content) > _MOST_BYTES:
             raise BadDefinitions([f"what is registered has more than {_MOST_BYTES} bytes; use service files"])
-        beside = self._path.with_suffix(".new")
         try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
+            write_private(self._path, content)
         except OSError as error:
             raise BadDefinitions([f"it can't be kept: {error.strerror}"]) from None
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aqua_compat.particles.errors import NotInstalled
+from overlay.private_file import write_private
 
 if TYPE_CHECKING:
     import wasmtime
@@ -145,11 +146,4 @@ def _cached(place: Path) -> bytes | None:
 def _write(place: Path, content: bytes) -> None:
     """The file appears complete or not at all, whoever else writes it at the same time."""
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(place)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_private(place, content)

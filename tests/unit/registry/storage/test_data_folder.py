@@ -55,6 +55,7 @@ def test_what_others_could_read_is_made_private(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        ".incarnation.k1ll3d",
         "agent-registered.json",
         "agent.json",
         "bootstrap-pins.json",
