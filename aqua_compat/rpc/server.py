@@ -34,7 +34,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Called = TypeVar("Called", bound="ServiceCall")
 
 
-class ServiceCall(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class ServiceCall(Struct, frozen=True, array_like=True):
     """A call of a function of a service, as it travels."""
 
     service_id: Name
@@ -42,7 +42,7 @@ class ServiceCall(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     arguments: list[Any]
 
 
-class StreamCall(ServiceCall, frozen=True, array_like=True, forbid_unknown_fields=True):
+class StreamCall(ServiceCall, frozen=True, array_like=True):
     """A call whose results are sent while it runs.
 
     `path`: the relay that the call came through and results go back through; empty when there is none.

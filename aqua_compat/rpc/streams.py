@@ -37,7 +37,7 @@ Token = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Deliver = Callable[[list[Any]], Awaitable[None]]
 
 
-class _ResultBatch(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class _ResultBatch(Struct, frozen=True, array_like=True):
     token: Token
     results: list[Any]
 

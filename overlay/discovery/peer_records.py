@@ -44,14 +44,14 @@ _LOOKUP_RATE: Final = 5.0  # lookups per second for one peer, each of which asks
 _LOOKUP_BURST: Final = 100.0
 
 
-class _RecordPut(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class _RecordPut(Struct, frozen=True, array_like=True):
     """Keep a record; `send_on`: pass it on to the members near its peer, too."""
 
     sealed: Annotated[bytes, Meta(max_length=MAX_BYTES)]
     send_on: bool
 
 
-class _Get(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class _Get(Struct, frozen=True, array_like=True):
     """Asks for a peer's record; `look_up`: ask the members near the peer."""
 
     peer_id: Annotated[str, Meta(min_length=1, max_length=64)]

@@ -176,3 +176,20 @@ async def test_arguments_of_typed_proxies_travel_by_position() -> None:
     for bad in (Sync, Untyped, int):
         with pytest.raises(TypeError):
             typed(send, "s", bad)
+
+
+def nothing() -> Iterator[int]:
+    yield from ()
+
+
+async def test_what_later_versions_say_more_in_a_call_is_passed_over() -> None:
+    server = serving({"hello": lambda: "hello", "none": nothing})
+    assert await server.handle("stranger", ["s", "hello", [], "more"]) is not None
+    assert await server.handle_stream("stranger", ["s", "none", [], bytes(16), "", "more"]) == 0
+
+
+async def test_what_later_versions_say_more_with_results_is_passed_over() -> None:
+    arrivals = Arrivals(cast("Any", Peer()))
+    stream = arrivals.open("host")
+    assert await arrivals.take("host", [stream.token, [1], "more"]) is None
+    assert await stream.get() == 1

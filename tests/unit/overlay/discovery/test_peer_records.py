@@ -217,3 +217,12 @@ async def test_members_that_lie_invent_nothing(autojump_clock: trio.testing.Mock
         for liar in four.members[1:]:
             liar.links.lies[GET_METHOD] = lie
         assert await four.members[0].peer_records.find(wanted, timeout=2) is None
+
+
+async def test_what_later_versions_say_more_is_passed_over(autojump_clock: trio.testing.MockClock) -> None:
+    async with world(members=2) as two:
+        await trio.sleep(2)
+        one, other = two.members
+        sealed = one.peer_record(NOW + trio.current_time()).sealed
+        await one.links.call(other.peer_id, PUT_METHOD, [sealed, False, "more"], timeout=1)
+        assert await one.links.call(other.peer_id, GET_METHOD, [one.peer_id, False, "more"], timeout=1) == sealed
