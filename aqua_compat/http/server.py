@@ -43,7 +43,7 @@ from aqua_compat.http.tokens import Tokens
 from aqua_compat.http.ui.page_files import is_of_page, page_reply
 from aqua_compat.settings import HttpSettings
 from overlay.errors import CallFailed, PeerIdError
-from overlay.tasks import background
+from overlay.tasks import Broadcast, background
 from registry.errors import RegistryError
 from registry.node import Node
 from registry.protocol.error_info import ErrorInfo
@@ -59,7 +59,7 @@ class ConnectionPlaces:
     def __init__(self, most: int) -> None:
         self._most = most
         self._taken: dict[Connection, None] = {}
-        self._emptied = trio.Event()
+        self._emptied = Broadcast()
 
     def __len__(self) -> int:
         return len(self._taken)
@@ -79,14 +79,13 @@ class ConnectionPlaces:
         """Gives a place back."""
         self._taken.pop(connection, None)
         if not self._taken:
-            self._emptied.set()
+            self._emptied.send()
 
     async def stop(self) -> None:
         """Ends all connections, each after the answer that is under way."""
         for connection in list(self._taken):
             connection.stop()
         while self._taken:
-            self._emptied = trio.Event()
             await self._emptied.wait()
 
 
