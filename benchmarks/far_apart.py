@@ -2,6 +2,8 @@
 
     python -m benchmarks.far_apart [--nodes 8 32] [--round-trip 0.1] [--loss 0.01] [--count 20]
 
+It ends with the lookups of all nodes that a deadline cut short, which are to be none.
+
 Needs root, for network namespaces (`benchmarks.wide_area`). The client is a light client on the host of the second
 node; what it reads was written through another. *Cold*: a resource that its node has never heard of.
 """
@@ -40,6 +42,8 @@ AIMS = {
     "resolve again, warm": 0.25,
 }
 """Seconds for the median."""
+JOINING_AIM = 3.0
+"""Seconds from a node's start until it is ready."""
 
 
 async def measured(count: int, operations: int, round_trip: float, loss: float) -> None:
@@ -56,14 +60,21 @@ async def measured(count: int, operations: int, round_trip: float, loss: float) 
                     1:
                 ]
                 joined.sort()
-                print(f"  from start to ready: p50 {joined[len(joined) // 2]:.2f} s, at most {joined[-1]:.2f} s")
+                print(
+                    f"  from start to ready: p50 {joined[len(joined) // 2]:.2f} s, at most {joined[-1]:.2f} s"
+                    f"  (aim {JOINING_AIM:g} s)"
+                )
                 await trio.sleep(SETTLE)
                 command = [sys.executable, "-m", "benchmarks.far_apart", "--count", str(operations), "--on-host"]
-                addresses = [nodes[1].address, nodes[-1].address]
+                addresses = [node.address for node in nodes]
                 done = await trio.run_process(hosts[1].command([*command, *addresses]), capture_stdout=True)
-                for figure, (p50, p99, failed) in json.loads(done.stdout).items():
-                    told = f"  {failed} FAILED" if failed else ""
-                    print(f"  {figure:22} p50 {p50:6.3f} s  p99 {p99:6.3f} s  (aim {AIMS[figure]:g} s){told}")
+                told = json.loads(done.stdout)
+                for figure, (p50, p99, failed) in told["figures"].items():
+                    lost = f"  {failed} FAILED" if failed else ""
+                    print(f"  {figure:22} p50 {p50:6.3f} s  p99 {p99:6.3f} s  (aim {AIMS[figure]:g} s){lost}")
+                print(
+                    f"  {told['lookups']} lookups since the start, {told['cut_short']} cut short by a deadline  (aim 0)"
+                )
             finally:
                 await stop_network(nodes)
 
@@ -79,13 +90,21 @@ async def _joined(node: NodeProcess, host: Host, bootstrap: str) -> float:
     return time.monotonic() - began
 
 
-async def on_host(address: str, other: str, count: int) -> dict[str, tuple[float, float, int]]:
-    """Operations through the node at `address`; what is read cold is written through `other`."""
+async def on_host(addresses: list[str], count: int) -> dict[str, object]:
+    """Operations through the second node; what is read cold is written through the last. And the lookups of all."""
     identity, writer = Identity.generate(), Identity.generate()
     async with AsyncExitStack() as stack:
-        here = (await stack.enter_async_context(open_light_client(identity, [address]))).registry
-        there = (await stack.enter_async_context(open_light_client(writer, [other]))).registry
-        return await _operations(here, identity.peer_id, there, writer.peer_id, count)
+        here = (await stack.enter_async_context(open_light_client(identity, [addresses[1]]))).registry
+        there = (await stack.enter_async_context(open_light_client(writer, [addresses[-1]]))).registry
+        figures = await _operations(here, identity.peer_id, there, writer.peer_id, count)
+    lookups = cut_short = 0
+    for address in addresses:
+        async with open_light_client(Identity.generate(), [address]) as asker:
+            overlay = (await asker.registry.status()).overlay
+        assert overlay is not None
+        lookups += overlay.lookups
+        cut_short += overlay.lookups_cut_short
+    return {"figures": figures, "lookups": lookups, "cut_short": cut_short}
 
 
 async def _operations(
@@ -138,12 +157,11 @@ async def main() -> None:
     parser.add_argument("--round-trip", type=float, default=0.1, help="seconds")
     parser.add_argument("--loss", type=float, default=0.01, help="share of the packets")
     parser.add_argument("--count", type=int, default=20, help="operations per figure")
-    parser.add_argument("--on-host", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--on-host", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     if arguments.on_host:
-        address, other = arguments.on_host
-        print(json.dumps(await on_host(address, other, arguments.count)))
+        print(json.dumps(await on_host(arguments.on_host, arguments.count)))
         return
     for nodes in arguments.nodes:
         await measured(nodes, arguments.count, arguments.round_trip, arguments.loss)

@@ -81,6 +81,10 @@ class OverlayStatistics(LinkStatistics, kw_only=True):
     """Seconds by which the loop was late at worst, in the last minute: for as long nothing was answered."""
     loop_lag_p99: float
     """Seconds that 99 of 100 turns of the loop weren't later than, in the last minute."""
+    lookups: int = 0
+    """Lookups since the start, for which others were asked."""
+    lookups_cut_short: int = 0
+    """Of those, the ones that a deadline ended."""
 
 
 class OverlayPeer:
@@ -362,12 +366,14 @@ class OverlayPeer:
     def statistics(self) -> OverlayStatistics:
         """Counts as of now."""
         counts = msgspec.structs.asdict(self._links.statistics()) | {"dial_failures": self._host.dial_failures}
-        lag = self._loop_lag.statistics()
+        lag, lookups = self._loop_lag.statistics(), self._lookup.statistics()
         return OverlayStatistics(
             connections=len(self._host.connected_peers()),
             routing_table=len(self._routing),
             loop_lag_max=lag.max,
             loop_lag_p99=lag.p99,
+            lookups=lookups.lookups,
+            lookups_cut_short=lookups.lookups_cut_short,
             **counts,
         )
 

@@ -191,6 +191,8 @@ ROWS: Final = (
     _Row("aqua_links_malformed_total", "Links ended, and bodies refused, because the peer broke the protocol.",
          _overlay("malformed")),
     _Row("aqua_dial_failures_total", "Attempts to connect that failed.", _overlay("dial_failures")),
+    _Row("aqua_lookups_total", "Lookups of members for which others were asked.", _overlay("lookups")),
+    _Row("aqua_lookups_cut_short_total", "Of those, the ones that a deadline ended.", _overlay("lookups_cut_short")),
     _Row("aqua_calls_made_total", "Calls of other peers.", _overlay("calls_made")),
     _Row("aqua_calls_failed_total", "Calls of other peers that ended with an error.", _overlay("calls_failed")),
     _Row("aqua_calls_served_total", "Calls of this peer that were answered.", _overlay("calls_served")),

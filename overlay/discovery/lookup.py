@@ -17,9 +17,11 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 
+import msgspec
 import structlog
 import trio
 
@@ -52,6 +54,15 @@ _PATIENCE_NEW = 1.5  # the same for somebody who has to be dialled
 _BUCKETS_OF_REGION = 3  # that are looked up: seven eighths of it
 
 
+class LookupStatistics(msgspec.Struct, kw_only=True):
+    """Lookups since the start, for which others were asked, counted."""
+
+    lookups: int = 0
+    """Those that were begun; a light client's nodes begin them."""
+    lookups_cut_short: int = 0
+    """Of those, the ones that a deadline ended, before who was asked had answered or failed."""
+
+
 class Lookup:
     """Knows members by their positions, and asks others for those that it doesn't know."""
 
@@ -79,6 +90,7 @@ class Lookup:
         self._home = Home(peer_position(addresses.peer_id))
         self._regions = Regions(trio.current_time)
         self._size = SizeEstimate()
+        self._counts = LookupStatistics()
         self._queries = MemberQueries(addresses, links, self.known_nearest, self.nearest, is_member=settings.member)
         described, learn = self._queries.described, self._queries.learn
         self._recursive = RecursiveLookup(identity, links, self._home, described, learn)
@@ -150,6 +162,10 @@ class Lookup:
             return float(known)
         return self._size.size or known * 2.0 ** (POSITION_BITS - self._home.height)
 
+    def statistics(self) -> LookupStatistics:
+        """Counts as of now."""
+        return msgspec.structs.replace(self._counts)
+
     # Looking up
 
     async def nearest(self, position: int, count: int) -> list[str]:
@@ -202,18 +218,31 @@ class Lookup:
 
         Also tells whether somebody answered who knows that neighbourhood completely. Takes at most `lookup_timeout`.
         """
+        self._counts.lookups += 1
+        deadline, is_cut_short = trio.current_effective_deadline(), None
+        try:
+            names, is_exact, is_cut_short = await self._ask(position, count)
+        finally:
+            if is_cut_short is None:  # it was cancelled: by a deadline of whoever asked, or that one left
+                is_cut_short = -math.inf < deadline <= trio.current_time()
+            self._counts.lookups_cut_short += is_cut_short
+        return self._merged(position, names, count), is_exact
+
+    async def _ask(self, position: int, count: int) -> tuple[list[str], bool, bool]:
+        """By both ways of rule 3: who is there, whether that is exact, and whether its time was over first."""
         timeout = self._settings.lookup_timeout / 2
         result = await self._recursive.find(position, count, timeout=timeout)
-        names, is_exact = result.names(), result.is_exact
+        names, is_exact, is_cut_short = result.names(), result.is_exact, result.is_cut_short
         if not result.is_believable(self.network_size()):
             log.debug(
                 "a lookup's answers are too few, too sparse or doubtful", answers=result.answers, named=len(names)
             )
-            names, is_exact = await self._iteratively(position, count, names, timeout), False
+            names, is_late = await self._iteratively(position, count, names, timeout)
+            is_exact, is_cut_short = False, is_cut_short or is_late
         elif (region := result.region(self.network_size())) is not None:
             height, members = region
             self._regions.remember(position, height, {name: peer_position(name) for name in members})
-        return self._merged(position, names, count), is_exact
+        return names, is_exact, is_cut_short
 
     async def self_lookup(self) -> None:
         """Make sure that the members near this peer and it know each other, within `lookup_timeout`."""
@@ -257,7 +286,10 @@ class Lookup:
         dialable = [name for name in names if self.is_dialable(name)]
         return nearest(position, [*dialable, *self.known_nearest(position, count)], count)
 
-    async def _iteratively(self, position: int, count: int, names: Iterable[str], timeout: float) -> list[str]:
+    async def _iteratively(
+        self, position: int, count: int, names: Iterable[str], timeout: float
+    ) -> tuple[list[str], bool]:
+        """Those found, and whether the timeout ended it."""
         lookup = IterativeLookup(position, self._addresses.peer_id, count=count)
         known = self._table.known_near(position, count) if self._table is not None else ()
         candidates = (*self.members(), *known, *names)
@@ -279,7 +311,7 @@ class Lookup:
                     lookup.failed(peer_id)  # a light client, or gone again
             progress.set()
 
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(timeout) as scope:
             async with trio.open_nursery() as nursery:
                 while not lookup.is_done(trio.current_time()):
                     progress = trio.Event()
@@ -288,7 +320,7 @@ class Lookup:
                     with trio.move_on_at(lookup.wakes_at()):
                         await progress.wait()
                 nursery.cancel_scope.cancel()
-        return lookup.found()
+        return lookup.found(), scope.cancelled_caught
 
     def _patience(self, peer_id: str) -> float:
         return _PATIENCE_LINKED if self._links.is_linked(peer_id) else _PATIENCE_NEW

@@ -131,13 +131,14 @@ class RecursiveLookup:
             await trio.sleep(max(trio.current_time() - began, _OTHER_PATHS))
             nursery.cancel_scope.cancel()
 
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(timeout) as scope:
             async with trio.open_nursery() as nursery:
                 async with trio.open_nursery() as paths:
                     nursery.start_soon(others)
                     for contact in begins:
                         paths.start_soon(along, contact)
                 nursery.cancel_scope.cancel()
+        result.is_cut_short = scope.cancelled_caught and not first.is_set()
         return result
 
     async def serve(self, caller: str, body: object) -> object:

@@ -141,6 +141,8 @@ class RouteResult:
         self.answers = 0
         self.is_exact = False
         """Whether one of those that answered knows the neighbourhood completely, as it says and nothing denies."""
+        self.is_cut_short = False
+        """Whether its time was over before an answer that is taken as exact, and before all paths had ended."""
         self._regions: list[tuple[int, dict[str, int]]] = []
 
     def add(self, answer: RouteAnswer, positions: Iterable[int]) -> bool:

@@ -177,6 +177,34 @@ async def newcomer(crowd: Crowd, contacts: Collection[str]) -> AsyncIterator[tup
     yield links, lookup
 
 
+async def test_lookups_that_a_deadline_ends_are_counted(autojump_clock: trio.testing.MockClock) -> None:
+    async def never(caller: str, body: object) -> object:
+        await trio.sleep_forever()
+
+    async with crowd(SOME) as all_of_them:
+        position, *contacts = positions(1)[0], *list(all_of_them.peers)[:3]
+        async with newcomer(all_of_them, contacts) as (_, lookup):
+
+            def counts() -> tuple[int, int]:
+                counted = lookup.statistics()
+                return counted.lookups, counted.lookups_cut_short
+
+            await lookup.look_up(position, WANTED)
+            assert counts() == (1, 0)
+            for peer in all_of_them.peers.values():
+                peer.links.lies = dict.fromkeys(("overlay/route", "overlay/nearest"), never)
+            await lookup.look_up(position, WANTED)
+            assert counts() == (2, 1), "nobody answered in time"
+            with trio.move_on_after(0.1):
+                await lookup.look_up(position, WANTED)
+            assert counts() == (3, 2), "a deadline of whoever asked"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lookup.look_up, position, WANTED)
+                await trio.sleep(0.1)
+                nursery.cancel_scope.cancel()
+            assert counts() == (4, 2), "whoever asked left"
+
+
 async def test_who_lives_is_found_again_soon_after_one_dial_failed_and_who_fails_again_later(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
