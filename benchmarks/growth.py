@@ -5,13 +5,15 @@
 Every node is a process of its own, and the client a light client of one of them, all on this machine: with more nodes
 than cores the times include waiting for a core, which the CPU per operation tells apart. What the nodes take when idle
 isn't counted in it: it grows with the time that an operation waits, not with what it does. What an operation leaves to
-the background is counted: copies to further replicas, entries of indexes, checks.
+the background is counted: copies to further replicas, entries of indexes, checks. *Told* is from the acknowledgement of
+a change to the event of somebody who watches through another node. Aims are those of 32 nodes, and of 32 to 8.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,16 +26,32 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess
-from benchmarks.processes import cpu_of_all, cpu_seconds, idle_share, node_network, resident_megabytes
+from benchmarks.processes import age, cpu_of_all, cpu_seconds, idle_share, node_network, resident_megabytes
 from benchmarks.timing import timed
 from overlay.identity import Identity
 from registry.client.light import open_light_client
 from registry.client.registry import Registry
+from registry.watch.watch import Watch
 
 IDLE_TIME = 10.0
 SETTLED_WITHIN = 60.0
 BACKGROUND = 4.0
 """Seconds in which what operations left to the background is done, and counted with them."""
+TOLD_WITHIN = 10.0
+WHOLE_AIM, START_AIM, IDLE_AIM, IDLE_BYTES_AIM = 5.0, 1.5, 0.003, 1000
+"""Seconds; seconds of CPU; of a core; bytes a second. The idle ones are meant without presence."""
+AIMS = {
+    "create, one replica": 2.0,
+    "register, one replica": 2.0,
+    "resolve, ack 1": 1.5,
+    "resolve, ack 3": 1.5,
+    "create, majority": 3.0,
+    "register, majority": 3.0,
+    "told": 2.0,
+}
+"""How many times the p50 may be."""
+CPU_AIMS = dict.fromkeys(("register, one replica", "register, majority"), 2.6)
+"""The same of the CPU: 20 replicas store instead of 8, and a tenth."""
 
 
 class Figures(NamedTuple):
@@ -72,16 +90,31 @@ class Observed(NamedTuple):
             sent += overlay.bytes_sent
         return calls, sent
 
-    async def whole(self) -> None:
-        """Wait until each node is linked as it wants to be: until nobody's members change for a second."""
+    async def whole(self) -> float:
+        """Wait until each node is linked as it wants to be: until nobody's members change for a second. Returns how old
+        the node that was started last was by then, which is more than it need be if that was so when first asked."""
+        last = self.nodes[-1].process_id
+        assert last is not None
         with trio.fail_after(SETTLED_WITHIN):
             before: list[frozenset[str]] = []
+            since = 0.0
             while True:
                 now = [frozenset((await asker.status()).members) for asker in self.askers]
-                if now == before and all(now):
-                    return
+                if now != before or not all(now):
+                    since = age(last)
+                elif age(last) - since >= 1:
+                    return since
                 before = now
-                await trio.sleep(1)
+                await trio.sleep(0.25)
+
+    async def idle_costs(self, seconds: float) -> tuple[float, float]:
+        """The share of a core and the bytes a second that a node takes and sends when nobody asks for anything."""
+        _, first = await self.counters()
+        _, before = await self.counters()
+        share = await idle_share(self.nodes, seconds)
+        _, after = await self.counters()
+        asking = before - first
+        return share, (after - before - asking) / seconds / len(self.nodes)
 
     async def figures(self, call: Callable[[int], Awaitable[bool]], count: int) -> Figures:
         """Of `count` calls, one at a time, with what they leave to the background."""
@@ -115,24 +148,29 @@ async def measured(nodes: int, count: int) -> dict[str, Figures]:
             ]
             observed = Observed(processes, askers)
             started, last = time.perf_counter() - began, processes[-1].process_id
-            await observed.whole()
+            whole = await observed.whole()
             cpu_of_last = cpu_seconds(last) if last is not None else 0.0
             members = [len((await asker.status()).members) for asker in askers]
-            share = await idle_share(processes, IDLE_TIME)
+            share, sent = await observed.idle_costs(IDLE_TIME)
             memory = [resident_megabytes(process.process_id) for process in processes if process.process_id]
             print(
                 f"started in {started:.1f} s, CPU {cpu_of_all(processes) / nodes:.2f} s a node, of the last "
-                f"{cpu_of_last:.2f} s until all were linked; members linked {min(members)} to {max(members)}; "
-                f"idle {share:.2%} of a core, {sum(memory) / nodes:.0f} MB a node"
+                f"{cpu_of_last:.2f} s until all were linked (aim {START_AIM:g} s); whole {whole:.1f} s after the last "
+                f"start (aim {WHOLE_AIM:g} s); members linked {min(members)} to {max(members)}\n"
+                f"idle {share:.2%} of a core (aim {IDLE_AIM:.1%}), {sent:.0f} bytes/s (aim {IDLE_BYTES_AIM}), "
+                f"{sum(memory) / nodes:.0f} MB a node"
             )
             observed = observed._replace(idle=share * nodes)
-            return await operations(observed, client.registry, identity, count, min(nodes, 20))
+            watcher = await stack.enter_async_context(
+                open_light_client(Identity.generate(), [processes[nodes // 2].address])
+            )
+            return await operations(observed, client.registry, watcher.registry, identity, count, min(nodes, 20))
 
 
 async def operations(
-    observed: Observed, registry: Registry, identity: Identity, count: int, replicas: int
+    observed: Observed, registry: Registry, watcher: Registry, identity: Identity, count: int, replicas: int
 ) -> dict[str, Figures]:
-    """Creating, registering and resolving."""
+    """Creating, registering, resolving, and being told."""
     ids: list[str] = []
 
     async def create(label: str, factor: int, number: int) -> bool:
@@ -162,7 +200,43 @@ async def operations(
             ids.clear()
         found[name] = await observed.figures(call, count)
         print(f"  {name:24} {found[name]}", flush=True)
+    found["told"] = await told(observed, registry, watcher, identity, ids[:count])
+    print(f"  {'told':24} {found['told']}", flush=True)
     return found
+
+
+async def told(
+    observed: Observed, registry: Registry, watcher: Registry, identity: Identity, ids: Sequence[str]
+) -> Figures:
+    """How long after the acknowledgement of a change a watcher knows of it; with what the changes cost."""
+    events = {resource_id: trio.Event() for resource_id in ids}
+    times: dict[str, float] = {}
+    delays: list[float] = []
+
+    async def follow(watch: Watch, resource_id: str) -> None:
+        async for event in watch:
+            if event.record is not None and event.record.metadata.value == "changed":
+                times.setdefault(resource_id, time.perf_counter())
+                events[resource_id].set()
+
+    async def change(number: int) -> bool:
+        resource_id = ids[number]
+        done = await registry.register_service(resource_id, "changed", identity.peer_id, "echo", factor=1)
+        acknowledged = time.perf_counter()
+        with trio.move_on_after(TOLD_WITHIN):
+            await events[resource_id].wait()
+            delays.append(1000 * max(times[resource_id] - acknowledged, 0.0))
+        return done.success and resource_id in times
+
+    async with trio.open_nursery() as nursery:
+        for resource_id in ids:
+            nursery.start_soon(follow, watcher.watch(resource_id), resource_id)
+        await trio.sleep(BACKGROUND)  # until they are watched
+        figures = await observed.figures(change, len(ids))
+        nursery.cancel_scope.cancel()
+    delays.sort()
+    p50, p99 = (delays[int(len(delays) * part)] if delays else math.nan for part in (0.5, 0.99))
+    return figures._replace(p50=p50, p99=p99)
 
 
 async def main() -> None:
@@ -175,10 +249,19 @@ async def main() -> None:
     sizes = {nodes: await measured(nodes, arguments.count) for nodes in arguments.nodes}
     first, *others = sizes
     for nodes in others:
-        print(f"\n{nodes} nodes to {first}: p50, CPU of all nodes")
+        print(f"\n{nodes} nodes to {first}: times the p50, times the CPU of all nodes")
         for name, figures in sizes[nodes].items():
             reference = sizes[first][name]
-            print(f"  {name:24} {figures.p50 / reference.p50:5.2f}  {figures.cpu / reference.cpu:5.2f}")
+            cpu_aim = f" (aim {CPU_AIMS[name]:g})" if name in CPU_AIMS else ""
+            print(
+                f"  {name:24} {_times(figures.p50, reference.p50)} (aim {AIMS[name]:g})  "
+                f"{_times(figures.cpu, reference.cpu)}{cpu_aim}"
+            )
+
+
+def _times(figure: float, reference: float) -> str:
+    """What is too small to be measured is no reference."""
+    return f"{figure / reference:5.2f}" if reference > 0 else f"{'-':>5}"
 
 
 if __name__ == "__main__":
