@@ -4,7 +4,8 @@
 
 The records are written straight into the database, unsigned, as rows are believed that are there. Start, status,
 register and resolve are then timed on a real node process over that database, by a light client; what it registers and
-resolves is new. The reference for the longest wait is the wait of the same writes while nothing is collected.
+resolves is new. *Comparison*: of all that it keeps, with another node that keeps the same. The reference for the
+longest wait is the wait of the same writes while nothing is collected.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 import structlog
 import trio
 
-from aqua_compat.cli.node_process import NodeProcess
+from aqua_compat.cli.node_process import NodeProcess, stop_network
+from benchmarks.replication import until_settled
 from benchmarks.timing import timed
 from overlay.identity import Identity
 from registry.client.light import open_light_client
@@ -33,9 +35,13 @@ from registry.service import RegistryService
 from registry.settings import CurrentSettings, RegistrySettings
 from registry.storage import Transaction, open_store
 from registry.storage.database import open_database
+from registry.upkeep.schedules import REPLICATE
 
 PER_RESOURCE = 10
 COUNT = 200  # operations per figure
+COMPARISONS = 5
+AIM, AIMED_AT = 1.5, ("start", "resolve", "register", "status", "comparison")
+"""How many times as long a node with 300,000 records may take as one with 1,000."""
 SIGNATURE = b"s" * 64
 PEERS = [Identity.generate().peer_id for _ in range(2_000)]
 
@@ -74,7 +80,11 @@ def fill(path: Path, count: int, signed: int) -> None:
 async def node_figures(folder: Path, count: int) -> dict[str, float]:
     """Milliseconds per operation of a node that keeps `count` records."""
     node = NodeProcess(folder, folder.with_suffix(".log"))
-    fill(node.data_dir / DATABASE, count, int(time.time()))
+    twin = NodeProcess(folder.with_suffix(".twin"), folder.with_suffix(".twin.log"))
+    signed = int(time.time())
+    fill(node.data_dir / DATABASE, count, signed)
+    identity, config = Identity.generate(), folder.with_suffix(".toml")
+    config.write_text(f"operators = ['{identity.peer_id}']\n")
     try:
         starts = []
         for _ in range(3):
@@ -82,9 +92,8 @@ async def node_figures(folder: Path, count: int) -> dict[str, float]:
             await node.start("--listen", "/ip4/127.0.0.1/tcp/0", timeout=120)
             starts.append(1000 * (time.perf_counter() - began))
             await node.stop()
-        await node.start("--listen", "/ip4/127.0.0.1/tcp/0", timeout=120)
+        await node.start("--listen", "/ip4/127.0.0.1/tcp/0", "--config", str(config), timeout=120)
         found = {"start": min(starts)}
-        identity = Identity.generate()
         async with open_light_client(identity, [node.address]) as client:
             registry, ids = client.registry, []
 
@@ -112,9 +121,24 @@ async def node_figures(folder: Path, count: int) -> dict[str, float]:
                 timing = await timed(call, COUNT, 1)
                 assert timing.failed == 0, name
                 found[name] = timing.p50
+            fill(twin.data_dir / DATABASE, count, signed)
+            await twin.start("--listen", "/ip4/127.0.0.1/tcp/0", "--bootstrap", node.address, timeout=120)
+            await until_settled([node, twin])
+
+            async def compare(number: int) -> bool:  # noqa: ARG001 - each time the same
+                await registry.run_schedule(REPLICATE)
+                return True
+
+            before = (await registry.status()).replication
+            timing = await timed(compare, COMPARISONS, 1)
+            after = (await registry.status()).replication
+            assert before is not None
+            assert after is not None
+            assert after.compared >= before.compared + COMPARISONS, "nothing was compared"
+            found["comparison"] = timing.p50
         return found
     finally:
-        await node.stop()
+        await stop_network([node, twin])
 
 
 async def longest_wait(folder: Path, expired: int) -> None:
@@ -169,7 +193,8 @@ async def main(counts: list[int], expired: int) -> None:
         for operation in found[first]:
             figures = "".join(f"{found[count][operation]:9.2f} ms" for count in counts)
             growth = ", ".join(f"{found[count][operation] / found[first][operation]:.2f}" for count in counts[1:])
-            print(f"{operation:18}{figures}   times {growth}")
+            aim = f"  (aim {AIM:g})" if operation in AIMED_AT else ""
+            print(f"{operation:18}{figures}   times {growth}{aim}")
         if expired:
             await longest_wait(folder / "expired", expired)
 
