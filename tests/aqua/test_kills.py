@@ -147,6 +147,23 @@ async def test_a_provider_and_a_caller_die_in_the_middle_of_a_call(
     assert complaints(sizes) == []
 
 
+async def test_the_services_of_a_killed_node_are_off_the_list_within_seconds_and_come_back_with_it(
+    network: AquaNetwork, js: JsProcess
+) -> None:
+    dying, behind = network.nodes[1], network.nodes[2]
+    async with js.peer(websocket(behind)) as peer:
+        resource_id, done, errors = await peer.call("createAndRegister", label(), "on a node", dying.peer_id, "s")
+        assert done, errors
+        done, errors = await peer.call("registerService", resource_id, "of the client", peer.peer_id, "s")
+        assert done, errors
+        await resolved(peer, resource_id, 1, 2)
+        await dying.kill()
+        [left] = await resolved(peer, resource_id, 1, 1)
+        assert left["metadata"]["value"] == "of the client"
+        await network.revive(dying)
+        await resolved(peer, resource_id, 1, 2)
+
+
 async def test_nodes_forget_particles_whose_peers_died(network: AquaNetwork) -> None:
     for node in network.nodes:
         await forgotten(node)

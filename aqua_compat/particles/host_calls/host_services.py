@@ -43,7 +43,13 @@ def host_services(
     check_clock = parts.host.clock_guard.check
     sig = SigningCalls(identity, countersign, check_clock, as_original=settings.sign_as_original).functions()
     registry = RegistryCalls(
-        parts.service, node.store, parts.replica.ingest, parts.rumors, identity.peer_id, time_slices
+        parts.service,
+        node.store,
+        parts.replica.ingest,
+        parts.rumors,
+        parts.health_of_hosts,
+        identity.peer_id,
+        time_slices,
     )
     return {
         "op": in_time_slices(native(Op()), time_slices),

@@ -7,6 +7,8 @@ Rules, in this order:
    a tetraplet says so of every argument, except where there is nothing to republish.
 3. Scripts of strangers make this node store only what it is responsible for, or hosts.
 4. What was new here goes to the rest of the neighbourhood (`registry.replication.rumor`).
+5. What scripts resolve, by `get_records` and the merging of that, has no record whose host is down or that doesn't pass
+   (`usable_records`). What they replicate, by `get_stale_local_records`, has all.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from aqua_compat.particles.engine.actor import Context
 from aqua_compat.particles.engine.steps import Tetraplet
 from aqua_compat.particles.errors import CallError
 from aqua_compat.particles.host_calls.host_calls import HostFunction, Tetraplets
+from aqua_compat.particles.host_calls.usable_records import UsableRecords
 from aqua_compat.schema.interface import SERVICE_FUNCTIONS
 from aqua_compat.schema.json_codec import from_json, to_json
 from overlay.limits.time_slices import TimeSlices
@@ -32,6 +35,7 @@ from registry.errors import (
     RegistryRefusal,
     StorageError,
 )
+from registry.health.health_of_hosts import HealthOfHosts
 from registry.model.merge import ResourceState
 from registry.model.service_results import GetRecordsResult, GetTombstonesResult, MergeResult
 from registry.model.values import MAX_PROOF, Key, Record, RecordMetadata, State, Tombstone, encode
@@ -71,10 +75,12 @@ class RegistryCalls:
         store: Store,
         ingest: Ingest,
         rumors: Rumors,
+        health: HealthOfHosts,
         host_peer_id: str,
         time_slices: TimeSlices,
     ) -> None:
         self._time_slices = time_slices
+        self._usable = UsableRecords(health, host_peer_id, time_slices)
         self._service = service
         self._store = store
         self._ingest = ingest
@@ -141,6 +147,10 @@ class RegistryCalls:
             stored = await self._store.resource(written[0].key_id)
             if stored.key is not None:
                 await self._time_slices.run(source, self._spreading_all(stored.key, news, stored))
+        if isinstance(result, MergeResult) and result.success:
+            return MergeResult(success=True, result=await self._usable.of_given(source, result.result))
+        if name == "get_records" and result.success:
+            return GetRecordsResult(success=True, result=await self._usable.of_stored(source, result.result))
         return result
 
     def _check_responsible(self, context: Context, written: Sequence[_Written], stored: Key | None) -> None:

@@ -52,7 +52,13 @@ class Script:
         self.node = node
         parts = node.parts
         registry = RegistryCalls(
-            parts.service, node.store, parts.replica.ingest, parts.rumors, node.peer_id, TimeSlices()
+            parts.service,
+            node.store,
+            parts.replica.ingest,
+            parts.rumors,
+            parts.health_of_hosts,
+            node.peer_id,
+            TimeSlices(),
         )
         countersign = countersigning(
             parts.registry, parts.host, parts.service.settings.hosting, FairSemaphore(64, 16), clock
