@@ -104,18 +104,24 @@ def _describe_instance(instance: Mapping[str, Any], metadata: Mapping[str, Any])
 
 
 def describe_health(health: Mapping[str, Any]) -> str:
-    """How a record is, for people: `down for ...` where its host isn't there, and its state unless that passes.
-    `health`: in its JSON shape."""
+    """How a record is, for people: `down for ...` where its host isn't there, and by whose word; else its state, and
+    for how long its host has been there. `health`: in its JSON shape."""
     parts = []
+    lasted = f" for {health['up_or_down_for']:.0f} s" if health["up_or_down_for"] is not None else ""
     if not health["up"]:
-        lasted = health["up_or_down_for"]
-        parts.append("down" + (f" for {lasted:.0f} s" if lasted is not None else ""))
+        parts.append(f"down{lasted}")
+        if health["accusers"]:
+            say = "says" if len(health["accusers"]) == 1 else "say"
+            parts.append(f"as {' and '.join(map(one_line, health['accusers']))} {say}")
     state, since, note = health["state"], health["since"], health["note"]
     if state != "passing":
         parts.append(
             f"{state}" + (f" since {moment(since)}" if since else "") + (f": {one_line(note)}" if note else "")
         )
-    return ", ".join(parts) or "passing"
+    if health["up"]:
+        parts = parts or ["passing"]
+        parts += [f"up{lasted}"] if lasted else []
+    return ", ".join(parts)
 
 
 def counted(count: int, what: str) -> str:

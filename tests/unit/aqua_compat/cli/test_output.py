@@ -15,7 +15,14 @@ from registry.health.state import Health, HealthState
     [
         (RecordHealth(), "passing"),
         (RecordHealth(is_up=False), "down"),
+        (RecordHealth(up_or_down_for=12.2), "passing, up for 12 s"),
         (RecordHealth(is_up=False, up_or_down_for=12.2), "down for 12 s"),
+        (RecordHealth(False, 12.2, ("one",)), "down for 12 s, as one says"),
+        (RecordHealth(False, 12.2, ("one", "two")), "down for 12 s, as one and two say"),
+        (
+            RecordHealth(up_or_down_for=5.0, health=Health(HealthState.WARNING, 86_400, "slow")),
+            "warning since 1970-01-02 00:00:00 UTC: slow, up for 5 s",
+        ),
         (RecordHealth(health=Health(HealthState.UNKNOWN)), "unknown"),
         (
             RecordHealth(is_up=False, health=Health(HealthState.CRITICAL, 86_400, "no disk")),
