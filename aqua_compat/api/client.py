@@ -174,7 +174,9 @@ class AquaClient(ResourcesApi, RegistryApi):
     ) -> list[Record]:
         """The live records of a resource; the Pythonic form of `resolveResource`. `trusted`: as of `call_any`.
 
-        `include_down`: also those whose host is said to be down, or says that they don't pass.
+        `include_down`: also those whose host is said to be down, or says that they don't pass. How each is, since when
+        and by whose word, is in `health` of what `client.registry.resolve_resource(..., include_down=True)` gives, by
+        the record's `slot`.
         Raises NoProvider when the resource can't be resolved.
         """
         return await self._services.resolve(
