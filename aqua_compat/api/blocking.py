@@ -198,14 +198,16 @@ class BlockingClient:
                 self._token.run_sync_soon(release.set)
                 ended.wait()
 
-    def watch(self, resource_id: str, *, trusted: TrustChoice | None = None) -> Iterator[WatchEvent]:
+    def watch(
+        self, resource_id: str, *, trusted: TrustChoice | None = None, include_down: bool = False
+    ) -> Iterator[WatchEvent]:
         """Events of a resource, each as soon as it is known; ends with the client. Leave the loop to stop watching.
 
-        `trusted`: as of `AquaClient.watch`.
+        `trusted`, `include_down`: as of `AquaClient.watch`.
         """
 
         async def open_watch(client: AquaClient) -> Any:
-            return client.watch(resource_id, trusted=trusted)
+            return client.watch(resource_id, trusted=trusted, include_down=include_down)
 
         watch = self.run(open_watch)
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aqua_compat.cli.failures import not_done, one_line
+from aqua_compat.cli.failures import Misuse, not_done, one_line
 from aqua_compat.cli.keys import named_key
 from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import print_json
@@ -34,22 +34,38 @@ def service() -> None:
     "--peer", metavar="PEER_ID", help="Peer that the service runs on and that hosts the record.  [default: your key's]"
 )
 @click.option("--service-id", metavar="ID", help="Id of the service on that peer.")
+@click.option(
+    "--ttl",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Have it pass only while a program with the same key says so at least that often.",
+)
 @json_option
 @network_options(writes=True, registers=True)
 def register_service(
-    session: CommandSession, resource: str, value: str, peer: str | None, service_id: str | None, as_json: bool
+    session: CommandSession,
+    resource: str,
+    value: str,
+    peer: str | None,
+    service_id: str | None,
+    ttl: float | None,
+    as_json: bool,
 ) -> None:
     """Register on RESOURCE, an id or a name such as web@acme, that a service runs on a peer.
 
-    A record lives for a day after its hosting peer signed it: run this command again before that.
+    A record lives for a day after its hosting peer signed it: run this command again before that. With --ttl the
+    service is critical, and not listed, until a program with the same key says that it passes, by `aqua.pass_check`.
+    Its host keeps that time: give it by --peer, or have the node on this machine register.
     """
     shown = one_line(resource)
     if (node := session.node()) is not None:
         asked = session.name_for_node(resource)
-        register_through(node, asked, shown, value, peer, service_id, session.factor, as_json=as_json)
+        register_through(node, asked, shown, value, peer, service_id, ttl, session.factor, as_json=as_json)
         return
     from aqua_compat.schema.arguments import check_optional_string, check_peer_id, check_string
 
+    if ttl is not None and peer in (None, named_key(session.key_name).peer_id):
+        raise Misuse("--ttl needs the --peer that is to keep it: your key's own peer ends with this command")
     resource_id = session.resource_id(resource)
 
     async def register(client: AquaClient) -> Done:
@@ -58,6 +74,7 @@ def register_service(
             check_string("value", value),
             check_peer_id("peer_id", peer or client.peer_id),
             check_optional_string("service_id", service_id),
+            ttl=ttl,
             **session.write,
         )
 

@@ -44,12 +44,20 @@ def print_records_of(
 
 
 def print_events_of(
-    node: NodeSocket, resource: str, shown: str, count: int | None, *, trusted: Trusted | None, as_json: bool
+    node: NodeSocket,
+    resource: str,
+    shown: str,
+    count: int | None,
+    *,
+    everything: bool,
+    trusted: Trusted | None,
+    as_json: bool,
 ) -> None:
     """The live records of a resource, then each change, until Ctrl-C or `count` events. `shown`: as its user calls
-    it."""
+    it; `everything`: those, too, that are down or don't pass."""
+    asked = {**({"all": "true"} if everything else {}), **_trust(trusted)}
     try:
-        for number, answer in enumerate(node.events("resources", resource, "watch", **_trust(trusted)), 1):
+        for number, answer in enumerate(node.events("resources", resource, "watch", **asked), 1):
             click.echo(json_line(answer.result) if as_json else event_lines(answer.result))
             if number == 1 and not answer.exists:
                 click.echo(f"note: no resource {one_line(shown)} is known yet; watching for it", err=True)
@@ -65,7 +73,9 @@ def event_lines(event: Mapping[str, Any]) -> str:
     if "record" in event:
         missed = f"  (after {event['coalesced']} more changes)" if event["coalesced"] else ""
         reason = f"  ({event['reason']})" if event.get("reason") else ""
-        state = f"  ({describe_health(event['health'])})" if event["event"] == "health" else ""
+        health = event.get("health")
+        is_shown = event["event"] == "health" or (health and (not health["up"] or health["state"] != "passing"))
+        state = f"  ({describe_health(event['health'])})" if is_shown else ""
         return f"{began}  {describe_json(event['record'])}{state}{reason}{missed}"
     if not event["records"]:
         return f"{began}  no services"
@@ -98,14 +108,16 @@ def register_through(
     value: str,
     peer: str | None,
     service_id: str | None,
+    ttl: float | None,
     factor: int | None,
     *,
     as_json: bool,
 ) -> None:
     """Registers a service in the node's name."""
-    given = {"value": value, "factor": factor or 1}
+    given: dict[str, object] = {"value": value, "factor": factor or 1}
     given |= {} if peer is None else {"peer_id": peer}
     given |= {} if service_id is None else {"service_id": service_id}
+    given |= {} if ttl is None else {"ttl": ttl}
     answer = node.post("resources", resource, "records", **given)
     _told(answer, f"registered {peer or 'this node'} on {shown}, {AS_NODE}", as_json=as_json)
 

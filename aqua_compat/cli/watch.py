@@ -21,23 +21,40 @@ if TYPE_CHECKING:
 @click.command(short_help="Print every change of a resource's services.")
 @click.argument("resource")
 @click.option("-n", "--events", type=click.IntRange(1), metavar="N", help="End after N events.  [default: never]")
+@click.option("--all", "everything", is_flag=True, help="Tell also of those that are down or don't pass.")
 @trust_options
 @json_option
 @network_options()
-def watch(session: CommandSession, resource: str, events: int | None, trusted: Trusted | None, as_json: bool) -> None:
+def watch(
+    session: CommandSession,
+    resource: str,
+    events: int | None,
+    everything: bool,
+    trusted: Trusted | None,
+    as_json: bool,
+) -> None:
     """Print the live services of RESOURCE, then each that is added, updated, removed or expires.
 
-    RESOURCE is an id or a name such as web@acme. It turns to other nodes when those that it listens to are gone. End it
-    with Ctrl-C.
+    RESOURCE is an id or a name such as web@acme. Of a service that was told, it is told too when its host dies or comes
+    back, and when it doesn't pass or does; with --all so of those that don't work from the beginning. The command turns
+    to other nodes when those that it listens to are gone. End it with Ctrl-C.
     """
     if (node := session.node()) is not None:
-        print_events_of(node, session.name_for_node(resource), resource, events, trusted=trusted, as_json=as_json)
+        print_events_of(
+            node,
+            session.name_for_node(resource),
+            resource,
+            events,
+            everything=everything,
+            trusted=trusted,
+            as_json=as_json,
+        )
         return
     resource_id = session.resource_id(resource)
 
     async def follow(client: AquaClient) -> None:
         count = 0
-        async with client.watch(resource_id, trusted=trusted) as watched:
+        async with client.watch(resource_id, trusted=trusted, include_down=everything) as watched:
             async for event in watched:
                 click.echo(as_json_line(event) if as_json else as_lines(event))
                 count += 1

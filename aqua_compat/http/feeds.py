@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import trio
@@ -40,15 +40,17 @@ KEPT_FOR: Final = 60.0  # seconds
 HEARTBEAT: Final = 15.0  # seconds without an event, after which a comment shows that the connection is alive
 PIECE: Final = 64 * 1024  # bytes
 
-_GONE: Final = frozenset({EventKind.REMOVED, EventKind.EXPIRED, EventKind.DOWN})
-"""What isn't in a snapshot after it; nor is what doesn't pass, as in a watch's own first one."""
+_GONE: Final = frozenset({EventKind.REMOVED, EventKind.EXPIRED})
+"""What isn't in a snapshot after it; nor is what is down or doesn't pass, as in a watch's own first one."""
 
 
 class Feed:
     """The events of one resource, numbered."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, *, include_down: bool = False) -> None:
+        """`include_down`: whether the watch tells of all live records, however they are."""
         self._watch = watch
+        self._include_down = include_down
         self._name = token_hex(6)
         self._events: deque[tuple[int, bytes]] = deque()
         self._size = 0
@@ -93,7 +95,7 @@ class Feed:
             self._forget()  # whoever knows less takes a snapshot
             self._last += 1
         else:
-            if event.kind in _GONE or (event.health is not None and not event.health.is_usable):
+            if event.kind in _GONE or not (self._include_down or _is_usable(event)):
                 self._shown.pop(event.record.slot, None)
             else:
                 self._shown[event.record.slot] = event.record
@@ -130,6 +132,14 @@ class Feed:
         return self._last, _snapshot_text(self._id(self._last), records, exists=self._watch.exists)
 
 
+class _Wanted(NamedTuple):
+    """What the readers of a feed want told."""
+
+    resource_id: str
+    trusted: Trusted | None
+    include_down: bool
+
+
 class Feeds:
     """All feeds of a node."""
 
@@ -139,8 +149,8 @@ class Feeds:
         self._others = others
         self._max_watches = max_watches
         self._open = 0
-        self._feeds: dict[tuple[str, Trusted | None], Feed] = {}
-        self._idle: LRUCache[tuple[str, Trusted | None], None] = LRUCache(KEPT_FEEDS)
+        self._feeds: dict[_Wanted, Feed] = {}
+        self._idle: LRUCache[_Wanted, None] = LRUCache(KEPT_FEEDS)
         self._tasks = TaskOwner()
 
     @property
@@ -164,13 +174,17 @@ class Feeds:
             raise Problem(503, "overloaded", f"{total} watches are open, as many as may be", retry_after=10.0)
 
     @asynccontextmanager
-    async def joined(self, resource_id: str, trusted: Trusted | None) -> AsyncIterator[Feed]:
-        """The feed of a resource, which is there while the block runs. Raises Problem, InvalidValue."""
+    async def joined(
+        self, resource_id: str, trusted: Trusted | None, *, include_down: bool = False
+    ) -> AsyncIterator[Feed]:
+        """The feed of a resource, which is there while the block runs. `include_down`: of those, too, that are down or
+        don't pass. Raises Problem, InvalidValue."""
         self.check_room()
-        key = (resource_id, trusted)
+        key = _Wanted(resource_id, trusted, include_down)
         feed = self._feeds.get(key)
         if feed is None:
-            feed = self._feeds[key] = Feed(self._registry.watch(resource_id, trusted=trusted))
+            watch = self._registry.watch(resource_id, trusted=trusted, include_down=include_down)
+            feed = self._feeds[key] = Feed(watch, include_down=include_down)
             self._tasks.start_soon(feed.run)
         self._idle.pop(key, None)
         feed.readers += 1
@@ -186,9 +200,13 @@ class Feeds:
                     self._end(self._idle.popitem()[0])
                 self._idle[key] = None
 
-    def _end(self, key: tuple[str, Trusted | None]) -> None:
+    def _end(self, key: _Wanted) -> None:
         self._idle.pop(key, None)
         self._feeds.pop(key).scope.cancel()
+
+
+def _is_usable(event: WatchEvent) -> bool:
+    return event.kind is not EventKind.DOWN and (event.health is None or event.health.is_usable)
 
 
 def _text(event: str, event_id: str, result: Json) -> bytes:

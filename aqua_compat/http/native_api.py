@@ -62,6 +62,7 @@ MOST_TRUSTED: Final = 64
 
 Factor = Annotated[int, msgspec.Meta(ge=1, le=32_767)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
+TimeToLive = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Base64 = Annotated[str, msgspec.Meta(max_length=180_000)]
 
 
@@ -74,11 +75,13 @@ class NewResource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class NewRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A service to register: on this node by default, with a value for its users."""
+    """A service to register: on this node by default, with a value for its users. `ttl`: seconds for which it passes
+    after each report of its health, and not before the first one."""
 
     value: str = ""
     peer_id: str | None = None
     service_id: str | None = None
+    ttl: TimeToLive | None = None
     factor: Factor = 1
     timeout: Seconds = DEFAULT_TIMEOUT
 
@@ -259,6 +262,7 @@ class NativeApi:
             _text("value", body.value),
             _checked(check_peer_id, "peer_id", peer_id),
             _checked(check_optional_string, "service_id", body.service_id),
+            ttl=body.ttl,
             factor=body.factor,
             timeout=body.timeout,
         )
@@ -301,13 +305,16 @@ class NativeApi:
 
     async def watch(self, call: OperationCall) -> HttpReply:
         """The changes of a resource, as server-sent events."""
-        resource_id, trusted = self.resource_id(call), _trusted(call)
+        resource_id, trusted, everything = self.resource_id(call), _trusted(call), call.parameters["all"]
         last = call.parameters["last_event_id"] or call.request.headers.get("last-event-id", "")
         self._feeds.check_room()
 
         async def events() -> AsyncGenerator[bytes, None]:
             try:
-                async with self._feeds.joined(resource_id, trusted) as feed, aclosing(feed.after(last)) as pieces:
+                async with (
+                    self._feeds.joined(resource_id, trusted, include_down=everything) as feed,
+                    aclosing(feed.after(last)) as pieces,
+                ):
                     async for piece in pieces:
                         yield piece
             except Problem as problem:  # others took the last places while the head was sent

@@ -145,6 +145,7 @@ OPERATIONS: Final = (
         "A snapshot of a resource's records, then each change: server-sent events, whose ids go on after a break",
         _READ,
         (RESOURCE, *TRUST,
+         Parameter("all", "query", "tell also of those that are down or don't pass", {"type": "boolean"}, flag, False),
          Parameter("last_event_id", "query", "the last event that is known, where the header Last-Event-ID can't be"
                    " set", STRING, plain)),
         None, "watch-event", EVENT, NativeApi.watch, media_type="text/event-stream", command="watch",

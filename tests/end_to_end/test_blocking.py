@@ -29,6 +29,9 @@ def _use(provider_relay: str, user_relay: str) -> None:
             events = user.watch(resource_id)
             assert next(events).kind.name == "SNAPSHOT"
             events.close()
+            everything = user.watch(resource_id, include_down=True)
+            assert next(everything).kind.name == "SNAPSHOT"
+            everything.close()
             with ThreadPoolExecutor(4) as pool:
                 names = list(pool.map(lambda _: user.call_any(resource_id, "name", ack=MAJORITY), range(8)))
             assert names == [threading.current_thread().name] * 8

@@ -31,6 +31,25 @@ async def a_node(folder: Path, *flags: str) -> AsyncIterator[NodeProcess]:
             await node.stop()
 
 
+async def test_a_time_to_live_is_kept_by_the_host_and_all_shows_what_doesnt_pass_yet(tmp_path: Path) -> None:
+    async with a_node(tmp_path / "aqua-registry" / "node") as node:
+        home, relay = {"home": tmp_path}, ("--relay", node.address)
+        resource_id = (await command("resource", "create", "web", **home)).out.strip()
+        register = ("service", "register", resource_id, "--ttl", "20")
+        assert (await command(*register, "--value", "one", **home)).code == 0
+        refused = await command(*register, "--value", "two", *relay, **home)
+        assert refused.code == 2
+        assert "--ttl needs the --peer" in refused.err
+        assert (await command(*register, "--value", "two", "--peer", node.peer_id, *relay, **home)).code == 0
+        for through in ((), relay):
+            assert (await command("resolve", resource_id, *through, **home)).out == "no services\n"
+            everything = (await command("resolve", resource_id, "--all", *through, **home)).out
+            assert everything.count("(critical since") == 2, everything
+            watched = (await command("watch", resource_id, "-n", "1", "--all", *through, **home)).out
+            assert "value one" in watched
+            assert "value two" in watched
+
+
 async def test_commands_act_through_the_node_and_in_its_name(tmp_path: Path) -> None:
     async with a_node(tmp_path / "aqua-registry" / "node") as node:  # where `aqua-registry node` keeps it by default
         created = await command("resource", "create", "web", home=tmp_path)

@@ -82,10 +82,10 @@ class Follower:
 class Script:
     """A feed, and what its resource has."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, include_down: bool = False) -> None:
         self.random = random.Random(seed)
         self.watch = ScriptedWatch()
-        self.feed = Feed(cast("Any", self.watch))
+        self.feed = Feed(cast("Any", self.watch), include_down=include_down)
         self.shown: dict[str, str] = {}
         self._count = 0
 
@@ -183,6 +183,21 @@ async def test_a_later_snapshot_leaves_out_what_is_down_or_doesnt_pass_as_a_firs
             await script.follow(each, 10)
             assert each.shown == dict.fromkeys(PEERS[:3], "here")
         assert follower.snapshots == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_later_snapshot_of_all_has_what_is_down_or_doesnt_pass(autojump_clock) -> None:
+    script, follower = Script(1, include_down=True), Follower()
+    here = tuple(a_record(number, "here") for number in range(2))
+    down, critical = RecordHealth(is_up=False), RecordHealth(health=Health(HealthState.CRITICAL, 5, "no disk"))
+    script.watch.send.send_nowait(WatchEvent(EventKind.SNAPSHOT, records=here))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script.feed.run)
+        script.watch.send.send_nowait(WatchEvent(EventKind.DOWN, here[0], health=down))
+        script.watch.send.send_nowait(WatchEvent(EventKind.HEALTH, here[1], health=critical))
+        await trio.testing.wait_all_tasks_blocked()
+        await script.follow(follower, 10)
+        assert (follower.snapshots, follower.shown) == (1, dict.fromkeys(PEERS[:2], "here"))
         nursery.cancel_scope.cancel()
 
 

@@ -394,6 +394,29 @@ async def test_a_large_resource_is_written_piece_by_piece_and_holds_nobody_up(tm
         assert [len(each["metadata"]["value"]) for each in answer.result] == [32_000]
 
 
+async def test_a_service_with_a_time_to_live_is_listed_once_it_passes_and_before_where_all_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    async with running_server(tmp_path) as running:
+        resource_id = (await running.ask("POST", "/v1/aqua/resources", {"label": "web"})).result["resource_id"]
+        target = f"/v1/aqua/resources/{resource_id}"
+        for ttl in (-1, "10", 10.0**9):
+            assert (await running.ask("POST", f"{target}/records", {"ttl": ttl})).status == 400
+        assert (await running.ask("POST", f"{target}/records", {"value": "here", "ttl": 30})).status == 201
+        assert (await running.ask("GET", f"{target}/records")).result == []
+        [shown] = (await running.ask("GET", f"{target}/records?all=true")).result
+        assert (shown["health"]["up"], shown["health"]["state"]) == (True, "critical")
+        for query, there in (("", 0), ("?all=true", 1)):
+            async with await running.connect() as stream:
+                await stream.send_all(f"GET {target}/watch{query} HTTP/1.0\r\nHost: [::1]\r\n\r\n".encode())
+                text = b""
+                while not text.endswith(b"\n\n"):
+                    text += await stream.receive_some(65536)
+                assert text.count(b'"value":"here"') == there, text
+        assert (await running.node.registry.report_health(resource_id)).success
+        assert len((await running.ask("GET", f"{target}/records")).result) == 1
+
+
 async def test_silent_clients_give_way_and_idle_ones_cost_no_place(tmp_path: Path) -> None:
     settings = HttpSettings(listen="127.0.0.1:0", max_connections=4)
     async with running_server(tmp_path, settings) as running, trio.open_nursery() as nursery:
