@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from types import GeneratorType
 from typing import Any, Final, NamedTuple, cast, get_origin
 
+import base58
 import cbor2
 import msgspec
 import outcome
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 
+from aqua_compat.builtins.trust_values import AquaCertificate, AquaRevocation, AquaTrust
 from aqua_compat.particles.engine.steps import Tetraplet, parse_requests
 from aqua_compat.particles.errors import BadParticle, InterpreterFailed
 from aqua_compat.particles.particle import MSGPACK as MSGPACK_PREFIX
@@ -26,12 +29,20 @@ from overlay.discovery.address_book import AddressBook, parse_dialable, parse_pe
 from overlay.discovery.keyspace import peer_position
 from overlay.discovery.peer_record import BadPeerRecord
 from overlay.errors import AddressError, PeerIdError
-from overlay.identity import public_key_of
+from overlay.identity import Identity, public_key_of
 from overlay.libp2p.kad_messages import LONGEST_ANSWER, KnownPeer, MessageReader, encoded, tell, told
 from overlay.libp2p.muxer.session import YamuxSession
 from overlay.libp2p.muxer.session_end import SessionEnded
 from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
 from overlay.limits.decoder import DecodeError, decode
+from overlay.membership import certificate, revocation
+from overlay.membership.certificate import CertificateError, decode_chain, encode_chain
+from overlay.membership.gatekeeper import MEMBER, certificate_for
+from overlay.membership.join_token import LONGEST_TOKEN, PREFIX, JoinToken, TokenError, parse_token
+from overlay.membership.revocation import ENTRY_BYTES, Revocation, encode_entry
+from overlay.presence import evidence, messages, statements
+from overlay.presence.evidence import Evidence, encode_evidence, genuine_evidence
+from overlay.presence.statements import Presence, Proof, Version, Word, sign
 from overlay.relaying.secure_channel import PendingSession, SecureChannelError, accept, opening_of
 from overlay.rpc import protocol
 from overlay.rpc.framing import MOST_IN_FRAME, FrameDecoder, FrameError, decode_item
@@ -39,7 +50,7 @@ from overlay.settings import CallLimits
 from registry.client.node_operations import LIST_RESOURCES, OPERATIONS, CallBody, ListReply, WriteRequest
 from registry.client.node_status import NodeStatus
 from registry.codes import Code
-from registry.errors import InvalidValue
+from registry.errors import InvalidValue, PeerIdParseError
 from registry.health.exceptions import MOST_BYTES, ExceptionList, entries_in, exceptions_in
 from registry.health.messages import ExceptionsBody, ExceptionsPage, ReportBody
 from registry.health.report import MAX_REPORT, decode_report, encode_report, report_is_genuine, signed_report
@@ -56,6 +67,17 @@ from registry.model.history import HistoryEvent
 from registry.model.merge import ResourceState
 from registry.model.owner_index import IndexEntry, ToldPage
 from registry.model.values import digest_of, encode
+from registry.permission.certificate_text import MAX_TEXT, chain_in_text, text_of
+from registry.permission.errors import InvalidPolicy
+from registry.permission.policy import (
+    MAX_POLICY,
+    POLICY_TYPE,
+    Denial,
+    Policy,
+    encode_policy,
+    policy_in,
+)
+from registry.permission.scope import Scope, ScopeKind, scope_in
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.index_messages import EnterBody, IndexPage, ListBody, ListsAnswer, ListsBody
 from registry.protocol.messages import (
@@ -89,6 +111,9 @@ from registry.replication.messages import (
 )
 from registry.replication.ranges import Range
 from registry.settings import RegistrySettings
+from registry.trust import statements as trust
+from registry.trust.errors import TrustForm
+from registry.trust.statements import TrustRevocation, TrustStatement, chain_from_text, shown_signature
 from registry.upkeep.schedule import ScheduleStatus
 from registry.watch.announcement import MAX_ANNOUNCEMENT, announced, announcement_of
 from registry.watch.messages import (
@@ -117,6 +142,10 @@ class Parser(NamedTuple):
     """How good messages are altered; None: as bytes alone."""
     longest: int = LONGEST
     """Bytes of the longest that gets here: whoever reads from the network refuses others."""
+
+
+def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda body: read(body.decode(errors="surrogateescape"))
 
 
 KEY: Final = a_key("sample", challenge=b"challenge")
@@ -371,6 +400,182 @@ HEALTH: Final = (
     ),
 )
 
+# Presence
+
+_VERSION: Final = Version(NOW * 1000, 3)
+_PRESENCE: Final = sign(HOST, Presence(HOST.peer_id, _VERSION, exceptions=bytes(99), via=(NODE.peer_id,)))
+_WORDS: Final = tuple(sign(one, Word(one.peer_id, HOST.peer_id, _VERSION, True, 5, 30)) for one in (NODE, OWNER))
+_NOTICE: Final = (
+    messages.Beat(_VERSION),
+    messages.Told(_PRESENCE),
+    messages.KnownVersion(_VERSION, HOST.peer_id),
+    messages.Said(_WORDS[0]),
+    messages.Hint(HOST.peer_id),
+    messages.Accused(_VERSION),
+    messages.AskAbout(HOST.peer_id, bytes(statements.NONCE_BYTES), _VERSION),
+    messages.ProofWanted(HOST.peer_id, bytes(statements.NONCE_BYTES), NODE.peer_id),
+    messages.Proven(sign(HOST, Proof(HOST.peer_id, _VERSION, bytes(statements.NONCE_BYTES), NODE.peer_id))),
+    messages.SubscribeTo(PEERS, 600),
+    messages.ClientGone(OWNER.peer_id),
+)
+
+
+def _notice(body: bytes) -> Iterator[None]:
+    for message in messages.parse(body):
+        match message:
+            case messages.Told(said) | messages.Said(said) | messages.Proven(said):
+                statements.is_genuine(said)
+    yield
+
+
+PRESENCE: Final = (
+    Parser(
+        "a notice of presence", _notice, (),
+        [messages.encode(_NOTICE), *(messages.encode([one]) for one in _NOTICE), messages.encode([_NOTICE[3]] * 128)],
+        longest=messages.MOST_BYTES,
+    ),
+    Parser(
+        "evidence that a host is up or down", partial(genuine_evidence, HOST.peer_id), (),
+        [encode_evidence(Evidence(_PRESENCE, _WORDS)), encode_evidence(Evidence(_PRESENCE))],
+        longest=evidence.MOST_BYTES,
+    ),
+)  # fmt: skip
+
+# Permissions, and private networks
+
+_SCOPE: Final = Scope(ScopeKind.PREFIX, public_key_of(OWNER.peer_id), "pay-")
+_PERMIT: Final = certificate_for(
+    OWNER, public_key_of(NODE.peer_id), MEMBER, not_before=NOW, expires_at=NOW + 3600, may_admit=True
+)
+_CHAIN: Final = (
+    _PERMIT,
+    certificate_for(NODE, public_key_of(HOST.peer_id), MEMBER, not_before=NOW, expires_at=NOW + 3600),
+)
+_POLICY: Final = Policy(
+    revision=7,
+    allow=tuple(sorted(map(public_key_of, PEERS[:2]))),
+    roots=(public_key_of(NODE.peer_id),),
+    deny=(Denial(public_key_of(STRANGER.peer_id), b"", NOW),),
+    previous=bytes(32),
+)
+_TOKENS: Final = (
+    JoinToken((public_key_of(OWNER.peer_id),), (ADDRESSES[3],), _CHAIN),
+    JoinToken((public_key_of(OWNER.peer_id),), (), _CHAIN[:1], NODE.seed),
+    JoinToken((public_key_of(OWNER.peer_id),), (), _CHAIN, b"", public_key_of(HOST.peer_id), _POLICY.roots),
+)
+_REVOCATION: Final = Revocation.by(OWNER, public_key_of(HOST.peer_id), NOW)
+
+
+def _chain(shown: bytes) -> None:
+    chain = decode_chain(shown)
+    for one in chain:
+        certificate.is_genuine(one)
+        scope_in(one.scope)
+
+
+def _token_of(raw: bytes) -> str:
+    return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _raw_token(token: JoinToken) -> bytes:
+    body = token.text().removeprefix(PREFIX)
+    return base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+
+
+def _trust_lines(*trusts: TrustStatement) -> bytes:
+    lines = ["11", "1111"]
+    for one in trusts:
+        key = base58.b58encode(b"\0" + public_key_of(one.issued_for)).decode()
+        signature = base58.b58encode(b"\0" + one.signature).decode()
+        lines += [key, signature, str(one.expires_at), str(one.issued_at)]
+    return "\n".join(lines).encode()
+
+
+def _trust_of(issuer: Identity, issued_for: str) -> TrustStatement:
+    unsigned = TrustStatement(issuer.peer_id, issued_for, NOW, NOW + 3600, b"")
+    return msgspec.structs.replace(unsigned, signature=issuer.sign(unsigned.digest()))
+
+
+def _certificate_of_trusts(text: str) -> None:
+    for one in chain_from_text(text):
+        trust.is_genuine(one)
+
+
+def _given_to_trust_graph(body: bytes) -> None:
+    """Trusts and a revocation, as scripts give them."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):  # those of a script have been decoded by others
+        return
+    forms: tuple[type[AquaCertificate | AquaRevocation], ...] = (AquaCertificate, AquaRevocation)
+    for form in forms:
+        try:
+            value = msgspec.convert(given, form)
+        except msgspec.ValidationError:
+            continue
+        if isinstance(value, AquaRevocation):
+            signature = trust.bytes_of_base58(value.signature, "signature")
+            trust.is_genuine(TrustRevocation(value.revoked_by, value.revoked_peer_id, value.revoked_at, signature))
+            continue
+        for one in trust.chain_of(list(map(_trust_given, value.chain))):
+            trust.is_genuine(one)
+
+
+def _trust_given(one: AquaTrust) -> TrustStatement:
+    signature = trust.bytes_of_base58(one.signature, "signature")
+    return TrustStatement("", one.issued_for, one.issued_at, one.expires_at, signature)
+
+
+def _as_aqua(one: TrustStatement) -> AquaTrust:
+    return AquaTrust(one.issued_for, one.expires_at, shown_signature(one), "Ed25519", one.issued_at)
+
+
+_TRUSTS: Final = (_trust_of(OWNER, OWNER.peer_id), _trust_of(OWNER, NODE.peer_id))
+
+PERMISSIONS: Final = (
+    Parser(
+        "a policy", lambda body: policy_in(POLICY_TYPE, body, OWNER.peer_id), (InvalidPolicy,),
+        [encode_policy(_POLICY), encode_policy(Policy(revision=1, open=True))], longest=4 * MAX_POLICY,
+    ),
+    Parser(
+        "a policy of a later version", lambda body: policy_in("policy/9", body, OWNER.peer_id),
+        (InvalidPolicy,), [encode_policy(_POLICY)], longest=4 * MAX_POLICY,
+    ),
+    Parser("a scope", scope_in, (), [_SCOPE.encoded()], longest=4096),
+    Parser(
+        "a chain of certificates", _chain, (CertificateError,), [encode_chain(_CHAIN), encode_chain(_CHAIN[:1])],
+        longest=64 * 1024,
+    ),
+    Parser(
+        "a chain of certificates as text", chain_in_text, (CertificateError,), [text_of(_CHAIN).encode()], None,
+        longest=4 * MAX_TEXT,
+    ),
+    Parser(
+        "what is in a join token", lambda body: parse_token(_token_of(body)), (TokenError,),
+        list(map(_raw_token, _TOKENS)), longest=LONGEST_TOKEN,
+    ),
+    Parser(
+        "a join token", _text(parse_token), (TokenError,), [token.text().encode() for token in _TOKENS], None,
+        longest=4 * LONGEST_TOKEN,
+    ),
+    Parser(
+        "an entry of a revocation list", lambda body: revocation.genuine([body], [public_key_of(OWNER.peer_id)]), (),
+        [encode_entry(_REVOCATION)], longest=4 * ENTRY_BYTES,
+    ),
+    Parser(
+        "a certificate of trusts as text", _text(_certificate_of_trusts), (TrustForm, PeerIdParseError),
+        [_trust_lines(*_TRUSTS)], None, longest=64 * 1024,
+    ),
+    Parser(
+        "trust statements of scripts", _given_to_trust_graph, (TrustForm, PeerIdParseError),
+        [
+            msgspec.json.encode(AquaCertificate(list(map(_as_aqua, _TRUSTS)))),
+            msgspec.json.encode(AquaRevocation(NODE.peer_id, NOW, "1" * 64, "Ed25519", OWNER.peer_id)),
+        ],
+        JSON, 64 * 1024,
+    ),
+)  # fmt: skip
+
 # Frames, and calls through relays
 
 _FRAMES: Final[tuple[protocol.Frame, ...]] = (
@@ -481,10 +686,6 @@ def _kad_answer() -> bytes:
 
 def _kad_without_length(body: bytes) -> Iterator[None]:
     return _kad(to_varint(len(body)) + body)
-
-
-def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
-    return lambda body: read(body.decode(errors="surrogateescape"))
 
 
 def _addresses(body: bytes) -> object:
@@ -606,4 +807,15 @@ PARTICLES: Final = (
     ),
 )  # fmt: skip
 
-PARSERS: Final[tuple[Parser, ...]] = (*CALLS, *VALUES, *HEALTH, *BODIES, *ANSWERS, *OVERLAY, *MUXER, *PARTICLES)
+PARSERS: Final[tuple[Parser, ...]] = (
+    *CALLS,
+    *VALUES,
+    *HEALTH,
+    *PRESENCE,
+    *PERMISSIONS,
+    *BODIES,
+    *ANSWERS,
+    *OVERLAY,
+    *MUXER,
+    *PARTICLES,
+)
