@@ -36,6 +36,24 @@ class Row(Struct, frozen=True):
     """Part of a core that a node takes."""
     words: int = 0
     note: str = ""
+    tries: int = 0
+    """Hosts that something was done to that mustn't hide them; 0 where the scenario has none."""
+
+
+def together(rows: Sequence[Row]) -> Row:
+    """What came of a scenario in several runs: all times, the sums of what is counted, and means of what it costs."""
+    return replace(
+        rows[0],
+        hidden=tuple(time for row in rows for time in row.hidden),
+        never=sum(row.never for row in rows),
+        again=tuple(time for row in rows for time in row.again),
+        live_hidden=sum(row.live_hidden for row in rows),
+        stuck=sum(row.stuck for row in rows),
+        messages=sum(row.messages for row in rows) / len(rows),
+        core=sum(row.core for row in rows) / len(rows),
+        words=sum(row.words for row in rows),
+        tries=sum(row.tries for row in rows),
+    )
 
 
 def percentiles(values: Sequence[float]) -> str:
@@ -185,7 +203,8 @@ def one_way_cuts(cut_off: int) -> Callable[[int, int, float], Row]:
             for witness in world.randomness.sample(world.near[host][:WITNESSES], cut_off):
                 pairs.add((witness, host) if world.randomness.random() < 0.5 else (host, witness))
         world.machines.cuts.append(Cut(30.0, world.seconds - 20, lambda one, other: (one, other) in pairs))
-        return outcome(world.run(), f"one-way cuts to {cut_off} witnesses")
+        row = outcome(world.run(), f"one-way cuts to {cut_off} witnesses")
+        return replace(row, tries=count)
 
     return scenario
 
@@ -396,7 +415,11 @@ def liars(number: int, *, say_down: bool) -> Callable[[int, int, float], Row]:
                 for replica in world.replicas[host]:
                     world.at(41.0 + world.randomness.random(), 0, replica, world.complain, replica, host)
         name = f"{number} of 5 witnesses " + ("lie" if say_down else "withhold, machine vanishes")
-        return outcome(world.run(), name, suffered)
+        row = outcome(world.run(), name, suffered)
+        accused = sum(
+            sum(witness in world.lies for witness in world.near[host][:WITNESSES]) >= number for host in range(count)
+        )
+        return replace(row, tries=accused if say_down else 0)
 
     return scenario
 

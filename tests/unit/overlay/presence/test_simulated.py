@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.presence.scenarios import SCENARIOS
+from tests.simulation.presence.scenarios import SCENARIOS, together
 
 SMALL = {
     "kill": 0.3,
@@ -29,6 +29,16 @@ def test_dead_are_hidden_in_time_and_living_are_not(name: str) -> None:
     assert max(row.hidden, default=0.0) <= SMALL[name]
     assert bool(row.hidden) == (SMALL[name] > 0)
     assert max(row.again, default=0.0) <= 3.0
+
+
+@pytest.mark.parametrize("name", ["lie2", "lie5", "oneway1", "oneway2"])
+def test_hosts_that_mustnt_be_hidden_are_counted_over_all_runs(name: str) -> None:
+    rows = [SCENARIOS[name](24, seed, 0.0) for seed in (1, 2)]
+    assert all(0 < row.tries <= 24 for row in rows)
+    both = together(rows)
+    assert both.tries == sum(row.tries for row in rows)
+    assert both.words == sum(row.words for row in rows) > 0
+    assert both.live_hidden == both.stuck == both.never == 0
 
 
 @pytest.mark.parametrize("count", [2, 3])
