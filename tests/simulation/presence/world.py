@@ -64,8 +64,10 @@ class World:
         loss: float = 0.0,
         replicas: int = 5,
         home: int = HOME,
+        incarnation_of: Callable[[int, float, int], int] = lambda own, now, last: last + 1,
     ) -> None:
-        """`replicas`: of each host. `home`: members that each peer is linked with around it."""
+        """`replicas`: of each host. `home`: members that each peer is linked with around it. `incarnation_of`: of a
+        peer's run that begins at a time, where the run before had the last one."""
         self.randomness = random.Random(seed)
         self.count, self.seconds = count, seconds
         self.machines = Machines(count, self.randomness, loss=loss)
@@ -107,6 +109,7 @@ class World:
         self.changes: list[Hidden] = []
         self._lie_number = 10**9
         self._runs = [0] * count
+        self._incarnation_of = incarnation_of
         self._broken: set[tuple[int, int]] = set()
         self._made: set[tuple[int, int]] = set()  # links beside those to the surroundings
         self._said_at: dict[tuple[int, int], float] = {}
@@ -118,7 +121,7 @@ class World:
         self._disks: list[dict[int, Presence]] = [{} for _ in range(count)]
         self._silences: set[tuple[int, int]] = set()
         self._acked: dict[tuple[int, int], float] = {}
-        self.nodes = [self._start(own, 1000, 0.0) for own in range(count)]
+        self.nodes = [self._start(own, incarnation_of(own, 0.0, 999), 0.0) for own in range(count)]
 
     def _start(self, own: int, incarnation: int, now: float) -> PresenceNode:
         return PresenceNode(
@@ -348,7 +351,7 @@ class World:
     def _restarts(self, own: int) -> None:
         self._runs[own] += 1
         self._woken_at[own] = math.inf
-        incarnation = self.nodes[own].host.version.incarnation + 1
+        incarnation = self._incarnation_of(own, self.now, self.nodes[own].host.version.incarnation)
         for host in self.follows[own]:
             presence = self.nodes[own].following.presence_of(self.names[host])
             if presence is not None:

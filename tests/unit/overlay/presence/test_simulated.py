@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Callable
+
 import pytest
 
+from tests.simulation.presence.machines import Outage, Trouble
 from tests.simulation.presence.scenarios import SCENARIOS, together
+from tests.simulation.presence.world import World
 
 SMALL = {
     "kill": 0.3,
@@ -39,6 +45,48 @@ def test_hosts_that_mustnt_be_hidden_are_counted_over_all_runs(name: str) -> Non
     assert both.tries == sum(row.tries for row in rows)
     assert both.words == sum(row.words for row in rows) > 0
     assert both.live_hidden == both.stuck == both.never == 0
+
+
+def restarting(seed: int, incarnation_of: Callable[[int, float, int], int]) -> World:
+    """Of 30 peers a third is killed, most of which come back; others vanish, or stand still."""
+    world = World(30, seed, seconds=60.0, incarnation_of=incarnation_of)
+    for host in range(0, 30, 2):
+        kind = (Trouble.KILLED, Trouble.KILLED, Trouble.VANISHED, Trouble.STALLED, Trouble.KILLED)[host % 5]
+        start = world.randomness.uniform(15, 30)
+        end = math.inf if host in (4, 14) else start + world.randomness.uniform(3, 9)
+        world.machines.outages[host].append(Outage(start, end, kind))
+    return world.run()
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_shifting_wall_clocks_changes_no_decision(seed: int) -> None:
+    """Every peer's clock is off by up to ten years, and is set anew all the time: only what an incarnation is knows of
+    it, which is above that of the run before."""
+    clocks = random.Random(seed)
+
+    def shifted(own: int, now: float, last: int) -> int:  # as `next_incarnation` has it
+        wall = 1_700_000_000 + now + clocks.uniform(-3e8, 3e8)
+        return max(int(wall * 1000), last + 1)
+
+    right, wrong = (
+        restarting(seed, lambda _, now, last: max(int((1.7e9 + now) * 1000), last + 1)),
+        restarting(seed, shifted),
+    )
+    assert {change.is_listed for change in right.changes} == {False, True}
+    assert wrong.changes == right.changes
+    assert wrong.sent == right.sent
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_who_lost_its_disk_while_its_clock_went_back_is_listed_as_well(seed: int) -> None:
+    """Its incarnation is below those that others know of: keepers tell it."""
+    world = restarting(seed, lambda _, now, __: int(10**12 - now * 1000))
+    there = [host for host in range(world.count) if world.machines.outage(host, world.now) is None]
+    assert len(there) == world.count - 2
+    for host in range(world.count):
+        for replica in world.replicas[host]:
+            view = world.nodes[replica].view_of(world.names[host])
+            assert replica not in there or (view is not None and view.is_listed == (host in there))
 
 
 @pytest.mark.parametrize("count", [2, 3])
