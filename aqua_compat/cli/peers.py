@@ -98,6 +98,9 @@ def _health(status: Status) -> list[str]:
         full = ", full: nothing new of strangers is stored" if disk["is_full"] else ""
         rotten = f", {disk['damaged']} damaged rows dropped: check the disk" if disk["damaged"] else ""
         lines.append(f"disk     {disk['used']} of {disk['budget']} bytes{full}{rotten}")
+    if (overlay := status["overlay"]) is not None:
+        worst, usual = (overlay[name] * 1000 for name in ("loop_lag_max", "loop_lag_p99"))
+        lines.append(f"loop     late by {worst:,.0f} ms at worst in the last minute, mostly below {usual:,.0f} ms")
     if status["lacking"]:
         causes = ", ".join(f"{count} ({one_line(cause)})" for cause, count in status["lacking"].items())
         lines.append(f"lacking  resources of which others may have more: {causes}")

@@ -169,6 +169,7 @@ async def test_peers_tells_the_members_of_the_network(network: Network, tmp_path
     shown = await command("peers", "--relay", network.nodes[0].address, home=tmp_path)
     runs = f" {version('aqua-registry')} protocol 3.0"
     assert f"member   {network.nodes[1].peer_id}{runs}\n" in shown.out
+    assert "\nloop     late by " in shown.out
     told = await command("peers", "--relay", network.nodes[0].address, "--json", home=tmp_path)
     status = json.loads(told.out)
     assert status["peer_id"] == network.nodes[0].peer_id
