@@ -3,8 +3,9 @@
 1. It begins at the `PATHS` linked contacts nearest to the target, each a path of its own. The first answer is taken,
    the others are added to it.
 2. A hop that knows the neighbourhood exactly answers. Another passes the request on to its nearest linked contact that
-   is nearer to the target than itself, and to the next one when that doesn't accept within its patience; `TRIES` times.
-3. A hop says at once that it accepted. It passes one request on once, so paths stay apart and circles end.
+   is nearer to the target than itself, and to the next one when that refuses, or is silent for half of the time that
+   this hop has left; `TRIES` times.
+3. A hop passes one request on once, so paths stay apart and circles end. It says nothing until it has the answer.
 4. `MOST_HOPS` and a budget of forwards, split among the paths, bound what one lookup may cost others.
 5. A hop that has nobody nearer answers with the nearest it is linked to, and says that it isn't exact.
 6. Who claims to know a neighbourhood exactly, but leaves out a member there to whom whoever began is linked, doesn't:
