@@ -22,14 +22,14 @@ FEW: Final = 1_000
 HOSTILE: Final = ({"dead": 0.2, "silent": 0.05}, {"lying": 0.1}, {"lying": 0.2})
 
 AIMS: Final = {
-    10: "all     | 0   / 0   | 0",
-    32: "all     | 0   / 0   | 0",
-    64: "63      | 2   / 2   | 8",
-    100: "53 / 54 | 0.5 / 1.0 | 3.9",
-    1_000: "59 / 77 | 1.7 / 3.0 | 13.9",
-    10_000: "70 / 95 | 2.7 / 4.5 | 21.4",
+    10: "all     | 0   / 0   | 0    | 0",
+    32: "all     | 0   / 0   | 0    | 0",
+    64: "63      | 2   / 2   | 8    | 0",
+    100: "53 / 54 | 0.5 / 1.0 | 3.9  | 0",
+    1_000: "59 / 77 | 1.7 / 3.0 | 13.9 | 0",
+    10_000: "70 / 95 | 2.7 / 4.5 | 21.4 | 0",
 }
-"""Links mean / p99, round trips of a cold lookup (first answer / all paths), messages."""
+"""Links mean / p99, round trips of a cold lookup (first answer / all paths), messages, new links."""
 
 
 def percentile(values: Sequence[float], part: float) -> float:
@@ -58,11 +58,13 @@ def row(nodes: int, count: int, seed: int) -> str:
     first = [lookup.first for _, lookup in lookups]
     last = [lookup.last for _, lookup in lookups]
     messages = [lookup.messages for _, lookup in lookups]
+    new_links = sum(lookup.new_links for _, lookup in lookups)
     return (
         f"{nodes:>7} | {sum(links) / nodes:5.1f} / {percentile(links, 0.99):3.0f} | "
         f"{sum(first) / count:4.1f} / {sum(last) / count:4.1f} ({percentile(first, 0.99):.0f} / "
         f"{percentile(last, 0.99):.0f}) | {sum(messages) / count:5.1f} ({percentile(messages, 0.99):.0f}) | "
-        f"{recall(overlay, lookups):6.4f} | {AIMS.get(nodes, '')} | {time.monotonic() - began:.1f} s"
+        f"{new_links / count:9.1f} | {recall(overlay, lookups):6.4f} | {AIMS.get(nodes, '')} | "
+        f"{time.monotonic() - began:.1f} s"
     )
 
 
@@ -93,7 +95,7 @@ def main() -> None:
     parser.add_argument("--lookups", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    print("  nodes | links / p99 | round trips, first / all (p99) | messages (p99) | recall | aims | took")
+    print("  nodes | links / p99 | round trips, first / all (p99) | messages (p99) | new links | recall | aims | took")
     for nodes in options.nodes:
         print(row(nodes, options.lookups, options.seed), flush=True)
     for nodes in options.nodes:
