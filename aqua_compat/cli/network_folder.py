@@ -33,7 +33,7 @@ class Issued(msgspec.Struct, frozen=True):
     expires_at: int
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _NetworkFile(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     issued: tuple[Issued, ...] = ()
     owner: str = ""
@@ -81,35 +81,35 @@ class NetworkFolder:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Multiaddrs of nodes that were told last."""
-        return self._ledger().addresses
+        return self._read().addresses
 
     @property
     def issued(self) -> tuple[Issued, ...]:
         """What was given and hasn't ended."""
         now = time.time()
-        return tuple(entry for entry in self._ledger().issued if entry.expires_at > now)
+        return tuple(entry for entry in self._read().issued if entry.expires_at > now)
 
     @property
     def owner(self) -> str:
         """Peer id of the owner whose names are the network's; empty where there is none."""
-        return self._ledger().owner
+        return self._read().owner
 
     @property
     def registrars(self) -> tuple[str, ...]:
         """Peer ids of the nodes that make resources of that owner's."""
-        return self._ledger().registrars
+        return self._read().registrars
 
     def note_owner(self, owner: str, registrars: tuple[str, ...]) -> None:
         """Remember whose names are the network's, and who makes that owner's resources."""
-        self._save(msgspec.structs.replace(self._ledger(), owner=owner, registrars=registrars))
+        self._save(msgspec.structs.replace(self._read(), owner=owner, registrars=registrars))
 
     def note_addresses(self, addresses: tuple[str, ...]) -> None:
         """Remember where nodes are."""
-        self._save(msgspec.structs.replace(self._ledger(), addresses=addresses))
+        self._save(msgspec.structs.replace(self._read(), addresses=addresses))
 
     def note_issued(self, entry: Issued) -> None:
         """Remember that a certificate was given."""
-        self._save(msgspec.structs.replace(self._ledger(), issued=(*self.issued, entry)[-_MOST_ISSUED:]))
+        self._save(msgspec.structs.replace(self._read(), issued=(*self.issued, entry)[-_MOST_ISSUED:]))
 
     def begins_at(self, subject: bytes, now: int) -> int:
         """From when a new certificate for `subject` holds: after what was revoked of it."""
@@ -156,17 +156,17 @@ class NetworkFolder:
             raise Failure(str(error)) from None
         return after
 
-    def _ledger(self) -> _Kept:
+    def _read(self) -> _NetworkFile:
         path = self.folder / "network.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=_Kept) if path.exists() else _Kept()
+            return msgspec.json.decode(path.read_bytes(), type=_NetworkFile) if path.exists() else _NetworkFile()
         except (OSError, msgspec.DecodeError, UnicodeError) as error:
             raise Failure(f"can't read {path}: {error}; move it away, and tell --address again") from None
 
-    def _save(self, ledger: _Kept) -> None:
+    def _save(self, content: _NetworkFile) -> None:
         from overlay.rpc.network_files import NetworkFileError, write_network_file
 
         try:
-            write_network_file(self.folder / "network.json", msgspec.json.encode(ledger) + b"\n")
+            write_network_file(self.folder / "network.json", msgspec.json.encode(content) + b"\n")
         except NetworkFileError as error:
             raise Failure(str(error)) from None

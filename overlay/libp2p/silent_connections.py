@@ -23,7 +23,7 @@ _AT_ONCE: Final = 16  # peers that are asked at the same time
 
 
 async def close_silent(swarm: Swarm, settings: OverlaySettings, is_linked: Callable[[str], bool]) -> None:
-    """Ask every peer without a link for a sign of life each `health_interval`, until cancelled.
+    """Ask every peer without a link for a sign of life each `connection_check_interval`, until cancelled.
 
     `is_linked(peer_id)`: whether somebody else asks.
     """

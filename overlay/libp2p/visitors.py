@@ -1,12 +1,12 @@
 """Connections by what their peers do: which are closed when many have no link, and from where too many come.
 
 Rules:
-1. Connections without a link, such as those of Aqua's clients, have places of their own (`most_unlinked`), so that they
+1. Connections without a link, such as those of Aqua's clients, have places of their own (`max_unlinked`), so that they
    don't crowd out those with a link, whose places are decided over in `overlay.rpc.link_budget`.
 2. When there are more, peers that opened no stream of ours since they came go first, the longest here first, then those
-   whose last stream ended longest ago. Peers with an open stream stay, and newcomers do for `shortest`, so that whoever
-   comes has time for what it came for, however many idle ones there are.
-3. From one address, an IPv4 address or the /64 of an IPv6 one, `most_per_address` connections are taken, also while
+   whose last stream ended longest ago. Peers with an open stream stay, and newcomers do for `min_lifetime`, so that
+   whoever comes has time for what it came for, however many idle ones there are.
+3. From one address, an IPv4 address or the /64 of an IPv6 one, `max_per_address` connections are taken, also while
    they shake hands; more only from networks that are configured, since all nodes of one machine share an address.
 4. A handshake costs 30 ms, and who has no certificate for a private network may try for ever. So an address from where
    somebody left lately without having been let in has few more such connections (`_TURNED_AWAY`), and all these

@@ -2,16 +2,16 @@
 
 Rules:
 1. Each side keeps a link or not, and tells the other. A link may go when neither keeps it, nothing is under way on it,
-   and it has lasted for `shortest`, so that whoever came in has time for what it came for.
-2. A link that may go goes when it wasn't used for `idle`. Beyond the high water mark those that may go are closed at
-   once, the least recently used first, down to the low one.
-3. A member that we don't keep is turned away when `most_members` are linked. One that we keep always has a place: how
+   and it has lasted for `min_lifetime`, so that whoever came in has time for what it came for.
+2. A link that may go goes when it wasn't used for `idle_timeout`. Beyond the high water mark those that may go are
+   closed at once, the least recently used first, down to the low one.
+3. A member that we don't keep is turned away when `max_members` are linked. One that we keep always has a place: how
    many those are is bounded by whoever chooses them.
 4. Light clients have places of their own, so that neither crowds the other out.
 5. When all places of its kind are taken, a newcomer gets that of a link that we don't keep, and on which nothing is
-   under way: first those whose peers did nothing in a second, then those that weren't used for `gives_way`, the longest
-   unused first. Whether the peer keeps it doesn't matter: hostile ones keep all. If all are in use, the newcomer is
-   turned away.
+   under way: first those whose peers did nothing in a second, then those that weren't used for `gives_way_after`, the
+   longest unused first. Whether the peer keeps it doesn't matter: hostile ones keep all. If all are in use, the
+   newcomer is turned away.
 
 Pure: it is given the links as they are and the time.
 """

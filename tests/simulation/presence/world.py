@@ -111,7 +111,7 @@ class World:
         self._runs = [0] * count
         self._incarnation_of = incarnation_of
         self._broken: set[tuple[int, int]] = set()
-        self._made: set[tuple[int, int]] = set()  # links beside those to the surroundings
+        self._made: set[tuple[int, int]] = set()  # links beside those to the neighbours
         self._said_at: dict[tuple[int, int], float] = {}
         self._gathered: dict[tuple[int, int], list[Message]] = {}
         self._last: dict[tuple[int, int], float] = {}
@@ -318,7 +318,7 @@ class World:
         self._do(own, self.nodes[own].link_up(self.names[other], self.now))
 
     def _links_of(self, own: int) -> set[int]:
-        """Who is linked with a peer now: its surroundings, and where replicas subscribe."""
+        """Who is linked with a peer now: its neighbours, and where replicas subscribe."""
         found = set(self.linked[own])
         for replica in range(self.count):
             if self.nodes[replica].following.subscribes_at(self.names[own]):
