@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Self
 
 import trio
@@ -34,15 +34,18 @@ class Watch:
         health_of: HealthOf | None = None,
         *,
         include_down: bool = False,
+        settle: Callable[[Collection[str]], Awaitable[None]] | None = None,
     ) -> None:
         """`changed`: sent when the view's `revision` has grown, or its key changed. `when_closed`: called once, with
         this watch. `trust`: what isn't believed by it isn't told. `health_of`, `include_down`: as of
-        `PendingEvents`."""
+        `PendingEvents`. `settle`: waits a moment for what is yet to be learnt of hosts, before the snapshot leaves out
+        what is down or doesn't pass."""
         self._view = view
         self._changed = changed
         self._when_closed = when_closed
         self._clock = clock
         self._events = PendingEvents(view, trust, health_of, include_down=include_down)
+        self._settle = settle if not include_down else None
         self._closed = trio.Event()
 
     @property
@@ -78,6 +81,10 @@ class Watch:
     async def __anext__(self) -> WatchEvent:
         await trio.lowlevel.checkpoint()
         while not self._closed.is_set():
+            if self._settle is not None and self._view.is_ready:
+                await self._settle(self._view.hosts)
+                self._settle = None
+                continue
             event = self._events.next(int(self._clock()))
             if event is not None:
                 return event

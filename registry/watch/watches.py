@@ -41,6 +41,7 @@ from registry.watch.watch import Watch
 
 LINGER: Final = 5.0  # seconds that a resource is followed on after its last watch ended
 
+SETTLES_WITHIN: Final = 1.0  # seconds that a snapshot waits for what is yet to be learnt of hosts, as reads do
 FETCHES: Final = 32  # of what sources know, and lookups, at the same time: a peer serves only so many calls at once
 
 MAX_ID: Final = 1024  # characters, as in every call
@@ -134,7 +135,14 @@ class Watches:
             self._tasks.start_soon(self._follow, follower)
         health_of = self._health.health_of_record if self._health is not None else None
         watch = Watch(
-            follower.view, follower.changed, self._forget, self.clock, trust, health_of, include_down=include_down
+            follower.view,
+            follower.changed,
+            self._forget,
+            self.clock,
+            trust,
+            health_of,
+            include_down=include_down,
+            settle=self._settle if self._health is not None else None,
         )
         self._users[resource_id].add(watch)
         return watch
@@ -315,6 +323,10 @@ class Watches:
                 follower.distrust(caller)
                 raise Refusal(Code.INVALID, "an announcement that isn't valid")
         return None
+
+    async def _settle(self, hosts: Collection[str]) -> None:
+        if self._health is not None:
+            await self._health.settle(hosts, SETTLES_WITHIN)
 
     def _note_health(self, host: str) -> None:
         for follower in self._followers.values():

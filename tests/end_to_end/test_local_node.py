@@ -45,6 +45,7 @@ async def test_a_time_to_live_is_kept_by_the_host_and_all_shows_what_doesnt_pass
             assert (await command("resolve", resource_id, *through, **home)).out == "no services\n"
             everything = (await command("resolve", resource_id, "--all", *through, **home)).out
             assert everything.count("(critical since") == 2, everything
+            assert "no services" in (await command("watch", resource_id, "-n", "1", *through, **home)).out
             watched = (await command("watch", resource_id, "-n", "1", "--all", *through, **home)).out
             assert "value one" in watched
             assert "value two" in watched

@@ -348,6 +348,22 @@ async def test_explaining_tells_who_is_down_and_what_does_not_pass(autojump_cloc
         assert all(abs(event.time - time.time() + 5) < 5 for event in now if event.what == "down")
 
 
+async def test_a_snapshot_waits_a_moment_for_what_is_yet_to_be_learnt_as_reads_do(autojump_clock: object) -> None:
+    async with resolving() as world, world.nodes[0].registry.watch(world.resource_id) as events:
+        zero, one, two = world.peer_ids
+        async with trio.open_nursery() as nursery:
+
+            async def learn() -> None:
+                await trio.sleep(UNKNOWN_FOR / 2)
+                world.presence.becomes(zero, Standing(is_up=False))
+
+            nursery.start_soon(learn)
+            snapshot = await anext(events)
+        assert {record.metadata.peer_id for record in snapshot.records} == {one, two}
+        async with world.nodes[0].registry.watch(world.resource_id, include_down=True) as everything:
+            assert len((await anext(everything)).records) == 3
+
+
 async def test_a_watched_resource_is_resolved_by_the_same_rule(autojump_clock: object) -> None:
     async with resolving() as world, world.nodes[0].registry.watch(world.resource_id) as events:
         async for _ in events:
