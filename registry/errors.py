@@ -6,9 +6,12 @@ them; where ours refuses something that the original let pass, the text is ours.
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Sequence
+from typing import Final, Self
 
 from registry.codes import Code
+
+MOST_NAMED: Final = 16  # peers in the text of one error
 
 
 class RegistryError(Exception):
@@ -345,6 +348,18 @@ class KeysArgumentEmpty(RegistryRefusal):
 
     def __init__(self) -> None:
         super().__init__("merge_keys: keys argument is empty")
+
+
+class SeveralIssuers(RegistryRefusal):
+    """An owner would end what others registered on a host, and doesn't say which of them."""
+
+    code = Code.INVALID
+
+    def __init__(self, host: str, issuers: Sequence[str]) -> None:
+        shown = ", ".join(issuers[:MOST_NAMED]) + (" and more" if len(issuers) > MOST_NAMED else "")
+        super().__init__(
+            f"{len(issuers)} others registered services on {host}; name the one to end (issuer=, --issuer): {shown}"
+        )
 
 
 class NewerRecordOrTombstoneExists(RegistryRefusal):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +11,8 @@ from aqua_compat.cli.keys import named_key
 from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, warn
-from aqua_compat.cli.through_node import register_through, unregister_through
+from aqua_compat.cli.through_node import print_denied, register_through, unregister_through
+from aqua_compat.cli.times import Moment
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
@@ -91,42 +91,56 @@ def register_service(
 @service.command("unregister", short_help="End a registration of your key.")
 @click.argument("resource")
 @click.option("--peer", metavar="PEER_ID", help="Peer that the record names.  [default: your key's]")
+@click.option("--issuer", metavar="PEER_ID", help="Who registered it.  [default: your key, else the only other one]")
+@click.option("--until", type=Moment(), metavar="WHEN", help="End of the denial, where this denies.  [default: never]")
 @json_option
 @network_options(writes=True)
-def unregister_service(session: CommandSession, resource: str, peer: str | None, as_json: bool) -> None:
+def unregister_service(
+    session: CommandSession, resource: str, peer: str | None, issuer: str | None, until: int | None, as_json: bool
+) -> None:
     """End the record that your key registered on RESOURCE for a peer.
 
-    On a resource that your key owns, and where it registered nothing for that peer, this denies what others registered
-    for it there: the resource's policy withholds that from now on, until you lift it by `resource policy ID --lift`.
+    On a resource that your key owns this also ends what another peer registered, the one that --issuer names: the
+    resource's policy denies that issuer on that host from now on, until you lift it by `resource policy ID --lift`, or
+    up to --until. Without --issuer so of the only other one, where your key registered nothing for that peer and that
+    isn't your own.
     """
     shown = one_line(resource)
     if (node := session.node()) is not None:
-        unregister_through(node, session.name_for_node(resource), shown, peer, session.factor, as_json=as_json)
+        asked = session.name_for_node(resource)
+        unregister_through(node, asked, shown, peer, issuer, until, session.factor, as_json=as_json)
         return
     from aqua_compat.schema.arguments import check_peer_id
     from aqua_compat.schema.shapes import unregistered_as_json
+    from registry.permission.policy import FOR_EVER
 
     resource_id = session.resource_id(resource)
 
     async def unregister(client: AquaClient) -> Done:
-        peer_id = check_peer_id("peer_id", peer or client.peer_id)
-        return await client.registry.unregister_service(resource_id, peer_id, **session.write)
+        return await client.registry.unregister_service(
+            resource_id,
+            check_peer_id("peer_id", peer or client.peer_id),
+            issuer=None if issuer is None else check_peer_id("issuer", issuer),
+            until=FOR_EVER if until is None else until,
+            **session.write,
+        )
 
     done = session.run(unregister)
     if not done.success:
         raise not_done(f"the service wasn't unregistered from {shown}", done)
+    peer_id = peer or named_key(session.key_name).peer_id
+    as_shown = unregistered_as_json(done, peer_id, FOR_EVER if until is None else until)
     if as_json:
         warn(done.errors)
-        print_json(unregistered_as_json(done))
+        print_json(as_shown)
         return
-    for issuer in done.denied:
-        pair = f"{issuer}@{peer}"
-        lift = f"aqua-registry resource policy {shlex.quote(shown)} --lift {pair}"
-        click.echo(f"denied {pair} on {shown}; lift it with: {lift}")
     if done.denied:
+        print_denied(as_shown, shown)
         return
     if done.was_there:
         warn(done.errors)
-    peer_id = peer or named_key(session.key_name).peer_id
+    if issuer not in (None, named_key(session.key_name).peer_id):
+        click.echo(f"there was nothing of {issuer} to unregister for {peer_id} on {shown}")
+        return
     did = "unregistered" if done.was_there else "there was nothing of your key to unregister for"
     click.echo(f"{did} {peer_id} {'from' if done.was_there else 'on'} {shown}")

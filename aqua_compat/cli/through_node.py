@@ -11,7 +11,7 @@ import click
 
 from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.node_socket import AS_NODE
-from aqua_compat.cli.output import describe_health, describe_json, json_line, print_resolved
+from aqua_compat.cli.output import describe_health, describe_json, json_line, moment, print_resolved
 from aqua_compat.cli.session import warn
 
 if TYPE_CHECKING:
@@ -123,19 +123,25 @@ def register_through(
 
 
 def unregister_through(
-    node: NodeSocket, resource: str, shown: str, peer: str | None, factor: int | None, *, as_json: bool
+    node: NodeSocket,
+    resource: str,
+    shown: str,
+    peer: str | None,
+    issuer: str | None,
+    until: int | None,
+    factor: int | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Ends what the node registered."""
-    answer = node.delete("resources", resource, "records", peer or "me", factor=factor or 1)
+    """Ends what the node registered, or denies what others did."""
+    given = {"issuer": issuer, "until": until, "factor": factor or 1}
+    answer = node.delete("resources", resource, "records", peer or "me", **given)
     done = answer.result
     if as_json:
         _told(answer, "", as_json=True)
         return
-    for issuer in done.get("denied", ()):
-        pair = f"{issuer}@{peer}"
-        lift = f"aqua-registry resource policy {shlex.quote(shown)} --lift {pair}"
-        click.echo(f"denied {pair} on {shown}; lift it with: {lift}")
     if done.get("denied"):
+        print_denied(done, shown)
         return
     if done["was_registered"]:
         warn(answer.warnings)
@@ -143,7 +149,17 @@ def unregister_through(
     if done["was_registered"]:
         click.echo(f"unregistered {who} from {shown}, {AS_NODE}")
     else:
-        click.echo(f"there was nothing of the node's own key to unregister for {who} on {shown}")
+        whose = "the node's own key" if issuer is None else issuer
+        click.echo(f"there was nothing of {whose} to unregister for {who} on {shown}")
+
+
+def print_denied(done: Mapping[str, Any], shown: str) -> None:
+    """Whom a policy denies now, on which host and until when, and how each is undone."""
+    end = "" if done["until"] is None else f" until {moment(done['until'])}"
+    for issuer in done["denied"]:
+        pair = f"{issuer}@{done['host']}"
+        lift = f"aqua-registry resource policy {shlex.quote(shown)} --lift {pair}"
+        click.echo(f"denied {pair} on {shown}{end}; lift it with: {lift}")
 
 
 def _told(answer: NodeAnswer, line: str, *, as_json: bool) -> None:

@@ -276,11 +276,18 @@ class NativeApi:
         """Ends a registration of the node's."""
         resource_id, peer_id = self.resource_id(call), call.parameters["peer_id"]
         peer_id = self.peer_of(peer_id)
-        done = await self.registry.unregister_service(resource_id, peer_id, **_write_options(call))
+        issuer, until = call.parameters["issuer"], call.parameters["until"]
+        done = await self.registry.unregister_service(
+            resource_id,
+            peer_id,
+            issuer=None if issuer is None else self.peer_of(issuer),
+            until=until,
+            **_write_options(call),
+        )
         if not done.success:
             what = f"the service wasn't unregistered from {_given(call)}"
             raise Problem.failed(done.code, done.errors, what, stored=done.stored)
-        return Result(unregistered_as_json(done), done.errors)
+        return Result(unregistered_as_json(done, peer_id, until), done.errors)
 
     async def write(self, call: OperationCall) -> Result:
         """Writes what somebody signed, as it is."""

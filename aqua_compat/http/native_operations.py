@@ -22,6 +22,7 @@ from aqua_compat.http.parameters import (
     TRUST,
     WANTED,
     flag,
+    moment,
     page_size,
     peer,
     peer_or_me,
@@ -32,6 +33,7 @@ from aqua_compat.http.policy_api import POLICY_OPERATIONS
 from aqua_compat.http.result_shapes import EVENT, ID, KEY, LISTED, POLICY, RESOLVED
 from registry.client.node_status import NodeStatus
 from registry.model.history import HistoryEvent
+from registry.permission.policy import FOR_EVER
 from registry.protocol.index_messages import MOST_LISTED
 
 _READ, _WRITE = AccessLevel.READ, AccessLevel.WRITE
@@ -132,11 +134,21 @@ OPERATIONS: Final = (
         "End what this node registered for a peer; on a resource of its own, deny what others did", _WRITE,
         (RESOURCE, Parameter("peer_id", "path", "peer that the record names; `me` for this node", STRING, peer_or_me,
                    is_required=True),
+         Parameter("issuer", "query", "whose record is to end, and nobody else's; `me` for this node's", STRING,
+                   peer_or_me),
+         Parameter("until", "query", "in seconds since 1970, up to when what is issued is denied; none by default",
+                   {"type": "integer", "minimum": 0}, moment, FOR_EVER),
          FACTOR, TIMEOUT),
         None, "unregistered",
         object_of(
-            {"success": {"const": True}, "was_registered": {"type": "boolean"}, "denied": array_of(PEER_ID)},
-            optional=("denied",),
+            {
+                "success": {"const": True},
+                "was_registered": {"type": "boolean"},
+                "denied": array_of(PEER_ID),
+                "host": PEER_ID,
+                "until": {"type": ["integer", "null"]},
+            },
+            optional=("denied", "host", "until"),
         ),
         NativeApi.unregister, command="service unregister",
     ),

@@ -9,6 +9,7 @@ from aqua_compat.http.operations import Parameter
 from aqua_compat.schema.arguments import check_ack, check_peer_id, check_string
 from registry.client.registry import DEFAULT_TIMEOUT
 from registry.model.values import MAX_LABEL
+from registry.permission.policy import FOR_EVER
 from registry.protocol.index_messages import MOST_LISTED
 
 ME: Final = "me"  # the node itself, where a peer is named
@@ -43,6 +44,13 @@ def page_size(text: str) -> int:
     """How many there are on a page. Raises ValueError."""
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) <= MOST_LISTED):
         raise ValueError(f"is {text[:20]!r}, not a number from 1 to {MOST_LISTED}")
+    return int(text)
+
+
+def moment(text: str) -> int:
+    """Seconds since 1970. Raises ValueError."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < FOR_EVER):
+        raise ValueError(f"is {text[:20]!r}, not whole seconds since 1970")
     return int(text)
 
 

@@ -100,9 +100,11 @@ def registered_as_json() -> dict[str, Json]:
     return {"success": True}
 
 
-def unregistered_as_json(done: Done) -> dict[str, Json]:
-    """A service that was unregistered: whether it was there, and who is denied from now on instead, if anybody."""
-    denied: dict[str, Json] = {"denied": list(done.denied)} if done.denied else {}
+def unregistered_as_json(done: Done, host: str, until: int) -> dict[str, Json]:
+    """A service that was unregistered: whether it was there, and who is denied on its host instead, if anybody, and
+    until when."""
+    end = None if until == FOR_EVER else until
+    denied: dict[str, Json] = {"denied": list(done.denied), "host": host, "until": end} if done.denied else {}
     return {"success": True, "was_registered": done.was_there, **denied}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 import msgspec
 import trio
 
 from overlay.identity import Identity
-from registry.client.issuer import Issuer
+from registry.client.issuer import Issuer, no_resource_id, not_found
 from registry.client.key_cache import KeyCache
 from registry.client.node_api import NodeApi
 from registry.client.node_writer import failed, optional, until
@@ -17,14 +18,15 @@ from registry.client.patience import patiently
 from registry.client.policies import PolicyEditor
 from registry.client.results import Done
 from registry.codes import Code
-from registry.errors import HostingRefused, NewerRecordOrTombstoneExists, RegistryError
+from registry.errors import HostingRefused, InvalidValue, NewerRecordOrTombstoneExists, RegistryError, SeveralIssuers
 from registry.health.host_health import HostHealth
 from registry.health.report import signed_report
 from registry.health.state import Health, HealthState
+from registry.model.signing import is_key_id
 from registry.model.values import Key, Record, RecordMetadata, Slot, State
 from registry.permission.edits import Edit, EditKind
 from registry.permission.errors import RefusedByPolicy
-from registry.permission.policy import key_of
+from registry.permission.policy import FOR_EVER, key_of
 from registry.protocol.messages import Item
 from registry.quorum.read_machine import ReadOutcome
 from registry.replica.countersign import Countersigner, sign_record
@@ -35,6 +37,20 @@ ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when th
 NOT_REGISTERED: Final = "service hasn't registered"
 NOT_UNREGISTERED: Final = "unregisterService failed"
 NOT_REPORTED: Final = "the service's health wasn't reported"
+
+
+class Moderation(NamedTuple):
+    """What an owner that unregisters says of others' records. `issuer`: whose is meant, this identity's own too; None
+    for its own, else for the only other one's. `is_of_all`: several others are denied without being named. `until`:
+    seconds since 1970, the end of the denial."""
+
+    issuer: str | None = None
+    is_of_all: bool = False
+    until: int = FOR_EVER
+
+
+OWN: Final = Moderation()
+"""Nothing is said of others' records."""
 
 
 class Registrations:
@@ -194,10 +210,16 @@ class Registrations:
             self._keys.forget(key.id)  # the owner may have let it in meanwhile
             raise
 
-    async def unregister(self, resource_id: str, peer_id: str, factor: int, timeout: float) -> Done:
+    async def unregister(
+        self, resource_id: str, peer_id: str, factor: int, timeout: float, moderation: Moderation = OWN
+    ) -> Done:
         """See `Registry.unregister_service`."""
         deadline = trio.current_time() + timeout
-        others: dict[str, None] = {}
+        is_own = moderation.issuer == self._identity.peer_id
+        if moderation.issuer is not None and not is_own:
+            return await self._end_of_other(Slot(resource_id, moderation.issuer, peer_id), factor, timeout, moderation)
+        others: list[Record] = []
+        moderates = not is_own and peer_id != self._identity.peer_id
         try:
             hosted = await self._host.countersigned(Slot(resource_id, self._identity.peer_id, peer_id))
         except RegistryError as error:
@@ -207,21 +229,19 @@ class Registrations:
         async def end(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
             nonlocal was_there
             was_there = was_there or isinstance(outcome.resource.slots.get(slot), Record)
-            if key.owner_peer_id == self._identity.peer_id:
+            if moderates and not was_there and key.owner_peer_id == self._identity.peer_id:
                 shown = outcome.resource.records(self._issuer.now(), self._settings)
-                others.update(dict.fromkeys(each.slot.issued_by for each in shown if each.slot.peer_id == peer_id))
+                others[:] = [each for each in shown if each.slot.peer_id == peer_id]
+                if len(others) > 1 and not moderation.is_of_all:
+                    raise SeveralIssuers(peer_id, sorted(each.slot.issued_by for each in others))
+                self._check_end(others, moderation.until)
             return await self._issuer.issue_tombstone(outcome, key, slot, remaining)
 
         done = await self._issuer.issue(
             resource_id, peer_id, end, factor, timeout, NOT_UNREGISTERED, reads_slot=hosted is None
         )
-        if done.success and not was_there and others and peer_id != self._identity.peer_id:
-            denied = [Edit(EditKind.DENY, key_of(issuer), key_of(peer_id)) for issuer in others]
-            changed = await self._policies.change(resource_id, denied, until(deadline), 1)
-            told = tuple(f"the resource's policy denies now what {issuer} registers on {peer_id}" for issuer in others)
-            if not changed.success:
-                return changed
-            return Done(True, told, changed.stored, denied=tuple(others))
+        if done.success and not was_there and others:
+            return await self._deny(others, 1, until(deadline), moderation.until)
         if done.success and not was_there:
             nothing = f"nothing was registered for {peer_id} by {self._identity.peer_id}"
             done = Done(True, (nothing, *done.errors), done.stored, was_there=False)
@@ -229,3 +249,42 @@ class Registrations:
             with trio.move_on_after(ENDING_TIMEOUT):  # a slot that is ahead of our clock makes it wait
                 await self._issuer.end_here(Slot(resource_id, peer_id, peer_id))
         return done
+
+    async def _end_of_other(self, slot: Slot, factor: int, timeout: float, moderation: Moderation) -> Done:
+        """Denies who issued what is in the slot on its host, if it shows anything."""
+        if not is_key_id(slot.key_id):
+            return Done(False, (no_resource_id(slot.key_id),), code=Code.INVALID)
+        deadline = trio.current_time() + timeout
+        try:
+            outcome = await self._node_api.read(slot.key_id, ack=1, timeout=timeout)
+            key = outcome.resource.key
+            if key is None:
+                return not_found(outcome)
+            if key.owner_peer_id != self._identity.peer_id:
+                only_owner = f"only its owner {key.owner_peer_id} may end what others registered"
+                return Done(False, (only_owner,), code=Code.NOT_PERMITTED)
+            shown = outcome.resource.records(self._issuer.now(), self._settings)
+            ended = [each for each in shown if each.slot == slot]
+            if not ended:
+                nothing = f"nothing was registered for {slot.peer_id} by {slot.issued_by}"
+                return Done(True, (nothing,), was_there=False)
+            self._check_end(ended, moderation.until)
+        except RegistryError as error:
+            errors = failed((str(error),), NOT_UNREGISTERED, timed_out=until(deadline) <= 0)
+            return Done(False, errors, code=error.code)
+        return await self._deny(ended, factor, until(deadline), moderation.until)
+
+    def _check_end(self, records: Iterable[Record], end: int) -> None:
+        """Raises InvalidValue for a denial that leaves some of the `records`."""
+        if end < max((self._issuer.now(), *(each.timestamp_issued for each in records))):
+            raise InvalidValue("the end of the denial is before what it is to end: give a later one, or none")
+
+    async def _deny(self, records: Iterable[Record], factor: int, timeout: float, end: int) -> Done:
+        """Has the policy of their resource withhold what these issuers register on these hosts, up to `end`."""
+        slots = [each.slot for each in records]
+        edits = [Edit(EditKind.DENY, key_of(slot.issued_by), key_of(slot.peer_id), end) for slot in slots]
+        changed = await self._policies.change(slots[0].key_id, edits, timeout, factor)
+        if not changed.success:
+            return changed
+        told = (f"the resource's policy denies now what {slot.issued_by} registers on {slot.peer_id}" for slot in slots)
+        return Done(True, tuple(told), changed.stored, denied=tuple(slot.issued_by for slot in slots))

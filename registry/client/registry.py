@@ -19,7 +19,7 @@ from registry.client.node_status import NodeStatus
 from registry.client.node_writer import NodeWriter, failed, until
 from registry.client.own_certificates import CertificateSource, OwnCertificates
 from registry.client.policies import PolicyEditor
-from registry.client.registrations import Registrations
+from registry.client.registrations import Moderation, Registrations
 from registry.client.resources import Resources
 from registry.client.results import Created, Done, Found, Listed, Resolved, code_of
 from registry.client.timestamps import TimestampLog
@@ -36,6 +36,7 @@ from registry.model.signing import is_key_id, key_id_of, record_digest
 from registry.model.trusted_issuers import TrustChoice, TrustRule
 from registry.model.values import MAX_LABEL, Record, RecordMetadata, Slot
 from registry.permission.edits import Edit
+from registry.permission.policy import FOR_EVER
 from registry.protocol.error_info import texts
 from registry.protocol.index_messages import MOST_LISTED
 from registry.protocol.network import Clock
@@ -170,16 +171,33 @@ class Registry:
         return await self._registrations.register(resource_id, value, peer_id, service_id, factor, timeout, ttl)
 
     async def unregister_service(
-        self, resource_id: str, peer_id: str, *, factor: int = 1, timeout: float = DEFAULT_TIMEOUT
+        self,
+        resource_id: str,
+        peer_id: str,
+        *,
+        issuer: str | None = None,
+        until: int = FOR_EVER,
+        is_of_all: bool = False,
+        factor: int = 1,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> Done:
         """Ends what this identity said of a service on `peer_id` (original: unregisterService).
 
         Where nothing is found the end is written all the same, as there, and the result says so. Where nothing is found
-        of the resource's owner, what others said of a service there is denied from now on: each of those issuers on
-        that peer, no other on it and not on other peers. Not so on the owner's own peer: there whoever ends its own
-        service twice would shut out its guests.
+        of the resource's owner, what the only other issuer said of a service there is denied: that issuer on that peer,
+        no other on it and not on other peers. Not so on the owner's own peer: there whoever ends its own service twice
+        would shut out its guest. Of several other issuers the one has to be named, or with `is_of_all` all are denied.
+        `issuer`: whose record is to end, on any peer, and nobody else's. What isn't this identity's own is denied,
+        which the resource's owner may, where there is something to end.
+        `until`: in seconds since 1970, up to when what is issued is denied; for ever unless it is lifted.
+        Raises InvalidValue for an `issuer` or `until` that is none.
         """
-        return await self._registrations.unregister(resource_id, peer_id, factor, timeout)
+        if issuer is not None:
+            check_peer_id("the issuer", issuer)
+        if type(until) is not int or not 0 <= until <= FOR_EVER:
+            raise InvalidValue("`until` is no whole number of seconds since 1970")
+        moderation = Moderation(issuer, is_of_all, until)
+        return await self._registrations.unregister(resource_id, peer_id, factor, timeout, moderation)
 
     async def reissue(self, record: Record, *, timeout: float = DEFAULT_TIMEOUT) -> Done:
         """Says anew, with the relay of now, what this identity said of a service on itself, unless it ended it."""

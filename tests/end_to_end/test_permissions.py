@@ -127,7 +127,7 @@ def _of(ask: Any, node: Any) -> Any:
     return answer
 
 
-async def test_an_owner_moderates_lifts_and_cant_lock_itself_out(people: People) -> None:
+async def test_an_owner_moderates_lifts_and_cant_lock_itself_out(people: People, network: Network) -> None:
     resource_id = await people.prints("acme", "resource", "create", "board")
     guest, host = people.peer_id("guest"), people.peer_id("guest")
     pair = f"{guest}@{host}"
@@ -152,6 +152,23 @@ async def test_an_owner_moderates_lifts_and_cant_lock_itself_out(people: People)
     again = partial(people.runs, "guest", "service", "register", resource_id, "--value", "fine")
     await eventually(again, lambda done: done.code == 0)  # in the second of the lifting it's still denied
     assert guest in await people.prints("caller", "resolve", resource_id, *ACK)
+
+    # Of several on one host, the one that is named.
+    at = network.nodes[0].peer_id
+    for name in ("guest", "other"):
+        await people.prints(name, "service", "register", resource_id, "--peer", at, "--factor", str(MAJORITY))
+    end = ("service", "unregister", resource_id, "--peer", at)
+    unnamed = await people.fails("acme", *end)
+    assert "name the one to end (issuer=, --issuer): " in unnamed
+    assert guest in unnamed
+    assert people.peer_id("other") in unnamed
+    ended = await people.prints("acme", *end, "--issuer", guest, "--until", "7d")
+    assert ended.startswith(f"denied {guest}@{at} on {resource_id} until 2")
+    again = await people.prints("acme", *end, "--issuer", guest)
+    assert again == f"there was nothing of {guest} to unregister for {at} on {resource_id}"
+    shown = json.loads(await people.prints("caller", "resolve", resource_id, *ACK, "--json"))
+    still = {(each["metadata"]["issued_by"], each["metadata"]["peer_id"]) for each in shown}
+    assert still == {(guest, guest), (people.peer_id("other"), at)}
 
     assert "(policy-locks-owner-out)" in await people.fails("acme", *policy, "--deny", people.peer_id("acme"))
     assert "only its owner" in await people.fails("guest", *policy, "--open")

@@ -203,6 +203,21 @@ async def test_services_are_called_and_policies_changed_as_it_is_described(tmp_p
         changed = (await api.call("change_policy", {"edits": edits, "factor": 1, "timeout": 5}, **of))["policy"]
         assert (changed["open"], [each["host"] for each in changed["deny"]]) == (True, [None])
         assert (await api.call("policy", **of))["policy"] == changed
+
+        # Another's record on this node itself is ended where its issuer is named, up to a time if one is given.
+        of = {"resource_id": (await api.call("create_resource", {"label": "board"}))["resource_id"]}
+        board = await running.node.registry.get_resource(of["resource_id"])
+        assert board.key is not None
+        given = {"key": text_of(board.key), "metadata": text_of(signed_metadata(board.key, me))}
+        hosted = await api.call("countersign", given)
+        await api.call("write", {"key_or_tombstone": text_of(board.key), "state": hosted["record"]})
+        end = int(time.time()) + 600
+        query = f"?issuer={STRANGER.peer_id}&until={end}"
+        ended = await api.call("unregister", query=query, peer_id="me", **of)
+        denied = {"denied": [STRANGER.peer_id], "host": me, "until": end}
+        assert ended == {"success": True, "was_registered": True, **denied}
+        assert await api.call("resolve", **of) == []
+        assert not (await api.call("unregister", query=query, peer_id="me", **of))["was_registered"]
         assert api.tried >= CALLS_AND_POLICIES
 
 
