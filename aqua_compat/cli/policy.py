@@ -47,13 +47,20 @@ _OPPOSITES: Final = (("allow", "disallow"), ("root", "drop_root"), ("host", "dro
 @click.option("--until", type=Moment(), metavar="WHEN", help="End of what --deny denies.  [default: never]")
 @click.option("--lift", multiple=True, metavar="ISSUER[@HOST]", help="End a denial now, for what is registered later.")
 @click.option("--drop-denial", multiple=True, metavar="ISSUER[@HOST]", help="Take a denial off that ended long ago.")
+@click.option(
+    "--longest-chain",
+    type=click.IntRange(0, 3),
+    metavar="N",
+    help="Let chains of N certificates at most count, of none at 0.  [3 at first]",
+)
 @json_option
 @network_options(writes=True, counts=False)
 def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any) -> None:
     """Show who may register on RESOURCE, an id or a name, or change it: then your key must be its owner's.
 
-    All options but --open, --close and --until can be repeated. The changes are made on top of what the policy is by
-    then, and nothing is said to be done before a majority of the resource's replicas says that it holds.
+    All options but --open, --close, --until and --longest-chain can be repeated. The changes are made on top of what
+    the policy is by then, and nothing is said to be done before a majority of the resource's replicas says that it
+    holds.
 
     \b
     aqua-registry resource policy ID --close --allow 12D3KooW...
@@ -151,6 +158,8 @@ def _edits(changes: dict[str, Any]) -> list[Edit]:
     named = [(edit.key, edit.host) for edit in edits if edit.kind in (EditKind.DENY, EditKind.DROP_DENIAL)]
     if len(named) != len(set(named)):
         raise Misuse("a pair of issuer and host is named twice among --deny, --lift and --drop-denial; name it once")
+    if changes["longest_chain"] is not None:
+        edits.append(Edit(EditKind.LONGEST_CHAIN, number=changes["longest_chain"]))
     if changes["opens"] or changes["closes"]:
         edits.append(Edit(EditKind.OPEN if changes["opens"] else EditKind.CLOSE))
     return edits
@@ -265,4 +274,6 @@ def _lines_of(shown: Policy) -> list[tuple[str, str]]:
         on = f"on {peer_text(each.host)}" if each.host else "anywhere, and whom it certified"
         lines.append(("deny", f"{peer_text(each.issuer)} {on}, {end}"))
     lines += [("host", peer_text(each)) for each in shown.hosts] or [("host", "any")]
-    return [*lines, ("chains", f"of {shown.longest_chain} certificates at most")]
+    count = shown.longest_chain
+    of = f"of {count} certificates at most" if count > 1 else "of one certificate" if count else "no certificate counts"
+    return [*lines, ("chains", of)]

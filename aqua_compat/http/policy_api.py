@@ -19,7 +19,7 @@ from overlay.errors import PeerIdError
 from overlay.identity import public_key_of
 from registry.client.registry import DEFAULT_TIMEOUT
 from registry.permission.edits import Edit, EditKind
-from registry.permission.policy import ANY_HOST, FOR_EVER, Policy
+from registry.permission.policy import ANY_HOST, FOR_EVER, LONGEST_CHAIN, Policy
 from registry.settings import RegistrySettings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from registry.model.values import Key
 
 _MOST_EDITS: Final = 256
-_GENERAL: Final = frozenset({EditKind.OPEN, EditKind.CLOSE})
+_GENERAL: Final = frozenset({EditKind.OPEN, EditKind.CLOSE, EditKind.LONGEST_CHAIN})
 _OF_PAIRS: Final = frozenset({"deny", "lift", "drop-denial"})
 PolicyEditKind = Literal[
     "open",
@@ -41,17 +41,20 @@ PolicyEditKind = Literal[
     "deny",
     "lift",
     "drop-denial",
+    "longest-chain",
 ]
 
 
 class PolicyEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One change. `peer_id`: whom it is about, for all but `open` and `close`; `host`: of a denial, the only host that
-    it is about; `until`: its end, in seconds since 1970, none by default."""
+    """One change. `peer_id`: whom it is about, for all but `open`, `close` and `longest-chain`; `host`: of a denial,
+    the only host that it is about; `until`: its end, in seconds since 1970, none by default; `number`: of
+    `longest-chain`, how many certificates a chain may have."""
 
     edit: PolicyEditKind
     peer_id: str | None = None
     host: str | None = None
     until: Annotated[int, msgspec.Meta(ge=0, lt=FOR_EVER)] | None = None
+    number: Annotated[int, msgspec.Meta(ge=0, le=LONGEST_CHAIN)] | None = None
 
 
 class PolicyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,10 +87,11 @@ async def _change(api: NativeApi, call: OperationCall) -> Result:
 def _edit(given: PolicyEdit, denials: Denials, now: int) -> Edit:
     """What is to be changed. Raises Problem for what says too much or too little, and for a denial that can't be
     lifted or dropped."""
+    number = _number(given)
     if given.edit in _GENERAL:
         if given.peer_id is not None or given.host is not None or given.until is not None:
             raise Problem.invalid(f"{given.edit} is about nobody: it has no peer_id, host or until")
-        return Edit(EditKind(given.edit))
+        return Edit(EditKind(given.edit), number=number)
     if given.peer_id is None:
         raise Problem.invalid(f"{given.edit} needs a peer_id")
     key = _key(given.peer_id)
@@ -114,6 +118,12 @@ def _edit(given: PolicyEdit, denials: Denials, now: int) -> Edit:
             f"the denial of {given.peer_id} can't be dropped: what it registered before would come back"
         )
     return Edit(EditKind.DROP_DENIAL, key, host, long_ago)
+
+
+def _number(given: PolicyEdit) -> int:
+    if (given.number is not None) is not (given.edit == "longest-chain"):
+        raise Problem.invalid("`number` belongs to longest-chain, which needs it")
+    return LONGEST_CHAIN if given.number is None else given.number
 
 
 def _key(peer_id: str) -> bytes:

@@ -7,8 +7,8 @@ Rules:
    it. What the others changed is applied to the one that rules, then the edits again: that gives the next revision, and
    so on until what rules has no sibling that says anything else.
 3. What a sibling changed is told by the policy that it names as `previous`. Where it contradicts what the ruling one
-   changed, that counts. Where the one before isn't known, only what the sibling denies or closes counts: nobody is let
-   in by guess.
+   changed, that counts. Where the one before isn't known, only what the sibling denies, closes or shortens counts:
+   nobody is let in by guess.
 4. A policy is edited only once a majority had it, and it ruled in what was read from a majority after that. So it is
    known: whoever reads from a majority finds it, since replicas keep all of the revision before. And of several that
    were edited so, each greater one was read beside the lesser ones: whoever edited it had what these changed in it.
@@ -32,6 +32,7 @@ from registry.permission.errors import InvalidPolicy
 from registry.permission.policy import (
     ANY_HOST,
     FOR_EVER,
+    LONGEST_CHAIN,
     POLICY_TYPE,
     AnyPolicy,
     Denial,
@@ -59,15 +60,19 @@ class EditKind(StrEnum):
     now: without an entry, records from before would come back."""
     DROP_DENIAL = "drop-denial"
     """If it ended by `until`, which is to be so long ago that nothing from before it can be good any more."""
+    LONGEST_CHAIN = "longest-chain"
+    """Chains of `number` certificates at most count, of none at 0."""
 
 
 class Edit(NamedTuple):
-    """One change. `key`: whom it is about, a public key; `host` and `until` (seconds) are those of a denial."""
+    """One change. `key`: whom it is about, a public key; `host` and `until` (seconds) are those of a denial, `number`
+    that of the longest chain."""
 
     kind: EditKind
     key: bytes = b""
     host: bytes = ANY_HOST
     until: int = FOR_EVER
+    number: int = LONGEST_CHAIN
 
 
 def edit_text(edit: Edit) -> str:
@@ -76,6 +81,8 @@ def edit_text(edit: Edit) -> str:
     option = f"--{options.get(edit.kind, edit.kind.value)}"
     if edit.kind in (EditKind.OPEN, EditKind.CLOSE):
         return option
+    if edit.kind is EditKind.LONGEST_CHAIN:
+        return f"{option} {edit.number}"
     who = peer_of(edit.key) + (f"@{peer_of(edit.host)}" if edit.host else "")
     end = (
         ""
@@ -147,8 +154,11 @@ def _changed_by(
     base = bases.get(least, bases.get(policy.previous)) if least else Policy(revision=1, open=True)
     if not isinstance(base, Policy):
         replace: Callable[..., Policy] = msgspec.structs.replace
-        base = replace(policy, open=policy.open or ruling.open, deny=())
+        longest = max(policy.longest_chain, ruling.longest_chain)
+        base = replace(policy, open=policy.open or ruling.open, deny=(), longest_chain=longest)
     edits = [] if base.open is policy.open else [Edit(EditKind.OPEN if policy.open else EditKind.CLOSE)]
+    if base.longest_chain != policy.longest_chain:
+        edits.append(Edit(EditKind.LONGEST_CHAIN, number=policy.longest_chain))
     for kind, (name, is_in) in _LISTS.items():
         before, after = {*getattr(base, name)}, {*getattr(policy, name)}
         edits += [Edit(kind, key) for key in sorted(after - before if is_in else before - after)]
@@ -168,6 +178,8 @@ def narrows(policy: AnyPolicy | None, edit: Edit) -> bool:
     if edit.kind is EditKind.DENY:
         ends = [each.until for each in policy.deny if (each.issuer, each.host) == (edit.key, edit.host)]
         return edit.until > max(ends, default=-1)
+    if edit.kind is EditKind.LONGEST_CHAIN:
+        return edit.number < policy.longest_chain
     return edit.kind in (EditKind.CLOSE, EditKind.DISALLOW, EditKind.DROP_ROOT)
 
 
@@ -186,6 +198,8 @@ def overtaken(ruling: AnyPolicy | None, before: Iterable[AnyPolicy | None]) -> l
         had = [Edit(kind, key) for kind, (name, is_in) in _LISTS.items() if is_in for key in getattr(policy, name)]
         had += [Edit(EditKind.DENY, each.issuer, each.host, each.until) for each in policy.deny]
         had += [] if policy.open else [Edit(EditKind.CLOSE)]
+        if policy.longest_chain < ruling.longest_chain:
+            had.append(Edit(EditKind.LONGEST_CHAIN, number=policy.longest_chain))
         found.update(dict.fromkeys(edit for edit in had if not holds(ruling, edit)))
     return list(found)
 
@@ -208,4 +222,6 @@ def _applied(policy: Policy, edit: Edit) -> Policy:
         pair = (edit.key, edit.host)
         kept = (each for each in policy.deny if (each.issuer, each.host) != pair or each.until > edit.until)
         return replace(policy, deny=tuple(kept))
+    if edit.kind is EditKind.LONGEST_CHAIN:
+        return replace(policy, longest_chain=edit.number)
     return replace(policy, open=edit.kind is EditKind.OPEN)

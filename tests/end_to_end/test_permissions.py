@@ -208,6 +208,13 @@ async def test_who_shows_a_bad_certificate_is_told_what_is_wrong_and_what_to_do(
     assert "(certificate-signature)" in told
     sound = people.written(certificate(**good))
     await people.prints("guest", "service", "register", resource_id, "--certificate", sound)
+    policy = await people.prints("acme", "resource", "policy", resource_id, "--longest-chain", "0")
+    assert "chains     no certificate counts" in policy
+    told = await people.fails("guest", "service", "register", resource_id, "--certificate", sound)
+    assert "(certificate-chain-too-long)" in told
+    policy = await people.prints("acme", "resource", "policy", resource_id, "--longest-chain", "1")
+    assert "chains     of one certificate" in policy
+    await people.prints("guest", "service", "register", resource_id, "--certificate", sound)
     # The same certificate on another resource of the same owner.
     another = await people.prints("acme", "resource", "create", "another")
     await people.prints("acme", "resource", "policy", another, "--close")

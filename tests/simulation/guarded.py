@@ -22,7 +22,7 @@ from registry.model.policy_withholding import ALWAYS, permitted_before
 from registry.model.values import Key, Record, Slot
 from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER, Claim, why_not_permitted
-from registry.permission.policy import ANY_HOST, FOR_EVER, Policy
+from registry.permission.policy import ANY_HOST, FOR_EVER, LONGEST_CHAIN, Policy
 from registry.permission.scope import Scope, ScopeKind
 from registry.settings import RegistrySettings
 from registry.upkeep.schedules import REPLICATE
@@ -81,6 +81,8 @@ def _subject_of(edit: Edit, now: float) -> tuple[tuple[str, bytes, bytes], bool 
             return ("allow", edit.key, b""), edit.kind is EditKind.ALLOW
         case EditKind.ADD_ROOT | EditKind.DROP_ROOT:
             return ("roots", edit.key, b""), edit.kind is EditKind.ADD_ROOT
+        case EditKind.LONGEST_CHAIN:
+            return ("longest chain", b"", b""), edit.number
         case _:
             assert edit.kind is EditKind.DENY, (edit, now)
             return ("deny", edit.key, edit.host), edit.until
@@ -90,6 +92,8 @@ def _value_in(policy: Policy | None, subject: tuple[str, bytes, bytes]) -> bool 
     name, key, host = subject
     if name == "open":
         return policy is None or policy.open
+    if name == "longest chain":
+        return LONGEST_CHAIN if policy is None else policy.longest_chain
     if name == "deny":
         ends = [each.until for each in policy.deny if (each.issuer, each.host) == (key, host)] if policy else []
         return ends[0] if ends else -1
@@ -195,6 +199,7 @@ class Guarded:
             EditKind.CLOSE,
             EditKind.ADD_ROOT,
             EditKind.DROP_ROOT,
+            EditKind.LONGEST_CHAIN,
         )
         if self.random.random() < 0.3:
             until = self.random.choice((FOR_EVER, int(machine.clock())))  # which lifts it
@@ -205,6 +210,8 @@ class Guarded:
                 until,
             )
         kind = self.random.choice(kinds)
+        if kind is EditKind.LONGEST_CHAIN:
+            return Edit(kind, number=self.random.randint(0, LONGEST_CHAIN))
         return Edit(kind, _key(self._root) if kind in (EditKind.ADD_ROOT, EditKind.DROP_ROOT) else who)
 
     async def _change(self, edits: list[Edit], machine: WorldNode) -> None:

@@ -200,8 +200,10 @@ async def test_services_are_called_and_policies_changed_as_it_is_described(tmp_p
         assert (changed["open"], changed["allow"]) == (False, [me])
         assert {(each["host"], each["until"]) for each in changed["deny"]} == {(None, None), (me, 5)}
         edits = [{"edit": "open"}, {**deny, "edit": "lift"}, {**deny, "host": me, "edit": "drop-denial"}]
+        edits.append({"edit": "longest-chain", "number": 1})
         changed = (await api.call("change_policy", {"edits": edits, "factor": 1, "timeout": 5}, **of))["policy"]
         assert (changed["open"], [each["host"] for each in changed["deny"]]) == (True, [None])
+        assert changed["longest_chain"] == 1
         assert (await api.call("policy", **of))["policy"] == changed
 
         # Another's record on this node itself is ended where its issuer is named, up to a time if one is given.
@@ -238,6 +240,9 @@ FAILING: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("resources/web@me/policy", {"edits": [{"edit": "allow"}]}, 400, "invalid", "final"),
     ("resources/web@me/policy", {"edits": [OF_STRANGER | {"edit": "open"}]}, 400, "invalid", "final"),
     ("resources/web@me/policy", {"edits": [OF_STRANGER | {"edit": "lift"}]}, 400, "invalid", "final"),
+    ("resources/web@me/policy", {"edits": [{"edit": "longest-chain"}]}, 400, "invalid", "final"),
+    ("resources/web@me/policy", {"edits": [{"edit": "longest-chain", "number": 4}]}, 400, "invalid", "final"),
+    ("resources/web@me/policy", {"edits": [{"edit": "close", "number": 1}]}, 400, "invalid", "final"),
     ("resources/web@me/policy", {"edits": [OF_STRANGER | {"edit": "allow", "until": 1}]}, 400,
      "invalid", "final"),
     ("resources/no@me/policy", {"edits": [{"edit": "open"}], "timeout": 0.5}, 404, "key-not-exists", "asked"),

@@ -20,7 +20,7 @@ from registry.client.policies import PolicyEditor
 from registry.client.results import Done
 from registry.model.merge import MAX_SIBLINGS, ResourceState, kept_keys, merged
 from registry.model.values import Key
-from registry.permission.edits import Edit, EditKind, edit_text, edited, following, holds
+from registry.permission.edits import Edit, EditKind, edit_text, edited, following, holds, overtaken
 from registry.permission.policy import POLICY_TYPE, Policy, encode_policy, policy_digest
 from registry.protocol.messages import Item, StatePage, build, parse
 from registry.quorum.read_machine import ReadOutcome
@@ -137,25 +137,29 @@ KINDS = st.sampled_from([EditKind.ALLOW, EditKind.ADD_ROOT, EditKind.DENY, EditK
 @given(
     edits=st.lists(st.lists(KINDS, min_size=1, max_size=2), min_size=2, max_size=4),
     closes=st.booleans(),
+    shortens=st.booleans(),
     has_policy=st.booleans(),
     seed=st.integers(0, 2**32),
 )
 @example(
     edits=[[EditKind.ALLOW], [EditKind.ALLOW], [EditKind.ALLOW], [EditKind.ALLOW, EditKind.ALLOW]],
     closes=True,
+    shortens=True,
     has_policy=False,
     seed=202,
 )
 def test_no_change_is_lost_that_was_made_at_the_same_time_as_others(
-    edits: list[list[EditKind]], closes: bool, has_policy: bool, seed: int
+    edits: list[list[EditKind]], closes: bool, shortens: bool, has_policy: bool, seed: int
 ) -> None:
-    """Each machine has edits of its own keys, and one of them may close the resource."""
+    """Each machine has edits of its own keys; one of them may close the resource, another one shorten its chains."""
     wanted = [
         [Edit(kind, public_key(WHO[machine * 2 + number])) for number, kind in enumerate(of)]
         for machine, of in enumerate(edits)
     ]
     if closes:
         wanted[0].append(Edit(EditKind.CLOSE))
+    if shortens:
+        wanted[1].append(Edit(EditKind.LONGEST_CHAIN, number=1))
 
     async def main() -> None:
         with replicas(REPLICAS) as transactions:
@@ -322,6 +326,26 @@ def test_a_sibling_that_was_made_from_the_greater_of_two_has_what_made_that_diff
         after = following(ruling, [sibling], bases, [])
         assert after is not None
         assert after.allow == keys_of(*WHO[1:4]), "that of each, but for whom one of them dropped"
+
+
+def test_what_a_sibling_changed_of_the_longest_chain_counts_and_by_guess_if_it_shortens_it() -> None:
+    shorter, longer = (Edit(EditKind.LONGEST_CHAIN, number=number) for number in (1, 2))
+    base = edited(BASE, [longer])
+    bases = {**BASES, digest_of(base): base}
+    added = edited(base, [Edit(EditKind.ALLOW, public_key(WHO[1]))])
+    for number in (0, 1, 3):
+        sibling = edited(base, [Edit(EditKind.LONGEST_CHAIN, number=number)])
+        for known, is_known in ((bases, True), ({}, False)):
+            after = following(added, [sibling], known, [])
+            expected = number if is_known or number < 2 else 2
+            assert (after.longest_chain if after is not None else added.longest_chain) == expected, (number, is_known)
+    contradicting = edited(base, [shorter])
+    after = following(contradicting, [edited(base, [Edit(EditKind.LONGEST_CHAIN, number=3)])], bases, [])
+    assert after is not None
+    assert after.longest_chain == 1, "what the ruling one changed"
+    over = edited(added, [Edit(EditKind.ALLOW, public_key(WHO[2]))])
+    assert overtaken(over, [added, contradicting]) == [shorter]
+    assert edit_text(shorter) == "--longest-chain 1"
 
 
 def test_siblings_that_say_the_same_need_no_other_revision() -> None:

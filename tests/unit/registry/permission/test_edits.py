@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.permission.edits import Edit, EditKind, edited, holds
+from registry.permission.edits import Edit, EditKind, edited, holds, narrows
 from registry.permission.errors import InvalidPolicy
 from registry.permission.permitted import Claim, why_not_permitted
 from registry.permission.policy import (
     ANY_HOST,
     FOR_EVER,
+    LONGEST_CHAIN,
     MAX_DENIALS,
     Denial,
     Policy,
@@ -24,9 +25,11 @@ from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, OWNER, STRANGE
 
 KEYS = st.sampled_from([public_key(who) for who in (ISSUER, STRANGER, NODE)])
 HOSTS = st.sampled_from((ANY_HOST, public_key(HOST)))
-OTHER_KINDS = st.sampled_from([kind for kind in EditKind if kind is not EditKind.DENY])
-EDITS = st.builds(Edit, OTHER_KINDS, KEYS, st.just(ANY_HOST), st.just(FOR_EVER)) | st.builds(
-    Edit, st.just(EditKind.DENY), KEYS, HOSTS, st.sampled_from((NOW, NOW + 9))
+OTHER_KINDS = st.sampled_from([kind for kind in EditKind if kind not in (EditKind.DENY, EditKind.LONGEST_CHAIN)])
+EDITS = (
+    st.builds(Edit, OTHER_KINDS, KEYS, st.just(ANY_HOST), st.just(FOR_EVER))
+    | st.builds(Edit, st.just(EditKind.DENY), KEYS, HOSTS, st.sampled_from((NOW, NOW + 9)))
+    | st.builds(Edit, st.just(EditKind.LONGEST_CHAIN), number=st.integers(0, LONGEST_CHAIN))
 )
 
 
@@ -50,6 +53,8 @@ def test_two_edits_of_different_things_both_hold(one: Edit, other: Edit) -> None
 def subject(edit: Edit) -> object:
     if edit.kind in (EditKind.OPEN, EditKind.CLOSE):
         return "open"
+    if edit.kind is EditKind.LONGEST_CHAIN:
+        return "longest chain"
     is_denial = edit.kind in (EditKind.DENY, EditKind.DROP_DENIAL)
     return "deny" if is_denial else edit.kind.value.split("-")[-1].removeprefix("dis"), edit.key, edit.host
 
@@ -87,6 +92,17 @@ def test_a_full_list_says_what_to_use_instead() -> None:
     many = [Edit(EditKind.DENY, public_key(identity(number))) for number in range(MAX_DENIALS + 1)]
     with pytest.raises(InvalidPolicy, match="use allow or roots"):
         edited(None, many)
+
+
+def test_the_longest_chain_is_within_what_is_verified_and_shortening_it_only_takes_away() -> None:
+    policy = edited(None, [Edit(EditKind.LONGEST_CHAIN, number=1)])
+    assert policy == Policy(revision=1, open=True, longest_chain=1)
+    assert narrows(policy, Edit(EditKind.LONGEST_CHAIN, number=0))
+    for number in (1, 2):
+        assert not narrows(policy, Edit(EditKind.LONGEST_CHAIN, number=number))
+    for number in (-1, LONGEST_CHAIN + 1):
+        with pytest.raises(InvalidPolicy, match="within 0 and 3"):
+            edited(None, [Edit(EditKind.LONGEST_CHAIN, number=number)])
 
 
 def test_a_policy_of_a_later_version_isnt_edited() -> None:
