@@ -20,6 +20,7 @@ from registry.errors import (
     TombstonesPublishingError,
 )
 from registry.model.merge import greater, greater_key
+from registry.model.policy_withholding import why_withheld
 from registry.model.service_results import (
     GetKeyMetadataResult,
     GetRecordsResult,
@@ -219,7 +220,8 @@ class RegistryService(BytesToSign, Upkeep):
 
     async def merge(self, records: Sequence[Sequence[Record]]) -> MergeResult:
         """The winners of several replicas' records: of the genuine ones, by the one total order, less what this node's
-        own storage knows to be superseded (docs/design.md, original's faults 11 and 13)."""
+        own storage knows to be superseded (docs/design.md, original's faults 11 and 13), and what the policy of the key
+        that it stores withholds, as far as no clock says so: none is given here."""
         winners: dict[Slot, State] = {}
         kept: list[Record] = []
 
@@ -235,8 +237,12 @@ class RegistryService(BytesToSign, Upkeep):
         await self._each([record for group in records for record in group], look)
         try:
             for key_id, slots in groupby(sorted(winners), attrgetter("key_id")):
-                known = (await self._shared.store.resource(key_id)).slots
-                await self._each([(winners[slot], known.get(slot)) for slot in slots], compare)
+                stored = await self._shared.store.resource(key_id)
+                first = len(kept)
+                await self._each([(winners[slot], stored.slots.get(slot)) for slot in slots], compare)
+                kept[first:] = [
+                    each for each in kept[first:] if why_withheld(stored.key, each, each.timestamp_issued) is None
+                ]
         except RegistryError as error:
             return MergeResult(success=False, error=text_of(error))
         return MergeResult(success=True, result=tuple(kept))

@@ -15,6 +15,7 @@ import pytest
 from registry.errors import InvalidValue, NotPermitted
 from registry.model.fields import U63_MAX
 from registry.model.values import Record
+from registry.permission.policy import Policy
 from registry.service import RegistryService
 from registry.settings import RegistrySettings
 from registry.storage import Store, Transaction, open_store
@@ -32,6 +33,7 @@ from tests.unit.registry.builders import (
     bury,
     hosted,
     identity,
+    keys_of,
     open_service,
     put,
     register,
@@ -338,6 +340,15 @@ async def test_fault_13_merging_drops_what_this_node_knows_to_be_superseded(tmp_
         assert (await service.merge([[record], [elsewhere]])).result == (elsewhere,)
         again = a_record(KEY.id, issued=NOW + 1)
         assert (await service.merge_two([record], [again])).result == (again,)
+
+
+async def test_fault_13_merging_drops_what_the_policy_of_the_stored_key_withholds(tmp_path: Path) -> None:
+    allowed, unpermitted = a_record(KEY.id), a_record(KEY.id, issuer=STRANGER)
+    async with open_service(tmp_path, RULES) as service:
+        assert set((await service.merge_two([allowed], [unpermitted])).result) == {allowed, unpermitted}
+        assert (await register(service, a_key(policy=Policy(revision=1, allow=keys_of(ISSUER))))).success
+        assert (await service.merge([[allowed], [unpermitted]])).result == (allowed,)
+        assert (await service.merge_two([unpermitted], [])).result == ()
 
 
 async def test_fault_15_a_key_lives_as_long_as_anything_under_it(tmp_path: Path) -> None:
