@@ -42,6 +42,7 @@ CERTIFICATE_METHOD: Final = "overlay/certificate"
 _TIMEOUT: Final = 4.0  # seconds
 _AT_ONCE: Final = 64  # calls
 _AGAIN: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds until a call that failed is made again
+_SAVED_AGAIN: Final = 30.0  # seconds until what couldn't be saved is tried again
 _MOST_TOLD: Final = MOST_ROOTS * MOST_ENTRIES
 _VERIFIED_AT_ONCE: Final = 16
 _PER_SIGNATURE: Final = 0.0002  # seconds for one entry
@@ -246,6 +247,9 @@ class NetworkUpkeep:
                 await in_thread(self._files.save_revocations, self._gatekeeper.revocations)
             except OverlayError as error:
                 log.warning("what was revoked can't be saved", error=str(error))
+                with trio.move_on_after(_SAVED_AGAIN):  # or at once, with what comes then
+                    await self._unsaved.wait()
+                self._unsaved.set()
 
     # Our own certificates
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -16,7 +17,7 @@ from overlay.membership.gatekeeper import CLIENT, Gatekeeper, LinkFault, ShownCh
 from overlay.membership.revocation import Revocation, Revocations, encode_entry
 from overlay.rpc.greetings import Greetings
 from overlay.rpc.links import Links
-from overlay.rpc.network_files import NetworkFiles
+from overlay.rpc.network_files import NetworkFileError, NetworkFiles
 from overlay.rpc.network_upkeep import NetworkUpkeep
 from overlay.rpc.protocol import Hello
 from tests.attacks.fuzz.driver import is_within, settle
@@ -211,6 +212,35 @@ async def test_what_waits_for_a_greeting_is_told_of_its_end(wall: Wall) -> None:
         await wait_all_tasks_blocked()
         greetings.check(peer_id, Hello(0, True, bytes(8), encoded([given_by(ROOT, PEER)]), NOW))
     assert answers == [False, False, True]
+
+
+class FailingFiles(NetworkFiles):
+    """On a disk that refuses the first write."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.tried: list[object] = []
+
+    def save_revocations(self, revocations: Revocations) -> None:
+        self.tried.append(revocations)
+        if len(self.tried) == 1:
+            raise NetworkFileError("the disk is full")
+
+
+async def test_revocations_that_could_not_be_saved_are_tried_again(wall: Wall, autojump_clock: MockClock) -> None:
+    async with memory_network() as network:
+        peer, files = Peer(network, PEER, (given_by(ROOT, PEER),), wall), FailingFiles()
+        peer.links = await network.links(peer.peer_id, member=True, greetings=peer.greetings)
+        await network.nursery.start(NetworkUpkeep(peer.links, peer.greetings, peer.identity, files).run)
+        other = await a_peer(network, OTHER, wall)
+        other.gatekeeper.take([Revocation.by(identity(ROOT), key(THIRD), NOW)])
+        with capture_logs() as logs:
+            await linked(peer, other)
+            for _ in range(100):
+                await trio.sleep(1)
+                await trio.to_thread.run_sync(time.sleep, 0.002)  # the clock doesn't wait for the thread that saves
+        assert len(files.tried) == 2, "again until it's done, and no more"
+        assert [each["event"] for each in logs].count("what was revoked can't be saved") == 1
 
 
 async def test_many_revocations_one_after_the_other_reach_all(wall: Wall, autojump_clock: MockClock) -> None:
