@@ -1,8 +1,8 @@
-"""Unmodified Aqua from the original's JS client, over six node processes.
+"""Unmodified Aqua from the original's JS client, over node processes.
 
-    python -m benchmarks.aqua
+    python -m benchmarks.aqua [--nodes 6 32]
 
-One JS client, its relay, and five more nodes; all share this machine's cores, the client too, so that many calls in
+One JS client, its relay, and the other nodes; all share this machine's cores, the client too, so that many calls in
 flight wait for each other. The reference is the same function called natively by a light client of the same network in
 the same run. `aim` tells what a figure was meant to be.
 """
@@ -39,6 +39,7 @@ from tests.end_to_end.network import NODES, eventually
 CREATE_AIM, ROUND_TRIP_AIM, SLOWED_AIM = 150.0, 20.0, 20.0  # ms, ms, %
 HELD, DONE = 400, 150  # particles that are kept at the same time
 CLIENTS = 8
+RATE_AIM = 20  # calls a second of all of them, on six nodes
 
 
 def report(what: str, timing: Timing, *, aim: float | None = None, reference: Timing | None = None) -> None:
@@ -313,7 +314,7 @@ async def clients(js: Tools, network: AquaNetwork, native: AquaClient, seconds: 
                     done += is_done  # not in one: what others add meanwhile would be lost
 
         for number in range(CLIENTS):
-            peer = await stack.enter_async_context(process.peer(websocket(network.nodes[number % NODES])))
+            peer = await stack.enter_async_context(process.peer(websocket(network.nodes[number % len(network.nodes)])))
             made = Operations(peer, native, ttl=20, labels=f"of {number}")
             failures.append(made.failures)
             nursery.start_soon(work, made)
@@ -326,7 +327,7 @@ async def clients(js: Tools, network: AquaNetwork, native: AquaClient, seconds: 
             of_client = (cpu_seconds(process.process_id) - of_client) / max(done - before, 1) * 1000
             of_nodes = (sum(map(cpu_seconds, process_ids)) - of_nodes) / max(done - before, 1) * 1000
             print(
-                f"{what:38} {rate:8.1f} calls/s, nodes {min(memory):.0f} to {max(memory):.0f} MB;"
+                f"{what:38} {rate:8.1f} calls/s (aim {RATE_AIM}), nodes {min(memory):.0f} to {max(memory):.0f} MB;"
                 f" CPU a call: nodes {of_nodes:.0f} ms, client {of_client:.0f} ms",
                 flush=True,
             )
@@ -356,21 +357,28 @@ def compiled_interpreter(js: Tools, folder: Path) -> Path:
 async def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES])
     parser.add_argument("--count", type=int, default=100, help="calls per figure; cheap ones are more")
     parser.add_argument("--seconds", type=float, default=60.0, help=f"for {CLIENTS} clients at once")
     parser.add_argument("--clients-only", action="store_true", help=f"only {CLIENTS} clients at once")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    for nodes in arguments.nodes:
+        await measure(nodes, arguments.count, arguments.seconds, clients_only=arguments.clients_only)
+
+
+async def measure(nodes: int, count: int, seconds: float, *, clients_only: bool) -> None:
+    """Measures a network of so many nodes."""
     js = tools()
     load = os.getloadavg()[0]
-    print(f"Python {platform.python_version()}, {NODES} node processes, {os.cpu_count()} cores, load {load:.1f} before")
+    print(f"Python {platform.python_version()}, {nodes} node processes, {os.cpu_count()} cores, load {load:.1f} before")
     with tempfile.TemporaryDirectory() as place:
-        network = AquaNetwork(Path(place), NODES, "--log-level", "error")
+        network = AquaNetwork(Path(place), nodes, "--log-level", "error")
         await network.start_with(js, compiled_interpreter(js, Path(place)))
         try:
-            if arguments.clients_only:
+            if clients_only:
                 async with connect(network.nodes[1].address) as native:
-                    await clients(js, network, native, arguments.seconds)
+                    await clients(js, network, native, seconds)
                 return
             interpreter_steps(js, network.interpreter_folder)
             async with (
@@ -382,10 +390,10 @@ async def main() -> None:
                 made = Operations(peer, native, ttl=20)
                 await timed(made.create, 20, 1)  # warm
                 await actors(network, made, neighbour)
-                await operations(made, network, arguments.count, process)
-                await meanwhile(made, neighbour, arguments.count)
+                await operations(made, network, count, process)
+                await meanwhile(made, neighbour, count)
             async with connect(network.nodes[1].address) as native:
-                await clients(js, network, native, arguments.seconds)
+                await clients(js, network, native, seconds)
         finally:
             await network.stop()
 

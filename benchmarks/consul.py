@@ -1,4 +1,4 @@
-"""Measures Consul's API: `python -m benchmarks.consul [--consul /usr/bin/consul]`.
+"""Measures Consul's API: `python -m benchmarks.consul [--nodes 8 32] [--consul /usr/bin/consul]`.
 
 How long `GET /v1/health/service/web?passing` takes for one client and how many 16 clients get a second; how long after
 a change a blocked query returns; and what 1,000 blocked queries cost while nothing changes. On one of 8 nodes, each a
@@ -127,12 +127,12 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def our_node(folder: Path, *flags: str) -> AsyncIterator[Target]:
-    """The first of `NODES` nodes, which answers HTTP, and has a resource `web`."""
+async def our_node(folder: Path, *flags: str, count: int = NODES) -> AsyncIterator[Target]:
+    """The first of so many nodes, which answers HTTP, and has a resource `web`."""
     os.environ["AQUA_REGISTRY_HTTP_MAX_CONNECTIONS"] = str(BLOCKED + 100)
     os.environ["AQUA_REGISTRY_HTTP_MAX_WATCHES"] = str(BLOCKED + 50)
     port = free_port()
-    async with node_network(folder, NODES, "--http", f"127.0.0.1:{port}", *flags) as nodes:
+    async with node_network(folder, count, "--http", f"127.0.0.1:{port}", *flags) as nodes:
         await (await Client.open(port)).ask("/v1/aqua/resources", "POST", b'{"label": "web"}')
         pid = nodes[0].process_id
         assert pid is not None
@@ -285,11 +285,12 @@ async def measured(target: Target, seconds: float, changes: int) -> Measured:
     return Measured(p50, p99, count / seconds, used / count, *changed, *await _blocked(target, max(seconds, 10.0)))
 
 
-async def measure(seconds: float, changes: int, program: str | None) -> None:
+async def measure(counts: list[int], seconds: float, changes: int, program: str | None) -> None:
     """Measures, and prints what was measured."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with our_node(Path(folder)) as target:
-            print(f"-- {target.name}\n{await measured(target, seconds, changes)}")
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            async with our_node(Path(folder), count=count) as target:
+                print(f"-- {target.name}, {count} nodes\n{await measured(target, seconds, changes)}")
     if program is not None:
         async with consul(program) as target:
             print(f"-- {target.name}\n{await measured(target, seconds, changes)}")
@@ -303,6 +304,7 @@ def more_files() -> None:
 def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--changes", type=int, default=50)
     parser.add_argument("--consul", default=shutil.which("consul"), help="Consul's program; it is left out without")
@@ -313,7 +315,7 @@ def main() -> None:
         return
     more_files()
     print(f"load average at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    trio.run(measure, options.seconds, options.changes, options.consul)
+    trio.run(measure, options.nodes, options.seconds, options.changes, options.consul)
 
 
 if __name__ == "__main__":

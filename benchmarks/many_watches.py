@@ -1,14 +1,15 @@
 """What thousands of watched resources cost when nothing changes.
 
-    python -m benchmarks.many_watches
+    python -m benchmarks.many_watches [--nodes 8 32]
 
-Eight nodes and a light client of one of them, in this process, over a simulated network in virtual time: what is
+Nodes and a light client of one of them, in this process, over a simulated network in virtual time: what is
 measured is the CPU of them all, without that of links, and how many calls there are.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import time
 from collections import Counter
@@ -49,9 +50,9 @@ async def store(nodes: list[SimulatedNode], keys: list[Key]) -> None:
         assert not any(errors), errors[:1]
 
 
-async def measure(count: int, renewals: int) -> None:
+async def measure(members: int, count: int, renewals: int) -> None:
     """Measures what `count` watches cost over so many renewals, and prints it."""
-    async with simulated_nodes(NODES, SETTINGS, clock) as (network, nodes), trio.open_nursery() as nursery:
+    async with simulated_nodes(members, SETTINGS, clock) as (network, nodes), trio.open_nursery() as nursery:
         peer = network.add(identity(999).peer_id)
         network.clients.add(peer.peer_id)
 
@@ -76,8 +77,8 @@ async def measure(count: int, renewals: int) -> None:
         seconds, cpu = trio.current_time() - began, time.process_time() - cpu
         calls = Counter(caller == peer.peer_id for caller, *_ in network.calls)
         print(
-            f"{count:6} watched: {cpu / seconds:6.2%} of a core, {calls[True] / seconds:.2f} calls per second of the"
-            f" client, {calls[False] / seconds:.2f} of all nodes"
+            f"{members} nodes, {count:6} watched: {cpu / seconds:6.2%} of a core,"
+            f" {calls[True] / seconds:.2f} calls per second of the client, {calls[False] / seconds:.2f} of all nodes"
         )
         for watch in held:  # one that is dropped ends
             watch.close()
@@ -88,11 +89,12 @@ def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("counts", type=int, nargs="*", default=[100, 1000, 5000], help="resources watched")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES])
     parser.add_argument("--renewals", type=int, default=4)
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    for count in arguments.counts:
-        trio.run(measure, count, arguments.renewals, clock=trio.testing.MockClock(autojump_threshold=0))
+    for members, count in itertools.product(arguments.nodes, arguments.counts):
+        trio.run(measure, members, count, arguments.renewals, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 if __name__ == "__main__":

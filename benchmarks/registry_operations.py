@@ -1,9 +1,9 @@
-"""Registering and resolving over eight node processes, beside py-libp2p's own KadDHT on the same machine and run.
+"""Registering and resolving over node processes, beside py-libp2p's own KadDHT on the same machine and run.
 
-    python -m benchmarks.registry_operations [--count N] [--no-kad]
+    python -m benchmarks.registry_operations [--nodes 8 32] [--count N] [--no-kad]
 
 Every process is real, every acknowledged registration is on disk; figures are of one run on a machine that does
-nothing else. All eight nodes are replicas of everything, and this process is a light client of one of them.
+nothing else. Up to twenty nodes are all replicas of everything, and this process is a light client of one of them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from overlay.settings import OverlaySettings
 from registry.client.light import open_light_client
 from registry.client.registry import Registry
 from registry.node import open_node
-from registry.settings import NodeSettings
+from registry.settings import NodeSettings, RegistrySettings
 
 NODES = 8
+REPLICAS = RegistrySettings().neighbourhood_size
 IDLE_TIME = 10.0  # seconds over which idle CPU is measured
 
 
 @asynccontextmanager
-async def network(folder: Path) -> AsyncIterator[list[NodeProcess]]:
-    """Eight nodes; prints how long each takes from its start to `ready`."""
-    nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(NODES)]
+async def network(folder: Path, count: int = NODES) -> AsyncIterator[list[NodeProcess]]:
+    """So many nodes; prints how long each takes from its start to `ready`."""
+    nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(count)]
     try:
         times: list[float] = []
         for number, node in enumerate(nodes):
@@ -45,7 +46,7 @@ async def network(folder: Path) -> AsyncIterator[list[NodeProcess]]:
             flags = ("--bootstrap", nodes[0].address) if number else ()
             await node.start("--listen", "/ip4/127.0.0.1/tcp/0", *flags)
             times.append(time.perf_counter() - before)
-        print(f"start to ready          median {sorted(times)[NODES // 2]:.2f} s  slowest {max(times):.2f} s")
+        print(f"start to ready          median {sorted(times)[count // 2]:.2f} s  slowest {max(times):.2f} s")
         yield nodes
     finally:
         await stop_network(nodes)
@@ -84,12 +85,12 @@ def report(what: str, timing: Timing, reference: Timing | None = None) -> None:
     print(f"{what:44} {timing}{ratio}")
 
 
-async def prepared(registry: Registry, count: int, label: str) -> list[str]:
-    """Ids of `count` new resources that every node has."""
+async def prepared(registry: Registry, count: int, label: str, replicas: int = NODES) -> list[str]:
+    """Ids of `count` new resources that so many nodes have."""
     ids: list[str] = []
 
     async def create(number: int) -> bool:
-        created = await registry.create_resource(f"{label} {number}", factor=NODES)
+        created = await registry.create_resource(f"{label} {number}", factor=replicas)
         if created.resource_id is not None:
             ids.append(created.resource_id)
         return created.resource_id is not None
@@ -102,6 +103,7 @@ async def prepared(registry: Registry, count: int, label: str) -> list[str]:
 async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple[Timing, Timing] | None) -> None:
     """Measures each operation of a light client, and prints it."""
     put, get = kad or (None, None)
+    replicas = min(len(nodes), REPLICAS)
     identity = Identity.generate()
     async with open_light_client(identity, [nodes[1].address]) as client:
         registry = client.registry
@@ -114,10 +116,10 @@ async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple
             return len((await registry.resolve_resource(ids[number % len(ids)], ack)).records or ()) == 1
 
         ids: list[str] = []
-        for factor, name in ((1, "by one replica"), (NODES, "by all")):
+        for factor, name in ((1, "by one replica"), (replicas, "by all")):
             for in_flight in (1, 32):
                 number = count * 3 if in_flight > 1 else count
-                ids = await prepared(registry, number, f"{name} {in_flight}")
+                ids = await prepared(registry, number, f"{name} {in_flight}", replicas)
                 await trio.sleep(1)  # what goes on in the background isn't what is measured next
                 timing = await timed(partial(register, ids, factor), number, in_flight)
                 report(f"register, {name}, {in_flight} in flight", timing, put if in_flight == 1 else None)
@@ -133,7 +135,10 @@ async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple
     async with open_node(Identity.generate(), settings, folder / "replica") as replica:
         await replica.peer.wait_joined()
         own = [f"own {number}" for number in range(100)]
-        own_ids = [(await replica.registry.create_resource(label, factor=NODES + 1)).resource_id or "" for label in own]
+        own_ids = [
+            (await replica.registry.create_resource(label, factor=min(len(nodes) + 1, REPLICAS))).resource_id or ""
+            for label in own
+        ]
         for resource_id in own_ids:
             assert (await replica.registry.register_service(resource_id, "v", replica.peer.peer_id, "echo")).success
         await trio.sleep(3)  # until its own state may answer alone
@@ -150,23 +155,30 @@ async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple
 async def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES])
     parser.add_argument("--count", type=int, default=200, help="registrations per figure; resolves are more")
     parser.add_argument("--no-kad", action="store_true", help="leave the KadDHT reference out")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    print(f"Python {platform.python_version()}, {NODES} node processes")
+    for nodes in arguments.nodes:
+        print(f"Python {platform.python_version()}, {nodes} node processes")
+        await measure_all(nodes, arguments.count, with_kad=not arguments.no_kad)
+
+
+async def measure_all(count: int, operations: int, *, with_kad: bool) -> None:
+    """Measures a network of `count` nodes, and prints it."""
     kad: tuple[Timing, Timing] | None = None
-    if not arguments.no_kad:
+    if with_kad:
         from benchmarks import kad_reference
 
-        kad = await kad_reference.measure(NODES, 30)
+        kad = await kad_reference.measure(count, 30)
         report("reference: KadDHT.put_value, 1 in flight", kad[0])
         report("reference: KadDHT.get_value, 1 in flight", kad[1])
     with tempfile.TemporaryDirectory() as folder:
-        async with network(Path(folder)) as nodes:
+        async with network(Path(folder), count) as nodes:
             await trio.sleep(3)
             await idle(nodes, "nothing stored")
-            await measure(nodes, Path(folder), arguments.count, kad)
+            await measure(nodes, Path(folder), operations, kad)
             await trio.sleep(10)  # until the others have made up for the node that just left
             await idle(nodes, "after the above")
 

@@ -1,8 +1,8 @@
 """What keeping replicas alike costs, over real node processes.
 
-    python -m benchmarks.replication [--records N]
+    python -m benchmarks.replication [--nodes 12 32] [--records N]
 
-Prints the time to full replication after one of twelve nodes dies, and after its empty replacement comes; bytes and
+Prints the time to full replication after one of the nodes dies, and after its empty replacement comes; bytes and
 messages per repaired record; what an hour of replication costs a converged node; memory and disk per record. The
 reference, measured in the same run, is sending all that a replica holds instead of digests.
 """
@@ -13,7 +13,6 @@ import argparse
 import shutil
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -88,9 +87,9 @@ async def replication_of(nodes: list[NodeProcess]) -> list[ReplicationStatus]:
     return [status.replication for node in nodes if (status := await status_of(node)).replication is not None]
 
 
-async def repair(folder: Path, records: int, flags: tuple[str, ...]) -> None:
+async def repair(folder: Path, count: int, records: int, flags: tuple[str, ...]) -> None:
     """Measures, and prints, how soon all is replicated again when a node dies, and when an empty one replaces it."""
-    nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(NODES)]
+    nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(count)]
     batch = items(records)
     try:
         await start_network(nodes, *flags)
@@ -103,7 +102,7 @@ async def repair(folder: Path, records: int, flags: tuple[str, ...]) -> None:
         began = time.perf_counter()
         await nodes[0].kill()
         settled = await until_settled(nodes[1:])
-        print(f"one of {NODES} nodes dies, {records} records     full replication after {settled:6.2f} s")
+        print(f"one of {count} nodes dies, {records} records     full replication after {settled:6.2f} s")
         print_repair(before, await replication_of(nodes[1:]))
         shutil.rmtree(nodes[0].data_dir)
         before = await replication_of(nodes[1:])
@@ -180,16 +179,17 @@ def process_id(node: NodeProcess) -> int:
     return node.process_id
 
 
-async def main(records: int) -> None:
+async def main(counts: list[int], records: int) -> None:
     """Measures, as the command line says."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("repair", "idle"):
+        for part in (*(f"repair {count}" for count in counts), "idle"):
             (folder / part).mkdir()
         rules = f"operators = ['{OPERATOR.peer_id}']\n[registry]\nkeys_per_owner = 100000\n"
         (folder / "all.toml").write_text(rules)
         (folder / "five.toml").write_text(rules + f"neighbourhood_size = {REPLICAS}\nresponsibility_margin = 0\n")
-        await repair(folder / "repair", 1_000, ("--config", str(folder / "five.toml")))
+        for count in counts:
+            await repair(folder / f"repair {count}", count, 1_000, ("--config", str(folder / "five.toml")))
         await idle(folder / "idle", records, ("--config", str(folder / "all.toml")))
 
 
@@ -198,5 +198,7 @@ if __name__ == "__main__":
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replication", description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES], help="of which one dies [12]")
     parser.add_argument("--records", type=int, default=10_000, help="records of the idle network [10000]")
-    trio.run(partial(main, parser.parse_args().records))
+    given = parser.parse_args()
+    trio.run(main, given.nodes, given.records)

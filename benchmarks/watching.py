@@ -1,8 +1,8 @@
 """From the acknowledgement of a registration to the watcher's event, and what watching costs.
 
-    python -m benchmarks.watching
+    python -m benchmarks.watching [--nodes 8 32]
 
-Eight node processes; this process registers through one light client and watches through another, on sixty resources,
+Node processes; this process registers through one light client and watches through another, on sixty resources,
 at several rates. A change counts as told when the watcher got an event with its value: states of one record that follow
 each other faster than they travel may be left out. The reference is asking again: a resolve over the same network.
 """
@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess
-from benchmarks.registry_operations import NODES, cpu_seconds, idle, network, prepared
+from benchmarks.registry_operations import NODES, REPLICAS, cpu_seconds, idle, network, prepared
 from benchmarks.timing import timed
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
@@ -151,23 +151,31 @@ async def idling(nodes: list[NodeProcess], ids: list[str], stored: str, counts: 
 async def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES], help="four at least")
     parser.add_argument("--seconds", type=float, default=15, help="seconds of changes per rate")
     parser.add_argument("--no-idle", action="store_true", help="leave out what watching costs when nothing changes")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    print(f"Python {platform.python_version()}, {NODES} node processes")
+    for nodes in arguments.nodes:
+        print(f"Python {platform.python_version()}, {nodes} node processes")
+        await measure(nodes, arguments.seconds, with_idle=not arguments.no_idle)
+
+
+async def measure(count: int, seconds: float, *, with_idle: bool) -> None:
+    """Measures a network of `count` nodes."""
+    replicas = min(count, REPLICAS)
     with tempfile.TemporaryDirectory() as folder:
-        async with network(Path(folder)) as nodes:
+        async with network(Path(folder), count) as nodes:
             await trio.sleep(3)  # until all know each other
             async with open_light_client(Identity.generate(), [nodes[1].address]) as issuer:
-                few = await prepared(issuer.registry, 20, "few")
-                if not arguments.no_idle:
+                few = await prepared(issuer.registry, 20, "few", replicas)
+                if with_idle:
                     await idling(nodes, few, "20", [0, 20])
-                ids = few + await prepared(issuer.registry, SLOTS - 20, "slot")
-                await delays(nodes, ids, issuer, arguments.seconds)
-                if arguments.no_idle:
+                ids = few + await prepared(issuer.registry, SLOTS - 20, "slot", replicas)
+                await delays(nodes, ids, issuer, seconds)
+                if not with_idle:
                     return
-                ids += await prepared(issuer.registry, 1000 - SLOTS, "many")
+                ids += await prepared(issuer.registry, 1000 - SLOTS, "many", replicas)
                 await idling(nodes, ids, "1,000", [0, 20, 200])
 
 
