@@ -226,15 +226,21 @@ async def test_64_are_used_and_a_tenth_of_them_dies(tmp_path: Path) -> None:
         steady = [node.address for node in nodes[-4:]]
         async with connect(steady, constants=MAJORITY) as aqua:
             await written.fill(aqua, RESOURCES)
-            await kill(nodes[1:7])
-            for node in random.sample(nodes[7:], 4):
+            async with watching(steady, written) as watcher:
+                await told(watcher, written)
+                await kill(nodes[1:7])
+                for node in random.sample(nodes[7:], 4):
 
-                async def differing(node: NodeProcess = node) -> dict[str, tuple[str | None, str | None]]:
-                    return written.differences(await written.found(node))
+                    async def differing(node: NodeProcess = node) -> dict[str, tuple[str | None, str | None]]:
+                        return written.differences(await written.found(node))
 
-                await eventually(differing, lambda left: not left, QUIET_WITHIN)
-            again = Written()
-            await again.fill(aqua, 20)
-            assert again.differences(await again.found(nodes[8])) == {}
+                    await eventually(differing, lambda left: not left, QUIET_WITHIN)
+                again = Written()
+                await again.fill(aqua, 20)
+                assert again.differences(await again.found(nodes[8])) == {}
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(written.change, aqua)
+                    nursery.cancel_scope.cancel()
+                await told(watcher, written)
     finally:
         await stop_network(nodes)
