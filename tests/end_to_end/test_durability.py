@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from aqua_compat import Constants, connect
 from registry.model.values import Record
+from registry.node import DATABASE
 from tests.end_to_end.network import MAJORITY, NODES, Network, eventually
 
+PAGE = 4096  # of the database; the first holds the schema
 EVERYONE = Constants(INITIAL_REPLICATION_FACTOR=NODES)
 
 
@@ -31,6 +34,32 @@ async def test_record_on_a_killed_nodes_disk_is_there_when_it_comes_back(own_net
     async with connect(victim.address) as reader:
         stored = await reader.registry.on_host("get_records", resource_id, None)
         assert [record.metadata.value for record in stored.result] == ["kept"]
+
+
+async def test_a_node_whose_database_is_damaged_is_refilled_by_the_others(own_network: Network, tmp_path: Path) -> None:
+    victim, *_, other = own_network.nodes
+    async with connect(other.address, constants=EVERYONE) as aqua:
+        resource_id, _ = await aqua.createResource("refilled")
+        assert resource_id is not None
+        assert await aqua.registerService(resource_id, "kept", aqua.peer_id, None) == (True, [])
+    await victim.stop()
+    database = victim.data_dir / DATABASE
+    size = database.stat().st_size
+    with database.open("r+b") as file:
+        file.seek(PAGE)
+        file.write(bytes(size - PAGE))
+    config = tmp_path / "refill.toml"
+    config.write_text("refill_damaged = true\n")
+    own_network.flags += ("--config", str(config))
+    await own_network.restart([victim])
+    assert list(victim.data_dir.glob("registry.sqlite.damaged-*")), "it was set aside"
+    async with connect(victim.address) as reader:
+
+        async def values() -> list[str]:
+            stored = await reader.registry.on_host("get_records", resource_id, None)
+            return [record.metadata.value for record in stored.result or ()]
+
+        assert await eventually(values, lambda found: found == ["kept"]) == ["kept"]
 
 
 async def test_write_of_one_replica_survives_kill_of_all(own_network: Network) -> None:
