@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -36,8 +36,11 @@ _URL: Final = re.compile(r"https?://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#\[\]:@]+)
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def check_of(form: CheckForm, taken: Sequence[str], *, allow_scripts: bool) -> CheckDefinition:
-    """The check that a service file writes as `form`, in an instance with checks of these names. Raises FormError."""
+def check_of(
+    form: CheckForm, taken: Sequence[str], *, allow_scripts: bool, given: Collection[str] = ()
+) -> CheckDefinition:
+    """The check that a service file writes as `form`, in an instance with checks of these names. `given`: those that
+    any of its checks is given; one without a name gets another. Raises FormError."""
     kinds = [kind for kind in _KINDS if getattr(form, kind) is not None]
     if len(kinds) != 1:
         what = " and ".join(kinds) if kinds else "nothing that is known"
@@ -46,7 +49,7 @@ def check_of(form: CheckForm, taken: Sequence[str], *, allow_scripts: bool) -> C
     for field, of in _WITH.items():
         if kind not in of and getattr(form, field) != getattr(plain, field):
             raise FormError(f"{field}: it goes with {' and '.join(of)}, not with {kind}; take it out")
-    name = form.name or next(one for one in _names_of(kind) if one not in taken)
+    name = form.name or next(one for one in _names_of(kind) if one not in taken and one not in given)
     if name in taken:
         raise FormError(f"name: another check of this instance is called {name!r}; choose another name")
     for field, number, least, most in (

@@ -274,9 +274,11 @@ class _Reader:
         if len(forms) > MAX_CHECKS:
             raise FormError(f"{place}check: there are {len(forms)}; {MAX_CHECKS} at most")
         checks: list[CheckDefinition] = []
+        given = {check.name for check in forms}
         for number, check in enumerate(forms, 1):
             try:
-                checks.append(check_of(check, [one.name for one in checks], allow_scripts=self._allow_scripts))
+                taken, scripts = [one.name for one in checks], self._allow_scripts
+                checks.append(check_of(check, taken, allow_scripts=scripts, given=given))
             except FormError as error:
                 raise FormError(f"{place}check {number}: {error}") from None
         try:

@@ -19,7 +19,6 @@ import trio
 from aqua_compat.agent.check_runner import CheckKey
 from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, ServiceDefinition
-from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.http.access import check_may
 from aqua_compat.http.consul.entries import (
@@ -31,7 +30,7 @@ from aqua_compat.http.consul.entries import (
     node_id,
 )
 from aqua_compat.http.consul.query import query_of
-from aqua_compat.http.consul.registrations import form_of, plain, without_nulls
+from aqua_compat.http.consul.registrations import Registration, form_of, plain, registration_of, without_nulls
 from aqua_compat.http.consul.selection import filtered
 from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
@@ -74,7 +73,7 @@ class LocalAgent(Protocol):
         ...
 
     @property
-    def registered(self) -> Mapping[str, ServiceForm]:
+    def registered(self) -> Mapping[str, Registration]:
         """Those of them that programs registered."""
         ...
 
@@ -86,7 +85,7 @@ class LocalAgent(Protocol):
         """Takes what a program says for a `ttl` check; False for no such check."""
         ...
 
-    async def put(self, service_id: str, form: ServiceForm) -> None:
+    async def put(self, service_id: str, registration: Registration) -> None:
         """Registers a service, in place of what was registered by that id. Raises BadDefinitions."""
         ...
 
@@ -159,7 +158,8 @@ class AgentApi:
             case "health", "service", ("name" | "id") as by, name:
                 return self._health(request, by, name)
             case "service", "register":
-                return await self._write(request, self._register)
+                replaces = dict(request.query).get("replace-existing-checks") in ("", "true")
+                return await self._write(request, lambda body: self._register(body, replaces_checks=replaces))
             case "service", "deregister", service_id:
                 return await self._write(request, lambda _: self._deregister(service_id))
             case "check", "register":
@@ -275,11 +275,14 @@ class AgentApi:
 
     # What is done.
 
-    async def _register(self, body: dict[str, Any]) -> None:
-        form = form_of(body)
-        service_id = form.id or form.name
+    async def _register(self, body: dict[str, Any], *, replaces_checks: bool) -> None:
+        registration = registration_of(body)
+        service_id = registration.form.id or registration.form.name
         self._check_not_in_file(service_id)
-        await self._put(service_id, form)
+        before = self._running.registered.get(service_id)
+        if before is not None and not replaces_checks:
+            registration = registration.after(before)
+        await self._put(service_id, registration)
 
     async def _deregister(self, service_id: str) -> None:
         if service_id not in self._running.registered:
@@ -294,19 +297,18 @@ class AgentApi:
         service_id = next((value for key, value in body.items() if plain(key) == "serviceid"), "")
         if not isinstance(service_id, str) or not service_id:
             raise Problem.invalid("ServiceID is missing: there are checks of services here, none of nodes")
-        form = self._registered(service_id)
-        check = form_of({"Name": form.name, "Check": {k: v for k, v in body.items() if plain(k) != "serviceid"}}).check[
-            0
-        ]
-        others = tuple(one for one in form.check if not check.name or one.name != check.name)
-        await self._put(service_id, msgspec.structs.replace(form, check=(*others, check)))
+        registered = self._registered(service_id)
+        given = {key: value for key, value in body.items() if plain(key) != "serviceid"}
+        [check] = form_of({"Name": registered.form.name, "Check": given}).check
+        await self._put(service_id, registered.with_check(check))
 
     async def _deregister_check(self, check_id: str) -> None:
         found = self._found(check_id)
-        form = self._registered(found.of.service.id)
+        registered = self._registered(found.of.service.id)
         names = [check.name for check in found.of.defined.checks]
-        kept = tuple(check for name, check in zip(names, form.check, strict=True) if name != found.definition.name)
-        await self._put(found.of.service.id, msgspec.structs.replace(form, check=kept))
+        checks = zip(names, registered.form.check, registered.places, strict=True)
+        kept = [(check, place) for name, check, place in checks if name != found.definition.name]
+        await self._put(found.of.service.id, registered.with_checks(kept))
 
     async def _report(self, verb: str, check_id: str, request: HttpRequest, body: dict[str, Any]) -> None:
         note = dict(request.query).get("note", "")
@@ -321,9 +323,9 @@ class AgentApi:
         if not self._running.report(found.key, CheckResult(CheckState[state.upper()], note)):
             raise Problem.invalid(f"CheckID {check_id[:80]!r} is no TTL check: this node does it itself")
 
-    async def _put(self, service_id: str, form: ServiceForm) -> None:
+    async def _put(self, service_id: str, registration: Registration) -> None:
         try:
-            await self._running.put(service_id, form)
+            await self._running.put(service_id, registration)
         except BadDefinitions as error:
             raise Problem.invalid("; ".join(error.errors)) from None
 
@@ -338,12 +340,12 @@ class AgentApi:
         if defined is not None and service_id not in self._running.registered:
             raise Problem.invalid(f"the service {service_id[:80]!r} is defined in {defined.source}; change it there")
 
-    def _registered(self, service_id: str) -> ServiceForm:
+    def _registered(self, service_id: str) -> Registration:
         self._check_not_in_file(service_id)
-        form = self._running.registered.get(service_id)
-        if form is None:
+        registered = self._running.registered.get(service_id)
+        if registered is None:
             raise Problem(404, "path-unknown", f"ServiceID {service_id[:80]!r} does not exist")
-        return form
+        return registered
 
     def _found(self, check_id: str) -> _LocalCheck:
         checks = self._checks()

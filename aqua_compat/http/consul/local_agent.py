@@ -17,6 +17,7 @@ from aqua_compat.agent.check_state import CheckResult
 from aqua_compat.agent.definitions import ServiceDefinition
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions, Definitions
+from aqua_compat.http.consul.registrations import Registration
 from overlay.private_file import write_private
 from overlay.tasks import in_thread
 
@@ -26,20 +27,37 @@ _MOST_BYTES: Final = 4 * 2**20
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """What the file has. `places`: of checks, by the services' ids; files of before name none."""
+
+    service: tuple[ServiceForm, ...] = ()
+    places: dict[str, tuple[int, ...]] = {}
+
+    def registrations(self) -> dict[str, Registration]:
+        by_id: dict[str, Registration] = {}
+        for form in self.service:
+            places = self.places.get(form.id or form.name, ())
+            if len(places) != len(form.check):
+                places = tuple(range(1, len(form.check) + 1))
+            by_id[form.id or form.name] = Registration(form, places)
+        return by_id
+
+
 class RegisteredServices:
     """What programs registered, by id."""
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / FILE
-        self.forms: dict[str, ServiceForm] = self._read()
+        self.registrations: dict[str, Registration] = self._read()
 
     def all(self) -> tuple[ServiceForm, ...]:
         """All of them."""
-        return tuple(self.forms.values())
+        return tuple(one.form for one in self.registrations.values())
 
     def keep(self) -> None:
         """Writes them to the disk. Blocking. Raises BadDefinitions when that fails, or they are too many."""
-        content = msgspec.json.encode({"service": list(self.forms.values())})
+        places = {service_id: one.places for service_id, one in self.registrations.items()}
+        content = msgspec.json.encode(_Kept(self.all(), places))
         if len(content) > _MOST_BYTES:
             raise BadDefinitions([f"what is registered has more than {_MOST_BYTES} bytes; use service files"])
         try:
@@ -47,16 +65,16 @@ class RegisteredServices:
         except OSError as error:
             raise BadDefinitions([f"it can't be kept: {error.strerror}"]) from None
 
-    def _read(self) -> dict[str, ServiceForm]:
+    def _read(self) -> dict[str, Registration]:
         try:
             with self._path.open("rb") as file:
-                content = msgspec.json.decode(file.read(_MOST_BYTES + 1), type=dict[str, list[ServiceForm]])
+                kept = msgspec.json.decode(file.read(_MOST_BYTES + 1), type=_Kept)
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             _log.warning("what programs registered can't be read", file=str(self._path), error=str(error))
             return {}
-        return {form.id or form.name: form for form in content.get("service", [])}
+        return kept.registrations()
 
 
 class RunningAgent:
@@ -82,9 +100,9 @@ class RunningAgent:
         return self.agent.services
 
     @property
-    def registered(self) -> Mapping[str, ServiceForm]:
+    def registered(self) -> Mapping[str, Registration]:
         """Those of them that programs registered."""
-        return self._registered.forms
+        return self._registered.registrations
 
     def shown(self, key: CheckKey) -> CheckResult | None:
         """The state of a check."""
@@ -94,22 +112,22 @@ class RunningAgent:
         """Takes what a program says for a `ttl` check; False for no such check."""
         return self.agent.checks.report(key, result)
 
-    async def put(self, service_id: str, form: ServiceForm) -> None:
+    async def put(self, service_id: str, registration: Registration) -> None:
         """Registers a service, in place of what was registered by that id. Raises BadDefinitions."""
-        await in_thread(self._check, form)
-        await self._change({**self._registered.forms, service_id: form})
+        await in_thread(self._check, registration.form)
+        await self._change({**self._registered.registrations, service_id: registration})
 
     async def remove(self, service_id: str) -> None:
         """Ends what was registered. Raises BadDefinitions."""
-        await self._change({key: form for key, form in self._registered.forms.items() if key != service_id})
+        await self._change({key: one for key, one in self._registered.registrations.items() if key != service_id})
 
-    async def _change(self, forms: dict[str, ServiceForm]) -> None:
-        before, self._registered.forms = self._registered.forms, forms
+    async def _change(self, registrations: dict[str, Registration]) -> None:
+        before, self._registered.registrations = self._registered.registrations, registrations
         try:
             await self.agent.reload()
             await in_thread(self._registered.keep)
         except BadDefinitions:
-            self._registered.forms = before
+            self._registered.registrations = before
             with suppress(BadDefinitions):  # of what else there is; it is in the log
                 await self.agent.reload()
             raise

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
 from aqua_compat.agent.consul_files import translate
-from aqua_compat.agent.file_form import ServiceForm, unknown_keys
+from aqua_compat.agent.file_form import CheckForm, ServiceForm, unknown_keys
 from aqua_compat.http.problems import Problem
 from registry.errors import InvalidValue
 
 DEEPEST: Final = 16  # levels of a body; what Consul's clients write has five
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """A service that a program registered. `places`: of each of its checks the place in its registration, from 1, where
+    nothing else tells which it is; 0 for one with an id, or that was registered by itself."""
+
+    form: ServiceForm
+    places: tuple[int, ...]
+
+    def after(self, before: Registration) -> Registration:
+        """With those checks of what was registered before that this one doesn't replace, as Consul has it: of other
+        ids, which are names here, and of other places."""
+        names = {check.name for check in self.form.check} - {""}
+        kept = [
+            (check, place)
+            for check, place in zip(before.form.check, before.places, strict=True)
+            if check.name not in names and (not place or place not in self.places)
+        ]
+        return self.with_checks([*zip(self.form.check, self.places, strict=True), *kept])
+
+    def with_check(self, check: CheckForm) -> Registration:
+        """With a check that is registered by itself, in place of the one of its name."""
+        pairs = zip(self.form.check, self.places, strict=True)
+        others = [(one, place) for one, place in pairs if not check.name or one.name != check.name]
+        return self.with_checks([*others, (check, 0)])
+
+    def with_checks(self, checks: Sequence[tuple[CheckForm, int]]) -> Registration:
+        """With these checks, each with its place, instead."""
+        form = msgspec.structs.replace(self.form, check=tuple(check for check, _ in checks))
+        return Registration(form, tuple(place for _, place in checks))
+
+
+def registration_of(body: dict[str, Any]) -> Registration:
+    """What Consul's clients register by one body. Raises Problem."""
+    form = form_of(body)
+    given: list[Any] = []  # as `translate` goes through them
+    for key, value in body.items():
+        given += [value] if plain(key) == "check" else value if plain(key) == "checks" else []
+    places = [0 if _id_of(check) is not None else place for place, check in enumerate(given, 1)]
+    return Registration(form, tuple(places))
 
 
 def form_of(body: dict[str, Any]) -> ServiceForm:
@@ -37,7 +78,7 @@ def _with_check_ids(body: dict[str, Any]) -> dict[str, Any]:
     def with_id(check: object) -> object:
         if not isinstance(check, dict):
             return check
-        given = next((value for key, value in check.items() if plain(key) in ("checkid", "id") and value), None)
+        given = _id_of(check)
         rest = {key: value for key, value in check.items() if plain(key) not in ("checkid", "id")}
         return rest if given is None else {key: v for key, v in rest.items() if plain(key) != "name"} | {"name": given}
 
@@ -50,6 +91,10 @@ def _with_check_ids(body: dict[str, Any]) -> dict[str, Any]:
         else:
             told[key] = value
     return told
+
+
+def _id_of(check: Mapping[str, Any]) -> Any:
+    return next((value for key, value in check.items() if plain(key) in ("checkid", "id") and value), None)
 
 
 def without_nulls(value: Any, deepest: int = DEEPEST, *, keeps_empty: bool = False) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from aqua_compat.http.consul.local_agent import FILE
 from tests.unit.aqua_compat.http.consul.agents import running_agent
 from tests.unit.aqua_compat.http.running import Answered, Running
 
@@ -103,6 +105,51 @@ async def test_whoever_reports_to_a_check_goes_on_when_another_one_comes_or_goes
         assert (await put(running, "check/deregister/second")).status == 200
         assert (await put(running, "check/warn/service:web-1:1")).status == 200
         assert (await get(running, "agent/checks"))["service:web-1"]["Status"] == "warning"
+
+
+async def test_checks_stay_that_a_service_registered_again_does_not_replace(tmp_path: Path) -> None:
+    async def names(running: Running) -> list[str]:
+        return sorted(check["Name"] for check in (await get(running, "agent/checks")).values())
+
+    def web(*checks: dict[str, str]) -> dict[str, Any]:
+        return {"ID": "web-1", "Name": "web", "Port": 80, "Checks": [{"TTL": "30s", **check} for check in checks]}
+
+    folder, files = tmp_path / "node", tmp_path / "services"
+    own = {"CheckID": "own", "Name": "of its own", "ServiceID": "web-1", "TTL": "30s"}
+    async with running_agent(folder, files) as running:
+        for body in (web({"Name": "first"}, {"Name": "second"}, {"CheckID": "third"}), web({"Name": "first"})):
+            assert (await put(running, "service/register", body)).status == 200
+        assert await names(running) == ["first", "second", "third"], "of other places, and of other ids"
+        assert (await put(running, "check/register", own)).status == 200
+        assert (await put(running, "check/pass/own")).status == 200
+    async with running_agent(folder, files) as running:  # a restart
+        assert (await put(running, "check/pass/own")).status == 200
+        assert (await put(running, "service/register", web({"Name": "renamed"}, {}))).status == 200
+        assert await names(running) == ["own", "renamed", "third", "ttl"], "replaced by their places"
+        told = {check["Name"]: check["Status"] for check in (await get(running, "agent/checks")).values()}
+        assert told["own"] == "passing", "a check that stays is as it was"
+        assert (await put(running, "check/register", own | {"CheckID": "ttl"})).status == 200
+        assert (await put(running, "service/register", web())).status == 200
+        assert await names(running) == ["own", "renamed", "third", "ttl", "ttl-2"], "a name that is given counts"
+        assert (await put(running, "check/deregister/third")).status == 200
+        again = "service/register?replace-existing-checks="
+        assert (await put(running, again + "false", web({}))).status == 200
+        assert await names(running) == ["own", "ttl", "ttl-2", "ttl-3"]
+        assert (await put(running, again + "true", web({"CheckID": "only"}))).status == 200
+        assert await names(running) == ["only"]
+
+
+async def test_of_files_without_places_checks_are_replaced_by_where_they_stand(tmp_path: Path) -> None:
+    folder, files = tmp_path / "node", tmp_path / "services"
+    async with running_agent(folder, files) as running:
+        assert (await put(running, "service/register", WEB)).status == 200
+    file = folder / FILE
+    kept = json.loads(file.read_text())
+    kept["service"][0]["check"].append({"name": "second", "ttl": 30})
+    file.write_text(json.dumps({"service": kept["service"]}))
+    async with running_agent(folder, files) as running:
+        assert (await put(running, "service/register", WEB | {"Check": {"Name": "new", "TTL": "30s"}})).status == 200
+        assert sorted(check["Name"] for check in (await get(running, "agent/checks")).values()) == ["new", "second"]
 
 
 async def refuses(running: Running) -> None:
