@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from aqua_compat.agent.agent import Agent
     from aqua_compat.api.services import Services
+    from aqua_compat.cli.hangups import Hangups
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.http.consul.local_agent import RunningAgent
     from aqua_compat.http.metrics import MoreMetrics
@@ -92,7 +93,7 @@ _LOADED = 96 * 2**20  # bytes of addresses that a node takes, about, once all is
     "--services",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Keep the services registered that the files in this folder define. SIGHUP reads them again.",
+    help="Keep the services registered that the files in this folder define. SIGHUP has it read them again.",
 )
 @click.option(
     "--http",
@@ -125,7 +126,8 @@ def node(
     """Run a node of the network.
 
     Prints each of its full addresses on a line, then `ready` when it has joined and takes writes. Ends with exit code
-    0 on SIGINT, SIGTERM or SIGHUP; with services to keep registered, SIGHUP reads these again instead.
+    0 on SIGINT or SIGTERM, and on SIGHUP with the terminal that it was started in. Where it has services to keep
+    registered, by files or by a program's word, or no terminal, it reads these again on SIGHUP instead.
 
     \b
     Start a network:  aqua-registry node --listen /ip4/127.0.0.1/tcp/7000
@@ -139,6 +141,7 @@ def node(
         import aqua_compat.api.full_node
         import aqua_compat.http.server  # noqa: F401
         from aqua_compat.cli.config import load_settings, unknown_variables
+        from aqua_compat.cli.hangups import Hangups
         from aqua_compat.cli.service_manager import ServiceManager
 
     end_for_want_of_memory()
@@ -177,15 +180,19 @@ def node(
         _log().info("stopping", signal=came.name)
         manager.stopping()
 
-    is_agent = bool(settings.agent.services or settings.service)
+    hangups = Hangups(is_agent=bool(settings.agent.services or settings.service))
     # What is done before all else ends, and needs it, in reverse.
     last: list[Callable[[], Awaitable[None]]] = []
     # All that the settings say of services is read again with their files.
     again = partial(load_settings, config, os.environ, flags)
-    run = partial(_serve, settings, folder, again, last, manager, is_agent=is_agent)
-    ending = [number for number in ENDING if not is_agent or number is not signal.SIGHUP]
+    run = partial(_serve, settings, folder, again, last, manager, hangups)
     serve = partial(
-        until_signalled, partial(_tied, run) if tied else run, *ending, tell=tell, finish=partial(_finish, last)
+        until_signalled,
+        partial(_tied, run) if tied else run,
+        *ENDING,
+        tell=tell,
+        finish=partial(_finish, last),
+        outlive=hangups.take,
     )
     try:
         trio.run(serve)
@@ -218,11 +225,9 @@ async def _serve(
     again: Callable[[], Settings],
     last: list[Callable[[], Awaitable[None]]],
     manager: ServiceManager,
-    *,
-    is_agent: bool,
+    hangups: Hangups,
 ) -> None:
-    """`again` gives the settings as they are by then. What is to be done before the node ends is put into `last`.
-    `is_agent`: it keeps services registered that files define, and reads them again when the terminal hangs up."""
+    """`again` gives the settings as they are by then. What is to be done before the node ends is put into `last`."""
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
@@ -230,8 +235,6 @@ async def _serve(
     from aqua_compat.http.server import open_http_server
 
     async with AsyncExitStack() as stack:
-        # From the beginning, or a SIGHUP that comes early would end the node.
-        reloads = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP)) if is_agent else None
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
@@ -253,8 +256,8 @@ async def _serve(
         nursery = await stack.enter_async_context(trio.open_nursery())
         last.append(agent.agent.stop)
         await nursery.start(agent.agent.run)
-        if reloads is not None:
-            nursery.start_soon(_reload, agent.agent, reloads)
+        hangups.keeps_services = lambda: bool(agent.agent.services)
+        nursery.start_soon(hangups.run, partial(_read_again, agent.agent))
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))
@@ -316,13 +319,11 @@ def _agent(
     return RunningAgent(agent, registered, source.read_form, settings.agent.owner or owner), renewal
 
 
-async def _reload(agent: Agent, hangups: AsyncIterator[int]) -> None:
-    """Has the agent read its services again at each signal."""
+async def _read_again(agent: Agent) -> None:
     from aqua_compat.agent.service_files import BadDefinitions
 
-    async for _ in hangups:
-        with suppress(BadDefinitions):  # which are in the log
-            await agent.reload()
+    with suppress(BadDefinitions):  # which are in the log
+        await agent.reload()
 
 
 def _explained(error: BaseException, data_dir: Path) -> BaseException:

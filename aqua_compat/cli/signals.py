@@ -46,10 +46,12 @@ async def until_signalled(
     *signals: signal.Signals,
     tell: Callable[[signal.Signals], None] | None = None,
     finish: Callable[[], Awaitable[None]] | None = None,
+    outlive: Callable[[signal.Signals], bool] | None = None,
 ) -> signal.Signals | None:
     """Runs `act` until it ends or one of the signals comes; returns that signal once `act` has ended.
 
     `tell` is called as soon as the signal comes, then `finish`, for what `act` has to run for yet; it limits its time.
+    `outlive` says of a signal that it doesn't end `act`, and is asked of those, too, that `nohup` had ignored.
 
     A second signal does what it does by default. Python's KeyboardInterrupt wouldn't do: it is raised in whatever runs,
     and libraries catch it in places, or it comes where Python only notes it; then nothing ends. What `act` raises comes
@@ -64,9 +66,11 @@ async def until_signalled(
             await act()
             nursery.cancel_scope.cancel()
 
-        with trio.open_signal_receiver(*heeded(*signals)) as arriving:
+        with trio.open_signal_receiver(*(signals if outlive else heeded(*signals))) as arriving:
             nursery.start_soon(run)
             came = signal.Signals(await anext(arriving))
+            while outlive is not None and outlive(came):
+                came = signal.Signals(await anext(arriving))
         if tell is not None:
             tell(came)
         if finish is not None:

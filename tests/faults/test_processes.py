@@ -83,13 +83,15 @@ async def test_a_node_without_any_stream_keeps_them_off_its_files(tmp_path: Path
 
 async def test_a_node_whose_terminal_closes_says_so_and_ends_cleanly_but_under_nohup_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "log"
+    terminal, other_end = os.openpty()
     with log.open("wb") as stderr:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": stderr}
-        heeding = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
-        async with started(*NODE, str(tmp_path / "node"), home=tmp_path, preexec_fn=heeding, **streams) as process:
+        begin = partial(heeding, os.ttyname(other_end))
+        async with started(*NODE, str(tmp_path / "node"), home=tmp_path, preexec_fn=begin, **streams) as process:
             while await first_line(process) != "ready":
                 pass
-            process.send_signal(signal.SIGHUP)
+            os.close(other_end)
+            os.close(terminal)
             assert await ended(process) == 0
     assert "signal=SIGHUP" in log.read_text()
 
@@ -100,6 +102,47 @@ async def test_a_node_whose_terminal_closes_says_so_and_ends_cleanly_but_under_n
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == 0
+
+
+@pytest.mark.parametrize("has_terminal", [True, False])
+async def test_a_node_with_services_or_without_a_terminal_reads_again_on_sighup(
+    tmp_path: Path, has_terminal: bool
+) -> None:
+    log = tmp_path / "log"
+    terminal, other_end = os.openpty()
+    begin = partial(heeding, os.ttyname(other_end) if has_terminal else None)
+    with log.open("wb") as stderr:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": stderr}
+        async with started(*NODE, str(tmp_path / "node"), home=tmp_path, preexec_fn=begin, **streams) as process:
+            while await first_line(process) != "ready":
+                pass
+            if has_terminal:
+                body = b'{"Name": "web", "Port": 80}'
+                head = "PUT /v1/agent/service/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+                async with await trio.open_unix_socket(str(tmp_path / "node" / "http.sock")) as client:
+                    await client.send_all(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+                    assert b" 200 " in bytes(await client.receive_some())
+
+            async def times() -> int:
+                await trio.lowlevel.checkpoint()
+                return log.read_text().count("services were read again")
+
+            before = await times()
+            process.send_signal(signal.SIGHUP)
+            await eventually(times, lambda count: count > before, timeout=30)
+            process.send_signal(signal.SIGTERM)
+            assert await ended(process) == 0
+    os.close(terminal)
+    os.close(other_end)
+    assert "signal=SIGTERM" in log.read_text()
+
+
+def heeding(terminal: str | None) -> None:
+    """Begins a session, of this terminal if one is given, in which SIGHUP counts, also where tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.setsid()
+    if terminal is not None:
+        os.open(terminal, os.O_RDWR)
 
 
 async def test_a_node_that_is_told_to_end_while_it_starts_ends_cleanly(tmp_path: Path) -> None:
