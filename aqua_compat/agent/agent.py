@@ -117,6 +117,8 @@ class Agent:
         self._reading = trio.Lock()
         self.is_running = False
         """Whether it has read its services, so that it may read them again."""
+        self.warnings: tuple[str, ...] = ()
+        """What of the last reading doesn't count."""
         self._defined: tuple[ServiceDefinition, ...] = ()
         self._lent: dict[object, tuple[ServiceDefinition, ...]] = {}
         self._awaited: set[str] = set()
@@ -210,6 +212,7 @@ class Agent:
 
     def _take(self, definitions: Definitions) -> Changes:
         _warn(definitions)
+        self.warnings = definitions.warnings
         self._defined = definitions.services
         return self._apply()
 

@@ -13,6 +13,7 @@ from aqua_compat.cli.keys import user_data_folder
 from aqua_compat.cli.node_socket import NodeSocket, found_node
 from aqua_compat.cli.options import json_option, timeout_option
 from aqua_compat.cli.output import json_line
+from aqua_compat.cli.session import warn
 
 _STATES: Final = {"pass": "passing", "warn": "warning", "fail": "critical"}
 
@@ -35,7 +36,9 @@ def reload(node: Path | None, timeout: float, as_json: bool) -> None:
 
     Where anything is wrong, nothing changes: each fault is told with file, field and remedy.
     """
-    changes: Mapping[str, list[str]] = _found(node, timeout).post("agent", "reload", timeout=None).result
+    answer = _found(node, timeout).post("agent", "reload", timeout=None)
+    warn(answer.warnings)
+    changes: Mapping[str, list[str]] = answer.result
     if as_json:
         click.echo(json_line(changes))
         return

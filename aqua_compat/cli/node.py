@@ -313,7 +313,7 @@ def _agent(
         services.serve(SERVICE, Registrar(running.registry, keys, settings.agent.makes_for), LIMITS)
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
     registered = RegisteredServices(data_dir)
-    source = SettingsOfServices(again, peer.peer_id, owner, registered=registered.all)
+    source = SettingsOfServices(again, peer.peer_id, owner, registered=registered.all, names_of_start=settings.names)
     agent = Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make)
     renewal = renewal_schedule(keys, running, settings.upkeep) if keys.owners else None
     return RunningAgent(agent, registered, source.read_form, settings.agent.owner or owner), renewal

@@ -6,7 +6,7 @@ Then it doesn't count, which is a warning, for as long as that is so. It never k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,9 +38,11 @@ class SettingsOfServices:
         owner: str = "",
         *,
         registered: Callable[[], Sequence[ServiceForm]] = tuple,
+        names_of_start: Mapping[str, str] | None = None,
     ) -> None:
         """`settings` raises Misuse; `peer_id`: who `me` is; `owner`: the network's, if it has one; `registered`: what
-        programs registered here."""
+        programs registered here; `names_of_start`: the aliases that the node's doors know, by default those of now."""
+        self._names_of_start = names_of_start
         self._settings = settings
         self._peer_id = peer_id
         self._owner = owner
@@ -57,7 +59,8 @@ class SettingsOfServices:
             allow_scripts=settings.agent.scripts,
             owner=settings.agent.owner or self._owner or OWN,
         )
-        return self._with_registered(defined, settings)
+        differ = [*defined.warnings, *self._names_unknown_to_doors(settings)]
+        return self._with_registered(Definitions(defined.services, tuple(differ)), settings)
 
     def read_text(self, name: str, text: str) -> Definitions:
         """See `ServiceSource.read_text`."""
@@ -97,6 +100,14 @@ class SettingsOfServices:
                 warnings += error.errors
         services, faults = _fitting([*defined.services], registered)
         return Definitions(tuple(services), (*warnings, *faults))
+
+    def _names_unknown_to_doors(self, settings: Settings) -> Iterator[str]:
+        if self._names_of_start is not None and settings.names != self._names_of_start:
+            changed = sorted(dict(settings.names.items() ^ self._names_of_start.items()))
+            yield (
+                f"names: {', '.join(changed[:10])} changed since the start; services have that now, but commands, HTTP"
+                " and DNS when the node is started again"
+            )
 
     def _now(self) -> Settings:
         try:

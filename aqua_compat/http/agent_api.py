@@ -74,10 +74,11 @@ def _event(event: str, result: Json) -> bytes:
 
 async def _reload(api: NativeApi, call: OperationCall) -> Result:  # noqa: ARG001 - the row's signature
     try:
-        changes = await _agent(api).reload()
+        agent = _agent(api)
+        changes = await agent.reload()
     except BadDefinitions as error:
         raise _wrong(f"services are as before: {error}", error) from None
-    return Result({name: list(ids) for name, ids in changes._asdict().items()})
+    return Result({name: list(ids) for name, ids in changes._asdict().items()}, agent.warnings)
 
 
 async def _checks(api: NativeApi, call: OperationCall) -> Result:  # noqa: ARG001 - as above

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -270,7 +271,9 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
     settings = Settings(agent=AgentSettings(services=str(folder)))
     async with running_server(
         tmp_path / "node",
-        services=lambda own, registered: SettingsOfServices(lambda: settings, own, registered=registered.all),
+        services=lambda own, registered: SettingsOfServices(
+            lambda: settings, own, registered=registered.all, names_of_start={}
+        ),
     ) as running:
         api = Described(running, (await running.ask("GET", "/v1/aqua/openapi.json")).json())
         [shown] = await api.call("checks")
@@ -293,6 +296,12 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
         assert {each["state"] for each in await api.call("checks")} == {"passing"}
         unknown = await running.ask("POST", "/v1/aqua/agent/checks/db%2Fa", {"state": "well"})
         assert (unknown.status, unknown.json()["code"]) == (400, "invalid")
+
+        settings = msgspec.structs.replace(settings, names={"acme": running.node.peer.peer_id})
+        file.write_text('[[service]]\nname = "db"\nowner = "acme"\n' + TWO_CHECKS)
+        renamed = (await running.ask("POST", "/v1/aqua/agent/reload")).json()
+        [warning] = renamed["warnings"]
+        assert warning.startswith("names: acme changed since the start; services have that now, but commands, HTTP and")
 
         file.write_text('[[service]]\nname = "db\n')
         wrong = await running.ask("POST", "/v1/aqua/agent/reload")
