@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from aqua_compat import connect
 from aqua_compat.http.message import AccessLevel
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import HttpSettings
+from registry.model.endpoints import Instance, write_instances
 from tests.aqua.npm import Missing, install, or_skip
 from tests.end_to_end.ui.browser import Tab, browsing, chromium
 from tests.end_to_end.ui.many import made_up_network
@@ -160,6 +162,27 @@ async def test_the_page_shows_the_network_and_a_kill_at_once(tmp_path: Path, axe
         await tab.until("document.querySelector('#resource-body [role=alert]')")
         # The browser itself notes the answer's 404; nothing else.
         assert [each for each in tab.problems if "404" not in each] == []
+
+
+async def test_each_instance_of_a_record_is_shown_as_it_is(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served, browsing(tmp_path) as tab:
+        host, pair = served.nodes[4].peer_id, await served.create("pair")
+        value = write_instances([Instance(id=each, address="192.0.2.1", port=80) for each in ("left", "right")])
+        async with connect(served.nodes[1].address) as client:
+            assert (await client.registry.register_service(pair, value, host, "web", ttl=600)).success
+            await client.set_health(pair, "passing", peer_id=host, ttl=600)
+            await client.set_health(pair, "critical", "no disk", peer_id=host, instance="right", ttl=600)
+            await tab.open(served.page + "#/pair@me")
+            instances = "[...document.querySelectorAll('#records-body .instances > li')].map((each) => each.innerText)"
+            await tab.until(f"{instances}.some((text) => text.includes('right') && text.includes('critical no disk'))")
+            await tab.until(f"{instances}.some((text) => text.includes('left') && text.includes('passing'))")
+            await tab.until("document.getElementById('changes-state').innerText === 'watching pair'")
+            await client.set_health(pair, "warning", "hot", peer_id=host, instance="left", ttl=600)
+            await tab.until(f"{instances}.some((text) => text.includes('left') && text.includes('warning'))")
+            changes = "document.getElementById('changes-list').innerText"
+            await tab.until(f"{changes}.includes('left warning')")
+            assert "right" not in await tab.evaluate(changes), "what is as before isn't told again"
+        assert tab.problems == []
 
 
 async def test_hostile_texts_are_only_texts(tmp_path: Path, axe: str) -> None:

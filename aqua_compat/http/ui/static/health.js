@@ -13,6 +13,15 @@ export function stateOf(health) {
   return Object.hasOwn(STATES, health.state) ? health.state : "unknown";
 }
 
+/** How one instance of a record is: its `state`, and its `note` if it isn't the record's; null where nothing says so, or its host isn't there. */
+export function ofInstance(health, instance) {
+  if (!health.up || !health.instances || !Object.hasOwn(health.instances, instance)) {
+    return null;
+  }
+  const { state, note } = health.instances[instance];
+  return { state: Object.hasOwn(STATES, state) ? state : "unknown", note: note === health.note ? "" : note };
+}
+
 /** A state as a badge; `number` where there are several. */
 export function badge(state, number = null) {
   const sign = make("span", { "aria-hidden": "true" }, STATES[state] ?? "?");

@@ -2,7 +2,7 @@
 
 import { Failed, get, watch } from "./api.js";
 import { at, brief, count, id, lasting, make, moment, pairs, put, shown, tell } from "./dom.js";
-import { badge, badges, slotOf, stateOf } from "./health.js";
+import { badge, badges, ofInstance, slotOf, stateOf } from "./health.js";
 
 const MOST_RECORDS = 200;
 const MOST_EVENTS = 100;
@@ -21,7 +21,7 @@ function instanceText(instance) {
   return instance.protocol ? `${instance.protocol}://${place}` : place;
 }
 
-function instanceItem(instance) {
+function instanceItem(instance, health) {
   const facts = [];
   if (instance.tags.length) {
     facts.push(["tags", instance.tags.join(", ")]);
@@ -33,6 +33,7 @@ function instanceItem(instance) {
     facts.push(["weight", instance.weight]);
   }
   return make("li", {}, make("bdi", { class: "strong" }, instance.id), " ", make("bdi", {}, instanceText(instance)),
+    ...(health ? [" ", badge(health.state)] : []), ...(health?.note ? [" ", make("bdi", { class: "note" }, health.note)] : []),
     facts.length ? make("dl", { class: "facts" }, pairs(facts)) : null);
 }
 
@@ -58,8 +59,10 @@ function recordItem({ record, health }, own) {
   if (health.accusers.length) {
     facts.push(["witnesses", health.accusers.map(brief).join(", ")]);
   }
+  const isOneOfSeveral = instances.length > 1; // a single one is as its record
   const places = instances.length
-    ? make("ul", { class: "plain instances" }, instances.map(instanceItem))
+    ? make("ul", { class: "plain instances" }, instances.map((instance) =>
+      instanceItem(instance, isOneOfSeveral ? ofInstance(health, instance.id) : null)))
     : make("p", { class: "value" }, make("bdi", {}, metadata.value || "(no value)"));
   return make("li", { class: `record ${state}`, "data-slot": slotOf(record) }, head, places,
     make("dl", { class: "facts" }, pairs(facts)));
@@ -89,6 +92,16 @@ function historyItem(event) {
   const who = event.peer_id ? [" ", make("span", { class: "quiet" }, `host ${brief(event.peer_id)}`)] : [];
   return make("li", {}, moment(event.time), " ", make("bdi", { class: "strong" }, event.what), ...who,
     event.detail ? [" ", make("bdi", {}, event.detail)] : null);
+}
+
+/** What a change of health says of single instances: those that are otherwise than before. */
+function changedInstances(before, health) {
+  const names = Object.keys(health.instances ?? {});
+  return names.length < 2 ? [] : names.flatMap((name) => {
+    const now = ofInstance(health, name);
+    const earlier = before ? ofInstance(before, name)?.state : stateOf(health);
+    return now && now.state !== earlier ? [`${shown(name)} ${now.state}${now.note ? ` (${shown(now.note)})` : ""}`] : [];
+  });
 }
 
 export class ResourceView {
@@ -222,11 +235,14 @@ export class ResourceView {
     if (event.event === "snapshot") {
       this.#tellChange("snapshot", count(event.records.length, "record that works", "records that work"));
     } else {
+      const slot = slotOf(event.record);
+      const before = this.#entries.find(({ record }) => slotOf(record) === slot)?.health;
+      const changed = event.event === "health" ? changedInstances(before, event.health) : [];
       this.#apply(event);
       const { metadata } = event.record;
-      const why = [event.reason, event.health?.note].filter(Boolean).join(", ");
+      const why = [event.reason, event.health?.note].filter(Boolean).map(shown).concat(changed).join(", ");
       this.#tellChange(event.event === "health" ? event.health.state : event.event,
-        `host ${brief(metadata.peer_id)}${why ? `: ${shown(why)}` : ""}`);
+        `host ${brief(metadata.peer_id)}${why ? `: ${why}` : ""}`);
     }
     this.#onChange();
     clearTimeout(this.#timer);
