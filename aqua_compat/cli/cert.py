@@ -13,14 +13,16 @@ import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line
 from aqua_compat.cli.keys import named_key
-from aqua_compat.cli.options import json_option, key_option
+from aqua_compat.cli.options import config_option, json_option, key_option
 from aqua_compat.cli.output import identified, json_line, moment
+from aqua_compat.cli.session import user_names
 from aqua_compat.cli.times import TimeSpan, span_text
 
 if TYPE_CHECKING:
     from overlay.identity import Identity
     from overlay.membership.certificate import Certificate
     from registry.codes import Code
+    from registry.model.names import Names
     from registry.permission.scope import Scope
 
 # Commands import what they need when they run: `--help` is to answer at once.
@@ -45,7 +47,9 @@ def cert() -> None:
     metavar="LABEL|ID|PREFIX*",
     help="On which resources: of a label, of an id, or of all labels that begin so; '*' for all.",
 )
-@click.option("--owner", metavar="PEER_ID", help="Whose resources.  [default: the chain's, else your key's]")
+@click.option(
+    "--owner", metavar="OWNER", help="Whose resources: alias, peer id or `me`.  [default: the chain's, else your key's]"
+)
 @click.option(
     "--expires", type=TimeSpan(), required=True, metavar="SPAN", help="How long it holds, such as 24h or 30d."
 )
@@ -64,6 +68,7 @@ def cert() -> None:
     help="The certificate that lets you hand on. Without it, you certify as owner or root.",
 )
 @_key_option
+@config_option
 @json_option
 def issue(
     subject: str,
@@ -73,6 +78,7 @@ def issue(
     delegate: int,
     chain: Path | None,
     key: str,
+    config: Path | None,
     as_json: bool,
 ) -> None:
     """Certify a peer, and print the certificate: one line, which it keeps in a file `*.cert`.
@@ -83,7 +89,7 @@ def issue(
     """
     me = named_key(key)
     above = _chain_of_mine(chain, me, key, delegate) if chain is not None else ()
-    scope = _scope(place, owner, above, me)
+    scope = _scope(place, None if owner is None else _owner(owner, user_names(config, key)), above, me)
     given = _signed(me, _peer_key("--for", subject), scope, delegate, expires)
     _check_own(given)
     _tell((*above, given), as_json=as_json)
@@ -349,6 +355,15 @@ def _standing(chain: Sequence[Certificate]) -> str:
     if now < begins_at(chain):
         return f"it begins at {moment(begins_at(chain))}"
     return f"it holds for {span_text(ends_at(chain) - now)}, until {moment(ends_at(chain))}"
+
+
+def _owner(word: str, names: Names) -> str:
+    from registry.errors import InvalidValue
+
+    try:
+        return names.owner(word)
+    except InvalidValue as error:
+        raise Misuse(f"--owner: {error}") from None
 
 
 def _peer_key(option: str, peer_id: str) -> bytes:

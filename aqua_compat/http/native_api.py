@@ -46,7 +46,7 @@ from registry.errors import InvalidValue
 from registry.health.health_of_hosts import UNKNOWN_FOR
 from registry.model.decoding import decode_key, decode_metadata
 from registry.model.endpoints import Selection, by_distance, by_weight
-from registry.model.names import Names
+from registry.model.names import OWN, Names
 from registry.model.signing import key_id_of
 from registry.model.trusted_issuers import Trusted
 from registry.model.values import Key, encode
@@ -169,9 +169,15 @@ class NativeApi:
 
     async def id_of(self, call: OperationCall) -> Result:
         """The id that a label has."""
-        owner = call.parameters["owner"] or self._node.peer.peer_id
+        owner = self._owner(call.parameters["owner"] or OWN)
         label = call.parameters["label"]
         return Result(created_as_json(key_id_of(label, owner), self._names.name(label, owner)))
+
+    def _owner(self, word: str) -> str:
+        try:
+            return self._names.owner(word)
+        except InvalidValue as error:
+            raise Problem.invalid(str(error)) from None
 
     async def create(self, call: OperationCall) -> Result:
         """Creates a resource."""
@@ -187,10 +193,7 @@ class NativeApi:
     async def list_resources(self, call: OperationCall) -> Result:
         """A page of an owner's resources."""
         given = call.parameters
-        try:
-            owner = self._names.owner(given["owner"])
-        except InvalidValue as error:
-            raise Problem.invalid(str(error)) from None
+        owner = self._owner(given["owner"])
         found = await self.registry.list_resources(
             owner, after=given["after"], limit=given["limit"], ack=given["ack"], timeout=given["timeout"]
         )

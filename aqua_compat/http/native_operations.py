@@ -24,7 +24,6 @@ from aqua_compat.http.parameters import (
     flag,
     moment,
     page_size,
-    peer,
     peer_or_me,
     plain,
     resource,
@@ -63,7 +62,7 @@ OPERATIONS: Final = (
         "GET", "/v1/aqua/resource-id", "resource_id", "The id that a label has; asks nobody", _READ,
         (
             Parameter("label", "query", "label of the resource", STRING, plain, is_required=True),
-            Parameter("owner", "query", "peer id of its owner; this node by default", PEER_ID, peer),
+            Parameter("owner", "query", "alias or peer id of its owner; `me`, this node, by default", STRING, plain),
         ),
         None, "resource-id", ID, NativeApi.id_of, command="resource id",
     ),

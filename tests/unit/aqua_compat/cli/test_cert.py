@@ -50,6 +50,18 @@ def issued(file: Path, *arguments: str) -> Path:
     return file
 
 
+def test_the_owner_is_given_by_alias_or_as_me(home: Path) -> None:
+    config = home / "names.toml"
+    config.write_text(f'[names]\nacme = "{OWNER.peer_id}"\n')
+    asked = ("cert", "issue", "--for", PEER, "--on", "web", "--expires", "1d", "--config", str(config), "--owner")
+    for word, owner in (("acme", OWNER.peer_id), ("me", named_key("default").peer_id)):
+        file = home / f"{word}.cert"
+        file.write_text(run(*asked, word))
+        assert owner in run("cert", "show", str(file)), word
+    with pytest.raises(Misuse, match=r"--owner: 'acne' is no alias .* did you mean acme"):
+        run(*asked, "acne")
+
+
 def test_a_certificate_is_issued_handed_on_twice_and_shown(home: Path) -> None:
     keys = [named_key(name) for name in ("owner", "one", "two", "three")]
     _, one, two, three = (key.peer_id for key in keys)

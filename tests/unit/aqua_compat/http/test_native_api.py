@@ -259,6 +259,15 @@ async def test_calls_and_policy_changes_that_fail_say_why(tmp_path: Path) -> Non
             assert (told["status"], told["code"], told["kind"]) == (status, code, kind), (path, body, told)
 
 
+async def test_whose_id_a_label_has_is_asked_by_alias_or_peer_id(tmp_path: Path) -> None:
+    other = Identity.from_seed(bytes(32)).peer_id
+    async with running_server(tmp_path, names={"acme": other}) as running:
+        own = running.node.peer.peer_id
+        for word, owner in (("", own), ("&owner=me", own), ("&owner=acme", other), (f"&owner={other}", other)):
+            asked = await running.ask("GET", f"/v1/aqua/resource-id?label=web{word}")
+            assert asked.result["resource_id"] == key_id_of("web", owner), word
+
+
 OF_AGENTS = {"reload", "checks", "report_check", "lend"}
 TWO_CHECKS = "".join(f'[[service.check]]\nname = "{name}"\nttl = 60\n' for name in "ab")
 
@@ -346,7 +355,7 @@ async def test_a_node_without_services_says_so(tmp_path: Path) -> None:
         ("GET", "/v1/aqua/status?timeout=1&timeout=2", None, 400, "invalid"),
         ("GET", "/v1/aqua/status?tiemout=1", None, 400, "invalid"),
         ("GET", "/v1/aqua/resource-id", None, 400, "invalid"),
-        ("GET", "/v1/aqua/resource-id?label=a&owner=me", None, 400, "invalid"),
+        ("GET", "/v1/aqua/resource-id?label=a&owner=nobody", None, 400, "invalid"),
         ("GET", "/v1/aqua/resource-id?label=a", {}, 400, "invalid"),
         ("GET", "/v1/aqua/resources/{unknown}/records?ack=-1", None, 400, "invalid"),
         ("GET", "/v1/aqua/resources/{unknown}/records?reachable=1", None, 400, "invalid"),
