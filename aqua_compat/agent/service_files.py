@@ -37,6 +37,9 @@ MAX_FILES: Final = 1_000
 MAX_ERRORS: Final = 20
 """Errors that are told of one reading."""
 
+_LEFT_BEHIND: Final = frozenset(
+    {".bak", ".dpkg-dist", ".dpkg-new", ".dpkg-old", ".new", ".old", ".orig", ".swp", ".tmp"}
+)
 _HEAD: Final = re.compile(r"\s*\[\[\s*service\s*\]\]\s*(#.*)?")
 _SERVICE: Final = re.compile(r"service ([0-9]{1,6})\b")
 
@@ -146,10 +149,17 @@ class _Reader:
 
     def files(self, folder: Path) -> list[Path]:
         try:
-            found = sorted(path for path in folder.iterdir() if path.suffix in (".toml", ".json"))
+            there = sorted(folder.iterdir())
+            others = [path.name for path in there if _looks_meant(path)]
         except OSError as error:
             self.errors.append(f"{folder}: can't be read: {error.strerror}; give --services a folder of service files")
             return []
+        found = [path for path in there if path.suffix in (".toml", ".json")]
+        if others:
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+            self.warnings.append(
+                f"{folder}: passed over, since service files are called *.toml or *.json: {', '.join(others[:5])}{more}"
+            )
         if len(found) > MAX_FILES:
             self.errors.append(
                 f"{folder}: has {len(found)} service files; {MAX_FILES} at most, several services in one"
@@ -295,6 +305,13 @@ class _Reader:
         except InvalidValue as error:
             raise FormError(f"{place}{error}") from None
         return DefinedInstance(instance=instance, checks=tuple(checks))
+
+
+def _looks_meant(path: Path) -> bool:
+    """Whether somebody may believe that a file counts which doesn't, such as Consul's in HCL: it is neither hidden nor
+    what editors and packages leave behind."""
+    is_left = path.name.startswith(".") or path.name.endswith("~") or path.suffix in _LEFT_BEHIND
+    return path.suffix not in (".toml", ".json") and not is_left and path.is_file()
 
 
 def _text_of(path: Path) -> str:

@@ -333,3 +333,14 @@ def test_consuls_list_of_services_is_read_too_and_its_faults_are_told(tmp_path: 
     )
     with pytest.raises(BadDefinitions, match="service 1, check 1, interval: 'soon' is no duration like 10s"):
         read_services(tmp_path, NAMES)
+
+
+def test_files_of_other_suffixes_are_named_but_for_what_editors_leave(tmp_path: Path) -> None:
+    (tmp_path / "folder.d").mkdir()
+    for name in ("web.hcl", "db.yaml", "web.toml~", "web.toml.bak", ".web.toml.swp", ".hidden"):
+        (tmp_path / name).write_text("service {}")
+    (tmp_path / "web.toml").write_text('[[service]]\nname = "web"\n')
+    found = read_services(tmp_path, NAMES)
+    assert [service.id for service in found.services] == ["web"]
+    [warning] = found.warnings
+    assert warning.endswith("called *.toml or *.json: db.yaml, web.hcl")
