@@ -350,16 +350,12 @@ class KeysArgumentEmpty(RegistryRefusal):
         super().__init__("merge_keys: keys argument is empty")
 
 
-class SeveralIssuers(RegistryRefusal):
+def several_issuers(host: str, issuers: Sequence[str]) -> InvalidValue:
     """An owner would end what others registered on a host, and doesn't say which of them."""
-
-    code = Code.INVALID
-
-    def __init__(self, host: str, issuers: Sequence[str]) -> None:
-        shown = ", ".join(issuers[:MOST_NAMED]) + (" and more" if len(issuers) > MOST_NAMED else "")
-        super().__init__(
-            f"{len(issuers)} others registered services on {host}; name the one to end (issuer=, --issuer): {shown}"
-        )
+    shown = ", ".join(issuers[:MOST_NAMED]) + (" and more" if len(issuers) > MOST_NAMED else "")
+    return InvalidValue(
+        f"{len(issuers)} others registered services on {host}; name the one to end (issuer=, --issuer): {shown}"
+    )
 
 
 class NewerRecordOrTombstoneExists(RegistryRefusal):

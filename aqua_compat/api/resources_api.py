@@ -26,7 +26,6 @@ from overlay.tasks import in_thread
 from registry.model.names import Names
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record
-from registry.permission.policy import FOR_EVER
 from registry.protocol.index_messages import MOST_LISTED
 
 if TYPE_CHECKING:
@@ -95,20 +94,16 @@ class ResourcesApi:
         )
         return done.success, list(done.errors)
 
-    async def unregisterService(
-        self, resource_id: ResourceId, peer_id: PeerId, *, issuer: PeerId | None = None, until: int | None = None
-    ) -> tuple[bool, list[Error]]:
+    async def unregisterService(self, resource_id: ResourceId, peer_id: PeerId) -> tuple[bool, list[Error]]:
         """End the record that this identity issued for `peer_id` on a resource.
 
         Where a resource of its own has none by it there, this denies what others registered for that peer, of all who
-        did, unless `peer_id` is this identity; the errors name them. `issuer` (ours): whose record alone is to end.
-        `until` (ours): in seconds since 1970, up to when what they issue is denied; by default until it is lifted.
+        did, unless `peer_id` is this identity; the errors name them. To end what one of them registered alone, or for
+        a time: `registry.unregister_service` of the client.
         """
         done = await self._registry.unregister_service(
             self._resource_id(resource_id),
             check_peer_id("peer_id", peer_id),
-            issuer=None if issuer is None else check_peer_id("issuer", issuer),
-            until=FOR_EVER if until is None else until,
             is_of_all=True,
             factor=self.constants.INITIAL_REPLICATION_FACTOR,
             timeout=self.constants.timeout,

@@ -18,7 +18,7 @@ from registry.client.patience import patiently
 from registry.client.policies import PolicyEditor
 from registry.client.results import Done
 from registry.codes import Code
-from registry.errors import HostingRefused, InvalidValue, NewerRecordOrTombstoneExists, RegistryError, SeveralIssuers
+from registry.errors import HostingRefused, InvalidValue, NewerRecordOrTombstoneExists, RegistryError, several_issuers
 from registry.health.host_health import HostHealth
 from registry.health.report import signed_report
 from registry.health.state import Health, HealthState
@@ -233,7 +233,7 @@ class Registrations:
                 shown = outcome.resource.records(self._issuer.now(), self._settings)
                 others[:] = [each for each in shown if each.slot.peer_id == peer_id]
                 if len(others) > 1 and not moderation.is_of_all:
-                    raise SeveralIssuers(peer_id, sorted(each.slot.issued_by for each in others))
+                    raise several_issuers(peer_id, sorted(each.slot.issued_by for each in others))
                 self._check_end(others, moderation.until)
             return await self._issuer.issue_tombstone(outcome, key, slot, remaining)
 

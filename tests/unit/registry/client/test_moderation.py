@@ -48,6 +48,7 @@ async def test_of_several_issuers_on_a_host_the_named_one_alone_is_ended(autojum
         resource_id = await board_of(owner)
         for issuer in (host, spammer, guest):
             assert (await register(issuer, resource_id, host)).success
+        assert len(await shown(owner, resource_id)) == 3
         unnamed = await owner.registry.unregister_service(resource_id, host.peer_id)
         assert (unnamed.success, unnamed.code, unnamed.stored) == (False, Code.INVALID, 0)
         assert "name the one to end (issuer=, --issuer)" in unnamed.errors[0]
@@ -69,6 +70,7 @@ async def test_the_originals_function_ends_all_on_a_host(autojump_clock) -> None
         for issuer in (host, guest):
             assert (await register(issuer, resource_id, host)).success
         assert (await register(other, resource_id, other)).success
+        assert len(await shown(owner, resource_id)) == 3
         done = await owner.registry.unregister_service(resource_id, host.peer_id, is_of_all=True)
         assert done.success
         assert set(done.denied) == {host.peer_id, guest.peer_id}
@@ -80,6 +82,7 @@ async def test_what_others_registered_on_the_owners_own_host_is_ended_where_the_
         resource_id = await board_of(owner)
         for issuer in (owner, spammer, guest):
             assert (await register(issuer, resource_id, owner)).success
+        assert len(await shown(owner, resource_id)) == 3
         assert (await owner.registry.unregister_service(resource_id, owner.peer_id)).denied == ()
         for is_of_all in (False, True):
             again = await owner.registry.unregister_service(resource_id, owner.peer_id, is_of_all=is_of_all)
