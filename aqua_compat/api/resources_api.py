@@ -99,7 +99,7 @@ class ResourcesApi:
 
         Where a resource of its own has none by it there, this denies what others registered for that peer, of all who
         did, unless `peer_id` is this identity; the errors name them. To end what one of them registered alone, or for
-        a time: `registry.unregister_service` of the client.
+        a time, take the same of `client.registry`, with `issuer=` and `until=`.
         """
         done = await self._registry.unregister_service(
             self._resource_id(resource_id),

@@ -30,7 +30,7 @@ from aqua_compat.http.consul.entries import (
     node_id,
 )
 from aqua_compat.http.consul.query import query_of
-from aqua_compat.http.consul.registrations import Registration, form_of, plain, registration_of, without_nulls
+from aqua_compat.http.consul.registrations import ConsulRegistration, form_of, plain, registration_of, without_nulls
 from aqua_compat.http.consul.selection import filtered
 from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
@@ -73,7 +73,7 @@ class LocalAgent(Protocol):
         ...
 
     @property
-    def registered(self) -> Mapping[str, Registration]:
+    def registered(self) -> Mapping[str, ConsulRegistration]:
         """Those of them that programs registered."""
         ...
 
@@ -85,7 +85,7 @@ class LocalAgent(Protocol):
         """Takes what a program says for a `ttl` check; False for no such check."""
         ...
 
-    async def put(self, service_id: str, registration: Registration) -> None:
+    async def put(self, service_id: str, registration: ConsulRegistration) -> None:
         """Registers a service, in place of what was registered by that id. Raises BadDefinitions."""
         ...
 
@@ -323,7 +323,7 @@ class AgentApi:
         if not self._running.report(found.key, CheckResult(CheckState[state.upper()], note)):
             raise Problem.invalid(f"CheckID {check_id[:80]!r} is no TTL check: this node does it itself")
 
-    async def _put(self, service_id: str, registration: Registration) -> None:
+    async def _put(self, service_id: str, registration: ConsulRegistration) -> None:
         try:
             await self._running.put(service_id, registration)
         except BadDefinitions as error:
@@ -340,7 +340,7 @@ class AgentApi:
         if defined is not None and service_id not in self._running.registered:
             raise Problem.invalid(f"the service {service_id[:80]!r} is defined in {defined.source}; change it there")
 
-    def _registered(self, service_id: str) -> Registration:
+    def _registered(self, service_id: str) -> ConsulRegistration:
         self._check_not_in_file(service_id)
         registered = self._running.registered.get(service_id)
         if registered is None:

@@ -17,7 +17,7 @@ from aqua_compat.agent.check_state import CheckResult
 from aqua_compat.agent.definitions import ServiceDefinition
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions, Definitions
-from aqua_compat.http.consul.registrations import Registration
+from aqua_compat.http.consul.registrations import ConsulRegistration
 from overlay.private_file import write_private
 from overlay.tasks import in_thread
 
@@ -27,19 +27,19 @@ _MOST_BYTES: Final = 4 * 2**20
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _RegisteredFile(msgspec.Struct, frozen=True):
     """What the file has. `places`: of checks, by the services' ids; files of before name none."""
 
     service: tuple[ServiceForm, ...] = ()
     places: dict[str, tuple[int, ...]] = {}
 
-    def registrations(self) -> dict[str, Registration]:
-        by_id: dict[str, Registration] = {}
+    def registrations(self) -> dict[str, ConsulRegistration]:
+        by_id: dict[str, ConsulRegistration] = {}
         for form in self.service:
             places = self.places.get(form.id or form.name, ())
             if len(places) != len(form.check):
                 places = tuple(range(1, len(form.check) + 1))
-            by_id[form.id or form.name] = Registration(form, places)
+            by_id[form.id or form.name] = ConsulRegistration(form, places)
         return by_id
 
 
@@ -48,7 +48,7 @@ class RegisteredServices:
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / FILE
-        self.registrations: dict[str, Registration] = self._read()
+        self.registrations: dict[str, ConsulRegistration] = self._read()
 
     def all(self) -> tuple[ServiceForm, ...]:
         """All of them."""
@@ -57,7 +57,7 @@ class RegisteredServices:
     def keep(self) -> None:
         """Writes them to the disk. Blocking. Raises BadDefinitions when that fails, or they are too many."""
         places = {service_id: one.places for service_id, one in self.registrations.items()}
-        content = msgspec.json.encode(_Kept(self.all(), places))
+        content = msgspec.json.encode(_RegisteredFile(self.all(), places))
         if len(content) > _MOST_BYTES:
             raise BadDefinitions([f"what is registered has more than {_MOST_BYTES} bytes; use service files"])
         try:
@@ -65,10 +65,10 @@ class RegisteredServices:
         except OSError as error:
             raise BadDefinitions([f"it can't be kept: {error.strerror}"]) from None
 
-    def _read(self) -> dict[str, Registration]:
+    def _read(self) -> dict[str, ConsulRegistration]:
         try:
             with self._path.open("rb") as file:
-                kept = msgspec.json.decode(file.read(_MOST_BYTES + 1), type=_Kept)
+                kept = msgspec.json.decode(file.read(_MOST_BYTES + 1), type=_RegisteredFile)
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -100,7 +100,7 @@ class RunningAgent:
         return self.agent.services
 
     @property
-    def registered(self) -> Mapping[str, Registration]:
+    def registered(self) -> Mapping[str, ConsulRegistration]:
         """Those of them that programs registered."""
         return self._registered.registrations
 
@@ -112,7 +112,7 @@ class RunningAgent:
         """Takes what a program says for a `ttl` check; False for no such check."""
         return self.agent.checks.report(key, result)
 
-    async def put(self, service_id: str, registration: Registration) -> None:
+    async def put(self, service_id: str, registration: ConsulRegistration) -> None:
         """Registers a service, in place of what was registered by that id. Raises BadDefinitions."""
         await in_thread(self._check, registration.form)
         await self._change({**self._registered.registrations, service_id: registration})
@@ -121,7 +121,7 @@ class RunningAgent:
         """Ends what was registered. Raises BadDefinitions."""
         await self._change({key: one for key, one in self._registered.registrations.items() if key != service_id})
 
-    async def _change(self, registrations: dict[str, Registration]) -> None:
+    async def _change(self, registrations: dict[str, ConsulRegistration]) -> None:
         before, self._registered.registrations = self._registered.registrations, registrations
         try:
             await self.agent.reload()

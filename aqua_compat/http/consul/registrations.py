@@ -16,14 +16,14 @@ from registry.errors import InvalidValue
 DEEPEST: Final = 16  # levels of a body; what Consul's clients write has five
 
 
-class Registration(msgspec.Struct, frozen=True):
+class ConsulRegistration(msgspec.Struct, frozen=True):
     """A service that a program registered. `places`: of each of its checks the place in its registration, from 1, where
     nothing else tells which it is; 0 for one with an id, or that was registered by itself."""
 
     form: ServiceForm
     places: tuple[int, ...]
 
-    def after(self, before: Registration) -> Registration:
+    def after(self, before: ConsulRegistration) -> ConsulRegistration:
         """With those checks of what was registered before that this one doesn't replace, as Consul has it: of other
         ids, which are names here, and of other places."""
         names = {check.name for check in self.form.check} - {""}
@@ -34,26 +34,26 @@ class Registration(msgspec.Struct, frozen=True):
         ]
         return self.with_checks([*zip(self.form.check, self.places, strict=True), *kept])
 
-    def with_check(self, check: CheckForm) -> Registration:
+    def with_check(self, check: CheckForm) -> ConsulRegistration:
         """With a check that is registered by itself, in place of the one of its name."""
         pairs = zip(self.form.check, self.places, strict=True)
         others = [(one, place) for one, place in pairs if not check.name or one.name != check.name]
         return self.with_checks([*others, (check, 0)])
 
-    def with_checks(self, checks: Sequence[tuple[CheckForm, int]]) -> Registration:
+    def with_checks(self, checks: Sequence[tuple[CheckForm, int]]) -> ConsulRegistration:
         """With these checks, each with its place, instead."""
         form = msgspec.structs.replace(self.form, check=tuple(check for check, _ in checks))
-        return Registration(form, tuple(place for _, place in checks))
+        return ConsulRegistration(form, tuple(place for _, place in checks))
 
 
-def registration_of(body: dict[str, Any]) -> Registration:
+def registration_of(body: dict[str, Any]) -> ConsulRegistration:
     """What Consul's clients register by one body. Raises Problem."""
     form = form_of(body)
     given: list[Any] = []  # as `translate` goes through them
     for key, value in body.items():
         given += [value] if plain(key) == "check" else value if plain(key) == "checks" else []
     places = [0 if _id_of(check) is not None else place for place, check in enumerate(given, 1)]
-    return Registration(form, tuple(places))
+    return ConsulRegistration(form, tuple(places))
 
 
 def form_of(body: dict[str, Any]) -> ServiceForm:
