@@ -59,4 +59,4 @@ def test_one_module_writes_files_that_take_the_place_of_others() -> None:
     modules = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     found = {str(path.relative_to(ROOT)) for path in modules if "mkstemp" in path.read_text()}
     assert found == MAKE_FILES_BESIDE_OTHERS
-    assert [path.name for path in modules if '".new"' in path.read_text()] == []
+    assert [path.name for path in modules if 'with_suffix(".new")' in path.read_text()] == []
