@@ -176,6 +176,7 @@ class ReplicationScheduler:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compares until cancelled."""
         self._network.on_membership_change(self._note_change)
+        self._changed.set()  # by those who came before this
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             nursery.start_soon(self._take_turns)

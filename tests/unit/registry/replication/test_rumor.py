@@ -28,6 +28,12 @@ async def holders(nodes: list[SimulatedNode], key: Key) -> int:
     return sum([(await node.store.resource(key.id)).key == key for node in nodes])
 
 
+async def compared(nodes: list[SimulatedNode]) -> None:
+    """Until the comparisons of the start are over, which would bring what is to be offered."""
+    while not all(node.parts.replication.status().settled for node in nodes):  # noqa: ASYNC110 - virtual time
+        await trio.sleep(0.1)
+
+
 async def test_everyone_has_it_within_a_second(autojump_clock) -> None:
     async with simulated_nodes(8, clock=clock) as (_, nodes):
         key = a_key()
@@ -53,6 +59,7 @@ async def test_of_many_that_have_it_few_offer_it(autojump_clock) -> None:
 
 async def test_one_peer_alone_cant_silence_an_offer(autojump_clock) -> None:
     async with simulated_nodes(4, clock=clock) as (_, nodes):
+        await compared(nodes)
         item = Item(a_key())
         await write(nodes[0], item)
         for _ in range(5):
@@ -64,6 +71,7 @@ async def test_one_peer_alone_cant_silence_an_offer(autojump_clock) -> None:
 async def test_peers_beyond_the_neighbourhood_cant_silence_an_offer(autojump_clock) -> None:
     settings = NodeSettings(registry=RegistrySettings(neighbourhood_size=4))
     async with simulated_nodes(10, settings, clock) as (_, nodes):
+        await compared(nodes)
         item = Item(a_key())
         members = await nodes[0].peer.neighbourhood(item.key_id, 4)
         near = [node for node in nodes if node.peer_id in members]

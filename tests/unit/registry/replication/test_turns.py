@@ -13,15 +13,22 @@ from registry.protocol.messages import PutAnswer, build, parse
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
 from registry.replication.anti_entropy import CALL_TIMEOUT, AntiEntropy
-from registry.replication.messages import COMPARE, CompareAnswer, CompareBody, ReplicateBody
+from registry.replication.messages import (
+    COMPARE,
+    COMPARE_RANGES,
+    CompareAnswer,
+    CompareBody,
+    RangesAnswer,
+    ReplicateBody,
+)
 from registry.replication.scheduler import AT_ONCE, LONGEST_RESOURCES, ReplicationScheduler
 from registry.settings import RegistrySettings, UpkeepSettings
 from registry.storage import open_store
 from registry.storage.database import IN_MEMORY
-from tests.unit.registry.builders import NODE, NOW, a_key
+from tests.unit.registry.builders import HOST, NODE, NOW, a_key, identity
 
-SLOW = [f"slow {number}" for number in range(AT_ONCE)]
-HONEST = "honest"
+SLOW = [identity(100 + number).peer_id for number in range(AT_ONCE)]
+HONEST = HOST.peer_id
 KEYS = [a_key(f"resource {number}").id for number in range(500)]
 
 
@@ -47,6 +54,8 @@ class SlowAndHonest:
 
     async def call(self, peer_id: str, method: str, body: object, timeout: float) -> object:
         await trio.sleep(0.01 if peer_id == HONEST else 0.9 * timeout)
+        if method == COMPARE_RANGES:
+            return build(RangesAnswer(same=True))
         if method != COMPARE:
             parse(body, ReplicateBody)
             return build(PutAnswer(()))
@@ -70,6 +79,8 @@ async def test_who_answers_at_the_last_moment_again_and_again_keeps_nobody_else_
             cast("Network", network), store, comparing, UpkeepSettings(), 20, random.Random(1)
         )
         await nursery.start(scheduler.run)
+        await trio.sleep(60)
+        assert scheduler.status().settled, "who was there before it ran was compared with, too"
         for peer_id in SLOW:
             scheduler.note_failure(peer_id, KEYS)
         await trio.sleep(2 * CALL_TIMEOUT)
