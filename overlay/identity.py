@@ -118,6 +118,15 @@ def public_key_of(peer_id: str) -> bytes:
     return public_key
 
 
+def is_peer_id(text: str) -> bool:
+    """Whether a text is the id of a peer with an Ed25519 key, as that writes it."""
+    try:
+        public_key_of(text)
+    except PeerIdError:
+        return False
+    return True
+
+
 def verify(peer_id: str, message: bytes, signature: bytes) -> bool:
     """Whether `signature` is that of the peer over `message`. Raises `PeerIdError` for an invalid id."""
     public_key = public_key_of(peer_id)

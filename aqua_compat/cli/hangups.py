@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
-import trio
+from overlay.tasks import Wakeup
 
 
 class Hangups:
@@ -21,22 +21,22 @@ class Hangups:
     def __init__(self, *, is_agent: bool) -> None:
         """`is_agent`: files are to say what it keeps registered."""
         self._ends = not is_agent and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
-        self._came = trio.Event()
-        self.keeps_services: Callable[[], bool] = lambda: False
-        """Whether it keeps any service by now."""
+        self._came = Wakeup()
+        self._keeps_services: Callable[[], bool] = lambda: False
 
     def take(self, came: signal.Signals) -> bool:
         """Whether the node goes on after this signal."""
-        if came is not signal.SIGHUP or (self._ends and not self.keeps_services()):
+        if came is not signal.SIGHUP or (self._ends and not self._keeps_services()):
             return False
         self._came.set()
         return True
 
-    async def run(self, read_again: Callable[[], Awaitable[None]]) -> None:
-        """Reads again after each signal, also after one that came before, until cancelled."""
+    async def run(self, read_again: Callable[[], Awaitable[None]], keeps_services: Callable[[], bool]) -> None:
+        """Reads again after each signal, also after one that came before, until cancelled. `keeps_services`: whether
+        the node keeps any by then."""
+        self._keeps_services = keeps_services
         while True:
             await self._came.wait()
-            self._came = trio.Event()
             await read_again()
 
 

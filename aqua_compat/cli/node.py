@@ -256,8 +256,7 @@ async def _serve(
         nursery = await stack.enter_async_context(trio.open_nursery())
         last.append(agent.agent.stop)
         await nursery.start(agent.agent.run)
-        hangups.keeps_services = lambda: bool(agent.agent.services)
-        nursery.start_soon(hangups.run, partial(_read_again, agent.agent))
+        nursery.start_soon(hangups.run, partial(_read_again, agent.agent), lambda: bool(agent.agent.services))
         if settings.aqua.enabled and not any("/ws/" in address for address in running.peer.addresses()):
             _log().warning("no WebSocket address: JavaScript clients can't connect; add --listen /ip4/../tcp/N/ws")
         manager.ready(_in_words(running))

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from overlay.errors import PeerIdError
-from overlay.identity import public_key_of
+from overlay.identity import is_peer_id
 from registry.errors import InvalidValue
 from registry.model.fields import check_text
 from registry.model.signing import is_key_id, key_id_of
@@ -55,7 +54,7 @@ class Names:
         found = self.aliases.get(word)
         if found is not None:
             return found
-        if _is_peer_id(word):
+        if is_peer_id(word):
             return word
         near = difflib.get_close_matches(word[:_LONGEST_SHOWN], self.aliases, 1)
         hint = f"did you mean {near[0]}? Or " if near else ""
@@ -99,18 +98,10 @@ def check_alias(alias: str, peer_id: str) -> None:
             f"names.{alias[:_LONGEST_SHOWN]}: an alias has up to 64 letters, digits, '.', '_' and '-',"
             " and begins with a letter or a digit"
         )
-    if alias == OWN or _is_peer_id(alias):
+    if alias == OWN or is_peer_id(alias):
         raise InvalidValue(f"names.{alias}: it means something already; choose another word")
-    if not _is_peer_id(peer_id):
+    if not is_peer_id(peer_id):
         raise InvalidValue(
             f"names.{alias}: {peer_id[:_LONGEST_SHOWN]!r} isn't the peer id of an owner, like 12D3KooW...;"
             " `aqua-registry key show` prints one's own"
         )
-
-
-def _is_peer_id(text: str) -> bool:
-    try:
-        public_key_of(text)
-    except PeerIdError:
-        return False
-    return True

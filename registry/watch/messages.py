@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
-from overlay.errors import PeerIdError
-from overlay.identity import public_key_of
+from overlay.identity import is_peer_id
 from registry.codes import Code
 from registry.errors import InvalidValue
 from registry.protocol.error_info import ErrorInfo
@@ -75,7 +74,7 @@ class SubscriptionReply(msgspec.Struct, frozen=True, array_like=True):
         age = LONGEST_AGE if math.isnan(self.age) else min(max(self.age, 0.0), LONGEST_AGE)
         msgspec.structs.force_setattr(self, "age", age)
         msgspec.structs.force_setattr(self, "depth", min(max(self.depth, 0), MAX_DEPTH + 1))
-        servers = (server for server in self.servers[:MAX_SERVERS] if _is_peer_id(server.peer_id))
+        servers = (server for server in self.servers[:MAX_SERVERS] if is_peer_id(server.peer_id))
         msgspec.structs.force_setattr(self, "servers", tuple(servers))
 
 
@@ -105,14 +104,6 @@ class AnnounceBody(msgspec.Struct, frozen=True, array_like=True):
                 case [str(key_id), bytes(payload), *_]:
                     decoded.append(DirectAnnouncement(key_id, payload))
         return decoded
-
-
-def _is_peer_id(text: str) -> bool:
-    try:
-        public_key_of(text)
-    except PeerIdError:
-        return False
-    return True
 
 
 def _request_or_error(entry: object) -> SubscriptionRequest | ErrorInfo:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +27,20 @@ KNOWN_WITHIN = 2.0  # seconds after a node's start
 RECOVERED_WITHIN = 10.0  # seconds after its clock was set
 
 
-async def _run(folder: Path, skew: float) -> None:
+@asynccontextmanager
+async def _world(folder: Path) -> AsyncIterator[tuple[World, trio.Nursery, random.Random]]:
+    """A network without nodes yet."""
     randomness, settings = random.Random(3), settings_with(5)
     network = PeerNetwork(randomness, settings.overlay, [identity_of(3, number).peer_id for number in (1, 2, 3)])
     async with trio.open_nursery() as nursery:
         world = World(nursery, randomness, settings, folder, lambda event: None, network, 3)
         nursery.start_soon(network.run)
+        yield world, nursery, randomness
+        nursery.cancel_scope.cancel()
+
+
+async def _run(folder: Path, skew: float) -> None:
+    async with _world(folder) as (world, _, randomness):
         for _ in range(NODES):
             await world.add(randomness.uniform(-4, 4))
         await trio.sleep(20)
@@ -49,16 +58,11 @@ async def _run(folder: Path, skew: float) -> None:
             while not sick.parts.replica.is_caught_up:  # noqa: ASYNC110 - virtual time
                 await trio.sleep(0.1)
         assert (await sick.parts.registry.create_resource("sample", factor=3)).resource_id is not None
-        nursery.cancel_scope.cancel()
 
 
 async def _jumps_meanwhile(folder: Path) -> None:
     """A clock is set while its node asks others what it has to know before it signs."""
-    randomness, settings = random.Random(3), settings_with(5)
-    network = PeerNetwork(randomness, settings.overlay, [identity_of(3, number).peer_id for number in (1, 2, 3)])
-    async with trio.open_nursery() as nursery:
-        world = World(nursery, randomness, settings, folder, lambda event: None, network, 3)
-        nursery.start_soon(network.run)
+    async with _world(folder) as (world, nursery, _):
         for _ in range(NODES):
             await world.add()
         await trio.sleep(20)
@@ -93,7 +97,6 @@ async def _jumps_meanwhile(folder: Path) -> None:
         for node in world.nodes:
             assert node.store is not None
             assert not (await node.store.resource(resource_id)).key_tombstones
-        nursery.cancel_scope.cancel()
 
 
 def test_nothing_is_signed_by_a_clock_that_jumped_while_others_were_asked(tmp_path: Path) -> None:
