@@ -19,7 +19,7 @@ from registry.quorum.pass_on import CHECK_TRIES, PassOn
 from registry.quorum.send_queue import SEND_TIMEOUT, SendQueue
 from registry.quorum.write_machine import DIRECTLY
 from registry.storage import Store
-from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.simulation.nodes import SimulatedNode, compared, simulated_nodes
 from tests.simulation.simulated_network import SimulatedNetwork
 from tests.unit.longest_turn import LongestTurn
 from tests.unit.registry.builders import NODE, NOW, a_key, a_record, a_tombstone, identity
@@ -133,6 +133,7 @@ async def test_recipients_that_are_gone_are_made_up_for_with_their_shares(autoju
 
 async def test_what_recipients_keep_for_themselves_the_others_find_out_and_pass_on(autojump_clock) -> None:
     async with simulated_nodes(24, clock=clock) as (network, nodes):
+        await compared(nodes)
         near, far = await split(nodes)
         outcome = await far[0].parts.writer.write(ITEM, factor=3, timeout=5)
         directly = [callee for caller, callee in puts(network) if caller == far[0].peer_id]
@@ -179,6 +180,7 @@ async def test_when_whoever_is_asked_for_a_write_does_not_answer_another_is_aske
 
 async def test_whoever_is_near_and_unknown_to_the_writer_gets_it_too(autojump_clock) -> None:
     async with simulated_nodes(12, clock=clock) as (_, nodes):
+        await compared(nodes)
         writer, recipient, known, unknown = nodes[:4]
         spread = Spread((known.peer_id,), (recipient.peer_id, known.peer_id, *(node.peer_id for node in nodes[4:])))
         await writer.peer.call(recipient.peer_id, PUT, build(PutBody.of([ITEM], [spread])), timeout=5)
@@ -250,6 +252,7 @@ async def test_a_put_goes_on_when_its_caller_leaves_to_its_share_and_then_to_all
 
 async def test_what_a_stranger_puts_without_waiting_isnt_sent_on(autojump_clock) -> None:
     async with simulated_nodes(6, clock=clock) as (_, nodes):
+        await compared(nodes)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(nodes[1].peer.handle, PUT, STRANGER, build(PutBody.of([ITEM], [None])))
             await trio.lowlevel.checkpoint()

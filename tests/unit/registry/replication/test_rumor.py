@@ -9,7 +9,7 @@ from registry.model.values import Key
 from registry.protocol.messages import Item
 from registry.replication.rumor import LATELY, MAX_DUE, MOST_HEARD
 from registry.settings import NodeSettings, RegistrySettings
-from tests.simulation.nodes import SimulatedNode, simulated_nodes
+from tests.simulation.nodes import SimulatedNode, compared, simulated_nodes
 from tests.unit.registry.builders import NOW, a_key, a_record
 
 
@@ -26,12 +26,6 @@ async def write(node: SimulatedNode, item: Item) -> None:
 
 async def holders(nodes: list[SimulatedNode], key: Key) -> int:
     return sum([(await node.store.resource(key.id)).key == key for node in nodes])
-
-
-async def compared(nodes: list[SimulatedNode]) -> None:
-    """Until the comparisons of the start are over, which would bring what is to be offered."""
-    while not all(node.parts.replication.status().settled for node in nodes):  # noqa: ASYNC110 - virtual time
-        await trio.sleep(0.1)
 
 
 async def test_everyone_has_it_within_a_second(autojump_clock) -> None:
