@@ -48,6 +48,7 @@ TIMEOUT: Final = 3.0  # seconds for a call
 FRESH: Final = RENEW + 2 * TIMEOUT  # seconds after a comparison for which this knowledge is as good as a replica's
 LONGEST_WAIT: Final = 3600.0  # seconds
 MAX_NAMED: Final = 16  # watchers named by others that are asked in one round
+_READ: Final = "a read"  # as the source of what a read of the neighbourhood found
 EXPIRY_MARGIN: Final = 0.01  # seconds after which something has expired for certain
 
 
@@ -161,7 +162,7 @@ class SourceMachine:
         """What a replica that agreed knows has arrived: `theirs`, or None where nothing was to be fetched."""
         self._open.discard(peer_id)
         if theirs is not None:
-            self.view.merge(theirs, int(wall_clock))
+            self.view.merge(theirs, int(wall_clock), source=peer_id)
         self._change(peer_id, SourceEvent.AGREE if is_connected else SourceEvent.VANISH)
         replica = self._replicas.get(peer_id)
         if replica is not None and replica.state is SourceState.SOURCE:
@@ -218,7 +219,7 @@ class SourceMachine:
 
     def read(self, resource: ResourceState, *, is_complete: bool, wall_clock: float) -> None:
         """What a read of the neighbourhood found."""
-        self.view.merge(resource, int(wall_clock))
+        self.view.merge(resource, int(wall_clock), source=_READ)
         if is_complete:
             self.view.make_ready()
 

@@ -6,7 +6,10 @@ Pure: updates and the time come in as arguments. `revision` tells that something
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final
+
+import msgspec
 
 from registry.codes import Code
 from registry.model.merge import ResourceState, greater_key, is_spent, merged
@@ -14,6 +17,7 @@ from registry.model.policy_withholding import permitted_before, why_not_stored, 
 from registry.model.values import Record, Slot
 from registry.protocol.messages import Item
 from registry.settings import RegistrySettings
+from registry.watch.brought import Brought
 from registry.watch.watch_event import CERTIFICATE, POLICY, Visible, same_content
 
 MAX_KNOWN: Final = 4096  # slots of one resource
@@ -39,6 +43,7 @@ class View:
         self.revision = 0
         """Grows when something became visible, or ready, that wasn't."""
         self._settings = settings
+        self._brought = Brought()
         self._ticks = 0
         self._refreshed_at = 0
 
@@ -81,10 +86,13 @@ class View:
                 return False
         return self.merge(item.as_resource(), wall_clock)
 
-    def merge(self, other: ResourceState, wall_clock: int) -> bool:
-        """Merges verified states; whether anything was news."""
+    def merge(self, other: ResourceState, wall_clock: int, *, source: str = "") -> bool:
+        """Merges verified states; whether anything was news. `source`: who told all of it, for its share of what is
+        kept (`registry.watch.brought`); empty for what this peer itself stores."""
         before = self.state
         after = merged(before, other)
+        if source:
+            after = self._limited(after, other, source)
         news = (
             after.key is not before.key
             or after.key_tombstones != before.key_tombstones
@@ -94,6 +102,15 @@ class View:
             self.state = after
             self.refresh(wall_clock)
         return news
+
+    def _limited(self, after: ResourceState, told: ResourceState, source: str) -> ResourceState:
+        self._brought.forget_all_but(after.slots)
+        self._brought.note(source, (after.slots[slot] for slot in told.slots if slot in after.slots))
+        going = self._brought.giving_way()
+        if not going:
+            return after
+        kept = {slot: state for slot, state in after.slots.items() if slot not in going}
+        return msgspec.structs.replace(after, slots=MappingProxyType(kept))
 
     def refresh(self, wall_clock: int) -> None:
         """Finds out what is visible now, and lets go of what nobody would accept any more."""
