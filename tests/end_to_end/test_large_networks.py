@@ -8,11 +8,13 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -20,14 +22,14 @@ import trio
 from aqua_compat import Constants, connect
 from aqua_compat.api.client import AquaClient
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
-from benchmarks.wide_area import WideArea, wide_area
+from benchmarks.wide_area import Host, WideArea, wide_area
 from overlay.discovery.keyspace import nearest, resource_position
 from registry.model.values import Record, Slot
 from registry.node import DATABASE
 from registry.storage import open_store
 from registry.watch.watch_event import EventKind, WatchEvent
 from tests.end_to_end.forked import fork_server
-from tests.end_to_end.network import Network, eventually, ran
+from tests.end_to_end.network import Network, environment_of, eventually, first_line, observer, ran
 from tests.end_to_end.test_churn import Written, kill, replace
 
 NODES = 32
@@ -104,23 +106,30 @@ async def found_everywhere(network: Network, written: Written, through: int = 3)
         await eventually(differing, lambda left: not left, QUIET_WITHIN)
 
 
-async def on_disk(nodes: Sequence[NodeProcess], written: Written) -> None:
-    """Every database is whole, and every keeper's has what was acknowledged. The nodes have stopped."""
-    held: dict[str, set[str]] = {}
+def acknowledged(written: Written) -> dict[str, set[str]]:
+    """The values per resource id that keepers must have."""
+    return {resource_id: set() if value is None else {value} for resource_id, value in written.sure().items()}
+
+
+async def on_disk(nodes: Sequence[NodeProcess], expected: Mapping[str, set[str]]) -> None:
+    """Every database is whole, and every keeper's has these values of each resource, and no others.
+
+    The nodes have stopped, and are all that their network had in the end.
+    """
+    held: dict[str, dict[str, set[str]]] = {}
     for node in nodes:
         with sqlite3.connect(node.data_dir / DATABASE) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         async with open_store(node.data_dir / DATABASE) as store:
-            for resource_id, value in written.sure().items():
+            for resource_id in expected:
                 states = (await store.resource(resource_id)).slots.values()
                 values = {state.metadata.value for state in states if isinstance(state, Record)}
-                if (value is None and not values) or value in values:
-                    held.setdefault(resource_id, set()).add(node.peer_id)
+                held.setdefault(resource_id, {})[node.peer_id] = values
     everyone = [node.peer_id for node in nodes]
-    for resource_id in written.sure():
+    for resource_id, values in expected.items():
         keepers = nearest(resource_position(resource_id), everyone, REPLICAS)
-        missing = [peer_id for peer_id in keepers if peer_id not in held.get(resource_id, ())]
-        assert not missing, (resource_id, missing)
+        differing = {keeper: held[resource_id][keeper] for keeper in keepers if held[resource_id][keeper] != values}
+        assert not differing, (resource_id, values, differing)
 
 
 async def test_nothing_is_lost_among_32(tmp_path: Path) -> None:
@@ -152,7 +161,7 @@ async def test_nothing_is_lost_among_32(tmp_path: Path) -> None:
         await network.replicated(QUIET_WITHIN)
     finally:
         await network.stop()
-    await on_disk(network.nodes, written)
+    await on_disk(network.nodes, acknowledged(written))
 
 
 def signalled(nodes: Sequence[NodeProcess], number: signal.Signals) -> None:
@@ -174,16 +183,47 @@ async def test_32_that_lose_packets_and_split_converge(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             for node, host in list(zip(nodes, area.hosts, strict=True))[1:]:
                 nursery.start_soon(started, node, f"/ip4/{host.address}/tcp/4001", nodes[0].address)
-        await split_and_healed(area, nodes, tmp_path / "home")
+        expected = await split_and_healed(area, nodes, tmp_path / "home")
         await stop_network(nodes)
+        await on_disk(nodes, expected)
 
 
 async def started(node: NodeProcess, listen: str, bootstrap: str) -> None:
     await node.start("--listen", listen, "--bootstrap", bootstrap, timeout=120)
 
 
-async def split_and_healed(area: WideArea, nodes: Sequence[NodeProcess], home: Path) -> None:
-    """Both halves take writes while they are apart; afterwards everybody has both."""
+class DistantWatcher:
+    """What `aqua-registry watch --json` on one of the hosts was told: the values of a resource."""
+
+    def __init__(self) -> None:
+        self.values: set[str] = set()
+
+    async def follow(self, host: Host, resource_id: str, relay: str, home: Path) -> None:
+        """Watch until cancelled."""
+        command = [sys.executable, "-m", "aqua_compat", "watch", resource_id, "--json", "--relay", relay]
+        process = await host.open_process(command, stdout=subprocess.PIPE, env=environment_of(home))
+        try:
+            while True:
+                self._note(json.loads(await first_line(process, timeout=QUIET_WITHIN * 4)))
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event["event"] == "snapshot":
+            self.values = {record["metadata"]["value"] for record in event["records"]}
+        elif event["event"] in ("added", "updated"):
+            self.values.add(event["record"]["metadata"]["value"])
+        elif event["event"] in ("removed", "expired"):
+            self.values.discard(event["record"]["metadata"]["value"])
+
+
+async def split_and_healed(area: WideArea, nodes: Sequence[NodeProcess], home: Path) -> dict[str, set[str]]:
+    """Both halves take writes while they are apart; afterwards everybody has both, and watchers of both were told.
+
+    Returns the values per resource id.
+    """
     left, right = list(range(0, NODES, 2)), list(range(1, NODES, 2))
 
     async def run(host: int, *arguments: str) -> str:
@@ -202,17 +242,37 @@ async def split_and_healed(area: WideArea, nodes: Sequence[NodeProcess], home: P
     ids = [await run(host, "resource", "create", f"split {host}", "-k", "owner") for host in (0, 1)]
     for resource_id in ids:
         await registered(2, resource_id, "before")
-    await area.split([area.hosts[number] for number in left])
-    await trio.sleep(30)  # both sides give the other up
-    for resource_id in ids:
-        await registered(left[1], resource_id, "left")
-        await registered(right[1], resource_id, "right")
-    await area.heal()
-    for resource_id in ids:
-        for host in (left[2], right[2], *random.sample(range(NODES), 4)):
-            await eventually(
-                partial(values, host, resource_id), lambda found: found == {"before", "left", "right"}, QUIET_WITHIN
-            )
+    everything = {"before", "left", "right"}
+    watchers = {(host, resource_id): DistantWatcher() for host in (left[3], right[3]) for resource_id in ids}
+    async with trio.open_nursery() as nursery:
+        for (host, resource_id), watcher in watchers.items():
+            nursery.start_soon(watcher.follow, area.hosts[host], resource_id, nodes[host].address, home)
+        await told_all(watchers, {key: {"before"} for key in watchers})
+        await area.split([area.hosts[number] for number in left])
+        await trio.sleep(30)  # both sides give the other up
+        for resource_id in ids:
+            await registered(left[1], resource_id, "left")
+            await registered(right[1], resource_id, "right")
+        await told_all(watchers, {key: {"before", "left" if key[0] in left else "right"} for key in watchers})
+        await area.heal()
+        for resource_id in ids:
+            for host in (left[2], right[2], *random.sample(range(NODES), 4)):
+                await eventually(partial(values, host, resource_id), lambda found: found == everything, QUIET_WITHIN)
+        await told_all(watchers, dict.fromkeys(watchers, everything))
+        nursery.cancel_scope.cancel()
+    return dict.fromkeys(ids, everything)
+
+
+async def told_all(
+    watchers: Mapping[tuple[int, str], DistantWatcher], expected: Mapping[tuple[int, str], set[str]]
+) -> None:
+    """Wait until each watcher knows these values."""
+
+    async def known() -> dict[tuple[int, str], set[str]]:
+        await trio.lowlevel.checkpoint()
+        return {key: watcher.values for key, watcher in watchers.items()}
+
+    await eventually(known, lambda values: values == expected, QUIET_WITHIN)
 
 
 async def test_64_are_used_and_a_tenth_of_them_dies(tmp_path: Path) -> None:
@@ -242,5 +302,14 @@ async def test_64_are_used_and_a_tenth_of_them_dies(tmp_path: Path) -> None:
                     await nursery.start(written.change, aqua)
                     nursery.cancel_scope.cancel()
                 await told(watcher, written)
+            survivors = [node for node in nodes if node.alive]
+            async with observer() as observing:
+                for node in survivors:
+                    await eventually(
+                        partial(observing.status, node),
+                        lambda status: status.replication is not None and status.replication.settled,
+                        QUIET_WITHIN,
+                    )
     finally:
         await stop_network(nodes)
+    await on_disk(survivors, acknowledged(written))
