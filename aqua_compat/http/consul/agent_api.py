@@ -30,7 +30,13 @@ from aqua_compat.http.consul.entries import (
     node_id,
 )
 from aqua_compat.http.consul.query import query_of
-from aqua_compat.http.consul.registrations import ConsulRegistration, form_of, plain, registration_of, without_nulls
+from aqua_compat.http.consul.registrations import (
+    ConsulRegistration,
+    check_registration_of,
+    plain,
+    registration_of,
+    without_nulls,
+)
 from aqua_compat.http.consul.selection import filtered
 from aqua_compat.http.message import JSON, AccessLevel, HttpReply, HttpRequest
 from aqua_compat.http.problems import Problem
@@ -294,13 +300,8 @@ class AgentApi:
             raise Problem.invalid("; ".join(error.errors)) from None
 
     async def _register_check(self, body: dict[str, Any]) -> None:
-        service_id = next((value for key, value in body.items() if plain(key) == "serviceid"), "")
-        if not isinstance(service_id, str) or not service_id:
-            raise Problem.invalid("ServiceID is missing: there are checks of services here, none of nodes")
-        registered = self._registered(service_id)
-        given = {key: value for key, value in body.items() if plain(key) != "serviceid"}
-        [check] = form_of({"Name": registered.form.name, "Check": given}).check
-        await self._put(service_id, registered.with_check(check))
+        service_id, check = check_registration_of(body)
+        await self._put(service_id, self._registered(service_id).with_check(check))
 
     async def _deregister_check(self, check_id: str) -> None:
         found = self._found(check_id)

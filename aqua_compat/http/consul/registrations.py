@@ -10,10 +10,12 @@ import msgspec
 
 from aqua_compat.agent.consul_files import translate
 from aqua_compat.agent.file_form import CheckForm, ServiceForm, unknown_keys
+from aqua_compat.http.consul.entries import STATES
 from aqua_compat.http.problems import Problem
 from registry.errors import InvalidValue
 
 DEEPEST: Final = 16  # levels of a body; what Consul's clients write has five
+_ANYWHERE: Final = ("0.0.0.0", "::", "[::]")  # noqa: S104 - where programs listen, and nobody calls them
 
 
 class ConsulRegistration(msgspec.Struct, frozen=True):
@@ -47,13 +49,23 @@ class ConsulRegistration(msgspec.Struct, frozen=True):
 
 
 def registration_of(body: dict[str, Any]) -> ConsulRegistration:
-    """What Consul's clients register by one body. Raises Problem."""
+    """What Consul's clients register by one body. A `Check` that says nothing is none, as there. Raises Problem."""
+    body = {key: value for key, value in body.items() if plain(key) != "check" or value != {}}
     form = form_of(body)
-    given: list[Any] = []  # as `translate` goes through them
-    for key, value in body.items():
-        given += [value] if plain(key) == "check" else value if plain(key) == "checks" else []
-    places = [0 if _id_of(check) is not None else place for place, check in enumerate(given, 1)]
+    places = [0 if _id_of(check) is not None else place for place, check in enumerate(_checks_in(body), 1)]
     return ConsulRegistration(form, tuple(places))
+
+
+def check_registration_of(body: Mapping[str, Any]) -> tuple[str, CheckForm]:
+    """A check that is registered by itself, and the id of the service that it is of. Raises Problem."""
+    given = {key: value for key, value in body.items() if plain(key) != "serviceid"}
+    if not any(plain(key) == "name" and value for key, value in given.items()):
+        raise Problem.invalid("Missing check name")
+    service_id = next((value for key, value in body.items() if plain(key) == "serviceid"), "")
+    if not isinstance(service_id, str) or not service_id:
+        raise Problem.invalid("ServiceID is missing: there are checks of services here, none of nodes")
+    [check] = form_of({"Name": service_id, "Check": given}).check
+    return service_id, check
 
 
 def form_of(body: dict[str, Any]) -> ServiceForm:
@@ -62,6 +74,11 @@ def form_of(body: dict[str, Any]) -> ServiceForm:
         content, _ = translate({"service": _with_check_ids(body)})
         if not content["service"][0].get("name"):
             raise Problem.invalid("Missing service name")
+        if content["service"][0].get("address") in _ANYWHERE:
+            raise Problem.invalid("Invalid service address: it has to be one that others can call")
+        for check in _checks_in(body):
+            if any(plain(key) == "status" and value not in STATES for key, value in check.items()):
+                raise Problem.invalid(f"Bad check status: it is one of {', '.join(STATES)}")
         if wrong := list(islice(unknown_keys(content), 5)):
             raise Problem.invalid("; ".join(wrong))
         [form] = msgspec.convert(content["service"], tuple[ServiceForm, ...], strict=True)
@@ -70,6 +87,14 @@ def form_of(body: dict[str, Any]) -> ServiceForm:
     if any(check.script is not None for check in form.check):
         raise Problem.invalid("Args: checks that run programs are taken from service files alone")
     return form
+
+
+def _checks_in(body: Mapping[str, Any]) -> list[Any]:
+    """The checks of a service, in the order in which `translate` goes through them."""
+    found: list[Any] = []
+    for key, value in body.items():
+        found += [value] if plain(key) == "check" else value if plain(key) == "checks" else []
+    return found
 
 
 def _with_check_ids(body: dict[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,9 @@ async def test_what_is_registered_is_there_for_others_checked_and_kept(tmp_path:
         assert (await put(running, "check/deregister/second")).status == 200
         assert (await running.ask("GET", f"/v1/{health}")).status == 200
         await refuses(running)
+        bare = {"Name": "bare", "Check": {"Notes": "", "DeregisterCriticalServiceAfter": None}}
+        assert (await put(running, "service/register", bare)).status == 200
+        assert (await put(running, "service/deregister/bare")).status == 200
 
     async with running_agent(folder, files) as running:  # a restart
         assert sorted(await get(running, "agent/services")) == ["db", "web-1"]
@@ -173,10 +176,40 @@ async def refuses(running: Running) -> None:
         ("service/register", {"Name": "db"}, 400, "defined in"),
         ("service/deregister/db", None, 400, "defined in"),
         ("service/deregister/none", None, 404, "Unknown service ID"),
+        *(
+            ("service/register", {"Name": "x"} | wrong, 400, told)
+            for wrong, told in (
+                ({"Name": ""}, "Missing service name"), ({"Name": None, "ID": "x"}, "Missing service name"),
+                ({"Name": 5}, "name"), ({"ID": ["x"]}, "id"), ({"Tags": "v1"}, "tags"), ({"Tags": [1]}, "tags"),
+                ({"Port": -1}, "port"), ({"Port": 80.5}, "port"), ({"Port": True}, "port"),
+                ({"Weights": {"Passing": -1}}, "weight"), ({"Weights": 1}, "weights"), ({"Meta": ["a"]}, "metadata"),
+                ({"Address": "0.0.0.0"}, "Invalid service address"), ({"Address": ["::1"]}, "address"),
+                ({"Address": "a b"}, "address"), ({"Check": "alive"}, "object"), ({"Checks": [{}]}, "checks nothing"),
+                ({"Checks": {"TTL": "1s"}}, "list"), ({"Checks": [None]}, "object"),
+                ({"Check": {"TTL": "-1s"}}, "duration"), ({"Check": {"TTL": 5}}, "duration"),
+                ({"Check": {"TTL": "1s", "Status": "fine"}}, "Bad check status"),
+                ({"Checks": [{"TTL": "1s", "Status": ["passing"]}]}, "Bad check status"),
+                ({"Check": {"TCP": "a:99999", "Interval": "1s"}}, "tcp"),
+                ({"Check": {"HTTP": "http://a", "Header": {"a": "b"}}}, "list"),
+            )
+        ),
+        *(
+            ("check/register", {"ServiceID": "web-1", "TTL": "1s"} | wrong, 400, told)
+            for wrong, told in (
+                ({}, "Missing check name"), ({"CheckID": "x"}, "Missing check name"),
+                ({"Name": ""}, "Missing check name"), ({"Name": None, "ID": "x"}, "Missing check name"),
+                ({"Name": 5}, "name"), ({"Name": "x", "CheckID": [1]}, "name"),
+                ({"Name": "x", "TTL": ""}, "checks nothing"), ({"Name": "x", "TTL": "0s"}, "ttl"),
+                ({"Name": "x", "Status": "fine"}, "Bad check status"), ({"Name": "x", "ServiceID": 5}, "ServiceID"),
+            )
+        ),
+        ("check/register", {"ServiceID": "none", "TTL": "1s"}, 400, "Missing check name"),
         ("check/register", {"Name": "x", "TTL": "1s"}, 400, "ServiceID is missing"),
         ("check/register", {"Name": "x", "TTL": "1s", "ServiceID": "none"}, 404, "does not exist"),
         ("check/pass/none", None, 404, "Unknown check ID"),
         ("check/update/alive", {"Status": "fine"}, 400, "Status is one of"),
+        ("check/update/alive", {"Status": ["passing"]}, 400, "Status is one of"),
+        ("check/update/alive", {"Status": "passing", "Output": 5}, 400, "Status is one of"),
         ("check/deregister/none", None, 404, "Unknown check ID"),
     ):  # fmt: skip
         answer = await put(running, path, body)
