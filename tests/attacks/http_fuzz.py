@@ -35,7 +35,9 @@ from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import HttpSettings, Settings
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
+from registry.model.endpoints import Instance, write_instances
 from registry.model.signing import key_id_of
+from registry.node import Node
 from tests.attacks.fuzz.driver import BUDGET, is_within
 
 PEER: Final = Identity.from_seed(bytes(range(32))).peer_id
@@ -70,7 +72,7 @@ _VALUES: Final = (
 )  # fmt: skip
 _NAMES: Final = (
     "label", "value", "peer_id", "service_id", "factor", "timeout", "key_or_tombstone", "state", "key", "metadata",
-    "colour", "",
+    "colour", "", "note", "instance", "ttl",
 )  # fmt: skip
 
 
@@ -86,6 +88,12 @@ _CONSUL_QUERIES: Final = (
     "filter=Status+!=+passing", "filter=" + "not+" * 200, "filter=" + "(" * 500, "filter=Service.Meta[", "&&", "=",
     "filter=%22%5c", "stale",
 )  # fmt: skip
+_FIELDS: Final = (
+    "Node", "Node.Meta.a", "Service", "Service.Port", "Service.Weights.Passing", "Service.Tags", "Service.Meta",
+    "Service.Meta.zone", "Service.EnableTagOverride", "Checks", "Checks.Status", "Checks.ServiceTags", "ServicePort",
+    "Status", "Meta[`a`]", "80", "%22v2%22",
+)  # fmt: skip
+_OPERATORS: Final = ("==", "!=", "in", "not in", "contains", "not contains", "is empty", "is not empty", "matches")
 _CONSUL_NAMES: Final = (
     "Name",
     "ID",
@@ -125,6 +133,9 @@ def _consul_request(chosen: random.Random) -> bytes:
     path = chosen.choice(_CONSUL).replace("*", chosen.choice(["web", "any", PEER, chosen.choice(_TEXTS)]))
     is_write = path.startswith("agent/") and chosen.random() < 0.7
     query = "&".join(chosen.choices(_CONSUL_QUERIES, k=chosen.choice([0, 1, 1, 2, 5])))
+    if chosen.random() < 0.2:
+        query = "filter=" + "+".join((chosen.choice(_FIELDS), chosen.choice(_OPERATORS), chosen.choice(_FIELDS)))
+        query = query.replace(" ", "+")
     members = {name: chosen.choice(_VALUES) for name in chosen.sample(_CONSUL_NAMES, chosen.randrange(5))}
     body = json.dumps(members).encode() if is_write or chosen.random() < 0.05 else b""
     method = "PUT" if is_write else chosen.choice(["GET"] * 9 + [chosen.choice(_METHODS)])
@@ -243,6 +254,7 @@ async def try_requests(count: int, seed: int, folder: Path) -> Tried:
         router = Router(NativeApi(node, services, feeds), consul)
         nursery.start_soon(feeds.run)
         await nursery.start(consul.run)
+        await _register_an_instance(node)
         guard = AddressGuard(Tokens(folder), (), is_loopback=True, now=trio.current_time)
 
         async def send_some() -> None:
@@ -264,6 +276,16 @@ async def try_requests(count: int, seed: int, folder: Path) -> Tried:
         trio.lowlevel.remove_instrument(turns)
         nursery.cancel_scope.cancel()
     return Tried(count, statuses, faults, turns.slow, turns.slowest)
+
+
+async def _register_an_instance(node: Node) -> None:
+    """So that filters, tags and the like have something to be asked of."""
+    instance = Instance(id="a", address="192.0.2.1", port=80, tags=("v2",), metadata={"zone": "eu"})
+    made = await node.registry.create_resource("web")
+    assert made.resource_id is not None, made.errors
+    value = write_instances([instance])
+    done = await node.registry.register_service(made.resource_id, value, node.peer.peer_id, None)
+    assert done.success, done.errors
 
 
 async def _answers(handle: Handle, sent: bytes, *, ends: bool) -> list[int]:

@@ -158,13 +158,13 @@ class _Parser:
         operator = self._operator()
         plain = _NEGATED.get(operator, operator)
         if plain == "is empty":
-            term = Comparison(self._checked(left, path), plain, "")
+            term = Comparison(self._checked(left, path, plain), plain, "")
         else:
             right, right_path = self._operand()
             if plain == "in":
-                term = Comparison(self._checked(right, right_path), "contains", left.text)
+                term = Comparison(self._checked(right, right_path, "contains"), "contains", left.text)
             else:
-                term = Comparison(self._checked(left, path), plain, right.text)
+                term = Comparison(self._checked(left, path, plain), plain, right.text)
         return Not(term) if operator in _NEGATED else term
 
     def _operator(self) -> str:
@@ -210,7 +210,7 @@ class _Parser:
                 return True
         return False
 
-    def _checked(self, token: _Token, path: tuple[str, ...]) -> tuple[str, ...]:
+    def _checked(self, token: _Token, path: tuple[str, ...], operator: str) -> tuple[str, ...]:
         known: Any = self._example
         for number, part in enumerate(path):
             if isinstance(known, Sequence) and not isinstance(known, str) and known and isinstance(known[0], Mapping):
@@ -223,6 +223,8 @@ class _Parser:
                 break
             known = known[part]
         else:
+            if operator == "contains" and isinstance(known, int):  # a bool, too
+                raise BadExpression(f"{token.text[:80]!r} is neither text nor list: compare it by == or !=")
             if path:
                 return path
         raise BadExpression(f"the filter names {token.text[:80]!r}, which is no field of what is asked for")
@@ -247,9 +249,9 @@ def _found(value: Any, path: tuple[str, ...], operator: str, wanted: str) -> boo
     if operator == "==":
         return _text(value) == wanted
     if operator == "contains":
-        return (
-            wanted in value if isinstance(value, (str, Mapping)) else any(_text(each) == wanted for each in value or ())
-        )
+        if isinstance(value, (str, Mapping)):
+            return wanted in value
+        return isinstance(value, (list, tuple)) and any(_text(each) == wanted for each in value)
     return not value
 
 
