@@ -243,14 +243,19 @@ class Connection:
             self._known[self._opening] = request
 
     async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
-        """Cancels when the client leaves. What it sends before its answer has come is kept, the first piece of it."""
-        try:
-            received = bytes(await self._stream.receive_some(READ))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            received = b""
-        self._protocol.receive_data(received)
-        if not received:
-            scope.cancel()
+        """Cancels when the client leaves. What it sends before its answer has come is kept, up to `READ` bytes: of who
+        sends more it couldn't be known any more whether it is there, and so it is let go."""
+        kept = 0
+        while kept <= READ:
+            try:
+                received = bytes(await self._stream.receive_some(READ))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                received = b""
+            self._protocol.receive_data(received)
+            if not received:
+                break
+            kept += len(received)
+        scope.cancel()
 
     async def _send(self, reply: HttpReply, *, has_body: bool) -> None:
         headers = headers_of(reply, int(time.time()))

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from aqua_compat.http.connection import Connection, Handle
+from aqua_compat.http.connection import READ, Connection, Handle
 from aqua_compat.http.message import HttpReply, HttpRequest
 from aqua_compat.http.ready import KnownRequests, ReadyReply, known_requests
 from aqua_compat.settings import HttpSettings
@@ -194,6 +194,25 @@ async def test_what_only_reads_is_abandoned_with_its_client(method: str, ends: b
         await trio.testing.wait_all_tasks_blocked()
     assert ended is ends
     assert trio.current_time() == (5 if ends else 0)
+
+
+@pytest.mark.parametrize(("more", "leaves"), [((b"G", b"ET"), True), ((b"x" * READ, b"x"), False)])
+async def test_who_sends_more_before_the_answer_is_known_to_leave_all_the_same(
+    more: tuple[bytes, ...], leaves: bool, autojump_clock
+) -> None:
+    async def slow(_: HttpRequest) -> HttpReply:
+        await trio.sleep(600)
+        return HttpReply(200, JSON, b"")
+
+    client, server = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Connection(server, slow, LIMITS).serve)
+        for piece in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", *more):
+            await client.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        if leaves:
+            await client.aclose()
+    assert trio.current_time() == 0
 
 
 async def test_an_endless_answer_ends_with_its_client_though_nothing_is_sent(autojump_clock) -> None:
