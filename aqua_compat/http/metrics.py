@@ -152,7 +152,22 @@ def _clock_opinions(figures: Figures) -> Value:
     return None if figures.status.clock is None else figures.status.clock.opinions
 
 
+def _product(figures: Figures) -> Value:
+    own = figures.status.versions.get(figures.status.peer_id)
+    return None if own is None else {own.product: 1.0}
+
+
+def _of_other_products(figures: Figures) -> Value:
+    versions = figures.status.versions
+    own = versions.get(figures.status.peer_id)
+    if own is None:
+        return None
+    told = [versions[each].product for each in figures.status.members if each in versions]
+    return len(figures.status.members) - told.count(own.product)
+
+
 ROWS: Final = (
+    _Row("aqua_build_info", "What the node runs; always 1.", _product, "product"),
     _Row("aqua_uptime_seconds", "Since the node's start.", lambda each: each.status.uptime),
     _Row("aqua_ready", "Whether the node is a member, has caught up, and its clock is right.",
          lambda each: each.is_ready),
@@ -182,6 +197,8 @@ ROWS: Final = (
     _Row("aqua_replication_messages_total", "Messages of comparisons.", _replication("messages")),
     _Row("aqua_replication_bytes_total", "Bytes of comparisons, about.", _replication("bytes")),
     _Row("aqua_members", "Members that the node is linked to.", lambda each: len(each.status.members)),
+    _Row("aqua_members_of_other_products", "Of those, the ones that run another release, or don't say which.",
+         _of_other_products),
     _Row("aqua_links", "Open links, to members and light clients.", _overlay("links")),
     _Row("aqua_connections", "Open connections, with or without a link.", _overlay("connections")),
     _Row("aqua_routing_table_peers", "Peers in the Kad table.", _overlay("routing_table")),

@@ -21,6 +21,7 @@ from overlay.peer import OverlayStatistics
 from overlay.pubsub.topics import TopicStatistics
 from overlay.rpc.counters import MOST_CODES, OTHER_CODES, Counters
 from overlay.rpc.network_upkeep import NetworkStatus
+from overlay.rpc.product import PeerVersion
 from registry.client.node_status import DiskStatus, NodeStatus
 from registry.health.state import HealthState
 from registry.model.endpoints import Instance, write_instances
@@ -50,8 +51,9 @@ EVERYTHING = NodeStatus(
     particles={"steps": 10, "step ms": 2.5, "longest step ms": 40.0, "actors": 2, "sent": 9, "dropped: too old": 4},
     clock=ClockVerdict(Standing.OFF, -30.0, 5),
     network=NetworkStatus(("root",), 1_800_000_000, 2, 3),
+    versions={"me": PeerVersion("aqua-registry/1", "1.0"), "a": PeerVersion("aqua-registry/1", "1.0")},
 )
-NOT_TOLD = {"peer_id", "addresses", "versions"}
+NOT_TOLD = {"peer_id", "addresses"}
 """What `status` tells that is no figure."""
 
 
@@ -74,6 +76,8 @@ def test_figures_are_those_of_the_status() -> None:
     told = figures_in(written())
     assert told["aqua_uptime_seconds"] == 4.5
     assert told["aqua_members"] == 2
+    assert told["aqua_members_of_other_products"] == 1
+    assert told["aqua_build_info{product=aqua-registry/1}"] == 1
     assert told["aqua_replication_pending_comparisons"] == 6
     assert told["aqua_store_lacking_resources{code=disk-full}"] == 5
     assert told["aqua_store_full"] == 1
