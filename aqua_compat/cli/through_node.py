@@ -73,13 +73,18 @@ def event_lines(event: Mapping[str, Any]) -> str:
     if "record" in event:
         missed = f"  (after {event['coalesced']} more changes)" if event["coalesced"] else ""
         reason = f"  ({event['reason']})" if event.get("reason") else ""
-        health = event.get("health")
-        is_shown = event["event"] == "health" or (health and (not health["up"] or health["state"] != "passing"))
-        state = f"  ({describe_health(event['health'])})" if is_shown else ""
+        state = _state_of(event, is_news=event["event"] == "health")
         return f"{began}  {describe_json(event['record'])}{state}{reason}{missed}"
     if not event["records"]:
         return f"{began}  no services"
-    return "\n".join(f"{began}  {describe_json(record)}" for record in event["records"])
+    return "\n".join(f"{began}  {describe_json(record)}{_state_of(record)}" for record in event["records"])
+
+
+def _state_of(told: Mapping[str, Any], *, is_news: bool = False) -> str:
+    """How what is told of is, in brackets; nothing of what is up and passes, unless that `is_news`."""
+    health = told.get("health")
+    is_shown = health and (is_news or not health["up"] or health["state"] != "passing")
+    return f"  ({describe_health(health)})" if health and is_shown else ""
 
 
 def peers_path(resource: str | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Final, NamedTuple
@@ -23,8 +23,8 @@ import trio
 from cachetools import LRUCache
 
 from aqua_compat.http.problems import Problem
-from aqua_compat.schema.json_codec import Json, to_json
-from aqua_compat.schema.shapes import watch_event_as_json
+from aqua_compat.schema.json_codec import Json
+from aqua_compat.schema.shapes import snapshot_as_json, watch_event_as_json
 from overlay.tasks import Broadcast, TaskOwner
 from registry.client.registry import Registry
 from registry.model.trusted_issuers import Trusted
@@ -129,7 +129,8 @@ class Feed:
 
     def _snapshot(self) -> tuple[int, Iterator[bytes]]:
         records = [self._shown[slot] for slot in sorted(self._shown)]
-        return self._last, _snapshot_text(self._id(self._last), records, exists=self._watch.exists)
+        told = (snapshot_as_json(record, self._watch.health_of(record)) for record in records)
+        return self._last, _snapshot_text(self._id(self._last), told, exists=self._watch.exists)
 
 
 class _Wanted(NamedTuple):
@@ -214,7 +215,7 @@ def _text(event: str, event_id: str, result: Json) -> bytes:
     return f"event: {event}\nid: {event_id}\ndata: ".encode() + data + b"\n\n"
 
 
-def _snapshot_text(event_id: str, records: list[Record], *, exists: bool) -> Iterator[bytes]:
+def _snapshot_text(event_id: str, records: Iterable[Json], *, exists: bool) -> Iterator[bytes]:
     """One event in pieces: what has many records takes a while to write."""
     known = b"" if exists else b'"exists":false,'
     ready = bytearray(f"event: snapshot\nid: {event_id}\ndata: ".encode())
@@ -223,5 +224,5 @@ def _snapshot_text(event_id: str, records: list[Record], *, exists: bool) -> Ite
         if len(ready) > PIECE:
             yield bytes(ready)
             ready.clear()
-        ready += (b"," if position else b"") + msgspec.json.encode(to_json(record))
+        ready += (b"," if position else b"") + msgspec.json.encode(record)
     yield bytes(ready + b"]}}\n\n")

@@ -56,7 +56,12 @@ ID: Final = object_of({"resource_id": STRING, "name": STRING})
 LISTED: Final = object_of({**shape_of(ListedResource)["properties"], "name": STRING})
 EVENT: Final[Schema] = {
     "anyOf": [
-        object_of({"event": {"const": "snapshot"}, "records": array_of(RECORD)}),
+        object_of(
+            {
+                "event": {"const": "snapshot"},
+                "records": array_of(object_of({**RECORD["properties"], "health": HEALTH}, optional=("health",))),
+            }
+        ),
         object_of(
             {
                 "event": {"enum": [kind.value for kind in EventKind if kind is not EventKind.SNAPSHOT]},

@@ -110,13 +110,19 @@ def unregistered_as_json(done: Done, host: str, until: int) -> dict[str, Json]:
 
 def watch_event_as_json(event: WatchEvent) -> dict[str, Json]:
     """`event`, then `records` of a snapshot, or `record`, how many changes of it were left out, and the reason where a
-    policy, a certificate or this watcher's trust withholds it. `health` where there is presence."""
+    policy, a certificate or this watcher's trust withholds it. `health` where there is presence, of a snapshot in each
+    record."""
     shown: dict[str, Json] = {"event": event.kind.value}
     if event.record is None:
-        return {**shown, "records": to_json(list(event.records))}
+        return {**shown, "records": [snapshot_as_json(each, event.healths.get(each.slot)) for each in event.records]}
     shown |= {"record": to_json(event.record), "coalesced": event.coalesced}
     shown |= {"reason": event.reason} if event.reason else {}
     return shown if event.health is None else {**shown, "health": health_as_json(event.health)}
+
+
+def snapshot_as_json(record: Record, health: RecordHealth | None) -> dict[str, Json]:
+    """A record of a snapshot: its fields, and how it is, where there is presence."""
+    return _object(record) if health is None else {**_object(record), "health": health_as_json(health)}
 
 
 def policy_as_json(key: Key) -> dict[str, Json]:

@@ -59,6 +59,10 @@ class PendingEvents:
             return believed
         return {slot: record for slot, record in believed.items() if self._health_of(record).is_usable}
 
+    def health_of(self, record: Record) -> RecordHealth | None:
+        """How a record is, as far as is known now; None where there is no presence."""
+        return self._health_of(record) if self._health_of is not None else None
+
     def doubted_at(self) -> int | None:
         """When something that was told won't be believed any more though nothing changes (seconds); None for never."""
         if self._trust is None or not self._told:
@@ -74,7 +78,9 @@ class PendingEvents:
             now = self.shown(wall_clock)
             self._told = {slot: self._as_told(record) for slot, record in now.items()}
             self._versions = dict(self._view.versions)
-            return WatchEvent(EventKind.SNAPSHOT, records=tuple(now[slot] for slot in sorted(now)))
+            records = tuple(now[slot] for slot in sorted(now))
+            healths = {} if self._health_of is None else {slot: self._health_of(now[slot]) for slot in now}
+            return WatchEvent(EventKind.SNAPSHOT, records=records, healths=healths)
         live = self._believed(wall_clock)
         now = live if self._health_of is None else self.shown(wall_clock) | _those_in(live, self._told)
         dirty = [slot for slot in self._told.keys() | now.keys() if not self._is_told(slot, now.get(slot))]
@@ -87,7 +93,7 @@ class PendingEvents:
         before = told.pop(slot, None)
         if record is not None:
             told[slot] = after = self._as_told(record)
-            health = self._health_of(record) if self._health_of is not None else None
+            health = self.health_of(record)
             if before is not None and same_content(before.record, record):
                 if before.is_up != after.is_up:
                     return WatchEvent(EventKind.UP if after.is_up else EventKind.DOWN, record, health=health)
@@ -112,9 +118,9 @@ class PendingEvents:
         return self._trust.believed(self._view.state.key, self._view.visible, wall_clock)
 
     def _as_told(self, record: Record) -> _ToldState:
-        if self._health_of is None:
+        health = self.health_of(record)
+        if health is None:
             return _ToldState(record)
-        health = self._health_of(record)
         instances = tuple((instance, each.state) for instance, each in health.instances.items())
         return _ToldState(record, health.is_up, health.health.state, instances)
 

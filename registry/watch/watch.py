@@ -9,6 +9,7 @@ from typing import Any, Self
 import trio
 
 from overlay.tasks import Broadcast
+from registry.health.health_reader import RecordHealth
 from registry.model.trusted_issuers import TrustRule
 from registry.model.values import Key, Record
 from registry.protocol.network import Clock
@@ -38,14 +39,14 @@ class Watch:
     ) -> None:
         """`changed`: sent when the view's `revision` has grown, or its key changed. `when_closed`: called once, with
         this watch. `trust`: what isn't believed by it isn't told. `health_of`, `include_down`: as of
-        `PendingEvents`. `settle`: waits a moment for what is yet to be learnt of hosts, before the snapshot leaves out
-        what is down or doesn't pass."""
+        `PendingEvents`. `settle`: waits a moment for what is yet to be learnt of hosts, before the snapshot tells how
+        records are, and leaves out what is down or doesn't pass."""
         self._view = view
         self._changed = changed
         self._when_closed = when_closed
         self._clock = clock
         self._events = PendingEvents(view, trust, health_of, include_down=include_down)
-        self._settle = settle if not include_down else None
+        self._settle = settle
         self._closed = trio.Event()
 
     @property
@@ -64,6 +65,10 @@ class Watch:
         down or don't pass, unless this watch includes them."""
         shown = self._events.shown(int(self._clock()))
         return tuple(shown[slot] for slot in sorted(shown))
+
+    def health_of(self, record: Record) -> RecordHealth | None:
+        """How a record is, as far as is known now; None where there is no presence."""
+        return self._events.health_of(record)
 
     async def wait_for_key(self, known: Key | None) -> Key | None:
         """Waits until the resource's key is another than `known`, and tells it; None once the watch is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -49,6 +50,8 @@ class WatchEvent(msgspec.Struct, frozen=True):
     """How many earlier changes of the same record weren't told, because the watcher was slower than they came."""
     health: RecordHealth | None = None
     """Of the record, as it was when this was told; None where there is no presence, and in a snapshot."""
+    healths: Mapping[Slot, RecordHealth] = {}
+    """In a snapshot: of each of its records, as it was when this was told; empty where there is no presence."""
 
 
 def same_content(one: Record, other: Record) -> bool:

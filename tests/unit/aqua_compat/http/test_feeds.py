@@ -19,7 +19,7 @@ from overlay.identity import Identity
 from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState
 from registry.model.signing import key_id_of
-from registry.model.values import Record, RecordMetadata
+from registry.model.values import Record, RecordMetadata, Slot
 from registry.watch.watch_event import EventKind, WatchEvent
 from tests.unit.aqua_compat.http.running import Running, running_server
 
@@ -37,7 +37,11 @@ class ScriptedWatch:
     exists = True
 
     def __init__(self) -> None:
+        self.healths: dict[Slot, RecordHealth] = {}
         self.send, self._receive = trio.open_memory_channel[WatchEvent](10_000)
+
+    def health_of(self, record: Record) -> RecordHealth | None:
+        return self.healths.get(record.slot)
 
     async def __aenter__(self) -> Self:
         return self
@@ -60,6 +64,7 @@ class Follower:
 
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
+        self.states: dict[str, str] = {}  # as the last snapshot told them
         self.last_id = ""
         self.snapshots = 0
 
@@ -73,6 +78,8 @@ class Follower:
         if event["event"] == "snapshot":
             self.snapshots += 1
             self.shown = {each["metadata"]["peer_id"]: each["metadata"]["value"] for each in event["records"]}
+            told = [each for each in event["records"] if "health" in each]
+            self.states = {each["metadata"]["peer_id"]: each["health"]["state"] for each in told}
         elif event["event"] in ("removed", "expired"):
             del self.shown[event["record"]["metadata"]["peer_id"]]
         else:
@@ -198,6 +205,22 @@ async def test_a_later_snapshot_of_all_has_what_is_down_or_doesnt_pass(autojump_
         await trio.testing.wait_all_tasks_blocked()
         await script.follow(follower, 10)
         assert (follower.snapshots, follower.shown) == (1, dict.fromkeys(PEERS[:2], "here"))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_snapshot_tells_how_each_record_is_when_it_is_told(autojump_clock) -> None:
+    script, early, late = Script(1, include_down=True), Follower(), Follower()
+    here = tuple(a_record(number, "here") for number in range(3))
+    critical, warning = (RecordHealth(health=Health(HealthState[state], 5, "")) for state in ("CRITICAL", "WARNING"))
+    script.watch.healths = {here[0].slot: RecordHealth(), here[1].slot: critical}
+    script.watch.send.send_nowait(WatchEvent(EventKind.SNAPSHOT, records=here))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script.feed.run)
+        await script.follow(early, 1)
+        assert early.states == {PEERS[0]: "passing", PEERS[1]: "critical"}
+        script.watch.healths[here[1].slot] = warning
+        await script.follow(late, 1)
+        assert late.states == {PEERS[0]: "passing", PEERS[1]: "warning"}
         nursery.cancel_scope.cancel()
 
 

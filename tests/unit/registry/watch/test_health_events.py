@@ -63,7 +63,8 @@ class Watching:
             if event.record is None:
                 assert event.kind is EventKind.SNAPSHOT
                 self.seen = {record.slot: record for record in event.records}
-                self.status = {slot: self.status_of(slot) for slot in self.seen}
+                self.status = {slot: (told.is_up, told.health.state) for slot, told in event.healths.items()}
+                assert self.status == {slot: self.status_of(slot) for slot in self.seen}
                 continue
             slot = event.record.slot
             before, status = self.seen.get(slot), self.status.get(slot)
