@@ -54,8 +54,8 @@ def register_service(
     """Register on RESOURCE, an id or a name such as web@acme, that a service runs on a peer.
 
     A record lives for a day after its hosting peer signed it: run this command again before that. With --ttl the
-    service is critical, and not listed, until a program with the same key says that it passes, by `aqua.pass_check`.
-    Its host keeps that time: give it by --peer, or have the node on this machine register.
+    service is critical, and not listed, until a program with the same key says that it passes, by `aqua.pass_check` or
+    over HTTP. Its host keeps that time: give it by --peer, or have the node on this machine register.
     """
     shown = one_line(resource)
     if (node := session.node()) is not None:

@@ -62,7 +62,7 @@ MOST_TRUSTED: Final = 64
 
 Factor = Annotated[int, msgspec.Meta(ge=1, le=32_767)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=LONGEST)]
-TimeToLive = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
+TimeToLive = Annotated[float, msgspec.Meta(ge=0)]  # the host's settings say how long it may be
 Base64 = Annotated[str, msgspec.Meta(max_length=180_000)]
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from aqua_compat.http.agent_api import AGENT_OPERATIONS
 from aqua_compat.http.calling_api import CALLING_OPERATIONS
+from aqua_compat.http.health_api import HEALTH_OPERATIONS
 from aqua_compat.http.json_shape import STRING, array_of, object_of, shape_of
 from aqua_compat.http.message import AccessLevel
 from aqua_compat.http.metrics import MEDIA_TYPE as METRICS
@@ -15,6 +16,7 @@ from aqua_compat.http.operations import HttpOperation, Parameter
 from aqua_compat.http.parameters import (
     ACK,
     FACTOR,
+    HOST,
     PEER,
     PEER_ID,
     RESOURCE,
@@ -131,8 +133,7 @@ OPERATIONS: Final = (
     HttpOperation(
         "DELETE", f"{_OF_RESOURCE}/records/{{peer_id}}", "unregister",
         "End what this node registered for a peer; on a resource of its own, deny what others did", _WRITE,
-        (RESOURCE, Parameter("peer_id", "path", "peer that the record names; `me` for this node", STRING, peer_or_me,
-                   is_required=True),
+        (RESOURCE, HOST,
          Parameter("issuer", "query", "whose record is to end, and nobody else's; `me` for this node's", STRING,
                    peer_or_me),
          Parameter("until", "query", "in seconds since 1970, up to when what is issued is denied; none by default",
@@ -182,6 +183,7 @@ OPERATIONS: Final = (
     ),
     *CALLING_OPERATIONS,
     *POLICY_OPERATIONS,
+    *HEALTH_OPERATIONS,
     *AGENT_OPERATIONS,
     HttpOperation(
         "GET", "/metrics", "metrics", "The node's figures, as Prometheus reads them", _READ, (), None, "metrics",

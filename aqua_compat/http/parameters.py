@@ -93,6 +93,9 @@ def plain(text: str) -> str:
 PEER_ID: Final[Schema] = {"type": "string", "description": "base58 of a peer id"}
 RESOURCE: Final = Parameter("resource_id", "path", "id or name of the resource", STRING, resource, is_required=True)
 PEER: Final = Parameter("peer_id", "path", "id of the peer; `me` for this node", STRING, peer_or_me, is_required=True)
+HOST: Final = Parameter(
+    "peer_id", "path", "peer that the record names; `me` for this node", STRING, peer_or_me, is_required=True
+)
 TIMEOUT: Final = Parameter(
     "timeout",
     "query",

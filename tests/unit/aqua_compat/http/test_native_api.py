@@ -132,6 +132,17 @@ async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> Non
         assert [each["what"] for each in await api.call("explain", **of)] == ["stored", "stored"]
         assert await api.call("http_sd", query="?resource=web@acme&resource=nothing@me&tag=v1") == []
 
+        ended = {"resource_id": resource_id, "peer_id": own, "instance": ""}
+        full = {"state": "warning", "note": "hot\n", "ttl": 3600}
+        assert await api.call("report_health", full, peer_id="me", **of) == ended | {"state": "warning"}
+        [told] = await api.call("resolve", query="?all=true", **of)
+        assert (told["health"]["state"], told["health"]["note"]) == ("warning", "hot ")
+        said = await api.call("report_health", {"state": "critical"}, resource_id="web%40me", peer_id=own)
+        assert said == ended | {"state": "critical"}
+        assert await api.call("resolve", **of) == []
+        await api.call("report_health", {"state": "passing", "ttl": 0}, peer_id="me", **of)
+        assert len(await api.call("resolve", **of)) == 1
+
         # A client that holds its own key: the node hosts for it, and passes on what it signed.
         key = signed_key("theirs")
         metadata = signed_metadata(key, own)
@@ -153,6 +164,9 @@ async def test_every_operation_answers_as_it_is_described(tmp_path: Path) -> Non
 
         ended = await api.call("unregister", peer_id="me", **of)
         assert ended == {"success": True, "was_registered": True}
+        gone = await running.ask("POST", f"/v1/aqua/resources/{resource_id}/records/me/health", {"state": "passing"})
+        assert (gone.status, gone.json()["code"]) == (403, "hosting"), gone
+        assert "nothing is registered here by " in gone.json()["detail"]
         assert not (await api.call("unregister", peer_id=own, **of))["was_registered"]
         assert await api.call("resolve", **of) == []
         assert await api.call("remove_resource", **of) == {"removed": resource_id}
@@ -382,6 +396,26 @@ async def test_a_node_without_services_says_so(tmp_path: Path) -> None:
         ("POST", "/v1/aqua/resources", {"label": "a", "factor": 0}, 400, "invalid"),
         ("POST", "/v1/aqua/resources", {"label": "a", "timeout": 1e9}, 400, "invalid"),
         ("POST", "/v1/aqua/resources", {"label": "a", "factor": 5}, 503, "too-few-replicas"),
+        ("GET", "/v1/aqua/resources/web@me/records/me/health", None, 405, "method-unknown"),
+        ("POST", "/v1/aqua/resources/web@me/records/me/health", {}, 400, "invalid"),
+        ("POST", "/v1/aqua/resources/web@me/records/you/health", {"state": "passing"}, 400, "invalid"),
+        ("POST", "/v1/aqua/resources/web@me/records/me/health", {"state": "unknown"}, 400, "invalid"),
+        ("POST", "/v1/aqua/resources/web@me/records/me/health", {"state": "passing", "ttl": -1}, 400, "invalid"),
+        (
+            "POST",
+            "/v1/aqua/resources/web@me/records/me/health",
+            {"state": "passing", "instance": "x" * 129},
+            400,
+            "invalid",
+        ),
+        (
+            "POST",
+            "/v1/aqua/resources/web@me/records/me/health",
+            {"state": "passing", "note": "x" * 4097},
+            400,
+            "invalid",
+        ),
+        ("POST", "/v1/aqua/resources/web@me/records/me/health", {"state": "passing"}, 403, "hosting"),
         ("POST", "/v1/aqua/writes", {"key_or_tombstone": "?"}, 400, "invalid"),
         ("POST", "/v1/aqua/writes", {"key_or_tombstone": "AAAA"}, 400, "invalid"),
         ("POST", "/v1/aqua/writes", {"key_or_tombstone": "{unsigned}"}, 422, "key-signature"),
@@ -420,6 +454,11 @@ async def test_only_a_token_that_may_write_writes(tmp_path: Path) -> None:
         assert (await running.ask("POST", "/v1/aqua/resources", body)).status == 401
         assert (await running.ask("POST", "/v1/aqua/resources", body, authorization=f"Bearer {read}")).status == 403
         assert (await running.ask("POST", "/v1/aqua/resources", body, authorization=f"Bearer {write}")).status == 201
+        target, body = "/v1/aqua/resources/web@me/records/me/health", {"state": "critical"}
+        assert (await running.ask("POST", target, body)).status == 401
+        for token, code in ((read, "not-permitted"), (write, "hosting")):  # nothing is registered
+            answer = await running.ask("POST", target, body, authorization=f"Bearer {token}")
+            assert (answer.status, answer.json()["code"]) == (403, code)
 
 
 async def test_a_large_resource_is_written_piece_by_piece_and_holds_nobody_up(tmp_path: Path) -> None:
@@ -451,7 +490,9 @@ async def test_a_service_with_a_time_to_live_is_listed_once_it_passes_and_before
                 while not text.endswith(b"\n\n"):
                     text += await stream.receive_some(65536)
                 assert text.count(b'"value":"here"') == there, text
-        assert (await running.node.registry.report_health(resource_id)).success
+            assert text.count(b'"state":"critical"') == there, text
+        reported = await running.ask("POST", f"{target}/records/me/health", {"state": "passing"})
+        assert reported.result["state"] == "passing"
         assert len((await running.ask("GET", f"{target}/records")).result) == 1
 
 
