@@ -193,7 +193,7 @@ async def open_http_server(
     consul = consul_api(node, settings, data_dir, names, lambda: feeds.watches, agent)
     by_socket, by_address = ConnectionPlaces(settings.max_connections), ConnectionPlaces(settings.max_connections)
 
-    metrics = Exposition([partial(_metrics, (by_socket, by_address), feeds, settings), *more_metrics])
+    metrics = Exposition([partial(_metrics, (by_socket, by_address), feeds, consul, settings), *more_metrics])
     router = Router(
         NativeApi(node, services, feeds, names, metrics, agent.agent if agent is not None else None), consul
     )
@@ -255,10 +255,13 @@ async def _stop(consul: ConsulApi, *places: ConnectionPlaces) -> None:
         await each.stop()
 
 
-def _metrics(places: tuple[ConnectionPlaces, ...], feeds: Feeds, settings: HttpSettings) -> Iterator[Metric]:
+def _metrics(
+    places: tuple[ConnectionPlaces, ...], feeds: Feeds, consul: ConsulApi, settings: HttpSettings
+) -> Iterator[Metric]:
     yield gauge("aqua_http_connections", "Open connections by HTTP.", sum(map(len, places)))
     yield gauge("aqua_http_connections_budget", "Of those, the most.", len(places) * settings.max_connections)
-    yield gauge("aqua_http_watches", "Open watches by HTTP.", feeds.watches)
+    watches = feeds.watches + consul.waiting
+    yield gauge("aqua_http_watches", "Open watches by HTTP, and queries of Consul's clients that wait.", watches)
     yield gauge("aqua_http_watches_budget", "Of those, the most.", settings.max_watches)
 
 
