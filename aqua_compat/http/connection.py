@@ -116,7 +116,7 @@ class Connection:
             return True
         while not self._is_stopping:
             self._scope.deadline = trio.current_time() + self._limits.idle_timeout
-            received = bytes(await self._stream.receive_some(READ))
+            received = bytes(await self._stream.receive_some(min(READ, self._limits.max_head)))
             request = self._known.get(received)
             reply = None if request is None else self._at_hand(request)
             if reply is None:
@@ -166,7 +166,9 @@ class Connection:
         if event is h11.NEED_DATA:  # most heads come in one piece, and need no deadline then
             with trio.fail_after(self._limits.head_timeout):
                 while event is h11.NEED_DATA:
-                    if not await self._receive():
+                    # h11 bounds only what isn't whole yet, so it isn't given more than one byte too many
+                    most = self._limits.max_head + 1 - len(self._protocol.trailing_data[0])
+                    if not await self._receive(most):
                         return None
                     event = self._protocol.next_event()
         return event if isinstance(event, h11.Request) else None
@@ -213,9 +215,9 @@ class Connection:
     def _too_large(self) -> Problem:
         return Problem(413, "too-large", f"a body has at most {self._limits.max_body} bytes")
 
-    async def _receive(self) -> bool:
-        """More bytes for h11; False at their end."""
-        received = bytes(await self._stream.receive_some(READ))
+    async def _receive(self, most: int = READ) -> bool:
+        """More bytes for h11, so many at most; False at their end."""
+        received = bytes(await self._stream.receive_some(min(READ, max(most, 1))))
         self._opening = b""
         self._protocol.receive_data(received)
         return bool(received)

@@ -103,6 +103,7 @@ async def test_who_waits_for_leave_to_send_a_body_gets_it(autojump_clock) -> Non
         pytest.param(b"rubbish\r\n\r\n", 400, id="no HTTP"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, id="TLS"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000, 431, id="a huge header"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 16_384 + b"\r\n\r\n", 431, id="a whole one"),
         pytest.param(b"GET /" + b"a" * 40_000, 431, id="a huge target"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 1_000 + b"\r\n", 431, id="many headers"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no host"),
