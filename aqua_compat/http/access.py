@@ -6,7 +6,8 @@ Rules:
    refused (DNS rebinding). So is a request that says that a web page of another origin made it. CORS is off.
 3. Who writes says `Content-Type: application/json`, or PUT: no web page can send either elsewhere without asking first.
 4. Where a token is needed, it says what its bearer may do. Failures cost: an address has ten, and one a second more;
-   beyond, nothing that it shows is looked at.
+   beyond, nothing that it shows is looked at but tokens that were right before. Who shows wrong ones all the time would
+   keep out all who share its address: those of one machine, or behind one proxy.
 5. The files of the page (`aqua_compat.http.ui`) are no secret, nor is whether the node is ready, which is asked by what
    has no token: of who asks for them, only the `Host` is looked at. It may be absent, as in HTTP/1.0, which HAProxy's
    checks speak: no browser leaves it out.
@@ -17,11 +18,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final
+
+from cachetools import LRUCache
 
 from aqua_compat.http.message import JSON, AccessLevel, HttpRequest
 from aqua_compat.http.problems import Problem
-from aqua_compat.http.tokens import Tokens
+from aqua_compat.http.tokens import MAX_TOKENS, Tokens
 from overlay.limits.token_bucket import TokenBuckets
 
 FAILURES: Final = 10.0  # of an address at once
@@ -39,6 +43,7 @@ class AddressGuard:
         self._is_loopback = is_loopback
         self._now = now
         self._failures = TokenBuckets(FAILURES_PER_SECOND, FAILURES)
+        self._right: LRUCache[bytes, None] = LRUCache(MAX_TOKENS)  # hashes of tokens that were
 
     def judged(self, request: HttpRequest, remote: str, *, is_public: bool = False, counts: bool = True) -> HttpRequest:
         """The request with what its maker may do. Raises Problem, StorageError. `remote`: the address it comes from.
@@ -68,11 +73,13 @@ class AddressGuard:
         scheme, _, token = given.partition(" ")
         if not given and self._is_loopback and not self._tokens.entries():
             return AccessLevel.OPERATE
-        if not self._failures.has(remote, self._now()):
+        digest = sha256(token.encode()).digest()
+        if digest not in self._right and not self._failures.has(remote, self._now()):
             wait = self._failures.wait(remote, self._now())
             raise Problem(429, "rate-exceeded", "too many wrong tokens came from this address", retry_after=wait)
         grant = self._tokens.grant_of(token.strip()) if scheme.lower() == "bearer" else None
         if grant is None:
+            self._right.pop(digest, None)  # withdrawn
             if given and counts:
                 self._failures.take(remote, self._now())
             raise Problem(
@@ -81,6 +88,7 @@ class AddressGuard:
                 "the token isn't one of this node's" if given else "this needs a token: Authorization: Bearer TOKEN",
                 headers=[("WWW-Authenticate", 'Bearer realm="aqua-registry"')],
             )
+        self._right[digest] = None
         return grant
 
     def _is_ours(self, host: str) -> bool:

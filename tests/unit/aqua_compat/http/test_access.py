@@ -164,6 +164,18 @@ def test_who_guesses_tokens_isnt_looked_at_for_a_while_and_others_are(tmp_path: 
     assert guarded.status(good) == AccessLevel.READ
 
 
+def test_wrong_tokens_keep_out_nobody_of_their_address_whose_token_was_right_before(tmp_path: Path) -> None:
+    guarded = Guarded(tmp_path)
+    token = guarded.tokens.create("one", AccessLevel.READ, 1)
+    good, bad = request(authorization=f"Bearer {token}"), request(authorization="Bearer aqr_guess")
+    assert guarded.status(good) == AccessLevel.READ
+    assert [guarded.status(bad) for _ in range(int(FAILURES) + 1)] == [401] * int(FAILURES) + [429]
+    assert guarded.status(good) == AccessLevel.READ
+    guarded.tokens.create("other", AccessLevel.READ, 1)
+    guarded.tokens.remove("one")
+    assert [guarded.status(good) for _ in range(2)] == [401, 429], "one that was withdrawn is as good as any other"
+
+
 def test_no_token_is_at_rest_and_nobody_else_reads_their_hashes(tmp_path: Path) -> None:
     token = Tokens(tmp_path).create("one", AccessLevel.OPERATE, 1)
     file = tmp_path / FILE
