@@ -43,10 +43,11 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Names by which clients reach `listen`, besides addresses and `localhost`. Requests for others are refused, or a
     web page could have a browser use this node (DNS rebinding)."""
     max_connections: int = 256
-    """To `listen`, and as many to the socket. Beyond, those that ask nothing give way."""
+    """To `listen`, of which one address of another machine has half, and as many to the socket. Beyond, those that ask
+    nothing give way."""
     max_watches: int = 192
-    """Open watches of all clients together. Each takes a connection for long, so fewer of them leave room for others;
-    the system's limit of open files has to be above both."""
+    """Open watches of all clients together, of which one on another machine has half. Each takes a connection for long,
+    so fewer of them leave room for others; the system's limit of open files has to be above both."""
     max_head: int = 16_384
     """Bytes of a request's line and headers."""
     max_body: int = 524_288

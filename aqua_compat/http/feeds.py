@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ import msgspec
 import trio
 from cachetools import LRUCache
 
+from aqua_compat.http.places import RETRY_AFTER, WatchPlaces
 from aqua_compat.http.problems import Problem
 from aqua_compat.schema.json_codec import Json
 from aqua_compat.schema.shapes import snapshot_as_json, watch_event_as_json
@@ -144,20 +145,13 @@ class _Wanted(NamedTuple):
 class Feeds:
     """All feeds of a node."""
 
-    def __init__(self, registry: Registry, max_watches: int, others: Callable[[], int] = int) -> None:
-        """`others`: how many watch by other ways, which count as well."""
+    def __init__(self, registry: Registry, places: WatchPlaces) -> None:
+        """`places`: of who watches."""
         self._registry = registry
-        self._others = others
-        self._max_watches = max_watches
-        self._open = 0
+        self._places = places
         self._feeds: dict[_Wanted, Feed] = {}
         self._idle: LRUCache[_Wanted, None] = LRUCache(KEPT_FEEDS)
         self._tasks = TaskOwner()
-
-    @property
-    def watches(self) -> int:
-        """How many clients watch now."""
-        return self._open
 
     async def run(self) -> None:
         """Owns the feeds' tasks, and ends feeds that nobody has watched for long."""
@@ -168,19 +162,19 @@ class Feeds:
                     if not feed.readers and feed.left_at < trio.current_time() - KEPT_FOR:
                         self._end(key)
 
-    def check_room(self) -> None:
-        """Raises Problem when as many watch as may."""
-        total = self._open + self._others()
-        if total >= self._max_watches or not self._tasks.is_open:
-            raise Problem(503, "overloaded", f"{total} watches are open, as many as may be", retry_after=10.0)
+    def check_room(self, client: str) -> None:
+        """Raises Problem when a client, by its address, may not watch now."""
+        if not self._tasks.is_open:
+            raise Problem(503, "overloaded", "this node is stopping, or hasn't started", retry_after=RETRY_AFTER)
+        self._places.check(client)
 
     @asynccontextmanager
     async def joined(
-        self, resource_id: str, trusted: Trusted | None, *, include_down: bool = False
+        self, resource_id: str, trusted: Trusted | None, client: str, *, include_down: bool = False
     ) -> AsyncIterator[Feed]:
-        """The feed of a resource, which is there while the block runs. `include_down`: of those, too, that are down or
-        don't pass. Raises Problem, InvalidValue."""
-        self.check_room()
+        """The feed of a resource, which is there while the block runs, for a client at this address. `include_down`: of
+        those, too, that are down or don't pass. Raises Problem, InvalidValue."""
+        self.check_room(client)
         key = _Wanted(resource_id, trusted, include_down)
         feed = self._feeds.get(key)
         if feed is None:
@@ -189,11 +183,10 @@ class Feeds:
             self._tasks.start_soon(feed.run)
         self._idle.pop(key, None)
         feed.readers += 1
-        self._open += 1
         try:
-            yield feed
+            with self._places.taken(client):
+                yield feed
         finally:
-            self._open -= 1
             feed.readers -= 1
             if not feed.readers and self._feeds.get(key) is feed:
                 feed.left_at = trio.current_time()

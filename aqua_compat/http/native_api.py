@@ -317,12 +317,13 @@ class NativeApi:
         """The changes of a resource, as server-sent events."""
         resource_id, trusted, everything = self.resource_id(call), _trusted(call), call.parameters["all"]
         last = call.parameters["last_event_id"] or call.request.headers.get("last-event-id", "")
-        self._feeds.check_room()
+        client = call.request.client
+        self._feeds.check_room(client)
 
         async def events() -> AsyncGenerator[bytes, None]:
             try:
                 async with (
-                    self._feeds.joined(resource_id, trusted, include_down=everything) as feed,
+                    self._feeds.joined(resource_id, trusted, client, include_down=everything) as feed,
                     aclosing(feed.after(last)) as pieces,
                 ):
                     async for piece in pieces:

@@ -37,13 +37,14 @@ from aqua_compat.http.metrics import Exposition, MoreMetrics, gauge
 from aqua_compat.http.native_api import NativeApi
 from aqua_compat.http.native_operations import OPERATIONS
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
+from aqua_compat.http.places import ConnectionPlaces, WatchPlaces
 from aqua_compat.http.problems import Problem, status_of
 from aqua_compat.http.ready import AtHand, ReadyReply, known_requests
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.http.ui.page_files import is_of_page, page_reply
 from aqua_compat.settings import HttpSettings
 from overlay.errors import CallFailed, PeerIdError
-from overlay.tasks import Broadcast, background
+from overlay.tasks import background
 from registry.errors import RegistryError
 from registry.node import Node
 from registry.protocol.error_info import ErrorInfo
@@ -53,42 +54,6 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _ROOT: Final = "/v1/aqua/openapi.json"
 
 
-class ConnectionPlaces:
-    """The connections of one listener, so many at most: those that ask nothing give way to new ones, oldest first."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: dict[Connection, None] = {}
-        self._emptied = Broadcast()
-
-    def __len__(self) -> int:
-        return len(self._taken)
-
-    def take(self, connection: Connection) -> bool:
-        """Takes a place; False when there is none."""
-        if len(self._taken) >= self._most:
-            idle = next((each for each in self._taken if each.gives_way), None)
-            if idle is None:
-                return False
-            self.leave(idle)
-            idle.close()
-        self._taken[connection] = None
-        return True
-
-    def leave(self, connection: Connection) -> None:
-        """Gives a place back."""
-        self._taken.pop(connection, None)
-        if not self._taken:
-            self._emptied.send()
-
-    async def stop(self) -> None:
-        """Ends all connections, each after the answer that is under way."""
-        for connection in list(self._taken):
-            connection.stop()
-        while self._taken:
-            await self._emptied.wait()
-
-
 class HttpServer:
     """What a running server tells of itself."""
 
@@ -96,8 +61,8 @@ class HttpServer:
         self,
         socket: Path,
         address: Address | None,
-        feeds: Feeds,
         places: tuple[ConnectionPlaces, ...],
+        watching: WatchPlaces,
         consul: ConsulApi,
     ) -> None:
         self.consul = consul
@@ -105,8 +70,8 @@ class HttpServer:
         self.socket = socket
         self.address = address
         """Where it listens, with the port that it got; None where it doesn't."""
-        self._feeds = feeds
         self._places = places
+        self._watching = watching
 
     @property
     def connections(self) -> int:
@@ -115,8 +80,8 @@ class HttpServer:
 
     @property
     def watches(self) -> int:
-        """How many of them watch."""
-        return self._feeds.watches + self.consul.waiting
+        """How many of them watch, or wait for a change."""
+        return len(self._watching)
 
 
 PROBES: Final = (("healthz",), ("readyz",))  # asked by what has no token: Kubernetes, load balancers
@@ -189,11 +154,11 @@ async def open_http_server(
 
     Raises `aqua_compat.http.listeners.Misconfigured`, StorageError.
     """
-    tokens, feeds = Tokens(data_dir), Feeds(node.registry, settings.max_watches, lambda: consul.waiting)
-    consul = consul_api(node, settings, data_dir, names, lambda: feeds.watches, agent)
+    tokens, watching = Tokens(data_dir), WatchPlaces(settings.max_watches)
+    feeds, consul = Feeds(node.registry, watching), consul_api(node, settings, data_dir, names, watching, agent)
     by_socket, by_address = ConnectionPlaces(settings.max_connections), ConnectionPlaces(settings.max_connections)
 
-    metrics = Exposition([partial(_metrics, (by_socket, by_address), feeds, consul, settings), *more_metrics])
+    metrics = Exposition([partial(_metrics, (by_socket, by_address), watching, settings), *more_metrics])
     router = Router(
         NativeApi(node, services, feeds, names, metrics, agent.agent if agent is not None else None), consul
     )
@@ -238,11 +203,13 @@ async def open_http_server(
 
             judge = partial(judged_at, guard, remote)
             at_hand = at_hand_of(router, partial(judge, counts=False))
-            await _serve(Connection(secured, answering(router, judge), settings, at_hand, router.known), by_address)
+            await _serve(
+                Connection(secured, answering(router, judge), settings, at_hand, router.known), by_address, remote
+            )
 
         tasks.start_soon(accept)
         try:
-            yield HttpServer(data_dir / SOCKET, bound, feeds, (by_socket, by_address), consul)
+            yield HttpServer(data_dir / SOCKET, bound, (by_socket, by_address), watching, consul)
         finally:
             accepting.cancel()
             with trio.CancelScope(shield=True), trio.move_on_after(settings.stop_timeout):
@@ -255,18 +222,15 @@ async def _stop(consul: ConsulApi, *places: ConnectionPlaces) -> None:
         await each.stop()
 
 
-def _metrics(
-    places: tuple[ConnectionPlaces, ...], feeds: Feeds, consul: ConsulApi, settings: HttpSettings
-) -> Iterator[Metric]:
+def _metrics(places: tuple[ConnectionPlaces, ...], watching: WatchPlaces, settings: HttpSettings) -> Iterator[Metric]:
     yield gauge("aqua_http_connections", "Open connections by HTTP.", sum(map(len, places)))
     yield gauge("aqua_http_connections_budget", "Of those, the most.", len(places) * settings.max_connections)
-    watches = feeds.watches + consul.waiting
-    yield gauge("aqua_http_watches", "Open watches by HTTP, and queries of Consul's clients that wait.", watches)
+    yield gauge("aqua_http_watches", "Open watches by HTTP, and queries of Consul's clients that wait.", len(watching))
     yield gauge("aqua_http_watches_budget", "Of those, the most.", settings.max_watches)
 
 
-async def _serve(connection: Connection, places: ConnectionPlaces) -> None:
-    if not places.take(connection):
+async def _serve(connection: Connection, places: ConnectionPlaces, client: str = "") -> None:
+    if not places.take(connection, client):
         await connection.refuse(Problem(503, "overloaded", "all connections are in use", retry_after=1.0))
         return
     try:

@@ -30,6 +30,7 @@ from aqua_compat.http.connection import Connection, Handle
 from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.native_api import NativeApi
 from aqua_compat.http.native_operations import OPERATIONS
+from aqua_compat.http.places import WatchPlaces
 from aqua_compat.http.server import Router, answering
 from aqua_compat.http.tokens import Tokens
 from aqua_compat.settings import HttpSettings, Settings
@@ -249,8 +250,9 @@ async def try_requests(count: int, seed: int, folder: Path) -> Tried:
         open_full_node(identity_in(folder), settings, folder) as (node, services),
         trio.open_nursery() as nursery,
     ):
-        feeds = Feeds(node.registry, LIMITS.max_watches)
-        consul = consul_api(node, LIMITS, folder, None, lambda: feeds.watches, None)
+        places = WatchPlaces(LIMITS.max_watches)
+        feeds = Feeds(node.registry, places)
+        consul = consul_api(node, LIMITS, folder, None, places, None)
         router = Router(NativeApi(node, services, feeds), consul)
         nursery.start_soon(feeds.run)
         await nursery.start(consul.run)

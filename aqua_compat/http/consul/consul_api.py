@@ -41,6 +41,7 @@ from aqua_compat.http.consul.selection import KINDS, filtered
 from aqua_compat.http.consul.surveyed import checks_in, checks_of_node, nodes_in, services_in, services_of_node
 from aqua_compat.http.listeners import Misconfigured
 from aqua_compat.http.message import AccessLevel, HttpReply, HttpRequest
+from aqua_compat.http.places import WatchPlaces
 from aqua_compat.http.problems import Problem
 from aqua_compat.http.ready import ReadyReply
 from aqua_compat.settings import HttpSettings
@@ -79,7 +80,7 @@ def consul_api(
     settings: HttpSettings,
     data_dir: Path,
     names: Mapping[str, str] | None,
-    others: Callable[[], int],
+    places: WatchPlaces,
     agent: LocalAgent | None,
 ) -> ConsulApi:
     """What answers Consul's clients on a node; arguments as of `ConsulApi`. Raises Misconfigured for a default owner
@@ -97,8 +98,7 @@ def consul_api(
         known,
         StoredNames(node.store),
         book,
-        settings.max_watches,
-        others,
+        places,
         agent,
     )
 
@@ -117,18 +117,16 @@ class ConsulApi:
         names: Names,
         known_names: KnownNames,
         book: IndexBook,
-        max_watches: int,
-        others: Callable[[], int],
+        places: WatchPlaces,
         agent: LocalAgent | None,
     ) -> None:
         """`datacenter`: the name of the default one, which is `owner`'s. `names`: the aliases of owners, and who `me`
-        is. `max_watches`: queries that wait at the same time, together with the watches that `others` counts. `agent`:
-        that of this machine."""
+        is. `places`: of queries that wait. `agent`: that of this machine."""
         self._node = node
         self._peer = node.peer
         self._names = names
         self._book = book
-        self._waiting = WaitingQueries(max_watches, others)
+        self._waiting = WaitingQueries(places)
         parts = node.parts
         self._followed = FollowedServices(
             lambda key_id: node.registry.watch(key_id, include_down=True), parts.health_of_hosts, self._note_change
@@ -157,11 +155,6 @@ class ConsulApi:
         parts.health_of_hosts.on_change(lambda host: self._note_change())  # noqa: ARG005 - any host's may be told of
         known_names.on_change(self._note_change)
         self._peer.on_membership_change(self._note_change)
-
-    @property
-    def waiting(self) -> int:
-        """How many queries wait for a change."""
-        return len(self._waiting)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps up to date what is asked for, until cancelled."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
 
 import trio
 
 from aqua_compat.http.consul.query import JITTER, Query
-from aqua_compat.http.problems import Problem
-
-PER_CLIENT: Final = 2  # a client elsewhere has this part of the open watches at most
+from aqua_compat.http.places import WatchPlaces
 
 
 class Patience:
@@ -43,16 +38,11 @@ class Patience:
 class WaitingQueries:
     """Those that wait on one node."""
 
-    def __init__(self, most: int, others: Callable[[], int]) -> None:
-        """`most`: how many wait at the same time, together with the watches that `others` counts."""
-        self._most = most
-        self._others = others
-        self._waiting: Counter[str] = Counter()
+    def __init__(self, places: WatchPlaces) -> None:
+        """`places`: those that they take, together with watches."""
+        self._places = places
         self._patient: set[Patience] = set()
         self._is_stopping = False
-
-    def __len__(self) -> int:
-        return self._waiting.total()
 
     def stop(self) -> None:
         """Has all end waiting, now and from now on."""
@@ -66,27 +56,11 @@ class WaitingQueries:
         if not query.known or self._is_stopping:
             yield Patience(-math.inf)
             return
-        total = self._others() + self._waiting.total()
-        if total >= self._most:
-            raise Problem(503, "overloaded", f"{total} watches are open, as many as may be", retry_after=10.0)
-        if not _is_near(client) and self._waiting[client] >= max(self._most // PER_CLIENT, 1):
-            raise Problem(429, "overloaded", f"{self._waiting[client]} queries of yours wait already", retry_after=10.0)
-        wait = query.wait * (1 + JITTER * random.random())  # noqa: S311 - jitter, not secrets
-        patience = Patience(trio.current_time() + wait)
-        self._waiting[client] += 1
-        self._patient.add(patience)
-        try:
-            yield patience
-        finally:
-            self._patient.discard(patience)
-            self._waiting[client] -= 1
-            if not self._waiting[client]:
-                del self._waiting[client]
-
-
-def _is_near(client: str) -> bool:
-    """Whether a client is on this machine, where all share one address."""
-    try:
-        return not client or ipaddress.ip_address(client).is_loopback
-    except ValueError:
-        return False
+        with self._places.taken(client):
+            wait = query.wait * (1 + JITTER * random.random())  # noqa: S311 - jitter, not secrets
+            patience = Patience(trio.current_time() + wait)
+            self._patient.add(patience)
+            try:
+                yield patience
+            finally:
+                self._patient.discard(patience)
