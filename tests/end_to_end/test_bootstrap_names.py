@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +19,8 @@ from overlay.errors import AddressError
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer
 from overlay.settings import OverlaySettings
-from tests.end_to_end.network import eventually
+from tests.end_to_end.network import environment_of, eventually
+from tests.faults.namespaces import are_possible, isolated
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
@@ -89,3 +93,21 @@ async def test_a_peer_has_to_be_named_unless_the_operator_decides_otherwise() ->
     with pytest.raises(AddressError, match="--trust-first"):
         async with open_peer(Identity.generate(), OverlaySettings(bootstrap=("localhost:7000",))):
             pass
+
+
+@pytest.mark.skipif(not are_possible(), reason="this machine or user can't make namespaces")
+def test_a_name_of_the_hosts_file_leads_to_all_its_addresses_and_to_the_pinned_peer_whoever_else_answers(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        isolated(sys.executable, "-m", "tests.end_to_end.named_in_hosts_file", str(tmp_path)),
+        env=environment_of(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["joined"] == [told["right"]]
+    assert sorted(told["pinned_first"]) == sorted([told["right"], told["wrong"]])
