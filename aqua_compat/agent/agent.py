@@ -38,6 +38,7 @@ from aqua_compat.agent.told_health import TTL, HealthTeller
 from overlay.tasks import TaskStatus, Wakeup, in_thread
 from registry.codes import Code
 from registry.model.endpoints import Instance, instances_in, write_instances
+from registry.model.names import Names
 
 if TYPE_CHECKING:
     from registry.client.registry import Registry
@@ -66,15 +67,17 @@ class Registration(NamedTuple):
     """Of each instance: its id, and that of its service."""
     is_checked: bool
     sources: tuple[str, ...]
-    """The files that define it."""
+    """What defines it."""
 
 
 class Changes(NamedTuple):
-    """What reading again changed: ids of services."""
+    """What reading again changed: ids of services, and aliases."""
 
     added: tuple[str, ...]
     changed: tuple[str, ...]
     removed: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    """Those that mean another owner than before, or none."""
 
 
 MakeFor = Callable[[str, str], Awaitable[Sequence[str]]]
@@ -104,9 +107,11 @@ class Agent:
         memory: AgentMemory,
         wait_joined: Callable[[], Awaitable[None]],
         make_for: MakeFor | None = None,
+        names: Names | None = None,
     ) -> None:
         """`addresses`: the node's own multiaddrs, for instances that have a port and no address. `wait_joined` waits
-        until the node takes writes. `make_for` makes the resources of other owners, where somebody here may."""
+        until the node takes writes. `make_for` makes the resources of other owners, where somebody here may. `names`:
+        what they mean until the services are read."""
         self._registry = registry
         self._source = defined
         self._addresses = addresses
@@ -117,6 +122,8 @@ class Agent:
         self._reading = trio.Lock()
         self.is_running = False
         """Whether it has read its services, so that it may read them again."""
+        self.names = names or Names()
+        """What names mean by the last reading: whoever translates names here asks for them each time."""
         self.warnings: tuple[str, ...] = ()
         """What of the last reading doesn't count."""
         self._defined: tuple[ServiceDefinition, ...] = ()
@@ -214,7 +221,9 @@ class Agent:
         _warn(definitions)
         self.warnings = definitions.warnings
         self._defined = definitions.services
-        return self._apply()
+        before, self.names = self.names.aliases, definitions.names
+        aliases = sorted(dict(before.items() ^ self.names.aliases.items()))
+        return self._apply()._replace(aliases=tuple(aliases))
 
     def _apply(self) -> Changes:
         services = [*self._defined, *chain(*self._lent.values())]
@@ -287,7 +296,7 @@ class Agent:
             if done.success or done.stored:
                 self._registered[wanted.key_id] = wanted
                 self._tell_health(wanted)
-        name = f"{wanted.label}@{wanted.owner}"
+        name = self.names.name(wanted.label, wanted.owner)
         if errors:
             files = ", ".join(wanted.sources)
             _log.warning("a service isn't registered yet", service=name, defined_in=files, errors=list(errors))
@@ -332,9 +341,8 @@ class Agent:
                 self._health.end(one.key_id)
                 await self._keep()
             else:
-                _log.warning(
-                    "a service isn't unregistered", service=f"{one.label}@{one.owner}", errors=list(done.errors)
-                )
+                name = self.names.name(one.label, one.owner)
+                _log.warning("a service isn't unregistered", service=name, errors=list(done.errors))
 
         async with trio.open_nursery() as nursery:
             for one in list(registrations):
@@ -377,6 +385,11 @@ def _located(instance: Instance, address: str) -> Instance:
 def _changes(before: Mapping[str, ServiceDefinition], after: Mapping[str, ServiceDefinition]) -> Changes:
     return Changes(
         tuple(sorted(after.keys() - before.keys())),
-        tuple(sorted(one for one in after.keys() & before.keys() if after[one] != before[one])),
+        tuple(sorted(one for one in after.keys() & before.keys() if _differ(after[one], before[one]))),
         tuple(sorted(before.keys() - after.keys())),
     )
+
+
+def _differ(one: ServiceDefinition, other: ServiceDefinition) -> bool:
+    """Whether they are other services, wherever they are defined by now."""
+    return msgspec.structs.replace(one, source=other.source) != other

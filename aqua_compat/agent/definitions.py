@@ -122,4 +122,4 @@ class ServiceDefinition(msgspec.Struct, frozen=True, kw_only=True):
     instances: tuple[DefinedInstance, ...]
     on_stop: OnStop = OnStop.LEAVE
     source: str = ""
-    """The file that defines it."""
+    """What defines it: a file, with the line where it begins there if that is known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterator
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -94,6 +95,16 @@ def unknown_keys(content: object, form: Any = FileForm, place: str = "") -> Iter
             yield f"{within[:200]}: there is no such key; " + (
                 f"did you mean {near[0]}?" if near else f"known here: {', '.join(hints)}"
             )
+
+
+def readable(error: str) -> str:
+    """msgspec's text with places as people count: `Expected int - at $.service[0].port` names service 1."""
+    what, _, place = error.rpartition(" - at `$")
+    if not what:
+        return error
+    place = place.rstrip("`").replace("[...]", ", one of them")
+    place = re.sub(r"\[(\d+)\]", lambda index: f" {int(index[1]) + 1}", place)
+    return f"{place.strip('.').replace('.', ', ')}: {what}"
 
 
 def _without_none(form: Any) -> Any:

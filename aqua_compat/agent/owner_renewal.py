@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,6 +23,7 @@ from registry.client.majority import read_majority
 from registry.client.registry import DEFAULT_TIMEOUT
 from registry.errors import RegistryError
 from registry.model.merge import ResourceState
+from registry.model.names import Names
 from registry.model.owner_index import ListedResource, ResourceStanding
 from registry.upkeep.schedule import Schedule
 from registry.upkeep.schedules import FIRST_AFTER
@@ -59,8 +60,10 @@ class OwnerRenewal:
         settings: RegistrySettings,
         period: float,
         clock: Clock,
+        names: Callable[[], Names] = Names,
     ) -> None:
-        """`period`: seconds until it runs again."""
+        """`period`: seconds until it runs again. `names`: how resources are called at the moment."""
+        self._names = names
         self._keys = keys
         self._registry = registry
         self._node_api = node_api
@@ -80,7 +83,7 @@ class OwnerRenewal:
                 done.renewed += key is not None and not errors
                 if errors:
                     done.failed += 1
-                    name = f"{resource.label}@{owner}"
+                    name = self._names().name(resource.label, owner)
                     _log.warning("an owner's resource isn't renewed", name=name, errors=list(errors[:3]))
         return f"keys {done.renewed}, failed {done.failed}"
 
@@ -114,10 +117,11 @@ class OwnerRenewal:
         return (await read_majority(self._node_api, key_id, DEFAULT_TIMEOUT)).resource
 
 
-def renewal_schedule(keys: OwnerKeys, node: Node, upkeep: UpkeepSettings) -> Schedule:
-    """Runs the renewal on a node, as often as it renews what is its own."""
+def renewal_schedule(keys: OwnerKeys, node: Node, upkeep: UpkeepSettings, names: Callable[[], Names]) -> Schedule:
+    """Runs the renewal on a node, as often as it renews what is its own. `names`: how resources are called at the
+    moment."""
     parts = node.parts
-    renewal = OwnerRenewal(keys, node.registry, parts.node_api, parts.replica.settings, upkeep.renew, time.time)
+    renewal = OwnerRenewal(keys, node.registry, parts.node_api, parts.replica.settings, upkeep.renew, time.time, names)
     return Schedule(
         "renew resources of owners",
         renewal.run_in_words,

@@ -7,7 +7,6 @@ file, field and remedy. Whoever reads again then keeps what it has.
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -26,7 +25,8 @@ from aqua_compat.agent.definitions import (
     DefinedInstance,
     ServiceDefinition,
 )
-from aqua_compat.agent.file_form import FileForm, FormError, InstanceForm, ServiceForm, unknown_keys
+from aqua_compat.agent.file_form import FileForm, FormError, InstanceForm, ServiceForm, readable, unknown_keys
+from aqua_compat.agent.service_places import ServicePlaces
 from registry.errors import InvalidValue
 from registry.model.endpoints import Instance, write_instances
 from registry.model.names import OWN, Names
@@ -40,8 +40,6 @@ MAX_ERRORS: Final = 20
 _LEFT_BEHIND: Final = frozenset(
     {".bak", ".dpkg-dist", ".dpkg-new", ".dpkg-old", ".new", ".old", ".orig", ".swp", ".tmp"}
 )
-_HEAD: Final = re.compile(r"\s*\[\[\s*service\s*\]\]\s*(#.*)?")
-_SERVICE: Final = re.compile(r"service ([0-9]{1,6})\b")
 
 
 class BadDefinitions(Exception):
@@ -53,10 +51,11 @@ class BadDefinitions(Exception):
 
 
 class Definitions(NamedTuple):
-    """What was read: the services, and what was passed over."""
+    """What was read: the services, what was passed over, and what names meant meanwhile."""
 
     services: tuple[ServiceDefinition, ...]
     warnings: tuple[str, ...]
+    names: Names = Names()
 
 
 def read_services(
@@ -64,17 +63,19 @@ def read_services(
     names: Names,
     *,
     in_settings: Sequence[ServiceForm] = (),
+    settings: ServicePlaces = ServicePlaces("the settings"),  # noqa: B008 - it is immutable
     allow_scripts: bool = False,
     owner: str = OWN,
 ) -> Definitions:
-    """The services that the files `*.toml` and `*.json` in `folder` define, and those in the settings.
+    """The services that the files `*.toml` and `*.json` in `folder` define, and those `in_settings`, whose places are
+    those of `settings`.
 
     `names`: the aliases of owners, and who `me` is; `owner`: of services that name none. Raises BadDefinitions.
     """
     reader = _Reader(names, allow_scripts, owner)
-    reader.take(in_settings, "the settings")
+    reader.take(in_settings, settings)
     for path in [] if folder is None else reader.files(folder):
-        reader.take(reader.forms(str(path), partial(_text_of, path)), str(path))
+        reader.read_file(str(path), partial(_text_of, path))
     return reader.definitions()
 
 
@@ -82,7 +83,7 @@ def read_text(name: str, text: str, names: Names, *, allow_scripts: bool = False
     """The services that the text of one file called `name` defines. Whether they fit together, and what there is
     besides, is for `check_together`. Raises BadDefinitions."""
     reader = _Reader(names, allow_scripts, owner)
-    reader.take(reader.forms(name, lambda: text), name)
+    reader.read_file(name, lambda: text)
     return reader.read()
 
 
@@ -92,7 +93,7 @@ def read_form(
     """One service that is defined in `source`. Whether it fits what there is besides is for `check_together`. Raises
     BadDefinitions."""
     reader = _Reader(names, allow_scripts, owner)
-    reader.take((form,), source)
+    reader.take((form,), ServicePlaces(source))
     return reader.read()
 
 
@@ -103,28 +104,6 @@ def check_together(services: Sequence[ServiceDefinition]) -> None:
     reader.definitions()
 
 
-class _Places(NamedTuple):
-    """A file, and in which lines its services begin: `[[service]]` in TOML. Where that can't be told, no lines."""
-
-    name: str
-    lines: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, name: str, text: str, content: object) -> _Places:
-        """Those of a file that was parsed as `content`."""
-        services = content.get("service") if isinstance(content, dict) else None
-        lines = tuple(number for number, line in enumerate(text.splitlines(), 1) if _HEAD.fullmatch(line))
-        is_told = isinstance(services, list) and len(lines) == len(services) and name.endswith(".toml")
-        return cls(name, lines if is_told else ())
-
-    def told(self, error: str) -> str:
-        """An error with the file before it, and the line where the service begins of which it tells."""
-        found = _SERVICE.match(error)
-        if found and 0 < int(found[1]) <= len(self.lines):
-            return f"{self.name}, line {self.lines[int(found[1]) - 1]}: {error}"
-        return f"{self.name}: {error}"
-
-
 class _Reader:
     def __init__(self, names: Names, allow_scripts: bool, owner: str = OWN) -> None:
         self.errors: list[str] = []
@@ -132,7 +111,6 @@ class _Reader:
         self._names = names
         self._allow_scripts = allow_scripts
         self._owner = owner
-        self._places: dict[str, _Places] = {}
         self._services: list[ServiceDefinition] = []
 
     def definitions(self) -> Definitions:
@@ -145,7 +123,7 @@ class _Reader:
         if self.errors:
             more = len(self.errors) - MAX_ERRORS
             raise BadDefinitions([*self.errors[:MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])])
-        return Definitions(tuple(self._services), tuple(self.warnings))
+        return Definitions(tuple(self._services), tuple(self.warnings), self._names)
 
     def files(self, folder: Path) -> list[Path]:
         try:
@@ -166,35 +144,32 @@ class _Reader:
             )
         return [path for path in found[:MAX_FILES] if not path.name.startswith(".")]
 
-    def forms(self, name: str, text: Callable[[], str]) -> Sequence[ServiceForm]:
-        """The services of a file as it writes them; none when it is wrong."""
-        place = _Places(name)
+    def read_file(self, name: str, text: Callable[[], str]) -> None:
+        """Adds the services of a file, or the errors in it."""
+        places, is_toml = ServicePlaces(name), name.endswith(".toml")
         try:
             written = text()
-            content = _content(written, is_toml=name.endswith(".toml"))
-            place = self._places[name] = _Places.of(name, written, content)
-            if is_consul(content) and not name.endswith(".toml"):
+            content = _content(written, is_toml=is_toml)
+            places = ServicePlaces.of(name, written, content, is_toml=is_toml)
+            if is_consul(content) and not is_toml:
                 content, passed_over = translate(content)
                 self.warnings += [f"{name}: {one}" for one in passed_over]
-            wrong = [place.told(one) for one in unknown_keys(content)]
-            if wrong:
-                self.errors += wrong
-                return ()
-            return msgspec.convert(content, FileForm, strict=True).service
+            wrong = [places.told(one) for one in unknown_keys(content)]
+            self.errors += wrong
+            if not wrong:
+                self.take(msgspec.convert(content, FileForm, strict=True).service, places)
         except (FormError, InvalidValue) as error:
-            self.errors.append(place.told(str(error)))
+            self.errors.append(places.told(str(error)))
         except msgspec.ValidationError as error:
-            self.errors.append(place.told(_readable(str(error))))
-        return ()
+            self.errors.append(places.told(readable(str(error))))
 
-    def take(self, forms: Iterable[ServiceForm], source: str) -> None:
+    def take(self, forms: Iterable[ServiceForm], places: ServicePlaces) -> None:
         """Adds the definitions of these, and the errors in them."""
         for number, form in enumerate(forms, 1):
             try:
-                self._services.append(self._service(form, source))
+                self._services.append(self._service(form, places.at(number)))
             except (FormError, InvalidValue) as error:
-                place = self._places.get(source, _Places(source))
-                self.errors.append(place.told(f"service {number} ({form.name[:80]}): {error}"))
+                self.errors.append(places.told(f"service {number} ({form.name[:80]}): {error}"))
 
     def add(self, services: Iterable[ServiceDefinition]) -> None:
         """Adds what was read before."""
@@ -211,18 +186,18 @@ class _Reader:
                     f"{service.source}: two services have the id {service.id!r}, the other in {other.source};"
                     ' give one another `id = "..."`'
                 )
-        self._check_records()
+        self._check_records(known.values())
         self._check_aliases(known)
 
-    def _check_records(self) -> None:
+    def _check_records(self, known: Iterable[ServiceDefinition]) -> None:
         records: dict[str, list[ServiceDefinition]] = {}
-        for service in self._services:
+        for service in known:
             records.setdefault(service.key_id, []).append(service)
         for services in records.values():
             try:
                 write_instances([one.instance for service in services for one in service.instances])
             except InvalidValue as error:
-                sources = ", ".join(dict.fromkeys(service.source for service in services))
+                sources = " and ".join(dict.fromkeys(service.source for service in services))
                 self.errors.append(f"{sources}: the instances of {services[0].label!r} don't fit one record: {error}")
 
     def _check_aliases(self, known: dict[str, ServiceDefinition]) -> None:
@@ -343,13 +318,3 @@ def _content(text: str, *, is_toml: bool) -> object:
     if isinstance(parsed.get("service"), dict) and is_toml:
         raise FormError("service: it is one table; write [[service]], twice in brackets, for each service")
     return parsed
-
-
-def _readable(error: str) -> str:
-    """msgspec's text with places as people count: `Expected int - at $.service[0].port` names service 1."""
-    what, _, place = error.rpartition(" - at `$")
-    if not what:
-        return error
-    place = place.rstrip("`").replace("[...]", ", one of them")
-    place = re.sub(r"\[(\d+)\]", lambda index: f" {int(index[1]) + 1}", place)
-    return f"{place.strip('.').replace('.', ', ')}: {what}"

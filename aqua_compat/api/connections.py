@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from aqua_compat.api.client import AquaClient
+from aqua_compat.api.invited_names import with_invited
 from aqua_compat.schema.constants import Constants
 from overlay.identity import Identity
 from registry.model.names import Names
@@ -45,11 +46,13 @@ async def connect(
     it signs here, so the node never can in its name. `rules` are those of the network where they aren't the defaults,
     its `expired_age` above all. `data_dir` keeps the times of its own writes across restarts. `certificates`: a file, a
     folder of files `*.cert`, or a function that gives chains; what this client registers shows them where a policy asks
-    for that, and is issued anew under newer ones (docs/permissions.md).
+    for that, and is issued anew under newer ones (docs/permissions.md). `names`: the aliases of owners, beside the one
+    that the network's token has.
     Raises `registry.errors.NodeUnavailable` or `overlay.errors.OverlayError` when no node can be reached at the start,
     and RuntimeError outside Trio.
     """
     from aqua_compat.api.services import Services
+    from overlay.rpc.network_files import NetworkFiles
     from registry.client.light import open_light_client
 
     _require_trio()
@@ -57,10 +60,12 @@ async def connect(
     given = [addresses] if isinstance(addresses, str) else list(addresses)
     if not given:
         raise ValueError("addresses holds no multiaddr of a node")
-    known = Names(names)
+    known = Names(names)  # what is wrong with them is told before anything is done
     who = identity or Identity.generate()
     folder = None if data_dir is None else Path(data_dir)
     async with open_light_client(who, given, settings=settings, registry_settings=rules, data_dir=folder) as client:
+        if settings is not None:
+            known = Names(with_invited(known.aliases, NetworkFiles(None, settings.network.token).token(who)))
         _use_certificates(client.registry, certificates)
         services = Services(client.peer, client.registry, when_serving=client.relay.serve)
         yield AquaClient(client.registry, constants, services, known)
@@ -83,16 +88,16 @@ async def node(
     and RuntimeError outside Trio.
     """
     from aqua_compat.api.full_node import identity_in, open_full_node
+    from overlay.rpc.network_files import NetworkFiles
     from registry.settings import NodeSettings
 
     _require_trio()
     _quiet_unless_configured()
     folder, settings = Path(data_dir), settings or NodeSettings()
-    names = Names(settings.names)
-    async with open_full_node(identity or identity_in(folder), settings, folder) as (
-        running,
-        services,
-    ):
+    who = identity or identity_in(folder)
+    token = NetworkFiles(folder, settings.overlay.network.token).token(who)
+    names = Names(with_invited(settings.names, token))
+    async with open_full_node(who, settings, folder) as (running, services):
         _use_certificates(running.registry, certificates)
         yield AquaClient(running.registry, constants, services, names)
 

@@ -15,6 +15,8 @@ from aqua_compat.cli.options import json_option, timeout_option
 from aqua_compat.cli.output import json_line
 from aqua_compat.cli.session import warn
 
+_CHANGES: Final = {"aliases": "changed the alias"}
+"""How changes are told whose name in the node's answer doesn't say it."""
 _STATES: Final = {"pass": "passing", "warn": "warning", "fail": "critical"}
 
 
@@ -32,7 +34,7 @@ def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(short_help="Have the node read its services again.")
 @_node_options
 def reload(node: Path | None, timeout: float, as_json: bool) -> None:
-    """Have the node on this machine read the files of its services again, and print what changed.
+    """Have the node on this machine read the files of its services and its aliases again, and print what changed.
 
     Where anything is wrong, nothing changes: each fault is told with file, field and remedy.
     """
@@ -42,7 +44,7 @@ def reload(node: Path | None, timeout: float, as_json: bool) -> None:
     if as_json:
         click.echo(json_line(changes))
         return
-    lines = [f"{what} {one_line(service)}" for what, services in changes.items() for service in services]
+    lines = [f"{_CHANGES.get(what, what)} {one_line(name)}" for what, names in changes.items() for name in names]
     for line in lines or ["nothing changed"]:
         click.echo(line)
 

@@ -16,13 +16,16 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from aqua_compat.agent.file_form import ServiceForm
+from aqua_compat.agent.file_form import FileForm, ServiceForm, readable, unknown_keys
+from aqua_compat.agent.service_places import ServicePlaces
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.settings import Settings
 from registry.errors import InvalidValue
 from registry.model.names import Names
 
 PREFIX = "AQUA_REGISTRY_"
+MAX_FAULTS = 20
+"""In services, that are told at once."""
 # Variables that are no settings of a node: options of commands.
 _OPTIONS = frozenset(
     PREFIX + name
@@ -49,6 +52,7 @@ def load_settings(file: Path | None, environment: Mapping[str, str], flags: Mapp
     merged: Nested = {}
     if file is not None:
         merged = _read(file)
+        _check_services(merged, file)
         _convert(merged, str(file))
     for path, value in _from_environment(environment):
         _place(merged, path, value)
@@ -76,6 +80,18 @@ def load_names(file: Path | None, environment: Mapping[str, str], own: str | Non
             f'{file or variable}: names must be a table of texts, as in [names] and acme = "12D3KooW..."'
         ) from None
     return _names(checked, str(file or variable), own)
+
+
+def places_of_services(file: Path | None, environment: Mapping[str, str]) -> ServicePlaces:
+    """Where the services among the settings are defined: in a variable, or at these lines of the file."""
+    variable = variable_of(("service",))
+    if variable in environment or file is None:
+        return ServicePlaces(variable if variable in environment else "the settings")
+    try:
+        text = file.read_text(encoding="utf-8")
+        return ServicePlaces.of(str(file), text, tomllib.loads(text), is_toml=True)
+    except (OSError, ValueError):  # it was read a moment ago
+        return ServicePlaces(str(file))
 
 
 def _names(aliases: Mapping[str, str], source: str, own: str | None = None) -> Names:
@@ -132,6 +148,20 @@ def _refuse_unknown(content: Nested, form: type[msgspec.Struct], prefix: Setting
             if not isinstance(value, dict):
                 raise Misuse(f"{file}: {full} must be a table, as in [{full}]")
             _refuse_unknown(value, part, (*prefix, name), file)
+
+
+def _check_services(content: Nested, file: Path) -> None:
+    """Raises Misuse for a fault of form in `[[service]]`, with the line where that service begins."""
+    services = {"service": content.get("service", [])}
+    faults = list(unknown_keys(services))
+    if not faults:
+        try:
+            msgspec.convert(services, FileForm, strict=True)
+        except msgspec.ValidationError as error:
+            faults = [readable(str(error))]
+    if faults:
+        places = places_of_services(file, {})
+        raise Misuse("; ".join(map(places.told, faults[:MAX_FAULTS])))
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[SettingPath, object]]:

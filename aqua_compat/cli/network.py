@@ -80,8 +80,9 @@ def create(name: str, as_json: bool) -> None:
 )
 @click.option(
     "--owner",
-    metavar="PEER_ID",
-    help="Whose names the network's are: of services that name no owner. Remembered.",
+    metavar="[ALIAS=]PEER_ID",
+    help="Whose names the network's are: of services that name no owner. With ALIAS all who join know that owner by it,"
+    " as in web@ALIAS. Remembered.",
 )
 @click.option(
     "--registrar",
@@ -113,6 +114,7 @@ def invite(
 
     folder = NetworkFolder(name)
     root = folder.root()
+    alias, owner = _named_owner(owner)
     try:
         _check_addresses(address)
         subject = public_key_of(peer) if peer is not None else None
@@ -129,7 +131,9 @@ def invite(
             raise Misuse("--registrar needs --owner: whose resources it makes")
         if len(registrar) > MOST_REGISTRARS:
             raise Misuse(f"at most {MOST_REGISTRARS} registrars fit into a token")
-        folder.note_owner(owner or folder.owner, registrar or folder.registrars)
+        if not owner:
+            owner, alias = folder.owner, folder.alias
+        folder.note_owner(owner, alias, registrar or folder.registrars)
     invitation = Identity.generate() if subject is None else None
     key = public_key_of(invitation.peer_id) if invitation is not None else subject
     assert key is not None
@@ -151,6 +155,7 @@ def invite(
         invitation.seed if invitation is not None else b"",
         public_key_of(folder.owner) if folder.owner else b"",
         tuple(map(public_key_of, folder.registrars)),
+        folder.alias,
     )
     if as_json:
         told: dict[str, Any] = {
@@ -232,7 +237,7 @@ def revoke(
 @_name_option
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Print the network's root, what was issued by it and hasn't ended, and what was revoked."""
+    """Print the network's root, whose its names are, what was issued by it and hasn't ended, and what was revoked."""
     from overlay.identity import peer_id_of
 
     folder = NetworkFolder(name)
@@ -250,18 +255,37 @@ def show(name: str, as_json: bool) -> None:
             for entry in folder.issued
         ]
         shown: dict[str, Any] = {"name": folder.name, "root": root.peer_id, "file": str(folder.root_file)}
-        shown |= {"addresses": list(folder.addresses), "issued": issued, "revoked": revoked}
+        names = {"owner": folder.owner or None, "alias": folder.alias or None, "registrars": list(folder.registrars)}
+        shown |= {"addresses": list(folder.addresses), **names, "issued": issued, "revoked": revoked}
         click.echo(json_line(identified("private-network", shown)))
         return
     click.echo(f"network  {folder.name}")
     click.echo(f"root     {root.peer_id}  {folder.root_file}")
     for address in folder.addresses:
         click.echo(f"address  {one_line(address)}")
+    if folder.owner:
+        click.echo(f"owner    {folder.owner}{f', as {folder.alias}' if folder.alias else ''}")
+    for registrar in folder.registrars:
+        click.echo(f"registrar  {registrar}")
     for entry in folder.issued:
         kind = f"invitation of {entry.permits}s" if entry.is_invitation else entry.permits
         click.echo(f"issued   {entry.subject}  {kind}, until {moment(entry.expires_at)}")
     for peer_id, at in revoked.items():
         click.echo(f"revoked  {peer_id}  at {moment(at)}")
+
+
+def _named_owner(given: str | None) -> tuple[str, str]:
+    """The alias and the peer id in `--owner`; empty where they aren't given. Raises Misuse for what is no alias."""
+    from registry.errors import InvalidValue
+    from registry.model.names import check_alias
+
+    alias, is_named, owner = (given or "").rpartition("=")
+    if is_named:
+        try:
+            check_alias(alias, owner)
+        except InvalidValue as error:
+            raise Misuse(f"--owner: {error}") from None
+    return alias, owner
 
 
 def _check_addresses(addresses: Sequence[str]) -> None:

@@ -38,6 +38,7 @@ class _NetworkFile(msgspec.Struct, frozen=True):
     issued: tuple[Issued, ...] = ()
     owner: str = ""
     registrars: tuple[str, ...] = ()
+    alias: str = ""
 
 
 class NetworkFolder:
@@ -95,13 +96,18 @@ class NetworkFolder:
         return self._read().owner
 
     @property
+    def alias(self) -> str:
+        """The network's word for that owner; empty where there is none."""
+        return self._read().alias
+
+    @property
     def registrars(self) -> tuple[str, ...]:
         """Peer ids of the nodes that make resources of that owner's."""
         return self._read().registrars
 
-    def note_owner(self, owner: str, registrars: tuple[str, ...]) -> None:
-        """Remember whose names are the network's, and who makes that owner's resources."""
-        self._save(msgspec.structs.replace(self._read(), owner=owner, registrars=registrars))
+    def note_owner(self, owner: str, alias: str, registrars: tuple[str, ...]) -> None:
+        """Remember whose names the network's are, what its word for that owner is, and who makes its resources."""
+        self._save(msgspec.structs.replace(self._read(), owner=owner, alias=alias, registrars=registrars))
 
     def note_addresses(self, addresses: tuple[str, ...]) -> None:
         """Remember where nodes are."""

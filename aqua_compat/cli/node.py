@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     import structlog
 
     from aqua_compat.agent.agent import Agent
+    from aqua_compat.agent.service_places import ServicePlaces
     from aqua_compat.api.services import Services
     from aqua_compat.cli.hangups import Hangups
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.http.consul.local_agent import RunningAgent
     from aqua_compat.http.metrics import MoreMetrics
     from aqua_compat.settings import Settings
+    from registry.model.names import Names
     from registry.node import Node
     from registry.protocol.messages import Item, WriteOutcome
     from registry.upkeep.schedule import Schedule
@@ -140,7 +142,7 @@ def node(
     with loading():
         import aqua_compat.api.full_node
         import aqua_compat.http.server  # noqa: F401
-        from aqua_compat.cli.config import load_settings, unknown_variables
+        from aqua_compat.cli.config import load_settings, places_of_services, unknown_variables
         from aqua_compat.cli.hangups import Hangups
         from aqua_compat.cli.service_manager import ServiceManager
 
@@ -185,7 +187,8 @@ def node(
     last: list[Callable[[], Awaitable[None]]] = []
     # All that the settings say of services is read again with their files.
     again = partial(load_settings, config, os.environ, flags)
-    run = partial(_serve, settings, folder, again, last, manager, hangups)
+    places = partial(places_of_services, config, os.environ)
+    run = partial(_serve, settings, folder, again, places, last, manager, hangups)
     serve = partial(
         until_signalled,
         partial(_tied, run) if tied else run,
@@ -223,11 +226,13 @@ async def _serve(
     settings: Settings,
     data_dir: Path,
     again: Callable[[], Settings],
+    places: Callable[[], ServicePlaces],
     last: list[Callable[[], Awaitable[None]]],
     manager: ServiceManager,
     hangups: Hangups,
 ) -> None:
-    """`again` gives the settings as they are by then. What is to be done before the node ends is put into `last`."""
+    """`again` gives the settings as they are by then, `places` where their services are defined. What is to be
+    done before the node ends is put into `last`."""
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
@@ -238,17 +243,21 @@ async def _serve(
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
+        agent, renewal = _agent(running, services, settings, again, places, data_dir)
+
+        def names() -> Names:
+            return agent.agent.names
+
         more_metrics: list[MoreMetrics] = []
         if settings.dns.listen:
             from aqua_compat.dns.server import open_dns_server  # few nodes need it
 
-            dns = await stack.enter_async_context(open_dns_server(running, settings.dns, settings.names))
+            dns = await stack.enter_async_context(open_dns_server(running, settings.dns, names))
             _log().info("answering DNS", address=str(dns.address), domain=settings.dns.domain)
             more_metrics.append(dns.metrics)
-        agent, renewal = _agent(running, services, settings, again, data_dir)
         server = await stack.enter_async_context(
             open_http_server(
-                running, services, settings.http, data_dir, names=settings.names, more_metrics=more_metrics, agent=agent
+                running, services, settings.http, data_dir, names=names, more_metrics=more_metrics, agent=agent
             )
         )
         if server.address is not None:
@@ -279,21 +288,28 @@ def _in_words(running: Node) -> str:
 
 
 def _agent(
-    running: Node, services: Services, settings: Settings, again: Callable[[], Settings], data_dir: Path
+    running: Node,
+    services: Services,
+    settings: Settings,
+    again: Callable[[], Settings],
+    places: Callable[[], ServicePlaces],
+    data_dir: Path,
 ) -> tuple[RunningAgent, Schedule | None]:
     """The agent of this machine, and what renews the resources of the owners whose keys it has. `again` gives the
-    settings as they are whenever services are read."""
+    settings as they are whenever services are read, `places` where those are defined that are among them."""
     from aqua_compat.agent.agent import Agent
     from aqua_compat.agent.memory import AgentMemory
     from aqua_compat.agent.owner_keys import OwnerKeys, read_owner_keys
     from aqua_compat.agent.owner_renewal import renewal_schedule
     from aqua_compat.api.full_node import identity_in
+    from aqua_compat.api.invited_names import network_owner, with_invited
     from aqua_compat.api.registrar import LIMITS, SERVICE, Registrar, ask_registrars, check_registrars
     from aqua_compat.cli.service_source import SettingsOfServices
     from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
     from overlay.identity import peer_id_of
     from overlay.rpc.network_files import NetworkFiles
     from registry.client.registry import DEFAULT_TIMEOUT
+    from registry.model.names import Names
 
     async def write(item: Item, timeout: float) -> WriteOutcome:
         return await running.parts.node_api.write(item, factor=1, timeout=timeout)
@@ -304,7 +320,6 @@ def _agent(
         return await ask_registrars(lambda peer: services.on(peer, (), DEFAULT_TIMEOUT), registrars, label, owner)
 
     token = NetworkFiles(data_dir, settings.overlay.network.token).token(identity_in(data_dir))
-    owner = peer_id_of(token.owner) if token is not None and token.owner else ""
     registrars = settings.agent.registrars or tuple(map(peer_id_of, () if token is None else token.registrars))
     check_registrars(settings.agent)
     keys = OwnerKeys(read_owner_keys(settings.agent.owner_keys), write, running.parts.host.clock_guard.wait)
@@ -312,10 +327,12 @@ def _agent(
         services.serve(SERVICE, Registrar(running.registry, keys, settings.agent.makes_for), LIMITS)
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
     registered = RegisteredServices(data_dir)
-    source = SettingsOfServices(again, peer.peer_id, owner, registered=registered.all, names_of_start=settings.names)
-    agent = Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make)
-    renewal = renewal_schedule(keys, running, settings.upkeep) if keys.owners else None
-    return RunningAgent(agent, registered, source.read_form, settings.agent.owner or owner), renewal
+    source = SettingsOfServices(again, peer.peer_id, token, places=places, registered=registered.all)
+    names = Names(with_invited(settings.names, token), peer.peer_id)
+    agent = Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make, names)
+    renewal = renewal_schedule(keys, running, settings.upkeep, lambda: agent.names) if keys.owners else None
+    owner = settings.agent.owner or network_owner(token)
+    return RunningAgent(agent, registered, source.read_form, owner), renewal
 
 
 async def _read_again(agent: Agent) -> None:

@@ -15,6 +15,7 @@ from aqua_compat.cli.times import Moment
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
+    from registry.model.names import Names
     from registry.model.values import Key
     from registry.permission.edits import Edit
     from registry.permission.policy import Policy
@@ -99,9 +100,9 @@ def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any
             meaning = meaning_of_lift(edit, key) if (edit.key, edit.host) in lifted else _meaning(edit)
             click.echo(f"note: {meaning}", err=True)
     if as_json:
-        print_json(identified("policy", policy_as_json(key)))
+        print_json(identified("policy", policy_as_json(key, session.names)))
     else:
-        for name, text in _lines(key):
+        for name, text in _lines(key, session.names):
             click.echo(f"{name:10} {text}")
 
 
@@ -249,11 +250,12 @@ def peer_text(key: bytes) -> str:
     return peer_of(key)
 
 
-def _lines(key: Key) -> list[tuple[str, str]]:
+def _lines(key: Key, names: Names) -> list[tuple[str, str]]:
     from registry.permission.policy import UnknownPolicy
 
     shown = key.policy
-    lines = [("label", one_line(key.label)), ("owner", f"{key.owner_peer_id}, who always may register")]
+    lines = [("name", one_line(names.name(key.label, key.owner_peer_id)))]
+    lines += [("label", one_line(key.label)), ("owner", f"{key.owner_peer_id}, who always may register")]
     if shown is None:
         return [*lines, ("policy", "none: anyone may register")]
     lines.append(("revision", str(shown.revision)))

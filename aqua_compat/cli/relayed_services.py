@@ -13,7 +13,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from aqua_compat.agent.service_files import Definitions
     from aqua_compat.api.client import AquaClient
-    from overlay.membership.join_token import JoinToken
 
 # Commands import what they need when they run: `--help` is to answer at once.
 # ruff: noqa: PLC0415
@@ -113,16 +111,17 @@ class _Source:
 
     def __init__(self, session: CommandSession, client: AquaClient) -> None:
         from aqua_compat.agent.service_files import read_text
+        from aqua_compat.api.invited_names import network_owner
         from registry.model.names import OWN
 
-        names = session.names.of(client.registry.identity.peer_id)
-        self._read = partial(read_text, names=names, allow_scripts=True, owner=_network_owner(session) or OWN)
+        self._names = names = session.names.of(client.registry.identity.peer_id)
+        self._read = partial(read_text, names=names, allow_scripts=True, owner=network_owner(session.token) or OWN)
 
     def read(self) -> Definitions:
         """See `ServiceSource.read`."""
         from aqua_compat.agent.service_files import Definitions
 
-        return Definitions((), ())
+        return Definitions((), (), self._names)
 
     def read_text(self, name: str, text: str) -> Definitions:
         """See `ServiceSource.read_text`."""
@@ -134,22 +133,9 @@ async def _made(session: CommandSession, client: AquaClient, label: str, owner: 
     from aqua_compat.api.registrar import ask_registrars
     from overlay.identity import peer_id_of
 
-    token = _token(session)
+    token = session.token
     registrars = () if token is None else tuple(map(peer_id_of, token.registrars))
     return await ask_registrars(client.on, registrars, label, owner)
-
-
-def _network_owner(session: CommandSession) -> str:
-    from overlay.identity import peer_id_of
-
-    token = _token(session)
-    return peer_id_of(token.owner) if token is not None and token.owner else ""
-
-
-def _token(session: CommandSession) -> JoinToken | None:
-    from overlay.rpc.network_files import read_token
-
-    return None if session.join is None else read_token(Path(session.join))
 
 
 def _own_address(relay: str) -> str:

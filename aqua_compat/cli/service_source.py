@@ -6,9 +6,9 @@ Then it doesn't count, which is a warning, for as long as that is so. It never k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aqua_compat.agent.definitions import ServiceDefinition
 from aqua_compat.agent.file_form import ServiceForm
@@ -20,9 +20,14 @@ from aqua_compat.agent.service_files import (
     read_services,
     read_text,
 )
+from aqua_compat.agent.service_places import ServicePlaces
+from aqua_compat.api.invited_names import network_owner, with_invited
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.settings import Settings
 from registry.model.names import OWN, Names
+
+if TYPE_CHECKING:
+    from overlay.membership.join_token import JoinToken
 
 REGISTERED: Final = "what programs registered"
 """Where that is said to be defined."""
@@ -35,17 +40,17 @@ class SettingsOfServices:
         self,
         settings: Callable[[], Settings],
         peer_id: str,
-        owner: str = "",
+        token: JoinToken | None = None,
         *,
+        places: Callable[[], ServicePlaces] | None = None,
         registered: Callable[[], Sequence[ServiceForm]] = tuple,
-        names_of_start: Mapping[str, str] | None = None,
     ) -> None:
-        """`settings` raises Misuse; `peer_id`: who `me` is; `owner`: the network's, if it has one; `registered`: what
-        programs registered here; `names_of_start`: the aliases that the node's doors know, by default those of now."""
-        self._names_of_start = names_of_start
+        """`settings` raises Misuse; `peer_id`: who `me` is; `token`: by which the node joined its network;
+        `places`: where the services among the settings are defined; `registered`: what programs registered here."""
+        self._places = places or (lambda: ServicePlaces("the settings"))
         self._settings = settings
         self._peer_id = peer_id
-        self._owner = owner
+        self._token = token
         self._registered = registered
 
     def read(self) -> Definitions:
@@ -56,17 +61,17 @@ class SettingsOfServices:
             folder,
             self._names(settings),
             in_settings=settings.service,
+            settings=self._places() if settings.service else ServicePlaces(""),
             allow_scripts=settings.agent.scripts,
-            owner=settings.agent.owner or self._owner or OWN,
+            owner=self._owner(settings),
         )
-        differ = [*defined.warnings, *self._names_unknown_to_doors(settings)]
-        return self._with_registered(Definitions(defined.services, tuple(differ)), settings)
+        return self._with_registered(defined, settings)
 
     def read_text(self, name: str, text: str) -> Definitions:
         """See `ServiceSource.read_text`."""
         settings = self._now()
-        owner = settings.agent.owner or self._owner or OWN
-        return read_text(name, text, self._names(settings), allow_scripts=settings.agent.scripts, owner=owner)
+        names, scripts = self._names(settings), settings.agent.scripts
+        return read_text(name, text, names, allow_scripts=scripts, owner=self._owner(settings))
 
     def read_form(self, form: ServiceForm) -> Definitions:
         """A service that a program is about to register, in place of what has its id. Raises BadDefinitions, also where
@@ -81,9 +86,8 @@ class SettingsOfServices:
         return definitions
 
     def _one(self, form: ServiceForm, settings: Settings) -> Definitions:
-        owner = settings.agent.owner or self._owner or OWN
         names, scripts = self._names(settings), settings.agent.scripts
-        return read_form(form, REGISTERED, names, allow_scripts=scripts, owner=owner)
+        return read_form(form, REGISTERED, names, allow_scripts=scripts, owner=self._owner(settings))
 
     def _with_registered(self, defined: Definitions, settings: Settings) -> Definitions:
         """`defined`, and of what programs registered all that fits."""
@@ -99,15 +103,7 @@ class SettingsOfServices:
             except BadDefinitions as error:
                 warnings += error.errors
         services, faults = _fitting([*defined.services], registered)
-        return Definitions(tuple(services), (*warnings, *faults))
-
-    def _names_unknown_to_doors(self, settings: Settings) -> Iterator[str]:
-        if self._names_of_start is not None and settings.names != self._names_of_start:
-            changed = sorted(dict(settings.names.items() ^ self._names_of_start.items()))
-            yield (
-                f"names: {', '.join(changed[:10])} changed since the start; services have that now, but commands, HTTP"
-                " and DNS when the node is started again"
-            )
+        return defined._replace(services=tuple(services), warnings=(*warnings, *faults))
 
     def _now(self) -> Settings:
         try:
@@ -116,7 +112,11 @@ class SettingsOfServices:
             raise BadDefinitions([error.format_message()]) from None
 
     def _names(self, settings: Settings) -> Names:
-        return Names(settings.names, self._peer_id)
+        return Names(with_invited(settings.names, self._token), self._peer_id)
+
+    def _owner(self, settings: Settings) -> str:
+        """Whose the services are that name no owner."""
+        return settings.agent.owner or network_owner(self._token) or OWN
 
 
 def _fitting(

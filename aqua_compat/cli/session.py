@@ -22,6 +22,7 @@ from aqua_compat.cli.signals import until_signalled
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
     from aqua_compat.cli.node_socket import NodeSocket
+    from overlay.membership.join_token import JoinToken
     from registry.client.certificate_files import CertificateFiles
     from registry.model.names import Names
 
@@ -81,8 +82,26 @@ class CommandSession:
 
     @cached_property
     def names(self) -> Names:
-        """The aliases of owners; `me` is the key that this command acts as, or would. Raises Misuse."""
-        return user_names(self._config, self.key_name)
+        """The aliases of owners; `me` is the key that this command acts as, or would. Raises Misuse, Failure."""
+        names = user_names(self._config, self.key_name)
+        if self.token is None:
+            return names
+        from aqua_compat.api.invited_names import with_invited
+
+        return names.with_aliases(with_invited(names.aliases, self.token))
+
+    @cached_property
+    def token(self) -> JoinToken | None:
+        """By which this command joins a private network, if it does. Raises Failure."""
+        if self.join is None:
+            return None
+        from overlay.errors import OverlayError
+        from overlay.rpc.network_files import read_token
+
+        try:
+            return read_token(self.join)
+        except OverlayError as error:
+            raise Failure(str(error)) from None
 
     def resource_id(self, text: str) -> str:
         """The id of a resource that is given by its id or its name. Raises Misuse, with the remedy, for neither."""

@@ -94,7 +94,7 @@ class Responder:
     def __init__(
         self,
         domain: dns.name.Name,
-        zone: Zone,
+        zone_now: Callable[[], Zone],
         answers: Answers,
         followed: FollowedNames,
         sources: Sources,
@@ -105,9 +105,11 @@ class Responder:
         find_node: FindNode,
         randomness: random.Random,
     ) -> None:
-        """`max_udp`: bytes of an answer to another machine. `max_finding`: peers that are looked for at once."""
+        """`zone_now`: gives the same zone for as long as names mean the same. `max_udp`: bytes of an answer to another
+        machine. `max_finding`: peers that are looked for at once."""
         self._domain = _texts(domain)
-        self._zone = zone
+        self._zone_now = zone_now
+        self._zone = zone_now()
         self._answers = answers
         self._followed = followed
         self._sources = sources
@@ -207,6 +209,9 @@ class Responder:
         return peer_id not in self._looked_for
 
     def _read_of(self, wire: bytes) -> ReadQuery:
+        if (zone := self._zone_now()) is not self._zone:
+            self._zone = zone
+            self._read.clear()
         key = wire[2:]
         read = self._read.get(key)
         if read is None:

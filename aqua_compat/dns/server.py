@@ -15,8 +15,9 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +38,7 @@ from aqua_compat.http.metrics import counter, gauge
 from aqua_compat.settings import DnsSettings
 from overlay.errors import CallFailed
 from overlay.tasks import background
+from registry.model.names import Names
 from registry.node import Node
 
 DATAGRAMS: Final = 32  # that are answered in one turn of the loop
@@ -269,10 +271,11 @@ def ip_addresses(multiaddrs: list[str]) -> list[IpAddress]:
 async def open_dns_server(
     node: Node,
     settings: DnsSettings,
-    names: Mapping[str, str] | None = None,
+    names: Callable[[], Names] | None = None,
     randomness: random.Random | None = None,
 ) -> AsyncIterator[DnsServer]:
-    """Answers DNS on `settings.listen` while the context is open. `names`: the aliases of owners.
+    """Answers DNS on `settings.listen` while the context is open. `names`: those of the moment, the same until they
+    change; by default none but `me`.
 
     Raises `aqua_compat.http.listeners.Misconfigured`.
     """
@@ -303,6 +306,13 @@ async def open_dns_server(
             timeout=settings.timeout,
         )
         own = ip_address(address.host)
+
+        known = Names()
+
+        @lru_cache(1)
+        def zone_of(those: Names) -> Zone:
+            return Zone(those.aliases, peer.peer_id)
+
         answers = Answers(
             domain,
             ttl=settings.ttl,
@@ -315,7 +325,7 @@ async def open_dns_server(
         )
         responder = Responder(
             domain,
-            Zone(names or {}, peer.peer_id),
+            lambda: zone_of(names() if names is not None else known),
             answers,
             followed,
             Sources(settings.queries, settings.queries_per_source),

@@ -68,7 +68,7 @@ Asked = OfService | OfNode | OfAddress | OfServer | OfDomain | Between
 
 
 class Zone:
-    """The names of one server."""
+    """The names of one server, for as long as its aliases are the same. Immutable."""
 
     def __init__(self, aliases: Mapping[str, str], own: str) -> None:
         """`aliases`: alias to peer id; `own`: the peer id that `me` is. Of aliases that differ in case alone the first

@@ -136,7 +136,8 @@ _KEY: Final = {"service": STRING, "instance": STRING, "check": STRING}
 AGENT_OPERATIONS: Final = (
     HttpOperation(
         "POST", "/v1/aqua/agent/reload", "reload", "Read the services of this machine again; all of them or nothing",
-        AccessLevel.OPERATE, (), None, "changes", object_of({"added": _IDS, "changed": _IDS, "removed": _IDS}), _reload,
+        AccessLevel.OPERATE, (), None, "changes",
+        object_of({"added": _IDS, "changed": _IDS, "removed": _IDS, "aliases": _IDS}), _reload,
         command="reload",
     ),
     HttpOperation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -29,8 +29,8 @@ _NOT_IN_LABELS: Final = re.compile(r"[^a-zA-Z0-9_]")
 class Monitoring:
     """Answers those questions."""
 
-    def __init__(self, node: Node, names: Names, metrics: Exposition) -> None:
-        """`names`: what names of resources mean."""
+    def __init__(self, node: Node, names: Callable[[], Names], metrics: Exposition) -> None:
+        """`names`: what names of resources mean at the moment."""
         self._node = node
         self._names = names
         self._metrics = metrics
@@ -60,7 +60,7 @@ class Monitoring:
             raise Problem.invalid(f"resource: 1 to {MOST_RESOURCES} are asked for at once, not {len(names)}")
         groups: list[dict[str, Any]] = []
         for name in names:
-            resource_id = self._names.resource_id(name)
+            resource_id = self._names().resource_id(name)
             resolved = await self._node.registry.resolve_resource(resource_id, 1, timeout=TIMEOUT, include_down=True)
             if resolved.records is None and resolved.code in (Code.KEY_NOT_EXISTS, Code.KEY_REMOVED):
                 continue  # not there yet, or any more: Prometheus goes on with the others

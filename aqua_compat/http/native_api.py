@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -112,19 +112,25 @@ class NativeApi:
         node: Node,
         services: Services,
         feeds: Feeds,
-        names: Mapping[str, str] | None = None,
+        names: Callable[[], Names] | None = None,
         metrics: Exposition | None = None,
         agent: Agent | None = None,
     ) -> None:
-        """`names`: the aliases of owners; `me` is the node. `metrics`: what figures there are. `agent`: keeps this
-        machine's services registered."""
+        """`names`: what names mean at the moment, by default without aliases; `me` is the node. `metrics`: what figures
+        there are. `agent`: keeps this machine's services registered."""
         self.agent = agent
-        self._names = Names(names, node.peer.peer_id)
-        self._monitoring = Monitoring(node, self._names, metrics or Exposition())
+        known = Names(None, node.peer.peer_id)
+        self._names_now = names or (lambda: known)
+        self._monitoring = Monitoring(node, self._names_now, metrics or Exposition())
         self._node = node
         self.registry = node.registry
         self.services = services
         self._feeds = feeds
+
+    @property
+    def names(self) -> Names:
+        """What names mean at the moment."""
+        return self._names_now()
 
     async def status(self, call: OperationCall) -> Result:
         """What the node says of itself."""
@@ -141,7 +147,7 @@ class NativeApi:
             resource_id = self._id_of(given)
             keepers = await self.registry.neighbours(resource_id, timeout=call.parameters["timeout"])
             resource = resource_on_ring(resource_id, keepers)
-        return Result(to_json(network_view(self._node.peer, self._names, resource)))
+        return Result(to_json(network_view(self._node.peer, self.names, resource)))
 
     async def presence(self, call: OperationCall) -> Result:
         """Whether a peer is up."""
@@ -171,11 +177,11 @@ class NativeApi:
         """The id that a label has."""
         owner = self._owner(call.parameters["owner"] or OWN)
         label = call.parameters["label"]
-        return Result(created_as_json(key_id_of(label, owner), self._names.name(label, owner)))
+        return Result(created_as_json(key_id_of(label, owner), self.names.name(label, owner)))
 
     def _owner(self, word: str) -> str:
         try:
-            return self._names.owner(word)
+            return self.names.owner(word)
         except InvalidValue as error:
             raise Problem.invalid(str(error)) from None
 
@@ -187,7 +193,7 @@ class NativeApi:
         )
         if created.resource_id is None:
             raise Problem.failed(created.code, created.errors, "the resource wasn't created", stored=created.stored)
-        name = self._names.name(body.label, self._node.peer.peer_id)
+        name = self.names.name(body.label, self._node.peer.peer_id)
         return Result(created_as_json(created.resource_id, name), created.errors)
 
     async def list_resources(self, call: OperationCall) -> Result:
@@ -199,17 +205,17 @@ class NativeApi:
         )
         if found.resources is None:
             raise Problem.failed(found.code, found.errors, f"the resources of {owner} weren't listed")
-        return Result(listed_as_json(found.resources, found.after, self._names), found.errors)
+        return Result(listed_as_json(found.resources, found.after, self.names), found.errors)
 
     async def show(self, call: OperationCall) -> Result:
         """A resource's key."""
         key, errors = await self.key_of(call, call.parameters["ack"], call.parameters["timeout"])
-        return Result(key_as_json(key, self._names), errors)
+        return Result(key_as_json(key, self.names), errors)
 
     async def policy(self, call: OperationCall) -> Result:
         """Who may register on a resource."""
         key, errors = await self.key_of(call, call.parameters["ack"], call.parameters["timeout"])
-        return Result(policy_as_json(key), errors)
+        return Result(policy_as_json(key, self.names), errors)
 
     async def remove(self, call: OperationCall) -> Result:
         """Removes a resource of the node's."""
@@ -378,7 +384,7 @@ class NativeApi:
 
     def _id_of(self, text: str) -> str:
         try:
-            return self._names.resource_id(text)
+            return self.names.resource_id(text)
         except InvalidValue as error:
             raise Problem.invalid(str(error)) from None
 

@@ -31,7 +31,7 @@ from aqua_compat.http.parameters import (
     resource,
 )
 from aqua_compat.http.policy_api import POLICY_OPERATIONS
-from aqua_compat.http.result_shapes import EVENT, ID, KEY, LISTED, POLICY, RESOLVED
+from aqua_compat.http.result_shapes import EVENT, ID, KEY, LISTED, POLICY_OF_RESOURCE, RESOLVED
 from registry.client.node_status import NodeStatus
 from registry.model.history import HistoryEvent
 from registry.permission.policy import FOR_EVER
@@ -105,7 +105,7 @@ OPERATIONS: Final = (
     HttpOperation(
         "GET", f"{_OF_RESOURCE}/policy", "policy", "Who may register on a resource", _READ,
         (RESOURCE, ACK, TIMEOUT), None, "policy",
-        object_of({"resource_id": STRING, "label": STRING, "owner": PEER_ID, "policy": POLICY}), NativeApi.policy,
+        POLICY_OF_RESOURCE, NativeApi.policy,
         command="resource policy",
     ),
     HttpOperation(

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
-from aqua_compat.http.json_shape import STRING, object_of
 from aqua_compat.http.message import AccessLevel
 from aqua_compat.http.operations import HttpOperation, OperationCall, Result
-from aqua_compat.http.parameters import LONGEST, PEER_ID, RESOURCE
+from aqua_compat.http.parameters import LONGEST, RESOURCE
 from aqua_compat.http.problems import Problem
-from aqua_compat.http.result_shapes import POLICY
+from aqua_compat.http.result_shapes import POLICY_OF_RESOURCE
 from aqua_compat.schema.shapes import policy_as_json
 from overlay.errors import PeerIdError
 from overlay.identity import public_key_of
@@ -81,7 +80,7 @@ async def _change(api: NativeApi, call: OperationCall) -> Result:
         raise Problem.failed(done.code, done.errors, "the policy wasn't changed", stored=done.stored)
     after: Key
     after, errors = await api.key_of(call, 1, body.timeout)
-    return Result(policy_as_json(after), (*done.errors, *errors))
+    return Result(policy_as_json(after, api.names), (*done.errors, *errors))
 
 
 def _edit(given: PolicyEdit, denials: Denials, now: int) -> Edit:
@@ -137,7 +136,7 @@ POLICY_OPERATIONS: Final = (
     HttpOperation(
         "PATCH", "/v1/aqua/resources/{resource_id}/policy", "change_policy",
         "Change who may register on a resource that this node owns", AccessLevel.WRITE, (RESOURCE,), PolicyChange,
-        "policy", object_of({"resource_id": STRING, "label": STRING, "owner": PEER_ID, "policy": POLICY}), _change,
+        "policy", POLICY_OF_RESOURCE, _change,
         command="resource policy",
     ),
 )  # fmt: skip

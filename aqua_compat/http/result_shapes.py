@@ -32,7 +32,7 @@ HEALTH: Final = object_of(
 _TOLD: Final = object_of({**RECORD["properties"], "instances": array_of(shape_of(Instance))})
 RESOLVED: Final[Schema] = {"anyOf": [_TOLD, object_of({"record": _TOLD, "health": HEALTH})]}
 _NULLABLE_ID: Final[Schema] = {"type": ["string", "null"]}
-POLICY: Final[Schema] = {
+_POLICY: Final[Schema] = {
     "anyOf": [
         {"type": "null"},
         object_of({"revision": {"type": "integer"}, "known": {"const": False}}),
@@ -52,6 +52,9 @@ POLICY: Final[Schema] = {
         ),
     ]
 }
+POLICY_OF_RESOURCE: Final = object_of(
+    {"resource_id": STRING, "name": STRING, "label": STRING, "owner": PEER_ID, "policy": _POLICY}
+)
 ID: Final = object_of({"resource_id": STRING, "name": STRING})
 LISTED: Final = object_of({**shape_of(ListedResource)["properties"], "name": STRING})
 EVENT: Final[Schema] = {

@@ -6,7 +6,7 @@ hostile clients is in this folder. docs/http.md tells how to use it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from aqua_compat.settings import HttpSettings
 from overlay.errors import CallFailed, PeerIdError
 from overlay.tasks import background
 from registry.errors import RegistryError
+from registry.model.names import Names
 from registry.node import Node
 from registry.protocol.error_info import ErrorInfo
 
@@ -145,11 +146,11 @@ async def open_http_server(
     settings: HttpSettings,
     data_dir: Path,
     *,
-    names: Mapping[str, str] | None = None,
+    names: Callable[[], Names] | None = None,
     more_metrics: Sequence[MoreMetrics] = (),
     agent: RunningAgent | None = None,
 ) -> AsyncIterator[HttpServer]:
-    """Answers HTTP while the context is open. `names`: the aliases of owners, for names such as `web@acme`.
+    """Answers HTTP while the context is open. `names`: what names such as `web@acme` mean at the moment.
     `more_metrics`: other servers' figures. `agent`: keeps this machine's services registered, where the node does.
 
     Raises `aqua_compat.http.listeners.Misconfigured`, StorageError.

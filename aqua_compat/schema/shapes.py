@@ -125,10 +125,11 @@ def snapshot_as_json(record: Record, health: RecordHealth | None) -> dict[str, J
     return _object(record) if health is None else {**_object(record), "health": health_as_json(health)}
 
 
-def policy_as_json(key: Key) -> dict[str, Json]:
-    """The JSON that tells who may register on a resource."""
+def policy_as_json(key: Key, names: Names) -> dict[str, Json]:
+    """The JSON that tells who may register on a resource, and what that is called by these `names`."""
     return {
         "resource_id": key.id,
+        "name": names.name(key.label, key.owner_peer_id),
         "label": key.label,
         "owner": key.owner_peer_id,
         "policy": None if key.policy is None else _policy(key.policy),

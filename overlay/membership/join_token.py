@@ -35,6 +35,7 @@ PREFIX: Final = "aqua-network-1:"
 MOST_ADDRESSES: Final = 16
 MOST_REGISTRARS: Final = 8
 LONGEST_ADDRESS: Final = 256  # characters
+LONGEST_ALIAS: Final = 64  # characters
 LONGEST_TOKEN: Final = 16 * 1024  # characters
 _SEED_BYTES: Final = 32
 
@@ -58,6 +59,8 @@ class JoinToken(msgspec.Struct, frozen=True):
     """Public key of the owner whose names are the network's, or empty."""
     registrars: tuple[bytes, ...] = ()
     """Public keys of the nodes that make resources of that owner's."""
+    alias: str = ""
+    """The network's word for that owner, or empty. What form it has is for whoever takes names."""
 
     def __repr__(self) -> str:
         return f"JoinToken({'an invitation' if self.seed else 'for one peer'})"
@@ -115,8 +118,10 @@ class JoinToken(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """The token as it is given on."""
         parts: list[object] = [list(self.roots), list(self.addresses), encoded(self.chain), self.seed]
-        if self.owner:  # versions before this refuse such a token
+        if self.owner:  # versions before this refuse such a token, and one with an alias
             parts += [self.owner, list(self.registrars)]
+        if self.alias:
+            parts.append(self.alias)
         raw = cbor2.dumps(parts, canonical=True)
         return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
@@ -133,13 +138,15 @@ def parse_token(text: str) -> JoinToken:
         parts = decode(raw, max_bytes=LONGEST_TOKEN, max_items=64)
         if isinstance(parts, list) and len(parts) == 4:
             parts = [*parts, b"", []]
-        roots, addresses, chain, seed, owner, registrars = msgspec.convert(
+        if isinstance(parts, list) and len(parts) == 6:
+            parts = [*parts, ""]
+        roots, addresses, chain, seed, owner, registrars, alias = msgspec.convert(
             parts,
-            tuple[tuple[bytes, ...], tuple[str, ...], bytes, bytes, bytes, tuple[bytes, ...]],
+            tuple[tuple[bytes, ...], tuple[str, ...], bytes, bytes, bytes, tuple[bytes, ...], str],
             strict=True,
             builtin_types=(bytes,),
         )
-        token = JoinToken(roots, addresses, decode_chain(chain), seed, owner, registrars)
+        token = JoinToken(roots, addresses, decode_chain(chain), seed, owner, registrars, alias)
     except (binascii.Error, ValueError, DecodeError, msgspec.ValidationError, CertificateError):
         raise _malformed() from None
     is_invitation = bool(token.chain) and ADMIT in token.chain[-1].permits
@@ -151,7 +158,8 @@ def parse_token(text: str) -> JoinToken:
         or len(owner) not in (0, KEY_BYTES)
         or len(registrars) > MOST_REGISTRARS
         or any(len(registrar) != KEY_BYTES for registrar in registrars)
-        or (registrars and not owner)
+        or ((registrars or alias) and not owner)
+        or len(alias) > LONGEST_ALIAS
         or not token.chain
         or is_invitation != bool(seed)
         or (seed and not _opens(token))

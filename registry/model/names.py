@@ -45,6 +45,10 @@ class Names:
         """The same aliases, with another own key."""
         return Names(self.aliases, own)
 
+    def with_aliases(self, aliases: Mapping[str, str]) -> Names:
+        """The same own key, with other aliases. Raises InvalidValue."""
+        return Names(aliases, self._own)
+
     def owner(self, word: str) -> str:
         """The peer id that an alias, `me` or a peer id means. Raises InvalidValue, with the remedy."""
         if word == OWN:

@@ -18,6 +18,8 @@ import trio
 from aqua_compat import AquaClient, connect
 from aqua_compat.api.full_node import identity_in
 from aqua_compat.cli.node_process import NodeProcess
+from overlay.identity import Identity
+from overlay.settings import NetworkSettings, OverlaySettings
 from registry.model.endpoints import instances_in
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import Finished, Network, Process, command, eventually, first_line, launched
@@ -294,15 +296,34 @@ async def test_agents_register_on_one_resource_of_the_networks_owner(own_network
 async def test_services_are_the_owners_that_the_invitation_tells(tmp_path: Path) -> None:
     owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
     assert (await command("network", "create", home=tmp_path)).code == 0
-    (tmp_path / "token").write_text((await command("network", "invite", "--owner", owner, home=tmp_path)).out)
+    for file, options in (("token", ()), ("clients", ("--client",))):
+        invited = await command("network", "invite", "--owner", f"acme={owner}", *options, home=tmp_path)
+        (tmp_path / file).write_text(invited.out)
     key_file = tmp_path / "aqua-registry" / "keys" / "company.json"
     config = tmp_path / "node.toml"
     config.write_text(f'[agent]\nowner_keys = ["{key_file}"]\n[[service]]\nname = "web"\nport = 1\n')
     node = NodeProcess(tmp_path / "node", tmp_path / "node.log", fork_server().open_process)
     await node.start("--join", str(tmp_path / "token"), "--config", str(config), timeout=60)
     try:
-        asked = partial(command, "resolve", f"web@{owner}", "--node", str(node.data_dir), home=tmp_path)
-        await eventually(asked, lambda done: "127.0.0.1:1  web" in done.out, timeout=20)
+        for reach in (("--node", str(node.data_dir)), ("--relay", node.address, "--join", str(tmp_path / "clients"))):
+            asked = partial(command, "resolve", "web@acme", *reach, home=tmp_path)
+            await eventually(asked, lambda done: "127.0.0.1:1  web" in done.out, timeout=20)
+            joined = (*reach[:2], "--join", str(tmp_path / "clients"))
+            shown = await command("resource", "policy", "web@acme", *joined, home=tmp_path)
+            assert "name       web@acme" in shown.out, shown
+        settings = OverlaySettings(network=NetworkSettings(token=str(tmp_path / "clients")))
+        async with connect(node.address, settings=settings) as client:
+            assert await locations(client, "web@acme") == ["127.0.0.1:1"]
+        assert "web@acme" in await log_of(node)
+        # One's own settings go before what the invitation says.
+        other = Identity.generate().peer_id
+        config.write_text(config.read_text() + f'[names]\nacme = "{other}"\nours = "{owner}"\n')
+        told = await command("reload", "--node", str(node.data_dir), home=tmp_path)
+        assert told.out == "changed the alias acme\nchanged the alias ours\n"
+        for name, found in (("web@ours", "127.0.0.1:1  web"), ("web@acme", "")):
+            assert found in (await command("resolve", name, "--node", str(node.data_dir), home=tmp_path)).out
+        shown = await command("resource", "list", owner, "--node", str(node.data_dir), home=tmp_path)
+        assert shown.out.startswith("web@ours ")
     finally:
         await node.kill()
 

@@ -44,8 +44,10 @@ async def test_every_fault_in_service_files_is_told_at_once_and_nothing_starts(t
     (folder / "twice.toml").write_text('[[service]]\nname = "a"\n')
     ended = await command(*started, home=tmp_path)
     assert (ended.code, ended.out) == (1, "")
-    assert re.search(rf"{folder}/alias\.toml: service 'a', check 'alias': {FAULTS['alias.toml'][1]}", ended.err)
-    assert re.search(rf"{folder}/twice\.toml: two services have the id 'a', the other in {folder}/alias", ended.err)
+    assert re.search(rf"{folder}/alias\.toml, line 1: service 'a', check 'alias': {FAULTS['alias.toml'][1]}", ended.err)
+    assert re.search(
+        rf"{folder}/twice\.toml, line 1: two services have the id 'a', the other in {folder}/alias", ended.err
+    )
 
     missing = await command(*started[:3], "--services", str(tmp_path / "none"), home=tmp_path)
     assert missing.code == 1

@@ -77,7 +77,7 @@ class Catalog:
             if survey is not None and age < STALE and (survey.version == self._changes or age < SETTLE):
                 return survey
             version, self._looked_at = self._changes, trio.current_time()
-            followed = self._followed.of(self.writer.datacenter)
+            followed = self._followed.of(self.writer)
             services = {one.label: tuple(one.entries) for one in followed.values()}
             for number, (key_id, label) in enumerate(sorted((await self._names.labels(self.owner)).items())):
                 if number % AT_ONCE == 0:

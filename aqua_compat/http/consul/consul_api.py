@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ import trio
 from aqua_compat.http.access import check_may
 from aqua_compat.http.consul.agent_api import AgentApi, LocalAgent
 from aqua_compat.http.consul.catalog import Catalog, Survey
+from aqua_compat.http.consul.datacenters import Datacenters
 from aqua_compat.http.consul.entries import (
     CHECK_EXAMPLE,
     NODE_EXAMPLE,
@@ -79,23 +80,23 @@ def consul_api(
     node: Node,
     settings: HttpSettings,
     data_dir: Path,
-    names: Mapping[str, str] | None,
+    names: Callable[[], Names] | None,
     places: WatchPlaces,
     agent: LocalAgent | None,
 ) -> ConsulApi:
     """What answers Consul's clients on a node; arguments as of `ConsulApi`. Raises Misconfigured for a default owner
     who is unknown."""
-    known = Names(names, node.peer.peer_id)
+    known = Names(None, node.peer.peer_id)
+    names = names or (lambda: known)
+    owner = settings.consul.owner or (agent.owner if agent is not None else "") or OWN
     try:
-        owner = known.owner(settings.consul.owner or (agent.owner if agent is not None else "") or OWN)
+        datacenters = Datacenters(settings.consul.datacenter, owner, names, node.peer.peer_id)
     except InvalidValue as error:
         raise Misconfigured(f"http.consul.owner: {error}") from None
     book = IndexBook(data_dir, node.parts.watches.clock())
     return ConsulApi(
         node,
-        settings.consul.datacenter,
-        owner,
-        known,
+        datacenters,
         StoredNames(node.store),
         book,
         places,
@@ -112,19 +113,15 @@ class ConsulApi:
     def __init__(
         self,
         node: Node,
-        datacenter: str,
-        owner: str,
-        names: Names,
+        datacenters: Datacenters,
         known_names: KnownNames,
         book: IndexBook,
         places: WatchPlaces,
         agent: LocalAgent | None,
     ) -> None:
-        """`datacenter`: the name of the default one, which is `owner`'s. `names`: the aliases of owners, and who `me`
-        is. `places`: of queries that wait. `agent`: that of this machine."""
+        """`places`: of queries that wait. `agent`: that of this machine."""
         self._node = node
         self._peer = node.peer
-        self._names = names
         self._book = book
         self._waiting = WaitingQueries(places)
         parts = node.parts
@@ -132,16 +129,14 @@ class ConsulApi:
             lambda key_id: node.registry.watch(key_id, include_down=True), parts.health_of_hosts, self._note_change
         )
         self._known_names = known_names
-        self._default = datacenter.lower()
-        self._owners = {self._default: owner}
-        for alias, peer_id in {**names.aliases, OWN: self._peer.peer_id}.items():
-            self._owners.setdefault(alias.lower(), peer_id)
+        self._datacenters = datacenters
+        self._default = datacenters.default
         self._catalogs: dict[str, Catalog] = {}
-        self._writers: dict[str, EntryWriter] = {}
+        self._writers: dict[tuple[str, str], EntryWriter] = {}
         self._paths: dict[tuple[str, ...], _Handler] = {
             ("status", "leader"): self._leader,
             ("status", "peers"): self._peers,
-            ("catalog", "datacenters"): self._datacenters,
+            ("catalog", "datacenters"): self._list_datacenters,
             ("catalog", "services"): self._services,
             ("catalog", "nodes"): self._nodes,
             ("catalog", "node", "*"): partial(self._of_node, checks=False),
@@ -175,7 +170,7 @@ class ConsulApi:
         except Problem:
             return None
         datacenter = query.datacenter or self._default
-        owner = self._owners.get(datacenter)
+        owner = self._datacenters.owners().get(datacenter)
         followed = owner and self._followed.known((datacenter, _key_id_of(path[3], owner)))
         return self._ready(followed, query.known, part) if followed else None
 
@@ -229,7 +224,7 @@ class ConsulApi:
         try:
             check_text("the label", label, MAX_LABEL)
             key_id = _key_id_of(label, owner)
-            async with self._followed.used(label, key_id, self._writer(datacenter)) as followed:
+            async with self._followed.used(label, key_id, self._writer(datacenter, owner)) as followed:
                 with trio.move_on_after(KNOWN_WITHIN) as waiting:
                     await followed.wait_beyond(0)
                 if waiting.cancelled_caught:
@@ -301,7 +296,7 @@ class ConsulApi:
         return await self._of_all(request, query, ("state", state), tell, [])
 
     def _node_writer(self, query: Query) -> Callable[[str], Any]:
-        return self._writer(self._owner(query)[0]).node
+        return self._writer(*self._owner(query)).node
 
     async def _of_all(
         self,
@@ -343,46 +338,49 @@ class ConsulApi:
 
     async def _peers(self, *_: object) -> HttpReply:
         await trio.lowlevel.checkpoint()
-        writer = self._writer(self._default)
+        writer = self._writer(self._default, self._datacenters.owners()[self._default])
         members = [writer.node(peer_id)["Address"] for peer_id in self._peer.members()]
         return json_reply([self.agent.address, *(f"{address}:0" for address in members if address)])
 
-    async def _datacenters(self, *_: object) -> HttpReply:
+    async def _list_datacenters(self, *_: object) -> HttpReply:
         await trio.lowlevel.checkpoint()
-        return json_reply([self._default, *sorted(self._owners.keys() - {self._default})])
+        return json_reply([self._default, *sorted(self._datacenters.owners().keys() - {self._default})])
 
     def _owner(self, query: Query) -> tuple[str, str]:
         """The datacenter that is asked for, and the owner whose it is. Raises Problem."""
-        datacenter = (query.datacenter or self._default).lower()
-        owner = self._owners.get(datacenter)
+        datacenter, owners = (query.datacenter or self._default).lower(), self._datacenters.owners()
+        owner = owners.get(datacenter)
         if owner is None:
-            known = ", ".join(list(self._owners)[:10])
+            known = ", ".join(list(owners)[:10])
             raise Problem.invalid(
-                f"No path to datacenter: {query.datacenter[:80]!r} is no alias of an owner in this node's settings;"
+                f"No path to datacenter: {query.datacenter[:80]!r} is no alias of an owner that this node knows;"
                 f" known here: {known}"
             )
         return datacenter, owner
 
-    def _writer(self, datacenter: str) -> EntryWriter:
-        if datacenter not in self._writers:
-            self._writers[datacenter] = EntryWriter(datacenter, self._peer.addresses_of)
-        return self._writers[datacenter]
+    def _writer(self, datacenter: str, owner: str) -> EntryWriter:
+        """Each owner that a datacenter has been of has its own: what was written of another isn't told of any more."""
+        writer = self._writers.get((datacenter, owner))
+        if writer is None:
+            writer = self._writers[datacenter, owner] = EntryWriter(datacenter, self._peer.addresses_of)
+        return writer
 
     def _catalog(self, query: Query) -> Catalog:
         datacenter, owner = self._owner(query)
-        if datacenter not in self._catalogs:
+        catalog = self._catalogs.get(datacenter)
+        if catalog is None or catalog.owner != owner:
             parts, settings = self._node.parts, self._node.parts.watches.settings
             clock = parts.watches.clock
-            self._catalogs[datacenter] = Catalog(
+            catalog = self._catalogs[datacenter] = Catalog(
                 owner,
-                self._writer(datacenter),
+                self._writer(datacenter, owner),
                 self._known_names,
                 self._followed,
                 self._node.store.resource,
                 lambda state: state.records(int(clock()), settings),
                 parts.health_of_hosts.health_of,
             )
-        return self._catalogs[datacenter]
+        return catalog
 
     def _note_change(self, owner: str = "") -> None:
         for catalog in self._catalogs.values():

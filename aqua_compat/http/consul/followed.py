@@ -185,12 +185,12 @@ class FollowedServices:
             self._idle.get(key)  # asked for last
         return followed
 
-    def of(self, datacenter: str) -> dict[str, FollowedService]:
-        """Those of a datacenter of which it is known which instances there are, by resource id."""
+    def of(self, writer: EntryWriter) -> dict[str, FollowedService]:
+        """Those written by `writer` of which it is known which instances there are, by resource id."""
         return {
             key_id: followed
-            for (where, key_id), followed in self._followed.items()
-            if where == datacenter and followed.version
+            for (_, key_id), followed in self._followed.items()
+            if followed.writer is writer and followed.version
         }
 
     @asynccontextmanager

@@ -462,6 +462,7 @@ _TOKENS: Final = (
     JoinToken((public_key_of(OWNER.peer_id),), (ADDRESSES[3],), _CHAIN),
     JoinToken((public_key_of(OWNER.peer_id),), (), _CHAIN[:1], NODE.seed),
     JoinToken((public_key_of(OWNER.peer_id),), (), _CHAIN, b"", public_key_of(HOST.peer_id), _POLICY.roots),
+    JoinToken((public_key_of(OWNER.peer_id),), (), _CHAIN, b"", public_key_of(HOST.peer_id), (), "acme"),
 )
 _REVOCATION: Final = Revocation.by(OWNER, public_key_of(HOST.peer_id), NOW)
 

@@ -356,7 +356,8 @@ async def test_what_is_lent_is_registered_once_it_passes_and_for_as_long_as_it_i
             assert agent.checks.report(agent.checks.reported_by("lent"), CheckResult(CheckState.CRITICAL, "no"))
             await settled()
             assert [one[0] for one in asked(acted)] == ["report_health"], "it stays, and isn't called"
-            with pytest.raises(BadDefinitions, match=r"b\.toml: two services have the id 'lent', the other in a\.toml"):
+            twice = r"b\.toml, line 2: two services have the id 'lent', the other in a\.toml, line 2"
+            with pytest.raises(BadDefinitions, match=twice):
                 await agent.check_lent("b.toml", LENT)
             defined.services = (service("lent"),)
             with pytest.raises(BadDefinitions, match="two services have the id 'lent'"):

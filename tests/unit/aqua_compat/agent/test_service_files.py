@@ -22,6 +22,7 @@ from aqua_compat.agent.definitions import (
 )
 from aqua_compat.agent.file_form import ServiceForm
 from aqua_compat.agent.service_files import BadDefinitions, read_services
+from aqua_compat.agent.service_places import ServicePlaces
 from overlay.identity import Identity
 from registry.model.names import Names
 from registry.model.signing import key_id_of
@@ -52,7 +53,7 @@ def test_the_shortest_file_is_a_service_of_the_nodes_own(tmp_path: Path) -> None
     (web,) = read(tmp_path, web_toml=text).values()
     assert (web.id, web.label, web.owner, web.key_id) == ("web", "web", NODE, key_id_of("web", NODE))
     assert web.on_stop is OnStop.LEAVE
-    assert web.source == str(tmp_path / "web.toml")
+    assert web.source == f"{tmp_path / 'web.toml'}, line 2"
     (only,) = web.instances
     assert (only.instance.id, only.instance.port, only.instance.tags) == ("web", 8080, ("v2",))
     assert only.instance.checks == ("http",)
@@ -126,7 +127,7 @@ def test_json_and_the_settings_say_the_same_as_toml(tmp_path: Path) -> None:
     found = read_services(tmp_path, NAMES, in_settings=[ServiceForm(name="api", port=81)])
     assert [(one.label, one.source) for one in found.services] == [
         ("api", "the settings"),
-        ("web", str(tmp_path / "a.json")),
+        ("web", f"{tmp_path / 'a.json'}, line 1"),
     ]
 
 
@@ -212,6 +213,63 @@ def test_the_line_is_told_where_a_service_begins_that_is_wrong(tmp_path: Path) -
     with pytest.raises(BadDefinitions) as caught:
         read_services(tmp_path, NAMES)
     assert caught.value.errors[0].startswith(f"{bad}: service 1 (web): "), "no line is better than a wrong one"
+
+
+TWICE = "two services have the id 'web', the other in"
+TWICE_IN_JSON = """
+    {"a": [{"service": [{}]}], "service": [
+      {"name": "api", "metadata": {"service": "{"}},
+      {"name": "web"},
+
+      {"name": "web"}
+    ]}
+"""
+TWICE_AT_CONSUL = """{"service": {
+        "name": "web", "check": {"alias_service": "none"}
+    },
+    "services": [{
+        "name": "web", "meta": {"service": "\\"{"}
+    }]
+}
+"""
+
+
+def test_the_line_is_told_of_what_doesnt_fit_together(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    nobody = (
+        "service 'web', check 'alias': alias: there is no service with the id 'none' on this machine; there are: web"
+    )
+    many = "".join(f'[[service.instance]]\nid = "{number}"\n' for number in range(65))
+    for text, told in (
+        ('[[service]]\nname = "web"\n[[service]]\nname = "web"\n', f"line 3: {TWICE} {file}, line 1; give one"),
+        ('\n[[service]]\nname = "web"\n[[service.check]]\nalias = "none"\n', f"line 2: {nobody}"),
+        ('#\n[[service]]\nname = "web"\n[[service.check]]\nalias = "web"\n', "line 2: service 'web': alias: it comes"),
+        (f'[[service]]\nname = "web"\n{many}', "line 1: the instances of 'web' don't fit one record: "),
+    ):
+        file.write_text(text)
+        with pytest.raises(BadDefinitions) as caught:
+            read_services(tmp_path, NAMES)
+        assert caught.value.errors[0].startswith(f"{file}, {told}"), caught.value
+    file.unlink()
+    file = tmp_path / "web.json"
+    for text, faults in (
+        (TWICE_IN_JSON.replace('"a": [{"service": [{}]}], ', ""), [f"line 6: {TWICE} {file}, line 4; give one"]),
+        (TWICE_AT_CONSUL, [f"line 1: {TWICE} {file}, line 4; give one", f"line 1: {nobody}"]),
+    ):
+        file.write_text(text)
+        with pytest.raises(BadDefinitions) as caught:
+            read_services(tmp_path, NAMES)
+        for error, fault in zip(caught.value.errors, faults, strict=True):
+            assert error.startswith(f"{file}, {fault}"), caught.value
+
+
+def test_no_other_part_of_json_is_taken_for_a_service() -> None:
+    content = json.loads(TWICE_IN_JSON)
+    assert ServicePlaces.of("x", TWICE_IN_JSON, content, is_toml=False).lines == (3, 4, 6)
+    again = '{"service": [{"name": "web"}],\n"service": [\n{"name": "api"}]}'
+    assert ServicePlaces.of("x", again, json.loads(again), is_toml=False).lines == (3,)
+    for wrong in ('{"service": [1, {}]}', '{"service": "x"}', "[]"):
+        assert ServicePlaces.of("x", wrong, json.loads(wrong), is_toml=False).lines == ()
 
 
 def test_all_faults_are_told_at_once_but_no_more_than_a_few(tmp_path: Path) -> None:
@@ -326,7 +384,7 @@ def test_consuls_list_of_services_is_read_too_and_its_faults_are_told(tmp_path: 
     two = {"services": [{"name": "a", "port": 1}, {"name": "b", "check": {"args": ["/bin/x"], "interval": "5s"}}]}
     (tmp_path / "two.json").write_text(json.dumps(two))
     assert len(read_services(tmp_path, NAMES, allow_scripts=True).services) == 2
-    with pytest.raises(BadDefinitions, match=r"two\.json: service 2 \(b\): check 1: script: scripts are off"):
+    with pytest.raises(BadDefinitions, match=r"two\.json, line 1: service 2 \(b\): check 1: script: scripts are off"):
         read_services(tmp_path, NAMES)
     (tmp_path / "two.json").write_text(
         json.dumps({"service": {"name": "a", "check": {"tcp": "a:1", "interval": "soon"}}})

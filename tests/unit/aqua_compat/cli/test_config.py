@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from aqua_compat.cli.config import leaves, load_names, load_settings, unknown_variables, variable_of
+from aqua_compat.agent.service_files import BadDefinitions
+from aqua_compat.cli.config import (
+    leaves,
+    load_names,
+    load_settings,
+    places_of_services,
+    unknown_variables,
+    variable_of,
+)
 from aqua_compat.cli.failures import Misuse
+from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.settings import Settings
 from overlay.identity import Identity
 
@@ -141,3 +151,27 @@ def test_wrong_aliases_are_told_with_their_file(tmp_path: Path, text: str, error
         with pytest.raises(Misuse, match=error) as caught:
             load()
         assert str(file) in caught.value.message
+
+
+def test_a_fault_in_a_service_of_the_settings_is_told_with_the_file_and_its_line(tmp_path: Path) -> None:
+    for line, told in (
+        ("prot = 1", "service 2, prot: there is no such key; did you mean port?"),
+        ('port = "1"', "service 2, port: Expected `int`, got `str`"),
+    ):
+        file = _file(tmp_path, f'[[service]]\nname = "a"\n[[service]]\nname = "b"\n{line}\n')
+        with pytest.raises(Misuse) as raised:
+            load_settings(file, {}, {})
+        assert raised.value.format_message() == f"{file}, line 3: {told}"
+    file = _file(tmp_path, '\n[[service]]\nname = "a"\nport = 70000\n')
+
+    def read() -> None:
+        SettingsOfServices(
+            partial(load_settings, file, {}, {}), OWNER, places=partial(places_of_services, file, {})
+        ).read()
+
+    with pytest.raises(BadDefinitions) as told_of_settings:
+        read()
+    assert told_of_settings.value.errors == (f"{file}, line 2: service 1 (a): port isn't within 0 and 65535: 70000",)
+    variable = {"AQUA_REGISTRY_SERVICE": '[{"name": "b"}]'}
+    assert places_of_services(file, variable).told("service 1 (b): x") == "AQUA_REGISTRY_SERVICE: service 1 (b): x"
+    assert places_of_services(None, {}).told("service 1 (b): x") == "the settings: service 1 (b): x"

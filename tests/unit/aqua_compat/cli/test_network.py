@@ -41,6 +41,25 @@ def test_the_owner_and_the_registrars_are_in_this_token_and_the_next(home: Path)
     assert (many.exit_code, "at most 8 registrars" in many.output) == (2, True)
 
 
+def test_the_owners_alias_is_in_this_token_and_the_next_until_the_owner_is_given_without(home: Path) -> None:
+    assert ran("create").exit_code == 0
+    for given, alias in (
+        (("--owner", f"acme={OWNER}"), "acme"),
+        ((), "acme"),
+        (("--registrar", FIRST), "acme"),
+        (("--owner", OWNER), ""),
+    ):
+        token = parse_token(ran("invite", *given).stdout)
+        assert (token.owner, token.alias) == (public_key_of(OWNER), alias), given
+    assert ran("invite", "--owner", f"acme={OWNER}").exit_code == 0
+    assert f"owner    {OWNER}, as acme\nregistrar  {FIRST}\n" in ran("show").stdout
+    told = json.loads(ran("show", "--json").stdout)
+    assert (told["owner"], told["alias"], told["registrars"]) == (OWNER, "acme", [FIRST])
+    for wrong in (f"me={OWNER}", f"two words={OWNER}", "acme=", f"={OWNER}"):
+        refused = ran("invite", "--owner", wrong)
+        assert (refused.exit_code, "--owner: names." in refused.output) == (2, True), wrong
+
+
 def test_what_was_given_is_revoked_though_the_clock_was_ahead_or_stands_still(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from aqua_compat.dns.server import DnsServer, open_dns_server
 from aqua_compat.settings import DnsSettings, Settings
 from overlay.settings import OverlaySettings
 from registry.model.endpoints import Instance, write_instances
+from registry.model.names import Names
 from registry.node import Node
 
 ANSWERED_WITHIN = 5.0  # seconds
@@ -84,14 +85,18 @@ def told(answer: dns.message.Message) -> set[str]:
 
 @asynccontextmanager
 async def running_dns(
-    data_dir: Path, dns_settings: DnsSettings | None = None, names: dict[str, str] | None = None
+    data_dir: Path,
+    dns_settings: DnsSettings | None = None,
+    names: dict[str, str] | None = None,
+    names_now: Callable[[], Names] | None = None,
 ) -> AsyncIterator[Asked]:
+    known = Names(names)
     settings = Settings(
         overlay=OverlaySettings(listen=("/ip4/127.0.0.1/tcp/0",)),
         dns=dns_settings or DnsSettings(listen="127.0.0.1:0"),
     )
     async with (
         open_full_node(identity_in(data_dir), settings, data_dir) as (node, _),
-        open_dns_server(node, settings.dns, names) as server,
+        open_dns_server(node, settings.dns, names_now or (lambda: known)) as server,
     ):
         yield Asked(node, server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
@@ -46,15 +47,22 @@ async def nobody(peer_id: str) -> None:
     pass
 
 
-def responder(count: int, most: int = 256, per_source: float = 1000, find_node: FindNode = nobody) -> Responder:
+def responder(
+    count: int,
+    most: int = 256,
+    per_source: float = 1000,
+    find_node: FindNode = nobody,
+    zone_now: Callable[[], Zone] | None = None,
+) -> Responder:
     chance = random.Random(0)
     answers = Answers(
         DOMAIN, ttl=0, negative_ttl=1, most=most, serial=1, own=(), addresses_of=lambda _: (), randomness=chance
     )
     known: Any = Known(count)
+    zone = Zone({}, OWN)
     return Responder(
         DOMAIN,
-        Zone({}, OWN),
+        zone_now or (lambda: zone),
         answers,
         known,
         Sources(10_000, per_source),
@@ -121,6 +129,16 @@ async def test_out_of_many_instances_so_many_are_drawn_beside_the_loop_and_kept(
             break
     else:
         raise AssertionError("nothing is kept, or always the same is told")
+
+
+async def test_a_name_that_was_asked_before_means_what_it_means_by_then() -> None:
+    zones = [Zone({}, OWN), Zone({"acme": OWN}, OWN)]
+    by, wire = responder(1, zone_now=lambda: zones[0]), dns.message.make_query("web.acme.aqua.", "A").to_wire()
+    codes = []
+    for _ in range(2):
+        codes += [answered(by, wire, "127.0.0.1").rcode() for _ in range(2)]
+        zones.reverse()
+    assert codes == [dns.rcode.NXDOMAIN] * 2 + [dns.rcode.NOERROR] * 2
 
 
 async def test_only_so_many_peers_are_looked_for_at_the_same_time() -> None:

@@ -21,6 +21,7 @@ from aqua_compat.http.listeners import Misconfigured
 from aqua_compat.settings import DnsSettings
 from registry.health.state import HealthState
 from registry.model.endpoints import Instance
+from registry.model.names import Names
 from tests.unit.aqua_compat.dns.running import Asked, running_dns, told
 
 CHANGED_WITHIN = 2.0  # seconds
@@ -197,3 +198,16 @@ async def test_dig_understands_it(tmp_path: Path) -> None:
         assert set(await dig("+short", "+tcp", "web.me.aqua")) - {""} == {"192.0.2.1", "192.0.2.2", "192.0.2.5"}
         assert any("status: NXDOMAIN" in line for line in await dig("nothing.me.aqua"))
         assert any("; COOKIE: " in line and "(good)" in line for line in await dig("web.me.aqua"))
+
+
+async def test_names_mean_what_the_aliases_mean_by_then(tmp_path: Path) -> None:
+    own = identity_in(tmp_path).peer_id
+    names = [Names(), Names({"acme": own})]
+    async with running_dns(tmp_path, names_now=lambda: names[0]) as asked:
+        await asked.register("web", INSTANCES[:1])
+        for found in (set(), {"192.0.2.1"}, set()):
+            for _ in range(2):
+                answer = await asked.ask("web.acme.aqua")
+                assert told(answer) == found
+                assert (answer.rcode() == dns.rcode.NXDOMAIN) is not bool(found)
+            names.reverse()

@@ -21,6 +21,7 @@ from aqua_compat.http.server import HttpServer, open_http_server
 from aqua_compat.settings import HttpSettings, Settings
 from overlay.settings import OverlaySettings
 from overlay.tasks import background
+from registry.model.names import Names
 from registry.node import Node
 
 
@@ -99,16 +100,20 @@ async def running_server(
         http=http or HttpSettings(listen="127.0.0.1:0"),
     )
     async with open_full_node(identity_in(data_dir), settings, data_dir) as (node, own):
-        peer, agent = node.peer, None
+        peer, agent, known = node.peer, None, Names(names, identity_in(data_dir).peer_id)
         if services_of is not None:
             services_of(own)
         if services is not None:
             memory, registered = AgentMemory(data_dir / "agent.json"), RegisteredServices(data_dir)
             source = services(peer.peer_id, registered)
-            keeper = Agent(node.registry, source, peer.addresses, memory, peer.wait_joined)
+            keeper = Agent(node.registry, source, peer.addresses, memory, peer.wait_joined, names=known)
             agent = RunningAgent(keeper, registered, source.read_form)
+
+        def names_now() -> Names:
+            return known if agent is None else agent.agent.names
+
         async with (
-            open_http_server(node, own, settings.http, data_dir, names=names, agent=agent) as server,
+            open_http_server(node, own, settings.http, data_dir, names=names_now, agent=agent) as server,
             background() as tasks,
         ):
             if agent is not None:

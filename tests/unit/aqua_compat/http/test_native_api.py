@@ -294,9 +294,7 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
     settings = Settings(agent=AgentSettings(services=str(folder)))
     async with running_server(
         tmp_path / "node",
-        services=lambda own, registered: SettingsOfServices(
-            lambda: settings, own, registered=registered.all, names_of_start={}
-        ),
+        services=lambda own, registered: SettingsOfServices(lambda: settings, own, registered=registered.all),
     ) as running:
         api = Described(running, (await running.ask("GET", "/v1/aqua/openapi.json")).json())
         [shown] = await api.call("checks")
@@ -304,10 +302,10 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
         said = await api.call("report_check", {"state": "warning", "note": "hot"}, check="web")
         assert said == {"service": "web", "instance": "web", "check": "ttl", "state": "warning"}
         assert [(each["state"], each["note"]) for each in await api.call("checks")] == [("warning", "hot")]
-        assert await api.call("reload") == {"added": [], "changed": [], "removed": []}
+        assert await api.call("reload") == {"added": [], "changed": [], "removed": [], "aliases": []}
 
         file.write_text(f'[[service]]\nname = "db"\n{TWO_CHECKS}')
-        assert await api.call("reload") == {"added": ["db"], "changed": [], "removed": ["web"]}
+        assert await api.call("reload") == {"added": ["db"], "changed": [], "removed": ["web"], "aliases": []}
         for name, told in (
             ("web", "'web' is no service with a check of kind ttl; of these there are: db/db/a, db/db/b"),
             ("db", "'db' is several checks of kind ttl; name one of db/db/a, db/db/b"),
@@ -322,9 +320,7 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
 
         settings = msgspec.structs.replace(settings, names={"acme": running.node.peer.peer_id})
         file.write_text('[[service]]\nname = "db"\nowner = "acme"\n' + TWO_CHECKS)
-        renamed = (await running.ask("POST", "/v1/aqua/agent/reload")).json()
-        [warning] = renamed["warnings"]
-        assert warning.startswith("names: acme changed since the start; services have that now, but commands, HTTP and")
+        assert (await api.call("reload"))["aliases"] == ["acme"]
 
         file.write_text('[[service]]\nname = "db\n')
         wrong = await running.ask("POST", "/v1/aqua/agent/reload")

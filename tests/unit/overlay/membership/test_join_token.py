@@ -21,7 +21,11 @@ INVITING_CLIENTS = JoinToken(
 )
 
 
-@pytest.mark.parametrize("token", [FOR_PEER, INVITING, INVITING_CLIENTS])
+OWNED = msgspec.structs.replace(FOR_PEER, owner=key(OTHER), registrars=(key(PEER),))
+NAMED = msgspec.structs.replace(OWNED, alias="acme")
+
+
+@pytest.mark.parametrize("token", [FOR_PEER, INVITING, INVITING_CLIENTS, OWNED, NAMED])
 def test_a_token_survives_as_text(token: JoinToken) -> None:
     assert parse_token(f"\n {token.text()}\r\n") == token
     assert token.text().isascii()
@@ -74,6 +78,8 @@ def test_a_token_shows_nothing_of_itself() -> None:
         JoinToken((key(ROOT),), (), FOR_PEER.chain, owner=b"short"),
         JoinToken((key(ROOT),), (), FOR_PEER.chain, owner=key(ROOT), registrars=(b"short",)),
         JoinToken((key(ROOT),), (), FOR_PEER.chain, owner=key(ROOT), registrars=(key(PEER),) * 9),
+        JoinToken((key(ROOT),), (), FOR_PEER.chain, alias="acme"),
+        msgspec.structs.replace(OWNED, alias="a" * 65),
     ],
 )
 def test_what_lacks_something_or_has_too_much_is_no_token(token: JoinToken) -> None:

@@ -9,13 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
+from aqua_compat.cli.service_source import SettingsOfServices
 from aqua_compat.http.listeners import Misconfigured
 from aqua_compat.http.message import AccessLevel, HttpRequest, path_and_query
 from aqua_compat.http.tokens import Tokens
-from aqua_compat.settings import ConsulSettings, HttpSettings
+from aqua_compat.settings import ConsulSettings, HttpSettings, Settings
 from overlay.identity import Identity
 from registry.health.state import HealthState
 from registry.model.endpoints import Instance, write_instances
@@ -356,3 +358,37 @@ async def test_an_owner_that_isnt_known_is_told_at_the_start(tmp_path: Path, own
     with pytest.raises(Misconfigured, match=r"http\.consul\.owner"):
         async with consul(tmp_path, settings):
             pass
+
+
+async def test_datacenters_are_of_whom_the_aliases_mean_by_then(tmp_path: Path) -> None:
+    settings = Settings(http=HttpSettings(consul=ConsulSettings(owner="acme")), names={"acme": ACME.peer_id})
+    async with running_server(
+        tmp_path,
+        HttpSettings(listen="127.0.0.1:0", consul=settings.http.consul),
+        settings.names,
+        services=lambda own, registered: SettingsOfServices(lambda: settings, own, registered=registered.all),
+    ) as running:
+        node = Consul(running)
+        await node.register("web", *WEB)
+        asked = ("catalog/services?dc=acme", "catalog/service/web?dc=acme", "health/service/web")
+        assert [await node.get(path) for path in asked] == [{}, [], []]
+        assert await node.get("catalog/datacenters") == ["aqua", "acme", "me"]
+
+        settings = msgspec.structs.replace(settings, names={"acme": node.me, "Shop": ACME.peer_id})
+        told = await running.ask("POST", "/v1/aqua/agent/reload")
+        assert told.result["aliases"] == ["Shop", "acme"]
+        assert await node.get("catalog/datacenters") == ["aqua", "acme", "me", "shop"]
+        assert await node.get("catalog/services?dc=acme") == {"web": ["V1", "blue", "v2"]}
+        for path in ("catalog/service/web?dc=acme", "health/service/web?dc=acme", "health/service/web"):
+            assert len(await node.get(path)) == 2, path
+        assert await node.get("health/service/web?dc=shop") == []
+        assert (await running.ask("GET", "/v1/aqua/resources/web%40acme")).result["name"] == "web@acme"
+
+        settings = msgspec.structs.replace(settings, names={"acme": "nobody"})
+        assert (await running.ask("POST", "/v1/aqua/agent/reload")).status == 400
+        assert len(await node.get("health/service/web?dc=acme")) == 2, "what is wrong changes nothing"
+        settings = msgspec.structs.replace(settings, names={})
+        assert (await running.ask("POST", "/v1/aqua/agent/reload")).result["aliases"] == ["Shop", "acme"]
+        gone = await running.ask("GET", "/v1/health/service/web?dc=acme")
+        assert (gone.status, b"is no alias of an owner that this node knows" in gone.body) == (400, True)
+        assert len(await node.get("health/service/web")) == 2, "the default one stays that of whom its word meant"
