@@ -85,6 +85,9 @@ class OverlayStatistics(LinkStatistics, kw_only=True):
     """Lookups since the start, for which others were asked."""
     lookups_cut_short: int = 0
     """Of those, the ones that a deadline ended."""
+    dialled_by: int | None = None
+    """Linked members that have dialled this peer since it started, if only to see whether they can; None where a peer
+    from before this was told."""
 
 
 class OverlayPeer:
@@ -374,6 +377,7 @@ class OverlayPeer:
             loop_lag_p99=lag.p99,
             lookups=lookups.lookups,
             lookups_cut_short=lookups.lookups_cut_short,
+            dialled_by=sum(map(self._host.has_dialled, self.members())),
             **counts,
         )
 

@@ -30,6 +30,10 @@ class PeerHost(Transport, PeerAddresses, Protocol):
         """Attempts to connect that failed, since the start."""
         ...
 
+    def has_dialled(self, peer_id: str) -> bool:
+        """Whether a peer has dialled this host since it started, as far as it remembers."""
+        ...
+
     def connected_peers(self) -> list[str]:
         """Peers with an open connection, members or not."""
         ...

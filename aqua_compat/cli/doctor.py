@@ -28,6 +28,8 @@ ENOUGH_FILES: Final = 4096
 SOON: Final = 3 * 86_400
 """Seconds before a certificate's end from which it is told."""
 NEARLY_FULL: Final = 0.8
+TRIED_WITHIN: Final = 60.0
+"""Seconds in which members have dialled a node that they can dial."""
 _WIDTH: Final = 8  # of the first column
 _PATIENCE: Final = 15.0  # seconds for one name
 
@@ -122,11 +124,31 @@ def findings_of(status: NodeStatus, now: float) -> Iterator[Finding]:
     if status.network is not None:
         yield from _of_certificate(who, status.network.ends_at, now)
     yield from _of_versions(who, status)
+    yield from _of_addresses(who, status)
+
+
+def _of_addresses(who: str, status: NodeStatus) -> Iterator[Finding]:
+    """Whether others reach it, as far as they have tried: a member that it dialled dials it, too, before it lets it
+    count as one."""
     if not any(_is_reachable(address) for address in status.addresses):
         yield Finding(
             "warning",
             who,
             "it tells others no address but of this machine: give --listen and --announce if others are to reach it",
+        )
+        return
+    dialled_by = status.overlay.dialled_by if status.overlay is not None else None
+    if dialled_by is None or not status.members:
+        return
+    members = counted(len(status.members), "member")
+    if dialled_by:
+        yield Finding("ok", who, f"{dialled_by} of its {members} dialled it since it started")
+    elif status.uptime >= TRIED_WITHIN:
+        yield Finding(
+            "warning",
+            who,
+            f"none of its {members} has dialled it since it started, and who can't be dialled counts as no member: let"
+            f" others through to {' and '.join(status.addresses[:3])}, or give --announce an address that leads there",
         )
 
 

@@ -199,6 +199,8 @@ ROWS: Final = (
     _Row("aqua_members", "Members that the node is linked to.", lambda each: len(each.status.members)),
     _Row("aqua_members_of_other_products", "Of those, the ones that run another release, or don't say which.",
          _of_other_products),
+    _Row("aqua_members_that_dialled", "Of those, the ones that have dialled the node since its start.",
+         _overlay("dialled_by")),
     _Row("aqua_links", "Open links, to members and light clients.", _overlay("links")),
     _Row("aqua_connections", "Open connections, with or without a link.", _overlay("connections")),
     _Row("aqua_routing_table_peers", "Peers in the Kad table.", _overlay("routing_table")),

@@ -23,6 +23,7 @@ from overlay.discovery.address_book import parse_dialable
 from overlay.errors import OverlayError, ProtocolNotSupported, Unreachable
 from overlay.identity import Identity
 from overlay.libp2p.addresses import KnownAddresses, announced, libp2p_id
+from overlay.libp2p.callers import Callers
 from overlay.libp2p.connections import Connections
 from overlay.libp2p.gossip import Libp2pGossip
 from overlay.libp2p.greeting_gate import GreetingGate
@@ -69,13 +70,14 @@ class Host:
         self._settings = settings
         self._peer_id = identity.peer_id
         self._visitors = Visitors(settings.links)
+        self._callers = Callers()
         listen = tuple(Multiaddr(address) for address in settings.listen)
         shares_port = any(f"{address}/ws" in settings.listen and "/tcp/0" not in address for address in settings.listen)
         self._listen = listen
         self.libp2p: IHost = new_host(
             key_pair=key_pair,
             peerstore_opt=LastingPeerStore(key_pair, settings.max_known_peers),
-            sec_opt=security_options(key_pair),
+            sec_opt=self._callers.noted_by(security_options(key_pair)),
             muxer_opt=muxer_options(),
             connection_config=connection_config(settings),
             resource_manager=resource_manager(settings, self._visitors),
@@ -118,6 +120,10 @@ class Host:
     def dial_failures(self) -> int:
         """Attempts to connect that failed, since the start."""
         return self._connections.dial_failures
+
+    def has_dialled(self, peer_id: str) -> bool:
+        """Whether a peer has dialled this host since it started, as far as it remembers."""
+        return peer_id in self._callers
 
     def listen_addresses(self) -> list[str]:
         """Multiaddrs at which others reach this peer, each ending in `/p2p/<own id>`."""

@@ -147,6 +147,7 @@ class Connection:
         self._ends = (one, other)
         self.streams: dict[Stream, None] = {}
         one.connections[other.peer_id] = other.connections[one.peer_id] = self
+        other.callers.add(one.peer_id)
 
     def other(self, host: SimulatedHost) -> SimulatedHost:
         return self._ends[1] if self._ends[0] is host else self._ends[0]
@@ -258,6 +259,7 @@ class SimulatedHost:
         self.admission = Admission(settings.topics, self._ban)
         self.gossip = FloodedGossip(self)
         self.dial_failures = 0
+        self.callers: set[str] = set()
         self._settings = settings
         self._book = AddressBook(
             max_peers=settings.max_known_peers, max_addresses_per_peer=settings.max_addresses_per_peer
@@ -294,6 +296,9 @@ class SimulatedHost:
 
     # Connections
 
+    def has_dialled(self, peer_id: str) -> bool:
+        return peer_id in self.callers
+
     def connected_peers(self) -> list[str]:
         return list(self.connections)
 
@@ -314,7 +319,9 @@ class SimulatedHost:
     async def can_be_dialled(self, peer_id: str) -> bool:
         for address in self.addresses_of(peer_id):
             await self._round_trips(peer_id)
-            if self.internet.host_at(address, peer_id) is not None:
+            target = self.internet.host_at(address, peer_id)
+            if target is not None:
+                target.callers.add(self.peer_id)
                 return True
         return False
 

@@ -10,6 +10,7 @@ import pytest
 
 from aqua_compat.cli.doctor import SOON, Level, findings_of
 from overlay.clock.comparison import ClockVerdict, Standing
+from overlay.peer import OverlayStatistics
 from overlay.rpc.network_upkeep import NetworkStatus
 from overlay.rpc.product import PeerVersion
 from registry.client.node_status import DiskStatus, NodeStatus
@@ -33,6 +34,11 @@ def disk(**fields: Any) -> DiskStatus:
 
 def private(ends_at: int | None) -> NetworkStatus:
     return NetworkStatus(roots=("12D3root",), ends_at=ends_at, revoked=0, refused=0)
+
+
+def dialled_by(members: int | None) -> OverlayStatistics:
+    figures = {name: 0 for name in OverlayStatistics.__struct_fields__ if name not in ("refusals", "dialled_by")}
+    return OverlayStatistics(**figures, refusals={}, dialled_by=members)
 
 
 @dataclass
@@ -73,6 +79,7 @@ class Case:
             {"versions": {"12D3me": PeerVersion("aqua-registry/0.1.0", "1.0"), "12D3other": PeerVersion("", "1.0")}},
         ),
         Case("warning", "--announce", {"addresses": ("/ip4/127.0.0.1/tcp/1/p2p/12D3me",)}),
+        Case("warning", "none of its 1 member has dialled it since it started", {"overlay": dialled_by(0)}),
     ],
     ids=lambda case: case.words,
 )
@@ -86,3 +93,14 @@ def test_each_ailment_is_found_with_what_to_do(case: Case) -> None:
 def test_who_is_well_is_told_so() -> None:
     status = msgspec.structs.replace(HEALTHY, disk=disk(), network=private(int(NOW) + SOON + 1))
     assert [finding.level for finding in findings_of(status, NOW)] == ["ok"]
+
+
+def test_who_was_dialled_by_members_is_told_so_and_nothing_where_that_isnt_known_yet() -> None:
+    for fields, told in (
+        ({"overlay": dialled_by(1)}, ["1 of its 1 member dialled it since it started"]),
+        ({"overlay": dialled_by(None)}, []),
+        ({"overlay": dialled_by(0), "uptime": 5.0}, []),
+    ):
+        status = msgspec.structs.replace(HEALTHY, **fields)
+        found = [finding for finding in findings_of(status, NOW) if "dialled" in finding.text]
+        assert [(finding.level, finding.text) for finding in found] == [("ok", text) for text in told]
