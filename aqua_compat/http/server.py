@@ -1,7 +1,7 @@
 """HTTP on a node: its listeners, its places, and what each request goes to.
 
 h11 alone, without ASGI: one loop (Trio's), no framework between a request and its answer, and what has to hold under
-hostile clients is in this folder. docs/http.md tells how to use it.
+hostile clients is in this folder. docs/http.md tells how to use it, docs/design.md what was measured beside it.
 """
 
 from __future__ import annotations
