@@ -7,6 +7,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -50,7 +51,8 @@ class Finding(NamedTuple):
     "--data-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="AQUA_REGISTRY_DATA_DIR",
-    help="Data folder of a node on this machine, whose disk is looked at.",
+    help="Data folder of a node on this machine, whose disk is looked at.  [default: that of the node it looks at, if"
+    " that runs here]",
 )
 @click.option(
     "--bootstrap",
@@ -68,6 +70,9 @@ def doctor(session: CommandSession, data_dir: Path | None, bootstrap: tuple[str,
     Exit code 1 when there is a problem, 0 when there are warnings at most.
     """
     session.configure_logs()
+    if data_dir is None:
+        with suppress(Failure):  # which is told below
+            data_dir = node.folder if (node := session.node_here()) is not None else None
     findings = list(_of_machine(data_dir))
     if bootstrap:
         findings += _of_names(bootstrap)

@@ -157,11 +157,15 @@ class CommandSession:
             return None
         return self._found_node()
 
+    def node_here(self) -> NodeSocket | None:
+        """The node on this machine, in whosever name this command acts; None where relays are given. Raises Failure if
+        one was named that doesn't run."""
+        return None if self.relays else self._found_node()
+
     def addresses(self) -> tuple[str, ...]:
         """Of the nodes that a client of its own goes through: those given, or else of the one on this machine."""
-        if self.relays or (node := self._found_node()) is None:
-            return self.relays
-        return tuple(node.get("status").result["addresses"])
+        node = self.node_here()
+        return self.relays if node is None else tuple(node.get("status").result["addresses"])
 
     def _found_node(self) -> NodeSocket | None:
         from aqua_compat.cli.node_socket import found_node

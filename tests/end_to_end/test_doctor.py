@@ -30,8 +30,10 @@ async def test_two_networks_a_dead_node_an_unknown_name_and_an_open_folder_are_f
         assert apart.code == 1
         assert "the nodes are in 2 networks" in apart.out
 
-        await third.kill()
         third.data_dir.chmod(0o755)
+        here = await command("doctor", "--node", str(third.data_dir), home=tmp_path)
+        assert (here.code, f"problem  {third.data_dir}: others can read it" in here.out) == (1, True), here.out
+        await third.kill()
         ill = await command(
             *("doctor", "--json", "--timeout", "2", "--relay", third.address, "--data-dir", str(third.data_dir)),
             *("--bootstrap", "no-such-host.invalid:7000", "--bootstrap", "localhost:7000"),
