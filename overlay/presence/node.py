@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from overlay.limits.token_bucket import TokenBuckets
 from overlay.presence.actions import Action, PingLink, Role, SendTo
+from overlay.presence.admission import Near
 from overlay.presence.clients import Clients
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.following import Following
@@ -36,7 +37,7 @@ from overlay.presence.own_stalls import OwnStalls
 from overlay.presence.self_doubt import SelfDoubt
 from overlay.presence.statements import Presence, Proof, Word, is_genuine
 from overlay.presence.timings import CHECK_BURST, CHECK_RATE, KERNEL_DOUBT, LOOK
-from overlay.presence.witnessing import Near, Witnessing
+from overlay.presence.witnessing import Witnessing
 
 
 class PresenceNode:

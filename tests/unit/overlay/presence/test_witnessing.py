@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from overlay.presence import witnessing as module
+from overlay.presence import subscribers as module
 from overlay.presence.actions import Action, Dial, SendTo
+from overlay.presence.admission import Near
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.messages import Accused, AskAbout, ProofWanted, Said, Told
 from overlay.presence.statements import Presence, Proof, Version, Word
@@ -29,7 +30,7 @@ from overlay.presence.timings import (
     UNKNOWN_BURST,
 )
 from overlay.presence.witness import WitnessState
-from overlay.presence.witnessing import Near, Witnessing
+from overlay.presence.witnessing import Witnessing
 
 KEEPERS = ["own", *(f"keeper {number}" for number in range(7))]
 
