@@ -1,8 +1,18 @@
-"""What is due to be compared with one peer."""
+"""What is due to be compared: with one peer, and with whom after the members changed. Pure."""
 
 from __future__ import annotations
 
-from registry.replication.ranges import Ranges, union
+from collections import defaultdict
+from itertools import chain
+from typing import Final, NamedTuple
+
+from overlay.discovery.density import Crowding
+from registry.replication.block_view import Members
+from registry.replication.keepers import Steps, changes_in_steps, nearest_within
+from registry.replication.nearby import within_reach
+from registry.replication.ranges import Block, Ranges, joined, union
+
+PARTS_AT_ONCE: Final = 64  # of a block of the keyspace, each of which somebody else compares first: a few ms
 
 
 class Due:
@@ -23,3 +33,45 @@ class Due:
         self.key_ids |= other.key_ids
         self.ranges = union(self.ranges, other.ranges)
         self.everything |= other.everything
+
+
+class DueAfterChange(NamedTuple):
+    """The ranges to compare with each peer: where we are the nearest of those who kept them, and where others are."""
+
+    first: dict[str, Ranges]
+    later: dict[str, Ranges]
+
+
+def due_after_change(
+    here: str, before: Members, after: Members, size: int, *, reach: int, crowdings: tuple[Crowding, Crowding]
+) -> Steps[DueAfterChange]:
+    """What is to be compared with whom, since the members were `before` and are `after` now, and what counted as dense,
+    and does now. `here`: this member, in both. `reach`: as `RangeView.reach`.
+
+    That is each block with each peer that became one of its keepers: by what counts as dense, and by the nearest alone.
+    """
+    first: defaultdict[str, list[Block]] = defaultdict(list)
+    later: defaultdict[str, list[Block]] = defaultdict(list)
+    nearby = within_reach(after[here], before, after, reach=reach, crowdings=crowdings)
+    for change in chain(
+        changes_in_steps(before, after, size, nearby, crowdings=crowdings),
+        changes_in_steps(before, after, size, nearby),
+    ):
+        if change is None:
+            yield
+            continue
+        block, were, are = change
+        behind = are - were - {here}
+        stayed = {peer_id: after[peer_id] for peer_id in are & were}
+        # Where all keepers are new, nobody is first, and whoever has something of theirs hands it over later.
+        parts = nearest_within(block, stayed, nearby) if behind and stayed else ((block, None),)
+        for number, (part, nearest) in enumerate(parts, start=1):
+            if number % PARTS_AT_ONCE == 0:
+                yield
+            for peer_id in sorted(behind):
+                (first if nearest == here else later)[peer_id].append(part)
+    return DueAfterChange(_ranges_of_each(first), _ranges_of_each(later))
+
+
+def _ranges_of_each(blocks: dict[str, list[Block]]) -> dict[str, Ranges]:
+    return {peer_id: union(joined(of_peer)) for peer_id, of_peer in blocks.items()}

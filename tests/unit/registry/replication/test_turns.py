@@ -13,6 +13,7 @@ from registry.protocol.messages import PutAnswer, build, parse
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
 from registry.replication.anti_entropy import CALL_TIMEOUT, AntiEntropy
+from registry.replication.comparison_plan import AT_ONCE, LONGEST_RESOURCES
 from registry.replication.messages import (
     COMPARE,
     COMPARE_RANGES,
@@ -21,7 +22,7 @@ from registry.replication.messages import (
     RangesAnswer,
     ReplicateBody,
 )
-from registry.replication.scheduler import AT_ONCE, LONGEST_RESOURCES, ReplicationScheduler
+from registry.replication.scheduler import ReplicationScheduler
 from registry.settings import RegistrySettings, UpkeepSettings
 from registry.storage import open_store
 from registry.storage.database import IN_MEMORY
