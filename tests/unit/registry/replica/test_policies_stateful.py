@@ -1,10 +1,12 @@
-"""Replicas under policies, step by step: puts, replays and losses, comparisons, absence, collecting, time that goes on.
-After each step each property that holds of one replica is checked, in the end those of all together."""
+"""Replicas under policies, step by step: puts, replays, comparisons of which anything may get lost, come late, twice or
+in another order, absence, collecting, time that goes on. After each step each property that holds of one replica is
+checked, in the end those of all together."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from itertools import permutations
+from typing import NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from tests.unit.registry.replica.test_under_policies import (
     Acknowledged,
     Put,
     compared,
+    lacking,
     opened,
     put,
     settle,
@@ -31,6 +34,15 @@ from tests.unit.registry.replica.test_under_policies import (
 
 REPLICAS = 3
 WHICH = st.integers(0, REPLICAS - 1)
+UNTOLD = st.just(0) | st.integers(0, 2**6 - 1)
+"""Slots that are left out of an answer, by their bits."""
+
+
+class UnderWay(NamedTuple):
+    """What a replica sends another once it has compared with it."""
+
+    to: int
+    items: tuple[Put, ...]
 
 
 class Replicas(RuleBasedStateMachine):
@@ -42,6 +54,7 @@ class Replicas(RuleBasedStateMachine):
         self.replicas = [Transaction(self.stack.enter_context(opened())) for _ in range(REPLICAS)]
         self.acknowledged = [Acknowledged() for _ in range(REPLICAS)]
         self.sent: list[Put] = []
+        self.under_way: list[UnderWay] = []
         self.away: set[int] = set()
         self.now = START
         self.revisions = [0] * REPLICAS
@@ -60,15 +73,30 @@ class Replicas(RuleBasedStateMachine):
     def leave_or_come_back(self, which: int) -> None:
         self.away ^= {which}
 
-    @rule(one=WHICH, other=WHICH, part=st.integers(0, 3))
-    def compare(self, one: int, other: int, part: int) -> None:
-        """What is sent may get lost after some of it."""
-        if one == other or {one, other} & self.away:
-            return
-        before = self.replicas[other].resource(ID)
-        if part == 0:
-            compared(self.replicas[one], self.replicas[other], self.now)
-        self._check_renewals(before, self.replicas[other].resource(ID))
+    @rule(one=WHICH, other=WHICH)
+    def compare(self, one: int, other: int) -> None:
+        """With nothing lost."""
+        for item in self._asked(one, other, untold=0):
+            self._put(other, item)
+
+    @rule(one=WHICH, other=WHICH, untold=UNTOLD)
+    def ask(self, one: int, other: int, untold: int) -> None:
+        """A comparison is answered, perhaps in part; what is sent for it is under way."""
+        items = self._asked(one, other, untold=untold)
+        if items:
+            self.under_way.append(UnderWay(other, tuple(items)))
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        """Some of what is under way, in any order, some of it twice: the rest is lost, unless it is sent again since no
+        answer came."""
+        sent = data.draw(st.sampled_from(self.under_way))
+        items = data.draw(st.lists(st.sampled_from(sent.items), max_size=2 * len(sent.items)))
+        if data.draw(st.booleans(), label="answered"):
+            self.under_way.remove(sent)
+        for item in items:
+            self._put(sent.to, item)
 
     @rule(seconds=st.integers(1, 3))
     def pass_time(self, seconds: int) -> None:
@@ -111,6 +139,17 @@ class Replicas(RuleBasedStateMachine):
                 assert resource.key == together.key, number
             for mine, theirs in permutations(self.replicas, 2):
                 assert compared(mine, theirs, self.now) == [], "after settling a round sends something"
+            for sent in self.under_way:
+                for item in sent.items:
+                    put(self.replicas[sent.to], item, self.now)
+            settle(self.replicas, self.now)
+            for one in self.replicas:
+                assert shown(one.resource(ID), self.now) == shown(together, self.now), "what comes late is shown"
+
+    def _asked(self, one: int, other: int, *, untold: int) -> list[Put]:
+        if one == other or {one, other} & self.away:
+            return []
+        return lacking(self.replicas[one], self.replicas[other], self.now, untold=untold)
 
     def _put(self, which: int, item: Put) -> None:
         if which in self.away:

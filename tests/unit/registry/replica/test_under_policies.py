@@ -116,14 +116,22 @@ def put(at: Transaction, item: Put, now: int) -> Code | None:
     return None
 
 
-def compared(mine: Transaction, theirs: Transaction, now: int) -> list[tuple[Put, Code | None]]:
-    """What one sends another that compares differently, and what that said to it."""
+def lacking(mine: Transaction, theirs: Transaction, now: int, *, untold: int = 0) -> list[Put]:
+    """What one sends another once they have compared and differ. Of the other's slots, in their order, those aren't
+    told whose bits are set in `untold`, as of a resource that has more than one answer holds."""
     horizon = ExpiryHorizon.at(now, RULES)
     here, there = horizon.fresh(mine.resource(ID)), horizon.fresh(theirs.resource(ID))
     if horizon.alive(here).digest() == horizon.alive(there).digest():
         return []
-    items = delta(here, Orders.of(there), here.withheld(now))
-    return [(item, put(theirs, item, now)) for item in items]
+    orders = Orders.of(there)
+    slots = sorted(orders.states)
+    told = {slot: orders.states[slot] for number, slot in enumerate(slots) if not untold >> number & 1}
+    return delta(here, orders._replace(states=told), here.withheld(now))
+
+
+def compared(mine: Transaction, theirs: Transaction, now: int) -> list[tuple[Put, Code | None]]:
+    """What one sends another that compares differently, and what that said to it."""
+    return [(item, put(theirs, item, now)) for item in lacking(mine, theirs, now)]
 
 
 def settle(all_of_them: Sequence[Transaction], now: int) -> None:
