@@ -1,5 +1,6 @@
 """Resources with policies in a scenario: their owner changes them by two machines at once, or removes them and begins
-anew, issuers come with certificates that end, strangers try; and what must hold of it in the end."""
+anew, issuers come with certificates that end, strangers try, liars forge; what must hold of it all the time (`Audit`),
+and in the end."""
 
 from __future__ import annotations
 
@@ -19,14 +20,19 @@ from registry.client.policies import PolicyEditor
 from registry.errors import RegistryError
 from registry.model.merge import ResourceState, merged
 from registry.model.policy_withholding import ALWAYS, permitted_before
+from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, Slot
 from registry.permission.edits import Edit, EditKind
 from registry.permission.permitted import REGISTER, Claim, why_not_permitted
 from registry.permission.policy import ANY_HOST, FOR_EVER, LONGEST_CHAIN, Policy
 from registry.permission.scope import Scope, ScopeKind
+from registry.protocol.messages import Item
 from registry.settings import RegistrySettings
 from registry.upkeep.schedules import REPLICATE
+from tests.simulation.audit import Audit
+from tests.simulation.forged_policies import Target
 from tests.simulation.world import START, World, WorldNode, identity_of
+from tests.unit.registry.builders import a_key
 
 LABEL: Final = "guarded"
 ISSUERS: Final = 4
@@ -100,6 +106,12 @@ def _value_in(policy: Policy | None, subject: tuple[str, bytes, bytes]) -> bool 
     return policy is not None and key in getattr(policy, name)
 
 
+def target_of(owner: WorldNode, *, never_opens: bool) -> Target:
+    """The resource of `owner`. With `never_opens` it is closed by its first key, and stays so."""
+    resource_id = key_id_of(LABEL, owner.peer_id)
+    return Target(resource_id, LABEL, owner.peer_id, identity_of(9_000, owner.number), never_opens=never_opens)
+
+
 class Guarded:
     """One resource with a policy. `owner` owns it; `other` is where the owner's second machine acts."""
 
@@ -111,33 +123,39 @@ class Guarded:
         other: WorldNode,
         issuers: list[WorldNode],
         majority: int,
+        audit: Audit,
         note: Callable[[str], None],
     ) -> None:
+        """`audit`: of its `target_of`."""
         self.world = world
         self.random = randomness
         self.owner = owner
         self.other = other
         self.issuers = issuers
         self.majority = majority
-        self.resource_id = ""
+        self.audit = audit
+        self.resource_id = audit.target.resource_id
+        self.never_opens = audit.target.never_opens
         self.changes: list[Change] = []
         self.removals: list[Removal] = []
         self.statements: dict[Slot, list[Statement]] = {}
         self.refused = 0
         """Registrations that the policy kept out."""
-        self.seen: dict[tuple[int, int], int] = {}
-        """By node and its life: the greatest revision that it has read."""
         self._note = note
-        self._root = identity_of(9_000, owner.number)
+        self._root = audit.target.root
         self._delegate = identity_of(9_001, owner.number)
 
     async def create(self) -> None:
         """Before anything goes wrong: the resource is closed, with one root, and one issuer allowed."""
-        assert self.owner.parts is not None
-        registry = self.owner.parts.registry
-        created = await registry.create_resource(LABEL, factor=self.majority)
-        assert created.resource_id is not None, created.errors
-        self.resource_id = created.resource_id
+        parts = self.owner.parts
+        assert parts is not None
+        if self.never_opens:
+            key = a_key(LABEL, self.owner.identity, int(self.owner.clock()), policy=Policy(revision=1))
+            written = await parts.node_api.write(Item(key), factor=self.majority, timeout=PATIENCE)
+            assert written.stored >= self.majority, written.errors
+        else:
+            created = await parts.registry.create_resource(LABEL, factor=self.majority)
+            assert created.resource_id is not None, created.errors
         edits = [
             Edit(EditKind.ADD_ROOT, _key(self._root)),
             Edit(EditKind.ALLOW, _key(self.issuers[0].identity)),
@@ -171,6 +189,8 @@ class Guarded:
                 await self._change([self._some_edit(machine) for _ in range(self.random.randint(1, 2))], machine)
 
     def _chance_of_anew(self) -> float:
+        if self.never_opens:
+            return 0.0
         if any(removal.ended < math.inf for removal in self.removals):
             return BEGUN_ANEW
         return 0.5 if self.removals else 1.0  # so that a run of a minute sees it
@@ -195,7 +215,7 @@ class Guarded:
         kinds = (
             EditKind.ALLOW,
             EditKind.DISALLOW,
-            EditKind.OPEN,
+            EditKind.CLOSE if self.never_opens else EditKind.OPEN,
             EditKind.CLOSE,
             EditKind.ADD_ROOT,
             EditKind.DROP_ROOT,
@@ -278,14 +298,15 @@ class Guarded:
 
     async def _read(self, node: WorldNode) -> None:
         """Who has read a policy never shows what an older one permits, whatever replicas answer."""
-        parts, life = node.parts, (node.number, node.crashes)
+        parts, ack = node.parts, self.random.randint(1, self.majority)
         if parts is None:
             return
         with contextlib.suppress(RegistryError):
-            found = await parts.registry.get_resource(self.resource_id, ack=self.random.randint(1, self.majority))
-            if found.key is not None and node.parts is parts:
-                assert found.key.revision >= self.seen.get(life, 0), f"node {node.number} reads a policy that is over"
-                self.seen[life] = found.key.revision
+            read = await parts.node_api.read(
+                self.resource_id, ack=ack, timeout=PATIENCE, key_suffices=self.random.random() < 0.5
+            )
+            if node.parts is parts:
+                self.audit.note_read(node, read.resource)
 
     # What must hold in the end
 
@@ -365,7 +386,9 @@ class Guarded:
             )
             why = why_not_permitted(key.policy, claim, now)
             assert shown == (value if why is None else None), f"{slot} is shown as {shown}, {why}, of {value}"
-        assert not left, f"nobody registered {left}"
+        is_open = key.policy is None or (isinstance(key.policy, Policy) and key.policy.open)
+        strangers = {issuer for issuer, _ in left}
+        assert not left or (is_open and self.audit.are_liars(strangers)), f"nobody registered {left}"
 
     def _was_removed(self, statement: Statement) -> bool:
         """Whether it was acknowledged before the resource was removed."""

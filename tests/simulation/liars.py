@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -29,8 +29,10 @@ from registry.protocol.messages import (
     READ,
     HoldsAnswer,
     HoldsBody,
+    Item,
     PutAnswer,
     PutBody,
+    ReadBody,
     StatePage,
     build,
     parse,
@@ -46,6 +48,7 @@ from registry.replication.messages import (
     ReplicateBody,
     Summary,
 )
+from tests.simulation.forged_policies import Forger, Targets
 from tests.simulation.host import SimulatedHost, open_host
 from tests.simulation.peers import PeerNetwork
 
@@ -124,9 +127,14 @@ class LyingPeer:
 
 @asynccontextmanager
 async def open_liar(
-    network: PeerNetwork, identity: Identity, kind: Kind, accomplices: frozenset[str], randomness: random.Random
+    network: PeerNetwork,
+    identity: Identity,
+    kind: Kind,
+    accomplices: frozenset[str],
+    targets: Targets,
+    randomness: random.Random,
 ) -> AsyncIterator[Liar]:
-    """A liar, while the block lasts."""
+    """A liar, while the block lasts. `targets`: resources about whose policies it lies."""
     settings = network.settings
     async with open_host(network, identity.peer_id, settings) as host, background() as nursery:
 
@@ -138,7 +146,7 @@ async def open_liar(
         lookup = Lookup(identity, host, links, settings, randomness)
         vetting = Vetting(host, links)
         peer = LyingPeer(network, host, links)
-        liar = Liar(peer, randomness)
+        liar = Liar(peer, Forger(identity, targets, randomness), accomplices, randomness)
         await nursery.start(links.run)
         nursery.start_soon(lookup.run)
         nursery.start_soon(peer.run)
@@ -149,8 +157,10 @@ async def open_liar(
 class Liar:
     """A replica that acknowledges what it doesn't keep, forges, and replays what is outdated. Use `run`."""
 
-    def __init__(self, peer: LyingPeer, randomness: random.Random) -> None:
+    def __init__(self, peer: LyingPeer, forger: Forger, accomplices: frozenset[str], randomness: random.Random) -> None:
         self._random = randomness
+        self._forger = forger
+        self._accomplices = accomplices
         self._seen: list[tuple[bytes, bytes]] = []
         self._peer = peer
         for method, handler in (
@@ -168,16 +178,30 @@ class Liar:
         while True:
             await trio.sleep(self._random.uniform(1, 10))
             others = self._peer.members()
-            if not self._seen or not others:
+            if not others:
                 continue
-            key_or_tombstone, state = self._random.choice(self._seen)
-            items = ((key_or_tombstone, state), (key_or_tombstone, self._forged(state)))
-            method = self._random.choice((PUT, REPLICATE))
-            body = PutBody(items) if method == PUT else ReplicateBody(items, last=True)
-            try:
-                await self._peer.call(self._random.choice(sorted(others)), method, build(body), timeout=5)
-            except CallFailed:
-                continue
+            if self._seen:
+                key_or_tombstone, state = self._random.choice(self._seen)
+                items = ((key_or_tombstone, state), (key_or_tombstone, self._forged(state)))
+                await self._push(self._random.choice(sorted(others)), items)
+            forged, never = self._forger.some()
+            if forged and (honest := sorted({*others} - self._accomplices)):
+                await self._push_forged(self._random.choice(honest), forged, never)
+
+    async def _push_forged(self, peer_id: str, forged: Sequence[Item], never: int) -> None:
+        """Raises AssertionError where an honest peer takes one of the first `never`."""
+        errors = await self._push(peer_id, PutBody.of(forged).items)
+        for item, error in zip(forged[:never], errors, strict=False):
+            assert error is not None, f"{peer_id} took what its owner never signed: {item}"
+
+    async def _push(self, peer_id: str, items: tuple[tuple[bytes, bytes], ...]) -> Sequence[object]:
+        """Why each item was refused; nothing where the call failed."""
+        method = self._random.choice((PUT, REPLICATE))
+        body = PutBody(items) if method == PUT else ReplicateBody(items, last=True)
+        try:
+            return parse(await self._peer.call(peer_id, method, build(body), timeout=5), PutAnswer).errors
+        except CallFailed:
+            return ()
 
     async def _put(self, caller: str, body: object) -> object:
         return self._pretend(parse(body, PutBody).items)
@@ -196,6 +220,9 @@ class Liar:
     async def _read(self, caller: str, body: object) -> object:
         if self._random.random() < 0.2:
             raise Refusal(Code.INTERNAL, "not today")
+        page = self._forger.page(parse(body, ReadBody).key_id)
+        if page is not None and self._random.random() < 0.8:
+            return build(page)
         if not self._seen:
             return build(StatePage(holds_key=False, same=False, key=b"", states=(), more=False))
         key_or_tombstone, state = self._random.choice(self._seen)

@@ -38,8 +38,10 @@ from registry.model.verification import (
     tombstone_is_genuine,
 )
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
+from tests.simulation.audit import Audit
 from tests.simulation.clock import VirtualClock
-from tests.simulation.guarded import ISSUERS, Guarded, rounds_that_send_nothing
+from tests.simulation.forged_policies import Targets
+from tests.simulation.guarded import ISSUERS, Guarded, rounds_that_send_nothing, target_of
 from tests.simulation.liars import Kind, open_liar
 from tests.simulation.peers import PeerNetwork
 from tests.simulation.watcher import Watcher
@@ -116,6 +118,10 @@ class Report(msgspec.Struct):
     """Resources with policies that were removed and created again."""
     refused: int
     """Registrations that a policy kept out, or that failed."""
+    forged: int
+    """What liars made up about policies, and sent honest members or had them read."""
+    audited: int
+    """Looks at what members know of resources with policies."""
     closed: int
     """Links that were closed since neither side needed them, between nodes that were up in the end."""
     trace: str
@@ -164,6 +170,8 @@ class Scenario:
         self.closed = 0
         self.resources: list[str] = []
         self.guarded: list[Guarded] = []
+        self.targets = Targets()
+        self.liars: frozenset[str] = frozenset()
         self.bad_disks: list[WorldNode] = []
         """So few that one who acknowledged a write keeps it."""
         self.world: World
@@ -183,23 +191,22 @@ class Scenario:
             for _ in range(self.nodes):
                 await self.world.add(self.random.uniform(-4, 4))
             liars = [identity_of(self.seed, 1000 + number) for number in range(max(self.nodes // 10, 2))]
+            self.liars = frozenset(liar.peer_id for liar in liars)
             for number, identity in enumerate(liars):
                 kind = list(Kind)[(self.seed + number) % len(Kind)]
-                accomplices = frozenset(other.peer_id for other in liars)
-                nursery.start_soon(self._lie, identity, kind, accomplices)
+                nursery.start_soon(self._lie, identity, kind)
             await self._settle(within=200)
             self.users = [User(node) for node in self.random.sample(self.world.nodes, self._users())]
             writers = {user.node.number for user in self.users}
             others = [node for node in self.world.nodes if node.number not in writers]
             self.bad_disks = self.random.sample(others, self.majority - 1)
             await self._create_resources()
-            await self._create_guarded()
-            for resource_id in [
-                *self.random.sample(self.resources, WATCHED),
-                *(each.resource_id for each in self.guarded),
-            ]:
+            await self._create_guarded(nursery)
+            audits: dict[str, Audit | None] = dict.fromkeys(self.random.sample(self.resources, WATCHED))
+            audits |= {each.resource_id: each.audit for each in self.guarded}
+            for resource_id, audit in audits.items():
                 for node in self.random.sample(self.world.nodes, WATCHERS):
-                    watcher = Watcher(node, resource_id)
+                    watcher = Watcher(node, resource_id, audit)
                     self.watchers.append(watcher)
                     nursery.start_soon(watcher.run)
             self.network.delay = 0.2
@@ -220,8 +227,8 @@ class Scenario:
             await self._check()
             nursery.cancel_scope.cancel()
 
-    async def _lie(self, identity: Identity, kind: Kind, accomplices: frozenset[str]) -> None:
-        async with open_liar(self.network, identity, kind, accomplices, self.random):
+    async def _lie(self, identity: Identity, kind: Kind) -> None:
+        async with open_liar(self.network, identity, kind, self.liars, self.targets, self.random):
             await trio.sleep_forever()
 
     async def _settle(self, within: float) -> None:
@@ -254,16 +261,21 @@ class Scenario:
             assert created.resource_id is not None, created.errors
             self.resources.append(created.resource_id)
 
-    async def _create_guarded(self) -> None:
-        """By users, on whose nodes nothing is lost; the issuers are users too, and a stranger."""
+    async def _create_guarded(self, nursery: trio.Nursery) -> None:
+        """By users, on whose nodes nothing is lost; the issuers are users too, and a stranger. Every other one never
+        lets anybody register. They are audited in `nursery`."""
         strangers = [node for node in self.world.nodes if all(node is not user.node for user in self.users)]
         nodes = [user.node for user in self.users]
         for number in range(GUARDED):
             owner, *others = nodes[number:] + nodes[:number]
             issuers = [*others[:ISSUERS], self.random.choice(strangers)]
-            guarded = Guarded(self.world, self.random, owner, others[-1], issuers, self.majority, self.note)
+            target = target_of(owner, never_opens=number % 2 == 1)
+            audit = Audit(target, self.liars, self.settings.registry, self.bad_disks.__contains__)
+            guarded = Guarded(self.world, self.random, owner, others[-1], issuers, self.majority, audit, self.note)
             await guarded.create()
             self.guarded.append(guarded)
+            self.targets.of[target.resource_id] = target
+            nursery.start_soon(audit.run, self.world)
 
     async def _write(self, user: User) -> None:
         count = 0
@@ -447,6 +459,7 @@ class Scenario:
             self.network.busy = set()
 
     async def _heal(self) -> None:
+        self.targets.is_over = True
         self.network.busy = set()
         self.network.loss = 0.0
         self.network.delay = 0.05
@@ -680,6 +693,8 @@ def run(
         begun_anew=sum(removal.ended < math.inf for guarded in scenario.guarded for removal in guarded.removals),
         changes=sum(change.ended < math.inf for guarded in scenario.guarded for change in guarded.changes),
         refused=sum(guarded.refused for guarded in scenario.guarded),
+        forged=scenario.targets.forged,
+        audited=sum(guarded.audit.looked for guarded in scenario.guarded),
         closed=scenario.closed,
         trace=scenario.trace.hexdigest(),
     )

@@ -50,6 +50,8 @@ def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> 
     assert report.changes > 10, "hardly any policy was changed"
     assert report.begun_anew > 0, "no resource with a policy was removed"
     assert report.refused > 5, "hardly anybody was kept out"
+    assert report.forged > 100, "hardly anything was forged"
+    assert report.audited > 1000, "hardly anybody was looked at"
 
 
 @pytest.mark.timeout(HANGS)

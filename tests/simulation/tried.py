@@ -25,7 +25,7 @@ def tried(seed: int, *, nodes: int, faults: float, repair: float, pace: float) -
         f"{report.crashes} crashes, {report.sick} sick, {report.rotten} rotten, "
         f"{report.messages} messages, {report.events} events, "
         f"{report.changes} changes of policies, {report.begun_anew} begun anew, "
-        f"{report.refused} registrations refused, "
+        f"{report.refused} registrations refused, {report.forged} forgeries, {report.audited} looks, "
         f"{report.closed} links closed, "
         f"trace {report.trace[:16]}, {time.process_time() - started:.1f} s of CPU"
     )

@@ -7,6 +7,7 @@ import trio
 from registry.model.values import Record, Slot
 from registry.watch.watch import Watch
 from registry.watch.watch_event import EventKind, WatchEvent, same_content
+from tests.simulation.audit import Audit
 from tests.simulation.world import WorldNode
 
 
@@ -44,9 +45,11 @@ class Told:
 class Watcher:
     """Use `run`."""
 
-    def __init__(self, node: WorldNode, resource_id: str) -> None:
+    def __init__(self, node: WorldNode, resource_id: str, audit: Audit | None = None) -> None:
+        """`audit`: of a resource with a policy."""
         self.node = node
         self.resource_id = resource_id
+        self._audit = audit
         self.told = Told()
         """By the watch of the node's present life."""
         self.events = 0
@@ -69,3 +72,5 @@ class Watcher:
         async for event in watch:
             self.events += 1
             self.told.take(event)
+            if self._audit is not None:
+                self._audit.check_told(self.node, event)
