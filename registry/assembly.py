@@ -7,6 +7,7 @@ commits.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from registry.health.host_health import HostHealth
 from registry.health.hosts_for_clients import HostsForClients
 from registry.model.history import HistoryEvent, withheld_in
 from registry.model.merge import ResourceState
+from registry.model.values import Record
 from registry.protocol.address_groups import AddressGroups
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item, Spread
@@ -65,7 +67,7 @@ from registry.storage import Store
 from registry.upkeep.schedule import ScheduleStatus
 from registry.upkeep.schedules import RENEW, Schedules
 from registry.watch.subscriptions import Subscriptions
-from registry.watch.watches import Watches, bound_read
+from registry.watch.watches import SETTLES_WITHIN, Watches, bound_read
 
 EVENTS_TOLD: Final = 500  # of one resource's history, the last ones
 
@@ -172,8 +174,8 @@ async def assembled(
     host = Countersigner(network, identity, store, ingest, rules, clock, abandoned)
     health, health_of_hosts, hosts_for_clients = _health(network, store, rules, time, presence)
 
-    async def history(key_id: str) -> list[HistoryEvent]:
-        return await _history(store, health_of_hosts, key_id, int(time()))
+    async def history(key_id: str, reader_id: str, timeout: float) -> list[HistoryEvent]:
+        return await _history(store, watches, health_of_hosts, time, key_id, reader_id, timeout)
 
     async def run_schedule(name: str) -> ScheduleStatus:
         return await upkeep.run_now(name)  # made below: what it runs acts through the node
@@ -268,8 +270,19 @@ def _health(
     return own, of_hosts, HostsForClients(network, of_hosts)
 
 
-async def _history(store: Store, health: HealthOfHosts, key_id: str, now: int) -> list[HistoryEvent]:
-    """What happened to a resource here, and what at `now` (seconds) its policy withholds, is down or doesn't pass."""
+async def _history(
+    store: Store, watches: Watches, health: HealthOfHosts, time: Clock, key_id: str, reader_id: str, timeout: float
+) -> list[HistoryEvent]:
+    """What happened to a resource here and to its hosts; then what now its policy withholds, is down or doesn't pass.
+    `reader_id`, `timeout`: as of `HistorySource`."""
     events = await store.read(lambda transaction: transaction.history.last(key_id, EVENTS_TOLD))
     resource = await store.resource(key_id)
-    return [*events, *withheld_in(resource, now)[:EVENTS_TOLD], *health.events_of(resource, now)[:EVENTS_TOLD]]
+    if not resource.slots:  # nothing of it is kept here, but it may be watched
+        resource = watches.at_hand(key_id) or resource
+    hosts = {slot.peer_id for slot, state in resource.slots.items() if isinstance(state, Record)}
+    await health.settle(hosts, min(SETTLES_WITHIN, timeout / 2), client=reader_id)
+    now = int(time())
+    present = health.events_of(resource, now)
+    changes = health.changes_of(key_id, resource, now, present)[-EVENTS_TOLD:]
+    happened = heapq.merge(events, changes, key=lambda event: event.time)
+    return [*happened, *withheld_in(resource, now)[:EVENTS_TOLD], *present[:EVENTS_TOLD]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,8 +89,9 @@ def remove_resource(session: CommandSession, resource: str, as_json: bool) -> No
 def explain_resource(session: CommandSession, resource: str, as_json: bool) -> None:
     """Print what happened to RESOURCE, an id or a name such as web@acme, on the node, as far as it remembers.
 
-    A line for each record or key that was stored, renewed or removed there, with the time and the reason; then one for
-    each record that it keeps and the resource's policy withholds, whose host is down, or that doesn't pass.
+    A line for each record or key that was stored, renewed or removed there, and each time that the node saw a host go
+    down or come up, or a service change, with the time and the reason; then one for each record that the resource's
+    policy withholds, whose host is down, or that doesn't pass now.
     """
     if (node := session.node()) is not None:
         events = node.get("resources", session.name_for_node(resource), "history").result
@@ -109,8 +110,14 @@ def explain_resource(session: CommandSession, resource: str, as_json: bool) -> N
             err=True,
         )
     for event in events:
-        subject = f"record of {event['issued_by']} on {event['peer_id']}" if event["peer_id"] else "resource"
-        click.echo(f"{moment(event['time'])}  {event['what']:11} {subject}  {one_line(event['detail'])}")
+        click.echo(f"{moment(event['time'])}  {event['what']:11} {_subject(event)}  {one_line(event['detail'])}")
+
+
+def _subject(event: Mapping[str, Any]) -> str:
+    """What something happened to."""
+    if event["issued_by"]:
+        return f"record of {event['issued_by']} on {event['peer_id']}"
+    return f"host {event['peer_id']}" if event["peer_id"] else "resource"
 
 
 @resource.command("show", short_help="Print a resource's owner and label.")

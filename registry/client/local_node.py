@@ -51,8 +51,9 @@ _NOT_REACHED: Final = (Unreachable, CallTimeout, ProtocolError, ProtocolNotSuppo
 
 RunSchedule = Callable[[str], Awaitable[ScheduleStatus]]
 """Runs the schedule of this name now. Raises InvalidValue for an unknown one."""
-HistorySource = Callable[[str], Awaitable[list[HistoryEvent]]]
-"""What happened to the resource of this id, oldest first."""
+HistorySource = Callable[[str, str, float], Awaitable[list[HistoryEvent]]]
+"""What happened to the resource of an id, oldest first, for a light client, empty for this node itself, which waits so
+many seconds."""
 
 
 class LocalNode:
@@ -191,9 +192,9 @@ class LocalNode:
             raise NotPermitted(f"the schedule {name[:64]}")
         return await self._run_schedule(name)
 
-    async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:  # noqa: ARG002 - as above
-        """See `NodeApi.explain`."""
-        return await self._history(key_id)
+    async def explain(self, key_id: str, *, timeout: float, caller: str | None = None) -> list[HistoryEvent]:
+        """See `NodeApi.explain`. `caller`: the peer that calls, None for this node."""
+        return await self._history(key_id, caller or "", timeout)
 
 
 async def ask_to_countersign(

@@ -271,7 +271,7 @@ async def _status(node: LocalNode, request: StatusRequest, caller: Caller) -> No
 
 
 async def _explain(node: LocalNode, request: ResourceRequest, caller: Caller) -> list[HistoryEvent]:
-    return await node.explain(request.key_id, timeout=caller.timeout)
+    return await node.explain(request.key_id, timeout=caller.timeout, caller=caller.peer_id)
 
 
 async def _run_schedule(node: LocalNode, request: ScheduleRequest, caller: Caller) -> ScheduleStatus:

@@ -55,6 +55,7 @@ class ClientStanding(Struct, frozen=True):
     peer_id: str
     is_up: bool = True
     is_known: bool = False
+    has_left: bool = False
     since: float = math.inf
     accusers: tuple[str, ...] = ()
     exceptions: bytes = b""
@@ -108,7 +109,9 @@ class PresenceThroughNode:
             return ClientStanding(peer_id)
         since = trio.current_time() - known.changed_at
         accusers = () if known.is_up else known.accusers
-        return ClientStanding(peer_id, known.is_up, True, since, accusers, known.evidence.exceptions)
+        said = known.evidence.presence
+        has_left = not known.is_up and said is not None and said.is_leaving
+        return ClientStanding(peer_id, known.is_up, True, has_left, since, accusers, known.evidence.exceptions)
 
     def is_settled(self, peer_id: str) -> bool:
         """See `PresenceNetwork.is_settled`: the node has waited for it."""

@@ -21,6 +21,7 @@ from msgspec import Struct
 from overlay.errors import CallFailed
 from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.errors import InvalidValue
+from registry.health.health_history import HealthHistory, event_of_service, why_down
 from registry.health.health_reader import UNTOLD, HealthReader, ListReading, ListWanted, RecordHealth, put_together
 from registry.health.host_health import HostHealth
 from registry.health.messages import EXCEPTIONS, ExceptionsBody, ExceptionsPage
@@ -63,6 +64,7 @@ class HealthOfHosts:
         self._own = own
         self._presence = presence
         self._reader = HealthReader()
+        self._history = HealthHistory(self._reader.services_of)
         self._tasks = TaskOwner()
         self._followed: dict[str, _Use] = {}
         self._read_by: dict[str, dict[str, None]] = {}  # the hosts that count to each reader
@@ -123,14 +125,10 @@ class HealthOfHosts:
     def health_of(self, slot: Slot, instances: Iterable[str] = ()) -> RecordHealth:
         """What is known now of the record in a slot. `instances`: the ids of those that its value names. Whose list
         isn't known yet is asked for it."""
-        if self._presence is None:
-            return UNTOLD
-        if slot.peer_id == self._network.peer_id:
-            health, healths = put_together(lambda instance: self._own.health_of(slot, instance), instances)
-            return RecordHealth(health=health, instances=healths)
-        self.follow([slot.peer_id])
-        self._ask(slot.peer_id)
-        return self._reader.health_of(slot, self._presence.state_of(slot.peer_id), instances)
+        if self._presence is not None and slot.peer_id != self._network.peer_id:
+            self.follow([slot.peer_id])
+            self._ask(slot.peer_id)
+        return self._known_of(slot, instances)
 
     def health_of_record(self, record: Record) -> RecordHealth:
         """The same, with the instances that the record's value names."""
@@ -166,23 +164,32 @@ class HealthOfHosts:
             self._presence.complain(host)
 
     def events_of(self, resource: ResourceState, now: int) -> list[HistoryEvent]:
-        """Which records of a resource are down, or don't pass, at `now` (seconds), since when, and why."""
+        """Which records of a resource are down, or don't pass, at `now` (seconds), since when, and by whose word."""
         events: list[HistoryEvent] = []
         for slot, state in sorted(resource.slots.items()):
             if not isinstance(state, Record):
                 continue
-            known = self.health_of_record(state)
+            known = self._known_of(slot, named_in(state.metadata.value))
             if not known.is_up:
+                standing = self.standing_of(slot.peer_id)
+                why = why_down(known.accusers, has_left=standing is not None and standing.has_left)
                 since = now - int(min(known.up_or_down_for, now))
-                by = f", as {', '.join(known.accusers)} say" if known.accusers else ""
-                events.append(of_slot(slot, DOWN, since if since else now, f"its host isn't there{by}"))
+                events.append(of_slot(slot, DOWN, since if since else now, why))
             if known.health.state is not HealthState.PASSING:
-                events.append(of_slot(slot, str(known.health.state), known.health.since or now, known.health.note))
+                events.append(event_of_service(slot, "", known.health, now))
             for instance, health in known.instances.items():
                 if health.state not in (HealthState.PASSING, known.health.state):
-                    detail = f"instance {instance}" + (f": {health.note}" if health.note else "")
-                    events.append(of_slot(slot, str(health.state), health.since or now, detail))
+                    events.append(event_of_service(slot, instance, health, now))
         return events
+
+    def changes_of(
+        self, key_id: str, resource: ResourceState, now: int, present: Collection[HistoryEvent]
+    ) -> list[HistoryEvent]:
+        """When the hosts of a resource went down and came up, and its services changed, as far as this peer saw it and
+        remembers, at `now` (seconds), oldest first; without what `present`, as of `events_of`, tells as being so
+        still."""
+        hosts = {slot.peer_id for slot in resource.slots}
+        return self._history.events_of(key_id, hosts, trio.current_time(), now, present)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Has hosts followed and asked until cancelled."""
@@ -191,6 +198,15 @@ class HealthOfHosts:
             while True:
                 await trio.sleep(FOLLOWED_FOR / 10)
                 self._forget_unused()
+
+    def _known_of(self, slot: Slot, instances: Iterable[str]) -> RecordHealth:
+        """As `health_of`, of a host that is followed already, if it is."""
+        if self._presence is None:
+            return UNTOLD
+        if slot.peer_id == self._network.peer_id:
+            health, healths = put_together(lambda instance: self._own.health_of(slot, instance), instances)
+            return RecordHealth(health=health, instances=healths)
+        return self._reader.health_of(slot, self._presence.state_of(slot.peer_id), instances)
 
     def _forget_unused(self) -> None:
         now = trio.current_time()
@@ -250,6 +266,8 @@ class HealthOfHosts:
         self._tell(standing.peer_id)
 
     def _tell(self, host: str) -> None:
+        if self._presence is not None and (host in self._followed or host == self._network.peer_id):
+            self._history.note(self._presence.state_of(host), trio.current_time())
         self._news.send()
         for callback in self._callbacks:
             callback(host)

@@ -139,6 +139,14 @@ class HealthReader:
         health, healths = put_together(said_of, instances)
         return RecordHealth(standing.is_up, standing.since, standing.accusers, health, healths)
 
+    def services_of(self, host: str, told: bytes) -> Mapping[HostedService, Health] | None:
+        """The services that a host says don't pass, by what its presence tells; None while its list isn't at hand, or
+        where it can't be understood."""
+        exceptions = self._exceptions(host, told)
+        if exceptions is None or not exceptions.is_listed_elsewhere:
+            return None if exceptions is None else exceptions.services
+        return self._lists.get((host, exceptions.digest))
+
     def wanted(self, host: str, standing: HostStanding, now: float) -> ListWanted | None:
         """Whose list has to be asked for before it is known which of its services pass; None where there is nothing to
         ask for, or not yet again. `now` in seconds of any clock that only goes forward."""
@@ -172,13 +180,10 @@ class HealthReader:
 
     def _said_by(self, host: str, told: bytes) -> tuple[Mapping[HostedService, Health], Health]:
         """What a host says of services, and what counts for all others."""
-        exceptions = self._exceptions(host, told)
-        if exceptions is None:
-            return {}, NOT_UNDERSTOOD
-        if not exceptions.is_listed_elsewhere:
-            return exceptions.services, PASSING
-        services = self._lists.get((host, exceptions.digest))
-        return ({}, NOT_READ) if services is None else (services, PASSING)
+        services = self.services_of(host, told)
+        if services is not None:
+            return services, PASSING
+        return {}, NOT_UNDERSTOOD if self._exceptions(host, told) is None else NOT_READ
 
     def _exceptions(self, host: str, told: bytes) -> Exceptions | None:
         key = host, told

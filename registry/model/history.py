@@ -26,12 +26,14 @@ HANDED_OVER: Final = "handed over"  # evicted by the operator, for others to kee
 FORGOTTEN: Final = "forgotten"  # a tombstone that can't kill anything any more
 POLICY_CHANGED: Final = "new policy"  # of a resource, by its owner
 WITHHELD: Final = "withheld"  # now, by its resource's policy; told beside what happened, and not kept
-DOWN: Final = "down"  # now, as its host's presence says; told as what is withheld
+DOWN: Final = "down"  # as its host's presence says; told as what is withheld, and from memory when it was so before
+UP: Final = "up"  # again, of a host
 GONE: Final = frozenset({TOMBSTONED, PUSHED_OUT, EXPIRED, REMOVED, HANDED_OVER})
 
 
 class HistoryEvent(msgspec.Struct, frozen=True, array_like=True):
-    """What happened on this node to a key (no `issued_by` and `peer_id`) or a slot, at `time` (seconds)."""
+    """What happened on this node to a key (no `issued_by` and `peer_id`), a slot, or a host of a resource's records (no
+    `issued_by`), at `time` (seconds)."""
 
     time: int
     key_id: str
@@ -49,6 +51,11 @@ def of_key(key: Key, what: str, time: int, detail: str = "") -> HistoryEvent:
 def of_slot(slot: Slot, what: str, time: int, detail: str = "") -> HistoryEvent:
     """An event of a slot."""
     return HistoryEvent(time, slot.key_id, slot.issued_by, slot.peer_id, what, detail)
+
+
+def of_host(key_id: str, host: str, what: str, time: int, detail: str = "") -> HistoryEvent:
+    """An event of a host, for a resource of which it has records."""
+    return HistoryEvent(time, key_id, "", host, what, detail)
 
 
 def withheld_in(resource: ResourceState, now: int) -> list[HistoryEvent]:

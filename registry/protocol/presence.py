@@ -28,6 +28,11 @@ class HostStanding(Protocol):
         ...
 
     @property
+    def has_left(self) -> bool:
+        """Whether it is down since it said itself that it stops."""
+        ...
+
+    @property
     def since(self) -> float:
         """Seconds for which it is up or down; infinity where it always was, as far as known."""
         ...

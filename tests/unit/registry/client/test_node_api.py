@@ -132,8 +132,8 @@ class FakeNode:
         await self._answer(timeout, "list_resources", owner_peer_id, after, limit, ack)
         return LISTED
 
-    async def explain(self, key_id: str, *, timeout: float) -> list[HistoryEvent]:
-        await self._answer(timeout, "explain", key_id)
+    async def explain(self, key_id: str, *, timeout: float, caller: str | None = None) -> list[HistoryEvent]:
+        await self._answer(timeout, "explain", key_id, caller)
         return [EVENT]
 
 
@@ -210,7 +210,7 @@ async def test_every_operation_is_answered_as_the_node_answers_it(autojump_clock
         ("progress", OUTCOME.write_id),
         ("progress", "another"),
         ("status",),
-        ("explain", KEY.id),
+        ("explain", KEY.id, ISSUER.peer_id),
         ("run_schedule", SCHEDULE.name, ISSUER.peer_id),
         ("report_health", REPORT, ISSUER.peer_id),
         ("hosts", (HOST.peer_id,), 300.0, ISSUER.peer_id),

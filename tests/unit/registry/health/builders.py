@@ -42,6 +42,7 @@ class Standing(msgspec.Struct, frozen=True):
     since: float = math.inf
     exceptions: bytes = b""
     is_known: bool = True
+    has_left: bool = False
     accusers: tuple[str, ...] = ()
     peer_id: str = ""
 

@@ -241,12 +241,11 @@ async def test_an_instance_that_does_not_pass_is_left_out_and_its_record_only_wi
 
         assert await endpoints("") == ["a", "b"]
         assert await endpoints("a") == ["b"]
-        before = len(await world.nodes[0].registry.explain(world.resource_id))
         assert await endpoints("ab") == []
         assert host not in await world.hosts()
         assert await endpoints("b") == ["a"]
-        told = (await world.nodes[0].registry.explain(world.resource_id))[before - 1 :]
-        assert [(each.what, each.detail) for each in told] == [("critical", "instance b: b is full")]
+        told = (await world.nodes[0].registry.explain(world.resource_id))[-1]
+        assert (told.what, told.detail) == ("critical", "instance b: b is full")
 
 
 async def test_a_watcher_is_told_of_each_instance(autojump_clock: object) -> None:
@@ -346,6 +345,46 @@ async def test_explaining_tells_who_is_down_and_what_does_not_pass(autojump_cloc
         ]
         assert {event.time for event in now if event.what == "critical"} == {NOW}
         assert all(abs(event.time - time.time() + 5) < 5 for event in now if event.what == "down")
+
+
+async def test_explaining_tells_what_changed_before(autojump_clock: object) -> None:
+    async with resolving() as world:
+        node, (zero, one, two) = world.nodes[0].registry, world.peer_ids
+        await world.hosts()
+        world.presence.becomes(zero, Standing(is_up=False, since=0.5, accusers=("A", "B")))
+        world.says(1, CRITICAL)
+        await trio.sleep(10)
+        world.presence.becomes(zero, Standing(since=0.0))
+        world.presence.becomes(one, Standing())
+        world.presence.becomes(two, Standing(is_up=False, since=0.0, has_left=True))
+        await trio.sleep(10)
+        events = [event for event in await node.explain(world.resource_id) if event.what != "stored"]
+        assert sorted((event.peer_id, event.issued_by, event.what, event.detail) for event in events) == sorted(
+            [
+                (zero, "", "down", "its host isn't there, as A, B say"),
+                (zero, "", "up", "its host is there again"),
+                (one, one, "critical", "no answer"),
+                (one, one, "passing", ""),
+                (two, two, "down", "its host stopped, as it said itself"),
+            ]
+        )
+        assert events[-1].peer_id == two, "what is so now comes last"
+
+
+async def test_explaining_waits_a_moment_for_what_is_yet_to_be_learnt_as_reads_do(autojump_clock: object) -> None:
+    async with resolving() as world, trio.open_nursery() as nursery:
+
+        async def learn() -> None:
+            await trio.sleep(UNKNOWN_FOR / 2)
+            world.presence.becomes(world.peer_ids[0], Standing(is_up=False))
+
+        nursery.start_soon(learn)
+        (*_, last) = await world.nodes[0].registry.explain(world.resource_id)
+        assert (last.peer_id, last.what, last.detail) == (
+            world.peer_ids[0],
+            "down",
+            "its host isn't there, as this node found",
+        )
 
 
 async def test_a_snapshot_waits_a_moment_for_what_is_yet_to_be_learnt_as_reads_do(autojump_clock: object) -> None:
