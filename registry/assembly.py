@@ -279,7 +279,7 @@ async def _history(
     resource = await store.resource(key_id)
     if not resource.slots:  # nothing of it is kept here, but it may be watched
         resource = watches.at_hand(key_id) or resource
-    hosts = {slot.peer_id for slot, state in resource.slots.items() if isinstance(state, Record)}
+    hosts = dict.fromkeys(slot.peer_id for slot, state in resource.slots.items() if isinstance(state, Record))
     await health.settle(hosts, min(SETTLES_WITHIN, timeout / 2), client=reader_id)
     now = int(time())
     present = health.events_of(resource, now)

@@ -305,7 +305,7 @@ class Registry:
         records = self._shown_of(resource, trust)
         if not self._health_of_hosts.is_there:
             return Resolved(records, errors)
-        hosts = {record.metadata.peer_id for record in records}
+        hosts = dict.fromkeys(record.metadata.peer_id for record in records)
         await self._health_of_hosts.settle(hosts, min(timeout, LISTS_TIMEOUT))
         health = {record.slot: self._health_of_hosts.health_of_record(record) for record in records}
         if not include_down:

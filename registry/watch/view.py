@@ -6,6 +6,7 @@ Pure: updates and the time come in as arguments. `revision` tells that something
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import MappingProxyType
 from typing import Final
 
@@ -32,7 +33,7 @@ class View:
         """All that is known, merged."""
         self.visible: Visible = {}
         """The live records, as of the last change or `refresh`."""
-        self.hosts: frozenset[str] = frozenset()
+        self.hosts: Collection[str] = ()
         """The peers that host them."""
         self.versions: dict[Slot, int] = {}
         """How often the visible record of each slot has changed."""
@@ -130,7 +131,7 @@ class View:
                 self.changed_at[slot] = self._ticks
                 changed = True
         self.visible = visible
-        self.hosts = frozenset(slot.peer_id for slot in visible)
+        self.hosts = dict.fromkeys(slot.peer_id for slot in visible)  # in the same order in every process
         if len(self.versions) > 2 * MAX_KNOWN:
             self.versions = {slot: count for slot, count in self.versions.items() if slot in self.state.slots}
             self.changed_at = {slot: tick for slot, tick in self.changed_at.items() if slot in self.state.slots}

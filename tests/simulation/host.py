@@ -270,12 +270,15 @@ class SimulatedHost:
         self.start_soon = nursery.start_soon
         internet.address_of(peer_id)
         internet.hosts[peer_id] = self
+        internet.powerless.pop(peer_id, None)
         internet.changed.send()
 
     def lose(self, *, silently: bool) -> None:
         """kill -9 of its process, or, `silently`, the end of its power: from now on it does nothing any more."""
         self.is_lost = True
         del self.internet.hosts[self.peer_id]
+        if silently:
+            self.internet.powerless[self.peer_id] = trio.current_time()
         for connection in [] if silently else list(self.connections.values()):
             other = connection.other(self)
             if not self.internet.are_apart(self.peer_id, other.peer_id):
@@ -326,12 +329,22 @@ class SimulatedHost:
         return False
 
     async def probe(self, peer_id: str, timeout: float) -> DialOutcome:
+        if not self.addresses_of(peer_id):
+            await trio.lowlevel.checkpoint()
+            return DialOutcome.OWN_FAULT
         with trio.move_on_after(timeout):
-            return DialOutcome.ALIVE if await self.can_be_dialled(peer_id) else DialOutcome.REFUSED
+            if await self.can_be_dialled(peer_id):
+                return DialOutcome.ALIVE
+            while peer_id in self.internet.powerless:
+                await self.internet.changed.wait()
+            return DialOutcome.REFUSED
         return DialOutcome.SILENT
 
     def silence(self, peer_id: str) -> float | None:
-        return None
+        if peer_id not in self.connections:
+            return None
+        since = self.internet.silent_since(self.peer_id, peer_id)
+        return trio.current_time() - since if since is not None else 0.0
 
     async def disconnect(self, peer_id: str) -> None:
         await trio.lowlevel.checkpoint()

@@ -48,6 +48,9 @@ class Internet:
         self.changed = Broadcast()
         """Sent when a host comes up, or sides change."""
         self._sides: dict[str, int] = {}
+        self._apart_since = 0.0
+        self.powerless: dict[str, float] = {}
+        """Hosts that lost their power, since when; until they are up again."""
         self.messages = 0
         self._addresses: dict[str, str] = {}
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -61,7 +64,7 @@ class Internet:
 
     @sides.setter
     def sides(self, sides: dict[str, int]) -> None:
-        self._sides = sides
+        self._sides, self._apart_since = sides, trio.current_time()
         self.changed.send()
 
     async def run(self) -> None:
@@ -95,6 +98,11 @@ class Internet:
     def are_apart(self, one: str, other: str) -> bool:
         """Whether a partition separates two hosts."""
         return bool(self._sides) and self._sides.get(one, 0) != self._sides.get(other, 0)
+
+    def silent_since(self, one: str, other: str) -> float | None:
+        """Since when the kernel of one host has heard nothing of the other's machine; None while it acknowledges."""
+        since = self.powerless.get(other)
+        return max(self._apart_since, since or 0.0) if self.are_apart(one, other) else since
 
     def host_at(self, address: str, peer_id: str) -> SimulatedHost | None:
         """The host that is up at an address, if it is the peer's."""

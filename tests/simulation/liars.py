@@ -15,6 +15,10 @@ from overlay.discovery.vetting import METHOD as ADDRESSES
 from overlay.discovery.vetting import Vetting
 from overlay.errors import CallFailed, OverlayError, Refusal
 from overlay.identity import Identity
+from overlay.presence.messages import TOPIC, Said, Told, notices
+from overlay.presence.messages import parse as read_messages
+from overlay.presence.statements import Version, Word, sign
+from overlay.presence.timings import WORD_TTL
 from overlay.rpc.links import Links
 from overlay.rpc.server import Handler
 from overlay.tasks import background
@@ -67,6 +71,10 @@ class Kind(enum.Enum):
     """It takes every request and answers none, whatever it is about."""
     REFUSING = enum.auto()
     """It refuses every request."""
+
+
+ACCUSING = frozenset({Kind.FORGING, Kind.REFUSING})
+"""Those who say as witnesses that everybody is down; the others say nothing of anybody."""
 
 
 class LyingLinks(Links):
@@ -147,11 +155,44 @@ async def open_liar(
         vetting = Vetting(host, links)
         peer = LyingPeer(network, host, links)
         liar = Liar(peer, Forger(identity, targets, randomness), accomplices, randomness)
+        witness = FalseWitness(identity, links, randomness)
         await nursery.start(links.run)
+        if kind in ACCUSING:
+            nursery.start_soon(witness.run)
         nursery.start_soon(lookup.run)
         nursery.start_soon(peer.run)
         nursery.start_soon(liar.run)
         yield liar
+
+
+class FalseWitness:
+    """A keeper that says of each host whose presence it has that it is down. Use `run`."""
+
+    def __init__(self, identity: Identity, links: LyingLinks, randomness: random.Random) -> None:
+        self._identity = identity
+        self._links = links
+        self._random = randomness
+        self._hosts: dict[str, Version] = {}
+        self._said = 0
+        links.on_notice(TOPIC, self._read)
+
+    async def run(self) -> None:
+        """Tells everybody, until cancelled."""
+        while True:
+            await trio.sleep(self._random.uniform(2, 20))
+            messages = [Said(self._word(host, version)) for host, version in self._hosts.items()]
+            for body in notices(messages):
+                for peer_id in self._links.all_peers():
+                    self._links.notify(peer_id, TOPIC, body)
+
+    def _word(self, host: str, version: Version) -> Word:
+        self._said += 1
+        return sign(self._identity, Word(self._identity.peer_id, host, version, True, self._said, int(WORD_TTL)))
+
+    def _read(self, peer_id: str, body: bytes) -> None:
+        for message in read_messages(body):
+            if isinstance(message, Told) and len(self._hosts) < KEPT:
+                self._hosts[message.presence.peer_id] = message.presence.version
 
 
 class Liar:

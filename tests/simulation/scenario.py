@@ -40,6 +40,7 @@ from registry.model.verification import (
 from registry.settings import NodeSettings, RegistrySettings, UpkeepSettings
 from tests.simulation.audit import Audit
 from tests.simulation.clock import VirtualClock
+from tests.simulation.deaths import Deaths, Outcome
 from tests.simulation.forged_policies import Targets
 from tests.simulation.guarded import ISSUERS, Guarded, rounds_that_send_nothing, target_of
 from tests.simulation.liars import Kind, open_liar
@@ -122,6 +123,14 @@ class Report(msgspec.Struct):
     """What liars made up about policies, and sent honest members or had them read."""
     audited: int
     """Looks at what members know of resources with policies."""
+    downs: int
+    """Of these events, how many told that a host is down."""
+    deaths: int
+    """Hosts that died in the end, when all else was well."""
+    gone_after: float
+    """Seconds until everybody knew, who follows or watches them."""
+    back_after: float
+    """Seconds until everybody knew that they are back."""
     closed: int
     """Links that were closed since neither side needed them, between nodes that were up in the end."""
     trace: str
@@ -167,6 +176,7 @@ class Scenario:
         self.reads = 0
         self.users: list[User] = []
         self.watchers: list[Watcher] = []
+        self.deaths = Outcome()
         self.closed = 0
         self.resources: list[str] = []
         self.guarded: list[Guarded] = []
@@ -321,7 +331,8 @@ class Scenario:
         if parts is None or abs(user.node.skew) > RIGHT:
             return
         try:
-            resolved = await parts.registry.resolve_resource(resource_id, self.majority)
+            # Of hosts that are down, too, since they may be hidden rightly here.
+            resolved = await parts.registry.resolve_resource(resource_id, self.majority, include_down=True)
         except RegistryError:
             return
         is_sound = user.node.parts is parts and abs(user.node.skew) <= RIGHT
@@ -474,6 +485,8 @@ class Scenario:
     # What must always hold
 
     async def _check(self) -> None:
+        deaths = Deaths(self.world, self.network, self.watchers, self.random, self.note)
+        deaths.check_that_nobody_is_down()
         await self._settle(within=10)
         await self._check_links()
         await self._check_that_nobody_is_behind()
@@ -493,6 +506,7 @@ class Scenario:
             await self._check_guarded(guarded)
         if len(self.world.nodes) <= FEW:
             await rounds_that_send_nothing(self.world, lambda: self.network.repairs)
+        self.deaths = await deaths.run()
 
     async def _check_that_nobody_is_behind(self) -> None:
         """Disks were mended long ago; what rotted is noticed when it is read, perhaps only now."""
@@ -690,6 +704,10 @@ def run(
         reads=scenario.reads,
         messages=scenario.network.messages,
         events=sum(watcher.events for watcher in scenario.watchers),
+        downs=sum(watcher.downs for watcher in scenario.watchers),
+        deaths=scenario.deaths.victims,
+        gone_after=scenario.deaths.gone,
+        back_after=scenario.deaths.back,
         begun_anew=sum(removal.ended < math.inf for guarded in scenario.guarded for removal in guarded.removals),
         changes=sum(change.ended < math.inf for guarded in scenario.guarded for change in guarded.changes),
         refused=sum(guarded.refused for guarded in scenario.guarded),

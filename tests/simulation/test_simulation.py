@@ -52,6 +52,8 @@ def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> 
     assert report.refused > 5, "hardly anybody was kept out"
     assert report.forged > 100, "hardly anything was forged"
     assert report.audited > 1000, "hardly anybody was looked at"
+    assert report.downs > 5, "hardly any watcher was told that a host is down"
+    assert report.deaths > 1, "nobody died in the end"
 
 
 @pytest.mark.timeout(HANGS)
@@ -72,7 +74,7 @@ def test_short_seeds_of_small_networks_have_the_same_faults_and_the_same_trace_i
     with ThreadPoolExecutor() as pool:
         one, other = pool.map(_reported, (4, 4), ("1", "2"))
     assert min(one.crashes, one.sick, one.rotten, one.acknowledged) > 3, "hardly anything happened"
-    assert min(one.left, one.reads, one.changes, one.events) > 0, "something never happened"
+    assert min(one.left, one.reads, one.changes, one.events, one.downs, one.deaths) > 0, "something never happened"
     assert one == other
 
 

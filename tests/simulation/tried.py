@@ -26,6 +26,7 @@ def tried(seed: int, *, nodes: int, faults: float, repair: float, pace: float) -
         f"{report.messages} messages, {report.events} events, "
         f"{report.changes} changes of policies, {report.begun_anew} begun anew, "
         f"{report.refused} registrations refused, {report.forged} forgeries, {report.audited} looks, "
-        f"{report.closed} links closed, "
+        f"{report.closed} links closed, {report.downs} told down, "
+        f"{report.deaths} deaths known after {report.gone_after:.2f} s and {report.back_after:.2f} s, "
         f"trace {report.trace[:16]}, {time.process_time() - started:.1f} s of CPU"
     )

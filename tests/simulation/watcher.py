@@ -17,6 +17,8 @@ class Told:
     def __init__(self) -> None:
         self.events = 0
         self.visible: dict[Slot, Record] = {}
+        self.down: set[Slot] = set()
+        """Those of them whose host isn't there."""
         self._latest: dict[Slot, Record] = {}
 
     def take(self, event: WatchEvent) -> None:
@@ -31,15 +33,25 @@ class Told:
         before, latest = self.visible.get(record.slot), self._latest.get(record.slot)
         if event.kind in (EventKind.DOWN, EventKind.UP, EventKind.HEALTH):
             assert before is not None, f"{event} of what wasn't told"
+            self._take_standing(event, record.slot)
             return
         if event.kind in (EventKind.REMOVED, EventKind.EXPIRED):
             assert before is not None, f"{event} ends what wasn't told"
             del self.visible[record.slot]
+            self.down.discard(record.slot)
             return
         assert (before is None) == (event.kind is EventKind.ADDED), f"{event} after {before}"
         assert before is None or not same_content(before, record), f"{event} repeats {before}"
         assert latest is None or latest.order() <= record.order(), f"{event} goes back behind {latest}"
         self.visible[record.slot] = self._latest[record.slot] = record
+
+    def _take_standing(self, event: WatchEvent, slot: Slot) -> None:
+        if event.kind is EventKind.DOWN:
+            assert slot not in self.down, f"{event} repeats that its host is down"
+            self.down.add(slot)
+        elif event.kind is EventKind.UP:
+            assert slot in self.down, f"{event} of a host that wasn't down"
+            self.down.discard(slot)
 
 
 class Watcher:
@@ -54,6 +66,8 @@ class Watcher:
         """By the watch of the node's present life."""
         self.events = 0
         """In all of them."""
+        self.downs = 0
+        """How many of these told that a host is down."""
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -71,6 +85,7 @@ class Watcher:
     async def _take(self, watch: Watch) -> None:
         async for event in watch:
             self.events += 1
+            self.downs += event.kind is EventKind.DOWN
             self.told.take(event)
             if self._audit is not None:
                 self._audit.check_told(self.node, event)

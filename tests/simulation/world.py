@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from overlay.identity import Identity
+from overlay.peer import OverlayPeer
 from overlay.tasks import TaskStatus
 from registry.assembly import Parts, assembled
 from registry.client.node_status import NodeStatus
@@ -171,7 +172,16 @@ class World:
             randomness = random.Random(self.random.random())
             async with (
                 self.network.joined(node.identity, clock, randomness) as peer,
-                assembled(peer, node.identity, store, settings, _no_status, clock, randomness=randomness) as parts,
+                assembled(
+                    peer,
+                    node.identity,
+                    store,
+                    settings,
+                    _no_status,
+                    clock,
+                    presence=peer.presence if isinstance(peer, OverlayPeer) else None,
+                    randomness=randomness,
+                ) as parts,
             ):
                 node.network, node.disk, node.store, node.parts = peer, disk, store, parts
                 task_status.started()
