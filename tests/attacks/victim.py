@@ -173,7 +173,17 @@ async def victim(
         store = await stack.enter_async_context(open_store(path, inline=folder is None))
         peer = await stack.enter_async_context(internet.joined(NODE, clock, random.Random(1)))
         parts = await stack.enter_async_context(
-            assembled(peer, NODE, store, settings, _status, clock, starts_network=True, randomness=random.Random(2))
+            assembled(
+                peer,
+                NODE,
+                store,
+                settings,
+                _status,
+                clock,
+                starts_network=True,
+                presence=peer.presence,
+                randomness=random.Random(2),
+            )
         )
         Services(peer, parts.registry)
         yield Victim(internet, peer, parts, store)
