@@ -535,7 +535,8 @@ class Scenario:
             resolved = await node.parts.registry.resolve_resource(guarded.resource_id, self.majority)
             assert resolved.records is not None, f"node {node.number} can't read: {resolved.errors}"
             guarded.check_found(known, _values(resolved.records), self.settings.registry)
-        self._check_watchers(guarded.resource_id, _values(resolved.records))
+        liars = frozenset[str]() if guarded.never_opens else self.liars
+        self._check_watchers(guarded.resource_id, _values(resolved.records), may_add=liars)
 
     def _check_resource(self, resource_id: str, exists: bool, found: Values, errors: tuple[str, ...]) -> None:
         key_tombstones = [user.removed[resource_id] for user in self.users if resource_id in user.removed]
@@ -555,10 +556,15 @@ class Scenario:
                     )
         assert not found, f"nobody registered {found}"
 
-    def _check_watchers(self, resource_id: str, found: Values) -> None:
+    def _check_watchers(self, resource_id: str, found: Values, may_add: frozenset[str] = frozenset()) -> None:
+        """`may_add`: who may register there and tells watchers alone so, none of those who store."""
         for watcher in self.watchers:
             if watcher.resource_id == resource_id:
-                told = _values(watcher.told.visible.values())
+                told = {
+                    slot: value
+                    for slot, value in _values(watcher.told.working()).items()
+                    if slot in found or slot[0] not in may_add
+                }
                 assert told == found, f"node {watcher.node.number} was told {told} of {resource_id}, which has {found}"
 
     async def _check_links(self) -> None:

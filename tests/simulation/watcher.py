@@ -45,6 +45,10 @@ class Told:
         assert latest is None or latest.order() <= record.order(), f"{event} goes back behind {latest}"
         self.visible[record.slot] = self._latest[record.slot] = record
 
+    def working(self) -> list[Record]:
+        """What is visible and whose host is there: what readers are shown."""
+        return [record for slot, record in self.visible.items() if slot not in self.down]
+
     def _take_standing(self, event: WatchEvent, slot: Slot) -> None:
         if event.kind is EventKind.DOWN:
             assert slot not in self.down, f"{event} repeats that its host is down"
