@@ -536,7 +536,7 @@ class Scenario:
             assert resolved.records is not None, f"node {node.number} can't read: {resolved.errors}"
             guarded.check_found(known, _values(resolved.records), self.settings.registry)
         liars = frozenset[str]() if guarded.never_opens else self.liars
-        self._check_watchers(guarded.resource_id, _values(resolved.records), may_add=liars)
+        self._check_watchers(guarded.resource_id, _values(resolved.records), others=liars)
 
     def _check_resource(self, resource_id: str, exists: bool, found: Values, errors: tuple[str, ...]) -> None:
         key_tombstones = [user.removed[resource_id] for user in self.users if resource_id in user.removed]
@@ -556,16 +556,17 @@ class Scenario:
                     )
         assert not found, f"nobody registered {found}"
 
-    def _check_watchers(self, resource_id: str, found: Values, may_add: frozenset[str] = frozenset()) -> None:
-        """`may_add`: who may register there and tells watchers alone so, none of those who store."""
+    def _check_watchers(self, resource_id: str, found: Values, others: frozenset[str] = frozenset()) -> None:
+        """`others`: who may register there, and tells each reader and watcher something else."""
         for watcher in self.watchers:
             if watcher.resource_id == resource_id:
-                told = {
-                    slot: value
-                    for slot, value in _values(watcher.told.working()).items()
-                    if slot in found or slot[0] not in may_add
-                }
-                assert told == found, f"node {watcher.node.number} was told {told} of {resource_id}, which has {found}"
+                told, expected = (
+                    {slot: value for slot, value in values.items() if slot[0] not in others}
+                    for values in (_values(watcher.told.working()), found)
+                )
+                assert told == expected, (
+                    f"node {watcher.node.number} was told {told} of {resource_id}, which has {found}"
+                )
 
     async def _check_links(self) -> None:
         """They come to be within the budget, but for those that one side has to keep: its home, and a few far ones.
