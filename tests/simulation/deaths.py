@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 import trio
 
-from overlay.presence.timings import FLAP_WINDOW
 from tests.simulation.peers import PeerNetwork
 from tests.simulation.watcher import Watcher
 from tests.simulation.world import World, WorldNode
@@ -63,7 +62,6 @@ class Deaths:
         resources = sorted(
             {watcher.resource_id for watcher in self._watchers if self._of(watcher, {node.peer_id for node in victims})}
         )
-        await trio.sleep(FLAP_WINDOW)  # who came and went just now would be held back
         died = trio.current_time()
         for node in victims:
             await self._world.crash(node)

@@ -26,6 +26,7 @@ from trio._core import _run as trio_scheduler
 from overlay.discovery.keyspace import POSITION_BITS, nearest, resource_position
 from overlay.identity import Identity
 from overlay.peer import OverlayPeer
+from overlay.presence.timings import HOLD
 from overlay.settings import CallLimits, LinkLimits, OverlaySettings
 from registry.errors import RegistryError
 from registry.model.expiry_horizon import ExpiryHorizon
@@ -233,7 +234,8 @@ class Scenario:
                 await trio.sleep(self.faults)
                 trouble.cancel_scope.cancel()
             await self._heal()
-            await trio.sleep(self.repair * 1.2 + 10)
+            # Until all were compared, and nobody is held back any more for having come and gone.
+            await trio.sleep(max(self.repair * 1.2 + 10, HOLD[1] + 5))
             await self._check()
             nursery.cancel_scope.cancel()
 
