@@ -4,14 +4,15 @@
     DOUBTED -- proof, own try that reached it, newer version -----------> SHOWN
     DOUBTED -- all that rule 7 wants -----------------------------------> HIDDEN
     HIDDEN --- proof, own try, newer version ---------------------------> SHOWN, or HELD when it flaps
-    HELD ----- the hold is over, nobody doubts it meanwhile ------------> SHOWN, else HIDDEN
+    HELD ----- the hold is over, nobody doubts it meanwhile ------------> SHOWN, else HIDDEN, and tried at once
     any ------ it says that it leaves ----------------------------------> LEFT
     LEFT ----- newer version -------------------------------------------> SHOWN, or HELD
 
 A host is hidden when all of this holds (rule 7): enough words for how long the doubt has lasted; our own try failed
 within `TRY_COUNTS`, later than any proof; having asked for proof brought none for `ASK_ANSWERED`, unless the host's
 machine refused the connection; we don't doubt ourselves. One timer tries a hidden host again, whatever becomes of the
-tries. Before anything is known of a host, as of those that have no presence yet, nothing hides it.
+tries. What ends a doubt that outlasted a hold is no return of its own, lest one witness that lies all the time has the
+host held again and again. Before anything is known of a host, as of those that have no presence yet, nothing hides it.
 
 Pure: events and the time come in, and `Move`s go out. Own stalls are told by `stalled`: doubts and tries start anew.
 """
@@ -115,6 +116,7 @@ class HostView:
         "_retry_at",
         "_stalled_at",
         "_tried_at",
+        "_was_held",
         "_words",
         "since",
         "state",
@@ -134,6 +136,7 @@ class HostView:
         self._hinted: set[str] = set()
         self._accusers = Accusers()
         self._flap = Flap()
+        self._was_held = False  # and nothing but a doubt keeps it hidden since
         self._doubted_since = math.inf
         self._proven_at = -math.inf
         self._asked_at = self._asked_before = -math.inf
@@ -239,7 +242,7 @@ class HostView:
                 moves += self._try(now)
             return moves
         was_listed = self.is_listed
-        self.state = ViewState.LEFT
+        self.state, self._was_held = ViewState.LEFT, False
         self.since = now if was_listed else self.since
         self._held_until = math.inf
         self._begin_retries(now)
@@ -253,7 +256,7 @@ class HostView:
         is_certain = outcome is DialOutcome.REFUSED  # its machine said so, however late we read it
         if outcome is DialOutcome.OWN_FAULT or (self._stalled_at > began and not is_certain):
             return self._try(now) if outcome is not DialOutcome.OWN_FAULT and self._doubted_since != math.inf else []
-        self._failed_at, self._failed_how = now, outcome
+        self._failed_at, self._failed_how, self._was_held = now, outcome, False
         return self._judge(now, judges=judges)
 
     def stalled(self, now: float) -> None:
@@ -409,7 +412,8 @@ class HostView:
     def _reappear(self, now: float) -> list[Move]:
         if self.is_listed or self.state is ViewState.HELD:
             return []
-        hold = self._flap.returned(now)
+        hold = 0.0 if self._was_held else self._flap.returned(now)
+        self._was_held = False
         self._retry_at = math.inf
         if hold:
             self.state = ViewState.HELD
@@ -421,9 +425,9 @@ class HostView:
         self._held_until = math.inf
         if self._doubted_since == math.inf:
             return self._show(now)
-        self.state = ViewState.HIDDEN
+        self.state, self._was_held = ViewState.HIDDEN, True
         self._begin_retries(now)
-        return []
+        return self._try(now)
 
     def _show(self, now: float) -> list[Move]:
         self.state, self.since = ViewState.SHOWN, now

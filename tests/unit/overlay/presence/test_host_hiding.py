@@ -176,6 +176,24 @@ def test_third_reappearance_is_held_back() -> None:
     assert HOLD[0] < HOLD[1]
 
 
+def test_one_witness_that_lies_all_the_time_does_not_have_a_host_held_again_and_again() -> None:
+    driver = Driver(known(), DialOutcome.ALIVE, takes=0.1)
+    view = driver.view
+    for incarnation in range(2, 5):
+        driver.note(view.renewed(Version(incarnation, 0), driver.now, is_leaving=True))
+        driver.until(driver.now + 5.0)
+        driver.note(view.renewed(Version(incarnation, 1), driver.now))
+    assert view.state is ViewState.HELD
+    held_at, shown_at = driver.now, math.inf
+    for number in range(1, 60):
+        driver.note(view.said(word("liar", number, view.version), driver.now))
+        driver.until(driver.now + 0.5)
+        if view.is_listed:
+            shown_at = min(shown_at, driver.now)
+    assert shown_at <= held_at + HOLD[0] + 1.0
+    assert view.is_listed
+
+
 def test_retries_of_a_hidden_host_come_rarer_and_do_not_hang_on_outcomes() -> None:
     driver = Driver(known(), DialOutcome.SILENT, takes=math.inf)  # no try ever ends
     view = driver.view
