@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from registry.model.merge import ResourceState
-from registry.model.values import Record
+from registry.model.values import Key, Record
 from registry.model.verification import key_is_genuine, key_tombstone_is_genuine, record_is_genuine
 from registry.permission.policy import Policy
 from registry.settings import RegistrySettings
@@ -25,6 +25,12 @@ from tests.simulation.world import World, WorldNode
 
 EVERY: Final = 0.5  # seconds between two looks at all nodes
 SHOWING: Final = frozenset({EventKind.SNAPSHOT, EventKind.ADDED, EventKind.UPDATED})
+
+
+def lets_in_anybody(key: Key) -> bool:
+    """Whether anybody may register under a key, of those whom its policy doesn't deny."""
+    policy = key.policy
+    return policy is None or (isinstance(policy, Policy) and policy.open)
 
 
 class Audit:
@@ -87,8 +93,7 @@ class Audit:
         may_forget = what == "keeps" and self._loses_rows(node)
         assert may_forget or key.revision >= self._greatest.get(life, 0), f"{who} a policy that is over: {key}"
         self._greatest[life] = key.revision
-        policy = key.policy
-        is_open = policy is None or (isinstance(policy, Policy) and policy.open)
+        is_open = lets_in_anybody(key)
         assert not (is_open and self.target.never_opens), f"{who} a key that its owner never signed: {key}"
         self._check_records(who, resource.records(int(node.clock()), self._settings), may_be_anybodys=is_open)
 

@@ -54,6 +54,8 @@ class Targets:
 
     def __init__(self) -> None:
         self.of: dict[str, Target] = {}
+        self.told_by = ""
+        """The liar that watchers have among their sources."""
         self.is_over = False
         """What may have opened is left alone then, so that all who know it can be compared."""
         self.forged = 0
@@ -101,6 +103,18 @@ class Forger:
             key_tombstone=encode(removal) if self._random.random() < 0.3 else b"",
             siblings=tuple(map(encode, [*target.keys[:3], *self._under_anothers_signature(target)])),
         )
+
+    def takes_watchers(self, resource_id: str) -> bool:
+        """Whether this liar is the one that tells watchers of a target: of their two sources one is honest."""
+        return resource_id in self.targets.of and self.targets.told_by == self._identity.peer_id
+
+    def news(self, resource_id: str) -> Item | None:
+        """What to announce of a target: signed as it should be, under an older key or the present one."""
+        target = self.targets.of.get(resource_id)
+        if target is None or not target.keys or not self._may_tell_of(target):
+            return None
+        self.targets.forged += 1
+        return Item(self._random.choice(target.keys), self._own_record(target))
 
     def _in_the_owners_name(self, target: Target) -> tuple[Key, KeyTombstone]:
         """A key whose policy is open, and a removal, later than any of the owner's, and signed by this liar."""

@@ -29,7 +29,7 @@ from registry.permission.scope import Scope, ScopeKind
 from registry.protocol.messages import Item
 from registry.settings import RegistrySettings
 from registry.upkeep.schedules import REPLICATE
-from tests.simulation.audit import Audit
+from tests.simulation.audit import Audit, lets_in_anybody
 from tests.simulation.forged_policies import Target
 from tests.simulation.world import START, World, WorldNode, identity_of
 from tests.unit.registry.builders import a_key
@@ -386,9 +386,8 @@ class Guarded:
             )
             why = why_not_permitted(key.policy, claim, now)
             assert shown == (value if why is None else None), f"{slot} is shown as {shown}, {why}, of {value}"
-        is_open = key.policy is None or (isinstance(key.policy, Policy) and key.policy.open)
-        strangers = {issuer for issuer, _ in left}
-        assert not left or (is_open and self.audit.are_liars(strangers)), f"nobody registered {left}"
+        are_liars = self.audit.are_liars({issuer for issuer, _ in left})
+        assert not left or (lets_in_anybody(key) and are_liars), f"nobody registered {left}"
 
     def _was_removed(self, statement: Statement) -> bool:
         """Whether it was acknowledged before the resource was removed."""

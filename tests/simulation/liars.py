@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import trio
@@ -27,6 +27,7 @@ from registry.errors import InvalidValue
 from registry.model.decoding import decode_key_or_tombstone, decode_state
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.values import Key, Record, Tombstone, encode
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import (
     HOLDS,
     PUT,
@@ -52,11 +53,22 @@ from registry.replication.messages import (
     ReplicateBody,
     Summary,
 )
+from registry.watch.announcement import announcement_of
+from registry.watch.messages import (
+    ANNOUNCE,
+    SUBSCRIBE,
+    AnnounceBody,
+    SubscribeAnswer,
+    SubscribeBody,
+    SubscriptionReply,
+    SubscriptionRequest,
+)
 from tests.simulation.forged_policies import Forger, Targets
 from tests.simulation.host import SimulatedHost, open_host
 from tests.simulation.peers import PeerNetwork
 
 KEPT = 500
+WATCHERS = 100
 DIALS = 10.0
 """Seconds until a liar has dialled everybody to whom it isn't linked."""
 
@@ -202,6 +214,7 @@ class Liar:
         self._random = randomness
         self._forger = forger
         self._accomplices = accomplices
+        self._watchers: dict[tuple[str, str], None] = {}  # who is told of which resource
         self._seen: list[tuple[bytes, bytes]] = []
         self._peer = peer
         for method, handler in (
@@ -211,6 +224,7 @@ class Liar:
             (COMPARE, self._compare),
             (HOLDS, self._holds),
             (COMPARE_RANGES, self._compare_ranges),
+            (SUBSCRIBE, self._subscribe),
         ):
             self._peer.serve(method, handler)
 
@@ -228,6 +242,8 @@ class Liar:
             forged, never = self._forger.some()
             if forged and (honest := sorted({*others} - self._accomplices)):
                 await self._push_forged(self._random.choice(honest), forged, never)
+            if self._watchers:
+                await self._announce(*self._random.choice(list(self._watchers)))
 
     async def _push_forged(self, peer_id: str, forged: Sequence[Item], never: int) -> None:
         """Raises AssertionError where an honest peer takes one of the first `never`."""
@@ -243,6 +259,24 @@ class Liar:
             return parse(await self._peer.call(peer_id, method, build(body), timeout=5), PutAnswer).errors
         except CallFailed:
             return ()
+
+    async def _announce(self, watcher: str, resource_id: str) -> None:
+        if (item := self._forger.news(resource_id)) is not None:
+            body = AnnounceBody(((resource_id, announcement_of(item)),))
+            with suppress(CallFailed):
+                await self._peer.call(watcher, ANNOUNCE, build(body), timeout=5)
+
+    async def _subscribe(self, caller: str, body: object) -> object:
+        """Takes whoever watches a resource with a policy, and always knows more than they do."""
+        replies: list[SubscriptionReply] = []
+        for request in parse(body, SubscribeBody).decoded():
+            if not isinstance(request, SubscriptionRequest) or not self._forger.takes_watchers(request.key_id):
+                replies.append(SubscriptionReply(ErrorInfo(Code.NOT_RESPONSIBLE, "not here")))
+                continue
+            if len(self._watchers) < WATCHERS:
+                self._watchers[caller, request.key_id] = None
+            replies.append(SubscriptionReply(digest=self._random.randbytes(32)))
+        return build(SubscribeAnswer(tuple(replies)))
 
     async def _put(self, caller: str, body: object) -> object:
         return self._pretend(parse(body, PutBody).items)
