@@ -70,7 +70,7 @@ RIGHT: Final = 5.0  # seconds that a clock may be off without being wrong
 RECOVERED: Final = 10  # seconds until a node has again what its disk lost
 WRONG_CLOCKS: Final = (-86_400.0, -600.0, -29.0, 29.0, 45.0, 172_800.0)
 LINKS_SETTLE: Final = 12  # times five seconds
-FAR: Final = 16  # links to members beyond the homes that may be kept
+FAR: Final = 24  # links to members beyond the homes that may be kept: for lookups, and where presence is followed
 LINKS: Final = LinkLimits(idle_timeout=20, low_water=40, high_water=48, max_members=56)
 """So few that of 60 nodes those are closed that neither side needs."""
 
