@@ -59,7 +59,9 @@ NEAREST: Final = 20  # members that lookups are checked for
 WATCHED: Final = 4  # resources
 WATCHERS: Final = 3  # of each
 GUARDED: Final = 3  # resources with policies
-FEW: Final = 20  # nodes, all of whose comparisons are looked at in the end: of more they take as long as all the rest
+FEW: Final = 20
+"""Nodes, all of whose comparisons are looked at in the end: of more they take as long as all the rest. So many follow
+presence, too: more than that need more links for it than `LINKS` lets them have."""
 LEAVING: Final = 0.15
 """Part of the writes whose caller leaves before it has the answer."""
 ELSEWHERE: Final = 0.25
@@ -70,7 +72,7 @@ RIGHT: Final = 5.0  # seconds that a clock may be off without being wrong
 RECOVERED: Final = 10  # seconds until a node has again what its disk lost
 WRONG_CLOCKS: Final = (-86_400.0, -600.0, -29.0, 29.0, 45.0, 172_800.0)
 LINKS_SETTLE: Final = 12  # times five seconds
-FAR: Final = 24  # links to members beyond the homes that may be kept: for lookups, and where presence is followed
+FAR: Final = 16  # links to members beyond the homes that may be kept
 LINKS: Final = LinkLimits(idle_timeout=20, low_water=40, high_water=48, max_members=56)
 """So few that of 60 nodes those are closed that neither side needs."""
 
@@ -197,6 +199,7 @@ class Scenario:
             first = [identity_of(self.seed, number).peer_id for number in range(1, BOOTSTRAP + 1)]
             self.network = PeerNetwork(self.random, self.settings.overlay, first, self.note)
             self.world = World(nursery, self.random, self.settings, folder, self.note, self.network, self.seed)
+            self.world.follows_presence = self.nodes <= FEW
             nursery.start_soon(self.network.run)
             nursery.start_soon(_collect_garbage)
             for _ in range(self.nodes):
@@ -509,7 +512,8 @@ class Scenario:
             await self._check_guarded(guarded)
         if len(self.world.nodes) <= FEW:
             await rounds_that_send_nothing(self.world, lambda: self.network.repairs)
-        self.deaths = await deaths.run()
+        if self.world.follows_presence:
+            self.deaths = await deaths.run()
 
     async def _check_that_nobody_is_behind(self) -> None:
         """Disks were mended long ago; what rotted is noticed when it is read, perhaps only now."""

@@ -108,6 +108,8 @@ class World:
         self._settings = settings
         self._folder = folder
         self._family = family
+        self.follows_presence = True
+        """Whether nodes list those hosts alone that are there; not so where they have too few links to follow any."""
         self._lives = 0
         self._note = note
 
@@ -179,7 +181,7 @@ class World:
                     settings,
                     _no_status,
                     clock,
-                    presence=peer.presence if isinstance(peer, OverlayPeer) else None,
+                    presence=peer.presence if self.follows_presence and isinstance(peer, OverlayPeer) else None,
                     randomness=randomness,
                 ) as parts,
             ):
