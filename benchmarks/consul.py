@@ -30,6 +30,7 @@ import trio
 
 from benchmarks.processes import cpu_seconds, node_network
 from benchmarks.timing import timed
+from tests.ports import free_port
 
 NODES = 8
 INSTANCES = 8
@@ -117,13 +118,6 @@ def memory(pid: int) -> float:
     match = re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
     assert match is not None
     return int(match[1]) / 1024
-
-
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from benchmarks.processes import cpu_seconds, idle_share, node_network
 from overlay.identity import Identity
 from registry.client.light import open_light_client
 from registry.model.endpoints import Instance, write_instances
+from tests.ports import free_port
 
 INSTANCES: Final = 5
 IN_FLIGHT: Final = 16
@@ -119,13 +120,6 @@ def measured(took: list[float], elapsed: float, cpu: float) -> Measured:
     return Measured(
         took[len(took) // 2] * 1000, took[int(len(took) * 0.99)] * 1000, len(took) / elapsed, cpu / len(took)
     )
-
-
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 async def main(nodes: int, count: int) -> None:

@@ -18,13 +18,14 @@ import trio
 
 from benchmarks import consul, dns_answers
 from benchmarks.processes import cpu_seconds, node_network
+from tests.ports import free_port
 
 SETTLED_AFTER = 30.0  # seconds
 
 
 async def idle(seconds: float) -> tuple[float, float]:
     """Per cent of a core and MiB that idle servers cost a node: compared with the node beside it, which has none."""
-    servers = ("--http", f"127.0.0.1:{consul.free_port()}", "--dns", f"127.0.0.1:{dns_answers.free_port()}")
+    servers = ("--http", f"127.0.0.1:{free_port()}", "--dns", f"127.0.0.1:{free_port()}")
     with tempfile.TemporaryDirectory() as folder:
         async with node_network(Path(folder), 2, *servers) as nodes:
             pids = [node.process_id for node in nodes if node.process_id is not None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +22,7 @@ from overlay.settings import NetworkSettings, OverlaySettings
 from registry.model.endpoints import instances_in
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import Finished, Network, Process, command, eventually, first_line, launched
+from tests.ports import free_port
 
 
 async def locations(client: AquaClient, name: str) -> list[str]:
@@ -117,9 +117,7 @@ async def test_a_node_with_a_wrong_file_doesnt_start_and_says_why(tmp_path: Path
 @pytest.fixture
 def port() -> int:
     """One at which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    return free_port()
 
 
 async def test_what_dies_is_critical_and_what_its_machine_hosts_is_gone(

@@ -16,7 +16,8 @@ from aqua_compat.dns.peer_names import label_of_peer
 from registry.model.endpoints import Instance, write_instances
 from tests.end_to_end.forked import fork_server
 from tests.end_to_end.network import eventually
-from tests.end_to_end.test_dns_recipes import free_port, get
+from tests.end_to_end.test_dns_recipes import get
+from tests.ports import free_port
 
 KILLED_WITHIN = 3.0  # seconds; 1.5 on a machine that has nothing else to do
 OTHERS = 6

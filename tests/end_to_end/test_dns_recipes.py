@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from registry.health.state import HealthState
 from registry.model.endpoints import Instance, write_instances
 from tests.end_to_end.network import eventually
 from tests.paths import ROOT
+from tests.ports import free_port
 from tests.unit.aqua_compat.dns.running import Asked, running_dns
 
 pytestmark = pytest.mark.slow
@@ -34,12 +34,6 @@ def block_of(recipe: str, language: str) -> str:
     """The one block in that language."""
     [block] = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "docs/recipes" / recipe).read_text(), re.M | re.S)
     return block
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @asynccontextmanager

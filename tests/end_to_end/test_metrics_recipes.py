@@ -14,8 +14,9 @@ import trio
 from aqua_compat.api.full_node import identity_in
 from registry.model.endpoints import Instance, write_instances
 from tests.end_to_end.network import eventually
-from tests.end_to_end.test_dns_recipes import STARTED_WITHIN, block_of, free_port, get, running, serve
+from tests.end_to_end.test_dns_recipes import STARTED_WITHIN, block_of, get, running, serve
 from tests.paths import ROOT
+from tests.ports import free_port
 from tests.unit.aqua_compat.http.running import running_server
 
 pytestmark = pytest.mark.slow

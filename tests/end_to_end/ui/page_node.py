@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from aqua_compat import AquaClient, connect
 from aqua_compat.cli.node_process import NodeProcess, stop_network
 from registry.model.endpoints import Instance, write_instances
 from tests.end_to_end.forked import fork_server
+from tests.ports import free_port
 
 NODES: Final = 6
 HOSTILE: Final = (
@@ -61,14 +61,6 @@ class Served(NamedTuple):
         await self.post(number, f"resources/{quote(resource_id)}/records", {"value": value, "service_id": "web"})
 
 
-def free_ports(count: int) -> list[int]:
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in taken]
-    for each in taken:
-        each.close()
-    return ports
-
-
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Served]:
     """A network whose nodes all know each other."""
@@ -76,7 +68,7 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
         NodeProcess(folder / f"node-{number}", folder / f"node-{number}.log", fork_server().open_process)
         for number in range(NODES)
     ]
-    ports = free_ports(NODES)
+    ports = [free_port() for _ in range(NODES)]
     # Each has a port of its own, which flags of `start_network` can't tell.
     for number, node in enumerate(nodes):
         node.data_dir.mkdir(parents=True)
