@@ -14,7 +14,7 @@ import math
 import random
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -46,7 +46,7 @@ from tests.simulation.forged_policies import Targets
 from tests.simulation.guarded import ISSUERS, Guarded, rounds_that_send_nothing, target_of
 from tests.simulation.liars import Kind, open_liar
 from tests.simulation.peers import PeerNetwork
-from tests.simulation.watcher import Watcher
+from tests.simulation.watcher import Told, Watcher
 from tests.simulation.world import START, World, WorldNode, identity_of
 
 FAULTS: Final = 300.0  # seconds in which things go wrong, unless told otherwise
@@ -238,9 +238,11 @@ class Scenario:
                 await trio.sleep(self.faults)
                 trouble.cancel_scope.cancel()
             await self._heal()
-            # Until all were compared, and nobody is held back any more for having come and gone.
-            await trio.sleep(max(self.repair * 1.2 + 10, HOLD[1] + 5))
+            healed = trio.current_time()
+            await trio.sleep(self.repair * 1.2 + 10)  # until all were compared
             await self._check()
+            await trio.sleep_until(healed + HOLD[1] + 5)  # nobody is held back any more for having come and gone
+            await self._check_presence()
             nursery.cancel_scope.cancel()
 
     async def _lie(self, identity: Identity, kind: Kind) -> None:
@@ -491,8 +493,7 @@ class Scenario:
     # What must always hold
 
     async def _check(self) -> None:
-        deaths = Deaths(self.world, self.network, self.watchers, self.random, self.note)
-        deaths.check_that_nobody_is_down()
+        """What is stored, read and told, of hosts that may still be held back, too."""
         await self._settle(within=10)
         await self._check_links()
         await self._check_that_nobody_is_behind()
@@ -503,17 +504,36 @@ class Scenario:
         for resource_id in self.resources:
             node = self.random.choice(self.world.up())
             assert node.parts is not None
-            resolved = await node.parts.registry.resolve_resource(resource_id, self.majority)
+            resolved = await node.parts.registry.resolve_resource(resource_id, self.majority, include_down=True)
             found = _values(resolved.records or ())
-            self._check_watchers(resource_id, found)
+            self._check_watchers(resource_id, found, lambda told: told.visible.values())
             self.note(f"{resource_id} {sorted(found.items())}")
             self._check_resource(resource_id, resolved.records is not None, found, resolved.errors)
         for guarded in self.guarded:
             await self._check_guarded(guarded)
         if len(self.world.nodes) <= FEW:
             await rounds_that_send_nothing(self.world, lambda: self.network.repairs)
-        if self.world.follows_presence:
-            self.deaths = await deaths.run()
+
+    async def _check_presence(self) -> None:
+        """All are shown that are there; then hosts die."""
+        if not self.world.follows_presence:
+            return
+        deaths = Deaths(self.world, self.network, self.watchers, self.random, self.note)
+        deaths.check_that_nobody_is_down()
+        guarded = {each.resource_id: each for each in self.guarded}
+        for resource_id in [*self.resources, *guarded]:
+            if resource_id in guarded:
+                await guarded[resource_id].wait_for_certificates()  # readers, and who watches, have other clocks
+            parts = self.random.choice(self.world.up()).parts
+            assert parts is not None
+            everything = await parts.registry.resolve_resource(resource_id, self.majority, include_down=True)
+            working = await parts.registry.resolve_resource(resource_id, self.majority)
+            found = _values(working.records or ())
+            assert found == _values(everything.records or ()), f"of {resource_id} only {found} is shown as working"
+            # A liar may tell its record to a watcher alone; for resources without policies that was looked at above.
+            ignored = self.liars if resource_id in guarded else frozenset()
+            self._check_watchers(resource_id, found, Told.working, ignored)
+        self.deaths = await deaths.run()
 
     async def _check_that_nobody_is_behind(self) -> None:
         """Disks were mended long ago; what rotted is noticed when it is read, perhaps only now."""
@@ -536,15 +556,17 @@ class Scenario:
         known = await guarded.known()
         guarded.check_policy(known.key)
         self.note(f"{guarded.resource_id} {known.digest().hex()}")
+        found: Values = {}
         for node in self.world.up():
             assert node.parts is not None
             await guarded.wait_for_certificates()  # one may end while others read
-            resolved = await node.parts.registry.resolve_resource(guarded.resource_id, self.majority)
+            resolved = await node.parts.registry.resolve_resource(guarded.resource_id, self.majority, include_down=True)
             assert resolved.records is not None, f"node {node.number} can't read: {resolved.errors}"
-            guarded.check_found(known, _values(resolved.records), self.settings.registry)
+            found = _values(resolved.records)
+            guarded.check_found(known, found, self.settings.registry)
         # Where anybody may register, a liar may tell its record to a watcher alone.
         ignored = self.liars if known.key is not None and lets_in_anybody(known.key) else frozenset()
-        self._check_watchers(guarded.resource_id, _values(resolved.records), ignored)
+        self._check_watchers(guarded.resource_id, found, lambda told: told.visible.values(), ignored)
 
     def _check_resource(self, resource_id: str, exists: bool, found: Values, errors: tuple[str, ...]) -> None:
         key_tombstones = [user.removed[resource_id] for user in self.users if resource_id in user.removed]
@@ -564,13 +586,19 @@ class Scenario:
                     )
         assert not found, f"nobody registered {found}"
 
-    def _check_watchers(self, resource_id: str, found: Values, ignored: frozenset[str] = frozenset()) -> None:
-        """That all were told the same, but for what the `ignored` issued."""
+    def _check_watchers(
+        self,
+        resource_id: str,
+        found: Values,
+        told_of: Callable[[Told], Iterable[Record]],
+        ignored: frozenset[str] = frozenset(),
+    ) -> None:
+        """That all were told the same, as `told_of` takes it, but for what the `ignored` issued."""
         found = {slot: value for slot, value in found.items() if slot[0] not in ignored}
         for watcher in self.watchers:
             if watcher.resource_id == resource_id:
-                working = _values(watcher.told.working())
-                told = {slot: value for slot, value in working.items() if slot[0] not in ignored}
+                all_told = _values(told_of(watcher.told))
+                told = {slot: value for slot, value in all_told.items() if slot[0] not in ignored}
                 assert told == found, f"node {watcher.node.number} was told {told} of {resource_id}, which has {found}"
 
     async def _check_links(self) -> None:

@@ -66,7 +66,7 @@ def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_th
 
 
 def test_the_same_holds_where_replicas_pass_writes_on() -> None:
-    assert run(2000, nodes=12, replicas=9, faults=1.25 * SHORT, repair=REPAIR).acknowledged > 40
+    assert run(2002, nodes=12, replicas=9, faults=1.25 * SHORT, repair=REPAIR).acknowledged > 50
 
 
 @pytest.mark.timeout(HANGS)
