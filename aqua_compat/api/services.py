@@ -74,9 +74,12 @@ class Services:
         self._load_balancer = LoadBalancer()
         self._provided: set[str] = set()
 
-    def on(self, peer_id: str, via: Sequence[str], timeout: float, reach: float = math.inf) -> OnPeer:
-        """Calls on a peer through the relays `via`: in all within `timeout` seconds, reaching it within `reach`."""
-        return OnPeer(self._peer, self._server, self._arrivals, peer_id, via, timeout, reach)
+    def on(
+        self, peer_id: str, via: Sequence[str], timeout: float, reach: float = math.inf, *, is_patient: bool = True
+    ) -> OnPeer:
+        """Calls on a peer through the relays `via`: in all within `timeout` seconds, reaching it within `reach`; asking
+        it again while it has too much to do, if `is_patient`."""
+        return OnPeer(self._peer, self._server, self._arrivals, peer_id, via, timeout, reach, is_patient=is_patient)
 
     def distance_to(self, peer_id: str) -> int:
         """See `OverlayPeer.distance_to`."""
@@ -220,7 +223,7 @@ class Services:
                 # all, else not before it was surely reached.
                 share = left / 2 if idempotent and behind else left
                 reach = left / 2 if behind else left
-                result = await self._call(record, service_id, function, arguments, share, reach)
+                result = await self._call(record, service_id, function, arguments, share, reach, is_patient=not behind)
             except (CallInterrupted, TooSlow) as error:
                 self._load_balancer.failed(peer_id)
                 if not idempotent or not behind:
@@ -265,12 +268,14 @@ class Services:
         arguments: Sequence[object],
         timeout: float,
         reach: float = math.inf,
+        *,
+        is_patient: bool = True,
     ) -> Any:
         metadata = record.metadata
         service = metadata.service_id[0] if metadata.service_id else service_id
         if not service:
             raise NoSuchService(metadata.peer_id, "", function, "its record names no service")
-        on_host = self.on(metadata.peer_id, relays_of(record), timeout, reach)
+        on_host = self.on(metadata.peer_id, relays_of(record), timeout, reach, is_patient=is_patient)
         try:
             return await on_host.call(service, function, *arguments)
         except (PeerUnreachable, TooSlow):

@@ -21,6 +21,7 @@ from overlay.rpc.bodies import encoded
 from overlay.rpc.framing import FrameError, decode_item, encode_item
 from overlay.tasks import background
 from overlay.tracing import TRACING
+from registry.client.patience import patiently
 
 T = TypeVar("T")
 
@@ -37,9 +38,13 @@ class OnPeer:
         via: Sequence[str],
         timeout: float,
         reach: float,
+        *,
+        is_patient: bool = True,
     ) -> None:
-        """`timeout`: seconds for calls that give none; `reach`: seconds for reaching the peer."""
+        """`timeout`: seconds for calls that give none; `reach`: seconds for reaching the peer; `is_patient`: whether a
+        peer that has too much to do is asked again, as long as the time of the call lasts."""
         self._reach = reach
+        self._is_patient = is_patient
         self.peer_id = peer_id
         self.via = tuple(via)
         self._peer = peer
@@ -75,7 +80,7 @@ class OnPeer:
                 if self.peer_id == self._peer.peer_id:
                     answer = await self._here(CALL_METHOD, body, seconds)
                 else:
-                    answer = await self._paths.call(CALL_METHOD, lambda _: body, seconds, reach=self._reach)
+                    answer = await self._there(body, seconds)
         except (CallFailed, FrameError) as error:
             raise self._as_service_error(error, service_id, function, seconds, body) from error
         return self._converted(answer, returns, service_id, function)
@@ -196,6 +201,15 @@ class OnPeer:
                 raise CallRefused(self.peer_id, STREAM_METHOD, refusal.code, refusal.message) from refusal
             return
         raise CallTimeout(self.peer_id, STREAM_METHOD)
+
+    async def _there(self, body: object, timeout: float) -> object:
+        """A peer that has too much to do hasn't begun with the call; what a service itself turns away isn't asked for
+        again."""
+
+        async def ask(left: float) -> object:
+            return await self._paths.call(CALL_METHOD, lambda _: body, left, reach=self._reach)
+
+        return await (patiently(ask, timeout) if self._is_patient else ask(timeout))
 
     async def _here(self, method: str, body: object, timeout: float) -> object:
         body = decode_item(await encoded(body))

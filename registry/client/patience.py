@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from overlay.errors import AnswerDropped, CallFailed, Overloaded
 from registry.codes import Kind
 from registry.errors import RegistryError
 
@@ -26,12 +27,20 @@ async def patiently(ask: Callable[[float], Awaitable[Answer]], timeout: float) -
     while True:
         try:
             return await ask(max(deadline - trio.current_time(), 0.0))
-        except RegistryError as error:
-            if error.code.kind is not Kind.LOAD:
+        except (RegistryError, CallFailed) as error:
+            told = _retry_after(error)
+            if told is None:
                 raise
             # Many are told the same: they mustn't come back in one moment.
-            after = min(error.retry_after or wait, LATEST) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter, not secrets
+            after = min(told or wait, LATEST) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter, not secrets
             if trio.current_time() + after >= deadline:
                 raise
             wait = min(2 * wait, LATEST)
             await trio.sleep(after)
+
+
+def _retry_after(error: RegistryError | CallFailed) -> float | None:
+    """In how many seconds to ask again, 0 if nobody said; None where that wouldn't help, or isn't safe."""
+    if isinstance(error, RegistryError):
+        return error.retry_after if error.code.kind is Kind.LOAD else None
+    return error.retry_after if isinstance(error, Overloaded) and not isinstance(error, AnswerDropped) else None
