@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from aqua_compat.api.client import AquaClient
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 from benchmarks.wide_area import Host, WideArea, wide_area
 from overlay.discovery.keyspace import nearest, resource_position
+from registry.client.node_status import NodeStatus
+from registry.errors import RegistryError
 from registry.model.values import Record, Slot
 from registry.node import DATABASE
 from registry.storage import open_store
@@ -275,6 +277,23 @@ async def told_all(
     await eventually(known, lambda values: values == expected, QUIET_WITHIN)
 
 
+async def settled(nodes: Sequence[NodeProcess]) -> None:
+    """Wait until these have compared what they keep."""
+    async with observer() as observing:
+
+        async def status_of(node: NodeProcess) -> NodeStatus | None:
+            with suppress(RegistryError):  # while all join it may have no time to answer
+                return await observing.status(node)
+            return None
+
+        for node in nodes:
+            await eventually(
+                partial(status_of, node),
+                lambda status: status is not None and status.replication is not None and status.replication.settled,
+                QUIET_WITHIN,
+            )
+
+
 async def test_64_are_used_and_a_tenth_of_them_dies(tmp_path: Path) -> None:
     nodes = [
         NodeProcess(tmp_path / f"node-{number}", tmp_path / f"node-{number}.log", fork_server().open_process)
@@ -282,6 +301,7 @@ async def test_64_are_used_and_a_tenth_of_them_dies(tmp_path: Path) -> None:
     ]
     try:
         await start_network(nodes, timeout=240)
+        await settled(nodes)  # else their joining has both cores when the first writes come
         written = Written()
         steady = [node.address for node in nodes[-4:]]
         async with connect(steady, constants=MAJORITY) as aqua:
@@ -303,13 +323,7 @@ async def test_64_are_used_and_a_tenth_of_them_dies(tmp_path: Path) -> None:
                     nursery.cancel_scope.cancel()
                 await told(watcher, written)
             survivors = [node for node in nodes if node.alive]
-            async with observer() as observing:
-                for node in survivors:
-                    await eventually(
-                        partial(observing.status, node),
-                        lambda status: status.replication is not None and status.replication.settled,
-                        QUIET_WITHIN,
-                    )
+            await settled(survivors)
     finally:
         await stop_network(nodes)
     await on_disk(survivors, acknowledged(written))
