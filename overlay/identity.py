@@ -165,15 +165,19 @@ def load_or_create_identity(
 
 
 def peer_id_in(path: Path) -> str:
-    """The peer id that an identity file names, which needs no passphrase. Raises `IdentityError`."""
-    return _existing(path).peer_id
+    """The peer id of the key in an identity file. Raises `IdentityError`.
 
-
-def _existing(path: Path) -> _IdentityFile:
+    It needs no passphrase: where the seed is sealed, it is what the file names.
+    """
     try:
-        return _read(path)
+        parsed = _read(path)
     except OSError as error:
         raise IdentityError(f"can't read the identity file {path}: {error.strerror}") from error
+    if not parsed.sealed_seed:
+        return _identity_of(path, parsed, lambda: None).peer_id
+    if not is_peer_id(parsed.peer_id):
+        raise _damaged(path)
+    return parsed.peer_id
 
 
 def replace_passphrase(path: Path, identity: Identity, passphrase: bytes | None) -> None:
@@ -205,7 +209,10 @@ def _damaged(path: Path) -> IdentityError:
 
 
 def _load(path: Path, passphrase: Callable[[], bytes | None]) -> Identity:
-    parsed = _read(path)
+    return _identity_of(path, _read(path), passphrase)
+
+
+def _identity_of(path: Path, parsed: _IdentityFile, passphrase: Callable[[], bytes | None]) -> Identity:
     try:
         salt, box, seed = map(bytes.fromhex, (parsed.salt, parsed.sealed_seed, parsed.ed25519_seed))
     except ValueError:

@@ -48,6 +48,20 @@ def named_key(name: str) -> Identity:
         raise Failure(str(error)) from None
 
 
+def named_peer_id(name: str) -> str:
+    """The peer id of the key of that name, made on its first use. Later that needs no passphrase."""
+    from overlay.errors import IdentityError
+    from overlay.identity import peer_id_in
+
+    path = key_path(name)
+    if not path.exists():
+        return named_key(name).peer_id
+    try:
+        return peer_id_in(path)
+    except IdentityError as error:
+        raise Failure(str(error)) from None
+
+
 @click.group()
 def key() -> None:
     """Make and show the keys that commands act as.
@@ -74,11 +88,11 @@ def new_key(name: str) -> None:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_keys(name: str | None, as_json: bool) -> None:
-    """Print the peer id and file of the key NAME, or of all keys. Never prints the secret."""
+    """Print the peer id and file of the key NAME, or of all keys. Never prints the secret, and needs no passphrase."""
     paths = [key_path(name)] if name else sorted((user_data_folder() / "keys").glob("*.json"))
     if name and not paths[0].exists():
         raise Failure(f"there is no key {name!r} ({paths[0]}); make it with: aqua-registry key new {name}")
-    shown = [{"name": path.stem, "peer_id": named_key(path.stem).peer_id, "file": str(path)} for path in paths]
+    shown = [{"name": path.stem, "peer_id": named_peer_id(path.stem), "file": str(path)} for path in paths]
     if as_json:
         click.echo(json_line(shown[0] if name else shown))
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aqua_compat.cli.failures import Failure, not_done, one_line, reasons
-from aqua_compat.cli.keys import named_key
+from aqua_compat.cli.keys import named_peer_id
 from aqua_compat.cli.options import config_option, json_option, key_option, network_options
 from aqua_compat.cli.output import json_line, moment, print_json
 from aqua_compat.cli.policy import policy
@@ -52,7 +52,7 @@ def create_resource(session: CommandSession, label: str, as_json: bool) -> None:
     if as_json:
         from aqua_compat.schema.shapes import created_as_json
 
-        owner = named_key(session.key_name).peer_id
+        owner = named_peer_id(session.key_name)
         print_json(created_as_json(created.resource_id, session.names.of(owner).name(label, owner)))
     else:
         click.echo(created.resource_id)

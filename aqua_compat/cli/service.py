@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqua_compat.cli.failures import Misuse, not_done, one_line
-from aqua_compat.cli.keys import named_key
+from aqua_compat.cli.keys import named_peer_id
 from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import print_json
 from aqua_compat.cli.session import CommandSession, warn
@@ -64,7 +64,7 @@ def register_service(
         return
     from aqua_compat.schema.arguments import check_optional_string, check_peer_id, check_string
 
-    if ttl is not None and peer in (None, named_key(session.key_name).peer_id):
+    if ttl is not None and peer in (None, named_peer_id(session.key_name)):
         raise Misuse("--ttl needs the --peer that is to keep it: your key's own peer ends with this command")
     resource_id = session.resource_id(resource)
 
@@ -85,7 +85,7 @@ def register_service(
     if as_json:
         print_json({"success": True})
     else:
-        click.echo(f"registered {peer or named_key(session.key_name).peer_id} on {shown}")
+        click.echo(f"registered {peer or named_peer_id(session.key_name)} on {shown}")
 
 
 @service.command("unregister", short_help="End a registration of your key.")
@@ -128,7 +128,7 @@ def unregister_service(
     done = session.run(unregister)
     if not done.success:
         raise not_done(f"the service wasn't unregistered from {shown}", done)
-    peer_id = peer or named_key(session.key_name).peer_id
+    peer_id = peer or named_peer_id(session.key_name)
     as_shown = unregistered_as_json(done, peer_id, FOR_EVER if until is None else until)
     if as_json:
         warn(done.errors)
@@ -139,7 +139,7 @@ def unregister_service(
         return
     if done.was_there:
         warn(done.errors)
-    if issuer not in (None, named_key(session.key_name).peer_id):
+    if issuer not in (None, named_peer_id(session.key_name)):
         click.echo(f"there was nothing of {issuer} to unregister for {peer_id} on {shown}")
         return
     did = "unregistered" if done.was_there else "there was nothing of your key to unregister for"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, one_line, root_of
-from aqua_compat.cli.keys import DEFAULT_KEY, key_path, named_key, user_data_folder
+from aqua_compat.cli.keys import DEFAULT_KEY, key_path, named_key, named_peer_id, user_data_folder
 from aqua_compat.cli.loading import load_client
 from aqua_compat.cli.logs import configure_logs
 from aqua_compat.cli.signals import until_signalled
@@ -118,7 +118,7 @@ class CommandSession:
         from registry.errors import InvalidValue
         from registry.model.names import OWN
 
-        names = self.names.of(named_key(self.key_name).peer_id) if word == OWN else self.names
+        names = self.names.of(named_peer_id(self.key_name)) if word == OWN else self.names
         try:
             return names.owner(word)
         except InvalidValue as error:
@@ -298,7 +298,7 @@ def user_names(config: Path | None, key_name: str) -> Names:
     makes none. Raises Misuse."""
     from aqua_compat.cli.config import load_names
 
-    return load_names(config, os.environ, named_key(key_name).peer_id if key_path(key_name).exists() else None)
+    return load_names(config, os.environ, named_peer_id(key_name) if key_path(key_name).exists() else None)
 
 
 def resource_id_of(text: str, names: Names, key_name: str) -> str:
@@ -308,7 +308,7 @@ def resource_id_of(text: str, names: Names, key_name: str) -> str:
 
     parts = label_and_owner(text)
     if parts is not None and parts[1] == OWN:
-        names = names.of(named_key(key_name).peer_id)
+        names = names.of(named_peer_id(key_name))
     try:
         return names.resource_id(text)
     except InvalidValue as error:

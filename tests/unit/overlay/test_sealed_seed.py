@@ -59,6 +59,15 @@ def test_a_sealed_key_that_rotted_is_told(tmp_path: Path, field: str) -> None:
         load_or_create_identity(path, passphrase=lambda: b"open")
 
 
+def test_the_peer_of_a_damaged_file_isnt_told(tmp_path: Path) -> None:
+    for passphrase in (b"open", None):
+        path = tmp_path / f"{passphrase is None}.json"
+        load_or_create_identity(path, passphrase=lambda: passphrase)  # noqa: B023 - called at once
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"peer_id": "nobody"}))
+        with pytest.raises(IdentityError, match=r"damaged|isn't of the peer id"):
+            peer_id_in(path)
+
+
 def test_passphrases_come_from_a_file_or_from_systemd(tmp_path: Path) -> None:
     (tmp_path / CREDENTIAL).write_text("of systemd\n")
     (tmp_path / "own").write_text("my own\r\n")
