@@ -26,35 +26,49 @@ _Pins = dict[str, list[str]]
 
 
 class BootstrapPins:
-    """Per address as it was given, the peer ids that answered there first."""
+    """Per address as it was given, the peer ids that answered there first.
+
+    The file is read whenever they count, which is seldom: who takes one out of it, to pin anew, needn't start the peer
+    again.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         """`folder`: where they are kept; None keeps them in memory. Raises OverlayError for a file that can't be read
         or is none of ours."""
         self.path = folder / FILE if folder is not None else None
-        self._of: _Pins = {}
-        try:
-            if self.path is not None and self.path.exists():
-                self._of = msgspec.json.decode(self.path.read_bytes()[:MOST_BYTES], type=_Pins)
-        except (OSError, msgspec.DecodeError, UnicodeError) as error:
-            raise OverlayError(f"can't read {self.path}: {error}; mend it, or delete it to pin anew") from error
+        self._unkept: _Pins = {}
+        """Those that are in no file: there is none, or it couldn't be written."""
+        self._all()
 
     def of(self, place: str) -> Collection[str]:
-        """The peers that are pinned to an address."""
-        return tuple(self._of.get(place, ()))
+        """The peers that are pinned to an address. Raises OverlayError, as `__init__` does."""
+        return tuple(self._all().get(place, ()))
 
     def pin(self, place: str, peer_ids: Collection[str]) -> None:
-        """Have only these peers count at an address from now on."""
-        self._of[place] = list(peer_ids)[:_MOST_PINS]
+        """Have only these peers count at an address from now on. Raises OverlayError, as `__init__` does."""
+        pins = self._all()
+        pins[place] = list(peer_ids)[:_MOST_PINS]
         log.warning(
             "trusting who answered first at an address without a peer id",
             address=place,
-            peers=self._of[place],
+            peers=pins[place],
             file=str(self.path or ""),
         )
         if self.path is None:
+            self._unkept = pins
             return
         try:
-            write_private(self.path, msgspec.json.format(msgspec.json.encode(self._of)) + b"\n")
+            write_private(self.path, msgspec.json.format(msgspec.json.encode(pins)) + b"\n")
+            self._unkept = {}
         except OSError as error:
+            self._unkept = pins
             log.warning("who answered first can't be kept", file=str(self.path), error=str(error))
+
+    def _all(self) -> _Pins:
+        try:
+            kept = msgspec.json.decode(self.path.read_bytes()[:MOST_BYTES], type=_Pins) if self.path is not None else {}
+        except FileNotFoundError:
+            kept = {}
+        except (OSError, msgspec.DecodeError, UnicodeError) as error:
+            raise OverlayError(f"can't read {self.path}: {error}; mend it, or delete it to pin anew") from error
+        return self._unkept | kept

@@ -10,7 +10,7 @@ import pytest
 from overlay.discovery.bootstrap_pins import FILE, BootstrapPins
 from overlay.discovery.bootstrap_resolver import BootstrapResolver
 from overlay.discovery.bootstrap_source import parse_source
-from overlay.errors import BootstrapFailed
+from overlay.errors import BootstrapFailed, OverlayError
 from overlay.identity import Identity
 
 OWN, PINNED, OTHER, THIRD = (Identity.from_seed(bytes([number]) * 32).peer_id for number in range(4))
@@ -51,6 +51,34 @@ async def test_where_only_others_answer_it_is_told_who_and_how_to_pin_anew(tmp_p
         f" {tmp_path / FILE}"
     )
     assert json.loads((tmp_path / FILE).read_text()) == {PLACE: [PINNED]}
+
+
+async def test_who_takes_a_pin_out_of_the_file_pins_anew_while_the_peer_runs(tmp_path: Path) -> None:
+    """And what another address pins later doesn't bring it back."""
+    other_place = "others.example:7000"
+    (tmp_path / FILE).write_text(json.dumps({PLACE: [PINNED]}))
+    host = Answerers(OTHER)
+    found = resolver(host, tmp_path)
+    with pytest.raises(BootstrapFailed, match=f"take '{PLACE}' out of"):
+        await found.addresses(parse_source(PLACE))
+    (tmp_path / FILE).write_text("{}")
+    assert await found.addresses(parse_source(other_place)) == host.found
+    assert json.loads((tmp_path / FILE).read_text()) == {other_place: [OTHER]}
+    assert await found.addresses(parse_source(PLACE)) == host.found
+    assert json.loads((tmp_path / FILE).read_text()) == {PLACE: [OTHER], other_place: [OTHER]}
+
+    (tmp_path / FILE).write_text("{")
+    with pytest.raises(OverlayError, match="mend it, or delete it"):
+        await found.addresses(parse_source(PLACE))
+
+
+async def test_what_cant_be_kept_is_pinned_meanwhile(tmp_path: Path) -> None:
+    host = Answerers(PINNED)
+    found = resolver(host, tmp_path / "missing")
+    assert await found.addresses(parse_source(PLACE)) == host.found
+    host.found = Answerers(OTHER).found
+    with pytest.raises(BootstrapFailed, match=f"other peers answer.*{OTHER}"):
+        await found.addresses(parse_source(PLACE))
 
 
 async def test_a_line_of_a_file_where_others_answer_takes_none_of_the_other_lines_answers(tmp_path: Path) -> None:
