@@ -1,6 +1,7 @@
 """Reads Consul's service definition files: JSON with `service`, an object, or `services`, a list of them.
 
-They become what our own files say; fields that mean nothing here are named, so that nobody believes that they count.
+They become what our own files say; fields that mean nothing here are named, so that nobody believes that they count. A
+check of a kind that isn't done here is a fault.
 What is null isn't given, as with Consul.
 Names are Consul's, in its lower case with underscores and in its capitals alike.
 """
@@ -39,6 +40,10 @@ _CHECK: Final = {
     "tlsservername": "tls_server_name",
 }
 _DURATIONS: Final = {"interval": "interval", "timeout": "timeout", "ttl": "ttl"}
+_ALL_KINDS: Final = ("http", "tcp", "grpc", "args", "ttl", "alias_service")
+# Kinds of checks that Consul has besides; passed over, they would have a service pass unchecked.
+_NOT_DONE: Final = frozenset({"aliasnode", "h2ping", "osservice", "script", "udp"})
+_IN_CONTAINERS: Final = "dockercontainerid"
 # Consul's 0 is its 1: the first result counts.
 _COUNTS: Final = {"successbeforepassing": "passes", "failuresbeforecritical": "failures"}
 
@@ -86,6 +91,7 @@ def _service(given: object, place: str, passed_over: list[str]) -> dict[str, Any
 def _check(given: object, place: str, passed_over: list[str]) -> dict[str, Any]:
     check: dict[str, Any] = {}
     fields = _object(place, given)
+    _refuse_what_isnt_done(fields, place)
     for key, value in fields.items():
         plain = _plain(key)
         if plain in _CHECK:
@@ -102,6 +108,15 @@ def _check(given: object, place: str, passed_over: list[str]) -> dict[str, Any]:
         else:
             passed_over.append(f"{place}: Consul's {key[:80]!r} means nothing here and is passed over")
     return check
+
+
+def _refuse_what_isnt_done(check: Mapping[str, Any], place: str) -> None:
+    is_done = any(_plain(key) in {_plain(kind) for kind in _ALL_KINDS} for key in check)
+    for key in check:
+        if _plain(key) == _IN_CONTAINERS or (not is_done and _plain(key) in _NOT_DONE):
+            raise InvalidValue(
+                f"{place}: Consul's checks by {key[:80]} aren't done here; check it by one of {', '.join(_ALL_KINDS)}"
+            )
 
 
 def _plain(key: str) -> str:

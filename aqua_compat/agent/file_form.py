@@ -6,11 +6,22 @@ import difflib
 import re
 import types
 from collections.abc import Iterator
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from aqua_compat.agent.definitions import OnStop
+
+_EXPECTED: Final = re.compile(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`")
+_MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
+_KINDS: Final = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "a table",
+    "str": "a text",
+}
 
 
 class FormError(Exception):
@@ -98,10 +109,17 @@ def unknown_keys(content: object, form: Any = FileForm, place: str = "") -> Iter
 
 
 def readable(error: str) -> str:
-    """msgspec's text with places as people count: `Expected int - at $.service[0].port` names service 1."""
+    """msgspec's text with places as people count: `Expected int - at $.service[0].port` names service 1. What is wrong
+    there is told by what it has to be."""
     what, _, place = error.rpartition(" - at `$")
     if not what:
         return error
+    if wrong := _EXPECTED.fullmatch(what):
+        what = f"it has to be {_KINDS.get(wrong[1], wrong[1])}, not {_KINDS.get(wrong[2], wrong[2])}"
+    elif missing := _MISSING.fullmatch(what):
+        what = f"{missing[1]} isn't given, which it has to have"
+    elif "enum value" in what:
+        what = f"it has to be one of {', '.join(one.value for one in OnStop)}"
     place = place.rstrip("`").replace("[...]", ", one of them")
     place = re.sub(r"\[(\d+)\]", lambda index: f" {int(index[1]) + 1}", place)
     return f"{place.strip('.').replace('.', ', ')}: {what}"

@@ -21,14 +21,14 @@ Write = Callable[[Item, float], Awaitable[WriteOutcome]]
 """Writes what is signed to the network, within so many seconds. Raises RegistryError."""
 
 
-def read_owner_keys(files: Iterable[str]) -> dict[str, Identity]:
-    """The identities in these files, by peer id. Raises IdentityError."""
+def read_owner_keys(files: Iterable[str], place: str) -> dict[str, Identity]:
+    """The identities in these files, by peer id. `place`: where they are named. Raises IdentityError."""
     found: dict[str, Identity] = {}
     for file in files:
         path = Path(file).expanduser()
         if not path.is_file():
             raise IdentityError(
-                f"agent.owner_keys: there is no file {file}; `aqua-registry key new NAME` makes a key, and"
+                f"{place}: agent.owner_keys: there is no file {file}; `aqua-registry key new NAME` makes a key, and"
                 " `aqua-registry key show NAME --json` tells its file"
             )
         identity = load_or_create_identity(path)

@@ -30,11 +30,12 @@ _RATE: Final = 2.0  # resources a second that one agent may have made
 _BURST: Final = 200.0
 
 
-def check_registrars(settings: AgentSettings) -> None:
-    """Raises BadDefinitions for settings of registrars that can't be meant."""
-    errors = []
+def check_registrars(settings: AgentSettings, place_of: Callable[[str], str]) -> None:
+    """Raises BadDefinitions for settings of registrars that can't be meant. `place_of` tells where one of the agent's
+    settings was given."""
+    errors = list[tuple[str, str]]()
     if settings.makes_for and not settings.owner_keys:
-        errors.append("agent.makes_for: this node has no owner's key to make resources with; give agent.owner_keys")
+        errors.append(("makes_for", "this node has no owner's key to make resources with; give agent.owner_keys"))
     for field, peer_ids in (("registrars", settings.registrars), ("makes_for", settings.makes_for)):
         for peer_id in peer_ids:
             if peer_id == ANYONE and field == "makes_for":
@@ -42,9 +43,9 @@ def check_registrars(settings: AgentSettings) -> None:
             try:
                 public_key_of(peer_id)
             except PeerIdError as error:
-                errors.append(f"agent.{field}: {error}; `aqua-registry peers` prints a node's peer id")
+                errors.append((field, f"{error}; `aqua-registry peers` prints a node's peer id"))
     if errors:
-        raise BadDefinitions([f"the settings: {error}" for error in errors])
+        raise BadDefinitions([f"{place_of(field)}: agent.{field}: {error}" for field, error in errors])
 
 
 class Registrar:

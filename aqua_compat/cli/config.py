@@ -12,7 +12,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
@@ -82,16 +82,27 @@ def load_names(file: Path | None, environment: Mapping[str, str], own: str | Non
     return _names(checked, str(file or variable), own)
 
 
-def places_of_services(file: Path | None, environment: Mapping[str, str]) -> ServicePlaces:
-    """Where the services among the settings are defined: in a variable, or at these lines of the file."""
-    variable = variable_of(("service",))
-    if variable in environment or file is None:
-        return ServicePlaces(variable if variable in environment else "the settings")
-    try:
-        text = file.read_text(encoding="utf-8")
-        return ServicePlaces.of(str(file), text, tomllib.loads(text), is_toml=True)
-    except (OSError, ValueError):  # it was read a moment ago
-        return ServicePlaces(str(file))
+class SettingsOrigin(NamedTuple):
+    """Where the settings of a node come from, so that a fault in one is told with that."""
+
+    file: Path | None = None
+    environment: Mapping[str, str] = {}
+
+    def of(self, *setting: str) -> str:
+        """Where the setting of that path was given: in a variable, or else the file, if there is one."""
+        variable = variable_of(setting)
+        return variable if variable in self.environment else str(self.file or "the settings")
+
+    def of_services(self) -> ServicePlaces:
+        """Where the services among the settings are defined, with their lines if that is the file."""
+        named = ServicePlaces(self.of("service"))
+        if self.file is None or named.name != str(self.file):
+            return named
+        try:
+            text = self.file.read_text(encoding="utf-8")
+            return ServicePlaces.of(named.name, text, tomllib.loads(text), is_toml=True)
+        except (OSError, ValueError):  # it was read a moment ago
+            return named
 
 
 def _names(aliases: Mapping[str, str], source: str, own: str | None = None) -> Names:
@@ -160,7 +171,7 @@ def _check_services(content: Nested, file: Path) -> None:
         except msgspec.ValidationError as error:
             faults = [readable(str(error))]
     if faults:
-        places = places_of_services(file, {})
+        places = SettingsOrigin(file).of_services()
         raise Misuse("; ".join(map(places.told, faults[:MAX_FAULTS])))
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import structlog
 
     from aqua_compat.agent.agent import Agent
-    from aqua_compat.agent.service_places import ServicePlaces
     from aqua_compat.api.services import Services
+    from aqua_compat.cli.config import SettingsOrigin
     from aqua_compat.cli.hangups import Hangups
     from aqua_compat.cli.service_manager import ServiceManager
     from aqua_compat.http.consul.local_agent import RunningAgent
@@ -142,7 +142,7 @@ def node(
     with loading():
         import aqua_compat.api.full_node
         import aqua_compat.http.server  # noqa: F401
-        from aqua_compat.cli.config import load_settings, places_of_services, unknown_variables
+        from aqua_compat.cli.config import SettingsOrigin, load_settings, unknown_variables
         from aqua_compat.cli.hangups import Hangups
         from aqua_compat.cli.service_manager import ServiceManager
 
@@ -187,8 +187,8 @@ def node(
     last: list[Callable[[], Awaitable[None]]] = []
     # All that the settings say of services is read again with their files.
     again = partial(load_settings, config, os.environ, flags)
-    places = partial(places_of_services, config, os.environ)
-    run = partial(_serve, settings, folder, again, places, last, manager, hangups)
+    origin = SettingsOrigin(config, os.environ)
+    run = partial(_serve, settings, folder, again, origin, last, manager, hangups)
     serve = partial(
         until_signalled,
         partial(_tied, run) if tied else run,
@@ -226,13 +226,13 @@ async def _serve(
     settings: Settings,
     data_dir: Path,
     again: Callable[[], Settings],
-    places: Callable[[], ServicePlaces],
+    origin: SettingsOrigin,
     last: list[Callable[[], Awaitable[None]]],
     manager: ServiceManager,
     hangups: Hangups,
 ) -> None:
-    """`again` gives the settings as they are by then, `places` where their services are defined. What is to be
-    done before the node ends is put into `last`."""
+    """`again` gives the settings as they are by then; `origin`: where they come from. What is to be done before the
+    node ends is put into `last`."""
     import trio
 
     from aqua_compat.api.full_node import identity_in, open_full_node
@@ -243,7 +243,7 @@ async def _serve(
         node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
-        agent, renewal = _agent(running, services, settings, again, places, data_dir)
+        agent, renewal = _agent(running, services, settings, again, origin, data_dir)
 
         def names() -> Names:
             return agent.agent.names
@@ -292,17 +292,17 @@ def _agent(
     services: Services,
     settings: Settings,
     again: Callable[[], Settings],
-    places: Callable[[], ServicePlaces],
+    origin: SettingsOrigin,
     data_dir: Path,
 ) -> tuple[RunningAgent, Schedule | None]:
     """The agent of this machine, and what renews the resources of the owners whose keys it has. `again` gives the
-    settings as they are whenever services are read, `places` where those are defined that are among them."""
+    settings as they are whenever services are read; `origin`: where they come from."""
     from aqua_compat.agent.agent import Agent
     from aqua_compat.agent.memory import AgentMemory
     from aqua_compat.agent.owner_keys import OwnerKeys, read_owner_keys
     from aqua_compat.agent.owner_renewal import renewal_schedule
     from aqua_compat.api.full_node import identity_in
-    from aqua_compat.api.invited_names import network_owner, with_invited
+    from aqua_compat.api.invited_names import with_invited
     from aqua_compat.api.registrar import LIMITS, SERVICE, Registrar, ask_registrars, check_registrars
     from aqua_compat.cli.service_source import SettingsOfServices
     from aqua_compat.http.consul.local_agent import RegisteredServices, RunningAgent
@@ -321,18 +321,18 @@ def _agent(
 
     token = NetworkFiles(data_dir, settings.overlay.network.token).token(identity_in(data_dir))
     registrars = settings.agent.registrars or tuple(map(peer_id_of, () if token is None else token.registrars))
-    check_registrars(settings.agent)
-    keys = OwnerKeys(read_owner_keys(settings.agent.owner_keys), write, running.parts.host.clock_guard.wait)
+    check_registrars(settings.agent, partial(origin.of, "agent"))
+    owner_keys = read_owner_keys(settings.agent.owner_keys, origin.of("agent", "owner_keys"))
+    keys = OwnerKeys(owner_keys, write, running.parts.host.clock_guard.wait)
     if settings.agent.makes_for:
         services.serve(SERVICE, Registrar(running.registry, keys, settings.agent.makes_for), LIMITS)
     peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
     registered = RegisteredServices(data_dir)
-    source = SettingsOfServices(again, peer.peer_id, token, places=places, registered=registered.all)
+    source = SettingsOfServices(again, peer.peer_id, token, origin=origin, registered=registered.all)
     names = Names(with_invited(settings.names, token), peer.peer_id)
     agent = Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make, names)
     renewal = renewal_schedule(keys, running, settings.upkeep, lambda: agent.names) if keys.owners else None
-    owner = settings.agent.owner or network_owner(token)
-    return RunningAgent(agent, registered, source.read_form, owner), renewal
+    return RunningAgent(agent, registered, source.read_form, source.owner(settings)), renewal
 
 
 async def _read_again(agent: Agent) -> None:

@@ -22,8 +22,10 @@ from aqua_compat.agent.service_files import (
 )
 from aqua_compat.agent.service_places import ServicePlaces
 from aqua_compat.api.invited_names import network_owner, with_invited
+from aqua_compat.cli.config import SettingsOrigin
 from aqua_compat.cli.failures import Misuse
 from aqua_compat.settings import Settings
+from registry.errors import InvalidValue
 from registry.model.names import OWN, Names
 
 if TYPE_CHECKING:
@@ -42,12 +44,12 @@ class SettingsOfServices:
         peer_id: str,
         token: JoinToken | None = None,
         *,
-        places: Callable[[], ServicePlaces] | None = None,
+        origin: SettingsOrigin = SettingsOrigin(),  # noqa: B008 - it is immutable
         registered: Callable[[], Sequence[ServiceForm]] = tuple,
     ) -> None:
         """`settings` raises Misuse; `peer_id`: who `me` is; `token`: by which the node joined its network;
-        `places`: where the services among the settings are defined; `registered`: what programs registered here."""
-        self._places = places or (lambda: ServicePlaces("the settings"))
+        `origin`: where the settings come from; `registered`: what programs registered here."""
+        self._origin = origin
         self._settings = settings
         self._peer_id = peer_id
         self._token = token
@@ -61,9 +63,9 @@ class SettingsOfServices:
             folder,
             self._names(settings),
             in_settings=settings.service,
-            settings=self._places() if settings.service else ServicePlaces(""),
+            settings=self._origin.of_services() if settings.service else ServicePlaces(""),
             allow_scripts=settings.agent.scripts,
-            owner=self._owner(settings),
+            owner=self.owner(settings),
         )
         return self._with_registered(defined, settings)
 
@@ -71,7 +73,7 @@ class SettingsOfServices:
         """See `ServiceSource.read_text`."""
         settings = self._now()
         names, scripts = self._names(settings), settings.agent.scripts
-        return read_text(name, text, names, allow_scripts=scripts, owner=self._owner(settings))
+        return read_text(name, text, names, allow_scripts=scripts, owner=self.owner(settings))
 
     def read_form(self, form: ServiceForm) -> Definitions:
         """A service that a program is about to register, in place of what has its id. Raises BadDefinitions, also where
@@ -87,7 +89,7 @@ class SettingsOfServices:
 
     def _one(self, form: ServiceForm, settings: Settings) -> Definitions:
         names, scripts = self._names(settings), settings.agent.scripts
-        return read_form(form, REGISTERED, names, allow_scripts=scripts, owner=self._owner(settings))
+        return read_form(form, REGISTERED, names, allow_scripts=scripts, owner=self.owner(settings))
 
     def _with_registered(self, defined: Definitions, settings: Settings) -> Definitions:
         """`defined`, and of what programs registered all that fits."""
@@ -114,9 +116,17 @@ class SettingsOfServices:
     def _names(self, settings: Settings) -> Names:
         return Names(with_invited(settings.names, self._token), self._peer_id)
 
-    def _owner(self, settings: Settings) -> str:
-        """Whose the services are that name no owner."""
-        return settings.agent.owner or network_owner(self._token) or OWN
+    def owner(self, settings: Settings) -> str:
+        """Whose the services are that name no owner: an alias, a peer id, or `me`. Raises BadDefinitions where the
+        settings say one that is none."""
+        given = settings.agent.owner
+        if not given:
+            return network_owner(self._token) or OWN
+        try:
+            self._names(settings).owner(given)
+        except InvalidValue as error:
+            raise BadDefinitions([f"{self._origin.of('agent', 'owner')}: agent.owner: {error}"]) from None
+        return given
 
 
 def _fitting(

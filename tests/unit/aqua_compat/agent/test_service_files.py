@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -144,17 +145,20 @@ def test_several_definitions_of_one_resource_are_instances_of_it(tmp_path: Path)
         ('[[service]]\nname = "web"\nprot = 1', r"service 1, prot: there is no such key; did you mean port\?"),
         ('[[servce]]\nname = "web"', r"servce: there is no such key; did you mean service\?"),
         ('[[services]]\nname = "web"', r"services: there is no such key; did you mean service\?"),
-        ('[[service]]\nname = "web"\nmetadata = {zone = 1}', "service 1, metadata, one of them: Expected `str`"),
+        (
+            '[[service]]\nname = "web"\nmetadata = {zone = 1}',
+            "metadata, one of them: it has to be a text, not a whole",
+        ),
         (
             '[[service]]\nname = "web"\n[[service.check]]\nhttps = "x"',
             "service 1, check 1, https: there is no such key",
         ),
-        ("[[service]]\nport = 80", "service 1: Object missing required field `name`"),
+        ("[[service]]\nport = 80", "service 1: name isn't given, which it has to have"),
         ('[[service]]\nname = ""', r"service 1 \(\): name: it is empty"),
         ('[[service]]\nname = "web"\nport = 70000', r"service 1 \(web\): port isn't within 0 and 65535: 70000"),
-        ('[[service]]\nname = "web"\nport = "80"', "service 1, port: Expected `int`, got `str`"),
+        ('[[service]]\nname = "web"\nport = "80"', "service 1, port: it has to be a whole number, not a text"),
         ('[[service]]\nname = "web"\nowner = "acne"', r"owner: 'acne' is no alias .* did you mean acme\?"),
-        ('[[service]]\nname = "web"\non_stop = "go"', "service 1, on_stop: Invalid enum value 'go'"),
+        ('[[service]]\nname = "web"\non_stop = "go"', "service 1, on_stop: it has to be one of leave, stay"),
         ('[[service]]\nname = "web"\naddress = "no address"', "neither an IP address nor a host name"),
         ('service = [{name = "w"}, {name = "w"}]', r"two services have the id 'w', the other in .*bad\.toml; give one"),
         (
@@ -162,6 +166,10 @@ def test_several_definitions_of_one_resource_are_instances_of_it(tmp_path: Path)
             "the instances of 'w' don't fit one record: two instances have the id '1'",
         ),
         ('service = [{name="w", port=1, instance=[{id="1"}]}]', "port: it is given beside `instance`"),
+        ('[[service]]\nname = "w"\ntags = "v2"', "service 1, tags: it has to be a list, not a text"),
+        ('service = [{name="w", check=[{http=1}]}]', "check 1, http: it has to be a text, not a whole number"),
+        ('service = [{name="w", check=[{ttl="5s"}]}]', "check 1, ttl: it has to be a number, not a text"),
+        ('service = [{name="w", check=[{tls=1, grpc="a:1"}]}]', "tls: it has to be true or false, not a whole number"),
         ('service = [{name="w", check=[{}]}]', "check 1: it checks nothing that is known; give exactly one of http,"),
         ('service = [{name="w", check=[{tcp="a:1", ttl=3}]}]', "check 1: it checks tcp and ttl; give exactly one"),
         ('service = [{name="w", check=[{tcp="a"}]}]', "tcp: 'a' isn't host:port"),
@@ -201,7 +209,7 @@ def test_the_line_is_told_where_a_service_begins_that_is_wrong(tmp_path: Path) -
     for second, told in (
         ("port = 70000", "service 2 (db): port isn't within 0 and 65535: 70000"),
         ("prot = 1", "service 2, prot: there is no such key; did you mean port?"),
-        ('port = "1"', "service 2, port: Expected `int`, got `str`"),
+        ('port = "1"', "service 2, port: it has to be a whole number, not a text"),
     ):
         bad.write_text(
             f'# of this machine\n[[service]]\nname = "web"\n\n [[ service ]]  # ours\nname = "db"\n{second}\n'
@@ -378,6 +386,31 @@ def test_consuls_definitions_are_read_as_they_are(tmp_path: Path) -> None:
         "service 1, check 1: Consul's 'id' means nothing here and is passed over",
         "service 1, check 1: Consul's 'deregister_critical_service_after' means nothing here and is passed over",
     ]
+
+
+@pytest.mark.parametrize(
+    ("check", "named"),
+    [
+        ({"udp": "localhost:53"}, "udp"),
+        ({"h2ping": "localhost:443", "interval": "1s"}, "h2ping"),
+        ({"OSService": "web"}, "OSService"),
+        ({"alias_node": "other"}, "alias_node"),
+        ({"docker_container_id": "f9", "shell": "/bin/sh", "args": ["/bin/check"]}, "docker_container_id"),
+    ],
+)
+def test_consuls_checks_that_arent_done_here_are_faults_that_name_them(
+    tmp_path: Path, check: dict[str, Any], named: str
+) -> None:
+    """Passed over, they would have the service pass unchecked, or be done elsewhere than they say."""
+    checks = [{"ttl": "5s"}, check]
+    (tmp_path / "web.json").write_text(json.dumps({"service": {"name": "web", "checks": checks}}))
+    with pytest.raises(BadDefinitions) as raised:
+        read_services(tmp_path, NAMES, allow_scripts=True)
+    [error] = raised.value.errors
+    assert error == (
+        f"{tmp_path / 'web.json'}, line 1: service 1, check 2: Consul's checks by {named} aren't done here; check it by"
+        " one of http, tcp, grpc, args, ttl, alias_service"
+    )
 
 
 def test_consuls_list_of_services_is_read_too_and_its_faults_are_told(tmp_path: Path) -> None:

@@ -119,14 +119,14 @@ async def test_nothing_is_signed_while_the_clock_is_off() -> None:
 
 def test_settings_that_cant_be_meant_name_the_field_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(BadDefinitions) as raised:
-        check_registrars(AgentSettings(makes_for=("anyone", "x"), registrars=("anyone",)))
+        check_registrars(AgentSettings(makes_for=("anyone", "x"), registrars=("anyone",)), "node.toml, {}".format)
     first, second, third = raised.value.errors
-    assert first.startswith("the settings: agent.makes_for: this node has no owner's key")
-    assert second.startswith("the settings: agent.registrars: ")
-    assert third.startswith("the settings: agent.makes_for: ")
+    assert first.startswith("node.toml, makes_for: agent.makes_for: this node has no owner's key")
+    assert second.startswith("node.toml, registrars: agent.registrars: ")
+    assert third.startswith("node.toml, makes_for: agent.makes_for: ")
     assert third.endswith("`aqua-registry peers` prints a node's peer id")
-    check_registrars(AgentSettings(makes_for=("anyone",), owner_keys=("x",), registrars=(HOST.peer_id,)))
-    with pytest.raises(IdentityError, match=r"agent\.owner_keys: there is no file .*none; `aqua"):
-        read_owner_keys([str(tmp_path / "none")])
+    check_registrars(AgentSettings(makes_for=("anyone",), owner_keys=("x",), registrars=(HOST.peer_id,)), str)
+    with pytest.raises(IdentityError, match=r"node\.toml: agent\.owner_keys: there is no file .*none; `aqua"):
+        read_owner_keys([str(tmp_path / "none")], "node.toml")
     made = load_or_create_identity(tmp_path / "key.json")
-    assert read_owner_keys([str(tmp_path / "key.json")]).keys() == {made.peer_id}
+    assert read_owner_keys([str(tmp_path / "key.json")], "node.toml").keys() == {made.peer_id}

@@ -9,10 +9,10 @@ import pytest
 
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.cli.config import (
+    SettingsOrigin,
     leaves,
     load_names,
     load_settings,
-    places_of_services,
     unknown_variables,
     variable_of,
 )
@@ -156,7 +156,7 @@ def test_wrong_aliases_are_told_with_their_file(tmp_path: Path, text: str, error
 def test_a_fault_in_a_service_of_the_settings_is_told_with_the_file_and_its_line(tmp_path: Path) -> None:
     for line, told in (
         ("prot = 1", "service 2, prot: there is no such key; did you mean port?"),
-        ('port = "1"', "service 2, port: Expected `int`, got `str`"),
+        ('port = "1"', "service 2, port: it has to be a whole number, not a text"),
     ):
         file = _file(tmp_path, f'[[service]]\nname = "a"\n[[service]]\nname = "b"\n{line}\n')
         with pytest.raises(Misuse) as raised:
@@ -165,13 +165,28 @@ def test_a_fault_in_a_service_of_the_settings_is_told_with_the_file_and_its_line
     file = _file(tmp_path, '\n[[service]]\nname = "a"\nport = 70000\n')
 
     def read() -> None:
-        SettingsOfServices(
-            partial(load_settings, file, {}, {}), OWNER, places=partial(places_of_services, file, {})
-        ).read()
+        SettingsOfServices(partial(load_settings, file, {}, {}), OWNER, origin=SettingsOrigin(file)).read()
 
     with pytest.raises(BadDefinitions) as told_of_settings:
         read()
     assert told_of_settings.value.errors == (f"{file}, line 2: service 1 (a): port isn't within 0 and 65535: 70000",)
     variable = {"AQUA_REGISTRY_SERVICE": '[{"name": "b"}]'}
-    assert places_of_services(file, variable).told("service 1 (b): x") == "AQUA_REGISTRY_SERVICE: service 1 (b): x"
-    assert places_of_services(None, {}).told("service 1 (b): x") == "the settings: service 1 (b): x"
+    for origin, place in (
+        (SettingsOrigin(file, variable), "AQUA_REGISTRY_SERVICE"),
+        (SettingsOrigin(), "the settings"),
+    ):
+        assert origin.of_services().told("service 1 (b): x") == f"{place}: service 1 (b): x"
+
+
+def test_an_owner_of_services_who_is_nobody_is_told_by_its_own_setting(tmp_path: Path) -> None:
+    """And not as one of each service, nor of Consul's API, which take it from there."""
+    file = _file(tmp_path, '[agent]\nowner = "acne"\n[[service]]\nname = "a"\n')
+    for variables, place in (({}, str(file)), ({"AQUA_REGISTRY_AGENT_OWNER": "acne"}, "AQUA_REGISTRY_AGENT_OWNER")):
+        load = partial(load_settings, file, variables, {})
+        source = SettingsOfServices(load, OWNER, origin=SettingsOrigin(file, variables))
+        for ask in (source.read, lambda: source.owner(load())):  # noqa: B023 - called at once
+            with pytest.raises(BadDefinitions) as raised:
+                ask()
+            [error] = raised.value.errors
+            assert error.startswith(f"{place}: agent.owner: 'acne' is no alias of an owner that is known here")
+            assert 'set `names.acne = "12D3KooW..."` in the settings' in error
