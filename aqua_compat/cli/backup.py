@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from aqua_compat.cli.failures import Failure, Misuse, root_of
+from aqua_compat.cli.keys import DEFAULT_KEY, named_key
+from aqua_compat.cli.logs import configure_logs, logging_options
 from aqua_compat.cli.options import json_option
 from aqua_compat.cli.output import json_line
 
@@ -104,8 +106,24 @@ def backup(folder: Path, to: Path, as_json: bool) -> None:
     envvar="AQUA_REGISTRY_RELAY",
     help="Node through which to look whether the peer of the backup runs somewhere.",
 )
+@click.option(
+    "--join",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    envvar="AQUA_REGISTRY_JOIN",
+    help="Token of the private network in which to look, as your default key.",
+)
 @json_option
-def restore(copy: Path, folder: Path, relay: tuple[str, ...], as_json: bool) -> None:
+@logging_options("error")
+def restore(
+    copy: Path,
+    folder: Path,
+    relay: tuple[str, ...],
+    join: Path | None,
+    as_json: bool,
+    log_level: str,
+    log_format: str,
+) -> None:
     """Make the data FOLDER of a node, which mustn't exist or be empty, of what `data backup` made.
 
     Two nodes with one key are an error that nobody can mend: so this is refused while a node runs from the folder that
@@ -118,6 +136,7 @@ def restore(copy: Path, folder: Path, relay: tuple[str, ...], as_json: bool) -> 
     from registry.node import DATABASE
     from registry.storage.backup import copy_database
 
+    configure_logs(log_level, log_format)
     try:
         manifest = Manifest.read(copy)
     except (OSError, ValueError) as error:
@@ -126,7 +145,7 @@ def restore(copy: Path, folder: Path, relay: tuple[str, ...], as_json: bool) -> 
         _refuse_filled(folder)
         if peer_id_in(copy / IDENTITY_FILE) != manifest.peer_id:
             raise Failure(f"the key in {copy} isn't that of {manifest.peer_id}: it was changed since it was copied")
-        _refuse_beside_a_twin(manifest, relay)
+        _refuse_beside_a_twin(manifest, relay, join)
         with _made(folder):
             _copy(copy, folder, IDENTITY_FILE)
             copy_database(copy / DATABASE, folder / DATABASE)
@@ -140,7 +159,7 @@ def restore(copy: Path, folder: Path, relay: tuple[str, ...], as_json: bool) -> 
         click.echo("make sure that it runs nowhere else; with --relay this command looks", err=True)
 
 
-def _refuse_beside_a_twin(manifest: Manifest, relays: Sequence[str]) -> None:
+def _refuse_beside_a_twin(manifest: Manifest, relays: Sequence[str], token: Path | None) -> None:
     from overlay.errors import AddressError
     from registry.errors import StorageError
     from registry.storage.data_folder import claimed
@@ -159,7 +178,7 @@ def _refuse_beside_a_twin(manifest: Manifest, relays: Sequence[str]) -> None:
     import trio
 
     try:
-        found = trio.run(_is_running, manifest.peer_id, relays)
+        found = trio.run(_is_running, manifest.peer_id, relays, token)
     except AddressError as error:
         raise Misuse(str(error)) from None
     except Exception as error:  # of the network
@@ -168,13 +187,16 @@ def _refuse_beside_a_twin(manifest: Manifest, relays: Sequence[str]) -> None:
         raise Failure(f"{manifest.peer_id} runs somewhere: stop that node first, and don't start it again")
 
 
-async def _is_running(peer_id: str, relays: Sequence[str]) -> bool:
+async def _is_running(peer_id: str, relays: Sequence[str], token: Path | None) -> bool:
     from overlay.assembly import open_peer
     from overlay.errors import CallFailed
     from overlay.identity import Identity
-    from overlay.settings import OverlaySettings
+    from overlay.settings import NetworkSettings, OverlaySettings
 
-    async with open_peer(Identity.generate(), OverlaySettings(member=False, listen=())) as peer:
+    settings = OverlaySettings(member=False, listen=(), network=NetworkSettings(token=str(token or "")))
+    # A token may be for the user's key alone.
+    identity = Identity.generate() if token is None else named_key(DEFAULT_KEY)
+    async with open_peer(identity, settings) as peer:
         linked = [await peer.connect(relay, timeout=_LOOKED_FOR) for relay in relays]
         if peer_id in linked:
             return True

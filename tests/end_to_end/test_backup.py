@@ -64,6 +64,7 @@ async def test_a_copy_of_a_running_node_takes_its_place_and_never_runs_beside_it
         found = await command("data", "restore", str(copy), str(again), "--relay", other.address, home=tmp_path)
         assert found.code == 1
         assert "runs somewhere" in found.err
+        assert found.out == "", "of what it did on the way, nothing"
         assert not again.exists()
 
         await node.kill()
@@ -75,15 +76,43 @@ async def test_a_copy_of_a_running_node_takes_its_place_and_never_runs_beside_it
             await eventually(gone, bool, 30)
         restored = await command("data", "restore", str(copy), str(again), "--relay", other.address, home=tmp_path)
         assert restored.code == 0, restored.err
+        assert restored.out == (
+            f"restored {node.peer_id} to {again}; start it with: aqua-registry node --data-dir {again}\n"
+        )
         twin = NodeProcess(again, tmp_path / "again.log", fork_server().open_process)
         nodes.append(twin)
         await twin.start()
         assert twin.peer_id == node.peer_id
         async with connect(twin.address) as aqua:
-            [record] = (await aqua.resolveResource(resource_id, 1))[0] or ()
+            records, errors = await aqua.resolveResource(resource_id, 1)
+            assert records is not None, errors
+            [record] = records
             assert record.metadata.value == "before"
     finally:
         await stop_network(nodes)
+
+
+async def test_in_a_private_network_a_twin_is_found_by_who_may_join_it(tmp_path: Path) -> None:
+    data, copy, again = tmp_path / "node", tmp_path / "copy", tmp_path / "again"
+    assert (await command("network", "create", home=tmp_path)).code == 0
+    for file, options in (("token", ()), ("clients", ("--client",))):
+        invited = await command("network", "invite", *options, home=tmp_path)
+        (tmp_path / file).write_text(invited.out)
+    node = NodeProcess(data, tmp_path / "log", fork_server().open_process)
+    try:
+        await node.start("--join", str(tmp_path / "token"), timeout=60)
+        assert (await command("data", "backup", str(data), str(copy), home=tmp_path)).code == 0
+        (copy / MANIFEST).write_text((copy / MANIFEST).read_text().replace(str(data), "/of/another/machine"))
+        look = ("data", "restore", str(copy), str(again), "--relay", node.address)
+        stranger = await command(*look, home=tmp_path)
+        assert (stranger.code, stranger.out) == (1, "")
+        assert f"can't look through {node.address}" in stranger.err
+        member = await command(*look, "--join", str(tmp_path / "clients"), home=tmp_path)
+        assert (member.code, member.out) == (1, "")
+        assert "runs somewhere" in member.err
+        assert not again.exists()
+    finally:
+        await node.kill()
 
 
 async def test_what_is_no_folder_of_a_node_nor_a_backup_is_told(tmp_path: Path) -> None:
