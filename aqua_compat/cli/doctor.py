@@ -73,9 +73,7 @@ def doctor(session: CommandSession, data_dir: Path | None, bootstrap: tuple[str,
     if data_dir is None:
         with suppress(Failure):  # which is told below
             data_dir = node.folder if (node := session.node_here()) is not None else None
-    findings = list(_of_machine(data_dir))
-    if bootstrap:
-        findings += _of_names(bootstrap)
+    findings = _of_names(bootstrap) if bootstrap else []
     statuses: list[NodeStatus] = []
     relays: Sequence[str] = ()
     try:
@@ -89,7 +87,7 @@ def doctor(session: CommandSession, data_dir: Path | None, bootstrap: tuple[str,
         else:
             statuses.append(status)
             findings += findings_of(status, time.time())
-    findings += _of_several(statuses)
+    findings = [*_of_machine(data_dir, statuses), *findings, *_of_several(statuses)]
     if as_json:
         for finding in findings:
             click.echo(json_line(finding._asdict()))
@@ -107,7 +105,11 @@ def findings_of(status: NodeStatus, now: float) -> Iterator[Finding]:
     """What a node's status tells. `now`: seconds since 1970."""
     who = f"node {status.peer_id}"
     if not status.ready:
-        yield Finding("problem", who, "it is linked to nobody: check what it joins through, and its network's token")
+        yield Finding(
+            "problem",
+            who,
+            "it is linked to nobody: check what it joins through, and its network's token; its log says why",
+        )
     elif not status.members:
         yield Finding("warning", who, "it is a network of one: start others that join through it")
     else:
@@ -215,7 +217,8 @@ def _of_several(statuses: Sequence[NodeStatus]) -> Iterator[Finding]:
         )
 
 
-def _of_machine(data_dir: Path | None) -> Iterator[Finding]:
+def _of_machine(data_dir: Path | None, statuses: Sequence[NodeStatus]) -> Iterator[Finding]:
+    """What is to be said of the machine, and of the folder of a node, which may be one of those with a status."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < ENOUGH_FILES:
         yield Finding(
@@ -227,19 +230,32 @@ def _of_machine(data_dir: Path | None) -> Iterator[Finding]:
         yield Finding("ok", "machine", f"a process may open {soft} files")
     if data_dir is None:
         return
-    from registry.settings import RegistrySettings
-
     space = os.statvfs(data_dir)
-    free, budget = space.f_bavail * space.f_frsize, RegistrySettings().max_disk_bytes
-    if free < budget:
+    free, more = space.f_bavail * space.f_frsize, _may_use_more(data_dir, statuses)
+    if free < more:
         yield Finding(
             "warning",
             str(data_dir),
-            f"{free // 2**20} MiB are free there, less than a node may use: free space, or lower"
+            f"{free // 2**20} MiB are free there, and a node may use {more // 2**20} MiB more: free space, or lower"
             " registry.max_disk_bytes",
         )
     if data_dir.stat().st_mode & 0o077:
         yield Finding("problem", str(data_dir), "others can read it, and the node's secret key is there: chmod 700")
+
+
+def _may_use_more(data_dir: Path, statuses: Sequence[NodeStatus]) -> int:
+    """Bytes that the database of the node with this folder may still grow by: as it says, or by the default."""
+    from aqua_compat.api.full_node import IDENTITY_FILE
+    from overlay.errors import IdentityError
+    from overlay.identity import peer_id_in
+    from registry.settings import RegistrySettings
+
+    with suppress(IdentityError):  # it has no key yet
+        peer_id = peer_id_in(data_dir / IDENTITY_FILE)
+        for status in statuses:
+            if status.peer_id == peer_id and status.disk is not None:
+                return status.disk.budget - status.disk.used
+    return RegistrySettings().max_disk_bytes
 
 
 def _of_names(given: Sequence[str]) -> list[Finding]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
-from aqua_compat.cli.doctor import SOON, Level, findings_of
+from aqua_compat.cli.doctor import ENOUGH_FILES, SOON, Level, findings_of
+from aqua_compat.cli.main import cli
+from aqua_compat.cli.session import CommandSession
 from overlay.clock.comparison import ClockVerdict, Standing
+from overlay.identity import load_or_create_identity
 from overlay.peer import OverlayStatistics
 from overlay.rpc.network_upkeep import NetworkStatus
 from overlay.rpc.product import PeerVersion
@@ -104,3 +112,44 @@ def test_who_was_dialled_by_members_is_told_so_and_nothing_where_that_isnt_known
         status = msgspec.structs.replace(HEALTHY, **fields)
         found = [finding for finding in findings_of(status, NOW) if "dialled" in finding.text]
         assert [(finding.level, finding.text) for finding in found] == [("ok", text) for text in told]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a node on a machine where a process may open 1,024 files, and 100 MiB are free."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 8192))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=100, f_frsize=2**20))
+    folder = tmp_path / "node"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def test_limits_of_the_machine_are_told_with_what_to_set(folder: Path) -> None:
+    looked = CliRunner().invoke(cli, ["doctor", "--data-dir", str(folder)])
+    assert looked.exit_code == 0, looked.output
+    files, space = looked.stdout.splitlines()
+    assert files.startswith("warning  machine: a process may open 1024 files")
+    assert files.endswith(f"raise it to {ENOUGH_FILES} (ulimit -n, LimitNOFILE)")
+    assert space == (
+        f"warning  {folder}: 100 MiB are free there, and a node may use 1024 MiB more: free space, or lower"
+        " registry.max_disk_bytes"
+    )
+    folder.chmod(0o750)
+    shown = CliRunner().invoke(cli, ["doctor", "--data-dir", str(folder)])
+    assert shown.exit_code == 1
+    assert f"problem  {folder}: others can read it, and the node's secret key is there: chmod 700" in shown.stdout
+
+
+@pytest.mark.parametrize(("used", "is_told"), [(60, False), (40, True)])
+def test_a_node_may_fill_what_its_own_settings_say(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, used: int, is_told: bool
+) -> None:
+    """So the remedy that is told ends the warning."""
+    identity = load_or_create_identity(folder / "identity.json", passphrase=lambda: None)
+    filled = disk(used=used * 2**20, budget=150 * 2**20)
+    status = msgspec.structs.replace(HEALTHY, peer_id=identity.peer_id, disk=filled)
+    monkeypatch.setattr(CommandSession, "run", lambda session, action: status)
+    address = f"/ip4/192.0.2.1/tcp/7000/p2p/{identity.peer_id}"
+    looked = CliRunner().invoke(cli, ["doctor", "--data-dir", str(folder), "--relay", address])
+    assert (looked.exit_code, "are free there" in looked.stdout) == (0, is_told), looked.output
