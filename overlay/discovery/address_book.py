@@ -37,7 +37,7 @@ def parse_dialable(text: str) -> tuple[str, str | None]:
         peer_id = str(address.value_for_protocol("p2p")) if names[-1:] == ["p2p"] else None
         transport = str(address.decapsulate(Multiaddr(f"/p2p/{peer_id}"))) if peer_id else str(address)
     except (MultiaddrError, ValueError, LookupError, TypeError) as error:
-        raise AddressError(f"not a multiaddr: {text!r}") from error
+        raise AddressError(f"not a multiaddr: {text!r}; one is like /ip4/203.0.113.5/tcp/7000") from error
     shape = names[:-1] if peer_id else names
     if len(shape) not in (2, 3) or shape[0] not in _HOSTS or shape[1] != "tcp" or shape[2:] not in ([], ["ws"]):
         raise AddressError(f"not an address of the form /ip4/../tcp/N[/ws][/p2p/<peer id>]: {text!r}")

@@ -263,7 +263,8 @@ class Host:
         """Listen and serve until the block ends."""
         taken = taken_ports(self._listen)
         if taken:
-            raise OverlayError(f"can't listen on {', '.join(taken)}: another process does")
+            where = ", ".join(taken)
+            raise OverlayError(f"can't listen on {where} (overlay.listen): another process does; choose another port")
         async with (
             connections_closed_at_last(self._swarm),
             self.libp2p.run(self._listen),
@@ -274,7 +275,8 @@ class Host:
                 missing = [str(address) for address in self._listen if str(address) not in self._swarm.listeners]
                 if missing:
                     raise OverlayError(
-                        f"can't listen on {', '.join(missing)}; is it of this machine, and may you use the port?"
+                        f"can't listen on {', '.join(missing)} (overlay.listen); is it of this machine, and may you use"
+                        " the port?"
                     )
                 await nursery.start(self.gossip.run)
                 yield

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from aqua_compat.cli.node_process import NodeProcess
 from tests.end_to_end.forked import fork_server
-from tests.end_to_end.network import command, environment_of
+from tests.end_to_end.network import command, environment_of, eventually
 from tests.faults.namespaces import are_possible, isolated
 
 FAULTS = {
@@ -66,6 +67,10 @@ async def test_what_another_node_has_is_named(tmp_path: Path) -> None:
             assert twice.code == 1
             assert str(tmp_path / "node") in twice.err
             assert "another" in twice.err
+            listen = f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"
+            occupied = await command("node", "--data-dir", str(tmp_path / "other"), "--listen", listen, home=tmp_path)
+            assert (occupied.code, occupied.out) == (1, "")
+            assert f"can't listen on {listen} (overlay.listen): another process does; choose another" in occupied.err
             for flags, code in ((("--http", address), 2), (("--dns", address), 2)):
                 ended = await command("node", "--data-dir", str(tmp_path / "other"), *flags, home=tmp_path)
                 assert ended.code == code, flags
@@ -74,6 +79,51 @@ async def test_what_another_node_has_is_named(tmp_path: Path) -> None:
                 assert len(ended.err.splitlines()) == len([one for one in ended.err.splitlines() if one]), "in a line"
         finally:
             await node.kill()
+
+
+async def test_an_owner_whose_policy_refuses_us_is_told_with_file_and_remedy_until_it_certifies_us(
+    tmp_path: Path,
+) -> None:
+    owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
+    config, certificates = tmp_path / "node.toml", tmp_path / "certificates"
+    certificates.mkdir()
+    settings = f'certificates = "{certificates}"\n'
+    config.write_text(settings)
+    node = NodeProcess(tmp_path / "node", tmp_path / "node.log", fork_server().open_process)
+    await node.start("--config", str(config), timeout=60)
+    as_owner = ("-k", "company", "--relay", node.address)
+
+    async def reloaded() -> None:
+        done = await command("reload", "--node", str(node.data_dir), home=tmp_path)
+        assert done.code == 0, done.err
+
+    async def log() -> str:
+        return await trio.Path(node.log_file).read_text()
+
+    async def listed() -> str:
+        return (await command("resolve", f"db@{owner}", "--node", str(node.data_dir), home=tmp_path)).out
+
+    try:
+        db = (await command("resource", "create", "db", *as_owner, home=tmp_path)).out.strip()
+        closed = await command("resource", "policy", db, "--close", *as_owner, home=tmp_path)
+        assert closed.code == 0, closed.err
+        config.write_text(f'{settings}[[service]]\nname = "db"\nowner = "{owner}"\nport = 5432\n')
+        await reloaded()
+        remedy = f"its owner permits it by `aqua-registry resource policy {db} --allow {node.peer_id}`"
+        told = await eventually(log, lambda text: remedy in text, timeout=30)
+        [line] = [line for line in told.splitlines() if remedy in line][:1]
+        assert f"defined_in='{config}, line 2'" in line
+        assert "its policy doesn't name the issuer" in line
+        assert await listed() == "no services\n"
+
+        issue = ("cert", "issue", "--for", node.peer_id, "--on", "db", "--expires", "1h", "-k", "company")
+        issued = await command(*issue, home=tmp_path)
+        assert issued.code == 0, issued.err
+        (certificates / "db.cert").write_text(issued.out)
+        await reloaded()
+        await eventually(listed, lambda out: "127.0.0.1:5432  db" in out, timeout=40)
+    finally:
+        await node.kill()
 
 
 @pytest.mark.skipif(not are_possible(), reason="this machine or user can't make namespaces")

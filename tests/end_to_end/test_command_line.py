@@ -198,7 +198,10 @@ async def test_keys_are_private_and_made_once(tmp_path: Path) -> None:
             ("resolve", "echo"),
             "'echo' is neither a resource id nor a name; a name has an owner: echo@me is that of your key",
         ),
-        (("resolve", UNKNOWN, "--relay", "nonsense"), "not a multiaddr: 'nonsense'"),
+        (
+            ("resolve", UNKNOWN, "--relay", "nonsense"),
+            "not a multiaddr: 'nonsense'; one is like /ip4/203.0.113.5/tcp/7000",
+        ),
         (("resolve", UNKNOWN, "--timeout", "nan"), "nan is no number of seconds"),
         (("run", "-f", "resolveResource(1"), "expected ',' or ')' at character 18"),
         (("run", "-f", "resolveResource(id, 1)"), "id has no value; give one, as in --data"),

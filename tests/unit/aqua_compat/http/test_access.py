@@ -8,9 +8,10 @@ import stat
 from pathlib import Path
 
 import pytest
+import trio
 
 from aqua_compat.http.access import FAILURES, AddressGuard, check_may
-from aqua_compat.http.listeners import Address, Misconfigured, address_in, check_exposure, socket_in
+from aqua_compat.http.listeners import Address, Misconfigured, address_in, check_exposure, is_own_user, socket_in
 from aqua_compat.http.message import AccessLevel, HttpRequest, path_and_query
 from aqua_compat.http.problems import Problem
 from aqua_compat.http.server import judged_at
@@ -238,6 +239,26 @@ async def test_the_socket_is_its_users_alone_replaces_a_dead_ones_and_goes_with_
             client.connect(f"/proc/self/fd/{folder}/http.sock")
         os.close(folder)
     assert not path.exists()
+
+
+async def test_only_the_nodes_user_and_root_are_heard_on_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells who connected, whatever became of the socket's mode."""
+    own, other = os.geteuid(), 65_534
+    with trio.socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        await listening.bind(f"\0aqua-registry-{os.getpid()}")  # in no folder whose rights would decide
+        listening.listen()
+        if own == 0:
+            os.seteuid(other)
+        try:
+            client.connect(listening.getsockname())
+        finally:
+            os.seteuid(own)
+        accepted, _ = await listening.accept()
+        with accepted:
+            stream = trio.SocketStream(accepted)
+            assert is_own_user(stream) is (own != 0)
+            monkeypatch.setattr(os, "geteuid", lambda: other)
+            assert is_own_user(stream) is (own == 0)
 
 
 @pytest.mark.parametrize(
