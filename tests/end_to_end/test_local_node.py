@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from aqua_compat import connect
 from aqua_compat.cli.node_process import NodeProcess
 from registry.model.endpoints import Instance, write_instances
 from registry.model.signing import key_id_of
@@ -130,6 +131,9 @@ async def test_the_near_come_first_where_that_is_asked_for(tmp_path: Path) -> No
                 asked = ("resolve", resource_id, "--ack", "2", "--near", *form)
                 shown = (await command(*asked, home=tmp_path, **at[node.peer_id])).out
                 assert shown.index(node.peer_id) < shown.index(far.peer_id)
+            async with connect(node.address) as client:
+                found = await client.endpoints(resource_id, tags=["v2"], near=True, ack=2)
+                assert [each.record.metadata.peer_id for each in found] == [node.peer_id, far.peer_id]
 
 
 async def test_names_are_resolved_by_the_node_and_by_ones_own_settings(tmp_path: Path) -> None:
@@ -155,6 +159,12 @@ async def test_names_are_resolved_by_the_node_and_by_ones_own_settings(tmp_path:
                 assert through.out == relayed.out
         chosen_ones = await command("resolve", "web@me", "--tag", "v2", "--meta", "zone=eu", home=tmp_path)
         assert [line.split()[0] for line in chosen_ones.out.splitlines()] == ["192.0.2.3:82", "[::1]:81"]
+        async with connect(node.address, names={"acme": node.peer_id}) as client:
+            found = await client.endpoints("web@acme", tags=["v2"], metadata={"zone": "eu"})
+            assert [each.instance.location for each in found] == ["192.0.2.3:82", "[::1]:81"]
+            found = await client.endpoints("web@acme", order=lambda each: each.instance.id)
+            assert [each.instance.id for each in found] == ["a", "b", "c"]
+            assert await client.endpoints("web@acme", tags=["v1", "v2"]) == []
         [record] = json.loads((await command("resolve", "web@me", "--json", home=tmp_path)).out)
         assert [each["id"] for each in record["instances"]] == ["a", "b", "c"]
 
