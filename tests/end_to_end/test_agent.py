@@ -326,6 +326,32 @@ async def test_services_are_the_owners_that_the_invitation_tells(tmp_path: Path)
         await node.kill()
 
 
+async def test_an_invitation_alone_tells_agents_the_owner_and_who_makes_its_resources(tmp_path: Path) -> None:
+    owner = (await command("key", "new", "company", home=tmp_path)).out.strip()
+    key_file = tmp_path / "aqua-registry" / "keys" / "company.json"
+    assert (await command("network", "create", home=tmp_path)).code == 0
+    of_both = ("--owner", f"acme={owner}", "--registrar", identity_in(tmp_path / "registrar").peer_id)
+    (tmp_path / "token").write_text((await command("network", "invite", *of_both, home=tmp_path)).out)
+    (tmp_path / "registrar.toml").write_text(f'[agent]\nowner_keys = ["{key_file}"]\nmakes_for = ["anyone"]\n')
+    (tmp_path / "agent.toml").write_text('[[service]]\nname = "web"\nport = 1\n')
+    nodes = [
+        NodeProcess(tmp_path / name, tmp_path / f"{name}.log", fork_server().open_process)
+        for name in ("registrar", "agent")
+    ]
+    registrar, agent = nodes
+    try:
+        flags = ("--join", str(tmp_path / "token"), "--config")
+        await registrar.start(*flags, str(tmp_path / "registrar.toml"), timeout=60)
+        joins = ("--bootstrap", registrar.address)
+        await agent.start(*flags, str(tmp_path / "agent.toml"), *joins, timeout=60)
+        asked = partial(command, "resolve", "web@acme", "--node", str(registrar.data_dir), home=tmp_path)
+        found = await eventually(asked, lambda done: "127.0.0.1:1  web" in done.out, timeout=30)
+        assert f"on {agent.peer_id}" in found.out
+    finally:
+        for node in nodes:
+            await node.kill()
+
+
 async def test_a_program_on_a_machine_without_a_node_is_registered_through_a_relay_as_its_users_key(
     own_network: Network, tmp_path: Path, port: int
 ) -> None:
