@@ -13,7 +13,7 @@ import trio
 
 from aqua_compat.cli.node_process import NodeProcess
 from tests.end_to_end.forked import fork_server
-from tests.end_to_end.network import command, environment_of, eventually
+from tests.end_to_end.network import command, environment_of, eventually, launched
 from tests.faults.namespaces import are_possible, isolated
 
 FAULTS = {
@@ -116,12 +116,25 @@ async def test_an_owner_whose_policy_refuses_us_is_told_with_file_and_remedy_unt
         assert "its policy doesn't name the issuer" in line
         assert await listed() == "no services\n"
 
-        issue = ("cert", "issue", "--for", node.peer_id, "--on", "db", "--expires", "1h", "-k", "company")
-        issued = await command(*issue, home=tmp_path)
-        assert issued.code == 0, issued.err
-        (certificates / "db.cert").write_text(issued.out)
+        async def certified(peer_id: str) -> str:
+            issue = ("cert", "issue", "--for", peer_id, "--on", "db", "--expires", "1h", "-k", "company")
+            issued = await command(*issue, home=tmp_path)
+            assert issued.code == 0, issued.err
+            return issued.out
+
+        (certificates / "db.cert").write_text(await certified(node.peer_id))
         await reloaded()
         await eventually(listed, lambda out: "127.0.0.1:5432  db" in out, timeout=40)
+
+        # Under another key than a node's, it is `exec` that registers.
+        worker = (await command("key", "new", "worker", home=tmp_path)).out.strip()
+        own, services = tmp_path / "worker.cert", tmp_path / "theirs.toml"
+        own.write_text(await certified(worker))
+        services.write_text(f'[[service]]\nname = "db"\nowner = "{owner}"\nport = 5433\n')
+        as_worker = ("--relay", node.address, "-k", "worker", "--certificate", str(own), "--service", str(services))
+        line = (sys.executable, "-m", "aqua_compat", "exec", *as_worker, "--", "sleep", "600")
+        async with launched(*line, home=tmp_path, log=tmp_path / "exec.log"):
+            await eventually(listed, lambda out: f"127.0.0.1:5433  db  on {worker}" in out, timeout=40)
     finally:
         await node.kill()
 
